@@ -1,0 +1,83 @@
+"""What a stream is configured by, and the times that follow from it. Pure numbers: no torch, no I/O.
+
+A stream is stepped in chunks of `chunk_frames`, each computed together with `lookahead_frames` that are committed later,
+over `context_frames` of remembered keys and values (DESIGN, section 3). One frame is one token: 20 ms.
+"""
+
+from dataclasses import dataclass
+
+from streaming.errors import ConfigError
+
+FRAME_MS = 20
+TOKENS_PER_SECOND = 50
+INPUT_RATE = 16_000
+OUTPUT_RATE = 24_000
+INPUT_HOP = 320
+"""Samples at 16 kHz that one token stands for."""
+OUTPUT_HOP = 480
+"""Samples at 24 kHz that one token becomes."""
+MEL_OVERHANG = 240
+"""Samples after a frame's end that its second mel window still reads (400 - 160)."""
+ISTFT_REACH = 2
+"""Frames to the right that one hop of audio overlaps with."""
+CODEBOOK_SIZE = 65_536
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How a stream is cut: chunk >= 1, lookahead >= 0, context >= 0, all in frames of 20 ms.
+
+    `prior_weight` is the number of frames that the normalisation prior of the model's `stream.json` counts as: None
+    takes the model's own, 0 switches the priors off. Raises ConfigError naming the field.
+    """
+
+    chunk_frames: int = 5
+    lookahead_frames: int = 5
+    context_frames: int = 250
+    prior_weight: float | None = None
+
+    def __post_init__(self) -> None:
+        for field, least in (("chunk_frames", 1), ("lookahead_frames", 0), ("context_frames", 0)):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{field} is {value!r}: give a whole number of 20 ms frames, at least {least}")
+        weight = self.prior_weight
+        if weight is not None and not (isinstance(weight, (int, float)) and 0 <= weight < float("inf")):
+            raise ConfigError(f"prior_weight is {weight!r}: give a finite number of frames >= 0, or None")
+
+    @property
+    def window_frames(self) -> int:
+        """Frames that one step computes: chunk and lookahead."""
+        return self.chunk_frames + self.lookahead_frames
+
+    @property
+    def synthesis_lag_frames(self) -> int:
+        """Hops by which decoded audio lags behind the committed frames: what the ISTFT lacks to the right."""
+        return max(0, ISTFT_REACH - self.lookahead_frames)
+
+    @property
+    def encode_latency_ms(self) -> float:
+        """The longest that a sample waits for later samples before its token leaves."""
+        return self.window_frames * FRAME_MS + MEL_OVERHANG * 1000 / INPUT_RATE
+
+    @property
+    def decode_latency_ms(self) -> float:
+        """The longest that a token's audio waits for later tokens."""
+        return float((self.window_frames + self.synthesis_lag_frames) * FRAME_MS)
+
+
+def roundtrip_latency_ms(encode: StreamConfig, decode: StreamConfig) -> float:
+    """The longest that a sample waits for later samples before its audio leaves, encoder and decoder in a row.
+
+    It is that of the composed schedule: tokens come in chunks, so the two latencies do not simply add up.
+    """
+    period = encode.chunk_frames * decode.chunk_frames
+    longest = 0.0
+    first_steady = decode.synthesis_lag_frames // decode.chunk_frames + 1
+    for step in range(first_steady, first_steady + period):
+        needed_tokens = (step + 1) * decode.chunk_frames + decode.lookahead_frames
+        encoder_steps = -(-needed_tokens // encode.chunk_frames)
+        leaves_ms = (encoder_steps - 1) * encode.chunk_frames * FRAME_MS + encode.encode_latency_ms
+        oldest_hop = step * decode.chunk_frames - decode.synthesis_lag_frames
+        longest = max(longest, leaves_ms - oldest_hop * FRAME_MS)
+    return longest

@@ -1,0 +1,90 @@
+"""The one error tree of the project.
+
+    StreamingError                       code "internal"       WebSocket close 1011
+    |-- InputError                       code "bad_input"      1007  what was sent cannot be used
+    |   |-- AudioError                   code "bad_audio"      1007  NaN, wrong dtype or shape, odd byte count
+    |   `-- TokenError                   code "bad_token"      1007  out of range, wrong dtype, odd byte count
+    |-- ConfigError                      code "bad_config"     1008  a setting, a query or a field that cannot be
+    |-- ModelError                       code "bad_model"      1011  a model folder that is corrupt or incomplete
+    |-- SnapshotError                    code "bad_snapshot"   1008  bytes of another version, model or configuration
+    |-- ProtocolError                    code "bad_message"    1002  a message that `neucodec.v1` does not allow
+    |   `-- MessageTooLarge              code "too_large"      1009
+    |-- CapacityError                    code "full"           1013  no slot is free now
+    `-- DeviceError                      code "device"         1011  the device thread failed or is stuck
+
+`code` is what goes over the wire, `close_code` the WebSocket status that follows it (RFC 6455, section 7.4). A message
+says what was wrong, with the offending value, and what to do.
+"""
+
+
+class StreamingError(Exception):
+    """Base of everything that this project raises on purpose."""
+
+    code = "internal"
+    close_code = 1011
+
+
+class InputError(StreamingError):
+    """Audio or tokens that cannot be used; the stream is as it was before the call."""
+
+    code = "bad_input"
+    close_code = 1007
+
+
+class AudioError(InputError):
+    """Audio that is not finite float32 mono, or bytes that are no whole number of samples."""
+
+    code = "bad_audio"
+
+
+class TokenError(InputError):
+    """Tokens outside 0..65535, of a wrong type, or bytes that are no whole number of tokens."""
+
+    code = "bad_token"
+
+
+class ConfigError(StreamingError):
+    """A configuration field or query parameter with a value that cannot be."""
+
+    code = "bad_config"
+    close_code = 1008
+
+
+class ModelError(StreamingError):
+    """A model that cannot be loaded: missing, corrupt or incomplete."""
+
+    code = "bad_model"
+
+
+class SnapshotError(StreamingError):
+    """Snapshot bytes that do not fit this stream: other version, model, configuration, or damaged."""
+
+    code = "bad_snapshot"
+    close_code = 1008
+
+
+class ProtocolError(StreamingError):
+    """A message that the wire protocol does not allow here."""
+
+    code = "bad_message"
+    close_code = 1002
+
+
+class MessageTooLarge(ProtocolError):
+    """A message longer than the agreed limit."""
+
+    code = "too_large"
+    close_code = 1009
+
+
+class CapacityError(StreamingError):
+    """No slot is free: try again later or elsewhere."""
+
+    code = "full"
+    close_code = 1013
+
+
+class DeviceError(StreamingError):
+    """The device thread failed or does not answer."""
+
+    code = "device"
