@@ -1,0 +1,40 @@
+"""What every test gets: few threads, no hub, and the promise that the tests which define the product really ran.
+
+Laws, golden vectors and server tests may never be skipped: with `--no-skips-that-matter` (what `.ci/run` gives) a skip
+under one of ESSENTIAL fails the run.
+"""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ESSENTIAL = ("tests/streaming/", "tests/server/", "tests/client/", "tests/test_imports.py")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-skips-that-matter", action="store_true", help="fail when a law, golden, server or client test was skipped"
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if not session.config.getoption("--no-skips-that-matter"):
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    assert reporter is not None
+    reports = [report for kind in ("skipped", "xfailed") for report in reporter.stats.get(kind, [])]
+    skipped = sorted({r.nodeid for r in reports if r.nodeid.startswith(ESSENTIAL) and "gpu" not in r.keywords})
+    if skipped:
+        reporter.write_line(f"skipped, and must not be: {', '.join(skipped)}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def data_folder() -> Path:
+    """tests/data."""
+    return ROOT / "tests" / "data"
