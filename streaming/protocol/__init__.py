@@ -1,0 +1,1 @@
+"""The wire protocol `neucodec.v1` without I/O: `messages`, `query` and `session`. Standard library only."""

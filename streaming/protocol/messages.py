@@ -1,0 +1,286 @@
+"""Every message of `neucodec.v1` as a frozen dataclass, and JSON text to and from it. Standard library only.
+
+Text messages are JSON objects with a `type`; binary messages carry payload only (audio or tokens) and have no class.
+A client's message of an unknown type is an error that names the known ones; unknown fields are ignored in both
+directions and unknown types from a server too, so that the protocol has room to grow (DESIGN, section 6).
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_HOP, OUTPUT_RATE, TOKENS_PER_SECOND
+from streaming.errors import AudioError, ProtocolError, TokenError
+
+SUBPROTOCOL = "neucodec.v1"
+MAX_MARK_ID_LENGTH = 256
+"""Characters of a mark's id; longer ones are refused."""
+UNIT_BYTES = {"s16le": 2, "f32le": 4, "mulaw": 1, "alaw": 1, "u16le": 2}
+"""Bytes of one sample or one token on the wire, by format."""
+
+
+@dataclass(frozen=True)
+class StreamFormat:
+    """What binary messages in one direction carry: kind "audio" or "tokens", format, and rate in units a second."""
+
+    kind: str
+    format: str
+    rate: int
+
+    @property
+    def unit_bytes(self) -> int:
+        """Bytes of one sample or token."""
+        return UNIT_BYTES[self.format]
+
+    @property
+    def hop(self) -> int:
+        """Samples or tokens that one frame of 20 ms holds."""
+        return self.rate * FRAME_MS // 1000
+
+    @property
+    def unit(self) -> str:
+        """The word for one unit, for messages."""
+        return "token" if self.kind == "tokens" else "sample"
+
+    def count(self, payload: bytes) -> int:
+        """Samples or tokens in `payload`; AudioError or TokenError when it is no whole number of them."""
+        units, rest = divmod(len(payload), self.unit_bytes)
+        if rest:
+            error = TokenError if self.kind == "tokens" else AudioError
+            raise error(
+                f"binary message of {len(payload)} bytes is no whole number of {self.format} {self.unit}s"
+                f" ({self.unit_bytes} bytes each): send whole {self.unit}s"
+            )
+        return units
+
+
+TOKENS = StreamFormat("tokens", "u16le", TOKENS_PER_SECOND)
+INPUT_AUDIO = StreamFormat("audio", "s16le", INPUT_RATE)
+OUTPUT_AUDIO = StreamFormat("audio", "s16le", OUTPUT_RATE)
+assert (TOKENS.hop, INPUT_AUDIO.hop, OUTPUT_AUDIO.hop) == (1, INPUT_HOP, OUTPUT_HOP)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """How a lost session can be resumed: a token, and the seconds that its slot lives (0: it does not)."""
+
+    token: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Flush:
+    """Client: end of the utterance; the tail comes out, then `flushed`, and the stream starts anew."""
+
+    type: ClassVar[str] = "flush"
+
+
+@dataclass(frozen=True)
+class Clear:
+    """Client: barge-in; pending input and unsent output are dropped, then `cleared`, and the stream starts anew."""
+
+    type: ClassVar[str] = "clear"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Client: asks for `mark` back after the output of the last whole frame before it. `id`: text or integer."""
+
+    id: str | int
+    type: ClassVar[str] = "mark"
+
+
+@dataclass(frozen=True)
+class End:
+    """Client: flush, totals, and then close 1000."""
+
+    type: ClassVar[str] = "end"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Server: the session is open; always the first message."""
+
+    session: str
+    model: str
+    profile: str
+    chunk_frames: int
+    lookahead_frames: int
+    latency_ms: float
+    input: StreamFormat
+    output: StreamFormat
+    resume: Resume = Resume()
+    resumed: str = "new"
+    frame_ms: int = FRAME_MS
+    type: ClassVar[str] = "ready"
+
+
+@dataclass(frozen=True)
+class Flushed:
+    """Server: everything of the utterance has been sent."""
+
+    type: ClassVar[str] = "flushed"
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """Server: nothing of the old utterance follows. Positions: units accepted and units sent since the start."""
+
+    input: int
+    output: int
+    type: ClassVar[str] = "cleared"
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Server: the output of the last whole frame before the mark has been sent, or was dropped (`cleared`)."""
+
+    id: str | int
+    cleared: bool = False
+    type: ClassVar[str] = "mark"
+
+
+@dataclass(frozen=True)
+class Done:
+    """Server: the session's totals; then close 1000.
+
+    `dropped` counts the input units that became no output: remainders under one frame, and what `clear` took.
+    So input = output in frames, times the input's hop, + dropped.
+    """
+
+    input: int
+    output: int
+    dropped: int
+    type: ClassVar[str] = "done"
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Server: once a second when asked. `buffered_ms` of input wait to be computed; the session is `behind_ms` late."""
+
+    buffered_ms: float
+    behind_ms: float
+    input: int = 0
+    output: int = 0
+    type: ClassVar[str] = "stats"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Server: what went wrong; the connection then closes with the code's WebSocket status."""
+
+    code: str
+    message: str
+    type: ClassVar[str] = "error"
+
+
+ClientMessage = Flush | Clear | Mark | End
+ServerMessage = Ready | Flushed | Cleared | Marked | Done | Stats | Failure
+Message = ClientMessage | ServerMessage
+
+_BARE_MESSAGES: dict[str, Flush | Clear | End] = {bare.type: bare for bare in (Flush(), Clear(), End())}
+CLIENT_MESSAGES = (*_BARE_MESSAGES, Mark.type)
+SERVER_MESSAGES: dict[str, type[ServerMessage]] = {
+    kind.type: kind for kind in (Ready, Flushed, Cleared, Marked, Done, Stats, Failure)
+}
+
+
+def encode_message(message: Message) -> str:
+    """The JSON text of `message`, its `type` first."""
+    body: dict[str, Any] = {"type": message.type}
+    for field in fields(message):
+        value = getattr(message, field.name)
+        body[field.name] = vars(value) if isinstance(value, (StreamFormat, Resume)) else value
+    return json.dumps(body, separators=(",", ":"))
+
+
+def parse_client_message(text: str) -> ClientMessage:
+    """What a client said; raises ProtocolError naming what is wrong with it."""
+    body = _json_object(text)
+    kind = body.get("type")
+    if not isinstance(kind, str) or kind not in CLIENT_MESSAGES:
+        raise ProtocolError(f"message type {_shown(kind)} is unknown: send one of {', '.join(CLIENT_MESSAGES)}")
+    return Mark(_mark_id(body)) if kind == Mark.type else _BARE_MESSAGES[kind]
+
+
+def parse_server_message(text: str) -> ServerMessage | None:
+    """What a server said, None for a type that this version does not know; ProtocolError when it is malformed."""
+    body = _json_object(text)
+    kind = body.get("type")
+    if not isinstance(kind, str):
+        raise ProtocolError(f"message type {_shown(kind)} is no text: the server does not speak {SUBPROTOCOL}")
+    if kind not in SERVER_MESSAGES:
+        return None
+    values = {}
+    for field in fields(SERVER_MESSAGES[kind]):
+        if field.name in body:
+            values[field.name] = _field(kind, field.name, field.type, body[field.name])
+    try:
+        return SERVER_MESSAGES[kind](**values)
+    except TypeError as error:
+        raise ProtocolError(f"{kind} lacks a field: {error}") from None
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"text message {_shown(text)} is not JSON ({error}): send an object with a type") from None
+    if not isinstance(body, dict):
+        raise ProtocolError(f"text message {_shown(text)} is no JSON object: send an object with a type")
+    return body
+
+
+def _mark_id(body: dict[str, Any]) -> str | int:
+    value = body.get("id")
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53
+    if whole or (isinstance(value, str) and len(value) <= MAX_MARK_ID_LENGTH):
+        return value  # type: ignore[return-value]
+    raise ProtocolError(
+        f"mark has id {_shown(value)}: give a text of at most {MAX_MARK_ID_LENGTH} characters, or an integer below 2^53"
+    )
+
+
+def _field(kind: str, name: str, expected: Any, value: Any) -> Any:
+    reader = _READERS[expected]
+    try:
+        return reader(value)
+    except (TypeError, ValueError, KeyError):
+        raise ProtocolError(
+            f"{kind} has {name} {_shown(value)}, which cannot be: is this a {SUBPROTOCOL} server?"
+        ) from None
+
+
+def _exactly(*types: type) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if type(value) not in types:
+            raise TypeError
+        return value
+
+    return read
+
+
+def _read_format(value: Any) -> StreamFormat:
+    text, number = _READERS[str], _READERS[int]
+    return StreamFormat(text(value["kind"]), text(value["format"]), number(value["rate"]))
+
+
+def _read_resume(value: Any) -> Resume:
+    return Resume(_READERS[str](value["token"]), _READERS[float](value["seconds"]))
+
+
+_READERS: dict[Any, Callable[[Any], Any]] = {
+    str: _exactly(str),
+    int: _exactly(int),
+    float: _exactly(int, float),
+    bool: _exactly(bool),
+    str | int: _exactly(str, int),
+    StreamFormat: _read_format,
+    Resume: _read_resume,
+}
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

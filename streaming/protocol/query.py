@@ -1,0 +1,156 @@
+"""What a session is asked for by: the path and the query of its URL, parsed and built. Standard library only.
+
+Unknown parameters and values are refused with a ConfigError that names the known ones. `resume`, `received` and
+`access_token` are understood, so that clients may send them; a server that does not resume answers `resumed: "new"`.
+"""
+
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from streaming.config import INPUT_RATE, OUTPUT_RATE
+from streaming.errors import ConfigError
+from streaming.protocol.messages import TOKENS, StreamFormat
+
+PATHS = {"/v1/encode": "encode", "/v1/decode": "decode", "/v1/roundtrip": "roundtrip"}
+"""Path to kind of session: audio up and tokens down, tokens up and audio down, audio both ways."""
+FORMATS = ("s16le", "f32le")
+LATER_FORMATS = ("mulaw", "alaw")
+QUERIES = (
+    "input_rate",
+    "input_format",
+    "output_rate",
+    "output_format",
+    "profile",
+    "stats",
+    "resume",
+    "received",
+    "access_token",
+)
+DEFAULT_FORMAT = "s16le"
+
+
+@dataclass(frozen=True)
+class SessionRequest:
+    """A session as its URL asks for it. `profile` None: the server's default."""
+
+    kind: str
+    input: StreamFormat
+    output: StreamFormat
+    profile: str | None = None
+    stats: bool = False
+    resume: str | None = field(default=None, repr=False)
+    received: int | None = None
+    access_token: str | None = field(default=None, repr=False)
+
+    @property
+    def target(self) -> str:
+        """Path and query that `parse_target` reads back as this request."""
+        path = next(path for path, kind in PATHS.items() if kind == self.kind)
+        query: dict[str, str] = {}
+        for side, stream, rate in (("input", self.input, INPUT_RATE), ("output", self.output, OUTPUT_RATE)):
+            if stream.kind == "audio" and stream.format != DEFAULT_FORMAT:
+                query[f"{side}_format"] = stream.format
+            if stream.kind == "audio" and stream.rate != rate:
+                query[f"{side}_rate"] = str(stream.rate)
+        if self.stats:
+            query["stats"] = "1"
+        for name in ("profile", "resume", "received", "access_token"):
+            if getattr(self, name) is not None:
+                query[name] = str(getattr(self, name))
+        return path + ("?" + urlencode(query) if query else "")
+
+
+def session_request(
+    kind: str,
+    *,
+    input_format: str = DEFAULT_FORMAT,
+    output_format: str = DEFAULT_FORMAT,
+    profile: str | None = None,
+    stats: bool = False,
+    access_token: str | None = None,
+) -> SessionRequest:
+    """The request for a session of `kind` ("encode", "decode", "roundtrip"); formats count where audio flows."""
+    if kind not in PATHS.values():
+        raise ConfigError(f"kind {kind!r} is unknown: choose one of {', '.join(PATHS.values())}")
+    query = {}
+    if kind != "decode":
+        query["input_format"] = input_format
+    if kind != "encode":
+        query["output_format"] = output_format
+    source, sink = _formats(kind, query)
+    return SessionRequest(kind, source, sink, profile, stats, access_token=access_token)
+
+
+def parse_target(target: str) -> SessionRequest | None:
+    """The request that a URL's path and query stand for; None for a path that is not in PATHS.
+
+    Raises ConfigError naming the parameter, its value and what would do.
+    """
+    split = urlsplit(target)
+    kind = PATHS.get(split.path)
+    if kind is None:
+        return None
+    query: dict[str, str] = {}
+    try:
+        pairs = parse_qsl(split.query, keep_blank_values=True, max_num_fields=64)
+    except ValueError as error:
+        raise ConfigError(f"the query cannot be read ({error}): send name=value pairs joined by &") from None
+    for name, value in pairs:
+        if name not in QUERIES:
+            raise ConfigError(f"query {name[:40]!r} is unknown: the known ones are {', '.join(QUERIES)}")
+        if name in query:
+            raise ConfigError(f"query {name!r} is given twice: give it once")
+        query[name] = value
+    source, sink = _formats(kind, query)
+    return SessionRequest(
+        kind,
+        source,
+        sink,
+        profile=query.get("profile"),
+        stats=_flag("stats", query.get("stats", "0")),
+        resume=query.get("resume"),
+        received=_position("received", query["received"]) if "received" in query else None,
+        access_token=query.get("access_token"),
+    )
+
+
+def _formats(kind: str, query: dict[str, str]) -> tuple[StreamFormat, StreamFormat]:
+    source = _audio("input", query, INPUT_RATE) if kind != "decode" else _tokens("input", kind, query)
+    sink = _audio("output", query, OUTPUT_RATE) if kind != "encode" else _tokens("output", kind, query)
+    return source, sink
+
+
+def _tokens(side: str, kind: str, query: dict[str, str]) -> StreamFormat:
+    for name, fixed in ((f"{side}_format", TOKENS.format), (f"{side}_rate", str(TOKENS.rate))):
+        if query.get(name, fixed) != fixed:
+            raise ConfigError(
+                f"{name} is {query[name][:40]!r}, but the {side} of {kind} is tokens"
+                f" ({TOKENS.format}, {TOKENS.rate} a second): leave {name} out"
+            )
+    return TOKENS
+
+
+def _audio(side: str, query: dict[str, str], known_rate: int) -> StreamFormat:
+    form = query.get(f"{side}_format", DEFAULT_FORMAT)
+    if form in LATER_FORMATS:
+        raise ConfigError(f"{side}_format {form!r} comes in a later version: send one of {', '.join(FORMATS)} now")
+    if form not in FORMATS:
+        raise ConfigError(f"{side}_format {form[:40]!r} is unknown: choose one of {', '.join(FORMATS)}")
+    rate = query.get(f"{side}_rate", str(known_rate))
+    if rate != str(known_rate):
+        if rate.isdecimal() and len(rate) <= 6 and 8_000 <= int(rate) <= 48_000:
+            raise ConfigError(f"{side}_rate {rate} comes in a later version: resample to {known_rate} for now")
+        raise ConfigError(f"{side}_rate {rate[:40]!r} cannot be: it is {known_rate}")
+    return StreamFormat("audio", form, known_rate)
+
+
+def _flag(name: str, value: str) -> bool:
+    if value not in ("0", "1"):
+        raise ConfigError(f"query {name} is {value[:40]!r}: give 0 or 1")
+    return value == "1"
+
+
+def _position(name: str, value: str) -> int:
+    if not (value.isascii() and value.isdecimal() and len(value) <= 16):
+        raise ConfigError(f"query {name} is {value[:40]!r}: give a position, a whole number >= 0")
+    return int(value)

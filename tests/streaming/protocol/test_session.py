@@ -1,0 +1,335 @@
+"""The two halves of a conversation, alone and wired together through an engine that is one line long."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from streaming.errors import AudioError, DeviceError, ProtocolError, TokenError
+from streaming.protocol.messages import (
+    INPUT_AUDIO,
+    OUTPUT_AUDIO,
+    TOKENS,
+    Clear,
+    Cleared,
+    Done,
+    End,
+    Failure,
+    Flush,
+    Flushed,
+    Mark,
+    Marked,
+    Ready,
+    Stats,
+    encode_message,
+    parse_server_message,
+)
+from streaming.protocol.session import MOVES, TRANSITIONS, ClientSession, Move, ServerSession, State, next_state
+
+FRAME = bytes(640)  # 320 samples of s16le
+READY = Ready("s1", "mini", "default", 5, 5, 215.0, INPUT_AUDIO, TOKENS)
+
+
+def opened() -> ServerSession:
+    session = ServerSession(READY)
+    assert parse_server_message(session.next_message()) == READY
+    return session
+
+
+def sent(session: ServerSession) -> list:
+    """Everything that goes out now: payload as bytes, text parsed."""
+    messages = []
+    while (message := session.next_message()) is not None:
+        messages.append(message if isinstance(message, bytes) else parse_server_message(message))
+    return messages
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("move", list(Move))
+def test_every_move_leads_where_the_table_says_or_raises(state, move):
+    if move in TRANSITIONS[state]:
+        assert next_state(state, move) is TRANSITIONS[state][move]
+    else:
+        with pytest.raises(ProtocolError, match=state.name.lower()):
+            next_state(state, move)
+
+
+def test_every_message_is_a_move_and_every_state_can_be_left():
+    assert set(MOVES.values()) == set(Move) - {Move.INPUT, Move.OUTPUT, Move.LOSS}
+    assert all(TRANSITIONS[state][Move.LOSS] is State.CLOSED for state in State)
+
+
+def test_ready_is_the_first_message():
+    session = ServerSession(READY)
+    assert session.state is State.OPENING
+    assert sent(session) == [READY]
+    assert session.state is State.STREAMING
+
+
+def test_output_counts_when_it_is_handed_out():
+    session = opened()
+    session.receive(FRAME * 2)
+    session.output_ready(bytes(4), 0)
+    assert (session.output_position, session.queued_units) == (0, 2)
+    assert sent(session) == [bytes(4)]
+    assert (session.output_position, session.queued_units) == (2, 0)
+
+
+def test_flushed_follows_the_tail():
+    session = opened()
+    session.receive(FRAME + b"ab")
+    assert session.receive(encode_message(Flush())) == Flush()
+    session.output_ready(bytes(2), 0)
+    session.flush_finished(0)
+    assert sent(session) == [bytes(2), Flushed()]
+
+
+def test_done_has_totals_over_all_utterances():
+    session = opened()
+    session.receive(FRAME + b"ab")
+    session.receive(encode_message(Flush()))
+    session.receive(FRAME + b"abcd")
+    session.receive(encode_message(End()))
+    for _ in range(2):
+        session.output_ready(bytes(2), 0)
+        session.flush_finished(0)
+    assert sent(session) == [bytes(2), Flushed(), bytes(2), Done(643, 2, 3)]
+    assert session.state is State.CLOSED and session.close_code == 1000
+
+
+def test_a_mark_is_answered_after_the_output_of_the_last_whole_frame_before_it():
+    session = opened()
+    session.receive(FRAME + FRAME[:600])
+    session.receive(encode_message(Mark("a")))
+    session.receive(FRAME)
+    session.receive(encode_message(Mark("b")))
+    assert sent(session) == []
+    session.output_ready(bytes(2), 0)
+    assert sent(session) == [bytes(2), Marked("a")]
+    session.output_ready(bytes(2), 0)
+    assert sent(session) == [bytes(2), Marked("b")]
+
+
+def test_a_mark_before_any_whole_frame_is_answered_at_once():
+    session = opened()
+    session.receive(FRAME[:100])
+    session.receive(encode_message(Mark(1)))
+    assert sent(session) == [Marked(1)]
+
+
+def test_a_mark_of_the_next_utterance_waits_for_the_flush_before_it():
+    session = opened()
+    session.receive(FRAME)
+    session.receive(encode_message(Flush()))
+    session.receive(encode_message(Mark("next")))
+    session.output_ready(bytes(2), 0)
+    assert sent(session) == [bytes(2)]
+    session.flush_finished(0)
+    assert sent(session) == [Flushed(), Marked("next")]
+
+
+def test_clear_drops_unsent_output_and_returns_marks_first():
+    session = opened()
+    session.receive(FRAME * 3)
+    session.receive(encode_message(Mark("a")))
+    session.output_ready(bytes(2), 0)
+    assert sent(session) == [bytes(2)]
+    session.output_ready(bytes(4), 0)  # queued, with the answer to "a" behind it
+    session.receive(FRAME)
+    session.receive(encode_message(Mark("b")))
+    session.receive(encode_message(Clear()))
+    assert sent(session) == [Marked("a", True), Marked("b", True), Cleared(1280, 1)]
+
+
+def test_nothing_of_the_old_utterance_follows_cleared():
+    session = opened()
+    session.receive(FRAME * 2)
+    session.receive(encode_message(Flush()))
+    session.receive(encode_message(Clear()))
+    session.output_ready(bytes(4), 0)  # late results
+    session.flush_finished(0)
+    assert sent(session) == [Cleared(640, 0)]
+    session.receive(FRAME)
+    session.receive(encode_message(End()))
+    session.output_ready(bytes(2), 1)
+    session.flush_finished(1)
+    assert sent(session) == [bytes(2), Done(960, 1, 640)]
+
+
+def test_a_mark_whose_output_was_sent_is_not_called_cleared():
+    session = opened()
+    session.receive(FRAME)
+    session.receive(encode_message(Mark("a")))
+    session.output_ready(bytes(2), 0)
+    assert isinstance(session.next_message(), bytes)
+    session.receive(encode_message(Clear()))
+    assert sent(session) == [Marked("a"), Cleared(320, 1)]
+
+
+def test_half_a_sample_is_refused_and_changes_nothing():
+    session = opened()
+    with pytest.raises(AudioError):
+        session.receive(b"abc")
+    assert session.input_position == 0 and session.state is State.STREAMING
+    session = ServerSession(replace(READY, input=TOKENS, output=OUTPUT_AUDIO))
+    session.next_message()
+    with pytest.raises(TokenError):
+        session.receive(b"abc")
+
+
+@pytest.mark.parametrize("late", [FRAME, encode_message(Flush()), encode_message(Mark(1)), encode_message(End())])
+def test_nothing_may_follow_end(late):
+    session = opened()
+    session.receive(encode_message(End()))
+    with pytest.raises(ProtocolError, match="ending"):
+        session.receive(late)
+
+
+def test_an_error_is_the_last_message_and_sets_the_close_code():
+    session = opened()
+    session.receive(FRAME)
+    session.output_ready(bytes(2), 0)
+    session.fail(DeviceError("the device failed"))
+    session.fail(ProtocolError("too late to matter"))
+    session.output_ready(bytes(2), 0)
+    session.report(Stats(0, 0))
+    assert sent(session) == [Failure("device", "the device failed")]
+    assert session.state is State.CLOSED and session.close_code == 1011
+
+
+def test_a_lost_connection_has_nothing_to_send():
+    session = opened()
+    session.receive(FRAME)
+    session.output_ready(bytes(2), 0)
+    session.lose()
+    session.output_ready(bytes(2), 0)
+    assert session.state is State.CLOSED
+
+
+# The client's side
+
+
+def greeted() -> ClientSession:
+    client = ClientSession(INPUT_AUDIO, TOKENS)
+    assert client.receive(encode_message(READY)) == READY
+    return client
+
+
+def test_a_client_may_not_send_before_ready():
+    client = ClientSession(INPUT_AUDIO, TOKENS)
+    with pytest.raises(ProtocolError, match="opening"):
+        client.send_payload(FRAME)
+
+
+def test_a_client_refuses_other_formats_than_it_asked_for():
+    client = ClientSession(INPUT_AUDIO, OUTPUT_AUDIO)
+    with pytest.raises(ProtocolError, match="output"):
+        client.receive(encode_message(READY))
+
+
+def test_a_client_drops_what_arrives_between_clear_and_cleared():
+    client = greeted()
+    client.send_payload(FRAME * 2)
+    client.send(Flush())
+    client.send(Clear())
+    assert client.clearing and client.receive(bytes(2)) is None
+    assert client.receive(encode_message(Cleared(640, 1))) == Cleared(640, 1)
+    assert not client.clearing and client.receive(bytes(2)) == bytes(2)
+
+
+@pytest.mark.parametrize("answer", [Flushed(), Cleared(0, 0), Marked("a"), Done(0, 0, 0)])
+def test_answers_that_nobody_asked_for_are_refused(answer):
+    with pytest.raises(ProtocolError):
+        greeted().receive(encode_message(answer))
+
+
+def test_lost_output_is_noticed():
+    client = greeted()
+    client.send_payload(FRAME * 2)
+    client.send(End())
+    client.receive(bytes(2))
+    with pytest.raises(ProtocolError, match="2 tokens"):
+        client.receive(encode_message(Done(640, 2, 0)))
+
+
+def test_payload_after_done_is_refused():
+    client = greeted()
+    client.send(End())
+    client.receive(encode_message(Done(0, 0, 0)))
+    with pytest.raises(ProtocolError, match="closed"):
+        client.receive(bytes(2))
+
+
+# Both, wired together
+
+
+class Wire:
+    """A server session, a client session and an engine that turns every frame into one token, with random delays."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.server, self.client = ServerSession(READY), ClientSession(INPUT_AUDIO, TOKENS)
+        self.upwards, self.downwards, self.engine, self.seen = [], [], [], []
+
+    def act(self, allowed: list[str]) -> None:
+        getattr(self, self.rng.choice(allowed))()
+
+    def say(self) -> None:
+        if self.client.state is not State.STREAMING:
+            return
+        kind = self.rng.choice(["payload"] * 6 + ["mark", "flush", "clear"])
+        if kind == "payload":
+            self.upwards.append(self.client.send_payload(bytes(2 * self.rng.randrange(900))))
+        else:
+            message = {"mark": Mark(self.rng.randrange(9)), "flush": Flush(), "clear": Clear()}[kind]
+            self.upwards.append(self.client.send(message))
+
+    def hear(self) -> None:
+        if self.upwards:
+            command = self.server.receive(self.upwards.pop(0))
+            if not isinstance(command, Mark):
+                self.engine.append((command, self.server.epoch))
+
+    def compute(self) -> None:
+        """One engine command, all its output at once; an utterance's frames come at the flush or as they are whole."""
+        if not self.engine:
+            return
+        command, epoch = self.engine.pop(0)
+        if isinstance(command, bytes):
+            before = getattr(self, "samples", 0)
+            self.samples = before + len(command) // 2
+            frames = self.samples // 320 - before // 320
+            if frames:
+                self.server.output_ready(bytes(2 * frames), epoch)
+        else:
+            self.samples = 0
+            if not isinstance(command, Clear):
+                self.server.flush_finished(epoch)
+
+    def send(self) -> None:
+        message = self.server.next_message()
+        if message is not None:
+            self.downwards.append(message)
+
+    def listen(self) -> None:
+        if self.downwards:
+            event = self.client.receive(self.downwards.pop(0))
+            if event is not None:
+                self.seen.append(event)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_two_sessions_wired_together_always_agree(seed):
+    wire = Wire(random.Random(seed))
+    steps = ["say", "hear", "compute", "send", "listen"]
+    wire.send()
+    wire.listen()
+    for _ in range(300):
+        wire.act(steps)
+    wire.upwards.append(wire.client.send(End()))
+    while wire.client.state is not State.CLOSED:
+        wire.act(steps[1:])
+    done = wire.seen[-1]
+    assert done == Done(wire.client.input_position, wire.client.output_position, done.dropped)
+    assert done.input == done.output * 320 + done.dropped
+    assert wire.server.state is State.CLOSED and not wire.client._asked
