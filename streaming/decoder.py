@@ -1,0 +1,106 @@
+"""The decoder of a `NeuCodecModel`, stepped: token windows of many slots in, 24 kHz audio out."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from streaming.config import StreamConfig
+from streaming.layers.attention import Ring, RingView, StreamingAttention
+from streaming.layers.conv import StreamingConv
+from streaming.layers.istft import StreamingISTFT, Tail
+from streaming.layers.norm import Moments, StreamingGroupNorm
+from streaming.layers.step import Step
+from streaming.priors import Priors
+from streaming.stepper import Stepper
+
+
+@dataclass
+class ResNetState:
+    """Statistics and pasts of a block's two norms and convolutions."""
+
+    norm1: Moments
+    conv1: Tensor
+    norm2: Moments
+    conv2: Tensor
+
+
+class ResNetBlock:
+    """A `NeuCodecResNetBlock` whose GroupNorms run over the stream."""
+
+    def __init__(self, block: nn.Module, priors: tuple[Moments | None, Moments | None]) -> None:
+        self.activation = block.activation1
+        self.norm1, self.norm2 = (
+            StreamingGroupNorm(norm, prior) for norm, prior in zip((block.norm1, block.norm2), priors, strict=True)
+        )
+        self.conv1, self.conv2 = StreamingConv(block.conv1), StreamingConv(block.conv2)
+
+    def new_state(self, slots: int) -> ResNetState:
+        return ResNetState(*(part.new_state(slots) for part in (self.norm1, self.conv1, self.norm2, self.conv2)))
+
+    def step(self, x: Tensor, state: ResNetState, at: Step) -> Tensor:
+        """x (B, D, F) -> (B, D, F)."""
+        y = self.conv1.step(self.activation(self.norm1.step(x, state.norm1, at)), state.conv1, at)
+        return x + self.conv2.step(self.activation(self.norm2.step(y, state.norm2, at)), state.conv2, at)
+
+
+@dataclass
+class DecoderState:
+    """All that the decoder remembers, slot axis first; all zero is fresh. `position`: frames committed, (slots,)."""
+
+    position: Tensor
+    embed: Tensor
+    prior_net: list[ResNetState]
+    layers: list[Ring]
+    post_net: list[ResNetState]
+    tail: Tail
+
+
+class Decoder(Stepper):
+    """`step`: int64 tokens (B, C + L) to float32 audio (B, (C + L + lag) * 480), beginning `lag` hops before the window."""
+
+    kind = "decode"
+
+    def __init__(self, model: nn.Module, config: StreamConfig, priors: Priors, fingerprint: str) -> None:
+        super().__init__(model, config, fingerprint)
+        self.network = network = model.acoustic_decoder
+        norms = iter(priors.group_norm_moments(config, self.device, 2 * (len(network.prior_net) + len(network.post_net))))
+        self.embed = StreamingConv(network.embed)
+        self.prior_net = [ResNetBlock(block, (next(norms), next(norms))) for block in network.prior_net]
+        self.attention = [StreamingAttention(layer.self_attn, config.context_frames) for layer in network.layers]
+        self.post_net = [ResNetBlock(block, (next(norms), next(norms))) for block in network.post_net]
+        self.istft = StreamingISTFT(network.head, config.synthesis_lag_frames)
+
+    @property
+    def window_shape(self) -> tuple[int, ...]:
+        return (self.config.window_frames,)
+
+    def new_state(self, slots: int) -> DecoderState:
+        return DecoderState(
+            position=torch.zeros(slots, dtype=torch.int64, device=self.device),
+            embed=self.embed.new_state(slots),
+            prior_net=[block.new_state(slots) for block in self.prior_net],
+            layers=[layer.new_state(slots) for layer in self.attention],
+            post_net=[block.new_state(slots) for block in self.post_net],
+            tail=self.istft.new_state(slots),
+        )
+
+    def compute(self, x: Tensor, state: DecoderState, at: Step) -> Tensor:
+        """Tokens (B, C + L) -> audio (B, (C + L + lag) * 480)."""
+        network = self.network
+        x = network.fc(self.model.quantizer.from_codes(x[..., None]).to(self.dtype))
+        x = self.embed.step(x.transpose(1, 2), state.embed, at)  # (B, F, D) -> (B, D, F)
+        for block, part in zip(self.prior_net, state.prior_net, strict=True):
+            x = block.step(x, part, at)
+        x = self._transform(x.transpose(1, 2), state.layers, at).transpose(1, 2)  # in (B, F, D)
+        for block, part in zip(self.post_net, state.post_net, strict=True):
+            x = block.step(x, part, at)
+        return self.istft.step(network.norm(x.transpose(1, 2)), state.tail, at)  # (B, D, F) -> (B, F, D)
+
+    def _transform(self, x: Tensor, rings: list[Ring], at: Step) -> Tensor:
+        """x (B, F, D) -> (B, F, D)."""
+        view = RingView(at, x.shape[1], self.config.context_frames)
+        for layer, attention, ring in zip(self.network.layers, self.attention, rings, strict=True):
+            x = x + attention.step(layer.input_layernorm(x), ring, view)
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        return x

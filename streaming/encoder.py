@@ -1,0 +1,90 @@
+"""The encoder of a `NeuCodecModel`, stepped: PCM windows of many slots in, tokens out.
+
+A window is chunk and lookahead and one hop more: the feature extractor pads a recording by at least one zero to whole
+hops, so the acoustic branch always sees one hop more than there are tokens. In a steady step that last hop holds the 240
+samples that the last mel frame reads, and zeros.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from streaming.config import INPUT_HOP, StreamConfig
+from streaming.layers.acoustic import StreamingAcoustic
+from streaming.layers.attention import RingView
+from streaming.layers.conformer import ConformerState, StreamingConformer
+from streaming.layers.conv import StreamingConv
+from streaming.layers.mel import StreamingMel
+from streaming.layers.norm import Moments
+from streaming.layers.step import Step
+from streaming.priors import Priors
+from streaming.stepper import Stepper
+
+
+@dataclass
+class EncoderState:
+    """All that the encoder remembers, slot axis first; all zero is fresh. `position`: frames committed, (slots,)."""
+
+    position: Tensor
+    mel: Moments
+    conformer: list[ConformerState]
+    adapter: list[Tensor]
+    acoustic: list
+
+
+class Encoder(Stepper):
+    """`step`: float32 PCM (B, (C + L + 1) * 320) to int64 tokens (B, C + L), of which a row's first `commit` are meant."""
+
+    kind = "encode"
+
+    def __init__(self, model: torch.nn.Module, config: StreamConfig, priors: Priors, fingerprint: str) -> None:
+        super().__init__(model, config, fingerprint)
+        semantic = model.semantic_encoder
+        self.mel = StreamingMel(priors.mel_moments(config, self.device))
+        self.projection = semantic.feature_projection
+        self.conformer = [StreamingConformer(layer, config.context_frames) for layer in semantic.encoder.layers]
+        adapter = model.semantic_adapter
+        self.adapter = [StreamingConv(conv) for conv in (adapter.conv1, adapter.conv2, adapter.conv3, adapter.conv4)]
+        self.acoustic = StreamingAcoustic(model.acoustic_encoder, INPUT_HOP)
+
+    @property
+    def window_shape(self) -> tuple[int, ...]:
+        return ((self.config.window_frames + 1) * INPUT_HOP,)
+
+    def new_state(self, slots: int) -> EncoderState:
+        return EncoderState(
+            position=torch.zeros(slots, dtype=torch.int64, device=self.device),
+            mel=self.mel.new_state(slots, self.projection.projection.weight),
+            conformer=[layer.new_state(slots) for layer in self.conformer],
+            adapter=[conv.new_state(slots) for conv in self.adapter],
+            acoustic=self.acoustic.new_state(slots),
+        )
+
+    def compute(self, x: Tensor, state: EncoderState, at: Step) -> Tensor:
+        """PCM (B, (C + L + 1) * 320) -> tokens (B, C + L)."""
+        latent = self.before_quantizer(x, state, at)
+        return self.model.quantizer(latent)[1].squeeze(-1).long()
+
+    def before_quantizer(self, pcm: Tensor, state: EncoderState, at: Step) -> Tensor:
+        """PCM (B, (C + L + 1) * 320) -> what the quantiser is given, (B, C + L, D)."""
+        semantic = self._semantic(pcm, state, at)  # (B, S, F)
+        acoustic = self.acoustic.step(pcm[:, None].to(semantic.dtype), state.acoustic, at.with_valid(at.valid + 1))
+        joined = torch.cat([semantic, acoustic[..., : semantic.shape[2]]], dim=1)
+        return self.model.fc_encoder(joined.transpose(1, 2))  # (B, D, F) -> (B, F, D)
+
+    def _semantic(self, pcm: Tensor, state: EncoderState, at: Step) -> Tensor:
+        features = self.mel.step(pcm, state.mel, at)
+        x = self.projection(features.to(self.dtype))[0]  # (B, F, S)
+        view = RingView(at, x.shape[1], self.config.context_frames)
+        distance_index = self.conformer[0].attention.distance_index(view)
+        for layer, part in zip(self.conformer, state.conformer, strict=True):
+            x = layer.step(x, part, view, distance_index)
+        return self._adapt(x.transpose(1, 2), state.adapter, at)  # (B, F, S) -> (B, S, F)
+
+    def _adapt(self, x: Tensor, pasts: list[Tensor], at: Step) -> Tensor:
+        """x (B, S, F) -> (B, S, F)."""
+        conv1, conv2, conv3, conv4 = self.adapter
+        residual = conv1.step(x, pasts[0], at).relu()
+        x = conv2.step(residual, pasts[1], at).relu()
+        return conv4.step(conv3.step(x, pasts[2], at) + residual, pasts[3], at)

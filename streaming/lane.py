@@ -1,0 +1,237 @@
+"""The host's half of one stream: input that waits for a step, and which part of a step's row is the stream's output.
+
+A lane cuts what arrives into windows whatever the packets were, so the output cannot depend on them. It holds no tensors:
+`EncoderStream` and `DecoderStream` put one before a state of their own, the engine puts many before shared slots.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from streaming.config import CODEBOOK_SIZE, INPUT_HOP, MEL_OVERHANG, OUTPUT_HOP, StreamConfig
+from streaming.errors import AudioError, TokenError
+from streaming.snapshot import pack, unpack
+
+NEUTRAL_TOKEN = 0xAAAA
+"""The code whose eight levels are all zero: what stands for a lost token before the first that arrived."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """One row of a step: input of the stepper's window shape, frames that exist and frames to commit, output to keep."""
+
+    x: np.ndarray
+    valid: int
+    commit: int
+    output: slice
+
+
+class Lane(ABC):
+    """Input in, windows out. `take` gives steady windows while the input suffices, `take_last` the ending."""
+
+    dtype: type
+
+    def __init__(self, config: StreamConfig) -> None:
+        self.config = config
+        self.reset()
+
+    def reset(self) -> None:
+        """As new."""
+        self._pending: np.ndarray = np.zeros(0, self.dtype)
+        self._position = 0
+
+    @property
+    @abstractmethod
+    def delay(self) -> int:
+        """Input samples or tokens that are still inside: fed, and not answered by output."""
+
+    @property
+    @abstractmethod
+    def steps_ready(self) -> int:
+        """Steady steps that the pending input allows."""
+
+    @abstractmethod
+    def _steady(self) -> Window: ...
+
+    @abstractmethod
+    def _ending(self) -> Window | None: ...
+
+    @abstractmethod
+    def _consume(self, frames: int) -> None: ...
+
+    @abstractmethod
+    def output(self, window: Window, row: np.ndarray) -> np.ndarray:
+        """The stream's new output in its row of a step."""
+
+    def take(self) -> Window | None:
+        """The next steady window, or None while the input does not suffice."""
+        if not self.steps_ready:
+            return None
+        window = self._steady()
+        self._consume(window.commit)
+        return window
+
+    def take_last(self) -> Window | None:
+        """The ending, once `take` gives None: what is left; None where not even a frame is. `reset` must follow."""
+        return self._ending()
+
+    def snapshot(self) -> bytes:
+        """Pending input and position as bytes."""
+        return pack(self._identity, [self._pending, np.array([self._position], np.int64), *self._more()])
+
+    def restore(self, snapshot: bytes) -> None:
+        """As when the snapshot was taken. Raises SnapshotError, and then nothing has changed."""
+        pending, position, *more = unpack(self._identity, snapshot)
+        self._pending = np.frombuffer(pending, self.dtype)
+        self._position = int(np.frombuffer(position, np.int64)[0])
+        self._restore_more(more)
+
+    def _more(self) -> list[np.ndarray]:
+        return []
+
+    def _restore_more(self, parts: list[bytes]) -> None:
+        assert not parts
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        config = self.config
+        return {"lane": type(self).__name__, "chunk": config.chunk_frames, "lookahead": config.lookahead_frames}
+
+
+class EncoderLane(Lane):
+    """float32 mono at 16 kHz in; a window is (C + L + 1) hops, of which the last one holds 240 samples."""
+
+    dtype = np.float32
+
+    def push(self, pcm: np.ndarray) -> None:
+        """Append samples (n,). Raises AudioError, and then nothing has changed."""
+        self._pending = np.concatenate([self._pending, checked_pcm(pcm)])
+
+    @property
+    def delay(self) -> int:
+        return len(self._pending)
+
+    @property
+    def steps_ready(self) -> int:
+        config = self.config
+        spare = len(self._pending) - (config.lookahead_frames * INPUT_HOP + MEL_OVERHANG)
+        return max(0, spare // (config.chunk_frames * INPUT_HOP))
+
+    def output(self, window: Window, row: np.ndarray) -> np.ndarray:
+        """Row (C + L,) -> tokens uint16 (commit,)."""
+        return row[window.output].astype(np.uint16)
+
+    def _steady(self) -> Window:
+        samples = self.config.window_frames * INPUT_HOP + MEL_OVERHANG
+        return self._window(self._pending[:samples], self.config.window_frames, self.config.chunk_frames)
+
+    def _ending(self) -> Window | None:
+        frames = len(self._pending) // INPUT_HOP
+        return self._window(self._pending, frames, frames) if frames else None
+
+    def _window(self, pcm: np.ndarray, valid: int, commit: int) -> Window:
+        x = np.zeros((self.config.window_frames + 1) * INPUT_HOP, np.float32)
+        x[: len(pcm)] = pcm
+        return Window(x, valid, commit, slice(0, commit))
+
+    def _consume(self, frames: int) -> None:
+        self._pending = self._pending[frames * INPUT_HOP :]
+        self._position += frames
+
+
+class DecoderLane(Lane):
+    """Tokens in; a lost one is replaced by the last that arrived."""
+
+    dtype = np.uint16
+
+    def reset(self) -> None:
+        super().reset()
+        self._last = NEUTRAL_TOKEN
+
+    def push(self, tokens: np.ndarray, lost: np.ndarray | None = None) -> None:
+        """Append tokens uint16 (n,); where the optional bool `lost` (n,) is set, the token's value is not looked at.
+
+        Raises TokenError, and then nothing has changed.
+        """
+        tokens = checked_tokens(tokens)
+        if lost is not None:
+            tokens = self._conceal(tokens, lost)
+        self._pending = np.concatenate([self._pending, tokens])
+        if len(tokens):
+            self._last = int(tokens[-1])
+
+    def _conceal(self, tokens: np.ndarray, lost: np.ndarray) -> np.ndarray:
+        if not isinstance(lost, np.ndarray) or lost.dtype != np.bool_ or lost.shape != tokens.shape:
+            raise TokenError(f"lost is {_described(lost)}: give a bool array of shape {tokens.shape}, one for each token")
+        index = np.maximum.accumulate(np.where(lost, 0, np.arange(1, len(tokens) + 1)))
+        return np.concatenate([[self._last], tokens]).astype(np.uint16)[index]
+
+    @property
+    def delay(self) -> int:
+        return len(self._pending) + min(self._position, self.config.synthesis_lag_frames)
+
+    @property
+    def steps_ready(self) -> int:
+        config = self.config
+        return max(0, (len(self._pending) - config.lookahead_frames) // config.chunk_frames)
+
+    def output(self, window: Window, row: np.ndarray) -> np.ndarray:
+        """Row (samples,) -> audio float32 (m,), 480 | m."""
+        return row[window.output].astype(np.float32)
+
+    def _steady(self) -> Window:
+        config = self.config
+        stop = self._position + config.chunk_frames - config.synthesis_lag_frames
+        return self._window(self._pending[: config.window_frames], config.chunk_frames, stop)
+
+    def _ending(self) -> Window | None:
+        frames = len(self._pending)
+        return self._window(self._pending, frames, self._position + frames) if self.delay else None
+
+    def _window(self, tokens: np.ndarray, commit: int, stop: int) -> Window:
+        """`stop`: the hop of the stream before which this step's audio ends."""
+        x = np.zeros(self.config.window_frames, np.int64)
+        x[: len(tokens)] = tokens
+        first = self._position - self.config.synthesis_lag_frames
+        return Window(x, len(tokens), commit, slice(max(-first, 0) * OUTPUT_HOP, max(stop - first, 0) * OUTPUT_HOP))
+
+    def _consume(self, frames: int) -> None:
+        self._pending = self._pending[frames:]
+        self._position += frames
+
+    def _more(self) -> list[np.ndarray]:
+        return [np.array([self._last], np.uint16)]
+
+    def _restore_more(self, parts: list[bytes]) -> None:
+        self._last = int(np.frombuffer(parts[0], np.uint16)[0])
+
+
+def checked_pcm(pcm: np.ndarray) -> np.ndarray:
+    """The same array, if it is finite float32 mono (n,). Raises AudioError."""
+    if not isinstance(pcm, np.ndarray) or pcm.dtype != np.float32 or pcm.ndim != 1:
+        raise AudioError(f"audio is {_described(pcm)}: give a float32 numpy array of shape (n,), mono at 16 kHz")
+    if not np.isfinite(pcm).all():
+        place = int(np.argmin(np.isfinite(pcm)))
+        raise AudioError(f"sample {place} is {pcm[place]}: every sample must be finite")
+    return pcm
+
+
+def checked_tokens(tokens: np.ndarray) -> np.ndarray:
+    """The tokens as uint16 (n,). Raises TokenError for another kind of array or a value outside 0..65535."""
+    if not isinstance(tokens, np.ndarray) or tokens.dtype.kind not in "iu" or tokens.ndim != 1:
+        raise TokenError(f"tokens are {_described(tokens)}: give a uint16 numpy array of shape (n,)")
+    if tokens.dtype != np.uint16:
+        outside = (tokens < 0) | (tokens >= CODEBOOK_SIZE)
+        if outside.any():
+            place = int(np.argmax(outside))
+            raise TokenError(f"token {place} is {tokens[place]}: a token is one of 0..{CODEBOOK_SIZE - 1}")
+        tokens = tokens.astype(np.uint16)
+    return tokens
+
+
+def _described(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"a {value.dtype} array of shape {value.shape}"
+    return f"{type(value).__name__} {value!r:.60}"

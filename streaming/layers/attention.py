@@ -1,0 +1,125 @@
+"""Attention whose committed keys and values live in a ring of `context` frames a slot.
+
+Chunk and lookahead attend to the ring and to each other. The ring's order does not matter to attention; where a layer
+knows distances (w2v-BERT's relative keys), they follow from each slot's position. Entry `context` is a place to write what
+is not kept.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from streaming.layers.step import Step
+
+
+@dataclass
+class Ring:
+    """Committed keys and values, each (slots, context + 1, D)."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class RingView:
+    """Where each row's ring stands in one step; computed once a step and shared by every layer of a branch."""
+
+    def __init__(self, at: Step, frames: int, context: int) -> None:
+        device = at.position.device
+        entry = torch.arange(context, device=device)
+        age = (at.position[:, None] - 1 - entry) % max(context, 1)  # (B, context): 0 is the frame before this window
+        window = torch.arange(frames, device=device)
+        self.at = at
+        self.context = context
+        self.filled = entry < at.position[:, None]
+        self.key_offset = torch.cat([-1 - age, window.expand(len(age), -1)], dim=1)  # (B, K), from the window's start
+        exists = torch.cat([self.filled, at.exists(frames)], dim=1)
+        self.bias = torch.zeros(exists.shape, device=device).masked_fill(~exists, -1e30)[:, None, None]  # (B, 1, 1, K)
+        kept = at.commits(frames) & (window >= (at.commit - context)[:, None])
+        place = (at.position[:, None] + window) % max(context, 1)
+        self.write_place = torch.where(kept, place, context)  # (B, F)
+
+    def distance(self) -> Tensor:
+        """Frames from each query of the window to each key: (B, F, K)."""
+        frames = self.key_offset.shape[1] - self.context
+        return self.key_offset[:, None] - torch.arange(frames, device=self.key_offset.device)[:, None]
+
+    def extend(self, ring: Ring, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Ring and window together, each (B, K, D); the ring takes what is committed. keys, values (B, F, D)."""
+        slots = self.at.slots
+        all_keys = torch.cat([ring.keys[slots, : self.context], keys], dim=1)
+        all_values = torch.cat([ring.values[slots, : self.context], values], dim=1)
+        ring.keys[slots[:, None], self.write_place] = keys
+        ring.values[slots[:, None], self.write_place] = values
+        return all_keys, all_values
+
+
+def new_ring(weight: Tensor, slots: int, context: int, width: int) -> Ring:
+    """An empty ring of the dtype and device of `weight`."""
+    return Ring(*(weight.new_zeros(slots, context + 1, width) for _ in range(2)))
+
+
+def heads(x: Tensor, head_width: int) -> Tensor:
+    """(B, F, H * D) -> (B, H, F, D)."""
+    return x.unflatten(2, (-1, head_width)).transpose(1, 2)
+
+
+class StreamingAttention:
+    """The decoder's attention: no position in time, since upstream's rotary embedding runs over heads and cancels."""
+
+    def __init__(self, attention: nn.Module, context: int) -> None:
+        self.attention = attention
+        self.context = context
+
+    def new_state(self, slots: int) -> Ring:
+        projection = self.attention.k_proj
+        return new_ring(projection.weight, slots, self.context, projection.out_features)
+
+    def step(self, x: Tensor, ring: Ring, view: RingView) -> Tensor:
+        """x (B, F, D) -> (B, F, D)."""
+        layer = self.attention
+        keys, values = view.extend(ring, layer.k_proj(x), layer.v_proj(x))
+        out = F.scaled_dot_product_attention(
+            heads(layer.q_proj(x), layer.head_dim),
+            heads(keys, layer.head_dim),
+            heads(values, layer.head_dim),
+            attn_mask=view.bias.to(x.dtype),
+            scale=layer.scaling,
+            enable_gqa=layer.num_key_value_groups > 1,
+        )
+        return layer.o_proj(out.transpose(1, 2).flatten(2))  # (B, H, F, D) -> (B, F, H * D)
+
+
+class StreamingRelativeAttention:
+    """w2v-BERT's attention with relative keys: the bias of a key is the query times the embedding of their distance."""
+
+    def __init__(self, attention: nn.Module, context: int) -> None:
+        self.attention = attention
+        self.context = context
+
+    def new_state(self, slots: int) -> Ring:
+        projection = self.attention.linear_k
+        return new_ring(projection.weight, slots, self.context, projection.out_features)
+
+    def distance_index(self, view: RingView) -> Tensor:
+        """Row of the distance embedding for each query and key: (B, 1, F, K)."""
+        layer = self.attention
+        left, right = layer.left_max_position_embeddings, layer.right_max_position_embeddings
+        return view.distance().clamp(-left, right)[:, None] + left
+
+    def step(self, x: Tensor, ring: Ring, view: RingView, distance_index: Tensor) -> Tensor:
+        """x (B, F, D) -> (B, F, D)."""
+        layer = self.attention
+        keys, values = view.extend(ring, layer.linear_k(x), layer.linear_v(x))
+        query = heads(layer.linear_q(x), layer.head_size)
+        by_distance = (query @ layer.distance_embedding.weight.T) * layer.scaling  # (B, H, F, distances)
+        bias = by_distance.gather(3, distance_index.expand(-1, query.shape[1], -1, -1))
+        out = F.scaled_dot_product_attention(
+            query,
+            heads(keys, layer.head_size),
+            heads(values, layer.head_size),
+            attn_mask=bias + view.bias.to(x.dtype),
+            scale=layer.scaling,
+        )
+        return layer.linear_out(out.transpose(1, 2).flatten(2))  # (B, H, F, D) -> (B, F, H * D)

@@ -1,0 +1,45 @@
+"""One w2v-BERT conformer layer, stepped: feed-forward, attention, causal convolution, feed-forward."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from streaming.layers.attention import Ring, RingView, StreamingRelativeAttention
+from streaming.layers.conv import StreamingConv
+
+
+@dataclass
+class ConformerState:
+    """The ring of the attention and the past of the depthwise convolution."""
+
+    ring: Ring
+    past: Tensor
+
+
+class StreamingConformer:
+    """A `Wav2Vec2BertEncoderLayer` with `context` frames of memory."""
+
+    def __init__(self, layer: nn.Module, context: int) -> None:
+        self.layer = layer
+        self.attention = StreamingRelativeAttention(layer.self_attn, context)
+        self.depthwise = StreamingConv(layer.conv_module.depthwise_conv, causal=True)
+
+    def new_state(self, slots: int) -> ConformerState:
+        return ConformerState(self.attention.new_state(slots), self.depthwise.new_state(slots))
+
+    def step(self, x: Tensor, state: ConformerState, view: RingView, distance_index: Tensor) -> Tensor:
+        """x (B, F, D) -> (B, F, D)."""
+        layer = self.layer
+        x = x + 0.5 * layer.ffn1(layer.ffn1_layer_norm(x))
+        x = x + self.attention.step(layer.self_attn_layer_norm(x), state.ring, view, distance_index)
+        x = x + self._convolve(x, state, view)
+        x = x + 0.5 * layer.ffn2(layer.ffn2_layer_norm(x))
+        return layer.final_layer_norm(x)
+
+    def _convolve(self, x: Tensor, state: ConformerState, view: RingView) -> Tensor:
+        module = self.layer.conv_module
+        x = module.layer_norm(x).transpose(1, 2)  # (B, F, D) -> (B, D, F)
+        x = module.glu(module.pointwise_conv1(x))
+        x = self.depthwise.step(x, state.past, view.at)
+        x = module.depthwise_layer_norm(x.transpose(1, 2)).transpose(1, 2)  # over D, back to (B, D, F)
+        return module.pointwise_conv2(module.activation(x)).transpose(1, 2)  # (B, D, F) -> (B, F, D)

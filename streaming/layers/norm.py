@@ -1,0 +1,87 @@
+"""Running statistics: what a normalisation over the whole recording becomes in a stream.
+
+Moments are (count, mean, M2), merged stably (Chan, Golub and LeVeque 1983): plain sums lose the variance of a quiet mel
+bin after minutes. A step normalises with prior + committed + window; only the committed part of the window stays, and its
+count is capped, so that the statistics follow a new speaker.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from streaming.layers.step import Step
+
+CAP_FRAMES = 1500
+
+
+@dataclass
+class Moments:
+    """Count (..., 1), mean (..., G) and sum of squared deviations (..., G) of G statistics."""
+
+    count: Tensor
+    mean: Tensor
+    m2: Tensor
+
+    def merge(self, other: "Moments") -> "Moments":
+        """Moments of both sets together; an empty side leaves the other as it is."""
+        count = self.count + other.count
+        share = other.count / count.clamp(min=1)
+        delta = other.mean - self.mean
+        mean = self.mean + delta * share
+        return Moments(count, mean, self.m2 + other.m2 + delta.square() * (self.count * share))
+
+    def capped(self, limit: float) -> "Moments":
+        """The same mean and variance, weighing at most `limit`."""
+        scale = (limit / self.count.clamp(min=1)).clamp(max=1.0)
+        return Moments(self.count * scale, self.mean, self.m2 * scale)
+
+    def at(self, slots: Tensor) -> "Moments":
+        return Moments(self.count[slots], self.mean[slots], self.m2[slots])
+
+    def put(self, slots: Tensor, new: "Moments") -> None:
+        self.count[slots], self.mean[slots], self.m2[slots] = new.count, new.mean, new.m2
+
+
+def new_moments(like: Tensor, slots: int, groups: int) -> Moments:
+    """Empty moments of `groups` statistics, float32 on the device of `like`."""
+    empty = torch.zeros(slots, groups, device=like.device)
+    return Moments(torch.zeros(slots, 1, device=like.device), empty, empty.clone())
+
+
+def moments_of(x: Tensor, mask: Tensor) -> Moments:
+    """x (B, F, G, N), mask bool (B, F): moments over the frames that the mask takes and over N, per G."""
+    weight = mask[:, :, None, None].to(x.dtype)
+    count = weight.sum(dim=1)[..., 0] * x.shape[3]  # (B, 1)
+    divisor = count.clamp(min=1)
+    mean = (x * weight).sum(dim=(1, 3)) / divisor
+    m2 = ((x - mean[:, None, :, None]).square() * weight).sum(dim=(1, 3))
+    return Moments(count, mean, m2)
+
+
+class StreamingGroupNorm:
+    """A `GroupNorm` whose statistics run over the stream. `prior`: moments (1, G) counted in frames, or None."""
+
+    def __init__(self, norm: nn.GroupNorm, prior: Moments | None, cap_frames: int = CAP_FRAMES) -> None:
+        self.norm = norm
+        self.width = norm.num_channels // norm.num_groups
+        self.prior = prior and Moments(prior.count * self.width, prior.mean, prior.m2 * self.width)
+        self.cap = cap_frames * self.width
+
+    def new_state(self, slots: int) -> Moments:
+        return new_moments(self.norm.weight, slots, self.norm.num_groups)
+
+    def step(self, x: Tensor, state: Moments, at: Step) -> Tensor:
+        """x (B, C, F) -> (B, C, F)."""
+        frames = x.shape[2]
+        grouped = x.unflatten(1, (-1, self.width)).permute(0, 3, 1, 2).float()  # (B, C, F) -> (B, F, G, C / G)
+        committed = state.at(at.slots)
+        all_now = committed.merge(moments_of(grouped, at.exists(frames)))
+        if self.prior is not None:
+            all_now = self.prior.merge(all_now)
+        state.put(at.slots, committed.merge(moments_of(grouped, at.commits(frames))).capped(self.cap))
+        variance = all_now.m2 / all_now.count.clamp(min=1)
+        scale = torch.rsqrt(variance + self.norm.eps)[:, None, :, None]
+        normal = (grouped - all_now.mean[:, None, :, None]) * scale
+        normal = normal.permute(0, 2, 3, 1).flatten(1, 2).to(x.dtype)  # (B, F, G, C / G) -> (B, C, F)
+        return normal * self.norm.weight[:, None] + self.norm.bias[:, None]

@@ -1,0 +1,85 @@
+"""What `stream.json` beside the weights says: the defaults of a stream, and what speech looks like to the normalisations.
+
+    {"version": 1, "chunk_frames": 5, "lookahead_frames": 5, "context_frames": 250, "prior_weight": 25,
+     "mel": {"mean": [80], "variance": [80]},                       mean relative to the overall level (log units)
+     "group_norm": [{"mean": [32], "variance": [32]}, ...]}         in the order of the decoder, two a ResNet block
+
+A folder without the file streams without priors.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from streaming.config import StreamConfig
+from streaming.errors import ConfigError, ModelError
+from streaming.layers.norm import Moments
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and variance of G statistics over speech."""
+
+    mean: tuple[float, ...]
+    variance: tuple[float, ...]
+
+    def moments(self, count: float, device: torch.device) -> Moments:
+        """As moments (1, G) that weigh `count` values."""
+        mean, variance = (torch.tensor([values], device=device) for values in (self.mean, self.variance))
+        return Moments(torch.tensor([[float(count)]], device=device), mean, variance * count)
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Defaults of a stream and the statistics that seed it; empty where the model has no `stream.json`."""
+
+    config: StreamConfig = field(default_factory=lambda: StreamConfig(prior_weight=0))
+    mel: Statistics | None = None
+    group_norm: tuple[Statistics, ...] = ()
+
+    def weight(self, config: StreamConfig) -> float:
+        """Frames that the priors count as under `config`; 0 is without priors."""
+        own = self.config.prior_weight
+        return float((own or 0) if config.prior_weight is None else config.prior_weight)
+
+    def mel_moments(self, config: StreamConfig, device: torch.device) -> Moments | None:
+        weight = self.weight(config)
+        return self.mel.moments(2 * weight, device) if self.mel and weight else None
+
+    def group_norm_moments(self, config: StreamConfig, device: torch.device, norms: int) -> list[Moments | None]:
+        """Moments (1, 32) counted in frames, one for each norm of the decoder."""
+        weight = self.weight(config)
+        if not (self.group_norm and weight):
+            return [None] * norms
+        if len(self.group_norm) != norms:
+            raise ModelError(
+                f"stream.json has {len(self.group_norm)} group_norm entries, the model {norms}: calibrate this model anew"
+            )
+        return [statistics.moments(weight, device) for statistics in self.group_norm]
+
+
+def read_priors(path: Path) -> Priors:
+    """The priors in a `stream.json`; none where there is no such file. Raises ModelError for a file that cannot be."""
+    if not path.exists():
+        return Priors()
+    try:
+        content = json.loads(path.read_text())
+        if content["version"] != VERSION:
+            raise ModelError(f"{path} has version {content['version']!r}, this software reads {VERSION}")
+        fields = ("chunk_frames", "lookahead_frames", "context_frames", "prior_weight")
+        config = StreamConfig(**{name: content[name] for name in fields})
+        return Priors(config, _statistics(content["mel"], 80), tuple(_statistics(n, 32) for n in content["group_norm"]))
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise ModelError(f"{path} cannot be used ({error}): calibrate anew, or remove it to stream without") from error
+
+
+def _statistics(content: dict[str, Any], length: int) -> Statistics:
+    mean, variance = (tuple(float(value) for value in content[name]) for name in ("mean", "variance"))
+    if len(mean) != length or len(variance) != length or not all(value >= 0 for value in variance):
+        raise ValueError(f"needs {length} means and {length} variances >= 0")
+    return Statistics(mean, variance)

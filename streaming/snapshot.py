@@ -1,0 +1,49 @@
+"""Versioned bytes of a slot or a lane: magic, version, a JSON header that says whose they are, raw arrays, SHA-256.
+
+No pickle: what is read back is numbers of known shapes. Bytes of another model, configuration or version are refused, and
+so is anything that changed on the way.
+"""
+
+import hashlib
+import json
+import struct
+from typing import Any
+
+import numpy as np
+
+from streaming.errors import SnapshotError
+
+MAGIC = b"NEUS"
+VERSION = 1
+_PREFIX = struct.Struct("<4sHI")
+_DIGEST_BYTES = 32
+
+
+def pack(identity: dict[str, Any], arrays: list[np.ndarray]) -> bytes:
+    """Header and arrays as bytes. `identity` is what must be equal where they are unpacked."""
+    header = json.dumps({"identity": identity, "bytes": [array.nbytes for array in arrays]}).encode()
+    body = b"".join([_PREFIX.pack(MAGIC, VERSION, len(header)), header, *(array.tobytes() for array in arrays)])
+    return body + hashlib.sha256(body).digest()
+
+
+def unpack(identity: dict[str, Any], snapshot: bytes) -> list[bytes]:
+    """The arrays' raw bytes, in the order of packing. Raises SnapshotError where they are not `identity`'s."""
+    body, digest = snapshot[:-_DIGEST_BYTES], snapshot[-_DIGEST_BYTES:]
+    if len(snapshot) < _PREFIX.size + _DIGEST_BYTES or not body.startswith(MAGIC):
+        raise SnapshotError(f"{len(snapshot)} bytes are no snapshot: give what `snapshot()` returned")
+    _, version, header_bytes = _PREFIX.unpack_from(body)
+    if version != VERSION:
+        raise SnapshotError(f"snapshot has version {version}, this software reads {VERSION}: start the stream anew")
+    if hashlib.sha256(body).digest() != digest:
+        raise SnapshotError("snapshot is damaged (its checksum does not fit): start the stream anew")
+    start = _PREFIX.size + header_bytes
+    header = json.loads(body[_PREFIX.size : start])
+    for field, own in identity.items():
+        theirs = header["identity"].get(field)
+        if theirs != own:
+            raise SnapshotError(f"snapshot is of {field} {theirs!r}, this stream of {own!r}: restore it where it was taken")
+    parts = []
+    for size in header["bytes"]:
+        parts.append(body[start : start + size])
+        start += size
+    return parts

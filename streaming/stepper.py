@@ -1,0 +1,98 @@
+"""What encoder and decoder have in common: one call steps many slots, and one slot's state becomes bytes and back."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from streaming.config import StreamConfig
+from streaming.errors import SnapshotError
+from streaming.layers.step import Step, tensors_of
+from streaming.snapshot import pack, unpack
+
+
+class Stepper(ABC):
+    """Steps a part of a `NeuCodecModel` over windows of chunk and lookahead.
+
+    It holds weights and constants only: all that changes is in the state that `new_state` makes and the caller keeps.
+    """
+
+    kind: str
+    """"encode" or "decode"."""
+
+    def __init__(self, model: nn.Module, config: StreamConfig, fingerprint: str) -> None:
+        self.model = model
+        self.config = config
+        self.fingerprint = fingerprint
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.fc_encoder.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.fc_encoder.weight.dtype
+
+    @property
+    @abstractmethod
+    def window_shape(self) -> tuple[int, ...]:
+        """Shape of one row of a step's input."""
+
+    @abstractmethod
+    def new_state(self, slots: int) -> Any:
+        """State of that many fresh slots."""
+
+    @abstractmethod
+    def compute(self, x: Tensor, state: Any, at: Step) -> Tensor:
+        """One step over gathered positions; the state but for `position` advances."""
+
+    @torch.inference_mode()
+    def step(self, x: Tensor, state: Any, slots: Tensor, valid: Tensor, commit: Tensor) -> Tensor:
+        """Step the rows of x (B, *window_shape) that stand for `slots`; slots, valid, commit int64 (B,)."""
+        at = Step(slots, valid, commit, state.position[slots])
+        y = self.compute(x, state, at)
+        state.position[slots] = at.position + commit
+        return y
+
+    @torch.inference_mode()
+    def reset(self, state: Any, slots: Tensor) -> None:
+        """Those slots are as new."""
+        for tensor in tensors_of(state):
+            tensor[slots] = 0
+
+    def snapshot(self, state: Any, slot: int) -> bytes:
+        """State of one slot, as bytes that name model and configuration."""
+        return pack(self.identity, [raw_bytes(tensor[slot]) for tensor in tensors_of(state)])
+
+    @torch.inference_mode()
+    def restore(self, state: Any, slot: int, snapshot: bytes) -> None:
+        """Put a snapshot into a slot. Raises SnapshotError, and then nothing has changed."""
+        own = [tensor[slot] for tensor in tensors_of(state)]
+        raw = unpack(self.identity, snapshot)
+        if [len(part) for part in raw] != [tensor.nbytes for tensor in own]:
+            raise SnapshotError("snapshot holds tensors of other shapes: restore it where it was taken")
+        for tensor, part in zip(own, raw, strict=True):
+            if part:
+                flat = torch.frombuffer(bytearray(part), dtype=tensor.dtype)
+                tensor.copy_(flat.view(tensor.shape))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a snapshot to fit."""
+        config = self.config
+        return {
+            "kind": self.kind,
+            "model": self.fingerprint,
+            "dtype": str(self.dtype),
+            "chunk_frames": config.chunk_frames,
+            "lookahead_frames": config.lookahead_frames,
+            "context_frames": config.context_frames,
+            "prior_weight": config.prior_weight,
+        }
+
+
+def raw_bytes(tensor: Tensor) -> np.ndarray:
+    """The tensor's memory as uint8, whatever its dtype."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -1,0 +1,131 @@
+"""`EncoderStream` and `DecoderStream`: packets of any size in, exact output out; one slot of a stepper.
+
+The stream's bits do not depend on how the input was cut into packets. A call that raises leaves the stream as it was.
+"""
+
+import struct
+from typing import Any
+
+import numpy as np
+import torch
+
+from streaming.lane import DecoderLane, EncoderLane, Lane, Window
+from streaming.stepper import Stepper
+
+_LENGTH = struct.Struct("<I")
+
+
+class _Stream:
+    """A lane before one slot of a state of its own."""
+
+    def __init__(self, stepper: Stepper, lane: Lane) -> None:
+        self._stepper = stepper
+        self._lane = lane
+        self._state = stepper.new_state(1)
+        self._slot = torch.zeros(1, dtype=torch.int64, device=stepper.device)
+
+    @property
+    def config(self) -> Any:
+        """The StreamConfig of this stream."""
+        return self._stepper.config
+
+    def reset(self) -> None:
+        """Forget everything: the stream is as new."""
+        self._lane.reset()
+        self._stepper.reset(self._state, self._slot)
+
+    def snapshot(self) -> bytes:
+        """The whole stream as versioned bytes with a fingerprint of model and configuration."""
+        lane = self._lane.snapshot()
+        return _LENGTH.pack(len(lane)) + lane + self._stepper.snapshot(self._state, 0)
+
+    def restore(self, state: bytes) -> None:
+        """Go on bit-identically from a snapshot. Raises SnapshotError, and then nothing has changed."""
+        size = _LENGTH.size + (_LENGTH.unpack_from(state)[0] if len(state) >= _LENGTH.size else 0)
+        lane = type(self._lane)(self.config)
+        lane.restore(state[_LENGTH.size : size])
+        self._stepper.restore(self._state, 0, state[size:])
+        self._lane = lane
+
+    def _steps(self) -> list[np.ndarray]:
+        """Output of every steady step that the pending input allows."""
+        outputs = []
+        while (window := self._lane.take()) is not None:
+            outputs.append(self._step(window))
+        return outputs
+
+    def _end(self) -> list[np.ndarray]:
+        window = self._lane.take_last()
+        outputs = [] if window is None else [self._step(window)]
+        self.reset()
+        return outputs
+
+    def _step(self, window: Window) -> np.ndarray:
+        device = self._slot.device
+        valid, commit = (torch.tensor([count], device=device) for count in (window.valid, window.commit))
+        x = torch.from_numpy(window.x)[None].to(device)
+        row = self._stepper.step(x, self._state, self._slot, valid, commit)[0]
+        return self._lane.output(window, row.cpu().numpy())
+
+
+class EncoderStream(_Stream):
+    """Audio to tokens. Made by `Codec.encoder_stream`."""
+
+    _lane: EncoderLane
+
+    def __init__(self, stepper: Stepper) -> None:
+        super().__init__(stepper, EncoderLane(stepper.config))
+
+    @property
+    def latency_ms(self) -> float:
+        """The longest that a sample waits for later samples before its token leaves."""
+        return self._stepper.config.encode_latency_ms
+
+    @property
+    def delay_samples(self) -> int:
+        """Samples that were fed and are not yet answered by tokens."""
+        return self._lane.delay
+
+    def feed(self, pcm: np.ndarray) -> np.ndarray:
+        """float32 mono at 16 kHz (n,) -> tokens uint16 (m,), m may be 0. Raises AudioError."""
+        self._lane.push(pcm)
+        return _joined(self._steps(), np.uint16)
+
+    def flush(self) -> np.ndarray:
+        """The rest: n samples give n // 320 tokens in all, a remainder under 20 ms is dropped. The stream is as new."""
+        return _joined(self._end(), np.uint16)
+
+
+class DecoderStream(_Stream):
+    """Tokens to audio. Made by `Codec.decoder_stream`."""
+
+    _lane: DecoderLane
+
+    def __init__(self, stepper: Stepper) -> None:
+        super().__init__(stepper, DecoderLane(stepper.config))
+
+    @property
+    def latency_ms(self) -> float:
+        """The longest that a token's audio waits for later tokens."""
+        return self._stepper.config.decode_latency_ms
+
+    @property
+    def delay_frames(self) -> int:
+        """Tokens that were fed and are not yet answered by audio."""
+        return self._lane.delay
+
+    def feed(self, tokens: np.ndarray, lost: np.ndarray | None = None) -> np.ndarray:
+        """Tokens uint16 (n,) -> audio float32 (m,) at 24 kHz, 480 | m. `lost`: bool (n,), true where none arrived.
+
+        A lost token is replaced by the last that arrived. Raises TokenError.
+        """
+        self._lane.push(tokens, lost)
+        return _joined(self._steps(), np.float32)
+
+    def flush(self) -> np.ndarray:
+        """The rest: F tokens give F * 480 samples in all. The stream is then as new."""
+        return _joined(self._end(), np.float32)
+
+
+def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype)
