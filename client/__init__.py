@@ -14,31 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from client.connection import Connection, connect
-    from client.errors import ClientError, ServerError, Unreachable
-    from client.events import Audio, Cleared, Done, Flushed, Mark, Stats, Tokens
+    from client.errors import ClientError, DeadlineExceeded, Disconnected, Unreachable
+    from client.events import Audio, Cleared, Done, Event, Flushed, Marked, Stats, Tokens
 
 __all__ = [
     "Audio",
     "Cleared",
     "ClientError",
     "Connection",
+    "DeadlineExceeded",
+    "Disconnected",
     "Done",
+    "Event",
     "Flushed",
-    "Mark",
-    "ServerError",
+    "Marked",
     "Stats",
     "Tokens",
     "Unreachable",
     "connect",
 ]
 
-_MODULES = {
-    "connect": "client.connection",
-    "Connection": "client.connection",
-    "ClientError": "client.errors",
-    "ServerError": "client.errors",
-    "Unreachable": "client.errors",
-}
+_MODULES = {"connect": "client.connection", "Connection": "client.connection"}
+_MODULES |= dict.fromkeys(("ClientError", "DeadlineExceeded", "Disconnected", "Unreachable"), "client.errors")
 
 
 def __getattr__(name: str) -> Any:

@@ -44,7 +44,7 @@ def pcm_from_bytes(payload: bytes | bytearray | memoryview, pcm_format: str = "s
 
 
 def pcm_to_bytes(audio: np.ndarray, pcm_format: str = "s16le") -> bytes:
-    """Samples as bytes: float32 (n,) -> n samples in `pcm_format`; s16le rounds to the nearest and clips at full scale."""
+    """Samples as bytes: float32 (n,) -> n samples; s16le rounds to the nearest and clips at full scale."""
     sample = _sample_type(pcm_format)
     audio = check_audio(audio)
     if pcm_format == "s16le":
@@ -96,7 +96,7 @@ class Resampler:
         return 0.0 if self._soxr is None else float(self._soxr.delay())
 
     def feed(self, audio: np.ndarray, last: bool = False) -> np.ndarray:
-        """The next packet: float32 (n,) -> float32 (m,), m may be 0. With `last` the rest too; the stream is then new."""
+        """The next packet: float32 (n,) -> float32 (m,), m may be 0. `last` adds the rest and starts anew."""
         audio = check_audio(audio)
         if self._soxr is None:
             return audio

@@ -25,7 +25,7 @@ _LONGEST_TAG = 64
 
 
 def check_tokens(tokens: Any) -> np.ndarray:
-    """Any integer array of shape (n,), or (1, n), (1, 1, n) -> uint16 (n,). Raises TokenError with the value at fault."""
+    """Any integer array (n,), (1, n) or (1, 1, n) -> uint16 (n,). Raises TokenError with the value at fault."""
     if not isinstance(tokens, np.ndarray):
         raise TokenError(f"tokens are a {type(tokens).__name__}: give a numpy array of integers")
     if not np.issubdtype(tokens.dtype, np.integer):

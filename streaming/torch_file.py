@@ -1,8 +1,8 @@
 """The one integer tensor of a `.pt` file, without torch and without unpickling anything.
 
-torch.save writes a zip: `data.pkl` says how to rebuild the tensor, `data/0` holds its numbers. A pickle is a program, so
-it is not run: the few opcodes that torch writes for one tensor are read by the table below, and anything else (another
-global, another opcode, a compressed or oversized entry) is refused. Format: torch/serialization.py, version 3.
+torch.save writes a zip: `data.pkl` says how to rebuild the tensor, `data/0` holds its numbers. A pickle is a program,
+so it is not run: the few opcodes that torch writes for one tensor are read by the table below, and anything else
+(another global, another opcode, a compressed or oversized entry) is refused. Format: torch/serialization.py, version 3.
 """
 
 import io
