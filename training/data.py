@@ -1,0 +1,157 @@
+"""Speech for training: compressed recordings in, random crops at both rates out.
+
+`prepare` decodes every file of `<root>/train` once, to 16 kHz (what the model hears) and 24 kHz (what it has to say), as
+two flat int16 arrays and one index. `Speech` draws batches of crops from them. A fixed few speakers are held out for
+validation; the folder `eval` is never read. Recordings whose source rate is 16 kHz hold nothing above 8 kHz: a crop says
+so by `bandwidth_hz`, and the losses do not look there.
+"""
+
+import csv
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+
+HOP_IN = 320
+HOP_OUT = 480
+RATE_IN = 16_000
+RATE_OUT = 24_000
+FULL_SCALE = 32_767.0
+
+# Share of the batches that each corpus gets: the varied ones more often than their hours, full-band ones too.
+CORPUS_SHARE = {
+    "librispeech": 0.42,
+    "speechocean762": 0.16,
+    "gcompris": 0.16,
+    "audio_cmn": 0.10,
+    "asterisk_core": 0.08,
+    "picovoice_s2i": 0.04,
+    "festvox_ru": 0.04,
+}
+OTHER_SHARE = 0.05
+# Every n-th speaker of these corpora is held out.
+HELD_OUT_EVERY = {"librispeech": 32, "speechocean762": 58}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One prepared file: `frames` hops of 20 ms from hop `start` of the flat arrays."""
+
+    path: str
+    corpus: str
+    speaker: str
+    bandwidth_hz: int
+    start: int
+    frames: int
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops of one length: `heard` (B, (F + 1) * 320) at 16 kHz, `target` (B, F * 480) at 24 kHz, `bandwidth_hz` (B,)."""
+
+    heard: Tensor
+    target: Tensor
+    bandwidth_hz: Tensor
+
+
+def prepare(root: Path, work: Path) -> None:
+    """Decodes and resamples `<root>/train` into `work` unless that is done already.
+
+    Raises FileNotFoundError where `<root>/MANIFEST.tsv` is missing.
+    """
+    if (work / "index.json").exists():
+        return
+    manifest = root / "MANIFEST.tsv"
+    if not manifest.exists():
+        raise FileNotFoundError(f"{manifest} does not exist; --data must name the folder that holds it")
+    work.mkdir(parents=True, exist_ok=True)
+    with manifest.open() as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["path"].startswith("train/")]
+    recordings, start = [], 0
+    with (work / "heard.i16").open("wb") as heard, (work / "target.i16").open("wb") as target:
+        for row, held_out in zip(rows, _held_out(rows), strict=True):
+            pcm, rate = soundfile.read(root / row["path"], dtype="float32", always_2d=True)
+            at_16k = soxr.resample(pcm.mean(axis=1), rate, RATE_IN)
+            at_24k = soxr.resample(pcm.mean(axis=1), rate, RATE_OUT)
+            frames = min(len(at_16k) // HOP_IN, len(at_24k) // HOP_OUT)
+            heard.write(_to_int16(at_16k[: frames * HOP_IN]))
+            target.write(_to_int16(at_24k[: frames * HOP_OUT]))
+            bandwidth_hz = int(row["source_rate"]) // 2
+            recording = Recording(row["path"], row["corpus"], row["speaker"], bandwidth_hz, start, frames, held_out)
+            recordings.append(asdict(recording))
+            start += frames
+    (work / "index.json").write_text(json.dumps(recordings, indent=1))
+
+
+class Speech:
+    """Prepared speech of one split, from which random batches are drawn; the generator is the caller's."""
+
+    def __init__(self, work: Path, held_out: bool) -> None:
+        recordings = [Recording(**row) for row in json.loads((work / "index.json").read_text())]
+        self.recordings = [r for r in recordings if r.held_out == held_out]
+        if not self.recordings:
+            raise ValueError(f"{work} has no recording with held_out={held_out}; delete index.json to prepare it again")
+        self._heard = np.memmap(work / "heard.i16", dtype=np.int16, mode="r")
+        self._target = np.memmap(work / "target.i16", dtype=np.int16, mode="r")
+        self._weights = _weights(self.recordings)
+
+    def batch(self, rng: np.random.Generator, crops: int, frames: int, gain_db: tuple[float, float]) -> Batch:
+        """`crops` random crops of `frames` hops, each with its own gain; see `Batch` for shapes."""
+        chosen = rng.choice(len(self.recordings), size=crops, p=self._weights)
+        pairs = [self._crop(rng, self.recordings[i], frames, gain_db) for i in chosen]
+        return Batch(
+            heard=torch.stack([heard for heard, _ in pairs]),
+            target=torch.stack([target for _, target in pairs]),
+            bandwidth_hz=torch.tensor([float(self.recordings[i].bandwidth_hz) for i in chosen]),
+        )
+
+    def whole(self, recording: Recording, frames: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first `frames` hops of a recording (or all): float32 at 16 kHz and at 24 kHz."""
+        frames = min(frames, recording.frames)
+        return (
+            self._read(self._heard, HOP_IN, recording.start, frames),
+            self._read(self._target, HOP_OUT, recording.start, frames),
+        )
+
+    def _crop(
+        self, rng: np.random.Generator, recording: Recording, frames: int, gain_db: tuple[float, float]
+    ) -> tuple[Tensor, Tensor]:
+        start = recording.start + int(rng.integers(0, max(1, recording.frames - frames)))
+        gain = 10.0 ** (rng.uniform(*gain_db) / 20.0)
+        heard = self._read(self._heard, HOP_IN, start, frames + 1) * gain
+        target = self._read(self._target, HOP_OUT, start, frames) * gain
+        return torch.from_numpy(heard.astype(np.float32)), torch.from_numpy(target.astype(np.float32))
+
+    @staticmethod
+    def _read(samples: np.ndarray, hop: int, start: int, frames: int) -> np.ndarray:
+        piece = samples[start * hop : (start + frames) * hop].astype(np.float32) / FULL_SCALE
+        return np.pad(piece, (0, frames * hop - len(piece)))
+
+
+def _weights(recordings: list[Recording]) -> np.ndarray:
+    """Probability of each recording: its corpus' share, spread by length within the corpus."""
+    seconds: dict[str, float] = {}
+    for recording in recordings:
+        seconds[recording.corpus] = seconds.get(recording.corpus, 0.0) + recording.frames
+    share = [CORPUS_SHARE.get(r.corpus, OTHER_SHARE) * r.frames / seconds[r.corpus] for r in recordings]
+    return np.array(share) / np.sum(share)
+
+
+def _held_out(rows: list[dict[str, str]]) -> list[bool]:
+    seen: dict[str, int] = {}
+    flags = []
+    for row in rows:
+        every = HELD_OUT_EVERY.get(row["corpus"], 0)
+        seen[row["corpus"]] = seen.get(row["corpus"], 0) + 1
+        flags.append(every > 0 and seen[row["corpus"]] % every == 0)
+    return flags
+
+
+def _to_int16(pcm: np.ndarray) -> bytes:
+    return np.round(np.clip(pcm, -1.0, 1.0) * FULL_SCALE).astype(np.int16).tobytes()

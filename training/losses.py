@@ -1,0 +1,148 @@
+"""What training minimises, all of it reconstruction: spectra, envelopes, and the quantiser's use of its levels.
+
+Every spectral term is computed below the bandwidth of the recording only, so that nothing is asked for where the source
+holds nothing. `Losses` is pure: (audio, target, bandwidth) in, named scalars out; the weights are in `LossWeights`.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from training.data import RATE_OUT
+from training.model import QUANTISER_MEAN, QUANTISER_SPREAD
+
+# (fft, mel bands) of each resolution; hop is a quarter of the fft, the window is as long as the fft.
+RESOLUTIONS = ((512, 40), (1024, 80), (2048, 120))
+_FLOOR = 3e-4
+_GUARD_HZ = 200.0
+
+# The measure of Taal et al. 2011: frames of 25.6 ms, 15 third-octave bands from 150 Hz, segments of 30 frames.
+_STOI_WINDOW = 614
+_STOI_HOP = 307
+_STOI_FFT = 1024
+_STOI_BANDS = 15
+_STOI_LOWEST_HZ = 150.0
+_STOI_SEGMENT = 30
+_STOI_STEP = 6
+_STOI_RANGE_DB = 40.0
+_STOI_CLIP = 1.0 + 10 ** (15 / 20)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Factor of each term in the sum."""
+
+    mel: float = 1.0
+    log_magnitude: float = 0.5
+    convergence: float = 0.5
+    envelope: float = 3.0
+    quantiser: float = 0.5
+
+
+def losses(audio: Tensor, target: Tensor, bandwidth_hz: Tensor, projected: Tensor) -> dict[str, Tensor]:
+    """All terms, unweighted: audio and target (B, T) at 24 kHz, bandwidth_hz (B,), projected (B, F, 8)."""
+    mel, log_magnitude, convergence = [], [], []
+    for fft, bands in RESOLUTIONS:
+        if fft // 2 >= audio.shape[1]:
+            continue
+        got, wanted = magnitude(audio, fft, fft, fft // 4), magnitude(target, fft, fft, fft // 4)  # (B, K, M)
+        known = _known_bins(fft, bandwidth_hz)
+        log_magnitude.append(_masked_mean(((got + _FLOOR).log() - (wanted + _FLOOR).log()).abs(), known))
+        error = ((got - wanted) * known).flatten(1).norm(dim=1)
+        convergence.append((error / ((wanted * known).flatten(1).norm(dim=1) + _FLOOR * fft)).mean())
+        filters, tops = mel_filters(fft, bands)
+        difference = ((filters @ got + _FLOOR).log() - (filters @ wanted + _FLOOR).log()).abs()
+        mel.append(_masked_mean(difference, (tops <= bandwidth_hz[:, None] - _GUARD_HZ).float().unsqueeze(2)))
+    return {
+        "mel": torch.stack(mel).mean(),
+        "log_magnitude": torch.stack(log_magnitude).mean(),
+        "convergence": torch.stack(convergence).mean(),
+        "envelope": envelope_loss(audio, target),
+        "quantiser": quantiser_loss(projected),
+    }
+
+
+def total(terms: dict[str, Tensor], weights: LossWeights) -> Tensor:
+    """The weighted sum."""
+    return torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
+
+
+def magnitude(audio: Tensor, fft: int, window: int, hop: int) -> Tensor:
+    """Spectrogram scaled so that white noise keeps its level: (B, T) -> (B, fft / 2 + 1, M)."""
+    taper = _window(window)
+    spectrum = torch.stft(audio, fft, hop, window, taper, pad_mode="reflect", return_complex=True)
+    power = spectrum.real.square() + spectrum.imag.square()
+    return (power / taper.square().sum() + 1e-12).sqrt()
+
+
+def envelope_loss(audio: Tensor, target: Tensor) -> Tensor:
+    """One minus the mean correlation of short-time envelopes in third-octave bands, as STOI measures it: (B, T) -> ()."""
+    bands = _third_octaves()
+    got = (bands @ magnitude(audio, _STOI_FFT, _STOI_WINDOW, _STOI_HOP).square() + 1e-10).sqrt()  # (B, 15, M)
+    wanted = (bands @ magnitude(target, _STOI_FFT, _STOI_WINDOW, _STOI_HOP).square() + 1e-10).sqrt()
+    loudness = wanted.square().sum(dim=1)  # (B, M)
+    heard = loudness > loudness.amax(dim=1, keepdim=True) * 10 ** (-_STOI_RANGE_DB / 10)
+    size = min(_STOI_SEGMENT, wanted.shape[2])
+    got, wanted = (x.unfold(2, size, _STOI_STEP) for x in (got, wanted))  # (B, 15, S, size)
+    mask = heard.float().unfold(1, size, _STOI_STEP).unsqueeze(1)  # (B, 1, S, size)
+    scale = ((wanted.square() * mask).sum(3) / ((got.square() * mask).sum(3) + 1e-10)).sqrt().unsqueeze(3)
+    got = torch.minimum(got * scale.detach(), wanted * _STOI_CLIP)
+    got, wanted = (_centred(x, mask) for x in (got, wanted))
+    correlation = (got * wanted).sum(3) / (got.norm(dim=3) * wanted.norm(dim=3) + 1e-7)
+    weight = (mask.sum(3) >= size / 2).float().expand_as(correlation)
+    return 1.0 - (correlation * weight).sum() / (weight.sum() + 1e-3)
+
+
+def quantiser_loss(projected: Tensor) -> Tensor:
+    """Distance of the quantiser's input (B, F, 8) from independent dimensions that use all levels equally."""
+    flat = projected.flatten(0, 1)
+    mean = flat.mean(dim=0)
+    centred = (flat - mean) / QUANTISER_SPREAD
+    covariance = centred.T @ centred / flat.shape[0]
+    identity = torch.eye(flat.shape[1], device=flat.device)
+    return (mean - QUANTISER_MEAN).square().mean() + (covariance - identity).square().sum() / flat.shape[1]
+
+
+@cache
+def mel_filters(fft: int, bands: int) -> tuple[Tensor, Tensor]:
+    """Triangles of equal sum on the mel scale up to 12 kHz, (bands, fft / 2 + 1), and the upper edge of each in Hz."""
+    top = 2595.0 * torch.log10(torch.tensor(1.0 + RATE_OUT / 2 / 700.0))
+    edges = 700.0 * (10.0 ** (torch.linspace(0.0, float(top), bands + 2) / 2595.0) - 1.0)
+    # A triangle narrower than the bins would be empty: widen it to one bin on both sides.
+    width = RATE_OUT / fft
+    centre = edges[1:-1, None]
+    left = torch.minimum(edges[:-2, None], centre - width)
+    right = torch.maximum(edges[2:, None], centre + width)
+    bins = torch.arange(fft // 2 + 1) * width
+    triangles = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(min=0.0)
+    return triangles / triangles.sum(dim=1, keepdim=True), right.flatten()
+
+
+@cache
+def _third_octaves() -> Tensor:
+    centres = _STOI_LOWEST_HZ * 2.0 ** (torch.arange(_STOI_BANDS) / 3.0)
+    bins = torch.arange(_STOI_FFT // 2 + 1) * RATE_OUT / _STOI_FFT
+    low, high = centres[:, None] * 2.0 ** (-1 / 6), centres[:, None] * 2.0 ** (1 / 6)
+    return ((bins >= low) & (bins < high)).float()
+
+
+@cache
+def _window(length: int) -> Tensor:
+    return torch.hann_window(length)
+
+
+def _known_bins(fft: int, bandwidth_hz: Tensor) -> Tensor:
+    """(B, fft / 2 + 1, 1): 1 where the recording holds something."""
+    bins = torch.arange(fft // 2 + 1) * RATE_OUT / fft
+    return (bins[None] <= bandwidth_hz[:, None] - _GUARD_HZ).float().unsqueeze(2)
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).sum() / (mask.sum() * values.shape[2])
+
+
+def _centred(x: Tensor, mask: Tensor) -> Tensor:
+    mean = (x * mask).sum(3, keepdim=True) / (mask.sum(3, keepdim=True) + 1e-7)
+    return (x - mean) * mask

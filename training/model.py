@@ -1,0 +1,115 @@
+"""The bundled model: its configuration, a start from which it learns, and a forward pass with gradients.
+
+`nano` is transformers' `NeuCodecModel` at small size; nothing here is needed to run it. What is special to training: the
+quantiser and the ISTFT head start where learning is possible, the semantic branch gets gradients (the library's `encode`
+gives it none), and the anti-aliased activations are replaced by their fast twins.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import NeuCodecConfig, NeuCodecModel, Wav2Vec2BertConfig
+
+from streaming.layers.features import log_mel
+from training.antialias import replace_activations
+
+# Where the quantiser's input uses the four levels equally: the quartiles of this normal distribution are the borders.
+QUANTISER_MEAN = -0.2
+QUANTISER_SPREAD = 0.9
+_HEAD_LOG_MAGNITUDE = -5.0
+_VARIANCE_FLOOR = 1e-7
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What one forward pass gives: audio (B, F * 480) at 24 kHz, and the quantiser's input (B, F, 8)."""
+
+    audio: Tensor
+    projected: Tensor
+
+
+def nano_config() -> NeuCodecConfig:
+    """Few and wide layers; the last stride is the largest, so that the acoustic branch looks ahead 90 ms only."""
+    semantic = Wav2Vec2BertConfig(
+        hidden_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=512,
+        output_hidden_size=128,
+        feature_projection_input_dim=160,
+        position_embeddings_type="relative_key",
+        apply_spec_augment=False,
+        layerdrop=0.0,
+        conformer_conv_dropout=0.0,
+        hidden_dropout=0.0,
+        activation_dropout=0.0,
+        attention_dropout=0.0,
+        feat_proj_dropout=0.0,
+        final_dropout=0.0,
+        mask_time_prob=0.0,
+    )
+    return NeuCodecConfig(
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=64,
+        encoder_hidden_size=4,
+        downsampling_ratios=[5, 4, 16],
+        quantization_dim=256 + 128,
+        semantic_model_config=semantic,
+        activation_dropout=0.0,
+    )
+
+
+def new_model(heard: Tensor) -> NeuCodecModel:
+    """A model with random weights, set so that it can learn; `heard` (B, (F + 1) * 320) is real speech to measure on."""
+    model = NeuCodecModel(nano_config())
+    with torch.no_grad():
+        head = model.acoustic_decoder.head.linear
+        head.bias[: head.out_features // 2] = _HEAD_LOG_MAGNITUDE
+        project = model.quantizer.project_in
+        projected = quantiser_input(model, heard).flatten(0, 1)  # (B * F, 8)
+        scale = QUANTISER_SPREAD / projected.std(dim=0)
+        project.weight *= scale.unsqueeze(1)
+        project.bias.copy_(QUANTISER_MEAN + (project.bias - projected.mean(dim=0)) * scale)
+    replace_activations(model.acoustic_encoder)
+    return model
+
+
+def mel_input(heard: Tensor) -> Tensor:
+    """The semantic branch's input, normalised over the crop as upstream: (B, (F + 1) * 320) -> (B, F, 160)."""
+    mel = log_mel(heard)  # (B, 2F + 1 or 2F, 80)
+    variance, mean = torch.var_mean(mel, dim=1, keepdim=True)
+    mel = (mel - mean) / torch.sqrt(variance + _VARIANCE_FLOOR)
+    frames = heard.shape[1] // 320 - 1
+    return mel[:, : 2 * frames].reshape(mel.shape[0], frames, 2 * mel.shape[2])
+
+
+def quantiser_input(model: NeuCodecModel, heard: Tensor) -> Tensor:
+    """What the quantiser is about to round, with gradients: (B, (F + 1) * 320) at 16 kHz -> (B, F, 8)."""
+    return model.quantizer.project_in(_joined(model, heard, mixed=False))
+
+
+def reconstruct(model: NeuCodecModel, heard: Tensor, mixed: bool = False) -> Reconstruction:
+    """Encodes and decodes with gradients for every part: (B, (F + 1) * 320) at 16 kHz -> (B, F * 480) at 24 kHz.
+
+    `mixed` computes the semantic branch and the decoder in bfloat16; the rest, around the quantiser, is always float32.
+    """
+    joined = _joined(model, heard, mixed)
+    latents, _ = model.quantizer(joined)
+    with torch.autocast(heard.device.type, torch.bfloat16, enabled=mixed):
+        audio = model.acoustic_decoder(latents, attention_mask=None)
+    return Reconstruction(audio=audio.squeeze(1).float(), projected=model.quantizer.project_in(joined))
+
+
+def _joined(model: NeuCodecModel, heard: Tensor, mixed: bool) -> Tensor:
+    features = mel_input(heard)
+    with torch.autocast(heard.device.type, torch.bfloat16, enabled=mixed):
+        semantic = model.semantic_encoder(features).last_hidden_state  # (B, F, Ds)
+        semantic = model.semantic_adapter(semantic.transpose(1, 2))  # (B, Ds, F)
+    acoustic = model.acoustic_encoder(heard.unsqueeze(1))[..., : semantic.shape[2]]  # (B, D, F)
+    joined = torch.cat([semantic.float(), acoustic], dim=1).transpose(1, 2)  # (B, F, Ds + D)
+    return model.fc_encoder(joined)

@@ -1,0 +1,169 @@
+"""Trains `nano`: `python -m training.train --data FOLDER --work FOLDER --seed 0`.
+
+Prepares the data where that is missing, trains, logs to `log.jsonl` and `curves.png`, keeps `checkpoint.pt` in the work
+folder and goes on from it when started again. Step n draws its batch from (seed, n), so a run that was interrupted sees
+the same crops as one that was not. What is exported later is the moving average of the weights.
+"""
+
+import argparse
+import json
+import math
+import time
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import NeuCodecModel
+
+from training import antialias
+from training.data import Speech, prepare
+from training.losses import LossWeights, losses, total
+from training.model import new_model, reconstruct
+from training.validate import plot, validation_stoi
+
+LENGTHS_FRAMES = (15, 30, 60, 100, 150, 200)
+LENGTH_SHARES = (0.05, 0.10, 0.15, 0.25, 0.25, 0.20)
+LOG_EVERY = 25
+CHECKPOINT_EVERY = 250
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Lengths of the run in steps, and what the optimiser does on the way."""
+
+    steps: int = 12_000
+    warmup_steps: int = 300
+    frames_per_batch: int = 400
+    peak_rate: float = 5e-4
+    final_rate: float = 1e-5
+    weight_decay: float = 0.01
+    gradient_norm: float = 1.0
+    average: float = 0.999
+    gain_db: tuple[float, float] = (-20.0, 3.0)
+    ends_share: float = 0.3
+
+    def rate(self, step: int) -> float:
+        """Learning rate at a step: linear warm-up, then half a cosine down to the final rate."""
+        if step < self.warmup_steps:
+            return self.peak_rate * (step + 1) / self.warmup_steps
+        progress = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
+        return self.final_rate + (self.peak_rate - self.final_rate) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+class Trainer:
+    """A model, its moving average and its optimiser, somewhere between step 0 and the end of the schedule."""
+
+    def __init__(self, work: Path, schedule: Schedule, weights: LossWeights, seed: int) -> None:
+        self.work, self.schedule, self.weights, self.seed = work, schedule, weights, seed
+        self.speech = Speech(work, held_out=False)
+        torch.manual_seed(seed)
+        self.model = new_model(self.speech.batch(np.random.default_rng(seed), 8, 100, (-6.0, 0.0)).heard)
+        self.average: NeuCodecModel = deepcopy(self.model).eval().requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=schedule.weight_decay, fused=True
+        )
+        self.step = 0
+
+    def advance(self) -> dict[str, float]:
+        """One step; gives the terms of the loss, their sum and the norm of the gradient."""
+        heard, target, bandwidth_hz = self._batch()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.schedule.rate(self.step)
+        result = reconstruct(self.model, heard, mixed=True)
+        terms = losses(result.audio, target, bandwidth_hz, result.projected)
+        loss = total(terms, self.weights)
+        self.optimiser.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.gradient_norm)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"gradient norm is {norm} at step {self.step}; lower the learning rate")
+        self.optimiser.step()
+        self._update_average()
+        self.step += 1
+        scalars = {name: float(value.detach()) for name, value in terms.items()}
+        return scalars | {"loss": float(loss.detach()), "gradient": float(norm)}
+
+    def save(self) -> None:
+        """Writes the checkpoint so that an interruption leaves the old one or the new one."""
+        content = {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        torch.save(content, self.work / "checkpoint.tmp")
+        (self.work / "checkpoint.tmp").replace(self.work / "checkpoint.pt")
+
+    def restore(self) -> None:
+        """Goes on from the checkpoint where there is one."""
+        path = self.work / "checkpoint.pt"
+        if not path.exists():
+            return
+        content = torch.load(path, weights_only=True)
+        self.model.load_state_dict(content["model"])
+        self.average.load_state_dict(content["average"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.step = content["step"]
+
+    def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        rng = np.random.default_rng([self.seed, self.step])
+        frames = int(rng.choice(LENGTHS_FRAMES, p=LENGTH_SHARES))
+        crops = max(1, self.schedule.frames_per_batch // frames)
+        batch = self.speech.batch(rng, crops, frames, self.schedule.gain_db)
+        if rng.random() < self.schedule.ends_share:
+            batch.heard[:, frames * 320 :] = 0.0  # as at the end of a recording
+        return batch.heard, batch.target, batch.bandwidth_hz
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.schedule.average, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1.0 - decay)
+
+
+def run(trainer: Trainer, validate_every: int) -> None:
+    """Trains to the end of the schedule, with a log, checkpoints and validation on the way."""
+    held_out = Speech(trainer.work, held_out=True)
+    with (trainer.work / "log.jsonl").open("a", buffering=1) as log:
+        sums: dict[str, float] = {}
+        started = time.monotonic()
+        while trainer.step < trainer.schedule.steps:
+            for name, value in trainer.advance().items():
+                sums[name] = sums.get(name, 0.0) + value / LOG_EVERY
+            step = trainer.step
+            if step % LOG_EVERY == 0:
+                seconds = (time.monotonic() - started) / LOG_EVERY
+                entry = {"step": step, "rate": trainer.schedule.rate(step), "step_seconds": seconds} | sums
+                log.write(json.dumps({k: round(v, 6) for k, v in entry.items()}) + "\n")
+                sums, started = {}, time.monotonic()
+            if step % CHECKPOINT_EVERY == 0 or step == trainer.schedule.steps:
+                trainer.save()
+            if step % validate_every == 0 or step == trainer.schedule.steps:
+                log.write(json.dumps({"step": step, "stoi": validation_stoi(trainer.average, held_out)}) + "\n")
+                plot(trainer.work / "log.jsonl", trainer.work / "curves.png")
+                started = time.monotonic()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the bundled model nano.")
+    parser.add_argument("--data", type=Path, required=True, help="folder with MANIFEST.tsv and train/")
+    parser.add_argument("--work", type=Path, default=Path("training/work"), help="folder for cache, log and checkpoints")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=Schedule.steps)
+    parser.add_argument("--validate-every", type=int, default=500)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-compile", action="store_true", help="do without a C++ compiler (a quarter slower)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if not arguments.no_compile:
+        antialias.compile_elementwise()
+    prepare(arguments.data, arguments.work)
+    trainer = Trainer(arguments.work, Schedule(steps=arguments.steps), LossWeights(), arguments.seed)
+    trainer.restore()
+    run(trainer, arguments.validate_every)
+
+
+if __name__ == "__main__":
+    main()

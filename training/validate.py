@@ -1,0 +1,44 @@
+"""How training is going: intelligibility on held-out training speakers, and a picture of the log."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import soxr
+import torch
+from pystoi import stoi
+from transformers import NeuCodecModel
+
+from training.data import HOP_IN, RATE_IN, RATE_OUT, Speech
+from training.model import reconstruct
+
+_CLIP_FRAMES = 300
+
+
+def validation_stoi(model: NeuCodecModel, speech: Speech) -> float:
+    """Mean STOI over the first six seconds of every held-out speaker, encoded and decoded offline."""
+    scores = []
+    for recording in speech.recordings:
+        heard, _ = speech.whole(recording, _CLIP_FRAMES)
+        with torch.no_grad():
+            padded = torch.from_numpy(np.pad(heard, (0, HOP_IN)))[None]
+            audio = reconstruct(model, padded).audio[0].numpy()
+        scores.append(stoi(heard, soxr.resample(audio, RATE_OUT, RATE_IN)[: len(heard)], RATE_IN))
+    return float(np.mean(scores))
+
+
+def plot(log: Path, picture: Path) -> None:
+    """Draws every term of the log over the steps; needs matplotlib, without which there is no picture."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    names = ["loss", "mel", "log_magnitude", "convergence", "envelope", "quantiser", "gradient", "stoi"]
+    figure = Figure(figsize=(14, 6), layout="constrained")
+    for axes, name in zip(figure.subplots(2, 4).flat, names, strict=True):
+        points = [(entry["step"], entry[name]) for entry in entries if name in entry]
+        axes.plot(*zip(*points, strict=True) if points else ([], []))
+        axes.set_title(name)
+        axes.set_xlabel("step")
+    figure.savefig(picture, dpi=80)
