@@ -133,7 +133,7 @@ class Connection:
                 await self._websocket.send(data)
         except TimeoutError:
             raise DeadlineExceeded(
-                f"the server took no input for {self._deadlines.send_s:g} s: receive events while you send, or send less"
+                f"the server took no input for {self._deadlines.send_s:g} s: receive events while you send"
             ) from None
         except ConnectionClosed as closed:
             raise await self._last_words(closed) from None

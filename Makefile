@@ -1,0 +1,46 @@
+# The only words to know: demo, test, check, bench. Each sets up what it needs in .venv, once; a second run starts in
+# seconds. Needs Python 3.11+ (with venv) and, for `test` and `bench`, a C compiler (pesq has no wheels).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Where the CPU build of torch lives. It is asked only when pip's own sources do not have that build: the torch of PyPI
+# brings gigabytes of CUDA on Linux.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+INSTALL = $(PIP) install --quiet -c constraints.txt
+STAMPS := $(VENV)/.stamps
+
+.PHONY: demo test check bench clean
+
+demo: $(STAMPS)/demo
+	$(BIN)/python -m demos.demo
+
+test: $(STAMPS)/dev
+	$(BIN)/python -m pytest $(TEST_ARGUMENTS)
+
+check: $(STAMPS)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMPS)/dev
+	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.quality
+
+$(STAMPS)/torch: constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch || $(INSTALL) --extra-index-url $(TORCH_INDEX) torch
+	mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/demo: $(STAMPS)/torch pyproject.toml
+	$(INSTALL) -e '.[server,demo]'
+	touch $@
+
+$(STAMPS)/dev: $(STAMPS)/torch pyproject.toml
+	$(INSTALL) -e '.[dev]'
+	touch $@ $(STAMPS)/demo
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

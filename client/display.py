@@ -1,0 +1,97 @@
+"""What the command shows: one live line while a session runs (on a terminal only), a table or JSON at its end."""
+
+import json
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from client.transfer import Report
+
+_BARS = " ▁▂▃▄▅▆▇█"
+_QUIETEST_DB = -60.0
+
+
+def level_bar(audio: np.ndarray) -> str:
+    """The loudness of a packet as one character."""
+    power = float(np.mean(np.square(audio))) if audio.size else 0.0
+    decibels = 10 * np.log10(power + 1e-12)
+    step = (decibels - _QUIETEST_DB) / -_QUIETEST_DB * (len(_BARS) - 1)
+    return _BARS[int(np.clip(round(step), 0, len(_BARS) - 1))]
+
+
+class ProgressLine:
+    """A line on standard error that follows a session: a context manager to hand to transfer as `on_progress`.
+
+    Silent where standard error is no terminal, and when `quiet`.
+    """
+
+    def __init__(self, total_seconds: float | None = None, quiet: bool = False) -> None:
+        console = Console(stderr=True)
+        self._live = None if quiet or not console.is_terminal else Live(console=console, refresh_per_second=8)
+        self._total_seconds = total_seconds
+        self.note = ""
+
+    def __call__(self, report: Report) -> None:
+        if self._live is None:
+            return
+        total = f" of {self._total_seconds:.1f}" if self._total_seconds else ""
+        parts = [f"{report.input_seconds:6.1f}{total} s", f"{report.tokens} tokens", f"{report.elapsed_s:.1f} s passed"]
+        if report.first_output_s is not None:
+            parts.append(f"first output {report.first_output_s * 1000:.0f} ms")
+        self._live.update(Text("  ".join([*parts, self.note])))
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, trace)
+
+
+def print_report(report: Report, extra: dict[str, Any], as_json: bool, piped: bool) -> None:
+    """The summary of a session: to standard output, or to standard error when the output itself went there."""
+    stream = sys.stderr if piped else sys.stdout
+    if as_json:
+        print(json.dumps({**extra, **report.as_dict()}), file=stream)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    rows = {
+        **{name.replace("_", " "): str(value) for name, value in extra.items()},
+        "model": f"{report.ready.model}, profile {report.ready.profile}, latency {report.ready.latency_ms:g} ms",
+        "audio": f"{max(report.input_seconds, report.output_seconds):.2f} s",
+        "tokens": f"{report.tokens} ({report.bits_per_second:.0f} bit/s)",
+        "time": f"{report.elapsed_s:.2f} s (real-time factor {report.real_time_factor:.3f})",
+    }
+    if report.first_output_s is not None:
+        rows["first output"] = f"after {report.first_output_s * 1000:.0f} ms"
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console(file=stream, highlight=False, soft_wrap=True).print(table)
+
+
+def print_devices(devices: list[dict[str, Any]], as_json: bool) -> None:
+    """The list of audio devices."""
+    if as_json:
+        print(json.dumps(devices))
+        return
+    table = Table("", "name", "in", "out", "rate", box=None, pad_edge=False)
+    for device in devices:
+        mark = "*" if device["default"] else " "
+        table.add_row(
+            f"{mark}{device['index']}",
+            device["name"],
+            str(device["inputs"]),
+            str(device["outputs"]),
+            str(device["rate"]),
+        )
+    Console(highlight=False).print(table if devices else "no audio devices")

@@ -1,0 +1,141 @@
+"""One recording, token list or live source through one session, and what it took: the pump of every command.
+
+A sender task and the receiving loop run side by side; whichever fails ends the other. `realtime` sends each packet when
+a microphone would have it: at the end of the time that it lasts.
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from client.connection import Connection
+from client.events import Audio, Event, Tokens
+from streaming.config import FRAME_MS, OUTPUT_HOP
+from streaming.errors import StreamingError
+from streaming.protocol.messages import Ready
+
+BITS_PER_TOKEN = 16
+Source = Iterable[np.ndarray] | AsyncIterable[np.ndarray]
+
+
+@dataclass
+class Report:
+    """What has gone through a session so far; positions in units of the stream, times in seconds since its start."""
+
+    ready: Ready = field(repr=False)
+    input_units: int = 0
+    output_units: int = 0
+    elapsed_s: float = 0.0
+    first_output_s: float | None = None
+
+    @property
+    def input_seconds(self) -> float:
+        """Length of what was sent."""
+        return self.input_units / self.ready.input.rate
+
+    @property
+    def output_seconds(self) -> float:
+        """Length of what came back."""
+        return self.output_units / self.ready.output.rate
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that went either way, or between encoder and decoder on the server."""
+        if self.ready.output.kind == "tokens":
+            return self.output_units
+        return self.input_units if self.ready.input.kind == "tokens" else self.output_units // OUTPUT_HOP
+
+    @property
+    def bits_per_second(self) -> float:
+        """Rate of the tokens."""
+        seconds = self.tokens * FRAME_MS / 1000
+        return self.tokens * BITS_PER_TOKEN / seconds if seconds else 0.0
+
+    @property
+    def real_time_factor(self) -> float:
+        """Time taken for a second of audio; under 1 is faster than real time."""
+        return self.elapsed_s / self.input_seconds if self.input_units else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as JSON takes it."""
+        return {
+            "model": self.ready.model,
+            "profile": self.ready.profile,
+            "latency_ms": self.ready.latency_ms,
+            "input": asdict(self.ready.input),
+            "output": asdict(self.ready.output),
+            "input_seconds": round(self.input_seconds, 3),
+            "output_seconds": round(self.output_seconds, 3),
+            "tokens": self.tokens,
+            "bits_per_second": round(self.bits_per_second),
+            "elapsed_seconds": round(self.elapsed_s, 3),
+            "real_time_factor": round(self.real_time_factor, 4),
+            "first_output_ms": None if self.first_output_s is None else round(self.first_output_s * 1000, 1),
+        }
+
+
+async def transfer(
+    connection: Connection,
+    source: Source,
+    on_output: Callable[[Audio | Tokens], None],
+    *,
+    realtime: bool = False,
+    on_progress: Callable[[Report], None] = lambda report: None,
+) -> Report:
+    """Sends all of `source`, ends the session and hands every output to `on_output`. Raises what either side raises."""
+    report = Report(connection.ready)
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+
+    async def send() -> None:
+        async for packet in packets_of(source):
+            if realtime:
+                due = start + (connection.input_position + packet.size) / connection.ready.input.rate
+                await asyncio.sleep(max(0.0, due - loop.time()))
+            await connection.send(packet)
+        await connection.end()
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(send(), name="sender")
+            async for event in connection:
+                report.elapsed_s = loop.time() - start
+                _count(report, connection, event)
+                if isinstance(event, Audio | Tokens):
+                    on_output(event)
+                on_progress(report)
+    except BaseExceptionGroup as group:
+        raise _cause(group) from None
+    return report
+
+
+def _count(report: Report, connection: Connection, event: Event) -> None:
+    report.input_units, report.output_units = connection.input_position, connection.output_position
+    if report.first_output_s is None and isinstance(event, Audio | Tokens):
+        report.first_output_s = report.elapsed_s
+
+
+def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one failure to tell of: ours before anything else, as that is the one with the remedy in it."""
+    leaves: list[BaseException] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        error = pending.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            pending.extend(error.exceptions)
+        else:
+            leaves.append(error)
+    return next((error for error in leaves if isinstance(error, StreamingError)), leaves[0])
+
+
+async def packets_of(source: Source) -> AsyncIterator[np.ndarray]:
+    """The packets of a source of either kind."""
+    if isinstance(source, AsyncIterable):
+        async for packet in source:
+            yield packet
+    else:
+        for packet in source:
+            yield packet
