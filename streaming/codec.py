@@ -7,12 +7,13 @@ import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from streaming.config import CODEBOOK_SIZE, INPUT_HOP, INPUT_RATE, OUTPUT_HOP, OUTPUT_RATE, StreamConfig
+from streaming.config import CODEBOOK_SIZE, INPUT_HOP, INPUT_RATE, OUTPUT_RATE, StreamConfig
 from streaming.decoder import Decoder
 from streaming.encoder import Encoder
 from streaming.errors import ConfigError, InputError, ModelError
@@ -76,7 +77,7 @@ class Codec:
 
         Raises AudioError for audio that cannot be used.
         """
-        pcm = checked_pcm(pcm if isinstance(pcm, np.ndarray) else read_audio(pcm))
+        pcm = checked_pcm(read_audio(pcm) if isinstance(pcm, (str, Path)) else pcm)
         frames = len(pcm) // INPUT_HOP
         if not frames:
             return np.zeros(0, np.uint16)
@@ -126,7 +127,6 @@ def load_codec(name: str | Path, device: str = "cpu", dtype: torch.dtype | None 
     elif folder.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
         raise ModelError(f"no model {str(name)!r}: give {' or '.join(BUNDLED)}, a folder with config.json, or a hub id")
     model = _load_model(folder if is_folder else str(name), dtype or torch.float32)
-    _check_model(model, str(name))
     try:
         model = model.to(device).eval()
     except (RuntimeError, AssertionError) as error:
@@ -160,29 +160,41 @@ def _check_folder(folder: Path) -> None:
 
 
 def _load_model(source: Path | str, dtype: torch.dtype) -> nn.Module:
-    from transformers import NeuCodecModel
+    from transformers import NeuCodecConfig, NeuCodecModel
     from transformers.utils import logging
 
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model, loading = NeuCodecModel.from_pretrained(source, dtype=dtype, output_loading_info=True)
+        config = NeuCodecConfig.from_pretrained(source)
+        _check_config(config, str(source))
+        model, loading = NeuCodecModel.from_pretrained(
+            source, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+    except ModelError:
+        raise
     except Exception as error:  # the border to transformers, safetensors and the hub: many kinds, one meaning
-        raise ModelError(f"model {str(source)!r} cannot be loaded ({error}): check the folder, or the name and the network") from error
+        raise ModelError(
+            f"model {str(source)!r} cannot be loaded ({error}): check the folder, or the name and the network"
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
     wrong = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in loading[kind])
     if wrong:
-        raise ModelError(f"model {str(source)!r} lacks or misshapes {len(wrong)} weights, {wrong[0]} first: fetch it again")
+        raise ModelError(f"model {str(source)!r} lacks or misshapes {len(wrong)} weights, {wrong[0]} first: fetch it anew")
     return model
 
 
-def _check_model(model: nn.Module, name: str) -> None:
+def _check_config(config: Any, name: str) -> None:
     """Refuse what the steps are not written for."""
-    config = model.config
     semantic = config.semantic_model_config
     expected = {
-        "frame rate": (config.encoder_hop_length, INPUT_HOP),
+        "frame hop": (config.encoder_hop_length, INPUT_HOP),
         "input rate": (config.input_sampling_rate, INPUT_RATE),
         "output rate": (config.output_sampling_rate, OUTPUT_RATE),
-        "hop at the output": (config.hop_length, OUTPUT_HOP),
         "codebook size": (int(np.prod(config.quantization_levels)), CODEBOOK_SIZE),
         "position_embeddings_type": (semantic.position_embeddings_type, "relative_key"),
         "add_adapter": (bool(semantic.add_adapter), False),

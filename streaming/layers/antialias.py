@@ -67,18 +67,23 @@ class StreamingActivation:
 
     def _up(self, x: Tensor) -> Tensor:
         """x (B, C, 6 + N) -> (B, C, 2 N), N a multiple of BLOCK; element 0 is double-rate sample -6."""
-        return (x.unfold(2, BLOCK + 6, BLOCK) @ self.up).flatten(2)
+        return blockwise(x, BLOCK, self.up)
 
     def _down(self, doubled: Tensor, blocks: int) -> Tensor:
         """doubled (B, C, ...) from double-rate sample -6 on -> (B, C, blocks * BLOCK)."""
-        read = doubled[..., 1 : 11 + 2 * BLOCK * blocks]
-        return (read.unfold(2, 2 * BLOCK + 10, 2 * BLOCK) @ self.down).flatten(2)
+        return blockwise(doubled[..., 1 : 11 + 2 * BLOCK * blocks], 2 * BLOCK, self.down)
 
     def _held_start(self, head: Tensor, at: Step) -> Tensor:
         """Double-rate samples left of the stream's start repeat its first: head (B, C, 7) from -6 on -> (B, C, 6)."""
         first = (REACH - 2 * self.unit * at.position).clamp(min=0)[:, None, None]
         before = torch.arange(REACH, device=head.device) < first
         return torch.where(before, head.gather(2, first.expand(-1, head.shape[1], 1)), head[..., :REACH])
+
+
+def blockwise(x: Tensor, stride: int, matrix: Tensor) -> Tensor:
+    """x (B, C, T) in overlapping blocks of len(matrix), each times the matrix, end to end: (B, C, blocks * columns)."""
+    blocks = x.unfold(2, len(matrix), stride)  # (B, C, blocks, rows)
+    return (blocks.reshape(-1, len(matrix)) @ matrix).view(*x.shape[:2], -1)
 
 
 def hold_after(x: Tensor, end: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ Every layer gets its input of B rows, a state whose tensors have the slot axis f
 slot whose tensors are all zero is fresh: no layer needs another reset.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class Step:
     valid: Tensor
     commit: Tensor
     position: Tensor
+    _shared: dict[tuple, Tensor] = field(default_factory=dict, repr=False)
 
     def with_valid(self, valid: Tensor) -> "Step":
         """The same step for a branch in which other frames exist."""
@@ -31,17 +32,28 @@ class Step:
 
     def exists(self, length: int, unit: int = 1) -> Tensor:
         """Mask of what exists among `length` elements, `unit` of them a frame: bool (B, length)."""
-        return torch.arange(length, device=self.valid.device) < (self.valid * unit)[:, None]
+        return self._once("exists", length, unit, lambda index: index < (self.valid * unit)[:, None])
 
     def commits(self, length: int, unit: int = 1) -> Tensor:
         """Mask of what is committed among `length` elements, `unit` of them a frame: bool (B, length)."""
-        return torch.arange(length, device=self.commit.device) < (self.commit * unit)[:, None]
+        return self._once("commits", length, unit, lambda index: index < (self.commit * unit)[:, None])
+
+    def border(self, kept: int, unit: int = 1) -> Tensor:
+        """Where the `kept` elements before the committed border lie, in an axis that begins with as many past ones."""
+        return self._once("border", kept, unit, lambda index: index + (self.commit * unit)[:, None])
+
+    def _once(self, name: str, length: int, unit: int, make: Callable[[Tensor], Tensor]) -> Tensor:
+        """What the layers of a step share is computed by the first that asks."""
+        key = (name, length, unit)
+        if key not in self._shared:
+            self._shared[key] = make(torch.arange(length, device=self.position.device))
+        return self._shared[key]
 
 
 def advance(past_and_window: Tensor, kept: int, at: Step, unit: int = 1) -> Tensor:
     """The `kept` elements before the committed border, of (B, C, kept + T) along the last axis: (B, C, kept)."""
-    index = (at.commit * unit)[:, None, None] + torch.arange(kept, device=at.commit.device)
-    return past_and_window.gather(2, index.expand(-1, past_and_window.shape[1], -1))
+    index = at.border(kept, unit)[:, None].expand(-1, past_and_window.shape[1], -1)
+    return past_and_window.gather(2, index)
 
 
 def tensors_of(state: object) -> Iterator[Tensor]:

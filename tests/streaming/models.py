@@ -1,0 +1,85 @@
+"""The two models that the laws are proved on, and how tests cut input and step many slots."""
+
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from streaming import StreamConfig
+from streaming.codec import Codec, load_codec
+from streaming.lane import DecoderLane, EncoderLane, Lane
+from streaming.stepper import Stepper
+from tests.conftest import ROOT
+
+GOLDEN = ROOT / "tests" / "data" / "neucodec-mini"
+MODELS = ("golden", "nano")
+
+
+@cache
+def codec_of(model: str) -> Codec:
+    """The golden model or the bundled one, loaded once."""
+    torch.set_num_threads(1)
+    return load_codec(GOLDEN if model == "golden" else model)
+
+
+@cache
+def vectors() -> dict[str, torch.Tensor]:
+    """What the original implementation computed with the golden model."""
+    return load_file(GOLDEN / "vectors.safetensors")
+
+
+def recording(samples: int = 32_137) -> np.ndarray:
+    """Float32 mono at 16 kHz from the golden vectors."""
+    return vectors()["long.wav"][0, 0, :samples].numpy()
+
+
+def random_cuts(x: np.ndarray, seed: int, sizes: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """x in packets whose lengths are drawn from `sizes`, empty ones among them."""
+    rng = np.random.default_rng(seed)
+    start = 0
+    while start < len(x):
+        size = int(rng.choice(sizes))
+        yield x[start : start + size]
+        start += size
+
+
+def whole(frames: int) -> StreamConfig:
+    """One chunk that holds the whole recording, without priors: what law 2 is stated for."""
+    return StreamConfig(chunk_frames=frames + 1, lookahead_frames=0, context_frames=0, prior_weight=0)
+
+
+class Batch:
+    """Rows of equal size over a stepper: each row a lane and a slot; rows without input point to the scratch slot."""
+
+    def __init__(self, stepper: Stepper, rows: int) -> None:
+        kind = EncoderLane if stepper.kind == "encode" else DecoderLane
+        self.stepper = stepper
+        self.lanes: list[Lane] = [kind(stepper.config) for _ in range(rows)]
+        self.state = stepper.new_state(rows + 1)
+
+    def step(self, last: tuple[int, ...] = ()) -> list[np.ndarray]:
+        """One step: rows in `last` end, the others go on where they have a window. Output of each row."""
+        windows = [lane.take_last() if row in last else lane.take() for row, lane in enumerate(self.lanes)]
+        x = np.zeros((len(windows), *self.stepper.window_shape), np.float32 if self.stepper.kind == "encode" else np.int64)
+        slots, valid, commit = torch.full((len(windows),), len(windows)), *torch.zeros(2, len(windows), dtype=torch.int64)
+        for row, window in enumerate(windows):
+            if window is not None:
+                x[row], slots[row], valid[row], commit[row] = window.x, row, window.valid, window.commit
+        y = self.stepper.step(torch.from_numpy(x), self.state, slots, valid, commit).numpy()
+        for row in last:
+            self.lanes[row].reset()
+            self.stepper.reset(self.state, torch.tensor([row]))
+        none = np.zeros(0, np.float32)
+        return [
+            none if window is None else lane.output(window, y[row])
+            for row, (lane, window) in enumerate(zip(self.lanes, windows, strict=True))
+        ]
+
+    def run(self, row: int) -> np.ndarray:
+        """Everything that a row's input gives, its ending included, the other rows going on beside it."""
+        parts = []
+        while self.lanes[row].steps_ready:
+            parts.append(self.step()[row])
+        return np.concatenate([*parts, self.step(last=(row,))[row]])

@@ -1,0 +1,180 @@
+"""Loading, whole recordings, and the original package's calls."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from streaming import AudioError, ConfigError, InputError, ModelError, StreamConfig, TokenError, load_codec
+from tests.streaming.models import GOLDEN, codec_of, recording, vectors
+
+
+@pytest.mark.parametrize("name", ["short", "exact", "long"])
+def test_reproduces_the_original_implementation(name: str) -> None:
+    codec = codec_of("golden")
+    codes = codec.encode_code(vectors()[f"{name}.wav"])
+    assert torch.equal(codes, vectors()[f"{name}.codes"])
+    torch.testing.assert_close(codec.decode_code(codes), vectors()[f"{name}.recon"], atol=1e-4, rtol=1e-4)
+
+
+def test_reproduces_the_original_decoding_of_a_batch_of_random_codes() -> None:
+    audio = codec_of("golden").decode_code(vectors()["random.codes"])
+    torch.testing.assert_close(audio, vectors()["random.recon"], atol=1e-4, rtol=1e-4)
+
+
+def test_reads_a_file_of_any_rate_and_channel_count(tmp_path: Path) -> None:
+    import soundfile
+
+    pcm = recording(16_000)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([pcm, pcm], axis=1), 16_000, subtype="FLOAT")
+    np.testing.assert_array_equal(codec_of("golden").encode(tmp_path / "stereo.wav"), codec_of("golden").encode(pcm))
+    soundfile.write(tmp_path / "slow.flac", pcm[:8000], 8000)
+    assert len(codec_of("golden").encode(tmp_path / "slow.flac")) == 50
+    with pytest.raises(InputError, match=r"none\.wav"):
+        codec_of("golden").encode(tmp_path / "none.wav")
+
+
+def copy_of_golden(folder: Path) -> Path:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(GOLDEN / name, folder / name)
+    return folder
+
+
+def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
+    (copy_of_golden(tmp_path) / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        load_codec(tmp_path)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    (copy_of_golden(tmp_path) / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"no model\.safetensors"):
+        load_codec(tmp_path)
+
+
+def test_broken_json_is_refused(tmp_path: Path) -> None:
+    (copy_of_golden(tmp_path) / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="no JSON object"):
+        load_codec(tmp_path)
+
+
+def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+    (copy_of_golden(tmp_path) / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ModelError, match="'bert'"):
+        load_codec(tmp_path)
+
+
+def test_cut_off_weights_are_refused(tmp_path: Path) -> None:
+    weights = copy_of_golden(tmp_path) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_codec(tmp_path)
+
+
+def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
+    path = copy_of_golden(tmp_path) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"intermediate_size": 128}))
+    with pytest.raises(ModelError):
+        load_codec(tmp_path)
+
+
+def test_missing_weights_are_refused_by_name(tmp_path: Path) -> None:
+    path = copy_of_golden(tmp_path) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 3}))
+    with pytest.raises(ModelError, match=r"acoustic_decoder\.layers\.2"):
+        load_codec(tmp_path)
+
+
+def test_a_frame_rate_that_cannot_be_streamed_is_refused(tmp_path: Path) -> None:
+    path = copy_of_golden(tmp_path) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"input_sampling_rate": 24_000}))
+    with pytest.raises(ModelError, match="input rate 24000"):
+        load_codec(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "./no/such", "/no/such"])
+def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(ModelError, match="nano"):
+        load_codec(name)
+
+
+def test_a_hub_id_out_of_reach_is_refused_with_a_remedy() -> None:
+    with pytest.raises(ModelError, match="check the folder, or the name and the network"):
+        load_codec("no-one-at-all/no-such-model")
+
+
+def test_an_unknown_device_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cpu or cuda"):
+        load_codec(GOLDEN, device="warp")
+
+
+@pytest.mark.parametrize("broken", ["{", '{"version": 2}', '{"version": 1, "chunk_frames": 5}', "[]"])
+def test_a_stream_json_that_cannot_be_is_refused(tmp_path: Path, broken: str) -> None:
+    (copy_of_golden(tmp_path) / "stream.json").write_text(broken)
+    with pytest.raises(ModelError, match=r"stream\.json"):
+        load_codec(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pcm", "says"),
+    [
+        (np.zeros(5), "float64"),
+        (np.zeros((2, 5), np.float32), r"\(2, 5\)"),
+        ([0.0], "list"),
+        (np.array([0, np.nan], np.float32), "sample 1 is nan"),
+        (np.array([np.inf], np.float32), "sample 0 is inf"),
+    ],
+)
+def test_bad_audio_is_refused_and_the_stream_is_as_before(pcm: object, says: str) -> None:
+    stream = codec_of("golden").encoder_stream(StreamConfig(4, 1))
+    stream.feed(recording(3000))
+    before = stream.snapshot()
+    with pytest.raises(AudioError, match=says):
+        stream.feed(pcm)  # type: ignore[arg-type]
+    assert stream.snapshot() == before
+    with pytest.raises(InputError):
+        codec_of("golden").encode(pcm)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "says"),
+    [
+        (np.zeros(3, np.float32), "float32"),
+        (np.array([1, 65_536]), "token 1 is 65536"),
+        (np.array([-1]), "token 0 is -1"),
+        ([1, 2], "list"),
+        (np.zeros((1, 3), np.uint16), r"\(1, 3\)"),
+    ],
+)
+def test_bad_tokens_are_refused_and_the_stream_is_as_before(tokens: object, says: str) -> None:
+    stream = codec_of("golden").decoder_stream(StreamConfig(4, 1))
+    stream.feed(np.arange(7, dtype=np.uint16))
+    before = stream.snapshot()
+    with pytest.raises(TokenError, match=says):
+        stream.feed(tokens)  # type: ignore[arg-type]
+    assert stream.snapshot() == before
+    with pytest.raises(TokenError):
+        codec_of("golden").decode(tokens)  # type: ignore[arg-type]
+
+
+def test_lost_tokens_repeat_the_last_that_arrived() -> None:
+    codec = codec_of("golden")
+    stream = codec.decoder_stream(StreamConfig(4, 1))
+    tokens = np.array([9, 7, 3, 5, 1], np.uint16)
+    lost = np.array([True, False, True, True, False])
+    expected = np.concatenate([stream.feed(np.array([4, 0xAAAA, 7, 7, 7, 1], np.uint16)[1:]), stream.flush()])
+    np.testing.assert_array_equal(np.concatenate([stream.feed(tokens, lost), stream.flush()]), expected)
+    with pytest.raises(TokenError, match="bool"):
+        stream.feed(tokens, np.zeros(5))
+
+
+def test_tokens_lost_at_a_packets_start_repeat_the_packet_before() -> None:
+    codec = codec_of("golden")
+    stream = codec.decoder_stream(StreamConfig(4, 1))
+    expected = np.concatenate([stream.feed(np.array([8, 8, 8, 2], np.uint16)), stream.flush()])
+    first = stream.feed(np.array([8], np.uint16))
+    rest = stream.feed(np.array([0, 0, 2], np.uint16), np.array([True, True, False]))
+    np.testing.assert_array_equal(np.concatenate([first, rest, stream.flush()]), expected)
