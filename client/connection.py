@@ -193,7 +193,7 @@ async def connect(
     try:
         yield Connection(websocket, session, ready, deadlines)
     finally:
-        await websocket.close()
+        await _close(websocket, deadlines)
 
 
 def _address(url: str) -> str:
@@ -238,11 +238,21 @@ async def _open(
             return websocket, session, received
     except BaseException as error:
         if websocket is not None:
-            await websocket.close()
+            await _close(websocket, deadlines)
         translated = _translated(error, address, deadlines)
         if translated is error:
             raise
         raise translated from None
+
+
+async def _close(websocket: ClientConnection, deadlines: Deadlines) -> None:
+    """Closes in time, whatever the server does: a closing handshake cannot go out while the socket is full."""
+    try:
+        async with asyncio.timeout(deadlines.close_s):
+            await websocket.close()
+    except TimeoutError:
+        websocket.transport.abort()
+        await websocket.wait_closed()
 
 
 def _translated(error: BaseException, address: str, deadlines: Deadlines) -> BaseException:

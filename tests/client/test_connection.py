@@ -1,0 +1,279 @@
+"""The connection's contract, against a server with the real protocol and an arithmetic codec."""
+
+import asyncio
+import socket
+
+import numpy as np
+import pytest
+
+from client.connection import Deadlines, connect
+from client.errors import DeadlineExceeded, Disconnected, Unreachable
+from client.events import Audio, Cleared, Done, Flushed, Marked, Stats, Tokens
+from streaming.errors import AudioError, CapacityError, ConfigError, ProtocolError, StreamingError, TokenError
+from tests.client.fake_server import Fault, fake_server
+
+HASTY = Deadlines(open_s=0.2, send_s=0.2, answer_s=0.2, close_s=0.2)
+
+
+def speech(frames: int) -> np.ndarray:
+    """Audio of which frame i starts with the sample i / 32768."""
+    audio = np.zeros((frames, 320), np.float32)
+    audio[:, 0] = np.arange(frames) / 32768
+    return audio.reshape(-1)
+
+
+async def collect(connection):
+    return [event async for event in connection]
+
+
+async def test_encode_gives_every_token_once_and_in_order_then_the_totals():
+    async with fake_server() as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(12))
+        await connection.send(np.zeros(100, np.float32))
+        await connection.end()
+        events = await collect(connection)
+    assert isinstance(events[-1], Done)
+    assert (events[-1].input, events[-1].output, events[-1].dropped) == (12 * 320 + 100, 12, 100)
+    assert np.concatenate([e.tokens for e in events[:-1]]).tolist() == list(range(12))
+    assert [e.position for e in events[:-1]] == [0, 10]
+
+
+async def test_decode_gives_480_samples_for_each_token():
+    async with fake_server() as server, connect(server.url, kind="decode") as connection:
+        await connection.send(np.array([100, 200, 300], np.uint16))
+        await connection.end()
+        audio = np.concatenate([e.samples for e in await collect(connection) if isinstance(e, Audio)])
+    assert np.array_equal(audio, np.repeat(np.float32([100, 200, 300]) / 32768, 480))
+
+
+async def test_a_long_recording_goes_out_in_packets_that_a_server_takes():
+    async with fake_server() as server, connect(server.url, kind="encode") as connection:
+        sender = asyncio.create_task(connection.send(speech(1500)))
+        await sender
+        await connection.end()
+        tokens = np.concatenate([e.tokens for e in await collect(connection) if isinstance(e, Tokens)])
+    assert np.array_equal(tokens, np.arange(1500))
+
+
+async def test_f32le_carries_samples_unrounded():
+    async with fake_server() as server, connect(server.url, kind="encode", input_format="f32le") as connection:
+        assert connection.ready.input.format == "f32le"
+        await connection.send(np.zeros(640, np.float32))
+        assert connection.input_position == 640
+
+
+async def test_ready_says_what_the_session_is():
+    async with fake_server() as server, connect(server.url, kind="roundtrip", profile="low") as connection:
+        assert (connection.ready.model, connection.ready.profile, connection.ready.latency_ms) == ("fake", "low", 215.0)
+        assert (connection.ready.input.rate, connection.ready.output.rate) == (16_000, 24_000)
+
+
+async def test_flush_mark_and_clear_are_answered_in_order():
+    async with fake_server() as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(7))
+        await connection.mark("seven")
+        await connection.flush()
+        seen = []
+        while not (seen and isinstance(seen[-1], Flushed)):
+            seen.append(await anext(connection))
+        assert [type(e) for e in seen] == [Tokens, Tokens, Marked, Flushed]
+        assert seen[2] == Marked("seven", cleared=False)
+        await connection.send(speech(3))
+        await connection.mark(8)
+        await connection.clear()
+        assert await anext(connection) == Marked(8, cleared=True)
+        assert await anext(connection) == Cleared(input=10 * 320, output=7)
+        await connection.end()
+        assert [type(e) for e in await collect(connection)] == [Done]
+
+
+async def test_nothing_of_the_old_utterance_follows_clear():
+    async with fake_server() as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(50))
+        await connection.clear()
+        after = []
+        async for event in connection:
+            after.append(event)
+            if isinstance(event, Cleared):
+                break
+        await connection.send(speech(5))
+        await connection.end()
+        rest = await collect(connection)
+    assert not any(isinstance(event, Tokens) for event in after)
+    assert [e.tokens.tolist() for e in rest if isinstance(e, Tokens)] == [[0, 1, 2, 3, 4]]
+    assert rest[-1].input == 55 * 320
+
+
+async def test_stats_come_when_asked():
+    async with fake_server() as server, connect(server.url, kind="encode", stats=True) as connection:
+        await connection.send(speech(1))
+        assert isinstance(await anext(connection), Stats)
+
+
+async def test_messages_of_a_later_version_are_ignored():
+    async with fake_server(Fault.UNKNOWN_MESSAGES) as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(5))
+        assert isinstance(await anext(connection), Tokens)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "kind", "error", "says"),
+    [
+        (np.full(320, np.nan, np.float32), "encode", AudioError, "sample 0 of 320 is nan"),
+        (np.zeros(320), "encode", AudioError, "float64"),
+        (np.zeros((2, 320), np.float32), "encode", AudioError, r"\(2, 320\)"),
+        (np.array([1, 65536]), "decode", TokenError, "token 1 of 2 is 65536"),
+        (np.array([-1]), "decode", TokenError, "-1"),
+        ([1, 2], "decode", TokenError, "list"),
+    ],
+)
+async def test_bad_input_is_refused_before_it_is_sent_and_the_session_goes_on(chunk, kind, error, says):
+    async with fake_server() as server, connect(server.url, kind=kind) as connection:
+        with pytest.raises(error, match=says):
+            await connection.send(chunk)
+        assert connection.input_position == 0
+        await connection.end()
+        assert [type(e) for e in await collect(connection)] == [Done]
+
+
+async def test_nothing_can_be_sent_after_the_end():
+    async with fake_server() as server, connect(server.url, kind="encode") as connection:
+        await connection.end()
+        with pytest.raises(ProtocolError, match="ending"):
+            await connection.send(speech(1))
+
+
+async def test_no_server_is_named_with_the_command_that_starts_one():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(Unreachable, match=rf"not reachable at ws://127.0.0.1:{port}: start it with `neucodec-server"):
+        async with connect(f"http://127.0.0.1:{port}/"):
+            pass
+
+
+@pytest.mark.parametrize("url", ["ftp://host", "ws://", "ws://host:port", "ws://host:99999", "ws://host?x=1"])
+async def test_a_url_that_cannot_be_is_named(url):
+    with pytest.raises(ConfigError, match="cannot be used"):
+        async with connect(url):
+            pass
+
+
+async def test_a_full_server_says_when_to_come_again():
+    async with fake_server(Fault.FULL) as server:
+        with pytest.raises(CapacityError, match=r"all 4 sessions are taken \(try again in 3 s\)"):
+            async with connect(server.url):
+                pass
+
+
+async def test_a_refusal_carries_the_servers_reason():
+    async with fake_server() as server:
+        with pytest.raises(ConfigError, match=r"404\): no such path"):
+            async with connect(server.url + "/elsewhere"):
+                pass
+
+
+async def test_an_unknown_kind_or_format_is_refused_at_once():
+    with pytest.raises(ConfigError, match="kind 'translate'"):
+        async with connect("ws://127.0.0.1:1", kind="translate"):
+            pass
+    with pytest.raises(ConfigError, match="input_format"):
+        async with connect("ws://127.0.0.1:1", input_format="mp3"):
+            pass
+
+
+@pytest.mark.parametrize("fault", [Fault.NO_READY, Fault.NOT_A_READY])
+async def test_a_server_that_does_not_say_ready_is_unreachable(fault):
+    async with fake_server(fault) as server:
+        with pytest.raises(Unreachable):
+            async with connect(server.url, deadlines=HASTY):
+                pass
+
+
+async def test_a_plain_tcp_service_is_no_server():
+    async def hang_up(reader, writer):
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as service:
+        port = service.sockets[0].getsockname()[1]
+        with pytest.raises(Unreachable, match="does not speak"):
+            async with connect(f"ws://127.0.0.1:{port}"):
+                pass
+
+
+async def test_a_lost_connection_is_disconnected_for_reader_and_writer():
+    async with fake_server(Fault.VANISH) as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(1))
+        with pytest.raises(Disconnected, match="without a closing handshake"):
+            await anext(connection)
+        with pytest.raises(Disconnected):
+            await connection.send(speech(1))
+
+
+async def test_what_the_server_reports_comes_back_as_its_own_class_for_reader_and_writer():
+    async with fake_server(Fault.REFUSE_INPUT) as server:
+        async with connect(server.url, kind="encode") as connection:
+            await connection.send(speech(1))
+            with pytest.raises(AudioError, match="sample 7"):
+                await anext(connection)
+        async with connect(server.url, kind="encode") as connection:
+            with pytest.raises(AudioError, match="sample 7"):
+                for _ in range(1000):
+                    await connection.send(speech(50))
+
+
+async def test_a_server_that_never_answers_end_meets_the_deadline():
+    async with (
+        fake_server(Fault.NEVER_DONE) as server,
+        connect(server.url, kind="encode", deadlines=HASTY) as connection,
+    ):
+        await connection.end()
+        with pytest.raises(DeadlineExceeded, match=r"no answer for 0.2 s"):
+            await anext(connection)
+
+
+async def test_a_server_that_takes_nothing_meets_the_deadline():
+    async with (
+        fake_server(Fault.NEVER_READ) as server,
+        connect(server.url, kind="encode", deadlines=HASTY) as connection,
+    ):
+        with pytest.raises(DeadlineExceeded, match="took no input"):
+            for _ in range(10_000):
+                await connection.send(speech(50))
+
+
+async def test_cancelling_leaves_no_task_and_no_session_behind():
+    before = asyncio.all_tasks()
+    async with fake_server() as server:
+        entered = asyncio.Event()
+
+        async def session():
+            async with connect(server.url, kind="encode") as connection:
+                entered.set()
+                await anext(connection)
+
+        task = asyncio.create_task(session())
+        await entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with asyncio.timeout(5):
+            await server.emptied.wait()
+        assert server.open_sessions == 0
+    assert asyncio.all_tasks() == before
+
+
+async def test_cancelling_a_wait_for_an_event_loses_nothing():
+    async with fake_server() as server, connect(server.url, kind="encode") as connection:
+        waiting = asyncio.create_task(anext(connection))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await connection.send(speech(5))
+        assert (await anext(connection)).tokens.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_every_error_of_the_client_is_one_of_the_tree():
+    for kind in (Unreachable, Disconnected, DeadlineExceeded):
+        assert issubclass(kind, StreamingError)
