@@ -122,6 +122,10 @@ def next_state(state: State, move: Move) -> State:
     return after
 
 
+MAX_WAITING = 4096
+"""Marks and flushes of a client that may wait for their answer; one more is an error."""
+
+
 @dataclass(frozen=True)
 class _Waiting:
     """A mark or a flush that waits for the output up to `due` units."""
@@ -162,6 +166,8 @@ class ServerSession:
             self._utterance_input += units
             return data
         message = parse_client_message(data)
+        if len(self._waiting) >= MAX_WAITING and not isinstance(message, Clear):
+            raise ProtocolError(f"{MAX_WAITING} marks and flushes wait for their answer: send fewer, or wait for some")
         self.state = next_state(self.state, MOVES[type(message)])
         if isinstance(message, Clear):
             self._clear()
@@ -231,6 +237,16 @@ class ServerSession:
             return item
         self.state = next_state(self.state, MOVES[type(item)])
         return encode_message(item)
+
+    @property
+    def owed_frames(self) -> int:
+        """Frames accepted whose output has neither been sent nor dropped."""
+        return (self._due - self.output_position) // self.output.hop
+
+    @property
+    def queued_messages(self) -> int:
+        """Messages that wait to be sent."""
+        return len(self._outbox)
 
     @property
     def close_code(self) -> int:

@@ -1,0 +1,196 @@
+"""The server as a whole: the listening socket, who is let in, and the device thread; `start` and `stop`.
+
+The socket is claimed before the model loads, so that a busy port is known at once; until the model is warm, sessions
+are refused with 503 and /readyz says no.
+"""
+
+import errno
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from server.connection import Connection
+from server.http import HEALTH_PATH, READY_PATH, answer, not_found, refusal
+from server.model import Model, latency_ms, load_engine
+from server.settings import Settings
+from server.worker import DeviceThread, Event, Link
+from streaming.engine.engine import Engine
+from streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
+from streaming.protocol.messages import SUBPROTOCOL, Ready
+from streaming.protocol.query import SessionRequest, parse_target
+
+Load = Callable[[Settings], tuple[Engine, Model]]
+
+_log = logging.getLogger(__name__)
+
+
+class App:
+    """One server in one event loop. `load` makes engine and model, in the device thread."""
+
+    def __init__(self, settings: Settings, load: Load = load_engine) -> None:
+        self._settings = settings
+        self._load = load
+        self._model: Model | None = None
+        self._device: DeviceThread | None = None
+        self._server: Server | None = None
+        self._admitted: dict[ServerConnection, SessionRequest] = {}
+        self._handled: set[ServerConnection] = set()
+
+    @property
+    def url(self) -> str:
+        """Where the server listens, ws://host:port."""
+        assert self._server is not None, "not started"
+        host, port = next(iter(self._server.sockets)).getsockname()[:2]
+        return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+
+    @property
+    def sessions(self) -> int:
+        """How many are open or about to be."""
+        return len(self._admitted)
+
+    @property
+    def model(self) -> Model | None:
+        """What is served, None until it is loaded and warm."""
+        return self._model
+
+    async def start(self) -> None:
+        """Claims the address and begins to load; `loaded` waits for the model. Raises ConfigError for a busy port."""
+        settings = self._settings
+        quiet = logging.getLogger(f"{__name__}.websockets")
+        quiet.setLevel(logging.CRITICAL)
+        try:
+            self._server = await serve(
+                self._handle,
+                settings.host,
+                settings.port,
+                process_request=self._admit,
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                compression=None,
+                max_size=settings.max_message_bytes * 2,  # above the limit that has a message of its own
+                open_timeout=settings.open_timeout_s,
+                close_timeout=settings.close_timeout_s,
+                ping_interval=None,  # Connection pings itself
+                server_header="neucodec-streaming",
+                logger=quiet,
+            )
+        except OSError as error:
+            raise ConfigError(_why_not_bound(settings, error)) from None
+        self._device = DeviceThread(self._load_engine, time.monotonic)
+        self._device.start()
+
+    async def loaded(self) -> None:
+        """Returns when sessions can be opened. Raises ModelError or whatever else prevented it."""
+        assert self._device is not None, "not started"
+        await self._device.loaded()
+
+    async def stop(self) -> None:
+        """Closes every connection with 1001 and ends the device thread."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+        if self._device is not None:
+            await self._device.stop(self._settings.stop_timeout_s)
+
+    def _load_engine(self) -> Engine:
+        engine, self._model = self._load(self._settings)
+        return engine
+
+    def _why_not_ready(self) -> str | None:
+        device = self._device
+        if device is None or not device.alive or self._model is None:
+            return "the model is not loaded yet"
+        if device.stuck_for_s() > self._settings.stuck_after_s:
+            return f"the device has been busy with one step for {device.stuck_for_s():.0f} s"
+        return None
+
+    def _admit(self, socket: ServerConnection, request: Request) -> Response | None:
+        """Answers probes, refuses what cannot be served, and reserves a place for what can."""
+        path = urlsplit(request.path).path
+        if path == HEALTH_PATH:
+            return answer(socket, HTTPStatus.OK, {"alive": True})
+        if path == READY_PATH:
+            return self._readiness(socket)
+        try:
+            asked = parse_target(request.path)
+            if asked is None:
+                return not_found(socket, path)
+            why_not = self._why_not_ready()
+            if why_not is not None or self._model is None:
+                return refusal(socket, HTTPStatus.SERVICE_UNAVAILABLE, DeviceError(f"{why_not}: try again soon"))
+            self._model.profile(asked.profile)
+        except StreamingError as error:
+            return refusal(socket, HTTPStatus.BAD_REQUEST, error)
+        except ValueError as error:
+            return refusal(socket, HTTPStatus.BAD_REQUEST, ConfigError(f"the URL cannot be read: {error}"))
+        if len(self._admitted) >= self._settings.max_sessions:
+            full = CapacityError(f"all {self._settings.max_sessions} sessions are in use: try again later")
+            return refusal(socket, HTTPStatus.SERVICE_UNAVAILABLE, full)
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            self._admitted[socket] = asked
+            socket.connection_lost_waiter.add_done_callback(lambda _: self._release_unhandled(socket))
+        return None
+
+    def _readiness(self, socket: ServerConnection) -> Response:
+        why_not = self._why_not_ready()
+        body: dict[str, object] = {"ready": why_not is None, "sessions": self.sessions}
+        body["max_sessions"] = self._settings.max_sessions
+        if why_not is not None or self._model is None:
+            body["reason"] = why_not
+            return answer(socket, HTTPStatus.SERVICE_UNAVAILABLE, body)
+        body["model"] = self._model.name
+        body["profiles"] = {
+            name: {"chunk_frames": config.chunk_frames, "lookahead_frames": config.lookahead_frames}
+            for name, config in self._model.profiles.items()
+        }
+        return answer(socket, HTTPStatus.OK, body)
+
+    def _release_unhandled(self, socket: ServerConnection) -> None:
+        """A connection that was lost before its handler began."""
+        if socket not in self._handled:
+            self._admitted.pop(socket, None)
+
+    async def _handle(self, socket: ServerConnection) -> None:
+        """One admitted connection, from `ready` to its end."""
+        assert self._device is not None and self._model is not None, "nobody is admitted before"
+        self._handled.add(socket)
+        try:
+            asked = self._admitted[socket]
+            profile, config = self._model.profile(asked.profile)
+            ready = Ready(
+                session=uuid.uuid4().hex[:12],
+                model=self._model.name,
+                profile=profile,
+                chunk_frames=config.chunk_frames,
+                lookahead_frames=config.lookahead_frames,
+                latency_ms=latency_ms(asked.kind, config),
+                input=asked.input,
+                output=asked.output,
+            )
+            link = Link(asked.kind, config, asked.input, asked.output, _nobody)
+            _log.info("session %s opened: %s, profile %s", ready.session, asked.kind, profile)
+            await Connection(socket, asked, ready, link, self._device, self._settings).run()
+        finally:
+            self._handled.discard(socket)
+            self._admitted.pop(socket, None)
+
+
+def _nobody(event: Event) -> None:
+    """The receiver of a link that has no connection yet."""
+
+
+def _why_not_bound(settings: Settings, error: OSError) -> str:
+    where = f"{settings.host}:{settings.port}"
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {settings.port} is in use ({where}): stop what listens there, or give another --port (0: any free)"
+        )
+    if error.errno == errno.EACCES:
+        return f"port {settings.port} may not be used by this user ({where}): give a --port of 1024 or more"
+    return f"cannot listen at {where} ({error}): give a --host of this machine"

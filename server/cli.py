@@ -1,0 +1,118 @@
+"""The command `neucodec-server`: flags to settings, start, one line when ready, and a clean stop on SIGINT or SIGTERM.
+
+Exit codes: 0 stopped as asked, 2 a setting that cannot be (a busy port among them), 3 a model that cannot be loaded,
+1 anything else.
+"""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from server.app import App
+from server.settings import PROFILES, Settings, parse_batch_sizes, parse_profiles
+from streaming.errors import ConfigError, ModelError, StreamingError
+
+EXIT_CONFIG = 2
+EXIT_MODEL = 3
+
+_log = logging.getLogger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the server until it is told to stop; returns the exit code."""
+    given = _parser().parse_args(arguments)
+    logging.basicConfig(level=given.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        return asyncio.run(_serve(_settings(given)))
+    except ConfigError as error:
+        return _complain(error, EXIT_CONFIG)
+    except ModelError as error:
+        return _complain(error, EXIT_MODEL)
+    except StreamingError as error:
+        return _complain(error, 1)
+
+
+async def _serve(settings: Settings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, stop.set)
+    app = App(settings)
+    await app.start()
+    loading = asyncio.create_task(app.loaded(), name="loading")
+    stopped = asyncio.create_task(stop.wait(), name="stop signal")
+    try:
+        await asyncio.wait([loading, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            loading.result()
+            assert app.model is not None
+            profiles = ", ".join(app.model.profiles)
+            limit = f"at most {settings.max_sessions} sessions"
+            print(
+                f"neucodec-server ready at {app.url} (model {app.model.name}; profiles {profiles}; {limit})", flush=True
+            )
+            await stopped
+            print("neucodec-server stopping", flush=True)
+    finally:
+        loading.cancel()
+        stopped.cancel()
+        await app.stop()
+    return 0
+
+
+def _settings(given: argparse.Namespace) -> Settings:
+    known = {item.name for item in fields(Settings)}
+    return Settings(**{name: value for name, value in vars(given).items() if name in known and value is not None})
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = Settings()
+    parser = argparse.ArgumentParser(
+        prog="neucodec-server",
+        description="Serves NeuCodec live over WebSockets: 16 kHz audio to tokens, tokens to 24 kHz audio.",
+    )
+    add = parser.add_argument
+    add("--model", help=f"nano (bundled), a folder, or a hub id such as neuphonic/neucodec (default {default.model})")
+    add("--host", help=f"address to listen at (default {default.host}; 0.0.0.0 for every one of this machine)")
+    add("--port", type=int, help=f"port to listen at, 0 for any free one (default {default.port})")
+    add("--device", help=f"torch device (default {default.device})")
+    add("--threads", type=int, help="threads of torch on the CPU (default: torch's own choice)")
+    add("--max-sessions", type=int, help=f"sessions at a time; more get 503 (default {default.max_sessions})")
+    add("--batch-sizes", type=_read(parse_batch_sizes), help="such as 1,4,8; one alone: the same bits always")
+    names = ", ".join(PROFILES)
+    add("--profiles", type=_read(parse_profiles), help=f"those of {names} to offer, or NAME=CHUNK:LOOKAHEAD in frames")
+    for name, what in (
+        ("gather_ms", "the longest that a lone chunk waits for others to be computed with"),
+        ("max_message_bytes", "limit of one message"),
+        ("max_pending_seconds", "input that may wait before a client is slowed"),
+        ("max_queue_bytes", "output that may wait before a session pauses"),
+        ("send_timeout_s", "a client that takes nothing for so long is disconnected"),
+        ("ping_interval_s", "between pings"),
+        ("ping_timeout_s", "for the answer to a ping"),
+    ):
+        kind = type(getattr(default, name))
+        add("--" + name.replace("_", "-"), type=kind, help=f"{what} (default {getattr(default, name):g})")
+    add("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    return parser
+
+
+def _read(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """`parse` as argparse wants it: its error becomes a usage error with the same words."""
+
+    def read(text: str) -> Any:
+        try:
+            return parse(text)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def _complain(error: StreamingError, code: int) -> int:
+    print(f"neucodec-server: {error}", file=sys.stderr)
+    return code

@@ -1,0 +1,39 @@
+"""What the server answers before or instead of a WebSocket: probes, and refusals with their HTTP status."""
+
+import json
+from http import HTTPStatus
+
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Response
+
+from streaming.errors import StreamingError
+from streaming.protocol.messages import Failure, encode_message
+from streaming.protocol.query import PATHS
+
+HEALTH_PATH = "/healthz"
+READY_PATH = "/readyz"
+RETRY_AFTER_S = 1
+
+
+def answer(socket: ServerConnection, status: HTTPStatus, body: object) -> Response:
+    """A JSON response."""
+    text = body if isinstance(body, str) else json.dumps(body)
+    response = socket.respond(status, text + "\n")
+    del response.headers["Content-Type"]
+    response.headers["Content-Type"] = "application/json"
+    return response
+
+
+def refusal(socket: ServerConnection, status: HTTPStatus, error: StreamingError) -> Response:
+    """An error as the WebSocket would have said it; 503 says when to try again."""
+    response = answer(socket, status, encode_message(Failure(error.code, str(error))))
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
+
+
+def not_found(socket: ServerConnection, path: str) -> Response:
+    """404, naming the paths that there are."""
+    known = ", ".join([*PATHS, HEALTH_PATH, READY_PATH])
+    message = f"path {path[:80]!r} is unknown: the known ones are {known}"
+    return answer(socket, HTTPStatus.NOT_FOUND, encode_message(Failure("bad_path", message)))

@@ -1,0 +1,69 @@
+"""What the server serves: a loaded codec, its profiles, and the engine over them, warmed up.
+
+Runs in the device thread; torch is imported there, so that the socket is claimed without waiting for it.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from server.settings import Settings
+from streaming.config import StreamConfig, roundtrip_latency_ms
+from streaming.engine.engine import Engine
+from streaming.engine.scheduler import Pool
+from streaming.errors import ConfigError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What sessions are told: the model's name, and the profiles that it is served in."""
+
+    name: str
+    profiles: dict[str, StreamConfig]
+    default_profile: str
+
+    def profile(self, name: str | None) -> tuple[str, StreamConfig]:
+        """A profile by name, None for the default. Raises ConfigError naming the known ones."""
+        name = self.default_profile if name is None else name
+        if name not in self.profiles:
+            raise ConfigError(f"profile {name[:40]!r} is unknown: choose one of {', '.join(self.profiles)}")
+        return name, self.profiles[name]
+
+
+def latency_ms(kind: str, config: StreamConfig) -> float:
+    """The longest that input of a session of `kind` waits for later input."""
+    if kind == "encode":
+        return config.encode_latency_ms
+    return config.decode_latency_ms if kind == "decode" else roundtrip_latency_ms(config, config)
+
+
+def load_engine(settings: Settings) -> tuple[Engine, Model]:
+    """Loads the model, gives every profile its slots, and computes every shape once. Raises ModelError, ConfigError."""
+    import torch
+
+    from streaming.codec import load_codec
+    from streaming.engine.runner import Runner
+
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    codec = load_codec(settings.model, device=settings.device)
+    own = codec.default_config
+    profiles = {
+        name: own if pair is None else replace(own, chunk_frames=pair[0], lookahead_frames=pair[1])
+        for name, pair in settings.profiles.items()
+    }
+    configs = list(dict.fromkeys(profiles.values()))
+    pools = [Pool(kind, config) for config in configs for kind in ("encode", "decode")]
+    runner = Runner(codec, pools, settings.max_sessions, settings.batch_sizes)
+    _log.info("model %s loaded, warming up %d shapes", codec.name, len(pools) * len(settings.batch_sizes))
+    runner.warm_up()
+    return Engine(runner, settings.gather_ms / 1000), Model(
+        _public_name(codec.name), profiles, settings.default_profile
+    )
+
+
+def _public_name(name: str) -> str:
+    """A folder's last part; a hub id or a bundled name as it is."""
+    return Path(name).name if Path(name).is_dir() else name

@@ -1,0 +1,318 @@
+"""Many live sessions stepped together: `open`, `feed`, `flush`, `clear`, `close`, and `step` = schedule, run, deliver.
+
+Pure: arrays in, results out of `step`; whoever owns the engine owns the thread, and gives the time. A session is one
+stage or, for a roundtrip, two: the encoder's tokens go straight into the decoder's lane. Commands take effect in the
+order given: what follows a flush waits until the utterance before it has ended.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from streaming.config import INPUT_HOP, MEL_OVERHANG
+from streaming.engine.scheduler import Batch, Entry, Pool, Scheduler
+from streaming.engine.slots import Slot, Slots
+from streaming.errors import ConfigError, DeviceError, StreamingError
+from streaming.lane import Lane, Window, checked_pcm, checked_tokens
+
+STAGES = {"encode": ("encode",), "decode": ("decode",), "roundtrip": ("encode", "decode")}
+"""Kind of session -> the parts of the model that it goes through."""
+DEFAULT_GATHER_S = 0.004
+
+_log = logging.getLogger(__name__)
+_END = np.zeros((0, 0))
+"""Stands in an inbox for the end of an utterance."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """New output of a session: tokens uint16 (n,) or audio float32 (480 n,); and how late it is."""
+
+    session: int
+    epoch: int
+    data: np.ndarray
+    behind_ms: float
+
+
+@dataclass(frozen=True)
+class FlushFinished:
+    """All output of the oldest utterance that was flushed has been delivered."""
+
+    session: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The session is closed, its slots are free: it could not be stepped."""
+
+    session: int
+    error: StreamingError
+
+
+Result = Output | FlushFinished | Failed
+
+
+class Steps(Protocol):
+    """What the engine asks of a runner (`streaming.engine.runner.Runner`)."""
+
+    slots: int
+    batch_sizes: tuple[int, ...]
+
+    @property
+    def pools(self) -> list[Pool]: ...
+    def lane(self, pool: Pool) -> Lane: ...
+    def step(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> np.ndarray: ...
+    def reset(self, pool: Pool, slot: int) -> None: ...
+
+
+@dataclass(eq=False)
+class Stage:
+    """One part of the model in one session: a slot, its lane, and what waits behind an ending (`inbox`).
+
+    `arrivals` tells when the input up to a position was there: (units fed, time), oldest first. `dirty`: the slot has
+    been stepped since it was new.
+    """
+
+    session: int
+    place: int
+    pool: Pool
+    slot: Slot
+    lane: Lane
+    inbox: deque[np.ndarray] = field(default_factory=deque)
+    arrivals: deque[tuple[int, float]] = field(default_factory=deque)
+    ending: bool = False
+    dirty: bool = False
+    fed: int = 0
+    committed: int = 0
+    deadline_s: float = 0.0
+
+    @property
+    def hop(self) -> int:
+        """Units of input in a frame."""
+        return INPUT_HOP if self.pool.kind == "encode" else 1
+
+    def push(self, data: np.ndarray, now_s: float) -> None:
+        """More input, checked before."""
+        self.lane.push(data)
+        self.fed += len(data)
+        if self.arrivals and self.arrivals[-1][1] == now_s:
+            self.arrivals.pop()
+        self.arrivals.append((self.fed, now_s))
+
+    def window_ready(self) -> bool:
+        """Whether there is a window to compute, an ending included."""
+        return self.lane.steps_ready > 0 or (self.ending and self.lane.take_last() is not None)
+
+    def entry(self, now_s: float) -> Entry:
+        """When the window that `window_ready` told of was complete, and when it is due."""
+        needed = self.committed * self.hop + self.pool.config.window_frames * self.hop
+        needed += MEL_OVERHANG if self.pool.kind == "encode" else 0
+        while len(self.arrivals) > 1 and self.arrivals[0][0] < needed:
+            self.arrivals.popleft()
+        ready_s = self.arrivals[0][1] if self.arrivals and self.arrivals[0][0] >= needed else now_s
+        self.deadline_s = max(ready_s, self.deadline_s) + self.pool.period_s
+        return Entry(ready_s, self.deadline_s)
+
+    def restart(self) -> None:
+        """The stream starts anew; the slot must be reset too."""
+        self.lane.reset()
+        self.arrivals.clear()
+        self.ending = self.dirty = False
+        self.fed = self.committed = 0
+
+
+@dataclass(eq=False)
+class Session:
+    """One session: its stages in order, how often it was cleared, and whether its owner wants no output now."""
+
+    stages: list[Stage]
+    check: Callable[[np.ndarray], np.ndarray]
+    epoch: int = 0
+    paused: bool = False
+
+
+class Engine:
+    """Sessions of the runner's pools. `gather_s`: the longest that a lone window waits for company."""
+
+    def __init__(self, runner: Steps, gather_s: float = DEFAULT_GATHER_S) -> None:
+        self._runner = runner
+        self._scheduler = Scheduler(runner.batch_sizes, gather_s)
+        self._slots = {pool: Slots(runner.slots) for pool in runner.pools}
+        self._sessions: dict[int, Session] = {}
+        self._opened = 0
+        self._results: list[Result] = []
+
+    @property
+    def sessions(self) -> int:
+        """How many are open."""
+        return len(self._sessions)
+
+    def open(self, kind: str, pools: dict[str, Pool]) -> int:
+        """A new session of `kind` ("encode", "decode", "roundtrip"); `pools` has one for each of its parts.
+
+        Raises CapacityError when a slot is missing, ConfigError for a kind or pool that is not there.
+        """
+        if kind not in STAGES:
+            raise ConfigError(f"kind {kind!r} is unknown: choose one of {', '.join(STAGES)}")
+        wanted = [pools[part] for part in STAGES[kind]]
+        for pool in wanted:
+            if pool not in self._slots:
+                raise ConfigError(f"no slots for {pool}: the runner has {self._runner.pools}")
+        self._opened += 1
+        stages: list[Stage] = []
+        try:
+            for place, pool in enumerate(wanted):
+                stages.append(Stage(self._opened, place, pool, self._slots[pool].acquire(), self._runner.lane(pool)))
+        except StreamingError:
+            for stage in stages:
+                self._slots[stage.pool].release(stage.slot)
+            raise
+        for stage in stages:
+            self._scheduler.enrol(stage.pool)
+        check = checked_tokens if kind == "decode" else checked_pcm
+        self._sessions[self._opened] = Session(stages, check)
+        return self._opened
+
+    def feed(self, session: int, data: np.ndarray, now_s: float) -> None:
+        """More input, of any length. Raises AudioError or TokenError, and then nothing has changed."""
+        data = self._sessions[session].check(data)
+        if len(data):
+            self._put(self._sessions[session].stages[0], data, now_s)
+
+    def flush(self, session: int, now_s: float) -> None:
+        """The utterance ends here: its tail comes out, then FlushFinished; what is fed from here on is a new one."""
+        self._put(self._sessions[session].stages[0], _END, now_s)
+
+    def clear(self, session: int) -> None:
+        """Drops everything inside; the session is as new, its epoch one higher."""
+        found = self._sessions[session]
+        found.epoch += 1
+        for stage in found.stages:
+            self._scheduler.remove(stage.pool, stage)
+            stage.inbox.clear()
+            stage.deadline_s = 0.0
+            self._restart(stage)
+
+    def pause(self, session: int) -> None:
+        """No output for now: the session keeps what it has and is not stepped."""
+        found = self._sessions[session]
+        found.paused = True
+        for stage in found.stages:
+            self._scheduler.remove(stage.pool, stage)
+
+    def resume(self, session: int, now_s: float) -> None:
+        """Output is welcome again."""
+        found = self._sessions[session]
+        found.paused = False
+        for stage in found.stages:
+            self._proceed(stage, now_s)
+
+    def close(self, session: int) -> None:
+        """Drops everything inside and gives the slots back."""
+        found = self._sessions.pop(session)
+        for stage in found.stages:
+            self._scheduler.remove(stage.pool, stage)
+            self._scheduler.leave(stage.pool)
+            self._slots[stage.pool].release(stage.slot)
+            if stage.dirty:
+                self._runner.reset(stage.pool, stage.slot.index)
+
+    def wake_s(self) -> float | None:
+        """When `step` next has something to do, None while there is nothing; results that wait are due at once."""
+        return float("-inf") if self._results else self._scheduler.wake_s()
+
+    def step(self, now_s: float) -> list[Result]:
+        """Schedules, runs and delivers at most one batch; also delivers what the commands since have brought about."""
+        batch = self._scheduler.next_batch(now_s)
+        if batch is not None:
+            self._run(batch, now_s)
+        results, self._results = self._results, []
+        return results
+
+    def _run(self, batch: Batch, now_s: float) -> None:
+        stages: list[Stage] = batch.members
+        windows, last = [], []
+        for stage in stages:
+            window = stage.lane.take()
+            last.append(window is None)
+            windows.append(window if window is not None else stage.lane.take_last())
+            stage.dirty = True
+        try:
+            rows = self._runner.step(batch.pool, [stage.slot.index for stage in stages], windows, batch.size)
+        except Exception:
+            _log.exception("step of %d %s sessions failed", len(stages), batch.pool.kind)
+            for stage in stages:
+                self._fail(stage.session, DeviceError("the device failed in the step of this session: connect again"))
+            return
+        for stage, window, row, ends in zip(stages, windows, rows, last, strict=True):
+            if self._slots[stage.pool].is_current(stage.slot):
+                self._deliver(stage, window, row, ends, now_s)
+
+    def _deliver(self, stage: Stage, window: Window, row: np.ndarray, ends: bool, now_s: float) -> None:
+        stage.committed += window.commit
+        output = stage.lane.output(window, row)
+        if len(output):
+            found = self._sessions[stage.session]
+            if stage is found.stages[-1]:
+                behind_ms = max(0.0, (now_s - stage.deadline_s) * 1000)
+                self._results.append(Output(stage.session, found.epoch, output, behind_ms))
+            else:
+                self._put(found.stages[stage.place + 1], output, now_s)
+        if ends:
+            self._finish(stage, now_s)
+        self._proceed(stage, now_s)
+
+    def _put(self, stage: Stage, data: np.ndarray, now_s: float) -> None:
+        """Input or _END for a stage, behind whatever waits there."""
+        if stage.ending:
+            stage.inbox.append(data)
+            return
+        if data is _END:
+            stage.ending = True
+        else:
+            stage.push(data, now_s)
+        self._proceed(stage, now_s)
+
+    def _proceed(self, stage: Stage, now_s: float) -> None:
+        """Schedules the stage's next window; endings without one are finished at once."""
+        if self._sessions[stage.session].paused or self._scheduler.has(stage.pool, stage):
+            return
+        while not stage.window_ready():
+            if not stage.ending:
+                return
+            self._finish(stage, now_s)
+        self._scheduler.add(stage.pool, stage, stage.entry(now_s))
+
+    def _finish(self, stage: Stage, now_s: float) -> None:
+        """The stage's utterance is over: passes the end on, starts anew, and takes in what waited behind it."""
+        found = self._sessions[stage.session]
+        self._restart(stage)
+        if stage is found.stages[-1]:
+            self._results.append(FlushFinished(stage.session, found.epoch))
+        else:
+            self._put(found.stages[stage.place + 1], _END, now_s)
+        while stage.inbox and not stage.ending:
+            data = stage.inbox.popleft()
+            if data is _END:
+                stage.ending = True
+            else:
+                stage.push(data, now_s)
+
+    def _restart(self, stage: Stage) -> None:
+        if stage.dirty:
+            self._runner.reset(stage.pool, stage.slot.index)
+        stage.restart()
+
+    def _fail(self, session: int, error: StreamingError) -> None:
+        if session not in self._sessions:
+            return
+        try:
+            self.close(session)
+        except Exception:
+            _log.exception("the slots of session %d could not be reset", session)
+        self._results.append(Failed(session, error))
