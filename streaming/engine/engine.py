@@ -17,8 +17,9 @@ from streaming.config import INPUT_HOP, MEL_OVERHANG
 from streaming.engine.scheduler import Batch, Entry, Pool, Scheduler
 from streaming.engine.slots import Slot, Slots
 from streaming.errors import ConfigError, DeviceError, StreamingError
-from streaming.lane import Lane, Window, checked_pcm, checked_tokens
+from streaming.lane import DecoderLane, EncoderLane, Window, checked_pcm, checked_tokens
 
+Lane = EncoderLane | DecoderLane
 STAGES = {"encode": ("encode",), "decode": ("decode",), "roundtrip": ("encode", "decode")}
 """Kind of session -> the parts of the model that it goes through."""
 DEFAULT_GATHER_S = 0.004
@@ -240,7 +241,9 @@ class Engine:
         for stage in stages:
             window = stage.lane.take()
             last.append(window is None)
-            windows.append(window if window is not None else stage.lane.take_last())
+            window = window or stage.lane.take_last()
+            assert window is not None, "only stages with a window are scheduled"
+            windows.append(window)
             stage.dirty = True
         try:
             rows = self._runner.step(batch.pool, [stage.slot.index for stage in stages], windows, batch.size)

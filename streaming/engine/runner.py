@@ -11,7 +11,7 @@ import torch
 
 from streaming.codec import Codec
 from streaming.engine.scheduler import Pool
-from streaming.lane import DecoderLane, EncoderLane, Lane, Window
+from streaming.lane import DecoderLane, EncoderLane, Window
 from streaming.stepper import Stepper
 
 
@@ -34,7 +34,7 @@ class Runner:
         """What can be stepped."""
         return list(self._steppers)
 
-    def lane(self, pool: Pool) -> Lane:
+    def lane(self, pool: Pool) -> EncoderLane | DecoderLane:
         """The host's half of a new session of `pool`."""
         return EncoderLane(pool.config) if pool.kind == "encode" else DecoderLane(pool.config)
 

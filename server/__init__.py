@@ -1,0 +1,1 @@
+"""The asyncio shell around the engine: `neucodec-server`. Importing it has no effect and loads no torch."""

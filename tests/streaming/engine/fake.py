@@ -1,0 +1,65 @@
+"""A runner without a model: what comes out tells which input went in, and how many frames the slot had committed."""
+
+import numpy as np
+
+from streaming.config import INPUT_HOP, OUTPUT_HOP, StreamConfig
+from streaming.engine.scheduler import Pool
+from streaming.lane import DecoderLane, EncoderLane
+
+CONFIG = StreamConfig(chunk_frames=5, lookahead_frames=5)
+POOLS = {kind: Pool(kind, CONFIG) for kind in ("encode", "decode")}
+
+
+def level(pcm: np.ndarray) -> int:
+    """The token of a frame of constant samples: its level in steps of 1 / 1024."""
+    return int(np.rint(pcm[0] * 1024))
+
+
+class FakeRunner:
+    """A token is the frame's level * 256 + the frames committed before (mod 256); a hop is the token / 65536."""
+
+    def __init__(self, slots: int = 8, batch_sizes: tuple[int, ...] = (1, 2, 4), pools=None) -> None:
+        self.slots = slots
+        self.batch_sizes = batch_sizes
+        self.pools = list(pools or POOLS.values())
+        self.committed = {pool: [0] * slots for pool in self.pools}
+        self.steps: list[tuple[str, list[int], int]] = []
+        self.broken: Exception | None = None
+
+    def lane(self, pool):
+        return (EncoderLane if pool.kind == "encode" else DecoderLane)(pool.config)
+
+    def reset(self, pool, slot):
+        self.committed[pool][slot] = 0
+
+    def step(self, pool, slots, windows, size):
+        assert len(slots) == len(set(slots)) <= size in self.batch_sizes
+        if self.broken is not None:
+            raise self.broken
+        self.steps.append((pool.kind, list(slots), size))
+        rows = [self._row(pool, slot, window) for slot, window in zip(slots, windows, strict=True)]
+        return np.stack(rows)
+
+    def _row(self, pool, slot, window):
+        before = self.committed[pool][slot]
+        self.committed[pool][slot] += window.commit
+        frames = pool.config.window_frames
+        if pool.kind == "encode":
+            hops = window.x[: frames * INPUT_HOP].reshape(frames, INPUT_HOP)
+            return np.array([level(hop) * 256 + (before + i) % 256 for i, hop in enumerate(hops)], np.int64)
+        return np.repeat(window.x.astype(np.float32) / 65536, OUTPUT_HOP)
+
+
+def speech(*levels: int) -> np.ndarray:
+    """A frame of audio for each level (0..255)."""
+    return np.repeat(np.array(levels, np.float32) / 1024, INPUT_HOP)
+
+
+def tokens_of(levels: list[int]) -> np.ndarray:
+    """The tokens that one utterance of those frames becomes."""
+    return np.array([value * 256 + i % 256 for i, value in enumerate(levels)], np.uint16)
+
+
+def audio_of(tokens: np.ndarray) -> np.ndarray:
+    """The audio that tokens become."""
+    return np.repeat(tokens.astype(np.float32) / 65536, OUTPUT_HOP)

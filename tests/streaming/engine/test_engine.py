@@ -1,0 +1,284 @@
+"""The engine over a runner without a model, with a virtual clock."""
+
+import random
+
+import numpy as np
+import pytest
+
+from streaming.engine.engine import Engine, Failed, FlushFinished, Output
+from streaming.errors import AudioError, CapacityError, ConfigError, DeviceError, TokenError
+from tests.streaming.engine.fake import POOLS, FakeRunner, audio_of, speech, tokens_of
+
+
+class Bench:
+    """An engine, its time, and what every session got: lists of arrays and "end"."""
+
+    def __init__(self, **runner) -> None:
+        self.runner = FakeRunner(**runner)
+        self.engine = Engine(self.runner)
+        self.now_s = 100.0
+        self.got: dict[int, list] = {}
+        self.failed: dict[int, Exception] = {}
+        self.batches = 0
+
+    def open(self, kind: str) -> int:
+        session = self.engine.open(kind, POOLS)
+        self.got[session] = []
+        return session
+
+    def feed(self, session: int, data: np.ndarray) -> None:
+        self.engine.feed(session, data, self.now_s)
+
+    def flush(self, session: int) -> None:
+        self.engine.flush(session, self.now_s)
+
+    def step(self) -> bool:
+        wake_s = self.engine.wake_s()
+        if wake_s is None:
+            return False
+        self.now_s = max(self.now_s, wake_s)
+        for result in self.engine.step(self.now_s):
+            if isinstance(result, Output):
+                self.got[result.session].append(result.data)
+            elif isinstance(result, FlushFinished):
+                self.got[result.session].append("end")
+            else:
+                assert isinstance(result, Failed)
+                self.failed[result.session] = result.error
+        return True
+
+    def run(self) -> None:
+        while self.step():
+            pass
+
+    def ends(self, session: int) -> list[int]:
+        """Where in what the session got an utterance ended."""
+        return [place for place, part in enumerate(self.got[session]) if isinstance(part, str)]
+
+    def output(self, session: int) -> np.ndarray:
+        parts = [part for part in self.got[session] if not isinstance(part, str)]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+
+LEVELS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4, 6, 2, 6]
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "wanted"),
+    [
+        ("encode", speech(*LEVELS), tokens_of(LEVELS)),
+        ("decode", tokens_of(LEVELS), audio_of(tokens_of(LEVELS))),
+        ("roundtrip", speech(*LEVELS), audio_of(tokens_of(LEVELS))),
+    ],
+)
+def test_a_session_gets_the_output_of_all_its_frames_whatever_the_packets(kind, data, wanted):
+    for seed in range(5):
+        rng = random.Random(seed)
+        bench = Bench()
+        session = bench.open(kind)
+        cuts = sorted(rng.randrange(len(data) + 1) for _ in range(rng.randrange(30)))
+        for packet in np.split(data, cuts):
+            bench.feed(session, packet)
+            if rng.random() < 0.5:
+                bench.run()
+        bench.flush(session)
+        bench.run()
+        assert bench.ends(session) == [len(bench.got[session]) - 1]
+        np.testing.assert_array_equal(bench.output(session), wanted)
+
+
+@pytest.mark.parametrize("kind", ["encode", "roundtrip"])
+def test_less_than_a_frame_is_no_output_and_no_error(kind):
+    bench = Bench()
+    session = bench.open(kind)
+    bench.feed(session, speech(1)[:319])
+    bench.flush(session)
+    bench.run()
+    assert bench.got[session] == ["end"] and not bench.runner.steps
+
+
+def test_every_flush_is_answered_once_and_in_order():
+    bench = Bench()
+    session = bench.open("roundtrip")
+    for number in range(3):
+        bench.feed(session, speech(*[number + 1] * 12))
+        bench.flush(session)
+    bench.flush(session)
+    bench.run()
+    got, ends = bench.got[session], bench.ends(session)
+    assert len(ends) == 4 and ends[-2:] == [len(got) - 2, len(got) - 1]
+    utterances = [audio_of(tokens_of([number + 1] * 12)) for number in range(3)]
+    np.testing.assert_array_equal(bench.output(session), np.concatenate(utterances))
+    assert sum(len(part) for part in got[: ends[0]]) == 12 * 480
+
+
+def test_a_flushed_stream_starts_anew():
+    bench = Bench()
+    session = bench.open("encode")
+    for _ in range(2):
+        bench.feed(session, speech(*LEVELS))
+        bench.flush(session)
+        bench.run()
+    np.testing.assert_array_equal(bench.output(session), np.tile(tokens_of(LEVELS), 2))
+
+
+def test_nothing_of_a_cleared_utterance_comes_out_and_the_stream_starts_anew():
+    bench = Bench()
+    session = bench.open("roundtrip")
+    bench.feed(session, speech(*LEVELS))
+    bench.step()
+    bench.feed(session, speech(*LEVELS))
+    bench.flush(session)
+    bench.feed(session, speech(*LEVELS))
+    bench.engine.clear(session)
+    bench.run()
+    assert all(len(part) for part in bench.got[session])
+    bench.got[session].clear()
+    bench.feed(session, speech(*LEVELS))
+    bench.flush(session)
+    bench.run()
+    np.testing.assert_array_equal(bench.output(session), audio_of(tokens_of(LEVELS)))
+
+
+def test_results_carry_how_often_the_session_was_cleared():
+    bench = Bench()
+    session = bench.open("encode")
+    for epoch in range(3):
+        bench.engine.feed(session, speech(*LEVELS), 100.0)
+        bench.engine.flush(session, 100.0)
+        results = []
+        while bench.engine.wake_s() is not None:
+            results += bench.engine.step(200.0)
+        assert {result.epoch for result in results} == {epoch}
+        bench.engine.clear(session)
+
+
+def test_sessions_are_stepped_together_and_get_what_each_gets_alone():
+    rng = random.Random(1)
+    bench = Bench()
+    kinds = {bench.open(kind): kind for kind in ("encode", "decode", "roundtrip", "encode", "roundtrip")}
+    levels = {session: [rng.randrange(256) for _ in range(rng.randrange(1, 60))] for session in kinds}
+    waiting = {
+        session: np.array_split(tokens_of(levels[session]) if kind == "decode" else speech(*levels[session]), 20)
+        for session, kind in kinds.items()
+    }
+    while any(waiting.values()):
+        session = rng.choice([session for session in waiting if waiting[session]])
+        bench.feed(session, waiting[session].pop(0))
+        if not waiting[session]:
+            bench.flush(session)
+        if rng.random() < 0.3:
+            bench.step()
+    bench.run()
+    for session, kind in kinds.items():
+        tokens = tokens_of(levels[session])
+        np.testing.assert_array_equal(bench.output(session), tokens if kind == "encode" else audio_of(tokens))
+    assert max(len(slots) for _, slots, _ in bench.runner.steps) > 1
+
+
+def test_a_burst_has_one_window_in_a_batch_and_never_goes_before_a_live_session():
+    bench = Bench(batch_sizes=(1,))
+    burst, live = bench.open("decode"), bench.open("decode")
+    bench.feed(burst, np.zeros(5000, np.uint16))
+    for _ in range(5):
+        bench.step()
+    bench.now_s += 0.005
+    bench.feed(live, np.zeros(10, np.uint16))
+    bench.now_s += 0.005
+    bench.step()
+    assert len(bench.got[live]) == 1, "the live window was taken at the next step"
+    assert len(bench.got[burst]) == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "error"),
+    [
+        ("encode", np.array([0.0, np.nan], np.float32), AudioError),
+        ("encode", np.array([np.inf], np.float32), AudioError),
+        ("encode", np.zeros(4), AudioError),
+        ("roundtrip", np.zeros((2, 2), np.float32), AudioError),
+        ("decode", np.array([70_000]), TokenError),
+        ("decode", np.array([-1]), TokenError),
+        ("decode", np.zeros(3, np.float32), TokenError),
+    ],
+)
+def test_bad_input_is_refused_and_changes_nothing(kind, data, error):
+    bench = Bench()
+    session = bench.open(kind)
+    good = tokens_of(LEVELS) if kind == "decode" else speech(*LEVELS)
+    bench.feed(session, good[:-1])
+    with pytest.raises(error):
+        bench.feed(session, data)
+    bench.feed(session, good[-1:])
+    bench.flush(session)
+    bench.run()
+    assert len(bench.output(session)) == len(LEVELS) * (1 if kind == "encode" else 480)
+
+
+def test_a_full_engine_refuses_and_a_closed_session_makes_room():
+    bench = Bench(slots=2)
+    first, _ = bench.open("roundtrip"), bench.open("encode")
+    with pytest.raises(CapacityError):
+        bench.open("roundtrip")
+    bench.open("decode")  # the refused one has given back what it had
+    bench.engine.close(first)
+    bench.open("encode")
+    assert bench.engine.sessions == 3
+
+
+def test_an_unknown_kind_or_pool_is_refused():
+    bench = Bench(pools=[POOLS["encode"]])
+    with pytest.raises(ConfigError, match="sing"):
+        bench.open("sing")
+    with pytest.raises(ConfigError, match="decode"):
+        bench.open("roundtrip")
+
+
+def test_a_slot_that_changes_hands_is_as_new():
+    bench = Bench(slots=1)
+    for _ in range(2):
+        session = bench.open("encode")
+        bench.feed(session, speech(*LEVELS))
+        bench.run()
+        bench.feed(session, speech(*LEVELS[:7]))  # left inside when the session closes
+        bench.engine.close(session)
+        np.testing.assert_array_equal(bench.output(session), tokens_of(LEVELS)[: len(bench.output(session))])
+
+
+def test_a_paused_session_keeps_what_it_has_and_is_not_stepped():
+    bench = Bench()
+    session = bench.open("roundtrip")
+    bench.engine.pause(session)
+    bench.feed(session, speech(*LEVELS))
+    bench.flush(session)
+    bench.run()
+    assert bench.got[session] == [] and not bench.runner.steps
+    bench.engine.resume(session, bench.now_s)
+    bench.run()
+    np.testing.assert_array_equal(bench.output(session), audio_of(tokens_of(LEVELS)))
+
+
+def test_a_step_that_fails_ends_its_sessions_and_no_other():
+    bench = Bench()
+    hit, spared = bench.open("encode"), bench.open("decode")
+    bench.feed(hit, speech(*LEVELS))
+    bench.runner.broken = RuntimeError("out of memory")
+    bench.run()
+    bench.runner.broken = None
+    assert isinstance(bench.failed[hit], DeviceError) and list(bench.failed) == [hit]
+    bench.feed(spared, tokens_of(LEVELS))
+    bench.flush(spared)
+    bench.run()
+    np.testing.assert_array_equal(bench.output(spared), audio_of(tokens_of(LEVELS)))
+    assert bench.engine.sessions == 1
+
+
+def test_lateness_is_counted_from_the_deadline_of_the_chunk():
+    bench = Bench()
+    session = bench.open("decode")
+    bench.engine.feed(session, np.zeros(10, np.uint16), 100.0)
+    (result,) = bench.engine.step(100.05)
+    assert result.behind_ms == 0
+    bench.engine.feed(session, np.zeros(5, np.uint16), 100.1)
+    (result,) = bench.engine.step(100.25)
+    assert result.behind_ms == pytest.approx(50)

@@ -1,0 +1,93 @@
+import pytest
+
+from streaming.config import StreamConfig
+from streaming.engine.scheduler import Entry, Pool, Scheduler
+
+LIVE = Pool("encode", StreamConfig(5, 5))  # a chunk lasts 0.1 s
+OTHER = Pool("decode", StreamConfig(5, 5))
+
+
+def scheduler(*pools: Pool, sizes=(1, 2, 4), gather_s=0.004) -> Scheduler:
+    made = Scheduler(sizes, gather_s)
+    for pool in pools:
+        made.enrol(pool)
+    return made
+
+
+def test_nothing_to_do_is_no_batch_and_no_time():
+    empty = scheduler(LIVE)
+    assert empty.next_batch(0.0) is None and empty.wake_s() is None
+
+
+def test_the_only_session_of_a_pool_does_not_wait():
+    alone = scheduler(LIVE)
+    alone.add(LIVE, "a", Entry(1.0, 1.1))
+    assert alone.wake_s() == 1.0
+    batch = alone.next_batch(1.0)
+    assert (batch.members, batch.size) == (["a"], 1)
+
+
+def test_a_window_waits_for_others_and_no_longer_than_the_gathering_time():
+    two = scheduler(LIVE, LIVE)
+    two.add(LIVE, "a", Entry(1.0, 1.1))
+    assert two.next_batch(1.003) is None
+    assert two.wake_s() == pytest.approx(1.004)
+    assert two.next_batch(1.004).members == ["a"]
+
+
+def test_all_sessions_there_end_the_gathering():
+    two = scheduler(LIVE, LIVE)
+    two.add(LIVE, "a", Entry(1.0, 1.1))
+    two.add(LIVE, "b", Entry(1.001, 1.101))
+    batch = two.next_batch(1.001)
+    assert (sorted(batch.members), batch.size) == (["a", "b"], 2)
+
+
+def test_gathering_is_far_shorter_than_a_short_chunk():
+    short = Pool("encode", StreamConfig(1, 1))
+    two = scheduler(short, short, gather_s=0.1)
+    two.add(short, "a", Entry(1.0, 1.02))
+    assert two.wake_s() == pytest.approx(1.0025)
+
+
+def test_a_full_batch_does_not_wait_and_takes_the_earliest_deadlines():
+    many = scheduler(*[LIVE] * 9)
+    for number in range(5):
+        many.add(LIVE, number, Entry(1.0, 1.2 - number * 0.01))
+    batch = many.next_batch(1.0)
+    assert (batch.members, batch.size) == ([4, 3, 2, 1], 4)
+    assert many.has(LIVE, 0) and not many.has(LIVE, 4)
+
+
+def test_the_batch_size_is_the_smallest_that_fits():
+    three = scheduler(*[LIVE] * 3)
+    for number in range(3):
+        three.add(LIVE, number, Entry(1.0, 1.1))
+    assert three.next_batch(1.0).size == 4
+
+
+def test_the_pool_with_the_earliest_deadline_goes_first():
+    both = scheduler(LIVE, OTHER)
+    both.add(LIVE, "a", Entry(1.0, 1.2))
+    both.add(OTHER, "b", Entry(1.0, 1.1))
+    assert both.next_batch(1.0).pool is OTHER
+    assert both.next_batch(1.0).pool is LIVE
+
+
+def test_windows_that_are_not_due_soon_only_fill_spare_rows():
+    many = scheduler(*[LIVE] * 7)
+    for number in range(3):
+        many.add(LIVE, f"live {number}", Entry(1.0, 1.1))
+    for number in range(4):
+        many.add(LIVE, f"burst {number}", Entry(0.5, 9.0 + number))
+    batch = many.next_batch(1.0)
+    assert batch.size == 4 and batch.members == ["live 0", "live 1", "live 2", "burst 0"]
+    assert len(many.next_batch(1.0).members) == 3, "alone, they use the whole batch"
+
+
+def test_who_is_removed_is_not_stepped():
+    alone = scheduler(LIVE)
+    alone.add(LIVE, "a", Entry(1.0, 1.1))
+    alone.remove(LIVE, "a")
+    alone.remove(LIVE, "never there")
+    assert alone.next_batch(2.0) is None

@@ -1,0 +1,28 @@
+import pytest
+
+from streaming.engine.slots import Slot, Slots
+from streaming.errors import CapacityError
+
+
+def test_every_slot_is_given_once_and_then_the_engine_is_full():
+    slots = Slots(3)
+    assert {slots.acquire().index for _ in range(3)} == {0, 1, 2}
+    assert slots.used == 3
+    with pytest.raises(CapacityError, match="all 3 slots"):
+        slots.acquire()
+
+
+def test_a_slot_that_has_changed_hands_has_another_generation():
+    slots = Slots(1)
+    first = slots.acquire()
+    slots.release(first)
+    second = slots.acquire()
+    assert second == Slot(0, 1)
+    assert slots.is_current(second) and not slots.is_current(first)
+
+
+def test_the_slot_that_was_free_the_longest_goes_first():
+    slots = Slots(3)
+    first = slots.acquire()
+    slots.release(first)
+    assert [slots.acquire().index for _ in range(3)] == [1, 2, 0]
