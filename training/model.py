@@ -8,7 +8,7 @@ gives it none), and the anti-aliased activations are replaced by their fast twin
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import NeuCodecConfig, NeuCodecModel, Wav2Vec2BertConfig
 
 from streaming.layers.features import log_mel
@@ -67,8 +67,12 @@ def nano_config() -> NeuCodecConfig:
 def new_model(heard: Tensor) -> NeuCodecModel:
     """A model with random weights, set so that it can learn; `heard` (B, (F + 1) * 320) is real speech to measure on."""
     model = NeuCodecModel(nano_config())
+    for name, part in model.named_children():
+        if name != "semantic_encoder":
+            part.apply(_keep_variance)
     with torch.no_grad():
         head = model.acoustic_decoder.head.linear
+        head.weight.normal_(std=model.config.initializer_range)
         head.bias[: head.out_features // 2] = _HEAD_LOG_MAGNITUDE
         project = model.quantizer.project_in
         projected = quantiser_input(model, heard).flatten(0, 1)  # (B * F, 8)
@@ -77,6 +81,13 @@ def new_model(heard: Tensor) -> NeuCodecModel:
         project.bias.copy_(QUANTISER_MEAN + (project.bias - projected.mean(dim=0)) * scale)
     replace_activations(model.acoustic_encoder)
     return model
+
+
+def _keep_variance(module: nn.Module) -> None:
+    """The library's fixed spread makes narrow layers shrink their input a hundredfold up to the quantiser, where the
+    first steps are then far too large: start with variance kept instead."""
+    if isinstance(module, nn.Linear | nn.Conv1d):
+        nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
 
 
 def mel_input(heard: Tensor) -> Tensor:

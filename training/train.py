@@ -34,10 +34,10 @@ CHECKPOINT_EVERY = 250
 class Schedule:
     """Lengths of the run in steps, and what the optimiser does on the way."""
 
-    steps: int = 12_000
+    steps: int = 11_000
     warmup_steps: int = 300
     frames_per_batch: int = 400
-    peak_rate: float = 5e-4
+    peak_rate: float = 6e-4
     final_rate: float = 1e-5
     weight_decay: float = 0.01
     gradient_norm: float = 1.0
