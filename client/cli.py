@@ -20,7 +20,6 @@ from client.connection import DEFAULT_URL, connect
 from client.devices import Microphone, Speaker, list_devices
 from client.display import ProgressLine, level_bar, print_devices, print_report
 from client.errors import DeadlineExceeded, Disconnected, FileError, SoundDeviceError, Unreachable
-from client.events import Audio, Tokens
 from client.files import PIPE, WRITABLE_FORMS, AudioReader, TokenPipe, TokenWriter, WavWriter, read_tokens, token_form
 from client.transfer import Source, packets_of, transfer
 from streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
@@ -149,11 +148,7 @@ async def _to_file(
     """One session from `source` to a file, which is opened only when the server has accepted the session."""
     async with connect(options.server, kind=kind, profile=options.profile) as connection:
         with open_output() as output, ProgressLine(seconds, quiet=options.json) as line:
-
-            def write(event: Audio | Tokens) -> None:
-                output.write(event.samples if isinstance(event, Audio) else event.tokens)
-
-            report = await transfer(connection, source, write, realtime=options.realtime, on_progress=line)
+            report = await transfer(connection, source, output.write, realtime=options.realtime, on_progress=line)
     extra = {"command": kind, "written": options.output}
     print_report(report, extra, options.json, piped=options.output == PIPE)
 
@@ -176,9 +171,9 @@ async def _mic(options: argparse.Namespace) -> None:
                         if stop.is_set() or (options.seconds and seconds >= options.seconds):
                             return
 
-                def keep(event: Audio | Tokens) -> None:
-                    if writer is not None and isinstance(event, Tokens):
-                        writer.write(event.tokens)
+                def keep(tokens: np.ndarray) -> None:
+                    if writer is not None:
+                        writer.write(tokens)
 
                 report = await transfer(connection, spoken(), keep, on_progress=line)
                 extra = {"command": "mic", "microphone": microphone.name, "lost_samples": microphone.overflow_samples}
@@ -202,11 +197,7 @@ async def _play(options: argparse.Namespace) -> None:
                     await speaker.reached(connection.input_position / TOKENS_PER_SECOND - PLAY_AHEAD_SECONDS)
                     yield packet
 
-            def play(event: Audio | Tokens) -> None:
-                if isinstance(event, Audio):
-                    speaker.push(event.samples)
-
-            report = await transfer(connection, paced(), play, on_progress=line)
+            report = await transfer(connection, paced(), speaker.push, on_progress=line)
             speaker.finish()
             await speaker.drained()
             extra = {"command": "play", "speaker": speaker.name, "underruns": speaker.underruns}

@@ -80,12 +80,15 @@ class Report:
 async def transfer(
     connection: Connection,
     source: Source,
-    on_output: Callable[[Audio | Tokens], None],
+    on_output: Callable[[np.ndarray], None],
     *,
     realtime: bool = False,
     on_progress: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Sends all of `source`, ends the session and hands every output to `on_output`. Raises what either side raises."""
+    """Sends all of `source`, ends the session and hands every output, samples or tokens, to `on_output`.
+
+    Raises what either side raises.
+    """
     report = Report(connection.ready)
     loop = asyncio.get_running_loop()
     start = loop.time()
@@ -104,8 +107,10 @@ async def transfer(
             async for event in connection:
                 report.elapsed_s = loop.time() - start
                 _count(report, connection, event)
-                if isinstance(event, Audio | Tokens):
-                    on_output(event)
+                if isinstance(event, Audio):
+                    on_output(event.samples)
+                elif isinstance(event, Tokens):
+                    on_output(event.tokens)
                 on_progress(report)
     except BaseExceptionGroup as group:
         raise _cause(group) from None

@@ -1,0 +1,176 @@
+"""What `make demo` runs: real speech through server and client, live, and what came of it.
+
+It starts the server on the bundled model, streams a recording at the pace of a microphone to a token file, turns the
+token file back into a WAV as fast as the server can, and compares.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from pystoi import stoi
+from rich.console import Console
+from rich.table import Table
+
+from client.connection import connect
+from client.display import ProgressLine
+from client.files import AudioReader, TokenWriter, WavWriter, read_audio, read_tokens
+from client.transfer import Report, transfer
+from demos.spectrogram import draw_pair
+from streaming.audio import resample
+from streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDING = ROOT / "demos" / "data" / "speech.flac"
+SERVER_START_SECONDS = 180.0
+SERVER_STOP_SECONDS = 15.0
+TOKENS_PER_PACKET = 25
+PCM_BITS = 16
+
+
+@dataclass
+class LatencyLog:
+    """From the first sample of each chunk being spoken to its tokens arriving; hand it to transfer as on_progress."""
+
+    milliseconds: list[float] = field(default_factory=list)
+    _seen: int = 0
+
+    def __call__(self, report: Report) -> None:
+        if report.output_units > self._seen and report.input_units / INPUT_HOP > report.output_units:
+            spoken_s = self._seen * FRAME_MS / 1000
+            self.milliseconds.append((report.elapsed_s - spoken_s) * 1000)
+        self._seen = report.output_units
+
+
+@asynccontextmanager
+async def running_server(model: str) -> AsyncIterator[str]:
+    """A server process of our own on a free port: its URL, when it is ready."""
+    command = [sys.executable, "-m", "server", "--model", model, "--host", "127.0.0.1", "--port", "0"]
+    command += ["--profiles", "default", "--batch-sizes", "1", "--log-level", "warning"]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(SERVER_START_SECONDS):
+            while line := (await process.stdout.readline()).decode():
+                if found := re.search(r"ready at (\S+)", line):
+                    break
+            else:
+                raise SystemExit(f"the server ended with status {await process.wait()} before it was ready")
+        yield found[1]
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                async with asyncio.timeout(SERVER_STOP_SECONDS):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+async def encode(url: str, recording: Path, token_file: Path, realtime: bool) -> tuple[Report, list[float]]:
+    """Recording to token file: the session's report, and the latency of each chunk in ms."""
+    source, log = AudioReader(recording, INPUT_RATE), LatencyLog()
+    async with connect(url, kind="encode") as connection:
+        with TokenWriter(token_file) as writer, ProgressLine(source.seconds) as line:
+
+            def progress(report: Report) -> None:
+                log(report)
+                line(report)
+
+            report = await transfer(connection, source, writer.write, realtime=realtime, on_progress=progress)
+    return report, log.milliseconds
+
+
+async def decode(url: str, token_file: Path, wav_file: Path) -> Report:
+    """Token file to WAV, as fast as the server gives it."""
+    tokens = read_tokens(token_file)
+    packets = [tokens[start : start + TOKENS_PER_PACKET] for start in range(0, tokens.size, TOKENS_PER_PACKET)]
+    async with connect(url, kind="decode") as connection:
+        with WavWriter(wav_file, OUTPUT_RATE) as writer, ProgressLine(tokens.size / TOKENS_PER_SECOND) as line:
+            return await transfer(connection, packets, writer.write, on_progress=line)
+
+
+def compare(recording: Path, wav_file: Path, picture: Path, model: str) -> float:
+    """Draws both spectrograms and returns STOI at 16 kHz (Taal et al., 2011), as far as the decoded audio goes."""
+    original, decoded = read_audio(recording, OUTPUT_RATE), read_audio(wav_file, OUTPUT_RATE)
+    original = original[: decoded.size]
+    draw_pair([("original", original), (f"after {model}, 800 bit/s, streamed", decoded)], OUTPUT_RATE, picture)
+    narrow = [resample(audio, OUTPUT_RATE, INPUT_RATE) for audio in (original, decoded)]
+    return float(stoi(*narrow, INPUT_RATE))
+
+
+async def demonstrate(options: argparse.Namespace, console: Console) -> dict[str, object]:
+    """Runs the demo and returns its figures."""
+    options.output.mkdir(parents=True, exist_ok=True)
+    token_file, wav_file, picture = (options.output / name for name in ("speech.tok", "speech.wav", "spectrograms.png"))
+    console.print(f"Starting the server on model {options.model} ...")
+    async with running_server(options.model) as url:
+        console.print(f"Ready at {url}. Streaming {options.recording.name} at the pace of a microphone ...")
+        encoded, latencies = await encode(url, options.recording, token_file, not options.fast)
+        decoded = await decode(url, token_file, wav_file)
+    intelligibility = compare(options.recording, wav_file, picture, encoded.ready.model)
+    return {
+        "recording": os.path.relpath(options.recording),
+        "tokens_file": str(token_file),
+        "audio_file": str(wav_file),
+        "picture": str(picture),
+        "model": encoded.ready.model,
+        "seconds": round(encoded.input_seconds, 2),
+        "tokens": encoded.tokens,
+        "bits_per_second": round(encoded.bits_per_second),
+        "smaller_than_pcm": round(INPUT_RATE * PCM_BITS / encoded.bits_per_second),
+        "algorithmic_latency_ms": encoded.ready.latency_ms,
+        "measured_latency_ms_p50": round(float(np.percentile(latencies, 50)), 1) if latencies else None,
+        "measured_latency_ms_max": round(max(latencies), 1) if latencies else None,
+        "decode_latency_ms": decoded.ready.latency_ms,
+        "decode_real_time_factor": round(decoded.real_time_factor, 3),
+        "stoi": round(intelligibility, 3),
+    }
+
+
+def show(figures: dict[str, object], realtime: bool, console: Console) -> None:
+    """The figures as a table."""
+    table = Table(title="What was made", show_header=False, box=None, title_justify="left", title_style="bold")
+    table.add_row("tokens", f"{figures['tokens_file']}  ({figures['tokens']} tokens for {figures['seconds']} s)")
+    table.add_row("audio", f"{figures['audio_file']}  (24 kHz; the original: {figures['recording']})")
+    table.add_row("picture", f"{figures['picture']}  (both spectrograms)")
+    rate = f"{figures['bits_per_second']} bit/s, {figures['smaller_than_pcm']} times smaller than 16 kHz PCM"
+    table.add_row("bit rate", rate)
+    latency = f"{figures['algorithmic_latency_ms']:g} ms by design"
+    if realtime:
+        latency += (
+            f", measured {figures['measured_latency_ms_p50']} ms (p50), {figures['measured_latency_ms_max']} ms (max)"
+        )
+    table.add_row("latency, speech to tokens", latency)
+    table.add_row("latency, tokens to audio", f"{figures['decode_latency_ms']:g} ms by design")
+    speed = figures["decode_real_time_factor"]
+    table.add_row("speed of decoding", f"real-time factor {speed} (1 is as fast as it plays)")
+    table.add_row("STOI against the original", f"{figures['stoi']} (1 is perfect)")
+    console.print(table)
+
+
+def main() -> None:
+    """The command line of the demo."""
+    parser = argparse.ArgumentParser(prog="demo", description="Real speech through a live NeuCodec.")
+    parser.add_argument("--model", default="nano", help="of the server (%(default)s)")
+    parser.add_argument("--recording", type=Path, default=RECORDING, help="WAV or FLAC (%(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder (%(default)s)")
+    parser.add_argument("--fast", action="store_true", help="do not wait for the pace of a microphone")
+    options = parser.parse_args()
+    console = Console(highlight=False, soft_wrap=True)
+    figures = asyncio.run(demonstrate(options, console))
+    (options.output / "summary.json").write_text(json.dumps(figures, indent=2) + "\n")
+    show(figures, not options.fast, console)
+
+
+if __name__ == "__main__":
+    main()
