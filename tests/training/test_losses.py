@@ -1,0 +1,80 @@
+"""The losses ask for the target, and for nothing that the recording cannot know."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from training.losses import (
+    RESOLUTIONS,
+    LossWeights,
+    envelope_loss,
+    losses,
+    mel_filters,
+    quantiser_loss,
+    total,
+)
+from training.model import QUANTISER_MEAN, QUANTISER_SPREAD
+
+SAMPLES = 24_000
+
+
+def noise(seed: int, samples: int = SAMPLES) -> Tensor:
+    """Noise with a speech-like envelope: (2, samples)."""
+    generator = torch.Generator().manual_seed(seed)
+    envelope = torch.sin(torch.arange(samples) / 1500.0 + seed).abs()
+    return 0.1 * envelope * torch.randn(2, samples, generator=generator)
+
+
+def above(hz: float, audio: Tensor) -> Tensor:
+    spectrum = torch.fft.rfft(audio)
+    spectrum[..., : int(hz / 24_000 * audio.shape[-1])] = 0
+    return torch.fft.irfft(spectrum, audio.shape[-1])
+
+
+def projected(frames: int = 2000) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return QUANTISER_MEAN + QUANTISER_SPREAD * torch.randn(1, frames, 8, generator=generator)
+
+
+def test_the_target_itself_costs_nothing_but_the_quantiser() -> None:
+    audio = noise(0)
+    terms = losses(audio, audio, torch.tensor([12_000.0, 8_000.0]), projected())
+    for name in ("mel", "log_magnitude", "convergence", "envelope"):
+        assert float(terms[name]) == pytest.approx(0.0, abs=1e-4), name
+
+
+def test_what_lies_above_the_bandwidth_of_the_source_is_not_judged() -> None:
+    target, wrong = noise(0), above(8_000.0, noise(1))
+    at_16k = losses(target + wrong, target, torch.tensor([8_000.0, 8_000.0]), projected())
+    at_24k = losses(target + wrong, target, torch.tensor([12_000.0, 12_000.0]), projected())
+    assert at_16k["convergence"] < 0.01 and at_16k["log_magnitude"] < 0.02 and at_16k["mel"] < 0.02
+    assert at_24k["log_magnitude"] > 10 * at_16k["log_magnitude"]
+
+
+def test_gradients_are_finite_in_silence_and_for_short_crops() -> None:
+    for target in (torch.zeros(2, SAMPLES), noise(0, 7_200)):
+        audio = (noise(1, target.shape[1]) * 0.0).requires_grad_()
+        total(losses(audio, target, torch.full((2,), 8_000.0), projected()), LossWeights()).backward()
+        assert torch.isfinite(audio.grad).all()
+
+
+def test_envelopes_of_other_speech_cost_more_than_a_louder_copy() -> None:
+    target = noise(0)
+    assert envelope_loss(2.0 * target, target) < 1e-3
+    assert envelope_loss(noise(3), target) > 0.3
+
+
+def test_the_quantiser_term_is_least_where_levels_are_used_equally() -> None:
+    even = projected()
+    assert quantiser_loss(even) < 0.05
+    assert quantiser_loss(even * 0.1) > 0.5
+    assert quantiser_loss(even + 1.0) > 0.5
+    assert quantiser_loss(even[..., :1].expand_as(even)) > 0.5
+
+
+@pytest.mark.parametrize(("fft", "bands"), RESOLUTIONS)
+def test_no_mel_filter_is_empty(fft: int, bands: int) -> None:
+    filters, tops = mel_filters(fft, bands)
+    assert filters.shape == (bands, fft // 2 + 1)
+    torch.testing.assert_close(filters.sum(1), torch.ones(bands))
+    assert (tops.diff() > 0).all()

@@ -1,0 +1,53 @@
+"""The training forward is the library's own model, with gradients for every part."""
+
+import pytest
+import torch
+from transformers import NeuCodecModel
+
+from training.losses import LossWeights, losses, total
+from training.model import QUANTISER_MEAN, QUANTISER_SPREAD, mel_input, nano_config, new_model, quantiser_input, reconstruct
+
+
+@pytest.fixture(scope="module")
+def heard() -> torch.Tensor:
+    """Two crops of 20 frames and the hop after them."""
+    generator = torch.Generator().manual_seed(0)
+    envelope = torch.sin(torch.arange(21 * 320) / 900.0).abs()
+    return 0.1 * envelope * torch.randn(2, 21 * 320, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def model(heard: torch.Tensor) -> NeuCodecModel:
+    torch.manual_seed(0)
+    return new_model(heard).eval()
+
+
+@torch.no_grad()
+def test_equals_encode_and_decode_of_the_library(model: NeuCodecModel, heard: torch.Tensor) -> None:
+    original = NeuCodecModel(nano_config()).eval()
+    original.load_state_dict(model.state_dict())
+    codes = original.encode(heard.unsqueeze(1), mel_input(heard)).audio_codes
+    expected = original.decode(codes).audio_values.squeeze(1)
+    torch.testing.assert_close(reconstruct(model, heard).audio, expected, atol=1e-4, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_starts_with_a_quantiser_that_uses_its_levels(model: NeuCodecModel, heard: torch.Tensor) -> None:
+    projected = quantiser_input(model, heard).flatten(0, 1)
+    torch.testing.assert_close(projected.mean(0), torch.full((8,), QUANTISER_MEAN), atol=1e-3, rtol=0)
+    torch.testing.assert_close(projected.std(0), torch.full((8,), QUANTISER_SPREAD), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_every_parameter_that_counts_gets_a_gradient(model: NeuCodecModel, heard: torch.Tensor, mixed: bool) -> None:
+    model.zero_grad()
+    result = reconstruct(model, heard, mixed)
+    target = torch.zeros(2, 20 * 480)
+    total(losses(result.audio, target, torch.full((2,), 8_000.0), result.projected), LossWeights()).backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert without in ([], ["semantic_encoder.masked_spec_embed"])
+
+
+def test_is_small_enough() -> None:
+    parameters = sum(p.numel() for p in NeuCodecModel(nano_config()).parameters())
+    assert parameters * 2 < 24e6  # bytes, as shipped in float16

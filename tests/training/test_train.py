@@ -1,0 +1,70 @@
+"""Training goes on from a checkpoint as if it had not stopped, and what it exports loads and is cheap enough."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import NeuCodecModel
+
+from training.cost import cost
+from training.data import Recording
+from training.export import export
+from training.losses import LossWeights
+from training.train import Schedule, Trainer
+
+SCHEDULE = Schedule(steps=10, frames_per_batch=30, warmup_steps=2)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared folder with six seconds of noise."""
+    folder = tmp_path_factory.mktemp("work")
+    rng = np.random.default_rng(0)
+    for name, hop in (("heard", 320), ("target", 480)):
+        (folder / f"{name}.i16").write_bytes(rng.integers(-3000, 3000, 300 * hop).astype(np.int16).tobytes())
+    (folder / "index.json").write_text(json.dumps([vars(Recording("a.wav", "librispeech", "a", 8000, 0, 300, False))]))
+    return folder
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_equals_an_uninterrupted_one(work: Path) -> None:
+    torch.set_num_threads(1)
+    whole = Trainer(work, SCHEDULE, LossWeights(), seed=1)
+    first = Trainer(work, SCHEDULE, LossWeights(), seed=1)
+    for _ in range(2):
+        whole.advance()
+        first.advance()
+    first.save()
+    second = Trainer(work, SCHEDULE, LossWeights(), seed=2)
+    second.seed = 1
+    second.restore()
+    assert second.step == 2
+    assert second.advance() == pytest.approx(whole.advance(), rel=1e-4)
+
+
+def test_the_rate_warms_up_and_ends_at_its_final_value() -> None:
+    schedule = Schedule()
+    rates = [schedule.rate(step) for step in range(0, schedule.steps + 1, 10)]
+    assert max(rates) == pytest.approx(schedule.peak_rate, rel=0.02)
+    assert rates[0] < 0.01 * schedule.peak_rate
+    assert rates[-1] == pytest.approx(schedule.final_rate)
+
+
+@pytest.mark.slow
+def test_an_export_loads_and_keeps_within_the_budget(work: Path, tmp_path: Path) -> None:
+    trainer = Trainer(work, SCHEDULE, LossWeights(), seed=1)
+    trainer.save()
+    assert export(work / "checkpoint.pt", tmp_path) == 0
+    model = NeuCodecModel.from_pretrained(tmp_path, dtype=torch.float32)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.half(), trainer.average.get_parameter(name).half(), msg=name)
+    table = cost(tmp_path)
+    assert table["total"]["mflop_per_s"] < 1000.0
+    assert table["total"]["shipped_mb"] < 24.0
+
+
+def test_exporting_without_a_checkpoint_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="train first"):
+        export(tmp_path / "checkpoint.pt", tmp_path / "out")
