@@ -4,11 +4,12 @@ The socket is claimed before the model loads, so that a busy port is known at on
 are refused with 503 and /readyz says no.
 """
 
+import asyncio
 import errno
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -42,6 +43,8 @@ class App:
         self._server: Server | None = None
         self._admitted: dict[ServerConnection, SessionRequest] = {}
         self._handled: set[ServerConnection] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     @property
     def url(self) -> str:
@@ -54,6 +57,10 @@ class App:
     def sessions(self) -> int:
         """How many are open or about to be."""
         return len(self._admitted)
+
+    async def emptied(self) -> None:
+        """Returns when no session is open."""
+        await self._empty.wait()
 
     @property
     def model(self) -> Model | None:
@@ -71,7 +78,7 @@ class App:
                 settings.host,
                 settings.port,
                 process_request=self._admit,
-                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                select_subprotocol=_subprotocol,
                 compression=None,
                 max_size=settings.max_message_bytes * 2,  # above the limit that has a message of its own
                 open_timeout=settings.open_timeout_s,
@@ -134,6 +141,7 @@ class App:
             return refusal(socket, HTTPStatus.SERVICE_UNAVAILABLE, full)
         if request.headers.get("Upgrade", "").lower() == "websocket":
             self._admitted[socket] = asked
+            self._empty.clear()
             socket.connection_lost_waiter.add_done_callback(lambda _: self._release_unhandled(socket))
         return None
 
@@ -154,7 +162,12 @@ class App:
     def _release_unhandled(self, socket: ServerConnection) -> None:
         """A connection that was lost before its handler began."""
         if socket not in self._handled:
-            self._admitted.pop(socket, None)
+            self._release(socket)
+
+    def _release(self, socket: ServerConnection) -> None:
+        self._admitted.pop(socket, None)
+        if not self._admitted:
+            self._empty.set()
 
     async def _handle(self, socket: ServerConnection) -> None:
         """One admitted connection, from `ready` to its end."""
@@ -178,7 +191,12 @@ class App:
             await Connection(socket, asked, ready, link, self._device, self._settings).run()
         finally:
             self._handled.discard(socket)
-            self._admitted.pop(socket, None)
+            self._release(socket)
+
+
+def _subprotocol(socket: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Ours when it is offered; none is fine."""
+    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
 
 
 def _nobody(event: Event) -> None:

@@ -1,0 +1,158 @@
+"""A server with real sockets in a thread of its own, and a small client that checks everything it is told."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import numpy as np
+from websockets.asyncio.client import ClientConnection, connect
+
+from server.app import App
+from server.model import Model, load_engine
+from server.settings import Settings
+from streaming.engine.engine import Engine
+from streaming.protocol.messages import Done, End, Failure, Ready, ServerMessage
+from streaming.protocol.query import parse_target
+from streaming.protocol.session import ClientSession
+from tests.streaming.engine.fake import CONFIG, FakeRunner
+
+GOLDEN = Path(__file__).parent.parent / "data" / "neucodec-mini"
+DEADLINE_S = 20.0
+
+
+class Host:
+    """A running server. `runner` is the fake one, where there is one."""
+
+    def __init__(self, app: App, loop: asyncio.AbstractEventLoop, runner: FakeRunner | None) -> None:
+        self.app, self.loop, self.runner = app, loop, runner
+
+    @property
+    def url(self) -> str:
+        return self.app.url
+
+    async def emptied(self) -> None:
+        """Returns when no session holds a slot."""
+        waiting = asyncio.run_coroutine_threadsafe(self.app.emptied(), self.loop)
+        await asyncio.wait_for(asyncio.wrap_future(waiting), DEADLINE_S)
+
+
+@contextmanager
+def hosted(runner: FakeRunner | None = None, **settings) -> Iterator[Host]:
+    """A server on a free port: over a fake runner when one is given, else over the golden model."""
+
+    def load_fake(settings: Settings) -> tuple[Engine, Model]:
+        return Engine(runner, settings.gather_ms / 1000), Model("fake", {"default": CONFIG}, "default")
+
+    made = Settings(model=str(GOLDEN), port=0, threads=1, **settings)
+    up = threading.Event()
+    found: dict = {}
+
+    async def serve() -> None:
+        found["loop"] = asyncio.get_running_loop()
+        found["stop"] = asyncio.Event()
+        app = App(made, load_fake if runner is not None else load_engine)
+        try:
+            await app.start()
+            await app.loaded()
+            found["app"] = app
+            up.set()
+            await found["stop"].wait()
+        finally:
+            await app.stop()
+            up.set()
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:
+            found["error"] = error
+            up.set()
+
+    thread = threading.Thread(target=run, name="hosted server", daemon=True)
+    thread.start()
+    assert up.wait(120), "the server did not start"
+    if "error" in found:
+        raise found["error"]
+    try:
+        yield Host(found["app"], found["loop"], runner)
+    finally:
+        found["loop"].call_soon_threadsafe(found["stop"].set)
+        thread.join(30)
+        assert not thread.is_alive(), "the server did not stop"
+        if "error" in found:
+            raise found["error"]
+
+
+class Talk:
+    """One session as a client sees it; `seen` holds payload and messages in the order of arrival."""
+
+    def __init__(self, socket: ClientConnection, target: str) -> None:
+        request = parse_target(target)
+        assert request is not None
+        self.socket = socket
+        self.session = ClientSession(request.input, request.output)
+        self.seen: list[bytes | ServerMessage] = []
+
+    async def send(self, *items) -> None:
+        """Payload (bytes) and messages, in order."""
+        for item in items:
+            out = self.session.send_payload(item) if isinstance(item, bytes) else self.session.send(item)
+            await self.socket.send(out)
+
+    async def hear(self) -> bytes | ServerMessage | None:
+        """The next thing that the server says."""
+        event = self.session.receive(await asyncio.wait_for(self.socket.recv(), DEADLINE_S))
+        if event is not None:
+            self.seen.append(event)
+        return event
+
+    async def hear_until(self, *kinds: type) -> ServerMessage:
+        """Listens until a message of one of these kinds comes."""
+        while not isinstance(event := await self.hear(), kinds):
+            pass
+        return event
+
+    async def finish(self) -> Done:
+        """Ends the session and hears it out."""
+        await self.send(End())
+        done = await self.hear_until(Done, Failure)
+        assert isinstance(done, Done), done
+        await asyncio.wait_for(self.socket.wait_closed(), DEADLINE_S)
+        assert self.socket.close_code == 1000
+        return done
+
+    async def fail(self) -> Failure:
+        """Listens until the server reports an error; the connection has then closed."""
+        failure = await self.hear_until(Failure)
+        await asyncio.wait_for(self.socket.wait_closed(), DEADLINE_S)
+        return failure
+
+    @property
+    def output(self) -> bytes:
+        """All payload so far."""
+        return b"".join(item for item in self.seen if isinstance(item, bytes))
+
+    @property
+    def tokens(self) -> np.ndarray:
+        return np.frombuffer(self.output, "<u2")
+
+    @property
+    def messages(self) -> list[ServerMessage]:
+        return [item for item in self.seen if not isinstance(item, (bytes, Ready))]
+
+
+@asynccontextmanager
+async def talk(url: str, target: str, **options) -> AsyncIterator[Talk]:
+    """A session at `target`, `ready` heard."""
+    async with connect(url + target, open_timeout=DEADLINE_S, max_size=None, **options) as socket:
+        made = Talk(socket, target)
+        ready = await made.hear()
+        assert isinstance(ready, Ready), ready
+        yield made
+
+
+def s16(pcm: np.ndarray) -> bytes:
+    """float32 audio as s16le."""
+    return np.rint(pcm * 32768).clip(-32768, 32767).astype("<i2").tobytes()
