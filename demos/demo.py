@@ -29,7 +29,7 @@ from streaming.audio import resample
 from streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORDING = ROOT / "demos" / "data" / "speech.flac"
+RECORDING = Path(__file__).parent / "data" / "speech.flac"
 SERVER_START_SECONDS = 180.0
 SERVER_STOP_SECONDS = 15.0
 TOKENS_PER_PACKET = 25
@@ -119,7 +119,7 @@ async def demonstrate(options: argparse.Namespace, console: Console) -> dict[str
         decoded = await decode(url, token_file, wav_file)
     intelligibility = compare(options.recording, wav_file, picture, encoded.ready.model)
     return {
-        "recording": os.path.relpath(options.recording),
+        "recording": str(options.recording),
         "tokens_file": str(token_file),
         "audio_file": str(wav_file),
         "picture": str(picture),
@@ -166,6 +166,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder (%(default)s)")
     parser.add_argument("--fast", action="store_true", help="do not wait for the pace of a microphone")
     options = parser.parse_args()
+    options.recording = Path(os.path.relpath(options.recording))
     console = Console(highlight=False, soft_wrap=True)
     figures = asyncio.run(demonstrate(options, console))
     (options.output / "summary.json").write_text(json.dumps(figures, indent=2) + "\n")
