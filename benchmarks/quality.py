@@ -58,7 +58,7 @@ def compare(pcm: np.ndarray, audio: np.ndarray) -> Scores:
 
 
 def recordings(data: Path) -> list[tuple[str, Path]]:
-    """(speaker, file) of the evaluation set, which has a folder a speaker. Raises FileNotFoundError for an empty one."""
+    """(speaker, file) of the evaluation set, a folder a speaker. Raises FileNotFoundError for an empty one."""
     files = sorted(path for ending in ("flac", "wav") for path in (data / "eval").glob(f"*/*.{ending}"))
     if not files:
         raise FileNotFoundError(f"{data / 'eval'} holds no */*.flac or */*.wav; --data must name the folder above eval")

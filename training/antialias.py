@@ -1,9 +1,9 @@
 """Training-time twin of NeuCodec's anti-aliased SnakeBeta: the same numbers, many times faster on a CPU.
 
-The original doubles the rate with a 12-tap transposed depthwise convolution, activates, and halves it with another; both
-are slow where channels are few. Here each filter is a small Toeplitz matrix applied to blocks of the signal (one matrix
-product), and the backward pass is written out. `FastActivation` shares its parameters with the module that it replaces,
-so that a checkpoint knows nothing of it.
+The original doubles the rate with a 12-tap transposed depthwise convolution, activates, and halves it with another;
+both are slow where channels are few. Here each filter is a small Toeplitz matrix applied to blocks of the signal (one
+matrix product), and the backward pass is written out. `FastActivation` shares its parameters with the module that it
+replaces, so that a checkpoint knows nothing of it.
 """
 
 from functools import cache
@@ -116,7 +116,7 @@ def _fold_edges(padded: Tensor, left: int, length: int) -> Tensor:
 
 
 def _blocks(x: Tensor, matrix: Tensor, step: int, length: int) -> Tensor:
-    """Multiplies overlapping windows of x, one every `step`, by `matrix` (window, out); joins the results, cut to length."""
+    """Multiplies overlapping windows of x, one every `step`, by `matrix` (window, out); joins the results, cut."""
     window, out = matrix.shape
     count = -(-length // out)
     missing = (count - 1) * step + window - x.shape[1]

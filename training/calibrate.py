@@ -22,7 +22,7 @@ SUFFIXES = {".flac", ".wav", ".opus", ".ogg", ".mp3"}
 
 
 def pieces(data: Path, minutes: float) -> Iterator[np.ndarray]:
-    """One piece of each of as many files as the minutes ask for, float32 mono at 16 kHz, from the middle of the file."""
+    """One piece of each of as many files as the minutes ask for, float32 mono at 16 kHz, from its middle."""
     files = sorted(path for path in data.rglob("*") if path.suffix in SUFFIXES)
     if not files:
         raise SystemExit(f"{data} holds no {', '.join(sorted(SUFFIXES))} file: name a folder with recorded speech")

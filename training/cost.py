@@ -1,7 +1,7 @@
 """What a model costs: `python -m training.cost FOLDER` prints parameters, shipped bytes and FLOPs per second of audio.
 
-FLOPs are those of torch's own counter (a multiplication and an addition are two) over ten seconds, offline, encoder and
-decoder together. The filters of the anti-aliased activations are convolutions and count, and so does attention, which is
+FLOPs are those of torch's own counter (a multiplication and an addition are two) over ten seconds, offline, encoder
+and decoder together. The filters of the anti-aliased activations are convolutions and count, and so does attention,
 computed without fused kernels here, since the counter does not see into those. Elementwise work does not count.
 """
 

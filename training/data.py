@@ -1,9 +1,9 @@
 """Speech for training: compressed recordings in, random crops at both rates out.
 
-`prepare` decodes every file of `<root>/train` once, to 16 kHz (what the model hears) and 24 kHz (what it has to say), as
-two flat int16 arrays and one index. `Speech` draws batches of crops from them. A fixed few speakers are held out for
-validation; the folder `eval` is never read. Recordings whose source rate is 16 kHz hold nothing above 8 kHz: a crop says
-so by `bandwidth_hz`, and the losses do not look there.
+`prepare` decodes every file of `<root>/train` once, to 16 kHz (what the model hears) and 24 kHz (what it has to say),
+as two flat int16 arrays and one index. `Speech` draws batches of crops from them. A fixed few speakers are held out for
+validation; the folder `eval` is never read. Recordings whose source rate is 16 kHz hold nothing above 8 kHz: a crop
+says so by `bandwidth_hz`, and the losses do not look there.
 """
 
 import csv
@@ -53,7 +53,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops of one length: `heard` (B, (F + 1) * 320) at 16 kHz, `target` (B, F * 480) at 24 kHz, `bandwidth_hz` (B,)."""
+    """Equal crops: `heard` (B, (F + 1) * 320) at 16 kHz, `target` (B, F * 480) at 24 kHz, `bandwidth_hz` (B,)."""
 
     heard: Tensor
     target: Tensor

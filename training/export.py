@@ -1,8 +1,8 @@
 """Writes a model folder from a checkpoint: `python -m training.export --checkpoint FILE --out FOLDER`.
 
-The folder holds what `NeuCodecModel.from_pretrained` reads: `config.json` and `model.safetensors`, float16, of the moving
-average of the weights. `stream.json`, the priors of a stream, comes from the calibration, and the model card is written
-by hand; both stay as they are.
+The folder holds what `NeuCodecModel.from_pretrained` reads: `config.json` and `model.safetensors`, float16, of the
+moving average of the weights. `stream.json`, the priors of a stream, comes from the calibration, and the model card is
+written by hand; both stay as they are.
 """
 
 import argparse

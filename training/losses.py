@@ -78,7 +78,7 @@ def magnitude(audio: Tensor, fft: int, window: int, hop: int) -> Tensor:
 
 
 def envelope_loss(audio: Tensor, target: Tensor) -> Tensor:
-    """One minus the mean correlation of short-time envelopes in third-octave bands, as STOI measures it: (B, T) -> ()."""
+    """One minus the mean correlation of short-time envelopes in third-octave bands, as in STOI: (B, T) -> ()."""
     bands = _third_octaves()
     got = (bands @ magnitude(audio, _STOI_FFT, _STOI_WINDOW, _STOI_HOP).square() + 1e-10).sqrt()  # (B, 15, M)
     wanted = (bands @ magnitude(target, _STOI_FFT, _STOI_WINDOW, _STOI_HOP).square() + 1e-10).sqrt()

@@ -1,8 +1,8 @@
 """The bundled model: its configuration, a start from which it learns, and a forward pass with gradients.
 
-`nano` is transformers' `NeuCodecModel` at small size; nothing here is needed to run it. What is special to training: the
-quantiser and the ISTFT head start where learning is possible, the semantic branch gets gradients (the library's `encode`
-gives it none), and the anti-aliased activations are replaced by their fast twins.
+`nano` is transformers' `NeuCodecModel` at small size; nothing here is needed to run it. What is special to training:
+the quantiser and the ISTFT head start where learning is possible, the semantic branch gets gradients (the library's
+`encode` gives it none), and the anti-aliased activations are replaced by their fast twins.
 """
 
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def nano_config() -> NeuCodecConfig:
 
 
 def new_model(heard: Tensor) -> NeuCodecModel:
-    """A model with random weights, set so that it can learn; `heard` (B, (F + 1) * 320) is real speech to measure on."""
+    """A model with random weights, set so that it can learn; `heard` (B, (F + 1) * 320) is real speech."""
     model = NeuCodecModel(nano_config())
     for name, part in model.named_children():
         if name != "semantic_encoder":

@@ -5,7 +5,15 @@ import torch
 from transformers import NeuCodecModel
 
 from training.losses import LossWeights, losses, total
-from training.model import QUANTISER_MEAN, QUANTISER_SPREAD, mel_input, nano_config, new_model, quantiser_input, reconstruct
+from training.model import (
+    QUANTISER_MEAN,
+    QUANTISER_SPREAD,
+    mel_input,
+    nano_config,
+    new_model,
+    quantiser_input,
+    reconstruct,
+)
 
 
 @pytest.fixture(scope="module")
