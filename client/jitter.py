@@ -1,10 +1,12 @@
 """A jitter buffer: audio that arrives in bursts goes in, an even flow for the speaker comes out. Sans-I/O.
 
 Playback starts when `prefill_samples` lie ready, or when `finish` says that no more will come. When the buffer runs
-low, what is left fades out, silence follows, an underrun is counted and the buffer fills again. To be able to fade, it
-always holds back one fade length. It is owned by one thread, that of the audio callback (client.devices.Speaker).
+empty, silence follows, an underrun is counted and it fills again. There is no click at any seam: the gain rises by one
+step a sample and never exceeds what the samples left would allow to fall by one step each. The buffer is owned by one
+thread, that of the audio callback (client.devices.Speaker).
 """
 
+import math
 from collections import deque
 from enum import Enum, auto
 
@@ -36,12 +38,12 @@ class JitterBuffer:
         self.played_samples = 0
         self.dropped_samples = 0
         self.underruns = 0
-        self._prefill_samples = max(prefill_samples, fade_samples)
+        self._prefill_samples = prefill_samples
         self._fade_samples = fade_samples
         self._blocks: deque[np.ndarray] = deque()
         self._buffered = 0
         self._finished = False
-        self._fade_in = True
+        self._gain = 0.0
 
     @property
     def buffered_samples(self) -> int:
@@ -60,17 +62,13 @@ class JitterBuffer:
         self._finished = True
 
     def clear(self) -> None:
-        """Drops everything; what the next pull gives is one fade length at most."""
-        tail = self._take(min(self._fade_samples, self._buffered)) if self.flow is Flow.PLAYING else None
+        """Drops everything but what a fade from the present gain takes: one fade length at most."""
+        fading = math.ceil(self._gain * (self._fade_samples + 1)) - 1
+        tail = self._take(min(max(0, fading), self._buffered))
         self.dropped_samples += self._buffered
-        self._blocks.clear()
-        self._buffered = 0
+        self._blocks = deque([tail])
+        self._buffered = tail.size
         self._finished = True
-        if tail is not None and tail.size:
-            tail = tail.copy()
-            self._fade(tail[::-1])
-            self._blocks.append(tail)
-            self._buffered = tail.size
 
     def pull(self, count: int) -> np.ndarray:
         """The next `count` samples, float32 (count,): audio where there is some, else silence."""
@@ -79,28 +77,22 @@ class JitterBuffer:
             if not self._buffered or (self._buffered < self._prefill_samples and not self._finished):
                 return output
             self._move(Flow.PLAYING)
-            self._fade_in = True
-        breaks = self._buffered - count < (0 if self._finished else self._fade_samples)
-        audio = self._take(min(count, self._buffered)).copy()
-        if self._fade_in:
-            self._fade(audio)
-            self._fade_in = False
-        if breaks:
-            self._fade(audio[::-1])
+        left = self._buffered - np.arange(min(count, self._buffered))
+        rising = self._gain + np.arange(1, left.size + 1) / (self._fade_samples + 1)
+        gain = np.minimum(np.minimum(rising, left / (self._fade_samples + 1)), 1.0)
+        output[: left.size] = self._take(left.size) * gain
+        self.played_samples += left.size
+        if not self._buffered:
             self.underruns += not self._finished
+            self._gain = 0.0
             self._move(Flow.FILLING)
-        output[: audio.size] = audio
-        self.played_samples += audio.size
+        elif left.size:
+            self._gain = float(gain[-1])
         return output
 
     def _move(self, to: Flow) -> None:
         assert to in TRANSITIONS[self.flow], f"{self.flow} -> {to}"
         self.flow = to
-
-    def _fade(self, audio: np.ndarray) -> None:
-        """Raises the start of `audio` from silence, in place."""
-        count = min(self._fade_samples, audio.size)
-        audio[:count] *= np.arange(1, count + 1, dtype=np.float32) / np.float32(count + 1)
 
     def _take(self, count: int) -> np.ndarray:
         taken: list[np.ndarray] = []
