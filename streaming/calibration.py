@@ -5,6 +5,7 @@ recording's own mean and variance, averaged over recordings; the mel means relat
 """
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ def measure_priors(codec: Codec, recordings: Iterable[np.ndarray], config: Strea
             continue
         mel.append(_mel_statistics(pcm))
         inputs: list[Tensor] = []
-        hooks = [norm.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for norm in layers]
+        collect = partial(_collect, inputs)
+        hooks = [norm.register_forward_pre_hook(collect) for norm in layers]
         try:
             codec.decode(codec.encode(pcm))
         finally:
@@ -52,6 +54,10 @@ def measure_priors(codec: Codec, recordings: Iterable[np.ndarray], config: Strea
         "mel": _average(mel),
         "group_norm": [_average([recording[place] for recording in norms]) for place in range(len(layers))],
     }
+
+
+def _collect(inputs: list[Tensor], _: Any, args: tuple[Tensor, ...]) -> None:
+    inputs.append(args[0])
 
 
 def _mel_statistics(pcm: np.ndarray) -> tuple[Tensor, Tensor]:

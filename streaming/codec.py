@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from streaming.config import CODEBOOK_SIZE, INPUT_HOP, INPUT_RATE, OUTPUT_RATE, StreamConfig
 from streaming.decoder import Decoder
@@ -30,7 +30,7 @@ BUNDLED = ("nano",)
 class Codec:
     """A loaded model: offline coding and new streams. Made by `load_codec`."""
 
-    def __init__(self, name: str, model: nn.Module, priors: Priors) -> None:
+    def __init__(self, name: str, model: Any, priors: Priors) -> None:
         self.name = name
         self.model = model
         self._priors = priors
@@ -52,16 +52,20 @@ class Codec:
         digest.update(repr(self._priors).encode())
         for name, tensor in self.model.state_dict().items():
             digest.update(name.encode())
-            digest.update(raw_bytes(tensor))
+            digest.update(raw_bytes(tensor).data)
         return digest.hexdigest()[:32]
 
     def encoder(self, config: StreamConfig | None = None) -> Encoder:
         """The stepped encoder, shared by all streams of one configuration."""
-        return self._stepper(Encoder, config)
+        stepper = self._stepper(Encoder, config)
+        assert isinstance(stepper, Encoder)
+        return stepper
 
     def decoder(self, config: StreamConfig | None = None) -> Decoder:
         """The stepped decoder, shared by all streams of one configuration."""
-        return self._stepper(Decoder, config)
+        stepper = self._stepper(Decoder, config)
+        assert isinstance(stepper, Decoder)
+        return stepper
 
     def encoder_stream(self, config: StreamConfig | None = None) -> EncoderStream:
         """A new stream from 16 kHz audio to tokens."""
@@ -159,17 +163,18 @@ def _check_folder(folder: Path) -> None:
         raise ModelError(f"{folder / 'config.json'} has model_type {kind!r}: this software steps 'neucodec' models")
 
 
-def _load_model(source: Path | str, dtype: torch.dtype) -> nn.Module:
+def _load_model(source: Path | str, dtype: torch.dtype) -> Any:
     from transformers import NeuCodecConfig, NeuCodecModel
     from transformers.utils import logging
 
+    from_pretrained: Any = NeuCodecModel.from_pretrained
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         config = NeuCodecConfig.from_pretrained(source)
         _check_config(config, str(source))
-        model, loading = NeuCodecModel.from_pretrained(
+        model, loading = from_pretrained(
             source, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
         )
     except ModelError:
@@ -184,7 +189,9 @@ def _load_model(source: Path | str, dtype: torch.dtype) -> nn.Module:
             logging.enable_progress_bar()
     wrong = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in loading[kind])
     if wrong:
-        raise ModelError(f"model {str(source)!r} lacks or misshapes {len(wrong)} weights, {wrong[0]} first: fetch it anew")
+        raise ModelError(
+            f"model {str(source)!r} lacks or misshapes {len(wrong)} weights, {wrong[0]} first: fetch it anew"
+        )
     return model
 
 

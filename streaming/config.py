@@ -1,7 +1,7 @@
 """What a stream is configured by, and the times that follow from it. Pure numbers: no torch, no I/O.
 
-A stream is stepped in chunks of `chunk_frames`, each computed together with `lookahead_frames` that are committed later,
-over `context_frames` of remembered keys and values (DESIGN, section 3). One frame is one token: 20 ms.
+A stream is stepped in chunks of `chunk_frames`, each computed together with `lookahead_frames` that are committed
+later, over `context_frames` of remembered keys and values. One frame is one token: 20 ms.
 """
 
 from dataclasses import dataclass

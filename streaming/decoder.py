@@ -1,9 +1,10 @@
 """The decoder of a `NeuCodecModel`, stepped: token windows of many slots in, 24 kHz audio out."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from streaming.config import StreamConfig
 from streaming.layers.attention import Ring, RingView, StreamingAttention
@@ -28,7 +29,7 @@ class ResNetState:
 class ResNetBlock:
     """A `NeuCodecResNetBlock` whose GroupNorms run over the stream."""
 
-    def __init__(self, block: nn.Module, priors: tuple[Moments | None, Moments | None]) -> None:
+    def __init__(self, block: Any, priors: tuple[Moments | None, Moments | None]) -> None:
         self.activation = block.activation1
         self.norm1, self.norm2 = (
             StreamingGroupNorm(norm, prior) for norm, prior in zip((block.norm1, block.norm2), priors, strict=True)
@@ -36,7 +37,12 @@ class ResNetBlock:
         self.conv1, self.conv2 = StreamingConv(block.conv1), StreamingConv(block.conv2)
 
     def new_state(self, slots: int) -> ResNetState:
-        return ResNetState(*(part.new_state(slots) for part in (self.norm1, self.conv1, self.norm2, self.conv2)))
+        return ResNetState(
+            norm1=self.norm1.new_state(slots),
+            conv1=self.conv1.new_state(slots),
+            norm2=self.norm2.new_state(slots),
+            conv2=self.conv2.new_state(slots),
+        )
 
     def step(self, x: Tensor, state: ResNetState, at: Step) -> Tensor:
         """x (B, D, F) -> (B, D, F)."""
@@ -57,14 +63,15 @@ class DecoderState:
 
 
 class Decoder(Stepper):
-    """`step`: int64 tokens (B, C + L) to float32 audio (B, (C + L + lag) * 480), beginning `lag` hops before the window."""
+    """`step`: int64 tokens (B, C + L) to float32 audio (B, (C + L + lag) * 480), from `lag` hops before it on."""
 
     kind = "decode"
 
-    def __init__(self, model: nn.Module, config: StreamConfig, priors: Priors, fingerprint: str) -> None:
+    def __init__(self, model: Any, config: StreamConfig, priors: Priors, fingerprint: str) -> None:
         super().__init__(model, config, fingerprint)
         self.network = network = model.acoustic_decoder
-        norms = iter(priors.group_norm_moments(config, self.device, 2 * (len(network.prior_net) + len(network.post_net))))
+        count = 2 * (len(network.prior_net) + len(network.post_net))
+        norms = iter(priors.group_norm_moments(config, self.device, count))
         self.embed = StreamingConv(network.embed)
         self.prior_net = [ResNetBlock(block, (next(norms), next(norms))) for block in network.prior_net]
         self.attention = [StreamingAttention(layer.self_attn, config.context_frames) for layer in network.layers]

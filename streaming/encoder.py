@@ -1,11 +1,12 @@
 """The encoder of a `NeuCodecModel`, stepped: PCM windows of many slots in, tokens out.
 
 A window is chunk and lookahead and one hop more: the feature extractor pads a recording by at least one zero to whole
-hops, so the acoustic branch always sees one hop more than there are tokens. In a steady step that last hop holds the 240
-samples that the last mel frame reads, and zeros.
+hops, so the acoustic branch always sees one hop more than there are tokens. In a steady step that last hop holds the
+240 samples that the last mel frame reads, and zeros.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,11 +35,11 @@ class EncoderState:
 
 
 class Encoder(Stepper):
-    """`step`: float32 PCM (B, (C + L + 1) * 320) to int64 tokens (B, C + L), of which a row's first `commit` are meant."""
+    """`step`: float32 PCM (B, (C + L + 1) * 320) to int64 tokens (B, C + L); a row's first `commit` are meant."""
 
     kind = "encode"
 
-    def __init__(self, model: torch.nn.Module, config: StreamConfig, priors: Priors, fingerprint: str) -> None:
+    def __init__(self, model: Any, config: StreamConfig, priors: Priors, fingerprint: str) -> None:
         super().__init__(model, config, fingerprint)
         semantic = model.semantic_encoder
         self.mel = StreamingMel(priors.mel_moments(config, self.device))

@@ -1,7 +1,8 @@
 """The host's half of one stream: input that waits for a step, and which part of a step's row is the stream's output.
 
-A lane cuts what arrives into windows whatever the packets were, so the output cannot depend on them. It holds no tensors:
-`EncoderStream` and `DecoderStream` put one before a state of their own, the engine puts many before shared slots.
+A lane cuts what arrives into windows whatever the packets were, so the output cannot depend on them. It holds no
+tensors: `EncoderStream` and `DecoderStream` put one before a state of their own, the engine puts many before shared
+slots.
 """
 
 from abc import ABC, abstractmethod
@@ -20,7 +21,7 @@ NEUTRAL_TOKEN = 0xAAAA
 
 @dataclass(frozen=True)
 class Window:
-    """One row of a step: input of the stepper's window shape, frames that exist and frames to commit, output to keep."""
+    """One row of a step: input of the stepper's window shape, frames that exist, frames to commit, output to keep."""
 
     x: np.ndarray
     valid: int
@@ -164,7 +165,9 @@ class DecoderLane(Lane):
 
     def _conceal(self, tokens: np.ndarray, lost: np.ndarray) -> np.ndarray:
         if not isinstance(lost, np.ndarray) or lost.dtype != np.bool_ or lost.shape != tokens.shape:
-            raise TokenError(f"lost is {_described(lost)}: give a bool array of shape {tokens.shape}, one for each token")
+            raise TokenError(
+                f"lost is {_described(lost)}: give a bool array of shape {tokens.shape}, one for each token"
+            )
         index = np.maximum.accumulate(np.where(lost, 0, np.arange(1, len(tokens) + 1)))
         return np.concatenate([[self._last], tokens]).astype(np.uint16)[index]
 

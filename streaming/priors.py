@@ -1,4 +1,5 @@
-"""What `stream.json` beside the weights says: the defaults of a stream, and what speech looks like to the normalisations.
+"""What `stream.json` beside the weights says: the defaults of a stream, and what speech looks like to the
+normalisations.
 
     {"version": 1, "chunk_frames": 5, "lookahead_frames": 5, "context_frames": 250, "prior_weight": 25,
      "mel": {"mean": [80], "variance": [80]},                       mean relative to the overall level (log units)
@@ -58,7 +59,7 @@ class Priors:
             return [None] * norms
         if len(self.group_norm) != norms:
             raise ModelError(
-                f"stream.json has {len(self.group_norm)} group_norm entries, the model {norms}: calibrate this model anew"
+                f"stream.json has {len(self.group_norm)} group_norm entries, the model {norms}: calibrate it anew"
             )
         return [statistics.moments(weight, device) for statistics in self.group_norm]
 

@@ -1,7 +1,7 @@
 """Versioned bytes of a slot or a lane: magic, version, a JSON header that says whose they are, raw arrays, SHA-256.
 
-No pickle: what is read back is numbers of known shapes. Bytes of another model, configuration or version are refused, and
-so is anything that changed on the way.
+No pickle: what is read back is numbers of known shapes. Bytes of another model, configuration or version are refused,
+and so is anything that changed on the way.
 """
 
 import hashlib
@@ -41,7 +41,9 @@ def unpack(identity: dict[str, Any], snapshot: bytes) -> list[bytes]:
     for field, own in identity.items():
         theirs = header["identity"].get(field)
         if theirs != own:
-            raise SnapshotError(f"snapshot is of {field} {theirs!r}, this stream of {own!r}: restore it where it was taken")
+            raise SnapshotError(
+                f"snapshot is of {field} {theirs!r}, this stream of {own!r}: restore it where it was taken"
+            )
     parts = []
     for size in header["bytes"]:
         parts.append(body[start : start + size])

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from streaming.config import StreamConfig
 from streaming.errors import SnapshotError
@@ -22,7 +22,7 @@ class Stepper(ABC):
     kind: str
     """"encode" or "decode"."""
 
-    def __init__(self, model: nn.Module, config: StreamConfig, fingerprint: str) -> None:
+    def __init__(self, model: Any, config: StreamConfig, fingerprint: str) -> None:
         self.model = model
         self.config = config
         self.fingerprint = fingerprint

@@ -1,6 +1,8 @@
 """BigCodec's convolutional encoder, stepped: residual units and strided convolutions from audio rate to frame rate."""
 
-from torch import Tensor, nn
+from typing import Any
+
+from torch import Tensor
 
 from streaming.layers.antialias import StreamingActivation
 from streaming.layers.conv import StreamingConv
@@ -12,7 +14,7 @@ Layer = StreamingConv | StreamingActivation
 class ResidualUnit:
     """Activation, dilated convolution, activation, pointwise convolution, and the input added."""
 
-    def __init__(self, unit_module: nn.Module, unit: int) -> None:
+    def __init__(self, unit_module: Any, unit: int) -> None:
         self.layers: list[Layer] = [
             StreamingActivation(unit_module.snake1, unit),
             StreamingConv(unit_module.conv1, unit),
@@ -34,7 +36,7 @@ class ResidualUnit:
 class StreamingAcoustic:
     """A `NeuCodecEncoder`: PCM of whole hops to one vector a hop."""
 
-    def __init__(self, encoder: nn.Module, hop: int) -> None:
+    def __init__(self, encoder: Any, hop: int) -> None:
         unit = hop
         self.layers: list[Layer | ResidualUnit] = [StreamingConv(encoder.conv1, unit)]
         for block in encoder.block:

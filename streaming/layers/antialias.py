@@ -1,12 +1,15 @@
 """Anti-aliased SnakeBeta: twice the rate, activate, back; BigCodec's activation, stepped.
 
-Both filters are polyphase, and run as matrix products over blocks: each block of outputs is a small Toeplitz matrix times
-the inputs that it reads. On a CPU that is several times faster than the grouped convolutions it equals. The offline model
-replicates the edge twice, the input's and the activated signal's at double rate; both edges are kept here.
+Both filters are polyphase, and run as matrix products over blocks: each block of outputs is a small Toeplitz matrix
+times the inputs that it reads. On a CPU that is several times faster than the grouped convolutions it equals. The
+offline model replicates the edge twice, the input's and the activated signal's at double rate; both edges are kept
+here.
 """
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from streaming.layers.step import Step, advance
 
@@ -16,7 +19,7 @@ BLOCK = 16
 
 
 def up_matrix(taps: Tensor) -> Tensor:
-    """Filter (12,) -> (BLOCK + 6, 2 * BLOCK): inputs t - 3 .. t + 3 of a block to its double-rate samples 2t, 2t + 1."""
+    """Filter (12,) -> (BLOCK + 6, 2 * BLOCK): inputs t - 3 .. t + 3 of a block to double-rate samples 2t, 2t + 1."""
     matrix = taps.new_zeros(BLOCK + 6, 2 * BLOCK)
     for t in range(BLOCK):
         for i in range(-3, 3):
@@ -36,7 +39,7 @@ def down_matrix(taps: Tensor) -> Tensor:
 class StreamingActivation:
     """One `NeuCodecAntiAliasedActivation1d`, stepped; `unit` elements a frame."""
 
-    def __init__(self, activation: nn.Module, unit: int) -> None:
+    def __init__(self, activation: Any, unit: int) -> None:
         self.unit = unit
         snake = activation.act
         self.alpha = snake.alpha.detach().exp()[:, None]

@@ -1,15 +1,16 @@
 """Attention whose committed keys and values live in a ring of `context` frames a slot.
 
 Chunk and lookahead attend to the ring and to each other. The ring's order does not matter to attention; where a layer
-knows distances (w2v-BERT's relative keys), they follow from each slot's position. Entry `context` is a place to write what
-is not kept.
+knows distances (w2v-BERT's relative keys), they follow from each slot's position. Entry `context` is a place to write
+what is not kept.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from streaming.layers.step import Step
 
@@ -68,7 +69,7 @@ def heads(x: Tensor, head_width: int) -> Tensor:
 class StreamingAttention:
     """The decoder's attention: no position in time, since upstream's rotary embedding runs over heads and cancels."""
 
-    def __init__(self, attention: nn.Module, context: int) -> None:
+    def __init__(self, attention: Any, context: int) -> None:
         self.attention = attention
         self.context = context
 
@@ -86,7 +87,6 @@ class StreamingAttention:
             heads(values, layer.head_dim),
             attn_mask=view.bias.to(x.dtype),
             scale=layer.scaling,
-            enable_gqa=layer.num_key_value_groups > 1,
         )
         return layer.o_proj(out.transpose(1, 2).flatten(2))  # (B, H, F, D) -> (B, F, H * D)
 
@@ -94,7 +94,7 @@ class StreamingAttention:
 class StreamingRelativeAttention:
     """w2v-BERT's attention with relative keys: the bias of a key is the query times the embedding of their distance."""
 
-    def __init__(self, attention: nn.Module, context: int) -> None:
+    def __init__(self, attention: Any, context: int) -> None:
         self.attention = attention
         self.context = context
 

@@ -1,8 +1,9 @@
 """One w2v-BERT conformer layer, stepped: feed-forward, attention, causal convolution, feed-forward."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from streaming.layers.attention import Ring, RingView, StreamingRelativeAttention
 from streaming.layers.conv import StreamingConv
@@ -19,7 +20,7 @@ class ConformerState:
 class StreamingConformer:
     """A `Wav2Vec2BertEncoderLayer` with `context` frames of memory."""
 
-    def __init__(self, layer: nn.Module, context: int) -> None:
+    def __init__(self, layer: Any, context: int) -> None:
         self.layer = layer
         self.attention = StreamingRelativeAttention(layer.self_attn, context)
         self.depthwise = StreamingConv(layer.conv_module.depthwise_conv, causal=True)

@@ -36,4 +36,6 @@ class StreamingConv:
         joined = torch.cat([past[at.slots], x], dim=2)
         past[at.slots] = advance(joined, self.left, at, self.unit)
         conv = self.conv
-        return F.conv1d(F.pad(joined, (0, self.right)), conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
+        return F.conv1d(
+            F.pad(joined, (0, self.right)), conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups
+        )

@@ -1,14 +1,16 @@
 """The ISTFT head with its overlap tail: each spectral frame is added once, so a chunk's border leaves no seam.
 
-Frame f of 4 hops lies at [480 f - 720, 480 f + 1200) of the output ("same" padding, Vocos), so a hop needs two frames to
-its right. A step adds the frames up to two past the committed ones, as far as the lookahead has them, and its audio starts
-`lag` hops before the window's first frame (config.synthesis_lag_frames). What was added but not yet given out is the tail.
+Frame f of 4 hops lies at [480 f - 720, 480 f + 1200) of the output ("same" padding, Vocos), so a hop needs two frames
+to its right. A step adds the frames up to two past the committed ones, as far as the lookahead has them, and its audio
+starts `lag` hops before the window's first frame (config.synthesis_lag_frames). What was added but not yet given out is
+the tail.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from streaming.config import ISTFT_REACH
 from streaming.layers.step import Step
@@ -25,7 +27,7 @@ class Tail:
 class StreamingISTFT:
     """A `NeuCodecISTFTHead`, stepped. `lag`: hops by which the output lags behind the committed frames."""
 
-    def __init__(self, head: nn.Module, lag: int) -> None:
+    def __init__(self, head: Any, lag: int) -> None:
         self.head = head
         self.lag = lag
         self.ahead = ISTFT_REACH - lag

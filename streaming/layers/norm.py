@@ -1,8 +1,8 @@
 """Running statistics: what a normalisation over the whole recording becomes in a stream.
 
 Moments are (count, mean, M2), merged stably (Chan, Golub and LeVeque 1983): plain sums lose the variance of a quiet mel
-bin after minutes. A step normalises with prior + committed + window; only the committed part of the window stays, and its
-count is capped, so that the statistics follow a new speaker.
+bin after minutes. A step normalises with prior + committed + window; only the committed part of the window stays, and
+its count is capped, so that the statistics follow a new speaker.
 """
 
 from dataclasses import dataclass

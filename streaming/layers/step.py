@@ -1,8 +1,8 @@
 """One step of many slots: which rows, how far each exists, how much each commits; and how state is read and written.
 
 Every layer gets its input of B rows, a state whose tensors have the slot axis first, and a `Step`. It reads the rows of
-`slots`, computes, and writes back what the next step needs. Nothing branches on values, so a CUDA graph can replay it. A
-slot whose tensors are all zero is fresh: no layer needs another reset.
+`slots`, computes, and writes back what the next step needs. Nothing branches on values, so a CUDA graph can replay it.
+A slot whose tensors are all zero is fresh: no layer needs another reset.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,8 +16,8 @@ from torch import Tensor
 class Step:
     """Rows of a step, in frames. All tensors are int64 (B,).
 
-    slots: the slot of each row. valid: frames right of it do not exist. commit: the state advances by this many, at most
-    valid. position: frames that each slot has committed before.
+    slots: the slot of each row. valid: frames right of it do not exist. commit: the state advances by this many, at
+    most valid. position: frames that each slot has committed before.
     """
 
     slots: Tensor

@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 
 GOLDEN = ROOT / "tests" / "data" / "neucodec-mini"
 MODELS = ("golden", "nano")
+DTYPES = {"encode": np.float32, "decode": np.int64}
 
 
 @cache
@@ -62,8 +63,9 @@ class Batch:
     def step(self, last: tuple[int, ...] = ()) -> list[np.ndarray]:
         """One step: rows in `last` end, the others go on where they have a window. Output of each row."""
         windows = [lane.take_last() if row in last else lane.take() for row, lane in enumerate(self.lanes)]
-        x = np.zeros((len(windows), *self.stepper.window_shape), np.float32 if self.stepper.kind == "encode" else np.int64)
-        slots, valid, commit = torch.full((len(windows),), len(windows)), *torch.zeros(2, len(windows), dtype=torch.int64)
+        x = np.zeros((len(windows), *self.stepper.window_shape), DTYPES[self.stepper.kind])
+        slots = torch.full((len(windows),), len(windows))
+        valid, commit = torch.zeros(2, len(windows), dtype=torch.int64)
         for row, window in enumerate(windows):
             if window is not None:
                 x[row], slots[row], valid[row], commit[row] = window.x, row, window.valid, window.commit

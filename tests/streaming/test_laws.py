@@ -1,4 +1,4 @@
-"""The five laws of a stream (DESIGN 3), on the golden model and on the bundled one, with random cuts and fixed seeds."""
+"""The five laws of a stream, on the golden model and on the bundled one, with random cuts and fixed seeds."""
 
 import numpy as np
 import pytest

@@ -1,0 +1,36 @@
+"""How the layer tests step a layer through a whole signal, chunk by chunk, with all the lookahead that it could use."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from streaming.layers.step import Step
+
+
+def in_chunks(step: Callable[[Tensor, Step], Tensor], x: Tensor, chunks: list[int], unit: int, last: int) -> Tensor:
+    """Steps x (1, C, T) over `chunks` frames at a time, each with `last` frames of lookahead or what is left; the
+    outputs
+    of the committed frames, joined. Every window has the same shape; frames that do not exist hold rubbish."""
+    frames = x.shape[2] // unit
+    window = max(chunks) + last
+    position, parts = 0, []
+    for chunk in chunks:
+        valid = min(window, frames - position)
+        rubbish = torch.full((1, x.shape[1], window * unit), 99.0)
+        rubbish[..., : valid * unit] = x[..., position * unit : (position + valid) * unit]
+        at = Step(*(torch.tensor([count]) for count in (0, valid, chunk, position)))
+        y = step(rubbish, at)
+        parts.append(y[..., : y.shape[2] // window * chunk])
+        position += chunk
+    assert position == frames
+    return torch.cat(parts, dim=2)
+
+
+def random_chunks(frames: int, seed: int) -> list[int]:
+    """Chunk lengths 1 to 7 that add up to `frames`."""
+    generator = torch.Generator().manual_seed(seed)
+    chunks: list[int] = []
+    while (left := frames - sum(chunks)) > 0:
+        chunks.append(min(left, int(torch.randint(1, 8, (1,), generator=generator))))
+    return chunks

@@ -1,0 +1,73 @@
+"""Ring attention with a context and a lookahead equals upstream's attention under the mask that these stand for."""
+
+import pytest
+import torch
+from transformers import NeuCodecConfig, Wav2Vec2BertConfig
+from transformers.models.neucodec.modeling_neucodec import NeuCodecAttention, NeuCodecRotaryEmbedding
+from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import Wav2Vec2BertSelfAttention
+
+from streaming.layers.attention import RingView, StreamingAttention, StreamingRelativeAttention
+from tests.streaming.layers.stepping import in_chunks, random_chunks
+
+FRAMES, WIDTH = 40, 32
+
+
+def mask_of(chunks: list[int], context: int, window: int) -> torch.Tensor:
+    """Additive (1, 1, F, F): a query sees `context` frames before its chunk and its window of `window` frames."""
+    mask = torch.full((FRAMES, FRAMES), -1e30)
+    start = 0
+    for chunk in chunks:
+        mask[start : start + chunk, max(0, start - context) : start + window] = 0
+        start += chunk
+    return mask[None, None]
+
+
+@pytest.mark.parametrize("context", [0, 3, 10, 100])
+@torch.inference_mode()
+def test_decoder_attention(context: int) -> None:
+    torch.manual_seed(context)
+    config = NeuCodecConfig(hidden_size=WIDTH, num_attention_heads=4, num_key_value_heads=4, head_dim=8)
+    config._attn_implementation = "eager"
+    whole = NeuCodecAttention(config, 0)
+    x = torch.randn(1, FRAMES, WIDTH)
+    chunks = random_chunks(FRAMES, 3)
+    positions = NeuCodecRotaryEmbedding(config)(x, torch.arange(4)[None])
+    keys_of_queries = mask_of(chunks, context, max(chunks) + 2)
+    expected = whole(x, position_embeddings=positions, attention_mask=keys_of_queries)[0]
+    layer = StreamingAttention(whole, context)
+    ring = layer.new_state(1)
+
+    def step(part: torch.Tensor, at: object) -> torch.Tensor:
+        view = RingView(at, part.shape[2], context)  # type: ignore[arg-type]
+        return layer.step(part.transpose(1, 2), ring, view).transpose(1, 2)
+
+    y = in_chunks(step, x.transpose(1, 2), chunks, 1, last=2).transpose(1, 2)
+    torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("context", [0, 3, 10, 100])
+@torch.inference_mode()
+def test_relative_attention(context: int) -> None:
+    torch.manual_seed(context)
+    config = Wav2Vec2BertConfig(
+        hidden_size=WIDTH,
+        num_attention_heads=4,
+        position_embeddings_type="relative_key",
+        left_max_position_embeddings=6,
+        right_max_position_embeddings=3,
+        attention_dropout=0.0,
+    )
+    config._attn_implementation = "eager"
+    whole = Wav2Vec2BertSelfAttention(config).eval()
+    x = torch.randn(1, FRAMES, WIDTH)
+    chunks = random_chunks(FRAMES, 4)
+    expected = whole(x, attention_mask=mask_of(chunks, context, max(chunks) + 2))[0]
+    layer = StreamingRelativeAttention(whole, context)
+    ring = layer.new_state(1)
+
+    def step(part: torch.Tensor, at: object) -> torch.Tensor:
+        view = RingView(at, part.shape[2], context)  # type: ignore[arg-type]
+        return layer.step(part.transpose(1, 2), ring, view, layer.distance_index(view)).transpose(1, 2)
+
+    y = in_chunks(step, x.transpose(1, 2), chunks, 1, last=2).transpose(1, 2)
+    torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,65 @@
+"""Running statistics: merged they equal those of the whole, and a quiet bin keeps its variance for an hour."""
+
+import torch
+from torch import nn
+
+from streaming.layers.norm import Moments, StreamingGroupNorm, moments_of, new_moments
+from tests.streaming.layers.stepping import in_chunks
+
+
+def all_of(x: torch.Tensor) -> Moments:
+    return moments_of(x, torch.ones(x.shape[:2], dtype=torch.bool))
+
+
+def test_merged_moments_equal_those_of_the_whole() -> None:
+    x = torch.randn(2, 30, 4, 5) * 3 + 7
+    merged = new_moments(x, 2, 4)
+    for part in x.split([1, 7, 2, 20], dim=1):
+        merged = merged.merge(all_of(part))
+    whole = all_of(x)
+    for mine, other in ((merged.count, whole.count), (merged.mean, whole.mean), (merged.m2, whole.m2)):
+        torch.testing.assert_close(mine, other)
+
+
+def test_a_quiet_bin_keeps_its_variance_for_an_hour() -> None:
+    generator = torch.Generator().manual_seed(0)
+    moments = new_moments(torch.zeros(1), 1, 1)
+    for _ in range(36_000):  # an hour of chunks of 5 frames, two mel frames each
+        x = -15.9 + 1e-3 * torch.randn(1, 10, 1, 1, generator=generator)
+        moments = moments.merge(all_of(x)).capped(3000)
+    deviation = (moments.m2 / moments.count).sqrt()
+    assert abs(float(moments.mean) + 15.9) < 1e-4
+    assert abs(float(deviation) / 1e-3 - 1) < 0.1
+
+
+def test_capped_statistics_follow_a_new_speaker() -> None:
+    moments = new_moments(torch.zeros(1), 1, 1)
+    for mean in (0.0, 5.0):
+        for _ in range(300):
+            moments = moments.merge(all_of(mean + torch.randn(1, 50, 1, 1))).capped(1500)
+    assert abs(float(moments.mean) - 5) < 0.1
+
+
+@torch.inference_mode()
+def test_one_window_equals_group_norm_and_frames_that_do_not_exist_do_not_count() -> None:
+    norm = nn.GroupNorm(4, 8, eps=1e-6)
+    norm.weight.data.normal_()
+    norm.bias.data.normal_()
+    x = torch.randn(1, 8, 12)
+    layer = StreamingGroupNorm(norm, prior=None)
+    state = layer.new_state(1)
+    y = in_chunks(lambda part, at: layer.step(part, state, at), x, [12], 1, last=9)
+    torch.testing.assert_close(y, norm(x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(state.count, torch.tensor([[24.0]]))
+
+
+@torch.inference_mode()
+def test_only_committed_frames_stay() -> None:
+    norm = nn.GroupNorm(4, 8, eps=1e-6)
+    x = torch.randn(1, 8, 20)
+    layer = StreamingGroupNorm(norm, prior=None)
+    state = layer.new_state(1)
+    in_chunks(lambda part, at: layer.step(part, state, at), x, [3, 5, 2, 10], 1, last=20)
+    grouped = x.unflatten(1, (4, 2))
+    torch.testing.assert_close(state.mean, grouped.mean((2, 3)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(state.m2 / state.count, grouped.var((2, 3), correction=0), atol=1e-5, rtol=1e-5)
