@@ -33,33 +33,40 @@ PIPE = "-"
 FORMS = {".tok": "raw", ".bin": "raw", ".npy": "npy", ".pt": "pt", ".txt": "text"}
 """Ending of a token file -> its form."""
 WRITABLE_FORMS = ("raw", "npy", "text")
+_BLOCK_SAMPLES = 16_384
 
 
 class AudioReader:
-    """An audio file as packets of float32 mono at `rate`: iterate once. `seconds` is its length.
+    """An audio file as packets of float32 mono at `rate`, each `packet_seconds` long but the last: iterate once.
 
-    Raises FileError when it is no audio file, AudioError when it holds NaN.
+    `seconds` is its length. Raises FileError when it is no audio file, AudioError when it holds NaN.
     """
 
     def __init__(self, path: str | Path, rate: int, packet_seconds: float = 0.02) -> None:
         self._file = _open_audio(path)
         self.seconds = self._file.frames / self._file.samplerate
         self.rate = rate
-        self._block_samples = max(1, round(self._file.samplerate * packet_seconds))
+        self._packet_samples = max(1, round(rate * packet_seconds))
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        size, waiting = self._packet_samples, np.zeros(0, np.float32)
+        for audio in self._resampled():
+            waiting = np.concatenate([waiting, audio])
+            whole = waiting.size // size * size
+            yield from waiting[:whole].reshape(-1, size)
+            waiting = waiting[whole:]
+        if waiting.size:
+            yield waiting
+
+    def _resampled(self) -> Iterator[np.ndarray]:
         with self._file as file:
             resampler = Resampler(file.samplerate, self.rate)
             try:
-                for block in file.blocks(self._block_samples, dtype="float32", always_2d=True):
-                    packet = resampler.feed(downmix(block))
-                    if packet.size:
-                        yield packet
+                for block in file.blocks(_BLOCK_SAMPLES, dtype="float32", always_2d=True):
+                    yield resampler.feed(downmix(block))
             except soundfile.LibsndfileError as error:
                 raise FileError(f"{file.name} is damaged: {error}") from None
-            rest = resampler.flush()
-            if rest.size:
-                yield rest
+            yield resampler.flush()
 
 
 def read_audio(path: str | Path, rate: int) -> np.ndarray:

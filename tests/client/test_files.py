@@ -1,0 +1,136 @@
+"""Audio and token files as streams."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from client.errors import FileError
+from client.files import AudioReader, TokenPipe, TokenWriter, WavWriter, read_audio, read_tokens, token_form
+from streaming.audio import resample
+from streaming.errors import AudioError, ConfigError, TokenError
+
+TOKENS = np.array([0, 1, 12345, 65535], np.uint16)
+
+
+def tone(rate: int, seconds: float = 0.5) -> np.ndarray:
+    return (0.3 * np.sin(2 * np.pi * 440 * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac"])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 44_100, 48_000])
+def test_any_rate_and_channel_count_comes_in_as_16_khz_mono(tmp_path, ending, channels, rate):
+    path = tmp_path / f"in.{ending}"
+    soundfile.write(path, np.repeat(tone(rate)[:, None], channels, axis=1), rate)
+    reader = AudioReader(path, 16_000)
+    audio = np.concatenate(list(reader))
+    assert reader.seconds == 0.5
+    assert audio.dtype == np.float32
+    assert abs(audio.size - 8_000) <= 1
+    assert np.abs(audio - tone(16_000)[: audio.size])[300:-300].max() < 2e-3
+
+
+def test_packets_are_of_one_length_and_join_to_the_whole(tmp_path):
+    path = tmp_path / "in.wav"
+    soundfile.write(path, tone(24_000), 24_000, subtype="FLOAT")
+    packets = list(AudioReader(path, 16_000, packet_seconds=0.02))
+    assert [packet.size for packet in packets] == [320] * 25
+    assert np.array_equal(np.concatenate(packets), resample(tone(24_000), 24_000, 16_000))
+    assert np.array_equal(read_audio(path, 16_000), np.concatenate(packets))
+
+
+def test_an_empty_recording_has_no_packets(tmp_path):
+    soundfile.write(tmp_path / "in.wav", np.zeros(0, np.float32), 16_000)
+    assert list(AudioReader(tmp_path / "in.wav", 16_000)) == []
+    assert read_audio(tmp_path / "in.wav", 16_000).size == 0
+
+
+def test_files_that_are_no_audio_are_named(tmp_path):
+    (tmp_path / "in.wav").write_text("no audio at all")
+    for path in (tmp_path / "in.wav", tmp_path / "missing.wav", tmp_path):
+        with pytest.raises(FileError, match=str(path)):
+            AudioReader(path, 16_000)
+
+
+def test_nan_in_a_recording_is_an_audio_error(tmp_path):
+    audio = tone(16_000)
+    audio[100] = np.nan
+    soundfile.write(tmp_path / "in.wav", audio, 16_000, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"sample 100 .* is nan"):
+        list(AudioReader(tmp_path / "in.wav", 16_000))
+
+
+def test_a_wav_grows_by_packets_and_clips(tmp_path):
+    path = tmp_path / "out.wav"
+    with WavWriter(path, 24_000) as writer:
+        writer.write(np.float32([0.5, 2.0]))
+        writer.write(np.zeros(0, np.float32))
+        writer.write(np.float32([-2.0]))
+    audio, rate = soundfile.read(path, dtype="int16")
+    assert (rate, audio.tolist(), writer.samples) == (24_000, [16384, 32767, -32768], 3)
+
+
+def test_a_wav_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(FileError, match="missing"):
+        WavWriter(tmp_path / "missing" / "out.wav", 24_000)
+
+
+@pytest.mark.parametrize("name", ["t.tok", "t.bin", "t.npy", "t.txt", "T.TOK"])
+def test_tokens_come_back_from_every_form_that_is_written(tmp_path, name):
+    with TokenWriter(tmp_path / name) as writer:
+        writer.write(TOKENS[:1])
+        writer.write(TOKENS[1:])
+    assert writer.tokens == 4
+    assert np.array_equal(read_tokens(tmp_path / name), TOKENS)
+
+
+def test_no_tokens_are_a_file_too(tmp_path):
+    for name in ("t.tok", "t.npy", "t.txt"):
+        with TokenWriter(tmp_path / name):
+            pass
+        assert read_tokens(tmp_path / name).size == 0
+
+
+def test_the_voices_of_neutts_are_read(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save(torch.tensor([3, 2, 65535], dtype=torch.int32), tmp_path / "voice.pt")
+    assert read_tokens(tmp_path / "voice.pt").tolist() == [3, 2, 65535]
+
+
+def test_a_form_overrides_the_ending(tmp_path):
+    (tmp_path / "tokens.dat").write_text("<|speech_7|>")
+    assert read_tokens(tmp_path / "tokens.dat", "text").tolist() == [7]
+
+
+def test_an_unknown_ending_names_the_known_ones(tmp_path):
+    with pytest.raises(ConfigError, match=r"'.mp3': name it .tok"):
+        token_form("x.mp3")
+    assert token_form("-") == "text"
+
+
+@pytest.mark.parametrize("name", ["t.pt", "t.mp3"])
+def test_what_cannot_be_written_is_refused(tmp_path, name):
+    with pytest.raises(ConfigError):
+        TokenWriter(tmp_path / name)
+    with pytest.raises(FileError, match="missing"):
+        TokenWriter(tmp_path / "missing" / "t.tok")
+
+
+def test_a_token_file_at_fault_is_named_with_the_fault(tmp_path):
+    (tmp_path / "t.tok").write_bytes(b"abc")
+    with pytest.raises(TokenError, match=r"t.tok: 3 bytes"):
+        read_tokens(tmp_path / "t.tok")
+    with pytest.raises(FileError, match=r"missing.tok cannot be read: No such file"):
+        read_tokens(tmp_path / "missing.tok")
+
+
+def test_a_raw_pipe_may_be_cut_inside_a_token_but_not_end_there():
+    pipe = TokenPipe("raw")
+    pieces = [pipe.feed(b"\x01"), pipe.feed(b"\x00\x02\x00\x03"), pipe.feed(b"\x00")]
+    assert np.concatenate(pieces).tolist() == [1, 2, 3]
+    pipe.finish()
+    pipe.feed(b"\x01")
+    with pytest.raises(TokenError, match="middle of a token"):
+        pipe.finish()
+    with pytest.raises(ConfigError, match="npy"):
+        TokenPipe("npy")
