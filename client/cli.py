@@ -23,7 +23,7 @@ from client.errors import DeadlineExceeded, Disconnected, FileError, SoundDevice
 from client.files import PIPE, WRITABLE_FORMS, AudioReader, TokenPipe, TokenWriter, WavWriter, read_tokens, token_form
 from client.transfer import Source, packets_of, transfer
 from streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
-from streaming.errors import CapacityError, ConfigError, InputError, StreamingError
+from streaming.errors import CapacityError, ConfigError, DeviceError, InputError, StreamingError
 
 EXIT_CODES: tuple[tuple[type[StreamingError], int], ...] = (
     (ConfigError, 2),
@@ -31,6 +31,7 @@ EXIT_CODES: tuple[tuple[type[StreamingError], int], ...] = (
     (FileError, 3),
     (Unreachable, 4),
     (CapacityError, 4),
+    (DeviceError, 4),
     (Disconnected, 5),
     (DeadlineExceeded, 5),
     (SoundDeviceError, 6),

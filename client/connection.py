@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -276,16 +277,20 @@ def _translated(error: BaseException, address: str, deadlines: Deadlines) -> Bas
 
 
 def _refusal(refused: InvalidStatus, address: str) -> StreamingError:
-    """The server's HTTP answer in place of a session."""
+    """The server's HTTP answer in place of a session: an `error` message in JSON, or the words of a proxy."""
     status = refused.response.status_code
-    said = (refused.response.body or b"").decode("utf-8", "replace").strip()[:500]
-    if status == 503:
-        after = refused.response.headers.get("Retry-After")
-        return CapacityError(
-            f"{said or f'the server at {address} is full'}" + (f" (try again in {after} s)" if after else "")
-        )
-    if said and status in (400, 401, 403, 404, 426, 429):
-        return ConfigError(f"the server at {address} refuses ({status}): {said}")
+    said = (refused.response.body or b"").decode("utf-8", "replace").strip()[:1000]
+    try:
+        failure = parse_server_message(said)
+    except ProtocolError:
+        failure = None
+    after = refused.response.headers.get("Retry-After")
+    again = f" (try again in {after} s)" if after else ""
+    if isinstance(failure, Failure):
+        known = error_of(failure.code, failure.message + again)
+        return ConfigError(failure.message) if type(known) is StreamingError else known
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        return CapacityError(f"{said or f'the server at {address} is full'}{again}")
     return Unreachable(f"what answers at {address} does not speak {SUBPROTOCOL}: HTTP {status} {said}".rstrip())
 
 

@@ -3,7 +3,7 @@
 import json
 import sys
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import numpy as np
 from rich.console import Console
@@ -64,7 +64,6 @@ def print_report(report: Report, extra: dict[str, Any], as_json: bool, piped: bo
     if as_json:
         print(json.dumps({**extra, **report.as_dict()}), file=stream)
         return
-    table = Table(show_header=False, box=None, pad_edge=False)
     rows = {
         **{name.replace("_", " "): str(value) for name, value in extra.items()},
         "model": f"{report.ready.model}, profile {report.ready.profile}, latency {report.ready.latency_ms:g} ms",
@@ -74,9 +73,14 @@ def print_report(report: Report, extra: dict[str, Any], as_json: bool, piped: bo
     }
     if report.first_output_s is not None:
         rows["first output"] = f"after {report.first_output_s * 1000:.0f} ms"
+    print_rows(rows, stream)
+
+
+def print_rows(rows: dict[str, str], stream: TextIO) -> None:
+    """Names and values in two columns, never broken, so that a path can be copied."""
+    width = max(map(len, rows))
     for name, value in rows.items():
-        table.add_row(name, value)
-    Console(file=stream, highlight=False, soft_wrap=True).print(table)
+        print(f"{name:<{width}}  {value}", file=stream)
 
 
 def print_devices(devices: list[dict[str, Any]], as_json: bool) -> None:

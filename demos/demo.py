@@ -17,11 +17,9 @@ from pathlib import Path
 
 import numpy as np
 from pystoi import stoi
-from rich.console import Console
-from rich.table import Table
 
 from client.connection import connect
-from client.display import ProgressLine
+from client.display import ProgressLine, print_rows
 from client.files import AudioReader, TokenWriter, WavWriter, read_audio, read_tokens
 from client.transfer import Report, transfer
 from demos.spectrogram import draw_pair
@@ -108,13 +106,13 @@ def compare(recording: Path, wav_file: Path, picture: Path, model: str) -> float
     return float(stoi(*narrow, INPUT_RATE))
 
 
-async def demonstrate(options: argparse.Namespace, console: Console) -> dict[str, object]:
+async def demonstrate(options: argparse.Namespace) -> dict[str, object]:
     """Runs the demo and returns its figures."""
     options.output.mkdir(parents=True, exist_ok=True)
     token_file, wav_file, picture = (options.output / name for name in ("speech.tok", "speech.wav", "spectrograms.png"))
-    console.print(f"Starting the server on model {options.model} ...")
+    print(f"Starting the server on model {options.model} ...", flush=True)
     async with running_server(options.model) as url:
-        console.print(f"Ready at {url}. Streaming {options.recording.name} at the pace of a microphone ...")
+        print(f"Ready at {url}. Streaming {options.recording.name} at the pace of a microphone ...", flush=True)
         encoded, latencies = await encode(url, options.recording, token_file, not options.fast)
         decoded = await decode(url, token_file, wav_file)
     intelligibility = compare(options.recording, wav_file, picture, encoded.ready.model)
@@ -137,25 +135,26 @@ async def demonstrate(options: argparse.Namespace, console: Console) -> dict[str
     }
 
 
-def show(figures: dict[str, object], realtime: bool, console: Console) -> None:
+def show(figures: dict[str, object], realtime: bool) -> None:
     """The figures as a table."""
-    table = Table(title="What was made", show_header=False, box=None, title_justify="left", title_style="bold")
-    table.add_row("tokens", f"{figures['tokens_file']}  ({figures['tokens']} tokens for {figures['seconds']} s)")
-    table.add_row("audio", f"{figures['audio_file']}  (24 kHz; the original: {figures['recording']})")
-    table.add_row("picture", f"{figures['picture']}  (both spectrograms)")
-    rate = f"{figures['bits_per_second']} bit/s, {figures['smaller_than_pcm']} times smaller than 16 kHz PCM"
-    table.add_row("bit rate", rate)
     latency = f"{figures['algorithmic_latency_ms']:g} ms by design"
     if realtime:
         latency += (
-            f", measured {figures['measured_latency_ms_p50']} ms (p50), {figures['measured_latency_ms_max']} ms (max)"
+            f"; measured, from a chunk's first sample to its tokens: {figures['measured_latency_ms_p50']} ms (p50)"
         )
-    table.add_row("latency, speech to tokens", latency)
-    table.add_row("latency, tokens to audio", f"{figures['decode_latency_ms']:g} ms by design")
-    speed = figures["decode_real_time_factor"]
-    table.add_row("speed of decoding", f"real-time factor {speed} (1 is as fast as it plays)")
-    table.add_row("STOI against the original", f"{figures['stoi']} (1 is perfect)")
-    console.print(table)
+        latency += f", {figures['measured_latency_ms_max']} ms (max)"
+    rows = {
+        "tokens": f"{figures['tokens_file']} ({figures['tokens']} tokens for {figures['seconds']} s)",
+        "audio": f"{figures['audio_file']} (24 kHz; the original: {figures['recording']})",
+        "picture": f"{figures['picture']} (both spectrograms)",
+        "bit rate": f"{figures['bits_per_second']} bit/s, {figures['smaller_than_pcm']} times smaller than 16 kHz PCM",
+        "speech to tokens": latency,
+        "tokens to audio": f"{figures['decode_latency_ms']:g} ms by design",
+        "speed": f"decoded at real-time factor {figures['decode_real_time_factor']} (below 1: faster than it plays)",
+        "STOI": f"{figures['stoi']} against the original (1 is perfect)",
+    }
+    print("What was made:")
+    print_rows(rows, sys.stdout)
 
 
 def main() -> None:
@@ -167,10 +166,9 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true", help="do not wait for the pace of a microphone")
     options = parser.parse_args()
     options.recording = Path(os.path.relpath(options.recording))
-    console = Console(highlight=False, soft_wrap=True)
-    figures = asyncio.run(demonstrate(options, console))
+    figures = asyncio.run(demonstrate(options))
     (options.output / "summary.json").write_text(json.dumps(figures, indent=2) + "\n")
-    show(figures, not options.fast, console)
+    show(figures, not options.fast)
 
 
 if __name__ == "__main__":

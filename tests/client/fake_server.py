@@ -16,7 +16,7 @@ from websockets.typing import Subprotocol
 
 from streaming.config import INPUT_HOP, OUTPUT_HOP
 from streaming.errors import AudioError, StreamingError
-from streaming.protocol.messages import Clear, End, Flush, Ready, Stats
+from streaming.protocol.messages import Clear, End, Failure, Flush, Ready, Stats, encode_message
 from streaming.protocol.query import SessionRequest, parse_target
 from streaming.protocol.session import ServerSession, State
 
@@ -28,6 +28,8 @@ class Fault(Enum):
 
     NONE = auto()
     FULL = auto()
+    PROXY = auto()
+    PROXY_LIMIT = auto()
     NO_READY = auto()
     NOT_A_READY = auto()
     VANISH = auto()
@@ -51,11 +53,13 @@ class FakeServer:
     def refuse(self, connection: ServerConnection, request: Request) -> Response | None:
         """HTTP answers before the upgrade."""
         if self.fault is Fault.FULL:
-            response = connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "all 4 sessions are taken\n")
-            response.headers["Retry-After"] = "3"
-            return response
+            return _refusal(connection, HTTPStatus.SERVICE_UNAVAILABLE, Failure("full", "all 4 sessions are taken"))
+        if self.fault is Fault.PROXY:
+            return connection.respond(HTTPStatus.BAD_GATEWAY, "no upstream\n")
+        if self.fault is Fault.PROXY_LIMIT:
+            return connection.respond(HTTPStatus.TOO_MANY_REQUESTS, "slow down\n")
         if parse_target(request.path) is None:
-            return connection.respond(HTTPStatus.NOT_FOUND, "no such path: /v1/encode, /v1/decode, /v1/roundtrip\n")
+            return _refusal(connection, HTTPStatus.NOT_FOUND, Failure("bad_path", "path '/elsewhere' is unknown"))
         return None
 
     async def serve(self, websocket: ServerConnection) -> None:
@@ -115,6 +119,13 @@ class FakeServer:
             await _drain(websocket, session)
             if session.state is State.CLOSED:
                 await websocket.close(session.close_code)
+
+
+def _refusal(connection: ServerConnection, status: HTTPStatus, failure: Failure) -> Response:
+    response = connection.respond(status, encode_message(failure) + "\n")
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = "3"
+    return response
 
 
 async def _drain(websocket: ServerConnection, session: ServerSession) -> None:

@@ -168,8 +168,19 @@ async def test_a_full_server_says_when_to_come_again():
 
 async def test_a_refusal_carries_the_servers_reason():
     async with fake_server() as server:
-        with pytest.raises(ConfigError, match=r"404\): no such path"):
+        with pytest.raises(ConfigError, match="path '/elsewhere' is unknown"):
             async with connect(server.url + "/elsewhere"):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "says"),
+    [(Fault.PROXY, Unreachable, "HTTP 502 no upstream"), (Fault.PROXY_LIMIT, CapacityError, "slow down")],
+)
+async def test_what_a_proxy_says_in_its_own_words_is_passed_on(fault, error, says):
+    async with fake_server(fault) as server:
+        with pytest.raises(error, match=says):
+            async with connect(server.url):
                 pass
 
 

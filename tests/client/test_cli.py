@@ -1,0 +1,191 @@
+"""The command `neucodec`: every subcommand against the fake server, its output and its exit codes."""
+
+import asyncio
+import io
+import json
+import os
+import socket
+import sys
+from types import SimpleNamespace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import soundfile
+
+from client.cli import main
+from client.files import read_tokens
+from tests.client import fake_sounddevice
+from tests.client.fake_server import Fault, fake_server
+from tests.client.fake_sounddevice import Stream
+
+
+async def run(*arguments) -> int:
+    return await asyncio.to_thread(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """0.3 s, 15 frames, of which frame i starts with sample i."""
+    audio = np.zeros((15, 320), np.int16)
+    audio[:, 0] = np.arange(15)
+    soundfile.write(tmp_path / "in.wav", audio.reshape(-1), 16_000)
+    return tmp_path / "in.wav"
+
+
+@pytest.mark.parametrize("name", ["out.tok", "out.npy", "out.txt"])
+async def test_encode_writes_tokens_and_a_summary(tmp_path, recording, name, capsys):
+    async with fake_server() as server:
+        assert await run("encode", recording, tmp_path / name, "--server", server.url) == 0
+    assert read_tokens(tmp_path / name).tolist() == list(range(15))
+    shown = capsys.readouterr().out
+    for words in ("0.30 s", "15 (800 bit/s)", "real-time factor", "first output", name):
+        assert words in shown
+
+
+async def test_json_is_one_object_for_machines(tmp_path, recording, capsys):
+    async with fake_server() as server:
+        assert await run("encode", recording, tmp_path / "out.tok", "--server", server.url, "--json", "--realtime") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["command"], figures["tokens"], figures["bits_per_second"]) == ("encode", 15, 800)
+    assert figures["elapsed_seconds"] >= 0.3
+
+
+async def test_decode_and_roundtrip_write_24_khz_wav(tmp_path, recording):
+    (tmp_path / "in.tok").write_bytes(np.arange(10, dtype="<u2").tobytes())
+    async with fake_server() as server:
+        assert await run("decode", tmp_path / "in.tok", tmp_path / "a.wav", "--server", server.url) == 0
+        assert await run("roundtrip", recording, tmp_path / "b.wav", "--server", server.url, "--profile", "low") == 0
+    for name, frames in (("a.wav", 10), ("b.wav", 15)):
+        audio, rate = soundfile.read(tmp_path / name, dtype="int16")
+        assert rate == 24_000
+        assert np.array_equal(audio, np.repeat(np.arange(frames), 480))
+
+
+async def test_a_pipe_carries_tokens_as_text_and_the_summary_goes_elsewhere(recording, tmp_path, monkeypatch, capsys):
+    stdout = SimpleNamespace(buffer=io.BytesIO(), flush=lambda: None)
+    monkeypatch.setattr("client.files.sys", SimpleNamespace(stdout=stdout))
+    async with fake_server() as server:
+        assert await run("encode", recording, "-", "--server", server.url) == 0
+        assert stdout.buffer.getvalue().startswith(b"<|speech_0|><|speech_1|>")
+        assert "15 (800 bit/s)" in capsys.readouterr().err
+        source, sink = os.pipe()
+        os.write(sink, b"said: <|speech_5|><|speech_6|>")
+        os.close(sink)
+        with os.fdopen(source, "rb") as pipe:
+            monkeypatch.setattr("client.cli.sys", SimpleNamespace(stdin=pipe, stderr=sys.stderr, stdout=sys.stdout))
+            assert await run("decode", "-", tmp_path / "out.wav", "--server", server.url) == 0
+    assert soundfile.read(tmp_path / "out.wav", dtype="int16")[0].tolist() == [5] * 480 + [6] * 480
+
+
+def unused_url() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"ws://127.0.0.1:{free.getsockname()[1]}"
+
+
+async def test_without_a_server_the_old_output_stays_and_the_remedy_is_named(tmp_path, recording, capsys):
+    (tmp_path / "out.tok").write_bytes(b"old")
+    assert await run("encode", recording, tmp_path / "out.tok", "--server", unused_url()) == 4
+    assert "start it with `neucodec-server --model nano`" in capsys.readouterr().err
+    assert (tmp_path / "out.tok").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "says"),
+    [(Fault.FULL, 4, "all 4 sessions"), (Fault.VANISH, 5, "connect again"), (Fault.REFUSE_INPUT, 3, "sample 7 is nan")],
+)
+async def test_what_the_server_does_wrong_has_an_exit_code_and_words(tmp_path, recording, fault, code, says, capsys):
+    async with fake_server(fault) as server:
+        assert await run("encode", recording, tmp_path / "out.tok", "--server", server.url) == code
+    assert says in capsys.readouterr().err
+
+
+async def test_input_that_cannot_be_used_has_its_own_exit_code(tmp_path, capsys):
+    (tmp_path / "odd.tok").write_bytes(b"abc")
+    (tmp_path / "words.txt").write_text("no tokens here")
+    for name, says in (("odd.tok", "3 bytes"), ("words.txt", "no <|speech"), ("missing.tok", "No such file")):
+        assert await run("decode", tmp_path / name, tmp_path / "out.wav", "--server", unused_url()) == 3
+        assert says in capsys.readouterr().err
+    assert await run("encode", tmp_path / "odd.tok", tmp_path / "out.tok", "--server", unused_url()) == 3
+    assert await run("decode", tmp_path / "in.mp3", tmp_path / "out.wav", "--server", unused_url()) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["encode"], ["sing"], ["mic", "--seconds", "-1"], ["encode", "a", "b", "--form", "x"]]
+)
+def test_wrong_arguments_leave_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out.startswith("neucodec ")
+
+
+class HandDriven(Stream):
+    """A device that runs as soon as it is started, one block after the other."""
+
+    def start(self):
+        super().start()
+        self.task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self):
+        while True:
+            if self.channels == 2:
+                self.record(np.full((self.blocksize, 2), 0.1, np.float32))
+            else:
+                self.heard.append(self.play())
+            await asyncio.sleep(0.001)
+
+    heard: ClassVar[list[np.ndarray]] = []
+
+    def close(self):
+        super().close()
+        self.task.cancel()
+
+
+@pytest.fixture
+def sound(monkeypatch):
+    HandDriven.heard = []
+    monkeypatch.setattr(fake_sounddevice, "InputStream", HandDriven)
+    monkeypatch.setattr(fake_sounddevice, "OutputStream", HandDriven)
+    monkeypatch.setitem(sys.modules, "sounddevice", fake_sounddevice)
+    monkeypatch.setattr("client.cli._on_interrupt", lambda stop: None)
+
+
+async def test_mic_writes_tokens_until_its_time_is_over(tmp_path, sound, capsys):
+    async with fake_server() as server:
+        assert await run("mic", tmp_path / "out.tok", "--seconds", 0.5, "--server", server.url, "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["microphone"] == "Fake Mic"
+    assert figures["lost_samples"] == 0
+    assert 0.5 <= figures["input_seconds"] < 0.7
+    assert read_tokens(tmp_path / "out.tok").size == figures["tokens"]
+    assert abs(figures["tokens"] - figures["input_seconds"] * 50) <= 1
+
+
+async def test_play_sends_all_tokens_to_the_speaker(tmp_path, sound, capsys):
+    (tmp_path / "in.tok").write_bytes(np.full(40, 8192, "<u2").tobytes())
+    async with fake_server() as server:
+        assert await run("play", tmp_path / "in.tok", "--server", server.url, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["underruns"] == 0
+    heard = np.concatenate(HandDriven.heard)
+    assert np.count_nonzero(np.abs(heard - 0.25) < 1e-3) > 0.95 * 40 * 960
+
+
+def test_devices_are_listed_for_people_and_machines(sound, capsys):
+    assert main(["devices"]) == 0
+    assert "Fake Speaker" in capsys.readouterr().out
+    assert main(["devices", "--json"]) == 0
+    assert [device["name"] for device in json.loads(capsys.readouterr().out)] == ["Fake Mic", "Fake Speaker"]
+
+
+async def test_a_device_that_is_not_there_has_its_own_exit_code(tmp_path, sound, capsys):
+    async with fake_server() as server:
+        assert await run("mic", "--device", "Studio", "--server", server.url) == 6
+    assert "neucodec devices" in capsys.readouterr().err
