@@ -35,6 +35,7 @@ from streaming.protocol.messages import (
     Mark,
     Ready,
     StreamFormat,
+    parse_server_message,
 )
 from streaming.protocol.query import SessionRequest, session_request
 from streaming.protocol.session import ClientSession, State
