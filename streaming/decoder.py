@@ -74,7 +74,7 @@ class Decoder(Stepper):
         norms = iter(priors.group_norm_moments(config, self.device, count))
         self.embed = StreamingConv(network.embed)
         self.prior_net = [ResNetBlock(block, (next(norms), next(norms))) for block in network.prior_net]
-        self.attention = [StreamingAttention(layer.self_attn, config.context_frames) for layer in network.layers]
+        self.attention = [StreamingAttention(layer.self_attn, config) for layer in network.layers]
         self.post_net = [ResNetBlock(block, (next(norms), next(norms))) for block in network.post_net]
         self.istft = StreamingISTFT(network.head, config.synthesis_lag_frames)
 
@@ -106,7 +106,7 @@ class Decoder(Stepper):
 
     def _transform(self, x: Tensor, rings: list[Ring], at: Step) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
-        view = RingView(at, x.shape[1], self.config.context_frames)
+        view = RingView(at, self.config)
         for layer, attention, ring in zip(self.network.layers, self.attention, rings, strict=True):
             x = x + attention.step(layer.input_layernorm(x), ring, view)
             x = x + layer.mlp(layer.post_attention_layernorm(x))

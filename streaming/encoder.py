@@ -44,7 +44,7 @@ class Encoder(Stepper):
         semantic = model.semantic_encoder
         self.mel = StreamingMel(priors.mel_moments(config, self.device))
         self.projection = semantic.feature_projection
-        self.conformer = [StreamingConformer(layer, config.context_frames) for layer in semantic.encoder.layers]
+        self.conformer = [StreamingConformer(layer, config) for layer in semantic.encoder.layers]
         adapter = model.semantic_adapter
         self.adapter = [StreamingConv(conv) for conv in (adapter.conv1, adapter.conv2, adapter.conv3, adapter.conv4)]
         self.acoustic = StreamingAcoustic(model.acoustic_encoder, INPUT_HOP)
@@ -77,7 +77,7 @@ class Encoder(Stepper):
     def _semantic(self, pcm: Tensor, state: EncoderState, at: Step) -> Tensor:
         features = self.mel.step(pcm, state.mel, at)
         x = self.projection(features.to(self.dtype))[0]  # (B, F, S)
-        view = RingView(at, x.shape[1], self.config.context_frames)
+        view = RingView(at, self.config)
         distance_index = self.conformer[0].attention.distance_index(view)
         for layer, part in zip(self.conformer, state.conformer, strict=True):
             x = layer.step(x, part, view, distance_index)

@@ -1,8 +1,8 @@
 """Attention whose committed keys and values live in a ring of `context` frames a slot.
 
 Chunk and lookahead attend to the ring and to each other. The ring's order does not matter to attention; where a layer
-knows distances (w2v-BERT's relative keys), they follow from each slot's position. Entry `context` is a place to write
-what is not kept.
+knows distances (w2v-BERT's relative keys), they follow from each slot's position. Behind the ring is room for the
+window, so that one gather brings both.
 """
 
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from streaming.config import StreamConfig
 from streaming.layers.step import Step
 
 
 @dataclass
 class Ring:
-    """Committed keys and values, each (slots, context + 1, D)."""
+    """Committed keys and values and those of the last window, each (slots, context + F, D)."""
 
     keys: Tensor
     values: Tensor
@@ -26,39 +27,41 @@ class Ring:
 class RingView:
     """Where each row's ring stands in one step; computed once a step and shared by every layer of a branch."""
 
-    def __init__(self, at: Step, frames: int, context: int) -> None:
+    def __init__(self, at: Step, config: StreamConfig) -> None:
+        frames, context = config.window_frames, config.context_frames
         device = at.position.device
         entry = torch.arange(context, device=device)
         age = (at.position[:, None] - 1 - entry) % max(context, 1)  # (B, context): 0 is the frame before this window
         window = torch.arange(frames, device=device)
         self.at = at
-        self.context = context
-        self.filled = entry < at.position[:, None]
+        self.frames = frames
+        self.slots = at.slots[:, None]
+        self.window_place = (context + window).expand(len(age), -1)  # (B, F)
         self.key_offset = torch.cat([-1 - age, window.expand(len(age), -1)], dim=1)  # (B, K), from the window's start
-        exists = torch.cat([self.filled, at.exists(frames)], dim=1)
+        exists = torch.cat([entry < at.position[:, None], at.exists(frames)], dim=1)
         self.bias = torch.zeros(exists.shape, device=device).masked_fill(~exists, -1e30)[:, None, None]  # (B, 1, 1, K)
         kept = at.commits(frames) & (window >= (at.commit - context)[:, None])
         place = (at.position[:, None] + window) % max(context, 1)
-        self.write_place = torch.where(kept, place, context)  # (B, F)
+        self.kept_place = torch.where(kept, place, self.window_place)  # (B, F)
 
     def distance(self) -> Tensor:
         """Frames from each query of the window to each key: (B, F, K)."""
-        frames = self.key_offset.shape[1] - self.context
-        return self.key_offset[:, None] - torch.arange(frames, device=self.key_offset.device)[:, None]
+        return self.key_offset[:, None] - torch.arange(self.frames, device=self.key_offset.device)[:, None]
 
     def extend(self, ring: Ring, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Ring and window together, each (B, K, D); the ring takes what is committed. keys, values (B, F, D)."""
-        slots = self.at.slots
-        all_keys = torch.cat([ring.keys[slots, : self.context], keys], dim=1)
-        all_values = torch.cat([ring.values[slots, : self.context], values], dim=1)
-        ring.keys[slots[:, None], self.write_place] = keys
-        ring.values[slots[:, None], self.write_place] = values
-        return all_keys, all_values
+        return self._extend(ring.keys, keys), self._extend(ring.values, values)
+
+    def _extend(self, ring: Tensor, new: Tensor) -> Tensor:
+        ring[self.slots, self.window_place] = new
+        everything = ring[self.at.slots]
+        ring[self.slots, self.kept_place] = new
+        return everything
 
 
-def new_ring(weight: Tensor, slots: int, context: int, width: int) -> Ring:
-    """An empty ring of the dtype and device of `weight`."""
-    return Ring(*(weight.new_zeros(slots, context + 1, width) for _ in range(2)))
+def new_ring(projection: nn.Linear, slots: int, entries: int) -> Ring:
+    """An empty ring for what `projection` makes."""
+    return Ring(*(projection.weight.new_zeros(slots, entries, projection.out_features) for _ in range(2)))
 
 
 def heads(x: Tensor, head_width: int) -> Tensor:
@@ -69,13 +72,12 @@ def heads(x: Tensor, head_width: int) -> Tensor:
 class StreamingAttention:
     """The decoder's attention: no position in time, since upstream's rotary embedding runs over heads and cancels."""
 
-    def __init__(self, attention: Any, context: int) -> None:
+    def __init__(self, attention: Any, config: StreamConfig) -> None:
         self.attention = attention
-        self.context = context
+        self.entries = config.context_frames + config.window_frames
 
     def new_state(self, slots: int) -> Ring:
-        projection = self.attention.k_proj
-        return new_ring(projection.weight, slots, self.context, projection.out_features)
+        return new_ring(self.attention.k_proj, slots, self.entries)
 
     def step(self, x: Tensor, ring: Ring, view: RingView) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
@@ -94,13 +96,12 @@ class StreamingAttention:
 class StreamingRelativeAttention:
     """w2v-BERT's attention with relative keys: the bias of a key is the query times the embedding of their distance."""
 
-    def __init__(self, attention: Any, context: int) -> None:
+    def __init__(self, attention: Any, config: StreamConfig) -> None:
         self.attention = attention
-        self.context = context
+        self.entries = config.context_frames + config.window_frames
 
     def new_state(self, slots: int) -> Ring:
-        projection = self.attention.linear_k
-        return new_ring(projection.weight, slots, self.context, projection.out_features)
+        return new_ring(self.attention.linear_k, slots, self.entries)
 
     def distance_index(self, view: RingView) -> Tensor:
         """Row of the distance embedding for each query and key: (B, 1, F, K)."""

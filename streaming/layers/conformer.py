@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from streaming.config import StreamConfig
 from streaming.layers.attention import Ring, RingView, StreamingRelativeAttention
 from streaming.layers.conv import StreamingConv
 
@@ -18,11 +19,11 @@ class ConformerState:
 
 
 class StreamingConformer:
-    """A `Wav2Vec2BertEncoderLayer` with `context` frames of memory."""
+    """A `Wav2Vec2BertEncoderLayer` that remembers the context of `config`."""
 
-    def __init__(self, layer: Any, context: int) -> None:
+    def __init__(self, layer: Any, config: StreamConfig) -> None:
         self.layer = layer
-        self.attention = StreamingRelativeAttention(layer.self_attn, context)
+        self.attention = StreamingRelativeAttention(layer.self_attn, config)
         self.depthwise = StreamingConv(layer.conv_module.depthwise_conv, causal=True)
 
     def new_state(self, slots: int) -> ConformerState:

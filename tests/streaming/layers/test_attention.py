@@ -6,7 +6,9 @@ from transformers import NeuCodecConfig, Wav2Vec2BertConfig
 from transformers.models.neucodec.modeling_neucodec import NeuCodecAttention, NeuCodecRotaryEmbedding
 from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import Wav2Vec2BertSelfAttention
 
+from streaming import StreamConfig
 from streaming.layers.attention import RingView, StreamingAttention, StreamingRelativeAttention
+from streaming.layers.step import Step
 from tests.streaming.layers.stepping import in_chunks, random_chunks
 
 FRAMES, WIDTH = 40, 32
@@ -22,6 +24,10 @@ def mask_of(chunks: list[int], context: int, window: int) -> torch.Tensor:
     return mask[None, None]
 
 
+def config_of(chunks: list[int], context: int) -> StreamConfig:
+    return StreamConfig(max(chunks), 2, context)
+
+
 @pytest.mark.parametrize("context", [0, 3, 10, 100])
 @torch.inference_mode()
 def test_decoder_attention(context: int) -> None:
@@ -34,11 +40,11 @@ def test_decoder_attention(context: int) -> None:
     positions = NeuCodecRotaryEmbedding(config)(x, torch.arange(4)[None])
     keys_of_queries = mask_of(chunks, context, max(chunks) + 2)
     expected = whole(x, position_embeddings=positions, attention_mask=keys_of_queries)[0]
-    layer = StreamingAttention(whole, context)
+    layer = StreamingAttention(whole, config_of(chunks, context))
     ring = layer.new_state(1)
 
-    def step(part: torch.Tensor, at: object) -> torch.Tensor:
-        view = RingView(at, part.shape[2], context)  # type: ignore[arg-type]
+    def step(part: torch.Tensor, at: Step) -> torch.Tensor:
+        view = RingView(at, config_of(chunks, context))
         return layer.step(part.transpose(1, 2), ring, view).transpose(1, 2)
 
     y = in_chunks(step, x.transpose(1, 2), chunks, 1, last=2).transpose(1, 2)
@@ -62,11 +68,11 @@ def test_relative_attention(context: int) -> None:
     x = torch.randn(1, FRAMES, WIDTH)
     chunks = random_chunks(FRAMES, 4)
     expected = whole(x, attention_mask=mask_of(chunks, context, max(chunks) + 2))[0]
-    layer = StreamingRelativeAttention(whole, context)
+    layer = StreamingRelativeAttention(whole, config_of(chunks, context))
     ring = layer.new_state(1)
 
-    def step(part: torch.Tensor, at: object) -> torch.Tensor:
-        view = RingView(at, part.shape[2], context)  # type: ignore[arg-type]
+    def step(part: torch.Tensor, at: Step) -> torch.Tensor:
+        view = RingView(at, config_of(chunks, context))
         return layer.step(part.transpose(1, 2), ring, view, layer.distance_index(view)).transpose(1, 2)
 
     y = in_chunks(step, x.transpose(1, 2), chunks, 1, last=2).transpose(1, 2)
