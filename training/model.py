@@ -30,7 +30,7 @@ class Reconstruction:
 
 
 def nano_config() -> NeuCodecConfig:
-    """Few and wide layers; the last stride is the largest, so that the acoustic branch looks ahead 90 ms only."""
+    """Few and wide layers; the largest stride comes last, so that the acoustic branch hardly sees beyond 100 ms."""
     semantic = Wav2Vec2BertConfig(
         hidden_size=128,
         num_hidden_layers=4,
