@@ -43,8 +43,7 @@ class App:
         self._server: Server | None = None
         self._admitted: dict[ServerConnection, SessionRequest] = {}
         self._handled: set[ServerConnection] = set()
-        self._empty = asyncio.Event()
-        self._empty.set()
+        self._released = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -58,9 +57,11 @@ class App:
         """How many are open or about to be."""
         return len(self._admitted)
 
-    async def emptied(self) -> None:
-        """Returns when no session is open."""
-        await self._empty.wait()
+    async def emptied(self, down_to: int = 0) -> None:
+        """Returns when no more than that many sessions are open."""
+        while self.sessions > down_to:
+            self._released.clear()
+            await self._released.wait()
 
     @property
     def model(self) -> Model | None:
@@ -141,7 +142,6 @@ class App:
             return refusal(socket, HTTPStatus.SERVICE_UNAVAILABLE, full)
         if request.headers.get("Upgrade", "").lower() == "websocket":
             self._admitted[socket] = asked
-            self._empty.clear()
             socket.connection_lost_waiter.add_done_callback(lambda _: self._release_unhandled(socket))
         return None
 
@@ -166,8 +166,7 @@ class App:
 
     def _release(self, socket: ServerConnection) -> None:
         self._admitted.pop(socket, None)
-        if not self._admitted:
-            self._empty.set()
+        self._released.set()
 
     async def _handle(self, socket: ServerConnection) -> None:
         """One admitted connection, from `ready` to its end."""

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from server.app import App
+from server.app import App, Load
+from server.model import load_engine
 from server.settings import PROFILES, Settings, parse_batch_sizes, parse_profiles
 from streaming.errors import ConfigError, ModelError, StreamingError
 
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     logging.basicConfig(level=given.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        return asyncio.run(_serve(_settings(given)))
+        return asyncio.run(serve(_settings(given)))
     except ConfigError as error:
         return _complain(error, EXIT_CONFIG)
     except ModelError as error:
@@ -37,12 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(error, 1)
 
 
-async def _serve(settings: Settings) -> int:
+async def serve(settings: Settings, load: Load = load_engine) -> int:
+    """Serves until SIGINT or SIGTERM; 0 then. Raises what prevents the start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
-    app = App(settings)
+    app = App(settings, load)
     await app.start()
     loading = asyncio.create_task(app.loaded(), name="loading")
     stopped = asyncio.create_task(stop.wait(), name="stop signal")

@@ -89,11 +89,21 @@ class Connection:
 
     async def _read(self) -> None:
         try:
+            await self._accept_all()
+            while True:  # nothing counts any more, but the peer's close is behind what it has sent
+                await self._socket.recv()
+        except ConnectionClosed:
+            self._session.lose()
+            self._changed.set()
+
+    async def _accept_all(self) -> None:
+        """Takes the client's messages until one is wrong; raises ConnectionClosed."""
+        try:
             while True:
                 await self._wait_for_room()
                 self._accept(await self._socket.recv())
         except ConnectionClosed:
-            self._session.lose()
+            raise
         except StreamingError as error:
             self._session.fail(error)
         except Exception:
@@ -127,7 +137,7 @@ class Connection:
 
     def _has_room(self) -> bool:
         session = self._session
-        return (
+        return session.failure is not None or (
             session.owed_frames <= self._most_owed_frames
             and session.queued_messages <= self._settings.max_queue_messages
             and self._link.has_quota

@@ -19,7 +19,7 @@ from streaming.protocol.session import ClientSession
 from tests.streaming.engine.fake import CONFIG, FakeRunner
 
 GOLDEN = Path(__file__).parent.parent / "data" / "neucodec-mini"
-DEADLINE_S = 20.0
+DEADLINE_S = 10.0
 
 
 class Host:
@@ -32,9 +32,9 @@ class Host:
     def url(self) -> str:
         return self.app.url
 
-    async def emptied(self) -> None:
-        """Returns when no session holds a slot."""
-        waiting = asyncio.run_coroutine_threadsafe(self.app.emptied(), self.loop)
+    async def emptied(self, down_to: int = 0) -> None:
+        """Returns when no more than that many sessions are open."""
+        waiting = asyncio.run_coroutine_threadsafe(self.app.emptied(down_to), self.loop)
         await asyncio.wait_for(asyncio.wrap_future(waiting), DEADLINE_S)
 
 

@@ -1,0 +1,169 @@
+"""How long output takes once its input is there: over loopback, the real server in a process of its own.
+
+For each kind of session, N clients send 20 ms packets at real-time pace with random phases. A chunk's latency is
+counted from the moment when the packet with the last sample (or token) that it waits for is sent, to the moment when its
+output has been received: what the algorithm waits for is not in it, the two trips through the socket are.
+
+    python -m benchmarks.latency --model nano --sessions 8 --seconds 20
+"""
+
+import argparse
+import asyncio
+import json
+import platform
+import random
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from websockets.asyncio.client import connect
+
+from streaming.config import FRAME_MS, INPUT_HOP, MEL_OVERHANG, OUTPUT_HOP, StreamConfig
+from streaming.protocol.messages import End, Ready
+from streaming.protocol.query import session_request
+from streaming.protocol.session import ClientSession, State
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).resolve().parent / "results" / "latency.json"
+KINDS = ("encode", "decode", "roundtrip")
+
+
+def needed_packets(kind: str, config: StreamConfig, frames_out: int) -> int:
+    """How many 20 ms packets must have arrived before that many frames can have left."""
+    needed = frames_out
+    if kind != "encode":
+        needed += config.synthesis_lag_frames + config.lookahead_frames
+    if kind == "decode":
+        return needed
+    chunks = -(-needed // config.chunk_frames)
+    samples = (chunks * config.chunk_frames + config.lookahead_frames) * INPUT_HOP + MEL_OVERHANG
+    return -(-samples // INPUT_HOP)
+
+
+class Caller:
+    """One client: sends at real-time pace, and notes when each packet went and when output came."""
+
+    def __init__(self, url: str, kind: str, profile: str, seconds: float, seed: int) -> None:
+        self.url, self.kind, self.profile = url, kind, profile
+        self.packets = int(seconds * 1000 / FRAME_MS)
+        self.rng = random.Random(seed)
+        self.sent_s: list[float] = []
+        self.latencies_ms: list[float] = []
+        self.ready: Ready | None = None
+
+    async def run(self) -> None:
+        request = session_request(self.kind, profile=self.profile)
+        session = ClientSession(request.input, request.output)
+        async with connect(self.url + request.target, compression=None, max_size=None) as socket:
+            ready = session.receive(await socket.recv())
+            assert isinstance(ready, Ready)
+            self.ready = ready
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._send(socket, session))
+                group.create_task(self._receive(socket, session, ready))
+
+    async def _send(self, socket: Any, session: ClientSession) -> None:
+        noise = np.random.default_rng(self.rng.randrange(1 << 30))
+        begin_s = time.perf_counter() + self.rng.random() * 0.2
+        for number in range(self.packets):
+            await asyncio.sleep(begin_s + number * FRAME_MS / 1000 - time.perf_counter())
+            if self.kind == "decode":
+                packet = noise.integers(0, 65_536, 1).astype("<u2").tobytes()
+            else:
+                packet = (noise.normal(0, 0.1, INPUT_HOP) * 32_768).clip(-32_768, 32_767).astype("<i2").tobytes()
+            self.sent_s.append(time.perf_counter())
+            await socket.send(session.send_payload(packet))
+        await socket.send(session.send(End()))
+
+    async def _receive(self, socket: Any, session: ClientSession, ready: Ready) -> None:
+        config = StreamConfig(ready.chunk_frames, ready.lookahead_frames)
+        hop = 1 if self.kind == "encode" else OUTPUT_HOP
+        while session.state is not State.CLOSED:
+            event = session.receive(await socket.recv())
+            now_s = time.perf_counter()
+            packets = needed_packets(self.kind, config, session.output_position // hop)
+            if isinstance(event, bytes) and session.state is State.STREAMING and packets <= len(self.sent_s):
+                self.latencies_ms.append((now_s - self.sent_s[packets - 1]) * 1000)
+
+
+async def measure(url: str, kind: str, profile: str, sessions: int, seconds: float) -> dict[str, Any]:
+    callers = [Caller(url, kind, profile, seconds, seed) for seed in range(sessions)]
+    await asyncio.gather(*(caller.run() for caller in callers))
+    values = np.concatenate([caller.latencies_ms for caller in callers])
+    ready = callers[0].ready
+    assert ready is not None
+    return {
+        "kind": kind,
+        "profile": ready.profile,
+        "chunk_frames": ready.chunk_frames,
+        "lookahead_frames": ready.lookahead_frames,
+        "algorithmic_ms": ready.latency_ms,
+        "sessions": sessions,
+        "chunks": len(values),
+        "p50_ms": round(float(np.percentile(values, 50)), 2),
+        "p99_ms": round(float(np.percentile(values, 99)), 2),
+        "max_ms": round(float(values.max()), 2),
+        "model": ready.model,
+    }
+
+
+def serve(model: str, threads: int, sessions: int) -> tuple[subprocess.Popen, str]:
+    """The server as a process, and its URL once it is ready."""
+    command = [sys.executable, "-m", "server", "--model", model, "--port", "0", "--threads", str(threads)]
+    command += ["--max-sessions", str(max(sessions, 8)), "--log-level", "warning"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise SystemExit("the server did not start: see above")
+    return process, line.split()[3]
+
+
+def device() -> str:
+    """The processor's name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    result = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return result.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--sessions", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--profiles", nargs="+", default=["default", "low"])
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    process, url = serve(given.model, given.threads, max(given.sessions))
+    rows = []
+    print(f"{'kind':10} {'profile':8} {'sessions':>8} {'algorithm':>10} {'p50':>8} {'p99':>8} {'max':>8}  (ms)")
+    try:
+        for profile in given.profiles:
+            for kind in KINDS:
+                for sessions in given.sessions:
+                    row = asyncio.run(measure(url, kind, profile, sessions, given.seconds))
+                    rows.append(row)
+                    figures = " ".join(f"{row[name]:8.1f}" for name in ("p50_ms", "p99_ms", "max_ms"))
+                    print(f"{kind:10} {profile:8} {sessions:8} {row['algorithmic_ms']:10.1f} {figures}", flush=True)
+    finally:
+        process.terminate()
+        process.wait(20)
+    about = {"device": device(), "threads": given.threads, "commit": commit(), "date": datetime.now(UTC).isoformat()}
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps({**about, "seconds": given.seconds, "rows": rows}, indent=1) + "\n")
+    print(f"written to {given.out}")
+
+
+if __name__ == "__main__":
+    main()

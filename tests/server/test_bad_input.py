@@ -1,0 +1,240 @@
+"""What a client can do wrong, one by one, with a healthy session running beside that must not notice."""
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import numpy as np
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from streaming.errors import ConfigError
+from streaming.protocol.messages import End, Failure, Flush, Flushed
+from streaming.protocol.query import PATHS, QUERIES
+from tests.server.hosting import DEADLINE_S, Talk, hosted, s16, talk
+from tests.streaming.engine.fake import POOLS, FakeRunner, audio_of, speech, tokens_of
+
+LEVELS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4, 6, 2, 6]
+TOKENS = tokens_of(LEVELS)
+
+
+@pytest.fixture(scope="module")
+def host():
+    with hosted(FakeRunner(slots=4), max_sessions=4, max_message_bytes=16384) as running:
+        yield running
+
+
+@asynccontextmanager
+async def unharmed(host):
+    """A round trip that is half way through when the body runs, and must end exact."""
+    data = s16(speech(*LEVELS))
+    async with talk(host.url, "/v1/roundtrip") as healthy:
+        await healthy.send(data[:12000])
+        await healthy.hear()
+        yield
+        await healthy.send(data[12000:])
+        await healthy.finish()
+        assert healthy.output == s16(audio_of(TOKENS))
+    await host.emptied()
+
+
+async def spoil(client: Talk, message: bytes | str) -> Failure:
+    """Sends what the client's own session would refuse, and hears the error."""
+    await client.socket.send(message)
+    return await client.fail()
+
+
+@pytest.mark.parametrize(
+    ("target", "payload", "code", "close_code", "named"),
+    [
+        ("/v1/encode", b"abc", "bad_audio", 1007, "3 bytes"),
+        ("/v1/encode?input_format=f32le", b"abcdef", "bad_audio", 1007, "6 bytes"),
+        ("/v1/encode?input_format=f32le", np.array([0, np.nan], "<f4").tobytes(), "bad_audio", 1007, "nan"),
+        ("/v1/roundtrip?input_format=f32le", np.array([np.inf], "<f4").tobytes(), "bad_audio", 1007, "inf"),
+        ("/v1/decode", b"abc", "bad_token", 1007, "3 bytes"),
+        ("/v1/encode", bytes(16386), "too_large", 1009, "16384"),
+        ("/v1/encode", "x" * 16385, "too_large", 1009, "16384"),
+        ("/v1/encode", '{"type":"sing"}', "bad_message", 1002, "sing"),
+        ("/v1/encode", '{"type":"ready"}', "bad_message", 1002, "flush"),
+        ("/v1/encode", "not json", "bad_message", 1002, "JSON"),
+        ("/v1/encode", "[1]", "bad_message", 1002, "object"),
+        ("/v1/encode", '{"type":"mark"}', "bad_message", 1002, "id"),
+    ],
+)
+async def test_a_bad_message_ends_its_session_with_an_error_that_names_it(
+    host, target, payload, code, close_code, named
+):
+    async with unharmed(host), talk(host.url, target) as client:
+        failure = await spoil(client, payload)
+        assert failure.code == code and named in failure.message
+        assert client.socket.close_code == close_code
+
+
+async def test_anything_after_end_is_an_error(host):
+    async with unharmed(host), talk(host.url, "/v1/encode") as client:
+        await client.send(s16(speech(*LEVELS)))
+        await client.socket.send('{"type":"end"}')
+        await client.socket.send('{"type":"flush"}')
+        client.session.send(End())
+        with pytest.raises((AssertionError, ConnectionClosed)):
+            # the totals may have been sent before the flush was read: then the close is a plain one
+            await client.fail()
+            raise AssertionError
+        assert client.socket.close_code in (1000, 1002)
+
+
+async def test_a_message_far_above_the_limit_is_cut_off(host):
+    async with unharmed(host), talk(host.url, "/v1/encode") as client:
+        await client.socket.send(bytes(200_000))
+        with pytest.raises(ConnectionClosed):
+            while True:
+                await asyncio.wait_for(client.socket.recv(), DEADLINE_S)
+        assert client.socket.close_code == 1009
+
+
+async def test_text_that_is_no_utf8_ends_the_session(host):
+    async with unharmed(host), talk(host.url, "/v1/encode") as client:
+        await client.socket.send(b"\xff\xfe", text=True)
+        await asyncio.wait_for(client.socket.wait_closed(), DEADLINE_S)
+        assert client.socket.close_code == 1007
+
+
+async def test_a_client_that_vanishes_gives_its_slot_back(host):
+    async with unharmed(host):
+        for _ in range(2 * 4):
+            async with talk(host.url, "/v1/roundtrip") as client:
+                await client.send(s16(speech(*LEVELS)))
+                client.socket.transport.abort()
+
+
+async def test_a_client_that_says_no_more_than_hello_gives_its_place_back(host):
+    for _ in range(8):
+        reader, writer = await asyncio.open_connection(*host.url.removeprefix("ws://").split(":"))
+        writer.write(b"GET /v1/encode HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        await asyncio.wait_for(reader.readline(), DEADLINE_S)
+        writer.close()
+    await host.emptied()
+    async with unharmed(host):
+        pass
+
+
+async def refused(url: str) -> InvalidStatus:
+    with pytest.raises(InvalidStatus) as caught:
+        async with connect(url):
+            pass
+    return caught.value.response
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "code", "named"),
+    [
+        ("/v1/sing", 404, "bad_path", [*PATHS, "/healthz"]),
+        ("/", 404, "bad_path", [*PATHS]),
+        ("/v1/encode?colour=blue", 400, "bad_config", ["colour", *QUERIES]),
+        ("/v1/encode?input_format=mulaw", 400, "bad_config", ["mulaw", "later"]),
+        ("/v1/encode?input_rate=44100", 400, "bad_config", ["44100", "later"]),
+        ("/v1/encode?profile=best", 400, "bad_config", ["best", "default"]),
+        ("/v1/decode?stats=maybe", 400, "bad_config", ["maybe"]),
+    ],
+)
+async def test_a_url_that_cannot_be_is_refused_before_the_upgrade(host, target, status, code, named):
+    response = await refused(host.url + target)
+    body = json.loads(response.body)
+    assert (response.status_code, body["code"]) == (status, code)
+    assert all(name in body["message"] for name in named)
+
+
+async def test_a_full_server_refuses_with_503_and_says_when_to_retry(host):
+    async with AsyncExitStack() as stack:
+        for kind in ("encode", "decode", "roundtrip", "encode"):
+            await stack.enter_async_context(talk(host.url, f"/v1/{kind}"))
+        response = await refused(host.url + "/v1/encode")
+        assert response.status_code == 503 and int(response.headers["Retry-After"]) >= 1
+        assert json.loads(response.body)["code"] == "full"
+    await host.emptied()
+    async with talk(host.url, "/v1/encode"):
+        pass
+
+
+def get(url: str) -> tuple[int, dict]:
+    try:
+        with urllib.request.urlopen(url.replace("ws://", "http://"), timeout=DEADLINE_S) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_probes_answer_over_plain_http(host):
+    assert get(host.url + "/healthz") == (200, {"alive": True})
+    status, body = get(host.url + "/readyz")
+    assert status == 200 and body["ready"] and body["max_sessions"] == 4
+    assert body["profiles"] == {"default": {"chunk_frames": 5, "lookahead_frames": 5}}
+    assert get(host.url + "/nothing")[0] == 404
+
+
+async def test_a_step_that_fails_ends_its_sessions_with_an_error_and_the_server_lives(host):
+    async with talk(host.url, "/v1/encode") as client:
+        host.runner.broken = RuntimeError("out of memory")
+        await client.send(s16(speech(*LEVELS)))
+        failure = await client.fail()
+        host.runner.broken = None
+        assert failure.code == "device" and "memory" not in failure.message
+        assert client.socket.close_code == 1011
+    async with unharmed(host):
+        pass
+
+
+async def test_a_flood_of_marks_is_an_error(host):
+    async with unharmed(host), talk(host.url, "/v1/encode") as client:
+        await client.socket.send(s16(speech(1)))
+        for number in range(5000):
+            await client.socket.send('{"type":"mark","id":%d}' % number)  # noqa: UP031
+        failure = json.loads(await asyncio.wait_for(client.socket.recv(), DEADLINE_S))
+        assert failure["code"] == "bad_message" and "marks" in failure["message"]
+
+
+async def test_a_reader_that_takes_nothing_is_paused_and_loses_nothing():
+    with hosted(FakeRunner(slots=2), max_sessions=2, max_queue_bytes=20_000, max_pending_seconds=5.0) as host:
+        tokens = np.arange(20_000, dtype=np.uint16)
+        async with talk(host.url, "/v1/decode", max_queue=1) as client:
+
+            async def write() -> None:
+                for packet in np.array_split(tokens, 40):
+                    await client.socket.send(client.session.send_payload(packet.tobytes()))
+
+            writing = asyncio.create_task(write())
+            async with talk(host.url, "/v1/encode") as other:  # meanwhile somebody else is served
+                for _ in range(100):
+                    await other.send(s16(speech(*LEVELS)), Flush())
+                    await other.hear_until(Flushed)
+            assert sum(host.runner.committed[POOLS["decode"]]) < len(tokens), "what is not taken is not computed"
+            while not writing.done():
+                await client.hear()
+            await client.finish()
+            assert client.output == s16(audio_of(tokens))
+
+
+async def test_a_reader_that_never_reads_is_disconnected():
+    with hosted(FakeRunner(slots=2), max_sessions=2, send_timeout_s=0.2, max_pending_seconds=100.0) as host:
+        async with unharmed(host), talk(host.url, "/v1/decode", max_queue=1, close_timeout=0.1) as client:
+            await client.send(np.zeros(50_000, np.uint16).tobytes())
+            await host.emptied(down_to=1)
+
+
+def test_a_busy_port_is_said_clearly(host):
+    port = int(host.url.rsplit(":", 1)[1])
+    from server.app import App
+    from server.settings import Settings
+
+    async def start() -> None:
+        app = App(Settings(port=port))
+        try:
+            await app.start()
+        finally:
+            await app.stop()
+
+    with pytest.raises(ConfigError, match=f"port {port} is in use.*--port"):
+        asyncio.run(start())

@@ -1,0 +1,82 @@
+"""The command as a process of its own."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from server.cli import serve
+from server.model import Model
+from server.settings import Settings
+from streaming.engine.engine import Engine
+from tests.server.hosting import DEADLINE_S, GOLDEN, s16, talk
+from tests.streaming.engine.fake import CONFIG, FakeRunner, speech
+
+ROOT = Path(__file__).parent.parent.parent
+COMMAND = [sys.executable, "-m", "server", "--port", "0", "--threads", "1"]
+SMALL = ["--batch-sizes", "1", "--profiles", "default", "--max-sessions", "2"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([*COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+async def converse(url: str, stop) -> None:
+    """One session to its end, and one that is still open when the server stops."""
+    async with talk(url, "/v1/encode") as client:
+        await client.send(s16(speech(*range(12))))
+        assert (await client.finish()).output == 12
+    async with talk(url, "/v1/encode") as client:
+        stop()
+        await client.socket.wait_closed()
+        assert client.socket.close_code == 1001
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_stops_the_server_even_while_the_model_loads(stop):
+    def load(settings: Settings) -> tuple[Engine, Model]:
+        os.kill(os.getpid(), stop)
+        return Engine(FakeRunner()), Model("fake", {"default": CONFIG}, "default")
+
+    assert await asyncio.wait_for(serve(Settings(port=0), load), DEADLINE_S) == 0
+
+
+@pytest.mark.slow
+def test_the_command_says_where_it_listens_serves_and_stops_cleanly():
+    process = subprocess.Popen(
+        [*COMMAND, "--model", str(GOLDEN), *SMALL], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("neucodec-server ready at ws://127.0.0.1:") and "neucodec-mini" in line
+        asyncio.run(converse(line.split()[3], lambda: process.send_signal(signal.SIGTERM)))
+        assert process.wait(20) == 0
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        (["--batch-sizes", "4,x"], 2, "4,x"),
+        (["--profiles", "best"], 2, "best"),
+        (["--max-sessions", "0"], 2, "max_sessions"),
+        (["--host", "192.0.2.1"], 2, "192.0.2.1"),
+    ],
+)
+def test_a_setting_that_cannot_be_ends_with_code_2_and_one_clear_line(arguments, code, named):
+    result = run(*arguments)
+    assert result.returncode == code and named in result.stderr and "Traceback" not in result.stderr
+    assert not result.stdout
+
+
+@pytest.mark.slow
+def test_a_model_that_is_not_there_ends_with_code_3_and_its_name():
+    result = run("--model", "/nowhere/model")
+    assert result.returncode == 3 and "/nowhere/model" in result.stderr and "Traceback" not in result.stderr

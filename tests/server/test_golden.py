@@ -1,0 +1,134 @@
+"""The real server over the golden model: what each session gets is what its stream gives alone (law 3)."""
+
+import asyncio
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from streaming import load_codec
+from streaming.config import StreamConfig
+from streaming.protocol.messages import Clear, Cleared, Flush, Flushed
+from tests.server.hosting import GOLDEN, hosted, s16, talk
+
+BATCH = 4
+PROFILES = {"default": (5, 5), "low": (2, 3)}
+
+
+@pytest.fixture(scope="module")
+def codec():
+    torch.set_num_threads(1)
+    return load_codec(str(GOLDEN))
+
+
+@pytest.fixture(scope="module")
+def host():
+    """Batches of one size only: the same kernels, so the same bits, whoever is there."""
+    with hosted(batch_sizes=(BATCH,), max_sessions=6, profiles=PROFILES) as running:
+        yield running
+
+
+def recording(seed: int, seconds: float) -> np.ndarray:
+    """Noise that comes and goes, as s16 would carry it."""
+    rng = np.random.default_rng(seed)
+    count = int(seconds * 16_000)
+    loudness = 0.05 + 0.2 * np.abs(np.sin(np.arange(count) / 3000 + seed))
+    return (np.rint(rng.normal(0, loudness) * 32768).clip(-32768, 32767) / 32768).astype(np.float32)
+
+
+def config(codec, profile: str) -> StreamConfig:
+    chunk, lookahead = PROFILES[profile]
+    own = codec.default_config
+    return StreamConfig(chunk, lookahead, own.context_frames, own.prior_weight)
+
+
+class Alone:
+    """One session by itself, stepped at the server's batch size: the reference."""
+
+    def __init__(self, stepper, lane) -> None:
+        self.stepper, self.lane = stepper, lane
+        self.state = stepper.new_state(2)
+
+    def step(self, window):
+        x = np.zeros((BATCH, *self.stepper.window_shape), window.x.dtype)
+        x[0] = window.x
+        at = torch.tensor([[0, 1, 1, 1], [window.valid, 0, 0, 0], [window.commit, 0, 0, 0]])
+        row = self.stepper.step(torch.from_numpy(x), self.state, at[0], at[1], at[2])[0].numpy()
+        return self.lane.output(window, row)
+
+    def whole(self, data):
+        self.lane.push(data)
+        parts = []
+        while (window := self.lane.take()) is not None:
+            parts.append(self.step(window))
+        if (window := self.lane.take_last()) is not None:
+            parts.append(self.step(window))
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def alone(codec, kind: str, profile: str, data: np.ndarray) -> bytes:
+    """What one session of `kind` gets on its own, as bytes."""
+    from streaming.lane import DecoderLane, EncoderLane
+
+    chosen = config(codec, profile)
+    if kind != "decode":
+        data = Alone(codec.encoder(chosen), EncoderLane(chosen)).whole(data).astype(np.uint16)
+    if kind != "encode":
+        return s16(Alone(codec.decoder(chosen), DecoderLane(chosen)).whole(data))
+    return data.tobytes()
+
+
+async def test_sessions_of_all_kinds_ages_and_packet_sizes_get_what_each_gets_alone(host, codec):
+    rng = random.Random(5)
+
+    async def one(number: int) -> None:
+        kind = ("encode", "decode", "roundtrip")[number % 3]
+        profile = ("default", "low")[number % 2]
+        pcm = recording(number, 0.9 + 0.17 * number)
+        data = codec.encode(pcm) if kind == "decode" else pcm
+        payload = data.tobytes() if kind == "decode" else s16(pcm)
+        async with talk(host.url, f"/v1/{kind}?profile={profile}") as client:
+            start = 0
+            while start < len(payload):
+                size = 2 * rng.randrange(1, 900)
+                await client.send(payload[start : start + size])
+                start += size
+                if rng.random() < 0.2:
+                    await asyncio.sleep(0.002)  # another phase; nothing depends on it
+            await client.finish()
+            assert client.output == alone(codec, kind, profile, data), (number, kind, profile)
+
+    await asyncio.gather(*(one(number) for number in range(6)))
+    await host.emptied()
+
+
+async def test_a_second_utterance_and_one_after_clear_are_as_new(host, codec):
+    pcm = recording(9, 0.7)
+    wanted = alone(codec, "roundtrip", "default", pcm)
+    async with talk(host.url, "/v1/roundtrip") as client:
+        await client.send(s16(pcm), Flush())
+        await client.hear_until(Flushed)
+        await client.send(s16(recording(3, 0.5)), Clear())
+        await client.hear_until(Cleared)
+        first = client.output
+        await client.send(s16(pcm))
+        await client.finish()
+        assert first[: len(wanted)] == wanted
+        assert client.output[len(first) :] == wanted
+
+
+async def test_any_batch_size_gives_nearly_the_same_audio(codec):
+    tokens = [codec.encode(recording(number, 0.8)) for number in range(3)]
+
+    async def one(url: str, mine: np.ndarray) -> None:
+        async with talk(url, "/v1/decode?output_format=f32le") as client:
+            await client.send(mine.tobytes())
+            await client.finish()
+            audio = np.frombuffer(client.output, "<f4")
+            stream = codec.decoder_stream(config(codec, "default"))
+            wanted = np.concatenate([stream.feed(mine), stream.flush()])
+            assert np.abs(audio - wanted).max() <= 1e-4 * max(1.0, np.abs(wanted).max())
+
+    with hosted(batch_sizes=(1, 2, 4), max_sessions=4, profiles={"default": (5, 5)}) as host:
+        await asyncio.gather(*(one(host.url, mine) for mine in tokens))
