@@ -48,7 +48,10 @@ class Codec:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of configuration, priors and weights: equal for models whose snapshots may be exchanged."""
-        digest = hashlib.sha256(json.dumps(self.model.config.to_dict(), sort_keys=True, default=str).encode())
+        config = self.model.config.to_dict()
+        of_the_copy = ("_name_or_path", "transformers_version")
+        config = {name: value for name, value in config.items() if name not in of_the_copy}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
         digest.update(repr(self._priors).encode())
         for name, tensor in self.model.state_dict().items():
             digest.update(name.encode())

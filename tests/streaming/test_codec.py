@@ -43,6 +43,13 @@ def copy_of_golden(folder: Path) -> Path:
     return folder
 
 
+def test_a_snapshot_fits_the_same_model_in_another_place(tmp_path: Path) -> None:
+    here, there = codec_of("golden").encoder_stream(), load_codec(copy_of_golden(tmp_path)).encoder_stream()
+    here.feed(recording(9000))
+    there.restore(here.snapshot())
+    np.testing.assert_array_equal(there.flush(), here.flush())
+
+
 def test_a_folder_without_config_is_refused(tmp_path: Path) -> None:
     (copy_of_golden(tmp_path) / "config.json").unlink()
     with pytest.raises(ModelError, match=r"no config\.json"):
