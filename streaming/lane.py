@@ -15,6 +15,8 @@ from streaming.config import CODEBOOK_SIZE, INPUT_HOP, MEL_OVERHANG, OUTPUT_HOP,
 from streaming.errors import AudioError, TokenError
 from streaming.snapshot import pack, unpack
 
+LOUDEST = 1000.0
+"""Samples beyond this are no audio of full scale 1, and far beyond it they would overflow inside."""
 NEUTRAL_TOKEN = 0xAAAA
 """The code whose eight levels are all zero: what stands for a lost token before the first that arrived."""
 
@@ -218,6 +220,9 @@ def checked_pcm(pcm: np.ndarray) -> np.ndarray:
     if not np.isfinite(pcm).all():
         place = int(np.argmin(np.isfinite(pcm)))
         raise AudioError(f"sample {place} is {pcm[place]}: every sample must be finite")
+    if len(pcm) and max(pcm.max(), -pcm.min()) > LOUDEST:
+        place = int(np.argmax(np.abs(pcm)))
+        raise AudioError(f"sample {place} is {pcm[place]}: full scale is 1.0, so divide 16-bit samples by 32768")
     return pcm
 
 

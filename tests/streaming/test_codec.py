@@ -133,6 +133,7 @@ def test_a_stream_json_that_cannot_be_is_refused(tmp_path: Path, broken: str) ->
         ([0.0], "list"),
         (np.array([0, np.nan], np.float32), "sample 1 is nan"),
         (np.array([np.inf], np.float32), "sample 0 is inf"),
+        (np.array([0, -20_000], np.float32), "sample 1 is -20000.0: full scale is 1.0"),
     ],
 )
 def test_bad_audio_is_refused_and_the_stream_is_as_before(pcm: object, says: str) -> None:
