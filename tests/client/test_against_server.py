@@ -1,0 +1,137 @@
+"""The client against the real server on the golden model: what comes out is what the library computes alone."""
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from client.cli import main
+from client.connection import connect
+from client.events import Audio, Cleared, Done, Flushed, Tokens
+from client.files import read_audio, read_tokens
+from streaming import load_codec
+from streaming.errors import CapacityError, ConfigError
+from tests.server.hosting import GOLDEN, hosted
+
+
+@pytest.fixture(scope="module")
+def server():
+    with hosted(batch_sizes=(1,), profiles={"default": None}, max_sessions=2) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return load_codec(GOLDEN)
+
+
+@pytest.fixture(scope="module")
+def recording(data_folder, tmp_path_factory):
+    """0.9 s of real speech, in stereo at 44.1 kHz."""
+    speech = read_audio(data_folder.parent.parent / "demos" / "data" / "speech.flac", 44_100)[
+        44_100 : 44_100 * 19 // 10
+    ]
+    path = tmp_path_factory.mktemp("speech") / "in.flac"
+    soundfile.write(path, np.stack([speech, speech], axis=1), 44_100)
+    return path
+
+
+async def run(*arguments) -> int:
+    return await asyncio.to_thread(main, [str(argument) for argument in arguments])
+
+
+async def test_encode_and_decode_give_what_the_library_gives(server, codec, recording, tmp_path, capsys):
+    token_file, wav_file = tmp_path / "out.tok", tmp_path / "out.wav"
+    assert await run("encode", recording, token_file, "--server", server.url, "--json") == 0
+    pcm = np.round(read_audio(recording, 16_000) * 32_768).astype(np.int16).astype(np.float32) / 32_768
+    encoder = codec.encoder_stream()
+    tokens = np.concatenate([encoder.feed(pcm), encoder.flush()])
+    assert np.array_equal(read_tokens(token_file), tokens)
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["tokens"], figures["latency_ms"]) == (pcm.size // 320, encoder.latency_ms)
+
+    assert await run("decode", token_file, wav_file, "--server", server.url) == 0
+    decoder = codec.decoder_stream()
+    audio = np.concatenate([decoder.feed(tokens), decoder.flush()])
+    heard, rate = soundfile.read(wav_file, dtype="float32")
+    assert rate == 24_000
+    assert np.abs(heard - np.clip(audio, -1, 1)).max() <= 1 / 32_768
+
+
+async def test_roundtrip_is_encode_and_decode(server, recording, tmp_path):
+    url = ["--server", server.url]
+    assert await run("encode", recording, tmp_path / "a.tok", *url) == 0
+    assert await run("decode", tmp_path / "a.tok", tmp_path / "a.wav", *url) == 0
+    assert await run("roundtrip", recording, tmp_path / "b.wav", *url) == 0
+    one, other = (soundfile.read(tmp_path / name, dtype="int16")[0] for name in ("a.wav", "b.wav"))
+    assert one.size == other.size
+    assert np.abs(one.astype(int) - other).max() <= 1
+
+
+async def test_an_utterance_after_flush_is_as_the_first(server, recording):
+    pcm = read_audio(recording, 16_000)[:8_000]
+    async with connect(server.url, kind="encode") as connection:
+        utterances = []
+        for _ in range(2):
+            await connection.send(pcm)
+            await connection.flush()
+            tokens = []
+            async for event in connection:
+                if isinstance(event, Flushed):
+                    break
+                tokens.append(event.tokens)
+            utterances.append(np.concatenate(tokens))
+        await connection.end()
+        assert [type(event) for event in [event async for event in connection]] == [Done]
+    assert utterances[0].size == 25
+    assert np.array_equal(*utterances)
+
+
+async def test_clear_drops_the_rest_of_an_utterance(server):
+    tokens = np.random.default_rng(0).integers(0, 65_536, 400).astype(np.uint16)
+    async with connect(server.url, kind="decode") as connection:
+        await connection.send(tokens)
+        while not isinstance(await anext(connection), Audio):
+            pass
+        await connection.clear()
+        cleared = await anext(connection)
+        while not isinstance(cleared, Cleared):
+            cleared = await anext(connection)
+        assert cleared.input == 400
+        assert cleared.output == connection.output_position
+        await connection.send(tokens[:10])
+        await connection.end()
+        events = [event async for event in connection]
+    assert sum(event.samples.size for event in events if isinstance(event, Audio)) == 10 * 480
+
+
+async def test_mark_comes_when_its_frames_are_out(server):
+    async with connect(server.url, kind="encode") as connection:
+        await connection.send(np.zeros(320 * 7, np.float32))
+        await connection.mark("here")
+        await connection.end()
+        events = [event async for event in connection]
+    kinds = [type(event).__name__ for event in events]
+    assert kinds[-2:] == ["Marked", "Done"]
+    assert sum(event.tokens.size for event in events if isinstance(event, Tokens)) == 7
+
+
+async def test_refusals_name_what_is_wrong(server):
+    with pytest.raises(ConfigError, match="profile"):
+        async with connect(server.url, profile="lightning"):
+            pass
+    with pytest.raises(ConfigError, match="unknown"):
+        async with connect(server.url + "/elsewhere"):
+            pass
+
+
+async def test_a_full_server_refuses_and_takes_again_what_leaves(server):
+    async with connect(server.url), connect(server.url):
+        with pytest.raises(CapacityError, match="2 sessions"):
+            async with connect(server.url):
+                pass
+    await server.emptied()
+    async with connect(server.url) as connection:
+        assert connection.ready.model
