@@ -1,8 +1,8 @@
 """How long output takes once its input is there: over loopback, the real server in a process of its own.
 
 For each kind of session, N clients send 20 ms packets at real-time pace with random phases. A chunk's latency is
-counted from the moment when the packet with the last sample (or token) that it waits for is sent, to the moment when its
-output has been received: what the algorithm waits for is not in it, the two trips through the socket are.
+counted from the moment when the packet with the last sample (or token) that it waits for is sent, to the moment when
+its output has been received: what the algorithm waits for is not in it, the two trips through the socket are.
 
     python -m benchmarks.latency --model nano --sessions 8 --seconds 20
 """
