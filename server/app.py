@@ -90,6 +90,7 @@ class App:
             )
         except OSError as error:
             raise ConfigError(_why_not_bound(settings, error)) from None
+        _log.info("listening at %s, loading model %s", self.url, settings.model)
         self._device = DeviceThread(self._load_engine, time.monotonic)
         self._device.start()
 
@@ -102,7 +103,11 @@ class App:
         """Closes every connection with 1001 and ends the device thread."""
         if self._server is not None:
             self._server.close()
-            await self._server.wait_closed()
+            try:
+                async with asyncio.timeout(self._settings.stop_timeout_s):
+                    await self._server.wait_closed()
+            except TimeoutError:
+                _log.error("%d sessions did not end within %.0f s", self.sessions, self._settings.stop_timeout_s)
         if self._device is not None:
             await self._device.stop(self._settings.stop_timeout_s)
 

@@ -16,7 +16,7 @@ from server.settings import Settings
 from server.worker import DeviceThread, Failed, FlushFinished, Link, Opened, Payload, Verb
 from server.worker import Event as DeviceEvent
 from streaming.config import FRAME_MS, TOKENS_PER_SECOND
-from streaming.errors import MessageTooLarge, StreamingError
+from streaming.errors import DeviceError, MessageTooLarge, StreamingError
 from streaming.protocol.messages import Clear, End, Flush, Ready, Stats
 from streaming.protocol.query import SessionRequest
 from streaming.protocol.session import ServerSession, State
@@ -59,7 +59,7 @@ class Connection:
         """Opens the session on the device, serves it, and gives its slots back whatever happens."""
         self._device.submit(self._link, Verb.OPEN)
         try:
-            await self._opened.wait()
+            await self._open()
             await self._serve()
         finally:
             self._device.submit(self._link, Verb.CLOSE)
@@ -73,11 +73,19 @@ class Connection:
                 session.output_position,
             )
 
+    async def _open(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.slot_timeout_s):
+                await self._opened.wait()
+        except TimeoutError:
+            self._session.fail(DeviceError("the device does not answer: try again later, or on another server"))
+
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as group:
             others = [
                 group.create_task(self._read(), name=f"read {self._name}"),
                 group.create_task(self._keep_alive(), name=f"keepalive {self._name}"),
+                group.create_task(self._watch(), name=f"watch {self._name}"),
             ]
             if self._request.stats:
                 others.append(group.create_task(self._report(), name=f"stats {self._name}"))
@@ -168,6 +176,12 @@ class Connection:
             _log.warning("session %s takes no output for %.0f s: disconnected", self._name, settings.send_timeout_s)
             session.lose()
             self._socket.transport.abort()
+
+    async def _watch(self) -> None:
+        """Ends the session with its connection, also while nothing is read or written."""
+        await self._socket.wait_closed()
+        self._session.lose()
+        self._changed.set()
 
     async def _keep_alive(self) -> None:
         """Pings, so that a connection that is half open ends; not while reading stands still, since pongs queue too."""

@@ -40,6 +40,8 @@ class Settings:
     open_timeout_s: float = 10.0
     """For the HTTP request of a new connection."""
     close_timeout_s: float = 5.0
+    slot_timeout_s: float = 10.0
+    """For the device thread to give a new session its slots."""
     ping_interval_s: float = 20.0
     ping_timeout_s: float = 20.0
     stuck_after_s: float = 20.0

@@ -247,10 +247,7 @@ class DeviceThread:
         """Ends the engine's session of a link and tells it why."""
         session = self._forget(link)
         if session is not None:
-            try:
-                engine.close(session)
-            except Exception:
-                _log.exception("a session could not be closed")
+            engine.close(session)
         events.append((link, Failed(session or 0, error)))
 
     def _fail_all(self, engine: Engine, events: list[tuple[Link, Event]]) -> None:

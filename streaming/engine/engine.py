@@ -144,6 +144,7 @@ class Engine:
         self._runner = runner
         self._scheduler = Scheduler(runner.batch_sizes, gather_s)
         self._slots = {pool: Slots(runner.slots) for pool in runner.pools}
+        self._used: set[tuple[Pool, int]] = set()  # free places that are not as new
         self._sessions: dict[int, Session] = {}
         self._opened = 0
         self._results: list[Result] = []
@@ -156,7 +157,8 @@ class Engine:
     def open(self, kind: str, pools: dict[str, Pool]) -> int:
         """A new session of `kind` ("encode", "decode", "roundtrip"); `pools` has one for each of its parts.
 
-        Raises CapacityError when a slot is missing, ConfigError for a kind or pool that is not there.
+        Raises CapacityError when a slot is missing, ConfigError for a kind or pool that is not there, and whatever the
+        device raises when a slot cannot be reset; nothing has changed then.
         """
         if kind not in STAGES:
             raise ConfigError(f"kind {kind!r} is unknown: choose one of {', '.join(STAGES)}")
@@ -169,7 +171,10 @@ class Engine:
         try:
             for place, pool in enumerate(wanted):
                 stages.append(Stage(self._opened, place, pool, self._slots[pool].acquire(), self._runner.lane(pool)))
-        except StreamingError:
+                if (pool, stages[-1].slot.index) in self._used:
+                    self._runner.reset(pool, stages[-1].slot.index)
+                    self._used.discard((pool, stages[-1].slot.index))
+        except Exception:
             for stage in stages:
                 self._slots[stage.pool].release(stage.slot)
             raise
@@ -214,14 +219,14 @@ class Engine:
             self._proceed(stage, now_s)
 
     def close(self, session: int) -> None:
-        """Drops everything inside and gives the slots back."""
+        """Drops everything inside and gives the slots back; they are reset when they are taken again."""
         found = self._sessions.pop(session)
         for stage in found.stages:
             self._scheduler.remove(stage.pool, stage)
             self._scheduler.leave(stage.pool)
             self._slots[stage.pool].release(stage.slot)
             if stage.dirty:
-                self._runner.reset(stage.pool, stage.slot.index)
+                self._used.add((stage.pool, stage.slot.index))
 
     def wake_s(self) -> float | None:
         """When `step` next has something to do, None while there is nothing; results that wait are due at once."""
@@ -314,8 +319,5 @@ class Engine:
     def _fail(self, session: int, error: StreamingError) -> None:
         if session not in self._sessions:
             return
-        try:
-            self.close(session)
-        except Exception:
-            _log.exception("the slots of session %d could not be reset", session)
+        self.close(session)
         self._results.append(Failed(session, error))

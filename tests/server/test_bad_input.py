@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import urllib.error
 import urllib.request
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -222,6 +223,32 @@ async def test_a_reader_that_never_reads_is_disconnected():
         async with unharmed(host), talk(host.url, "/v1/decode", max_queue=1, close_timeout=0.1) as client:
             await client.send(np.zeros(50_000, np.uint16).tobytes())
             await host.emptied(down_to=1)
+
+
+async def test_a_device_that_does_not_answer_is_an_error_and_not_ready():
+    runner = FakeRunner(slots=2)
+    running, go_on = threading.Event(), threading.Event()
+    step = runner.step
+
+    def stand_still(*arguments):
+        running.set()
+        assert go_on.wait(DEADLINE_S)
+        return step(*arguments)
+
+    runner.step = stand_still
+    with hosted(runner, max_sessions=2, slot_timeout_s=0.05, stuck_after_s=0.05) as host:
+        async with talk(host.url, "/v1/encode") as client:
+            await client.send(s16(speech(*LEVELS)))
+            await asyncio.to_thread(running.wait, DEADLINE_S)
+            async with connect(host.url + "/v1/encode") as late:
+                failure = json.loads(await asyncio.wait_for(late.recv(), DEADLINE_S))
+                assert failure["code"] == "device"
+            status, body = await asyncio.to_thread(get, host.url + "/readyz")
+            assert status == 503 and not body["ready"] and "busy" in body["reason"]
+            assert (await refused(host.url + "/v1/encode")).status_code == 503
+            go_on.set()
+            await client.finish()
+            np.testing.assert_array_equal(client.tokens, TOKENS)
 
 
 def test_a_busy_port_is_said_clearly(host):

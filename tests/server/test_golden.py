@@ -85,7 +85,7 @@ async def test_sessions_of_all_kinds_ages_and_packet_sizes_get_what_each_gets_al
     async def one(number: int) -> None:
         kind = ("encode", "decode", "roundtrip")[number % 3]
         profile = ("default", "low")[number % 2]
-        pcm = recording(number, 0.9 + 0.17 * number)
+        pcm = recording(number, 0.5 + 0.13 * number)
         data = codec.encode(pcm) if kind == "decode" else pcm
         payload = data.tobytes() if kind == "decode" else s16(pcm)
         async with talk(host.url, f"/v1/{kind}?profile={profile}") as client:

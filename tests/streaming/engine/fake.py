@@ -25,11 +25,15 @@ class FakeRunner:
         self.committed = {pool: [0] * slots for pool in self.pools}
         self.steps: list[tuple[str, list[int], int]] = []
         self.broken: Exception | None = None
+        self.resets: list[tuple[str, int]] = []
 
     def lane(self, pool):
         return (EncoderLane if pool.kind == "encode" else DecoderLane)(pool.config)
 
     def reset(self, pool, slot):
+        if self.broken is not None:
+            raise self.broken
+        self.resets.append((pool.kind, slot))
         self.committed[pool][slot] = 0
 
     def step(self, pool, slots, windows, size):

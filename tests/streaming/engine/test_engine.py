@@ -273,6 +273,34 @@ def test_a_step_that_fails_ends_its_sessions_and_no_other():
     assert bench.engine.sessions == 1
 
 
+def test_a_slot_that_cannot_be_reset_is_not_given_away_as_it_is():
+    bench = Bench(slots=1)
+    session = bench.open("encode")
+    bench.feed(session, speech(*LEVELS))
+    bench.run()
+    bench.engine.close(session)
+    bench.runner.broken = RuntimeError("gone")
+    with pytest.raises(RuntimeError):
+        bench.open("roundtrip")
+    bench.runner.broken = None
+    session = bench.open("roundtrip")
+    bench.feed(session, speech(*LEVELS))
+    bench.flush(session)
+    bench.run()
+    np.testing.assert_array_equal(bench.output(session), audio_of(tokens_of(LEVELS)))
+
+
+def test_a_stream_that_was_never_stepped_is_not_reset():
+    bench = Bench()
+    session = bench.open("encode")
+    bench.feed(session, speech(1))
+    for _ in range(3):
+        bench.engine.clear(session)
+    bench.engine.close(session)
+    bench.open("encode")
+    assert not bench.runner.resets
+
+
 def test_lateness_is_counted_from_the_deadline_of_the_chunk():
     bench = Bench()
     session = bench.open("decode")
