@@ -4,8 +4,10 @@ import random
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from streaming.errors import AudioError, DeviceError, ProtocolError, TokenError
+from streaming.errors import AudioError, DeviceError, ProtocolError, StreamingError, TokenError
 from streaming.protocol.messages import (
     INPUT_AUDIO,
     OUTPUT_AUDIO,
@@ -26,6 +28,7 @@ from streaming.protocol.messages import (
 )
 from streaming.protocol.session import MOVES, TRANSITIONS, ClientSession, Move, ServerSession, State, next_state
 
+SAYINGS = [encode_message(message) for message in (Flush(), Clear(), Mark("m"), Mark(3), End())]
 FRAME = bytes(640)  # 320 samples of s16le
 READY = Ready("s1", "mini", "default", 5, 5, 215.0, INPUT_AUDIO, TOKENS)
 
@@ -204,6 +207,23 @@ def test_a_lost_connection_has_nothing_to_send():
     session.lose()
     session.output_ready(bytes(2), 0)
     assert session.state is State.CLOSED
+
+
+@given(st.lists(st.one_of(st.binary(max_size=2000), st.text(max_size=30), st.sampled_from(SAYINGS)), max_size=30))
+def test_whatever_a_client_sends_is_accepted_or_refused_and_the_books_agree(messages):
+    session = opened()
+    accepted = 0
+    for message in messages:
+        try:
+            command = session.receive(message)
+        except StreamingError as error:
+            session.fail(error)
+            break
+        accepted += len(message) // 2 if isinstance(command, bytes) else 0
+    assert session.input_position == accepted
+    assert 0 <= session.owed_frames * 320 <= accepted
+    sent(session)
+    assert (session.state is State.CLOSED) == (session.failure is not None)
 
 
 # The client's side
