@@ -9,6 +9,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # brings gigabytes of CUDA on Linux.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 INSTALL = $(PIP) install --quiet -c constraints.txt
+# Recordings for `bench`: a folder with eval/.
+SPEECH ?= ../shared/speech
 STAMPS := $(VENV)/.stamps
 
 .PHONY: demo test check bench clean
@@ -26,7 +28,8 @@ check: $(STAMPS)/dev
 
 bench: $(STAMPS)/dev
 	$(BIN)/python -m benchmarks.latency
-	$(BIN)/python -m benchmarks.quality
+	@if [ -d $(SPEECH)/eval ]; then $(BIN)/python -m benchmarks.quality --data $(SPEECH); \
+	else echo "no $(SPEECH)/eval: make bench SPEECH=FOLDER measures quality on the recordings in it"; fi
 
 $(STAMPS)/torch: constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'

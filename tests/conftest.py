@@ -28,7 +28,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     assert reporter is not None
     reports = [report for kind in ("skipped", "xfailed") for report in reporter.stats.get(kind, [])]
-    skipped = sorted({r.nodeid for r in reports if r.nodeid.startswith(ESSENTIAL) and "gpu" not in r.keywords})
+    skipped = sorted(
+        {r.nodeid for r in reports if r.nodeid.startswith(ESSENTIAL) and "gpu" not in getattr(r, "keywords", ())}
+    )
     if skipped:
         reporter.write_line(f"skipped, and must not be: {', '.join(skipped)}", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
