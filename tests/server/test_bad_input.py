@@ -55,6 +55,7 @@ async def spoil(client: Talk, message: bytes | str) -> Failure:
         ("/v1/encode?input_format=f32le", b"abcdef", "bad_audio", 1007, "6 bytes"),
         ("/v1/encode?input_format=f32le", np.array([0, np.nan], "<f4").tobytes(), "bad_audio", 1007, "nan"),
         ("/v1/roundtrip?input_format=f32le", np.array([np.inf], "<f4").tobytes(), "bad_audio", 1007, "inf"),
+        ("/v1/encode?input_format=f32le", np.array([1e30], "<f4").tobytes(), "bad_audio", 1007, "full scale"),
         ("/v1/decode", b"abc", "bad_token", 1007, "3 bytes"),
         ("/v1/encode", bytes(16386), "too_large", 1009, "16384"),
         ("/v1/encode", "x" * 16385, "too_large", 1009, "16384"),
@@ -249,6 +250,25 @@ async def test_a_device_that_does_not_answer_is_an_error_and_not_ready():
             go_on.set()
             await client.finish()
             np.testing.assert_array_equal(client.tokens, TOKENS)
+
+
+async def test_sessions_leave_nothing_behind(host):
+    async def tasks() -> int:
+        return len(asyncio.all_tasks())
+
+    async def count() -> int:
+        await host.emptied()
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(tasks(), host.loop))
+
+    before = await count()
+    for number in range(12):
+        async with talk(host.url, "/v1/roundtrip?stats=1") as client:
+            await client.send(s16(speech(*LEVELS)))
+            if number % 3 == 0:
+                await client.finish()
+            elif number % 3 == 1:
+                await spoil(client, b"abc")
+    assert await count() <= before + 1, "one more at most: a handshake whose socket is being closed"
 
 
 def test_a_busy_port_is_said_clearly(host):
