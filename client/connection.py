@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.typing import Subprotocol
 
 from client.errors import DeadlineExceeded, Disconnected, Unreachable, error_of
-from client.events import Audio, Event, Tokens
+from client.events import Audio, Cleared, Done, Event, Flushed, Marked, Tokens
 from streaming.audio import pcm_from_bytes, pcm_to_bytes
 from streaming.errors import CapacityError, ConfigError, ProtocolError, StreamingError
 from streaming.protocol.messages import (
@@ -46,6 +46,7 @@ LARGEST_PACKET_SECONDS = 0.5
 """Longer input is cut into binary messages of this length, below every server's limit."""
 LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+_ANSWERED: dict[type, type[ClientMessage]] = {Flushed: Flush, Cleared: Clear, Marked: Mark, Done: End}
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -71,6 +72,7 @@ class Connection:
         self._websocket = websocket
         self._session = session
         self._deadlines = deadlines
+        self._asked: list[type[ClientMessage]] = []
 
     @property
     def input_position(self) -> int:
@@ -123,11 +125,22 @@ class Connection:
             if isinstance(received, Failure):
                 raise error_of(received.code, received.message)
             if received is not None and not isinstance(received, Ready):
+                self._settle(type(received))
                 return received
         raise StopAsyncIteration
 
     async def _say(self, message: ClientMessage) -> None:
-        await self._transmit(self._session.send(message))
+        text = self._session.send(message)
+        self._asked.append(type(message))
+        await self._transmit(text)
+
+    def _settle(self, answer: type) -> None:
+        """Takes what has been answered off the list of what the server owes."""
+        asked = _ANSWERED.get(answer)
+        if asked is Clear:
+            del self._asked[: self._asked.index(Clear) + 1]
+        elif asked in self._asked:
+            self._asked.remove(asked)
 
     async def _transmit(self, data: bytes | str) -> None:
         try:
@@ -142,9 +155,8 @@ class Connection:
 
     async def _receive(self) -> bytes | str:
         """The next message, within `answer_s` when the server owes an answer; the pings bound any other wait."""
-        owed = self._session.clearing or self._session.state is State.ENDING
         try:
-            async with asyncio.timeout(self._deadlines.answer_s if owed else None):
+            async with asyncio.timeout(self._deadlines.answer_s if self._asked else None):
                 return await self._websocket.recv()
         except TimeoutError:
             raise DeadlineExceeded(

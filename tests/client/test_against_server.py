@@ -118,6 +118,27 @@ async def test_mark_comes_when_its_frames_are_out(server):
     assert sum(event.tokens.size for event in events if isinstance(event, Tokens)) == 7
 
 
+def readme_examples() -> list[str]:
+    """The blocks of Python in the README."""
+    text = (GOLDEN.parent.parent.parent / "README.md").read_text()
+    return [block.split("```")[0] for block in text.split("```python\n")[1:]]
+
+
+async def test_the_client_example_of_the_readme_runs(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.arange(20, dtype="<u2").tofile("speech.tok")
+    code = readme_examples()[0].replace("ws://127.0.0.1:8765", server.url).replace('profile="low"', "profile=None")
+    names: dict = {}
+    await asyncio.to_thread(exec, code.replace("asyncio.run(", "heard = asyncio.run("), names)
+    assert sum(audio.size for audio in names["heard"]) == 20 * 480
+
+
+def test_the_library_example_of_the_readme_runs():
+    names: dict = {"packets": [np.zeros(1_000, np.float32)] * 8}
+    exec(readme_examples()[1].replace('"nano"', repr(str(GOLDEN))), names)
+    assert (names["audio"].dtype, names["tail"].dtype) == (np.float32, np.float32)
+
+
 async def test_refusals_name_what_is_wrong(server):
     with pytest.raises(ConfigError, match="profile"):
         async with connect(server.url, profile="lightning"):

@@ -233,14 +233,26 @@ async def test_what_the_server_reports_comes_back_as_its_own_class_for_reader_an
                     await connection.send(speech(50))
 
 
-async def test_a_server_that_never_answers_end_meets_the_deadline():
+@pytest.mark.parametrize("ask", ["end", "flush"])
+async def test_a_server_that_never_answers_meets_the_deadline(ask):
     async with (
         fake_server(Fault.NEVER_DONE) as server,
         connect(server.url, kind="encode", deadlines=HASTY) as connection,
     ):
-        await connection.end()
+        await connection.send(speech(3))
+        await getattr(connection, ask)()
         with pytest.raises(DeadlineExceeded, match=r"no answer for 0.2 s"):
             await anext(connection)
+
+
+async def test_a_session_that_asked_for_nothing_may_be_silent_for_longer_than_an_answer_takes():
+    quick = Deadlines(answer_s=0.01)
+    async with fake_server() as server, connect(server.url, kind="encode", deadlines=quick) as connection:
+        waiting = asyncio.ensure_future(anext(connection))
+        done, _ = await asyncio.wait({waiting}, timeout=0.1)
+        assert not done
+        await connection.send(speech(5))
+        assert isinstance(await waiting, Tokens)
 
 
 async def test_a_server_that_takes_nothing_meets_the_deadline():
