@@ -11,6 +11,7 @@ import signal
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -25,10 +26,11 @@ from client.transfer import Source, packets_of, transfer
 from streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
 from streaming.errors import CapacityError, ConfigError, DeviceError, InputError, StreamingError
 
+FILE_FAILED = 3
 EXIT_CODES: tuple[tuple[type[StreamingError], int], ...] = (
     (ConfigError, 2),
     (InputError, 3),
-    (FileError, 3),
+    (FileError, FILE_FAILED),
     (Unreachable, 4),
     (CapacityError, 4),
     (DeviceError, 4),
@@ -41,6 +43,7 @@ TOKENS_PER_PACKET = 25
 PLAY_AHEAD_SECONDS = 5.0
 """How far `play` sends tokens ahead of what has been heard: the bound of everything that waits on the way."""
 JITTER_MARGIN_MS = 60.0
+LEVELS_SHOWN = 40
 _PIPE_BYTES = 4096
 
 
@@ -59,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        print(f"neucodec: {error}", file=sys.stderr)
+        return FILE_FAILED
     return 0
 
 
@@ -157,30 +162,29 @@ async def _to_file(
 async def _mic(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     _on_interrupt(stop.set)
-    writer = TokenWriter(options.output, options.form) if options.output else None
-    try:
-        async with connect(options.server, kind="encode", profile=options.profile) as connection:
-            with Microphone(INPUT_RATE, options.device) as microphone, ProgressLine(quiet=options.json) as line:
+    async with connect(options.server, kind="encode", profile=options.profile) as connection:
+        with (
+            TokenWriter(options.output, options.form) if options.output else nullcontext() as writer,
+            Microphone(INPUT_RATE, options.device) as microphone,
+            ProgressLine(quiet=options.json) as line,
+        ):
 
-                async def spoken() -> AsyncIterator[np.ndarray]:
-                    levels = ""
-                    async for packet in microphone:
-                        levels = (levels + level_bar(packet))[-40:]
-                        line.note = levels
-                        yield packet
-                        seconds = connection.input_position / INPUT_RATE
-                        if stop.is_set() or (options.seconds and seconds >= options.seconds):
-                            return
+            async def spoken() -> AsyncIterator[np.ndarray]:
+                levels = ""
+                async for packet in microphone:
+                    levels = (levels + level_bar(packet))[-LEVELS_SHOWN:]
+                    line.note = levels
+                    yield packet
+                    seconds = connection.input_position / INPUT_RATE
+                    if stop.is_set() or (options.seconds and seconds >= options.seconds):
+                        return
 
-                def keep(tokens: np.ndarray) -> None:
-                    if writer is not None:
-                        writer.write(tokens)
+            def keep(tokens: np.ndarray) -> None:
+                if writer is not None:
+                    writer.write(tokens)
 
-                report = await transfer(connection, spoken(), keep, on_progress=line)
-                extra = {"command": "mic", "microphone": microphone.name, "lost_samples": microphone.overflow_samples}
-    finally:
-        if writer is not None:
-            writer.__exit__(None, None, None)
+            report = await transfer(connection, spoken(), keep, on_progress=line)
+            extra = {"command": "mic", "microphone": microphone.name, "lost_samples": microphone.overflow_samples}
     print_report(report, {**extra, "written": options.output}, options.json, piped=options.output == PIPE)
 
 

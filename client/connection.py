@@ -212,14 +212,13 @@ async def connect(
 
 def _address(url: str) -> str:
     """The URL's WebSocket form without a trailing slash. Raises ConfigError."""
-    split = urlsplit(url if "://" in url else f"ws://{url}")
     try:
-        usable = split.scheme in _SCHEMES and bool(split.hostname) and not (split.query or split.fragment)
-        _ = split.port
+        split = urlsplit(url if "://" in url else f"ws://{url}")
+        _ = split.port  # raises ValueError when it is none
+        if split.scheme not in _SCHEMES or not split.hostname or split.query or split.fragment:
+            raise ValueError
     except ValueError:
-        usable = False
-    if not usable:
-        raise ConfigError(f"server URL {url!r} cannot be used: give one like {DEFAULT_URL}")
+        raise ConfigError(f"server URL {url!r} cannot be used: give one like {DEFAULT_URL}") from None
     return f"{_SCHEMES[split.scheme]}://{split.netloc}{split.path}".rstrip("/")
 
 

@@ -152,6 +152,8 @@ class Speaker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with _translated("closing the speaker"):
+            if kind is None:
+                self._stream.stop()  # lets the device play what it has taken, where close alone would cut it off
             self._stream.close()
 
     @property

@@ -87,7 +87,10 @@ class WavWriter:
 
     def write(self, audio: np.ndarray) -> None:
         """Appends samples, clipped at full scale."""
-        self._file.buffer_write(pcm_to_bytes(audio), dtype="int16")
+        try:
+            self._file.buffer_write(pcm_to_bytes(audio), dtype="int16")
+        except soundfile.LibsndfileError as error:
+            raise FileError(f"{self._file.name} cannot be written on: {error}") from None
         self.samples += audio.size
 
     def __enter__(self) -> Self:

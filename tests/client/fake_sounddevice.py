@@ -27,8 +27,11 @@ class Stream:
     def start(self):
         self.state = "running"
 
+    def stop(self):
+        self.state = "played to its end"
+
     def close(self):
-        self.state = "closed"
+        self.state = "closed" if self.state == "running" else f"{self.state}, closed"
 
     def record(self, block: np.ndarray, overflow: bool = False) -> None:
         """What PortAudio does when a microphone has a block."""

@@ -111,6 +111,15 @@ async def test_input_that_cannot_be_used_has_its_own_exit_code(tmp_path, capsys)
     assert await run("decode", tmp_path / "in.mp3", tmp_path / "out.wav", "--server", unused_url()) == 2
 
 
+async def test_a_full_disk_is_told_with_an_exit_code(tmp_path, recording, capsys):
+    async with fake_server() as server:
+        for output in ("out.tok", "out.wav"):
+            (tmp_path / output).symlink_to("/dev/full")
+            command = "encode" if output == "out.tok" else "roundtrip"
+            assert await run(command, recording, tmp_path / output, "--server", server.url) == 3
+            assert "neucodec: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["encode"], ["sing"], ["mic", "--seconds", "-1"], ["encode", "a", "b", "--form", "x"]]
 )

@@ -152,7 +152,9 @@ async def test_no_server_is_named_with_the_command_that_starts_one():
             pass
 
 
-@pytest.mark.parametrize("url", ["ftp://host", "ws://", "ws://host:port", "ws://host:99999", "ws://host?x=1"])
+@pytest.mark.parametrize(
+    "url", ["ftp://host", "ws://", "ws://host:port", "ws://host:99999", "ws://host?x=1", "ws://[::1"]
+)
 async def test_a_url_that_cannot_be_is_named(url):
     with pytest.raises(ConfigError, match="cannot be used"):
         async with connect(url):

@@ -89,6 +89,15 @@ async def test_clear_silences_the_speaker_within_one_block():
         await speaker.drained()
 
 
+async def test_the_end_is_played_and_a_failure_is_cut_off():
+    with Speaker(48_000):
+        pass
+    assert Stream.last.state == "played to its end, closed"
+    with pytest.raises(RuntimeError), Speaker(48_000):
+        raise RuntimeError
+    assert Stream.last.state == "closed"
+
+
 async def test_waiting_for_the_speaker_ends_when_it_has_played_so_much():
     with Speaker(48_000, prefill_ms=10) as speaker:
         speaker.push(np.full(9_600, 0.5, np.float32))
