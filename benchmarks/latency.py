@@ -3,6 +3,9 @@
 For each kind of session, N clients send 20 ms packets at real-time pace with random phases. A chunk's latency is
 counted from the moment when the packet with the last sample (or token) that it waits for is sent, to the moment when
 its output has been received: what the algorithm waits for is not in it, the two trips through the socket are.
+`waits_ms` is what the algorithm waits for at the longest, for comparison. `in_line` is the share of the time that the
+server's threads waited for a processor that something else used: the clients themselves, or other work of the machine.
+Figures are worth something only where it is small.
 
     python -m benchmarks.latency --model nano --sessions 8 --seconds 20
 """
@@ -30,6 +33,7 @@ from streaming.protocol.session import ClientSession, State
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results" / "latency.json"
 KINDS = ("encode", "decode", "roundtrip")
+COLUMNS = ("kind", "profile", "sessions", "waits_ms", "p50_ms", "p99_ms", "max_ms", "in_line")
 
 
 def needed_packets(kind: str, config: StreamConfig, frames_out: int) -> int:
@@ -90,9 +94,17 @@ class Caller:
                 self.latencies_ms.append((now_s - self.sent_s[packets - 1]) * 1000)
 
 
-async def measure(url: str, kind: str, profile: str, sessions: int, seconds: float) -> dict[str, Any]:
+def waited_s(pid: int) -> float:
+    """Seconds that the threads of a process have stood in line for a processor; 0 where Linux does not tell."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[1]) for task in tasks) / 1e9
+
+
+async def measure(url: str, pid: int, kind: str, profile: str, sessions: int, seconds: float) -> dict[str, Any]:
     callers = [Caller(url, kind, profile, seconds, seed) for seed in range(sessions)]
+    begin_s, waited_before_s = time.perf_counter(), waited_s(pid)
     await asyncio.gather(*(caller.run() for caller in callers))
+    in_line = (waited_s(pid) - waited_before_s) / (time.perf_counter() - begin_s)
     values = np.concatenate([caller.latencies_ms for caller in callers])
     ready = callers[0].ready
     assert ready is not None
@@ -101,12 +113,13 @@ async def measure(url: str, kind: str, profile: str, sessions: int, seconds: flo
         "profile": ready.profile,
         "chunk_frames": ready.chunk_frames,
         "lookahead_frames": ready.lookahead_frames,
-        "algorithmic_ms": ready.latency_ms,
+        "waits_ms": ready.latency_ms,
         "sessions": sessions,
         "chunks": len(values),
         "p50_ms": round(float(np.percentile(values, 50)), 2),
         "p99_ms": round(float(np.percentile(values, 99)), 2),
         "max_ms": round(float(values.max()), 2),
+        "in_line": round(in_line, 3),
         "model": ready.model,
     }
 
@@ -147,15 +160,14 @@ def main() -> None:
     given = parser.parse_args()
     process, url = serve(given.model, given.threads, max(given.sessions))
     rows = []
-    print(f"{'kind':10} {'profile':8} {'sessions':>8} {'algorithm':>10} {'p50':>8} {'p99':>8} {'max':>8}  (ms)")
+    print(" ".join(f"{name:>10}" for name in COLUMNS), "  (times in ms)")
     try:
         for profile in given.profiles:
             for kind in KINDS:
                 for sessions in given.sessions:
-                    row = asyncio.run(measure(url, kind, profile, sessions, given.seconds))
+                    row = asyncio.run(measure(url, process.pid, kind, profile, sessions, given.seconds))
                     rows.append(row)
-                    figures = " ".join(f"{row[name]:8.1f}" for name in ("p50_ms", "p99_ms", "max_ms"))
-                    print(f"{kind:10} {profile:8} {sessions:8} {row['algorithmic_ms']:10.1f} {figures}", flush=True)
+                    print(" ".join(f"{row[name]:>10}" for name in COLUMNS), flush=True)
     finally:
         process.terminate()
         process.wait(20)

@@ -29,7 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     logging.basicConfig(level=given.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        return asyncio.run(serve(_settings(given)))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(serve(_settings(given)))
     except ConfigError as error:
         return _complain(error, EXIT_CONFIG)
     except ModelError as error:
@@ -65,6 +66,15 @@ async def serve(settings: Settings, load: Load = load_engine) -> int:
         stopped.cancel()
         await app.stop()
     return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's where it is installed, otherwise asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 def _settings(given: argparse.Namespace) -> Settings:

@@ -19,7 +19,7 @@ from streaming.protocol.session import ClientSession
 from tests.streaming.engine.fake import CONFIG, FakeRunner
 
 GOLDEN = Path(__file__).parent.parent / "data" / "neucodec-mini"
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 class Host:

@@ -237,13 +237,15 @@ async def test_a_device_that_does_not_answer_is_an_error_and_not_ready():
         return step(*arguments)
 
     runner.step = stand_still
-    with hosted(runner, max_sessions=2, slot_timeout_s=0.05, stuck_after_s=0.05) as host:
+    with hosted(runner, max_sessions=2, slot_timeout_s=0.5, stuck_after_s=1.0) as host:
         async with talk(host.url, "/v1/encode") as client:
             await client.send(s16(speech(*LEVELS)))
             await asyncio.to_thread(running.wait, DEADLINE_S)
             async with connect(host.url + "/v1/encode") as late:
                 failure = json.loads(await asyncio.wait_for(late.recv(), DEADLINE_S))
                 assert failure["code"] == "device"
+            while (await asyncio.to_thread(get, host.url + "/readyz"))[0] == 200:
+                pass  # not stuck for long enough yet
             status, body = await asyncio.to_thread(get, host.url + "/readyz")
             assert status == 503 and not body["ready"] and "busy" in body["reason"]
             assert (await refused(host.url + "/v1/encode")).status_code == 503
