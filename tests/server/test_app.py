@@ -1,0 +1,94 @@
+"""The server before, without and after its model."""
+
+import asyncio
+import json
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from server.app import App
+from server.model import Model, latency_ms
+from server.settings import Settings
+from streaming.config import StreamConfig
+from streaming.engine.engine import Engine
+from streaming.errors import ConfigError, ModelError
+from tests.server.hosting import DEADLINE_S, talk
+from tests.streaming.engine.fake import CONFIG, FakeRunner
+
+MODEL = Model("fake", {"default": CONFIG}, "default")
+
+
+def get(url: str) -> tuple[int, dict]:
+    try:
+        with urllib.request.urlopen(url.replace("ws://", "http://"), timeout=DEADLINE_S) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+async def test_while_the_model_loads_the_server_lives_but_is_not_ready():
+    go_on = threading.Event()
+
+    def load(settings: Settings) -> tuple[Engine, Model]:
+        assert go_on.wait(DEADLINE_S)
+        return Engine(FakeRunner()), MODEL
+
+    app = App(Settings(port=0), load)
+    await app.start()
+    try:
+        assert await asyncio.to_thread(get, app.url + "/healthz") == (200, {"alive": True})
+        status, body = await asyncio.to_thread(get, app.url + "/readyz")
+        assert status == 503 and body["ready"] is False and "loaded" in body["reason"]
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(app.url + "/v1/encode")
+        assert caught.value.response.status_code == 503 and "Retry-After" in caught.value.response.headers
+        go_on.set()
+        await app.loaded()
+        assert (await asyncio.to_thread(get, app.url + "/readyz"))[0] == 200
+        async with talk(app.url, "/v1/encode") as client:
+            await client.finish()
+    finally:
+        go_on.set()
+        await app.stop()
+
+
+@pytest.mark.parametrize("error", [ModelError("model.safetensors is cut short"), ConfigError("device 'tpu'")])
+async def test_a_model_that_cannot_be_loaded_says_why(error):
+    def load(settings: Settings) -> tuple[Engine, Model]:
+        raise error
+
+    app = App(Settings(port=0), load)
+    await app.start()
+    try:
+        with pytest.raises(type(error), match=str(error)):
+            await app.loaded()
+        assert (await asyncio.to_thread(get, app.url + "/readyz"))[0] == 503
+    finally:
+        await app.stop()
+
+
+async def test_stopping_ends_open_sessions_with_1001():
+    app = App(Settings(port=0), lambda settings: (Engine(FakeRunner()), MODEL))
+    await app.start()
+    await app.loaded()
+    async with talk(app.url, "/v1/encode") as client:
+        stopping = asyncio.create_task(app.stop())
+        await asyncio.wait_for(client.socket.wait_closed(), DEADLINE_S)
+        await stopping
+        assert client.socket.close_code == 1001
+    assert app.sessions == 0
+
+
+def test_the_latency_of_a_kind_is_that_of_its_schedule():
+    config = StreamConfig(5, 5)
+    assert [latency_ms(kind, config) for kind in ("encode", "decode", "roundtrip")] == [215.0, 200.0, 315.0]
+
+
+def test_an_unknown_profile_is_refused_naming_the_known():
+    assert MODEL.profile(None) == ("default", CONFIG)
+    with pytest.raises(ConfigError, match=r"'best'.*default"):
+        MODEL.profile("best")

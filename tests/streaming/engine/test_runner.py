@@ -1,0 +1,78 @@
+"""The runner over the golden model."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from streaming.codec import load_codec
+from streaming.config import StreamConfig
+from streaming.engine.runner import Runner
+from streaming.engine.scheduler import Pool
+
+GOLDEN = Path(__file__).parent.parent.parent / "data" / "neucodec-mini"
+CONFIG = StreamConfig(chunk_frames=2, lookahead_frames=2, context_frames=20)
+POOLS = [Pool("encode", CONFIG), Pool("decode", CONFIG)]
+SLOTS = 4
+
+
+@pytest.fixture(scope="module")
+def codec():
+    torch.set_num_threads(1)
+    return load_codec(GOLDEN)
+
+
+@pytest.fixture
+def runner(codec):
+    return Runner(codec, POOLS, SLOTS, (2, 4))
+
+
+def stream(pool: Pool, seed: int, runner: Runner) -> list:
+    """Windows of one stream: a few steady ones and the ending."""
+    lane = runner.lane(pool)
+    rng = np.random.default_rng(seed)
+    if pool.kind == "encode":
+        lane.push(rng.normal(0, 0.1, 320 * 13).astype(np.float32))
+    else:
+        lane.push(rng.integers(0, 65_536, 13).astype(np.uint16))
+    windows = []
+    while (window := lane.take()) is not None:
+        windows.append(window)
+    return [*windows, lane.take_last()]
+
+
+def alone(runner: Runner, pool: Pool, slot: int, windows: list, size: int) -> np.ndarray:
+    return np.stack([runner.step(pool, [slot], [window], size)[0] for window in windows])
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.kind)
+def test_a_row_has_the_same_bits_whatever_its_neighbours_hold(runner, pool):
+    mine, other = stream(pool, 1, runner), stream(pool, 2, runner)
+    wanted = alone(runner, pool, 0, mine, 4)
+    runner.reset(pool, 0)
+    rows = [runner.step(pool, [3, 0, 1], [theirs, own, theirs], 4)[1] for own, theirs in zip(mine, other, strict=True)]
+    np.testing.assert_array_equal(np.stack(rows), wanted)
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.kind)
+def test_spare_rows_change_nobody(runner, pool):
+    mine, other = stream(pool, 1, runner), stream(pool, 2, runner)
+    wanted = alone(runner, pool, 0, mine, 2)
+    runner.reset(pool, 0)
+    got = []
+    for own, theirs in zip(mine, other, strict=True):
+        got.append(runner.step(pool, [0], [own], 2)[0])
+        runner.step(pool, [1], [theirs], 4)  # three spare rows
+    np.testing.assert_array_equal(np.stack(got), wanted)
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.kind)
+def test_after_warming_up_and_after_a_reset_a_slot_is_as_new(codec, pool):
+    runner = Runner(codec, POOLS, SLOTS, (2,))
+    windows = stream(pool, 3, runner)
+    wanted = alone(runner, pool, 0, windows, 2)
+    runner.reset(pool, 0)
+    np.testing.assert_array_equal(alone(runner, pool, 0, windows, 2), wanted)
+    runner.warm_up()
+    np.testing.assert_array_equal(alone(runner, pool, 2, windows, 2), wanted)
