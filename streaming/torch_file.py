@@ -6,6 +6,7 @@ so it is not run: the few opcodes that torch writes for one tensor are read by t
 """
 
 import io
+import math
 import pickletools
 import zipfile
 from typing import Any
@@ -20,6 +21,7 @@ _REBUILD = "torch._utils _rebuild_tensor_v2"
 _ORDERED = "collections OrderedDict"
 _LARGEST_PICKLE_BYTES = 64 * 1024
 _LARGEST_TENSOR_BYTES = 64 * 1024 * 1024
+_MOST_AXES = 3
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -55,10 +57,11 @@ def integers_from_pt(payload: bytes) -> np.ndarray:
     dtype = np.dtype((">" if big else "<") + _STORAGES[storage])
     if len(numbers) != count * dtype.itemsize:
         raise _refuse(f"{len(numbers)} bytes for {count} numbers of {dtype.itemsize} bytes")
-    contiguous = [int(np.prod(shape[axis + 1 :], dtype=np.int64)) for axis in range(len(shape))]
-    size = int(np.prod(shape, dtype=np.int64))
+    contiguous = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    size = math.prod(shape)
     steps_fit = all(a == b or n == 1 for a, b, n in zip(strides, contiguous, shape, strict=True))
-    if not steps_fit or offset < 0 or offset + size > count:
+    small = len(shape) <= _MOST_AXES and all(n <= count for n in shape)
+    if not (steps_fit and small and 0 <= offset <= count - size):
         raise _refuse(f"shape {shape}, strides {strides} and offset {offset} in {count} numbers")
     return np.frombuffer(numbers, dtype)[offset : offset + size].reshape(shape)
 

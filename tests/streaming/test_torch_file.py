@@ -92,6 +92,18 @@ def test_numbers_that_do_not_fit_the_description_are_refused():
         integers_from_pt(archive({**entries, name: entries[name][:-1]}))
 
 
+@pytest.mark.parametrize("sizes", [(2**40, 2**40), (2**63, 2), (0, 2**70)])
+def test_a_shape_larger_than_the_numbers_is_refused_however_large(sizes):
+    entries = entries_of(saved(torch.arange(6)))
+    name = next(name for name in entries if name.endswith("data.pkl"))
+    long = [b"\x8a\x0a" + size.to_bytes(10, "little") for size in sizes]
+    shape, strides = b"".join(long) + b"\x86", long[1] + b"K\x01\x86"
+    pickled = entries[name].replace(b"K\x06\x85", shape).replace(b"K\x01\x85", strides)
+    assert len(pickled) > len(entries[name]) + 20
+    with pytest.raises(TokenError, match="in 6 numbers"):
+        integers_from_pt(archive({**entries, name: pickled}))
+
+
 def test_damage_anywhere_is_a_token_error_or_other_numbers():
     payload = saved(torch.arange(50, dtype=torch.int32))
     random = np.random.default_rng(0)
