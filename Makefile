@@ -1,13 +1,10 @@
 # The only words to know: demo, test, check, bench. Each sets up what it needs in .venv, once; a second run starts in
-# seconds. Needs Python 3.11+ (with venv) and, for `test` and `bench`, a C compiler (pesq has no wheels).
+# seconds. Needs Python 3.11+ (with venv). PESQ needs a C compiler: `bench` asks for one, `test` does without.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# Where the CPU build of torch lives. It is asked only when pip's own sources do not have that build: the torch of PyPI
-# brings gigabytes of CUDA on Linux.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 INSTALL = $(PIP) install --quiet -c constraints.txt
 # Recordings for `bench`: a folder with eval/.
 SPEECH ?= ../shared/speech
@@ -26,7 +23,7 @@ check: $(STAMPS)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMPS)/dev
+bench: $(STAMPS)/bench
 	$(BIN)/python -m benchmarks.latency
 	@if [ -d $(SPEECH)/eval ]; then $(BIN)/python -m benchmarks.quality --data $(SPEECH); \
 	else echo "no $(SPEECH)/eval: make bench SPEECH=FOLDER measures quality on the recordings in it"; fi
@@ -34,7 +31,7 @@ bench: $(STAMPS)/dev
 $(STAMPS)/torch: constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) torch || $(INSTALL) --extra-index-url $(TORCH_INDEX) torch
+	$(INSTALL) torch
 	mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/demo: $(STAMPS)/torch pyproject.toml
@@ -43,7 +40,12 @@ $(STAMPS)/demo: $(STAMPS)/torch pyproject.toml
 
 $(STAMPS)/dev: $(STAMPS)/torch pyproject.toml
 	$(INSTALL) -e '.[dev]'
+	$(INSTALL) -e '.[bench]' || echo "no C compiler for PESQ: tests/benchmarks/test_quality.py will be skipped"
 	touch $@ $(STAMPS)/demo
+
+$(STAMPS)/bench: $(STAMPS)/dev
+	$(INSTALL) -e '.[bench]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

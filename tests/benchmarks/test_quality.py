@@ -7,6 +7,8 @@ import pytest
 import soundfile
 import soxr
 
+pytest.importorskip("pesq", reason="PESQ is not installed: it needs a C compiler")
+
 from benchmarks.quality import compare, mean, measure_all, recordings, table
 
 
