@@ -5,7 +5,7 @@ counted from the moment when the packet with the last sample (or token) that it 
 its output has been received: what the algorithm waits for is not in it, the two trips through the socket are.
 `waits_ms` is what the algorithm waits for at the longest, for comparison. `in_line` is the share of the time that the
 server's threads waited for a processor that something else used: the clients themselves, or other work of the machine.
-Figures are worth something only where it is small.
+Figures are worth something only where it is small: on a busy machine `--tries` keeps the calmest of several runs.
 
     python -m benchmarks.latency --model nano --sessions 8 --seconds 20
 """
@@ -33,6 +33,8 @@ from streaming.protocol.session import ClientSession, State
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results" / "latency.json"
 KINDS = ("encode", "decode", "roundtrip")
+CALM = 0.1
+"""A share of time in line that spoils nothing."""
 COLUMNS = ("kind", "profile", "sessions", "waits_ms", "p50_ms", "p99_ms", "max_ms", "in_line")
 
 
@@ -124,6 +126,19 @@ async def measure(url: str, pid: int, kind: str, profile: str, sessions: int, se
     }
 
 
+def calmest(tries: int, *arguments: Any) -> dict[str, Any]:
+    """The measurement of several in which the server stood in line the least; one that is calm ends the search."""
+    best: dict[str, Any] | None = None
+    for _ in range(tries):
+        row = asyncio.run(measure(*arguments))
+        if best is None or row["in_line"] < best["in_line"]:
+            best = row
+        if best["in_line"] < CALM:
+            break
+    assert best is not None, "at least one try"
+    return best
+
+
 def serve(model: str, threads: int, sessions: int) -> tuple[subprocess.Popen, str]:
     """The server as a process, and its URL once it is ready."""
     command = [sys.executable, "-m", "server", "--model", model, "--port", "0", "--threads", str(threads)]
@@ -157,6 +172,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--profiles", nargs="+", default=["default", "low"])
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--tries", type=int, default=1, help="keep the calmest of so many (default 1)")
     given = parser.parse_args()
     process, url = serve(given.model, given.threads, max(given.sessions))
     rows = []
@@ -165,7 +181,7 @@ def main() -> None:
         for profile in given.profiles:
             for kind in KINDS:
                 for sessions in given.sessions:
-                    row = asyncio.run(measure(url, process.pid, kind, profile, sessions, given.seconds))
+                    row = calmest(given.tries, url, process.pid, kind, profile, sessions, given.seconds)
                     rows.append(row)
                     print(" ".join(f"{row[name]:>10}" for name in COLUMNS), flush=True)
     finally:
@@ -173,7 +189,9 @@ def main() -> None:
         process.wait(20)
     about = {"device": device(), "threads": given.threads, "commit": commit(), "date": datetime.now(UTC).isoformat()}
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps({**about, "seconds": given.seconds, "rows": rows}, indent=1) + "\n")
+    given.out.write_text(
+        json.dumps({**about, "seconds": given.seconds, "tries": given.tries, "rows": rows}, indent=1) + "\n"
+    )
     print(f"written to {given.out}")
 
 
