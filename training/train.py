@@ -34,7 +34,7 @@ CHECKPOINT_EVERY = 250
 class Schedule:
     """Lengths of the run in steps, and what the optimiser does on the way."""
 
-    steps: int = 10_000
+    steps: int = 9_500
     warmup_steps: int = 300
     frames_per_batch: int = 400
     peak_rate: float = 6e-4
