@@ -21,9 +21,11 @@ class StreamingConv:
     def __init__(self, conv: nn.Conv1d, unit: int = 1, causal: bool = False) -> None:
         self.conv = conv
         self.unit = unit
-        reach = (conv.kernel_size[0] - 1) * conv.dilation[0]
-        self.left = reach if causal else int(conv.padding[0])
-        self.right = reach - self.left - (conv.stride[0] - 1)
+        self.reach = (conv.kernel_size[0] - 1) * conv.dilation[0]
+        self.left = self.reach if causal else int(conv.padding[0])
+        self.right = self.reach - self.left - (conv.stride[0] - 1)
+        # At frame rate, on a CPU, one product over what each output reads beats the library's convolution.
+        self.few_outputs = unit == conv.stride[0] and conv.groups == 1
 
     def new_state(self, slots: int) -> Tensor:
         """Past inputs, (slots, C, left)."""
@@ -33,9 +35,15 @@ class StreamingConv:
     def step(self, x: Tensor, past: Tensor, at: Step) -> Tensor:
         """x (B, C_in, T) -> (B, C_out, T / stride)."""
         x = x * at.exists(x.shape[2], self.unit)[:, None].to(x.dtype)
-        joined = torch.cat([past[at.slots], x], dim=2)
+        joined = torch.cat([past[at.slots], x, x.new_zeros(*x.shape[:2], self.right)], dim=2)
         past[at.slots] = advance(joined, self.left, at, self.unit)
+        return self._convolve(joined)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        """x (B, C_in, left + T + right) -> (B, C_out, T / stride)."""
         conv = self.conv
-        return F.conv1d(
-            F.pad(joined, (0, self.right)), conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups
-        )
+        if not self.few_outputs or x.is_cuda:
+            return F.conv1d(x, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
+        read = x.unfold(2, self.reach + 1, conv.stride[0])[..., :: conv.dilation[0]]  # (B, C_in, F, kernel)
+        rows = F.linear(read.transpose(1, 2).flatten(2), conv.weight.flatten(1), conv.bias)  # (B, F, C_in * kernel)
+        return rows.transpose(1, 2)  # (B, F, C_out) -> (B, C_out, F)
