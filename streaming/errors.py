@@ -8,9 +8,12 @@
     |-- ModelError                       code "bad_model"      1011  a model folder that is corrupt or incomplete
     |-- SnapshotError                    code "bad_snapshot"   1008  bytes of another version, model or configuration
     |-- ProtocolError                    code "bad_message"    1002  a message that `neucodec.v1` does not allow
+    |   |-- LocalProtocolError           code "misuse"         1002  a call of one's own that the session forbids
     |   `-- MessageTooLarge              code "too_large"      1009
     |-- CapacityError                    code "full"           1013  no slot is free now
     `-- DeviceError                      code "device"         1011  the device thread failed or is stuck
+
+What only a client can run into is a branch of its own in client/errors.py.
 
 `code` is what goes over the wire, `close_code` the WebSocket status that follows it (RFC 6455, section 7.4). A message
 says what was wrong, with the offending value, and what to do.
@@ -68,6 +71,12 @@ class ProtocolError(StreamingError):
 
     code = "bad_message"
     close_code = 1002
+
+
+class LocalProtocolError(ProtocolError):
+    """A call of one's own side that the session does not allow now, such as sending after `end`; nothing was sent."""
+
+    code = "misuse"
 
 
 class MessageTooLarge(ProtocolError):

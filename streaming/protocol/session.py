@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from streaming.errors import ProtocolError, StreamingError
+from streaming.errors import LocalProtocolError, ProtocolError, StreamingError
 from streaming.protocol.messages import (
     Clear,
     Cleared,
@@ -113,12 +113,12 @@ MOVES: dict[type, Move] = {
 }
 
 
-def next_state(state: State, move: Move) -> State:
-    """The state after `move`; ProtocolError when the table has no such move."""
+def next_state(state: State, move: Move, error: type[ProtocolError] = ProtocolError) -> State:
+    """The state after `move`; raises `error` when the table has no such move."""
     after = TRANSITIONS[state].get(move)
     if after is None:
         allowed = ", ".join(known.value for known in TRANSITIONS[state])
-        raise ProtocolError(f"{move.value} is not allowed while the session is {state.name.lower()}: only {allowed}")
+        raise error(f"{move.value} is not allowed while the session is {state.name.lower()}: only {allowed}")
     return after
 
 
@@ -308,17 +308,17 @@ class ClientSession:
         return any(isinstance(message, Clear) for message in self._asked)
 
     def send_payload(self, payload: bytes) -> bytes:
-        """Counts `payload` and returns it; AudioError, TokenError or ProtocolError when it may not be sent."""
+        """Counts `payload` and returns it; AudioError, TokenError or LocalProtocolError when it may not be sent."""
         units = self.input.count(payload)
-        self.state = next_state(self.state, Move.INPUT)
+        self.state = next_state(self.state, Move.INPUT, LocalProtocolError)
         self.input_position += units
         return payload
 
     def send(self, message: ClientMessage) -> str:
-        """The text to send for `message`; ProtocolError when it may not be sent now."""
+        """The text to send for `message`; LocalProtocolError when it may not be sent now."""
         text = encode_message(message)
         parse_client_message(text)
-        self.state = next_state(self.state, MOVES[type(message)])
+        self.state = next_state(self.state, MOVES[type(message)], LocalProtocolError)
         self._asked.append(message)
         return text
 

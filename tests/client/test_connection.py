@@ -9,7 +9,14 @@ import pytest
 from client.connection import Deadlines, connect
 from client.errors import DeadlineExceeded, Disconnected, Unreachable
 from client.events import Audio, Cleared, Done, Flushed, Marked, Stats, Tokens
-from streaming.errors import AudioError, CapacityError, ConfigError, ProtocolError, StreamingError, TokenError
+from streaming.errors import (
+    AudioError,
+    CapacityError,
+    ConfigError,
+    LocalProtocolError,
+    StreamingError,
+    TokenError,
+)
 from tests.client.fake_server import Fault, fake_server
 
 HASTY = Deadlines(open_s=0.2, send_s=0.2, answer_s=0.2, close_s=0.2)
@@ -139,7 +146,7 @@ async def test_bad_input_is_refused_before_it_is_sent_and_the_session_goes_on(ch
 async def test_nothing_can_be_sent_after_the_end():
     async with fake_server() as server, connect(server.url, kind="encode") as connection:
         await connection.end()
-        with pytest.raises(ProtocolError, match="ending"):
+        with pytest.raises(LocalProtocolError, match="ending"):
             await connection.send(speech(1))
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.errors import AudioError, DeviceError, ProtocolError, StreamingError, TokenError
+from streaming.errors import AudioError, DeviceError, LocalProtocolError, ProtocolError, StreamingError, TokenError
 from streaming.protocol.messages import (
     INPUT_AUDIO,
     OUTPUT_AUDIO,
@@ -237,7 +237,7 @@ def greeted() -> ClientSession:
 
 def test_a_client_may_not_send_before_ready():
     client = ClientSession(INPUT_AUDIO, TOKENS)
-    with pytest.raises(ProtocolError, match="opening"):
+    with pytest.raises(LocalProtocolError, match="opening"):
         client.send_payload(FRAME)
 
 
