@@ -1,7 +1,7 @@
 """What `stream.json` beside the weights says: the defaults of a stream, and what speech looks like to the
 normalisations.
 
-    {"version": 1, "chunk_frames": 5, "lookahead_frames": 5, "context_frames": 250, "prior_weight": 25,
+    {"version": 1, "chunk_frames": 5, "lookahead_frames": 5, "context_frames": 250, "prior_weight": 12,
      "mel": {"mean": [80], "variance": [80]},                       mean relative to the overall level (log units)
      "group_norm": [{"mean": [32], "variance": [32]}, ...]}         in the order of the decoder, two a ResNet block
 

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=5, help="default chunk, frames")
     parser.add_argument("--lookahead", type=int, default=5, help="default lookahead, frames")
     parser.add_argument("--context", type=int, default=250, help="default context, frames")
-    parser.add_argument("--prior-weight", type=float, default=25.0, help="frames that the priors count as")
+    parser.add_argument("--prior-weight", type=float, default=12.0, help="frames that the priors count as")
     arguments = parser.parse_args()
     config = StreamConfig(arguments.chunk, arguments.lookahead, arguments.context, arguments.prior_weight)
     content = measure_priors(load_codec(arguments.model), pieces(arguments.data, arguments.minutes), config)
