@@ -67,7 +67,7 @@ def recordings(data: Path) -> list[tuple[str, Path]]:
 
 def mean(scores: Iterable[Scores], measure: str) -> float | None:
     """Mean of one measure over those files that have it."""
-    values = [score[measure] for score in scores if score[measure] is not None]
+    values = [value for score in scores if (value := score[measure]) is not None]
     return float(np.mean(values)) if values else None
 
 
