@@ -57,8 +57,8 @@ def _level_db(audio: Tensor) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Export a checkpoint as a model folder.")
-    parser.add_argument("--checkpoint", type=Path, default=Path("training/work/checkpoint.pt"))
-    parser.add_argument("--work", type=Path, default=Path("training/work"), help="folder with prepared speech")
+    parser.add_argument("--checkpoint", type=Path, default=Path("training/run/checkpoint.pt"))
+    parser.add_argument("--work", type=Path, default=Path("training/run"), help="folder with prepared speech")
     parser.add_argument("--out", type=Path, default=Path("streaming/assets/nano"))
     arguments = parser.parse_args()
     done = export(arguments.checkpoint, Speech(arguments.work, held_out=True), arguments.out)

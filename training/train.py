@@ -149,7 +149,7 @@ def run(trainer: Trainer, validate_every: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the bundled model nano.")
     parser.add_argument("--data", type=Path, required=True, help="folder with MANIFEST.tsv and train/")
-    parser.add_argument("--work", type=Path, default=Path("training/work"), help="for cache, log and checkpoints")
+    parser.add_argument("--work", type=Path, default=Path("training/run"), help="for cache, log and checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=Schedule.steps)
     parser.add_argument("--validate-every", type=int, default=500)
