@@ -59,9 +59,6 @@ class Lane(ABC):
     def _steady(self) -> Window: ...
 
     @abstractmethod
-    def _ending(self) -> Window | None: ...
-
-    @abstractmethod
     def _consume(self, frames: int) -> None: ...
 
     @abstractmethod
@@ -76,9 +73,9 @@ class Lane(ABC):
         self._consume(window.commit)
         return window
 
+    @abstractmethod
     def take_last(self) -> Window | None:
         """The ending, once `take` gives None: what is left; None where not even a frame is. `reset` must follow."""
-        return self._ending()
 
     def snapshot(self) -> bytes:
         """Pending input and position as bytes."""
@@ -130,7 +127,7 @@ class EncoderLane(Lane):
         samples = self.config.window_frames * INPUT_HOP + MEL_OVERHANG
         return self._window(self._pending[:samples], self.config.window_frames, self.config.chunk_frames)
 
-    def _ending(self) -> Window | None:
+    def take_last(self) -> Window | None:
         frames = len(self._pending) // INPUT_HOP
         return self._window(self._pending, frames, frames) if frames else None
 
@@ -158,18 +155,15 @@ class DecoderLane(Lane):
 
         Raises TokenError, and then nothing has changed.
         """
-        tokens = checked_tokens(tokens)
-        if lost is not None:
-            tokens = self._conceal(tokens, lost)
+        tokens = checked_tokens(tokens) if lost is None else self._conceal(tokens, lost)
         self._pending = np.concatenate([self._pending, tokens])
         if len(tokens):
             self._last = int(tokens[-1])
 
     def _conceal(self, tokens: np.ndarray, lost: np.ndarray) -> np.ndarray:
-        if not isinstance(lost, np.ndarray) or lost.dtype != np.bool_ or lost.shape != tokens.shape:
-            raise TokenError(
-                f"lost is {_described(lost)}: give a bool array of shape {tokens.shape}, one for each token"
-            )
+        if not isinstance(lost, np.ndarray) or lost.dtype != np.bool_ or lost.shape != np.shape(tokens):
+            raise TokenError(f"lost is {_described(lost)}: give a bool array, one for each of the tokens")
+        tokens = checked_tokens(np.where(lost, 0, tokens) if isinstance(tokens, np.ndarray) else tokens)
         index = np.maximum.accumulate(np.where(lost, 0, np.arange(1, len(tokens) + 1)))
         return np.concatenate([[self._last], tokens]).astype(np.uint16)[index]
 
@@ -191,7 +185,7 @@ class DecoderLane(Lane):
         stop = self._position + config.chunk_frames - config.synthesis_lag_frames
         return self._window(self._pending[: config.window_frames], config.chunk_frames, stop)
 
-    def _ending(self) -> Window | None:
+    def take_last(self) -> Window | None:
         frames = len(self._pending)
         return self._window(self._pending, frames, self._position + frames) if self.delay else None
 

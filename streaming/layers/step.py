@@ -51,7 +51,7 @@ class Step:
 
 
 def advance(past_and_window: Tensor, kept: int, at: Step, unit: int = 1) -> Tensor:
-    """The `kept` elements before the committed border, of (B, C, kept + T) along the last axis: (B, C, kept)."""
+    """The `kept` elements before the committed border, of (B, C, kept + T or more) along time: (B, C, kept)."""
     index = at.border(kept, unit)[:, None].expand(-1, past_and_window.shape[1], -1)
     return past_and_window.gather(2, index)
 
@@ -64,7 +64,7 @@ def tensors_of(state: object) -> Iterator[Tensor]:
         for part in state:
             yield from tensors_of(part)
     elif is_dataclass(state):
-        for field in fields(state):
-            yield from tensors_of(getattr(state, field.name))
+        for part in fields(state):
+            yield from tensors_of(getattr(state, part.name))
     else:
         raise TypeError(f"a state holds tensors, lists and dataclasses, not {type(state).__name__}")

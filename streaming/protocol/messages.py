@@ -2,7 +2,7 @@
 
 Text messages are JSON objects with a `type`; binary messages carry payload only (audio or tokens) and have no class.
 A client's message of an unknown type is an error that names the known ones; unknown fields are ignored in both
-directions and unknown types from a server too, so that the protocol has room to grow (DESIGN, section 6).
+directions and unknown types from a server too, so that the protocol has room to grow (docs/protocol.md).
 """
 
 import json

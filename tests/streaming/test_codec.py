@@ -177,6 +177,11 @@ def test_lost_tokens_repeat_the_last_that_arrived() -> None:
     np.testing.assert_array_equal(np.concatenate([stream.feed(tokens, lost), stream.flush()]), expected)
     with pytest.raises(TokenError, match="bool"):
         stream.feed(tokens, np.zeros(5))
+    stream.reset()
+    marked = np.where(lost, -1, tokens)  # the value of a lost one does not matter
+    np.testing.assert_array_equal(np.concatenate([stream.feed(marked, lost), stream.flush()]), expected)
+    with pytest.raises(TokenError, match="token 1 is -1"):
+        stream.feed(marked - np.arange(5) * 8, lost)
 
 
 def test_tokens_lost_at_a_packets_start_repeat_the_packet_before() -> None:

@@ -173,7 +173,7 @@ def test_law_5_less_than_a_frame_gives_no_token_and_no_error(model: str, samples
 
 @every_model
 def test_what_the_encoder_gives_the_quantiser_equals_the_offline_model(model: str) -> None:
-    """Law 2 for a part that tokens alone would not show, at a chunk that ends inside the recording."""
+    """Law 2 where tokens alone would not show it."""
     codec = codec_of(model)
     pcm = recording(8000)
     offline = []
