@@ -70,9 +70,13 @@ class Encoder(Stepper):
     def before_quantizer(self, pcm: Tensor, state: EncoderState, at: Step) -> Tensor:
         """PCM (B, (C + L + 1) * 320) -> what the quantiser is given, (B, C + L, D)."""
         semantic = self._semantic(pcm, state, at)  # (B, S, F)
-        acoustic = self.acoustic.step(pcm[:, None].to(semantic.dtype), state.acoustic, at.with_valid(at.valid + 1))
-        joined = torch.cat([semantic, acoustic[..., : semantic.shape[2]]], dim=1)
+        acoustic = self._acoustic(pcm, state, at)  # (B, A, F)
+        joined = torch.cat([semantic, acoustic], dim=1)
         return self.model.fc_encoder(joined.transpose(1, 2))  # (B, D, F) -> (B, F, D)
+
+    def _acoustic(self, pcm: Tensor, state: EncoderState, at: Step) -> Tensor:
+        acoustic = self.acoustic.step(pcm[:, None].to(self.dtype), state.acoustic, at.with_valid(at.valid + 1))
+        return acoustic[..., : self.config.window_frames]
 
     def _semantic(self, pcm: Tensor, state: EncoderState, at: Step) -> Tensor:
         features = self.mel.step(pcm, state.mel, at)
