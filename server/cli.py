@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model", help=f"nano (bundled), a folder, or a hub id such as neuphonic/neucodec (default {default.model})")
+    add("--stream-json", help="defaults and priors of the model (default: the stream.json beside its weights, if any)")
     add("--host", help=f"address to listen at (default {default.host}; 0.0.0.0 for every one of this machine)")
     add("--port", type=int, help=f"port to listen at, 0 for any free one (default {default.port})")
     add("--device", help=f"torch device (default {default.device})")

@@ -17,6 +17,8 @@ class Settings:
 
     model: str = "nano"
     """"nano", a folder with config.json and model.safetensors, or a hub id."""
+    stream_json: str | None = None
+    """File with defaults and priors, instead of the stream.json beside the weights."""
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     """0: any free port; the ready line says which."""

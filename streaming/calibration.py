@@ -2,6 +2,7 @@
 
 Every recording goes through the offline model. What counts is what a stream must guess before it has heard enough: each
 recording's own mean and variance, averaged over recordings; the mel means relative to the recording's overall level.
+Statistics are float32, whatever the dtype of the model.
 """
 
 from collections.abc import Iterable
@@ -13,38 +14,35 @@ import torch
 from torch import Tensor
 
 from streaming.codec import Codec
-from streaming.config import INPUT_HOP, StreamConfig
+from streaming.config import INPUT_HOP, INPUT_RATE, StreamConfig
 from streaming.errors import InputError
 from streaming.layers.features import log_mel
 from streaming.priors import VERSION
+
+SHORTEST_SAMPLES = 50 * INPUT_HOP
+SILENCE_DBFS = -60.0
+"""A recording whose RMS is below this says nothing about speech."""
 
 
 @torch.inference_mode()
 def measure_priors(codec: Codec, recordings: Iterable[np.ndarray], config: StreamConfig) -> dict[str, Any]:
     """The content of a `stream.json` with the defaults of `config`, from recordings float32 mono at 16 kHz.
 
-    Recordings under a second are left out. Raises InputError when none is left.
+    Recordings under a second and silent ones are left out. Raises InputError when none is left.
     """
+    samples = 0
+    levels_dbfs: list[float] = []
     mel: list[tuple[Tensor, Tensor]] = []
     norms: list[list[tuple[Tensor, Tensor]]] = []
-    network = codec.model.acoustic_decoder
-    blocks = [*network.prior_net, *network.post_net]
-    layers = [norm for block in blocks for norm in (block.norm1, block.norm2)]
     for pcm in recordings:
-        if len(pcm) < 50 * INPUT_HOP:
+        if len(pcm) < SHORTEST_SAMPLES or (level_dbfs := _level_dbfs(pcm)) < SILENCE_DBFS:
             continue
+        samples += len(pcm)
+        levels_dbfs.append(level_dbfs)
         mel.append(_mel_statistics(pcm))
-        inputs: list[Tensor] = []
-        collect = partial(_collect, inputs)
-        hooks = [norm.register_forward_pre_hook(collect) for norm in layers]
-        try:
-            codec.decode(codec.encode(pcm))
-        finally:
-            for hook in hooks:
-                hook.remove()
-        norms.append([_group_statistics(x, norm.num_groups) for x, norm in zip(inputs, layers, strict=True)])
+        norms.append(_norm_statistics(codec, pcm))
     if not mel:
-        raise InputError("no recording of a second or more: give some minutes of speech of several speakers")
+        raise InputError("no recording of a second or more that is not silent: give minutes of speech of many speakers")
     return {
         "version": VERSION,
         "chunk_frames": config.chunk_frames,
@@ -52,12 +50,18 @@ def measure_priors(codec: Codec, recordings: Iterable[np.ndarray], config: Strea
         "context_frames": config.context_frames,
         "prior_weight": config.prior_weight or 0,
         "mel": _average(mel),
-        "group_norm": [_average([recording[place] for recording in norms]) for place in range(len(layers))],
+        "group_norm": [_average(list(of_one_norm)) for of_one_norm in zip(*norms, strict=True)],
+        "measured": {
+            "recordings": len(mel),
+            "minutes": round(samples / INPUT_RATE / 60, 2),
+            "level_dbfs": round(float(np.mean(levels_dbfs)), 1),
+        },
     }
 
 
-def _collect(inputs: list[Tensor], _: Any, args: tuple[Tensor, ...]) -> None:
-    inputs.append(args[0])
+def _level_dbfs(pcm: np.ndarray) -> float:
+    """RMS in decibels below full scale; digital silence is at -200."""
+    return float(10 * np.log10(np.square(pcm, dtype=np.float64).mean() + 1e-20))
 
 
 def _mel_statistics(pcm: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -65,6 +69,25 @@ def _mel_statistics(pcm: np.ndarray) -> tuple[Tensor, Tensor]:
     mel = log_mel(torch.from_numpy(pcm)[None])[0]
     mean = mel.mean(0)
     return mean - mean.mean(), mel.var(0)
+
+
+def _norm_statistics(codec: Codec, pcm: np.ndarray) -> list[tuple[Tensor, Tensor]]:
+    """Mean and variance of each group, (G,), of what every GroupNorm of the decoder is given, in its order."""
+    network = codec.model.acoustic_decoder
+    blocks = [*network.prior_net, *network.post_net]
+    layers = [norm for block in blocks for norm in (block.norm1, block.norm2)]
+    inputs: list[Tensor] = []
+    hooks = [norm.register_forward_pre_hook(partial(_collect, inputs)) for norm in layers]
+    try:
+        codec.decode(codec.encode(pcm))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [_group_statistics(x, norm.num_groups) for x, norm in zip(inputs, layers, strict=True)]
+
+
+def _collect(inputs: list[Tensor], _: Any, args: tuple[Tensor, ...]) -> None:
+    inputs.append(args[0])
 
 
 def _group_statistics(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
@@ -75,4 +98,9 @@ def _group_statistics(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
 
 def _average(statistics: list[tuple[Tensor, Tensor]]) -> dict[str, list[float]]:
     mean, variance = (torch.stack(part).mean(0) for part in zip(*statistics, strict=True))
-    return {"mean": [round(v, 5) for v in mean.tolist()], "variance": [round(v, 5) for v in variance.tolist()]}
+    return {"mean": _rounded(mean), "variance": _rounded(variance)}
+
+
+def _rounded(values: Tensor) -> list[float]:
+    """Five significant digits: what a model computes with may be very small."""
+    return [float(f"{value:.5g}") for value in values.tolist()]

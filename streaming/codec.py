@@ -1,6 +1,7 @@
 """`load_codec`: a NeuCodec by name, folder or hub id; whole recordings by the model itself, and streams over its parts.
 
-The network is transformers' `NeuCodecModel`. A folder needs config.json and model.safetensors; stream.json is optional.
+The network is transformers' `NeuCodecModel`. A folder needs config.json and model.safetensors; stream.json is optional,
+and may lie elsewhere: whoever loads a hub id has no folder to write to.
 """
 
 import hashlib
@@ -122,10 +123,13 @@ class Codec:
         return self._steppers[key]
 
 
-def load_codec(name: str | Path, device: str = "cpu", dtype: torch.dtype | None = None) -> Codec:
+def load_codec(
+    name: str | Path, device: str = "cpu", dtype: torch.dtype | None = None, stream_json: str | Path | None = None
+) -> Codec:
     """Load "nano" (bundled), a folder with config.json and model.safetensors, or a hub id such as neuphonic/neucodec.
 
-    `dtype` is float32 unless given. Raises ModelError for what is missing, corrupt, or no NeuCodec.
+    `dtype` is float32 unless given. `stream_json`: the file to take instead of the one beside the weights. Raises
+    ModelError for what is missing, corrupt, or no NeuCodec.
     """
     folder = ASSETS / name if str(name) in BUNDLED else Path(name)
     is_folder = folder.is_dir()
@@ -133,12 +137,15 @@ def load_codec(name: str | Path, device: str = "cpu", dtype: torch.dtype | None 
         _check_folder(folder)
     elif folder.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
         raise ModelError(f"no model {str(name)!r}: give {' or '.join(BUNDLED)}, a folder with config.json, or a hub id")
+    if stream_json is not None and not Path(stream_json).is_file():
+        raise ModelError(f"no file {str(stream_json)!r}: give the stream.json that a calibration wrote")
+    priors = read_priors(folder / "stream.json" if stream_json is None else Path(stream_json))
     model = _load_model(folder if is_folder else str(name), dtype or torch.float32)
     try:
         model = model.to(device).eval()
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {device!r} cannot be used ({error}): give cpu or cuda") from error
-    return Codec(str(name), model, read_priors(folder / "stream.json"))
+    return Codec(str(name), model, priors)
 
 
 def read_audio(path: str | Path) -> np.ndarray:

@@ -3,7 +3,8 @@ normalisations.
 
     {"version": 1, "chunk_frames": 5, "lookahead_frames": 5, "context_frames": 250, "prior_weight": 12,
      "mel": {"mean": [80], "variance": [80]},                       mean relative to the overall level (log units)
-     "group_norm": [{"mean": [32], "variance": [32]}, ...]}         in the order of the decoder, two a ResNet block
+     "group_norm": [{"mean": [32], "variance": [32]}, ...],         in the order of the decoder, two a ResNet block
+     "measured": {"recordings": 180, "minutes": 30, "level_dbfs": -26.1}}       on what; for people, nothing reads it
 
 A folder without the file streams without priors.
 """
@@ -76,7 +77,7 @@ def read_priors(path: Path) -> Priors:
         config = StreamConfig(**{name: content[name] for name in fields})
         return Priors(config, _statistics(content["mel"], 80), tuple(_statistics(n, 32) for n in content["group_norm"]))
     except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise ModelError(f"{path} cannot be used ({error}): calibrate anew, or remove it to stream without") from error
+        raise ModelError(f"{path} cannot be used ({error}): remove it to stream without, or calibrate anew") from error
 
 
 def _statistics(content: dict[str, Any], length: int) -> Statistics:

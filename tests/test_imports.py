@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "streaming.layers": CONFIG | {"streaming.layers", "streaming.snapshot", "streaming.priors"},
     "streaming.engine": NUMERIC | {"streaming.engine"},
     "streaming": NUMERIC,
-    "server": NUMERIC | WIRE | {"streaming", "streaming.engine", "server"},
+    "server": NUMERIC | WIRE | {"streaming", "streaming.calibration", "streaming.engine", "server"},
     "client": FORMATS | WIRE | {"client"},
 }
 """Prefix of a module (the longest that fits counts) -> prefixes of what of ours it may import."""

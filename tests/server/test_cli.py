@@ -77,6 +77,12 @@ def test_a_setting_that_cannot_be_ends_with_code_2_and_one_clear_line(arguments,
 
 
 @pytest.mark.slow
+def test_a_stream_json_that_is_not_there_ends_with_code_3_and_its_name():
+    result = run("--stream-json", "/nowhere/stream.json")
+    assert result.returncode == 3 and "/nowhere/stream.json" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
 def test_a_model_that_is_not_there_ends_with_code_3_and_its_name():
     result = run("--model", "/nowhere/model")
     assert result.returncode == 3 and "/nowhere/model" in result.stderr and "Traceback" not in result.stderr

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from streaming import AudioError, ConfigError, InputError, ModelError, StreamConfig, TokenError, load_codec
+from streaming.codec import ASSETS
 from tests.streaming.models import GOLDEN, codec_of, recording, vectors
 
 
@@ -191,3 +192,16 @@ def test_tokens_lost_at_a_packets_start_repeat_the_packet_before() -> None:
     first = stream.feed(np.array([8], np.uint16))
     rest = stream.feed(np.array([0, 0, 2], np.uint16), np.array([True, True, False]))
     np.testing.assert_array_equal(np.concatenate([first, rest, stream.flush()]), expected)
+
+
+def test_a_stream_json_of_ones_own_takes_the_place_of_the_one_beside_the_weights(tmp_path: Path) -> None:
+    (copy_of_golden(tmp_path) / "stream.json").write_text("{")
+    codec = load_codec(tmp_path, stream_json=ASSETS / "nano" / "stream.json")
+    assert codec.default_config == load_codec("nano").default_config
+    assert codec.fingerprint != codec_of("golden").fingerprint
+
+
+@pytest.mark.parametrize("name", [str(GOLDEN), "no-one-at-all/no-such-model"])
+def test_a_stream_json_that_is_not_there_is_refused_before_anything_is_loaded(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelError, match=r"mine\.json"):
+        load_codec(name, stream_json=tmp_path / "mine.json")

@@ -1,0 +1,113 @@
+"""Measures a model's priors on speech: `python -m server.calibrate --model NAME --data FOLDER --out stream.json`.
+
+Works for any model that `load_codec` loads: `neucodec-server --stream-json FILE` serves a hub id with the result, a
+folder has it beside the weights. Takes `--minutes` of audio, spread evenly over the files, in pieces of 10 s.
+
+Exit codes: 0 written, 2 a setting or data that cannot be, 3 a model that cannot be loaded.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from server.cli import EXIT_CONFIG, EXIT_MODEL
+from streaming.calibration import measure_priors
+from streaming.codec import load_codec
+from streaming.config import INPUT_RATE, StreamConfig
+from streaming.errors import ConfigError, InputError, ModelError
+from streaming.lane import checked_pcm
+
+PIECE_SECONDS = 10
+SUFFIXES = (".flac", ".mp3", ".ogg", ".opus", ".wav")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures and writes; returns the exit code."""
+    given = _parser().parse_args(arguments)
+    try:
+        calibrate(given)
+    except (ConfigError, InputError) as error:
+        return _complain(error, EXIT_CONFIG)
+    except ModelError as error:
+        return _complain(error, EXIT_MODEL)
+    return 0
+
+
+def calibrate(given: argparse.Namespace) -> None:
+    """Writes `given.out` and says what was measured. Raises ConfigError, InputError, ModelError."""
+    config = StreamConfig(given.chunk, given.lookahead, given.context, given.prior_weight)
+    if not 0 < given.minutes < float("inf"):
+        raise ConfigError(f"minutes is {given.minutes}: give a number above 0")
+    if given.out.is_dir() or not os.access(given.out.parent, os.W_OK):
+        raise ConfigError(f"{given.out} cannot be written: --out names a file in a folder that exists and is yours")
+    recordings = pieces(audio_files(given.data), given.minutes)
+    content = measure_priors(load_codec(given.model, device=given.device), recordings, config)
+    given.out.write_text(json.dumps(content) + "\n")
+    done = content["measured"]
+    print(f"{given.out}: {done['minutes']:g} minutes in {done['recordings']} pieces, level {done['level_dbfs']:g} dBFS")
+
+
+def audio_files(folder: Path) -> list[Path]:
+    """Every file below `folder` whose name says that it is audio, in order. Raises ConfigError where there is none."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise ConfigError(f"{folder} holds no {', '.join(SUFFIXES)} file: --data names a folder with recorded speech")
+    return files
+
+
+def pieces(files: list[Path], minutes: float) -> Iterator[np.ndarray]:
+    """As many pieces as the minutes ask for, spread over files and within them: float32 mono at 16 kHz (n,).
+
+    A file that cannot be read is named on standard error and left out.
+    """
+    wanted = max(1, round(minutes * 60 / PIECE_SECONDS))
+    for index in np.linspace(0, len(files) - 1, min(wanted, len(files))).round().astype(int):
+        try:
+            yield from _pieces_of(files[index], -(-wanted // len(files)))
+        except (soundfile.LibsndfileError, OSError, InputError) as error:
+            print(f"left out: {files[index]}: {error}", file=sys.stderr)
+
+
+def _pieces_of(path: Path, most: int) -> Iterator[np.ndarray]:
+    """Up to `most` pieces that do not overlap, or the one that there is, evenly spread."""
+    with soundfile.SoundFile(path) as file:
+        length = min(file.frames, PIECE_SECONDS * file.samplerate)
+        count = min(most, max(1, file.frames // (PIECE_SECONDS * file.samplerate)))
+        for place in range(count):
+            file.seek((2 * place + 1) * file.frames // (2 * count) - length // 2)
+            pcm = file.read(length, dtype="float32", always_2d=True).mean(axis=1)
+            yield soxr.resample(checked_pcm(pcm), file.samplerate, INPUT_RATE)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m server.calibrate",
+        description="Measures on speech what a model's streams start from, and writes it with their defaults.",
+    )
+    add = parser.add_argument
+    add("--model", required=True, help="nano, a folder, or a hub id such as neuphonic/neucodec")
+    add("--data", type=Path, required=True, help="folder with recorded speech of many speakers")
+    add("--out", type=Path, required=True, help="the stream.json to write")
+    add("--device", default="cpu", help="torch device (default cpu)")
+    add("--minutes", type=float, default=30.0, help="audio to measure (default 30)")
+    add("--chunk", type=int, default=5, help="default chunk in frames of 20 ms (default 5)")
+    add("--lookahead", type=int, default=5, help="default lookahead in frames (default 5)")
+    add("--context", type=int, default=250, help="default context in frames (default 250)")
+    add("--prior-weight", type=float, default=12.0, help="frames that the priors count as (default 12)")
+    return parser
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"calibrate: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
