@@ -1,15 +1,18 @@
 """The only part of the engine that touches the device: states, batches of windows in, rows of output out.
 
 One state for each pool, with a place more than there are slots: spare rows of a batch point to it and change nobody.
-Batches have one of a few sizes, all of them warmed up, since a new shape costs up to seconds.
+Batches have one of a few sizes, all of them warmed up, since a new shape costs up to seconds; on CUDA, warming up
+captures each as a graph that is replayed from then on.
 """
 
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from streaming.codec import Codec
+from streaming.engine.capture import CapturedStep, Captures
 from streaming.engine.scheduler import Pool
 from streaming.lane import DecoderLane, EncoderLane, Window
 from streaming.stepper import Stepper
@@ -24,6 +27,7 @@ class Runner:
         self._device = codec.device
         self._steppers: dict[Pool, Stepper] = {}
         self._states: dict[Pool, Any] = {}
+        self._captured: dict[tuple[Pool, int], CapturedStep] = {}
         for pool in pools:
             stepper = codec.encoder(pool.config) if pool.kind == "encode" else codec.decoder(pool.config)
             self._steppers[pool] = stepper
@@ -39,27 +43,39 @@ class Runner:
         return EncoderLane(pool.config) if pool.kind == "encode" else DecoderLane(pool.config)
 
     def warm_up(self) -> None:
-        """Computes every shape that can occur, on the spare slot."""
+        """Computes every shape that can occur, on the spare slot; on CUDA, captures it."""
+        shared = Captures(self._device) if self._device.type == "cuda" else None
         for pool, stepper in self._steppers.items():
             x = np.zeros(stepper.window_shape, np.float32 if pool.kind == "encode" else np.int64)
             window = Window(x, pool.config.window_frames, pool.config.chunk_frames, slice(0, 0))
             for size in self.batch_sizes:
+                if shared is not None:
+                    x_and_at = self._batch(pool, [self.slots] * size, [window] * size, size)
+                    self._captured[pool, size] = CapturedStep(stepper, self._states[pool], *x_and_at, shared)
                 for _ in range(2):
                     self.step(pool, [self.slots] * size, [window] * size, size)
             self.reset(pool, self.slots)
 
     def step(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> np.ndarray:
         """One step at batch `size` >= len(windows); rows of output in the order of `windows`."""
-        stepper = self._steppers[pool]
-        x = np.zeros((size, *stepper.window_shape), windows[0].x.dtype)
-        vectors = np.zeros((3, size), np.int64)
-        vectors[0] = self.slots
+        x, at = self._batch(pool, slots, windows, size)
+        captured = self._captured.get((pool, size))
+        if captured is not None:
+            output = captured(x, at)
+        else:
+            state = self._states[pool]
+            output = self._steppers[pool].step(x.to(self._device), state, *at.to(self._device)).cpu()
+        return output[: len(windows)].numpy()
+
+    def _batch(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> tuple[Tensor, Tensor]:
+        """x (size, *window_shape), and slots, valid and commit as (3, size), spare rows filled up; on the host."""
+        x = np.zeros((size, *self._steppers[pool].window_shape), windows[0].x.dtype)
+        at = np.zeros((3, size), np.int64)
+        at[0] = self.slots
         for row, (slot, window) in enumerate(zip(slots, windows, strict=True)):
             x[row] = window.x
-            vectors[:, row] = slot, window.valid, window.commit
-        at = torch.from_numpy(vectors).to(self._device)
-        output = stepper.step(torch.from_numpy(x).to(self._device), self._states[pool], at[0], at[1], at[2])
-        return output[: len(windows)].cpu().numpy()
+            at[:, row] = slot, window.valid, window.commit
+        return torch.from_numpy(x), torch.from_numpy(at)
 
     def reset(self, pool: Pool, slot: int) -> None:
         """That slot is as new."""

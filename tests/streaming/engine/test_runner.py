@@ -76,3 +76,17 @@ def test_after_warming_up_and_after_a_reset_a_slot_is_as_new(codec, pool):
     np.testing.assert_array_equal(alone(runner, pool, 0, windows, 2), wanted)
     runner.warm_up()
     np.testing.assert_array_equal(alone(runner, pool, 2, windows, 2), wanted)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.kind)
+def test_a_captured_step_has_the_bits_of_the_eager_one(pool):
+    codec = load_codec(GOLDEN, device="cuda")
+    eager, captured = (Runner(codec, POOLS, SLOTS, (2, 4)) for _ in range(2))
+    captured.warm_up()
+    mine, other = stream(pool, 1, eager), stream(pool, 2, eager)
+    for own, theirs in zip(mine, other, strict=True):
+        for slots, windows, size in (([0], [own], 2), ([3, 1], [theirs, own], 4)):
+            wanted = eager.step(pool, slots, windows, size)
+            np.testing.assert_array_equal(captured.step(pool, slots, windows, size), wanted)
