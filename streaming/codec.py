@@ -20,6 +20,7 @@ from streaming.encoder import Encoder
 from streaming.errors import ConfigError, InputError, ModelError
 from streaming.lane import checked_pcm, checked_tokens
 from streaming.layers.mel import offline_features
+from streaming.layers.packed import repacked
 from streaming.priors import Priors, read_priors
 from streaming.stepper import raw_bytes
 from streaming.stream import DecoderStream, EncoderStream
@@ -45,6 +46,11 @@ class Codec:
     @property
     def device(self) -> torch.device:
         return self.model.fc_encoder.weight.device
+
+    @cached_property
+    def _stepped(self) -> Any:
+        """The model as the steps use it; the original stays for whole recordings."""
+        return repacked(self.model)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -119,7 +125,7 @@ class Codec:
         config = config or self.default_config
         key = (kind, config)
         if key not in self._steppers:
-            self._steppers[key] = kind(self.model, config, self._priors, self.fingerprint)
+            self._steppers[key] = kind(self._stepped, config, self._priors, self.fingerprint)
         return self._steppers[key]
 
 

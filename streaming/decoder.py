@@ -45,7 +45,7 @@ class ResNetBlock:
         )
 
     def step(self, x: Tensor, state: ResNetState, at: Step) -> Tensor:
-        """x (B, D, F) -> (B, D, F)."""
+        """x (B, F, D) -> (B, F, D)."""
         y = self.conv1.step(self.activation(self.norm1.step(x, state.norm1, at)), state.conv1, at)
         return x + self.conv2.step(self.activation(self.norm2.step(y, state.norm2, at)), state.conv2, at)
 
@@ -96,17 +96,17 @@ class Decoder(Stepper):
         """Tokens (B, C + L) -> audio (B, (C + L + lag) * 480)."""
         network = self.network
         x = network.fc(self.model.quantizer.from_codes(x[..., None]).to(self.dtype))
-        x = self.embed.step(x.transpose(1, 2), state.embed, at)  # (B, F, D) -> (B, D, F)
+        x = self.embed.step(x, state.embed, at)
         for block, part in zip(self.prior_net, state.prior_net, strict=True):
             x = block.step(x, part, at)
-        x = self._transform(x.transpose(1, 2), state.layers, at).transpose(1, 2)  # in (B, F, D)
+        x = self._transform(x, state.layers, at)
         for block, part in zip(self.post_net, state.post_net, strict=True):
             x = block.step(x, part, at)
-        return self.istft.step(network.norm(x.transpose(1, 2)), state.tail, at)  # (B, D, F) -> (B, F, D)
+        return self.istft.step(network.norm(x), state.tail, at)
 
     def _transform(self, x: Tensor, rings: list[Ring], at: Step) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
-        view = RingView(at, self.config)
+        view = RingView(at, self.config, x.dtype)
         for layer, attention, ring in zip(self.network.layers, self.attention, rings, strict=True):
             x = x + attention.step(layer.input_layernorm(x), ring, view)
             x = x + layer.mlp(layer.post_attention_layernorm(x))

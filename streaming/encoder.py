@@ -69,26 +69,24 @@ class Encoder(Stepper):
 
     def before_quantizer(self, pcm: Tensor, state: EncoderState, at: Step) -> Tensor:
         """PCM (B, (C + L + 1) * 320) -> what the quantiser is given, (B, C + L, D)."""
-        semantic = self._semantic(pcm, state, at)  # (B, S, F)
-        acoustic = self._acoustic(pcm, state, at)  # (B, A, F)
-        joined = torch.cat([semantic, acoustic], dim=1)
-        return self.model.fc_encoder(joined.transpose(1, 2))  # (B, D, F) -> (B, F, D)
+        branches = [self._semantic(pcm, state, at), self._acoustic(pcm, state, at)]  # (B, F, S) and (B, F, A)
+        return self.model.fc_encoder(torch.cat(branches, dim=2))
 
     def _acoustic(self, pcm: Tensor, state: EncoderState, at: Step) -> Tensor:
-        acoustic = self.acoustic.step(pcm[:, None].to(self.dtype), state.acoustic, at.with_valid(at.valid + 1))
-        return acoustic[..., : self.config.window_frames]
+        acoustic = self.acoustic.step(pcm[..., None].to(self.dtype), state.acoustic, at.with_valid(at.valid + 1))
+        return acoustic[:, : self.config.window_frames]
 
     def _semantic(self, pcm: Tensor, state: EncoderState, at: Step) -> Tensor:
         features = self.mel.step(pcm, state.mel, at)
         x = self.projection(features.to(self.dtype))[0]  # (B, F, S)
-        view = RingView(at, self.config)
+        view = RingView(at, self.config, x.dtype)
         distance_index = self.conformer[0].attention.distance_index(view)
         for layer, part in zip(self.conformer, state.conformer, strict=True):
             x = layer.step(x, part, view, distance_index)
-        return self._adapt(x.transpose(1, 2), state.adapter, at)  # (B, F, S) -> (B, S, F)
+        return self._adapt(x, state.adapter, at)
 
     def _adapt(self, x: Tensor, pasts: list[Tensor], at: Step) -> Tensor:
-        """x (B, S, F) -> (B, S, F)."""
+        """x (B, F, S) -> (B, F, S)."""
         conv1, conv2, conv3, conv4 = self.adapter
         residual = conv1.step(x, pasts[0], at).relu()
         x = conv2.step(residual, pasts[1], at).relu()

@@ -26,7 +26,7 @@ class ResidualUnit:
         return [layer.new_state(slots) for layer in self.layers]
 
     def step(self, x: Tensor, state: list[Tensor], at: Step) -> Tensor:
-        """x (B, C, T) -> (B, C, T)."""
+        """x (B, T, C) -> (B, T, C)."""
         y = x
         for layer, past in zip(self.layers, state, strict=True):
             y = layer.step(y, past, at)
@@ -42,14 +42,14 @@ class StreamingAcoustic:
         for block in encoder.block:
             self.layers += [ResidualUnit(part, unit) for part in (block.res_unit1, block.res_unit2, block.res_unit3)]
             self.layers += [StreamingActivation(block.snake1, unit), StreamingConv(block.conv1, unit)]
-            unit //= block.conv1.stride[0]
+            unit //= block.conv1.stride
         self.layers += [StreamingActivation(encoder.snake1, unit), StreamingConv(encoder.conv2, unit)]
 
     def new_state(self, slots: int) -> list[Tensor | list[Tensor]]:
         return [layer.new_state(slots) for layer in self.layers]
 
     def step(self, pcm: Tensor, state: list, at: Step) -> Tensor:
-        """pcm (B, 1, hops * 320) -> (B, D, hops); `at.valid` counts hops."""
+        """pcm (B, hops * 320, 1) -> (B, hops, D); `at.valid` counts hops."""
         x = pcm
         for layer, past in zip(self.layers, state, strict=True):
             x = layer.step(x, past, at)

@@ -2,7 +2,7 @@
 
 Chunk and lookahead attend to the ring and to each other. The ring's order does not matter to attention; where a layer
 knows distances (w2v-BERT's relative keys), they follow from each slot's position. Behind the ring is room for the
-window, so that one gather brings both.
+window, so that both are read as one.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from streaming.config import StreamConfig
 from streaming.layers.step import Step
@@ -27,7 +27,7 @@ class Ring:
 class RingView:
     """Where each row's ring stands in one step; computed once a step and shared by every layer of a branch."""
 
-    def __init__(self, at: Step, config: StreamConfig) -> None:
+    def __init__(self, at: Step, config: StreamConfig, dtype: torch.dtype) -> None:
         frames, context = config.window_frames, config.context_frames
         device = at.position.device
         entry = torch.arange(context, device=device)
@@ -39,7 +39,8 @@ class RingView:
         self.window_place = (context + window).expand(len(age), -1)  # (B, F)
         self.key_offset = torch.cat([-1 - age, window.expand(len(age), -1)], dim=1)  # (B, K), from the window's start
         exists = torch.cat([entry < at.position[:, None], at.exists(frames)], dim=1)
-        self.bias = torch.zeros(exists.shape, device=device).masked_fill(~exists, -1e30)[:, None, None]  # (B, 1, 1, K)
+        bias = torch.zeros(exists.shape, dtype=dtype, device=device)
+        self.bias = bias.masked_fill(~exists, torch.finfo(dtype).min / 2)[:, None, None]  # (B, 1, 1, K)
         kept = at.commits(frames) & (window >= (at.commit - context)[:, None])
         place = (at.position[:, None] + window) % max(context, 1)
         self.kept_place = torch.where(kept, place, self.window_place)  # (B, F)
@@ -48,20 +49,35 @@ class RingView:
         """Frames from each query of the window to each key: (B, F, K)."""
         return self.key_offset[:, None] - torch.arange(self.frames, device=self.key_offset.device)[:, None]
 
-    def extend(self, ring: Ring, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Ring and window together, each (B, K, D); the ring takes what is committed. keys, values (B, F, D)."""
-        return self._extend(ring.keys, keys), self._extend(ring.values, values)
+    def attend(self, ring: Ring, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: float) -> Tensor:
+        """Queries over ring and window, of which the ring then takes what is committed.
 
-    def _extend(self, ring: Tensor, new: Tensor) -> Tensor:
-        ring[self.slots, self.window_place] = new
-        everything = ring[self.at.slots]
-        ring[self.slots, self.kept_place] = new
-        return everything
+        query (B, H, F, D), keys and values of the window (B, F, H * D), bias (B, 1 or H, 1 or F, K) -> (B, F, H * D).
+        """
+        for past, new in ((ring.keys, keys), (ring.values, values)):
+            past[self.slots, self.window_place] = new
+        if query.device.type == "cpu":  # rows read their ring where it is: copying it would cost more than attending
+            out = [
+                _attention(query[row, None], ring.keys[slot, None], ring.values[slot, None], bias[row, None], scale)
+                for row, slot in enumerate(self.at.slots.tolist())
+            ]
+            attended = torch.cat(out)
+        else:
+            attended = _attention(query, self.at.load(ring.keys), self.at.load(ring.values), bias, scale)
+        for past, new in ((ring.keys, keys), (ring.values, values)):
+            past[self.slots, self.kept_place] = new
+        return attended.transpose(1, 2).flatten(2)  # (B, H, F, D) -> (B, F, H * D)
 
 
-def new_ring(projection: nn.Linear, slots: int, entries: int) -> Ring:
+def _attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """query (B, H, F, D), keys and values (B, K, H * D) -> (B, H, F, D)."""
+    width = query.shape[3]
+    return F.scaled_dot_product_attention(query, heads(keys, width), heads(values, width), attn_mask=bias, scale=scale)
+
+
+def new_ring(projection: Any, slots: int, entries: int) -> Ring:
     """An empty ring for what `projection` makes."""
-    return Ring(*(projection.weight.new_zeros(slots, entries, projection.out_features) for _ in range(2)))
+    return Ring(*(projection.weight.new_zeros(slots, entries, len(projection.weight)) for _ in range(2)))
 
 
 def heads(x: Tensor, head_width: int) -> Tensor:
@@ -82,15 +98,8 @@ class StreamingAttention:
     def step(self, x: Tensor, ring: Ring, view: RingView) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
         layer = self.attention
-        keys, values = view.extend(ring, layer.k_proj(x), layer.v_proj(x))
-        out = F.scaled_dot_product_attention(
-            heads(layer.q_proj(x), layer.head_dim),
-            heads(keys, layer.head_dim),
-            heads(values, layer.head_dim),
-            attn_mask=view.bias.to(x.dtype),
-            scale=layer.scaling,
-        )
-        return layer.o_proj(out.transpose(1, 2).flatten(2))  # (B, H, F, D) -> (B, F, H * D)
+        query = heads(layer.q_proj(x), layer.head_dim)
+        return layer.o_proj(view.attend(ring, query, layer.k_proj(x), layer.v_proj(x), view.bias, layer.scaling))
 
 
 class StreamingRelativeAttention:
@@ -112,15 +121,8 @@ class StreamingRelativeAttention:
     def step(self, x: Tensor, ring: Ring, view: RingView, distance_index: Tensor) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
         layer = self.attention
-        keys, values = view.extend(ring, layer.linear_k(x), layer.linear_v(x))
         query = heads(layer.linear_q(x), layer.head_size)
         by_distance = (query @ layer.distance_embedding.weight.T) * layer.scaling  # (B, H, F, distances)
         bias = by_distance.gather(3, distance_index.expand(-1, query.shape[1], -1, -1))
-        out = F.scaled_dot_product_attention(
-            query,
-            heads(keys, layer.head_size),
-            heads(values, layer.head_size),
-            attn_mask=bias + view.bias.to(x.dtype),
-            scale=layer.scaling,
-        )
-        return layer.linear_out(out.transpose(1, 2).flatten(2))  # (B, H, F, D) -> (B, F, H * D)
+        out = view.attend(ring, query, layer.linear_k(x), layer.linear_v(x), bias + view.bias, layer.scaling)
+        return layer.linear_out(out)

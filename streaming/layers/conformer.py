@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from streaming.config import StreamConfig
@@ -39,9 +40,8 @@ class StreamingConformer:
         return layer.final_layer_norm(x)
 
     def _convolve(self, x: Tensor, state: ConformerState, view: RingView) -> Tensor:
+        """x (B, F, D) -> (B, F, D)."""
         module = self.layer.conv_module
-        x = module.layer_norm(x).transpose(1, 2)  # (B, F, D) -> (B, D, F)
-        x = module.glu(module.pointwise_conv1(x))
-        x = self.depthwise.step(x, state.past, view.at)
-        x = module.depthwise_layer_norm(x.transpose(1, 2)).transpose(1, 2)  # over D, back to (B, D, F)
-        return module.pointwise_conv2(module.activation(x)).transpose(1, 2)  # (B, D, F) -> (B, F, D)
+        x = F.glu(module.pointwise_conv1(module.layer_norm(x)))
+        x = module.depthwise_layer_norm(self.depthwise.step(x, state.past, view.at))
+        return module.pointwise_conv2(module.activation(x))

@@ -34,20 +34,20 @@ def log_mel(pcm: Tensor) -> Tensor:
     frames = pcm.unfold(1, FRAME_SAMPLES, SHIFT_SAMPLES) * _SCALE  # (B, M, 400)
     frames = frames - frames.mean(dim=2, keepdim=True)
     before = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
-    frames = (frames - _PREEMPHASIS * before) * povey_window().to(pcm)
+    frames = (frames - _PREEMPHASIS * before) * povey_window(pcm.device)
     spectrum = torch.fft.rfft(frames, n=_FFT_SIZE, dim=2)
     power = spectrum.real.square() + spectrum.imag.square()  # (B, M, 257)
-    return (power @ mel_matrix().to(pcm)).clamp(min=_FLOOR).log()
+    return (power @ mel_matrix(pcm.device)).clamp(min=_FLOOR).log()
 
 
 @cache
-def povey_window() -> Tensor:
+def povey_window(device: torch.device) -> Tensor:
     """Kaldi's window, a Hann window to the power of 0.85: (400,) float32."""
-    return torch.hann_window(FRAME_SAMPLES, periodic=False, dtype=torch.float64).pow(_POVEY_EXPONENT).float()
+    return torch.hann_window(FRAME_SAMPLES, periodic=False, dtype=torch.float64).pow(_POVEY_EXPONENT).float().to(device)
 
 
 @cache
-def mel_matrix() -> Tensor:
+def mel_matrix(device: torch.device) -> Tensor:
     """Triangles of Kaldi's mel scale, from 20 Hz to 8 kHz, as (257, 80) float32."""
     edges = torch.linspace(_mel(_LOW_HZ), _mel(SAMPLE_RATE / 2), MEL_BINS + 2, dtype=torch.float64)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
@@ -55,7 +55,7 @@ def mel_matrix() -> Tensor:
     mel = (1127.0 * torch.log1p(bins / 700.0)).unsqueeze(1)  # (257, 1)
     rising = (mel - left) / (centre - left)
     falling = (right - mel) / (right - centre)
-    return torch.minimum(rising, falling).clamp(min=0.0).float()
+    return torch.minimum(rising, falling).clamp(min=0.0).float().to(device)
 
 
 def _mel(hz: float) -> float:

@@ -50,12 +50,12 @@ class StreamingISTFT:
         energy = self._overlap_add(window.square() * mask)
         start = self.head.padding  # 1.5 hops: the buffer begins that far before the audio of this step
         kept = slice(start, start + self.tail_samples)
-        audio[:, kept] += tail.audio[at.slots]
-        energy[:, kept] += tail.energy[at.slots]
+        audio[:, kept] += at.load(tail.audio)
+        energy[:, kept] += at.load(tail.energy)
         new_tail = (start + at.commit * self.hop)[:, None] + torch.arange(self.tail_samples, device=x.device)
         new_tail = new_tail.clamp(max=audio.shape[1] - 1)  # only an ending commits that much, and leaves no tail
-        tail.audio[at.slots] = audio.gather(1, new_tail)
-        tail.energy[at.slots] = energy.gather(1, new_tail)
+        at.store(tail.audio, audio.gather(1, new_tail))
+        at.store(tail.energy, energy.gather(1, new_tail))
         out = slice(start, start + (frames + self.lag) * self.hop)
         return audio[:, out] / energy[:, out].clamp(min=1e-11)
 

@@ -29,13 +29,13 @@ class StreamingMel:
         mel = log_mel(pcm.float())
         mel = mel[:, : mel.shape[1] // MEL_PER_FRAME * MEL_PER_FRAME]
         single = mel[..., None]  # (B, M, 80, 1)
-        committed = state.at(at.slots)
+        committed = state.load(at)
         all_now = committed.merge(moments_of(single, at.exists(mel.shape[1], MEL_PER_FRAME)))
         if self.prior is not None:
             level = all_now.mean.mean(dim=1, keepdim=True)
             all_now = Moments(self.prior.count, self.prior.mean + level, self.prior.m2).merge(all_now)
         now = moments_of(single, at.commits(mel.shape[1], MEL_PER_FRAME))
-        state.put(at.slots, committed.merge(now).capped(CAP_FRAMES * MEL_PER_FRAME))
+        state.store(at, committed.merge(now).capped(CAP_FRAMES * MEL_PER_FRAME))
         variance = all_now.m2 / (all_now.count - 1).clamp(min=1)
         normal = (mel - all_now.mean[:, None]) / torch.sqrt(variance + VARIANCE_FLOOR)[:, None]
         return normal.unflatten(1, (-1, MEL_PER_FRAME)).flatten(2)  # (B, 2 F, 80) -> (B, F, 160)

@@ -36,11 +36,15 @@ class Moments:
         scale = (limit / self.count.clamp(min=1)).clamp(max=1.0)
         return Moments(self.count * scale, self.mean, self.m2 * scale)
 
-    def at(self, slots: Tensor) -> "Moments":
-        return Moments(self.count[slots], self.mean[slots], self.m2[slots])
+    def load(self, at: Step) -> "Moments":
+        """Those of each row's slot."""
+        return Moments(at.load(self.count), at.load(self.mean), at.load(self.m2))
 
-    def put(self, slots: Tensor, new: "Moments") -> None:
-        self.count[slots], self.mean[slots], self.m2[slots] = new.count, new.mean, new.m2
+    def store(self, at: Step, new: "Moments") -> None:
+        """Put each row's moments into its slot."""
+        at.store(self.count, new.count)
+        at.store(self.mean, new.mean)
+        at.store(self.m2, new.m2)
 
 
 def new_moments(like: Tensor, slots: int, groups: int) -> Moments:
@@ -72,16 +76,15 @@ class StreamingGroupNorm:
         return new_moments(self.norm.weight, slots, self.norm.num_groups)
 
     def step(self, x: Tensor, state: Moments, at: Step) -> Tensor:
-        """x (B, C, F) -> (B, C, F)."""
-        frames = x.shape[2]
-        grouped = x.unflatten(1, (-1, self.width)).permute(0, 3, 1, 2).float()  # (B, C, F) -> (B, F, G, C / G)
-        committed = state.at(at.slots)
+        """x (B, F, C) -> (B, F, C)."""
+        frames = x.shape[1]
+        grouped = x.unflatten(2, (-1, self.width)).float()  # (B, F, C) -> (B, F, G, C / G)
+        committed = state.load(at)
         all_now = committed.merge(moments_of(grouped, at.exists(frames)))
         if self.prior is not None:
             all_now = self.prior.merge(all_now)
-        state.put(at.slots, committed.merge(moments_of(grouped, at.commits(frames))).capped(self.cap))
+        state.store(at, committed.merge(moments_of(grouped, at.commits(frames))).capped(self.cap))
         variance = all_now.m2 / all_now.count.clamp(min=1)
         scale = torch.rsqrt(variance + self.norm.eps)[:, None, :, None]
         normal = (grouped - all_now.mean[:, None, :, None]) * scale
-        normal = normal.permute(0, 2, 3, 1).flatten(1, 2).to(x.dtype)  # (B, F, G, C / G) -> (B, C, F)
-        return normal * self.norm.weight[:, None] + self.norm.bias[:, None]
+        return normal.flatten(2).to(x.dtype) * self.norm.weight + self.norm.bias

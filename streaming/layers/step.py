@@ -26,6 +26,14 @@ class Step:
     position: Tensor
     _shared: dict[tuple, Tensor] = field(default_factory=dict, repr=False)
 
+    def load(self, state: Tensor) -> Tensor:
+        """Each row's part of a state: (slots, ...) -> (B, ...)."""
+        return state.index_select(0, self.slots)
+
+    def store(self, state: Tensor, new: Tensor) -> None:
+        """Put each row's part (B, ...) into a state (slots, ...)."""
+        state.index_copy_(0, self.slots, new)
+
     def with_valid(self, valid: Tensor) -> "Step":
         """The same step for a branch in which other frames exist."""
         return Step(self.slots, valid, self.commit, self.position)
@@ -42,6 +50,14 @@ class Step:
         """Where the `kept` elements before the committed border lie, in an axis that begins with as many past ones."""
         return self._once("border", kept, unit, lambda index: index + (self.commit * unit)[:, None])
 
+    def before(self, count: int, unit: int = 1) -> Tensor:
+        """Which of the `count` elements left of the window lie before the stream's start: bool (B, count)."""
+        return self._once("before", count, unit, lambda index: index < (count - self.position * unit)[:, None])
+
+    def beyond(self, count: int, unit: int = 1) -> Tensor:
+        """The `count` elements right of what exists: int64 (B, count)."""
+        return self._once("beyond", count, unit, lambda index: index + (self.valid * unit)[:, None])
+
     def _once(self, name: str, length: int, unit: int, make: Callable[[Tensor], Tensor]) -> Tensor:
         """What the layers of a step share is computed by the first that asks."""
         key = (name, length, unit)
@@ -50,10 +66,19 @@ class Step:
         return self._shared[key]
 
 
+def read(x: Tensor, places: Tensor) -> Tensor:
+    """x (B, T, C) at `places` (B, N) of its time axis: (B, N, C)."""
+    return x.gather(1, places[..., None].expand(-1, -1, x.shape[2]))
+
+
+def write(x: Tensor, places: Tensor, values: Tensor) -> None:
+    """Put values (B, N or 1, C or 1) into x (B, T, C) at `places` (B, N) of its time axis."""
+    x[torch.arange(len(x), device=x.device)[:, None], places] = values
+
+
 def advance(past_and_window: Tensor, kept: int, at: Step, unit: int = 1) -> Tensor:
-    """The `kept` elements before the committed border, of (B, C, kept + T or more) along time: (B, C, kept)."""
-    index = at.border(kept, unit)[:, None].expand(-1, past_and_window.shape[1], -1)
-    return past_and_window.gather(2, index)
+    """The `kept` elements before the committed border, of (B, kept + T or more, C): (B, kept, C)."""
+    return read(past_and_window, at.border(kept, unit))
 
 
 def tensors_of(state: object) -> Iterator[Tensor]:

@@ -184,7 +184,7 @@ def test_what_the_encoder_gives_the_quantiser_equals_the_offline_model(model: st
     x = torch.zeros(1, *encoder.window_shape)
     x[0, :8000] = torch.from_numpy(pcm)
     steps: list[torch.Tensor] = []
-    hook = codec.model.quantizer.register_forward_pre_hook(lambda _, args: steps.append(args[0]))
+    hook = encoder.model.quantizer.register_forward_pre_hook(lambda _, args: steps.append(args[0]))
     encoder.step(x, encoder.new_state(1), torch.tensor([0]), torch.tensor([25]), torch.tensor([25]))
     hook.remove()
     error = (steps[0][:, :25] - offline[0]).abs().max()

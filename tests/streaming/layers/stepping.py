@@ -9,22 +9,21 @@ from streaming.layers.step import Step
 
 
 def in_chunks(step: Callable[[Tensor, Step], Tensor], x: Tensor, chunks: list[int], unit: int, last: int) -> Tensor:
-    """Steps x (1, C, T) over `chunks` frames at a time, each with `last` frames of lookahead or what is left; the
-    outputs
-    of the committed frames, joined. Every window has the same shape; frames that do not exist hold rubbish."""
-    frames = x.shape[2] // unit
+    """Steps x (1, T, C) over `chunks` frames at a time, each with `last` frames of lookahead or what is left; the
+    outputs of the committed frames, joined. Every window has the same shape; frames that do not exist hold rubbish."""
+    frames = x.shape[1] // unit
     window = max(chunks) + last
     position, parts = 0, []
     for chunk in chunks:
         valid = min(window, frames - position)
-        rubbish = torch.full((1, x.shape[1], window * unit), 99.0)
-        rubbish[..., : valid * unit] = x[..., position * unit : (position + valid) * unit]
+        rubbish = torch.full((1, window * unit, x.shape[2]), 99.0)
+        rubbish[:, : valid * unit] = x[:, position * unit : (position + valid) * unit]
         at = Step(*(torch.tensor([count]) for count in (0, valid, chunk, position)))
         y = step(rubbish, at)
-        parts.append(y[..., : y.shape[2] // window * chunk])
+        parts.append(y[:, : y.shape[1] // window * chunk])
         position += chunk
     assert position == frames
-    return torch.cat(parts, dim=2)
+    return torch.cat(parts, dim=1)
 
 
 def random_chunks(frames: int, seed: int) -> list[int]:

@@ -44,10 +44,10 @@ def test_decoder_attention(context: int) -> None:
     ring = layer.new_state(1)
 
     def step(part: torch.Tensor, at: Step) -> torch.Tensor:
-        view = RingView(at, config_of(chunks, context))
-        return layer.step(part.transpose(1, 2), ring, view).transpose(1, 2)
+        view = RingView(at, config_of(chunks, context), part.dtype)
+        return layer.step(part, ring, view)
 
-    y = in_chunks(step, x.transpose(1, 2), chunks, 1, last=2).transpose(1, 2)
+    y = in_chunks(step, x, chunks, 1, last=2)
     torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -72,8 +72,8 @@ def test_relative_attention(context: int) -> None:
     ring = layer.new_state(1)
 
     def step(part: torch.Tensor, at: Step) -> torch.Tensor:
-        view = RingView(at, config_of(chunks, context))
-        return layer.step(part.transpose(1, 2), ring, view, layer.distance_index(view)).transpose(1, 2)
+        view = RingView(at, config_of(chunks, context), part.dtype)
+        return layer.step(part, ring, view, layer.distance_index(view))
 
-    y = in_chunks(step, x.transpose(1, 2), chunks, 1, last=2).transpose(1, 2)
+    y = in_chunks(step, x, chunks, 1, last=2)
     torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from streaming.layers.conv import StreamingConv
+from streaming.layers.packed import ChannelsLastConv
 from tests.streaming.layers.stepping import in_chunks, random_chunks
 
 
@@ -19,18 +20,18 @@ def test_symmetric_and_strided_convolutions_equal_the_whole(
 ) -> None:
     padding = -(-stride // 2) if stride > 1 else dilation * (kernel - 1) // 2
     conv = nn.Conv1d(3, 2, kernel, stride=stride, padding=padding, dilation=dilation)
-    x = torch.randn(1, 3, 20 * unit)
-    layer = StreamingConv(conv, unit)
+    x = torch.randn(1, 20 * unit, 3)
+    layer = StreamingConv(ChannelsLastConv(conv), unit)
     past = layer.new_state(1)
     y = in_chunks(lambda part, at: layer.step(part, past, at), x, random_chunks(20, seed), unit, last=20)
-    torch.testing.assert_close(y, conv(x), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(y, conv(x.mT).mT, atol=1e-5, rtol=1e-5)
 
 
 @torch.inference_mode()
 def test_a_causal_convolution_equals_the_whole_without_lookahead() -> None:
     conv = nn.Conv1d(4, 4, 31, groups=4, bias=False)
-    x = torch.randn(1, 4, 50)
-    layer = StreamingConv(conv, causal=True)
+    x = torch.randn(1, 50, 4)
+    layer = StreamingConv(ChannelsLastConv(conv), causal=True)
     past = layer.new_state(1)
     y = in_chunks(lambda part, at: layer.step(part, past, at), x, random_chunks(50, 2), 1, last=0)
-    torch.testing.assert_close(y, conv(nn.functional.pad(x, (30, 0))), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(y, conv(nn.functional.pad(x.mT, (30, 0))).mT, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,99 @@
+"""The weights of a model as steps want them: linear layers packed for the CPU, convolutions over (B, T, C).
+
+A step has few rows, so its products are bound by reading weights, and a library that first rearranges them for its
+matrix units reads them twice. `repacked` copies a module tree, sharing every parameter, and puts layers into it that
+pack their weight once, at their first use (a decoder's step packs no encoder). The original stays as it is, for whole
+recordings; so what is stepped takes its memory twice.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PACK_ROWS = 16
+"""Rows that the packed layout is chosen for; one number, so that equal steps have equal bits wherever they run."""
+BIG_WEIGHT = 1 << 18
+"""Elements from which on float32 weights gain by packing, and convolutions by being one product."""
+FEW_OUTPUTS = 16
+
+
+class PackedLinear(nn.Module):
+    """A linear layer (…, K) -> (…, N) of weight (N, K); packed on a CPU, where that gains."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight, self.bias = weight, bias
+        self.packs = has_onednn(weight) and (weight.dtype == torch.bfloat16 or weight.numel() >= BIG_WEIGHT)
+
+    @cached_property
+    def _packed(self) -> Tensor:
+        return torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), PACK_ROWS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.packs:
+            return F.linear(x, self.weight, self.bias)
+        return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
+
+
+class ChannelsLastConv(nn.Module):
+    """A `Conv1d` over (B, T, C_in) that adds no padding: (B, (T - reach - 1) // stride + 1, C_out)."""
+
+    def __init__(self, conv: nn.Conv1d) -> None:
+        super().__init__()
+        self.conv = conv
+        self.stride, self.dilation = conv.stride[0], conv.dilation[0]
+        self.reach = (conv.kernel_size[0] - 1) * self.dilation
+        self.dense = conv.groups == 1
+        self.image = conv.weight.detach()[:, :, None].contiguous(memory_format=torch.channels_last)
+        # F.conv2d would leave small inputs to a slower kernel.
+        self.convolve: Callable[..., Tensor] = torch.mkldnn_convolution if has_onednn(conv.weight) else F.conv2d
+
+    @cached_property
+    def _product(self) -> PackedLinear:
+        """Weight (C_out, kernel * C_in)."""
+        weight = self.conv.weight.detach().transpose(1, 2)  # (C_out, C_in, kernel) -> (C_out, kernel, C_in)
+        return PackedLinear(weight.flatten(1), self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = (x.shape[1] - self.reach - 1) // self.stride + 1
+        if self.dense and x.device.type == "cpu" and (outputs <= FEW_OUTPUTS or self.image.numel() >= BIG_WEIGHT):
+            return self._product(self._read(x))
+        y = self.convolve(
+            x[:, None].permute(0, 3, 1, 2),  # (B, 1, T, C) -> (B, C, 1, T), whose memory is channels last
+            self.image,
+            self.conv.bias,
+            padding=(0, 0),
+            stride=(1, self.stride),
+            dilation=(1, self.dilation),
+            groups=self.conv.groups,
+        )
+        return y.permute(0, 2, 3, 1)[:, 0]  # (B, C, 1, T) -> (B, 1, T, C) -> (B, T, C)
+
+    def _read(self, x: Tensor) -> Tensor:
+        """What each output reads: (B, T, C) -> (B, outputs, kernel * C)."""
+        channels = x.shape[2]
+        spans = x.flatten(1).unfold(1, (self.reach + 1) * channels, self.stride * channels)  # (B, outputs, span * C)
+        return spans.unflatten(2, (-1, channels))[:, :, :: self.dilation].flatten(2)
+
+
+def has_onednn(weight: Tensor) -> bool:
+    """Whether the CPU library with packed layouts computes with this weight."""
+    supported = weight.dtype in (torch.float32, torch.bfloat16) and weight.device.type == "cpu"
+    return supported and torch.backends.mkldnn.is_available()
+
+
+def repacked(model: nn.Module) -> nn.Module:
+    """A copy of the tree that shares its parameters and buffers, with the layers above in place of torch's."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    copy = deepcopy(model, shared)
+    for parent in list(copy.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear:
+                setattr(parent, name, PackedLinear(child.weight, child.bias))
+            elif type(child) is nn.Conv1d:
+                setattr(parent, name, ChannelsLastConv(child))
+    return copy
