@@ -1,0 +1,379 @@
+"""What a stream costs at full size: `python -m benchmarks.cost`.
+
+One run measures, for encode and decode, each dtype and number of sessions: a step of that many sessions (rings full);
+the sliding window at the same latency, as many windows of the stock model in one batch; and the stock model on a whole
+recording. Times are seconds of compute per second of audio, of one session's clock: below 1 the device keeps up with
+all of them. Steps and windows take turns, so that what else the machine does hits both. Beside each step stands its
+floor: the longer of reading the weights and the sessions' state once at the memory's speed, and of computing the
+window's products at the speed of a large one, both measured here. `in line` is the share of the time that this
+process waited for a processor: where it is not near 0, something else ran, and the figures are worth little.
+
+On CUDA a step is the captured graph that the server replays, its copies from and to the host included, and the number
+of sessions doubles until a step takes as long as its chunk, so that the table ends with what runs in real time.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import NeuCodecConfig, NeuCodecModel
+
+from benchmarks.latency import commit, waited_s
+from benchmarks.latency import device as processor
+from benchmarks.sliding import decode_geometry, encode_geometry
+from streaming import StreamConfig, load_codec
+from streaming.codec import Codec
+from streaming.config import CODEBOOK_SIZE, FRAME_MS, INPUT_HOP, TOKENS_PER_SECOND
+from streaming.engine.capture import CapturedStep, Captures
+from streaming.layers.mel import offline_features
+from streaming.layers.step import tensors_of
+from streaming.stepper import Stepper
+
+RESULTS = Path(__file__).resolve().parent / "results"
+KINDS = ("encode", "decode")
+SESSIONS = (1, 4, 8, 16)
+DTYPES = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "float16", "bfloat16")}
+PARTS = {
+    "encode": ("semantic_encoder", "semantic_adapter", "acoustic_encoder", "fc_encoder", "quantizer"),
+    "decode": ("quantizer", "acoustic_decoder"),
+}
+INSTRUCTION_SETS = {"avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16"}
+OFFLINE_SECONDS = 10
+TURN_S = 0.5
+"""A turn of one way is as many calls as begin within this time, and at least one."""
+BANDWIDTH_BYTES = 1 << 30
+GEMM_SIZE = {"cpu": 2048, "cuda": 8192}
+RATE_CALLS = 5
+COLUMNS = {
+    "dtype": 8, "kind": 6, "sessions": 8, "step ms": 8, "rtf": 7, "/session": 8, "window": 8, "ours/window": 11,
+    "of minima": 9, "floor": 7, "step/floor": 10, "floor is": 10, "in line": 7,
+}  # fmt: skip
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure of a row that may be `most` at the most."""
+
+    kind: str
+    sessions: int
+    figure: str
+    most: float
+    dtypes: tuple[str, ...]
+
+
+TARGETS = (
+    Target("decode", 8, "ratio", 0.2, ("float32", "bfloat16")),
+    Target("decode", 1, "ratio", 0.5, ("float32", "bfloat16")),
+    Target("encode", 1, "ratio", 0.1, ("float32", "bfloat16")),
+    Target("decode", 1, "rtf", 0.4, ("bfloat16",)),
+    Target("encode", 1, "rtf", 1.0, ("bfloat16",)),
+)
+
+
+def streamed(codec: Codec, kind: str, sessions: int) -> Call:
+    """One steady step of that many sessions, all older than their context."""
+    stepper = _stepper(codec, kind)
+    config = stepper.config
+    state = stepper.new_state(sessions)
+    state.position.fill_(2 * config.context_frames)
+    x = _noise(kind, (sessions, *stepper.window_shape))
+    at = torch.tensor([range(sessions), [config.window_frames] * sessions, [config.chunk_frames] * sessions])
+    if codec.device.type == "cuda":
+        return partial(CapturedStep(stepper, state, x, at, Captures(codec.device)), x, at)
+    return partial(stepper.step, x, state, *at)
+
+
+def offline(codec: Codec, kind: str, rows: int, frames: int) -> Call:
+    """The stock model on as many inputs of that many frames, in one batch."""
+    model, dtype = codec.model, codec.model.fc_encoder.weight.dtype
+    if kind == "decode":
+        return partial(model.decode, _noise(kind, (rows, 1, frames)).to(codec.device))
+    pcm = _noise(kind, (rows, (frames + 1) * INPUT_HOP)).to(codec.device)
+    return lambda: model.encode(pcm[:, None].to(dtype), offline_features(pcm).to(dtype))
+
+
+def window_frames(kind: str, config: StreamConfig) -> int:
+    """Frames of the sliding window at the latency of `config`."""
+    return (encode_geometry(config) if kind == "encode" else decode_geometry(config)).frames
+
+
+def timed(ways: dict[str, Callable[[], Call]], turns: int, budget_s: float) -> dict[str, list[float]]:
+    """Seconds of the calls of each way, warmed up; the ways take turns, at least one, until the budget is spent.
+
+    A way that does not fit into the device's memory has no times.
+    """
+    calls: dict[str, Call] = {}
+    for name, make in ways.items():
+        try:
+            calls[name] = make()
+            calls[name]()
+        except torch.OutOfMemoryError:
+            calls.pop(name, None)
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    begin_s = time.perf_counter()
+    for _ in range(turns):
+        for name, call in calls.items():
+            turn_ends_s = time.perf_counter() + TURN_S
+            seconds[name].append(_seconds(call))
+            while time.perf_counter() < turn_ends_s:
+                seconds[name].append(_seconds(call))
+        if time.perf_counter() - begin_s > budget_s:
+            break
+    return seconds
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What no step can go below: bytes that it must read and operations of its products, at the device's speeds."""
+
+    weight_bytes: int
+    state_bytes: int
+    """Of one session."""
+    operations: float
+    """Of one session; a multiplication and an addition are two. Attention over the context is left out."""
+    bytes_per_s: float
+    operations_per_s: float
+
+    def seconds(self, sessions: int) -> dict[str, float]:
+        """The two bounds of a step, by what bounds it."""
+        read = self.weight_bytes + sessions * self.state_bytes
+        return {"bytes": read / self.bytes_per_s, "operations": sessions * self.operations / self.operations_per_s}
+
+
+def floor_of(codec: Codec, kind: str, bytes_per_s: float, operations_per_s: float) -> Floor:
+    stepper = _stepper(codec, kind)
+    parameters = itertools.chain(*(getattr(codec.model, part).parameters() for part in PARTS[kind]))
+    with FlopCounterMode(display=False) as counter:
+        offline(codec, kind, 1, stepper.config.window_frames)()
+    return Floor(
+        weight_bytes=sum(parameter.nbytes for parameter in parameters),
+        state_bytes=sum(tensor.nbytes for tensor in tensors_of(stepper.new_state(1))),
+        operations=counter.get_total_flops(),
+        bytes_per_s=bytes_per_s,
+        operations_per_s=operations_per_s,
+    )
+
+
+def memory_rate(device: torch.device, size_bytes: int = BANDWIDTH_BYTES) -> float:
+    """Bytes per second of reading: summing a tensor larger than any cache, the best of a few."""
+    x = torch.ones(size_bytes // 4, device=device)
+    x.sum()
+    return x.nbytes / min(_seconds(x.sum) for _ in range(RATE_CALLS))
+
+
+def product_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """Operations per second of a large square product, the best of a few."""
+    x = torch.randn(size, size, device=device).to(dtype)
+    product = partial(torch.mm, x, x)
+    product()
+    return 2 * size**3 / min(_seconds(product) for _ in range(RATE_CALLS))
+
+
+@torch.inference_mode()
+def measure(codec: Codec, kind: str, given: argparse.Namespace, bytes_per_s: float) -> Iterator[dict[str, Any]]:
+    """A row for each number of sessions; where none are given, they double until a step takes as long as its chunk."""
+    dtype = codec.model.fc_encoder.weight.dtype
+    floor = floor_of(codec, kind, bytes_per_s, product_rate(codec.device, dtype, GEMM_SIZE[codec.device.type]))
+    config = codec.default_config
+    chunk_s = config.chunk_frames * FRAME_MS / 1000
+    window_s = 0.0  # of one session, as the batch before took
+    for sessions in given.sessions or (2**doublings for doublings in itertools.count()):
+        ways = {"step": partial(streamed, codec, kind, sessions)}
+        if 2 * window_s * sessions <= given.budget_s:
+            ways["window"] = partial(offline, codec, kind, sessions, window_frames(kind, config))
+        begin_s, waited_before_s = time.perf_counter(), waited_s(os.getpid())
+        seconds = timed(ways, given.turns, given.budget_s)
+        in_line = (waited_s(os.getpid()) - waited_before_s) / (time.perf_counter() - begin_s)
+        if "step" not in seconds:
+            return
+        row = _row(seconds, floor, sessions, chunk_s) | {"in_line": in_line}
+        if row["window"]:
+            window_s = row["window"]["median_s"] / sessions
+        yield {"dtype": _name(dtype), "kind": kind, "sessions": sessions} | row
+        if not given.sessions and row["rtf"] >= 1:
+            return
+
+
+def _row(seconds: dict[str, list[float]], floor: Floor, sessions: int, chunk_s: float) -> dict[str, Any]:
+    step, window = (_summary(seconds[name]) if name in seconds else None for name in ("step", "window"))
+    assert step is not None
+    floors = floor.seconds(sessions)
+    bound = max(floors, key=lambda name: floors[name])
+    return {
+        "step": step,
+        "window": window,
+        "rtf": step["median_s"] / chunk_s,
+        "rtf_per_session": step["median_s"] / chunk_s / sessions,
+        "window_rtf": window and window["median_s"] / chunk_s,
+        "ratio": window and step["median_s"] / window["median_s"],
+        "ratio_of_minima": window and step["min_s"] / window["min_s"],
+        "floor_rtf": floors[bound] / chunk_s,
+        "floor_is": bound,
+        "step_over_floor": step["median_s"] / floors[bound],
+        "floor_s": floors,
+    }
+
+
+@torch.inference_mode()
+def measure_offline(codec: Codec, kind: str, given: argparse.Namespace) -> dict[str, Any]:
+    """The stock model on one whole recording."""
+    frames = OFFLINE_SECONDS * TOKENS_PER_SECOND
+    times = timed({"offline": partial(offline, codec, kind, 1, frames)}, given.turns, given.budget_s)
+    summary = _summary(times["offline"])
+    dtype = _name(codec.model.fc_encoder.weight.dtype)
+    return {"dtype": dtype, "kind": kind, "rtf": summary["median_s"] / OFFLINE_SECONDS} | summary
+
+
+def check_list(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each target in each of its dtypes: the most it may be, what was measured (or None), and whether that meets it."""
+    found = {(row["dtype"], row["kind"], row["sessions"]): row for row in rows}
+    checks = []
+    for target in TARGETS:
+        for dtype in target.dtypes:
+            measured = found.get((dtype, target.kind, target.sessions), {}).get(target.figure)
+            met = None if measured is None else measured <= target.most
+            what = f"{target.figure} of {target.kind}, sessions: {target.sessions}"
+            checks.append({"target": what, "dtype": dtype, "most": target.most, "measured": measured, "met": met})
+    return checks
+
+
+def real_time_sessions(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """For each kind and dtype the largest measured batch whose step takes less than its chunk; 0 where none does."""
+    most: dict[str, int] = {}
+    for row in rows:
+        name = f"{row['kind']} {row['dtype']}"
+        most[name] = max(most.get(name, 0), row["sessions"] if row["rtf"] < 1 else 0)
+    return most
+
+
+def show(row: dict[str, Any]) -> None:
+    ratios = ["-" if row[name] is None else f"{row[name]:.3f}" for name in ("window_rtf", "ratio", "ratio_of_minima")]
+    step = [f"{row['step']['median_s'] * 1000:.1f}", f"{row['rtf']:.3f}", f"{row['rtf_per_session']:.4f}"]
+    cells = [row["dtype"], row["kind"], str(row["sessions"]), *step, *ratios]
+    cells += [f"{row['floor_rtf']:.3f}", f"{row['step_over_floor']:.2f}", row["floor_is"], f"{row['in_line']:.2f}"]
+    print(" ".join(f"{cell:>{width}}" for cell, width in zip(cells, COLUMNS.values(), strict=True)), flush=True)
+
+
+def surroundings(device: torch.device) -> dict[str, Any]:
+    """When, at which commit and on what this ran."""
+    cpuinfo = Path("/proc/cpuinfo")
+    words = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "instruction_sets": sorted(words & INSTRUCTION_SETS),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+@contextmanager
+def model_folder(given: str | None) -> Iterator[str]:
+    """The given model, or one of full size with random weights that lives as long as the context."""
+    if given is not None:
+        yield given
+        return
+    with TemporaryDirectory() as folder:
+        torch.manual_seed(0)
+        NeuCodecModel(NeuCodecConfig()).to(torch.bfloat16).save_pretrained(folder)
+        yield folder
+
+
+def _stepper(codec: Codec, kind: str) -> Stepper:
+    return codec.encoder() if kind == "encode" else codec.decoder()
+
+
+def _noise(kind: str, shape: tuple[int, ...]) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    if kind == "decode":
+        return torch.randint(CODEBOOK_SIZE, shape, generator=generator)
+    return 0.1 * torch.randn(shape, generator=generator)
+
+
+def _seconds(call: Call) -> float:
+    begin_s = time.perf_counter()
+    call()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin_s
+
+
+def _summary(seconds: list[float]) -> dict[str, float]:
+    return {"median_s": statistics.median(seconds), "min_s": min(seconds), "calls": len(seconds)}
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Time per second of audio: streamed, sliding window, offline.")
+    parser.add_argument("--model", help="a folder, bundled name or hub id; default: full size with random weights")
+    parser.add_argument("--device", choices=DTYPES, default="cpu")
+    parser.add_argument("--dtypes", nargs="+", help="default: float32 and bfloat16, and on CUDA float16")
+    parser.add_argument("--sessions", type=int, nargs="+", help="default: 1 4 8 16; on CUDA doubling to real time")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--turns", type=int, default=7, help="how often step and window take turns")
+    parser.add_argument("--budget-s", type=float, default=60.0, help="time for the turns of one row; longer ones: '-'")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/cost-MODEL.json")
+    given = parser.parse_args()
+    given.dtypes = given.dtypes or DTYPES[given.device]
+    given.sessions = given.sessions or (SESSIONS if given.device == "cpu" else None)
+    name = Path(given.model).name if given.model else "full-size"
+    given.out = given.out or RESULTS / f"cost-{name}{'' if given.device == 'cpu' else '-cuda'}.json"
+    return given
+
+
+def main() -> None:
+    given = arguments()
+    torch.set_num_threads(given.threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    device = torch.device(given.device)
+    bytes_per_s = memory_rate(device)
+    rows, whole = [], []
+    print(" ".join(f"{name:>{width}}" for name, width in COLUMNS.items()), "  (seconds per second of audio)")
+    with model_folder(given.model) as folder:
+        for dtype in given.dtypes:
+            codec = load_codec(folder, given.device, getattr(torch, dtype))
+            for kind in KINDS:
+                for row in measure(codec, kind, given, bytes_per_s):
+                    rows.append(row)
+                    show(row)
+                whole.append(measure_offline(codec, kind, given))
+                print(f"{dtype:>8} {kind:>6}: offline, {OFFLINE_SECONDS} s in one: {whole[-1]['rtf']:.3f}", flush=True)
+            del codec  # one dtype's weights at a time
+    checks = check_list(rows)
+    for check in checks:
+        measured = "not measured" if check["measured"] is None else f"{check['measured']:.3f}"
+        verdict = {None: "-", True: "met", False: "MISSED"}[check["met"]]
+        print(f"{check['target']:32} {check['dtype']:>8}: {measured} (at most {check['most']}) {verdict}")
+    result = surroundings(device) | {
+        "bytes_per_s": bytes_per_s,
+        "rows": rows,
+        "offline": whole,
+        "targets": checks,
+        "real_time_sessions": real_time_sessions(rows),
+    }
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"real-time sessions: {result['real_time_sessions']}\nwritten to {given.out}")
+
+
+if __name__ == "__main__":
+    main()

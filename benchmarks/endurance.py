@@ -1,0 +1,218 @@
+"""A stream that lives for an hour stays as it was: `python -m benchmarks.endurance --model nano --minutes 60`.
+
+The evaluation recordings in a loop, every fourth one 40 dB quieter and followed by a second of digital silence, go
+through one encoder stream and its tokens through one decoder stream, as fast as they are computed. Every minute of
+audio gives a row: median time of a chunk, resident memory (of Linux), and how far the running statistics of the mel
+bins and of the GroupNorms are from plain sums of the same frames in float64, forgotten at the same rate. What a slope
+(the median over all pairs of minutes, which an outlier does not bend) makes of the run must lie within RISES and every
+error within MOST_ERROR, else the exit code is 1. The first minute, in which memory is taken, is in no slope.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.latency import commit, device
+from benchmarks.recordings import SILENCE_SAMPLES, load, quiet, recordings
+from streaming import load_codec
+from streaming.codec import Codec
+from streaming.config import FRAME_MS, INPUT_HOP
+from streaming.layers.features import log_mel
+from streaming.layers.mel import MEL_PER_FRAME, VARIANCE_FLOOR
+from streaming.layers.norm import CAP_FRAMES, Moments
+from streaming.layers.step import Step
+
+RESULTS = Path(__file__).resolve().parent / "results" / "endurance.json"
+QUIET_EVERY = 4
+MINUTE_MS = 60_000
+FIRST_MINUTES = 1
+MOST_ERROR = 1e-3
+"""Of any statistic, in standard deviations."""
+RISES = {"encode_ms": 0.1, "decode_ms": 0.1, "rss_bytes": 4e6, "mel_error": 1e-4, "group_norm_error": 1e-4}
+"""The most by which each may rise over the run: times relative to their median, the others as they are."""
+RELATIVE = ("encode_ms", "decode_ms")
+
+Values = Callable[[Tensor, int], Tensor]
+"""Input of a normalisation and frames committed -> what its statistics gain, (F, G, N)."""
+
+
+class Watch:
+    """Stands before a normalisation and keeps its statistics a second time: sums in float64, capped alike."""
+
+    def __init__(self, norm: Any, values: Values, cap: float, variance_floor: float) -> None:
+        self._step = norm.step
+        self._values, self._cap, self._floor = values, cap, variance_floor
+        self._seen: list[tuple[Tensor, Step]] = []
+        self._state: Moments | None = None
+        self._sums = np.zeros(())
+        norm.step = self.step
+
+    def step(self, x: Tensor, state: Moments, at: Step) -> Tensor:
+        """The normalisation's own; what it saw is put aside, so that nothing here is in its time."""
+        self._seen.append((x, at))
+        self._state = state
+        return self._step(x, state, at)
+
+    def catch_up(self) -> None:
+        """Add what the steps since the last call have committed."""
+        for x, at in self._seen:
+            frames = self._values(x, int(at.commit)).double().numpy()
+            count = np.full(frames.shape[1], frames.shape[0] * frames.shape[2])
+            sums = self._sums + np.stack([count, frames.sum((0, 2)), np.square(frames).sum((0, 2))])  # (3, G)
+            self._sums = sums * min(1.0, self._cap / sums[0, 0])
+        self._seen.clear()
+
+    def error(self) -> float:
+        """The largest error of any mean, in standard deviations, or standard deviation, relative to itself."""
+        assert self._state is not None
+        count, mean, m2 = (part[0].double().numpy() for part in (self._state.count, self._state.mean, self._state.m2))
+        exact_mean, exact_square = self._sums[1:] / self._sums[0]
+        exact_deviation = np.sqrt(np.maximum(exact_square - np.square(exact_mean), 0) + self._floor)
+        deviation = np.sqrt(m2 / count + self._floor)
+        errors = np.abs(mean - exact_mean) / exact_deviation, np.abs(deviation / exact_deviation - 1)
+        return float(np.max(errors))
+
+
+def mel_watch(codec: Codec) -> Watch:
+    """Of the mel bins of all encoder streams with the default configuration."""
+
+    def values(pcm: Tensor, frames: int) -> Tensor:
+        return log_mel(pcm)[0, : frames * MEL_PER_FRAME, :, None]
+
+    return Watch(codec.encoder().mel, values, CAP_FRAMES * MEL_PER_FRAME, VARIANCE_FLOOR)
+
+
+def group_norm_watches(codec: Codec) -> list[Watch]:
+    """Of every GroupNorm of all decoder streams with the default configuration."""
+    decoder = codec.decoder()
+    norms = [norm for block in (*decoder.prior_net, *decoder.post_net) for norm in (block.norm1, block.norm2)]
+
+    def values(x: Tensor, frames: int) -> Tensor:
+        return x[0, :frames].unflatten(1, (norms[0].norm.num_groups, -1))
+
+    return [Watch(norm, values, norm.cap, norm.norm.eps) for norm in norms]
+
+
+def endless(pcms: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """The recordings in a loop, quiet passages among them."""
+    for index in itertools.count():
+        pcm = pcms[index % len(pcms)]
+        silence = np.zeros(SILENCE_SAMPLES, np.float32)
+        yield pcm if index % QUIET_EVERY else np.concatenate([quiet(pcm), silence])
+
+
+def packets(pcms: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """All of it in packets of that many samples."""
+    pending = np.zeros(0, np.float32)
+    for pcm in pcms:
+        pending = np.concatenate([pending, pcm])
+        while len(pending) >= samples:
+            yield pending[:samples]
+            pending = pending[samples:]
+
+
+def rows(codec: Codec, pcms: Sequence[np.ndarray], chunks: int) -> Iterator[dict[str, float]]:
+    """A row for every `chunks` chunks of an endless stream."""
+    encoder, decoder = codec.encoder_stream(), codec.decoder_stream()
+    mel, group_norms = mel_watch(codec), group_norm_watches(codec)
+    audio = packets(endless(pcms), codec.default_config.chunk_frames * INPUT_HOP)
+    while True:
+        encode_ms, decode_ms = [], []
+        for packet in itertools.islice(audio, chunks):
+            begin_s = time.perf_counter()
+            tokens = encoder.feed(packet)
+            between_s = time.perf_counter()
+            decoder.feed(tokens)
+            decode_ms.append((time.perf_counter() - between_s) * 1000)
+            encode_ms.append((between_s - begin_s) * 1000)
+            for watch in (mel, *group_norms):
+                watch.catch_up()
+        yield {
+            "encode_ms": statistics.median(encode_ms),
+            "decode_ms": statistics.median(decode_ms),
+            "rss_bytes": resident_bytes(),
+            "mel_error": mel.error(),
+            "group_norm_error": max(watch.error() for watch in group_norms),
+        }
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def slope(values: Sequence[float]) -> float:
+    """Rise from one value to the next: the median over all pairs (Theil and Sen)."""
+    pairs = itertools.combinations(enumerate(values), 2)
+    return statistics.median((later - sooner) / (j - i) for (i, sooner), (j, later) in pairs)
+
+
+def verdicts(table: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
+    """For each column its slope an hour, its rise over the run, the most that this may be, and whether it is flat."""
+    settled = table[FIRST_MINUTES:]
+    found = []
+    for name, most in RISES.items():
+        values = [row[name] for row in settled]
+        per_minute = slope(values) / (statistics.median(values) if name in RELATIVE else 1)
+        rise = per_minute * len(table)
+        flat = rise <= most and (not name.endswith("error") or max(values) <= MOST_ERROR)
+        found.append({"of": name, "per_hour": per_minute * 60, "rise": rise, "most": most, "flat": flat})
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Slopes of time, memory and statistics over a long stream.")
+    parser.add_argument("--model", default="nano", help="a bundled name, a folder or a hub id")
+    parser.add_argument("--data", type=Path, default=Path("../shared/speech"), help="folder that holds eval/")
+    parser.add_argument("--minutes", type=int, default=60, help="of audio, at least 3")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    if given.minutes < FIRST_MINUTES + 2:
+        parser.error(f"--minutes is {given.minutes}: a slope needs at least {FIRST_MINUTES + 2}")
+    torch.set_num_threads(given.threads)
+    codec = load_codec(given.model)
+    pcms = [load(path) for _, path in recordings(given.data)]
+    chunks = MINUTE_MS // (codec.default_config.chunk_frames * FRAME_MS)
+    table: list[dict[str, float]] = []
+    print(" ".join(f"{name:>16}" for name in ("minute", *RISES)))
+    for row in itertools.islice(rows(codec, pcms, chunks), given.minutes):
+        table.append(row)
+        print(" ".join(f"{value:16.6g}" for value in (len(table), *row.values())), flush=True)
+    found = verdicts(table)
+    for one in found:
+        print(
+            f"{one['of']:>16}: {one['per_hour']:+.3g} an hour, {one['rise']:+.3g} over the run "
+            f"(at most {one['most']:g}): {'flat' if one['flat'] else 'NOT FLAT'}"
+        )
+    result = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "device": device(),
+        "threads": given.threads,
+        "torch": torch.__version__,
+        "command": f"python -m benchmarks.endurance --model {given.model} --minutes {given.minutes}",
+        "most_error": MOST_ERROR,
+        "slopes": found,
+        "minutes": table,
+    }
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written to {given.out}")
+    sys.exit(not all(one["flat"] for one in found))
+
+
+if __name__ == "__main__":
+    main()
