@@ -20,7 +20,7 @@ from streaming.encoder import Encoder
 from streaming.errors import ConfigError, InputError, ModelError
 from streaming.lane import checked_pcm, checked_tokens
 from streaming.layers.mel import offline_features
-from streaming.layers.packed import repacked
+from streaming.layers.packed import keep_freed_memory, repacked
 from streaming.priors import Priors, read_priors
 from streaming.stepper import raw_bytes
 from streaming.stream import DecoderStream, EncoderStream
@@ -50,6 +50,7 @@ class Codec:
     @cached_property
     def _stepped(self) -> Any:
         """The model as the steps use it; the original stays for whole recordings."""
+        keep_freed_memory()
         return repacked(self.model)
 
     @cached_property

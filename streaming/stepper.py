@@ -9,7 +9,7 @@ from torch import Tensor
 
 from streaming.config import StreamConfig
 from streaming.errors import SnapshotError
-from streaming.layers.step import Step, tensors_of
+from streaming.layers.step import START_FRAMES, Step, tensors_of
 from streaming.snapshot import pack, unpack
 
 
@@ -51,10 +51,16 @@ class Stepper(ABC):
     @torch.inference_mode()
     def step(self, x: Tensor, state: Any, slots: Tensor, valid: Tensor, commit: Tensor) -> Tensor:
         """Step the rows of x (B, *window_shape) that stand for `slots`; slots, valid, commit int64 (B,)."""
-        at = Step(slots, valid, commit, state.position[slots])
+        at = self._at(slots, valid, commit, state.position[slots])
         y = self.compute(x, state, at)
         state.position[slots] = at.position + commit
         return y
+
+    def _at(self, slots: Tensor, valid: Tensor, commit: Tensor, position: Tensor) -> Step:
+        if position.device.type != "cpu":
+            return Step(slots, valid, commit, position)
+        edges = (valid < self.config.window_frames) | (position < START_FRAMES)
+        return Step(slots, valid, commit, position, edges=bool(edges.any()))
 
     @torch.inference_mode()
     def reset(self, state: Any, slots: Tensor) -> None:

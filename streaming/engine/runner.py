@@ -1,6 +1,7 @@
 """The only part of the engine that touches the device: states, batches of windows in, rows of output out.
 
-One state for each pool, with a place more than there are slots: spare rows of a batch point to it and change nobody.
+One state for each pool, with a place more than there are slots: spare rows of a batch go on with a stream of zeros
+there and change nobody.
 Batches have one of a few sizes, all of them warmed up, since a new shape costs up to seconds; on CUDA, warming up
 captures each as a graph that is replayed from then on.
 """
@@ -70,8 +71,8 @@ class Runner:
     def _batch(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> tuple[Tensor, Tensor]:
         """x (size, *window_shape), and slots, valid and commit as (3, size), spare rows filled up; on the host."""
         x = np.zeros((size, *self._steppers[pool].window_shape), windows[0].x.dtype)
-        at = np.zeros((3, size), np.int64)
-        at[0] = self.slots
+        at = np.empty((3, size), np.int64)
+        at[:] = np.array([self.slots, pool.config.window_frames, pool.config.chunk_frames])[:, None]
         for row, (slot, window) in enumerate(zip(slots, windows, strict=True)):
             x[row] = window.x
             at[:, row] = slot, window.valid, window.commit

@@ -59,10 +59,11 @@ class StreamingActivation:
 
     def step(self, x: Tensor, past: Tensor, at: Step) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
-        start = torch.where((at.position == 0)[:, None, None], x[:, :1], at.load(past))
-        joined = torch.cat([start, x, x[:, -1:].expand(-1, REACH, -1)], dim=1)
+        joined = torch.cat([self._start(x, past, at), x, x[:, -1:].expand(-1, REACH, -1)], dim=1)
         at.store(past, advance(joined, REACH, at, self.unit))
-        hold_beyond(joined, REACH, REACH, at, self.unit)
+        if at.edges:
+            beyond = REACH + at.beyond(REACH, self.unit)
+            write(joined, beyond, read(joined, beyond[:, :1] - 1))
         doubled = filtered(torch.cat([joined, joined], dim=2), self.up)  # (B, T + 6, 2 C), beta times the signal
         sine = (doubled * self.alpha_by_beta).sin_()
         doubled.addcmul_(sine, sine)
@@ -70,8 +71,17 @@ class StreamingActivation:
         even, odd = filtered(doubled, self.down).chunk(2, dim=2)
         return even + odd
 
+    def _start(self, x: Tensor, past: Tensor, at: Step) -> Tensor:
+        """The inputs before x, (B, REACH, C); before a stream, its first."""
+        start = at.load(past)
+        return torch.where((at.position == 0)[:, None, None], x[:, :1], start) if at.edges else start
+
     def _hold(self, doubled: Tensor, at: Step) -> None:
         """Repeat the first and the last double-rate sample of the stream beyond it; element 0 is sample pair -3."""
+        last = doubled[:, -SIDE - 1 : -SIDE, self.channels :]  # (B, 1, C), an odd sample
+        doubled[:, -SIDE:] = torch.cat([last, last], dim=2)
+        if not at.edges:
+            return
         before = at.before(SIDE, self.unit)
         first = read(doubled, before.sum(dim=1, keepdim=True))[..., : self.channels]  # (B, 1, C), an even sample
         doubled[:, :SIDE] = torch.where(before[..., None], torch.cat([first, first], dim=2), doubled[:, :SIDE])
@@ -89,9 +99,3 @@ def filtered(x: Tensor, weight: Tensor) -> Tensor:
     """x (B, T, D) with each channel convolved by its row of weight (D, 1, 1, 7): (B, T - 6, D)."""
     image = x[:, None].permute(0, 3, 1, 2)  # (B, 1, T, D) -> (B, D, 1, T), whose memory is channels last
     return F.conv2d(image, weight, groups=len(weight)).permute(0, 2, 3, 1)[:, 0]  # back to (B, T, D)
-
-
-def hold_beyond(x: Tensor, past: int, count: int, at: Step, unit: int) -> None:
-    """The `count` elements right of what exists in x (B, past + T + count, C) repeat the last that does."""
-    places = past + at.beyond(count, unit)
-    write(x, places, read(x, places[:, :1] - 1))

@@ -79,6 +79,7 @@ class StreamingGroupNorm:
         """x (B, F, C) -> (B, F, C)."""
         frames = x.shape[1]
         grouped = x.unflatten(2, (-1, self.width)).float()  # (B, F, C) -> (B, F, G, C / G)
+        grouped = grouped.masked_fill(~at.exists(frames)[:, :, None, None], 0.0)  # what does not exist stays finite
         committed = state.load(at)
         all_now = committed.merge(moments_of(grouped, at.exists(frames)))
         if self.prior is not None:

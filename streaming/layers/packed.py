@@ -97,3 +97,12 @@ def repacked(model: nn.Module) -> nn.Module:
             elif type(child) is nn.Conv1d:
                 setattr(parent, name, ChannelsLastConv(child))
     return copy
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep freed blocks for the next step instead of giving them back to the system.
+
+    Steps free and allocate the same megabytes again and again, and touching fresh pages costs more than the arithmetic.
+    glibc raises its limits to the size of a block that it gave back, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD).
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)

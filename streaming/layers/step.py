@@ -1,15 +1,19 @@
 """One step of many slots: which rows, how far each exists, how much each commits; and how state is read and written.
 
 Every layer gets its input of B rows, a state whose tensors have the slot axis first, and a `Step`. It reads the rows of
-`slots`, computes, and writes back what the next step needs. Nothing branches on values, so a CUDA graph can replay it.
-A slot whose tensors are all zero is fresh: no layer needs another reset.
+`slots`, computes, and writes back what the next step needs. On CUDA nothing branches on values, so a graph can replay
+it; on a CPU, where looking costs nothing, a step in which no row has an edge leaves out what edges need, to the same
+bits. A slot whose tensors are all zero is fresh: no layer needs another reset.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 
 import torch
 from torch import Tensor
+
+START_FRAMES = 3
+"""Frames after which a stream's start is out of reach of every layer (antialias.SIDE at one element a frame)."""
 
 
 @dataclass(frozen=True)
@@ -17,13 +21,15 @@ class Step:
     """Rows of a step, in frames. All tensors are int64 (B,).
 
     slots: the slot of each row. valid: frames right of it do not exist. commit: the state advances by this many, at
-    most valid. position: frames that each slot has committed before.
+    most valid. position: frames that each slot has committed before. edges: whether a row may have its stream's start
+    in reach, or frames that do not exist.
     """
 
     slots: Tensor
     valid: Tensor
     commit: Tensor
     position: Tensor
+    edges: bool = True
     _shared: dict[tuple, Tensor] = field(default_factory=dict, repr=False)
 
     def load(self, state: Tensor) -> Tensor:
@@ -36,7 +42,7 @@ class Step:
 
     def with_valid(self, valid: Tensor) -> "Step":
         """The same step for a branch in which other frames exist."""
-        return Step(self.slots, valid, self.commit, self.position)
+        return replace(self, valid=valid, _shared={})
 
     def exists(self, length: int, unit: int = 1) -> Tensor:
         """Mask of what exists among `length` elements, `unit` of them a frame: bool (B, length)."""
