@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 import torch
 from pesq import NoUtterancesError, pesq
 from pystoi import stoi
 
+from benchmarks.recordings import load, recordings, thinned
 from streaming import StreamConfig, load_codec
 from streaming.codec import Codec
 from streaming.config import INPUT_HOP, INPUT_RATE, OUTPUT_RATE
@@ -57,14 +57,6 @@ def compare(pcm: np.ndarray, audio: np.ndarray) -> Scores:
     return {"stoi": float(stoi(original, heard, INPUT_RATE)), "pesq": quality}
 
 
-def recordings(data: Path) -> list[tuple[str, Path]]:
-    """(speaker, file) of the evaluation set, a folder a speaker. Raises FileNotFoundError for an empty one."""
-    files = sorted(path for ending in ("flac", "wav") for path in (data / "eval").glob(f"*/*.{ending}"))
-    if not files:
-        raise FileNotFoundError(f"{data / 'eval'} holds no */*.flac or */*.wav; --data must name the folder above eval")
-    return [(path.parent.name, path) for path in files]
-
-
 def mean(scores: Iterable[Scores], measure: str) -> float | None:
     """Mean of one measure over those files that have it."""
     values = [value for score in scores if (value := score[measure]) is not None]
@@ -75,8 +67,7 @@ def measure_all(codec: Codec, files: list[tuple[str, Path]], ways: dict[str, Cal
     """One entry a file: speaker, file, seconds, and the scores of each way."""
     entries = []
     for speaker, path in files:
-        pcm, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        pcm = soxr.resample(pcm.mean(axis=1), rate, INPUT_RATE)
+        pcm = load(path)
         entry = {"speaker": speaker, "file": path.name, "seconds": round(len(pcm) / INPUT_RATE, 2)}
         entries.append(entry | {name: compare(pcm, way(codec, pcm)) for name, way in ways.items()})
     return entries
@@ -112,16 +103,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="STOI and PESQ of a model, offline and streamed.")
     parser.add_argument("--model", default="nano", help="a bundled name, a folder or a hub id")
     parser.add_argument("--data", type=Path, default=Path("../shared/speech"), help="folder that holds eval/")
-    parser.add_argument("--limit", type=int, default=0, help="every n-th file only, so that at most N remain")
+    parser.add_argument("--limit", type=int, default=0, help="at most N files, evenly over the set")
     parser.add_argument("--offline-only", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/quality-MODEL.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     codec = load_codec(arguments.model)
-    files = recordings(arguments.data)
-    if arguments.limit:
-        files = files[:: -(-len(files) // arguments.limit)]
+    files = thinned(recordings(arguments.data), arguments.limit)
     ways: dict[str, Callable] = {"offline": offline} | ({} if arguments.offline_only else {"streamed": streamed})
     started = time.monotonic()
     entries = measure_all(codec, files, ways)

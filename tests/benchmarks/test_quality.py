@@ -9,7 +9,8 @@ import soxr
 
 pytest.importorskip("pesq", reason="PESQ is not installed: it needs a C compiler")
 
-from benchmarks.quality import compare, mean, measure_all, recordings, table
+from benchmarks.quality import compare, mean, measure_all, table
+from benchmarks.recordings import recordings
 
 
 def speechlike(seconds: float = 2.0) -> np.ndarray:

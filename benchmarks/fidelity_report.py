@@ -1,0 +1,212 @@
+"""How a fidelity report reads: its tables, the check list of its targets, the point that it recommends, its plot."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+DECODE_LIMIT_MS = 200.0
+ENCODE_LIMIT_MS = 215.0
+STOI_LOSS = 0.005
+PESQ_LOSS = 0.03
+WITHIN_1 = 0.95
+WITHIN_1_GOAL = 0.99
+SEAM_DEVIATION = 0.05
+BETTER = {"levels_equal": 1, "log_mel": -1, "snr_db": 1, "stoi": 1, "pesq": 1}
+"""Measures in which a stream should beat the window of its latency, and which way is up."""
+COLUMNS: dict[str, tuple[str, int]] = {
+    "way": ("way", 8),
+    "chunk_frames": ("chunk", 5),
+    "lookahead_frames": ("ahead", 5),
+    "context_frames": ("context", 7),
+    "prior_weight": ("prior", 5),
+    "set": ("set", 9),
+    "part": ("part", 12),
+    "encode_ms": ("enc ms", 6),
+    "decode_ms": ("dec ms", 6),
+    "roundtrip_ms": ("both", 5),
+    "levels_equal": ("levels", 6),
+    "levels_within_1": ("within 1", 8),
+    "tokens_equal": ("tokens", 6),
+    "log_mel": ("log-mel", 7),
+    "snr_db": ("SNR dB", 6),
+    "seam": ("seam", 6),
+    "seam_error": ("+-", 6),
+    "stoi": ("STOI", 6),
+    "stoi_loss": ("loss", 7),
+    "pesq": ("PESQ", 6),
+    "pesq_loss": ("loss", 7),
+    "decoded_stoi": ("dec STOI", 8),
+    "decoded_pesq": ("dec PESQ", 8),
+    "encode_cost": ("enc s/s", 7),
+    "decode_cost": ("dec s/s", 7),
+}
+"""Heading and width of each column."""
+POINT = ("way", "chunk_frames", "lookahead_frames", "context_frames", "prior_weight")
+NEAR = ("levels_equal", "levels_within_1", "tokens_equal", "log_mel", "snr_db")
+SCORES = ("seam", "seam_error", "stoi", "stoi_loss", "pesq", "pesq_loss", "decoded_stoi", "decoded_pesq")
+
+Row = dict
+"""One way at one point, of one part of one set of recordings."""
+
+
+def print_report(rows: list[Row], ablations: list[Row], checks: list[dict], default: Row) -> None:
+    """All tables, the check list and the recommended point."""
+    whole = [row for row in rows if row["part"] == "whole" and row["set"] == "speech"]
+    print("\nSpeech, every point. Loss is against the offline model; dec is the decoder alone, on the offline tokens.")
+    times = ("encode_ms", "decode_ms", "roundtrip_ms")
+    _print_table(whole, (*POINT, *times, *NEAR, *SCORES, "encode_cost", "decode_cost"))
+    print("\nThe default point: parts of the stream, and hard cases.")
+    here = [row for row in rows if _is_at(row, default) or row["way"] == "NeuTTS"]
+    _print_table(here, ("set", "part", "way", *NEAR, *SCORES))
+    for kind, heading in (("encode", "Encoder"), ("decode", "Decoder")):
+        chosen = [row for row in ablations if row["kind"] == kind]
+        if chosen:
+            _print_ablations(heading, chosen)
+    print("\nTargets at the default point")
+    for check in checks:
+        print(f"  {'met   ' if check['met'] else 'MISSED'} {check['target']}: {check['measured']}")
+    print(f"\n{recommendation(whole)}")
+
+
+def _print_table(rows: list[Row], columns: tuple[str, ...]) -> None:
+    print(" ".join(f"{COLUMNS[name][0]:>{COLUMNS[name][1]}}" for name in columns))
+    for row in rows:
+        print(" ".join(f"{_cell(row.get(name)):>{COLUMNS[name][1]}}" for name in columns))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= 40 or value == int(value) else f"{value:.4f}"[: 6 if abs(value) >= 10 else 7]
+
+
+def _print_ablations(heading: str, rows: list[Row]) -> None:
+    print(f"\n{heading}: one approximation at a time (levels, log-mel, SNR: whole, then first 300 ms)")
+    print(f"{'':38}  levels  log-mel  SNR dB |  levels  log-mel  SNR dB |    STOI    seam")
+    for row in rows:
+        cells = " | ".join(
+            f"{row[f'{part}levels_equal']:7.3f} {row[f'{part}log_mel']:8.3f} {row[f'{part}snr_db']:7.2f}"
+            for part in ("", "first_")
+        )
+        print(f"{row['name']:38} {cells} | {row['stoi']:7.4f} {_cell(row.get('seam')):>7}")
+
+
+def _is_at(row: Row, default: Row) -> bool:
+    """A stream at that very point, or a window of its chunk and lookahead."""
+    same = (row["chunk_frames"], row["lookahead_frames"]) == (default["chunk_frames"], default["lookahead_frames"])
+    own = row["context_frames"], row["prior_weight"]
+    return same and own in ((None, None), (default["context_frames"], default["prior_weight"]))
+
+
+def check_list(rows: list[Row], default: Row) -> list[dict]:
+    """Each target with what was measured at the default point, and whether that meets it."""
+    whole = [row for row in rows if row["part"] == "whole" and row["set"] == "speech"]
+    here = next(row for row in whole if row["way"] == "streamed" and _is_at(row, default))
+    neutts = next(row for row in whole if row["way"] == "NeuTTS")
+    checks = [
+        _check(f"decode latency at most {DECODE_LIMIT_MS:.0f} ms", here["decode_ms"], lambda x: x <= DECODE_LIMIT_MS),
+        _check(f"encode latency at most {ENCODE_LIMIT_MS:.0f} ms", here["encode_ms"], lambda x: x <= ENCODE_LIMIT_MS),
+        _check(f"round trip loses at most {STOI_LOSS} STOI", here["stoi_loss"], lambda x: x <= STOI_LOSS),
+        _check(f"round trip loses at most {PESQ_LOSS} PESQ", here["pesq_loss"], lambda x: x <= PESQ_LOSS),
+        _check(f"levels within 1 in {WITHIN_1:.0%}", here["levels_within_1"], lambda x: x >= WITHIN_1),
+        _check(
+            f"levels within 1 in {WITHIN_1_GOAL:.0%}, the goal", here["levels_within_1"], lambda x: x >= WITHIN_1_GOAL
+        ),
+        _check("seam within 5 % of non-seam", here["seam"], lambda x: abs(x - 1) <= SEAM_DEVIATION),
+    ]
+    for measure, loss in (("stoi", STOI_LOSS), ("pesq", PESQ_LOSS)):
+        behind = neutts[f"decoded_{measure}"] - here[f"decoded_{measure}"]
+        name = f"decoder alone behind NeuTTS's geometry by at most {loss} {measure.upper()}"
+        checks.append(_check(name, behind, lambda x, loss=loss: x <= loss))
+    return checks + _against_windows(rows)
+
+
+def _check(target: str, measured: float, meets: Callable[[float], bool]) -> dict:
+    return {"target": target, "measured": round(measured, 4), "met": bool(meets(measured))}
+
+
+def _against_windows(rows: list[Row]) -> list[dict]:
+    """For each measure: on how many rows a stream is better than the window of its latency, and on which it is not."""
+    windows = {_comparable(row): row for row in rows if row["way"] == "sliding"}
+    pairs = [(row, windows[_comparable(row)]) for row in rows if row["way"] == "streamed"]
+    checks = []
+    for measure, up in BETTER.items():
+        rated = [(row, window) for row, window in pairs if None not in (row.get(measure), window.get(measure))]
+        worse = [row for row, window in rated if up * row[measure] < up * window[measure]]
+        where = "; ".join(f"{r['set']}, {r['part']}, {'/'.join(str(r[p]) for p in POINT[1:])}" for r in worse)
+        measured = f"{len(rated) - len(worse)} of {len(rated)}" + (f", not on {where}" if worse else "")
+        checks.append(
+            {"target": f"{measure} better than the window's on every row", "measured": measured, "met": not worse}
+        )
+    return checks
+
+
+def _comparable(row: Row) -> tuple:
+    return row["set"], row["part"], row["chunk_frames"], row["lookahead_frames"]
+
+
+def recommendation(whole: list[Row]) -> str:
+    """Of the points within the latency limits that keep STOI, PESQ, levels and seam: the one that computes least."""
+    points = [
+        row
+        for row in whole
+        if row["way"] == "streamed" and row["decode_ms"] <= DECODE_LIMIT_MS and row["encode_ms"] <= ENCODE_LIMIT_MS
+    ]
+    keeping = [
+        row
+        for row in points
+        if row["stoi_loss"] <= STOI_LOSS
+        and row["pesq_loss"] <= PESQ_LOSS
+        and row["levels_within_1"] >= WITHIN_1_GOAL
+        and row["seam"] is not None
+        and abs(row["seam"] - 1) <= SEAM_DEVIATION
+    ]
+    computed = {id(row): (row["chunk_frames"] + row["lookahead_frames"]) / row["chunk_frames"] for row in points}
+    best = min(keeping or points, key=lambda row: (computed[id(row)] if keeping else 0, row["log_mel"]))
+    reason = (
+        "meets the targets of STOI, PESQ, levels and seam and computes the fewest frames"
+        if keeping
+        else "meets no more targets than others, but is nearest to offline decoding"
+    )
+    return (
+        f"Recommended within {DECODE_LIMIT_MS:.0f} and {ENCODE_LIMIT_MS:.0f} ms: chunk {best['chunk_frames']},"
+        f" lookahead {best['lookahead_frames']}, context {best['context_frames']}, prior {best['prior_weight']}:"
+        f" it {reason} ({computed[id(best)]:.2f} for each that is kept)."
+    )
+
+
+def draw(rows: list[Row], default: Row, path: Path) -> None:
+    """Log-mel distance, STOI and equal levels against latency: streams, windows and NeuTTS; the default is marked."""
+    from matplotlib.figure import Figure
+
+    whole = [row for row in rows if row["part"] == "whole" and row["set"] == "speech"]
+    varied = [
+        row
+        for row in whole
+        if row["way"] != "streamed"
+        or (row["context_frames"], row["prior_weight"]) == (default["context_frames"], default["prior_weight"])
+    ]
+    panels = (
+        ("log_mel", "decode_ms", "Decoder: log-mel distance to offline decoding\n(natural log; lower is better)"),
+        ("stoi", "roundtrip_ms", "Encoder and decoder: STOI\n(higher is better)"),
+        ("levels_equal", "encode_ms", "Encoder: levels equal to offline encoding\n(higher is better)"),
+    )
+    figure = Figure(figsize=(16, 5.2), layout="constrained")
+    for axes, (measure, latency, title) in zip(figure.subplots(1, 3), panels, strict=True):
+        for way, colour, marker in (("streamed", "tab:blue", "o"), ("sliding", "tab:orange", "s")):
+            chosen = [row for row in varied if row["way"] == way]
+            axes.plot(
+                [row[latency] for row in chosen],
+                [row[measure] for row in chosen],
+                marker,
+                color=colour,
+                label="stream" if way == "streamed" else "sliding window",
+            )
+            for row in chosen:
+                text = f"{row['chunk_frames']}+{row['lookahead_frames']}"
+                axes.annotate(text, (row[latency], row[measure]), (4, 4), textcoords="offset points", fontsize=8)
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel("algorithmic latency (ms)")
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
