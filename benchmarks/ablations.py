@@ -68,7 +68,7 @@ class ClippedEncoder(Encoder):
 
 def clipped(at: Step, lookahead_frames: int) -> Step:
     """The same step, where frames further ahead do not exist."""
-    return at.with_valid(torch.minimum(at.valid, at.commit + lookahead_frames))
+    return Step(at.slots, torch.minimum(at.valid, at.commit + lookahead_frames), at.commit, at.position)
 
 
 class CappedEncoder(Encoder):

@@ -48,9 +48,10 @@ def stream_all(
 
 
 def _step(stepper: Stepper, state: Any, windows: dict[int, Window], rows: int) -> dict[int, np.ndarray]:
-    """One step of all rows; those without a window point to the scratch slot."""
+    """One step of all rows; those without a window go on with a stream of zeros in the scratch slot."""
     x = np.zeros((rows, *stepper.window_shape), np.float32 if stepper.kind == "encode" else np.int64)
-    slots, (valid, commit) = torch.full((rows,), rows), torch.zeros(2, rows, dtype=torch.int64)
+    config = stepper.config
+    slots, valid, commit = (torch.full((rows,), n) for n in (rows, config.window_frames, config.chunk_frames))
     for row, window in windows.items():
         x[row], slots[row], valid[row], commit[row] = window.x, row, window.valid, window.commit
     y = stepper.step(torch.from_numpy(x), state, slots, valid, commit).numpy()

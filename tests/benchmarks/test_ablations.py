@@ -32,7 +32,7 @@ def spoken(codec: Codec) -> list[Reference]:
 
 def one_step(position: int, valid: int, commit: int) -> Step:
     row = torch.zeros(1, dtype=torch.int64)
-    return Step(row, row + valid, row + commit, row + position)
+    return Step(row, row + valid, row + commit, row + position, edges=position == 0)
 
 
 @pytest.mark.parametrize("branch", ["semantic", "acoustic"])
@@ -50,7 +50,7 @@ def test_a_branch_does_not_see_what_lies_beyond_its_lookahead(codec: Codec, bran
     x = torch.from_numpy(recording((config.window_frames + 1) * 320).copy())[None]
     other = x.clone()
     other[:, (config.chunk_frames + frames + 1) * 320 :] = 0.1
-    at = one_step(0, config.window_frames, config.chunk_frames)
+    at = one_step(50, config.window_frames, config.chunk_frames)
     step = getattr(encoder, f"_{branch}")
     with torch.inference_mode():
         seen, unseen = (step(pcm, encoder.new_state(1), at)[:, : config.chunk_frames] for pcm in (x, other))
