@@ -347,8 +347,8 @@ def main() -> None:
     device = torch.device(given.device)
     bytes_per_s = memory_rate(device)
     rows, whole = [], []
-    print(" ".join(f"{name:>{width}}" for name, width in COLUMNS.items()), "  (seconds per second of audio)")
     with model_folder(given.model) as folder:
+        print(" ".join(f"{name:>{width}}" for name, width in COLUMNS.items()), "  (seconds per second of audio)")
         for dtype in given.dtypes:
             codec = load_codec(folder, given.device, getattr(torch, dtype))
             for kind in KINDS:
