@@ -98,8 +98,9 @@ class StreamingAttention:
     def step(self, x: Tensor, ring: Ring, view: RingView) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
         layer = self.attention
-        query = heads(layer.q_proj(x), layer.head_dim)
-        return layer.o_proj(view.attend(ring, query, layer.k_proj(x), layer.v_proj(x), view.bias, layer.scaling))
+        query, keys, values = layer.query_key_value(x).chunk(3, dim=2)
+        query = heads(query, layer.head_dim)
+        return layer.o_proj(view.attend(ring, query, keys, values, view.bias, layer.scaling))
 
 
 class StreamingRelativeAttention:
@@ -121,8 +122,8 @@ class StreamingRelativeAttention:
     def step(self, x: Tensor, ring: Ring, view: RingView, distance_index: Tensor) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
         layer = self.attention
-        query = heads(layer.linear_q(x), layer.head_size)
+        query, keys, values = layer.query_key_value(x).chunk(3, dim=2)
+        query = heads(query, layer.head_size)
         by_distance = (query @ layer.distance_embedding.weight.T) * layer.scaling  # (B, H, F, distances)
         bias = by_distance.gather(3, distance_index.expand(-1, query.shape[1], -1, -1))
-        out = view.attend(ring, query, layer.linear_k(x), layer.linear_v(x), bias + view.bias, layer.scaling)
-        return layer.linear_out(out)
+        return layer.linear_out(view.attend(ring, query, keys, values, bias + view.bias, layer.scaling))

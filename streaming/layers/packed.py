@@ -8,7 +8,8 @@ recordings; so what is stepped takes its memory twice.
 
 from collections.abc import Callable
 from copy import deepcopy
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,24 +20,42 @@ PACK_ROWS = 16
 BIG_WEIGHT = 1 << 18
 """Elements from which on float32 weights gain by packing, and convolutions by being one product."""
 FEW_OUTPUTS = 16
+QUERY_KEY_VALUE = (("q_proj", "k_proj", "v_proj"), ("linear_q", "linear_k", "linear_v"))
+"""What the models call the layers that an attention reads its input with; together they are `query_key_value`."""
+
+Product = Callable[[Tensor], Tensor]
+
+
+def product(weight: Tensor, bias: Tensor | None) -> Product:
+    """x (…, K) times weight (N, K), plus bias: (…, N). On a CPU the weight is packed, where that gains."""
+    if not has_onednn(weight) or (weight.dtype == torch.float32 and weight.numel() < BIG_WEIGHT):
+        return partial(F.linear, weight=weight, bias=bias)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACK_ROWS)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
 
 class PackedLinear(nn.Module):
-    """A linear layer (…, K) -> (…, N) of weight (N, K); packed on a CPU, where that gains."""
+    """One linear layer, or several that read the same input, as one product: their outputs side by side."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, *layers: nn.Linear) -> None:
         super().__init__()
-        self.weight, self.bias = weight, bias
-        self.packs = has_onednn(weight) and (weight.dtype == torch.bfloat16 or weight.numel() >= BIG_WEIGHT)
+        self.layers: Any = nn.ModuleList(layers)
+
+    @property
+    def weight(self) -> Tensor:
+        """Weight of the first, for its device and dtype."""
+        return self.layers[0].weight
 
     @cached_property
-    def _packed(self) -> Tensor:
-        return torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), PACK_ROWS)
+    def _product(self) -> Product:
+        if len(self.layers) == 1:
+            return product(self.weight, self.layers[0].bias)
+        biases = [layer.bias for layer in self.layers]
+        bias = None if biases[0] is None else torch.cat(biases)
+        return product(torch.cat([layer.weight for layer in self.layers]), bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.packs:
-            return F.linear(x, self.weight, self.bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
+        return self._product(x)
 
 
 class ChannelsLastConv(nn.Module):
@@ -48,23 +67,26 @@ class ChannelsLastConv(nn.Module):
         self.stride, self.dilation = conv.stride[0], conv.dilation[0]
         self.reach = (conv.kernel_size[0] - 1) * self.dilation
         self.dense = conv.groups == 1
-        self.image = conv.weight.detach()[:, :, None].contiguous(memory_format=torch.channels_last)
         # F.conv2d would leave small inputs to a slower kernel.
         self.convolve: Callable[..., Tensor] = torch.mkldnn_convolution if has_onednn(conv.weight) else F.conv2d
 
     @cached_property
-    def _product(self) -> PackedLinear:
-        """Weight (C_out, kernel * C_in)."""
-        weight = self.conv.weight.detach().transpose(1, 2)  # (C_out, C_in, kernel) -> (C_out, kernel, C_in)
-        return PackedLinear(weight.flatten(1), self.conv.bias)
+    def _image(self) -> Tensor:
+        """Weight (C_out, C_in / groups, 1, kernel), channels last in memory."""
+        return self.conv.weight.detach()[:, :, None].contiguous(memory_format=torch.channels_last)
+
+    @cached_property
+    def _product(self) -> Product:
+        """Of all that an output reads: weight (C_out, kernel * C_in)."""
+        return product(self.conv.weight.transpose(1, 2).flatten(1), self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = (x.shape[1] - self.reach - 1) // self.stride + 1
-        if self.dense and x.device.type == "cpu" and (outputs <= FEW_OUTPUTS or self.image.numel() >= BIG_WEIGHT):
+        if self.dense and x.device.type == "cpu" and (outputs <= FEW_OUTPUTS or self.conv.weight.numel() >= BIG_WEIGHT):
             return self._product(self._read(x))
         y = self.convolve(
             x[:, None].permute(0, 3, 1, 2),  # (B, 1, T, C) -> (B, C, 1, T), whose memory is channels last
-            self.image,
+            self._image,
             self.conv.bias,
             padding=(0, 0),
             stride=(1, self.stride),
@@ -88,12 +110,15 @@ def has_onednn(weight: Tensor) -> bool:
 
 def repacked(model: nn.Module) -> nn.Module:
     """A copy of the tree that shares its parameters and buffers, with the layers above in place of torch's."""
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copy = deepcopy(model, shared)
     for parent in list(copy.modules()):
+        for names in QUERY_KEY_VALUE:
+            if all(hasattr(parent, name) for name in names):
+                parent.query_key_value = PackedLinear(*(getattr(parent, name) for name in names))
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
-                setattr(parent, name, PackedLinear(child.weight, child.bias))
+                setattr(parent, name, PackedLinear(child))
             elif type(child) is nn.Conv1d:
                 setattr(parent, name, ChannelsLastConv(child))
     return copy

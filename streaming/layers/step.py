@@ -74,7 +74,7 @@ class Step:
 
 def read(x: Tensor, places: Tensor) -> Tensor:
     """x (B, T, C) at `places` (B, N) of its time axis: (B, N, C)."""
-    return x.gather(1, places[..., None].expand(-1, -1, x.shape[2]))
+    return x[torch.arange(len(x), device=x.device)[:, None], places]
 
 
 def write(x: Tensor, places: Tensor, values: Tensor) -> None:

@@ -8,6 +8,7 @@ from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import Wav2Vec2Ber
 
 from streaming import StreamConfig
 from streaming.layers.attention import RingView, StreamingAttention, StreamingRelativeAttention
+from streaming.layers.packed import repacked
 from streaming.layers.step import Step
 from tests.streaming.layers.stepping import in_chunks, random_chunks
 
@@ -40,7 +41,7 @@ def test_decoder_attention(context: int) -> None:
     positions = NeuCodecRotaryEmbedding(config)(x, torch.arange(4)[None])
     keys_of_queries = mask_of(chunks, context, max(chunks) + 2)
     expected = whole(x, position_embeddings=positions, attention_mask=keys_of_queries)[0]
-    layer = StreamingAttention(whole, config_of(chunks, context))
+    layer = StreamingAttention(repacked(whole), config_of(chunks, context))
     ring = layer.new_state(1)
 
     def step(part: torch.Tensor, at: Step) -> torch.Tensor:
@@ -68,7 +69,7 @@ def test_relative_attention(context: int) -> None:
     x = torch.randn(1, FRAMES, WIDTH)
     chunks = random_chunks(FRAMES, 4)
     expected = whole(x, attention_mask=mask_of(chunks, context, max(chunks) + 2))[0]
-    layer = StreamingRelativeAttention(whole, config_of(chunks, context))
+    layer = StreamingRelativeAttention(repacked(whole), config_of(chunks, context))
     ring = layer.new_state(1)
 
     def step(part: torch.Tensor, at: Step) -> torch.Tensor:

@@ -12,7 +12,7 @@ from streaming.layers.packed import ChannelsLastConv, PackedLinear, repacked
 @torch.inference_mode()
 def test_a_packed_product_equals_the_plain_one_at_any_number_of_rows(dtype: torch.dtype, size: int) -> None:
     plain = nn.Linear(size, size + 8, dtype=dtype)
-    packed = PackedLinear(plain.weight, plain.bias)
+    packed = PackedLinear(plain)
     for rows in (1, 10, 300):
         x = torch.randn(2, rows, size, dtype=dtype)
         torch.testing.assert_close(packed(x), plain(x))
