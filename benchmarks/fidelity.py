@@ -32,8 +32,8 @@ from streaming import StreamConfig, load_codec
 from streaming.codec import Codec
 
 PARTS = {"whole": slice(None), "first 300 ms": START, "middle": MIDDLE, "last 300 ms": END}
-ABLATION_FILES = 24
-CHUNKS = ((2, 3), (2, 8), (4, 6), (5, 0), (5, 2), (5, 5), (5, 10), (5, 15), (8, 2), (10, 10))
+ABLATION_FILES = 16
+CHUNKS = ((2, 3), (2, 8), (5, 0), (5, 2), (5, 5), (5, 10), (5, 15), (8, 2), (10, 10))
 """Chunk and lookahead."""
 CONTEXTS = (50, 100, 250, 500)
 PRIOR_WEIGHTS = (0.0, 6.0, 12.0, 25.0, 100.0)
@@ -174,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fidelity of streams against the offline model, with the baseline.")
     parser.add_argument("--model", default="nano", help="a bundled name, a folder or a hub id")
     parser.add_argument("--data", type=Path, default=Path("../shared/speech"), help="folder that holds eval/")
-    parser.add_argument("--files", type=int, default=42, help="at most N recordings, evenly over the speakers; 0: all")
+    parser.add_argument("--files", type=int, default=32, help="at most N recordings, evenly over the speakers; 0: all")
     parser.add_argument(
         "--grid",
         choices=("default", "small", "full"),

@@ -40,6 +40,18 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "decode_cost": ("dec s/s", 7),
 }
 """Heading and width of each column."""
+PANELS = (
+    ("log_mel", "decode_ms", "Decoder: log-mel distance to offline decoding (lower is better)"),
+    ("stoi", "roundtrip_ms", "Encoder and decoder: STOI (higher is better)"),
+    ("levels_equal", "encode_ms", "Encoder: levels as in offline encoding (higher is better)"),
+)
+"""Measure, latency and title of each panel of the plot."""
+WAYS = (
+    ("streamed", "stream", "tab:blue", "o"),
+    ("sliding", "sliding window", "tab:orange", "s"),
+    ("NeuTTS", "NeuTTS's window", "tab:green", "D"),
+)
+"""Name, label, colour and marker."""
 POINT = ("way", "chunk_frames", "lookahead_frames", "context_frames", "prior_weight")
 NEAR = ("levels_equal", "levels_within_1", "tokens_equal", "log_mel", "snr_db")
 SCORES = ("seam", "seam_error", "stoi", "stoi_loss", "pesq", "pesq_loss", "decoded_stoi", "decoded_pesq")
@@ -95,8 +107,13 @@ def _print_ablations(heading: str, rows: list[Row]) -> None:
 def _is_at(row: Row, default: Row) -> bool:
     """A stream at that very point, or a window of its chunk and lookahead."""
     same = (row["chunk_frames"], row["lookahead_frames"]) == (default["chunk_frames"], default["lookahead_frames"])
+    return same and _remembers_as(row, default)
+
+
+def _remembers_as(row: Row, default: Row) -> bool:
+    """Context and priors are those of that point; a window has none."""
     own = row["context_frames"], row["prior_weight"]
-    return same and own in ((None, None), (default["context_frames"], default["prior_weight"]))
+    return own in ((None, None), (default["context_frames"], default["prior_weight"]))
 
 
 def check_list(rows: list[Row], default: Row) -> list[dict]:
@@ -119,31 +136,26 @@ def check_list(rows: list[Row], default: Row) -> list[dict]:
         behind = neutts[f"decoded_{measure}"] - here[f"decoded_{measure}"]
         name = f"decoder alone behind NeuTTS's geometry by at most {loss} {measure.upper()}"
         checks.append(_check(name, behind, lambda x, loss=loss: x <= loss))
-    return checks + _against_windows(rows)
+    return checks + _against_windows(rows, default)
 
 
 def _check(target: str, measured: float, meets: Callable[[float], bool]) -> dict:
     return {"target": target, "measured": round(measured, 4), "met": bool(meets(measured))}
 
 
-def _against_windows(rows: list[Row]) -> list[dict]:
-    """For each measure: on how many rows a stream is better than the window of its latency, and on which it is not."""
-    windows = {_comparable(row): row for row in rows if row["way"] == "sliding"}
-    pairs = [(row, windows[_comparable(row)]) for row in rows if row["way"] == "streamed"]
+def _against_windows(rows: list[Row], default: Row) -> list[dict]:
+    """For each measure: on how many rows the default stream is better than its window, and on which it is not."""
+    here = [row for row in rows if _is_at(row, default)]
+    windows = {(row["set"], row["part"]): row for row in here if row["way"] == "sliding"}
+    pairs = [(row, windows[row["set"], row["part"]]) for row in here if row["way"] == "streamed"]
     checks = []
     for measure, up in BETTER.items():
         rated = [(row, window) for row, window in pairs if None not in (row.get(measure), window.get(measure))]
-        worse = [row for row, window in rated if up * row[measure] < up * window[measure]]
-        where = "; ".join(f"{r['set']}, {r['part']}, {'/'.join(str(r[p]) for p in POINT[1:])}" for r in worse)
-        measured = f"{len(rated) - len(worse)} of {len(rated)}" + (f", not on {where}" if worse else "")
-        checks.append(
-            {"target": f"{measure} better than the window's on every row", "measured": measured, "met": not worse}
-        )
+        worse = [f"{row['set']} {row['part']}" for row, window in rated if up * row[measure] < up * window[measure]]
+        measured = f"{len(rated) - len(worse)} of {len(rated)}" + (f", not on {'; '.join(worse)}" if worse else "")
+        target = f"{measure} better than the window's on every row"
+        checks.append({"target": target, "measured": measured, "met": not worse})
     return checks
-
-
-def _comparable(row: Row) -> tuple:
-    return row["set"], row["part"], row["chunk_frames"], row["lookahead_frames"]
 
 
 def recommendation(whole: list[Row]) -> str:
@@ -181,32 +193,30 @@ def draw(rows: list[Row], default: Row, path: Path) -> None:
     from matplotlib.figure import Figure
 
     whole = [row for row in rows if row["part"] == "whole" and row["set"] == "speech"]
-    varied = [
-        row
-        for row in whole
-        if row["way"] != "streamed"
-        or (row["context_frames"], row["prior_weight"]) == (default["context_frames"], default["prior_weight"])
-    ]
-    panels = (
-        ("log_mel", "decode_ms", "Decoder: log-mel distance to offline decoding\n(natural log; lower is better)"),
-        ("stoi", "roundtrip_ms", "Encoder and decoder: STOI\n(higher is better)"),
-        ("levels_equal", "encode_ms", "Encoder: levels equal to offline encoding\n(higher is better)"),
-    )
-    figure = Figure(figsize=(16, 5.2), layout="constrained")
-    for axes, (measure, latency, title) in zip(figure.subplots(1, 3), panels, strict=True):
-        for way, colour, marker in (("streamed", "tab:blue", "o"), ("sliding", "tab:orange", "s")):
-            chosen = [row for row in varied if row["way"] == way]
-            axes.plot(
-                [row[latency] for row in chosen],
-                [row[measure] for row in chosen],
-                marker,
-                color=colour,
-                label="stream" if way == "streamed" else "sliding window",
+    here = next(row for row in whole if row["way"] == "streamed" and _is_at(row, default))
+    same = [row for row in whole if _remembers_as(row, default)]
+    figure = Figure(figsize=(16, 5.4), layout="constrained")
+    for axes, (measure, latency, title) in zip(figure.subplots(1, 3), PANELS, strict=True):
+        for way, label, colour, marker in WAYS:
+            chosen = [row for row in same if row["way"] == way and None not in (row.get(latency), row.get(measure))]
+            line = sorted(
+                (row[latency], row[measure]) for row in chosen if row["chunk_frames"] == default["chunk_frames"]
             )
+            axes.plot(
+                [row[latency] for row in chosen], [row[measure] for row in chosen], marker, color=colour, label=label
+            )
+            axes.plot(*zip(*line, strict=True) if line else ((), ()), "-", color=colour, alpha=0.4)
             for row in chosen:
-                text = f"{row['chunk_frames']}+{row['lookahead_frames']}"
-                axes.annotate(text, (row[latency], row[measure]), (4, 4), textcoords="offset points", fontsize=8)
-        axes.set_title(title, fontsize=11)
-        axes.set_xlabel("algorithmic latency (ms)")
+                text = way if way == "NeuTTS" else f"{row['chunk_frames']}+{row['lookahead_frames']}"
+                below = (way == "sliding") == (measure != "log_mel")
+                place = (5, -11) if below else (5, 5)
+                axes.annotate(text, (row[latency], row[measure]), place, textcoords="offset points", fontsize=8)
+        axes.plot(here[latency], here[measure], "o", ms=16, mfc="none", mec="black", label="default, as a stream")
+        if measure == "stoi":
+            axes.axhline(here["stoi"] + here["stoi_loss"], color="grey", ls="--", label="offline model")
+        axes.set(title=title, xlabel="algorithmic latency (ms)")
         axes.grid(alpha=0.3)
+        axes.legend(fontsize=9)
+    name = f"context {default['context_frames']}, prior {default['prior_weight']:g}"
+    figure.suptitle(f"Chunk + lookahead in frames of 20 ms ({name}); lines join chunks of {default['chunk_frames']}")
     figure.savefig(path, dpi=110)

@@ -20,7 +20,7 @@ from streaming.codec import Codec
 from streaming.config import INPUT_HOP, MEL_OVERHANG, OUTPUT_HOP, StreamConfig
 from streaming.layers.mel import offline_features
 
-ACOUSTIC_REACH_FRAMES = 30
+ACOUSTIC_REACH_FRAMES = 26
 """More than the acoustic encoder looks back: frames before that change nothing, so they need not be computed."""
 BATCH = 16
 
