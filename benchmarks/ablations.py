@@ -32,7 +32,7 @@ from streaming.stepper import Stepper
 
 LOOKAHEADS = (0, 2, 10, 25)
 CONTEXTS = (50, 100, 1500)
-CAPS = (300, 750, 1500, 6000)
+CAPS = (150, 300, 750, 1500, 6000)
 UNMOVED_FRAMES = 10_000_000
 """A weight at which nothing that is heard moves the statistics."""
 
