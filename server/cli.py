@@ -15,7 +15,7 @@ from typing import Any
 
 from server.app import App, Load
 from server.model import load_engine
-from server.settings import PROFILES, Settings, parse_batch_sizes, parse_profiles
+from server.settings import DTYPES, PROFILES, Settings, parse_batch_sizes, parse_profiles
 from streaming.errors import ConfigError, ModelError, StreamingError
 
 EXIT_CONFIG = 2
@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", help=f"address to listen at (default {default.host}; 0.0.0.0 for every one of this machine)")
     add("--port", type=int, help=f"port to listen at, 0 for any free one (default {default.port})")
     add("--device", help=f"torch device (default {default.device})")
+    add("--dtype", choices=DTYPES, help=f"of weights and arithmetic (default {default.dtype})")
     add("--threads", type=int, help="threads of torch on the CPU (default: torch's own choice)")
     add("--max-sessions", type=int, help=f"sessions at a time; more get 503 (default {default.max_sessions})")
     add("--batch-sizes", type=_read(parse_batch_sizes), help="such as 1,4,8; one alone: the same bits always")

@@ -48,7 +48,8 @@ def load_engine(settings: Settings) -> tuple[Engine, Model]:
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    codec = load_codec(settings.model, device=settings.device, stream_json=settings.stream_json)
+    dtype = getattr(torch, settings.dtype)
+    codec = load_codec(settings.model, settings.device, dtype, stream_json=settings.stream_json)
     own = codec.default_config
     profiles = {
         name: own if pair is None else replace(own, chunk_frames=pair[0], lookahead_frames=pair[1])

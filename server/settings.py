@@ -9,6 +9,7 @@ DEFAULT_PORT = 8765
 DEFAULT_PROFILE = "default"
 PROFILES: dict[str, tuple[int, int] | None] = {DEFAULT_PROFILE: None, "low": (2, 3), "high": (5, 15)}
 """Named pairs of chunk and lookahead, in frames; None is the model's own."""
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Settings:
     port: int = DEFAULT_PORT
     """0: any free port; the ready line says which."""
     device: str = "cpu"
+    dtype: str = "float32"
+    """Of weights and arithmetic, one of DTYPES."""
     threads: int | None = None
     """Of torch on the CPU; None: torch's own choice."""
     profiles: dict[str, tuple[int, int] | None] = field(default_factory=lambda: dict(PROFILES))
@@ -67,6 +70,8 @@ class Settings:
             raise ConfigError(f"port is {self.port}: give 0 to 65535")
         if self.threads is not None and not (_is_number(self.threads, int) and self.threads >= 1):
             raise ConfigError(f"threads is {self.threads!r}: give a whole number, at least 1")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype is {self.dtype!r}: give one of {', '.join(DTYPES)}")
         sizes = self.batch_sizes
         if not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 1:
             raise ConfigError(f"batch_sizes is {sizes}: give whole numbers from 1 on, ascending")

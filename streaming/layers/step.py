@@ -41,7 +41,7 @@ class Step:
         state.index_copy_(0, self.slots, new)
 
     def with_valid(self, valid: Tensor) -> "Step":
-        """The same step for a branch in which other frames exist."""
+        """The same step for a branch whose window is as much longer or shorter as what exists in it."""
         return replace(self, valid=valid, _shared={})
 
     def exists(self, length: int, unit: int = 1) -> Tensor:

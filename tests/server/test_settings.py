@@ -11,6 +11,7 @@ from streaming.errors import ConfigError
         ("port", 70_000),
         ("port", "80"),
         ("threads", 0),
+        ("dtype", "int4"),
         ("max_sessions", 0),
         ("max_sessions", True),
         ("batch_sizes", ()),
