@@ -91,6 +91,17 @@ def test_law_3_a_row_of_a_batch_gets_what_it_gets_alone(model: str) -> None:
 
 
 @every_model
+def test_law_3_a_row_gets_the_same_bits_beside_a_row_with_an_edge(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that knows of no edge leaves work out; one row at its start or end brings it back for all."""
+    codec = codec_of(model)
+    for new, x in ((codec.encoder_stream, recording(20_000)), (codec.decoder_stream, some_tokens(60))):
+        without = new(config_of(5, 5)).feed(x)
+        with monkeypatch.context() as patch:
+            patch.setattr("streaming.stepper.START_FRAMES", 1_000_000)
+            np.testing.assert_array_equal(new(config_of(5, 5)).feed(x), without)
+
+
+@every_model
 def test_law_3_reset_equals_new(model: str) -> None:
     codec = codec_of(model)
     pcm, tokens = recording(8000), some_tokens(23)
