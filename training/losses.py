@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from training.data import RATE_OUT
+from training.loudness import loudness_loss
 from training.model import QUANTISER_MEAN, QUANTISER_SPREAD
 
 # (fft, mel bands) of each resolution; hop is a quarter of the fft, the window is as long as the fft.
@@ -38,6 +39,7 @@ class LossWeights:
     log_magnitude: float = 0.5
     convergence: float = 0.5
     envelope: float = 3.0
+    loudness: float = 1.0
     quantiser: float = 0.5
 
 
@@ -60,6 +62,7 @@ def losses(audio: Tensor, target: Tensor, bandwidth_hz: Tensor, projected: Tenso
         "log_magnitude": torch.stack(log_magnitude).mean(),
         "convergence": torch.stack(convergence).mean(),
         "envelope": envelope_loss(audio, target),
+        "loudness": loudness_loss(audio, target),
         "quantiser": quantiser_loss(projected),
     }
 

@@ -22,7 +22,7 @@ from training import antialias
 from training.data import Speech, prepare
 from training.losses import LossWeights, losses, total
 from training.model import new_model, reconstruct
-from training.validate import plot, validation_stoi
+from training.validate import plot, validate
 
 LENGTHS_FRAMES = (15, 30, 60, 100, 150, 200)
 LENGTH_SHARES = (0.05, 0.10, 0.15, 0.25, 0.25, 0.20)
@@ -72,7 +72,7 @@ class Trainer:
         heard, target, bandwidth_hz = self._batch()
         for group in self.optimiser.param_groups:
             group["lr"] = self.schedule.rate(self.step)
-        result = reconstruct(self.model, heard, mixed=True)
+        result = reconstruct(self.model, heard, mixed=False)
         terms = losses(result.audio, target, bandwidth_hz, result.projected)
         loss = total(terms, self.weights)
         self.optimiser.zero_grad()
@@ -141,7 +141,7 @@ def run(trainer: Trainer, validate_every: int) -> None:
             if step % CHECKPOINT_EVERY == 0 or step == trainer.schedule.steps:
                 trainer.save()
             if step % validate_every == 0 or step == trainer.schedule.steps:
-                log.write(json.dumps({"step": step, "stoi": validation_stoi(trainer.average, held_out)}) + "\n")
+                log.write(json.dumps({"step": step} | validate(trainer.average, held_out)) + "\n")
                 plot(trainer.work / "log.jsonl", trainer.work / "curves.png")
                 started = time.monotonic()
 

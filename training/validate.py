@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 import torch
+from pesq import pesq
 from pystoi import stoi
 from transformers import NeuCodecModel
 
@@ -15,16 +16,17 @@ from training.model import reconstruct
 _CLIP_FRAMES = 300
 
 
-def validation_stoi(model: NeuCodecModel, speech: Speech) -> float:
-    """Mean STOI over the first six seconds of every held-out speaker, encoded and decoded offline."""
+def validate(model: NeuCodecModel, speech: Speech) -> dict[str, float]:
+    """Mean STOI and wide-band PESQ over the first six seconds of every held-out speaker, offline."""
     scores = []
     for recording in speech.recordings:
         heard, _ = speech.whole(recording, _CLIP_FRAMES)
         with torch.no_grad():
             padded = torch.from_numpy(np.pad(heard, (0, HOP_IN)))[None]
             audio = reconstruct(model, padded).audio[0].numpy()
-        scores.append(stoi(heard, soxr.resample(audio, RATE_OUT, RATE_IN)[: len(heard)], RATE_IN))
-    return float(np.mean(scores))
+        said = soxr.resample(audio, RATE_OUT, RATE_IN)[: len(heard)]
+        scores.append((stoi(heard, said, RATE_IN), pesq(RATE_IN, heard, said, "wb")))
+    return dict(zip(("stoi", "pesq"), map(float, np.mean(scores, axis=0)), strict=True))
 
 
 def plot(log: Path, picture: Path) -> None:
@@ -34,7 +36,7 @@ def plot(log: Path, picture: Path) -> None:
     except ImportError:
         return
     entries = [json.loads(line) for line in log.read_text().splitlines()]
-    names = ["loss", "mel", "log_magnitude", "convergence", "envelope", "quantiser", "gradient", "stoi"]
+    names = ["loss", "mel", "log_magnitude", "convergence", "envelope", "quantiser", "stoi", "pesq"]
     figure = Figure(figsize=(14, 6), layout="constrained")
     for axes, name in zip(figure.subplots(2, 4).flat, names, strict=True):
         points = [(entry["step"], entry[name]) for entry in entries if name in entry]
