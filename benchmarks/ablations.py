@@ -17,15 +17,15 @@ from torch import Tensor
 
 from benchmarks.batch import Seed, stream_all
 from benchmarks.measures import START, means, nearness, seam_measures, seams_of
-from benchmarks.quality import compare
 from benchmarks.references import Reference
+from benchmarks.scores import compare
 from streaming.codec import Codec
 from streaming.config import INPUT_HOP, StreamConfig
 from streaming.decoder import Decoder
 from streaming.encoder import Encoder, EncoderState
 from streaming.layers import mel
 from streaming.layers.features import log_mel
-from streaming.layers.istft import StreamingISTFT, Tail
+from streaming.layers.istft import StreamingISTFT
 from streaming.layers.norm import Moments, StreamingGroupNorm
 from streaming.layers.step import Step
 from streaming.stepper import Stepper
@@ -91,23 +91,23 @@ class WindowGroupNorm(StreamingGroupNorm):
 class WindowISTFT(StreamingISTFT):
     """Each window is synthesised by itself and cut at the chunk's end."""
 
-    def step(self, x: Tensor, tail: Tail, at: Step) -> Tensor:
+    def step(self, x: Tensor, tail: Tensor, at: Step) -> Tensor:
         alone = Step(at.slots, at.valid, torch.minimum(at.commit + 1, at.valid), torch.zeros_like(at.position))
-        return super().step(x, self.new_state(len(tail.audio)), alone)
+        return super().step(x, self.new_state(len(tail)), alone)
 
 
 class MixedISTFT(WindowISTFT):
     """The same, its first hop cross-faded with that hop as the window before had it; the tail keeps it."""
 
-    def step(self, x: Tensor, tail: Tail, at: Step) -> Tensor:
+    def step(self, x: Tensor, tail: Tensor, at: Step) -> Tensor:
         audio = super().step(x, tail, at)
-        kept = at.load(tail.audio)
+        kept = at.load(tail)
         old, new = kept[:, : self.hop], audio[:, : self.hop]
         ramp = (torch.arange(self.hop, device=x.device) + 0.5) / self.hop
         audio[:, : self.hop] = torch.where((at.position > 0)[:, None], torch.lerp(old, new, ramp), new)
         next_hop = at.commit.clamp(max=x.shape[1] - 1)[:, None] * self.hop + torch.arange(self.hop, device=x.device)
         kept[:, : self.hop] = audio.gather(1, next_hop)
-        at.store(tail.audio, kept)
+        at.store(tail, kept)
         return audio
 
 
@@ -208,7 +208,7 @@ def with_window_statistics(codec: Codec, recordings: Sequence[Reference]) -> Var
 def with_istft(codec: Codec, recordings: Sequence[Reference], kind: type[StreamingISTFT]) -> Variant:
     """Another synthesis."""
     decoder = built(Decoder, codec, codec.default_config)
-    decoder.istft = kind(decoder.istft.head, decoder.istft.lag)
+    decoder.istft = kind(decoder.istft.head, decoder.config)
     return decoder, None
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from streaming.config import StreamConfig
 from streaming.layers.attention import Ring, RingView, StreamingAttention
 from streaming.layers.conv import StreamingConv
-from streaming.layers.istft import StreamingISTFT, Tail
+from streaming.layers.istft import StreamingISTFT
 from streaming.layers.norm import Moments, StreamingGroupNorm
 from streaming.layers.step import Step
 from streaming.priors import Priors
@@ -59,7 +59,7 @@ class DecoderState:
     prior_net: list[ResNetState]
     layers: list[Ring]
     post_net: list[ResNetState]
-    tail: Tail
+    tail: Tensor
 
 
 class Decoder(Stepper):
@@ -76,7 +76,7 @@ class Decoder(Stepper):
         self.prior_net = [ResNetBlock(block, (next(norms), next(norms))) for block in network.prior_net]
         self.attention = [StreamingAttention(layer.self_attn, config) for layer in network.layers]
         self.post_net = [ResNetBlock(block, (next(norms), next(norms))) for block in network.post_net]
-        self.istft = StreamingISTFT(network.head, config.synthesis_lag_frames)
+        self.istft = StreamingISTFT(network.head, config)
 
     @property
     def window_shape(self) -> tuple[int, ...]:

@@ -3,74 +3,84 @@
 Frame f of 4 hops lies at [480 f - 720, 480 f + 1200) of the output ("same" padding, Vocos), so a hop needs two frames
 to its right. A step adds the frames up to two past the committed ones, as far as the lookahead has them, and its audio
 starts `lag` hops before the window's first frame (config.synthesis_lag_frames). What was added but not yet given out is
-the tail.
+the tail. A steady step adds a chunk of frames; the others of its window matter only to a start or an ending.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from streaming.config import ISTFT_REACH
+from streaming.config import ISTFT_REACH, StreamConfig
 from streaming.layers.step import Step
 
-
-@dataclass
-class Tail:
-    """Overlap-added audio and window energy that were not given out yet, each (slots, 3.5 hops)."""
-
-    audio: Tensor
-    energy: Tensor
+PARTS = 4
+"""Hops of a frame."""
 
 
 class StreamingISTFT:
-    """A `NeuCodecISTFTHead`, stepped. `lag`: hops by which the output lags behind the committed frames."""
+    """A `NeuCodecISTFTHead`, stepped. Its output lags by `config.synthesis_lag_frames` behind the committed frames."""
 
-    def __init__(self, head: Any, lag: int) -> None:
+    def __init__(self, head: Any, config: StreamConfig) -> None:
         self.head = head
-        self.lag = lag
-        self.ahead = ISTFT_REACH - lag
+        self.config = config
+        self.lag = config.synthesis_lag_frames
+        self.ahead = ISTFT_REACH - self.lag
         self.hop = head.hop_length
         self.tail_samples = head.n_fft - self.hop // 2
 
-    def new_state(self, slots: int) -> Tail:
-        empty = torch.zeros(slots, self.tail_samples, device=self.head.linear.weight.device)
-        return Tail(empty, empty.clone())
+    def new_state(self, slots: int) -> Tensor:
+        """The tail: overlap-added audio that was not given out yet, (slots, 3.5 hops)."""
+        return torch.zeros(slots, self.tail_samples, device=self.head.linear.weight.device)
 
-    def step(self, x: Tensor, tail: Tail, at: Step) -> Tensor:
+    def step(self, x: Tensor, tail: Tensor, at: Step) -> Tensor:
         """x (B, F, D) -> audio (B, (F + lag) * hop) in float32; what is right of the row's frames is not meant."""
         frames = x.shape[1]
-        index = torch.arange(frames, device=x.device)
-        added_before = torch.where(at.position > 0, self.ahead, 0)[:, None]
-        added_now = torch.minimum(at.commit + self.ahead, at.valid)[:, None]
-        mask = ((index >= added_before) & (index < added_now)).float()[..., None]  # (B, F, 1)
-        window = self.head.window.float()
-        audio = self._overlap_add(self._time_frames(x) * window * mask)
-        energy = self._overlap_add(window.square() * mask)
+        added = self._added(frames, at)
+        audio = self._overlap_add(x, added[:, self.lag + PARTS - 1 :], at)
         start = self.head.padding  # 1.5 hops: the buffer begins that far before the audio of this step
-        kept = slice(start, start + self.tail_samples)
-        audio[:, kept] += at.load(tail.audio)
-        energy[:, kept] += at.load(tail.energy)
+        audio[:, start : start + self.tail_samples] += at.load(tail)
         new_tail = (start + at.commit * self.hop)[:, None] + torch.arange(self.tail_samples, device=x.device)
         new_tail = new_tail.clamp(max=audio.shape[1] - 1)  # only an ending commits that much, and leaves no tail
-        at.store(tail.audio, audio.gather(1, new_tail))
-        at.store(tail.energy, energy.gather(1, new_tail))
+        at.store(tail, audio.gather(1, new_tail))
         out = slice(start, start + (frames + self.lag) * self.hop)
-        return audio[:, out] / energy[:, out].clamp(min=1e-11)
+        return audio[:, out] / self._energy(added)[:, out].clamp(min=1e-11)
 
-    def _time_frames(self, x: Tensor) -> Tensor:
-        """x (B, F, D) -> (B, F, n_fft)."""
-        magnitude, phase = self.head.linear(x).float().chunk(2, dim=-1)
-        return torch.fft.irfft(torch.polar(magnitude.exp().clamp(max=1e2), phase), self.head.n_fft, dim=-1)
+    def _added(self, frames: int, at: Step) -> Tensor:
+        """Which frames are in the buffer after this step, those of earlier steps included: float (B, lag + F + 6)."""
+        index = torch.arange(-self.lag - PARTS + 1, frames + PARTS - 1, device=at.position.device)
+        until = torch.minimum(at.commit + self.ahead, at.valid)
+        return ((index >= -at.position[:, None]) & (index < until[:, None])).float()
 
-    def _overlap_add(self, time_frames: Tensor) -> Tensor:
-        """(B, F, 4 hops) -> (B, (F + lag + 3) * hop): frame j starts at hop j + lag."""
-        frames = time_frames.shape[1]
-        parts = time_frames.unflatten(2, (4, self.hop))  # (B, F, 4, hop)
-        hops = frames + self.lag + 3
-        total = time_frames.new_zeros(len(time_frames), hops, self.hop)
-        for part in range(4):
-            first = self.lag + part
-            total[:, first : first + frames] += parts[:, :, part]
+    def _energy(self, added: Tensor) -> Tensor:
+        """Overlap-added squares of the window, (B, (F + lag + 3) * hop)."""
+        parts = self.head.window.float().square().view(PARTS, self.hop).flip(0)
+        return (added.unfold(1, PARTS, 1) @ parts).flatten(1)  # (B, F + lag + 3, 4) @ (4, hop)
+
+    def _overlap_add(self, x: Tensor, added: Tensor, at: Step) -> Tensor:
+        """x (B, F, D) -> the frames that this step adds, (B, (F + lag + 3) * hop): frame j starts at hop j + lag."""
+        frames, chunk = x.shape[1], slice(self.ahead, self.ahead + self.config.chunk_frames)
+        first, spans = chunk.start, self._windowed(x[:, chunk])
+        if at.edges:
+            first, spans = 0, self._with_others(x, spans, chunk)
+            new = torch.arange(frames, device=x.device) >= torch.where(at.position > 0, self.ahead, 0)[:, None]
+            spans = spans * (added[:, :frames] * new)[..., None]
+        total = spans.new_zeros(len(x), frames + self.lag + PARTS - 1, self.hop)
+        for part in range(PARTS):
+            begin = self.lag + first + part
+            total[:, begin : begin + spans.shape[1]] += spans[:, :, part * self.hop : (part + 1) * self.hop]
         return total.flatten(1)
+
+    def _with_others(self, x: Tensor, spans: Tensor, chunk: slice) -> Tensor:
+        """The chunk's spans (B, C, n_fft) among those of the other frames, in order: (B, F, n_fft)."""
+        if spans.shape[1] == x.shape[1]:
+            return spans
+        others = self._windowed(torch.cat([x[:, : chunk.start], x[:, chunk.stop :]], dim=1))
+        return torch.cat([others[:, : chunk.start], spans, others[:, chunk.start :]], dim=1)
+
+    def _windowed(self, x: Tensor) -> Tensor:
+        """x (B, F, D) -> windowed audio of each frame, (B, F, n_fft)."""
+        magnitude, phase = self.head.linear(x).float().chunk(2, dim=-1)
+        magnitude = magnitude.exp().clamp_(max=1e2)
+        spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())  # torch.polar is slow on a CPU
+        return torch.fft.irfft(spectrum, self.head.n_fft, dim=-1) * self.head.window.float()

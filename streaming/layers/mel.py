@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from streaming.layers.features import MEL_BINS, log_mel
-from streaming.layers.norm import CAP_FRAMES, Moments, moments_of, new_moments
+from streaming.layers.norm import CAP_FRAMES, Moments, moments_of_frames, new_moments
 from streaming.layers.step import Step
 
 MEL_PER_FRAME = 2
@@ -28,13 +28,13 @@ class StreamingMel:
         """pcm (B, T) -> features (B, F, 160), T at least F * 320 + 240."""
         mel = log_mel(pcm.float())
         mel = mel[:, : mel.shape[1] // MEL_PER_FRAME * MEL_PER_FRAME]
-        single = mel[..., None]  # (B, M, 80, 1)
+        each = moments_of_frames(mel[..., None])  # (B, M, 80, 1)
         committed = state.load(at)
-        all_now = committed.merge(moments_of(single, at.exists(mel.shape[1], MEL_PER_FRAME)))
+        all_now = committed.merge(each.over(at.exists(mel.shape[1], MEL_PER_FRAME)))
         if self.prior is not None:
             level = all_now.mean.mean(dim=1, keepdim=True)
             all_now = Moments(self.prior.count, self.prior.mean + level, self.prior.m2).merge(all_now)
-        now = moments_of(single, at.commits(mel.shape[1], MEL_PER_FRAME))
+        now = each.over(at.commits(mel.shape[1], MEL_PER_FRAME))
         state.store(at, committed.merge(now).capped(CAP_FRAMES * MEL_PER_FRAME))
         variance = all_now.m2 / (all_now.count - 1).clamp(min=1)
         normal = (mel - all_now.mean[:, None]) / torch.sqrt(variance + VARIANCE_FLOOR)[:, None]

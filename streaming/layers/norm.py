@@ -24,6 +24,14 @@ class Moments:
     mean: Tensor
     m2: Tensor
 
+    def over(self, mask: Tensor) -> "Moments":
+        """Moments (B, F, G) of single frames, merged over those that the mask (B, F) takes: (B, G)."""
+        weight = mask[..., None].to(self.mean.dtype)
+        frames = weight.sum(dim=1)  # (B, 1)
+        mean = (self.mean * weight).sum(dim=1) / frames.clamp(min=1)
+        apart = (self.mean - mean[:, None]).square_().mul_(self.count).add_(self.m2)
+        return Moments(frames * self.count, mean, apart.mul_(weight).sum(dim=1))
+
     def merge(self, other: "Moments") -> "Moments":
         """Moments of both sets together; an empty side leaves the other as it is."""
         count = self.count + other.count
@@ -54,14 +62,11 @@ def new_moments(like: Tensor, slots: int, groups: int) -> Moments:
     return Moments(torch.zeros(slots, 1, device=like.device), empty, empty.clone())
 
 
-def moments_of(x: Tensor, mask: Tensor) -> Moments:
-    """x (B, F, G, N), mask bool (B, F): moments over the frames that the mask takes and over N, per G."""
-    weight = mask[:, :, None, None].to(x.dtype)
-    count = weight.sum(dim=1)[..., 0] * x.shape[3]  # (B, 1)
-    divisor = count.clamp(min=1)
-    mean = (x * weight).sum(dim=(1, 3)) / divisor
-    m2 = ((x - mean[:, None, :, None]).square() * weight).sum(dim=(1, 3))
-    return Moments(count, mean, m2)
+def moments_of_frames(x: Tensor) -> Moments:
+    """x (B, F, G, N): moments (B, F, G) of each frame, over N."""
+    mean = x.mean(dim=3)
+    m2 = (x - mean[..., None]).square_().sum(dim=3)
+    return Moments(x.new_full((1,), x.shape[3]), mean, m2)
 
 
 class StreamingGroupNorm:
@@ -79,14 +84,20 @@ class StreamingGroupNorm:
     def step(self, x: Tensor, state: Moments, at: Step) -> Tensor:
         """x (B, F, C) -> (B, F, C)."""
         frames = x.shape[1]
-        grouped = x.unflatten(2, (-1, self.width)).float()  # (B, F, C) -> (B, F, G, C / G)
-        grouped = grouped.masked_fill(~at.exists(frames)[:, :, None, None], 0.0)  # what does not exist stays finite
+        finite = x.float()
+        if at.edges:  # what does not exist stays finite
+            finite = finite.masked_fill(~at.exists(frames)[..., None], 0.0)
+        each = moments_of_frames(finite.unflatten(2, (-1, self.width)))  # (B, F, C) -> (B, F, G, C / G)
         committed = state.load(at)
-        all_now = committed.merge(moments_of(grouped, at.exists(frames)))
+        all_now = committed.merge(each.over(at.exists(frames)))
         if self.prior is not None:
             all_now = self.prior.merge(all_now)
-        state.store(at, committed.merge(moments_of(grouped, at.commits(frames))).capped(self.cap))
+        state.store(at, committed.merge(each.over(at.commits(frames))).capped(self.cap))
         variance = all_now.m2 / all_now.count.clamp(min=1)
-        scale = torch.rsqrt(variance + self.norm.eps)[:, None, :, None]
-        normal = (grouped - all_now.mean[:, None, :, None]) * scale
-        return normal.flatten(2).to(x.dtype) * self.norm.weight + self.norm.bias
+        scale = self._of_channels(torch.rsqrt(variance + self.norm.eps)) * self.norm.weight
+        deviation = finite - self._of_channels(all_now.mean)
+        return torch.addcmul(self.norm.bias, deviation, scale).to(x.dtype)
+
+    def _of_channels(self, x: Tensor) -> Tensor:
+        """Of each group (B, G) -> of each channel (B, 1, C)."""
+        return x[:, None, :, None].expand(-1, -1, -1, self.width).flatten(2)

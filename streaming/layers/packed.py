@@ -27,9 +27,11 @@ Product = Callable[[Tensor], Tensor]
 
 
 def product(weight: Tensor, bias: Tensor | None) -> Product:
-    """x (…, K) times weight (N, K), plus bias: (…, N). On a CPU the weight is packed, where that gains."""
-    if not has_onednn(weight) or (weight.dtype == torch.float32 and weight.numel() < BIG_WEIGHT):
+    """x (…, K) times weight (N, K), plus bias: (…, N). On a CPU the weight is packed or turned, whichever gains."""
+    if not has_onednn(weight):
         return partial(F.linear, weight=weight, bias=bias)
+    if weight.dtype == torch.float32 and weight.numel() < BIG_WEIGHT:
+        return partial(F.linear, weight=weight.detach().t().contiguous().t(), bias=bias)  # (N, K), K x N in memory
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACK_ROWS)
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
@@ -99,7 +101,7 @@ class ChannelsLastConv(nn.Module):
         """What each output reads: (B, T, C) -> (B, outputs, kernel * C)."""
         channels = x.shape[2]
         spans = x.flatten(1).unfold(1, (self.reach + 1) * channels, self.stride * channels)  # (B, outputs, span * C)
-        return spans.unflatten(2, (-1, channels))[:, :, :: self.dilation].flatten(2)
+        return spans.unflatten(2, (-1, channels))[:, :, :: self.dilation].flatten(2).contiguous()
 
 
 def has_onednn(weight: Tensor) -> bool:

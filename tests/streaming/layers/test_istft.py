@@ -22,7 +22,7 @@ def test_chunks_join_without_a_seam(chunk: int, lookahead: int) -> None:
     x = torch.randn(1, 17, 16)
     expected = head(x)[0, 0].numpy()
     config = StreamConfig(chunk, lookahead)
-    layer = StreamingISTFT(head, config.synthesis_lag_frames)
+    layer = StreamingISTFT(head, config)
     tail = layer.new_state(1)
     lane = DecoderLane(config)  # its tokens are the numbers of the frames
     lane.push(np.arange(17, dtype=np.uint16))

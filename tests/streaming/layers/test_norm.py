@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from streaming.layers.norm import Moments, StreamingGroupNorm, moments_of, new_moments
+from streaming.layers.norm import Moments, StreamingGroupNorm, moments_of_frames, new_moments
 from tests.streaming.layers.stepping import in_chunks
 
 
 def all_of(x: torch.Tensor) -> Moments:
-    return moments_of(x, torch.ones(x.shape[:2], dtype=torch.bool))
+    return moments_of_frames(x).over(torch.ones(x.shape[:2], dtype=torch.bool))
 
 
 def test_merged_moments_equal_those_of_the_whole() -> None:
