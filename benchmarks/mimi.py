@@ -1,0 +1,299 @@
+"""What a live roundtrip costs beside Mimi's: `python -m benchmarks.mimi`.
+
+The same number of live sessions through both codecs, one thread, float32, taking turns of equal audio, so that what
+else the machine does hits both. Ours: a chunk of every session through the engine at the model's default profile,
+encode step and decode step. Mimi (Kyutai's codec, the package `moshi`): a frame of 80 ms of every session through its
+streaming mode, 8 codebooks, weights random at the real size, which cost what trained ones do. Both rings are full.
+Figures are seconds of processor time per second of audio per session, that is shares of one core; `in line` is the
+share of the time that this process waited for the core, and should be near 0. This is cost, not quality.
+
+`moshi` is in no extra: it asks for torch < 2.10, numpy < 2.3 and huggingface-hub < 1, older than what this project is
+tested with. Mimi runs with ours, so INSTALL takes the package without what it asks for.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from benchmarks.latency import device as processor
+from benchmarks.latency import waited_s
+from benchmarks.surroundings import surroundings
+from streaming import load_codec
+from streaming.codec import Codec
+from streaming.config import (
+    INPUT_HOP,
+    MEL_OVERHANG,
+    OUTPUT_HOP,
+    OUTPUT_RATE,
+    TOKENS_PER_SECOND,
+    roundtrip_latency_ms,
+)
+from streaming.engine.engine import STAGES, Engine, Output
+from streaming.engine.runner import Runner
+from streaming.engine.scheduler import Pool
+
+INSTALL = "pip install --no-deps moshi==0.2.13 einops==0.8.2 sentencepiece==0.2.3"
+RESULTS = Path(__file__).resolve().parent / "results" / "mimi.json"
+SESSIONS = (1, 4, 16)
+TURN_SAMPLES = OUTPUT_RATE * 2 // 5
+"""Audio of a turn: four chunks of five frames, or five frames of Mimi."""
+MOST, MOST_AT = 0.03, 16
+"""The target: one core's share that a live roundtrip session may take, and in batches of how many."""
+FRAMES_AT_ONCE = 5
+"""Of Mimi, to fill its ring sooner; no step that is measured has more than one."""
+CODEBOOK_STD = 0.01
+"""About that of what random weights quantise, so that codes differ from frame to frame."""
+COLUMNS = ("sessions", "codec", "encode", "decode", "both", "steps", "ratio", "of minima", "in line")
+
+Steps = list[tuple[float, float]]
+"""Processor seconds of the encode half and the decode half of each step."""
+
+
+class Live(Protocol):
+    """A batch of live sessions; a step takes each of them further by the same time."""
+
+    step_samples: int
+    """Audio of one session that a step gives, at 24 kHz."""
+
+    def warm_up(self) -> None:
+        """Afterwards all that a session remembers is full, and a step costs what it will always cost."""
+
+    def encode(self) -> None:
+        """The next audio of every session becomes codes."""
+
+    def decode(self) -> int:
+        """Those codes become audio: samples at 24 kHz of all sessions together."""
+
+
+class Ours:
+    """Roundtrip sessions of our engine, whose chunks are complete at the same time."""
+
+    def __init__(self, codec: Codec, sessions: int) -> None:
+        config = codec.default_config
+        pools = {part: Pool(part, config) for part in STAGES["roundtrip"]}
+        runner = Runner(codec, list(pools.values()), sessions, (sessions,))
+        runner.warm_up()
+        self._engine = Engine(runner)
+        self._sessions = [self._engine.open("roundtrip", pools) for _ in range(sessions)]
+        self._now_s, self._chunk_s = 0.0, pools["encode"].period_s
+        self.step_samples = config.chunk_frames * OUTPUT_HOP
+        self._warm_up_steps = math.ceil((config.context_frames + config.lookahead_frames) / config.chunk_frames) + 1
+        samples = config.lookahead_frames * INPUT_HOP + MEL_OVERHANG  # from then on each chunk completes a window
+        ahead, self._chunks = noise(sessions, samples), noise(sessions, config.chunk_frames * INPUT_HOP)
+        self._feed(ahead)
+
+    def warm_up(self) -> None:
+        for _ in range(self._warm_up_steps):
+            self.encode()
+            self.decode()
+
+    def encode(self) -> None:
+        self._now_s += self._chunk_s
+        self._feed(self._chunks)
+        self._engine.step(self._now_s)
+
+    def decode(self) -> int:
+        return sum(len(result.data) for result in self._engine.step(self._now_s) if isinstance(result, Output))
+
+    def _feed(self, pcm: torch.Tensor) -> None:
+        for session, row in zip(self._sessions, pcm.numpy(), strict=True):
+            self._engine.feed(session, row, self._now_s)
+
+
+class Mimi:
+    """As many streams of a Mimi model in its streaming mode, a frame a step; closed by whoever owns `streaming`."""
+
+    def __init__(self, model: Any, sessions: int, streaming: ExitStack) -> None:
+        from moshi.modules.transformer import StreamingMultiheadAttention
+
+        streaming.enter_context(model.streaming(sessions))
+        self._model = model
+        self._frames = noise(sessions, model.frame_size)[:, None]
+        self.step_samples = model.frame_size
+        context = max(m.context for m in model.modules() if isinstance(m, StreamingMultiheadAttention))
+        self._warm_up_calls = math.ceil(context * model.frame_rate / model.encoder_frame_rate / FRAMES_AT_ONCE)
+
+    def warm_up(self) -> None:
+        for _ in range(self._warm_up_calls):
+            self._model.decode(self._model.encode(self._frames.repeat(1, 1, FRAMES_AT_ONCE)))
+        self.encode()
+        self.decode()
+
+    def encode(self) -> None:
+        self.codes = self._model.encode(self._frames)  # (B, 1, T) -> (B, codebooks, 1)
+
+    def decode(self) -> int:
+        return self._model.decode(self.codes).numel()  # (B, codebooks, 1) -> (B, 1, T)
+
+
+def random_mimi() -> Any:
+    """A Mimi of the package's own configuration with random weights. Exits with how to install it where it is not."""
+    try:
+        from moshi.models.loaders import get_mimi
+        from moshi.quantization.core_vq import EuclideanCodebook
+    except ImportError as error:
+        raise SystemExit(f"Mimi cannot be imported ({error}); install it with: {INSTALL}") from error
+    torch.manual_seed(0)
+    model = get_mimi(None)
+    for module in model.modules():
+        if isinstance(module, EuclideanCodebook):
+            module.embedding_sum.normal_(std=CODEBOOK_STD)
+    return model
+
+
+def noise(sessions: int, samples: int) -> torch.Tensor:
+    """Audio (sessions, samples), float32."""
+    return 0.1 * torch.randn((sessions, samples), generator=torch.Generator().manual_seed(0))
+
+
+@torch.inference_mode()
+def measure(lives: dict[str, Live], sessions: int, turns: int) -> dict[str, Steps]:
+    """What the steps of each took, warmed up; they take turns of equal audio."""
+    for live in lives.values():
+        live.warm_up()
+    steps: dict[str, Steps] = {name: [] for name in lives}
+    for _ in range(turns):
+        for name, live in lives.items():
+            for _ in range(round(TURN_SAMPLES / live.step_samples)):
+                steps[name].append(_timed(live, sessions))
+    return steps
+
+
+def _timed(live: Live, sessions: int) -> tuple[float, float]:
+    begin_s = time.process_time()
+    live.encode()
+    encoded_s = time.process_time()
+    samples = live.decode()
+    decoded_s = time.process_time()
+    assert samples == sessions * live.step_samples, "every session moves on at every step"
+    return encoded_s - begin_s, decoded_s - encoded_s
+
+
+def shares(steps: Steps, step_samples: int, sessions: int) -> dict[str, float]:
+    """Of one core, for one session: the medians of encode, decode and both, and the least of both."""
+    audio_s = sessions * step_samples / OUTPUT_RATE
+    both = [encode_s + decode_s for encode_s, decode_s in steps]
+    return {
+        "encode": statistics.median(encode_s for encode_s, _ in steps) / audio_s,
+        "decode": statistics.median(decode_s for _, decode_s in steps) / audio_s,
+        "both": statistics.median(both) / audio_s,
+        "both_min": min(both) / audio_s,
+        "steps": len(steps),
+    }
+
+
+def row_of(lives: dict[str, Live], sessions: int, turns: int) -> dict[str, Any]:
+    """One number of sessions: the shares of "ours" and "mimi", and ours as a part of Mimi's."""
+    begin_s, waited_before_s = time.perf_counter(), waited_s(os.getpid())
+    steps = measure(lives, sessions, turns)
+    in_line = (waited_s(os.getpid()) - waited_before_s) / (time.perf_counter() - begin_s)
+    ours, mimi = (shares(steps[name], lives[name].step_samples, sessions) for name in ("ours", "mimi"))
+    return {
+        "sessions": sessions,
+        "ours": ours,
+        "mimi": mimi,
+        "ratio": ours["both"] / mimi["both"],
+        "ratio_of_minima": ours["both_min"] / mimi["both_min"],
+        "in_line": in_line,
+    }
+
+
+def target_of(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The most that a session may take, what was measured (or None), and whether that meets it."""
+    measured = next((row["ours"]["both"] for row in rows if row["sessions"] == MOST_AT), None)
+    met = None if measured is None else measured <= MOST
+    return {"sessions": MOST_AT, "most": MOST, "measured": measured, "met": met}
+
+
+def about(codec: Codec, mimi: Any) -> dict[str, dict[str, Any]]:
+    """What both are. A Mimi's codebooks are no parameters; those that it uses are counted apart."""
+    config = codec.default_config
+    bits = math.log2(mimi.cardinality) * mimi.num_codebooks
+    return {
+        "ours": {
+            "model": Path(codec.name).name,
+            "parameters": _parameters(codec.model),
+            "kbit_per_s": TOKENS_PER_SECOND * 16 / 1000,
+            "latency_ms": roundtrip_latency_ms(config, config),
+            "chunk_frames": config.chunk_frames,
+            "lookahead_frames": config.lookahead_frames,
+            "context_frames": config.context_frames,
+        },
+        "mimi": {
+            "moshi": version("moshi"),
+            "parameters": _parameters(mimi),
+            "codebook_values": mimi.num_codebooks * mimi.cardinality * mimi.quantizer.dimension,
+            "codebooks": mimi.num_codebooks,
+            "kbit_per_s": bits * mimi.frame_rate / 1000,
+            "latency_ms": 1000 / mimi.frame_rate,
+        },
+    }
+
+
+def _parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def show(row: dict[str, Any]) -> None:
+    for name in ("ours", "mimi"):
+        share = row[name]
+        cells = [str(row["sessions"]), name, *(f"{share[part]:.4f}" for part in ("encode", "decode", "both"))]
+        ratios = [f"{row['ratio']:.3f}", f"{row['ratio_of_minima']:.3f}"] if name == "ours" else ["", ""]
+        cells += [str(share["steps"]), *ratios, f"{row['in_line']:.2f}"]
+        print(" ".join(f"{cell:>9}" for cell in cells), flush=True)
+
+
+def show_target(target: dict[str, Any]) -> None:
+    measured = "not measured" if target["measured"] is None else f"{target['measured']:.2%}"
+    verdict = {None: "-", True: "met", False: "MISSED"}[target["met"]]
+    print(f"one core's share of a roundtrip session, {MOST_AT} sessions: {measured} (at most {MOST:.0%}) {verdict}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="One core's share of a live roundtrip session: ours and Mimi's.")
+    parser.add_argument("--model", default="nano", help="a bundled name, a folder or a hub id")
+    parser.add_argument("--sessions", type=int, nargs="+", default=SESSIONS)
+    parser.add_argument("--turns", type=int, default=6, help="how often the two take turns")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    started_s = time.monotonic()
+    torch.set_num_threads(1)
+    codec, model = load_codec(given.model), random_mimi()
+    both = about(codec, model)
+    for name, what in both.items():
+        print(f"{name}: {what['parameters'] / 1e6:.1f} M parameters, {what['kbit_per_s']:.1f} kbit/s, ", end="")
+        print(f"latency {what['latency_ms']:.0f} ms")
+    print(" ".join(f"{name:>9}" for name in COLUMNS), "  (shares of one core, of one session)")
+    rows = []
+    for sessions in given.sessions:
+        with ExitStack() as streaming:
+            lives: dict[str, Live] = {"ours": Ours(codec, sessions), "mimi": Mimi(model, sessions, streaming)}
+            rows.append(row_of(lives, sessions, given.turns))
+        show(rows[-1])
+    target = target_of(rows)
+    show_target(target)
+    result = surroundings() | {
+        "command": f"python -m benchmarks.mimi --model {Path(given.model).name}",
+        "processor": processor(),
+        "seconds": round(time.monotonic() - started_s, 1),
+        **both,
+        "rows": rows,
+        "target": target,
+    }
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written to {given.out}")
+
+
+if __name__ == "__main__":
+    main()
