@@ -40,7 +40,7 @@ $(STAMPS)/demo: $(STAMPS)/torch pyproject.toml
 
 $(STAMPS)/dev: $(STAMPS)/torch pyproject.toml
 	$(INSTALL) -e '.[dev]'
-	$(INSTALL) -e '.[bench]' || echo "no C compiler for PESQ: tests/benchmarks/test_quality.py will be skipped"
+	$(INSTALL) -e '.[bench]' || echo "no C compiler for PESQ: the tests of benchmarks that need it will be skipped"
 	touch $@ $(STAMPS)/demo
 
 $(STAMPS)/bench: $(STAMPS)/dev

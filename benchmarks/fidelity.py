@@ -10,12 +10,10 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +22,11 @@ import torch
 from benchmarks.ablations import ABLATIONS, ablated
 from benchmarks.fidelity_report import check_list, draw, print_report
 from benchmarks.measures import END, MIDDLE, START, means, nearness, seam_measures, seams_of
-from benchmarks.quality import Scores, compare, surroundings
+from benchmarks.processes import spread
 from benchmarks.recordings import HARD_CASES, recordings, thinned
 from benchmarks.references import Reference, reference_sets
+from benchmarks.scores import Scores, compare
+from benchmarks.surroundings import surroundings
 from benchmarks.ways import NeuTTS, Sliding, Streamed, Way
 from streaming import StreamConfig, load_codec
 from streaming.codec import Codec
@@ -157,17 +157,6 @@ def ablation_row(name_and_kind: tuple[str, str], model: str, references: list[Re
     torch.set_num_threads(1)
     ablation = next(a for a in ABLATIONS if (a.name, a.kind) == name_and_kind)
     return ablated(load_codec(model), ablation, references)
-
-
-def spread(call: Callable, items: Sequence, processes: int) -> list:
-    """`call` over items, in so many processes; results in order."""
-    results = []
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        for result in pool.map(call, items):
-            results.append(result)
-            print(f"\r{len(results)} of {len(items)} measured", end="", flush=True)
-    print()
-    return results
 
 
 def main() -> None:

@@ -1,134 +1,147 @@
 """How good a model sounds: `python -m benchmarks.quality --model nano --data ../shared/speech`.
 
 Every evaluation recording goes through the codec as a whole (offline, by the model itself) and as a live stream at the
-model's defaults; STOI and PESQ (wide band) compare each with the original at 16 kHz. Prints one table, a row a speaker,
-and writes the same as JSON with date, commit and device. Means are over files within a speaker, and over all files.
+model's defaults, and through Opus and Codec2 where their commands are installed. All are measured at 16 kHz:
+
+    STOI, ESTOI, PESQ wide band, log-mel distance up to 8 kHz    against the original (benchmarks/scores.py)
+    DNSMOS P.835: overall, speech, background                    by itself, and of the original (benchmarks/dnsmos.py)
+    word errors against the true text, and the original's        only of files that --texts has (benchmarks/words.py)
+    word errors against what is recognised in the original       says little: the recogniser errs on both sides
+
+The recordings as they are handed out come without texts; without a file for --texts the first of the two rates does not
+exist. Opus and Codec2 are rated by DNSMOS and the recogniser with --listen-to-others alone, which takes far longer.
+Beside that: how much of the codebook is used (benchmarks/code_usage.py), and STOI and PESQ of streams whose tokens lost
+bits or got lost (benchmarks/channel.py) over a thinned set. Prints tables and the distance to the goals; writes JSON
+and spectrograms. Means are over files, rates of word errors over words.
 """
 
 import argparse
 import json
-import platform
-import subprocess
 import time
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import soxr
 import torch
-from pesq import NoUtterancesError, pesq
-from pystoi import stoi
 
-from benchmarks.recordings import load, recordings, thinned
-from streaming import StreamConfig, load_codec
-from streaming.codec import Codec
-from streaming.config import INPUT_HOP, INPUT_RATE, OUTPUT_RATE
+from benchmarks.code_usage import code_usage
+from benchmarks.evaluation import Recording, Settings, evaluated, heard, open_ears
+from benchmarks.other_codecs import OtherCodec, available_codecs
+from benchmarks.processes import spread
+from benchmarks.quality_report import damage_rows, draw, goals, print_report, rows_of
+from benchmarks.recordings import corpora, load, recordings, thinned
+from benchmarks.surroundings import surroundings
+from benchmarks.words import read_texts
+from streaming import load_codec
 
-PACKET_SAMPLES = 1600
-PACKET_TOKENS = 5
-MEASURES = ("stoi", "pesq")
-
-Scores = dict[str, float | None]
-
-
-def offline(codec: Codec, pcm: np.ndarray) -> np.ndarray:
-    """float32 at 16 kHz (T,) -> float32 at 24 kHz (T // 320 * 480,), the whole recording at once."""
-    return codec.decode(codec.encode(pcm))
-
-
-def streamed(codec: Codec, pcm: np.ndarray, config: StreamConfig | None = None) -> np.ndarray:
-    """The same through an encoder and a decoder stream, fed packet by packet."""
-    encoder, decoder = codec.encoder_stream(config), codec.decoder_stream(config)
-    packets = [encoder.feed(pcm[i : i + PACKET_SAMPLES]) for i in range(0, len(pcm), PACKET_SAMPLES)]
-    tokens = np.concatenate([*packets, encoder.flush()])
-    pieces = [decoder.feed(tokens[i : i + PACKET_TOKENS]) for i in range(0, len(tokens), PACKET_TOKENS)]
-    return np.concatenate([*pieces, decoder.flush()])
+CALIBRATION_FILES = 12
+"""Recordings that the delay of another codec is measured on."""
+PICTURED_FILES = 3
+PICTURED_MODES = ("", "1200")
+"""Opus, and the Codec2 whose rate is next above ours."""
+DIGITS = 4
 
 
-def compare(pcm: np.ndarray, audio: np.ndarray) -> Scores:
-    """STOI and PESQ of audio at 24 kHz against the original at 16 kHz; None where PESQ finds no speech."""
-    count = len(pcm) // INPUT_HOP * INPUT_HOP
-    heard, original = soxr.resample(audio, OUTPUT_RATE, INPUT_RATE)[:count], pcm[:count]
-    try:
-        quality = float(pesq(INPUT_RATE, original, heard, "wb"))
-    except NoUtterancesError:
-        quality = None
-    return {"stoi": float(stoi(original, heard, INPUT_RATE)), "pesq": quality}
-
-
-def mean(scores: Iterable[Scores], measure: str) -> float | None:
-    """Mean of one measure over those files that have it."""
-    values = [value for score in scores if (value := score[measure]) is not None]
-    return float(np.mean(values)) if values else None
-
-
-def measure_all(codec: Codec, files: list[tuple[str, Path]], ways: dict[str, Callable]) -> list[dict]:
-    """One entry a file: speaker, file, seconds, and the scores of each way."""
-    entries = []
-    for speaker, path in files:
-        pcm = load(path)
-        entry = {"speaker": speaker, "file": path.name, "seconds": round(len(pcm) / INPUT_RATE, 2)}
-        entries.append(entry | {name: compare(pcm, way(codec, pcm)) for name, way in ways.items()})
-    return entries
-
-
-def table(entries: list[dict], ways: Iterable[str]) -> list[dict]:
-    """One row a speaker and a last one over all files, each with the number of files and the means."""
-    speakers = sorted({entry["speaker"] for entry in entries})
-    groups = [(name, [e for e in entries if e["speaker"] == name]) for name in speakers] + [("all", entries)]
+def recordings_of(data: Path, texts: Path, limit: int, damage_every: int) -> list[Recording]:
+    """What to measure, with text and corpus where they are known; every so many-th also by damaged tokens."""
+    files, known, names = thinned(recordings(data), limit), read_texts(texts), corpora(data)
     return [
-        {"speaker": name, "files": len(group)}
-        | {f"{way} {m}": mean((entry[way] for entry in group), m) for way in ways for m in MEASURES}
-        for name, group in groups
+        Recording(
+            speaker,
+            names.get(path, "unknown"),
+            path,
+            known.get(path.name),
+            bool(damage_every) and not at % damage_every,
+        )
+        for at, (speaker, path) in enumerate(files)
     ]
 
 
-def show(rows: list[dict]) -> None:
-    columns = list(rows[0])
-    print(" ".join([f"{columns[0]:32}", f"{columns[1]:>5}", *(f"{column:>13}" for column in columns[2:])]))
-    for row in rows:
-        cells = ("            -" if row[c] is None else f"{row[c]:13.3f}" for c in columns[2:])
-        print(f"{row['speaker']:32} {row['files']:5} " + " ".join(cells))
+def calibrated_codecs(found: list[Recording]) -> list[OtherCodec]:
+    """The other codecs that are installed, their delays measured; prints why the rest is left out."""
+    codecs, reasons = available_codecs()
+    for reason in reasons:
+        print(f"left out: {reason}")
+    pcms = [load(recording.path) for recording in thinned(found, CALIBRATION_FILES)]
+    return [codec.calibrated(pcms) for codec in codecs]
 
 
-def surroundings() -> dict[str, str]:
-    """When, at which commit and on what this ran."""
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    device = f"{platform.machine()} {platform.system()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": git.stdout.strip(), "device": device}
+def write(out: Path, result: dict, entries: list[dict]) -> None:
+    """JSON, with one line a file."""
+    head = json.dumps(rounded(result), indent=1).removesuffix("\n}")
+    lines = ",\n".join(f"  {json.dumps(rounded(entry))}" for entry in entries)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(f'{head},\n "files": [\n{lines}\n ]\n}}\n')
+
+
+def rounded(value: object) -> object:
+    """The same with every float at four digits."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    return round(value, DIGITS) if isinstance(value, float) else value
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="How a model sounds, offline and streamed, beside Opus and Codec2.")
+    parser.add_argument("--model", default="nano", help="a bundled name, a folder or a hub id")
+    parser.add_argument("--data", type=Path, default=Path("../shared/speech"), help="folder that holds eval/")
+    parser.add_argument("--texts", type=Path, help="lines of FILE TAB TEXT; default: eval/texts.tsv in that folder")
+    parser.add_argument("--limit", type=int, default=0, help="at most N files, evenly over the set")
+    parser.add_argument("--offline-only", action="store_true", help="no streams, and so no damage to them")
+    parser.add_argument("--no-listening", action="store_true", help="neither DNSMOS nor word errors")
+    parser.add_argument("--listen-to-others", action="store_true", help="both of Opus and Codec2 too")
+    parser.add_argument("--damage-every", type=int, default=6, help="damage the tokens of every Nth file; 0: of none")
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
+    parser.add_argument(
+        "--out", type=Path, help="default: benchmarks/results/quality-MODEL.json; the picture beside it"
+    )
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="STOI and PESQ of a model, offline and streamed.")
-    parser.add_argument("--model", default="nano", help="a bundled name, a folder or a hub id")
-    parser.add_argument("--data", type=Path, default=Path("../shared/speech"), help="folder that holds eval/")
-    parser.add_argument("--limit", type=int, default=0, help="at most N files, evenly over the set")
-    parser.add_argument("--offline-only", action="store_true")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/quality-MODEL.json")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    codec = load_codec(arguments.model)
-    files = thinned(recordings(arguments.data), arguments.limit)
-    ways: dict[str, Callable] = {"offline": offline} | ({} if arguments.offline_only else {"streamed": streamed})
+    arguments = parsed()
     started = time.monotonic()
-    entries = measure_all(codec, files, ways)
-    rows = table(entries, ways)
-    show(rows)
-    config = codec.default_config
+    torch.set_num_threads(1)
+    texts = arguments.texts or arguments.data / "eval" / "texts.tsv"
+    damage_every = 0 if arguments.offline_only else arguments.damage_every
+    found = recordings_of(arguments.data, texts, arguments.limit, damage_every)
+    print(f"{len(found)} files, true texts of {sum(recording.text is not None for recording in found)}")
+    others = calibrated_codecs(found)
+    for reason in [] if arguments.no_listening else open_ears()[1]:
+        print(f"left out: {reason}")
+    settings = Settings(
+        arguments.model,
+        tuple(others),
+        streams=not arguments.offline_only,
+        listens=not arguments.no_listening,
+        listens_to_others=arguments.listen_to_others,
+    )
+    measured = spread(partial(evaluated, settings), found, arguments.workers)
+    entries = [one.entry for one in measured]
+    usage = {way: code_usage(np.concatenate([one.tokens[way] for one in measured])) for way in measured[0].tokens}
+    rows, damages = rows_of(entries), damage_rows(entries)
+    checks = goals(rows)
+    print_report(rows, usage, damages, checks)
+    config = load_codec(arguments.model).default_config
     result = surroundings() | {
         "command": f"python -m benchmarks.quality --model {arguments.model}",
         "chunk_frames": config.chunk_frames,
         "lookahead_frames": config.lookahead_frames,
         "seconds": round(time.monotonic() - started, 1),
+        "delays_ms": {codec.name: codec.delay_ms for codec in others},
+        "code_usage": usage,
+        "goals": checks,
+        "damage": damages,
         "rows": rows,
-        "files": entries,
     }
     out = arguments.out or Path(__file__).parent / "results" / f"quality-{Path(arguments.model).name}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {out}")
+    write(out, result, entries)
+    pictured = replace(settings, others=tuple(codec for codec in others if codec.mode in PICTURED_MODES))
+    draw([(one.speaker, heard(pictured, one)) for one in thinned(found, PICTURED_FILES)], out.with_suffix(".png"))
+    print(f"written to {out} and {out.with_suffix('.png')} after {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 All audio is float32 mono at 16 kHz. The evaluation set is a folder a speaker: DATA/eval/SPEAKER/*.flac or *.wav.
 """
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,15 @@ def recordings(data: Path) -> list[tuple[str, Path]]:
     if not files:
         raise FileNotFoundError(f"{data / 'eval'} holds no */*.flac or */*.wav; --data must name the folder above eval")
     return [(path.parent.name, path) for path in files]
+
+
+def corpora(data: Path) -> dict[Path, str]:
+    """File -> the corpus that it is from, as DATA/MANIFEST.tsv says; empty where there is none."""
+    manifest = data / "MANIFEST.tsv"
+    if not manifest.exists():
+        return {}
+    with manifest.open(encoding="utf-8", newline="") as lines:
+        return {data / row["path"]: row["corpus"] for row in csv.DictReader(lines, delimiter="\t")}
 
 
 def thinned(files: list, limit: int) -> list:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.quality import Scores, compare
 from benchmarks.recordings import HARD_CASES, load, thinned
+from benchmarks.scores import Scores, compare
 from streaming.codec import Codec
 
 HARD_FILES = 6

@@ -1,58 +1,157 @@
-"""The measure of quality compares what it says, aligned, and averages over what there is."""
+"""A report of quality holds what was measured of every file, means and rates of groups, and goals as they are."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import soxr
 
 pytest.importorskip("pesq", reason="PESQ is not installed: it needs a C compiler")
 
-from benchmarks.quality import compare, mean, measure_all, table
-from benchmarks.recordings import recordings
+from benchmarks import quality
+from benchmarks.evaluation import Ears, Measured, Recording, damage_scores, decoded, encoded, measure, streamed
+from benchmarks.other_codecs import OtherCodec
+from benchmarks.quality_report import damage_rows, draw, goals, rows_of
+from benchmarks.recordings import corpora, load, recordings
+from streaming import load_codec
+from tests.benchmarks.speechlike import copied, replaced_by_noise, speechlike
+
+WAYS = {"offline": copied, "streamed": replaced_by_noise}
 
 
-def speechlike(seconds: float = 2.0) -> np.ndarray:
-    """Harmonics with syllables, float32 at 16 kHz."""
-    t = np.arange(int(16_000 * seconds)) / 16_000
-    voice = sum(np.sin(2 * np.pi * 140 * k * t + k) / k for k in range(1, 30))
-    return (0.1 * voice * np.abs(np.sin(2 * np.pi * 2.1 * t))).astype(np.float32)
+class Parrot:
+    """Ears that hear one word in loud audio, two in the rest, and rate by loudness."""
+
+    def rate(self, audio: np.ndarray) -> dict:
+        return {"dnsmos": float(np.abs(audio).max())}
+
+    def words(self, audio: np.ndarray) -> list[str]:
+        return ["loud"] if np.abs(audio).max() > 1 else ["not", "loud"]
 
 
-def copied(_: object, pcm: np.ndarray) -> np.ndarray:
-    """A codec that loses nothing but the rest of the last hop."""
-    return soxr.resample(pcm[: len(pcm) // 320 * 320], 16_000, 24_000)
+class Echo(OtherCodec):
+    """Another codec that loses nothing, at 9 kbit/s."""
+
+    @property
+    def name(self) -> str:
+        return "Codec2 1200"
+
+    def code(self, pcm: np.ndarray) -> tuple[np.ndarray, float]:
+        return pcm, 9.0
 
 
-def replaced_by_noise(_: object, pcm: np.ndarray) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal(len(pcm) // 320 * 480).astype(np.float32) * 0.1
-
-
-def test_a_perfect_copy_scores_the_maximum_and_noise_does_not() -> None:
-    pcm = speechlike()[:-7]  # not a whole number of hops
-    perfect, noise = (compare(pcm, way(None, pcm)) for way in (copied, replaced_by_noise))
-    assert perfect["stoi"] > 0.999 and perfect["pesq"] > 4.5
-    assert noise["stoi"] < 0.5 and noise["pesq"] < 1.5
-
-
-def test_means_leave_out_what_could_not_be_measured() -> None:
-    scores = [{"pesq": None}, {"pesq": 1.0}, {"pesq": 2.0}]
-    assert mean(scores, "pesq") == 1.5
-    assert mean(scores[:1], "pesq") is None
-
-
-def test_the_table_has_a_row_a_speaker_and_one_over_all_files(tmp_path: Path) -> None:
-    for speaker, files in (("a", 2), ("b", 1)):
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two files of speaker a in one corpus, one of b in another."""
+    lines = ["path\tcorpus\tspeaker"]
+    for speaker, files, corpus in (("a", 2, "one"), ("b", 1, "two")):
         (tmp_path / "eval" / speaker).mkdir(parents=True)
         for index in range(files):
-            soundfile.write(tmp_path / "eval" / speaker / f"{index}.wav", speechlike(), 16_000)
-    ways = {"offline": copied}
-    rows = table(measure_all(None, recordings(tmp_path), ways), ways)
-    assert [(row["speaker"], row["files"]) for row in rows] == [("a", 2), ("b", 1), ("all", 3)]
-    assert all(row["offline stoi"] > 0.999 for row in rows)
+            path = f"eval/{speaker}/{index}.wav"
+            soundfile.write(tmp_path / path, speechlike(1.0), 16_000)
+            lines.append(f"{path}\t{corpus}\t{speaker}")
+    (tmp_path / "MANIFEST.tsv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def found(folder: Path) -> list[Recording]:
+    names = corpora(folder)
+    return [Recording(speaker, names[path], path, ["not"]) for speaker, path in recordings(folder)]
+
+
+def entries(folder: Path, ears: Ears | Parrot) -> list[dict]:
+    return [measure(one, WAYS, ears, (Echo(),)).entry for one in found(folder)]
+
+
+def test_there_is_a_row_of_each_way_for_speakers_corpora_and_all_files(folder: Path) -> None:
+    rows = rows_of(entries(folder, Ears()))
+    groups = [(row["kind"], row["group"], row["files"]) for row in rows if row["way"] == "offline"]
+    expected = [("speaker", "a", 2), ("speaker", "b", 1), ("corpus", "one", 2), ("corpus", "two", 1), ("all", "all", 3)]
+    assert groups == expected
+    assert [row["way"] for row in rows[:4]] == ["original", "offline", "streamed", "Codec2 1200"]
+    assert all(row["stoi"] > 0.999 for row in rows if row["way"] == "offline")
+    assert rows[1]["kbits"] == pytest.approx(0.8)
+    assert all(row["stoi"] < 0.5 for row in rows if row["way"] == "streamed")
+    assert rows[3]["kbits"] == 9.0 and rows[3]["log_mel"] == 0
+
+
+def test_without_ears_nothing_is_said_of_naturalness_and_words(folder: Path) -> None:
+    original = rows_of(entries(folder, Ears()))[0]
+    assert set(original) == {"kind", "group", "files", "seconds", "way"}
+    assert all(check["met"] is None for check in goals(rows_of(entries(folder, Ears()))) if "word" in check["goal"])
+
+
+def test_words_are_counted_against_the_text_and_against_the_original(folder: Path) -> None:
+    recording = found(folder)[0]
+    loud = {"offline": lambda pcm: (np.zeros(1, np.uint16), copied(pcm)[1] * 20)}
+    ways = measure(recording, loud, Parrot()).entry["ways"]
+    assert (ways["original"]["text_edits"], ways["original"]["text_words"]) == (1, 1)
+    assert "own_edits" not in ways["original"]  # it would be 0 by definition
+    assert (ways["offline"]["text_edits"], ways["offline"]["own_edits"], ways["offline"]["own_words"]) == (1, 1, 2)
+
+
+def test_goals_are_measured_against_what_they_name() -> None:
+    def row(way: str, **measures: float) -> dict:
+        return {"kind": "all", "way": way, **measures}
+
+    rows = [
+        row("original", dnsmos=3.2, wer_text=0.5),
+        row("offline", stoi=0.88, pesq=1.69, dnsmos=2.95, wer_text=0.65),
+        row("Codec2 1200", stoi=0.8, pesq=1.8),
+    ]
+    met = {check["goal"]: check["met"] for check in goals(rows)}
+    assert list(met.values()) == [True, False, True, False, True, False, False, True]
+    rows[0]["wer_text"] = 0.49
+    assert goals(rows)[-1]["met"] is False and goals(rows)[-1]["margin"] == pytest.approx(0.49 * 1.3 - 0.65)
+    assert goals(rows[:2])[2]["met"] is None  # no Codec2, no verdict
+
+
+@pytest.mark.slow
+def test_damage_makes_a_stream_worse_and_bits_more_than_losses() -> None:
+    codec = load_codec("nano")
+    pcm = load(Path(__file__).resolve().parents[2] / "demos" / "data" / "speech.flac")[: 4 * 16_000]
+    tokens = encoded(codec, pcm)
+    scores = {name: one["stoi"] for name, one in damage_scores(codec, "speech.flac", pcm, tokens).items()}
+    assert scores["none"] > scores["1 % of bits flipped"] > scores["10 % of bits flipped"]
+    assert scores["none"] > scores["5 % of tokens lost"] > scores["10 % of bits flipped"]
+    assert (decoded(codec, tokens) == streamed(codec, pcm)).all()
+    rows = damage_rows([{"damaged": {name: {"stoi": value, "pesq": None} for name, value in scores.items()}}, {}])
+    assert [row["damage"] for row in rows] == list(scores) and rows[0]["files"] == 1
+
+
+def test_a_report_is_written_with_a_line_a_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = [measure(one, WAYS, Ears()) for one in found(folder)]
+    drawn: list[Path] = []
+    monkeypatch.setattr(quality, "spread", lambda call, items, processes: measured)
+    monkeypatch.setattr(quality, "draw", lambda sounds, path: drawn.append(path))
+    monkeypatch.setattr(quality, "heard", lambda settings, recording: {})
+    monkeypatch.setattr(quality, "available_codecs", lambda: ([], ["nothing is installed"]))
+    out = tmp_path / "out.json"
+    arguments = ["quality", "--data", str(folder), "--no-listening", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", arguments)
+    quality.main()
+    result = json.loads(out.read_text())
+    assert [entry["file"] for entry in result["files"]] == ["0.wav", "1.wav", "0.wav"]
+    assert sum('"speaker": "' in line and '"ways"' in line for line in out.read_text().splitlines()) == 3
+    assert result["code_usage"]["offline"]["tokens"] == 150 and len(result["goals"]) == 16
+    assert drawn == [out.with_suffix(".png")]
+
+
+@pytest.mark.slow
+def test_spectrograms_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    draw([("a", {"original": speechlike(1.0), "offline": speechlike(1.0)})] * 2, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
 def test_an_empty_folder_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="--data"):
         recordings(tmp_path)
+
+
+def test_every_measured_recording_carries_the_tokens_of_each_way(folder: Path) -> None:
+    measured = measure(found(folder)[0], WAYS, Ears())
+    assert isinstance(measured, Measured) and {
+        name: len(own) for name, own in measured.tokens.items()
+    } == dict.fromkeys(WAYS, 50)

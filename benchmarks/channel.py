@@ -1,0 +1,45 @@
+"""Tokens as a bad channel delivers them: bits flipped, or tokens lost and known to be. Each kind has a fixed seed."""
+
+from collections.abc import Callable
+from zlib import crc32
+
+import numpy as np
+
+TOKEN_BITS = 16
+
+Damage = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+"""Tokens uint16 (F,) and a source of chance -> tokens (F,) as they arrive, and which are lost, bool (F,)."""
+
+
+def flipping(share: float) -> Damage:
+    """Every bit by itself is flipped with this probability, and nobody knows where."""
+
+    def damage(tokens: np.ndarray, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        flips = chance.random((len(tokens), TOKEN_BITS)) < share
+        masks = (flips << np.arange(TOKEN_BITS)).sum(axis=1).astype(np.uint16)
+        return tokens ^ masks, np.zeros(len(tokens), bool)
+
+    return damage
+
+
+def losing(share: float) -> Damage:
+    """Every token by itself is lost with this probability; the decoder is told which, as after a lost packet."""
+
+    def damage(tokens: np.ndarray, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return tokens, chance.random(len(tokens)) < share
+
+    return damage
+
+
+DAMAGES: dict[str, Damage] = {
+    "1 % of bits flipped": flipping(0.01),
+    "5 % of bits flipped": flipping(0.05),
+    "10 % of bits flipped": flipping(0.1),
+    "1 % of tokens lost": losing(0.01),
+    "5 % of tokens lost": losing(0.05),
+}
+
+
+def damaged(name: str, recording: str, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One of DAMAGES done to a recording's tokens; the same names give the same damage."""
+    return DAMAGES[name](tokens, np.random.default_rng(crc32(f"{name}/{recording}".encode())))
