@@ -2,8 +2,8 @@
 
 The measure follows the model behind ITU-T P.862 (PESQ): powers in bands of equal width on the Bark scale, Zwicker's
 compressed loudness above the threshold in quiet, differences that a quarter of the smaller loudness masks, and a second
-sum in which what was added to the original counts for more than what was taken away. Unlike P.862 it does not align in
-time, level or frequency response, and every frame counts alike. Up to 8 kHz only, so that every recording has all of it.
+sum in which what was added to the original counts for more than what was taken away. Unlike P.862 it does not align
+time, level or frequency response, and every frame counts alike. It ends at 8 kHz, which every recording reaches.
 """
 
 from functools import cache
@@ -34,7 +34,7 @@ def loudness_loss(audio: Tensor, target: Tensor) -> Tensor:
     disturbance = ((loud - wanted).abs() - _MASKED * torch.minimum(loud, wanted)).clamp(min=0.0)
     ratio = ((got + _ADDED_FLOOR) / (meant + _ADDED_FLOOR)) ** _ADDED_EXPONENT
     added = torch.where(ratio < _ADDED_LOW, 0.0, ratio.clamp(max=_ADDED_HIGH))
-    width = bark(torch.tensor(_TOP_HZ)) / BANDS
+    width = float(bark(torch.tensor(_TOP_HZ))) / BANDS
     symmetric = ((disturbance.square().sum(dim=1) + 1e-6) * BANDS).sqrt() * width  # (B, M)
     asymmetric = (disturbance * added).sum(dim=1) * width
     return (_SYMMETRIC_POINTS * symmetric + _ADDED_POINTS * asymmetric).mean()
@@ -42,15 +42,15 @@ def loudness_loss(audio: Tensor, target: Tensor) -> Tensor:
 
 def band_powers(audio: Tensor) -> Tensor:
     """Mean square in each band of each frame of 32 ms: (B, T) -> (B, 48, M)."""
-    taper = _taper()
+    taper = _taper().to(audio.device)
     spectrum = torch.stft(audio, _FFT, _FFT // 2, _FFT, taper, center=False, return_complex=True)
     power = (spectrum.real.square() + spectrum.imag.square()) * (2.0 / (_FFT * taper.square().sum()))
-    return _bands() @ power
+    return _bands().to(audio.device) @ power
 
 
 def loudness(powers: Tensor) -> Tensor:
     """Zwicker's specific loudness of band powers relative to 0 dB of sound pressure: (B, 48, M), zero if inaudible."""
-    threshold = _thresholds()
+    threshold = _thresholds().to(powers.device)
     relative = (0.5 + 0.5 * powers / threshold).clamp(min=1.0)
     return _SONES * (threshold / 0.5) ** _EXPONENT * (relative**_EXPONENT - 1.0)
 

@@ -14,7 +14,9 @@ from training.export import export, missing_level_db
 from training.losses import LossWeights
 from training.train import Schedule, Trainer
 
-SCHEDULE = Schedule(steps=10, frames_per_batch=30, warmup_steps=2)
+SCHEDULE = Schedule(
+    steps=10, adversarial_from=1, warmup_steps=2, frames_per_batch=30, adversarial_frames_per_batch=30, judged_frames=10
+)
 
 
 @pytest.fixture(scope="module")
