@@ -1,6 +1,7 @@
 """Tokens as a bad channel delivers them: bits flipped, or tokens lost and known to be. Each kind has a fixed seed."""
 
 from collections.abc import Callable
+from functools import partial
 from zlib import crc32
 
 import numpy as np
@@ -11,32 +12,24 @@ Damage = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarra
 """Tokens uint16 (F,) and a source of chance -> tokens (F,) as they arrive, and which are lost, bool (F,)."""
 
 
-def flipping(share: float) -> Damage:
+def flipping(share: float, tokens: np.ndarray, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Every bit by itself is flipped with this probability, and nobody knows where."""
-
-    def damage(tokens: np.ndarray, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        flips = chance.random((len(tokens), TOKEN_BITS)) < share
-        masks = (flips << np.arange(TOKEN_BITS)).sum(axis=1).astype(np.uint16)
-        return tokens ^ masks, np.zeros(len(tokens), bool)
-
-    return damage
+    flips = chance.random((len(tokens), TOKEN_BITS)) < share
+    masks = (flips << np.arange(TOKEN_BITS)).sum(axis=1).astype(np.uint16)
+    return tokens ^ masks, np.zeros(len(tokens), bool)
 
 
-def losing(share: float) -> Damage:
+def losing(share: float, tokens: np.ndarray, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Every token by itself is lost with this probability; the decoder is told which, as after a lost packet."""
-
-    def damage(tokens: np.ndarray, chance: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return tokens, chance.random(len(tokens)) < share
-
-    return damage
+    return tokens, chance.random(len(tokens)) < share
 
 
 DAMAGES: dict[str, Damage] = {
-    "1 % of bits flipped": flipping(0.01),
-    "5 % of bits flipped": flipping(0.05),
-    "10 % of bits flipped": flipping(0.1),
-    "1 % of tokens lost": losing(0.01),
-    "5 % of tokens lost": losing(0.05),
+    "1 % of bits flipped": partial(flipping, 0.01),
+    "5 % of bits flipped": partial(flipping, 0.05),
+    "10 % of bits flipped": partial(flipping, 0.1),
+    "1 % of tokens lost": partial(losing, 0.01),
+    "5 % of tokens lost": partial(losing, 0.05),
 }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -71,15 +71,10 @@ class Ears:
         """What is recognised in (T,) at 16 kHz; None where no recogniser is installed."""
         return None if self.recogniser is None else self.recogniser.words(audio)
 
-
-def offline(codec: Codec, pcm: np.ndarray) -> np.ndarray:
-    """float32 at 16 kHz (T,) -> float32 at 24 kHz (T // 320 * 480,), the whole recording at once."""
-    return codec.decode(codec.encode(pcm))
-
-
-def streamed(codec: Codec, pcm: np.ndarray, config: StreamConfig | None = None) -> np.ndarray:
-    """The same through an encoder and a decoder stream, fed packet by packet."""
-    return decoded(codec, encoded(codec, pcm, config), config)
+    def listen(self, audio: np.ndarray, text: list[str] | None, transcript: list[str] | None) -> Scores:
+        """Both, the words compared with the true text and with the original's transcript, where there are any."""
+        words = self.words(audio)
+        return self.rate(audio) | ({} if words is None else word_errors(words, text, transcript))
 
 
 def encoded(codec: Codec, pcm: np.ndarray, config: StreamConfig | None = None) -> np.ndarray:
@@ -99,18 +94,22 @@ def decoded(
     return np.concatenate([*(decoder.feed(tokens[cut], lost[cut]) for cut in cuts), decoder.flush()])
 
 
+def coded_offline(codec: Codec, pcm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and audio of the whole recording at once."""
+    tokens = codec.encode(pcm)
+    return tokens, codec.decode(tokens)
+
+
+def coded_as_stream(codec: Codec, pcm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and audio of streams at the model's defaults."""
+    tokens = encoded(codec, pcm)
+    return tokens, decoded(codec, tokens)
+
+
 def ways_of(codec: Codec, streams: bool = True) -> dict[str, Way]:
-    """The ways through a codec: offline, and streamed at its defaults."""
-
-    def by_model(pcm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        tokens = codec.encode(pcm)
-        return tokens, codec.decode(tokens)
-
-    def by_stream(pcm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        tokens = encoded(codec, pcm)
-        return tokens, decoded(codec, tokens)
-
-    return {"offline": by_model} | ({"streamed": by_stream} if streams else {})
+    """The ways through a codec."""
+    ways = {"offline": partial(coded_offline, codec), "streamed": partial(coded_as_stream, codec)}
+    return ways if streams else {"offline": ways["offline"]}
 
 
 def open_ears() -> tuple[Ears, list[str]]:
@@ -153,23 +152,20 @@ def measure(
     pcm = load(recording.path)
     original = pcm[: whole_hops(pcm)]
     transcript = ears.words(original)
-
-    def listened(audio: np.ndarray) -> Scores:
-        words = ears.words(audio)
-        return ears.rate(audio) | ({} if words is None else word_errors(words, recording.text, transcript))
-
     own = {} if transcript is None else word_errors(transcript, recording.text)
     scores: dict[str, Scores] = {"original": ears.rate(original) | own}
     tokens = {}
     for name, way in ways.items():
         tokens[name], audio = way(pcm)
         _, output = aligned(pcm, audio)
-        scores[name] = {"kbits": KBITS} | nearness_of(original, output) | listened(output)
+        scores[name] = (
+            {"kbits": KBITS} | nearness_of(original, output) | ears.listen(output, recording.text, transcript)
+        )
     for codec in others:
         output, kbits = codec.code(original)
         scores[codec.name] = {"kbits": kbits} | nearness_of(original, output)
         if listens_to_others:
-            scores[codec.name] |= listened(output)
+            scores[codec.name] |= ears.listen(output, recording.text, transcript)
     entry = {
         "file": recording.path.name,
         "speaker": recording.speaker,

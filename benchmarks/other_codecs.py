@@ -1,8 +1,9 @@
 """What other codecs make of the same recordings: Opus at its lowest rate and Codec2, by the commands of Debian.
 
 Opus (package `opus-tools`) runs as it comes at 6 kbit/s, tuned for speech; at that rate it chooses narrow band. Codec2
-(package `codec2`) is narrow band too: 8 kHz in and out, resampled here. So neither has anything above 4 kHz, which all
-measures count as a loss. The rate stated is that of the packets, without the container around them.
+(package `codec2`) is narrow band too: 8 kHz in and out, resampled here. So neither has anything above 4 kHz, which STOI
+hardly minds, and the other measures do. The rate stated is that of the packets, without the container around them; the
+28 bits a frame of Codec2 700C come as four bytes, so that it has 0.8 kbit/s.
 
 A codec's delay is taken out before anything is compared. It is a constant of the codec, but not of the waveform, whose
 phases Codec2 makes up; so it is the median over some recordings of where the envelopes of input and output fit best.

@@ -131,6 +131,7 @@ def main() -> None:
         "chunk_frames": config.chunk_frames,
         "lookahead_frames": config.lookahead_frames,
         "seconds": round(time.monotonic() - started, 1),
+        "files_with_text": sum(recording.text is not None for recording in found),
         "delays_ms": {codec.name: codec.delay_ms for codec in others},
         "code_usage": usage,
         "goals": checks,

@@ -10,7 +10,7 @@ TOKENS = np.random.default_rng(1).integers(65_536, size=20_000).astype(np.uint16
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 1.0])
 def test_that_share_of_the_bits_is_flipped_in_every_place(share: float) -> None:
-    arrived, lost = flipping(share)(TOKENS, np.random.default_rng(0))
+    arrived, lost = flipping(share, TOKENS, np.random.default_rng(0))
     flips = (arrived ^ TOKENS)[:, None] >> np.arange(16) & 1
     assert flips.mean() == pytest.approx(share, rel=0.05)
     assert flips.mean(axis=0) == pytest.approx(np.full(16, share), rel=0.25)
@@ -19,7 +19,7 @@ def test_that_share_of_the_bits_is_flipped_in_every_place(share: float) -> None:
 
 @pytest.mark.parametrize("share", [0.01, 0.05])
 def test_that_share_of_the_tokens_is_lost_and_the_rest_is_whole(share: float) -> None:
-    arrived, lost = losing(share)(TOKENS, np.random.default_rng(0))
+    arrived, lost = losing(share, TOKENS, np.random.default_rng(0))
     assert lost.mean() == pytest.approx(share, rel=0.15)
     assert (arrived == TOKENS).all()
 
