@@ -1,8 +1,9 @@
 """Anti-aliased SnakeBeta: twice the rate, activate, back; BigCodec's activation, stepped.
 
-Both filters are polyphase: even and odd samples of the double rate lie side by side as 2 C channels, so that each is
-one depthwise convolution of 7 taps at the single rate. The offline model replicates the edge twice, the input's and the
-activated signal's at double rate; both edges are kept here.
+Both filters are polyphase: even and odd samples of the double rate are the two rows of an image, so that each filter
+is one depthwise convolution of 2 x 7 taps: the way up makes the rows of one, the way down takes them together. The
+offline model replicates the edge twice, the input's and the activated signal's at double rate; both edges are kept
+here.
 
 The activation y = u + sin(alpha u)^2 / beta is computed on beta u, whose scale the filters take on and off: that spares
 a pass over the signal.
@@ -44,11 +45,12 @@ class StreamingActivation:
 
     def __init__(self, activation: Any, unit: int) -> None:
         self.unit = unit
+        self.right = REACH
         snake = activation.act
         self.channels = len(snake.alpha)
         beta = snake.beta.detach().double().exp() + snake.no_div_by_zero
-        self.alpha_by_beta = (snake.alpha.detach().double().exp() / beta).to(snake.alpha.dtype).repeat(2)
-        up = up_taps(activation.upsample.filter.flatten().double())
+        self.alpha_by_beta = (snake.alpha.detach().double().exp() / beta).to(snake.alpha.dtype)
+        up = up_taps(activation.upsample.filter.flatten().double()).flip(0)  # a convolution of one row meets them so
         down = down_taps(activation.downsample.filter.flatten().double())
         self.up = depthwise(up, beta).to(snake.alpha.dtype)
         self.down = depthwise(down, 1 / beta).to(snake.alpha.dtype)
@@ -64,12 +66,11 @@ class StreamingActivation:
         if at.edges:
             beyond = REACH + at.beyond(REACH, self.unit)
             write(joined, beyond, read(joined, beyond[:, :1] - 1))
-        doubled = filtered(torch.cat([joined, joined], dim=2), self.up)  # (B, T + 6, 2 C), beta times the signal
+        doubled = filtered(joined[:, None], self.up, padded_rows=1)  # (B, 2, T + 6, C), beta times the signal
         sine = (doubled * self.alpha_by_beta).sin_()
         doubled.addcmul_(sine, sine)
         self._hold(doubled, at)
-        even, odd = filtered(doubled, self.down).chunk(2, dim=2)
-        return even + odd
+        return filtered(doubled, self.down)[:, 0]
 
     def _start(self, x: Tensor, past: Tensor, at: Step) -> Tensor:
         """The inputs before x, (B, REACH, C); before a stream, its first."""
@@ -78,24 +79,26 @@ class StreamingActivation:
 
     def _hold(self, doubled: Tensor, at: Step) -> None:
         """Repeat the first and the last double-rate sample of the stream beyond it; element 0 is sample pair -3."""
-        last = doubled[:, -SIDE - 1 : -SIDE, self.channels :]  # (B, 1, C), an odd sample
-        doubled[:, -SIDE:] = torch.cat([last, last], dim=2)
+        even, odd = doubled.unbind(1)
+        doubled[:, :, -SIDE:] = odd[:, None, -SIDE - 1 : -SIDE]
         if not at.edges:
             return
         before = at.before(SIDE, self.unit)
-        first = read(doubled, before.sum(dim=1, keepdim=True))[..., : self.channels]  # (B, 1, C), an even sample
-        doubled[:, :SIDE] = torch.where(before[..., None], torch.cat([first, first], dim=2), doubled[:, :SIDE])
+        first = read(even, before.sum(dim=1, keepdim=True))[:, None]  # (B, 1, 1, C)
+        doubled[:, :, :SIDE] = torch.where(before[:, None, :, None], first, doubled[:, :, :SIDE])
         beyond = SIDE + at.beyond(SIDE, self.unit)
-        last = read(doubled, beyond[:, :1] - 1)[..., self.channels :]  # (B, 1, C), an odd one
-        write(doubled, beyond, torch.cat([last, last], dim=2))
+        last = read(odd, beyond[:, :1] - 1)  # (B, 1, C)
+        for phase in (even, odd):
+            write(phase, beyond, last)
 
 
 def depthwise(taps: Tensor, scale: Tensor) -> Tensor:
-    """Taps (2, 7) of both phases, times the scale (C,) of each channel: a depthwise weight (2 C, 1, 1, 7)."""
-    return (taps[:, None] * scale[:, None]).flatten(0, 1)[:, None, None]
+    """Taps (2, 7) of two rows, times the scale (C,) of each channel: a depthwise weight (C, 1, 2, 7)."""
+    return taps * scale[:, None, None, None]
 
 
-def filtered(x: Tensor, weight: Tensor) -> Tensor:
-    """x (B, T, D) with each channel convolved by its row of weight (D, 1, 1, 7): (B, T - 6, D)."""
-    image = x[:, None].permute(0, 3, 1, 2)  # (B, 1, T, D) -> (B, D, 1, T), whose memory is channels last
-    return F.conv2d(image, weight, groups=len(weight)).permute(0, 2, 3, 1)[:, 0]  # back to (B, T, D)
+def filtered(x: Tensor, weight: Tensor, padded_rows: int = 0) -> Tensor:
+    """x (B, R, T, C), `padded_rows` of zeros on both sides, each channel convolved by its weight (C, 1, 2, 7)."""
+    image = x.permute(0, 3, 1, 2)  # (B, R, T, C) -> (B, C, R, T), whose memory is channels last
+    y = F.conv2d(image, weight, padding=(padded_rows, 0), groups=len(weight))
+    return y.permute(0, 2, 3, 1)  # back to (B, R, T, C)
