@@ -24,6 +24,7 @@ from streaming.config import INPUT_HOP, StreamConfig
 from streaming.decoder import Decoder
 from streaming.encoder import Encoder, EncoderState
 from streaming.layers import mel
+from streaming.layers.acoustic import StreamingAcoustic
 from streaming.layers.features import log_mel
 from streaming.layers.istft import StreamingISTFT
 from streaming.layers.norm import Moments, StreamingGroupNorm
@@ -179,6 +180,7 @@ def looking_ahead(codec: Codec, recordings: Sequence[Reference], branch: str, fr
     stepper = built(ClippedEncoder, codec, replace(codec.default_config, lookahead_frames=max(frames, default)))
     stepper.semantic_lookahead, stepper.acoustic_lookahead = default, default
     setattr(stepper, f"{branch}_lookahead", frames)
+    stepper.acoustic = StreamingAcoustic(stepper.model.acoustic_encoder, stepper.acoustic_lookahead)
     return stepper, None
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from streaming.config import INPUT_HOP, StreamConfig
-from streaming.layers.acoustic import StreamingAcoustic
+from streaming.layers.acoustic import BlockState, StreamingAcoustic
 from streaming.layers.attention import RingView
 from streaming.layers.conformer import ConformerState, StreamingConformer
 from streaming.layers.conv import StreamingConv
@@ -31,7 +31,7 @@ class EncoderState:
     mel: Moments
     conformer: list[ConformerState]
     adapter: list[Tensor]
-    acoustic: list
+    acoustic: list[BlockState]
 
 
 class Encoder(Stepper):
@@ -47,7 +47,7 @@ class Encoder(Stepper):
         self.conformer = [StreamingConformer(layer, config) for layer in semantic.encoder.layers]
         adapter = model.semantic_adapter
         self.adapter = [StreamingConv(conv) for conv in (adapter.conv1, adapter.conv2, adapter.conv3, adapter.conv4)]
-        self.acoustic = StreamingAcoustic(model.acoustic_encoder, INPUT_HOP)
+        self.acoustic = StreamingAcoustic(model.acoustic_encoder, config.lookahead_frames)
 
     @property
     def window_shape(self) -> tuple[int, ...]:

@@ -1,12 +1,19 @@
-"""BigCodec's convolutional encoder, stepped: residual units and strided convolutions from audio rate to frame rate."""
+"""BigCodec's convolutional encoder, stepped: residual units and strided convolutions from audio rate to frame rate.
 
+Layers at audio rate see little to the right, so most of what a step needs of them is final before its chunk ends: a
+block's outputs are kept as far ahead as their right context was complete, and the block is stepped from there on.
+"""
+
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from streaming.config import INPUT_HOP, MEL_OVERHANG
 from streaming.layers.antialias import StreamingActivation
 from streaming.layers.conv import StreamingConv
-from streaming.layers.step import Step
+from streaming.layers.step import Step, advance
 
 Layer = StreamingConv | StreamingActivation
 
@@ -15,11 +22,13 @@ class ResidualUnit:
     """Activation, dilated convolution, activation, pointwise convolution, and the input added."""
 
     def __init__(self, unit_module: Any, unit: int) -> None:
+        self.unit = unit
         self.layers: list[Layer] = [
             StreamingActivation(unit_module.snake1, unit),
             StreamingConv(unit_module.conv1, unit),
             StreamingActivation(unit_module.snake2, unit),
         ]
+        self.right = sum(layer.right for layer in self.layers)
         self.pointwise = unit_module.conv2
 
     def new_state(self, slots: int) -> list[Tensor]:
@@ -33,24 +42,81 @@ class ResidualUnit:
         return x + self.pointwise(y)
 
 
+@dataclass
+class BlockState:
+    """Outputs of the `lead` hops after the committed ones, (slots, lead * unit, C), and the pasts of the layers."""
+
+    ahead: Tensor
+    layers: list
+
+
+class Block:
+    """Layers in a row from PCM or a block before, the last of them strided or the encoder's last convolution.
+
+    They run `lead` hops ahead of what is committed. A stream's first step fills the lead, from `start_hops` hops.
+    """
+
+    def __init__(self, layers: list[Layer | ResidualUnit], lead: int, start_hops: int) -> None:
+        self.layers = layers
+        self.lead = lead
+        self.start_hops = start_hops
+        last = layers[-1]
+        assert isinstance(last, StreamingConv)
+        self.unit = last.unit // last.layer.stride
+        self.weight = last.layer.conv.weight
+
+    def new_state(self, slots: int) -> BlockState:
+        ahead = self.weight.new_zeros(slots, self.lead * self.unit, len(self.weight))
+        return BlockState(ahead, [layer.new_state(slots) for layer in self.layers])
+
+    def step(self, x: Tensor, state: BlockState, at: Step) -> Tensor:
+        """x (B, hops * unit_in, C_in) -> (B, hops * unit, C_out); `at` counts hops."""
+        if not self.lead:
+            return self._run(x, state, at)
+        unit = self.layers[0].unit
+        before = at.load(state.ahead)
+        if at.edges:
+            fresh = at.position == 0
+            start = at.window(self.start_hops, torch.where(fresh, self.lead, 0))
+            y = self._run(x[:, : self.start_hops * unit], state, start)
+            before = torch.where(fresh[:, None, None], y[:, : before.shape[1]], before)
+        ahead = at.ahead(self.lead, x.shape[1] // unit - self.lead)
+        joined = torch.cat([before, self._run(x[:, self.lead * unit :], state, ahead)], dim=1)
+        at.store(state.ahead, advance(joined, before.shape[1], ahead, self.unit))
+        return joined
+
+    def _run(self, x: Tensor, state: BlockState, at: Step) -> Tensor:
+        for layer, past in zip(self.layers, state.layers, strict=True):
+            x = layer.step(x, past, at)
+        return x
+
+
 class StreamingAcoustic:
-    """A `NeuCodecEncoder`: PCM of whole hops to one vector a hop."""
+    """A `NeuCodecEncoder`: PCM of whole hops to one vector a hop. Windows hold `lookahead` frames, and a hop more."""
 
-    def __init__(self, encoder: Any, hop: int) -> None:
-        unit = hop
-        self.layers: list[Layer | ResidualUnit] = [StreamingConv(encoder.conv1, unit)]
-        for block in encoder.block:
-            self.layers += [ResidualUnit(part, unit) for part in (block.res_unit1, block.res_unit2, block.res_unit3)]
-            self.layers += [StreamingActivation(block.snake1, unit), StreamingConv(block.conv1, unit)]
+    def __init__(self, encoder: Any, lookahead: int) -> None:
+        on_cpu = encoder.conv1.conv.weight.device.type == "cpu"  # elsewhere a step cannot tell whether a stream starts
+        real = lookahead * INPUT_HOP + MEL_OVERHANG  # samples after the chunk
+        unit, reach = INPUT_HOP, 0
+        layers: list[Layer | ResidualUnit] = [StreamingConv(encoder.conv1, unit)]
+        self.blocks: list[Block] = []
+        for number, block in enumerate(encoder.block, start=1):
+            layers += [ResidualUnit(part, unit) for part in (block.res_unit1, block.res_unit2, block.res_unit3)]
+            layers += [StreamingActivation(block.snake1, unit), StreamingConv(block.conv1, unit)]
             unit //= block.conv1.stride
-        self.layers += [StreamingActivation(encoder.snake1, unit), StreamingConv(encoder.conv2, unit)]
+            if number == len(encoder.block):
+                layers += [StreamingActivation(encoder.snake1, unit), StreamingConv(encoder.conv2, unit)]
+            reach += sum(layer.right * (INPUT_HOP // layer.unit) for layer in layers)
+            lead = max(0, (real - reach) // INPUT_HOP) if on_cpu else 0
+            self.blocks.append(Block(layers, lead, lookahead + 1))
+            layers = []
 
-    def new_state(self, slots: int) -> list[Tensor | list[Tensor]]:
-        return [layer.new_state(slots) for layer in self.layers]
+    def new_state(self, slots: int) -> list[BlockState]:
+        return [block.new_state(slots) for block in self.blocks]
 
-    def step(self, pcm: Tensor, state: list, at: Step) -> Tensor:
+    def step(self, pcm: Tensor, state: list[BlockState], at: Step) -> Tensor:
         """pcm (B, hops * 320, 1) -> (B, hops, D); `at.valid` counts hops."""
         x = pcm
-        for layer, past in zip(self.layers, state, strict=True):
-            x = layer.step(x, past, at)
+        for block, part in zip(self.blocks, state, strict=True):
+            x = block.step(x, part, at)
         return x

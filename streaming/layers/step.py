@@ -44,6 +44,16 @@ class Step:
         """The same step for a branch whose window is as much longer or shorter as what exists in it."""
         return replace(self, valid=valid, _shared={})
 
+    def window(self, frames: int, commit: Tensor) -> "Step":
+        """The same step over the window's first `frames` only, committing others."""
+        return replace(self, valid=self.valid.clamp(max=frames), commit=commit, _shared={})
+
+    def ahead(self, lead: int, frames: int) -> "Step":
+        """The same step for layers that are `lead` frames ahead of it, over the `frames` after those."""
+        valid = (self.valid - lead).clamp(min=0)
+        commit = self.commit.clamp(max=frames)  # only an ending commits more
+        return replace(self, valid=valid, commit=commit, position=self.position + lead, _shared={})
+
     def exists(self, length: int, unit: int = 1) -> Tensor:
         """Mask of what exists among `length` elements, `unit` of them a frame: bool (B, length)."""
         return self._once("exists", length, unit, lambda index: index < (self.valid * unit)[:, None])

@@ -1,0 +1,57 @@
+"""Blocks that run ahead of what is committed give what they give when every window is computed whole."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from streaming import StreamConfig
+from streaming.lane import EncoderLane
+from streaming.layers.acoustic import StreamingAcoustic
+from streaming.layers.step import Step
+from tests.streaming.models import MODELS, codec_of, recording
+
+every_model = pytest.mark.parametrize("model", MODELS)
+
+
+def acoustic_of(model: str, lookahead: int, ahead: bool = True) -> StreamingAcoustic:
+    acoustic = StreamingAcoustic(codec_of(model).encoder().model.acoustic_encoder, lookahead)
+    for block in acoustic.blocks:
+        block.lead = block.lead if ahead else 0
+    return acoustic
+
+
+def run(acoustic: StreamingAcoustic, config: StreamConfig, pcm: np.ndarray) -> Tensor:
+    """Vectors of all frames of a recording, (F, D), its ending included."""
+    lane = EncoderLane(config)
+    lane.push(pcm)
+    state = acoustic.new_state(1)
+    parts, position, window = [], 0, lane.take() or lane.take_last()
+    while window is not None:
+        at = Step(*(torch.tensor([count]) for count in (0, window.valid + 1, window.commit, position)))
+        x = torch.from_numpy(window.x)[None, :, None]
+        parts.append(acoustic.step(x, state, at)[0, : window.commit])
+        position += window.commit
+        ended = window.valid == window.commit
+        window = None if ended else lane.take() or lane.take_last()
+    return torch.cat(parts)
+
+
+@every_model
+@pytest.mark.parametrize(("chunk", "lookahead"), [(5, 5), (1, 3), (2, 9), (7, 1)])
+@pytest.mark.parametrize("frames", [1, 2, 4, 5, 8, 11, 40])
+@torch.inference_mode()
+def test_running_ahead_changes_no_vector(model: str, chunk: int, lookahead: int, frames: int) -> None:
+    config = StreamConfig(chunk, lookahead)
+    pcm = recording(frames * 320 + 100)
+    whole, ahead = (run(acoustic_of(model, lookahead, ahead=way), config, pcm) for way in (False, True))
+    assert len(whole) == frames
+    torch.testing.assert_close(ahead, whole, atol=1e-5 * float(whole.abs().max()), rtol=0)
+
+
+@every_model
+def test_a_block_runs_ahead_as_far_as_what_it_sees_to_the_right_has_come(model: str) -> None:
+    """No further: a later input may change nothing of what is kept."""
+    leads = [block.lead for block in acoustic_of(model, 5).blocks]
+    assert leads[:2] == [5, 4] and leads == sorted(leads, reverse=True)
+    assert not any(block.lead for block in acoustic_of(model, 0).blocks)
