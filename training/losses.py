@@ -45,10 +45,10 @@ class LossWeights:
     convergence: float = 0.5
     envelope: float = 3.0
     loudness: float = 1.0
-    coherence: float = 1.0
+    coherence: float = 2.0
     quantiser: float = 0.5
-    adversarial: float = 0.3
-    features: float = 1.0
+    adversarial: float = 0.5
+    features: float = 2.0
 
 
 def losses(audio: Tensor, target: Tensor, bandwidth_hz: Tensor, projected: Tensor) -> dict[str, Tensor]:
@@ -110,8 +110,8 @@ def envelope_loss(audio: Tensor, target: Tensor) -> Tensor:
 def coherence_loss(audio: Tensor, target: Tensor) -> Tensor:
     """One minus the mean cosine between both waveforms in low bands, frame by frame: (B, T) -> ().
 
-    Only where the fundamental and the first formant lie. Tokens that say where the pulses of a voice are cost little more
-    than tokens that say how many there are, and without them a decoder with a short reach cannot join its frames.
+    Only where the fundamental and the first formant lie. Without tokens that say where the pulses of a voice are, a
+    decoder of short reach cannot join its frames: harmonics come out as noise, which spectra alone hardly mind.
     """
     got, wanted = (_complex(x) for x in (audio, target))  # (B, K, M)
     cosines, weights = [], []

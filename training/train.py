@@ -11,7 +11,7 @@ import json
 import math
 import time
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,7 @@ class Schedule:
     average: float = 0.999
     gain_db: tuple[float, float] = (-20.0, 3.0)
     ends_share: float = 0.3
+    coherence_push: tuple[tuple[int, float], ...] = ((275, 15.0), (525, 3.0))
 
     def rate(self, step: int) -> float:
         """Learning rate at a step: linear warm-up, then half a cosine down to the final rate."""
@@ -58,6 +59,10 @@ class Schedule:
             return self.peak_rate * (step + 1) / self.warmup_steps
         progress = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
         return self.final_rate + (self.peak_rate - self.final_rate) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+    def push(self, step: int) -> float:
+        """Factor of the coherence term: until tokens hold phase at all, its gradient drowns in those of the others."""
+        return next((factor for until, factor in self.coherence_push if step < until), 1.0)
 
     def frames(self, step: int) -> int:
         """Frames in the batch of a step."""
@@ -91,7 +96,8 @@ class Trainer:
         result = reconstruct(self.model, batch.heard, mixed=self.device != "cpu")
         terms = losses(result.audio, batch.target, batch.bandwidth_hz, result.projected)
         judged = self._judged(rng, result.audio, batch) if self.step >= self.schedule.adversarial_from else {}
-        loss = total(terms | {name: value for name, value in judged.items() if name != "judging"}, self.weights)
+        weights = replace(self.weights, coherence=self.weights.coherence * self.schedule.push(self.step))
+        loss = total(terms | {name: value for name, value in judged.items() if name != "judging"}, weights)
         self.optimiser.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.gradient_norm)

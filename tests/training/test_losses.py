@@ -7,6 +7,7 @@ from torch import Tensor
 from training.losses import (
     RESOLUTIONS,
     LossWeights,
+    coherence_loss,
     envelope_loss,
     losses,
     mel_filters,
@@ -39,7 +40,7 @@ def projected(frames: int = 2000) -> Tensor:
 def test_the_target_itself_costs_nothing_but_the_quantiser() -> None:
     audio = noise(0)
     terms = losses(audio, audio, torch.tensor([12_000.0, 8_000.0]), projected())
-    for name in ("mel", "log_magnitude", "convergence", "envelope", "loudness"):
+    for name in ("mel", "log_magnitude", "convergence", "envelope", "loudness", "coherence"):
         assert float(terms[name]) == pytest.approx(0.0, abs=1e-3), name
 
 
@@ -62,6 +63,14 @@ def test_envelopes_of_other_speech_cost_more_than_a_louder_copy() -> None:
     target = noise(0)
     assert envelope_loss(2.0 * target, target) < 1e-3
     assert envelope_loss(noise(3), target) > 0.3
+
+
+def test_coherence_asks_for_the_place_of_a_wave_whatever_its_level() -> None:
+    times = torch.arange(SAMPLES, dtype=torch.float64) / 24_000
+    wave, late = (0.1 * torch.sin(2 * torch.pi * 150 * (times - delay)).float()[None] for delay in (0.0, 1 / 300))
+    assert coherence_loss(0.3 * wave, wave) < 0.1
+    assert coherence_loss(late, wave) > 1.9  # half a period
+    assert coherence_loss(noise(1), noise(2)) == pytest.approx(1.0, abs=0.2)
 
 
 def test_the_quantiser_term_is_least_where_levels_are_used_equally() -> None:

@@ -54,6 +54,11 @@ def test_the_rate_warms_up_and_ends_at_its_final_value() -> None:
     assert rates[-1] == pytest.approx(schedule.final_rate)
 
 
+def test_coherence_is_pushed_at_first() -> None:
+    schedule = Schedule(coherence_push=((10, 15.0), (20, 3.0)))
+    assert [schedule.push(step) for step in (0, 9, 10, 19, 20, 1_000)] == [15.0, 15.0, 3.0, 3.0, 1.0, 1.0]
+
+
 @pytest.mark.slow
 def test_an_export_loads_and_keeps_within_the_budget(work: Path, tmp_path: Path) -> None:
     trainer = Trainer(work, SCHEDULE, LossWeights(), seed=1)
