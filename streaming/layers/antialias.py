@@ -12,9 +12,9 @@ a pass over the signal.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from streaming.layers.packed import Product, convolution
 from streaming.layers.step import Step, advance, read, write
 
 TAPS = 7
@@ -52,12 +52,12 @@ class StreamingActivation:
         self.alpha_by_beta = (snake.alpha.detach().double().exp() / beta).to(snake.alpha.dtype)
         up = up_taps(activation.upsample.filter.flatten().double()).flip(0)  # a convolution of one row meets them so
         down = down_taps(activation.downsample.filter.flatten().double())
-        self.up = depthwise(up, beta).to(snake.alpha.dtype)
-        self.down = depthwise(down, 1 / beta).to(snake.alpha.dtype)
+        self.up = depthwise(up, beta, self.alpha_by_beta, padded_rows=1)  # (B, 1, T, C) -> (B, 2, T - 6, C)
+        self.down = depthwise(down, 1 / beta, self.alpha_by_beta)  # and back
 
     def new_state(self, slots: int) -> Tensor:
         """Past inputs, (slots, REACH, C)."""
-        return self.up.new_zeros(slots, REACH, self.channels)
+        return self.alpha_by_beta.new_zeros(slots, REACH, self.channels)
 
     def step(self, x: Tensor, past: Tensor, at: Step) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
@@ -66,11 +66,11 @@ class StreamingActivation:
         if at.edges:
             beyond = REACH + at.beyond(REACH, self.unit)
             write(joined, beyond, read(joined, beyond[:, :1] - 1))
-        doubled = filtered(joined[:, None], self.up, padded_rows=1)  # (B, 2, T + 6, C), beta times the signal
+        doubled = self.up(joined[:, None])  # (B, 2, T + 6, C), beta times the signal
         sine = (doubled * self.alpha_by_beta).sin_()
         doubled.addcmul_(sine, sine)
         self._hold(doubled, at)
-        return filtered(doubled, self.down)[:, 0]
+        return self.down(doubled)[:, 0]
 
     def _start(self, x: Tensor, past: Tensor, at: Step) -> Tensor:
         """The inputs before x, (B, REACH, C); before a stream, its first."""
@@ -92,13 +92,7 @@ class StreamingActivation:
             write(phase, beyond, last)
 
 
-def depthwise(taps: Tensor, scale: Tensor) -> Tensor:
-    """Taps (2, 7) of two rows, times the scale (C,) of each channel: a depthwise weight (C, 1, 2, 7)."""
-    return taps * scale[:, None, None, None]
-
-
-def filtered(x: Tensor, weight: Tensor, padded_rows: int = 0) -> Tensor:
-    """x (B, R, T, C), `padded_rows` of zeros on both sides, each channel convolved by its weight (C, 1, 2, 7)."""
-    image = x.permute(0, 3, 1, 2)  # (B, R, T, C) -> (B, C, R, T), whose memory is channels last
-    y = F.conv2d(image, weight, padding=(padded_rows, 0), groups=len(weight))
-    return y.permute(0, 2, 3, 1)  # back to (B, R, T, C)
+def depthwise(taps: Tensor, scale: Tensor, like: Tensor, padded_rows: int = 0) -> Product:
+    """Each channel convolved with taps (2, 7) times its scale (C,), over images (B, R, T, C) of the dtype of `like`."""
+    weight = (taps * scale[:, None, None, None]).to(like.dtype)  # (C, 1, 2, 7)
+    return convolution(weight, None, groups=len(scale), padded_rows=padded_rows)

@@ -36,6 +36,30 @@ def product(weight: Tensor, bias: Tensor | None) -> Product:
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
 
+def convolution(
+    weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1, groups: int = 1, padded_rows: int = 0
+) -> Product:
+    """Along T of an image x (B, R, T, C_in), `padded_rows` of zeros on both sides: (B, R', T', C_out).
+
+    weight (C_out, C_in / groups, rows, kernel), packed on a CPU.
+    """
+    weight = weight.detach().contiguous(memory_format=torch.channels_last)
+    strides, padding, dilations = (1, stride), (padded_rows, 0), (1, dilation)
+    if has_onednn(weight):
+        packed = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, strides, dilations, groups)
+
+        def convolve(image: Tensor) -> Tensor:
+            return torch.ops.mkldnn._convolution_pointwise(
+                image, packed, bias, padding, strides, dilations, groups, "none", [], ""
+            )
+    else:
+        convolve = partial(
+            F.conv2d, weight=weight, bias=bias, stride=strides, padding=padding, dilation=dilations, groups=groups
+        )
+    # (B, R, T, C) -> (B, C, R, T), whose memory is channels last, and back
+    return lambda x: convolve(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
 class PackedLinear(nn.Module):
     """One linear layer, or several that read the same input, as one product: their outputs side by side."""
 
@@ -69,13 +93,11 @@ class ChannelsLastConv(nn.Module):
         self.stride, self.dilation = conv.stride[0], conv.dilation[0]
         self.reach = (conv.kernel_size[0] - 1) * self.dilation
         self.dense = conv.groups == 1
-        # F.conv2d would leave small inputs to a slower kernel.
-        self.convolve: Callable[..., Tensor] = torch.mkldnn_convolution if has_onednn(conv.weight) else F.conv2d
 
     @cached_property
-    def _image(self) -> Tensor:
-        """Weight (C_out, C_in / groups, 1, kernel), channels last in memory."""
-        return self.conv.weight.detach()[:, :, None].contiguous(memory_format=torch.channels_last)
+    def _convolution(self) -> Product:
+        conv = self.conv
+        return convolution(conv.weight[:, :, None], conv.bias, self.stride, self.dilation, conv.groups)
 
     @cached_property
     def _product(self) -> Product:
@@ -86,16 +108,7 @@ class ChannelsLastConv(nn.Module):
         outputs = (x.shape[1] - self.reach - 1) // self.stride + 1
         if self.dense and x.device.type == "cpu" and (outputs <= FEW_OUTPUTS or self.conv.weight.numel() >= BIG_WEIGHT):
             return self._product(self._read(x))
-        y = self.convolve(
-            x[:, None].permute(0, 3, 1, 2),  # (B, 1, T, C) -> (B, C, 1, T), whose memory is channels last
-            self._image,
-            self.conv.bias,
-            padding=(0, 0),
-            stride=(1, self.stride),
-            dilation=(1, self.dilation),
-            groups=self.conv.groups,
-        )
-        return y.permute(0, 2, 3, 1)[:, 0]  # (B, C, 1, T) -> (B, 1, T, C) -> (B, T, C)
+        return self._convolution(x[:, None])[:, 0]  # (B, T, C_in) -> (B, 1, T, C_in), and from it
 
     def _read(self, x: Tensor) -> Tensor:
         """What each output reads: (B, T, C) -> (B, outputs, kernel * C)."""
