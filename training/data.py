@@ -1,9 +1,10 @@
 """Speech for training: compressed recordings in, random crops at both rates out.
 
-`prepare` decodes every file of `<root>/train` once, to 16 kHz (what the model hears) and 24 kHz (what it has to say),
-as two flat int16 arrays and one index. `Speech` draws batches of crops from them. A fixed few speakers are held out for
-validation; the folder `eval` is never read. Recordings whose source rate is 16 kHz hold nothing above 8 kHz: a crop
-says so by `bandwidth_hz`, and the losses do not look there.
+`prepare` decodes every file once, to 16 kHz (what the model hears) and 24 kHz (what it has to say), as two flat int16
+arrays and one index. A folder with `MANIFEST.tsv` says what its files are, and of it only `train/` is read; of any
+other folder every audio file is, each sub-folder a speaker, and a file's rate says what it holds. `Speech` draws
+batches of crops. A fixed few recordings are held out for validation. What came from 16 kHz holds nothing above 8 kHz: a
+crop says so by `bandwidth_hz`, and the losses do not look there.
 """
 
 import csv
@@ -16,6 +17,8 @@ import soundfile
 import soxr
 import torch
 from torch import Tensor
+
+from server.calibrate import audio_files
 
 HOP_IN = 320
 HOP_OUT = 480
@@ -34,8 +37,9 @@ CORPUS_SHARE = {
     "festvox_ru": 0.04,
 }
 OTHER_SHARE = 0.05
-# Every n-th speaker of these corpora is held out.
-HELD_OUT_EVERY = {"librispeech": 32, "speechocean762": 58}
+FOLDER_CORPUS = "folder"
+# Every n-th recording of these corpora is held out.
+HELD_OUT_EVERY = {"librispeech": 32, "speechocean762": 58, FOLDER_CORPUS: 50}
 
 
 @dataclass(frozen=True)
@@ -61,18 +65,14 @@ class Batch:
 
 
 def prepare(root: Path, work: Path) -> None:
-    """Decodes and resamples `<root>/train` into `work` unless that is done already.
+    """Decodes and resamples the recordings of `root` into `work` unless that is done already.
 
-    Raises FileNotFoundError where `<root>/MANIFEST.tsv` is missing.
+    Raises ConfigError where `root` holds no audio.
     """
     if (work / "index.json").exists():
         return
-    manifest = root / "MANIFEST.tsv"
-    if not manifest.exists():
-        raise FileNotFoundError(f"{manifest} does not exist; --data must name the folder that holds it")
+    rows = listed(root) if (root / "MANIFEST.tsv").exists() else found(root)
     work.mkdir(parents=True, exist_ok=True)
-    with manifest.open() as file:
-        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["path"].startswith("train/")]
     recordings, start = [], 0
     with (work / "heard.i16").open("wb") as heard, (work / "target.i16").open("wb") as target:
         for row, held_out in zip(rows, _held_out(rows), strict=True):
@@ -87,6 +87,25 @@ def prepare(root: Path, work: Path) -> None:
             recordings.append(asdict(recording))
             start += frames
     (work / "index.json").write_text(json.dumps(recordings, indent=1))
+
+
+def listed(root: Path) -> list[dict[str, str]]:
+    """Rows of `root`/MANIFEST.tsv that are to be trained on: path, corpus, speaker and source_rate among others."""
+    with (root / "MANIFEST.tsv").open() as file:
+        return [row for row in csv.DictReader(file, delimiter="\t") if row["path"].startswith("train/")]
+
+
+def found(root: Path) -> list[dict[str, str]]:
+    """The same of every audio file below a folder that has no such list."""
+    return [
+        {
+            "path": str(path.relative_to(root)),
+            "corpus": FOLDER_CORPUS,
+            "speaker": path.parent.name,
+            "source_rate": str(min(soundfile.info(path).samplerate, RATE_OUT)),
+        }
+        for path in audio_files(root)
+    ]
 
 
 class Speech:
@@ -150,6 +169,8 @@ def _held_out(rows: list[dict[str, str]]) -> list[bool]:
         every = HELD_OUT_EVERY.get(row["corpus"], 0)
         seen[row["corpus"]] = seen.get(row["corpus"], 0) + 1
         flags.append(every > 0 and seen[row["corpus"]] % every == 0)
+    if len(flags) > 1 and not any(flags):
+        flags[-1] = True
     return flags
 
 

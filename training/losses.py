@@ -1,4 +1,4 @@
-"""What training minimises, all of it reconstruction: spectra, envelopes, and the quantiser's use of its levels.
+"""What training minimises beside the judges: spectra, envelopes, loudness, phase, and even use of the tokens' levels.
 
 Every spectral term is computed below the bandwidth of the recording only, so that nothing is asked for where the source
 holds nothing. `Losses` is pure: (audio, target, bandwidth) in, named scalars out; the weights are in `LossWeights`.
@@ -31,7 +31,6 @@ _STOI_STEP = 6
 _STOI_RANGE_DB = 40.0
 _STOI_CLIP = 1.0 + 10 ** (15 / 20)
 
-
 _COHERENCE_FFT = 1024
 _COHERENCE_EDGES_HZ = (70.0, 300.0, 600.0, 1_000.0)
 
@@ -44,7 +43,7 @@ class LossWeights:
     log_magnitude: float = 0.5
     convergence: float = 0.5
     envelope: float = 3.0
-    loudness: float = 1.0
+    loudness: float = 2.0
     coherence: float = 2.0
     quantiser: float = 0.5
     adversarial: float = 0.5

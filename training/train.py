@@ -38,13 +38,12 @@ class Schedule:
     """Lengths of the run in steps, and what the optimiser does on the way."""
 
     steps: int = 20_000
-    adversarial_from: int = 14_000
+    adversarial_from: int = 12_000
     warmup_steps: int = 300
     frames_per_batch: int = 400
-    adversarial_frames_per_batch: int = 200
-    judged_frames: int = 100
+    judged_frames: int = 50
     peak_rate: float = 6e-4
-    final_rate: float = 2e-5
+    final_rate: float = 1e-5
     judge_rate: float = 2e-4
     weight_decay: float = 0.01
     gradient_norm: float = 1.0
@@ -63,10 +62,6 @@ class Schedule:
     def push(self, step: int) -> float:
         """Factor of the coherence term: until tokens hold phase at all, its gradient drowns in those of the others."""
         return next((factor for until, factor in self.coherence_push if step < until), 1.0)
-
-    def frames(self, step: int) -> int:
-        """Frames in the batch of a step."""
-        return self.adversarial_frames_per_batch if step >= self.adversarial_from else self.frames_per_batch
 
 
 class Trainer:
@@ -95,9 +90,11 @@ class Trainer:
             group["lr"] = self.schedule.rate(self.step)
         result = reconstruct(self.model, batch.heard, mixed=self.device != "cpu")
         terms = losses(result.audio, batch.target, batch.bandwidth_hz, result.projected)
-        judged = self._judged(rng, result.audio, batch) if self.step >= self.schedule.adversarial_from else {}
-        weights = replace(self.weights, coherence=self.weights.coherence * self.schedule.push(self.step))
-        loss = total(terms | {name: value for name, value in judged.items() if name != "judging"}, weights)
+        scalars: dict[str, float] = {}
+        if self.step >= self.schedule.adversarial_from:
+            scalars["judging"], convincing = self._judge(rng, result.audio, batch)
+            terms |= convincing
+        loss = total(terms, replace(self.weights, coherence=self.weights.coherence * self.schedule.push(self.step)))
         self.optimiser.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.gradient_norm)
@@ -106,11 +103,11 @@ class Trainer:
         self.optimiser.step()
         self._update_average()
         self.step += 1
-        scalars = {name: float(value.detach()) for name, value in (terms | judged).items()}
+        scalars |= {name: float(value.detach()) for name, value in terms.items()}
         return scalars | {"loss": float(loss.detach()), "gradient": float(norm)}
 
-    def _judged(self, rng: np.random.Generator, audio: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Lets the judges learn from a piece of the batch, then judge it: what they minimised, what the model shall."""
+    def _judge(self, rng: np.random.Generator, audio: Tensor, batch: Batch) -> tuple[float, dict[str, Tensor]]:
+        """Lets the judges learn from a piece of the batch, then judge it: their loss, and terms of the model's."""
         length = min(audio.shape[1], self.schedule.judged_frames * HOP_OUT // 2)
         rows = max(1, self.schedule.judged_frames * HOP_OUT // length)
         start = int(rng.integers(0, audio.shape[1] - length + 1))
@@ -127,11 +124,8 @@ class Trainer:
         self.judges.requires_grad_(False)
         verdicts = self.judges(said)
         self.judges.requires_grad_(True)
-        return {
-            "judging": judging.detach(),
-            "adversarial": adversarial_loss(verdicts),
-            "features": feature_loss(real, verdicts),
-        }
+        terms = {"adversarial": adversarial_loss(verdicts), "features": feature_loss(real, verdicts)}
+        return float(judging.detach()), terms
 
     def start_from(self, folder: Path) -> None:
         """Takes the weights of an exported model instead of random ones; raises OSError where there is none."""
@@ -167,7 +161,7 @@ class Trainer:
 
     def _batch(self, rng: np.random.Generator) -> Batch:
         frames = int(rng.choice(LENGTHS_FRAMES, p=LENGTH_SHARES))
-        crops = max(1, self.schedule.frames(self.step) // frames)
+        crops = max(1, self.schedule.frames_per_batch // frames)
         batch = self.speech.batch(rng, crops, frames, self.schedule.gain_db)
         if rng.random() < self.schedule.ends_share:
             batch.heard[:, frames * HOP_IN :] = 0.0  # as at the end of a recording

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from streaming.errors import ConfigError
 from training.data import HELD_OUT_EVERY, Speech, prepare
 
 COLUMNS = "path\tcorpus\tspeaker\tlanguage\tlicence\tsource_rate\tseconds"
@@ -49,6 +50,16 @@ def test_equal_generators_give_equal_batches(work: Path) -> None:
     np.testing.assert_array_equal(first.bandwidth_hz, second.bandwidth_hz)
 
 
-def test_a_folder_without_manifest_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"MANIFEST\.tsv.*--data"):
+def test_a_folder_without_manifest_is_taken_whole_and_its_last_recording_held_out(tmp_path: Path) -> None:
+    for speaker, rate in (("a", 16_000), ("b", 48_000)):
+        (tmp_path / speaker).mkdir()
+        soundfile.write(tmp_path / speaker / "x.wav", np.zeros(rate), rate)
+    prepare(tmp_path, tmp_path / "work")
+    training, held_out = (Speech(tmp_path / "work", held_out=flag).recordings for flag in (False, True))
+    assert [(r.speaker, r.bandwidth_hz) for r in training] == [("a", 8_000)]
+    assert [(r.speaker, r.bandwidth_hz) for r in held_out] == [("b", 12_000)]
+
+
+def test_a_folder_without_audio_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=str(tmp_path)):
         prepare(tmp_path, tmp_path / "work")

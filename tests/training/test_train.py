@@ -14,9 +14,7 @@ from training.export import export, missing_level_db
 from training.losses import LossWeights
 from training.train import Schedule, Trainer
 
-SCHEDULE = Schedule(
-    steps=10, adversarial_from=1, warmup_steps=2, frames_per_batch=30, adversarial_frames_per_batch=30, judged_frames=10
-)
+SCHEDULE = Schedule(steps=10, adversarial_from=1, warmup_steps=2, frames_per_batch=30, judged_frames=10)
 
 
 @pytest.fixture(scope="module")
