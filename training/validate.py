@@ -37,9 +37,10 @@ def plot(log: Path, picture: Path) -> None:
     except ImportError:
         return
     entries = [json.loads(line) for line in log.read_text().splitlines()]
-    names = ["loss", "mel", "log_magnitude", "convergence", "envelope", "quantiser", "stoi", "pesq"]
-    figure = Figure(figsize=(14, 6), layout="constrained")
-    for axes, name in zip(figure.subplots(2, 4).flat, names, strict=True):
+    names = ["loss", "mel", "log_magnitude", "convergence", "envelope", "loudness", "coherence", "quantiser"]
+    names += ["judging", "features", "stoi", "pesq"]
+    figure = Figure(figsize=(14, 9), layout="constrained")
+    for axes, name in zip(figure.subplots(3, 4).flat, names, strict=True):
         points = [(entry["step"], entry[name]) for entry in entries if name in entry]
         axes.plot(*zip(*points, strict=True) if points else ([], []))
         axes.set_title(name)
