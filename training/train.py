@@ -50,7 +50,7 @@ class Schedule:
     average: float = 0.999
     gain_db: tuple[float, float] = (-20.0, 3.0)
     ends_share: float = 0.3
-    coherence_push: tuple[tuple[int, float], ...] = ((275, 15.0), (525, 3.0))
+    coherence_push: tuple[tuple[int, float], ...] = ((250, 15.0), (500, 3.0))
 
     def rate(self, step: int) -> float:
         """Learning rate at a step: linear warm-up, then half a cosine down to the final rate."""
