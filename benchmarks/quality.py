@@ -4,6 +4,7 @@ Every evaluation recording goes through the codec as a whole (offline, by the mo
 model's defaults, and through Opus and Codec2 where their commands are installed. All are measured at 16 kHz:
 
     STOI, ESTOI, PESQ wide band, log-mel distance up to 8 kHz    against the original (benchmarks/scores.py)
+    voiced frames whose pitch is within a semitone, periodicity  against the original (benchmarks/pitch.py)
     DNSMOS P.835: overall, speech, background                    by itself, and of the original (benchmarks/dnsmos.py)
     word errors against the true text, and the original's        only of files that --texts has (benchmarks/words.py)
     word errors against what is recognised in the original       says little: the recogniser errs on both sides

@@ -9,7 +9,7 @@ from benchmarks.scores import mean
 from benchmarks.words import error_rate
 from streaming.config import INPUT_RATE
 
-MEANS = ("stoi", "estoi", "pesq", "log_mel", "dnsmos", "dnsmos_sig", "dnsmos_bak", "kbits")
+MEANS = ("stoi", "estoi", "pesq", "log_mel", "pitch", "periodicity", "dnsmos", "dnsmos_sig", "dnsmos_bak", "kbits")
 COLUMNS: dict[str, tuple[str, int, int]] = {
     "group": ("of", 30, 0),
     "files": ("files", 5, 0),
@@ -19,6 +19,8 @@ COLUMNS: dict[str, tuple[str, int, int]] = {
     "estoi": ("ESTOI", 6, 3),
     "pesq": ("PESQ", 6, 2),
     "log_mel": ("log-mel", 7, 2),
+    "pitch": ("pitch", 6, 2),
+    "periodicity": ("period", 6, 2),
     "dnsmos": ("DNSMOS", 6, 2),
     "dnsmos_sig": ("speech", 6, 2),
     "dnsmos_bak": ("backgr", 6, 2),

@@ -1,4 +1,4 @@
-"""How near audio is to its original, and means of that over files: STOI, extended STOI, PESQ and log-mel distance.
+"""How near audio is to its original, and means of that over files: STOI, extended STOI, PESQ, log-mel distance, pitch.
 
 All of them compare at 16 kHz, aligned and of equal length; nothing above 8 kHz counts (many originals have nothing
 there). PESQ is wide band (P.862.2). A score that does not exist, as PESQ where there is no speech, is None.
@@ -14,6 +14,7 @@ from pystoi import stoi
 from transformers.audio_utils import mel_filter_bank
 
 from benchmarks.measures import FLOOR_ENERGY, RANGE_DB
+from benchmarks.pitch import pitch_kept
 from streaming.config import INPUT_HOP, INPUT_RATE, OUTPUT_RATE
 
 FFT_SIZE = 640
@@ -29,13 +30,13 @@ def compare(pcm: np.ndarray, audio: np.ndarray) -> Scores:
 
 
 def nearness_of(original: np.ndarray, heard: np.ndarray) -> Scores:
-    """All four of what was heard against its original, both (T,) at 16 kHz."""
+    """All of what was heard against its original, both (T,) at 16 kHz."""
     return {
         "stoi": float(stoi(original, heard, INPUT_RATE)),
         "estoi": float(stoi(original, heard, INPUT_RATE, extended=True)),
         "pesq": pesq_of(original, heard),
         "log_mel": log_mel_distance(original, heard),
-    }
+    } | pitch_kept(original, heard)
 
 
 def aligned(pcm: np.ndarray, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
