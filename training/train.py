@@ -204,6 +204,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="model folder whose weights to start from, in place of random ones")
     parser.add_argument("--steps", type=int, default=Schedule.steps)
     parser.add_argument("--adversarial-from", type=int, default=Schedule.adversarial_from, help="step")
+    parser.add_argument("--no-push", action="store_true", help="where the tokens of --start hold phase already")
     parser.add_argument("--peak-rate", type=float, default=Schedule.peak_rate)
     parser.add_argument("--validate-every", type=int, default=500)
     parser.add_argument("--device", default="cpu")
@@ -215,6 +216,8 @@ def main() -> None:
         antialias.compile_elementwise()
     prepare(arguments.data, arguments.work)
     schedule = Schedule(arguments.steps, arguments.adversarial_from, peak_rate=arguments.peak_rate)
+    if arguments.no_push:
+        schedule = replace(schedule, coherence_push=())
     trainer = Trainer(arguments.work, schedule, LossWeights(), arguments.seed, arguments.device)
     if arguments.start:
         trainer.start_from(arguments.start)
