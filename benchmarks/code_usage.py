@@ -6,20 +6,18 @@ it. The entropy is that of the counts, which is below the true one of the source
 
 import numpy as np
 
-from benchmarks.measures import LEVEL_BITS, LEVELS
+from benchmarks.measures import levels_of
 from streaming.config import CODEBOOK_SIZE
 
 
 def code_usage(tokens: np.ndarray) -> dict:
     """Tokens uint16 (N,) of all recordings, N > 0 -> their number, entropies in bits, share of the codebook seen."""
-    shifts = LEVEL_BITS * np.arange(LEVELS)
-    levels = (tokens.astype(np.int64)[:, None] >> shifts) & (2**LEVEL_BITS - 1)
     return {
         "tokens": len(tokens),
         "entropy_bits": entropy_bits(tokens),
         "entropy_bits_at_most": float(min(np.log2(len(tokens)), np.log2(CODEBOOK_SIZE))),
         "share_seen": len(np.unique(tokens)) / CODEBOOK_SIZE,
-        "level_entropy_bits": [entropy_bits(column) for column in levels.T],
+        "level_entropy_bits": [entropy_bits(column) for column in levels_of(tokens).T],
     }
 
 

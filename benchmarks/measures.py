@@ -33,9 +33,12 @@ START, MIDDLE, END = slice(None, 15), slice(15, -15), slice(-15, None)
 
 def level_differences(tokens: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Tokens uint16 (F,) -> absolute difference of each FSQ level, (F, 8)."""
-    shifts = LEVEL_BITS * np.arange(LEVELS)
-    levels, meant = ((x.astype(np.int64)[:, None] >> shifts) & (2**LEVEL_BITS - 1) for x in (tokens, reference))
-    return np.abs(levels - meant)
+    return np.abs(levels_of(tokens) - levels_of(reference))
+
+
+def levels_of(tokens: np.ndarray) -> np.ndarray:
+    """Tokens uint16 (F,) -> their FSQ levels, 0 to 3, (F, 8)."""
+    return (tokens.astype(np.int64)[:, None] >> LEVEL_BITS * np.arange(LEVELS)) & (2**LEVEL_BITS - 1)
 
 
 def mel_magnitudes(audio: np.ndarray) -> np.ndarray:

@@ -198,7 +198,7 @@ def run(trainer: Trainer, validate_every: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the bundled model nano.")
-    parser.add_argument("--data", type=Path, required=True, help="folder with MANIFEST.tsv and train/")
+    parser.add_argument("--data", type=Path, required=True, help="any folder of audio, or one with MANIFEST.tsv")
     parser.add_argument("--work", type=Path, default=Path("training/run"), help="for cache, log and checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="model folder whose weights to start from, in place of random ones")
