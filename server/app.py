@@ -17,12 +17,14 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from server.admission import Admission
 from server.connection import Connection
-from server.http import HEALTH_PATH, READY_PATH, answer, not_found, refusal
+from server.http import HEALTH_PATH, METRICS_PATH, READY_PATH, answer, not_found, plain, refusal
+from server.metrics import CONTENT_TYPE, Metrics
 from server.model import Model, latency_ms, load_engine
 from server.settings import Settings
 from server.worker import DeviceThread, Event, Link
-from streaming.engine.engine import Engine
+from streaming.engine.engine import STAGES, Engine
 from streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
 from streaming.protocol.messages import SUBPROTOCOL, Ready
 from streaming.protocol.query import SessionRequest, parse_target
@@ -39,8 +41,11 @@ class App:
         self._settings = settings
         self._load = load
         self._model: Model | None = None
+        self._admission: Admission | None = None
+        self._capacity: dict[tuple[str, str], int] = {}  # by kind and profile
         self._device: DeviceThread | None = None
         self._server: Server | None = None
+        self._metrics = Metrics()
         self._admitted: dict[ServerConnection, SessionRequest] = {}
         self._handled: set[ServerConnection] = set()
         self._released = asyncio.Event()
@@ -67,6 +72,11 @@ class App:
     def model(self) -> Model | None:
         """What is served, None until it is loaded and warm."""
         return self._model
+
+    def room(self) -> int:
+        """How many roundtrip sessions of the default profile an empty server holds."""
+        assert self._model is not None, "not loaded"
+        return self._capacity["roundtrip", self._model.default_profile]
 
     async def start(self) -> None:
         """Claims the address and begins to load; `loaded` waits for the model. Raises ConfigError for a busy port."""
@@ -112,7 +122,15 @@ class App:
             await self._device.stop(self._settings.stop_timeout_s)
 
     def _load_engine(self) -> Engine:
-        engine, self._model = self._load(self._settings)
+        engine, model = self._load(self._settings)
+        self._admission = admission = Admission(model.budget, self._settings.max_sessions)
+        self._capacity = {
+            (kind, name): admission.capacity(kind, config) for name, config in model.profiles.items() for kind in STAGES
+        }
+        for (kind, name), count in self._capacity.items():
+            self._metrics.capacity.labels(kind, name).set(count)
+        self._metrics.max_load.set(model.budget.max_load)
+        self._model = model
         return engine
 
     def _why_not_ready(self) -> str | None:
@@ -130,36 +148,55 @@ class App:
             return answer(socket, HTTPStatus.OK, {"alive": True})
         if path == READY_PATH:
             return self._readiness(socket)
+        if path == METRICS_PATH:
+            return plain(socket, HTTPStatus.OK, self._metrics.text(), CONTENT_TYPE)
         try:
             asked = parse_target(request.path)
             if asked is None:
                 return not_found(socket, path)
-            why_not = self._why_not_ready()
-            if why_not is not None or self._model is None:
-                return refusal(socket, HTTPStatus.SERVICE_UNAVAILABLE, DeviceError(f"{why_not}: try again soon"))
-            self._model.profile(asked.profile)
+            if request.headers.get("Upgrade", "").lower() == "websocket":
+                self._reserve(socket, asked)
+        except (CapacityError, DeviceError) as error:
+            self._metrics.refusals.labels(error.code).inc()
+            return refusal(socket, HTTPStatus.SERVICE_UNAVAILABLE, error)
         except StreamingError as error:
+            self._metrics.refusals.labels(error.code).inc()
             return refusal(socket, HTTPStatus.BAD_REQUEST, error)
         except ValueError as error:
             return refusal(socket, HTTPStatus.BAD_REQUEST, ConfigError(f"the URL cannot be read: {error}"))
-        if len(self._admitted) >= self._settings.max_sessions:
-            full = CapacityError(f"all {self._settings.max_sessions} sessions are in use: try again later")
-            return refusal(socket, HTTPStatus.SERVICE_UNAVAILABLE, full)
-        if request.headers.get("Upgrade", "").lower() == "websocket":
-            self._admitted[socket] = asked
-            socket.connection_lost_waiter.add_done_callback(lambda _: self._release_unhandled(socket))
         return None
+
+    def _reserve(self, socket: ServerConnection, asked: SessionRequest) -> None:
+        """A place for a session. Raises DeviceError, CapacityError, or ConfigError for a profile that is not there."""
+        why_not = self._why_not_ready()
+        if why_not is not None or self._model is None or self._admission is None:
+            raise DeviceError(f"{why_not}: try again soon")
+        profile, config = self._model.profile(asked.profile)
+        self._admission.admit(asked.kind, config)
+        self._admitted[socket] = asked
+        self._count(asked.kind, profile, 1)
+        socket.connection_lost_waiter.add_done_callback(lambda _: self._release_unhandled(socket))
+
+    def _count(self, kind: str, profile: str, more: int) -> None:
+        assert self._admission is not None, "nobody is admitted before"
+        self._metrics.sessions.labels(kind, profile).inc(more)
+        self._metrics.load.set(self._admission.load)
 
     def _readiness(self, socket: ServerConnection) -> Response:
         why_not = self._why_not_ready()
         body: dict[str, object] = {"ready": why_not is None, "sessions": self.sessions}
         body["max_sessions"] = self._settings.max_sessions
-        if why_not is not None or self._model is None:
+        if why_not is not None or self._model is None or self._admission is None:
             body["reason"] = why_not
             return answer(socket, HTTPStatus.SERVICE_UNAVAILABLE, body)
+        body |= {"load": round(self._admission.load, 3), "max_load": self._settings.max_load}
         body["model"] = self._model.name
         body["profiles"] = {
-            name: {"chunk_frames": config.chunk_frames, "lookahead_frames": config.lookahead_frames}
+            name: {
+                "chunk_frames": config.chunk_frames,
+                "lookahead_frames": config.lookahead_frames,
+                "capacity": {kind: self._capacity[kind, name] for kind in STAGES},
+            }
             for name, config in self._model.profiles.items()
         }
         return answer(socket, HTTPStatus.OK, body)
@@ -170,7 +207,11 @@ class App:
             self._release(socket)
 
     def _release(self, socket: ServerConnection) -> None:
-        self._admitted.pop(socket, None)
+        assert self._model is not None and self._admission is not None, "nobody is admitted before"
+        asked = self._admitted.pop(socket)
+        profile, config = self._model.profile(asked.profile)
+        self._admission.release(asked.kind, config)
+        self._count(asked.kind, profile, -1)
         self._released.set()
 
     async def _handle(self, socket: ServerConnection) -> None:
@@ -189,10 +230,11 @@ class App:
                 latency_ms=latency_ms(asked.kind, config),
                 input=asked.input,
                 output=asked.output,
+                capacity=self._capacity[asked.kind, profile],
             )
             link = Link(asked.kind, config, asked.input, asked.output, _nobody)
             _log.info("session %s opened: %s, profile %s", ready.session, asked.kind, profile)
-            await Connection(socket, asked, ready, link, self._device, self._settings).run()
+            await Connection(socket, asked, ready, link, self._device, self._settings, self._metrics).run()
         finally:
             self._handled.discard(socket)
             self._release(socket)

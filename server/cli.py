@@ -13,9 +13,11 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
+from server.admission import Admission
 from server.app import App, Load
-from server.model import load_engine
+from server.model import latency_ms, load_engine
 from server.settings import DTYPES, PROFILES, Settings, parse_batch_sizes, parse_profiles
+from streaming.engine.engine import STAGES
 from streaming.errors import ConfigError, ModelError, StreamingError
 
 EXIT_CONFIG = 2
@@ -29,6 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     logging.basicConfig(level=given.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
+        if given.capacity:
+            print(capacity_table(_settings(given)))
+            return 0
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(serve(_settings(given)))
     except ConfigError as error:
@@ -55,7 +60,7 @@ async def serve(settings: Settings, load: Load = load_engine) -> int:
             loading.result()
             assert app.model is not None
             profiles = ", ".join(app.model.profiles)
-            limit = f"at most {settings.max_sessions} sessions"
+            limit = f"room for {app.room()} roundtrip sessions"
             print(
                 f"neucodec-server ready at {app.url} (model {app.model.name}; profiles {profiles}; {limit})", flush=True
             )
@@ -66,6 +71,29 @@ async def serve(settings: Settings, load: Load = load_engine) -> int:
         stopped.cancel()
         await app.stop()
     return 0
+
+
+def capacity_table(settings: Settings, load: Load = load_engine) -> str:
+    """Measures, and tells how many sessions fit and what a step takes. Raises ModelError, ConfigError."""
+    _, model = load(settings)
+    admission = Admission(model.budget, settings.max_sessions)
+    kinds = list(STAGES)
+    lines = [
+        f"{model.name} on {settings.device}: sessions of one kind whose steps take at most {settings.max_load:.0%} of"
+        f" the time (no more than {settings.max_sessions}, the setting max_sessions)",
+        " ".join(f"{cell:>12}" for cell in ("profile", "latency_ms", *kinds)),
+    ]
+    for name, config in model.profiles.items():
+        counts = [admission.capacity(kind, config) for kind in kinds]
+        cells = (name, f"{latency_ms('roundtrip', config):.0f}", *counts)
+        lines.append(" ".join(f"{cell!s:>12}" for cell in cells))
+    lines += ["", "milliseconds of a step, by sessions in it"]
+    lines.append(" ".join(f"{cell!s:>12}" for cell in ("profile", "part", *settings.batch_sizes)))
+    names = {config: name for name, config in reversed(model.profiles.items())}
+    for pool, times in model.budget.step_s.items():
+        cells = (names[pool.config], pool.kind, *(f"{seconds * 1000:.1f}" for seconds in times.values()))
+        lines.append(" ".join(f"{cell:>12}" for cell in cells))
+    return "\n".join(lines)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -96,11 +124,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", help=f"torch device (default {default.device})")
     add("--dtype", choices=DTYPES, help=f"of weights and arithmetic (default {default.dtype})")
     add("--threads", type=int, help="threads of torch on the CPU (default: torch's own choice)")
+    add("--capacity", action="store_true", help="measure how many sessions fit, print the table, and exit")
     add("--max-sessions", type=int, help=f"sessions at a time; more get 503 (default {default.max_sessions})")
     add("--batch-sizes", type=_read(parse_batch_sizes), help="such as 1,4,8; one alone: the same bits always")
     names = ", ".join(PROFILES)
     add("--profiles", type=_read(parse_profiles), help=f"those of {names} to offer, or NAME=CHUNK:LOOKAHEAD in frames")
     for name, what in (
+        ("max_load", "share of the time that steps may take, as measured at the start; sessions beyond it get 503"),
+        ("max_behind_s", "when chunks are later than that and do not catch up, the newest session is closed"),
         ("gather_ms", "the longest that a lone chunk waits for others to be computed with"),
         ("max_message_bytes", "limit of one message"),
         ("max_pending_seconds", "input that may wait before a client is slowed"),

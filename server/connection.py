@@ -12,6 +12,7 @@ from contextlib import suppress
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from server.metrics import Metrics
 from server.settings import Settings
 from server.worker import DeviceThread, Failed, FlushFinished, Link, Opened, Payload, Verb
 from server.worker import Event as DeviceEvent
@@ -37,6 +38,7 @@ class Connection:
         link: Link,
         device: DeviceThread,
         settings: Settings,
+        metrics: Metrics,
     ) -> None:
         self._socket = socket
         self._request = request
@@ -44,6 +46,7 @@ class Connection:
         self._session = ServerSession(ready)
         self._device = device
         self._settings = settings
+        self._metrics = metrics
         self._link = link
         link.deliver = self._deliver
         window = ready.chunk_frames + ready.lookahead_frames
@@ -65,6 +68,8 @@ class Connection:
             self._device.submit(self._link, Verb.CLOSE)
             session = self._session
             outcome = session.failure.code if session.failure is not None else "ok"
+            if session.failure is not None:
+                self._metrics.errors.labels(outcome).inc()
             _log.info(
                 "session %s closed: %s, %d in, %d out",
                 self._name,
@@ -210,6 +215,7 @@ class Connection:
         """What the device thread has for this session; runs in the loop."""
         if isinstance(event, Payload):
             self._behind_ms = event.behind_ms
+            self._metrics.behind.observe(event.behind_ms / 1000)
             self._session.output_ready(event.data, event.epoch)
             if not self._paused and self._queued_bytes() > self._settings.max_queue_bytes:
                 self._paused = True

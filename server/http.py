@@ -12,15 +12,21 @@ from streaming.protocol.query import PATHS
 
 HEALTH_PATH = "/healthz"
 READY_PATH = "/readyz"
+METRICS_PATH = "/metrics"
 RETRY_AFTER_S = 1
 
 
 def answer(socket: ServerConnection, status: HTTPStatus, body: object) -> Response:
     """A JSON response."""
     text = body if isinstance(body, str) else json.dumps(body)
-    response = socket.respond(status, text + "\n")
+    return plain(socket, status, text + "\n", "application/json")
+
+
+def plain(socket: ServerConnection, status: HTTPStatus, text: str, content_type: str) -> Response:
+    """Text of any type."""
+    response = socket.respond(status, text)
     del response.headers["Content-Type"]
-    response.headers["Content-Type"] = "application/json"
+    response.headers["Content-Type"] = content_type
     return response
 
 
@@ -34,6 +40,6 @@ def refusal(socket: ServerConnection, status: HTTPStatus, error: StreamingError)
 
 def not_found(socket: ServerConnection, path: str) -> Response:
     """404, naming the paths that there are."""
-    known = ", ".join([*PATHS, HEALTH_PATH, READY_PATH])
+    known = ", ".join([*PATHS, HEALTH_PATH, READY_PATH, METRICS_PATH])
     message = f"path {path[:80]!r} is unknown: the known ones are {known}"
     return answer(socket, HTTPStatus.NOT_FOUND, encode_message(Failure("bad_path", message)))

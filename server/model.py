@@ -4,25 +4,31 @@ Runs in the device thread; torch is imported there, so that the socket is claime
 """
 
 import logging
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from server.settings import Settings
 from streaming.config import StreamConfig, roundtrip_latency_ms
+from streaming.engine.budget import Budget
 from streaming.engine.engine import Engine
 from streaming.engine.scheduler import Pool
 from streaming.errors import ConfigError
+
+MEASURE_S = 8.0
+"""The most that measuring the steps may take at the start, about."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Model:
-    """What sessions are told: the model's name, and the profiles that it is served in."""
+    """What sessions are told: the model's name, the profiles that it is served in, and what its steps take."""
 
     name: str
     profiles: dict[str, StreamConfig]
     default_profile: str
+    budget: Budget = field(default_factory=Budget)
 
     def profile(self, name: str | None) -> tuple[str, StreamConfig]:
         """A profile by name, None for the default. Raises ConfigError naming the known ones."""
@@ -60,9 +66,9 @@ def load_engine(settings: Settings) -> tuple[Engine, Model]:
     runner = Runner(codec, pools, settings.max_sessions, settings.batch_sizes)
     _log.info("model %s loaded, warming up %d shapes", codec.name, len(pools) * len(settings.batch_sizes))
     runner.warm_up()
-    return Engine(runner, settings.gather_ms / 1000), Model(
-        _public_name(codec.name), profiles, settings.default_profile
-    )
+    budget = Budget(runner.measure(time.perf_counter, MEASURE_S), settings.max_load)
+    engine = Engine(runner, settings.gather_ms / 1000, settings.max_behind_s)
+    return engine, Model(_public_name(codec.name), profiles, settings.default_profile, budget)
 
 
 def _public_name(name: str) -> str:

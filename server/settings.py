@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from streaming.engine.budget import DEFAULT_MAX_LOAD
+from streaming.engine.overload import DEFAULT_MAX_BEHIND_S
 from streaming.errors import ConfigError
 
 DEFAULT_PORT = 8765
@@ -29,7 +31,12 @@ class Settings:
     threads: int | None = None
     """Of torch on the CPU; None: torch's own choice."""
     profiles: dict[str, tuple[int, int] | None] = field(default_factory=lambda: dict(PROFILES))
-    max_sessions: int = 32
+    max_sessions: int = 64
+    """Slots. What the device can step in time is measured, and may be less."""
+    max_load: float = DEFAULT_MAX_LOAD
+    """The share of the time that steps may take, by their measured times; a session beyond it is refused."""
+    max_behind_s: float = DEFAULT_MAX_BEHIND_S
+    """When the most urgent chunk is later than that and the device does not catch up, the newest session is closed."""
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16)
     gather_ms: float = 4.0
     """The longest that a lone window waits for others to be stepped with."""
@@ -63,6 +70,8 @@ class Settings:
         self._least("max_queue_bytes", 1)
         self._least("max_queue_messages", 1)
         self._least("gather_ms", 0)
+        if self.max_load <= 0:
+            raise ConfigError(f"max_load is {self.max_load}: give a share of the time above 0, such as 0.7")
         for item in fields(self):
             if item.name.endswith(("_s", "_seconds")) and getattr(self, item.name) <= 0:
                 raise ConfigError(f"{item.name} is {getattr(self, item.name)}: give seconds above 0")

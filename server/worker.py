@@ -8,7 +8,6 @@ session is reported to that session; the thread lives on.
 import asyncio
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -112,7 +111,8 @@ class DeviceThread:
         self._loop = asyncio.get_running_loop()
         self._loaded: asyncio.Future[None] = self._loop.create_future()
         self._wakeup = threading.Condition()
-        self._commands: deque[tuple[Link, Verb, bytes]] = deque()
+        self._outbox: list[tuple[Link, Verb, bytes]] = []  # the loop's own
+        self._commands: list[tuple[Link, Verb, bytes]] = []
         self._stopping = False
         self._busy_since: float | None = None
         self._links: dict[int, Link] = {}
@@ -139,8 +139,14 @@ class DeviceThread:
     def submit(self, link: Link, verb: Verb, data: bytes = b"") -> None:
         """Queues a command; of FEED, FLUSH and CLEAR a link may have QUOTA under way, which the caller minds."""
         link.submitted += 1
+        if not self._outbox:
+            self._loop.call_soon(self._hand_over)  # once for all that this round of the loop brings
+        self._outbox.append((link, verb, data))
+
+    def _hand_over(self) -> None:
+        outbox, self._outbox = self._outbox, []
         with self._wakeup:
-            self._commands.append((link, verb, data))
+            self._commands += outbox
             self._wakeup.notify()
 
     async def stop(self, timeout_s: float) -> None:
@@ -186,8 +192,7 @@ class DeviceThread:
                 self._wakeup.wait(wait_s)
             if self._stopping:
                 return None
-            commands = list(self._commands)
-            self._commands.clear()
+            commands, self._commands = self._commands, []
             return commands
 
     def _apply(self, engine: Engine, link: Link, verb: Verb, data: bytes, events: list[tuple[Link, Event]]) -> None:

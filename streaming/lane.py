@@ -42,8 +42,25 @@ class Lane(ABC):
 
     def reset(self) -> None:
         """As new."""
-        self._pending: np.ndarray = np.zeros(0, self.dtype)
+        self._packets: list[np.ndarray] = []
+        self._pending_units = 0
         self._position = 0
+
+    def _append(self, data: np.ndarray) -> None:
+        self._packets.append(data)
+        self._pending_units += len(data)
+
+    @property
+    def _pending(self) -> np.ndarray:
+        """All input that waits, in one piece; packets are joined when a window is cut, not when they arrive."""
+        if len(self._packets) != 1:
+            self._packets = [np.concatenate([*self._packets, np.zeros(0, self.dtype)])]
+        return self._packets[0]
+
+    def _drop(self, units: int) -> None:
+        """The first of the pending input is committed."""
+        self._packets = [self._pending[units:]]
+        self._pending_units -= units
 
     @property
     @abstractmethod
@@ -84,7 +101,8 @@ class Lane(ABC):
     def restore(self, snapshot: bytes) -> None:
         """As when the snapshot was taken. Raises SnapshotError, and then nothing has changed."""
         pending, position, *more = unpack(self._identity, snapshot)
-        self._pending = np.frombuffer(pending, self.dtype)
+        self._packets = [np.frombuffer(pending, self.dtype)]
+        self._pending_units = len(self._packets[0])
         self._position = int(np.frombuffer(position, np.int64)[0])
         self._restore_more(more)
 
@@ -107,16 +125,16 @@ class EncoderLane(Lane):
 
     def push(self, pcm: np.ndarray) -> None:
         """Append samples (n,). Raises AudioError, and then nothing has changed."""
-        self._pending = np.concatenate([self._pending, checked_pcm(pcm)])
+        self._append(checked_pcm(pcm).copy())
 
     @property
     def delay(self) -> int:
-        return len(self._pending)
+        return self._pending_units
 
     @property
     def steps_ready(self) -> int:
         config = self.config
-        spare = len(self._pending) - (config.lookahead_frames * INPUT_HOP + MEL_OVERHANG)
+        spare = self._pending_units - (config.lookahead_frames * INPUT_HOP + MEL_OVERHANG)
         return max(0, spare // (config.chunk_frames * INPUT_HOP))
 
     def output(self, window: Window, row: np.ndarray) -> np.ndarray:
@@ -128,7 +146,7 @@ class EncoderLane(Lane):
         return self._window(self._pending[:samples], self.config.window_frames, self.config.chunk_frames)
 
     def take_last(self) -> Window | None:
-        frames = len(self._pending) // INPUT_HOP
+        frames = self._pending_units // INPUT_HOP
         return self._window(self._pending, frames, frames) if frames else None
 
     def _window(self, pcm: np.ndarray, valid: int, commit: int) -> Window:
@@ -137,7 +155,7 @@ class EncoderLane(Lane):
         return Window(x, valid, commit, slice(0, commit))
 
     def _consume(self, frames: int) -> None:
-        self._pending = self._pending[frames * INPUT_HOP :]
+        self._drop(frames * INPUT_HOP)
         self._position += frames
 
 
@@ -156,7 +174,7 @@ class DecoderLane(Lane):
         Raises TokenError, and then nothing has changed.
         """
         tokens = checked_tokens(tokens) if lost is None else self._conceal(tokens, lost)
-        self._pending = np.concatenate([self._pending, tokens])
+        self._append(tokens.copy())
         if len(tokens):
             self._last = int(tokens[-1])
 
@@ -169,12 +187,12 @@ class DecoderLane(Lane):
 
     @property
     def delay(self) -> int:
-        return len(self._pending) + min(self._position, self.config.synthesis_lag_frames)
+        return self._pending_units + min(self._position, self.config.synthesis_lag_frames)
 
     @property
     def steps_ready(self) -> int:
         config = self.config
-        return max(0, (len(self._pending) - config.lookahead_frames) // config.chunk_frames)
+        return max(0, (self._pending_units - config.lookahead_frames) // config.chunk_frames)
 
     def output(self, window: Window, row: np.ndarray) -> np.ndarray:
         """Row (samples,) -> audio float32 (m,), 480 | m."""
@@ -186,7 +204,7 @@ class DecoderLane(Lane):
         return self._window(self._pending[: config.window_frames], config.chunk_frames, stop)
 
     def take_last(self) -> Window | None:
-        frames = len(self._pending)
+        frames = self._pending_units
         return self._window(self._pending, frames, self._position + frames) if self.delay else None
 
     def _window(self, tokens: np.ndarray, commit: int, stop: int) -> Window:
@@ -197,7 +215,7 @@ class DecoderLane(Lane):
         return Window(x, len(tokens), commit, slice(max(-first, 0) * OUTPUT_HOP, max(stop - first, 0) * OUTPUT_HOP))
 
     def _consume(self, frames: int) -> None:
-        self._pending = self._pending[frames:]
+        self._drop(frames)
         self._position += frames
 
     def _more(self) -> list[np.ndarray]:

@@ -14,10 +14,12 @@ from typing import Protocol
 import numpy as np
 
 from streaming.config import INPUT_HOP, MEL_OVERHANG
+from streaming.engine.overload import DEFAULT_MAX_BEHIND_S, Overload
 from streaming.engine.scheduler import Batch, Entry, Pool, Scheduler
 from streaming.engine.slots import Slot, Slots
-from streaming.errors import ConfigError, DeviceError, StreamingError
+from streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
 from streaming.lane import DecoderLane, EncoderLane, Window, checked_pcm, checked_tokens
+from streaming.snapshot import pack, unpack
 
 Lane = EncoderLane | DecoderLane
 STAGES = {"encode": ("encode",), "decode": ("decode",), "roundtrip": ("encode", "decode")}
@@ -69,6 +71,8 @@ class Steps(Protocol):
     def lane(self, pool: Pool) -> Lane: ...
     def step(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> np.ndarray: ...
     def reset(self, pool: Pool, slot: int) -> None: ...
+    def snapshot(self, pool: Pool, slot: int) -> bytes: ...
+    def restore(self, pool: Pool, slot: int, snapshot: bytes) -> None: ...
 
 
 @dataclass(eq=False)
@@ -119,6 +123,30 @@ class Stage:
         self.deadline_s = max(ready_s, self.deadline_s) + self.pool.period_s
         return Entry(ready_s, self.deadline_s)
 
+    def excuse(self, now_s: float) -> None:
+        """What has waited so far waited for its owner: it counts as if it had just arrived."""
+        self.deadline_s = 0.0
+        if self.arrivals:
+            self.arrivals = deque([(self.fed, now_s)])
+
+    def snapshot(self, state: bytes) -> bytes:
+        """The stage with the state of its slot as bytes."""
+        numbers = [self.fed, self.committed, self.ending, *(-1 if data is _END else len(data) for data in self.inbox)]
+        waiting = [data for data in self.inbox if data is not _END]
+        parts = [np.frombuffer(part, np.uint8) for part in (state, self.lane.snapshot())]
+        return pack({"stage": self.pool.kind}, [*parts, np.array(numbers, np.int64), *waiting])
+
+    def restore(self, snapshot: bytes, now_s: float) -> bytes:
+        """As when the snapshot was taken -> the state for its slot. Raises SnapshotError."""
+        state, lane, numbers, *waiting = unpack({"stage": self.pool.kind}, snapshot)
+        self.lane.restore(lane)
+        self.fed, self.committed, ending, *lengths = np.frombuffer(numbers, np.int64).tolist()
+        self.ending = bool(ending)
+        parts = iter(waiting)
+        self.inbox = deque(_END if n < 0 else np.frombuffer(next(parts), self.lane.dtype) for n in lengths)
+        self.arrivals = deque([(self.fed, now_s)])
+        return state
+
     def restart(self) -> None:
         """The stream starts anew; the slot must be reset too."""
         self.lane.reset()
@@ -138,10 +166,14 @@ class Session:
 
 
 class Engine:
-    """Sessions of the runner's pools. `gather_s`: the longest that a lone window waits for company."""
+    """Sessions of the runner's pools. `gather_s`: the longest that a lone window waits for company; `max_behind_s`:
+    when the most urgent window is later than that and does not catch up, the newest session is closed."""
 
-    def __init__(self, runner: Steps, gather_s: float = DEFAULT_GATHER_S) -> None:
+    def __init__(
+        self, runner: Steps, gather_s: float = DEFAULT_GATHER_S, max_behind_s: float = DEFAULT_MAX_BEHIND_S
+    ) -> None:
         self._runner = runner
+        self._overload = Overload(max_behind_s)
         self._scheduler = Scheduler(runner.batch_sizes, gather_s)
         self._slots = {pool: Slots(runner.slots) for pool in runner.pools}
         self._used: set[tuple[Pool, int]] = set()  # free places that are not as new
@@ -184,6 +216,33 @@ class Engine:
         self._sessions[self._opened] = Session(stages, check)
         return self._opened
 
+    def snapshot(self, session: int) -> bytes:
+        """The session as versioned bytes, waiting input included; not in it are results that `step` has yet to give."""
+        stages = self._sessions[session].stages
+        states = (self._runner.snapshot(stage.pool, stage.slot.index) for stage in stages)
+        parts = [stage.snapshot(state) for stage, state in zip(stages, states, strict=True)]
+        identity = {"stages": [stage.pool.kind for stage in stages]}
+        return pack(identity, [np.frombuffer(part, np.uint8) for part in parts])
+
+    def restore(self, kind: str, pools: dict[str, Pool], snapshot: bytes, now_s: float) -> int:
+        """A new session that goes on, bit-identically at the same batch size, from where a snapshot was taken.
+
+        Raises SnapshotError for bytes of another kind, model or configuration, and what `open` raises; nothing has
+        changed then.
+        """
+        session = self.open(kind, pools)
+        stages = self._sessions[session].stages
+        try:
+            for stage, part in zip(stages, unpack({"stages": list(STAGES[kind])}, snapshot), strict=True):
+                stage.dirty = True
+                self._runner.restore(stage.pool, stage.slot.index, stage.restore(part, now_s))
+        except Exception:
+            self.close(session)
+            raise
+        for stage in stages:
+            self._proceed(stage, now_s)
+        return session
+
     def feed(self, session: int, data: np.ndarray, now_s: float) -> None:
         """More input, of any length. Raises AudioError or TokenError, and then nothing has changed."""
         data = self._sessions[session].check(data)
@@ -216,6 +275,7 @@ class Engine:
         found = self._sessions[session]
         found.paused = False
         for stage in found.stages:
+            stage.excuse(now_s)
             self._proceed(stage, now_s)
 
     def close(self, session: int) -> None:
@@ -234,11 +294,27 @@ class Engine:
 
     def step(self, now_s: float) -> list[Result]:
         """Schedules, runs and delivers at most one batch; also delivers what the commands since have brought about."""
+        self._shed(now_s)
         batch = self._scheduler.next_batch(now_s)
         if batch is not None:
             self._run(batch, now_s)
         results, self._results = self._results, []
         return results
+
+    def _shed(self, now_s: float) -> None:
+        """Closes the newest session when the device has been too slow for those that it has."""
+        due_s = self._scheduler.earliest_deadline_s()
+        behind_s = 0.0 if due_s is None else now_s - due_s
+        if self._overload.sheds(behind_s, now_s):
+            newest = max(session for session, found in self._sessions.items() if not found.paused)
+            _log.warning("%.1f s behind with %d sessions: the newest is closed", behind_s, self.sessions)
+            self._fail(
+                newest,
+                CapacityError(
+                    f"the device is overloaded, sessions are {behind_s:.1f} s behind, and yours is the newest:"
+                    " connect again later or to another server"
+                ),
+            )
 
     def _run(self, batch: Batch, now_s: float) -> None:
         stages: list[Stage] = batch.members

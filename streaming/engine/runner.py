@@ -6,6 +6,8 @@ Batches have one of a few sizes, all of them warmed up, since a new shape costs 
 captures each as a graph that is replayed from then on.
 """
 
+from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from streaming.engine.capture import CapturedStep, Captures
 from streaming.engine.scheduler import Pool
 from streaming.lane import DecoderLane, EncoderLane, Window
 from streaming.stepper import Stepper
+
+MEASURED_STEPS = 5
 
 
 class Runner:
@@ -47,8 +51,7 @@ class Runner:
         """Computes every shape that can occur, on the spare slot; on CUDA, captures it."""
         shared = Captures(self._device) if self._device.type == "cuda" else None
         for pool, stepper in self._steppers.items():
-            x = np.zeros(stepper.window_shape, np.float32 if pool.kind == "encode" else np.int64)
-            window = Window(x, pool.config.window_frames, pool.config.chunk_frames, slice(0, 0))
+            window = self._silence(pool)
             for size in self.batch_sizes:
                 if shared is not None:
                     x_and_at = self._batch(pool, [self.slots] * size, [window] * size, size)
@@ -56,6 +59,31 @@ class Runner:
                 for _ in range(2):
                     self.step(pool, [self.slots] * size, [window] * size, size)
             self.reset(pool, self.slots)
+
+    def measure(self, clock: Callable[[], float], at_most_s: float) -> dict[Pool, dict[int, float]]:
+        """Seconds of a steady step for every pool and batch size, by `clock`; about `at_most_s` in all.
+
+        Medians of a few steps on the spare slot, after `warm_up`; of one step where more would take too long.
+        """
+        share_s = at_most_s / (len(self._steppers) * len(self.batch_sizes))
+        return {
+            pool: {size: self._step_s(pool, size, clock, share_s) for size in self.batch_sizes} for pool in self.pools
+        }
+
+    def _step_s(self, pool: Pool, size: int, clock: Callable[[], float], at_most_s: float) -> float:
+        spare, windows = [self.slots] * size, [self._silence(pool)] * size
+        times: list[float] = []
+        while len(times) < MEASURED_STEPS and sum(times) + max(times, default=0.0) <= at_most_s:
+            begin_s = clock()
+            self.step(pool, spare, windows, size)
+            times.append(clock() - begin_s)
+        self.reset(pool, self.slots)
+        return median(times)
+
+    def _silence(self, pool: Pool) -> Window:
+        """A steady window whose output nobody wants."""
+        x = np.zeros(self._steppers[pool].window_shape, np.float32 if pool.kind == "encode" else np.int64)
+        return Window(x, pool.config.window_frames, pool.config.chunk_frames, slice(0, 0))
 
     def step(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> np.ndarray:
         """One step at batch `size` >= len(windows); rows of output in the order of `windows`."""
@@ -81,3 +109,11 @@ class Runner:
     def reset(self, pool: Pool, slot: int) -> None:
         """That slot is as new."""
         self._steppers[pool].reset(self._states[pool], torch.tensor([slot], device=self._device))
+
+    def snapshot(self, pool: Pool, slot: int) -> bytes:
+        """That slot as bytes that name model and configuration."""
+        return self._steppers[pool].snapshot(self._states[pool], slot)
+
+    def restore(self, pool: Pool, slot: int, snapshot: bytes) -> None:
+        """That slot as it was when the snapshot was taken. Raises SnapshotError, and then nothing has changed."""
+        self._steppers[pool].restore(self._states[pool], slot, snapshot)

@@ -95,6 +95,11 @@ class Scheduler:
         """When the next batch can be taken, None while there is nothing to compute."""
         return min((self._ripe_s(pool) for pool in self._entries if self._entries[pool]), default=None)
 
+    def earliest_deadline_s(self) -> float | None:
+        """When the most urgent window of all is due, None while there is nothing to compute."""
+        waiting = (entry.deadline_s for entries in self._entries.values() for entry in entries.values())
+        return min(waiting, default=None)
+
     def _ripe_s(self, pool: Pool) -> float:
         entries = self._entries[pool]
         first = min(entry.ready_s for entry in entries.values())

@@ -100,7 +100,10 @@ class End:
 
 @dataclass(frozen=True)
 class Ready:
-    """Server: the session is open; always the first message."""
+    """Server: the session is open; always the first message.
+
+    `capacity`: sessions of this kind and profile that the server holds, with no others beside them; 0: not told.
+    """
 
     session: str
     model: str
@@ -112,6 +115,7 @@ class Ready:
     output: StreamFormat
     resume: Resume = Resume()
     resumed: str = "new"
+    capacity: int = 0
     frame_ms: int = FRAME_MS
     type: ClassVar[str] = "ready"
 

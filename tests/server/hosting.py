@@ -40,12 +40,15 @@ class Host:
 
 @contextmanager
 def hosted(runner: FakeRunner | None = None, **settings) -> Iterator[Host]:
-    """A server on a free port: over a fake runner when one is given, else over the golden model."""
+    """A server on a free port: over a fake runner when one is given, else over the golden model.
+
+    By default it takes all sessions that there are slots for, however slow the machine is just now.
+    """
 
     def load_fake(settings: Settings) -> tuple[Engine, Model]:
         return Engine(runner, settings.gather_ms / 1000), Model("fake", {"default": CONFIG}, "default")
 
-    made = Settings(model=str(GOLDEN), port=0, threads=1, **settings)
+    made = Settings(**{"model": str(GOLDEN), "port": 0, "threads": 1, "max_load": 1e9} | settings)
     up = threading.Event()
     found: dict = {}
 

@@ -173,7 +173,8 @@ def test_probes_answer_over_plain_http(host):
     assert get(host.url + "/healthz") == (200, {"alive": True})
     status, body = get(host.url + "/readyz")
     assert status == 200 and body["ready"] and body["max_sessions"] == 4
-    assert body["profiles"] == {"default": {"chunk_frames": 5, "lookahead_frames": 5}}
+    capacity = {"encode": 4, "decode": 4, "roundtrip": 4}
+    assert body["profiles"] == {"default": {"chunk_frames": 5, "lookahead_frames": 5, "capacity": capacity}}
     assert get(host.url + "/nothing")[0] == 404
 
 

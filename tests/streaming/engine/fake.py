@@ -4,6 +4,7 @@ import numpy as np
 
 from streaming.config import INPUT_HOP, OUTPUT_HOP, StreamConfig
 from streaming.engine.scheduler import Pool
+from streaming.errors import SnapshotError
 from streaming.lane import DecoderLane, EncoderLane
 
 CONFIG = StreamConfig(chunk_frames=5, lookahead_frames=5)
@@ -35,6 +36,14 @@ class FakeRunner:
             raise self.broken
         self.resets.append((pool.kind, slot))
         self.committed[pool][slot] = 0
+
+    def snapshot(self, pool, slot):
+        return bytes([self.committed[pool][slot]])
+
+    def restore(self, pool, slot, snapshot):
+        if snapshot == b"":
+            raise SnapshotError("empty")
+        self.committed[pool][slot] = snapshot[0]
 
     def step(self, pool, slots, windows, size):
         assert len(slots) == len(set(slots)) <= size in self.batch_sizes

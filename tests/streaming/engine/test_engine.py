@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streaming.engine.engine import Engine, Failed, FlushFinished, Output
-from streaming.errors import AudioError, CapacityError, ConfigError, DeviceError, TokenError
+from streaming.errors import AudioError, CapacityError, ConfigError, DeviceError, SnapshotError, TokenError
 from tests.streaming.engine.fake import POOLS, FakeRunner, audio_of, speech, tokens_of
 
 
@@ -310,3 +310,86 @@ def test_lateness_is_counted_from_the_deadline_of_the_chunk():
     bench.engine.feed(session, np.zeros(5, np.uint16), 100.1)
     (result,) = bench.engine.step(100.25)
     assert result.behind_ms == pytest.approx(50)
+
+
+@pytest.mark.parametrize("kind", ["encode", "decode", "roundtrip"])
+def test_a_snapshot_taken_at_any_moment_goes_on_elsewhere_with_the_same_bits(kind):
+    utterances = [[rng.randrange(256) for _ in range(rng.randrange(1, 40))] for rng in map(random.Random, range(3))]
+    data = [tokens_of(levels) if kind == "decode" else speech(*levels) for levels in utterances]
+    tokens = np.concatenate([tokens_of(levels) for levels in utterances])
+    wanted = tokens if kind == "encode" else audio_of(tokens)
+    for seed in range(10):
+        rng = random.Random(seed)
+        before, after = Bench(), Bench()
+        session = before.open(kind)
+        commands = [part for whole in data for part in [*np.array_split(whole, 7), None]]
+        cut = rng.randrange(len(commands))
+        for command in commands[:cut]:
+            before.flush(session) if command is None else before.feed(session, command)
+            if rng.random() < 0.3:
+                before.step()
+        snapshot = before.engine.snapshot(session)
+        after.open("decode")  # so that the slots differ
+        restored = after.engine.restore(kind, POOLS, snapshot, after.now_s)
+        after.got[restored] = []
+        for result in before.engine.step(float("-inf")):  # what waited was the old session's own
+            before.got[session].append(result.data if isinstance(result, Output) else "end")
+        for command in commands[cut:]:
+            after.flush(restored) if command is None else after.feed(restored, command)
+        after.run()
+        got = [before.output(session), after.output(restored)]
+        np.testing.assert_array_equal(np.concatenate([part for part in got if len(part)]), wanted)
+        assert len(before.ends(session)) + len(after.ends(restored)) == 3
+
+
+def test_a_snapshot_that_does_not_fit_opens_nothing():
+    bench = Bench(slots=1)
+    encode = bench.open("encode")
+    bench.feed(encode, speech(*LEVELS))
+    snapshot = bench.engine.snapshot(encode)
+    for kind, bad in (("decode", snapshot), ("decode", snapshot[:-1]), ("decode", b"")):
+        with pytest.raises(SnapshotError):
+            bench.engine.restore(kind, POOLS, bad, 0.0)
+        assert bench.engine.sessions == 1
+    bench.open("decode")
+
+
+def test_overload_lags_evenly_and_costs_the_newest_its_session():
+    """Each of four sessions needs a step of 40 ms a chunk of 100 ms: two are served in time."""
+    bench = Bench(batch_sizes=(1,))
+    sessions = [bench.open("decode") for _ in range(4)]
+    lateness: dict[int, list[float]] = {session: [] for session in sessions}
+    failed: dict[int, float] = {}
+    now_s, fed = 100.0, 0
+    while now_s < 120.0:
+        while fed * 0.1 <= now_s - 100.0:
+            for session in set(sessions) - set(failed):
+                bench.engine.feed(session, np.zeros(5, np.uint16), 100.0 + fed * 0.1)
+            fed += 1
+        for result in bench.engine.step(now_s):
+            if isinstance(result, Output):
+                lateness[result.session].append(result.behind_ms)
+            elif isinstance(result, Failed):
+                assert isinstance(result.error, CapacityError) and "overloaded" in str(result.error)
+                failed[result.session] = now_s
+        now_s += 0.04
+    assert list(failed) == sessions[:1:-1], "the newest first, and no more than is needed"
+    before = [values[:20] for values in lateness.values()]
+    assert max(abs(a[-1] - b[-1]) for a in before for b in before) < 250, (
+        "as late as each other, but for a step of each"
+    )
+    assert all(lateness[session][-1] < 100 for session in sessions[:2]), "the rest are in time again"
+
+
+def test_who_was_paused_is_not_late():
+    bench = Bench()
+    session, other = bench.open("decode"), bench.open("decode")
+    bench.feed(session, np.zeros(100, np.uint16))
+    bench.engine.pause(session)
+    bench.now_s += 60.0
+    bench.engine.resume(session, bench.now_s)
+    (result,) = bench.engine.step(bench.now_s + 0.01)
+    assert isinstance(result, Output) and result.behind_ms == 0
+    bench.run()
+    assert not bench.failed and bench.engine.sessions == 2
+    bench.engine.close(other)

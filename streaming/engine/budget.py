@@ -1,0 +1,46 @@
+"""How many sessions a device holds in time, from the measured time of its steps. Pure numbers: no torch, no clock.
+
+The load of a set of sessions is the share of the time in which the device is busy when each pool is stepped once a
+chunk, in as few batches as its sessions fit into. Sessions whose chunks complete at random moments make more and
+smaller batches than that while there is time for it; the busier the device, the more of them gather behind a step that
+runs, so that below a load of 1 every chunk is in time.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from streaming.engine.scheduler import Pool
+
+DEFAULT_MAX_LOAD = 0.7
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`step_s`: pool -> batch size -> seconds of a step; a pool that is not in it costs nothing. `max_load`: of 1."""
+
+    step_s: Mapping[Pool, Mapping[int, float]] = field(default_factory=dict)
+    max_load: float = DEFAULT_MAX_LOAD
+
+    def load(self, sessions: Mapping[Pool, int]) -> float:
+        """The share of the time that so many sessions of each pool keep the device busy."""
+        return sum(self._round_s(pool, count) / pool.period_s for pool, count in sessions.items())
+
+    def fits(self, sessions: Mapping[Pool, int]) -> bool:
+        """Whether so many sessions of each pool can be stepped in time."""
+        return self.load(sessions) <= self.max_load
+
+    def capacity(self, pools: Sequence[Pool], limit: int) -> int:
+        """The most sessions, up to `limit`, of which each is in all of `pools`, with no others beside them."""
+        count = 0
+        while count < limit and self.fits(dict.fromkeys(pools, count + 1)):
+            count += 1
+        return count
+
+    def _round_s(self, pool: Pool, count: int) -> float:
+        """One step of each of `count` sessions."""
+        times = self.step_s.get(pool)
+        if not times or not count:
+            return 0.0
+        largest = max(times)
+        full, rest = divmod(count, largest)
+        return full * times[largest] + (times[min(size for size in times if size >= rest)] if rest else 0.0)

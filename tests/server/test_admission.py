@@ -1,0 +1,44 @@
+import pytest
+
+from server.admission import Admission
+from streaming.config import StreamConfig
+from streaming.engine.budget import Budget
+from streaming.engine.scheduler import Pool
+from streaming.errors import CapacityError
+
+CONFIG = StreamConfig(5, 5)
+ENCODE, DECODE = Pool("encode", CONFIG), Pool("decode", CONFIG)
+TIMES = {ENCODE: {1: 0.02}, DECODE: {1: 0.01}}  # of 100 ms: three roundtrips are 90 %
+
+
+def test_sessions_are_let_in_up_to_the_load_and_again_when_one_leaves():
+    admission = Admission(Budget(TIMES, 0.7), 64)
+    for _ in range(2):
+        admission.admit("roundtrip", CONFIG)
+    with pytest.raises(CapacityError, match=r"90% of the time, the limit is 70%"):
+        admission.admit("roundtrip", CONFIG)
+    admission.admit("decode", CONFIG)
+    assert admission.sessions == 3 and admission.load == pytest.approx(0.7)
+    with pytest.raises(CapacityError):
+        admission.admit("decode", CONFIG)
+    admission.release("roundtrip", CONFIG)
+    admission.admit("encode", CONFIG)
+
+
+def test_slots_are_a_limit_too():
+    admission = Admission(Budget(), 2)
+    admission.admit("encode", CONFIG)
+    admission.admit("decode", CONFIG)
+    with pytest.raises(CapacityError, match="all 2 sessions"):
+        admission.admit("decode", CONFIG)
+    assert admission.capacity("roundtrip", CONFIG) == 2
+
+
+def test_a_device_that_is_too_slow_for_one_serves_one():
+    admission = Admission(Budget({ENCODE: {1: 9.0}}), 64)
+    assert admission.capacity("encode", CONFIG) == 1
+    admission.admit("encode", CONFIG)
+    with pytest.raises(CapacityError):
+        admission.admit("encode", CONFIG)
+    admission.release("encode", CONFIG)
+    admission.admit("encode", CONFIG)

@@ -1,0 +1,86 @@
+"""Admission by measured step time, as a client, a probe and an operator see it."""
+
+import asyncio
+import urllib.request
+from contextlib import AsyncExitStack
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from server.app import App
+from server.cli import capacity_table, main
+from server.model import Model
+from server.settings import Settings
+from streaming.engine.budget import Budget
+from streaming.engine.engine import Engine
+from streaming.protocol.messages import Ready
+from tests.server.hosting import GOLDEN, talk
+from tests.server.test_app import get
+from tests.streaming.engine.fake import CONFIG, POOLS, FakeRunner
+
+BUDGET = Budget({POOLS["encode"]: {1: 0.02, 4: 0.03}, POOLS["decode"]: {1: 0.01, 4: 0.02}}, 0.5)  # a chunk is 100 ms
+SETTINGS = Settings(model="fake", port=0, batch_sizes=(1, 4), max_load=0.5)
+
+
+def load(settings: Settings) -> tuple[Engine, Model]:
+    return Engine(FakeRunner(slots=64)), Model("fake", {"default": CONFIG}, "default", BUDGET)
+
+
+@pytest.fixture
+async def app():
+    made = App(SETTINGS, load)
+    await made.start()
+    await made.loaded()
+    yield made
+    await made.stop()
+
+
+def scrape(app: App) -> dict[str, float]:
+    with urllib.request.urlopen(app.url.replace("ws", "http", 1) + "/metrics", timeout=10) as response:
+        assert response.headers["Content-Type"].startswith("text/plain")
+        lines = [line for line in response.read().decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
+async def test_sessions_beyond_the_measured_load_are_refused_before_the_upgrade(app):
+    status, body = await asyncio.to_thread(get, app.url + "/readyz")
+    assert status == 200 and body["load"] == 0 and body["max_load"] == 0.5
+    assert body["profiles"]["default"]["capacity"] == {"encode": 5, "decode": 9, "roundtrip": 4}
+    async with AsyncExitStack() as stack:
+        for _ in range(4):
+            client = await stack.enter_async_context(talk(app.url, "/v1/roundtrip"))
+            assert isinstance(client.seen[0], Ready) and client.seen[0].capacity == 4
+        for kind in ("encode", "decode", "roundtrip"):
+            with pytest.raises(InvalidStatus) as caught:
+                await stack.enter_async_context(talk(app.url, f"/v1/{kind}"))
+            response = caught.value.response
+            assert response.status_code == 503 and int(response.headers["Retry-After"]) >= 1
+            assert b"of the time, the limit is 50%" in response.body
+        seen = await asyncio.to_thread(scrape, app)
+        assert seen['neucodec_sessions{kind="roundtrip",profile="default"}'] == 4
+        assert seen['neucodec_capacity_sessions{kind="decode",profile="default"}'] == 9
+        assert seen["neucodec_load_ratio"] == seen["neucodec_load_limit_ratio"] == 0.5
+        assert seen['neucodec_refusals_total{code="full"}'] == 3
+        await client.finish()
+    await asyncio.wait_for(app.emptied(), 10)
+    seen = await asyncio.to_thread(scrape, app)
+    assert seen["neucodec_load_ratio"] == 0 == seen['neucodec_sessions{kind="roundtrip",profile="default"}']
+    async with talk(app.url, "/v1/roundtrip") as client:
+        await client.finish()
+
+
+def test_the_table_has_every_profile_and_the_time_of_every_step():
+    table = capacity_table(SETTINGS, load).splitlines()
+    assert [line.split() for line in table if line.split()[:1] == ["default"]] == [
+        ["default", "315", "5", "9", "4"],
+        ["default", "encode", "20.0", "30.0"],
+        ["default", "decode", "10.0", "20.0"],
+    ]
+    assert "50%" in table[0]
+
+
+def test_the_command_measures_prints_and_exits(capsys):
+    assert main(["--capacity", "--model", str(GOLDEN), "--profiles", "default", "--batch-sizes", "1,2"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    (_, _, *counts), *steps = (cells for cells in lines if cells[:1] == ["default"])
+    assert all(int(count) >= 1 for count in counts) and all(float(ms) > 0 for row in steps for ms in row[2:])

@@ -1,0 +1,43 @@
+import pytest
+
+from streaming.config import StreamConfig
+from streaming.engine.budget import Budget
+from streaming.engine.scheduler import Pool
+
+ENCODE = Pool("encode", StreamConfig(5, 5))  # a chunk lasts 100 ms
+DECODE = Pool("decode", StreamConfig(5, 5))
+SHORT = Pool("decode", StreamConfig(2, 3))  # 40 ms
+TIMES = {ENCODE: {1: 0.010, 4: 0.020}, DECODE: {1: 0.005, 4: 0.010}, SHORT: {1: 0.010}}
+
+
+def test_no_session_is_no_load():
+    assert Budget(TIMES).load({}) == 0 == Budget(TIMES).load({ENCODE: 0})
+
+
+@pytest.mark.parametrize(
+    ("sessions", "load"),
+    [
+        ({ENCODE: 1}, 0.10),
+        ({ENCODE: 2}, 0.20),  # the smallest batch that fits has four rows
+        ({ENCODE: 4}, 0.20),
+        ({ENCODE: 5}, 0.30),
+        ({ENCODE: 9, DECODE: 4}, 0.50 + 0.10),
+        ({SHORT: 1}, 0.25),
+        ({SHORT: 3}, 0.75),
+    ],
+)
+def test_load_is_the_share_of_a_chunk_that_a_step_of_every_session_takes(sessions, load):
+    assert Budget(TIMES).load(sessions) == pytest.approx(load)
+
+
+def test_capacity_is_the_most_that_fits():
+    budget = Budget(TIMES, max_load=0.7)
+    for pools in ([ENCODE], [DECODE], [ENCODE, DECODE], [SHORT]):
+        count = budget.capacity(pools, 1000)
+        assert budget.fits(dict.fromkeys(pools, count)) and not budget.fits(dict.fromkeys(pools, count + 1))
+    assert budget.capacity([ENCODE], 5) == 5
+    assert Budget(TIMES, max_load=0.01).capacity([ENCODE], 5) == 0
+
+
+def test_what_was_not_measured_costs_nothing():
+    assert Budget().fits({ENCODE: 10_000}) and Budget().capacity([ENCODE], 64) == 64

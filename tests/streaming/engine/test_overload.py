@@ -1,0 +1,27 @@
+from itertools import pairwise
+
+from streaming.engine.overload import PATIENCE_S, Overload
+
+
+def test_in_time_nobody_goes():
+    overload = Overload(2.0)
+    assert not any(overload.sheds(1.9, now_s) for now_s in range(100))
+
+
+def test_beyond_the_bound_one_goes_after_the_patience_and_the_next_after_it_again():
+    overload = Overload(2.0)
+    gone = [step for step in range(100) if overload.sheds(2.1 + step * 0.01, step * 0.1)]
+    patience = round(PATIENCE_S / 0.1)
+    assert gone[0] == patience and {b - a for a, b in pairwise(gone)} == {patience}
+
+
+def test_who_catches_up_is_left_in_peace():
+    overload = Overload(2.0)
+    assert not any(overload.sheds(10.0 - step * 0.1, step * 0.1) for step in range(80))
+
+
+def test_a_pause_of_the_machine_is_no_overload():
+    overload = Overload(2.0)
+    assert not overload.sheds(30.0, 100.0)
+    assert not overload.sheds(1.0, 100.5)
+    assert not overload.sheds(30.0, 200.0), "counted from the second time, not from the first"
