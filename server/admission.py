@@ -1,4 +1,4 @@
-"""Who may open a session: as many as the device can step in time, by measured step times, and as there are slots."""
+"""Who may open a session, and which worker steps it: as many as can be stepped in time, by measured step times."""
 
 from collections import Counter
 
@@ -15,40 +15,53 @@ def pools_of(kind: str, config: StreamConfig) -> list[Pool]:
 
 
 class Admission:
-    """Counts the sessions that are open or about to be. `max_sessions`: slots in each pool.
+    """Counts the sessions of every worker, open or about to be. `max_sessions`: slots of all workers together.
 
-    One session is always let in: what a slow device computes late is better than nothing.
+    A worker is always given one session: what a slow device computes late is better than nothing.
     """
 
-    def __init__(self, budget: Budget, max_sessions: int) -> None:
+    def __init__(self, budget: Budget, max_sessions: int, workers: int = 1) -> None:
         self._budget = budget
         self._max_sessions = max_sessions
-        self._pools: Counter[Pool] = Counter()
-        self.sessions = 0
+        self._slots = -(-max_sessions // workers)
+        self._pools: list[Counter[Pool]] = [Counter() for _ in range(workers)]
+        self._sessions = [0] * workers
+
+    @property
+    def sessions(self) -> int:
+        """Places that are taken."""
+        return sum(self._sessions)
 
     @property
     def load(self) -> float:
-        """The share of the time that the sessions keep the device busy."""
-        return self._budget.load(self._pools)
+        """The share of the time that the sessions keep the workers busy."""
+        return sum(map(self._budget.load, self._pools)) / len(self._pools)
 
     def capacity(self, kind: str, config: StreamConfig) -> int:
         """How many sessions of that kind and configuration the server holds, with no others beside them."""
-        return max(1, self._budget.capacity(pools_of(kind, config), self._max_sessions))
+        each = max(1, self._budget.capacity(pools_of(kind, config), self._slots))
+        return min(each * len(self._pools), self._max_sessions)
 
-    def admit(self, kind: str, config: StreamConfig) -> None:
-        """Reserves a place, to be released once. Raises CapacityError, and then nothing is reserved."""
-        if self.sessions >= self._max_sessions:
+    def admit(self, kind: str, config: StreamConfig) -> int:
+        """Reserves a place, to be released once -> the worker that it is at, the one with the least load.
+
+        Raises CapacityError, and then nothing is reserved.
+        """
+        after = [pools + Counter(pools_of(kind, config)) for pools in self._pools]
+        free = [worker for worker, pools in enumerate(after) if max(pools.values()) <= self._slots]
+        if self.sessions >= self._max_sessions or not free:
             raise CapacityError(f"all {self._max_sessions} sessions are in use: try again later or on another server")
-        after = self._pools + Counter(pools_of(kind, config))
-        if self.sessions and not self._budget.fits(after):
+        load, taken, worker = min((self._budget.load(after[one]), self._sessions[one], one) for one in free)
+        if taken and not self._budget.fits(after[worker]):
             raise CapacityError(
-                f"the device is full: with one {kind} session more its steps would take {self._budget.load(after):.0%}"
-                f" of the time, the limit is {self._budget.max_load:.0%}: try again later or on another server"
+                f"the device is full: with one {kind} session more its steps would take {load:.0%} of the time, the"
+                f" limit is {self._budget.max_load:.0%}: try again later or on another server"
             )
-        self._pools = after
-        self.sessions += 1
+        self._pools[worker] = after[worker]
+        self._sessions[worker] += 1
+        return worker
 
-    def release(self, kind: str, config: StreamConfig) -> None:
+    def release(self, worker: int, kind: str, config: StreamConfig) -> None:
         """Gives a place back."""
-        self._pools -= Counter(pools_of(kind, config))
-        self.sessions -= 1
+        self._pools[worker] -= Counter(pools_of(kind, config))
+        self._sessions[worker] -= 1

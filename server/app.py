@@ -10,6 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ from server.admission import Admission
 from server.connection import Connection
 from server.http import HEALTH_PATH, METRICS_PATH, READY_PATH, answer, not_found, plain, refusal
 from server.metrics import CONTENT_TYPE, Metrics
-from server.model import Model, latency_ms, load_engine
+from server.model import Model, latency_ms, load_engines
 from server.settings import Settings
 from server.worker import DeviceThread, Event, Link
 from streaming.engine.engine import STAGES, Engine
@@ -29,24 +30,26 @@ from streaming.errors import CapacityError, ConfigError, DeviceError, StreamingE
 from streaming.protocol.messages import SUBPROTOCOL, Ready
 from streaming.protocol.query import SessionRequest, parse_target
 
-Load = Callable[[Settings], tuple[Engine, Model]]
+Load = Callable[[Settings], tuple[list[Engine], Model]]
 
 _log = logging.getLogger(__name__)
 
 
 class App:
-    """One server in one event loop. `load` makes engine and model, in the device thread."""
+    """One server in one event loop. `load` makes the engines and the model, in the first device thread."""
 
-    def __init__(self, settings: Settings, load: Load = load_engine) -> None:
+    def __init__(self, settings: Settings, load: Load = load_engines) -> None:
         self._settings = settings
         self._load = load
         self._model: Model | None = None
         self._admission: Admission | None = None
         self._capacity: dict[tuple[str, str], int] = {}  # by kind and profile
-        self._device: DeviceThread | None = None
+        self._made: tuple[list[Engine], Model] | None = None  # by the first device thread
+        self._devices: list[DeviceThread] = []
+        self._loading: asyncio.Task[None] | None = None
         self._server: Server | None = None
         self._metrics = Metrics()
-        self._admitted: dict[ServerConnection, SessionRequest] = {}
+        self._admitted: dict[ServerConnection, tuple[SessionRequest, int]] = {}  # and the worker
         self._handled: set[ServerConnection] = set()
         self._released = asyncio.Event()
 
@@ -101,16 +104,16 @@ class App:
         except OSError as error:
             raise ConfigError(_why_not_bound(settings, error)) from None
         _log.info("listening at %s, loading model %s", self.url, settings.model)
-        self._device = DeviceThread(self._load_engine, time.monotonic)
-        self._device.start()
+        self._add_device(self._load_engines)
+        self._loading = asyncio.create_task(self._start_others(), name="loading")
 
     async def loaded(self) -> None:
         """Returns when sessions can be opened. Raises ModelError or whatever else prevented it."""
-        assert self._device is not None, "not started"
-        await self._device.loaded()
+        assert self._loading is not None, "not started"
+        await asyncio.shield(self._loading)
 
     async def stop(self) -> None:
-        """Closes every connection with 1001 and ends the device thread."""
+        """Closes every connection with 1001 and ends the device threads."""
         if self._server is not None:
             self._server.close()
             try:
@@ -118,12 +121,27 @@ class App:
                     await self._server.wait_closed()
             except TimeoutError:
                 _log.error("%d sessions did not end within %.0f s", self.sessions, self._settings.stop_timeout_s)
-        if self._device is not None:
-            await self._device.stop(self._settings.stop_timeout_s)
+        if self._loading is not None:
+            self._loading.cancel()
+        await asyncio.gather(*(device.stop(self._settings.stop_timeout_s) for device in self._devices))
 
-    def _load_engine(self) -> Engine:
-        engine, model = self._load(self._settings)
-        self._admission = admission = Admission(model.budget, self._settings.max_sessions)
+    def _add_device(self, load: Callable[[], Engine]) -> None:
+        self._devices.append(DeviceThread(load, time.monotonic))
+        self._devices[-1].start()
+
+    def _load_engines(self) -> Engine:
+        self._made = self._load(self._settings)
+        return self._made[0][0]
+
+    async def _start_others(self) -> None:
+        """Once the first device thread has loaded the model: the others, and then the server is ready."""
+        await self._devices[0].loaded()
+        assert self._made is not None, "the first thread has loaded"
+        engines, model = self._made
+        for engine in engines[1:]:
+            self._add_device(partial(_same, engine))
+        await asyncio.gather(*(device.loaded() for device in self._devices))
+        self._admission = admission = Admission(model.budget, self._settings.max_sessions, len(engines))
         self._capacity = {
             (kind, name): admission.capacity(kind, config) for name, config in model.profiles.items() for kind in STAGES
         }
@@ -131,14 +149,13 @@ class App:
             self._metrics.capacity.labels(kind, name).set(count)
         self._metrics.max_load.set(model.budget.max_load)
         self._model = model
-        return engine
 
     def _why_not_ready(self) -> str | None:
-        device = self._device
-        if device is None or not device.alive or self._model is None:
+        if self._model is None or not all(device.alive for device in self._devices):
             return "the model is not loaded yet"
-        if device.stuck_for_s() > self._settings.stuck_after_s:
-            return f"the device has been busy with one step for {device.stuck_for_s():.0f} s"
+        stuck_s = max(device.stuck_for_s() for device in self._devices)
+        if stuck_s > self._settings.stuck_after_s:
+            return f"the device has been busy with one step for {stuck_s:.0f} s"
         return None
 
     def _admit(self, socket: ServerConnection, request: Request) -> Response | None:
@@ -172,8 +189,7 @@ class App:
         if why_not is not None or self._model is None or self._admission is None:
             raise DeviceError(f"{why_not}: try again soon")
         profile, config = self._model.profile(asked.profile)
-        self._admission.admit(asked.kind, config)
-        self._admitted[socket] = asked
+        self._admitted[socket] = asked, self._admission.admit(asked.kind, config)
         self._count(asked.kind, profile, 1)
         socket.connection_lost_waiter.add_done_callback(lambda _: self._release_unhandled(socket))
 
@@ -208,18 +224,18 @@ class App:
 
     def _release(self, socket: ServerConnection) -> None:
         assert self._model is not None and self._admission is not None, "nobody is admitted before"
-        asked = self._admitted.pop(socket)
+        asked, worker = self._admitted.pop(socket)
         profile, config = self._model.profile(asked.profile)
-        self._admission.release(asked.kind, config)
+        self._admission.release(worker, asked.kind, config)
         self._count(asked.kind, profile, -1)
         self._released.set()
 
     async def _handle(self, socket: ServerConnection) -> None:
         """One admitted connection, from `ready` to its end."""
-        assert self._device is not None and self._model is not None, "nobody is admitted before"
+        assert self._model is not None, "nobody is admitted before"
         self._handled.add(socket)
         try:
-            asked = self._admitted[socket]
+            asked, worker = self._admitted[socket]
             profile, config = self._model.profile(asked.profile)
             ready = Ready(
                 session=uuid.uuid4().hex[:12],
@@ -234,7 +250,7 @@ class App:
             )
             link = Link(asked.kind, config, asked.input, asked.output, _nobody)
             _log.info("session %s opened: %s, profile %s", ready.session, asked.kind, profile)
-            await Connection(socket, asked, ready, link, self._device, self._settings, self._metrics).run()
+            await Connection(socket, asked, ready, link, self._devices[worker], self._settings, self._metrics).run()
         finally:
             self._handled.discard(socket)
             self._release(socket)
@@ -243,6 +259,11 @@ class App:
 def _subprotocol(socket: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Ours when it is offered; none is fine."""
     return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
+
+
+def _same(engine: Engine) -> Engine:
+    """What a device thread loads whose engine is there."""
+    return engine
 
 
 def _nobody(event: Event) -> None:

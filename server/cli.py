@@ -15,7 +15,7 @@ from typing import Any
 
 from server.admission import Admission
 from server.app import App, Load
-from server.model import latency_ms, load_engine
+from server.model import latency_ms, load_engines
 from server.settings import DTYPES, PROFILES, Settings, parse_batch_sizes, parse_profiles
 from streaming.engine.engine import STAGES
 from streaming.errors import ConfigError, ModelError, StreamingError
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(error, 1)
 
 
-async def serve(settings: Settings, load: Load = load_engine) -> int:
+async def serve(settings: Settings, load: Load = load_engines) -> int:
     """Serves until SIGINT or SIGTERM; 0 then. Raises what prevents the start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -73,14 +73,14 @@ async def serve(settings: Settings, load: Load = load_engine) -> int:
     return 0
 
 
-def capacity_table(settings: Settings, load: Load = load_engine) -> str:
+def capacity_table(settings: Settings, load: Load = load_engines) -> str:
     """Measures, and tells how many sessions fit and what a step takes. Raises ModelError, ConfigError."""
-    _, model = load(settings)
-    admission = Admission(model.budget, settings.max_sessions)
+    engines, model = load(settings)
+    admission = Admission(model.budget, settings.max_sessions, len(engines))
     kinds = list(STAGES)
     lines = [
-        f"{model.name} on {settings.device}: sessions of one kind whose steps take at most {settings.max_load:.0%} of"
-        f" the time (no more than {settings.max_sessions}, the setting max_sessions)",
+        f"{model.name} on {settings.device}, {len(engines)} workers: sessions of one kind whose steps take at most"
+        f" {settings.max_load:.0%} of the time (no more than {settings.max_sessions}, the setting max_sessions)",
         " ".join(f"{cell:>12}" for cell in ("profile", "latency_ms", *kinds)),
     ]
     for name, config in model.profiles.items():
@@ -123,7 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--port", type=int, help=f"port to listen at, 0 for any free one (default {default.port})")
     add("--device", help=f"torch device (default {default.device})")
     add("--dtype", choices=DTYPES, help=f"of weights and arithmetic (default {default.dtype})")
-    add("--threads", type=int, help="threads of torch on the CPU (default: torch's own choice)")
+    add("--workers", type=int, help="device threads that share the sessions (default: one for each core; CUDA: one)")
+    add("--threads", type=int, help="threads of torch in each worker (default: the cores that there are for it)")
     add("--capacity", action="store_true", help="measure how many sessions fit, print the table, and exit")
     add("--max-sessions", type=int, help=f"sessions at a time; more get 503 (default {default.max_sessions})")
     add("--batch-sizes", type=_read(parse_batch_sizes), help="such as 1,4,8; one alone: the same bits always")

@@ -1,10 +1,12 @@
 """What the server serves: a loaded codec, its profiles, and the engine over them, warmed up.
 
-Runs in the device thread; torch is imported there, so that the socket is claimed without waiting for it.
+Runs in a device thread; torch is imported there, so that the socket is claimed without waiting for it.
 """
 
 import logging
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -45,15 +47,17 @@ def latency_ms(kind: str, config: StreamConfig) -> float:
     return config.decode_latency_ms if kind == "decode" else roundtrip_latency_ms(config, config)
 
 
-def load_engine(settings: Settings) -> tuple[Engine, Model]:
-    """Loads the model, gives every profile its slots, and computes every shape once. Raises ModelError, ConfigError."""
+def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
+    """Loads the model, gives every profile its slots, computes every shape once, and measures it.
+
+    An engine for each worker, to be stepped by a thread of its own. Raises ModelError, ConfigError.
+    """
     import torch
 
     from streaming.codec import load_codec
     from streaming.engine.runner import Runner
 
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    use_threads(settings)
     dtype = getattr(torch, settings.dtype)
     codec = load_codec(settings.model, settings.device, dtype, stream_json=settings.stream_json)
     own = codec.default_config
@@ -63,12 +67,43 @@ def load_engine(settings: Settings) -> tuple[Engine, Model]:
     }
     configs = list(dict.fromkeys(profiles.values()))
     pools = [Pool(kind, config) for config in configs for kind in ("encode", "decode")]
-    runner = Runner(codec, pools, settings.max_sessions, settings.batch_sizes)
+    workers = worker_count(settings)
+    runner = Runner(codec, pools, slots_of(settings), settings.batch_sizes)
     _log.info("model %s loaded, warming up %d shapes", codec.name, len(pools) * len(settings.batch_sizes))
     runner.warm_up()
-    budget = Budget(runner.measure(time.perf_counter, MEASURE_S), settings.max_load)
-    engine = Engine(runner, settings.gather_ms / 1000, settings.max_behind_s)
-    return engine, Model(_public_name(codec.name), profiles, settings.default_profile, budget)
+    runners = [runner, *(runner.twin() for _ in range(workers - 1))]
+    with ThreadPoolExecutor(workers, initializer=use_threads, initargs=(settings,)) as threads:  # all at once, as later
+        times = list(threads.map(lambda one: one.measure(time.perf_counter, MEASURE_S), runners))
+    step_s = {pool: {size: max(time[pool][size] for time in times) for size in settings.batch_sizes} for pool in pools}
+    engines = [Engine(one, settings.gather_ms / 1000, settings.max_behind_s) for one in runners]
+    budget = Budget(step_s, settings.max_load)
+    return engines, Model(_public_name(codec.name), profiles, settings.default_profile, budget)
+
+
+def worker_count(settings: Settings) -> int:
+    """Device threads that these settings mean on this machine. Raises ConfigError for more than one on CUDA."""
+    if settings.device.startswith("cpu"):
+        return settings.workers or _cores()
+    if settings.workers not in (None, 1):
+        raise ConfigError(f"workers is {settings.workers}: device {settings.device} is stepped by one")
+    return 1
+
+
+def slots_of(settings: Settings) -> int:
+    """Sessions that one worker has slots for."""
+    return -(-settings.max_sessions // worker_count(settings))
+
+
+def use_threads(settings: Settings) -> None:
+    """Sets how many threads torch uses for what the calling thread asks of it."""
+    import torch
+
+    torch.set_num_threads(settings.threads or max(1, _cores() // worker_count(settings)))
+
+
+def _cores() -> int:
+    """Of this machine, as far as this process may use them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _public_name(name: str) -> str:

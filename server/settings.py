@@ -28,8 +28,10 @@ class Settings:
     device: str = "cpu"
     dtype: str = "float32"
     """Of weights and arithmetic, one of DTYPES."""
+    workers: int | None = None
+    """Device threads, each of which steps a share of the sessions; None: one for each core, on CUDA one."""
     threads: int | None = None
-    """Of torch on the CPU; None: torch's own choice."""
+    """Of torch in each worker, on the CPU; None: what cores there are for each."""
     profiles: dict[str, tuple[int, int] | None] = field(default_factory=lambda: dict(PROFILES))
     max_sessions: int = 64
     """Slots. What the device can step in time is measured, and may be less."""
@@ -77,8 +79,10 @@ class Settings:
                 raise ConfigError(f"{item.name} is {getattr(self, item.name)}: give seconds above 0")
         if not 0 <= self.port <= 65_535:
             raise ConfigError(f"port is {self.port}: give 0 to 65535")
-        if self.threads is not None and not (_is_number(self.threads, int) and self.threads >= 1):
-            raise ConfigError(f"threads is {self.threads!r}: give a whole number, at least 1")
+        for name in ("workers", "threads"):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value, int) and value >= 1):
+                raise ConfigError(f"{name} is {value!r}: give a whole number, at least 1")
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype is {self.dtype!r}: give one of {', '.join(DTYPES)}")
         sizes = self.batch_sizes

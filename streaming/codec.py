@@ -149,7 +149,7 @@ def load_codec(
     priors = read_priors(folder / "stream.json" if stream_json is None else Path(stream_json))
     model = _load_model(folder if is_folder else str(name), dtype or torch.float32)
     try:
-        model = model.to(device).eval()
+        model = model.to(device).eval().requires_grad_(False)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {device!r} cannot be used ({error}): give cpu or cuda") from error
     return Codec(str(name), model, priors)

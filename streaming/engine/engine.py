@@ -94,6 +94,7 @@ class Stage:
     dirty: bool = False
     fed: int = 0
     committed: int = 0
+    ready_s: float = 0.0
     deadline_s: float = 0.0
 
     @property
@@ -119,9 +120,9 @@ class Stage:
         needed += MEL_OVERHANG if self.pool.kind == "encode" else 0
         while len(self.arrivals) > 1 and self.arrivals[0][0] < needed:
             self.arrivals.popleft()
-        ready_s = self.arrivals[0][1] if self.arrivals and self.arrivals[0][0] >= needed else now_s
-        self.deadline_s = max(ready_s, self.deadline_s) + self.pool.period_s
-        return Entry(ready_s, self.deadline_s)
+        self.ready_s = self.arrivals[0][1] if self.arrivals and self.arrivals[0][0] >= needed else now_s
+        self.deadline_s = max(self.ready_s, self.deadline_s) + self.pool.period_s
+        return Entry(self.ready_s, self.deadline_s)
 
     def excuse(self, now_s: float) -> None:
         """What has waited so far waited for its owner: it counts as if it had just arrived."""
@@ -345,8 +346,8 @@ class Engine:
             if stage is found.stages[-1]:
                 behind_ms = max(0.0, (now_s - stage.deadline_s) * 1000)
                 self._results.append(Output(stage.session, found.epoch, output, behind_ms))
-            else:
-                self._put(found.stages[stage.place + 1], output, now_s)
+            else:  # as urgent as the chunk that it came from
+                self._put(found.stages[stage.place + 1], output, stage.ready_s)
         if ends:
             self._finish(stage, now_s)
         self._proceed(stage, now_s)

@@ -2,11 +2,13 @@
 
 One state for each pool, with a place more than there are slots: spare rows of a batch go on with a stream of zeros
 there and change nobody.
-Batches have one of a few sizes, all of them warmed up, since a new shape costs up to seconds; on CUDA, warming up
-captures each as a graph that is replayed from then on.
+Batches have one of a few sizes, all of them warmed up, since a new shape costs up to seconds. Warming up also records
+each, to be replayed from then on: on CUDA as a graph of kernels, on a CPU as one of operations.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from copy import copy
 from statistics import median
 from typing import Any
 
@@ -16,11 +18,15 @@ from torch import Tensor
 
 from streaming.codec import Codec
 from streaming.engine.capture import CapturedStep, Captures
+from streaming.engine.recording import RecordedStep
 from streaming.engine.scheduler import Pool
 from streaming.lane import DecoderLane, EncoderLane, Window
+from streaming.layers.step import START_FRAMES
 from streaming.stepper import Stepper
 
 MEASURED_STEPS = 5
+
+_log = logging.getLogger(__name__)
 
 
 class Runner:
@@ -33,10 +39,20 @@ class Runner:
         self._steppers: dict[Pool, Stepper] = {}
         self._states: dict[Pool, Any] = {}
         self._captured: dict[tuple[Pool, int], CapturedStep] = {}
+        self._recorded: dict[tuple[Pool, int], RecordedStep] = {}  # steady steps
+        self._recorded_any: dict[Pool, RecordedStep] = {}
         for pool in pools:
             stepper = codec.encoder(pool.config) if pool.kind == "encode" else codec.decoder(pool.config)
             self._steppers[pool] = stepper
             self._states[pool] = stepper.new_state(slots + 1)
+
+    def twin(self) -> "Runner":
+        """After `warm_up`, on a CPU: another one, warm too, with states of its own, for a thread of its own."""
+        other = copy(self)
+        other._states = {pool: stepper.new_state(self.slots + 1) for pool, stepper in self._steppers.items()}
+        other._recorded = {(pool, size): step.on(other._states[pool]) for (pool, size), step in self._recorded.items()}
+        other._recorded_any = {pool: step.on(other._states[pool]) for pool, step in self._recorded_any.items()}
+        return other
 
     @property
     def pools(self) -> list[Pool]:
@@ -48,17 +64,32 @@ class Runner:
         return EncoderLane(pool.config) if pool.kind == "encode" else DecoderLane(pool.config)
 
     def warm_up(self) -> None:
-        """Computes every shape that can occur, on the spare slot; on CUDA, captures it."""
+        """Computes every shape that can occur, on the spare slot, and records it."""
         shared = Captures(self._device) if self._device.type == "cuda" else None
+        recordable = shared is None
         for pool, stepper in self._steppers.items():
-            window = self._silence(pool)
             for size in self.batch_sizes:
+                x_and_at = self._batch(pool, [self.slots] * size, [self._silence(pool)] * size, size)
                 if shared is not None:
-                    x_and_at = self._batch(pool, [self.slots] * size, [window] * size, size)
                     self._captured[pool, size] = CapturedStep(stepper, self._states[pool], *x_and_at, shared)
-                for _ in range(2):
-                    self.step(pool, [self.slots] * size, [window] * size, size)
-            self.reset(pool, self.slots)
+                    self._captured[pool, size](*x_and_at)
+                else:
+                    self._eager(pool, *x_and_at)
+                    recordable = recordable and self._record(pool, *x_and_at)
+                self.reset(pool, self.slots)
+
+    def _record(self, pool: Pool, x: Tensor, at: Tensor) -> bool:
+        """Records one batch size; of any step, the smallest only. False where PyTorch cannot: then nothing is recorded."""
+        state, stepper = self._states[pool], self._steppers[pool]
+        try:
+            if len(x) == self.batch_sizes[0]:
+                self._recorded_any[pool] = RecordedStep(stepper, state, x, at, steady=False)
+            self._recorded[pool, len(x)] = RecordedStep(stepper, state, x, at, steady=True)
+        except Exception:
+            _log.warning("this PyTorch cannot record steps; they are slower without", exc_info=True)
+            self._recorded.clear()
+            return False
+        return True
 
     def measure(self, clock: Callable[[], float], at_most_s: float) -> dict[Pool, dict[int, float]]:
         """Seconds of a steady step for every pool and batch size, by `clock`; about `at_most_s` in all.
@@ -66,18 +97,20 @@ class Runner:
         Medians of a few steps on the spare slot, after `warm_up`; of one step where more would take too long.
         """
         share_s = at_most_s / (len(self._steppers) * len(self.batch_sizes))
-        return {
-            pool: {size: self._step_s(pool, size, clock, share_s) for size in self.batch_sizes} for pool in self.pools
-        }
+        times: dict[Pool, dict[int, float]] = {}
+        for pool in self.pools:
+            for _ in range(START_FRAMES):
+                self.step(pool, [self.slots], [self._silence(pool)], self.batch_sizes[0])
+            times[pool] = {size: self._step_s(pool, size, clock, share_s) for size in self.batch_sizes}
+            self.reset(pool, self.slots)
+        return times
 
     def _step_s(self, pool: Pool, size: int, clock: Callable[[], float], at_most_s: float) -> float:
-        spare, windows = [self.slots] * size, [self._silence(pool)] * size
         times: list[float] = []
         while len(times) < MEASURED_STEPS and sum(times) + max(times, default=0.0) <= at_most_s:
             begin_s = clock()
-            self.step(pool, spare, windows, size)
+            self.step(pool, [self.slots] * size, [self._silence(pool)] * size, size)
             times.append(clock() - begin_s)
-        self.reset(pool, self.slots)
         return median(times)
 
     def _silence(self, pool: Pool) -> Window:
@@ -86,15 +119,41 @@ class Runner:
         return Window(x, pool.config.window_frames, pool.config.chunk_frames, slice(0, 0))
 
     def step(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> np.ndarray:
-        """One step at batch `size` >= len(windows); rows of output in the order of `windows`."""
-        x, at = self._batch(pool, slots, windows, size)
-        captured = self._captured.get((pool, size))
-        if captured is not None:
-            output = captured(x, at)
-        else:
-            state = self._states[pool]
-            output = self._steppers[pool].step(x.to(self._device), state, *at.to(self._device)).cpu()
-        return output[: len(windows)].numpy()
+        """One step at batch `size` >= len(windows); rows of output in the order of `windows`.
+
+        Where steps are recorded, starts and endings are stepped apart, so that they hold up the others less.
+        """
+        if (pool, size) not in self._recorded:
+            x, at = self._batch(pool, slots, windows, size)
+            captured = self._captured.get((pool, size))
+            output = self._eager(pool, x, at) if captured is None else captured(x, at)
+            return output[: len(windows)].numpy()
+        outputs: list[Any] = [None] * len(windows)
+        for recorded, rows, fit in self._parts(pool, slots, windows):
+            x, at = self._batch(pool, [slots[row] for row in rows], [windows[row] for row in rows], fit)
+            for row, output in zip(rows, recorded(x, at).numpy(), strict=False):  # spare rows come last
+                outputs[row] = output
+        return np.stack(outputs)
+
+    def _parts(
+        self, pool: Pool, slots: list[int], windows: list[Window]
+    ) -> Iterator[tuple[RecordedStep, list[int], int]]:
+        """The recordings that step these windows, with the rows and the batch size of each."""
+        config, position = pool.config, self._states[pool].position.numpy()
+        steady: list[int] = []
+        others: list[int] = []
+        for row, (slot, window) in enumerate(zip(slots, windows, strict=True)):
+            whole = window.valid == config.window_frames and window.commit == config.chunk_frames
+            (steady if whole and position[slot] >= START_FRAMES else others).append(row)
+        smallest = self.batch_sizes[0]
+        for start in range(0, len(others), smallest):
+            yield self._recorded_any[pool], others[start : start + smallest], smallest
+        if steady:
+            fit = next(size for size in self.batch_sizes if size >= len(steady))
+            yield self._recorded[pool, fit], steady, fit
+
+    def _eager(self, pool: Pool, x: Tensor, at: Tensor) -> Tensor:
+        return self._steppers[pool].step(x.to(self._device), self._states[pool], *at.to(self._device)).cpu()
 
     def _batch(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> tuple[Tensor, Tensor]:
         """x (size, *window_shape), and slots, valid and commit as (3, size), spare rows filled up; on the host."""

@@ -13,6 +13,9 @@ from streaming.config import FRAME_MS, StreamConfig
 
 GATHER_SHARE = 1 / 8
 """The most of a chunk's duration that gathering may take."""
+URGENT_CHUNKS = 2
+"""A batch has a row for each window that is due within so many chunks: those of live sessions, whose packets may come
+up to a chunk early, and not those of a session that sends faster than real time."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ class Scheduler:
         pool = min(ripe, key=lambda pool: min(entry.deadline_s for entry in self._entries[pool].values()))
         entries = self._entries[pool]
         first = heapq.nsmallest(self.batch_sizes[-1], entries, key=lambda member: entries[member].deadline_s)
-        urgent = sum(entries[member].deadline_s <= now_s + pool.period_s for member in first) or len(first)
+        soon_s = now_s + URGENT_CHUNKS * pool.period_s
+        urgent = sum(entries[member].deadline_s <= soon_s for member in first) or len(first)
         size = next(size for size in self.batch_sizes if size >= urgent)
         members = first[:size]
         for member in members:

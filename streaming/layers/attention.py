@@ -57,10 +57,8 @@ class RingView:
         for past, new in ((ring.keys, keys), (ring.values, values)):
             past[self.slots, self.window_place] = new
         if query.device.type == "cpu":  # rows read their ring where it is: copying it would cost more than attending
-            out = [
-                _attention(query[row, None], ring.keys[slot, None], ring.values[slot, None], bias[row, None], scale)
-                for row, slot in enumerate(self.at.slots.tolist())
-            ]
+            rings = ((ring.keys.narrow(0, slot, 1), ring.values.narrow(0, slot, 1)) for slot in self.at.slots)
+            out = [_attention(query[row, None], *past, bias[row, None], scale) for row, past in enumerate(rings)]
             attended = torch.cat(out)
         else:
             attended = _attention(query, self.at.load(ring.keys), self.at.load(ring.values), bias, scale)

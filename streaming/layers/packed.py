@@ -8,7 +8,7 @@ recordings; so what is stepped takes its memory twice.
 
 from collections.abc import Callable
 from copy import deepcopy
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
@@ -33,7 +33,13 @@ def product(weight: Tensor, bias: Tensor | None) -> Product:
     if weight.dtype == torch.float32 and weight.numel() < BIG_WEIGHT:
         return partial(F.linear, weight=weight.detach().t().contiguous().t(), bias=bias)  # (N, K), K x N in memory
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), PACK_ROWS)
-    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+    def multiply(x: Tensor) -> Tensor:
+        if torch.jit.is_tracing():
+            return _recordable().linear(x, packed, bias)
+        return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+    return multiply
 
 
 def convolution(
@@ -49,6 +55,8 @@ def convolution(
         packed = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, strides, dilations, groups)
 
         def convolve(image: Tensor) -> Tensor:
+            if torch.jit.is_tracing():
+                return _recordable().convolution(image, packed, bias, padding, strides, dilations, groups)
             return torch.ops.mkldnn._convolution_pointwise(
                 image, packed, bias, padding, strides, dilations, groups, "none", [], ""
             )
@@ -58,6 +66,19 @@ def convolution(
         )
     # (B, R, T, C) -> (B, C, R, T), whose memory is channels last, and back
     return lambda x: convolve(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+@cache
+def _recordable() -> Any:
+    """The two operations above in TorchScript: called from Python, a trace does not know their `Scalar?[]`."""
+    return torch.jit.CompilationUnit("""
+    def linear(x, packed, bias: Optional[Tensor]):
+        return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    def convolution(x, packed, bias: Optional[Tensor], padding: Tuple[int, int], strides: Tuple[int, int],
+                    dilations: Tuple[int, int], groups: int):
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, packed, bias, padding, strides, dilations, groups, "none", [], "")
+    """)
 
 
 class PackedLinear(nn.Module):

@@ -10,7 +10,7 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 
 from server.app import App
-from server.model import Model, load_engine
+from server.model import Model, load_engines
 from server.settings import Settings
 from streaming.engine.engine import Engine
 from streaming.protocol.messages import Done, End, Failure, Ready, ServerMessage
@@ -45,8 +45,8 @@ def hosted(runner: FakeRunner | None = None, **settings) -> Iterator[Host]:
     By default it takes all sessions that there are slots for, however slow the machine is just now.
     """
 
-    def load_fake(settings: Settings) -> tuple[Engine, Model]:
-        return Engine(runner, settings.gather_ms / 1000), Model("fake", {"default": CONFIG}, "default")
+    def load_fake(settings: Settings) -> tuple[list[Engine], Model]:
+        return [Engine(runner, settings.gather_ms / 1000)], Model("fake", {"default": CONFIG}, "default")
 
     made = Settings(**{"model": str(GOLDEN), "port": 0, "threads": 1, "max_load": 1e9} | settings)
     up = threading.Event()
@@ -55,7 +55,7 @@ def hosted(runner: FakeRunner | None = None, **settings) -> Iterator[Host]:
     async def serve() -> None:
         found["loop"] = asyncio.get_running_loop()
         found["stop"] = asyncio.Event()
-        app = App(made, load_fake if runner is not None else load_engine)
+        app = App(made, load_fake if runner is not None else load_engines)
         try:
             await app.start()
             await app.loaded()

@@ -33,9 +33,9 @@ def get(url: str) -> tuple[int, dict]:
 async def test_while_the_model_loads_the_server_lives_but_is_not_ready():
     go_on = threading.Event()
 
-    def load(settings: Settings) -> tuple[Engine, Model]:
+    def load(settings: Settings) -> tuple[list[Engine], Model]:
         assert go_on.wait(DEADLINE_S)
-        return Engine(FakeRunner()), MODEL
+        return [Engine(FakeRunner())], MODEL
 
     app = App(Settings(port=0), load)
     await app.start()
@@ -58,7 +58,7 @@ async def test_while_the_model_loads_the_server_lives_but_is_not_ready():
 
 @pytest.mark.parametrize("error", [ModelError("model.safetensors is cut short"), ConfigError("device 'tpu'")])
 async def test_a_model_that_cannot_be_loaded_says_why(error):
-    def load(settings: Settings) -> tuple[Engine, Model]:
+    def load(settings: Settings) -> tuple[list[Engine], Model]:
         raise error
 
     app = App(Settings(port=0), load)
@@ -72,7 +72,7 @@ async def test_a_model_that_cannot_be_loaded_says_why(error):
 
 
 async def test_stopping_ends_open_sessions_with_1001():
-    app = App(Settings(port=0), lambda settings: (Engine(FakeRunner()), MODEL))
+    app = App(Settings(port=0), lambda settings: ([Engine(FakeRunner())], MODEL))
     await app.start()
     await app.loaded()
     async with talk(app.url, "/v1/encode") as client:

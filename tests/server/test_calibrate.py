@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from server.calibrate import audio_files, main, pieces
-from server.model import load_engine
+from server.model import load_engines
 from server.settings import Settings
 from streaming import StreamConfig, load_codec
 from tests.streaming.models import GOLDEN, codec_of, recording
@@ -61,7 +61,7 @@ def test_the_server_takes_the_file_for_its_default_profile(speech, tmp_path) -> 
     settings = Settings(
         model=str(GOLDEN), stream_json=str(out), dtype="bfloat16", batch_sizes=(1,), max_sessions=1, threads=1
     )
-    _, model = load_engine(settings)
+    _, model = load_engines(settings)
     assert model.profiles["default"] == StreamConfig(3, 5, 250, prior_weight=12)
 
 

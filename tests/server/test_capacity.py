@@ -22,8 +22,8 @@ BUDGET = Budget({POOLS["encode"]: {1: 0.02, 4: 0.03}, POOLS["decode"]: {1: 0.01,
 SETTINGS = Settings(model="fake", port=0, batch_sizes=(1, 4), max_load=0.5)
 
 
-def load(settings: Settings) -> tuple[Engine, Model]:
-    return Engine(FakeRunner(slots=64)), Model("fake", {"default": CONFIG}, "default", BUDGET)
+def load(settings: Settings) -> tuple[list[Engine], Model]:
+    return [Engine(FakeRunner(slots=64))], Model("fake", {"default": CONFIG}, "default", BUDGET)
 
 
 @pytest.fixture

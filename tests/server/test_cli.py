@@ -38,9 +38,9 @@ async def converse(url: str, stop) -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_stops_the_server_even_while_the_model_loads(stop):
-    def load(settings: Settings) -> tuple[Engine, Model]:
+    def load(settings: Settings) -> tuple[list[Engine], Model]:
         os.kill(os.getpid(), stop)
-        return Engine(FakeRunner()), Model("fake", {"default": CONFIG}, "default")
+        return [Engine(FakeRunner())], Model("fake", {"default": CONFIG}, "default")
 
     assert await asyncio.wait_for(serve(Settings(port=0), load), DEADLINE_S) == 0
 

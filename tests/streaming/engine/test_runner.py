@@ -1,5 +1,6 @@
 """The runner over the golden model."""
 
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,23 @@ def test_after_warming_up_and_after_a_reset_a_slot_is_as_new(codec, pool):
     np.testing.assert_array_equal(alone(runner, pool, 0, windows, 2), wanted)
     runner.warm_up()
     np.testing.assert_array_equal(alone(runner, pool, 2, windows, 2), wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.kind)
+def test_a_recorded_step_has_the_bits_of_the_eager_one(pool, dtype, caplog):
+    eager, recorded = (Runner(load_codec(GOLDEN, dtype=dtype), POOLS, SLOTS, (2, 4)) for _ in range(2))
+    recorded.warm_up()
+    assert not caplog.records, "every step could be recorded"
+    rng = np.random.default_rng(0)
+    streams = [deque(stream(pool, seed, eager)) for seed in range(SLOTS)]
+    while any(streams):
+        going = [slot for slot in range(SLOTS) if streams[slot]]
+        slots = rng.permutation(going)[: rng.integers(1, len(going) + 1)].tolist()
+        windows = [streams[slot].popleft() for slot in slots]
+        size = 2 if len(slots) <= 2 else 4
+        got, wanted = (runner.step(pool, slots, windows, size) for runner in (recorded, eager))
+        np.testing.assert_array_equal(got, wanted)
 
 
 @pytest.mark.gpu

@@ -1,0 +1,76 @@
+"""A step on a CPU recorded once and replayed: the same operations to the same bits, issued without Python.
+
+A step is a thousand operations and more. Python takes a third of a small batch's time to issue them, and to do so it
+needs the lock that the event loop and the other workers want as well. A recording (a TorchScript trace) needs it once a
+step. There are two kinds: of a steady step, in which every row has all of its frames, commits a chunk and is past its
+stream's start; and of any step, which computes what starts and endings need too and takes half as long again.
+"""
+
+import warnings
+from copy import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from streaming.layers.step import Step, tensors_of
+from streaming.stepper import Stepper
+
+
+class RecordedStep:
+    """A stepper's step on one state at one batch size."""
+
+    def __init__(self, stepper: Stepper, state: Any, x: Tensor, at: Tensor, steady: bool) -> None:
+        """x (B, *window_shape) and at (3, B), slots, valid and commit: a steady step that changes nobody.
+
+        Raises where PyTorch cannot record.
+        """
+
+        def step(x: Tensor, at: Tensor, *_: Tensor) -> Tensor:
+            slots, valid, commit = (at[0], *constants) if steady else at.unbind()
+            position = state.position[slots]
+            y = stepper.compute(x, state, Step(slots, valid, commit, position, edges=not steady))
+            state.position[slots] = position + commit
+            return y
+
+        constants = at[1].clone(), at[2].clone()
+        with torch.inference_mode():
+            with _PackedWeights() as packed:
+                step(x, at)
+            # What is passed along is an input of the recording wherever it is used: what changes, and what cannot be
+            # one of its constants.
+            self._packed = tuple(packed.seen.values())
+            self._others = (*tensors_of(state), *self._packed)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that tracing is deprecated, and that shapes become constants
+                self._recording = torch.jit.trace(step, (x, at, *self._others), check_trace=False)
+            # Two thirds of its nodes, and of its memory.
+            torch._C._jit_pass_constant_pooling(self._recording.graph)  # type: ignore[attr-defined]
+        self(x, at)
+
+    def on(self, state: Any) -> "RecordedStep":
+        """The same step on another state of as many slots."""
+        other = copy(self)
+        other._others = (*tensors_of(state), *self._packed)
+        return other
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor, at: Tensor) -> Tensor:
+        """The step on other x and at -> its output."""
+        with torch.jit.optimized_execution(False):  # nothing here gains by it, and it keeps a second copy
+            return self._recording(x, at, *self._others)
+
+
+class _PackedWeights(TorchDispatchMode):
+    """Collects every weight in a layout of oneDNN's own that operations are given meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[int, Tensor] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for argument in args:
+            if isinstance(argument, Tensor) and argument.is_mkldnn:
+                self.seen[id(argument)] = argument
+        return func(*args, **(kwargs or {}))
