@@ -65,7 +65,7 @@ async def serve(settings: Settings, load: Load = load_engines) -> int:
                 f"neucodec-server ready at {app.url} (model {app.model.name}; profiles {profiles}; {limit})", flush=True
             )
             await stopped
-            print("neucodec-server stopping", flush=True)
+            _log.info("stopping")
     finally:
         loading.cancel()
         stopped.cancel()

@@ -13,10 +13,10 @@ from server.model import Model
 from server.settings import Settings
 from streaming.engine.budget import Budget
 from streaming.engine.engine import Engine
-from streaming.protocol.messages import Ready
-from tests.server.hosting import GOLDEN, talk
+from streaming.protocol.messages import Flush, Flushed, Ready
+from tests.server.hosting import GOLDEN, s16, talk
 from tests.server.test_app import get
-from tests.streaming.engine.fake import CONFIG, POOLS, FakeRunner
+from tests.streaming.engine.fake import CONFIG, POOLS, FakeRunner, audio_of, tokens_of
 
 BUDGET = Budget({POOLS["encode"]: {1: 0.02, 4: 0.03}, POOLS["decode"]: {1: 0.01, 4: 0.02}}, 0.5)  # a chunk is 100 ms
 SETTINGS = Settings(model="fake", port=0, batch_sizes=(1, 4), max_load=0.5)
@@ -67,6 +67,26 @@ async def test_sessions_beyond_the_measured_load_are_refused_before_the_upgrade(
     assert seen["neucodec_load_ratio"] == 0 == seen['neucodec_sessions{kind="roundtrip",profile="default"}']
     async with talk(app.url, "/v1/roundtrip") as client:
         await client.finish()
+
+
+async def test_workers_share_the_sessions():
+    runners = [FakeRunner(slots=2), FakeRunner(slots=2)]
+    made = Model("fake", {"default": CONFIG}, "default")
+    app = App(Settings(port=0, max_sessions=4), lambda settings: ([Engine(runner) for runner in runners], made))
+    await app.start()
+    await app.loaded()
+    try:
+        async with AsyncExitStack() as stack:
+            for _ in range(4):
+                client = await stack.enter_async_context(talk(app.url, "/v1/decode"))
+                await client.send(tokens_of([1] * 12).tobytes(), Flush())
+                await client.hear_until(Flushed)
+                assert client.output == s16(audio_of(tokens_of([1] * 12)))
+            with pytest.raises(InvalidStatus):
+                await stack.enter_async_context(talk(app.url, "/v1/decode"))
+        assert all(runner.steps for runner in runners)
+    finally:
+        await app.stop()
 
 
 def test_the_table_has_every_profile_and_the_time_of_every_step():
