@@ -7,6 +7,7 @@ stream's start; and of any step, which computes what starts and endings need too
 """
 
 import warnings
+from collections.abc import Callable
 from copy import copy
 from typing import Any
 
@@ -21,10 +22,11 @@ from streaming.stepper import Stepper
 class RecordedStep:
     """A stepper's step on one state at one batch size."""
 
-    def __init__(self, stepper: Stepper, state: Any, x: Tensor, at: Tensor, steady: bool) -> None:
-        """x (B, *window_shape) and at (3, B), slots, valid and commit: a steady step that changes nobody.
-
-        Raises where PyTorch cannot record.
+    def __init__(
+        self, stepper: Stepper, state: Any, x: Tensor, at: Tensor, packed: tuple[Tensor, ...], steady: bool
+    ) -> None:
+        """x (B, *window_shape) and at (3, B), slots, valid and commit: a steady step that changes nobody; `packed` is
+        what `packed_weights` gives. Raises where PyTorch cannot record.
         """
 
         def step(x: Tensor, at: Tensor, *_: Tensor) -> Tensor:
@@ -36,12 +38,10 @@ class RecordedStep:
 
         constants = at[1].clone(), at[2].clone()
         with torch.inference_mode():
-            with _PackedWeights() as packed:
-                step(x, at)
             # What is passed along is an input of the recording wherever it is used: what changes, and what cannot be
             # one of its constants.
-            self._packed = tuple(packed.seen.values())
-            self._others = (*tensors_of(state), *self._packed)
+            self._packed = packed
+            self._others = (*tensors_of(state), *packed)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that tracing is deprecated, and that shapes become constants
                 self._recording = torch.jit.trace(step, (x, at, *self._others), check_trace=False)
@@ -62,9 +62,14 @@ class RecordedStep:
             return self._recording(x, at, *self._others)
 
 
-class _PackedWeights(TorchDispatchMode):
-    """Collects every weight in a layout of oneDNN's own that operations are given meanwhile."""
+def packed_weights(step: Callable[[], object]) -> tuple[Tensor, ...]:
+    """Calls `step` -> every weight in a layout of oneDNN's own that its operations were given."""
+    with _PackedWeights() as packed:
+        step()
+    return tuple(packed.seen.values())
 
+
+class _PackedWeights(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.seen: dict[int, Tensor] = {}

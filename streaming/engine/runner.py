@@ -18,13 +18,13 @@ from torch import Tensor
 
 from streaming.codec import Codec
 from streaming.engine.capture import CapturedStep, Captures
-from streaming.engine.recording import RecordedStep
+from streaming.engine.recording import RecordedStep, packed_weights
 from streaming.engine.scheduler import Pool
 from streaming.lane import DecoderLane, EncoderLane, Window
 from streaming.layers.step import START_FRAMES
 from streaming.stepper import Stepper
 
-MEASURED_STEPS = 5
+MEASURED_STEPS = 3
 
 _log = logging.getLogger(__name__)
 
@@ -65,31 +65,42 @@ class Runner:
 
     def warm_up(self) -> None:
         """Computes every shape that can occur, on the spare slot, and records it."""
-        shared = Captures(self._device) if self._device.type == "cuda" else None
-        recordable = shared is None
-        for pool, stepper in self._steppers.items():
+        if self._device.type == "cuda":
+            self._capture()
+            return
+        for pool in self.pools:
             for size in self.batch_sizes:
-                x_and_at = self._batch(pool, [self.slots] * size, [self._silence(pool)] * size, size)
-                if shared is not None:
-                    self._captured[pool, size] = CapturedStep(stepper, self._states[pool], *x_and_at, shared)
-                    self._captured[pool, size](*x_and_at)
-                else:
-                    self._eager(pool, *x_and_at)
-                    recordable = recordable and self._record(pool, *x_and_at)
-                self.reset(pool, self.slots)
-
-    def _record(self, pool: Pool, x: Tensor, at: Tensor) -> bool:
-        """Records one batch size; of any step, the smallest only. False where PyTorch cannot: then nothing is recorded."""
-        state, stepper = self._states[pool], self._steppers[pool]
+                self._eager(pool, *self._silent_batch(pool, size))
         try:
-            if len(x) == self.batch_sizes[0]:
-                self._recorded_any[pool] = RecordedStep(stepper, state, x, at, steady=False)
-            self._recorded[pool, len(x)] = RecordedStep(stepper, state, x, at, steady=True)
+            for pool in self.pools:
+                self._record(pool)
         except Exception:
             _log.warning("this PyTorch cannot record steps; they are slower without", exc_info=True)
             self._recorded.clear()
-            return False
-        return True
+        for pool in self.pools:
+            self.reset(pool, self.slots)
+
+    def _capture(self) -> None:
+        shared = Captures(self._device)
+        for pool, stepper in self._steppers.items():
+            for size in self.batch_sizes:
+                captured = CapturedStep(stepper, self._states[pool], *self._silent_batch(pool, size), shared)
+                self._captured[pool, size] = captured
+            self.reset(pool, self.slots)
+
+    def _record(self, pool: Pool) -> None:
+        """The steady step at every batch size, and any step at the smallest. Raises where PyTorch cannot."""
+        stepper, state, smallest = self._steppers[pool], self._states[pool], self.batch_sizes[0]
+        packed = packed_weights(lambda: self._eager(pool, *self._silent_batch(pool, smallest)))
+        for size in self.batch_sizes:
+            x_and_at = self._silent_batch(pool, size)
+            self._recorded[pool, size] = RecordedStep(stepper, state, *x_and_at, packed, steady=True)
+        x_and_at = self._silent_batch(pool, smallest)
+        self._recorded_any[pool] = RecordedStep(stepper, state, *x_and_at, packed, steady=False)
+
+    def _silent_batch(self, pool: Pool, size: int) -> tuple[Tensor, Tensor]:
+        """A steady step of the spare slot alone."""
+        return self._batch(pool, [self.slots] * size, [self._silence(pool)] * size, size)
 
     def measure(self, clock: Callable[[], float], at_most_s: float) -> dict[Pool, dict[int, float]]:
         """Seconds of a steady step for every pool and batch size, by `clock`; about `at_most_s` in all.
