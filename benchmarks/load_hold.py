@@ -1,0 +1,303 @@
+"""One measurement of `benchmarks.load`: a server, client processes, and the rows that come of what they saw.
+
+`serving` is the server's process, `hold` holds so many sessions against it for as long as the phases last. A row tells
+of one phase. What is late is late against the schedule of the packets, whoever is to blame for it, the clients too.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.latency import ROOT, waited_s
+from benchmarks.load_client import DONE, DRAIN_S, OPEN_S, REFUSED, Job, Plan
+from streaming.config import FRAME_MS
+
+START_S = 300.0
+"""For the server to load its model and to warm up."""
+STOP_S = 20.0
+LEAD_S = 0.5
+"""Between the word to begin and the beginning."""
+CLIENT_START_S = 30.0
+PHASES_S = 1.0
+"""The first packets of the sessions are due at random moments within this."""
+MOST_SEND_LATE_MS = 20.0
+"""A p99 of the clients' own lateness above this is no measurement of the server."""
+LINE_BYTES = 1 << 28
+QUIET, BURST = "", "burst"
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a server is; `pid` None: it is not ours, and its times are not known."""
+
+    url: str
+    pid: int | None = None
+
+
+@asynccontextmanager
+async def serving(arguments: Sequence[str]) -> AsyncIterator[Server]:
+    """The server in a process of its own, from its ready line on. Exits with what to look at when it does not start."""
+    command = [sys.executable, "-m", "server", "--port", "0", "--log-level", "warning", *arguments]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), START_S)
+        if not line:
+            raise SystemExit("the server did not start: see above")
+        yield Server(line.decode().split()[3], process.pid)
+    finally:
+        await _stop(process)
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    """Asks the process to end, and ends it where it does not."""
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+class Clients:
+    """A client process that carries out one plan."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    def say(self, line: str) -> None:
+        """A line to its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+
+    async def hear(self, at_most_s: float) -> dict[str, Any]:
+        """What it says next. Exits when it dies or says nothing in time."""
+        assert self._process.stdout is not None
+        try:
+            line = await asyncio.wait_for(self._process.stdout.readline(), at_most_s)
+        except TimeoutError:
+            raise SystemExit(f"a client process said nothing for {at_most_s:.0f} s") from None
+        if not line:
+            raise SystemExit("a client process died: see above")
+        return json.loads(line)
+
+
+@asynccontextmanager
+async def client(plan: Plan) -> AsyncIterator[Clients]:
+    """A process that has its plan and opens its sessions."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "benchmarks.load_client", cwd=ROOT, stdin=pipe, stdout=pipe, limit=LINE_BYTES
+    )
+    try:
+        clients = Clients(process)
+        clients.say(plan.to_json())
+        yield clients
+    finally:
+        await _stop(process)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Seconds of processor time, and of waiting in line for a processor, of the server and of all clients until now.
+
+    `loop`: of the server's main thread, which is its event loop. `machine`: of everything, what the host took too.
+    """
+
+    at: float
+    server: float
+    loop: float
+    clients: float
+    server_waited: float
+    clients_waited: float
+    machine: float
+
+    @classmethod
+    def now(cls, server: int | None, clients: Sequence[int]) -> "Usage":
+        return cls(
+            time.monotonic(),
+            0.0 if server is None else _cpu_s(Path(f"/proc/{server}/stat")),
+            0.0 if server is None else _cpu_s(Path(f"/proc/{server}/task/{server}/stat")),
+            sum(_cpu_s(Path(f"/proc/{pid}/stat")) for pid in clients),
+            0.0 if server is None else waited_s(server),
+            sum(waited_s(pid) for pid in clients),
+            _machine_cpu_s(),
+        )
+
+
+def _cpu_s(stat: Path) -> float:
+    """Seconds of processor time of a process or a thread, from its `stat`."""
+    numbers = stat.read_text().rpartition(")")[2].split()
+    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _machine_cpu_s() -> float:
+    """Seconds in which any processor was not idle."""
+    numbers = [int(number) for number in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    user, nice, system, _idle, _iowait, *others = numbers
+    return (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process that is in RAM."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def shares(before: Usage, after: Usage, is_known: bool) -> dict[str, float | None]:
+    """Of one core: what server, event loop, clients and all else took between two moments, and how long they stood in
+    line. None where the server is not known; it is then among all else."""
+    found = {
+        field.name: round((getattr(after, field.name) - getattr(before, field.name)) / (after.at - before.at), 3)
+        for field in fields(Usage)
+    }
+    return {
+        "server_cpu": found["server"] if is_known else None,
+        "loop_cpu": found["loop"] if is_known else None,
+        "clients_cpu": found["clients"],
+        "others_cpu": round(max(0.0, found["machine"] - found["server"] - found["clients"]), 3),
+        "in_line": found["server_waited"] if is_known else None,
+        "clients_in_line": found["clients_waited"],
+    }
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the run: its name, and from when to when after the beginning."""
+
+    name: str
+    since_s: float
+    until_s: float
+
+
+@dataclass(frozen=True)
+class Held:
+    """What came of one number of sessions: a row for each phase, and each session's report."""
+
+    rows: list[dict[str, Any]]
+    sessions: list[dict[str, Any]]
+
+
+def phases_of(seconds: float, bursts: bool) -> list[Phase]:
+    """One phase, or with a burst two of equal length, of which the second has it."""
+    calm = Phase(QUIET, 0.0, seconds)
+    return [calm, Phase(BURST, seconds, 2 * seconds)] if bursts else [calm]
+
+
+def plans_of(jobs: Sequence[Job], processes: int, url: str, seconds: float, outputs: Path | None) -> list[Plan]:
+    """The jobs dealt out to so many processes, or fewer where there are fewer jobs."""
+    count = min(processes, len(jobs))
+    folder = None if outputs is None else str(outputs)
+    return [Plan(url, tuple(jobs[first::count]), seconds, folder) for first in range(count)]
+
+
+async def hold(server: Server, plans: Sequence[Plan], phases: Sequence[Phase], burst: Plan | None) -> Held:
+    """Carries out the plans, all at once, and the burst from the second phase on."""
+    everyone = [*plans, *([burst] if burst is not None else [])]
+    async with AsyncExitStack() as running:
+        clients = [await running.enter_async_context(client(plan)) for plan in everyone]
+        for one, plan in zip(clients, everyone, strict=True):
+            await one.hear(CLIENT_START_S + OPEN_S * len(plan.jobs))
+        begin_s = time.monotonic() + LEAD_S
+        for one, plan in zip(clients, everyone, strict=True):
+            one.say(str(begin_s + (phases[-1].since_s if plan.pours else 0.0)))
+        pids = [one.pid for one in clients]
+        usages = []
+        for moment_s in (0.0, *(phase.until_s for phase in phases)):
+            await asyncio.sleep(begin_s + moment_s - time.monotonic())
+            usages.append(Usage.now(server.pid, pids))
+        rss_bytes = None if server.pid is None else resident_bytes(server.pid)
+        reports = [await one.hear(PHASES_S + DRAIN_S + CLIENT_START_S) for one in clients]
+    lives = reports[: len(plans)]
+    sessions = sorted((one for report in lives for one in report["sessions"]), key=lambda one: one["number"])
+    send_late_ms = [value for report in lives for value in report["send_late_ms"]]
+    rows = [
+        {
+            **row_of(sessions, send_late_ms, phase),
+            **shares(before, after, server.pid is not None),
+            "server_rss_mb": rss_bytes and round(rss_bytes / 1e6),
+        }
+        for phase, before, after in zip(phases, usages[:-1], usages[1:], strict=True)
+    ]
+    if burst is not None:
+        rows[-1]["burst"] = poured(reports[-1]["sessions"][0])
+    return Held(rows, sessions)
+
+
+def row_of(sessions: Sequence[dict[str, Any]], send_late_ms: Sequence[float], phase: Phase) -> dict[str, Any]:
+    """What the clients saw: lateness of the chunks that were due in the phase, and the rest of the whole run."""
+    late_ms = [_late_ms_in(one, phase) for one in sessions]
+    outcomes = Counter(one["outcome"] for one in sessions)
+    frames = next((one["chunk_frames"] for one in sessions if one["chunk_frames"]), None)
+    kinds = sorted({one["kind"] for one in sessions})
+    send = spread(send_late_ms)
+    row = {
+        "phase": phase.name,
+        "sessions": len(sessions),
+        "held": outcomes.pop(DONE, 0),
+        "refused": outcomes.pop(REFUSED, 0),
+        "ended": dict(outcomes),
+        "chunk_ms": frames and frames * FRAME_MS,
+        "first_ms": spread([one["first_ms"] for one in sessions if one["first_ms"] is not None]),
+        "late_ms": spread([value for values in late_ms for value in values]),
+        "late_ms_of": {kind: spread(_of_kind(kind, sessions, late_ms)) for kind in kinds},
+        "worst_session_p99_ms": max((spread(values)["p99"] for values in late_ms if values), default=None),
+        "missing": sum(_missing_in(one, phase) for one in sessions),
+        "send_late_ms": send,
+        "clients_kept_up": send["p99"] is not None and send["p99"] <= MOST_SEND_LATE_MS,
+    }
+    return {**row, "in_time": is_in_time(row)}
+
+
+def _late_ms_in(session: dict[str, Any], phase: Phase) -> list[float]:
+    """How late the chunks came that were due in the phase."""
+    due_and_late = zip(session["due_s"], session["late_ms"], strict=False)  # what did not come is at the end
+    return [late_ms for due_s, late_ms in due_and_late if phase.since_s <= due_s < phase.until_s]
+
+
+def _missing_in(session: dict[str, Any], phase: Phase) -> int:
+    """How many chunks that were due in the phase never came."""
+    return sum(phase.since_s <= due_s < phase.until_s for due_s in session["due_s"][len(session["late_ms"]) :])
+
+
+def _of_kind(kind: str, sessions: Sequence[dict[str, Any]], values: Sequence[list[float]]) -> list[float]:
+    pairs = zip(sessions, values, strict=True)
+    return [value for session, its in pairs if session["kind"] == kind for value in its]
+
+
+def is_in_time(row: dict[str, Any]) -> bool:
+    """Whether every session was held to its end, with every chunk, and 99 of 100 of them within a chunk's duration."""
+    p99_ms = row["late_ms"]["p99"]
+    return row["held"] == row["sessions"] and not row["missing"] and p99_ms is not None and p99_ms <= row["chunk_ms"]
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """p50, p95, p99, the largest and the count; None where there are no values."""
+    if not values:
+        return {"p50": None, "p95": None, "p99": None, "max": None, "count": 0}
+    p50, p95, p99 = np.percentile(values, (50, 95, 99))
+    found = {"p50": p50, "p95": p95, "p99": p99, "max": max(values)}
+    return {**{name: round(float(value), 2) for name, value in found.items()}, "count": len(values)}
+
+
+def poured(report: dict[str, Any]) -> dict[str, Any]:
+    """What a session got that kept no time."""
+    return {
+        "kind": report["kind"],
+        "outcome": report["outcome"],
+        "seconds": round(report["took_s"], 1),
+        "sent_s": round(report["input_s"], 1),
+        "got_s": round(report["output_s"], 1),
+        "times_real_time": round(report["output_s"] / report["took_s"], 1),
+    }
