@@ -12,11 +12,12 @@ from contextlib import suppress
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from server.intake import Intake
 from server.metrics import Metrics
 from server.settings import Settings
 from server.worker import DeviceThread, Failed, FlushFinished, Link, Opened, Payload, Verb
 from server.worker import Event as DeviceEvent
-from streaming.config import FRAME_MS, TOKENS_PER_SECOND
+from streaming.config import FRAME_MS, TOKENS_PER_SECOND, StreamConfig
 from streaming.errors import DeviceError, MessageTooLarge, StreamingError
 from streaming.protocol.messages import Clear, End, Flush, Ready, Stats
 from streaming.protocol.query import SessionRequest
@@ -48,6 +49,7 @@ class Connection:
         self._settings = settings
         self._metrics = metrics
         self._link = link
+        self._intake = Intake(ready.input, StreamConfig(ready.chunk_frames, ready.lookahead_frames))
         link.deliver = self._deliver
         window = ready.chunk_frames + ready.lookahead_frames
         self._most_owed_frames = max(int(settings.max_pending_seconds * TOKENS_PER_SECOND), 4 * window)
@@ -130,13 +132,20 @@ class Connection:
             raise MessageTooLarge(f"message of {len(data)} bytes: the limit is {limit}, send smaller ones")
         command = self._session.receive(data)
         if isinstance(command, bytes):
-            self._device.submit(self._link, Verb.FEED, command)
-        elif isinstance(command, (Flush, End)):
+            self._feed(self._intake.put(command))
+            return
+        if isinstance(command, (Flush, End)):
+            self._feed(self._intake.end())
             self._device.submit(self._link, Verb.FLUSH)
         elif isinstance(command, Clear):
+            self._intake.clear()
             self._device.submit(self._link, Verb.CLEAR)
             self._unpause()
         self._changed.set()
+
+    def _feed(self, data: bytes) -> None:
+        if data:
+            self._device.submit(self._link, Verb.FEED, data)
 
     async def _wait_for_room(self) -> None:
         """Back-pressure: nothing is read while too much waits."""

@@ -46,7 +46,8 @@ class Lane(ABC):
         self._pending_units = 0
         self._position = 0
 
-    def _append(self, data: np.ndarray) -> None:
+    def append(self, data: np.ndarray) -> None:
+        """More input, checked before and not to be changed by anyone."""
         self._packets.append(data)
         self._pending_units += len(data)
 
@@ -125,7 +126,7 @@ class EncoderLane(Lane):
 
     def push(self, pcm: np.ndarray) -> None:
         """Append samples (n,). Raises AudioError, and then nothing has changed."""
-        self._append(checked_pcm(pcm).copy())
+        self.append(checked_pcm(pcm).copy())
 
     @property
     def delay(self) -> int:
@@ -174,9 +175,12 @@ class DecoderLane(Lane):
         Raises TokenError, and then nothing has changed.
         """
         tokens = checked_tokens(tokens) if lost is None else self._conceal(tokens, lost)
-        self._append(tokens.copy())
-        if len(tokens):
-            self._last = int(tokens[-1])
+        self.append(tokens.copy())
+
+    def append(self, data: np.ndarray) -> None:
+        super().append(data)
+        if len(data):
+            self._last = int(data[-1])
 
     def _conceal(self, tokens: np.ndarray, lost: np.ndarray) -> np.ndarray:
         if not isinstance(lost, np.ndarray) or lost.dtype != np.bool_ or lost.shape != np.shape(tokens):

@@ -104,7 +104,7 @@ class Stage:
 
     def push(self, data: np.ndarray, now_s: float) -> None:
         """More input, checked before."""
-        self.lane.push(data)
+        self.lane.append(data)
         self.fed += len(data)
         if self.arrivals and self.arrivals[-1][1] == now_s:
             self.arrivals.pop()
