@@ -115,8 +115,8 @@ class Connection:
         """Takes the client's messages until one is wrong; raises ConnectionClosed."""
         try:
             while True:
-                await self._wait_for_room()
-                self._accept(await self._socket.recv())
+                if self._accept(await self._socket.recv()):
+                    await self._wait_for_room()
         except ConnectionClosed:
             raise
         except StreamingError as error:
@@ -126,14 +126,14 @@ class Connection:
             self._session.fail(StreamingError("internal error: connect again"))
         self._changed.set()
 
-    def _accept(self, data: bytes | str) -> None:
+    def _accept(self, data: bytes | str) -> bool:
+        """Takes one message; whether it has made something wait, and not only packets of a window to come."""
         if len(data) > self._settings.max_message_bytes:
             limit = self._settings.max_message_bytes
             raise MessageTooLarge(f"message of {len(data)} bytes: the limit is {limit}, send smaller ones")
         command = self._session.receive(data)
         if isinstance(command, bytes):
-            self._feed(self._intake.put(command))
-            return
+            return self._feed(self._intake.put(command))
         if isinstance(command, (Flush, End)):
             self._feed(self._intake.end())
             self._device.submit(self._link, Verb.FLUSH)
@@ -142,10 +142,12 @@ class Connection:
             self._device.submit(self._link, Verb.CLEAR)
             self._unpause()
         self._changed.set()
+        return True
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes) -> bool:
         if data:
             self._device.submit(self._link, Verb.FEED, data)
+        return bool(data)
 
     async def _wait_for_room(self) -> None:
         """Back-pressure: nothing is read while too much waits."""

@@ -38,6 +38,7 @@ from streaming.protocol.messages import (
 class State(Enum):
     """Where a conversation is."""
 
+    __hash__ = object.__hash__  # that of Enum is written in Python, and every packet looks up two
     OPENING = auto()
     STREAMING = auto()
     ENDING = auto()
@@ -47,6 +48,7 @@ class State(Enum):
 class Move(Enum):
     """What takes a conversation from state to state: a message in either direction, or the loss of the connection."""
 
+    __hash__ = object.__hash__
     READY = "ready"
     INPUT = "input payload"
     OUTPUT = "output payload"
