@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from streaming.config import INPUT_HOP, MEL_OVERHANG
+from streaming.config import INPUT_HOP, MEL_OVERHANG, StreamConfig
 from streaming.engine.overload import DEFAULT_MAX_BEHIND_S, Overload
 from streaming.engine.scheduler import Batch, Entry, Pool, Scheduler
 from streaming.engine.slots import Slot, Slots
@@ -25,6 +25,12 @@ Lane = EncoderLane | DecoderLane
 STAGES = {"encode": ("encode",), "decode": ("decode",), "roundtrip": ("encode", "decode")}
 """Kind of session -> the parts of the model that it goes through."""
 DEFAULT_GATHER_S = 0.004
+
+
+def pools_of(kind: str, config: StreamConfig) -> dict[str, Pool]:
+    """The pool of each part of a session of `kind`."""
+    return {part: Pool(part, config) for part in STAGES[kind]}
+
 
 _log = logging.getLogger(__name__)
 _END = np.zeros((0, 0))
@@ -248,7 +254,7 @@ class Engine:
         """More input, of any length. Raises AudioError or TokenError, and then nothing has changed."""
         data = self._sessions[session].check(data)
         if len(data):
-            self._put(self._sessions[session].stages[0], data, now_s)
+            self._put(self._sessions[session].stages[0], data.copy(), now_s)
 
     def flush(self, session: int, now_s: float) -> None:
         """The utterance ends here: its tail comes out, then FlushFinished; what is fed from here on is a new one."""

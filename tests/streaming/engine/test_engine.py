@@ -393,3 +393,15 @@ def test_who_was_paused_is_not_late():
     bench.run()
     assert not bench.failed and bench.engine.sessions == 2
     bench.engine.close(other)
+
+
+def test_what_was_fed_may_be_overwritten():
+    bench = Bench()
+    session = bench.open("encode")
+    packet = speech(*LEVELS)
+    bench.feed(session, packet[: 3 * 320])
+    packet[: 3 * 320] = 0.0
+    bench.feed(session, packet[3 * 320 :])
+    bench.flush(session)
+    bench.run()
+    np.testing.assert_array_equal(bench.output(session), tokens_of(LEVELS))
