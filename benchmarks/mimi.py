@@ -38,9 +38,8 @@ from streaming.config import (
     TOKENS_PER_SECOND,
     roundtrip_latency_ms,
 )
-from streaming.engine.engine import STAGES, Engine, Output
+from streaming.engine.engine import Engine, Output, pools_of
 from streaming.engine.runner import Runner
-from streaming.engine.scheduler import Pool
 
 INSTALL = "pip install --no-deps moshi==0.2.13 einops==0.8.2 sentencepiece==0.2.3"
 RESULTS = Path(__file__).resolve().parent / "results" / "mimi.json"
@@ -80,7 +79,7 @@ class Ours:
 
     def __init__(self, codec: Codec, sessions: int) -> None:
         config = codec.default_config
-        pools = {part: Pool(part, config) for part in STAGES["roundtrip"]}
+        pools = pools_of("roundtrip", config)
         runner = Runner(codec, list(pools.values()), sessions, (sessions,))
         runner.warm_up()
         self._engine = Engine(runner)

@@ -52,7 +52,6 @@ class LatencyLog:
 async def running_server(model: str) -> AsyncIterator[str]:
     """A server process of our own on a free port: its URL, when it is ready."""
     command = [sys.executable, "-m", "server", "--model", model, "--host", "127.0.0.1", "--port", "0"]
-    command += ["--profiles", "default"]  # one alone is warm sooner
     command += ["--profiles", "default", "--batch-sizes", "1", "--log-level", "warning"]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None

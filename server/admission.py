@@ -4,14 +4,14 @@ from collections import Counter
 
 from streaming.config import StreamConfig
 from streaming.engine.budget import Budget
-from streaming.engine.engine import STAGES
+from streaming.engine.engine import pools_of
 from streaming.engine.scheduler import Pool
 from streaming.errors import CapacityError
 
 
-def pools_of(kind: str, config: StreamConfig) -> list[Pool]:
-    """The pools that a session of `kind` is in."""
-    return [Pool(part, config) for part in STAGES[kind]]
+def slots_each(max_sessions: int, workers: int) -> int:
+    """Slots that each worker has in every pool."""
+    return -(-max_sessions // workers)
 
 
 class Admission:
@@ -23,7 +23,7 @@ class Admission:
     def __init__(self, budget: Budget, max_sessions: int, workers: int = 1) -> None:
         self._budget = budget
         self._max_sessions = max_sessions
-        self._slots = -(-max_sessions // workers)
+        self._slots = slots_each(max_sessions, workers)
         self._pools: list[Counter[Pool]] = [Counter() for _ in range(workers)]
         self._sessions = [0] * workers
 
@@ -39,7 +39,7 @@ class Admission:
 
     def capacity(self, kind: str, config: StreamConfig) -> int:
         """How many sessions of that kind and configuration the server holds, with no others beside them."""
-        each = max(1, self._budget.capacity(pools_of(kind, config), self._slots))
+        each = max(1, self._budget.capacity(list(pools_of(kind, config).values()), self._slots))
         return min(each * len(self._pools), self._max_sessions)
 
     def admit(self, kind: str, config: StreamConfig) -> int:
@@ -47,7 +47,7 @@ class Admission:
 
         Raises CapacityError, and then nothing is reserved.
         """
-        after = [pools + Counter(pools_of(kind, config)) for pools in self._pools]
+        after = [pools + Counter(pools_of(kind, config).values()) for pools in self._pools]
         free = [worker for worker, pools in enumerate(after) if max(pools.values()) <= self._slots]
         if self.sessions >= self._max_sessions or not free:
             raise CapacityError(f"all {self._max_sessions} sessions are in use: try again later or on another server")
@@ -63,5 +63,5 @@ class Admission:
 
     def release(self, worker: int, kind: str, config: StreamConfig) -> None:
         """Gives a place back."""
-        self._pools[worker] -= Counter(pools_of(kind, config))
+        self._pools[worker] -= Counter(pools_of(kind, config).values())
         self._sessions[worker] -= 1

@@ -25,6 +25,7 @@ from server.metrics import CONTENT_TYPE, Metrics
 from server.model import Model, latency_ms, load_engines
 from server.settings import Settings
 from server.worker import DeviceThread, Event, Link
+from streaming.config import StreamConfig
 from streaming.engine.engine import STAGES, Engine
 from streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
 from streaming.protocol.messages import SUBPROTOCOL, Ready
@@ -104,7 +105,7 @@ class App:
         except OSError as error:
             raise ConfigError(_why_not_bound(settings, error)) from None
         _log.info("listening at %s, loading model %s", self.url, settings.model)
-        self._add_device(self._load_engines)
+        self._add_device(0)
         self._loading = asyncio.create_task(self._start_others(), name="loading")
 
     async def loaded(self) -> None:
@@ -125,21 +126,23 @@ class App:
             self._loading.cancel()
         await asyncio.gather(*(device.stop(self._settings.stop_timeout_s) for device in self._devices))
 
-    def _add_device(self, load: Callable[[], Engine]) -> None:
-        self._devices.append(DeviceThread(load, time.monotonic))
+    def _add_device(self, worker: int) -> None:
+        self._devices.append(DeviceThread(partial(self._engine, worker), time.monotonic))
         self._devices[-1].start()
 
-    def _load_engines(self) -> Engine:
-        self._made = self._load(self._settings)
-        return self._made[0][0]
+    def _engine(self, worker: int) -> Engine:
+        """What a device thread steps; the first to ask loads those of all."""
+        if self._made is None:
+            self._made = self._load(self._settings)
+        return self._made[0][worker]
 
     async def _start_others(self) -> None:
         """Once the first device thread has loaded the model: the others, and then the server is ready."""
         await self._devices[0].loaded()
         assert self._made is not None, "the first thread has loaded"
         engines, model = self._made
-        for engine in engines[1:]:
-            self._add_device(partial(_same, engine))
+        for worker in range(1, len(engines)):
+            self._add_device(worker)
         await asyncio.gather(*(device.loaded() for device in self._devices))
         self._admission = admission = Admission(model.budget, self._settings.max_sessions, len(engines))
         self._capacity = {
@@ -171,24 +174,32 @@ class App:
             asked = parse_target(request.path)
             if asked is None:
                 return not_found(socket, path)
+            profile, config = self._ready_model().profile(asked.profile)
             if request.headers.get("Upgrade", "").lower() == "websocket":
-                self._reserve(socket, asked)
+                self._reserve(socket, asked, profile, config)
         except (CapacityError, DeviceError) as error:
-            self._metrics.refusals.labels(error.code).inc()
-            return refusal(socket, HTTPStatus.SERVICE_UNAVAILABLE, error)
+            return self._refuse(socket, HTTPStatus.SERVICE_UNAVAILABLE, error)
         except StreamingError as error:
-            self._metrics.refusals.labels(error.code).inc()
-            return refusal(socket, HTTPStatus.BAD_REQUEST, error)
+            return self._refuse(socket, HTTPStatus.BAD_REQUEST, error)
         except ValueError as error:
-            return refusal(socket, HTTPStatus.BAD_REQUEST, ConfigError(f"the URL cannot be read: {error}"))
+            unreadable = ConfigError(f"the URL cannot be read: {error}")
+            return self._refuse(socket, HTTPStatus.BAD_REQUEST, unreadable)
         return None
 
-    def _reserve(self, socket: ServerConnection, asked: SessionRequest) -> None:
-        """A place for a session. Raises DeviceError, CapacityError, or ConfigError for a profile that is not there."""
+    def _refuse(self, socket: ServerConnection, status: HTTPStatus, error: StreamingError) -> Response:
+        self._metrics.refusals.labels(error.code).inc()
+        return refusal(socket, status, error)
+
+    def _ready_model(self) -> Model:
+        """What is served. Raises DeviceError while it cannot be."""
         why_not = self._why_not_ready()
-        if why_not is not None or self._model is None or self._admission is None:
+        if why_not is not None or self._model is None:
             raise DeviceError(f"{why_not}: try again soon")
-        profile, config = self._model.profile(asked.profile)
+        return self._model
+
+    def _reserve(self, socket: ServerConnection, asked: SessionRequest, profile: str, config: StreamConfig) -> None:
+        """A place for a session. Raises CapacityError."""
+        assert self._admission is not None, "the model is ready"
         self._admitted[socket] = asked, self._admission.admit(asked.kind, config)
         self._count(asked.kind, profile, 1)
         socket.connection_lost_waiter.add_done_callback(lambda _: self._release_unhandled(socket))
@@ -259,11 +270,6 @@ class App:
 def _subprotocol(socket: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Ours when it is offered; none is fine."""
     return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
-
-
-def _same(engine: Engine) -> Engine:
-    """What a device thread loads whose engine is there."""
-    return engine
 
 
 def _nobody(event: Event) -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from server.admission import slots_each
 from server.settings import Settings
 from streaming.config import StreamConfig, roundtrip_latency_ms
 from streaming.engine.budget import Budget
@@ -68,7 +69,7 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     configs = list(dict.fromkeys(profiles.values()))
     pools = [Pool(kind, config) for config in configs for kind in ("encode", "decode")]
     workers = worker_count(settings)
-    runner = Runner(codec, pools, slots_of(settings), settings.batch_sizes)
+    runner = Runner(codec, pools, slots_each(settings.max_sessions, workers), settings.batch_sizes)
     _log.info("model %s loaded, warming up %d shapes", codec.name, len(pools) * len(settings.batch_sizes))
     runner.warm_up()
     runners = [runner, *(runner.twin() for _ in range(workers - 1))]
@@ -87,11 +88,6 @@ def worker_count(settings: Settings) -> int:
     if settings.workers not in (None, 1):
         raise ConfigError(f"workers is {settings.workers}: device {settings.device} is stepped by one")
     return 1
-
-
-def slots_of(settings: Settings) -> int:
-    """Sessions that one worker has slots for."""
-    return -(-settings.max_sessions // worker_count(settings))
 
 
 def use_threads(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The one thread that owns the device. Commands go in by a queue, all results of one step come back in one hop.
+"""A worker: the one thread that steps its engine. Commands go in by a queue, results of a step come back in one hop.
 
 The event loop talks to it through a Link for each session. A link may have QUOTA commands under way, so the queue is
 bounded by the sessions there are; whoever is over its quota waits for Handled (policy: wait). What fails for one
@@ -16,8 +16,7 @@ import numpy as np
 
 from streaming.audio import pcm_from_bytes, pcm_to_bytes
 from streaming.config import StreamConfig
-from streaming.engine.engine import STAGES, Engine, Failed, FlushFinished, Output, Result
-from streaming.engine.scheduler import Pool
+from streaming.engine.engine import Engine, Failed, FlushFinished, Output, Result, pools_of
 from streaming.errors import DeviceError, StreamingError
 from streaming.protocol.messages import StreamFormat
 from streaming.tokens import tokens_from_bytes, tokens_to_bytes
@@ -78,7 +77,7 @@ class Link:
         deliver: Callable[[Event], None],
     ) -> None:
         self.kind = kind
-        self.pools = {part: Pool(part, config) for part in STAGES[kind]}
+        self.pools = pools_of(kind, config)
         self.input, self.output = input, output
         self.deliver = deliver
         self.submitted = 0

@@ -3,7 +3,7 @@
 The load of a set of sessions is the share of the time in which the device is busy when each pool is stepped once a
 chunk, in as few batches as its sessions fit into. Sessions whose chunks complete at random moments make more and
 smaller batches than that while there is time for it; the busier the device, the more of them gather behind a step that
-runs, so that below a load of 1 every chunk is in time.
+runs, so that below a load of 1 no backlog grows. What is no step (sockets, clients on this machine) is not in it.
 """
 
 from collections.abc import Mapping, Sequence
