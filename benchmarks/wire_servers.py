@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from websockets.asyncio.server import ServerConnection, serve
 
+from server.admission import slots_each
 from server.app import App, Load
 from server.cli import _loop_factory as loop_factory
-from server.model import Model, slots_of, worker_count
+from server.model import Model, worker_count
 from server.settings import Settings
 from streaming.config import OUTPUT_HOP, StreamConfig
 from streaming.engine.engine import STAGES, Engine
@@ -61,8 +62,10 @@ class ConstantRunner:
 def load_constant(step_s: float, settings: Settings) -> tuple[list[Engine], Model]:
     """As many engines as these settings mean, over constant steps."""
     engines = []
-    for _ in range(worker_count(settings)):
-        runner: Any = ConstantRunner(slots_of(settings), settings.batch_sizes, step_s)  # sessions are not moved
+    workers = worker_count(settings)
+    slots = slots_each(settings.max_sessions, workers)
+    for _ in range(workers):
+        runner: Any = ConstantRunner(slots, settings.batch_sizes, step_s)  # sessions are not moved
         engines.append(Engine(runner, settings.gather_ms / 1000, settings.max_behind_s))
     return engines, Model("constant", {"default": CONFIG}, "default")
 
