@@ -22,7 +22,10 @@ UNIT_BYTES = {"s16le": 2, "f32le": 4, "mulaw": 1, "alaw": 1, "u16le": 2}
 
 @dataclass(frozen=True)
 class StreamFormat:
-    """What binary messages in one direction carry: kind "audio" or "tokens", format, and rate in units a second."""
+    """What binary messages in one direction carry: kind "audio" or "tokens", format, and rate in units a second.
+
+    A frame of 20 ms is a whole number of units, so `rate` is a multiple of 50.
+    """
 
     kind: str
     format: str

@@ -7,14 +7,15 @@ Unknown parameters and values are refused with a ConfigError that names the know
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from streaming.config import INPUT_RATE, OUTPUT_RATE
+from streaming.config import INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
 from streaming.errors import ConfigError
 from streaming.protocol.messages import TOKENS, StreamFormat
 
 PATHS = {"/v1/encode": "encode", "/v1/decode": "decode", "/v1/roundtrip": "roundtrip"}
 """Path to kind of session: audio up and tokens down, tokens up and audio down, audio both ways."""
-FORMATS = ("s16le", "f32le")
-LATER_FORMATS = ("mulaw", "alaw")
+FORMATS = ("s16le", "f32le", "mulaw", "alaw")
+LOWEST_RATE = 8_000
+HIGHEST_RATE = 48_000
 QUERIES = (
     "input_rate",
     "input_format",
@@ -65,18 +66,20 @@ def session_request(
     *,
     input_format: str = DEFAULT_FORMAT,
     output_format: str = DEFAULT_FORMAT,
+    input_rate: int = INPUT_RATE,
+    output_rate: int = OUTPUT_RATE,
     profile: str | None = None,
     stats: bool = False,
     access_token: str | None = None,
 ) -> SessionRequest:
-    """The request for a session of `kind` ("encode", "decode", "roundtrip"); formats count where audio flows."""
+    """The request for a session of `kind` ("encode", "decode", "roundtrip"); format and rate count where audio flows."""
     if kind not in PATHS.values():
         raise ConfigError(f"kind {kind!r} is unknown: choose one of {', '.join(PATHS.values())}")
     query = {}
     if kind != "decode":
-        query["input_format"] = input_format
+        query |= {"input_format": input_format, "input_rate": str(input_rate)}
     if kind != "encode":
-        query["output_format"] = output_format
+        query |= {"output_format": output_format, "output_rate": str(output_rate)}
     source, sink = _formats(kind, query)
     return SessionRequest(kind, source, sink, profile, stats, access_token=access_token)
 
@@ -130,18 +133,19 @@ def _tokens(side: str, kind: str, query: dict[str, str]) -> StreamFormat:
     return TOKENS
 
 
-def _audio(side: str, query: dict[str, str], known_rate: int) -> StreamFormat:
+def _audio(side: str, query: dict[str, str], native_rate: int) -> StreamFormat:
     form = query.get(f"{side}_format", DEFAULT_FORMAT)
-    if form in LATER_FORMATS:
-        raise ConfigError(f"{side}_format {form!r} comes in a later version: send one of {', '.join(FORMATS)} now")
     if form not in FORMATS:
         raise ConfigError(f"{side}_format {form[:40]!r} is unknown: choose one of {', '.join(FORMATS)}")
-    rate = query.get(f"{side}_rate", str(known_rate))
-    if rate != str(known_rate):
-        if rate.isdecimal() and len(rate) <= 6 and 8_000 <= int(rate) <= 48_000:
-            raise ConfigError(f"{side}_rate {rate} comes in a later version: resample to {known_rate} for now")
-        raise ConfigError(f"{side}_rate {rate[:40]!r} cannot be: it is {known_rate}")
-    return StreamFormat("audio", form, known_rate)
+    rate = query.get(f"{side}_rate", str(native_rate))
+    if not (rate.isascii() and rate.isdecimal() and len(rate) <= 6 and LOWEST_RATE <= int(rate) <= HIGHEST_RATE):
+        raise ConfigError(f"{side}_rate {rate[:40]!r} cannot be: give whole hertz from {LOWEST_RATE} to {HIGHEST_RATE}")
+    if int(rate) % TOKENS_PER_SECOND:
+        raise ConfigError(
+            f"{side}_rate {rate} has no whole number of samples in a frame of 20 ms: give a multiple of"
+            f" {TOKENS_PER_SECOND}, such as 8000, 16000, 22050, 24000, 44100 or 48000"
+        )
+    return StreamFormat("audio", form, int(rate))
 
 
 def _flag(name: str, value: str) -> bool:

@@ -1,7 +1,9 @@
+from urllib.parse import quote
+
 import pytest
 
 from streaming.errors import ConfigError
-from streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, TOKENS
+from streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, TOKENS, StreamFormat
 from streaming.protocol.query import QUERIES, SessionRequest, parse_target, session_request
 
 
@@ -43,17 +45,34 @@ def test_an_unknown_parameter_is_refused_naming_the_known():
     assert "colour" in str(error.value) and all(name in str(error.value) for name in QUERIES)
 
 
-@pytest.mark.parametrize("form", ["mulaw", "alaw"])
-def test_telephony_formats_are_refused_for_now(form):
-    with pytest.raises(ConfigError, match="later"):
-        parse_target(f"/v1/encode?input_format={form}")
+@pytest.mark.parametrize("rate", [8_000, 11_050, 16_000, 22_050, 24_000, 44_100, 48_000])
+@pytest.mark.parametrize("form", ["s16le", "mulaw", "alaw"])
+def test_every_rate_with_whole_frames_can_be_asked_for_in_every_format(form, rate):
+    request = session_request("roundtrip", input_format=form, output_format=form, input_rate=rate, output_rate=rate)
+    assert request.input == request.output == StreamFormat("audio", form, rate)
+    assert request.input.hop * 50 == rate
+    assert parse_target(request.target) == request
 
 
-def test_other_rates_are_refused_for_now():
-    with pytest.raises(ConfigError, match="later"):
-        parse_target("/v1/encode?input_rate=48000")
-    with pytest.raises(ConfigError, match="later"):
-        parse_target("/v1/decode?output_rate=8000")
+def test_the_rate_does_not_follow_from_the_format():
+    assert parse_target("/v1/encode?input_format=mulaw").input.rate == 16_000
+    assert parse_target("/v1/decode?output_format=alaw").output.rate == 24_000
+
+
+@pytest.mark.parametrize("rate", [11_025, 8_001, 47_999])
+def test_a_rate_without_whole_frames_is_refused_naming_what_would_do(rate):
+    with pytest.raises(ConfigError, match=f"output_rate {rate} .* multiple of 50, such as 8000"):
+        parse_target(f"/v1/decode?output_rate={rate}")
+    with pytest.raises(ConfigError, match=f"input_rate {rate} .* multiple of 50, such as 8000"):
+        session_request("encode", input_rate=rate)
+
+
+@pytest.mark.parametrize(
+    "rate", ["7950", "48050", "0", "-8000", "8000.0", "8e3", "", "\u0668\u0660\u0660\u0660", "9" * 99]
+)
+def test_a_rate_outside_the_range_is_refused_naming_the_range(rate):
+    with pytest.raises(ConfigError, match="from 8000 to 48000"):
+        parse_target("/v1/encode?input_rate=" + quote(rate))
 
 
 @pytest.mark.parametrize(
