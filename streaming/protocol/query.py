@@ -72,7 +72,7 @@ def session_request(
     stats: bool = False,
     access_token: str | None = None,
 ) -> SessionRequest:
-    """The request for a session of `kind` ("encode", "decode", "roundtrip"); format and rate count where audio flows."""
+    """The request for a session of `kind` ("encode", "decode", "roundtrip"); formats and rates are those of audio."""
     if kind not in PATHS.values():
         raise ConfigError(f"kind {kind!r} is unknown: choose one of {', '.join(PATHS.values())}")
     query = {}
