@@ -254,7 +254,7 @@ class App:
                 profile=profile,
                 chunk_frames=config.chunk_frames,
                 lookahead_frames=config.lookahead_frames,
-                latency_ms=latency_ms(asked.kind, config),
+                latency_ms=latency_ms(asked.kind, config, asked.input, asked.output),
                 input=asked.input,
                 output=asked.output,
                 capacity=self._capacity[asked.kind, profile],

@@ -4,7 +4,8 @@ So the device thread is woken once a chunk and not once a packet, and gets the c
 they may be no audio at all, and a client is told at once.
 """
 
-from streaming.config import INPUT_HOP, MEL_OVERHANG, StreamConfig
+from streaming.audio import Resampler
+from streaming.config import INPUT_HOP, INPUT_RATE, MEL_OVERHANG, StreamConfig
 from streaming.protocol.messages import StreamFormat
 
 
@@ -13,9 +14,11 @@ class Intake:
 
     def __init__(self, input: StreamFormat, config: StreamConfig) -> None:
         self._holds = input.format != "f32le"
-        hop, overhang = (1, 0) if input.kind == "tokens" else (INPUT_HOP, MEL_OVERHANG)
-        self._first_bytes = (config.window_frames * hop + overhang) * input.unit_bytes
-        self._chunk_bytes = config.chunk_frames * hop * input.unit_bytes
+        first = config.window_frames
+        if input.kind == "audio":
+            first = Resampler(input.rate, INPUT_RATE).needed(config.window_frames * INPUT_HOP + MEL_OVERHANG)
+        self._first_bytes = first * input.unit_bytes
+        self._chunk_bytes = config.chunk_frames * input.hop * input.unit_bytes
         self.clear()
 
     def clear(self) -> None:

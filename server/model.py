@@ -12,11 +12,13 @@ from pathlib import Path
 
 from server.admission import slots_each
 from server.settings import Settings
-from streaming.config import StreamConfig, roundtrip_latency_ms
+from streaming.audio import Resampler
+from streaming.config import INPUT_RATE, OUTPUT_RATE, StreamConfig, roundtrip_latency_ms
 from streaming.engine.budget import Budget
 from streaming.engine.engine import Engine
 from streaming.engine.scheduler import Pool
 from streaming.errors import ConfigError
+from streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, StreamFormat
 
 MEASURE_S = 8.0
 """The most that measuring the steps may take at the start, about."""
@@ -41,11 +43,17 @@ class Model:
         return name, self.profiles[name]
 
 
-def latency_ms(kind: str, config: StreamConfig) -> float:
-    """The longest that input of a session of `kind` waits for later input."""
+def latency_ms(
+    kind: str, config: StreamConfig, input: StreamFormat = INPUT_AUDIO, output: StreamFormat = OUTPUT_AUDIO
+) -> float:
+    """The longest that input of a session of `kind` waits for later input; resampling counts where audio flows."""
+    into_ms = Resampler(input.rate, INPUT_RATE).delay_ms if input.kind == "audio" else 0.0
+    out_of_ms = Resampler(OUTPUT_RATE, output.rate).delay_ms if output.kind == "audio" else 0.0
     if kind == "encode":
-        return config.encode_latency_ms
-    return config.decode_latency_ms if kind == "decode" else roundtrip_latency_ms(config, config)
+        return into_ms + config.encode_latency_ms
+    if kind == "decode":
+        return config.decode_latency_ms + out_of_ms
+    return into_ms + roundtrip_latency_ms(config, config) + out_of_ms
 
 
 def load_engines(settings: Settings) -> tuple[list[Engine], Model]:

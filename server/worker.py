@@ -14,8 +14,8 @@ from enum import Enum, auto
 
 import numpy as np
 
-from streaming.audio import pcm_from_bytes, pcm_to_bytes
-from streaming.config import StreamConfig
+from streaming.audio import Resampler, pcm_from_bytes, pcm_to_bytes
+from streaming.config import INPUT_RATE, OUTPUT_RATE, StreamConfig
 from streaming.engine.engine import Engine, Failed, FlushFinished, Output, Result, pools_of
 from streaming.errors import DeviceError, StreamingError
 from streaming.protocol.messages import StreamFormat
@@ -64,8 +64,9 @@ Event = Opened | Payload | FlushFinished | Failed | Handled
 class Link:
     """One session as the event loop and the device thread share it.
 
-    The loop writes `submitted` and `notify`, the thread `handled` and `engine_id`; each is a plain value, read by the
-    other side at its leisure. `deliver` runs in the loop.
+    The loop writes `submitted` and `notify`, the thread `handled`, `engine_id` and `behind_ms` (of the latest output);
+    each is a plain value, read by the other side at its leisure. `deliver` runs in the loop, the conversion between
+    wire and engine in the thread.
     """
 
     def __init__(
@@ -79,11 +80,14 @@ class Link:
         self.kind = kind
         self.pools = pools_of(kind, config)
         self.input, self.output = input, output
+        self._from_wire = _resampler(input.rate, INPUT_RATE) if input.kind == "audio" else None
+        self._to_wire = _resampler(OUTPUT_RATE, output.rate) if output.kind == "audio" else None
         self.deliver = deliver
         self.submitted = 0
         self.handled = 0
         self.notify = False
         self.engine_id: int | None = None
+        self.behind_ms = 0.0
 
     @property
     def has_quota(self) -> bool:
@@ -91,14 +95,35 @@ class Link:
         return self.submitted - self.handled < QUOTA
 
     def read(self, data: bytes) -> np.ndarray:
-        """Input bytes as the array that the engine takes."""
-        return tokens_from_bytes(data) if self.input.kind == "tokens" else pcm_from_bytes(data, self.input.format)
+        """Input bytes as the array that the engine takes, as far as the resampler can tell by now."""
+        if self.input.kind == "tokens":
+            return tokens_from_bytes(data)
+        audio = pcm_from_bytes(data, self.input.format)
+        return audio if self._from_wire is None else self._from_wire.feed(audio)
 
-    def written(self, result: Output) -> bytes:
-        """The engine's output as bytes."""
+    def read_rest(self) -> np.ndarray | None:
+        """At the end of an utterance: what `read` still owes."""
+        return None if self._from_wire is None else self._from_wire.flush()
+
+    def written(self, data: np.ndarray) -> bytes:
+        """The engine's output as bytes, as far as the resampler can tell by now."""
         if self.output.kind == "tokens":
-            return tokens_to_bytes(result.data)
-        return pcm_to_bytes(result.data, self.output.format)
+            return tokens_to_bytes(data)
+        return pcm_to_bytes(data if self._to_wire is None else self._to_wire.feed(data), self.output.format)
+
+    def written_rest(self) -> bytes:
+        """At the end of an utterance: what `written` still owes."""
+        return b"" if self._to_wire is None else pcm_to_bytes(self._to_wire.flush(), self.output.format)
+
+    def clear(self) -> None:
+        """The stream starts anew."""
+        for resampler in (self._from_wire, self._to_wire):
+            if resampler is not None:
+                resampler.clear()
+
+
+def _resampler(input_rate: int, output_rate: int) -> Resampler | None:
+    return None if input_rate == output_rate else Resampler(input_rate, output_rate)
 
 
 class DeviceThread:
@@ -218,8 +243,12 @@ class DeviceThread:
             case Verb.FEED:
                 engine.feed(session, link.read(data), now_s)
             case Verb.FLUSH:
+                rest = link.read_rest()
+                if rest is not None:
+                    engine.feed(session, rest, now_s)
                 engine.flush(session, now_s)
             case Verb.CLEAR:
+                link.clear()
                 engine.clear(session)
             case Verb.PAUSE:
                 engine.pause(session)
@@ -234,18 +263,22 @@ class DeviceThread:
         link = self._links.get(result.session)
         if link is None:
             return
-        if isinstance(result, Output):
-            try:
-                events.append((link, Payload(link.written(result), result.epoch, result.behind_ms)))
-            except StreamingError:
-                _log.exception("the model made output that cannot be sent")
-                self._drop(
-                    engine, link, DeviceError("the model made output that cannot be sent: connect again"), events
-                )
-            return
         if isinstance(result, Failed):
             self._forget(link)
-        events.append((link, result))
+            events.append((link, result))
+            return
+        try:
+            data = link.written(result.data) if isinstance(result, Output) else link.written_rest()
+        except StreamingError:
+            _log.exception("the model made output that cannot be sent")
+            self._drop(engine, link, DeviceError("the model made output that cannot be sent: connect again"), events)
+            return
+        if isinstance(result, Output):
+            link.behind_ms = result.behind_ms
+        if data:
+            events.append((link, Payload(data, result.epoch, link.behind_ms)))
+        if isinstance(result, FlushFinished):
+            events.append((link, result))
 
     def _drop(self, engine: Engine, link: Link, error: StreamingError, events: list[tuple[Link, Event]]) -> None:
         """Ends the engine's session of a link and tells it why."""

@@ -3,20 +3,38 @@
 Inside the project audio is float32 mono, full scale 1.0; bytes are one of PCM_FORMATS, little-endian. What cannot be
 used raises AudioError, which names the value and what to do instead; nothing is repaired in silence, except that
 `pcm_to_bytes` clips at full scale, as every converter does.
+
+The resampler is a filter of our own because a live stream waits for it: it holds 32 samples of the lower rate, 4 ms at
+8 kHz. libsoxr, which resamples recordings elsewhere in the project, works in blocks: it holds back as much as 116 ms.
 """
 
+from functools import cache, lru_cache
+from math import ceil, gcd
 from typing import Any
 
 import numpy as np
-import soxr
+from numpy.lib.stride_tricks import sliding_window_view
 
 from streaming.errors import AudioError, ConfigError
 
-PCM_FORMATS: dict[str, np.dtype[Any]] = {"s16le": np.dtype("<i2"), "f32le": np.dtype("<f4")}
-"""Wire name of a format -> the type of one sample."""
+PCM_FORMATS: dict[str, np.dtype[Any]] = {
+    "s16le": np.dtype("<i2"),
+    "f32le": np.dtype("<f4"),
+    "mulaw": np.dtype("u1"),
+    "alaw": np.dtype("u1"),
+}
+"""Wire name of a format -> the type of one sample. `mulaw` and `alaw` are those of ITU-T G.711."""
 LOWEST_RATE = 4_000
 HIGHEST_RATE = 768_000
 _S16_SCALE = 32_768.0
+_ZERO_CROSSINGS = 32
+"""Of the resampler's sinc on either side, in samples of the lower rate: its delay."""
+_PASSBAND_EDGE = 0.94
+"""Where the filter is 6 dB down, as a share of the lower rate's half: so that it is closed from that half on."""
+_KAISER_BETA = 7.0
+"""Closed is 70 dB down, flat is up to 0.87 of the half."""
+_BLOCK_SAMPLES = 4096
+"""Output samples that are computed at once: bounds the memory that a long recording takes."""
 
 
 def _sample_type(pcm_format: str) -> np.dtype[Any]:
@@ -38,18 +56,54 @@ def pcm_from_bytes(payload: bytes | bytearray | memoryview, pcm_format: str = "s
             f"cut packets between samples"
         )
     samples = np.frombuffer(payload, sample)
+    if sample.itemsize == 1:
+        return _decoded(pcm_format)[samples]
     if pcm_format == "s16le":
         return samples.astype(np.float32) / np.float32(_S16_SCALE)
     return check_audio(samples.astype(np.float32))
 
 
 def pcm_to_bytes(audio: np.ndarray, pcm_format: str = "s16le") -> bytes:
-    """Samples as bytes: float32 (n,) -> n samples; s16le rounds to the nearest and clips at full scale."""
+    """Samples as bytes: float32 (n,) -> n samples; all but f32le round to the nearest of 16 bits and clip there."""
     sample = _sample_type(pcm_format)
     audio = check_audio(audio)
-    if pcm_format == "s16le":
+    if pcm_format != "f32le":
         audio = np.clip(np.rint(audio * np.float32(_S16_SCALE)), -_S16_SCALE, _S16_SCALE - 1)
+    if sample.itemsize == 1:
+        return _encoded(pcm_format)[audio.astype(np.int16).view(np.uint16)].tobytes()
     return audio.astype(sample).tobytes()
+
+
+def _g711(law: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The 128 magnitudes of a law, ascending, as 16-bit values int64 (128,): output values, the decision values from
+    which on they stand for the input, and the bytes of the positive ones (those of negative ones lack the top bit).
+    """
+    step = np.arange(128)
+    segment, place = step >> 4, step & 15
+    if law == "mulaw":
+        value = (8 * place + 132 << segment) - 132
+        return value, np.maximum(value - (4 << segment), 0), 0xFF - step
+    double = np.maximum(segment - 1, 0)
+    value = 16 * place + 8 + 256 * (segment > 0) << double
+    return value, value - (8 << double), step ^ 0xD5
+
+
+@cache
+def _decoded(law: str) -> np.ndarray:
+    """Byte -> sample: float32 (256,)."""
+    value, _, code = _g711(law)
+    table = np.zeros(256, np.float32)
+    table[code], table[code ^ 0x80] = value, -value
+    return table / np.float32(_S16_SCALE)
+
+
+@cache
+def _encoded(law: str) -> np.ndarray:
+    """16-bit sample as uint16 -> byte: uint8 (65536,). A negative sample is coded as its one's complement is, as in
+    the reference software of ITU-T G.191."""
+    _, decision, code = _g711(law)
+    positive = code[np.searchsorted(decision, np.arange(32_768), side="right") - 1]
+    return np.concatenate([positive, positive[::-1] ^ 0x80]).astype(np.uint8)
 
 
 def check_audio(audio: Any) -> np.ndarray:
@@ -76,10 +130,11 @@ def downmix(audio: np.ndarray) -> np.ndarray:
 
 
 class Resampler:
-    """A stream of float32 mono from one rate to another (libsoxr, high quality); equal rates pass through untouched.
+    """A stream of float32 mono from one rate to another; equal rates pass through untouched.
 
-    The output does not depend on how the input is cut into packets, and `flush` brings it to the rounded length of the
-    input at the new rate.
+    A windowed sinc, linear in phase, whose delay is taken out: output sample n lies at the time of input n * input_rate
+    / output_rate. The output does not depend on how the input is cut into packets; `flush` brings it to n * output_rate
+    // input_rate samples for n of input. Raises ConfigError for a rate that is no whole hertz in range.
     """
 
     def __init__(self, input_rate: int, output_rate: int) -> None:
@@ -88,31 +143,82 @@ class Resampler:
                 raise ConfigError(f"{name} rate is {rate!r}: give whole hertz from {LOWEST_RATE} to {HIGHEST_RATE}")
         self.input_rate = input_rate
         self.output_rate = output_rate
-        self._soxr = None if input_rate == output_rate else soxr.ResampleStream(input_rate, output_rate, 1, "float32")
+        common = gcd(input_rate, output_rate)
+        self._up, self._down = output_rate // common, input_rate // common
+        self._passes = self._up == self._down
+        self._reach = 0 if self._passes else _reach(self._up, self._down)
+        self.clear()
 
     @property
-    def delay_samples(self) -> float:
-        """Output samples that the input so far still owes; 0 after a flush."""
-        return 0.0 if self._soxr is None else float(self._soxr.delay())
+    def delay_ms(self) -> float:
+        """The longest that a sample waits for later ones, to the right of it; 0 for equal rates."""
+        return 0.0 if self._passes else (self._reach + 1) * 1000 / self.input_rate
+
+    def needed(self, output_samples: int) -> int:
+        """Samples of a stream that must have been fed for that many of output (at least 1), before any flush."""
+        return (output_samples - 1) * self._down // self._up + self._reach + 1
+
+    def clear(self) -> None:
+        """Drop what is inside; the stream is then as new."""
+        self._fed = self._given = 0
+        self._held = np.zeros(max(self._reach - 1, 0), np.float32)  # what the window of the next output sample spans
 
     def feed(self, audio: np.ndarray, last: bool = False) -> np.ndarray:
         """The next packet: float32 (n,) -> float32 (m,), m may be 0. `last` adds the rest and starts anew."""
         audio = check_audio(audio)
-        if self._soxr is None:
+        if self._passes:
             return audio
-        output = self._soxr.resample_chunk(audio, last=last)
+        self._fed += audio.size
         if last:
-            self._soxr.clear()
+            stop = self._fed * self._up // self._down
+            samples = np.concatenate([self._held, audio, np.zeros(2 * self._reach, np.float32)])
+        else:
+            stop = max(self._given, -((self._reach - self._fed) * self._up // self._down))
+            samples = np.concatenate([self._held, audio])
+        output = self._filtered(samples, stop)
+        if last:
+            self.clear()
+        else:
+            self._held = samples[stop * self._down // self._up - self._given * self._down // self._up :].copy()
+            self._given = stop
         return output
 
     def flush(self) -> np.ndarray:
         """What is still inside; the stream is then as new."""
         return self.feed(np.zeros(0, np.float32), last=True)
 
-    def clear(self) -> None:
-        """Drop what is inside; the stream is then as new."""
-        if self._soxr is not None:
-            self._soxr.clear()
+    def _filtered(self, samples: np.ndarray, stop: int) -> np.ndarray:
+        """Output from `_given` to `stop`; `samples` begins where the window of the first of them does."""
+        output = np.empty(stop - self._given, np.float32)
+        if not output.size:
+            return output
+        filters = _filters(self._up, self._down)
+        windows = sliding_window_view(samples, 2 * self._reach)
+        first = self._given * self._down // self._up
+        for start in range(0, output.size, _BLOCK_SAMPLES):
+            block = output[start : start + _BLOCK_SAMPLES]
+            place = (self._given + start + np.arange(block.size)) * self._down
+            np.einsum("nt,nt->n", windows[place // self._up - first], filters[place % self._up], out=block)
+        return output
+
+
+def _reach(up: int, down: int) -> int:
+    """Input samples that the filter spans on either side."""
+    return ceil(_ZERO_CROSSINGS * max(1, down / up))
+
+
+@lru_cache(maxsize=32)
+def _filters(up: int, down: int) -> np.ndarray:
+    """The filter at each of the `up` places that an output sample can have between two of input.
+
+    float32 (up, 2 * reach); its taps are the inputs from `reach` - 1 before that place to `reach` after it, for each
+    place their sum is 1. Kaiser-windowed sinc (Kaiser 1974).
+    """
+    reach = _reach(up, down)
+    distance = np.arange(up)[:, None] / up - np.arange(1 - reach, reach + 1)  # (up, T), in input samples
+    window = np.i0(_KAISER_BETA * np.sqrt(np.maximum(1 - (distance / reach) ** 2, 0)))
+    taps = window * np.sinc(distance * _PASSBAND_EDGE * min(1, up / down))
+    return (taps / taps.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def resample(audio: np.ndarray, input_rate: int, output_rate: int) -> np.ndarray:
