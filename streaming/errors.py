@@ -53,6 +53,19 @@ class ConfigError(StreamingError):
     close_code = 1008
 
 
+class AuthError(StreamingError):
+    """Whoever asks may not come in: no key was given, or one that is not known."""
+
+    code = "unauthorized"
+    close_code = 1008
+
+
+class OriginError(AuthError):
+    """The web page that the request comes from is not one of those that may use the server."""
+
+    code = "forbidden"
+
+
 class ModelError(StreamingError):
     """A model that cannot be loaded: missing, corrupt or incomplete."""
 
@@ -91,6 +104,16 @@ class CapacityError(StreamingError):
 
     code = "full"
     close_code = 1013
+
+
+class LimitError(CapacityError):
+    """One key or one address has too many sessions, or tries too often; another attempt makes sense `after_s` later."""
+
+    code = "too_many"
+
+    def __init__(self, message: str, after_s: int = 1) -> None:
+        super().__init__(message)
+        self.after_s = after_s
 
 
 class DeviceError(StreamingError):
