@@ -1,5 +1,7 @@
 """PCM formats, checks, downmix and the streaming resampler."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,7 +32,67 @@ def test_s16le_clips_at_full_scale_and_rounds_to_the_nearest():
     assert np.frombuffer(pcm_to_bytes(audio), "<i2").tolist() == [32767, -32768, 32767, 1, 2]
 
 
-@pytest.mark.parametrize(("pcm_format", "sample"), [(name, dtype.itemsize) for name, dtype in PCM_FORMATS.items()])
+def decoded(law: str) -> np.ndarray:
+    """The 16-bit value of each of the 256 bytes."""
+    return np.rint(pcm_from_bytes(bytes(range(256)), law) * 32768).astype(int)
+
+
+def encoded(law: str, values: np.ndarray | list[int]) -> list[int]:
+    return list(pcm_to_bytes((np.array(values) / 32768).astype(np.float32), law))
+
+
+@pytest.mark.parametrize(
+    ("law", "known"),
+    [
+        ("mulaw", {0xFF: 0, 0x7F: 0, 0x00: -32124, 0x80: 32124, 0xFE: 8, 0x7E: -8, 0xEF: 132, 0x8F: 16764, 0x9F: 8316}),
+        ("alaw", {0xD5: 8, 0x55: -8, 0xAA: 32256, 0x2A: -32256, 0xD4: 24, 0xC5: 264, 0xF5: 528, 0x95: 2112}),
+    ],
+)
+def test_bytes_of_g711_stand_for_the_values_of_the_standard(law, known):
+    assert {code: decoded(law)[code] for code in known} == known
+
+
+@pytest.mark.parametrize("law", ["mulaw", "alaw"])
+def test_every_value_of_g711_survives_the_way_there_and_back(law):
+    back = encoded(law, decoded(law))
+    assert [code for code in range(256) if back[code] != code] == ([0x7F] if law == "mulaw" else [])  # -0 becomes 0
+
+
+@pytest.mark.parametrize(
+    ("law", "edges"),
+    [
+        # 16-bit values of ITU-T G.711, tables 1a and 2a: (decision value, output below it, output above it)
+        ("mulaw", [(4, 0, 8), (12, 8, 16), (124, 120, 132), (380, 372, 396), (16_252, 15_996, 16_764)]),
+        ("alaw", [(16, 8, 24), (512, 504, 528), (1_024, 1_008, 1_056), (16_384, 16_128, 16_896)]),
+    ],
+)
+def test_between_two_decision_values_of_g711_lies_one_output_value(law, edges):
+    for edge, below, above in edges:
+        codes = encoded(law, [edge - 1, edge, -edge, -edge - 1])
+        assert decoded(law)[codes].tolist() == [below, above, -below, -above]
+
+
+@pytest.mark.parametrize(("law", "loudest"), [("mulaw", 32_124), ("alaw", 32_256)])
+def test_g711_clips_at_its_loudest_value(law, loudest):
+    codes = np.frombuffer(pcm_to_bytes(np.float32([1.0, -1.0, 5.0, -5.0]), law), np.uint8)
+    assert decoded(law)[codes].tolist() == [loudest, -loudest, loudest, -loudest]
+
+
+def test_g711_agrees_with_the_standard_library_where_that_has_it():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        audioop = pytest.importorskip("audioop")
+    for law, read in (("mulaw", audioop.ulaw2lin), ("alaw", audioop.alaw2lin)):
+        assert decoded(law).tolist() == np.frombuffer(read(bytes(range(256)), 2), np.int16).tolist()
+    every = np.arange(-32768, 32768).astype("<i2")
+    assert bytes(encoded("alaw", every)) == audioop.lin2alaw(every.tobytes(), 2)
+    loud = every[every >= 0]  # negative ones it truncates away from zero, so that -1 becomes -8
+    assert bytes(encoded("mulaw", loud)) == audioop.lin2ulaw(loud.tobytes(), 2)
+
+
+@pytest.mark.parametrize(
+    ("pcm_format", "sample"), [(name, kind.itemsize) for name, kind in PCM_FORMATS.items() if kind.itemsize > 1]
+)
 def test_bytes_that_are_no_whole_samples_are_named(pcm_format, sample):
     with pytest.raises(AudioError, match=rf"{sample * 3 + 1} bytes are no whole number of {pcm_format} samples"):
         pcm_from_bytes(bytes(sample * 3 + 1), pcm_format)
@@ -63,7 +125,7 @@ def test_audio_of_another_type_or_shape_is_named(audio, says):
 
 
 def test_an_unknown_format_names_the_known_ones():
-    with pytest.raises(ConfigError, match="'mp3' is unknown: give one of s16le, f32le"):
+    with pytest.raises(ConfigError, match="'mp3' is unknown: give one of s16le, f32le, mulaw, alaw"):
         pcm_from_bytes(b"", "mp3")
 
 
@@ -76,9 +138,20 @@ def test_downmix_is_the_mean_over_channels():
         downmix(np.zeros((3, 0), np.float32))
 
 
-@pytest.mark.parametrize(
-    "rates", [(44_100, 16_000), (8_000, 16_000), (24_000, 16_000), (24_000, 48_000), (16_000, 16_000)]
-)
+RATES = [
+    (8_000, 16_000),
+    (48_000, 16_000),
+    (44_100, 16_000),
+    (24_000, 16_000),
+    (24_000, 8_000),
+    (24_000, 48_000),
+    (24_000, 22_050),
+    (11_025, 16_000),
+    (16_000, 15_950),
+]
+
+
+@pytest.mark.parametrize("rates", [*RATES, (16_000, 16_000)])
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(cuts=st.lists(st.integers(0, 4_000), max_size=12))
 def test_any_partition_of_the_input_gives_the_same_output(rates, cuts):
@@ -89,19 +162,69 @@ def test_any_partition_of_the_input_gives_the_same_output(rates, cuts):
     assert np.array_equal(output, resample(audio, *rates))
 
 
-@pytest.mark.parametrize("rates", [(44_100, 16_000), (8_000, 24_000), (24_000, 16_000), (48_000, 16_000)])
-def test_a_flush_brings_the_rounded_length_and_a_new_stream(rates):
-    audio, resampler = noise(10_001), Resampler(*rates)
-    first = np.concatenate([resampler.feed(audio), resampler.flush()])
-    assert abs(first.size - 10_001 * rates[1] / rates[0]) <= 1
-    assert resampler.delay_samples == 0
-    assert np.array_equal(resampler.feed(audio, last=True), first)
+@pytest.mark.parametrize("rates", RATES)
+def test_output_comes_when_it_is_said_to_and_is_complete_after_a_flush(rates):
+    audio, resampler = noise(3_001), Resampler(*rates)
+    packets = [resampler.feed(audio[i : i + 1]) for i in range(audio.size)]
+    given = np.cumsum([packet.size for packet in packets])
+    for count in range(1, given[-1]):
+        assert given[resampler.needed(count) - 1] >= count, "no later than it is said"
+        assert given[resampler.needed(count) - 2] < count, "and no earlier"
+    output = np.concatenate([*packets, resampler.flush()])
+    assert np.array_equal(output, resample(audio, *rates))
+    assert output.size == audio.size * rates[1] // rates[0]
 
 
-def test_delay_is_what_the_output_still_lacks():
-    resampler = Resampler(48_000, 16_000)
-    output = resampler.feed(noise(4_800))
-    assert resampler.delay_samples == pytest.approx(1_600 - output.size, abs=1)
+@pytest.mark.parametrize("rates", RATES)
+def test_no_sample_waits_longer_than_the_delay_and_one_waits_nearly_as_long(rates):
+    resampler = Resampler(*rates)
+    given, longest_ms = 0, 0.0
+    for fed in range(1, 3_001):
+        given += resampler.feed(np.zeros(1, np.float32)).size
+        longest_ms = max(longest_ms, fed * 1000 / rates[0] - given * 1000 / rates[1])
+    sample_ms = 1000 / rates[0] + 1000 / rates[1]
+    assert resampler.delay_ms - sample_ms <= longest_ms <= resampler.delay_ms
+    assert resampler.delay_ms <= 32 * 1000 / min(rates) + sample_ms
+
+
+@pytest.mark.parametrize("rates", RATES)
+def test_an_impulse_stays_at_its_time(rates):
+    impulse = np.zeros(rates[0] // 10, np.float32)
+    impulse[rates[0] // 20] = 1.0
+    output = resample(impulse, *rates).astype(np.float64)
+    centre_s = (np.arange(output.size) * output).sum() / output.sum() / rates[1]
+    assert centre_s == pytest.approx(rates[0] // 20 / rates[0], abs=2e-6)
+
+
+@pytest.mark.parametrize("rates", RATES)
+@pytest.mark.parametrize("frames", [0, 1, 7])
+def test_whole_frames_become_whole_frames(rates, frames):
+    rates = tuple(rate - rate % 50 for rate in rates)
+    hops = [rate // 50 for rate in rates]
+    assert resample(noise(frames * hops[0]), *rates).size == frames * hops[1]
+    assert resample(noise((frames + 1) * hops[0] - 1), *rates).size // hops[1] == frames, "the remainder makes none"
+
+
+@pytest.mark.parametrize("rates", [(8_000, 16_000), (24_000, 8_000), (48_000, 16_000), (24_000, 44_100)])
+def test_speech_band_passes_and_nothing_folds(rates):
+    half = min(rates) / 2
+    for hertz, least, most in ((0.1 * half, 0.999, 1.001), (0.85 * half, 0.999, 1.001), (1.02 * half, 0.0, 0.001)):
+        if hertz < rates[0] / 2:
+            tone = np.sin(2 * np.pi * hertz * np.arange(rates[0] // 2) / rates[0]).astype(np.float32)
+            middle = resample(tone, *rates)[rates[1] // 10 : -rates[1] // 10]
+            assert least <= np.sqrt(2 * np.mean(middle**2)) <= most
+
+
+def test_a_long_recording_in_one_piece_is_like_one_in_packets():
+    audio, resampler = noise(60_000), Resampler(24_000, 16_000)
+    packets = [resampler.feed(packet) for packet in np.split(audio, 100)]
+    assert np.array_equal(np.concatenate([*packets, resampler.flush()]), resample(audio, 24_000, 16_000))
+
+
+def test_equal_rates_pass_at_once():
+    audio, resampler = noise(100), Resampler(16_000, 16_000)
+    assert np.array_equal(resampler.feed(audio), audio)
+    assert (resampler.flush().size, resampler.delay_ms, resampler.needed(100)) == (0, 0.0, 100)
 
 
 def test_clear_drops_what_is_inside():
