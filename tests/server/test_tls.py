@@ -16,9 +16,10 @@ from streaming.errors import ConfigError
 from tests.server.hosting import DEADLINE_S
 from tests.server.test_auth import Clock
 
-pytestmark = pytest.mark.skipif(
+needs_openssl = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="certificates are made with the openssl command"
 )
+pytestmark = needs_openssl
 
 
 def make_pair(folder: Path, name: str) -> tuple[Path, Path]:
