@@ -33,8 +33,10 @@ _PASSBAND_EDGE = 0.94
 """Where the filter is 6 dB down, as a share of the lower rate's half: so that it is closed from that half on."""
 _KAISER_BETA = 7.0
 """Closed is 70 dB down, flat is up to 0.87 of the half."""
-_BLOCK_SAMPLES = 4096
-"""Output samples that are computed at once: bounds the memory that a long recording takes."""
+_FEW_PLACES = 8
+"""Up to so many places of an output sample between two of input, those of the same place are computed together."""
+_BLOCK_SAMPLES = 512
+"""Beyond that, so many neighbours are: bounds the memory for their windows."""
 
 
 def _sample_type(pcm_format: str) -> np.dtype[Any]:
@@ -192,13 +194,19 @@ class Resampler:
         output = np.empty(stop - self._given, np.float32)
         if not output.size:
             return output
-        filters = _filters(self._up, self._down)
+        up, down = self._up, self._down
+        filters = _filters(up, down)
         windows = sliding_window_view(samples, 2 * self._reach)
-        first = self._given * self._down // self._up
+        first = self._given * down // up
+        if up <= _FEW_PLACES:  # nothing is copied
+            for residue in range(min(up, output.size)):
+                place, same = (self._given + residue) * down, output[residue::up]
+                np.einsum("nt,t->n", windows[place // up - first :: down][: same.size], filters[place % up], out=same)
+            return output
         for start in range(0, output.size, _BLOCK_SAMPLES):
             block = output[start : start + _BLOCK_SAMPLES]
-            place = (self._given + start + np.arange(block.size)) * self._down
-            np.einsum("nt,nt->n", windows[place // self._up - first], filters[place % self._up], out=block)
+            places = (self._given + start + np.arange(block.size)) * down
+            np.einsum("nt,nt->n", windows[places // up - first], filters[places % up], out=block)
         return output
 
 

@@ -145,6 +145,7 @@ RATES = [
     (24_000, 16_000),
     (24_000, 8_000),
     (24_000, 48_000),
+    (24_000, 32_000),
     (24_000, 22_050),
     (11_025, 16_000),
     (16_000, 15_950),
@@ -215,10 +216,11 @@ def test_speech_band_passes_and_nothing_folds(rates):
             assert least <= np.sqrt(2 * np.mean(middle**2)) <= most
 
 
-def test_a_long_recording_in_one_piece_is_like_one_in_packets():
-    audio, resampler = noise(60_000), Resampler(24_000, 16_000)
-    packets = [resampler.feed(packet) for packet in np.split(audio, 100)]
-    assert np.array_equal(np.concatenate([*packets, resampler.flush()]), resample(audio, 24_000, 16_000))
+@pytest.mark.parametrize("rates", [(8_000, 16_000), (24_000, 8_000), (24_000, 16_000), (44_100, 16_000)])
+def test_a_long_recording_in_one_piece_is_like_one_in_packets(rates):
+    audio, resampler = noise(60_000), Resampler(*rates)
+    packets = [resampler.feed(packet) for packet in np.split(audio, [1, 2, 5, 100, 20_000, 59_999])]
+    assert np.array_equal(np.concatenate([*packets, resampler.flush()]), resample(audio, *rates))
 
 
 def test_equal_rates_pass_at_once():
