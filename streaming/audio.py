@@ -153,7 +153,7 @@ class Resampler:
 
     @property
     def delay_ms(self) -> float:
-        """The longest that a sample waits for later ones, to the right of it; 0 for equal rates."""
+        """The longest that a sample waits for later ones; 0 for equal rates."""
         return 0.0 if self._passes else (self._reach + 1) * 1000 / self.input_rate
 
     def needed(self, output_samples: int) -> int:

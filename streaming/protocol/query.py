@@ -75,7 +75,7 @@ def session_request(
     """The request for a session of `kind` ("encode", "decode", "roundtrip"); formats and rates are those of audio."""
     if kind not in PATHS.values():
         raise ConfigError(f"kind {kind!r} is unknown: choose one of {', '.join(PATHS.values())}")
-    query = {}
+    query: dict[str, str] = {}
     if kind != "decode":
         query |= {"input_format": input_format, "input_rate": str(input_rate)}
     if kind != "encode":
