@@ -42,7 +42,6 @@ INTERRUPTED = 130
 TOKENS_PER_PACKET = 25
 PLAY_AHEAD_SECONDS = 5.0
 """How far `play` sends tokens ahead of what has been heard: the bound of everything that waits on the way."""
-JITTER_MARGIN_MS = 60.0
 LEVELS_SHOWN = 40
 _PIPE_BYTES = 4096
 
@@ -194,8 +193,11 @@ async def _play(options: argparse.Namespace) -> None:
     else:
         tokens = _packets(read_tokens(options.input, options.form))
     async with connect(options.server, kind="decode", profile=options.profile) as connection:
-        prefill_ms = connection.ready.chunk_frames * FRAME_MS + JITTER_MARGIN_MS
-        with Speaker(OUTPUT_RATE, options.device, prefill_ms) as speaker, ProgressLine(quiet=options.json) as line:
+        chunk_ms = connection.ready.chunk_frames * FRAME_MS
+        with (
+            Speaker(OUTPUT_RATE, options.device, chunk_ms=chunk_ms) as speaker,
+            ProgressLine(quiet=options.json) as line,
+        ):
 
             async def paced() -> AsyncIterator[np.ndarray]:
                 async for packet in packets_of(tokens):

@@ -2,7 +2,8 @@
 
 PortAudio calls back on a thread of its own, which must never wait: the microphone's callback copies into a bounded
 queue and counts what does not fit; the speaker's callback is the one owner of the jitter buffer and takes what the
-event loop left for it. Rates: the device's own, converted to the stream's by soxr on the event loop's side.
+event loop left for it. Rates: 48 kHz where the device takes it, else the device's own, converted here. The jitter
+buffer is on the stream's side of that, so that it counts in the stream's samples.
 """
 
 import asyncio
@@ -19,9 +20,17 @@ from client.jitter import JitterBuffer
 from streaming.audio import Resampler, downmix
 
 MICROPHONE_QUEUE_SECONDS = 5.0
-BLOCK_MS = 20
+PREFERRED_RATE = 48_000
+"""A whole multiple of a stream's rates. What PortAudio calls a device's own rate is a guess where a sound server is
+behind it: 44.1 kHz for ALSA's, whatever that runs at."""
+BLOCK_MS = 10
+MICROPHONE_BUFFER_S = 0.04
+"""Adds no latency: a block is handed on when it is complete."""
+SPEAKER_BUFFER_S = 0.03
+"""Each block waits behind so much; with the two blocks of PortAudio's "low", PulseAudio runs dry now and then."""
+BLOCKS_IN_FLIGHT = 200
 SILENT_DEVICE_S = 3.0
-"""A microphone that gives nothing for so long has gone away."""
+"""A device that gives or takes nothing for so long has gone away."""
 
 
 def list_devices() -> list[dict[str, Any]]:
@@ -42,6 +51,28 @@ def list_devices() -> list[dict[str, Any]]:
         ]
 
 
+def find_device(device: str | int | None, kind: str) -> dict[str, Any]:
+    """What sounddevice says of the one that is meant; `kind`: "input" or "output". Raises SoundDeviceError.
+
+    `device`: its number, its name or a part of it in any case, None for the system's default.
+    """
+    sounddevice = _sounddevice()
+    if device is None or isinstance(device, int) or device.isdecimal():
+        with _translated(f"looking for {kind} device {device}"):
+            found = sounddevice.query_devices(None if device is None else int(device), kind)
+            return dict(found)
+    with _translated("listing devices"):
+        fitting = [found for found in sounddevice.query_devices() if found[f"max_{kind}_channels"]]
+    named = [found for found in fitting if device.lower() in found["name"].lower()]
+    exact = [found for found in named if found["name"].lower() == device.lower()]
+    chosen = exact or named
+    if len(chosen) == 1:
+        return dict(chosen[0])
+    listed = ", ".join(f"{found['index']} {found['name']!r}" for found in chosen or fitting) or "none"
+    how = f"is ambiguous: {listed}; give more of the name, or the number" if chosen else f"is not among: {listed}"
+    raise SoundDeviceError(f"{kind} device {device!r} {how} (`neucodec devices` lists them)")
+
+
 class Microphone:
     """An input device as an async iterator of float32 mono packets at `rate`; use it in `with`.
 
@@ -52,28 +83,30 @@ class Microphone:
     def __init__(self, rate: int, device: str | int | None = None) -> None:
         self.rate = rate
         self.overflow_samples = 0
-        self._device = _device_key(device)
+        self._device = device
         self._blocks: deque[np.ndarray] = deque()
         self._arrived = asyncio.Event()
+        self._ended = False
         self._loop = asyncio.get_running_loop()
 
     def __enter__(self) -> Self:
+        found = find_device(self._device, "input")
+        self.name = found["name"]
         sounddevice = _sounddevice()
-        with _translated(f"opening microphone {self._device!r}"):
-            found = sounddevice.query_devices(self._device, "input")
-            self._device_rate = round(found["default_samplerate"])
-            self.name = found["name"]
+        with _translated(f"opening microphone {self.name!r}"):
             channels = min(2, found["max_input_channels"])
-            block = self._device_rate * BLOCK_MS // 1000
-            self._most_blocks = max(1, round(MICROPHONE_QUEUE_SECONDS * self._device_rate / block))
+            self.device_rate = _rate(found, sounddevice.check_input_settings, channels)
+            block = self.device_rate * BLOCK_MS // 1000
+            self._most_blocks = max(1, round(MICROPHONE_QUEUE_SECONDS * self.device_rate / block))
             self._stream = sounddevice.InputStream(
-                samplerate=self._device_rate,
+                samplerate=self.device_rate,
                 blocksize=block,
-                device=self._device,
+                device=found["index"],
                 channels=channels,
                 dtype="float32",
-                latency="low",
+                latency=MICROPHONE_BUFFER_S,
                 callback=self._on_input,
+                finished_callback=self._on_end,
             )
             self._stream.start()
         return self
@@ -85,13 +118,16 @@ class Microphone:
             self._stream.close()
 
     async def __aiter__(self) -> AsyncIterator[np.ndarray]:
-        resampler = Resampler(self._device_rate, self.rate)
+        resampler = Resampler(self.device_rate, self.rate)
         while True:
             self._arrived.clear()
+            ended = self._ended
             while self._blocks:
                 packet = resampler.feed(downmix(self._blocks.popleft()))
                 if packet.size:
                     yield packet
+            if ended:
+                raise SoundDeviceError(f"microphone {self.name!r} stopped: was it unplugged?")
             try:
                 async with asyncio.timeout(SILENT_DEVICE_S):
                     await self._arrived.wait()
@@ -109,41 +145,51 @@ class Microphone:
             self.overflow_samples += frames
         _wake(self._loop, self._arrived)
 
+    def _on_end(self) -> None:
+        self._ended = True
+        _wake(self._loop, self._arrived)
+
 
 class Speaker:
     """An output device that plays what is pushed at `rate`, through a jitter buffer; use it in `with`.
 
     push(samples), finish(), clear() never wait; `reached(seconds)` waits until so much has been played, `drained()`
-    until all has. What is pushed is kept until it is played, so whoever pushes paces himself by `reached`.
+    until all has been heard. What is pushed is kept until it is played, so whoever pushes paces himself by `reached`.
+    `chunk_ms` is how much the sender sends at a time, `live` as in JitterBuffer. Positions count the samples that were
+    pushed. Raises SoundDeviceError when the device is not there or goes away.
     """
 
-    def __init__(self, rate: int, device: str | int | None = None, prefill_ms: float = 160.0) -> None:
+    def __init__(
+        self, rate: int, device: str | int | None = None, *, chunk_ms: float = 100.0, live: bool = False
+    ) -> None:
         self.rate = rate
-        self._device = _device_key(device)
-        self._prefill_ms = prefill_ms
+        self._device = device
+        self._jitter = JitterBuffer(rate, round(chunk_ms * rate / 1000), live)
         self._orders: deque[np.ndarray | str] = deque()
         self._pushed = 0
         self._progress = asyncio.Event()
+        self._ended = False
         self._loop = asyncio.get_running_loop()
 
     def __enter__(self) -> Self:
+        found = find_device(self._device, "output")
+        self.name = found["name"]
         sounddevice = _sounddevice()
-        with _translated(f"opening speaker {self._device!r}"):
-            found = sounddevice.query_devices(self._device, "output")
-            self._device_rate = round(found["default_samplerate"])
-            self.name = found["name"]
-            self._resampler = Resampler(self.rate, self._device_rate)
-            self._jitter = JitterBuffer(
-                round(self._prefill_ms * self._device_rate / 1000), fade_samples=self._device_rate * 5 // 1000
-            )
+        with _translated(f"opening speaker {self.name!r}"):
+            channels = min(2, found["max_output_channels"])
+            self.device_rate = _rate(found, sounddevice.check_output_settings, channels)
+            self._resampler = Resampler(self.rate, self.device_rate)
+            self._converted = np.zeros(0, np.float32)
+            self._heard = deque([(0.0, 0)], maxlen=BLOCKS_IN_FLIGHT)
             self._stream = sounddevice.OutputStream(
-                samplerate=self._device_rate,
-                blocksize=self._device_rate * BLOCK_MS // 1000,
-                device=self._device,
-                channels=1,
+                samplerate=self.device_rate,
+                blocksize=self.device_rate * BLOCK_MS // 1000,
+                device=found["index"],
+                channels=channels,
                 dtype="float32",
-                latency="low",
+                latency=max(SPEAKER_BUFFER_S, found["default_low_output_latency"]),
                 callback=self._on_output,
+                finished_callback=self._on_end,
             )
             self._stream.start()
         return self
@@ -162,41 +208,59 @@ class Speaker:
         return self._jitter.underruns
 
     @property
-    def played_seconds(self) -> float:
-        """Seconds of the stream that went to the device."""
-        return self._jitter.played_samples / self._device_rate
+    def skipped_seconds(self) -> float:
+        """What was left out of quiet stretches to catch up, where the source is live."""
+        return self._jitter.skipped_samples / self.rate
+
+    @property
+    def depth_ms(self) -> float:
+        """How far playback is behind the arrival of the utterance's first chunk: what the jitter buffer adds."""
+        return self._jitter.delay_samples / self.rate * 1000
+
+    @property
+    def position(self) -> int:
+        """Position of the sample after the last that went to the device."""
+        return self._jitter.position
+
+    @property
+    def heard_position(self) -> int:
+        """Position of the sample that is heard now: `position` of as long ago as the device and conversion take."""
+        heard = tuple(self._heard)
+        moments, positions = [moment for moment, _ in heard], [position for _, position in heard]
+        return int(np.interp(self._stream.time, moments, positions))
 
     @property
     def queued_seconds(self) -> float:
         """Seconds that wait to be played."""
-        gone = self._jitter.played_samples + self._jitter.dropped_samples
-        return (self._pushed - gone) / self._device_rate
+        jitter = self._jitter
+        return (self._pushed - jitter.played_samples - jitter.skipped_samples - jitter.dropped_samples) / self.rate
 
     def push(self, samples: np.ndarray) -> None:
         """Queues float32 (m,) at `rate`."""
-        self._queue(self._resampler.feed(samples))
+        self._pushed += samples.size
+        self._orders.append(samples)
 
     def finish(self) -> None:
-        """No more is coming for now: play all of it, without waiting for more."""
-        self._queue(self._resampler.flush())
+        """The utterance is complete: play all of it, without waiting for more."""
         self._orders.append("finish")
 
     def clear(self) -> None:
-        """Silence within one block; what was queued is dropped."""
-        self._resampler.clear()
+        """Silence as soon as the device has played what it has taken; what was queued is dropped."""
         self._orders.append("clear")
 
     async def reached(self, seconds: float) -> None:
         """Waits until `seconds` of the stream have been played."""
-        await self._until(lambda: self.played_seconds >= seconds)
+        await self._until(lambda: self.position >= seconds * self.rate)
 
     async def drained(self) -> None:
-        """Waits until everything queued has been played."""
-        await self._until(lambda: self.queued_seconds <= 0)
+        """Waits until everything queued has been heard."""
+        await self._until(lambda: self.queued_seconds <= 0 and self.heard_position >= self.position)
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         while not reached():
             self._progress.clear()
+            if self._ended:
+                raise SoundDeviceError(f"speaker {self.name!r} stopped: was it unplugged?")
             try:
                 async with asyncio.timeout(SILENT_DEVICE_S):
                     await self._progress.wait()
@@ -204,10 +268,6 @@ class Speaker:
                 raise SoundDeviceError(
                     f"speaker {self.name!r} took nothing for {SILENT_DEVICE_S:g} s: was it unplugged?"
                 ) from None
-
-    def _queue(self, samples: np.ndarray) -> None:
-        self._pushed += samples.size
-        self._orders.append(samples)
 
     def _on_output(self, block: np.ndarray, frames: int, time: Any, status: Any) -> None:
         while self._orders:
@@ -218,17 +278,34 @@ class Speaker:
                 self._jitter.clear()
             else:
                 self._jitter.finish()
-        block[:, 0] = self._jitter.pull(frames)
+        while self._converted.size < frames:
+            samples = self._resampler.feed(self._jitter.pull(self.rate * BLOCK_MS // 1000))
+            self._converted = np.concatenate([self._converted, samples])
+        block[:] = self._converted[:frames, None]
+        inside_s = self._converted.size / self.device_rate + self._resampler.delay_ms / 1000
+        self._heard.append((time.outputBufferDacTime + inside_s, self._jitter.position))
+        self._converted = self._converted[frames:]
         _wake(self._loop, self._progress)
+
+    def _on_end(self) -> None:
+        self._ended = True
+        _wake(self._loop, self._progress)
+
+
+def _rate(found: dict[str, Any], check: Callable[..., None], channels: int) -> int:
+    """PREFERRED_RATE where the device takes it, else the device's own."""
+    import sounddevice
+
+    try:
+        check(device=found["index"], channels=channels, dtype="float32", samplerate=PREFERRED_RATE)
+    except sounddevice.PortAudioError:
+        return round(found["default_samplerate"])
+    return PREFERRED_RATE
 
 
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
     with suppress(RuntimeError):  # the loop has closed; the stream is about to
         loop.call_soon_threadsafe(event.set)
-
-
-def _device_key(device: str | int | None) -> str | int | None:
-    return int(device) if isinstance(device, str) and device.isdecimal() else device
 
 
 def _sounddevice() -> Any:

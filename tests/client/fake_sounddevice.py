@@ -4,10 +4,24 @@ from types import SimpleNamespace
 
 import numpy as np
 
-DEVICES = [
-    {"name": "Fake Mic", "max_input_channels": 2, "max_output_channels": 0, "default_samplerate": 48_000.0},
-    {"name": "Fake Speaker", "max_input_channels": 0, "max_output_channels": 2, "default_samplerate": 48_000.0},
-]
+LOW_OUTPUT_LATENCY_S = 0.01
+LEAD_S = 0.03
+"""From the call for a block to when it is heard."""
+
+
+def made_device(index: int, name: str, inputs: int, outputs: int, rate: float = 48_000.0) -> dict:
+    """A device as sounddevice describes it; `rate` is the only one that it takes."""
+    return {
+        "index": index,
+        "name": name,
+        "max_input_channels": inputs,
+        "max_output_channels": outputs,
+        "default_samplerate": rate,
+        "default_low_output_latency": LOW_OUTPUT_LATENCY_S,
+    }
+
+
+DEVICES = [made_device(0, "Fake Mic", 2, 0), made_device(1, "Fake Speaker", 0, 1)]
 
 
 class PortAudioError(Exception):
@@ -19,8 +33,10 @@ class Stream:
 
     last: "Stream"
 
-    def __init__(self, callback, samplerate, blocksize, channels, device, dtype, latency):
+    def __init__(self, callback, samplerate, blocksize, channels, device, dtype, latency, finished_callback):
         self.callback, self.blocksize, self.channels = callback, blocksize, channels
+        self.samplerate, self.unplug = samplerate, finished_callback
+        self.time = 0.0
         self.state = "open"
         Stream.last = self
 
@@ -39,9 +55,11 @@ class Stream:
         block[:] = np.nan  # the buffer is PortAudio's: whoever kept it instead of a copy sees this
 
     def play(self) -> np.ndarray:
-        """What PortAudio does when a speaker wants a block."""
+        """What PortAudio does when a speaker wants a block; the time that the block lasts then passes."""
         block = np.full((self.blocksize, self.channels), np.nan, np.float32)
-        self.callback(block, self.blocksize, None, SimpleNamespace(output_underflow=False))
+        times = SimpleNamespace(currentTime=self.time, outputBufferDacTime=self.time + LEAD_S)
+        self.callback(block, self.blocksize, times, SimpleNamespace(output_underflow=False))
+        self.time += self.blocksize / self.samplerate
         return block[:, 0]
 
 
@@ -50,13 +68,19 @@ default = SimpleNamespace(device=[0, 1])
 
 
 def query_devices(device=None, kind=None):
-    """All devices, or the one that is meant."""
-    if device is None and kind is None:
+    """All devices, or the one of that number, or the first that fits where it is None."""
+    if kind is None:
         return DEVICES
-    for index, found in enumerate(DEVICES):
-        wanted = (
-            device is None or device == index or (isinstance(device, str) and device.lower() in found["name"].lower())
-        )
-        if wanted and found[f"max_{kind}_channels"]:
+    for found in DEVICES:
+        if device in (None, found["index"]) and found[f"max_{kind}_channels"]:
             return found
     raise ValueError(f"No {kind} device matching {device!r}")
+
+
+def check_settings(device, channels, dtype, samplerate):
+    """Raises PortAudioError for a rate that the device does not take."""
+    if samplerate != DEVICES[device]["default_samplerate"]:
+        raise PortAudioError("Invalid sample rate")
+
+
+check_input_settings = check_output_settings = check_settings

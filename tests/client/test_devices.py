@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from client import devices
-from client.devices import MICROPHONE_QUEUE_SECONDS, Microphone, Speaker, list_devices
+from client.devices import MICROPHONE_QUEUE_SECONDS, Microphone, Speaker, find_device, list_devices
 from client.errors import SoundDeviceError
 from streaming.audio import resample
 from tests.client import fake_sounddevice
-from tests.client.fake_sounddevice import Stream
+from tests.client.fake_sounddevice import LEAD_S, Stream, made_device
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +26,8 @@ def stereo(audio: np.ndarray) -> np.ndarray:
 async def test_the_microphone_gives_what_was_recorded_at_the_streams_rate():
     audio = np.random.default_rng(0).uniform(-0.5, 0.5, 9_600).astype(np.float32)
     with Microphone(16_000) as microphone:
-        for start in range(0, audio.size, 960):
-            Stream.last.record(stereo(audio[start : start + 960]))
+        for start in range(0, audio.size, 480):
+            Stream.last.record(stereo(audio[start : start + 480]))
         heard, wanted = [], resample(audio, 48_000, 16_000)
         async for packet in microphone:
             heard.append(packet)
@@ -43,16 +43,18 @@ async def test_a_block_that_comes_while_one_waits_wakes_the_reader():
         packets = aiter(microphone)
         waiting = asyncio.ensure_future(anext(packets))
         await asyncio.sleep(0)
-        await asyncio.to_thread(Stream.last.record, np.full((960, 2), 0.25, np.float32))
-        assert (await waiting).tolist() == [0.25] * 960
+        await asyncio.to_thread(Stream.last.record, np.full((480, 2), 0.25, np.float32))
+        assert (await waiting).tolist() == [0.25] * 480
         await packets.aclose()
 
 
 async def test_what_nobody_takes_is_counted_and_takes_no_memory():
     with Microphone(16_000) as microphone:
-        for _ in range(round(MICROPHONE_QUEUE_SECONDS * 50) + 10):
-            Stream.last.record(np.zeros((960, 2), np.float32))
-        assert microphone.overflow_samples == 10 * 960
+        for _ in range(round(MICROPHONE_QUEUE_SECONDS * 100) + 10):
+            Stream.last.record(np.zeros((480, 2), np.float32))
+        assert microphone.overflow_samples == 10 * 480
+        Stream.last.record(np.zeros((480, 2), np.float32), overflow=True)
+        assert microphone.overflow_samples == 12 * 480
 
 
 async def test_a_microphone_that_falls_silent_is_reported(monkeypatch):
@@ -62,31 +64,92 @@ async def test_a_microphone_that_falls_silent_is_reported(monkeypatch):
         await anext(aiter(microphone))
 
 
+async def test_what_was_recorded_before_the_plug_was_pulled_is_given_then_the_end_is_told():
+    with Microphone(48_000) as microphone:
+        packets = aiter(microphone)
+        Stream.last.record(np.full((480, 2), 0.25, np.float32))
+        Stream.last.unplug()
+        assert (await anext(packets)).size == 480
+        with pytest.raises(SoundDeviceError, match=r"'Fake Mic' stopped: was it unplugged"):
+            await anext(packets)
+
+
+async def test_a_device_that_does_not_take_48_khz_is_opened_at_its_own_rate(monkeypatch):
+    monkeypatch.setattr(fake_sounddevice, "DEVICES", [made_device(0, "Old Headset", 1, 6, 8_000.0)])
+    audio = np.random.default_rng(0).uniform(-0.5, 0.5, (8_000, 1)).astype(np.float32)
+    with Microphone(16_000) as microphone:
+        assert (microphone.device_rate, Stream.last.channels) == (8_000, 1)
+        for start in range(0, 8_000, 80):
+            Stream.last.record(audio[start : start + 80].copy())
+        heard = 0
+        async for packet in microphone:
+            heard += packet.size
+            if heard > 12_000:
+                break
+    with Speaker(24_000) as speaker:
+        assert (speaker.device_rate, Stream.last.channels) == (8_000, 2)
+        speaker.push(np.full(24_000, 0.25, np.float32))
+        speaker.finish()
+        played = np.concatenate([Stream.last.play() for _ in range(110)])
+    assert np.count_nonzero(np.abs(played - 0.25) < 1e-2) > 0.97 * 8_000
+
+
 async def test_the_speaker_plays_what_was_pushed_once_and_in_order():
     audio = np.linspace(0.1, 0.5, 4_800, dtype=np.float32)
-    with Speaker(48_000, prefill_ms=50) as speaker:
+    with Speaker(48_000, chunk_ms=20) as speaker:
         assert not Stream.last.play().any()
         speaker.push(audio[:2_000])
         assert not Stream.last.play().any()
         speaker.push(audio[2_000:])
-        heard = [Stream.last.play() for _ in range(3)]
+        heard = [Stream.last.play() for _ in range(6)]
         speaker.finish()
-        heard += [Stream.last.play() for _ in range(3)]
+        heard += [Stream.last.play() for _ in range(10)]
         await speaker.drained()
     joined = np.concatenate(heard)
     assert np.array_equal(joined[300:4_500], audio[300:4_500])
     assert not joined[4_800:].any()
-    assert (speaker.underruns, speaker.played_seconds, speaker.queued_seconds) == (0, 0.1, 0)
+    assert (speaker.underruns, speaker.position, speaker.queued_seconds) == (0, 4_800, 0)
 
 
-async def test_clear_silences_the_speaker_within_one_block():
-    with Speaker(48_000, prefill_ms=10) as speaker:
+async def test_the_position_heard_is_that_of_the_audio_which_left_a_devices_latency_ago():
+    with Speaker(48_000) as speaker:
+        speaker.push(np.full(48_000, 0.5, np.float32))
+        for _ in range(20):
+            Stream.last.play()
+        assert speaker.position == 20 * 480
+        assert speaker.heard_position == 20 * 480 - round(LEAD_S * 48_000)
+        speaker.clear()
+        for _ in range(20):
+            Stream.last.play()
+        assert 20 * 480 < speaker.heard_position == speaker.position <= 20 * 480 + 240
+
+
+async def test_positions_count_the_streams_samples_whatever_the_devices_rate():
+    with Speaker(24_000) as speaker:
+        speaker.push(np.full(12_000, 0.5, np.float32))
+        speaker.finish()
+        while speaker.heard_position < 12_000:
+            Stream.last.play()
+        assert speaker.position == 12_000
+        await speaker.drained()
+
+
+async def test_clear_silences_the_speaker_within_20_ms():
+    with Speaker(48_000) as speaker:
         speaker.push(np.full(48_000, 0.5, np.float32))
         Stream.last.play()
         speaker.clear()
-        assert not Stream.last.play()[480:].any()
+        assert not Stream.last.play()[240:].any()
         assert not Stream.last.play().any()
-        await speaker.drained()
+        await asyncio.wait_for(heard_out(speaker), 1)
+
+
+async def heard_out(speaker: Speaker) -> None:
+    """Lets the device play until the speaker says that nothing is left."""
+    drained = asyncio.ensure_future(speaker.drained())
+    while not drained.done():
+        Stream.last.play()
+        await asyncio.sleep(0)
 
 
 async def test_the_end_is_played_and_a_failure_is_cut_off():
@@ -99,10 +162,10 @@ async def test_the_end_is_played_and_a_failure_is_cut_off():
 
 
 async def test_waiting_for_the_speaker_ends_when_it_has_played_so_much():
-    with Speaker(48_000, prefill_ms=10) as speaker:
+    with Speaker(48_000) as speaker:
         speaker.push(np.full(9_600, 0.5, np.float32))
         waiting = asyncio.ensure_future(speaker.reached(0.1))
-        for _ in range(5):
+        for _ in range(10):
             assert not waiting.done()
             await asyncio.to_thread(Stream.last.play)
             await asyncio.sleep(0)
@@ -117,23 +180,45 @@ async def test_a_speaker_that_takes_nothing_is_reported(monkeypatch):
             await speaker.drained()
 
 
-@pytest.mark.parametrize("device", ["fake", "0", 0, None])
+async def test_a_speaker_that_stops_is_reported():
+    with Speaker(48_000) as speaker:
+        speaker.push(np.zeros(100, np.float32))
+        Stream.last.unplug()
+        with pytest.raises(SoundDeviceError, match=r"'Fake Speaker' stopped: was it unplugged"):
+            await speaker.drained()
+
+
+@pytest.mark.parametrize("device", ["fake", "fake mic", "0", 0, None])
 async def test_a_device_is_chosen_by_number_or_part_of_its_name(device):
     with Microphone(16_000, device) as microphone:
         assert microphone.name == "Fake Mic"
 
 
-async def test_a_device_that_is_not_there_is_named():
-    with pytest.raises(SoundDeviceError, match=r"'Studio' failed: .*neucodec devices"), Microphone(16_000, "Studio"):
+async def test_a_device_that_is_not_there_is_named_beside_those_that_are():
+    missing = pytest.raises(
+        SoundDeviceError, match=r"input device 'Studio' is not among: 0 'Fake Mic' .*neucodec devices"
+    )
+    with missing, Microphone(16_000, "Studio"):
         pass
-    with pytest.raises(SoundDeviceError, match="speaker 0 failed"), Speaker(16_000, 0):
+    with pytest.raises(SoundDeviceError, match="output device 0 failed"), Speaker(16_000, 0):
         pass
+
+
+async def test_a_name_that_fits_several_devices_is_an_error_that_lists_them(monkeypatch):
+    names = ("USB Mic", "USB Mic Stereo", "HDMI", "Built-in Mic")
+    devices = [made_device(index, name, name != "HDMI", name == "HDMI") for index, name in enumerate(names)]
+    monkeypatch.setattr(fake_sounddevice, "DEVICES", devices)
+    several = r"'mic' is ambiguous: 0 'USB Mic', 1 'USB Mic Stereo', 3 'Built-in Mic'; give more of the name"
+    with pytest.raises(SoundDeviceError, match=several), Microphone(16_000, "mic"):
+        pass
+    for wanted, index in (("usb mic", 0), ("stereo", 1), ("BUILT", 3), ("3", 3)):
+        assert find_device(wanted, "input")["index"] == index
 
 
 def test_devices_are_listed_with_their_channels_rate_and_default():
     first, second = list_devices()
     assert first == {"index": 0, "name": "Fake Mic", "inputs": 2, "outputs": 0, "rate": 48_000, "default": True}
-    assert second["outputs"] == 2
+    assert second["outputs"] == 1
 
 
 def test_a_missing_portaudio_library_is_named_with_the_remedy(monkeypatch):

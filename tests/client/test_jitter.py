@@ -1,97 +1,268 @@
-"""The jitter buffer: what goes in comes out once and in order, breaks are faded and counted, clear is quick."""
+"""The jitter buffer: samples in order, later starts after late chunks and sooner ones in calm, and no clicks."""
+
+from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from client import jitter as constants
 from client.jitter import Flow, JitterBuffer
 
-FADE = 10
+RATE = 1000
+"""A sample is a millisecond."""
+CHUNK = 100
+BLOCK = 10
+FADE = RATE * constants.FADE_MS // 1000
+MARGIN = constants.LEAST_MARGIN_MS
+WINDOW = constants.WINDOW_SECONDS * RATE // CHUNK
+FIRST = constants.FIRST_TARGET_MS
+
+
+def buffer(live: bool = False) -> JitterBuffer:
+    return JitterBuffer(RATE, CHUNK, live)
 
 
 def steady(samples: int) -> np.ndarray:
     return np.full(samples, 0.5, np.float32)
 
 
-def test_silence_until_the_prefill_lies_ready():
-    jitter = JitterBuffer(prefill_samples=300, fade_samples=FADE)
-    jitter.push(steady(299))
-    assert not jitter.pull(100).any()
-    jitter.push(steady(1))
-    assert jitter.pull(100)[FADE:].tolist() == [0.5] * 90
+def talk(jitter: JitterBuffer, arrivals: list[int], audio: np.ndarray) -> np.ndarray:
+    """What is heard of an utterance whose chunks come at these ms."""
+    heard = []
+    pending = list(zip(arrivals, (audio[start : start + CHUNK] for start in range(0, audio.size, CHUNK)), strict=True))
+    clock = 0
+    while pending or jitter.flow is not Flow.IDLE:
+        while pending and pending[0][0] <= clock:
+            jitter.push(pending.pop(0)[1])
+            if not pending:
+                jitter.finish()
+        heard.append(jitter.pull(BLOCK))
+        clock += BLOCK
+    return np.concatenate(heard)
 
 
-def test_finish_plays_a_short_rest_without_a_prefill_and_without_an_underrun():
-    jitter = JitterBuffer(prefill_samples=300, fade_samples=FADE)
-    jitter.push(steady(150))
-    jitter.finish()
-    assert np.count_nonzero(jitter.pull(100)) == 100
-    assert np.count_nonzero(jitter.pull(100)) == 50
-    assert (jitter.underruns, jitter.played_samples, jitter.buffered_samples) == (0, 150, 0)
+def calm(chunks: int, late: dict[int, int] | None = None) -> list[int]:
+    """Arrivals at the pace of speech, some late by so much; nothing overtakes."""
+    return np.maximum.accumulate([number * CHUNK + (late or {}).get(number, 0) for number in range(chunks)]).tolist()
 
 
-def test_an_underrun_is_counted_fades_out_and_fills_again():
-    jitter = JitterBuffer(prefill_samples=200, fade_samples=FADE)
-    jitter.push(steady(250))
-    first, second, third = jitter.pull(100), jitter.pull(100), jitter.pull(100)
+def began(heard: np.ndarray) -> int:
+    return int(np.flatnonzero(heard)[0])
+
+
+def test_a_sender_at_the_pace_of_speech_is_played_after_the_first_target():
+    jitter = buffer()
+    assert began(talk(jitter, calm(5), steady(500))) == FIRST
+    assert jitter.underruns == 0
+
+
+def test_a_burst_is_played_at_once_and_is_no_jitter():
+    jitter = buffer()
+    heard = talk(jitter, [0] * 10 + [400] * 10 + [800] * 10, steady(3000))
+    assert heard[FADE : 3000 - FADE].tolist() == [0.5] * (3000 - 2 * FADE)
+    assert jitter.underruns == 0
+    assert jitter.target_samples == FIRST
+
+
+def test_it_starts_later_after_a_late_chunk_and_sooner_when_that_is_long_ago():
+    jitter = buffer()
+    talk(jitter, calm(10, {5: 250}), steady(1000))
     assert jitter.underruns == 1
-    assert jitter.flow is Flow.FILLING
-    joined = np.concatenate([first, second, third])
-    assert np.abs(np.diff(joined)).max() <= 0.5 / FADE
-    jitter.push(steady(100))
-    assert not jitter.pull(100).any()
-    jitter.push(steady(100))
-    assert jitter.pull(100).any()
+    assert began(talk(jitter, calm(WINDOW), steady(WINDOW * CHUNK))) == 250 + 2 * MARGIN
+    talk(jitter, calm(WINDOW), steady(WINDOW * CHUNK))
+    assert began(talk(jitter, calm(2), steady(200))) == MARGIN
+    assert jitter.underruns == 1
 
 
-def test_no_step_is_larger_than_a_fade_allows_through_breaks_and_clears():
+def test_after_an_underrun_it_waits_with_a_doubled_margin_and_the_same_lateness_breaks_nothing():
+    jitter = buffer()
+    heard = talk(jitter, calm(60, dict.fromkeys(range(3, 60, 7), 150)), steady(6000))
+    again = 300 + 150 + 2 * MARGIN
+    assert jitter.underruns == 1
+    assert not heard[FIRST + 300 : again].any() and heard[again : again + 5700].all()
+
+
+def test_the_margin_is_bounded_and_comes_down_again():
+    jitter = buffer()
+    talk(jitter, [number * 400 for number in range(10)], steady(1000))
+    assert jitter.underruns > 2
+    assert jitter.target_samples == constants.MOST_TARGET_MS
+    for _ in range(6):
+        talk(jitter, calm(WINDOW), steady(WINDOW * CHUNK))
+    assert jitter.target_samples == MARGIN
+
+
+def speechlike(seconds: int) -> np.ndarray:
+    """0.7 s of noise and 0.3 s of hardly any, again and again."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, seconds * RATE).astype(np.float32)
+    return noise * np.where(np.arange(seconds * RATE) % 1000 < 700, 1, 1e-3).astype(np.float32)
+
+
+def test_a_live_source_is_caught_up_with_in_quiet_stretches_only():
+    jitter = buffer(live=True)
+    audio = speechlike(60)
+    heard = talk(jitter, calm(600, {20: 500}), audio)
+    assert jitter.underruns == 1
+    assert 300 < jitter.skipped_samples <= 560
+    assert heard.size < 60_000 + FIRST + MARGIN
+    loud = np.abs(audio) > 0.01
+    played = np.abs(heard) > 0.01
+    assert abs(int(played.sum()) - int(loud.sum())) < 4 * FADE
+
+
+def test_nothing_is_left_out_of_a_source_that_is_not_live():
+    jitter = buffer()
+    talk(jitter, calm(600, {20: 500}), speechlike(60))
+    assert jitter.skipped_samples == 0
+    assert jitter.played_samples == 60_000
+
+
+def test_a_live_source_whose_first_chunk_was_late_is_caught_up_with():
+    jitter = buffer(live=True)
+    arrivals = [max(300, moment) for moment in calm(600)]
+    heard = talk(jitter, arrivals, speechlike(60))
+    assert jitter.underruns == 0
+    assert heard.size <= 60_000 + MARGIN + BLOCK
+
+
+def test_finish_plays_a_short_rest_without_waiting_and_without_an_underrun():
+    jitter = buffer()
+    jitter.push(steady(50))
+    jitter.finish()
+    assert np.count_nonzero(jitter.pull(100)) == 50
+    assert (jitter.underruns, jitter.played_samples, jitter.buffered_samples) == (0, 50, 0)
+    assert jitter.flow is Flow.IDLE
+
+
+def test_a_pause_between_utterances_is_neither_late_nor_an_underrun():
+    jitter = buffer()
+    talk(jitter, calm(3), steady(300))
+    jitter.pull(5000)
+    assert began(talk(jitter, calm(3), steady(300))) == FIRST
+    assert jitter.underruns == 0
+
+
+def test_a_source_that_was_silent_for_longer_than_could_be_bridged_begins_anew():
+    jitter = buffer()
+    heard = talk(jitter, [0, 100, 200, 5000, 5100, 5200], steady(600))
+    assert jitter.underruns == 1
+    assert not heard[FIRST + 300 : 5000].any()
+    assert jitter.target_samples == FIRST + MARGIN  # the margin has doubled
+
+
+def test_the_next_utterance_may_wait_behind_the_last_without_a_seam():
+    jitter = buffer()
+    for _ in range(2):
+        jitter.push(steady(100))
+        jitter.finish()
+    heard = jitter.pull(200)
+    assert heard[FADE : 200 - FADE].tolist() == [0.5] * (200 - 2 * FADE)
+
+
+def test_no_step_is_larger_than_a_fade_allows_through_breaks_clears_and_skips():
     random = np.random.default_rng(0)
-    jitter = JitterBuffer(prefill_samples=100, fade_samples=FADE)
+    jitter = buffer(live=True)
     output = []
-    for _ in range(2000):
-        move = random.integers(0, 10)
-        if move < 4:
-            jitter.push(steady(random.integers(0, 80)))
-        elif move < 5:
+    for _ in range(5000):
+        move = random.integers(0, 40)
+        if move < 12:
+            jitter.push(steady(int(random.integers(1, 80))))
+        elif move < 13:
             jitter.clear()
+        elif move < 14:
+            jitter.finish()
         else:
             output.append(jitter.pull(int(random.integers(1, 60))))
     assert jitter.underruns > 20
-    assert np.abs(np.diff(np.concatenate(output))).max() <= 0.5 / FADE + 1e-6
+    assert jitter.dropped_samples > 1000
+    heard = np.concatenate(output)
+    assert heard.max() <= 0.5 + 1e-6
+    assert np.abs(np.diff(heard)).max() <= 0.5 / FADE + 1e-6
 
 
-def test_clear_is_silent_after_one_fade_and_says_what_it_dropped():
-    jitter = JitterBuffer(prefill_samples=100, fade_samples=FADE)
+def test_clear_is_silent_after_one_fade_and_says_what_it_dropped_and_what_was_played():
+    jitter = buffer()
     jitter.push(steady(1000))
     jitter.pull(100)
     jitter.clear()
     assert np.flatnonzero(jitter.pull(100)).max(initial=0) < FADE
     assert not jitter.pull(100).any()
+    assert jitter.position == jitter.played_samples
+    assert 100 <= jitter.position <= 100 + FADE
     assert jitter.played_samples + jitter.dropped_samples == 1000
     assert jitter.underruns == 0
 
 
 def test_clear_before_playback_drops_everything():
-    jitter = JitterBuffer(prefill_samples=100, fade_samples=FADE)
+    jitter = buffer()
     jitter.push(steady(50))
     jitter.clear()
     assert not jitter.pull(100).any()
-    assert jitter.dropped_samples == 50
+    assert (jitter.dropped_samples, jitter.position) == (50, 0)
 
 
+def test_positions_go_on_behind_what_a_clear_dropped():
+    jitter = buffer()
+    jitter.push(steady(1000))
+    jitter.pull(100)
+    jitter.clear()
+    assert jitter.position < 200
+    jitter.push(steady(300))
+    jitter.pull(FADE + 50)
+    assert jitter.position >= 1050
+    assert jitter.position == 1000 + 300 - jitter.buffered_samples
+
+
+def test_chunks_of_40_ms_start_sooner_in_a_burst():
+    jitter = JitterBuffer(RATE, 40)
+    jitter.push(steady(40))
+    assert not jitter.pull(BLOCK).any()
+    jitter.push(steady(FIRST))
+    assert jitter.pull(BLOCK).any()
+
+
+MOVES = ("push", "pull", "pull", "clear", "finish")
+
+
+@pytest.mark.parametrize("live", [False, True])
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(moves=st.lists(st.tuples(st.booleans(), st.integers(0, 70)), max_size=60))
-def test_every_sample_comes_out_once_and_in_order(moves):
-    jitter = JitterBuffer(prefill_samples=40, fade_samples=0)
-    pushed, heard = 0, []
-    for push, count in moves:
-        if push:
-            jitter.push(np.arange(pushed + 1, pushed + count + 1, dtype=np.float32))
+@given(moves=st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 300)), max_size=80))
+def test_every_sample_comes_out_once_and_in_order_or_is_counted(live, moves):
+    jitter = JitterBuffer(RATE, CHUNK, live)
+    pushed = 0
+    positions = [0]
+    for move, count in moves:
+        if move == "push":
+            jitter.push(np.zeros(count, np.float32))
             pushed += count
+        elif move == "pull":
+            before = jitter.position, jitter.played_samples, jitter.skipped_samples
+            assert jitter.pull(count).size == count
+            if jitter.position != before[0]:
+                moved = jitter.played_samples + jitter.skipped_samples - before[1] - before[2]
+                assert jitter.position == pushed - jitter.buffered_samples
+                assert moved <= jitter.position - before[0]
         else:
-            heard.append(jitter.pull(count))
-        assert jitter.played_samples + jitter.buffered_samples == pushed
-    jitter.finish()
-    heard.append(jitter.pull(pushed + 1))
-    played = np.concatenate(heard)
-    assert played[played > 0].tolist() == list(range(1, pushed + 1))
+            getattr(jitter, move)()
+        positions.append(jitter.position)
+        gone = jitter.played_samples + jitter.skipped_samples + jitter.dropped_samples
+        assert gone + jitter.buffered_samples == pushed
+    assert all(earlier <= later for earlier, later in pairwise(positions))
+    assert live or jitter.skipped_samples == 0
+
+
+def test_the_cut_of_pulls_does_not_change_what_is_heard():
+    audio = speechlike(3)
+    whole, cut = buffer(), buffer()
+    for jitter in (whole, cut):
+        jitter.push(audio)
+        jitter.finish()
+    random = np.random.default_rng(1)
+    parts: list[np.ndarray] = []
+    while sum(map(len, parts)) < 3000:
+        parts.append(cut.pull(int(random.integers(1, 100))))
+    heard = np.concatenate(parts)[:3000]
+    assert np.allclose(heard[FADE:-FADE], whole.pull(3000)[FADE:-FADE])
+    assert np.array_equal(heard[FADE:-FADE], audio[FADE:-FADE])
