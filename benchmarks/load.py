@@ -33,7 +33,7 @@ import torch
 
 from benchmarks.latency import device as processor
 from benchmarks.load_client import Job, Plan
-from benchmarks.load_hold import BURST, PHASES_S, Held, Server, hold, phases_of, plans_of, serving
+from benchmarks.load_hold import BURST, PHASES_S, Held, Server, hold, phases_of, plans_of, poured, serving
 from benchmarks.load_verify import References, config_of, payload_path, verified, write_payloads
 from benchmarks.surroundings import surroundings
 from server.settings import Settings, parse_batch_sizes
@@ -119,8 +119,11 @@ class Run:
         burst = None
         if given.burst:
             job = Job(sessions, given.burst_kind, str(payload_path(self._folder, given.burst_kind, 0)))
-            burst = Plan(server.url, (job,), self._seconds, pours=True)
-        return await hold(server, plans, self._phases, burst)
+            burst = Plan(server.url, (job,), self._seconds, pours=True, since_s=self._phases[-1].since_s)
+        held = await hold(server, plans, self._phases, burst)
+        if held.beside is not None:
+            held.rows[-1]["burst"] = poured(held.beside["sessions"][0])
+        return held
 
     def _outputs(self, number: int) -> Path:
         return self._folder / f"outputs-{number}"
@@ -161,7 +164,7 @@ def show(row: dict[str, Any]) -> None:
         row["sessions"], row["held"], row["refused"], late["count"], row["missing"], first["p50"], first["p99"],
         late["p50"], late["p95"], late["p99"], late["max"], row["worst_session_p99_ms"], send["p99"], send["max"],
         row["server_cpu"], row["loop_cpu"], row["clients_cpu"], row["others_cpu"], row["in_line"],
-        row["clients_in_line"], row["server_rss_mb"], "yes" if row["in_time"] else "NO",
+        row["clients_in_line"], row.get("server_rss_mb"), "yes" if row["in_time"] else "NO",
     ]  # fmt: skip
     texts = ("-" if cell is None else str(cell) for cell in cells)
     print(" ".join(f"{text:>{width}}" for text, (_, width) in zip(texts, COLUMNS, strict=True)), flush=True)

@@ -63,6 +63,7 @@ class Plan:
     """What one process does for `seconds`. `outputs`: the folder that each session's output goes to, a file a number.
 
     `pours`: its sessions send as fast as the server takes it, up to an hour of input, and are cut off at the end.
+    `since_s`: it begins so long after the rest.
     """
 
     url: str
@@ -70,6 +71,13 @@ class Plan:
     seconds: float
     outputs: str | None = None
     pours: bool = False
+    since_s: float = 0.0
+    module = "benchmarks.load_client"
+
+    @property
+    def sessions(self) -> int:
+        """How many it opens."""
+        return len(self.jobs)
 
     def to_json(self) -> str:
         """One line that `from_json` reads back."""

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -70,8 +70,20 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
+class Order(Protocol):
+    """What a client process is to do: `python -m module` is given it as a line, and begins `since_s` after the rest."""
+
+    @property
+    def module(self) -> str: ...
+    @property
+    def since_s(self) -> float: ...
+    @property
+    def sessions(self) -> int: ...
+    def to_json(self) -> str: ...
+
+
 class Clients:
-    """A client process that carries out one plan."""
+    """A client process that carries out one order."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -95,15 +107,15 @@ class Clients:
 
 
 @asynccontextmanager
-async def client(plan: Plan) -> AsyncIterator[Clients]:
-    """A process that has its plan and opens its sessions."""
+async def client(order: Order) -> AsyncIterator[Clients]:
+    """A process that has its order and opens its sessions."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.load_client", cwd=ROOT, stdin=pipe, stdout=pipe, limit=LINE_BYTES
+        sys.executable, "-m", order.module, cwd=ROOT, stdin=pipe, stdout=pipe, limit=LINE_BYTES
     )
     try:
         clients = Clients(process)
-        clients.say(plan.to_json())
+        clients.say(order.to_json())
         yield clients
     finally:
         await _stop(process)
@@ -113,34 +125,37 @@ async def client(plan: Plan) -> AsyncIterator[Clients]:
 class Usage:
     """Seconds of processor time, and of waiting in line for a processor, of the server and of all clients until now.
 
-    `loop`: of the server's main thread, which is its event loop. `machine`: of everything, what the host took too.
+    `loop`: of the server's main thread, which is its event loop. `beside`: of the process beside the sessions, with
+    those that it has started and that have ended. `machine`: of everything, what the host took too.
     """
 
     at: float
     server: float
     loop: float
     clients: float
+    beside: float
     server_waited: float
     clients_waited: float
     machine: float
 
     @classmethod
-    def now(cls, server: int | None, clients: Sequence[int]) -> "Usage":
+    def now(cls, server: int | None, clients: Sequence[int], beside: int | None = None) -> "Usage":
         return cls(
             time.monotonic(),
             0.0 if server is None else _cpu_s(Path(f"/proc/{server}/stat")),
             0.0 if server is None else _cpu_s(Path(f"/proc/{server}/task/{server}/stat")),
             sum(_cpu_s(Path(f"/proc/{pid}/stat")) for pid in clients),
+            0.0 if beside is None else _cpu_s(Path(f"/proc/{beside}/stat"), with_children=True),
             0.0 if server is None else waited_s(server),
             sum(waited_s(pid) for pid in clients),
             _machine_cpu_s(),
         )
 
 
-def _cpu_s(stat: Path) -> float:
-    """Seconds of processor time of a process or a thread, from its `stat`."""
+def _cpu_s(stat: Path, with_children: bool = False) -> float:
+    """Seconds of processor time of a process or a thread, from its `stat`; also of children that it has waited for."""
     numbers = stat.read_text().rpartition(")")[2].split()
-    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, numbers[11 : 15 if with_children else 13])) / os.sysconf("SC_CLK_TCK")
 
 
 def _machine_cpu_s() -> float:
@@ -150,9 +165,27 @@ def _machine_cpu_s() -> float:
     return (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
 
 
-def resident_bytes(pid: int) -> int:
-    """Memory of a process that is in RAM."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+@dataclass(frozen=True)
+class Footprint:
+    """What a process holds: memory in RAM, open file descriptors, threads."""
+
+    rss_bytes: int
+    descriptors: int
+    threads: int
+
+    @classmethod
+    def of(cls, pid: int) -> "Footprint":
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        descriptors, threads = (len(os.listdir(f"/proc/{pid}/{folder}")) for folder in ("fd", "task"))
+        return cls(pages * os.sysconf("SC_PAGE_SIZE"), descriptors, threads)
+
+    def row(self) -> dict[str, int]:
+        """As it stands in a row."""
+        return {
+            "server_rss_mb": round(self.rss_bytes / 1e6),
+            "server_descriptors": self.descriptors,
+            "server_threads": self.threads,
+        }
 
 
 def shares(before: Usage, after: Usage, is_known: bool) -> dict[str, float | None]:
@@ -166,7 +199,8 @@ def shares(before: Usage, after: Usage, is_known: bool) -> dict[str, float | Non
         "server_cpu": found["server"] if is_known else None,
         "loop_cpu": found["loop"] if is_known else None,
         "clients_cpu": found["clients"],
-        "others_cpu": round(max(0.0, found["machine"] - found["server"] - found["clients"]), 3),
+        "beside_cpu": found["beside"],
+        "others_cpu": round(max(0.0, found["machine"] - found["server"] - found["clients"] - found["beside"]), 3),
         "in_line": found["server_waited"] if is_known else None,
         "clients_in_line": found["clients_waited"],
     }
@@ -183,10 +217,11 @@ class Phase:
 
 @dataclass(frozen=True)
 class Held:
-    """What came of one number of sessions: a row for each phase, and each session's report."""
+    """What came of one number of sessions: a row for each phase, each session's report, and that of what ran beside."""
 
     rows: list[dict[str, Any]]
     sessions: list[dict[str, Any]]
+    beside: dict[str, Any] | None = None
 
 
 def phases_of(seconds: float, bursts: bool) -> list[Phase]:
@@ -202,37 +237,32 @@ def plans_of(jobs: Sequence[Job], processes: int, url: str, seconds: float, outp
     return [Plan(url, tuple(jobs[first::count]), seconds, folder) for first in range(count)]
 
 
-async def hold(server: Server, plans: Sequence[Plan], phases: Sequence[Phase], burst: Plan | None) -> Held:
-    """Carries out the plans, all at once, and the burst from the second phase on."""
-    everyone = [*plans, *([burst] if burst is not None else [])]
+async def hold(server: Server, plans: Sequence[Plan], phases: Sequence[Phase], beside: Order | None = None) -> Held:
+    """Carries out the plans, all at once, and what is to run beside them."""
+    orders: list[Order] = [*plans, *([beside] if beside is not None else [])]
     async with AsyncExitStack() as running:
-        clients = [await running.enter_async_context(client(plan)) for plan in everyone]
-        for one, plan in zip(clients, everyone, strict=True):
-            await one.hear(CLIENT_START_S + OPEN_S * len(plan.jobs))
+        clients = [await running.enter_async_context(client(order)) for order in orders]
+        for one, order in zip(clients, orders, strict=True):
+            await one.hear(CLIENT_START_S + OPEN_S * order.sessions)
         begin_s = time.monotonic() + LEAD_S
-        for one, plan in zip(clients, everyone, strict=True):
-            one.say(str(begin_s + (phases[-1].since_s if plan.pours else 0.0)))
-        pids = [one.pid for one in clients]
-        usages = []
+        for one, order in zip(clients, orders, strict=True):
+            one.say(str(begin_s + order.since_s))
+        pids = [one.pid for one in clients[: len(plans)]]
+        beside_pid = clients[-1].pid if beside is not None else None
+        usages, footprints = [], []
         for moment_s in (0.0, *(phase.until_s for phase in phases)):
             await asyncio.sleep(begin_s + moment_s - time.monotonic())
-            usages.append(Usage.now(server.pid, pids))
-        rss_bytes = None if server.pid is None else resident_bytes(server.pid)
+            usages.append(Usage.now(server.pid, pids, beside_pid))
+            footprints.append({} if server.pid is None else Footprint.of(server.pid).row())
         reports = [await one.hear(PHASES_S + DRAIN_S + CLIENT_START_S) for one in clients]
     lives = reports[: len(plans)]
     sessions = sorted((one for report in lives for one in report["sessions"]), key=lambda one: one["number"])
     send_late_ms = [value for report in lives for value in report["send_late_ms"]]
     rows = [
-        {
-            **row_of(sessions, send_late_ms, phase),
-            **shares(before, after, server.pid is not None),
-            "server_rss_mb": rss_bytes and round(rss_bytes / 1e6),
-        }
-        for phase, before, after in zip(phases, usages[:-1], usages[1:], strict=True)
+        {**row_of(sessions, send_late_ms, phase), **shares(before, after, server.pid is not None), **footprint}
+        for phase, before, after, footprint in zip(phases, usages[:-1], usages[1:], footprints[1:], strict=True)
     ]
-    if burst is not None:
-        rows[-1]["burst"] = poured(reports[-1]["sessions"][0])
-    return Held(rows, sessions)
+    return Held(rows, sessions, reports[-1] if beside is not None else None)
 
 
 def row_of(sessions: Sequence[dict[str, Any]], send_late_ms: Sequence[float], phase: Phase) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from websockets.http11 import Response
 from benchmarks import load, load_client, load_hold
 from benchmarks.load import counts_of, jobs_of, largest_in_time, main, parse_mix
 from benchmarks.load_client import DONE, REFUSED, Job, Live, Plan, chunks_due, keep_time
-from benchmarks.load_hold import BURST, Phase, Usage, phases_of, plans_of, resident_bytes, row_of, shares, spread
+from benchmarks.load_hold import BURST, Footprint, Phase, Usage, phases_of, plans_of, row_of, shares, spread
 from benchmarks.load_verify import References, compared, is_right, payload_path, verified, worst, write_payloads
 from streaming.audio import pcm_from_bytes, pcm_to_bytes
 from streaming.config import INPUT_HOP, OUTPUT_HOP, StreamConfig
@@ -267,7 +267,7 @@ def test_each_phase_has_its_own_chunks() -> None:
 def test_clients_that_do_not_keep_up_mark_their_row(capsys) -> None:
     row = row_of([seen(0, 4 * [1.0])], 90 * [1.0] + 10 * [50.0], WHOLE)
     assert not row["clients_kept_up"]
-    load.show({**row, **shares(Usage(*7 * [0.0]), Usage(*7 * [1.0]), False), "server_rss_mb": None})
+    load.show({**row, **shares(Usage(*8 * [0.0]), Usage(*8 * [1.0]), False), "server_rss_mb": None})
     out = capsys.readouterr().out
     assert "DID NOT KEEP UP" in out and " - " in out
 
@@ -288,13 +288,17 @@ def test_usage_is_of_processor_time_and_unknown_for_a_server_that_is_not_ours() 
         sum(range(10_000))
     found = shares(before, Usage.now(os.getpid(), [os.getpid()]), True)
     assert found["server_cpu"] > 0.1 and found["clients_cpu"] == pytest.approx(found["server_cpu"], abs=0.3)
-    assert resident_bytes(os.getpid()) > 1e7
-    moment = Usage(at=10.0, server=1.0, loop=0.5, clients=0.5, server_waited=0.1, clients_waited=0.2, machine=2.0)
-    assert shares(Usage(*7 * [0.0]), moment, True) == {
+    footprint = Footprint.of(os.getpid())
+    assert footprint.rss_bytes > 1e7 and footprint.descriptors >= 3 and footprint.threads >= 1
+    moment = Usage(
+        at=10.0, server=1.0, loop=0.5, clients=0.5, beside=0.3, server_waited=0.1, clients_waited=0.2, machine=2.0
+    )
+    assert shares(Usage(*8 * [0.0]), moment, True) == {
         "server_cpu": 0.1,
         "loop_cpu": 0.05,
         "clients_cpu": 0.05,
-        "others_cpu": 0.05,
+        "beside_cpu": 0.03,
+        "others_cpu": 0.02,
         "in_line": 0.01,
         "clients_in_line": 0.02,
     }
