@@ -76,13 +76,15 @@ def find_device(device: str | int | None, kind: str) -> dict[str, Any]:
 class Microphone:
     """An input device as an async iterator of float32 mono packets at `rate`; use it in `with`.
 
-    `overflow_samples` counts what was lost because nobody iterated for MICROPHONE_QUEUE_SECONDS. Raises
-    SoundDeviceError when the device is not there or goes away.
+    `overflow_samples` counts what was lost because nobody iterated for MICROPHONE_QUEUE_SECONDS, at `device_rate`;
+    `latency_ms` is how old the first sample of the last block was. Raises SoundDeviceError when the device is not
+    there or goes away.
     """
 
     def __init__(self, rate: int, device: str | int | None = None) -> None:
         self.rate = rate
         self.overflow_samples = 0
+        self.latency_ms = 0.0
         self._device = device
         self._blocks: deque[np.ndarray] = deque()
         self._arrived = asyncio.Event()
@@ -143,6 +145,7 @@ class Microphone:
             self._blocks.append(block.copy())
         if status.input_overflow:
             self.overflow_samples += frames
+        self.latency_ms = (time.currentTime - time.inputBufferAdcTime) * 1000
         _wake(self._loop, self._arrived)
 
     def _on_end(self) -> None:
@@ -155,8 +158,10 @@ class Speaker:
 
     push(samples), finish(), clear() never wait; `reached(seconds)` waits until so much has been played, `drained()`
     until all has been heard. What is pushed is kept until it is played, so whoever pushes paces himself by `reached`.
-    `chunk_ms` is how much the sender sends at a time, `live` as in JitterBuffer. Positions count the samples that were
-    pushed. Raises SoundDeviceError when the device is not there or goes away.
+    `chunk_ms` is how much the sender sends at a time, `live` as in JitterBuffer. Positions are those among the
+    `pushed_samples`; `latency_ms` is from a sample's leaving the jitter buffer to its being heard, `underflows` how
+    often the device ran dry because this process was too late. Raises SoundDeviceError when the device is not there or
+    goes away.
     """
 
     def __init__(
@@ -165,8 +170,10 @@ class Speaker:
         self.rate = rate
         self._device = device
         self._jitter = JitterBuffer(rate, round(chunk_ms * rate / 1000), live)
+        self.latency_ms = 0.0
+        self.underflows = 0
         self._orders: deque[np.ndarray | str] = deque()
-        self._pushed = 0
+        self.pushed_samples = 0
         self._progress = asyncio.Event()
         self._ended = False
         self._loop = asyncio.get_running_loop()
@@ -213,11 +220,6 @@ class Speaker:
         return self._jitter.skipped_samples / self.rate
 
     @property
-    def depth_ms(self) -> float:
-        """How far playback is behind the arrival of the utterance's first chunk: what the jitter buffer adds."""
-        return self._jitter.delay_samples / self.rate * 1000
-
-    @property
     def position(self) -> int:
         """Position of the sample after the last that went to the device."""
         return self._jitter.position
@@ -232,12 +234,12 @@ class Speaker:
     @property
     def queued_seconds(self) -> float:
         """Seconds that wait to be played."""
-        jitter = self._jitter
-        return (self._pushed - jitter.played_samples - jitter.skipped_samples - jitter.dropped_samples) / self.rate
+        gone = self._jitter.played_samples + self._jitter.skipped_samples + self._jitter.dropped_samples
+        return (self.pushed_samples - gone) / self.rate
 
     def push(self, samples: np.ndarray) -> None:
         """Queues float32 (m,) at `rate`."""
-        self._pushed += samples.size
+        self.pushed_samples += samples.size
         self._orders.append(samples)
 
     def finish(self) -> None:
@@ -282,9 +284,12 @@ class Speaker:
             samples = self._resampler.feed(self._jitter.pull(self.rate * BLOCK_MS // 1000))
             self._converted = np.concatenate([self._converted, samples])
         block[:] = self._converted[:frames, None]
-        inside_s = self._converted.size / self.device_rate + self._resampler.delay_ms / 1000
-        self._heard.append((time.outputBufferDacTime + inside_s, self._jitter.position))
+        inside_s = (self._converted.size - frames) / self.device_rate + self._resampler.delay_ms / 1000
+        end_s = time.outputBufferDacTime + frames / self.device_rate + inside_s  # of what has left the jitter buffer
+        self.latency_ms = (time.outputBufferDacTime - time.currentTime + inside_s) * 1000
+        self._heard.append((end_s, self._jitter.position))
         self._converted = self._converted[frames:]
+        self.underflows += bool(status.output_underflow)
         _wake(self._loop, self._progress)
 
     def _on_end(self) -> None:

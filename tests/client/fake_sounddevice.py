@@ -51,14 +51,15 @@ class Stream:
 
     def record(self, block: np.ndarray, overflow: bool = False) -> None:
         """What PortAudio does when a microphone has a block."""
-        self.callback(block, len(block), None, SimpleNamespace(input_overflow=overflow))
+        times = SimpleNamespace(currentTime=self.time, inputBufferAdcTime=self.time - len(block) / self.samplerate)
+        self.callback(block, len(block), times, SimpleNamespace(input_overflow=overflow))
         block[:] = np.nan  # the buffer is PortAudio's: whoever kept it instead of a copy sees this
 
-    def play(self) -> np.ndarray:
+    def play(self, underflow: bool = False) -> np.ndarray:
         """What PortAudio does when a speaker wants a block; the time that the block lasts then passes."""
         block = np.full((self.blocksize, self.channels), np.nan, np.float32)
         times = SimpleNamespace(currentTime=self.time, outputBufferDacTime=self.time + LEAD_S)
-        self.callback(block, self.blocksize, times, SimpleNamespace(output_underflow=False))
+        self.callback(block, self.blocksize, times, SimpleNamespace(output_underflow=underflow))
         self.time += self.blocksize / self.samplerate
         return block[:, 0]
 

@@ -180,6 +180,13 @@ async def test_a_speaker_that_takes_nothing_is_reported(monkeypatch):
             await speaker.drained()
 
 
+async def test_a_device_that_ran_dry_is_counted():
+    with Speaker(48_000) as speaker:
+        Stream.last.play()
+        Stream.last.play(underflow=True)
+        assert speaker.underflows == 1
+
+
 async def test_a_speaker_that_stops_is_reported():
     with Speaker(48_000) as speaker:
         speaker.push(np.zeros(100, np.float32))

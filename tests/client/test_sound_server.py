@@ -1,64 +1,31 @@
 """Microphone and speaker for real: PortAudio over a PulseAudio of the test's own, whose devices are null sinks."""
 
 import json
-import os
-import shutil
+import select
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import soxr
 
+from benchmarks.mouth_to_ear import MOST_CLEAR_MS, SPEECH, measure_clear, measure_way, serving, spoken
+from benchmarks.sound_room import RATE, Recorder, installed, say, sound_room
 from client.files import read_audio, read_tokens
 from streaming import load_codec
 from tests.server.hosting import GOLDEN, hosted
 
-COMMANDS = ("pulseaudio", "pactl", "paplay", "parec")
-installed = all(map(shutil.which, COMMANDS)) and any(Path("/usr/lib").glob("*/alsa-lib/libasound_module_pcm_pulse.so"))
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not installed, reason="needs Debian's pulseaudio, pulseaudio-utils and libasound2-plugins"),
+    pytest.mark.skipif(not installed(), reason="needs Debian's pulseaudio, pulseaudio-utils and libasound2-plugins"),
 ]
-SINKS = ("speaker", "voice")
-"""What is played goes to `speaker`; what is played to `voice` is what the microphone hears."""
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """The environment of a process whose default devices are the null sinks."""
-    home = tmp_path_factory.mktemp("sound")
-    (home / ".asoundrc").write_text("pcm.!default { type pulse }\nctl.!default { type pulse }\n")
-    socket = home / "native"
-    loads = [f"module-native-protocol-unix socket={socket}"]
-    loads += [f"module-null-sink sink_name={name} rate=48000" for name in SINKS]
-    command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--disable-shm", "--use-pid-file=no"]
-    surroundings = {
-        **os.environ,
-        "HOME": str(home),
-        "XDG_RUNTIME_DIR": str(home),
-        "PULSE_SERVER": f"unix:{socket}",
-        "PULSE_LATENCY_MSEC": "60",
-    }
-    with (home / "log").open("w") as log:
-        daemon = subprocess.Popen([*command, *(f"--load={load}" for load in loads)], env=surroundings, stderr=log)
-        try:
-            for setting in (("set-default-sink", "speaker"), ("set-default-source", "voice.monitor")):
-                retry(("pactl", *setting), surroundings)
-            yield surroundings
-        finally:
-            daemon.terminate()
-            daemon.wait(10)
-
-
-def retry(command: tuple[str, ...], surroundings: dict[str, str]) -> None:
-    """Runs `command` until the daemon that it asks has come up, 20 s at most."""
-    deadline = time.monotonic() + 20
-    while subprocess.run(command, env=surroundings, capture_output=True, check=False, timeout=20).returncode:
-        assert time.monotonic() < deadline, f"{' '.join(command)} failed: PulseAudio did not start"
+    """The environment of a process whose default devices are those of the room."""
+    with sound_room(tmp_path_factory.mktemp("sound")) as surroundings:
+        yield surroundings
 
 
 def neucodec(surroundings: dict[str, str], *arguments: object) -> dict:
@@ -75,10 +42,8 @@ def server():
         yield host
 
 
-def test_the_microphone_is_heard_and_nothing_is_lost(sound, server, data_folder, tmp_path):
-    speech = read_audio(data_folder.parent.parent / "demos" / "data" / "speech.flac", 48_000)
-    soundfile.write(tmp_path / "speech.wav", speech, 48_000)
-    voice = subprocess.Popen(["paplay", "--device=voice", str(tmp_path / "speech.wav")], env=sound)
+def test_the_microphone_is_heard_and_nothing_is_lost(sound, server, tmp_path):
+    voice = say(read_audio(SPEECH, RATE), sound)
     try:
         summary = neucodec(sound, "mic", tmp_path / "heard.tok", "--seconds", 2, "--server", server.url)
     finally:
@@ -94,19 +59,40 @@ def test_the_microphone_is_heard_and_nothing_is_lost(sound, server, data_folder,
 def test_the_speaker_plays_what_the_tokens_stand_for(sound, server, tmp_path):
     tokens = np.random.default_rng(0).integers(0, 65_536, 100).astype("<u2")
     tokens.tofile(tmp_path / "spoken.tok")
-    recorder = ["parec", "--device=speaker.monitor", "--rate=24000", "--channels=1", "--format=float32le"]
-    with (tmp_path / "played").open("wb") as played:
-        recording = subprocess.Popen(recorder, env=sound, stdout=played)
-        try:
-            summary = neucodec(sound, "play", tmp_path / "spoken.tok", "--server", server.url)
-        finally:
-            recording.terminate()
-            recording.wait(10)
+    with Recorder(sound) as recorder:
+        summary = neucodec(sound, "play", tmp_path / "spoken.tok", "--server", server.url)
     assert summary["underruns"] == 0
     decoder = load_codec(GOLDEN).decoder_stream()
     expected = np.concatenate([decoder.feed(tokens.astype(np.uint16)), decoder.flush()])
-    heard = np.frombuffer(Path(tmp_path / "played").read_bytes(), "<f4")
-    assert np.median([best_correlation(heard, part) for part in expected[:40_000].reshape(-1, 4000)]) > 0.95
+    heard = soxr.resample(recorder.ear, RATE, 24_000)
+    assert min(best_correlation(heard, part) for part in expected.reshape(-1, 4000)) > 0.95
+
+
+def test_a_sound_server_that_goes_away_is_told(server, tmp_path):
+    command = [sys.executable, "-m", "client", "mic", "-", "--server", server.url]
+    with sound_room(tmp_path) as room:
+        listening = subprocess.Popen(command, env=room, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert select.select([listening.stdout], [], [], 20)[0], "no tokens"
+    try:
+        _, told = listening.communicate(timeout=20)
+    finally:
+        listening.kill()
+    assert listening.returncode == 6, told
+    assert b"was it unplugged?" in told
+
+
+def test_speech_is_heard_as_late_as_the_parts_of_its_way_say_and_clear_is_quick(sound, tmp_path):
+    codec = load_codec("nano")
+    with serving("nano", "low") as url:
+        way = measure_way(sound, url, "low", spoken(None, 5), codec)
+        clear = measure_clear(sound, url, "low", codec, 3, tmp_path)
+    assert (way["microphone_lost"], way["underruns"]) == (0, 0)
+    assert way["latency_most_ms"] - way["latency_least_ms"] <= 20
+    assert abs(way["latency_ms"] - way["sum_of_parts_ms"]) < 60
+    assert way["stoi"] > way["stoi_codec_alone"] - 0.05
+    assert clear["clear_to_silence_median_ms"] < MOST_CLEAR_MS
+    assert clear["sounds_after_silence"] == 0
+    assert abs(clear["heard_position_error_median_ms"]) < 30
 
 
 def best_correlation(heard: np.ndarray, wanted: np.ndarray) -> float:
