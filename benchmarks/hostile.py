@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sessions", type=int, default=12, help="that mean no harm (default 12)")
     add("--seconds", type=float, default=20.0, help="of each phase (default 20)")
     add("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS), help="(default all)")
-    add("--batch-size", type=int, default=4, help="of every step (default 4)")
+    add("--batch-size", type=int, default=2, help="of every step (default 2)")
     add("--max-load", type=float, help="of the server")
     add("--clips", type=int, default=4, help="distinct inputs (default 4)")
     add("--seed", type=int, default=0, help="of the phases of the sessions (default 0)")

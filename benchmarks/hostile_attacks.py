@@ -25,11 +25,15 @@ KILLED_AFTER_S = (0.3, 1.5)
 STALLED = 4
 SMALL_RECEIVE_BYTES = 4096
 MALFORMED_PER_S = 50.0
+MALFORMED_S = 0.2
+"""Until the one who sent it leaves, whatever the answer."""
 SLOW_SOCKETS = 300
 SLOW_BYTE_S = 1.0
 ATTEMPTS = 10_000
 ATTEMPTS_PER_S = 600.0
 ATTEMPTS_AT_ONCE = 64
+ATTEMPT_S = 0.5
+"""Until the one who connected leaves, with or without an answer."""
 IDLE_SESSIONS = 64
 """As many are asked for to fill the server; where it takes no more, the rest are refused."""
 AGAIN_S = 0.25
@@ -214,9 +218,10 @@ async def _send_malformed(target: Target, number: int) -> None:
         return
     reader, writer = connection
     writer.write(MALFORMED[number % len(MALFORMED)])
-    async with asyncio.timeout(CONNECT_S):
-        while await reader.read(READ_BYTES):
-            pass
+    with suppress(TimeoutError, OSError):
+        async with asyncio.timeout(MALFORMED_S):
+            while await reader.read(READ_BYTES):
+                pass
     target.drop(writer)
 
 
@@ -279,18 +284,19 @@ async def attempts(target: Target) -> None:
         request("/v1/encode", target.name, headers=("Cookie: " + "x" * 20_000,)),
         b"POST /v1/encode HTTP/1.1\r\nContent-Length: 9\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),  # a TLS greeting
-        os.urandom(512),
+        os.urandom(512) + b"\r\n\r\n",
         b"",
     )
 
     async def one(number: int) -> None:
         reader, writer = await target.connect()
         try:
-            if question := asked[number % len(asked)]:
-                writer.write(question)
-                await target.status(reader)
-            else:
-                target.counts["left at once"] += 1
+            async with asyncio.timeout(ATTEMPT_S):
+                if question := asked[number % len(asked)]:
+                    writer.write(question)
+                    await target.status(reader)
+                else:
+                    target.counts["left at once"] += 1
         finally:
             target.drop(writer)
 
