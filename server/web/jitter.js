@@ -1,0 +1,215 @@
+/**
+ * An adaptive jitter buffer: audio that arrives in bursts goes in, an even flow for the speaker comes out. Sans-I/O,
+ * the clock is an argument; it lives in the audio thread (speaker-worklet.js).
+ *
+ * Playback starts `margin` after the first packet came, or when `finish` says that no more will come. The margin follows
+ * the arrivals: it is the spread of how late packets came in the last seconds, and a little. When the buffer runs empty
+ * an underrun is counted and it fills again. When packets have come early for seconds, the surplus is taken out in
+ * small pieces, each where the sound repeats itself, so that a delay which is no longer needed goes away unheard.
+ * There is no click at any seam: gain rises and falls by one step a sample. Every sample knows its position.
+ */
+
+const FADE_MS = 5;
+const LEAST_MARGIN_MS = 25;
+const MOST_MARGIN_MS = 500;
+const FIRST_MARGIN_MS = 40;
+const SAFETY_MS = 15;
+const FEW_ARRIVALS = 8;
+/** Arrivals are remembered for so long. */
+const MEMORY_S = 6;
+/** Surplus that is put up with, so that nothing is taken out of a flow that is even. */
+const SURPLUS_MS = 30;
+/** A piece is found by comparing so much sound, and is so long. */
+const MATCH_MS = 8;
+const SHORTEST_PIECE_MS = 5;
+const LONGEST_PIECE_MS = 15;
+/** At most one piece in so much time: a tenth faster. */
+const BETWEEN_PIECES_MS = 100;
+
+export class JitterBuffer {
+  /**
+   * @param {number} rate samples a second
+   * @param {boolean} live whether audio comes at the pace at which it is played, so that a surplus is delay
+   */
+  constructor(rate, live) {
+    this.rate = rate;
+    this.live = live;
+    this.playing = false;
+    this.underruns = 0;
+    /** Samples played, and samples taken out to catch up. */
+    this.played = 0;
+    this.removed = 0;
+    this._fade = this._samples(FADE_MS);
+    this._gain = 0;
+    this._finished = true;
+    this._startsAt = 0;
+    this._slackMs = 0;
+    /** @type {{samples: Float32Array, position: number}[]} */
+    this._blocks = [];
+    this._buffered = 0;
+    this._position = 0;
+    this._forget();
+  }
+
+  /** Samples that wait to be played. */
+  get buffered() {
+    return this._buffered;
+  }
+
+  /** Milliseconds that playback is kept behind the earliest packets, as the last arrivals advise. */
+  get marginMs() {
+    return this._marginMs;
+  }
+
+  /** Milliseconds of sound that lay ready when the last packet came: what it waits before it is heard. */
+  get slackMs() {
+    return this._slackMs;
+  }
+
+  /** Position in the stream of the next sample that `pull` gives. */
+  get position() {
+    return this._blocks.length ? this._blocks[0].position : this._position;
+  }
+
+  /**
+   * Takes audio that begins at a position of the stream.
+   * @param {Float32Array} samples
+   * @param {number} position
+   * @param {number} now seconds
+   */
+  push(samples, position, now) {
+    if (samples.length === 0) return;
+    const starts = !this.playing && this._buffered === 0;
+    if (starts && this._finished) this._forget();
+    this._finished = false;
+    this._slackMs = (this._buffered * 1000) / this.rate;
+    this._observe(now - position / this.rate, now);
+    if (starts) this._startsAt = now + this._marginMs / 1000;
+    this._blocks.push({ samples, position });
+    this._buffered += samples.length;
+    this._position = position + samples.length;
+    this._catchUp(now);
+  }
+
+  /** No more is coming for now: play what is there, and call the end no underrun. */
+  finish() {
+    this._finished = true;
+  }
+
+  /** Drops everything but what a fade from the present gain takes. */
+  clear() {
+    this._blocks = this._take(Math.min(Math.ceil(this._gain * this._fade), this._buffered));
+    this._buffered = this._blocks.reduce((sum, block) => sum + block.samples.length, 0);
+    this._finished = true;
+    this._slackMs = 0;
+  }
+
+  /**
+   * Fills `output` with audio where there is some, else silence.
+   * @param {Float32Array} output
+   * @param {number} now seconds
+   */
+  pull(output, now) {
+    output.fill(0);
+    if (!this.playing) {
+      if (this._buffered === 0 || (now < this._startsAt && !this._finished)) return;
+      this.playing = true;
+    }
+    let left = this._buffered;
+    let at = 0;
+    for (const { samples } of this._take(Math.min(output.length, left))) {
+      for (const sample of samples) {
+        this._gain = Math.min(1, this._gain + 1 / (this._fade + 1), left / (this._fade + 1));
+        output[at++] = sample * this._gain;
+        left -= 1;
+      }
+    }
+    this.played += at;
+    if (this._buffered === 0) {
+      this.underruns += this._finished ? 0 : 1;
+      this.playing = false;
+      this._gain = 0;
+    }
+  }
+
+  /** How late a packet came, beside the others of late. @param {number} lateness @param {number} now seconds */
+  _observe(lateness, now) {
+    this._arrivals.push({ lateness, now, slackMs: this.playing ? this._slackMs : Infinity });
+    while (this._arrivals[0].now < now - MEMORY_S) this._arrivals.shift();
+    const all = this._arrivals.map((arrival) => arrival.lateness);
+    const advised = (Math.max(...all) - Math.min(...all)) * 1000 + SAFETY_MS;
+    const least = all.length < FEW_ARRIVALS ? FIRST_MARGIN_MS : LEAST_MARGIN_MS;
+    this._marginMs = Math.min(MOST_MARGIN_MS, Math.max(least, advised));
+  }
+
+  _forget() {
+    /** @type {{lateness: number, now: number, slackMs: number}[]} */
+    this._arrivals = [];
+    this._marginMs = FIRST_MARGIN_MS;
+    this._removedAt = 0;
+  }
+
+  /** Takes one piece out when even the latest packet of the memory came well before it was due. @param {number} now */
+  _catchUp(now) {
+    if (!this.live || !this.playing) return;
+    const settled = now - this._arrivals[0].now > MEMORY_S / 2 || this._slackMs > MOST_MARGIN_MS;
+    if (!settled || now < this._removedAt + BETWEEN_PIECES_MS / 1000) return;
+    const least = Math.min(...this._arrivals.map((arrival) => arrival.slackMs));
+    if (least < this._marginMs + SURPLUS_MS) return;
+    const removed = this._removePiece();
+    if (removed === 0) return;
+    this._removedAt = now;
+    this.removed += removed;
+    for (const arrival of this._arrivals) arrival.slackMs -= (removed * 1000) / this.rate;
+  }
+
+  /** Cuts a piece out of the newest block where the sound before it and at its end are most alike, and crossfades. */
+  _removePiece() {
+    const { samples, position } = this._blocks[this._blocks.length - 1];
+    const match = this._samples(MATCH_MS);
+    const [shortest, longest] = [this._samples(SHORTEST_PIECE_MS), this._samples(LONGEST_PIECE_MS)];
+    const room = samples.length - match - longest;
+    if (room < 0) return 0;
+    let [best, length] = [-Infinity, 0];
+    for (let shift = shortest; shift <= longest; shift++) {
+      let [product, power] = [0, 1e-9];
+      for (let i = 0; i < match; i += 2) {
+        product += samples[i] * samples[i + shift];
+        power += samples[i + shift] ** 2;
+      }
+      const likeness = product / Math.sqrt(power);
+      if (likeness > best) [best, length] = [likeness, shift];
+    }
+    const head = samples.slice(0, match);
+    for (let i = 0; i < match; i++) head[i] += (samples[i + length] - head[i]) * ((i + 1) / (match + 1));
+    this._blocks.splice(
+      -1,
+      1,
+      { samples: head, position },
+      { samples: samples.subarray(match + length), position: position + match + length },
+    );
+    this._buffered -= length;
+    return length;
+  }
+
+  /** The next `count` samples as pieces with their positions. @param {number} count */
+  _take(count) {
+    const taken = [];
+    this._buffered -= count;
+    while (count > 0) {
+      const block = this._blocks[0];
+      const { samples, position } = block;
+      const part = Math.min(count, samples.length);
+      taken.push({ samples: samples.subarray(0, part), position });
+      if (part === samples.length) this._blocks.shift();
+      else this._blocks[0] = { samples: samples.subarray(part), position: position + part };
+      count -= part;
+    }
+    return taken;
+  }
+
+  /** @param {number} ms */
+  _samples(ms) {
+    return Math.round((ms * this.rate) / 1000);
+  }
+}

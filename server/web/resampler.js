@@ -1,0 +1,115 @@
+/**
+ * Streaming rate conversion by a Kaiser-windowed sinc in polyphase form, for the audio thread and for anyone else.
+ * Flat to 0.85 of the lower Nyquist frequency (within 0.02 dB), at least 80 dB down beyond it: see tests/web. Output
+ * sample k belongs to the time of input sample k * fromRate / toRate. Any cut of the input gives the same bits.
+ */
+
+const ATTENUATION_DB = 90;
+/** Width of the transition, as a share of the lower Nyquist frequency. */
+const TRANSITION = 0.15;
+
+export class Resampler {
+  /**
+   * @param {number} fromRate Hz, a whole number
+   * @param {number} toRate Hz, a whole number
+   */
+  constructor(fromRate, toRate) {
+    const common = gcd(fromRate, toRate);
+    this._up = toRate / common;
+    this._down = fromRate / common;
+    const lower = Math.min(1, toRate / fromRate); // the lower Nyquist frequency, in units of the input's
+    const beta = 0.1102 * (ATTENUATION_DB - 8.7);
+    const taps = (ATTENUATION_DB - 7.95) / (2.285 * Math.PI * TRANSITION * lower);
+    /** Input samples on either side of an output sample. */
+    this._half = fromRate === toRate ? 0 : Math.ceil(taps / 2);
+    this._filters = filters(this._up, this._half, lower * (1 - TRANSITION / 2), beta);
+    this.clear();
+  }
+
+  /** Input samples that an output sample waits for after its own time. */
+  get delay() {
+    return this._half;
+  }
+
+  /** As new. */
+  clear() {
+    this._input = new Float32Array(this._half); // silence before the start
+    this._center = this._half; // of the next output sample, in this._input
+    this._phase = 0;
+  }
+
+  /**
+   * The output that `samples` completes.
+   * @param {Float32Array} samples
+   * @returns {Float32Array}
+   */
+  feed(samples) {
+    if (this._half === 0) return samples.slice();
+    const half = this._half;
+    const input = new Float32Array(this._input.length + samples.length);
+    input.set(this._input);
+    input.set(samples, this._input.length);
+    const usable = input.length - half - this._center; // centers up to here have all their input
+    const count = usable <= 0 ? 0 : Math.ceil((usable * this._up - this._phase) / this._down);
+    const output = new Float32Array(count);
+    for (let k = 0; k < count; k++) {
+      const filter = this._filters[this._phase];
+      let at = this._center - half + 1;
+      let sum = 0;
+      for (let tap = 0; tap < filter.length; tap++) sum += filter[tap] * input[at++];
+      output[k] = sum;
+      this._phase += this._down;
+      this._center += Math.floor(this._phase / this._up);
+      this._phase %= this._up;
+    }
+    const unneeded = Math.max(0, Math.min(this._center - half, input.length));
+    this._input = input.slice(unneeded);
+    this._center -= unneeded;
+    return output;
+  }
+
+  /** What is still inside, as if silence followed; the resampler is then as new. */
+  flush() {
+    const rest = this.feed(new Float32Array(this._half));
+    this.clear();
+    return rest;
+  }
+}
+
+/**
+ * One filter of 2 * half taps for each phase; each sums to 1, so that a constant stays one.
+ * @param {number} up
+ * @param {number} half
+ * @param {number} cutoff in units of the input's Nyquist frequency
+ * @param {number} beta of the Kaiser window
+ */
+function filters(up, half, cutoff, beta) {
+  return Array.from({ length: half ? up : 0 }, (_, phase) => {
+    const taps = new Float64Array(2 * half);
+    for (let tap = 0; tap < taps.length; tap++) {
+      const time = tap - half + 1 - phase / up; // in input samples from the center
+      const inside = 1 - (time / half) ** 2;
+      const window = inside > 0 ? bessel(beta * Math.sqrt(inside)) / bessel(beta) : 0;
+      const angle = Math.PI * cutoff * time;
+      taps[tap] = (angle === 0 ? 1 : Math.sin(angle) / angle) * window;
+    }
+    const sum = taps.reduce((total, tap) => total + tap, 0);
+    return taps.map((tap) => tap / sum);
+  });
+}
+
+/** The modified Bessel function of the first kind and order 0, by its power series. @param {number} x */
+function bessel(x) {
+  let term = 1;
+  let sum = 1;
+  for (let k = 1; term > sum * 1e-12; k++) {
+    term *= (x / (2 * k)) ** 2;
+    sum += term;
+  }
+  return sum;
+}
+
+/** @param {number} a @param {number} b @returns {number} */
+function gcd(a, b) {
+  return b ? gcd(b, a % b) : a;
+}
