@@ -23,6 +23,7 @@ from server.connection import Connection
 from server.http import HEALTH_PATH, METRICS_PATH, READY_PATH, answer, not_found, plain, refusal
 from server.metrics import CONTENT_TYPE, Metrics
 from server.model import Model, latency_ms, load_engines
+from server.pages import load_pages, page_response
 from server.settings import Settings
 from server.worker import DeviceThread, Event, Link
 from streaming.config import StreamConfig
@@ -50,6 +51,7 @@ class App:
         self._loading: asyncio.Task[None] | None = None
         self._server: Server | None = None
         self._metrics = Metrics()
+        self._pages = load_pages()
         self._admitted: dict[ServerConnection, tuple[SessionRequest, int]] = {}  # and the worker
         self._handled: set[ServerConnection] = set()
         self._released = asyncio.Event()
@@ -170,6 +172,8 @@ class App:
             return self._readiness(socket)
         if path == METRICS_PATH:
             return plain(socket, HTTPStatus.OK, self._metrics.text(), CONTENT_TYPE)
+        if path in self._pages:
+            return page_response(self._pages[path], request)
         try:
             asked = parse_target(request.path)
             if asked is None:
