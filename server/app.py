@@ -6,6 +6,7 @@ are refused with 503 and /readyz says no.
 
 import asyncio
 import errno
+import gc
 import logging
 import time
 import uuid
@@ -24,6 +25,7 @@ from server.http import HEALTH_PATH, METRICS_PATH, READY_PATH, answer, not_found
 from server.metrics import CONTENT_TYPE, Metrics
 from server.model import Model, latency_ms, load_engines
 from server.pages import load_pages, page_response
+from server.pace import PacedConnection
 from server.settings import Settings
 from server.worker import DeviceThread, Event, Link
 from streaming.config import StreamConfig
@@ -96,6 +98,7 @@ class App:
                 settings.port,
                 process_request=self._admit,
                 select_subprotocol=_subprotocol,
+                create_connection=PacedConnection,
                 compression=None,
                 max_size=settings.max_message_bytes * 2,  # above the limit that has a message of its own
                 open_timeout=settings.open_timeout_s,
@@ -153,6 +156,8 @@ class App:
         for (kind, name), count in self._capacity.items():
             self._metrics.capacity.labels(kind, name).set(count)
         self._metrics.max_load.set(model.budget.max_load)
+        gc.collect()
+        gc.freeze()  # or a full collection goes through all of torch and the model, while everything stands still
         self._model = model
 
     def _why_not_ready(self) -> str | None:
