@@ -24,8 +24,8 @@ from server.connection import Connection
 from server.http import HEALTH_PATH, METRICS_PATH, READY_PATH, answer, not_found, plain, refusal
 from server.metrics import CONTENT_TYPE, Metrics
 from server.model import Model, latency_ms, load_engines
-from server.pages import load_pages, page_response
 from server.pace import PacedConnection
+from server.pages import load_pages, page_response
 from server.settings import Settings
 from server.worker import DeviceThread, Event, Link
 from streaming.config import StreamConfig
