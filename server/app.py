@@ -6,7 +6,6 @@ are refused with 503 and /readyz says no.
 
 import asyncio
 import errno
-import gc
 import logging
 import time
 import uuid
@@ -24,8 +23,6 @@ from server.connection import Connection
 from server.http import HEALTH_PATH, METRICS_PATH, READY_PATH, answer, not_found, plain, refusal
 from server.metrics import CONTENT_TYPE, Metrics
 from server.model import Model, latency_ms, load_engines
-from server.pace import PacedConnection
-from server.pages import load_pages, page_response
 from server.settings import Settings
 from server.worker import DeviceThread, Event, Link
 from streaming.config import StreamConfig
@@ -53,7 +50,6 @@ class App:
         self._loading: asyncio.Task[None] | None = None
         self._server: Server | None = None
         self._metrics = Metrics()
-        self._pages = load_pages()
         self._admitted: dict[ServerConnection, tuple[SessionRequest, int]] = {}  # and the worker
         self._handled: set[ServerConnection] = set()
         self._released = asyncio.Event()
@@ -98,7 +94,6 @@ class App:
                 settings.port,
                 process_request=self._admit,
                 select_subprotocol=_subprotocol,
-                create_connection=PacedConnection,
                 compression=None,
                 max_size=settings.max_message_bytes * 2,  # above the limit that has a message of its own
                 open_timeout=settings.open_timeout_s,
@@ -156,8 +151,6 @@ class App:
         for (kind, name), count in self._capacity.items():
             self._metrics.capacity.labels(kind, name).set(count)
         self._metrics.max_load.set(model.budget.max_load)
-        gc.collect()
-        gc.freeze()  # or a full collection goes through all of torch and the model, while everything stands still
         self._model = model
 
     def _why_not_ready(self) -> str | None:
@@ -177,8 +170,6 @@ class App:
             return self._readiness(socket)
         if path == METRICS_PATH:
             return plain(socket, HTTPStatus.OK, self._metrics.text(), CONTENT_TYPE)
-        if path in self._pages:
-            return page_response(self._pages[path], request)
         try:
             asked = parse_target(request.path)
             if asked is None:
