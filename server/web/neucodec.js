@@ -41,7 +41,7 @@ const LOST = 1006;
  * @property {(error: Error) => void} [onFailure] the session has ended before `end` was answered
  */
 
-/** The server will not have this session. `code` as in docs/protocol.md, or "unreachable", or "key". */
+/** The server will not have this session. `code` as in docs/protocol.md or docs/security.md, or "unreachable". */
 export class Refused extends Error {
   /** @param {string} code @param {string} message */
   constructor(code, message) {
@@ -274,6 +274,9 @@ export class Connection {
 }
 
 const UNREACHABLE = "The server does not answer.";
+/** What a session's address answers to plain HTTP when nothing is wrong with the request. */
+const UPGRADE_REQUIRED = 426;
+const FULL = "The server is full just now. Try again when somebody has left.";
 
 /**
  * Why the server refused: a browser tells nothing of a refused WebSocket, so the same address is asked in plain HTTP.
@@ -284,10 +287,10 @@ async function whyRefused(address) {
   plain.protocol = plain.protocol === "wss:" ? "https:" : "http:";
   try {
     const response = await fetch(plain, { signal: AbortSignal.timeout(OPEN_DEADLINE_MS) });
-    if (response.status === 401) return new Refused("key", "The server asks for a key.");
+    if (response.status === UPGRADE_REQUIRED) return new Refused("full", FULL);
     const { code, message } = parse(await response.text());
-    return new Refused(code ?? "unreachable", message ?? UNREACHABLE);
-  } catch (error) {
+    return new Refused(code, message);
+  } catch {
     return new Refused("unreachable", UNREACHABLE);
   }
 }

@@ -1,0 +1,386 @@
+/** The page: what the buttons, keys and files do, around one Loop. Everything that is heard goes through it. */
+
+import { Loop } from "./loop.js";
+import { Microphone, MicrophoneError, Refused, Speaker } from "./neucodec.js";
+import { Pacer } from "./pacer.js";
+import * as panels from "./panels.js";
+import { element } from "./panels.js";
+import { Pictures } from "./pictures.js";
+import { Take } from "./take.js";
+import { Channel, levelsOf, tokensFromFile } from "./tokens.js";
+
+const KEY_ITEM = "neucodec-access-token";
+const INPUT_HOP = 320;
+const INPUT_RATE = 16000;
+const IDLE_S = 20;
+const ASK_AGAIN_MS = 3000;
+const MOST_FRAMES_BEHIND = 10;
+
+/**
+ * What can be heard: how it starts, whether it is audio to be encoded, and whether it makes a new take.
+ * @typedef {{name: string, audio: boolean, start: (demo: Demo) => Promise<{close: () => void}>}} Source
+ */
+
+export class Demo {
+  constructor() {
+    this.take = new Take();
+    this.channel = new Channel();
+    this.pictures = new Pictures();
+    this.rate = new panels.TokenRate();
+    /** @type {AudioContext | null} */
+    this.context = null;
+    /** @type {Loop | null} */
+    this.loop = null;
+    /** @type {Speaker | null} */
+    this.speaker = null;
+    /** @type {(playback: import("./speaker.js").Playback) => void} */
+    this.onPlayback = () => {};
+    this.profile = "";
+    this.playing = false;
+    /** @type {Source | null} */
+    this.source = null;
+    /** @type {{close: () => void} | null} */
+    this._started = null;
+    this._turn = 0;
+    /** @type {Float32Array[]} frames that came in and have not been shown */
+    this._said = [];
+    this._idleSince = Infinity;
+  }
+
+  /** Learns of the server's profiles, and again until it is ready. */
+  async greet() {
+    try {
+      const answer = await fetch("readyz");
+      const { ready, model, profiles, reason } = await answer.json();
+      if (!ready) {
+        panels.showStatus("wait", reason ?? "the server is not ready");
+      } else {
+        this.profile ||= "default" in profiles ? "default" : Object.keys(profiles)[0];
+        panels.showProfiles(profiles, this.profile, (name) => this.choose(name));
+        panels.showStatus("ready", `ready, model ${model.split("/").pop()}`);
+        return;
+      }
+    } catch {
+      panels.showStatus("lost", "the server does not answer");
+    }
+    setTimeout(() => this.greet(), ASK_AGAIN_MS);
+  }
+
+  /** Lets one source be heard; whatever was being heard is interrupted. @param {Source} source */
+  async hear(source) {
+    const turn = ++this._turn;
+    panels.showNotice();
+    try {
+      await this._wake();
+      await this._cut();
+      const loop = /** @type {Loop} */ (this.loop);
+      loop.profile = this.profile || null;
+      loop.accessToken = sessionStorage.getItem(KEY_ITEM);
+      await loop.open(source.audio);
+      if (turn !== this._turn) return;
+      this.source = source;
+      element("source").textContent = source.name;
+      if (source.audio) {
+        this.take.clear();
+      } else {
+        this.take.output.clear();
+      }
+      const started = await source.start(this);
+      if (turn !== this._turn) return started.close();
+      this._started = started;
+      panels.showStatus("live", `live, ${loop.ready?.model.split("/").pop()}, ${loop.ready?.profile}`);
+    } catch (error) {
+      this.fail(/** @type {Error} */ (error), source);
+    }
+    this._show();
+  }
+
+  /** The source has nothing more: its tail is still heard. */
+  async end() {
+    const { source } = this;
+    if (source === null) return;
+    this._release();
+    try {
+      await this.loop?.finish(source.audio);
+    } catch {
+      // what went wrong has been told by onFailure
+    }
+    if (this.source === null && this.loop?.ready) panels.showStatus("ready", "ready");
+    this._show();
+  }
+
+  /** Silence at once: what is under way is dropped, here and at the server. A microphone goes on. */
+  async interrupt() {
+    if (this.source !== null && this.source !== MICROPHONE) this._release();
+    await this.loop?.interrupt();
+    this._show();
+  }
+
+  /** @param {string} name of a profile */
+  async choose(name) {
+    this.profile = name;
+    const { source } = this;
+    this._release();
+    this.speaker?.clear();
+    this.loop?.drop();
+    if (source !== null) await this.hear(source);
+  }
+
+  /** A frame that came in, to be encoded. @param {Float32Array} samples @param {number} time */
+  say(samples, time) {
+    this.take.addAudio("input", samples);
+    this._said.push(samples);
+    if (this._said.length > MOST_FRAMES_BEHIND) this._said.shift();
+    try {
+      this.loop?.speak(samples, time);
+    } catch {
+      // the session has ended, and onFailure has told why
+    }
+  }
+
+  /** Says what went wrong, and how to go on. @param {Error} error @param {Source | null} source */
+  fail(error, source) {
+    this._release();
+    if (error instanceof Refused && error.code === "unauthorized") {
+      if (sessionStorage.getItem(KEY_ITEM)) panels.showNotice("The server does not know this key.");
+      askForKey((key) => {
+        sessionStorage.setItem(KEY_ITEM, key);
+        if (source !== null) this.hear(source);
+      });
+      return;
+    }
+    panels.showNotice(error.message);
+    if (error instanceof MicrophoneError) return;
+    panels.showStatus("lost", "not connected");
+    setTimeout(() => this.greet(), ASK_AGAIN_MS);
+  }
+
+  /** The sound device, which browsers start after a gesture of the visitor only. */
+  async _wake() {
+    if (this.context === null) {
+      this.context = new AudioContext({ latencyHint: "interactive" });
+      this.speaker = await Speaker.open(this.context, { live: true, onPlayback: (playback) => this._tick(playback) });
+      this.speaker.muted = element("mute").checked;
+      this.loop = new Loop(this.context, this.speaker, this.channel, {
+        onTokens: (tokens) => this.take.tokens.add(tokens),
+        onAudio: (audio) => this.take.addAudio("output", audio),
+        onState: (state, { how, gap }) => this._connectionIs(state, how, gap),
+        onFailure: (error) => this.fail(error, this.source),
+      });
+    }
+    await this.context.resume();
+  }
+
+  /** @param {string} state @param {string} how @param {number} gap */
+  _connectionIs(state, how, gap) {
+    if (state === "lost") panels.showStatus("lost", "connection lost, coming back");
+    if (state !== "resumed") return;
+    panels.showStatus("live", how === "exact" ? "back, nothing lost" : `back (${how}${gap ? `, ${gap} lost` : ""})`);
+  }
+
+  /** Twenty milliseconds of playback. @param {import("./speaker.js").Playback} playback */
+  _tick(playback) {
+    const loop = /** @type {Loop} */ (this.loop);
+    const context = /** @type {AudioContext} */ (this.context);
+    this.playing = playback.playing;
+    const said = this._said.shift();
+    const active = this.source !== null || playback.playing;
+    if (active) {
+      const token = playback.playing ? loop.tokenAt(playback.position) : null;
+      if (token) {
+        this.rate.add(1, playback.time);
+        element("token").textContent = `${token.token} = ${levelsOf(token.token).join(" ")}`;
+      }
+      loop.hear(playback);
+      this.pictures.add(said, playback.heard, token);
+      this._idleSince = playback.time;
+    } else if (playback.time > this._idleSince + IDLE_S) {
+      this._idleSince = Infinity;
+      loop.close();
+    }
+    if (Math.round(playback.time * 50) % 10 === 0) this._showFigures(playback, context);
+    this.onPlayback(playback);
+  }
+
+  /** @param {import("./speaker.js").Playback} playback @param {AudioContext} context */
+  _showFigures(playback, context) {
+    const loop = /** @type {Loop} */ (this.loop);
+    panels.showRate(this.rate.at(playback.time));
+    panels.showLatency(loop.latency, ((context.baseLatency ?? 0) + (context.outputLatency ?? 0)) * 1000);
+    panels.showPlayback(playback, loop.lostFrames);
+    panels.showTake(this.take);
+    this._show();
+  }
+
+  /** Ends what is being heard in favour of something else. */
+  async _cut() {
+    const busy = this.source !== null || this.playing;
+    this._release();
+    if (busy) await this.loop?.interrupt();
+  }
+
+  _release() {
+    this._started?.close();
+    this._started = null;
+    this.source = null;
+    this._said = [];
+    this._show();
+  }
+
+  _show() {
+    const talking = this.source === MICROPHONE;
+    element("talk").textContent = talking ? "Stop" : "Talk";
+    element("talk").setAttribute("aria-pressed", String(talking));
+    const { input, tokens, output } = this.take;
+    element("replay").disabled = element("save-tokens").disabled = tokens.count === 0;
+    element("original").disabled = input.count === 0;
+    element("save-wav").disabled = output.count === 0;
+    element("interrupt").disabled = this.source === null && !this.playing;
+  }
+}
+
+/** @type {Source} */
+const MICROPHONE = {
+  name: "microphone",
+  audio: true,
+  start: (demo) =>
+    Microphone.open(/** @type {AudioContext} */ (demo.context), {
+      echoCancellation: !element("headphones").checked,
+      onFrame: ({ samples, time }) => demo.say(samples, time),
+      onEnded: () => demo.fail(new MicrophoneError("missing", "The microphone has gone away."), null),
+    }),
+};
+
+/** A recording at 16 kHz. @param {string} name @param {() => Promise<Float32Array>} load @returns {Source} */
+const recording = (name, load) => ({
+  name,
+  audio: true,
+  start: async (demo) => {
+    const samples = await load();
+    const frames = Math.floor(samples.length / INPUT_HOP);
+    const frame = (/** @type {number} */ index) => samples.slice(index * INPUT_HOP, (index + 1) * INPUT_HOP);
+    const say = (/** @type {number} */ index, /** @type {number} */ time) => demo.say(frame(index), time);
+    return new Pacer(/** @type {AudioContext} */ (demo.context), frames, say, () => demo.end());
+  },
+});
+
+/** Tokens for the decoder alone. @param {string} name @param {Uint16Array} tokens @returns {Source} */
+const spoken = (name, tokens) => ({
+  name,
+  audio: false,
+  start: async (demo) =>
+    new Pacer(
+      /** @type {AudioContext} */ (demo.context),
+      tokens.length,
+      (index) => demo.loop?.pass(tokens.slice(index, index + 1)),
+      () => demo.end(),
+    ),
+});
+
+/** The input as it was, for comparison: straight to the speaker. @param {Take} take @returns {Source} */
+const original = (take) => ({
+  name: "original",
+  audio: false,
+  start: async (demo) => {
+    const context = /** @type {AudioContext} */ (demo.context);
+    const samples = take.inputAudio;
+    const buffer = context.createBuffer(1, samples.length, INPUT_RATE);
+    buffer.copyToChannel(samples, 0);
+    const node = new AudioBufferSourceNode(context, { buffer });
+    node.connect(context.destination);
+    node.onended = () => demo.end();
+    node.start();
+    return {
+      close: () => {
+        node.onended = null;
+        node.stop();
+      },
+    };
+  },
+});
+
+/** @param {ArrayBuffer} bytes of an audio file @returns {Promise<Float32Array>} mono at 16 kHz */
+async function decodeAudio(bytes) {
+  const buffer = await new OfflineAudioContext(1, 1, INPUT_RATE).decodeAudioData(bytes);
+  const channels = Array.from({ length: buffer.numberOfChannels }, (_, i) => buffer.getChannelData(i));
+  return channels[0].map((_, i) => channels.reduce((sum, channel) => sum + channel[i], 0) / channels.length);
+}
+
+const sample = recording("sample", async () => decodeAudio(await (await fetch("sample.flac")).arrayBuffer()));
+
+/** @param {Demo} demo @param {File} file */
+async function openFile(demo, file) {
+  const bytes = await file.arrayBuffer();
+  if (!/\.(tok|txt)$/i.test(file.name)) {
+    const unreadable = () => {
+      throw new Error(`${file.name} is no audio that this browser can read.`);
+    };
+    return demo.hear(recording(file.name, () => decodeAudio(bytes).catch(unreadable)));
+  }
+  try {
+    const tokens = tokensFromFile(new Uint8Array(bytes));
+    demo.take.clear();
+    demo.take.tokens.add(tokens);
+    await demo.hear(spoken(file.name, tokens));
+  } catch (error) {
+    panels.showNotice(`${file.name} cannot be played: ${/** @type {Error} */ (error).message}.`);
+  }
+}
+
+/** @param {(key: string) => void} onKey */
+function askForKey(onKey) {
+  element("key-use").onclick = () => {
+    element("key-dialog").close();
+    onKey(element("key").value);
+  };
+  element("key-cancel").onclick = () => element("key-dialog").close();
+  element("key-dialog").showModal();
+}
+
+/** @param {Blob} blob @param {string} name */
+function save(blob, name) {
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href));
+}
+
+/** @param {Demo} demo */
+function wire(demo) {
+  const replay = () => demo.hear(spoken("replay", /** @type {Uint16Array} */ (demo.take.tokens.units)));
+  element("talk").onclick = () => (demo.source === MICROPHONE ? demo.end() : demo.hear(MICROPHONE));
+  element("sample").onclick = () => demo.hear(sample);
+  element("open").onclick = () => element("file").click();
+  element("replay").onclick = replay;
+  element("original").onclick = () => demo.hear(original(demo.take));
+  element("interrupt").onclick = () => demo.interrupt();
+  element("mute").onchange = () => demo.speaker && (demo.speaker.muted = element("mute").checked);
+  element("headphones").onchange = () => demo.source === MICROPHONE && demo.hear(MICROPHONE);
+  element("file").onchange = () => openFile(demo, element("file").files[0]);
+  element("save-tokens").onclick = () => save(new Blob([demo.take.tokens.units]), "speech.tok");
+  element("save-wav").onclick = () => save(demo.take.wav, "speech.wav");
+  for (const share of /** @type {("flip" | "lose")[]} */ (["flip", "lose"])) {
+    element(share).oninput = () => {
+      demo.channel[share] = element(share).value / 100;
+      element(`${share}-value`).textContent = `${Number(element(share).value)} %`;
+    };
+  }
+  const keys = { " ": "talk", s: "sample", f: "open", r: "replay", o: "original", Escape: "interrupt" };
+  document.addEventListener("keydown", (event) => {
+    const target = /** @type {HTMLElement} */ (event.target);
+    const button = keys[/** @type {keyof typeof keys} */ (event.key)];
+    const typing = target.closest("input, button, dialog") && event.key === " ";
+    if (!button || typing || target.closest("dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    element(button).click();
+  });
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    const file = event.dataTransfer?.files[0];
+    if (file) openFile(demo, file);
+  });
+}
+
+export const demo = new Demo();
+wire(demo);
+demo.greet();
