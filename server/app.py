@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -19,11 +20,14 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from server.admission import Admission
+from server.auth import Keys
 from server.connection import Connection
+from server.gate import Gate, Visitor
 from server.http import HEALTH_PATH, METRICS_PATH, READY_PATH, answer, not_found, plain, refusal
 from server.metrics import CONTENT_TYPE, Metrics
 from server.model import Model, latency_ms, load_engines
 from server.settings import Settings
+from server.tls import Certificate
 from server.worker import DeviceThread, Event, Link
 from streaming.config import StreamConfig
 from streaming.engine.engine import STAGES, Engine
@@ -50,16 +54,19 @@ class App:
         self._loading: asyncio.Task[None] | None = None
         self._server: Server | None = None
         self._metrics = Metrics()
-        self._admitted: dict[ServerConnection, tuple[SessionRequest, int]] = {}  # and the worker
+        self._gate = _gate(settings)
+        self._certificate = _certificate(settings)
+        self._admitted: dict[ServerConnection, tuple[SessionRequest, int, Visitor]] = {}  # and the worker
         self._handled: set[ServerConnection] = set()
         self._released = asyncio.Event()
 
     @property
     def url(self) -> str:
-        """Where the server listens, ws://host:port."""
+        """Where the server listens, ws://host:port, or wss:// with a certificate."""
         assert self._server is not None, "not started"
         host, port = next(iter(self._server.sockets)).getsockname()[:2]
-        return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+        scheme = "ws" if self._certificate is None else "wss"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     @property
     def sessions(self) -> int:
@@ -100,6 +107,8 @@ class App:
                 close_timeout=settings.close_timeout_s,
                 ping_interval=None,  # Connection pings itself
                 server_header="neucodec-streaming",
+                ssl=None if self._certificate is None else self._certificate.context,
+                ssl_handshake_timeout=None if self._certificate is None else settings.open_timeout_s,
                 logger=quiet,
             )
         except OSError as error:
@@ -174,21 +183,19 @@ class App:
             asked = parse_target(request.path)
             if asked is None:
                 return not_found(socket, path)
+            visitor = self._gate.check(request.headers, asked.access_token, socket.remote_address[0])
             profile, config = self._ready_model().profile(asked.profile)
-            if request.headers.get("Upgrade", "").lower() == "websocket":
-                self._reserve(socket, asked, profile, config)
-        except (CapacityError, DeviceError) as error:
-            return self._refuse(socket, HTTPStatus.SERVICE_UNAVAILABLE, error)
+            if "websocket" in map(str.lower, request.headers.get_all("Upgrade")):
+                self._reserve(socket, asked, profile, config, visitor)
         except StreamingError as error:
-            return self._refuse(socket, HTTPStatus.BAD_REQUEST, error)
+            return self._refuse(socket, error)
         except ValueError as error:
-            unreadable = ConfigError(f"the URL cannot be read: {error}")
-            return self._refuse(socket, HTTPStatus.BAD_REQUEST, unreadable)
+            return self._refuse(socket, ConfigError(f"the URL cannot be read: {error}"))
         return None
 
-    def _refuse(self, socket: ServerConnection, status: HTTPStatus, error: StreamingError) -> Response:
+    def _refuse(self, socket: ServerConnection, error: StreamingError) -> Response:
         self._metrics.refusals.labels(error.code).inc()
-        return refusal(socket, status, error)
+        return refusal(socket, error)
 
     def _ready_model(self) -> Model:
         """What is served. Raises DeviceError while it cannot be."""
@@ -197,10 +204,18 @@ class App:
             raise DeviceError(f"{why_not}: try again soon")
         return self._model
 
-    def _reserve(self, socket: ServerConnection, asked: SessionRequest, profile: str, config: StreamConfig) -> None:
-        """A place for a session. Raises CapacityError."""
+    def _reserve(
+        self, socket: ServerConnection, asked: SessionRequest, profile: str, config: StreamConfig, visitor: Visitor
+    ) -> None:
+        """A place for a session. Raises CapacityError, of a key or an address LimitError."""
         assert self._admission is not None, "the model is ready"
-        self._admitted[socket] = asked, self._admission.admit(asked.kind, config)
+        self._gate.enter(visitor)
+        try:
+            worker = self._admission.admit(asked.kind, config)
+        except CapacityError:
+            self._gate.leave(visitor)
+            raise
+        self._admitted[socket] = asked, worker, visitor
         self._count(asked.kind, profile, 1)
         socket.connection_lost_waiter.add_done_callback(lambda _: self._release_unhandled(socket))
 
@@ -235,7 +250,8 @@ class App:
 
     def _release(self, socket: ServerConnection) -> None:
         assert self._model is not None and self._admission is not None, "nobody is admitted before"
-        asked, worker = self._admitted.pop(socket)
+        asked, worker, visitor = self._admitted.pop(socket)
+        self._gate.leave(visitor)
         profile, config = self._model.profile(asked.profile)
         self._admission.release(worker, asked.kind, config)
         self._count(asked.kind, profile, -1)
@@ -246,7 +262,7 @@ class App:
         assert self._model is not None, "nobody is admitted before"
         self._handled.add(socket)
         try:
-            asked, worker = self._admitted[socket]
+            asked, worker, visitor = self._admitted[socket]
             profile, config = self._model.profile(asked.profile)
             ready = Ready(
                 session=uuid.uuid4().hex[:12],
@@ -260,11 +276,32 @@ class App:
                 capacity=self._capacity[asked.kind, profile],
             )
             link = Link(asked.kind, config, asked.input, asked.output, _nobody)
-            _log.info("session %s opened: %s, profile %s", ready.session, asked.kind, profile)
+            _log.info("session %s of %s opened: %s, profile %s", ready.session, visitor, asked.kind, profile)
             await Connection(socket, asked, ready, link, self._devices[worker], self._settings, self._metrics).run()
         finally:
             self._handled.discard(socket)
             self._release(socket)
+
+
+def _gate(settings: Settings) -> Gate:
+    """The doorkeeper that the settings ask for. Raises ConfigError."""
+    file = Path(settings.api_keys_file) if settings.api_keys_file else None
+    return Gate(
+        Keys(file, settings.api_keys, time.monotonic),
+        clock=time.monotonic,
+        origins=settings.allow_origins,
+        trusted_proxies=settings.trusted_proxies,
+        max_attempts_per_minute=settings.max_attempts_per_minute,
+        max_sessions_per_key=settings.max_sessions_per_key,
+        max_sessions_per_address=settings.max_sessions_per_address,
+    )
+
+
+def _certificate(settings: Settings) -> Certificate | None:
+    """What to listen with; None: without TLS. Raises ConfigError."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return Certificate(Path(settings.tls_cert), Path(settings.tls_key), time.monotonic)
 
 
 def _subprotocol(socket: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:

@@ -7,6 +7,7 @@ Exit codes: 0 stopped as asked, 2 a setting that cannot be (a busy port among th
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from streaming.errors import ConfigError, ModelError, StreamingError
 
 EXIT_CONFIG = 2
 EXIT_MODEL = 3
+API_KEYS = "NEUCODEC_API_KEYS"
+"""Variable of the environment with plain API keys."""
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +110,12 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def _settings(given: argparse.Namespace) -> Settings:
     known = {item.name for item in fields(Settings)}
-    return Settings(**{name: value for name, value in vars(given).items() if name in known and value is not None})
+    named = {name: value for name, value in vars(given).items() if name in known and value is not None}
+    return Settings(api_keys=_names(os.environ.get(API_KEYS, "")), **named)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,6 +129,23 @@ def _parser() -> argparse.ArgumentParser:
     add("--stream-json", help="defaults and priors of the model (default: the stream.json beside its weights, if any)")
     add("--host", help=f"address to listen at (default {default.host}; 0.0.0.0 for every one of this machine)")
     add("--port", type=int, help=f"port to listen at, 0 for any free one (default {default.port})")
+    add(
+        "--api-keys-file",
+        metavar="FILE",
+        help="hashes of API keys, see docs/security.md (default: everyone may come in)",
+    )
+    add("--allow-origins", type=_names, metavar="ORIGIN,...", help="web pages that may connect (default: every one)")
+    add("--tls-cert", metavar="FILE", help="certificate in PEM; with it the server speaks wss://")
+    add("--tls-key", metavar="FILE", help="its key")
+    add(
+        "--trusted-proxies",
+        type=_names,
+        metavar="NETWORK,...",
+        help="whose X-Forwarded-For is believed (default: none)",
+    )
+    add("--max-attempts-per-minute", type=int, help="to open a session, of one address (default: no limit)")
+    add("--max-sessions-per-key", type=int, help="at a time (default: no limit)")
+    add("--max-sessions-per-address", type=int, help="at a time (default: no limit)")
     add("--device", help=f"torch device (default {default.device})")
     add("--dtype", choices=DTYPES, help=f"of weights and arithmetic (default {default.dtype})")
     add("--workers", type=int, help="device threads that share the sessions (default: one for each core; CUDA: one)")

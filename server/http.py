@@ -6,6 +6,7 @@ from http import HTTPStatus
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Response
 
+from server.refusal import refusal_of
 from streaming.errors import StreamingError
 from streaming.protocol.messages import Failure, encode_message
 from streaming.protocol.query import PATHS
@@ -13,7 +14,6 @@ from streaming.protocol.query import PATHS
 HEALTH_PATH = "/healthz"
 READY_PATH = "/readyz"
 METRICS_PATH = "/metrics"
-RETRY_AFTER_S = 1
 
 
 def answer(socket: ServerConnection, status: HTTPStatus, body: object) -> Response:
@@ -30,11 +30,12 @@ def plain(socket: ServerConnection, status: HTTPStatus, text: str, content_type:
     return response
 
 
-def refusal(socket: ServerConnection, status: HTTPStatus, error: StreamingError) -> Response:
-    """An error as the WebSocket would have said it; 503 says when to try again."""
+def refusal(socket: ServerConnection, error: StreamingError) -> Response:
+    """An error as the WebSocket would have said it, with the status and the headers that go with it."""
+    status, headers = refusal_of(error)
     response = answer(socket, status, encode_message(Failure(error.code, str(error))))
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    for name, value in headers.items():
+        response.headers[name] = value
     return response
 
 

@@ -25,6 +25,21 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     """0: any free port; the ready line says which."""
+    api_keys_file: str | None = None
+    """Lines of NAME:HASH, as `python -m server.auth NAME` prints them; None, and no api_keys: everyone may come in."""
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    """Plain keys; never a flag, since a machine's users see each other's command lines."""
+    allow_origins: tuple[str, ...] = ()
+    """Of web pages whose browsers may connect; none: every one."""
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    """Files in PEM, both or none; read again when they change."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks whose X-Forwarded-For is believed."""
+    max_attempts_per_minute: int | None = None
+    """Of one address, sessions refused and opened; None: no limit. So are the next two."""
+    max_sessions_per_key: int | None = None
+    max_sessions_per_address: int | None = None
     device: str = "cpu"
     dtype: str = "float32"
     """Of weights and arithmetic, one of DTYPES."""
@@ -79,7 +94,12 @@ class Settings:
                 raise ConfigError(f"{item.name} is {getattr(self, item.name)}: give seconds above 0")
         if not 0 <= self.port <= 65_535:
             raise ConfigError(f"port is {self.port}: give 0 to 65535")
-        for name in ("workers", "threads"):
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError(f"tls_cert is {self.tls_cert!r} and tls_key {self.tls_key!r}: give both or none")
+        for name in (
+            *("workers", "threads"),
+            *("max_attempts_per_minute", "max_sessions_per_key", "max_sessions_per_address"),
+        ):
             value = getattr(self, name)
             if value is not None and not (_is_number(value, int) and value >= 1):
                 raise ConfigError(f"{name} is {value!r}: give a whole number, at least 1")

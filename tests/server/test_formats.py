@@ -89,7 +89,7 @@ async def test_a_second_utterance_and_one_after_clear_are_as_new(host):
         assert client.output == answer(request, first) + answer(request, last)
         await client.send(*cut(dropped, 1, rng), Clear())
         cleared = await client.hear_until(Cleared)
-        assert cleared == Cleared(3 * len(first), client.session.output_position)  # what came before it was dropped here
+        assert cleared == Cleared(3 * len(first), client.session.output_position)
         before = client.output
         await client.send(*cut(last, 1, rng))
         done = await client.finish()
