@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.jitter import BUFFERS, SPEECH, simulate
 from client import jitter as constants
+from client.files import read_audio
 from client.jitter import Flow, JitterBuffer
+from streaming.config import OUTPUT_RATE
 
 RATE = 1000
 """A sample is a millisecond."""
@@ -266,3 +269,13 @@ def test_the_cut_of_pulls_does_not_change_what_is_heard():
     heard = np.concatenate(parts)[:3000]
     assert np.allclose(heard[FADE:-FADE], whole.pull(3000)[FADE:-FADE])
     assert np.array_equal(heard[FADE:-FADE], audio[FADE:-FADE])
+
+
+def test_it_breaks_less_than_a_fixed_delay_where_the_network_stalls_and_waits_less_where_it_is_calm():
+    def run(name: str, network: str) -> dict[str, float]:
+        return simulate(BUFFERS[name](True), "live", network, 30, 0, read_audio(SPEECH, OUTPUT_RATE))
+
+    assert 5 * run("adaptive", "5 % stalls")["underruns"] < run("fixed", "5 % stalls")["underruns"]
+    for network in ("steady", "jitter 50 ms"):
+        added = {name: run(name, network)["added_ms"] for name in BUFFERS}
+        assert added["adaptive"] < min(added["fixed"], added["refilling"])
