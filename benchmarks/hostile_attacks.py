@@ -100,7 +100,6 @@ async def kill(target: Target) -> None:
         target.children.add(pid)
         await asyncio.sleep(rng.uniform(*KILLED_AFTER_S))
         target.kill(pid)
-        target.counts["killed"] += 1
 
     async with asyncio.TaskGroup() as group:
         for number in itertools.count():

@@ -6,6 +6,7 @@ processors which they share with the server that they harm, and nothing holds th
 
 import asyncio
 import os
+import signal
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -129,6 +130,7 @@ class Target:
 
     def kill(self, pid: int) -> None:
         """SIGKILL for a process of ours."""
-        os.kill(pid, 9)
+        os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+        self.counts["killed"] += 1
         self.children.discard(pid)
