@@ -329,7 +329,8 @@ async function openFile(demo, file) {
 
 /** @param {(key: string) => void} onKey */
 function askForKey(onKey) {
-  element("key-use").onclick = () => {
+  element("key-form").onsubmit = (/** @type {Event} */ event) => {
+    event.preventDefault();
     element("key-dialog").close();
     onKey(element("key").value);
   };

@@ -1,0 +1,179 @@
+"""A headless Chromium, driven over its DevTools protocol: just enough of it to use a page and look at it."""
+
+import asyncio
+import base64
+import itertools
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DEADLINE_S = 30.0
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-timer-throttling",
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-features=Translate,OptimizationHints,MediaRouter",
+    "--disable-component-update",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--use-fake-device-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+    "--remote-debugging-port=0",
+)
+
+
+class Tab:
+    """One page. `evaluate` runs JavaScript in it; `console` holds what the page complained of."""
+
+    def __init__(self, socket: ClientConnection, session: str) -> None:
+        self._socket, self._session = socket, session
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self.console: list[str] = []
+
+    async def send(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """One command and its result; AssertionError when the browser says no."""
+        number = next(self._numbers)
+        self._answers[number] = asyncio.get_running_loop().create_future()
+        message = {"id": number, "sessionId": self._session, "method": method, "params": parameters}
+        await self._socket.send(json.dumps(message))
+        answer = await asyncio.wait_for(self._answers.pop(number), DEADLINE_S)
+        assert "error" not in answer, f"{method}: {answer['error']}"
+        return answer["result"]
+
+    async def listen(self) -> None:
+        """Receives until the socket closes."""
+        async for text in self._socket:
+            message = json.loads(text)
+            if (waiting := self._answers.get(message.get("id"))) is not None and not waiting.done():
+                waiting.set_result(message)
+            match message.get("method"):
+                case "Runtime.exceptionThrown":
+                    details = message["params"]["exceptionDetails"]
+                    self.console.append(details.get("exception", {}).get("description", details["text"]))
+                case "Log.entryAdded" if message["params"]["entry"]["level"] == "error":
+                    self.console.append(message["params"]["entry"]["text"])
+
+    async def evaluate(self, script: str) -> Any:
+        """The value of an expression, awaited where it is a promise. `demo` is the page's Demo."""
+        wrapped = f"(async () => {{ const {{ demo }} = await import('/page.js'); return ({script}); }})()"
+        result = await self.send(
+            "Runtime.evaluate", expression=wrapped, awaitPromise=True, returnByValue=True, userGesture=True
+        )
+        assert "exceptionDetails" not in result, result["exceptionDetails"]
+        return result["result"].get("value")
+
+    async def until(self, script: str, deadline_s: float = DEADLINE_S) -> Any:
+        """Waits until an expression is truthy, and returns its value."""
+        wait = f"""new Promise((resolve) => {{
+            const look = () => {{ const seen = {script}; seen ? resolve(seen) : setTimeout(look, 10); }}; look(); }})"""
+        async with asyncio.timeout(deadline_s):
+            return await self.evaluate(wait)
+
+    async def open(self, url: str) -> None:
+        """Loads a page and waits until its modules have run."""
+        await self.send("Page.navigate", url=url)
+        async with asyncio.timeout(DEADLINE_S):
+            while (await self.send("Runtime.evaluate", expression="document.readyState"))["result"][
+                "value"
+            ] != "complete" or (await self.send("Runtime.evaluate", expression="location.href"))["result"][
+                "value"
+            ] == "about:blank":
+                await asyncio.sleep(0.02)
+
+    async def click(self, name: str) -> None:
+        """Clicks the element of that id, as a visitor would."""
+        await self.evaluate(f"document.getElementById('{name}').click()")
+
+    async def press(self, key: str) -> None:
+        """One key of the keyboard."""
+        for kind in ("keyDown", "keyUp"):
+            await self.send("Input.dispatchKeyEvent", type=kind, key=key)
+
+    async def screenshot(self, path: Path, *, width: int, height: int, dark: bool, scale: float = 1) -> None:
+        """A PNG of the page at that size."""
+        await self.look(width, height, dark, scale)
+        shot = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=False)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    async def look(self, width: int, height: int, dark: bool, scale: float = 1) -> None:
+        """Sets the size of the window and the visitor's choice of light or dark."""
+        mobile = width < 600
+        await self.send(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=mobile
+        )
+        feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await self.send("Emulation.setEmulatedMedia", features=[feature])
+
+
+@asynccontextmanager
+async def browser(microphone: Path | None = None, *, allowed: bool = True) -> AsyncIterator[Tab]:
+    """A fresh browser with one empty tab. `microphone`: a WAV file that is heard in a loop; `allowed`: by the user."""
+    assert CHROMIUM is not None, "no chromium"
+    profile = tempfile.mkdtemp(prefix="neucodec-browser-")
+    flags = [*FLAGS, f"--user-data-dir={profile}"]
+    flags += ["--use-fake-ui-for-media-stream"] if allowed else ["--deny-permission-prompts"]
+    if microphone is not None:
+        flags.append(f"--use-file-for-fake-audio-capture={microphone}")
+    process = await asyncio.create_subprocess_exec(
+        CHROMIUM,
+        *flags,
+        "about:blank",
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while b"DevTools listening on " not in (line := await process.stderr.readline()):
+                assert line, "chromium ended before it listened"
+        drain = asyncio.create_task(_drain(process.stderr), name="chromium's words")
+        url = line.decode().split("DevTools listening on ")[1].strip()
+        async with connect(url, max_size=None, compression=None, proxy=None) as socket:
+            tab = await _attach(socket)
+            listener = asyncio.create_task(tab.listen(), name="devtools")
+            for domain in ("Page", "Runtime", "Log"):
+                await tab.send(f"{domain}.enable")
+            try:
+                yield tab
+            finally:
+                listener.cancel()
+        drain.cancel()
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        shutil.rmtree(profile, ignore_errors=True)
+
+
+async def _drain(stream: asyncio.StreamReader) -> None:
+    while await stream.readline():
+        pass
+
+
+async def _attach(socket: ClientConnection) -> Tab:
+    async def ask(number: int, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        await socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            answer = json.loads(await asyncio.wait_for(socket.recv(), DEADLINE_S))
+            if answer.get("id") == number:
+                return answer["result"]
+
+    targets = await ask(1_000_001, "Target.getTargets", {})
+    page = next(target for target in targets["targetInfos"] if target["type"] == "page")
+    attached = await ask(1_000_002, "Target.attachToTarget", {"targetId": page["targetId"], "flatten": True})
+    return Tab(socket, attached["sessionId"])
