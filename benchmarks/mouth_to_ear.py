@@ -97,7 +97,7 @@ def delays_ms(mouth: np.ndarray, ear: np.ndarray) -> list[float]:
 
 
 def intelligibility(said: np.ndarray, heard: np.ndarray, codec: Codec) -> tuple[float, float]:
-    """Mean STOI of stretches of ten seconds at most, both at RATE and aligned: of what was heard, of the codec alone."""
+    """Mean STOI of stretches of ten seconds at most, both at RATE and aligned: what was heard, and the codec alone."""
     scores = []
     for stretch in np.array_split(np.arange(said.size), -(-said.size // (STOI_STRETCH_S * RATE))):
         part = said[stretch]
