@@ -41,7 +41,6 @@ RESULTS = Path(__file__).resolve().parent / "results" / "mouth_to_ear.json"
 SPEECH = ROOT / "demos" / "data" / "speech.flac"
 LEAD_IN_S, TAIL_S = 1.0, 2.0
 STRETCH_S = 4.0
-STOI_STRETCH_S = 10
 LONGEST_S = 2.0
 """Of the delays that are looked for."""
 ENVELOPE_RATE = 1000
@@ -78,31 +77,40 @@ def envelopes(audio: np.ndarray) -> np.ndarray:
 
 
 def delay_ms(mouth: np.ndarray, ear: np.ndarray) -> float:
-    """How much later `ear` (b, n + most) has what `mouth` (b, n) has, both envelopes from the same moment on."""
-    said = mouth - mouth.mean(axis=1, keepdims=True)
-    size = 1 << (mouth.shape[1] + ear.shape[1]).bit_length()
-    products = np.fft.irfft(np.fft.rfft(ear, size) * np.conj(np.fft.rfft(said, size)))
-    return float(np.argmax(products.sum(axis=0)[: ear.shape[1] - mouth.shape[1]]))
+    """How much later `ear` (n + LONGEST_S,) has what `mouth` (n,) has, both at RATE and from the same moment on."""
+    said, heard = envelopes(mouth), envelopes(ear)
+    said -= said.mean(axis=1, keepdims=True)
+    size = 1 << (said.shape[1] + heard.shape[1]).bit_length()
+    products = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(said, size)))
+    return float(np.argmax(products.sum(axis=0)[: heard.shape[1] - said.shape[1]]))
+
+
+def stretches(audio: np.ndarray) -> Iterator[slice]:
+    """Where the speech in (n,) is, from its first sound to its last, in pieces of STRETCH_S."""
+    first, last = np.flatnonzero(np.abs(audio) > SOUND)[[0, -1]]
+    size = round(STRETCH_S * RATE)
+    return (slice(start, start + size) for start in range(int(first), int(last) - size, size))
+
+
+def heard_at(ear: np.ndarray, stretch: slice, later_ms: float = 0.0, longer_s: float = 0.0) -> np.ndarray:
+    """What was at the ear so much later than in a stretch of the mouth."""
+    later = round(later_ms * RATE / 1000)
+    return ear[stretch.start + later : stretch.stop + later + round(longer_s * RATE)]
 
 
 def delays_ms(mouth: np.ndarray, ear: np.ndarray) -> list[float]:
     """The delay in each stretch of the speech."""
-    first, last = np.flatnonzero(np.abs(mouth) > SOUND)[[0, -1]]
-    found = []
-    for start in range(int(first), int(last) - round(STRETCH_S * RATE), round(STRETCH_S * RATE)):
-        said = envelopes(mouth[start : start + round(STRETCH_S * RATE)])
-        heard = envelopes(ear[start : start + round((STRETCH_S + LONGEST_S) * RATE)])
-        found.append(delay_ms(said, heard))
-    return found
+    return [delay_ms(mouth[stretch], heard_at(ear, stretch, longer_s=LONGEST_S)) for stretch in stretches(mouth)]
 
 
-def intelligibility(said: np.ndarray, heard: np.ndarray, codec: Codec) -> tuple[float, float]:
-    """Mean STOI of stretches of ten seconds at most, both at RATE and aligned: what was heard, and the codec alone."""
+def intelligibility(mouth: np.ndarray, ear: np.ndarray, codec: Codec) -> tuple[float, float]:
+    """Mean STOI of stretches, each at its own delay: of what was heard, and of the codec alone."""
     scores = []
-    for stretch in np.array_split(np.arange(said.size), -(-said.size // (STOI_STRETCH_S * RATE))):
-        part = said[stretch]
-        alone = resample(codec.decode(codec.encode(resample(part, RATE, INPUT_RATE))), OUTPUT_RATE, RATE)
-        scores.append((stoi(part, heard[stretch], RATE), stoi(part[: alone.size], alone, RATE)))
+    delays = delays_ms(mouth, ear)
+    for stretch, delay in zip(stretches(mouth), delays, strict=True):
+        said = mouth[stretch]
+        alone = resample(codec.decode(codec.encode(resample(said, RATE, INPUT_RATE))), OUTPUT_RATE, RATE)
+        scores.append((stoi(said, heard_at(ear, stretch, delay), RATE), stoi(said[: alone.size], alone, RATE)))
     return tuple(np.mean(scores, axis=0).round(3).tolist())
 
 
@@ -151,14 +159,9 @@ def measure_way(room: dict[str, str], url: str, profile: str, speech: np.ndarray
         figures = next(told)
         voice.wait(20)
     delays = np.array(delays_ms(recorder.mouth, recorder.ear))
-    latency_ms = float(np.median(delays))
-    shift = round(latency_ms * RATE / 1000)
-    first = int(np.flatnonzero(np.abs(recorder.mouth) > SOUND)[0])
-    said = recorder.mouth[first : first + speech.size]
-    heard = recorder.ear[first + shift : first + shift + speech.size]
-    heard_stoi, codec_stoi = intelligibility(said, heard, codec)
+    heard_stoi, codec_stoi = intelligibility(recorder.mouth, recorder.ear, codec)
     return {
-        "latency_ms": latency_ms,
+        "latency_ms": float(np.median(delays)),
         "latency_least_ms": float(delays.min()),
         "latency_most_ms": float(delays.max()),
         "sum_of_parts_ms": round(sum(figures[part] for part in PARTS), 1),
