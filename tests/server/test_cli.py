@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.cli import serve
+from server.cli import main, serve
 from server.model import Model
 from server.settings import Settings
 from streaming.engine.engine import Engine
@@ -68,12 +68,29 @@ def test_the_command_says_where_it_listens_serves_and_stops_cleanly():
         (["--profiles", "best"], 2, "best"),
         (["--max-sessions", "0"], 2, "max_sessions"),
         (["--host", "192.0.2.1"], 2, "192.0.2.1"),
+        (["--config", "/nowhere/server.toml"], 2, "/nowhere/server.toml"),
+        (["--check-config", "--tls-cert", "/nowhere/cert.pem"], 2, "tls_key"),
+        (["--check-config", "--api-keys-file", "/nowhere/keys"], 2, "/nowhere/keys"),
+        (["--check-config", "--max-session", "3"], 2, "--max-session"),
     ],
 )
 def test_a_setting_that_cannot_be_ends_with_code_2_and_one_clear_line(arguments, code, named):
     result = run(*arguments)
     assert result.returncode == code and named in result.stderr and "Traceback" not in result.stderr
     assert not result.stdout
+
+
+def test_check_config_prints_the_settings_in_force_and_starts_nothing(capsys, monkeypatch, tmp_path):
+    file = tmp_path / "server.toml"
+    file.write_text("max_sessions = 3")
+    monkeypatch.setenv("NEUCODEC_CONFIG", str(file))
+    monkeypatch.setenv("NEUCODEC_PORT", "1234")
+    monkeypatch.setenv("NEUCODEC_API_KEYS", "s3cret")
+    assert main(["--check-config", "--log-format", "json"]) == 0
+    said = capsys.readouterr().out
+    for line in ("max_sessions = 3 # file", "port = 1234 # environment", 'log_format = "json" # flag'):
+        assert line in [" ".join(row.split()) for row in said.splitlines()]
+    assert "s3cret" not in said
 
 
 @pytest.mark.slow
