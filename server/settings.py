@@ -117,7 +117,7 @@ class Settings:
     trusted_proxies: tuple[str, ...] = setting(
         (), NETWORK, "addresses or networks of proxies, whose X-Forwarded-For is believed"
     )
-    web: bool = setting(True, NETWORK, "serve the web page at /")
+    web: bool = setting(True, NETWORK, "serve the web page at / (to come: it is not served yet)")
 
     api_keys_file: str | None = setting(None, ACCESS, "file of the API keys that are let in", is_file=True)
     api_keys: tuple[str, ...] = setting(
@@ -147,9 +147,6 @@ class Settings:
         "when chunks are later than that and do not catch up, the newest session is closed",
         above=0,
     )
-    max_session_s: float | None = setting(None, SESSIONS, "the longest that a session lasts (none: no limit)", above=0)
-    resume_s: float = setting(30.0, SESSIONS, "a lost session can be resumed for so long; 0: not at all", least=0)
-    drain_s: float = setting(30.0, SESSIONS, "sessions may finish for so long after SIGTERM", least=0)
 
     max_message_bytes: int = setting(262_144, QUEUES, "a longer message closes the session with status 1009", least=2)
     max_pending_seconds: float = setting(
@@ -161,14 +158,9 @@ class Settings:
     max_queue_messages: int = setting(
         1024, QUEUES, "messages that a client has not taken; then nothing more is read from it", least=1
     )
-    max_replay_bytes: int = setting(2_097_152, QUEUES, "sent output that a session keeps, to be resumed", least=0)
 
     open_timeout_s: float = setting(10.0, TIMES, "for the HTTP request of a new connection", above=0)
     slot_timeout_s: float = setting(10.0, TIMES, "for the device thread to give a new session its slots", above=0)
-    first_message_timeout_s: float = setting(60.0, TIMES, "for the first message of a new session", above=0)
-    idle_timeout_s: float = setting(
-        300.0, TIMES, "a session without a message for so long, nothing owed, is closed", above=0
-    )
     send_timeout_s: float = setting(20.0, TIMES, "a client that takes nothing for so long is disconnected", above=0)
     ping_interval_s: float = setting(20.0, TIMES, "between pings", above=0)
     ping_timeout_s: float = setting(20.0, TIMES, "for the answer to a ping", above=0)

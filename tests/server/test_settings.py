@@ -26,8 +26,6 @@ from streaming.errors import ConfigError
         ("gather_ms", -1),
         ("gather_ms", float("nan")),
         ("send_timeout_s", 0),
-        ("resume_s", -1),
-        ("max_session_s", 0),
         ("max_pending_seconds", -1.0),
         ("max_message_bytes", 1),
         ("max_load", 0),
@@ -47,7 +45,7 @@ def test_a_value_that_cannot_be_is_refused_naming_field_and_value(field, value):
 
 
 def test_what_is_optional_or_may_be_switched_off_is_allowed():
-    Settings(resume_s=0, drain_s=0, max_session_s=None, max_attempts_per_minute=None, max_replay_bytes=0)
+    Settings(max_attempts_per_minute=None)
     Settings(trusted_proxies=("10.0.0.0/8", "::1"), allow_origins=("https://example.org:8443",))
 
 

@@ -87,7 +87,7 @@ class Tab:
         """Loads a page and waits until its modules have run."""
         await self.send("Page.navigate", url=url)
         async with asyncio.timeout(DEADLINE_S):
-            while (await self.send("Runtime.evaluate", expression="document.readyState"))["result"][
+            while (await self.send("Runtime.evaluate", expression="document.readyState"))["result"][  # noqa: ASYNC110
                 "value"
             ] != "complete" or (await self.send("Runtime.evaluate", expression="location.href"))["result"][
                 "value"
@@ -107,7 +107,7 @@ class Tab:
         """A PNG of the page at that size."""
         await self.look(width, height, dark, scale)
         shot = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=False)
-        path.write_bytes(base64.b64decode(shot["data"]))
+        path.write_bytes(base64.b64decode(shot["data"]))  # noqa: ASYNC240
 
     async def look(self, width: int, height: int, dark: bool, scale: float = 1) -> None:
         """Sets the size of the window and the visitor's choice of light or dark."""
