@@ -276,7 +276,11 @@ class App:
                 capacity=self._capacity[asked.kind, profile],
             )
             link = Link(asked.kind, config, asked.input, asked.output, _nobody)
-            _log.info("session %s of %s opened: %s, profile %s", ready.session, visitor, asked.kind, profile)
+            _log.info(
+                "session %s of %s opened: %s, profile %s",
+                *(ready.session, visitor, asked.kind, profile),
+                extra={"session": ready.session},
+            )
             await Connection(socket, asked, ready, link, self._devices[worker], self._settings, self._metrics).run()
         finally:
             self._handled.discard(socket)

@@ -23,8 +23,6 @@ from streaming.errors import ConfigError, ModelError, StreamingError
 
 EXIT_CONFIG = 2
 EXIT_MODEL = 3
-API_KEYS = "NEUCODEC_API_KEYS"
-"""Variable of the environment with plain API keys."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = resolved.settings
         if given.check_config:
             check_files(settings)
+            App(settings)  # reads keys and certificate, and raises what would prevent the start
             print(table(resolved))
             return 0
         log_to_stderr(settings.log_level, settings.log_format)

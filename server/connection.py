@@ -44,6 +44,7 @@ class Connection:
         self._socket = socket
         self._request = request
         self._name = ready.session
+        self._logged = {"session": ready.session}
         self._session = ServerSession(ready)
         self._device = device
         self._settings = settings
@@ -78,6 +79,7 @@ class Connection:
                 outcome,
                 session.input_position,
                 session.output_position,
+                extra=self._logged,
             )
 
     async def _open(self) -> None:
@@ -122,7 +124,7 @@ class Connection:
         except StreamingError as error:
             self._session.fail(error)
         except Exception:
-            _log.exception("session %s failed", self._name)
+            _log.exception("session %s failed", self._name, extra=self._logged)
             self._session.fail(StreamingError("internal error: connect again"))
         self._changed.set()
 
@@ -189,7 +191,11 @@ class Connection:
         except ConnectionClosed:
             session.lose()
         except TimeoutError:
-            _log.warning("session %s takes no output for %.0f s: disconnected", self._name, settings.send_timeout_s)
+            _log.warning(
+                "session %s takes no output for %.0f s: disconnected",
+                *(self._name, settings.send_timeout_s),
+                extra=self._logged,
+            )
             session.lose()
             self._socket.transport.abort()
 
@@ -209,7 +215,7 @@ class Connection:
                 pong = await self._socket.ping()
                 done, _ = await asyncio.wait([asyncio.ensure_future(pong)], timeout=self._settings.ping_timeout_s)
                 if not done and self._reading:
-                    _log.warning("session %s does not answer pings: disconnected", self._name)
+                    _log.warning("session %s does not answer pings: disconnected", self._name, extra=self._logged)
                     self._socket.transport.abort()
 
     async def _report(self) -> None:

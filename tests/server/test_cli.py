@@ -85,12 +85,23 @@ def test_check_config_prints_the_settings_in_force_and_starts_nothing(capsys, mo
     file.write_text("max_sessions = 3")
     monkeypatch.setenv("NEUCODEC_CONFIG", str(file))
     monkeypatch.setenv("NEUCODEC_PORT", "1234")
-    monkeypatch.setenv("NEUCODEC_API_KEYS", "s3cret")
+    monkeypatch.setenv("NEUCODEC_API_KEYS", "s3cret-of-twenty-two-characters")
     assert main(["--check-config", "--log-format", "json"]) == 0
     said = capsys.readouterr().out
     for line in ("max_sessions = 3 # file", "port = 1234 # environment", 'log_format = "json" # flag'):
         assert line in [" ".join(row.split()) for row in said.splitlines()]
     assert "s3cret" not in said
+
+
+def test_check_config_refuses_what_the_server_would_not_start_with(capsys, monkeypatch, tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("alice: no hash")
+    assert main(["--check-config", "--api-keys-file", str(file)]) == 2
+    assert "line 1" in capsys.readouterr().err
+    monkeypatch.setenv("NEUCODEC_API_KEYS", "short")
+    assert main(["--check-config"]) == 2
+    said = capsys.readouterr()
+    assert "22" in said.err and "short" not in said.err.split() and not said.out
 
 
 @pytest.mark.slow

@@ -94,6 +94,8 @@ async def test_no_key_gets_into_a_log(locked, caplog):
             await refused(f"{locked.url}{PATH}?{query}")
         await locked.emptied()
     assert "of alice at 127.0.0.1 opened" in caplog.text
+    sessions = {record.session for record in caplog.records if record.getMessage().startswith("session ")}
+    assert len(sessions) == 2, "the lines about a session have its id as a field too"
     assert locked.key[:-1] not in caplog.text
 
 
