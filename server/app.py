@@ -245,7 +245,7 @@ class App:
 
     def _release_unhandled(self, socket: ServerConnection) -> None:
         """A connection that was lost before its handler began."""
-        if socket not in self._handled:
+        if socket in self._admitted and socket not in self._handled:
             self._release(socket)
 
     def _release(self, socket: ServerConnection) -> None:
