@@ -140,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", default="nano", help="a bundled name, a folder or a hub id")
     add("--data", type=Path, default=Path("../shared/speech"), help="folder that holds eval/")
-    add("--sessions", type=int, default=12, help="that mean no harm (default 12)")
+    add("--sessions", type=int, default=8, help="that mean no harm (default 8)")
     add("--seconds", type=float, default=20.0, help="of each phase (default 20)")
     add("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS), help="(default all)")
     add("--batch-size", type=int, default=2, help="of every step (default 2)")
