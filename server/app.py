@@ -26,6 +26,7 @@ from server.gate import Gate, Visitor
 from server.http import HEALTH_PATH, METRICS_PATH, READY_PATH, answer, not_found, plain, refusal
 from server.metrics import CONTENT_TYPE, Metrics
 from server.model import Model, latency_ms, load_engines
+from server.pages import load_pages, page_response
 from server.settings import Settings
 from server.tls import Certificate
 from server.worker import DeviceThread, Event, Link
@@ -56,6 +57,7 @@ class App:
         self._metrics = Metrics()
         self._gate = _gate(settings)
         self._certificate = _certificate(settings)
+        self._pages = load_pages() if settings.web else {}
         self._admitted: dict[ServerConnection, tuple[SessionRequest, int, Visitor]] = {}  # and the worker
         self._handled: set[ServerConnection] = set()
         self._released = asyncio.Event()
@@ -179,6 +181,8 @@ class App:
             return self._readiness(socket)
         if path == METRICS_PATH:
             return plain(socket, HTTPStatus.OK, self._metrics.text(), CONTENT_TYPE)
+        if path in self._pages:
+            return page_response(self._pages[path], request)
         try:
             asked = parse_target(request.path)
             if asked is None:

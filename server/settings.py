@@ -117,7 +117,7 @@ class Settings:
     trusted_proxies: tuple[str, ...] = setting(
         (), NETWORK, "addresses or networks of proxies, whose X-Forwarded-For is believed"
     )
-    web: bool = setting(True, NETWORK, "serve the web page at / (to come: it is not served yet)")
+    web: bool = setting(True, NETWORK, "serve the web page at /")
 
     api_keys_file: str | None = setting(None, ACCESS, "file of the API keys that are let in", is_file=True)
     api_keys: tuple[str, ...] = setting(

@@ -134,7 +134,7 @@ async def refused(url: str) -> InvalidStatus:
     ("target", "status", "code", "named"),
     [
         ("/v1/sing", 404, "bad_path", [*PATHS, "/healthz"]),
-        ("/", 404, "bad_path", [*PATHS]),
+        ("/../app.py", 404, "bad_path", [*PATHS]),
         ("/v1/encode?colour=blue", 400, "bad_config", ["colour", *QUERIES]),
         ("/v1/encode?input_format=opus", 400, "bad_config", ["opus", "mulaw"]),
         ("/v1/encode?input_rate=11025", 400, "bad_config", ["11025", "44100"]),
