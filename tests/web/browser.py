@@ -47,10 +47,13 @@ class Tab:
     async def send(self, method: str, **parameters: Any) -> dict[str, Any]:
         """One command and its result; AssertionError when the browser says no."""
         number = next(self._numbers)
-        self._answers[number] = asyncio.get_running_loop().create_future()
+        waiting = self._answers[number] = asyncio.get_running_loop().create_future()
         message = {"id": number, "sessionId": self._session, "method": method, "params": parameters}
         await self._socket.send(json.dumps(message))
-        answer = await asyncio.wait_for(self._answers.pop(number), DEADLINE_S)
+        try:
+            answer = await asyncio.wait_for(waiting, DEADLINE_S)
+        finally:
+            del self._answers[number]
         assert "error" not in answer, f"{method}: {answer['error']}"
         return answer["result"]
 
@@ -143,7 +146,7 @@ async def browser(microphone: Path | None = None, *, allowed: bool = True) -> As
                 assert line, "chromium ended before it listened"
         drain = asyncio.create_task(_drain(process.stderr), name="chromium's words")
         url = line.decode().split("DevTools listening on ")[1].strip()
-        async with connect(url, max_size=None, compression=None, proxy=None) as socket:
+        async with connect(url, max_size=None, compression=None, proxy=None, ping_interval=None) as socket:
             tab = await _attach(socket)
             listener = asyncio.create_task(tab.listen(), name="devtools")
             for domain in ("Page", "Runtime", "Log"):
