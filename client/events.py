@@ -14,7 +14,7 @@ __all__ = ["Audio", "Cleared", "Done", "Event", "Flushed", "Marked", "Stats", "T
 
 @dataclass(frozen=True, eq=False)
 class Audio:
-    """Decoded audio: float32 (m,) at 24 kHz; `position` is that of its first sample since the session began."""
+    """Decoded audio: float32 (m,) at `ready.output.rate`; `position` of its first sample since the session began."""
 
     samples: np.ndarray
     position: int

@@ -13,7 +13,7 @@ import numpy as np
 
 from client.connection import Connection
 from client.events import Audio, Event, Tokens
-from streaming.config import FRAME_MS, OUTPUT_HOP
+from streaming.config import FRAME_MS
 from streaming.errors import StreamingError
 from streaming.protocol.messages import Ready
 
@@ -46,7 +46,7 @@ class Report:
         """Tokens that went either way, or between encoder and decoder on the server."""
         if self.ready.output.kind == "tokens":
             return self.output_units
-        return self.input_units if self.ready.input.kind == "tokens" else self.output_units // OUTPUT_HOP
+        return self.input_units if self.ready.input.kind == "tokens" else self.output_units // self.ready.output.hop
 
     @property
     def bits_per_second(self) -> float:

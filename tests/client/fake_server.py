@@ -30,6 +30,7 @@ class Fault(Enum):
     FULL = auto()
     PROXY = auto()
     PROXY_LIMIT = auto()
+    PROXY_LOGIN = auto()
     NO_READY = auto()
     NOT_A_READY = auto()
     VANISH = auto()
@@ -40,11 +41,12 @@ class Fault(Enum):
 
 
 class FakeServer:
-    """What the tests look at: url, the sessions that are open now, and how many there were."""
+    """What the tests look at: url, the requests, the sessions that are open now, and how many there were."""
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         self.url = ""
+        self.requests: list[Request] = []
         self.open_sessions = 0
         self.all_sessions = 0
         self.emptied = asyncio.Event()
@@ -52,12 +54,15 @@ class FakeServer:
 
     def refuse(self, connection: ServerConnection, request: Request) -> Response | None:
         """HTTP answers before the upgrade."""
+        self.requests.append(request)
         if self.fault is Fault.FULL:
             return _refusal(connection, HTTPStatus.SERVICE_UNAVAILABLE, Failure("full", "all 4 sessions are taken"))
         if self.fault is Fault.PROXY:
             return connection.respond(HTTPStatus.BAD_GATEWAY, "no upstream\n")
         if self.fault is Fault.PROXY_LIMIT:
             return connection.respond(HTTPStatus.TOO_MANY_REQUESTS, "slow down\n")
+        if self.fault is Fault.PROXY_LOGIN:
+            return connection.respond(HTTPStatus.UNAUTHORIZED, "log in first\n")
         if parse_target(request.path) is None:
             return _refusal(connection, HTTPStatus.NOT_FOUND, Failure("bad_path", "path '/elsewhere' is unknown"))
         return None

@@ -11,8 +11,10 @@ from client.errors import DeadlineExceeded, Disconnected, Unreachable
 from client.events import Audio, Cleared, Done, Flushed, Marked, Stats, Tokens
 from streaming.errors import (
     AudioError,
+    AuthError,
     CapacityError,
     ConfigError,
+    LimitError,
     LocalProtocolError,
     StreamingError,
     TokenError,
@@ -73,6 +75,29 @@ async def test_ready_says_what_the_session_is():
     async with fake_server() as server, connect(server.url, kind="roundtrip", profile="low") as connection:
         assert (connection.ready.model, connection.ready.profile, connection.ready.latency_ms) == ("fake", "low", 215.0)
         assert (connection.ready.input.rate, connection.ready.output.rate) == (16_000, 24_000)
+
+
+async def test_rates_are_asked_for_and_told():
+    async with (
+        fake_server() as server,
+        connect(server.url, kind="roundtrip", input_rate=48_000, output_rate=8_000) as connection,
+    ):
+        assert (connection.ready.input.rate, connection.ready.output.rate) == (48_000, 8_000)
+
+
+async def test_the_key_goes_into_a_header_and_not_into_the_url():
+    async with fake_server() as server, connect(server.url, kind="encode", api_key="s3cret"):
+        (request,) = server.requests
+        assert request.headers["Authorization"] == "Bearer s3cret"
+        assert "s3cret" not in request.path
+
+
+@pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "schl\u00fcssel"])
+async def test_a_key_that_cannot_be_is_refused_at_once_and_not_shown(key):
+    with pytest.raises(ConfigError, match="not shown") as refused:
+        async with connect("ws://127.0.0.1:1", api_key=key):
+            pass
+    assert not key or key not in str(refused.value)
 
 
 async def test_flush_mark_and_clear_are_answered_in_order():
@@ -184,7 +209,11 @@ async def test_a_refusal_carries_the_servers_reason():
 
 @pytest.mark.parametrize(
     ("fault", "error", "says"),
-    [(Fault.PROXY, Unreachable, "HTTP 502 no upstream"), (Fault.PROXY_LIMIT, CapacityError, "slow down")],
+    [
+        (Fault.PROXY, Unreachable, "HTTP 502 no upstream"),
+        (Fault.PROXY_LIMIT, LimitError, "slow down"),
+        (Fault.PROXY_LOGIN, AuthError, "log in first"),
+    ],
 )
 async def test_what_a_proxy_says_in_its_own_words_is_passed_on(fault, error, says):
     async with fake_server(fault) as server:

@@ -1,0 +1,177 @@
+"""A WebSocket to a server: opened with its key and the session's `ready`, closed in time.
+
+The only module that knows the WebSocket library's handshake: its failures are translated here into the errors of this
+project. Deadlines are the longest waits of a whole connection.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_websocket
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.typing import Subprotocol
+
+from client.errors import Disconnected, Unreachable, error_of
+from streaming.errors import AuthError, CapacityError, ConfigError, LimitError, ProtocolError, StreamingError
+from streaming.protocol.messages import SUBPROTOCOL, Failure, Ready, parse_server_message
+from streaming.protocol.session import ClientSession
+
+DEFAULT_URL = "ws://127.0.0.1:8765"
+LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024
+_SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PLAIN_REFUSALS: dict[int, type[StreamingError]] = {
+    HTTPStatus.UNAUTHORIZED: AuthError,
+    HTTPStatus.FORBIDDEN: AuthError,
+    HTTPStatus.TOO_MANY_REQUESTS: LimitError,
+    HTTPStatus.SERVICE_UNAVAILABLE: CapacityError,
+}
+"""What a status means where no `error` message came with it, as from a proxy."""
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """The longest waits in seconds: for the connection and `ready`, for room to send, for an answer, for the close.
+
+    `alive_s` is how long a silent connection may go without answering a ping.
+    """
+
+    open_s: float = 10.0
+    send_s: float = 30.0
+    answer_s: float = 30.0
+    close_s: float = 2.0
+    alive_s: float = 20.0
+
+
+class Dialer:
+    """Opens WebSockets to the server at `url` (`ws://`, `wss://`, `http://` or `https://`, a path prefix is kept).
+
+    `retry_after_s` is what the server asked for when it last refused, else 0. Raises ConfigError for a URL or key that
+    cannot be.
+    """
+
+    def __init__(self, url: str, api_key: str | None, deadlines: Deadlines) -> None:
+        self.address = _address(url)
+        self.retry_after_s = 0
+        self._headers = _headers(api_key)
+        self._deadlines = deadlines
+        is_local = urlsplit(self.address).hostname in _LOOPBACK
+        self._options: dict[str, Any] = {"proxy": None} if is_local else {}
+
+    async def open(self, target: str, session: ClientSession) -> ClientConnection:
+        """A connection at path and query `target`, on which `session` has received its `ready`.
+
+        Raises what the server reported, or Unreachable.
+        """
+        self.retry_after_s = 0
+        websocket = None
+        try:
+            async with asyncio.timeout(self._deadlines.open_s):
+                websocket = await open_websocket(
+                    self.address + target,
+                    additional_headers=self._headers,
+                    subprotocols=[Subprotocol(SUBPROTOCOL)],
+                    compression=None,
+                    max_size=LARGEST_MESSAGE_BYTES,
+                    open_timeout=None,
+                    close_timeout=self._deadlines.close_s,
+                    ping_interval=self._deadlines.alive_s,
+                    ping_timeout=self._deadlines.alive_s,
+                    **self._options,
+                )
+                received = session.receive(await websocket.recv())
+                if isinstance(received, Failure):
+                    raise error_of(received.code, received.message)
+                if not isinstance(received, Ready):
+                    raise ProtocolError("its first message is no ready")
+                return websocket
+        except BaseException as error:
+            if websocket is not None:
+                await self.close(websocket)
+            translated = self._translated(error)
+            if translated is error:
+                raise
+            raise translated from None
+
+    async def close(self, websocket: ClientConnection) -> None:
+        """Closes in time, whatever the server does: a closing handshake cannot go out while the socket is full."""
+        try:
+            async with asyncio.timeout(self._deadlines.close_s):
+                await websocket.close()
+        except TimeoutError:
+            websocket.transport.abort()
+            await websocket.wait_closed()
+
+    def _translated(self, error: BaseException) -> BaseException:
+        """A failure to connect in the words of this project; what is no failure of the network is itself."""
+        match error:
+            case InvalidStatus():
+                return self._refusal(error)
+            case InvalidURI():
+                return ConfigError(f"server URL {self.address!r} cannot be used: give one like {DEFAULT_URL}")
+            case TimeoutError():
+                return Unreachable(
+                    f"no answer from {self.address} within {self._deadlines.open_s:g} s: is the server overloaded?"
+                )
+            case OSError():
+                return Unreachable(
+                    f"server not reachable at {self.address}: start it with `neucodec-server --model nano` ({error})"
+                )
+            case ConnectionClosed():
+                return disconnected(error)
+            case InvalidHandshake() | ProtocolError() | EOFError():
+                return Unreachable(f"what answers at {self.address} does not speak {SUBPROTOCOL} ({error})")
+        return error
+
+    def _refusal(self, refused: InvalidStatus) -> StreamingError:
+        """The server's HTTP answer in place of a session: an `error` message in JSON, or the words of a proxy."""
+        status = refused.response.status_code
+        said = (refused.response.body or b"").decode("utf-8", "replace").strip()[:1000]
+        answered = f"HTTP {status} {said}".rstrip()
+        after = refused.response.headers.get("Retry-After", "")
+        self.retry_after_s = int(after) if after.isascii() and after.isdecimal() else 0
+        again = f" (try again in {self.retry_after_s} s)" if self.retry_after_s else ""
+        try:
+            failure = parse_server_message(said)
+        except ProtocolError:
+            failure = None
+        if isinstance(failure, Failure):
+            known = error_of(failure.code, failure.message + again)
+            if isinstance(known, LimitError) and self.retry_after_s:
+                known.after_s = self.retry_after_s
+            return ConfigError(failure.message) if type(known) is StreamingError else known
+        if status in _PLAIN_REFUSALS:
+            return _PLAIN_REFUSALS[status](f"{self.address} answered {answered}{again}")
+        return Unreachable(f"what answers at {self.address} does not speak {SUBPROTOCOL}: {answered}")
+
+
+def disconnected(closed: ConnectionClosed) -> Disconnected:
+    """What an end of the connection before that of the session is to a user."""
+    received = closed.rcvd
+    how = f"status {received.code} {received.reason}".rstrip() if received else "without a closing handshake"
+    return Disconnected(f"the server ended the connection before the session was over ({how}): connect again")
+
+
+def _address(url: str) -> str:
+    """The URL's WebSocket form without a trailing slash. Raises ConfigError."""
+    try:
+        split = urlsplit(url if "://" in url else f"ws://{url}")
+        _ = split.port  # raises ValueError when it is none
+        if split.scheme not in _SCHEMES or not split.hostname or split.query or split.fragment:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(f"server URL {url!r} cannot be used: give one like {DEFAULT_URL}") from None
+    return f"{_SCHEMES[split.scheme]}://{split.netloc}{split.path}".rstrip("/")
+
+
+def _headers(api_key: str | None) -> dict[str, str]:
+    """Those that carry the key (RFC 6750, section 2.1)."""
+    if api_key is None:
+        return {}
+    if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
+        raise ConfigError("the API key (not shown) is empty or has spaces or other than ASCII letters: is it whole?")
+    return {"Authorization": f"Bearer {api_key}"}
