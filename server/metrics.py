@@ -1,41 +1,88 @@
-"""What the server counts, for Prometheus: every name of a metric is in this module."""
+"""What the server counts, for Prometheus: every name of a metric is in this module.
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+docs/serving.md lists them and deploy/grafana-dashboard.json shows them; tests/server/test_metrics.py holds the three
+together. Counters and histograms are told when something happens, from any thread; gauges are set at the moment of a
+scrape or of a change.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-_BEHIND_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+STEP_S = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.5, 1.0, 2.0)
+"""Chunks of 1 to 5 and of 10 frames are among the edges: the share of steps that took longer than theirs is exact."""
+BEHIND_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+FIRST_OUTPUT_S = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0)
 
 
 class Metrics:
     """The metrics of one server, in a registry of their own."""
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        self.sessions = Gauge("neucodec_sessions", "Sessions that are open", ["kind", "profile"], registry=registry)
-        self.capacity = Gauge(
-            "neucodec_capacity_sessions",
-            "Sessions of one kind and profile that the device steps in time, with no others beside them",
-            ["kind", "profile"],
-            registry=registry,
-        )
-        self.load = Gauge(
-            "neucodec_load_ratio", "Share of the time that the open sessions keep the device busy", registry=registry
-        )
-        self.max_load = Gauge(
-            "neucodec_load_limit_ratio", "The load above which sessions are refused", registry=registry
-        )
-        self.refusals = Counter(
-            "neucodec_refusals", "Connections refused before the upgrade", ["code"], registry=registry
-        )
-        self.errors = Counter("neucodec_errors", "Sessions that ended with an error", ["code"], registry=registry)
-        self.behind = Histogram(
-            "neucodec_behind_seconds",
-            "How late a chunk's output was: beyond one chunk after its input was complete",
-            buckets=_BEHIND_S,
-            registry=registry,
-        )
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._count_sessions()
+        self._count_work()
+        self._count_events()
 
     def text(self) -> str:
         """All of them in the format that Prometheus reads."""
         return generate_latest(self._registry).decode()
+
+    def _count_sessions(self) -> None:
+        self.sessions = self._gauge("neucodec_sessions", "Sessions that are open", "kind", "profile")
+        self.capacity = self._gauge(
+            "neucodec_capacity_sessions",
+            "Sessions of one kind and profile that the device steps in time, with no others beside them",
+            "kind",
+            "profile",
+        )
+        self.slots_used = self._gauge("neucodec_slots_used", "Places for sessions that are taken")
+        self.slots_limit = self._gauge("neucodec_slots_limit", "Places for sessions (the setting max_sessions)")
+        self.load = self._gauge("neucodec_load_ratio", "Share of the time that the open sessions keep the device busy")
+        self.max_load = self._gauge("neucodec_load_limit_ratio", "The load above which sessions are refused")
+        self.utilization = self._gauge(
+            "neucodec_utilization_ratio",
+            "How full the server is: slots or load by their limit, whichever is nearer to it",
+        )
+        self.draining = self._gauge("neucodec_draining", "1 while the server lets its sessions end and takes no others")
+
+    def _count_work(self) -> None:
+        self.step = self._histogram(
+            "neucodec_step_seconds", "Time of one step of the device", STEP_S, "part", "profile"
+        )
+        self.behind = self._histogram(
+            "neucodec_behind_seconds", "How late output was: beyond one chunk after its input was complete", BEHIND_S
+        )
+        self.first_output = self._histogram(
+            "neucodec_first_output_seconds",
+            "From the first input of a session to its first output",
+            FIRST_OUTPUT_S,
+            "kind",
+            "profile",
+        )
+        self.pending_input = self._gauge(
+            "neucodec_pending_input_seconds", "Input of all sessions that has no output yet"
+        )
+        self.queued_output = self._gauge("neucodec_queued_output_bytes", "Output that clients have not taken yet")
+        self.input_bytes = self._counter("neucodec_input_bytes", "Payload received", "kind")
+        self.output_bytes = self._counter("neucodec_output_bytes", "Payload sent", "kind")
+
+    def _count_events(self) -> None:
+        self.refusals = self._counter("neucodec_refusals", "Connections refused before the upgrade", "code")
+        self.errors = self._counter("neucodec_errors", "Sessions that ended with an error", "code")
+        self.resumes = self._counter(
+            "neucodec_resumes", "Sessions that were to go on after a lost connection", "outcome"
+        )
+        self.evictions = self._counter(
+            "neucodec_evictions", "Sessions whose connection was lost and that were given up", "reason"
+        )
+
+    def _gauge(self, name: str, help: str, *labels: str) -> Gauge:
+        return Gauge(name, help, labels, registry=self._registry)
+
+    def _counter(self, name: str, help: str, *labels: str) -> Counter:
+        return Counter(name, help, labels, registry=self._registry)
+
+    def _histogram(self, name: str, help: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, help, labels, buckets=buckets, registry=self._registry)
