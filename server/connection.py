@@ -176,7 +176,7 @@ class Connection:
             while True:
                 message = session.next_message()
                 if message is None:
-                    if session.state is State.CLOSED:
+                    if session.state in (State.CLOSED, State.LOST):
                         break
                     self._changed.clear()
                     await self._changed.wait()

@@ -103,9 +103,11 @@ class End:
 
 @dataclass(frozen=True)
 class Ready:
-    """Server: the session is open; always the first message.
+    """Server: the session is open; always the first message of a connection.
 
     `capacity`: sessions of this kind and profile that the server holds, with no others beside them; 0: not told.
+    Of a resumed session (`resumed` "exact" or "approximate"): from which input position to send again, from which
+    output position on output comes, and how many text messages of the client the session has (docs/protocol.md).
     """
 
     session: str
@@ -118,6 +120,9 @@ class Ready:
     output: StreamFormat
     resume: Resume = Resume()
     resumed: str = "new"
+    input_position: int = 0
+    output_position: int = 0
+    requests: int = 0
     capacity: int = 0
     frame_ms: int = FRAME_MS
     type: ClassVar[str] = "ready"

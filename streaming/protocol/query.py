@@ -1,7 +1,7 @@
 """What a session is asked for by: the path and the query of its URL, parsed and built. Standard library only.
 
-Unknown parameters and values are refused with a ConfigError that names the known ones. `resume`, `received` and
-`access_token` are understood, so that clients may send them; a server that does not resume answers `resumed: "new"`.
+Unknown parameters and values are refused with a ConfigError that names the known ones. The fields from `resume` to
+`tail` ask for the rest of a session whose connection was lost (docs/protocol.md).
 """
 
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from streaming.config import INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
 from streaming.errors import ConfigError
 from streaming.protocol.messages import TOKENS, StreamFormat
+from streaming.protocol.replay import Positions
 
 PATHS = {"/v1/encode": "encode", "/v1/decode": "decode", "/v1/roundtrip": "roundtrip"}
 """Path to kind of session: audio up and tokens down, tokens up and audio down, audio both ways."""
@@ -25,6 +26,9 @@ QUERIES = (
     "stats",
     "resume",
     "received",
+    "answers",
+    "utterance",
+    "tail",
     "access_token",
 )
 DEFAULT_FORMAT = "s16le"
@@ -32,7 +36,11 @@ DEFAULT_FORMAT = "s16le"
 
 @dataclass(frozen=True)
 class SessionRequest:
-    """A session as its URL asks for it. `profile` None: the server's default."""
+    """A session as its URL asks for it. `profile` None: the server's default.
+
+    To resume one: its token in `resume`, output units `received`, `answers` had, and from where on the client can send
+    again: the whole `utterance`, or its `tail` alone.
+    """
 
     kind: str
     input: StreamFormat
@@ -40,7 +48,10 @@ class SessionRequest:
     profile: str | None = None
     stats: bool = False
     resume: str | None = field(default=None, repr=False)
-    received: int | None = None
+    received: int = 0
+    answers: int | None = None
+    utterance: Positions | None = None
+    tail: Positions | None = None
     access_token: str | None = field(default=None, repr=False)
 
     @property
@@ -55,9 +66,15 @@ class SessionRequest:
                 query[f"{side}_rate"] = str(stream.rate)
         if self.stats:
             query["stats"] = "1"
-        for name in ("profile", "resume", "received", "access_token"):
+        for name in ("profile", "resume", "answers", "access_token"):
             if getattr(self, name) is not None:
                 query[name] = str(getattr(self, name))
+        if self.received:
+            query["received"] = str(self.received)
+        for name in ("utterance", "tail"):
+            positions = getattr(self, name)
+            if positions is not None:
+                query[name] = f"{positions.input},{positions.output}"
         return path + ("?" + urlencode(query) if query else "")
 
 
@@ -105,6 +122,11 @@ def parse_target(target: str) -> SessionRequest | None:
             raise ConfigError(f"query {name!r} is given twice: give it once")
         query[name] = value
     source, sink = _formats(kind, query)
+    received, utterance = _position("received", query.get("received", "0")), _positions("utterance", query)
+    if utterance is not None and utterance.output > received:
+        raise ConfigError(
+            f"query utterance begins at output {utterance.output}, but received is {received}: give the one under way"
+        )
     return SessionRequest(
         kind,
         source,
@@ -112,7 +134,10 @@ def parse_target(target: str) -> SessionRequest | None:
         profile=query.get("profile"),
         stats=_flag("stats", query.get("stats", "0")),
         resume=query.get("resume"),
-        received=_position("received", query["received"]) if "received" in query else None,
+        received=received,
+        answers=_position("answers", query["answers"]) if "answers" in query else None,
+        utterance=utterance,
+        tail=_positions("tail", query),
         access_token=query.get("access_token"),
     )
 
@@ -158,3 +183,14 @@ def _position(name: str, value: str) -> int:
     if not (value.isascii() and value.isdecimal() and len(value) <= 16):
         raise ConfigError(f"query {name} is {value[:40]!r}: give a position, a whole number >= 0")
     return int(value)
+
+
+def _positions(name: str, query: dict[str, str]) -> Positions | None:
+    if name not in query:
+        return None
+    input, comma, output = query[name].partition(",")
+    if not comma:
+        raise ConfigError(
+            f"query {name} is {query[name][:40]!r}: give an input and an output position, joined by a comma"
+        )
+    return Positions(_position(name, input), _position(name, output))

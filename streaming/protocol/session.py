@@ -7,11 +7,13 @@ goes out next in order, and knows which marks and flushes still wait: the output
     server: bytes from the socket -> receive() -> a command for the engine; the engine's results -> output_ready(),
             flush_finished() -> next_message() -> socket
     client: send_payload(), send() -> socket;  bytes from the socket -> receive() -> payload or message for the user
+
+A connection that is lost without a closing handshake does not end a session: the server keeps what it has sent, as far
+as its limit goes, and the client what has not been answered, so that both go on where they were (docs/protocol.md).
 """
 
 from collections import deque
-from dataclasses import dataclass
-from enum import Enum, auto
+from dataclasses import dataclass, replace
 
 from streaming.errors import LocalProtocolError, ProtocolError, StreamingError
 from streaming.protocol.messages import (
@@ -33,99 +35,17 @@ from streaming.protocol.messages import (
     parse_client_message,
     parse_server_message,
 )
-
-
-class State(Enum):
-    """Where a conversation is."""
-
-    __hash__ = object.__hash__  # that of Enum is written in Python, and every packet looks up two
-    OPENING = auto()
-    STREAMING = auto()
-    ENDING = auto()
-    CLOSED = auto()
-
-
-class Move(Enum):
-    """What takes a conversation from state to state: a message in either direction, or the loss of the connection."""
-
-    __hash__ = object.__hash__
-    READY = "ready"
-    INPUT = "input payload"
-    OUTPUT = "output payload"
-    FLUSH = "flush"
-    FLUSHED = "flushed"
-    CLEAR = "clear"
-    CLEARED = "cleared"
-    MARK = "mark"
-    MARKED = "mark answered"
-    END = "end"
-    DONE = "done"
-    STATS = "stats"
-    ERROR = "error"
-    LOSS = "connection lost"
-
-
-TRANSITIONS: dict[State, dict[Move, State]] = {
-    State.OPENING: {
-        Move.READY: State.STREAMING,
-        Move.ERROR: State.CLOSED,
-        Move.LOSS: State.CLOSED,
-    },
-    State.STREAMING: {
-        Move.INPUT: State.STREAMING,
-        Move.OUTPUT: State.STREAMING,
-        Move.FLUSH: State.STREAMING,
-        Move.FLUSHED: State.STREAMING,
-        Move.CLEAR: State.STREAMING,
-        Move.CLEARED: State.STREAMING,
-        Move.MARK: State.STREAMING,
-        Move.MARKED: State.STREAMING,
-        Move.STATS: State.STREAMING,
-        Move.END: State.ENDING,
-        Move.ERROR: State.CLOSED,
-        Move.LOSS: State.CLOSED,
-    },
-    State.ENDING: {
-        Move.OUTPUT: State.ENDING,
-        Move.FLUSHED: State.ENDING,
-        Move.CLEARED: State.ENDING,
-        Move.MARKED: State.ENDING,
-        Move.STATS: State.ENDING,
-        Move.DONE: State.CLOSED,
-        Move.ERROR: State.CLOSED,
-        Move.LOSS: State.CLOSED,
-    },
-    State.CLOSED: {
-        Move.LOSS: State.CLOSED,
-    },
-}
-
-MOVES: dict[type, Move] = {
-    Ready: Move.READY,
-    Flush: Move.FLUSH,
-    Flushed: Move.FLUSHED,
-    Clear: Move.CLEAR,
-    Cleared: Move.CLEARED,
-    Mark: Move.MARK,
-    Marked: Move.MARKED,
-    End: Move.END,
-    Done: Move.DONE,
-    Stats: Move.STATS,
-    Failure: Move.ERROR,
-}
-
-
-def next_state(state: State, move: Move, error: type[ProtocolError] = ProtocolError) -> State:
-    """The state after `move`; raises `error` when the table has no such move."""
-    after = TRANSITIONS[state].get(move)
-    if after is None:
-        allowed = ", ".join(known.value for known in TRANSITIONS[state])
-        raise error(f"{move.value} is not allowed while the session is {state.name.lower()}: only {allowed}")
-    return after
-
+from streaming.protocol.query import SessionRequest
+from streaming.protocol.replay import ReplayLog
+from streaming.protocol.states import MOVES, Move, State, next_state
 
 MAX_WAITING = 4096
 """Marks and flushes of a client that may wait for their answer; one more is an error."""
+REPLAY_SECONDS = 60.0
+"""Input that a client keeps for a server that has lost it."""
+_Answer = Flushed | Cleared | Marked | Done
+_ANSWER_BYTES = 64
+"""What an answer that is kept counts for."""
 
 
 @dataclass(frozen=True)
@@ -136,25 +56,47 @@ class _Waiting:
     request: Mark | Flush | End
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """What was handed out, after output up to `position` and after `answers` answers."""
+
+    item: bytes | _Answer
+    position: int
+    answers: int
+
+    @property
+    def size(self) -> int:
+        return len(self.item) if isinstance(self.item, bytes) else _ANSWER_BYTES
+
+
 class ServerSession:
     """The server's side. `input_position` counts units accepted, `output_position` units handed out to be sent.
 
     `epoch` counts the clears: results of an older epoch are dropped. Payload that waits is bounded by whoever feeds
-    this session (`queued_units`).
+    this session (`queued_units`). `max_replay_bytes` of what was handed out are kept for a client that did not get it.
+    `computed_from`: the output position that belongs to `ready.input_position`; output from there to
+    `ready.output_position` is computed again and not sent, since the client has it.
     """
 
-    def __init__(self, ready: Ready) -> None:
+    def __init__(self, ready: Ready, *, computed_from: int | None = None, max_replay_bytes: int = 0) -> None:
         self.state = State.OPENING
         self.input, self.output = ready.input, ready.output
-        self.input_position = 0
-        self.output_position = 0
+        self.input_position = ready.input_position
+        self.output_position = ready.output_position if computed_from is None else computed_from
+        self.requests = 0
         self.queued_units = 0
         self.epoch = 0
         self.failure: StreamingError | None = None
+        self._known = ready.output_position  # the client has all output up to here
         self._utterance_input = 0
-        self._utterance_start = 0  # output position at which the utterance begins
+        self._utterance_start = self.output_position  # output position at which the utterance begins
         self._waiting: deque[_Waiting] = deque()
         self._outbox: deque[bytes | ServerMessage] = deque([ready])
+        self._has_ended = False
+        self._answers = 0
+        self._sent: deque[_Sent] = deque()
+        self._sent_bytes = 0
+        self._max_replay_bytes = max_replay_bytes
 
     def receive(self, data: bytes | str) -> bytes | ClientMessage:
         """Accepts one message of the client and returns what the engine must do: payload, Flush, Clear, Mark or End.
@@ -171,6 +113,7 @@ class ServerSession:
         if len(self._waiting) >= MAX_WAITING and not isinstance(message, Clear):
             raise ProtocolError(f"{MAX_WAITING} marks and flushes wait for their answer: send fewer, or wait for some")
         self.state = next_state(self.state, MOVES[type(message)])
+        self.requests += 1
         if isinstance(message, Clear):
             self._clear()
         else:
@@ -178,16 +121,21 @@ class ServerSession:
             if isinstance(message, Mark):
                 self._answer_marks()
             else:
+                self._has_ended = isinstance(message, End)
                 self._utterance_start = self._due
                 self._utterance_input = 0
         return message
 
     def output_ready(self, payload: bytes, epoch: int) -> None:
-        """Queues output of the engine; what belongs to a cleared utterance is dropped."""
+        """Queues output of the engine; what belongs to a cleared utterance, or what the client has, is dropped."""
         if epoch != self.epoch or self.failure is not None:
             return
-        self._outbox.append(payload)
-        self.queued_units += self.output.count(payload)
+        units = self.output.count(payload)
+        known = min(units, max(0, self._known - self.output_position))
+        self.output_position += known
+        if known < units:
+            self._outbox.append(payload[known * self.output.unit_bytes :] if known else payload)
+            self.queued_units += units - known
         self._answer_marks()
 
     def flush_finished(self, epoch: int) -> None:
@@ -221,24 +169,58 @@ class ServerSession:
             self._outbox.append(Failure(error.code, str(error)))
 
     def lose(self) -> None:
-        """The connection is gone."""
+        """The connection is gone; output is queued on, for `resume`."""
         self.state = next_state(self.state, Move.LOSS)
-        self._outbox.clear()
-        self.queued_units = 0
+
+    def can_resume(self, received: int, answers: int | None = None) -> bool:
+        """Whether everything is still here that a client lacks which has so many output units and answers."""
+        if self.failure is not None or not self._first_kept[0] <= received <= max(self.output_position, self._known):
+            return False
+        return answers is None or self._first_kept[1] <= answers <= self._answers
+
+    def resume(self, ready: Ready, received: int, answers: int | None = None) -> None:
+        """On a new connection: `ready`, then what a client that `can_resume` lacks, then what is queued.
+
+        `answers` None: all answers behind the output that it has are given once more.
+        """
+        lacking: deque[bytes | ServerMessage] = deque(
+            [replace(ready, input_position=self.input_position, output_position=received, requests=self.requests)]
+        )
+        had = self._answers
+        for sent in self._sent:
+            if isinstance(sent.item, bytes):
+                rest = sent.item[max(0, received - sent.position) * self.output.unit_bytes :]
+                if rest:
+                    lacking.append(rest)
+                    self.queued_units += self.output.count(rest)
+            elif sent.answers >= answers if answers is not None else sent.position >= received:
+                lacking.append(sent.item)
+                had = min(had, sent.answers)
+        lacking.extend(item for item in self._outbox if not isinstance(item, (Ready, Stats)))
+        self._outbox = lacking
+        self._answers = had
+        self._sent.clear()
+        self._sent_bytes = 0
+        self.output_position = min(self.output_position, received)
+        self.state = State.LOST
 
     def next_message(self) -> bytes | str | None:
         """The next message to send, None when there is none now; payload counts as sent from here on."""
         if not self._outbox:
             return None
         item = self._outbox.popleft()
-        if isinstance(item, bytes):
-            self.state = next_state(self.state, Move.OUTPUT)
-            units = self.output.count(item)
-            self.queued_units -= units
-            self.output_position += units
-            return item
-        self.state = next_state(self.state, MOVES[type(item)])
-        return encode_message(item)
+        self.state = next_state(self.state, Move.OUTPUT if isinstance(item, bytes) else MOVES[type(item)])
+        if isinstance(item, Ready) and self._has_ended:
+            self.state = State.ENDING
+        if isinstance(item, (bytes, _Answer)):
+            self._keep(item)
+        if not isinstance(item, bytes):
+            self._answers += isinstance(item, _Answer)
+            return encode_message(item)
+        units = self.output.count(item)
+        self.queued_units -= units
+        self.output_position += units
+        return item
 
     @property
     def owed_frames(self) -> int:
@@ -260,6 +242,19 @@ class ServerSession:
         """The output position that all whole frames of this utterance lead to."""
         return self._utterance_start + self._utterance_input // self.input.hop * self.output.hop
 
+    @property
+    def _first_kept(self) -> tuple[int, int]:
+        """Output position and number of answers from which on everything that was handed out is kept."""
+        if self._sent:
+            return self._sent[0].position, self._sent[0].answers
+        return max(self.output_position, self._known), self._answers
+
+    def _keep(self, item: bytes | _Answer) -> None:
+        self._sent.append(_Sent(item, self.output_position, self._answers))
+        self._sent_bytes += self._sent[-1].size
+        while self._sent_bytes > self._max_replay_bytes:
+            self._sent_bytes -= self._sent.popleft().size
+
     def _dropped(self, output: int) -> int:
         return self.input_position - output // self.output.hop * self.input.hop
 
@@ -274,6 +269,7 @@ class ServerSession:
 
     def _clear(self) -> None:
         """Drops unsent output and returns the marks behind it as cleared; a flush that waits is answered by cleared."""
+        self.output_position = position = max(self.output_position, self._known)
         kept: deque[bytes | ServerMessage] = deque()
         lost = False
         for item in self._outbox:
@@ -281,39 +277,47 @@ class ServerSession:
                 lost = True
             elif lost and isinstance(item, Marked):
                 kept.append(Marked(item.id, cleared=True))
+            elif isinstance(item, Cleared):
+                kept.append(replace(item, output=position))  # what it counted is dropped too
             elif not (lost and isinstance(item, Flushed)):
                 kept.append(item)
         kept.extend(Marked(waiting.request.id, True) for waiting in self._waiting if isinstance(waiting.request, Mark))
-        kept.append(Cleared(self.input_position, self.output_position))
+        kept.append(Cleared(self.input_position, position))
         self._outbox = kept
         self._waiting.clear()
         self.queued_units = 0
         self.epoch += 1
         self._utterance_input = 0
-        self._utterance_start = self.output_position
+        self._utterance_start = position
 
 
 class ClientSession:
-    """The client's side. `input_position` counts units sent, `output_position` units received (dropped ones too)."""
+    """The client's side. `input_position` counts units sent, `output_position` units received (dropped ones too).
 
-    def __init__(self, input: StreamFormat, output: StreamFormat) -> None:
+    After `lose` payload and requests are still taken: `resuming` is the request that asks for the rest, and after the
+    new `ready` the caller sends `unsent`. `replay_seconds` of input are kept for a server that has lost the session.
+    """
+
+    def __init__(self, input: StreamFormat, output: StreamFormat, replay_seconds: float = REPLAY_SECONDS) -> None:
         self.state = State.OPENING
         self.input, self.output = input, output
         self.ready: Ready | None = None
         self.input_position = 0
         self.output_position = 0
-        self._asked: deque[ClientMessage] = deque()
+        self._log = ReplayLog(input, output, int(replay_seconds * input.rate))
+        self._answers = 0
 
     @property
     def clearing(self) -> bool:
         """Whether a `clear` waits for its `cleared`: payload that arrives now is of the old utterance."""
-        return any(isinstance(message, Clear) for message in self._asked)
+        return self._log.find(Clear) is not None
 
     def send_payload(self, payload: bytes) -> bytes:
         """Counts `payload` and returns it; AudioError, TokenError or LocalProtocolError when it may not be sent."""
         units = self.input.count(payload)
         self.state = next_state(self.state, Move.INPUT, LocalProtocolError)
         self.input_position += units
+        self._log.add_payload(payload)
         return payload
 
     def send(self, message: ClientMessage) -> str:
@@ -321,7 +325,7 @@ class ClientSession:
         text = encode_message(message)
         parse_client_message(text)
         self.state = next_state(self.state, MOVES[type(message)], LocalProtocolError)
-        self._asked.append(message)
+        self._log.add_request(message)
         return text
 
     def receive(self, data: bytes | str) -> bytes | ServerMessage | None:
@@ -340,9 +344,8 @@ class ClientSession:
             return None
         self.state = next_state(self.state, MOVES[type(message)])
         if isinstance(message, Ready):
-            self._check_formats(message)
-            self.ready = message
-        elif isinstance(message, (Flushed, Cleared, Marked, Done)):
+            self._open(message)
+        elif isinstance(message, _Answer):
             self._settle(message)
         return message
 
@@ -350,27 +353,51 @@ class ClientSession:
         """The connection is gone."""
         self.state = next_state(self.state, Move.LOSS)
 
-    def _check_formats(self, ready: Ready) -> None:
+    def resuming(self, request: SessionRequest) -> SessionRequest:
+        """`request`, asking for the rest of this session."""
+        assert self.ready is not None, "the session was never open"
+        start, whole = self._log.start, self._log.whole
+        return replace(
+            request,
+            resume=self.ready.resume.token,
+            received=self.output_position,
+            answers=self._answers,
+            utterance=start if whole else None,
+            tail=None if whole else start,
+        )
+
+    @property
+    def unsent(self) -> list[bytes | str]:
+        """What the server of the latest `ready` has not got, in order: payload, and the texts of requests."""
+        assert self.ready is not None, "the session was never open"
+        return list(self._log.after(self.ready.input_position, self.ready.requests))
+
+    def _open(self, ready: Ready) -> None:
         for name, asked, given in (("input", self.input, ready.input), ("output", self.output, ready.output)):
             if asked != given:
                 raise ProtocolError(
                     f"asked for {name} {asked}, the server gives {given}: is the URL that of the server?"
                 )
+        if self.ready is not None:
+            if ready.session != self.ready.session:
+                self._answers = 0
+                self._log.renumber()
+            self.output_position = ready.output_position
+            if self._log.find(End) is not None:
+                self.state = State.ENDING
+        self.ready = ready
 
-    def _settle(self, message: Flushed | Cleared | Marked | Done) -> None:
-        """Takes the request that `message` answers off the list, with those that a clear has overtaken."""
-        wanted = {Flushed: Flush, Cleared: Clear, Marked: Mark, Done: End}[type(message)]
-        for request in list(self._asked):
-            if isinstance(request, wanted) and (not isinstance(message, Marked) or request == Mark(message.id)):
-                break
-        else:
-            raise ProtocolError(f"the server sent {message.type}, which nothing asked for: is it a neucodec.v1 server?")
-        if isinstance(message, Cleared):
-            while self._asked.popleft() is not request:
-                pass
-        else:
-            self._asked.remove(request)
-        if isinstance(message, (Cleared, Done)) and message.output != self.output_position:
+    def _settle(self, answer: _Answer) -> None:
+        wanted = _ANSWERED[type(answer)]
+        asked = self._log.find(wanted, answer.id if isinstance(answer, Marked) else None)
+        if asked is None:
+            raise ProtocolError(f"the server sent {answer.type}, which nothing asked for: is it a neucodec.v1 server?")
+        if isinstance(answer, (Cleared, Done)) and answer.output != self.output_position:
             raise ProtocolError(
-                f"the server says that it sent {message.output} {self.output.unit}s, but {self.output_position} arrived"
+                f"the server says that it sent {answer.output} {self.output.unit}s, but {self.output_position} arrived"
             )
+        self._answers += 1
+        self._log.settle(asked, self.output_position)
+
+
+_ANSWERED: dict[type[_Answer], type[ClientMessage]] = {Flushed: Flush, Cleared: Clear, Marked: Mark, Done: End}

@@ -26,7 +26,8 @@ from streaming.protocol.messages import (
     encode_message,
     parse_server_message,
 )
-from streaming.protocol.session import MOVES, TRANSITIONS, ClientSession, Move, ServerSession, State, next_state
+from streaming.protocol.session import ClientSession, ServerSession
+from streaming.protocol.states import MOVES, TRANSITIONS, Move, State, next_state
 
 SAYINGS = [encode_message(message) for message in (Flush(), Clear(), Mark("m"), Mark(3), End())]
 FRAME = bytes(640)  # 320 samples of s16le
@@ -59,7 +60,8 @@ def test_every_move_leads_where_the_table_says_or_raises(state, move):
 
 def test_every_message_is_a_move_and_every_state_can_be_left():
     assert set(MOVES.values()) == set(Move) - {Move.INPUT, Move.OUTPUT, Move.LOSS}
-    assert all(TRANSITIONS[state][Move.LOSS] is State.CLOSED for state in State)
+    left = {State.STREAMING: State.LOST, State.ENDING: State.LOST, State.LOST: State.LOST}
+    assert all(TRANSITIONS[state][Move.LOSS] is left.get(state, State.CLOSED) for state in State)
 
 
 def test_ready_is_the_first_message():
@@ -200,13 +202,12 @@ def test_an_error_is_the_last_message_and_sets_the_close_code():
     assert session.state is State.CLOSED and session.close_code == 1011
 
 
-def test_a_lost_connection_has_nothing_to_send():
+def test_a_session_whose_connection_is_lost_takes_output_and_no_input():
     session = opened()
     session.receive(FRAME)
-    session.output_ready(bytes(2), 0)
     session.lose()
     session.output_ready(bytes(2), 0)
-    assert session.state is State.CLOSED
+    assert session.state is State.LOST and session.queued_units == 1
 
 
 @given(st.lists(st.one_of(st.binary(max_size=2000), st.text(max_size=30), st.sampled_from(SAYINGS)), max_size=30))
@@ -352,4 +353,4 @@ def test_two_sessions_wired_together_always_agree(seed):
     done = wire.seen[-1]
     assert done == Done(wire.client.input_position, wire.client.output_position, done.dropped)
     assert done.input == done.output * 320 + done.dropped
-    assert wire.server.state is State.CLOSED and not wire.client._asked
+    assert wire.server.state is State.CLOSED and not wire.client._log.asked

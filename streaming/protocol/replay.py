@@ -1,0 +1,110 @@
+"""What a client may have to send again: its payload and requests since the oldest utterance not wholly answered began.
+
+Payload beyond a limit is dropped from the front in whole frames; the log then holds only the tail of that utterance
+(`whole` is false). Sans-I/O; owned by ClientSession, the twin of server/web/replay.js.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from streaming.protocol.messages import ClientMessage, Mark, StreamFormat, encode_message
+
+
+@dataclass(frozen=True)
+class Positions:
+    """An input position and the output position that belongs to it, in units since the session began."""
+
+    input: int
+    output: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that waits for its answer: the `number`th of the session, sent at input position `at`."""
+
+    message: ClientMessage
+    number: int
+    at: int
+
+
+class ReplayLog:
+    """Of a session with those formats; `max_units` of payload are kept."""
+
+    def __init__(self, input: StreamFormat, output: StreamFormat, max_units: int) -> None:
+        self.whole = True
+        self.start = Positions(0, 0)
+        self.asked: deque[Asked] = deque()
+        self._input, self._output = input, output
+        self._max_units = max_units
+        self._payload: deque[tuple[int, bytes]] = deque()  # with the position of its first unit
+        self._end = 0
+        self._requests = 0
+
+    def add_payload(self, payload: bytes) -> None:
+        """Payload that was given to be sent."""
+        self._payload.append((self._end, payload))
+        self._end += self._input.count(payload)
+        if self._end - self.start.input > self._max_units:
+            self._shorten()
+
+    def add_request(self, message: ClientMessage) -> None:
+        """A request that was given to be sent."""
+        self.asked.append(Asked(message, self._requests, self._end))
+        self._requests += 1
+
+    def find(self, kind: type[ClientMessage], id: str | int | None = None) -> Asked | None:
+        """The oldest request of a kind that waits, of a mark the one with that id."""
+        for asked in self.asked:
+            if isinstance(asked.message, kind) and (not isinstance(asked.message, Mark) or asked.message.id == id):
+                return asked
+        return None
+
+    def settle(self, asked: Asked, output: int) -> None:
+        """A request is answered; what is no mark ends an utterance, and the next one's output begins at `output`."""
+        if isinstance(asked.message, Mark):
+            self.asked.remove(asked)
+            return
+        while self.asked.popleft() is not asked:
+            pass
+        self.start, self.whole = Positions(asked.at, output), True
+        self._drop_before(asked.at)
+
+    def renumber(self) -> None:
+        """A new session counts requests from 0: those that wait are its first."""
+        self.asked = deque(replace(asked, number=number) for number, asked in enumerate(self.asked))
+        self._requests = len(self.asked)
+
+    def after(self, position: int, requests: int) -> Iterator[bytes | str]:
+        """What comes after an input position and so many requests, in order: payload, and the texts of requests."""
+        waiting = deque(asked for asked in self.asked if asked.number >= requests)
+        for first, payload in self._payload:
+            while waiting and waiting[0].at <= first:
+                yield encode_message(waiting.popleft().message)
+            rest = payload[max(0, position - first) * self._input.unit_bytes :]
+            if rest:
+                yield rest
+        for asked in waiting:
+            yield encode_message(asked.message)
+
+    def _shorten(self) -> None:
+        """Drops whole frames from the front, as far as the oldest utterance goes."""
+        ends = [asked.at for asked in self.asked if not isinstance(asked.message, Mark)]
+        excess = self._end - self.start.input - self._max_units
+        most = (ends[0] if ends else self._end) - self.start.input
+        frames = min(-(-excess // self._input.hop), most // self._input.hop)
+        if frames:
+            input, output = self.start.input, self.start.output
+            self.start = Positions(input + frames * self._input.hop, output + frames * self._output.hop)
+            self.whole = False
+            self._drop_before(self.start.input)
+
+    def _drop_before(self, position: int) -> None:
+        while self._payload:
+            first, payload = self._payload[0]
+            units = self._input.count(payload)
+            if first + units > position:
+                skipped = max(0, position - first)
+                self._payload[0] = first + skipped, payload[skipped * self._input.unit_bytes :]
+                return
+            self._payload.popleft()
