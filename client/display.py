@@ -1,4 +1,4 @@
-"""What the command shows: one live line while a session runs (on a terminal only), a table or JSON at its end."""
+"""What the command shows: live rows while a session runs (on a terminal only), a table or JSON at its end."""
 
 import json
 import sys
@@ -15,6 +15,7 @@ from client.transfer import Report
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _QUIETEST_DB = -60.0
+_LABEL_WIDTH = 10
 
 
 def level_bar(audio: np.ndarray) -> str:
@@ -25,26 +26,23 @@ def level_bar(audio: np.ndarray) -> str:
     return _BARS[int(np.clip(round(step), 0, len(_BARS) - 1))]
 
 
-class ProgressLine:
-    """A line on standard error that follows a session: a context manager to hand to transfer as `on_progress`.
+class LiveRows:
+    """Named rows on standard error that change in place: show(rows); a context manager.
 
-    Silent where standard error is no terminal, and when `quiet`.
+    Silent where standard error is no terminal, and when `quiet`. A row that is too long loses its beginning, so that
+    what is newest stands at the right.
     """
 
-    def __init__(self, total_seconds: float | None = None, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False) -> None:
         console = Console(stderr=True)
         self._live = None if quiet or not console.is_terminal else Live(console=console, refresh_per_second=8)
-        self._total_seconds = total_seconds
-        self.note = ""
+        self._width = max(20, console.width - _LABEL_WIDTH - 2)
 
-    def __call__(self, report: Report) -> None:
-        if self._live is None:
-            return
-        total = f" of {self._total_seconds:.1f}" if self._total_seconds else ""
-        parts = [f"{report.input_seconds:6.1f}{total} s", f"{report.tokens} tokens", f"{report.elapsed_s:.1f} s passed"]
-        if report.first_output_s is not None:
-            parts.append(f"first output {report.first_output_s * 1000:.0f} ms")
-        self._live.update(Text("  ".join([*parts, self.note])))
+    def show(self, rows: dict[str, str]) -> None:
+        """Replaces what is shown."""
+        if self._live is not None:
+            lines = (f"{name:<{_LABEL_WIDTH}}  {value[-self._width :]}" for name, value in rows.items())
+            self._live.update(Text("\n".join(lines), no_wrap=True))
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -56,6 +54,32 @@ class ProgressLine:
     ) -> None:
         if self._live is not None:
             self._live.__exit__(kind, error, trace)
+
+
+class ProgressLine(LiveRows):
+    """One row that follows the session of a file: to hand to transfer as `on_progress`."""
+
+    def __init__(self, total_seconds: float | None = None, quiet: bool = False) -> None:
+        super().__init__(quiet)
+        self._total_seconds = total_seconds
+
+    def __call__(self, report: Report) -> None:
+        self.show({"sent": progress(report, self._total_seconds)})
+
+
+def progress(report: Report, total_seconds: float | None = None) -> str:
+    """How far a session is, in a line."""
+    total = f" of {total_seconds:.1f}" if total_seconds else ""
+    parts = [f"{report.input_seconds:.1f}{total} s", f"{report.tokens} tokens", f"{report.elapsed_s:.1f} s passed"]
+    if report.first_output_s is not None:
+        parts.append(f"first output {report.first_output_s * 1000:.0f} ms")
+    return "  ".join(parts)
+
+
+def latency_sum(parts: dict[str, float]) -> str:
+    """Times in ms with their names, and what they add up to."""
+    named = " + ".join(f"{name} {milliseconds:.0f}" for name, milliseconds in parts.items())
+    return f"{named} = {sum(parts.values()):.0f} ms"
 
 
 def print_report(report: Report, extra: dict[str, Any], as_json: bool, piped: bool) -> None:

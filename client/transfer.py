@@ -13,6 +13,7 @@ import numpy as np
 
 from client.connection import Connection
 from client.events import Audio, Event, Tokens
+from client.latency import ResponseTimes
 from streaming.config import FRAME_MS
 from streaming.errors import StreamingError
 from streaming.protocol.messages import Ready
@@ -23,9 +24,13 @@ Source = Iterable[np.ndarray] | AsyncIterable[np.ndarray]
 
 @dataclass
 class Report:
-    """What has gone through a session so far; positions in units of the stream, times in seconds since its start."""
+    """What has gone through a session so far; positions in units of the stream, times in seconds since its start.
+
+    `responses` tells something about the server only where input is sent at its own pace.
+    """
 
     ready: Ready = field(repr=False)
+    responses: ResponseTimes = field(repr=False)
     input_units: int = 0
     output_units: int = 0
     elapsed_s: float = 0.0
@@ -89,7 +94,7 @@ async def transfer(
 
     Raises what either side raises.
     """
-    report = Report(connection.ready)
+    report = Report(connection.ready, ResponseTimes(connection.ready))
     loop = asyncio.get_running_loop()
     start = loop.time()
 
@@ -99,31 +104,35 @@ async def transfer(
                 due = start + (connection.input_position + packet.size) / connection.ready.input.rate
                 await asyncio.sleep(max(0.0, due - loop.time()))
             await connection.send(packet)
+            report.responses.sent(connection.input_position, loop.time())
         await connection.end()
 
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(send(), name="sender")
             async for event in connection:
-                report.elapsed_s = loop.time() - start
-                _count(report, connection, event)
+                now_s = loop.time()
+                report.elapsed_s = now_s - start
+                _count(report, connection, event, now_s)
                 if isinstance(event, Audio):
                     on_output(event.samples)
                 elif isinstance(event, Tokens):
                     on_output(event.tokens)
                 on_progress(report)
     except BaseExceptionGroup as group:
-        raise _cause(group) from None
+        raise cause_of(group) from None
     return report
 
 
-def _count(report: Report, connection: Connection, event: Event) -> None:
+def _count(report: Report, connection: Connection, event: Event, now_s: float) -> None:
     report.input_units, report.output_units = connection.input_position, connection.output_position
-    if report.first_output_s is None and isinstance(event, Audio | Tokens):
-        report.first_output_s = report.elapsed_s
+    if isinstance(event, Audio | Tokens):
+        report.responses.received(connection.output_position, now_s)
+        if report.first_output_s is None:
+            report.first_output_s = report.elapsed_s
 
 
-def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def cause_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The one failure to tell of: ours before anything else, as that is the one with the remedy in it."""
     leaves: list[BaseException] = []
     pending: list[BaseException] = [group]

@@ -73,7 +73,7 @@ async def test_a_pipe_carries_tokens_as_text_and_the_summary_goes_elsewhere(reco
         os.write(sink, b"said: <|speech_5|><|speech_6|>")
         os.close(sink)
         with os.fdopen(source, "rb") as pipe:
-            monkeypatch.setattr("client.cli.sys", SimpleNamespace(stdin=pipe, stderr=sys.stderr, stdout=sys.stdout))
+            monkeypatch.setattr("client.terminal.sys", SimpleNamespace(stdin=pipe))
             assert await run("decode", "-", tmp_path / "out.wav", "--server", server.url) == 0
     assert soundfile.read(tmp_path / "out.wav", dtype="int16")[0].tolist() == [5] * 480 + [6] * 480
 
@@ -164,7 +164,7 @@ def sound(monkeypatch):
     monkeypatch.setattr(fake_sounddevice, "InputStream", HandDriven)
     monkeypatch.setattr(fake_sounddevice, "OutputStream", HandDriven)
     monkeypatch.setitem(sys.modules, "sounddevice", fake_sounddevice)
-    monkeypatch.setattr("client.cli._on_interrupt", lambda stop: None)
+    monkeypatch.setattr("client.commands.interruption", asyncio.Event)
 
 
 async def test_mic_writes_tokens_until_its_time_is_over(tmp_path, sound, capsys):

@@ -1,0 +1,63 @@
+"""How long output takes once its input is there, as a client sees it: network, queues and computing, no algorithm.
+
+The output of a chunk can leave when the last input that it waits for has arrived (DESIGN: chunk and lookahead). Whoever
+notes when input went and when output came gets the difference, for one utterance from its start.
+"""
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from streaming.config import INPUT_HOP, INPUT_RATE, ISTFT_REACH, MEL_OVERHANG
+from streaming.protocol.messages import Ready
+
+RECENT = 20
+
+
+def input_needed(ready: Ready, output_units: int) -> int:
+    """Input units of an utterance that the server must have before so many units of its output can leave."""
+    frames = -(-output_units // ready.output.hop)
+    if ready.output.kind == "audio":
+        frames += max(ready.lookahead_frames, ISTFT_REACH)
+    if ready.input.kind == "tokens":
+        return frames
+    chunks = -(-frames // ready.chunk_frames)
+    samples = (chunks * ready.chunk_frames + ready.lookahead_frames) * INPUT_HOP + MEL_OVERHANG
+    return -(-samples * ready.input.rate // INPUT_RATE)
+
+
+class ResponseTimes:
+    """sent(position, now_s) for input, received(position, now_s) for output; `milliseconds` has what came of it.
+
+    Positions are those after the packet. What comes out by a flush waits for nothing, and is not counted.
+    """
+
+    def __init__(self, ready: Ready) -> None:
+        self.milliseconds: list[float] = []
+        self._ready = ready
+        self._sent: deque[tuple[int, float]] = deque()
+
+    def sent(self, position: int, now_s: float) -> None:
+        """Input up to `position` has gone out."""
+        self._sent.append((position, now_s))
+
+    def received(self, position: int, now_s: float) -> None:
+        """Output up to `position` has come."""
+        needed = input_needed(self._ready, position)
+        while self._sent and self._sent[0][0] < needed:
+            self._sent.popleft()
+        if self._sent:
+            self.milliseconds.append((now_s - self._sent[0][1]) * 1000)
+
+    @property
+    def recent_ms(self) -> float:
+        """The median of the last few; 0 when there are none."""
+        return float(np.median(self.milliseconds[-RECENT:])) if self.milliseconds else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The distribution as JSON takes it."""
+        if not self.milliseconds:
+            return {"response_ms": None}
+        p50, p99, most = np.percentile(self.milliseconds, [50, 99, 100])
+        return {"response_ms": {"p50": round(p50, 1), "p99": round(p99, 1), "max": round(most, 1)}}

@@ -1,0 +1,223 @@
+"""The Pipecat services in pipelines of Pipecat's own, against a real server whose codec is arithmetic."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from pipecat.frames.frames import (
+    EndFrame,
+    ErrorFrame,
+    Frame,
+    InputAudioRawFrame,
+    InterruptionFrame,
+    LLMFullResponseEndFrame,
+    TTSAudioRawFrame,
+    TTSStartedFrame,
+    TTSStoppedFrame,
+)
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.workers.runner import WorkerRunner
+
+from client.pipecat import InputTokensFrame, NeuCodecDecoder, NeuCodecEncoder, OutputTokensFrame
+from streaming.audio import pcm_from_bytes, pcm_to_bytes
+from streaming.config import INPUT_RATE, OUTPUT_RATE
+from tests.server.hosting import hosted
+from tests.streaming.engine.fake import FakeRunner, audio_of, speech, tokens_of
+
+DEADLINE_S = 10.0
+OLD, NEW = 100, 200
+"""Levels: every token and every sample of an utterance tells which one it is of."""
+
+
+@pytest.fixture(scope="module")
+def server():
+    with hosted(FakeRunner()) as host:
+        yield host
+
+
+class Ear(FrameProcessor):
+    """The end of a pipeline: what came, in order."""
+
+    def __init__(self) -> None:
+        super().__init__(enable_direct_mode=True)
+        self.frames: list[Frame] = []
+        self._came = asyncio.Condition()
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if direction is FrameDirection.DOWNSTREAM:
+            async with self._came:
+                self.frames.append(frame)
+                self._came.notify_all()
+        await self.push_frame(frame, direction)
+
+    async def heard(self, kind: type[Frame], count: int = 1) -> None:
+        async with asyncio.timeout(DEADLINE_S), self._came:
+            await self._came.wait_for(lambda: len(self.of(kind)) >= count)
+
+    def of(self, kind: type[Frame]) -> list[Frame]:
+        return [frame for frame in self.frames if isinstance(frame, kind)]
+
+    def kinds(self, *kinds: type[Frame]) -> list[type[Frame]]:
+        """The order in which frames of these kinds came, repeats left out."""
+        order = [type(frame) for frame in self.frames if isinstance(frame, kinds)]
+        return [kind for i, kind in enumerate(order) if i == 0 or kind is not order[i - 1]]
+
+    @property
+    def tokens(self) -> np.ndarray:
+        return np.concatenate([frame.tokens for frame in self.of(InputTokensFrame)])
+
+    @property
+    def audio(self) -> np.ndarray:
+        return np.concatenate([pcm_from_bytes(frame.audio) for frame in self.of(TTSAudioRawFrame)])
+
+
+class Line:
+    """A pipeline that runs: `push` from its beginning, `ear` at its end, the errors that it reported."""
+
+    def __init__(self, *processors: FrameProcessor, input_rate: int = INPUT_RATE) -> None:
+        self.ear = Ear()
+        self.errors: list[ErrorFrame] = []
+        params = PipelineParams(audio_in_sample_rate=input_rate, audio_out_sample_rate=OUTPUT_RATE)
+        self.worker = PipelineWorker(
+            Pipeline([*processors, self.ear]), params=params, cancel_on_idle_timeout=False, enable_rtvi=False
+        )
+        self.worker.add_event_handler("on_pipeline_error", self._on_error)
+
+    async def _on_error(self, worker: PipelineWorker, frame: ErrorFrame) -> None:
+        self.errors.append(frame)
+
+    async def push(self, *frames: Frame) -> None:
+        for frame in frames:
+            await self.worker.queue_frame(frame)
+
+
+@asynccontextmanager
+async def running(line: Line) -> AsyncIterator[Line]:
+    """The pipeline until its EndFrame has gone through, which is sent when the context is left."""
+    runner = WorkerRunner(handle_sigint=False)
+    await runner.add_workers(line.worker)
+    async with asyncio.timeout(2 * DEADLINE_S), asyncio.TaskGroup() as tasks:
+        tasks.create_task(runner.run(), name="pipeline")
+        yield line
+        await line.push(EndFrame())
+
+
+def microphone(pcm: np.ndarray, rate: int = INPUT_RATE, channels: int = 1) -> list[InputAudioRawFrame]:
+    """Frames of 20 ms, the same on all channels."""
+    samples = np.repeat(pcm, channels).reshape(-1, rate // 50 * channels)
+    return [InputAudioRawFrame(pcm_to_bytes(packet), rate, channels) for packet in samples]
+
+
+def said(level: int, count: int) -> np.ndarray:
+    return np.full(count, level * 256, np.uint16)
+
+
+async def test_microphone_frames_become_tokens_and_go_on_themselves(server):
+    levels = list(range(1, 24))
+    async with running(Line(NeuCodecEncoder(server.url))) as line:
+        await line.push(*microphone(speech(*levels)))
+    assert np.array_equal(line.ear.tokens, tokens_of(levels))
+    heard = line.ear.of(InputTokensFrame)
+    assert [frame.position for frame in heard] == [0, *np.cumsum([frame.tokens.size for frame in heard])[:-1]]
+    assert len(line.ear.of(InputAudioRawFrame)) == len(levels)
+    assert isinstance(line.ear.frames[-1], EndFrame) and not line.errors
+
+
+async def test_a_microphone_of_another_rate_with_two_channels_has_as_many_tokens(server):
+    tone = np.sin(np.arange(48_000) / 20).astype(np.float32) / 4
+    async with running(Line(NeuCodecEncoder(server.url), input_rate=48_000)) as line:
+        await line.push(*microphone(tone, 48_000, 2))
+    assert line.ear.tokens.size == 50
+
+
+async def test_tokens_become_audio_between_started_and_stopped(server):
+    tokens = np.arange(40, dtype=np.uint16) * 800
+    async with running(Line(NeuCodecDecoder(server.url))) as line:
+        for packet in np.split(tokens, 8):
+            await line.push(OutputTokensFrame(packet))
+        await line.push(LLMFullResponseEndFrame())
+        await line.ear.heard(TTSStoppedFrame)
+    assert line.ear.kinds(TTSStartedFrame, TTSAudioRawFrame, TTSStoppedFrame) == [
+        TTSStartedFrame,
+        TTSAudioRawFrame,
+        TTSStoppedFrame,
+    ]
+    assert np.allclose(line.ear.audio, audio_of(tokens), atol=1e-4)
+    assert {frame.sample_rate for frame in line.ear.of(TTSAudioRawFrame)} == {OUTPUT_RATE}
+
+
+async def test_an_utterance_that_nobody_ended_is_heard_before_the_pipeline_ends(server):
+    tokens = said(NEW, 12)
+    async with running(Line(NeuCodecDecoder(server.url))) as line:
+        await line.push(OutputTokensFrame(tokens))
+    assert np.allclose(line.ear.audio, audio_of(tokens), atol=1e-4)
+    assert line.ear.kinds(TTSAudioRawFrame, TTSStoppedFrame, EndFrame) == [TTSAudioRawFrame, TTSStoppedFrame, EndFrame]
+
+
+async def test_nothing_of_an_interrupted_utterance_follows_the_interruption(server):
+    line = Line(NeuCodecDecoder(server.url))
+    async with running(line):
+        for _ in range(5):
+            count = len(line.ear.of(TTSStoppedFrame))
+            await line.push(OutputTokensFrame(said(OLD, 200)))
+            await line.ear.heard(TTSStartedFrame, 2 * count + 1)
+            await line.push(InterruptionFrame(), OutputTokensFrame(said(NEW, 20)), LLMFullResponseEndFrame())
+            await line.ear.heard(TTSStoppedFrame, count + 1)
+    interrupted = False
+    after = []
+    for frame in line.ear.frames:
+        if isinstance(frame, InterruptionFrame | TTSStoppedFrame):
+            interrupted = isinstance(frame, InterruptionFrame)
+        elif isinstance(frame, TTSAudioRawFrame) and interrupted:
+            after.append(pcm_from_bytes(frame.audio))
+    assert np.allclose(np.concatenate(after), np.tile(audio_of(said(NEW, 20)), 5), atol=1e-4)
+    assert not line.errors
+
+
+async def test_the_tokens_of_who_interrupts_are_not_lost(server):
+    levels = list(range(1, 51))
+    packets = microphone(speech(*levels))
+    async with running(Line(NeuCodecEncoder(server.url))) as line:
+        for start in range(0, len(packets), 10):
+            await line.push(*packets[start : start + 10], InterruptionFrame())
+    assert np.array_equal(line.ear.tokens, tokens_of(levels))
+
+
+async def test_both_services_in_one_pipeline_have_sessions_of_their_own(server):
+    class Parrot(FrameProcessor):
+        async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+            await super().process_frame(frame, direction)
+            if isinstance(frame, InputTokensFrame):
+                await self.push_frame(OutputTokensFrame(frame.tokens))
+            else:
+                await self.push_frame(frame, direction)
+
+    levels = list(range(1, 24))
+    async with running(Line(NeuCodecEncoder(server.url), Parrot(), NeuCodecDecoder(server.url))) as line:
+        await line.push(*microphone(speech(*levels)))
+    assert np.allclose(line.ear.audio, audio_of(tokens_of(levels)), atol=1e-4)
+    await server.emptied()
+
+
+@pytest.mark.parametrize("service", [NeuCodecEncoder, NeuCodecDecoder])
+async def test_a_server_that_is_not_there_is_an_error_and_the_pipeline_runs_on(service):
+    made = service("ws://127.0.0.1:9")
+    async with running(Line(made)) as line:
+        await line.push(*microphone(speech(1)), OutputTokensFrame(said(NEW, 5)), InterruptionFrame())
+        await line.ear.heard(InterruptionFrame)
+    assert "server not reachable" in line.errors[0].error
+    assert not made.is_usable
+
+
+async def test_a_cancelled_pipeline_leaves_no_session(server):
+    line = Line(NeuCodecDecoder(server.url))
+    async with running(line):
+        await line.push(OutputTokensFrame(said(OLD, 100)))
+        await line.ear.heard(TTSStartedFrame)
+        await line.worker.cancel()
+    await server.emptied()
