@@ -1,0 +1,29 @@
+# The server with the bundled model, for CPUs. docker build -t neucodec-server --build-arg PIP_EXTRA_INDEX_URL=URL . , where
+# URL is PyTorch's index of CPU builds; without it pip takes the CUDA build, which is gigabytes larger.
+FROM python:3.11-slim-bookworm AS build
+# pip reads it from the environment, so that no layer after this stage holds it.
+ARG PIP_EXTRA_INDEX_URL
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /build
+RUN python -m venv /opt/neucodec
+# torch in a layer of its own: it changes seldom.
+COPY constraints.txt ./
+RUN /opt/neucodec/bin/pip install -c constraints.txt torch
+COPY pyproject.toml README.md LICENSE ./
+COPY client client
+COPY server server
+COPY streaming streaming
+RUN /opt/neucodec/bin/pip install -c constraints.txt '.[server]'
+
+FROM python:3.11-slim-bookworm
+COPY --from=build /opt/neucodec /opt/neucodec
+ENV PATH=/opt/neucodec/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    NEUCODEC_HOST=0.0.0.0 NEUCODEC_LOG_FORMAT=json
+# By number, so that an orchestrator can tell that it is not root. `docker run --read-only --tmpfs /tmp` works: nothing is
+# written, but some imports look for a place for temporary files.
+USER 10001:10001
+EXPOSE 8765
+# Loading takes about 20 s; a stuck device fails it too.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8765/readyz', timeout=4)"]
+ENTRYPOINT ["neucodec-server"]

@@ -1,0 +1,70 @@
+"""The Dockerfile, as far as it can be told without building it: what it copies, whom it runs as, and what it starts."""
+
+import fnmatch
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from server.http import READY_PATH
+from server.settings import DEFAULT_PORT
+from server.settings_sources import resolve
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+INSTRUCTIONS = [
+    (name, rest.replace("\\\n", " "))
+    for name, rest in re.findall(r"^([A-Z]+) ((?:.*\\\n)*.*)$", re.sub(r"^#.*\n", "", DOCKERFILE, flags=re.M), re.M)
+]
+
+
+def last_stage() -> dict[str, str]:
+    """The last of each instruction in the stage that becomes the image."""
+    starts = [number for number, (name, _) in enumerate(INSTRUCTIONS) if name == "FROM"]
+    return dict(INSTRUCTIONS[starts[-1] :])
+
+
+def test_hadolint_finds_nothing():
+    hadolint = shutil.which("hadolint", path=os.path.dirname(sys.executable))
+    if hadolint is None:
+        pytest.skip("hadolint has no wheel for this machine")
+    done = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_it_copies_is_there_is_all_that_is_sent_and_is_what_the_wheel_holds():
+    copied = {
+        source
+        for name, rest in INSTRUCTIONS
+        if name == "COPY" and not rest.startswith("--from")
+        for source in rest.split()[:-1]
+    }
+    assert all((ROOT / source).exists() for source in copied)
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert sent == copied
+    packages = {pattern.rstrip("*") for pattern in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]}
+    assert packages == {source for source in copied if (ROOT / source).is_dir()}
+    assert {PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]} <= copied
+    assert not any(fnmatch.fnmatch(source, "tests*") for source in copied)
+
+
+def test_it_runs_the_server_as_a_user_by_number_that_is_not_root():
+    image = last_stage()
+    assert re.fullmatch(r"[1-9]\d{4}:[1-9]\d{4}", image["USER"])
+    assert image["ENTRYPOINT"].strip('[]"') in PROJECT["project"]["scripts"]
+
+
+def test_it_listens_where_it_says_and_is_asked_whether_it_is_ready():
+    image = last_stage()
+    environment = dict(pair.split("=", 1) for pair in image["ENV"].split())
+    ours = {name: value for name, value in environment.items() if name.startswith("NEUCODEC_")}
+    settings = resolve({}, ours).settings
+    assert (settings.host, settings.port) == ("0.0.0.0", DEFAULT_PORT)
+    assert image["EXPOSE"] == str(DEFAULT_PORT)
+    assert f"http://127.0.0.1:{DEFAULT_PORT}{READY_PATH}" in image["HEALTHCHECK"]

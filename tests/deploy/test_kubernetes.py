@@ -1,0 +1,82 @@
+"""The Kubernetes manifests: valid by Kubernetes' own schemas, in agreement with each other and with the server."""
+
+import re
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from server.http import METRICS_PATH, READY_PATH
+from server.metrics import Metrics
+from server.settings import DEFAULT_PORT
+from server.settings_sources import resolve
+from tests.deploy.proxy import DEPLOY
+from tests.deploy.test_image import last_stage
+
+MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "neucodec.yaml").read_text()))
+BY_KIND = {manifest["kind"]: manifest for manifest in MANIFESTS}
+POD = BY_KIND["Deployment"]["spec"]["template"]
+(CONTAINER,) = POD["spec"]["containers"]
+ADAPTER = yaml.safe_load((DEPLOY / "kubernetes" / "prometheus-adapter.yaml").read_text())
+
+
+@pytest.mark.parametrize("version", ["1.30", "1.33", kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("kind", BY_KIND)
+def test_every_manifest_is_valid(kind, version):
+    kubernetes_validate.validate(BY_KIND[kind], version, strict=True)
+
+
+def test_service_budget_and_autoscaler_mean_the_pods_of_the_deployment():
+    labels = POD["metadata"]["labels"]
+    assert BY_KIND["Deployment"]["spec"]["selector"]["matchLabels"] == labels
+    assert BY_KIND["Service"]["spec"]["selector"] == labels
+    assert BY_KIND["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    target = BY_KIND["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
+    deployment = BY_KIND["Deployment"]
+    assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
+    assert "replicas" not in deployment["spec"], "two would set it"
+
+
+def test_the_settings_are_settings_and_the_port_is_where_the_server_listens():
+    environment = {one["name"]: one["value"] for one in CONTAINER["env"]}
+    settings = resolve({}, environment).settings
+    assert settings.workers == int(CONTAINER["resources"]["requests"]["cpu"]) and settings.api_keys_file
+    (port,) = CONTAINER["ports"]
+    assert port["containerPort"] == DEFAULT_PORT == int(POD["metadata"]["annotations"]["prometheus.io/port"])
+    assert POD["metadata"]["annotations"]["prometheus.io/path"] == METRICS_PATH
+    (outside,) = BY_KIND["Service"]["spec"]["ports"]
+    assert outside["targetPort"] == port["name"]
+    (keys,) = [one["mountPath"] for one in CONTAINER["volumeMounts"] if one["name"] == "keys"]
+    assert settings.api_keys_file.startswith(keys)
+
+
+def test_a_pod_has_time_to_drain():
+    environment = {one["name"]: one["value"] for one in CONTAINER["env"]}
+    settings = resolve({}, environment).settings
+    until_drained_s = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"] + settings.stop_timeout_s
+    assert POD["spec"]["terminationGracePeriodSeconds"] > until_drained_s
+
+
+def test_the_probes_ask_whether_it_is_ready_and_a_stuck_device_is_restarted_last():
+    probes = {name: CONTAINER[f"{name}Probe"] for name in ("startup", "readiness", "liveness")}
+    assert {probe["httpGet"]["path"] for probe in probes.values()} == {READY_PATH}
+    patience = {name: probe["periodSeconds"] * probe["failureThreshold"] for name, probe in probes.items()}
+    assert patience["readiness"] < patience["liveness"] < patience["startup"]
+
+
+def test_it_runs_as_the_images_user_who_may_nothing():
+    security, inner = POD["spec"]["securityContext"], CONTAINER["securityContext"]
+    assert f"{security['runAsUser']}:{security['runAsGroup']}" == last_stage()["USER"]
+    assert security["runAsNonRoot"] and inner["readOnlyRootFilesystem"] and not inner["allowPrivilegeEscalation"]
+    assert inner["capabilities"] == {"drop": ["ALL"]}
+    assert "/tmp" in [mount["mountPath"] for mount in CONTAINER["volumeMounts"]], (
+        "some imports look for a place to write"
+    )
+
+
+def test_the_autoscaler_looks_at_a_metric_that_the_server_has_and_the_adapter_gives():
+    (metric,) = BY_KIND["HorizontalPodAutoscaler"]["spec"]["metrics"]
+    name = metric["pods"]["metric"]["name"]
+    assert re.search(rf"^{name} ", Metrics().text(), re.M)
+    (rule,) = ADAPTER["rules"]["custom"]
+    assert rule["name"]["as"] == name and rule["seriesQuery"].startswith(name + "{")
