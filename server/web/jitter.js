@@ -2,9 +2,9 @@
  * An adaptive jitter buffer: audio that arrives in bursts goes in, an even flow for the speaker comes out. Sans-I/O,
  * the clock is an argument; it lives in the audio thread (speaker-worklet.js).
  *
- * Playback starts `margin` after the first packet came, or when `finish` says that no more will come. The margin follows
- * the arrivals: it is the spread of how late packets came in the last seconds, and a little. When the buffer runs empty
- * an underrun is counted and it fills again. When packets have come early for seconds, the surplus is taken out in
+ * Playback starts `margin` behind the earliest packet of the last seconds, each at its place in the stream, or when
+ * `finish` says that no more will come. The margin is the spread of how late packets came in that time, and a little.
+ * When the buffer runs empty an underrun is counted and it fills again. When packets have come early for seconds, the surplus is taken out in
  * small pieces, each where the sound repeats itself, so that a delay which is no longer needed goes away unheard.
  * There is no click at any seam: gain rises and falls by one step a sample. Every sample knows its position.
  */
@@ -84,7 +84,7 @@ export class JitterBuffer {
     this._finished = false;
     this._slackMs = (this._buffered * 1000) / this.rate;
     this._observe(now - position / this.rate, now);
-    if (starts) this._startsAt = now + this._marginMs / 1000;
+    if (starts) this._startsAt = this._earliest + position / this.rate + this._marginMs / 1000;
     this._blocks.push({ samples, position });
     this._buffered += samples.length;
     this._position = position + samples.length;
@@ -137,7 +137,8 @@ export class JitterBuffer {
     this._arrivals.push({ lateness, now, slackMs: this.playing ? this._slackMs : Infinity });
     while (this._arrivals[0].now < now - MEMORY_S) this._arrivals.shift();
     const all = this._arrivals.map((arrival) => arrival.lateness);
-    const advised = (Math.max(...all) - Math.min(...all)) * 1000 + SAFETY_MS;
+    this._earliest = Math.min(...all);
+    const advised = (Math.max(...all) - this._earliest) * 1000 + SAFETY_MS;
     const least = all.length < FEW_ARRIVALS ? FIRST_MARGIN_MS : LEAST_MARGIN_MS;
     this._marginMs = Math.min(MOST_MARGIN_MS, Math.max(least, advised));
   }
@@ -145,7 +146,11 @@ export class JitterBuffer {
   _forget() {
     /** @type {{lateness: number, now: number, slackMs: number}[]} */
     this._arrivals = [];
+    /** @type {number} */
+    this._earliest = 0;
+    /** @type {number} */
     this._marginMs = FIRST_MARGIN_MS;
+    /** @type {number} */
     this._removedAt = 0;
   }
 
@@ -155,7 +160,7 @@ export class JitterBuffer {
     const settled = now - this._arrivals[0].now > MEMORY_S / 2 || this._slackMs > MOST_MARGIN_MS;
     if (!settled || now < this._removedAt + BETWEEN_PIECES_MS / 1000) return;
     const least = Math.min(...this._arrivals.map((arrival) => arrival.slackMs));
-    if (least < this._marginMs + SURPLUS_MS) return;
+    if (least < LEAST_MARGIN_MS + SURPLUS_MS) return;
     const removed = this._removePiece();
     if (removed === 0) return;
     this._removedAt = now;

@@ -4,7 +4,7 @@ import { FRAME_MS } from "./protocol.js";
 
 const MEL_OVERHANG_MS = 15;
 const ISTFT_REACH = 2;
-const SMOOTHING = 0.15;
+const AVERAGED_S = 1;
 
 /** @typedef {{chunk_frames: number, lookahead_frames: number}} Profile */
 
@@ -30,19 +30,18 @@ export const samplesNeeded = (tokens, { lookahead_frames: lookahead }) => (token
 /** Tokens of the utterance that the decoder needs for so many frames of audio. @param {number} frames @param {Profile} profile */
 export const tokensNeeded = (frames, { lookahead_frames: lookahead }) => frames + Math.max(lookahead, ISTFT_REACH);
 
-/** A figure that follows what is measured, slowly. */
+/** What was measured in about the last second. */
 export class Average {
   constructor() {
-    this.clear();
-  }
-
-  clear() {
     /** @type {number | null} */
     this.value = null;
+    this._time = 0;
   }
 
-  /** @param {number} measured */
-  add(measured) {
-    this.value = this.value === null ? measured : this.value + (measured - this.value) * SMOOTHING;
+  /** @param {number} measured @param {number} time seconds */
+  add(measured, time) {
+    const weight = 1 - Math.exp((this._time - time) / AVERAGED_S);
+    this.value = this.value === null ? measured : this.value + (measured - this.value) * weight;
+    this._time = time;
   }
 }

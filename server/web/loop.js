@@ -16,6 +16,8 @@ const MOST_REMEMBERED = 1024;
 const MOST_BUFFERED_BYTES = 5 * INPUT_RATE * 2;
 
 /**
+ * What comes in: audio to be encoded, tokens for the decoder alone, or nothing.
+ * @typedef {"audio" | "tokens" | "nothing"} Input
  * @typedef {object} Callbacks
  * @property {(tokens: Uint16Array) => void} onTokens as the encoder gave them
  * @property {(audio: Float32Array, position: number) => void} onAudio
@@ -44,11 +46,13 @@ export class Loop {
     this._encoder = null;
     /** @type {import("./neucodec.js").Connection | null} */
     this._decoder = null;
+    this._utterance = 0;
     this._forget();
   }
 
-  /** Opens what is not open yet. @param {boolean} audio whether audio will come in, or tokens alone */
-  async open(audio) {
+  /** Opens what is not open yet and will be needed. @param {Input} input */
+  async open(input) {
+    if (input === "nothing") return;
     const { profile, accessToken } = this;
     const { onState, onFailure } = this._callbacks;
     const failed = (/** @type {Error} */ error) => {
@@ -61,8 +65,8 @@ export class Loop {
       ...shared,
       onOutput: (audio, position) => this._onAudio(/** @type {Float32Array} */ (audio), position),
     });
-    if (!audio || this._encoder !== null) return;
-    this._encoder = await connect({
+    if (input === "tokens") return;
+    this._encoder ??= await connect({
       kind: "encode",
       ...shared,
       onOutput: (tokens, position) => this._onTokens(/** @type {Uint16Array} */ (tokens), position),
@@ -101,14 +105,16 @@ export class Loop {
   async interrupt() {
     this._speaker.clear();
     this._forget();
-    await Promise.all([this._encoder?.clear(), this._decoder?.clear()]);
+    await Promise.allSettled([this._encoder?.clear(), this._decoder?.clear()]); // onFailure tells of a failure
   }
 
-  /** End of the utterance: resolves when all of it has been given to the speaker. @param {boolean} audio */
-  async finish(audio) {
-    if (audio) await this._encoder?.flush();
+  /** End of the utterance: resolves when all of it has been given to the speaker, or was interrupted. @param {Input} input */
+  async finish(input) {
+    const utterance = this._utterance;
+    if (input === "audio") await this._encoder?.flush();
+    if (input === "nothing" || utterance !== this._utterance) return;
     await this._decoder?.flush();
-    this._speaker.finish();
+    if (utterance === this._utterance) this._speaker.finish();
   }
 
   /** Ends both sessions in good order. */
@@ -144,8 +150,8 @@ export class Loop {
     const { input, output } = this._encoder.session.utterance;
     const token = (this._decoder ? this._fraction(position) : 0) + this._offset;
     const sample = input + (token - output) * INPUT_HOP;
-    this._totalMs.add((time - this._clock - sample / INPUT_RATE) * 1000);
-    this._slackMs.add(slackMs);
+    this._totalMs.add((time - this._clock - sample / INPUT_RATE) * 1000, time);
+    this._slackMs.add(slackMs, time);
   }
 
   /** Milliseconds from sample to sample and their parts, null before there is something to measure. */
@@ -164,7 +170,8 @@ export class Loop {
     const { input, output } = session.utterance;
     const needed = input + samplesNeeded(position + tokens.length - output, /** @type {any} */ (ready));
     if (this._clock !== null && needed <= session.inputPosition) {
-      this._encodeMs.add((this._context.currentTime - this._clock - needed / INPUT_RATE) * 1000);
+      const now = this._context.currentTime;
+      this._encodeMs.add((now - this._clock - needed / INPUT_RATE) * 1000, now);
     }
     this._offset = position - this._decoder.session.inputPosition;
     this._callbacks.onTokens(tokens);
@@ -179,7 +186,8 @@ export class Loop {
     const frames = (position + audio.length - output) / OUTPUT_HOP;
     const needed = input + tokensNeeded(frames, /** @type {any} */ (ready));
     const passed = this._passed.find((burst) => burst.position >= needed);
-    if (passed) this._decodeMs.add((this._context.currentTime - passed.time) * 1000);
+    const now = this._context.currentTime;
+    if (passed) this._decodeMs.add((now - passed.time) * 1000, now);
     this._callbacks.onAudio(audio, position);
     this._speaker.push(audio, position);
   }
@@ -200,17 +208,24 @@ export class Loop {
     this._tokens[number % MOST_REMEMBERED] = { number, token, damage };
   }
 
+  /** The utterance is over, and with it what was measured. */
   _forget() {
+    this._utterance += 1;
     /** @type {number | null} */
     this._clock = null;
+    /** @type {number} from a token's number to the encoder's output position */
     this._offset = 0;
     /** @type {{position: number, time: number}[]} */
     this._passed = [];
     /** @type {{number: number, token: number, damage: number}[]} */
     this._tokens = [];
+    /** @type {Average} */
     this._totalMs = new Average();
+    /** @type {Average} */
     this._encodeMs = new Average();
+    /** @type {Average} */
     this._decodeMs = new Average();
+    /** @type {Average} */
     this._slackMs = new Average();
   }
 }

@@ -13,15 +13,20 @@ class MicrophoneProcessor extends AudioWorkletProcessor {
     this._filled = 0;
     this._frames = 0;
     this._startedAt = -1;
+    this._open = true;
+    this.port.onmessage = () => {
+      this._open = false;
+    };
   }
 
   /**
    * Posts {samples: Float32Array (320), time}: `time` is the clock of the context when the frame's first sample came in.
+   * Any message to it ends it.
    * @param {Float32Array[][]} inputs
    */
   process(inputs) {
     const channels = inputs[0];
-    if (channels.length === 0) return true; // the device gives nothing yet
+    if (channels.length === 0) return this._open; // the device gives nothing yet
     if (this._startedAt < 0) this._startedAt = currentTime;
     const mono = channels[0].map((_, i) => channels.reduce((sum, channel) => sum + channel[i], 0) / channels.length);
     for (const sample of this._resampler.feed(mono)) {
@@ -33,7 +38,7 @@ class MicrophoneProcessor extends AudioWorkletProcessor {
       this._filled = 0;
       this._frames += 1;
     }
-    return true;
+    return this._open;
   }
 }
 

@@ -1,29 +1,19 @@
 /**
  * The microphone as frames of 20 ms at 16 kHz, whatever rate the device has. Needs a secure origin (https, or localhost)
- * and the user's leave; `open` says in a MicrophoneError what is missing.
+ * and the user's leave; `open` says in a SoundError what is missing.
  */
+
+import { SoundError, demandSecureOrigin } from "./sound.js";
 
 /**
  * @typedef {{samples: Float32Array, time: number}} Frame 320 samples; `time` is the context's clock at the first one
  */
-
-/** `reason`: "insecure", "refused", "missing", "busy" or "failed". */
-export class MicrophoneError extends Error {
-  /** @param {string} reason @param {string} message */
-  constructor(reason, message) {
-    super(message);
-    this.reason = reason;
-  }
-}
 
 const REASONS = {
   NotAllowedError: ["refused", "The microphone was refused. Allow it in the browser's site settings, then try again."],
   NotFoundError: ["missing", "There is no microphone. Plug one in, or open a file instead."],
   NotReadableError: ["busy", "The microphone cannot be read: another program may hold it."],
 };
-const INSECURE =
-  "Browsers give the microphone to secure pages only. Open this page by https, or at localhost; files work here too.";
-
 export class Microphone {
   /**
    * @param {AudioContext} context
@@ -48,7 +38,7 @@ export class Microphone {
    * @param {{echoCancellation: boolean, onFrame: (frame: Frame) => void, onEnded: () => void}} options
    */
   static async open(context, { echoCancellation, onFrame, onEnded }) {
-    if (!globalThis.isSecureContext || !navigator.mediaDevices) throw new MicrophoneError("insecure", INSECURE);
+    demandSecureOrigin();
     await context.audioWorklet.addModule(new URL("microphone-worklet.js", import.meta.url));
     const audio = { channelCount: 1, echoCancellation, noiseSuppression: false, autoGainControl: false };
     let stream;
@@ -58,7 +48,7 @@ export class Microphone {
       const { name, message } = /** @type {DOMException} */ (error);
       const known = REASONS[/** @type {keyof typeof REASONS} */ (name)];
       const [reason, said] = known ?? ["failed", `The microphone does not start: ${message}`];
-      throw new MicrophoneError(reason, said);
+      throw new SoundError(reason, said);
     }
     return new Microphone(context, stream, onFrame, onEnded);
   }
@@ -66,6 +56,7 @@ export class Microphone {
   /** Lets go of the device. */
   close() {
     this._node.port.onmessage = null;
+    this._node.port.postMessage("close");
     this._source.disconnect();
     for (const track of this._stream.getTracks()) track.stop();
   }

@@ -14,8 +14,9 @@
 import { ClientSession, FRAME_MS, ProtocolError, SUBPROTOCOL, hopOf, parse, target } from "./protocol.js";
 import { audioFromBytes, audioToBytes, tokensFromBytes, tokensToBytes } from "./payload.js";
 
-export { Microphone, MicrophoneError } from "./microphone.js";
+export { Microphone } from "./microphone.js";
 export { Resampler } from "./resampler.js";
+export { SoundError } from "./sound.js";
 export { Speaker } from "./speaker.js";
 
 /** More than this in the socket, and `send` waits: half a second of audio. */
@@ -24,8 +25,10 @@ const POLL_MS = 5;
 const LARGEST_PACKET_FRAMES = 25;
 const OPEN_DEADLINE_MS = 10000;
 const RETRY_MS = { first: 100, most: 3000, tries: 40 };
-const SERVICE_RESTART = 1012;
-const LOST = 1006;
+/** Status of a connection that comes back: the server goes away, no closing handshake, service restart. */
+const LOSSES = [1001, 1006, 1012];
+/** Refusals that may be over soon. */
+const PASSING = ["unreachable", "full", "too_many", "device"];
 
 /**
  * @typedef {import("./protocol.js").Kind} Kind
@@ -43,10 +46,11 @@ const LOST = 1006;
 
 /** The server will not have this session. `code` as in docs/protocol.md or docs/security.md, or "unreachable". */
 export class Refused extends Error {
-  /** @param {string} code @param {string} message */
-  constructor(code, message) {
+  /** @param {string} code @param {string} message @param {number} [retryAfterS] when the server advises to come again */
+  constructor(code, message, retryAfterS = 0) {
     super(message);
     this.code = code;
+    this.retryAfterS = retryAfterS;
   }
 }
 
@@ -89,20 +93,21 @@ export class Connection {
   }
 
   /**
-   * Sends audio (at the input's rate) or tokens, and waits while the socket is full. While the connection is lost it
-   * takes what comes, to send it later. Rejects when the session has ended.
+   * Sends audio (at the input's rate) or tokens, and waits while the socket is full or the connection lost. Rejects when
+   * the session has ended.
    * @param {Float32Array | Uint16Array} units
    */
   async send(units) {
     const largest = LARGEST_PACKET_FRAMES * hopOf(this.session.input);
     for (let at = 0; at < units.length; at += largest) {
-      while (this.bufferedBytes > MOST_BUFFERED_BYTES) await pause(POLL_MS);
+      while (this.session.state === "lost" || this.bufferedBytes > MOST_BUFFERED_BYTES) await pause(POLL_MS);
       this.sendNow(units.subarray(at, at + largest));
     }
   }
 
   /**
-   * Sends audio or tokens without waiting: for a microphone, which cannot wait. `bufferedBytes` tells how full it is.
+   * Sends audio or tokens without waiting: for a microphone, which cannot wait. `bufferedBytes` tells how full the socket
+   * is. While the connection is lost, the last minute is kept, and sent when it is back.
    * @param {Float32Array | Uint16Array} units
    */
   sendNow(units) {
@@ -172,21 +177,19 @@ export class Connection {
   async _attempt(resume) {
     const path = target(this.session.kind, { ...this._query, ...resume });
     const address = new URL(`.${path}`, this._url);
-    address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
+    address.protocol = ["https:", "wss:"].includes(address.protocol) ? "wss:" : "ws:";
     const socket = new WebSocket(address, SUBPROTOCOL);
     socket.binaryType = "arraybuffer";
+    let timer;
     try {
       await new Promise((resolve, reject) => {
-        const timer = setTimeout(() => reject(new Refused("unreachable", UNREACHABLE)), OPEN_DEADLINE_MS);
-        socket.onclose = () => reject(new Refused("unreachable", UNREACHABLE));
+        const unreachable = () => reject(new Refused("unreachable", UNREACHABLE));
+        timer = setTimeout(unreachable, OPEN_DEADLINE_MS);
+        socket.onclose = unreachable;
         socket.onmessage = ({ data }) => {
-          clearTimeout(timer);
           try {
-            const message = parse(data);
-            if (message.type === "error") throw new Refused(message.code, message.message);
-            if (message.type !== "ready") throw new ProtocolError("The server's first message is no ready.");
-            resolve(undefined);
             this._adopt(socket, data);
+            resolve(undefined);
           } catch (error) {
             reject(error);
           }
@@ -196,15 +199,22 @@ export class Connection {
       socket.onclose = socket.onmessage = null;
       socket.close();
       throw error instanceof Refused && error.code === "unreachable" ? await whyRefused(address) : error;
+    } finally {
+      clearTimeout(timer);
     }
   }
 
-  /** @param {WebSocket} socket @param {string} ready */
-  _adopt(socket, ready) {
-    this.session.receive(ready);
+  /** Goes on with a new connection by its first message. @param {WebSocket} socket @param {string} data */
+  _adopt(socket, data) {
+    if (this.failure !== null) throw this.failure;
+    const message = parse(data);
+    if (message.type === "error") throw new Refused(message.code, message.message);
+    if (message.type !== "ready") throw new ProtocolError("The server's first message is no ready.");
+    this.session.receive(data);
     this._socket = socket;
     socket.onmessage = ({ data }) => this._receive(data);
     socket.onclose = ({ code, reason }) => this._lost(code, reason);
+    for (const item of this.session.unsent) this._transmit(item);
   }
 
   /** @param {string | ArrayBuffer} data */
@@ -237,26 +247,27 @@ export class Connection {
   /** @param {number} code @param {string} reason */
   async _lost(code, reason) {
     if (this.session.state === "closed") return;
-    if (code !== LOST && code !== SERVICE_RESTART) {
+    if (!LOSSES.includes(code)) {
       this._fail(new Refused("closed", `The server ended the session (${code} ${reason}).`));
       return;
     }
     this.session.lose();
+    this._socket = null;
     this._onState("lost", { how: "", gap: 0 });
     const received = this.session.outputPosition;
-    for (let attempt = 0; this.failure === null; attempt++) {
+    let advisedMs = 0;
+    for (let attempt = 0; this.session.state === "lost" && this.failure === null; attempt++) {
       const longest = Math.min(RETRY_MS.most, RETRY_MS.first * 2 ** attempt);
-      await pause(longest * (0.5 + Math.random() / 2));
+      await pause(Math.max(advisedMs, longest * (0.5 + Math.random() / 2)));
       try {
         await this._attempt(this.session.resumeQuery);
-        break;
       } catch (error) {
-        const passing = error instanceof Refused && ["unreachable", "full", "device"].includes(error.code);
+        const passing = error instanceof Refused && PASSING.includes(error.code);
         if (!passing || attempt >= RETRY_MS.tries) this._fail(/** @type {Error} */ (error));
+        else advisedMs = error.retryAfterS * 1000;
       }
     }
     if (this.failure !== null) return;
-    for (const item of this.session.unsent) this._transmit(item);
     this._onState("resumed", { how: this.ready.resumed, gap: this.session.outputPosition - received });
   }
 
@@ -289,7 +300,7 @@ async function whyRefused(address) {
     const response = await fetch(plain, { signal: AbortSignal.timeout(OPEN_DEADLINE_MS) });
     if (response.status === UPGRADE_REQUIRED) return new Refused("full", FULL);
     const { code, message } = parse(await response.text());
-    return new Refused(code, message);
+    return new Refused(code, message, Number(response.headers.get("Retry-After")));
   } catch {
     return new Refused("unreachable", UNREACHABLE);
   }

@@ -1,11 +1,12 @@
 /** The page: what the buttons, keys and files do, around one Loop. Everything that is heard goes through it. */
 
 import { Loop } from "./loop.js";
-import { Microphone, MicrophoneError, Refused, Speaker } from "./neucodec.js";
+import { Microphone, Refused, SoundError, Speaker } from "./neucodec.js";
 import { Pacer } from "./pacer.js";
 import * as panels from "./panels.js";
 import { element } from "./panels.js";
 import { Pictures } from "./pictures.js";
+import { demandSecureOrigin } from "./sound.js";
 import { Take } from "./take.js";
 import { Channel, levelsOf, tokensFromFile } from "./tokens.js";
 
@@ -17,8 +18,8 @@ const ASK_AGAIN_MS = 3000;
 const MOST_FRAMES_BEHIND = 10;
 
 /**
- * What can be heard: how it starts, whether it is audio to be encoded, and whether it makes a new take.
- * @typedef {{name: string, audio: boolean, start: (demo: Demo) => Promise<{close: () => void}>}} Source
+ * What can be heard: what of it comes into the loop, and how it starts.
+ * @typedef {{name: string, input: import("./loop.js").Input, start: (demo: Demo) => Promise<{close: () => void}>}} Source
  */
 
 export class Demo {
@@ -42,6 +43,7 @@ export class Demo {
     /** @type {{close: () => void} | null} */
     this._started = null;
     this._turn = 0;
+    this._opened = Promise.resolve();
     /** @type {Float32Array[]} frames that came in and have not been shown */
     this._said = [];
     this._idleSince = Infinity;
@@ -57,7 +59,7 @@ export class Demo {
       } else {
         this.profile ||= "default" in profiles ? "default" : Object.keys(profiles)[0];
         panels.showProfiles(profiles, this.profile, (name) => this.choose(name));
-        panels.showStatus("ready", `ready, model ${model.split("/").pop()}`);
+        panels.showStatus("ready", `ready, model ${shortName(model)}`);
         return;
       }
     } catch {
@@ -69,30 +71,39 @@ export class Demo {
   /** Lets one source be heard; whatever was being heard is interrupted. @param {Source} source */
   async hear(source) {
     const turn = ++this._turn;
+    const overtaken = () => turn !== this._turn;
     panels.showNotice();
+    this._release();
+    const before = this._opened.catch(() => {}); // its own `hear` has told
+    this._opened = before.then(() => (overtaken() ? undefined : this._open(source.input)));
     try {
-      await this._wake();
-      await this._cut();
-      const loop = /** @type {Loop} */ (this.loop);
-      loop.profile = this.profile || null;
-      loop.accessToken = sessionStorage.getItem(KEY_ITEM);
-      await loop.open(source.audio);
-      if (turn !== this._turn) return;
+      await this._opened;
+      if (overtaken()) return;
       this.source = source;
       element("source").textContent = source.name;
-      if (source.audio) {
-        this.take.clear();
-      } else {
-        this.take.output.clear();
-      }
+      if (source.input === "audio") this.take.clear();
+      if (source.input === "tokens") this.take.output.clear();
       const started = await source.start(this);
-      if (turn !== this._turn) return started.close();
+      if (overtaken()) return started.close();
       this._started = started;
-      panels.showStatus("live", `live, ${loop.ready?.model.split("/").pop()}, ${loop.ready?.profile}`);
+      const ready = this.loop?.ready;
+      if (source.input !== "nothing") panels.showStatus("live", `live, ${shortName(ready?.model)}, ${ready?.profile}`);
     } catch (error) {
-      this.fail(/** @type {Error} */ (error), source);
+      if (!overtaken()) this.fail(/** @type {Error} */ (error), source);
     }
     this._show();
+  }
+
+  /** Makes ready for a source; what was under way is dropped. @param {import("./loop.js").Input} input */
+  async _open(input) {
+    await this._wake();
+    const loop = /** @type {Loop} */ (this.loop);
+    if (loop.profile !== this.profile) loop.drop();
+    await loop.interrupt();
+    loop.profile = this.profile;
+    loop.accessToken = sessionStorage.getItem(KEY_ITEM);
+    await loop.open(input);
+    this._idleSince = /** @type {AudioContext} */ (this.context).currentTime;
   }
 
   /** The source has nothing more: its tail is still heard. */
@@ -101,7 +112,7 @@ export class Demo {
     if (source === null) return;
     this._release();
     try {
-      await this.loop?.finish(source.audio);
+      await this.loop?.finish(source.input);
     } catch {
       // what went wrong has been told by onFailure
     }
@@ -119,18 +130,19 @@ export class Demo {
   /** @param {string} name of a profile */
   async choose(name) {
     this.profile = name;
-    const { source } = this;
-    this._release();
-    this.speaker?.clear();
-    this.loop?.drop();
-    if (source !== null) await this.hear(source);
+    if (this.source !== null) await this.hear(this.source);
+  }
+
+  /** A frame that came in, to be seen. @param {Float32Array} samples */
+  show(samples) {
+    this._said.push(samples);
+    if (this._said.length > MOST_FRAMES_BEHIND) this._said.shift();
   }
 
   /** A frame that came in, to be encoded. @param {Float32Array} samples @param {number} time */
   say(samples, time) {
     this.take.addAudio("input", samples);
-    this._said.push(samples);
-    if (this._said.length > MOST_FRAMES_BEHIND) this._said.shift();
+    this.show(samples);
     try {
       this.loop?.speak(samples, time);
     } catch {
@@ -150,7 +162,8 @@ export class Demo {
       return;
     }
     panels.showNotice(error.message);
-    if (error instanceof MicrophoneError) return;
+    if (error instanceof SoundError) return;
+    this.loop?.drop();
     panels.showStatus("lost", "not connected");
     setTimeout(() => this.greet(), ASK_AGAIN_MS);
   }
@@ -158,6 +171,7 @@ export class Demo {
   /** The sound device, which browsers start after a gesture of the visitor only. */
   async _wake() {
     if (this.context === null) {
+      demandSecureOrigin();
       this.context = new AudioContext({ latencyHint: "interactive" });
       this.speaker = await Speaker.open(this.context, { live: true, onPlayback: (playback) => this._tick(playback) });
       this.speaker.muted = element("mute").checked;
@@ -212,13 +226,6 @@ export class Demo {
     this._show();
   }
 
-  /** Ends what is being heard in favour of something else. */
-  async _cut() {
-    const busy = this.source !== null || this.playing;
-    this._release();
-    if (busy) await this.loop?.interrupt();
-  }
-
   _release() {
     this._started?.close();
     this._started = null;
@@ -239,27 +246,32 @@ export class Demo {
   }
 }
 
+/** @param {string | undefined} model a name, a folder or a hub id */
+const shortName = (model) => model?.split("/").pop();
+
 /** @type {Source} */
 const MICROPHONE = {
   name: "microphone",
-  audio: true,
+  input: "audio",
   start: (demo) =>
     Microphone.open(/** @type {AudioContext} */ (demo.context), {
       echoCancellation: !element("headphones").checked,
       onFrame: ({ samples, time }) => demo.say(samples, time),
-      onEnded: () => demo.fail(new MicrophoneError("missing", "The microphone has gone away."), null),
+      onEnded: () => demo.fail(new SoundError("missing", "The microphone has gone away."), null),
     }),
 };
+
+/** @param {Float32Array} samples @param {number} index of the frame */
+const frameOf = (samples, index) => samples.slice(index * INPUT_HOP, (index + 1) * INPUT_HOP);
 
 /** A recording at 16 kHz. @param {string} name @param {() => Promise<Float32Array>} load @returns {Source} */
 const recording = (name, load) => ({
   name,
-  audio: true,
+  input: "audio",
   start: async (demo) => {
     const samples = await load();
     const frames = Math.floor(samples.length / INPUT_HOP);
-    const frame = (/** @type {number} */ index) => samples.slice(index * INPUT_HOP, (index + 1) * INPUT_HOP);
-    const say = (/** @type {number} */ index, /** @type {number} */ time) => demo.say(frame(index), time);
+    const say = (/** @type {number} */ index, /** @type {number} */ time) => demo.say(frameOf(samples, index), time);
     return new Pacer(/** @type {AudioContext} */ (demo.context), frames, say, () => demo.end());
   },
 });
@@ -267,7 +279,7 @@ const recording = (name, load) => ({
 /** Tokens for the decoder alone. @param {string} name @param {Uint16Array} tokens @returns {Source} */
 const spoken = (name, tokens) => ({
   name,
-  audio: false,
+  input: "tokens",
   start: async (demo) =>
     new Pacer(
       /** @type {AudioContext} */ (demo.context),
@@ -280,19 +292,20 @@ const spoken = (name, tokens) => ({
 /** The input as it was, for comparison: straight to the speaker. @param {Take} take @returns {Source} */
 const original = (take) => ({
   name: "original",
-  audio: false,
+  input: "nothing",
   start: async (demo) => {
     const context = /** @type {AudioContext} */ (demo.context);
     const samples = take.inputAudio;
     const buffer = context.createBuffer(1, samples.length, INPUT_RATE);
     buffer.copyToChannel(samples, 0);
     const node = new AudioBufferSourceNode(context, { buffer });
-    node.connect(context.destination);
-    node.onended = () => demo.end();
+    node.connect(/** @type {Speaker} */ (demo.speaker).output);
     node.start();
+    const show = (/** @type {number} */ index) => demo.show(frameOf(samples, index));
+    const pacer = new Pacer(context, samples.length / INPUT_HOP, show, () => demo.end());
     return {
       close: () => {
-        node.onended = null;
+        pacer.close();
         node.stop();
       },
     };
@@ -370,7 +383,7 @@ function wire(demo) {
     const target = /** @type {HTMLElement} */ (event.target);
     const button = keys[/** @type {keyof typeof keys} */ (event.key)];
     const typing = target.closest("input, button, dialog") && event.key === " ";
-    if (!button || typing || target.closest("dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!button || event.repeat || typing || target.closest("dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     element(button).click();
   });

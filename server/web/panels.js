@@ -6,7 +6,6 @@ import { TOKEN_BITS } from "./tokens.js";
 const PCM_BITS = 16 * 16000;
 const WINDOW_S = 2;
 const LONGEST_SHOWN_MS = 800;
-const DASH = "—";
 
 /** @param {string} id @returns {any} */
 export const element = (id) => document.getElementById(id);
@@ -42,7 +41,7 @@ export function showRate(tokensPerSecond) {
   element("ratio").textContent = `1 : ${Math.round(PCM_BITS / (bits || 800))}`;
 }
 
-/** @param {ReturnType<import("./loop.js").Loop["latency"]["valueOf"]> | null} latency @param {number} deviceMs */
+/** @param {import("./loop.js").Loop["latency"]} latency @param {number} deviceMs */
 export function showLatency(latency, deviceMs) {
   element("device").textContent = `${Math.round(deviceMs)} ms`;
   if (latency === null) return;
@@ -51,7 +50,7 @@ export function showLatency(latency, deviceMs) {
     const bar = element("parts").querySelector(`[data-part=${part}]`);
     const figure = document.querySelector(`.legend [data-part=${part}] dd`);
     if (bar) bar.style.width = `${(Math.max(0, ms) / LONGEST_SHOWN_MS) * 100}%`;
-    if (figure) figure.textContent = `${Math.round(ms)} ms`;
+    if (figure) figure.textContent = `${Math.round(Math.max(0, ms))} ms`;
   }
 }
 
@@ -107,9 +106,4 @@ export function showStatus(state, words) {
 export function showNotice(words = "") {
   element("notice").textContent = words;
   element("notice").hidden = words === "";
-}
-
-/** Figures of an utterance that is over are no longer so. */
-export function forgetLatency() {
-  element("total").textContent = DASH;
 }

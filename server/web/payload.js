@@ -1,5 +1,7 @@
 /** Audio and tokens as the wire carries them: little-endian, 16 bits a unit. */
 
+/** Bytes of one sample or token. */
+export const UNIT_BYTES = 2;
 const FULL_SCALE = 32768;
 
 /** @param {Float32Array} samples full scale 1; louder ones are clipped @returns {Uint8Array} s16le */

@@ -4,6 +4,7 @@
  * streaming/protocol/session.py, and both are held to the same recorded conversations (tests/data/protocol-vectors.json).
  */
 
+import { UNIT_BYTES } from "./payload.js";
 import { ReplayLog } from "./replay.js";
 
 export const SUBPROTOCOL = "neucodec.v1";
@@ -24,8 +25,6 @@ export const TOKENS = { kind: "tokens", format: "u16le", rate: TOKENS_PER_SECOND
 export const INPUT_AUDIO = { kind: "audio", format: "s16le", rate: 16000 };
 /** @type {StreamFormat} */
 export const OUTPUT_AUDIO = { kind: "audio", format: "s16le", rate: 24000 };
-/** Bytes of one sample or token in the formats that this client asks for. */
-export const UNIT_BYTES = 2;
 
 /** @type {Record<Kind, {input: StreamFormat, output: StreamFormat}>} */
 export const KINDS = {
@@ -177,7 +176,10 @@ export class ClientSession {
     this._move("loss", ProtocolError);
   }
 
-  /** The query fields that ask for the rest of this session on a new connection. */
+  /**
+   * The query fields that ask for the rest of this session on a new connection.
+   * @returns {Record<string, string | number>}
+   */
   get resumeQuery() {
     if (this.ready === null) return {};
     const { input, output } = this._log.start;
@@ -194,8 +196,8 @@ export class ClientSession {
    * @returns {(Uint8Array | string)[]}
    */
   get unsent() {
-    const { input_position: position = 0, requests = 0 } = this.ready ?? {};
-    return this._log.after(position, requests).map((item) => ("payload" in item ? item.payload : item.text));
+    const { input_position: position = 0, requests = 0 } = /** @type {Message} */ (this.ready);
+    return this._log.after(position, requests).map((item) => ("type" in item ? JSON.stringify(item) : item));
   }
 
   /** @param {Message} ready */
@@ -211,7 +213,7 @@ export class ClientSession {
         this._answers = 0;
         this._log.renumber();
       }
-      this.outputPosition = ready.output_position ?? this.outputPosition;
+      this.outputPosition = ready.output_position ?? 0;
       if (this._log.find("end") !== undefined) this.state = "ending";
     }
     this.ready = ready;
@@ -226,8 +228,7 @@ export class ClientSession {
       throw new ProtocolError(`the server says that it sent ${message.output}, but ${this.outputPosition} arrived`);
     }
     this._answers += 1;
-    if (wanted === "mark") this._log.remove(request);
-    else this._log.dropThrough(request, this.outputPosition);
+    this._log.settle(request, this.outputPosition);
   }
 
   /**

@@ -1,15 +1,15 @@
 /**
- * What a client may have to send again: payload and requests since the start of the oldest utterance that has not been
- * answered wholly. Payload older than its limit is dropped from the front in whole frames; the log then holds only the
- * tail of that utterance (`whole` is false). Sans-I/O; owned by ClientSession in protocol.js.
+ * What a client may have to send again: its payload and requests since the oldest utterance not wholly answered began.
+ * Payload beyond a limit is dropped from the front in whole frames; the log then holds only the tail of that utterance
+ * (`whole` is false). Sans-I/O; owned by ClientSession in protocol.js, the twin of streaming/protocol/replay.py.
  */
+
+import { UNIT_BYTES } from "./payload.js";
 
 /**
- * @typedef {{payload: Uint8Array, position: number, units: number}} LoggedPayload
- * @typedef {{request: import("./protocol.js").Request, text: string, number: number}} LoggedRequest
+ * A request that waits for its answer: the `number`th of the session, sent at input position `at`.
+ * @typedef {{request: import("./protocol.js").Request, number: number, at: number}} Asked
  */
-
-import { UNIT_BYTES } from "./protocol.js";
 
 export class ReplayLog {
   /**
@@ -19,107 +19,103 @@ export class ReplayLog {
    */
   constructor(inputHop, outputHop, mostUnits) {
     this.whole = true;
-    /** Positions of the first item: of the input, and of the output that belongs to it. */
+    /** Positions of the first unit of payload: of the input, and of the output that belongs to it. */
     this.start = { input: 0, output: 0 };
     this._inputHop = inputHop;
     this._outputHop = outputHop;
     this._mostUnits = mostUnits;
     this._end = 0;
     this._requests = 0;
-    /** @type {(LoggedPayload | LoggedRequest)[]} */
-    this._items = [];
+    /** @type {Asked[]} */
+    this._asked = [];
+    /** @type {{payload: Uint8Array, first: number}[]} `first`: position of its first unit */
+    this._payload = [];
   }
 
-  /** @param {Uint8Array} payload */
+  /** Payload that was given to be sent. @param {Uint8Array} payload */
   addPayload(payload) {
-    const units = payload.byteLength / UNIT_BYTES;
-    this._items.push({ payload, position: this._end, units });
-    this._end += units;
-    this._shorten();
+    this._payload.push({ payload, first: this._end });
+    this._end += payload.byteLength / UNIT_BYTES;
+    if (this._end - this.start.input > this._mostUnits) this._shorten();
   }
 
-  /** @param {import("./protocol.js").Request} request */
+  /** A request that was given to be sent. @param {import("./protocol.js").Request} request */
   addRequest(request) {
-    this._items.push({ request, text: JSON.stringify(request), number: this._requests });
+    this._asked.push({ request, number: this._requests, at: this._end });
     this._requests += 1;
   }
 
   /**
-   * The oldest unanswered request of a type (and id, for marks).
+   * The oldest request of a type that waits, of marks the one with that id.
    * @param {string} type
    * @param {string | number} [id]
-   * @returns {LoggedRequest | undefined}
    */
   find(type, id) {
-    for (const item of this._items) {
-      if (!("request" in item) || item.request.type !== type) continue;
-      if (item.request.type !== "mark" || item.request.id === id) return item;
-    }
-    return undefined;
-  }
-
-  /** @param {LoggedRequest} request */
-  remove(request) {
-    this._items.splice(this._items.indexOf(request), 1);
+    return this._asked.find(({ request }) => request.type === type && (request.type !== "mark" || request.id === id));
   }
 
   /**
-   * Everything up to `request` is answered; the next utterance's output begins at `output`.
-   * @param {LoggedRequest} request
+   * A request is answered; what is no mark ends an utterance, and the next one's output begins at `output`.
+   * @param {Asked} asked
    * @param {number} output
    */
-  dropThrough(request, output) {
-    const dropped = this._items.splice(0, this._items.indexOf(request) + 1);
-    const units = dropped.reduce((sum, item) => sum + ("payload" in item ? item.units : 0), 0);
-    this.start = { input: this.start.input + units, output };
+  settle(asked, output) {
+    const index = this._asked.indexOf(asked);
+    if (asked.request.type === "mark") {
+      this._asked.splice(index, 1);
+      return;
+    }
+    this._asked.splice(0, index + 1);
+    this.start = { input: asked.at, output };
     this.whole = true;
+    this._dropBefore(asked.at);
   }
 
-  /** A new session counts requests from 0: those that are here are its first. */
+  /** A new session counts requests from 0: those that wait are its first. */
   renumber() {
-    this._requests = 0;
-    for (const item of this._items) {
-      if ("request" in item) item.number = this._requests++;
-    }
+    this._asked.forEach((asked, number) => Object.assign(asked, { number }));
+    this._requests = this._asked.length;
   }
 
   /**
-   * What comes after an input position and a number of requests, payload cut to begin there.
+   * What comes after an input position and so many requests, in order: payload, and requests.
    * @param {number} position
    * @param {number} requests
    */
   after(position, requests) {
+    const waiting = this._asked.filter(({ number }) => number >= requests);
     const rest = [];
-    for (const item of this._items) {
-      if ("request" in item) {
-        if (item.number >= requests) rest.push(item);
-      } else if (item.position + item.units > position) {
-        const skipped = Math.max(0, position - item.position);
-        rest.push({ ...item, payload: item.payload.subarray(skipped * UNIT_BYTES) });
-      }
+    for (const { payload, first } of this._payload) {
+      while (waiting.length > 0 && waiting[0].at <= first) rest.push(/** @type {Asked} */ (waiting.shift()).request);
+      const left = payload.subarray(Math.max(0, position - first) * UNIT_BYTES);
+      if (left.byteLength > 0) rest.push(left);
     }
-    return rest;
+    return [...rest, ...waiting.map(({ request }) => request)];
   }
 
+  /** Drops whole frames from the front, as far as the oldest utterance goes. */
   _shorten() {
+    const end = this._asked.find(({ request }) => request.type !== "mark")?.at ?? this._end;
     const excess = this._end - this.start.input - this._mostUnits;
-    if (excess <= 0) return;
-    let frames = Math.ceil(excess / this._inputHop);
-    const first = this._items[0];
-    if ("request" in first) return;
-    frames = Math.min(frames, Math.floor((first.position + first.units - this.start.input) / this._inputHop));
+    const most = Math.floor((end - this.start.input) / this._inputHop);
+    const frames = Math.min(Math.ceil(excess / this._inputHop), most);
     if (frames === 0) return;
-    this.start = {
-      input: this.start.input + frames * this._inputHop,
-      output: this.start.output + frames * this._outputHop,
-    };
+    const { input, output } = this.start;
+    this.start = { input: input + frames * this._inputHop, output: output + frames * this._outputHop };
     this.whole = false;
-    const skipped = this.start.input - first.position;
-    if (skipped >= first.units) this._items.shift();
-    else {
-      first.payload = first.payload.subarray(skipped * UNIT_BYTES);
-      first.position += skipped;
-      first.units -= skipped;
+    this._dropBefore(this.start.input);
+  }
+
+  /** @param {number} position */
+  _dropBefore(position) {
+    while (this._payload.length > 0) {
+      const { payload, first } = this._payload[0];
+      if (first + payload.byteLength / UNIT_BYTES > position) {
+        const skipped = Math.max(0, position - first);
+        this._payload[0] = { payload: payload.subarray(skipped * UNIT_BYTES), first: first + skipped };
+        return;
+      }
+      this._payload.shift();
     }
   }
 }

@@ -33,8 +33,11 @@ export class Resampler {
 
   /** As new. */
   clear() {
+    /** @type {Float32Array} */
     this._input = new Float32Array(this._half); // silence before the start
+    /** @type {number} */
     this._center = this._half; // of the next output sample, in this._input
+    /** @type {number} */
     this._phase = 0;
   }
 

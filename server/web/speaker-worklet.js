@@ -1,7 +1,7 @@
 /**
  * The speaker's side of the audio thread: 24 kHz audio goes through the jitter buffer and the resampler to the device.
  *
- * In: {samples, position}, {finish: true} or {clear: true}. Out, every 20 ms of sound: {heard: Float32Array (480),
+ * In: {samples, position}, {finish: true}, {clear: true} or {close: true}. Out, every 20 ms of sound: {heard: Float32Array (480),
  * time, position, bufferedMs, slackMs, marginMs, underruns, removed, playing}; `position` of the stream leaves for the
  * device at `time` of the context's clock.
  */
@@ -22,14 +22,16 @@ class SpeakerProcessor extends AudioWorkletProcessor {
     this._ready = new Float32Array(0);
     this._heard = new Float32Array(HOP);
     this._filled = 0;
+    this._open = true;
     this.port.onmessage = ({ data }) => this._obey(data);
   }
 
-  /** @param {{samples?: Float32Array, position?: number, finish?: boolean, clear?: boolean}} order */
-  _obey({ samples, position = 0, finish, clear }) {
+  /** @param {{samples?: Float32Array, position?: number, finish?: boolean, clear?: boolean, close?: boolean}} order */
+  _obey({ samples, position = 0, finish, clear, close }) {
     if (samples) this._jitter.push(samples, position, currentTime);
     if (finish) this._jitter.finish();
     if (clear) this._jitter.clear();
+    if (close) this._open = false;
   }
 
   /**
@@ -51,7 +53,7 @@ class SpeakerProcessor extends AudioWorkletProcessor {
     }
     for (const channel of channels) channel.set(this._ready.subarray(0, count));
     this._ready = this._ready.slice(count);
-    return true;
+    return this._open;
   }
 
   /** @param {Float32Array} step */

@@ -1,5 +1,7 @@
 /** The speaker: 24 kHz audio that arrives in bursts goes in, an even flow comes out. The work is in speaker-worklet.js. */
 
+import { demandSecureOrigin } from "./sound.js";
+
 /**
  * @typedef {{heard: Float32Array, time: number, position: number, bufferedMs: number, slackMs: number,
  *   marginMs: number, underruns: number, removed: number, playing: boolean}} Playback 20 ms of what goes to the device,
@@ -13,16 +15,19 @@ export class Speaker {
    */
   constructor(context, node) {
     this._node = node;
-    this._volume = new GainNode(context);
-    node.connect(this._volume).connect(context.destination);
+    /** Where another sound may be connected, to be muted with this one. */
+    this.output = new GainNode(context);
+    node.connect(this.output).connect(context.destination);
   }
 
   /**
+   * Rejects with SoundError on an insecure page.
    * @param {AudioContext} context
    * @param {{live?: boolean, onPlayback?: (playback: Playback) => void}} options `live`: audio comes at the pace at
    *   which it is played, so that a surplus in the buffer is a delay to be taken out
    */
   static async open(context, { live = false, onPlayback = () => {} } = {}) {
+    demandSecureOrigin();
     await context.audioWorklet.addModule(new URL("speaker-worklet.js", import.meta.url));
     const node = new AudioWorkletNode(context, "neucodec-speaker", {
       numberOfInputs: 0,
@@ -54,12 +59,13 @@ export class Speaker {
 
   /** @param {boolean} muted */
   set muted(muted) {
-    this._volume.gain.value = muted ? 0 : 1;
+    this.output.gain.value = muted ? 0 : 1;
   }
 
   close() {
     this._node.port.onmessage = null;
+    this._node.port.postMessage({ close: true });
     this._node.disconnect();
-    this._volume.disconnect();
+    this.output.disconnect();
   }
 }

@@ -1,0 +1,165 @@
+"""The recorded conversations (tests/data/protocol-vectors.json), which the client in JavaScript is held to as well."""
+
+import json
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import numpy as np
+import pytest
+
+from streaming.errors import LocalProtocolError, ProtocolError
+from streaming.protocol.messages import Ready, encode_message, parse_client_message, parse_server_message
+from streaming.protocol.query import SessionRequest, parse_target
+from streaming.protocol.session import ClientSession, ServerSession
+
+VECTORS = json.loads((Path(__file__).parents[2] / "data" / "protocol-vectors.json").read_text())
+CONVERSATIONS = {conversation["name"]: conversation for conversation in VECTORS["conversations"]}
+USUAL = {
+    "session": "s1",
+    "model": "mini",
+    "profile": "default",
+    "chunk_frames": 5,
+    "lookahead_frames": 5,
+    "latency_ms": 215.0,
+    "resume": {"token": "t1", "seconds": 30},
+}
+KEPT_BYTES = 1 << 20
+
+
+def units(span: list[int]) -> bytes:
+    return np.arange(*span).astype("<u2").tobytes()
+
+
+def ready_of(kind: str, fields: dict) -> Ready:
+    ready = parse_server_message(json.dumps({"type": "ready"} | USUAL | VECTORS["formats"][kind] | fields))
+    assert isinstance(ready, Ready)
+    return ready
+
+
+def asked_by(query: dict[str, str], kind: str) -> SessionRequest:
+    request = parse_target(f"/v1/{kind}?" + "&".join(f"{name}={value}" for name, value in query.items()))
+    assert request is not None
+    return request
+
+
+class Client:
+    """ClientSession, taken through a conversation."""
+
+    def __init__(self, kind: str) -> None:
+        request = parse_target(f"/v1/{kind}")
+        assert request is not None
+        self.request = request
+        self.session = ClientSession(request.input, request.output)
+
+    def take(self, step: dict) -> object:
+        match step:
+            case {"client_units": span}:
+                return self.session.send_payload(units(span))
+            case {"client": message}:
+                return json.loads(self.session.send(parse_client_message(json.dumps(message))))
+            case {"server_units": span} | {"crossing_units": span}:
+                return self.session.receive(units(span))
+            case {"server": message}:
+                return self.session.receive(json.dumps(message))
+            case {"ready": fields}:
+                return self.session.receive(encode_message(ready_of(self.request.kind, fields)))
+        raise AssertionError(f"no step: {step}")
+
+    def check(self, step: dict) -> None:
+        if "lost" in step:
+            self.session.lose()
+            target = self.session.resuming(self.request).target
+            # a field that is 0 may be left out
+            assert dict(parse_qsl(urlsplit(target).query)) | {"received": step["lost"]["received"]} == step["lost"]
+            return
+        given = self.take(step)
+        match step:
+            case {"ignored": True} | {"crossing_units": _}:
+                assert given is None
+            case {"client_units": span} | {"server_units": span}:
+                assert given == units(span)
+            case {"client": message}:
+                assert given == message
+            case {"server": message}:
+                assert given == parse_server_message(json.dumps(message))
+        if "unsent" in step:
+            sent = [item if isinstance(item, bytes) else json.loads(item) for item in self.session.unsent]
+            assert sent == [units(item) if isinstance(item, list) else item for item in step["unsent"]]
+
+
+class Server:
+    """ServerSession, taken through the same conversation; its engine answers when the conversation says so."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.session = ServerSession(ready_of(kind, {}), max_replay_bytes=KEPT_BYTES)
+        self.computed = 0
+        self.asked: SessionRequest | None = None
+
+    def check(self, step: dict) -> None:
+        match step:
+            case {"arrives": False, "client": _} | {"arrives": False, "client_units": _}:
+                pass
+            case {"client": message}:
+                assert self.session.receive(json.dumps(message)) == parse_client_message(json.dumps(message))
+                if message["type"] == "clear":
+                    self.computed = self.session.output_position
+            case {"client_units": span}:
+                assert self.session.receive(units(span)) == units(span)
+            case {"server_units": span} | {"crossing_units": span}:
+                if not self.session.queued_units:
+                    self.session.output_ready(units([self.computed, span[1]]), self.session.epoch)
+                    self.computed = span[1]
+                assert self.session.next_message() == units(span)
+            case {"server": message}:
+                if message["type"] in ("flushed", "done") and not self.session.queued_messages:
+                    self.session.flush_finished(self.session.epoch)
+                assert json.loads(self.session.next_message() or "null") == message
+            case {"lost": query}:
+                self.session.lose()
+                self.asked = asked_by(query, self.kind)
+            case {"ready": fields}:
+                self.open(fields)
+                for item in step.get("unsent", ()):
+                    self.session.receive(units(item) if isinstance(item, list) else json.dumps(item))
+
+    def open(self, fields: dict) -> None:
+        """The first `ready`, one of the same session again, or that of a new server."""
+        ready = ready_of(self.kind, fields)
+        if self.asked is not None and fields.get("input_position") == self.session.input_position:
+            assert self.session.can_resume(self.asked.received, self.asked.answers)
+            self.session.resume(ready, self.asked.received, self.asked.answers)
+        elif self.asked is not None:
+            start = self.asked.utterance or self.asked.tail
+            assert start is not None and start.input == ready.input_position
+            self.session = ServerSession(ready, computed_from=start.output, max_replay_bytes=KEPT_BYTES)
+            self.computed = start.output
+        assert parse_server_message(str(self.session.next_message())) == ready
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_the_client_says_and_hears_what_was_recorded(name):
+    conversation = CONVERSATIONS[name]
+    client = Client(conversation["kind"])
+    for step in conversation["steps"]:
+        if "error" in step:
+            with pytest.raises(LocalProtocolError if step["error"] == "local" else ProtocolError):
+                client.take(step)
+            return
+        if step.get("arrives", True) or "client" in step or "client_units" in step:
+            client.check(step)
+    positions = {"input": client.session.input_position, "output": client.session.output_position}
+    assert positions == conversation["after"]
+
+
+@pytest.mark.parametrize("name", [name for name, each in CONVERSATIONS.items() if not each.get("client_only")])
+def test_the_server_says_and_hears_what_was_recorded(name):
+    conversation = CONVERSATIONS[name]
+    steps = [step for step in conversation["steps"] if "error" not in step]
+    for i, step in enumerate(steps):
+        if "crossing_units" in step:
+            steps[i - 1], steps[i] = steps[i], steps[i - 1]
+    server = Server(conversation["kind"])
+    for step in steps:
+        server.check(step)
+    assert server.session.next_message() is None
