@@ -1,6 +1,8 @@
 """docs/asyncapi.yaml says what the code does: paths, queries, messages with fields and types, codes and statuses."""
 
 import json
+import re
+from contextlib import nullcontext
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,14 @@ def test_every_query_is_there_and_no_other_and_what_is_allowed_parses():
     for name, schema in QUERY.items():
         for value in schema.get("enum", []):
             assert parse_target(f"/v1/roundtrip?{name}={value}")
+
+
+def test_positions_of_a_query_are_two_numbers_that_the_code_reads():
+    for name in ("utterance", "tail"):
+        for value, is_right in (("0,0", True), ("320,1", True), ("320", False), ("-1,0", False), ("1,1,1", False)):
+            assert (re.fullmatch(QUERY[name]["pattern"], value) is not None) is is_right
+            with nullcontext() if is_right else pytest.raises(errors.ConfigError):
+                parse_target(f"/v1/encode?received=1&{name}={value}")
 
 
 @pytest.mark.parametrize("action, known", [("receive", set(CLIENT_MESSAGES)), ("send", set(SERVER_MESSAGES))])
