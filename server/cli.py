@@ -73,7 +73,13 @@ async def serve(settings: Settings, load: Load = load_engines) -> int:
                 f"neucodec-server ready at {app.url} (model {app.model.name}; profiles {profiles}; {limit})", flush=True
             )
             await stopped
-            _log.info("stopping")
+            _log.info("stopping: open sessions have %.0f s to end; a second signal ends them now", settings.drain_s)
+            stop.clear()
+            again = asyncio.create_task(stop.wait(), name="second signal")
+            draining = asyncio.create_task(app.drain(), name="drain")
+            await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
+            draining.cancel()
+            again.cancel()
     finally:
         loading.cancel()
         stopped.cancel()

@@ -3,12 +3,15 @@
 Runs in a device thread; torch is imported there, so that the socket is claimed without waiting for it.
 """
 
+import hashlib
 import logging
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from server.admission import slots_each
 from server.settings import Settings
@@ -20,6 +23,9 @@ from streaming.engine.scheduler import Pool
 from streaming.errors import ConfigError
 from streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, StreamFormat
 
+if TYPE_CHECKING:
+    from streaming.codec import Codec
+
 MEASURE_S = 8.0
 """The most that measuring the steps may take at the start, about."""
 
@@ -28,12 +34,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Model:
-    """What sessions are told: the model's name, the profiles that it is served in, and what its steps take."""
+    """What sessions are told: the model's name, the profiles that it is served in, and what its steps take.
+
+    Where two have the same `fingerprint`, the same input gives the same bits; "": it may not, since the bits depend on
+    how many sessions happen to be stepped at once.
+    """
 
     name: str
     profiles: dict[str, StreamConfig]
     default_profile: str
     budget: Budget = field(default_factory=Budget)
+    fingerprint: str = ""
 
     def profile(self, name: str | None) -> tuple[str, StreamConfig]:
         """A profile by name, None for the default. Raises ConfigError naming the known ones."""
@@ -86,7 +97,8 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     step_s = {pool: {size: max(time[pool][size] for time in times) for size in settings.batch_sizes} for pool in pools}
     engines = [Engine(one, settings.gather_ms / 1000, settings.max_behind_s) for one in runners]
     budget = Budget(step_s, settings.max_load)
-    return engines, Model(_public_name(codec.name), profiles, settings.default_profile, budget)
+    fingerprint = _fingerprint(codec, settings) if len(settings.batch_sizes) == 1 else ""
+    return engines, Model(_public_name(codec.name), profiles, settings.default_profile, budget, fingerprint)
 
 
 def worker_count(settings: Settings) -> int:
@@ -103,6 +115,17 @@ def use_threads(settings: Settings) -> None:
     import torch
 
     torch.set_num_threads(settings.threads or max(1, _cores() // worker_count(settings)))
+
+
+def _fingerprint(codec: "Codec", settings: Settings) -> str:
+    """Of all that the bits of the output depend on."""
+    import torch
+
+    on_cuda = settings.device.startswith("cuda")
+    chip = torch.cuda.get_device_name() if on_cuda else torch.backends.cpu.get_cpu_capability()
+    versions = [version(name) for name in ("neucodec-streaming", "torch", "transformers")]
+    parts = (codec.fingerprint, versions, chip, settings.dtype, settings.batch_sizes, torch.get_num_threads())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _cores() -> int:

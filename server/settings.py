@@ -148,6 +148,16 @@ class Settings:
         above=0,
     )
 
+    max_session_s: float | None = setting(
+        None, SESSIONS, "the longest that a session may last (none: no limit)", above=0
+    )
+    resume_s: float = setting(
+        30.0, SESSIONS, "a session whose connection was lost is kept so long for its client; 0: not at all", least=0
+    )
+
+    max_messages_per_s: float = setting(
+        1000.0, QUEUES, "frames of any kind that are read of one connection in a second; it is slowed to that", above=0
+    )
     max_message_bytes: int = setting(262_144, QUEUES, "a longer message closes the session with status 1009", least=2)
     max_pending_seconds: float = setting(
         10.0, QUEUES, "input that waits to be computed; then the client is slowed by back-pressure", above=0
@@ -158,14 +168,29 @@ class Settings:
     max_queue_messages: int = setting(
         1024, QUEUES, "messages that a client has not taken; then nothing more is read from it", least=1
     )
+    max_replay_bytes: int = setting(
+        2_097_152, QUEUES, "of what was sent, so much is kept for a client whose connection is lost", least=0
+    )
 
     open_timeout_s: float = setting(10.0, TIMES, "for the HTTP request of a new connection", above=0)
     slot_timeout_s: float = setting(10.0, TIMES, "for the device thread to give a new session its slots", above=0)
     send_timeout_s: float = setting(20.0, TIMES, "a client that takes nothing for so long is disconnected", above=0)
+    first_message_timeout_s: float | None = setting(
+        60.0, TIMES, "for the first message of a new session (none: no limit)", above=0
+    )
+    idle_timeout_s: float | None = setting(
+        300.0, TIMES, "a session that neither sends nor gets anything for so long is closed (none: no limit)", above=0
+    )
     ping_interval_s: float = setting(20.0, TIMES, "between pings", above=0)
     ping_timeout_s: float = setting(20.0, TIMES, "for the answer to a ping", above=0)
     close_timeout_s: float = setting(5.0, TIMES, "for the closing handshake", above=0)
     stuck_after_s: float = setting(20.0, TIMES, "a device that is busy with one step for so long is not ready", above=0)
+    drain_s: float = setting(
+        30.0,
+        TIMES,
+        "for open sessions to end once the server is told to stop; then clients go elsewhere",
+        least=0,
+    )
     stop_timeout_s: float = setting(10.0, TIMES, "for everything to end once the sessions are closed", above=0)
 
     log_level: str = setting("info", LOGGING, "the least that is logged", choices=LOG_LEVELS)

@@ -11,6 +11,7 @@
     |   |-- LocalProtocolError           code "misuse"         1002  a call of one's own that the session forbids
     |   `-- MessageTooLarge              code "too_large"      1009
     |-- CapacityError                    code "full"           1013  no slot is free now
+    |-- TimeLimitError                   code "time_limit"     1008  a session that lasts too long, or is idle
     `-- DeviceError                      code "device"         1011  the device thread failed or is stuck
 
 What only a client can run into is a branch of its own in client/errors.py.
@@ -114,6 +115,13 @@ class LimitError(CapacityError):
     def __init__(self, message: str, after_s: int = 1) -> None:
         super().__init__(message)
         self.after_s = after_s
+
+
+class TimeLimitError(StreamingError):
+    """A session that lasts longer than the server allows, or in which nothing happens."""
+
+    code = "time_limit"
+    close_code = 1008
 
 
 class DeviceError(StreamingError):

@@ -11,7 +11,6 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from server.app import App
-from server.connection import Connection
 from server.model import Model, latency_ms
 from server.settings import Settings
 from streaming.config import StreamConfig
@@ -72,7 +71,7 @@ async def test_a_model_that_cannot_be_loaded_says_why(error):
         await app.stop()
 
 
-async def test_stopping_ends_open_sessions_with_1001():
+async def test_stopping_tells_open_sessions_to_go_on_elsewhere():
     app = App(Settings(port=0), lambda settings: ([Engine(FakeRunner())], MODEL))
     await app.start()
     await app.loaded()
@@ -80,25 +79,8 @@ async def test_stopping_ends_open_sessions_with_1001():
         stopping = asyncio.create_task(app.stop())
         await asyncio.wait_for(client.socket.wait_closed(), DEADLINE_S)
         await stopping
-        assert client.socket.close_code == 1001
+        assert client.socket.close_code == 1012
     assert app.sessions == 0
-
-
-async def test_a_session_that_ends_before_its_connection_gives_its_place_back_once(monkeypatch):
-    async def run(connection: Connection) -> None:
-        """Over at once; the library then closes the connection."""
-
-    monkeypatch.setattr(Connection, "run", run)
-    wrong: list[dict] = []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: wrong.append(context))
-    app = App(Settings(port=0), lambda settings: ([Engine(FakeRunner())], MODEL))
-    await app.start()
-    await app.loaded()
-    async with connect(app.url + "/v1/encode", open_timeout=DEADLINE_S) as socket:
-        await asyncio.wait_for(socket.wait_closed(), DEADLINE_S)
-    await asyncio.wait_for(app.emptied(), DEADLINE_S)
-    await app.stop()
-    assert not wrong
 
 
 def test_the_latency_of_a_kind_is_that_of_its_schedule():

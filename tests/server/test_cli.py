@@ -33,7 +33,7 @@ async def converse(url: str, stop) -> None:
     async with talk(url, "/v1/encode") as client:
         stop()
         await client.socket.wait_closed()
-        assert client.socket.close_code == 1001
+        assert client.socket.close_code == 1012
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

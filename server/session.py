@@ -1,0 +1,324 @@
+"""One session, from its place on the device to its end; its connections come and go.
+
+Messages of the client go to the device thread, its results back in order; what goes out when is the ServerSession's
+business. Too much input that waits holds the socket, too much output that waits pauses the session on the device. When
+a connection is lost without a closing handshake, the session waits for its client to come back (docs/protocol.md).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from server.intake import Intake
+from server.metrics import Metrics
+from server.settings import Settings
+from server.websocket import WebSocket
+from server.worker import DeviceThread, Event, Failed, FlushFinished, Link, Opened, Payload, Verb
+from streaming.config import FRAME_MS, TOKENS_PER_SECOND, StreamConfig
+from streaming.errors import DeviceError, MessageTooLarge, StreamingError, TimeLimitError
+from streaming.protocol.messages import Clear, End, Flush, Ready, Stats
+from streaming.protocol.query import SessionRequest
+from streaming.protocol.session import ServerSession
+from streaming.protocol.states import State
+
+STATS_INTERVAL_S = 1.0
+RESTART_STATUS = 1012
+"""RFC 6455's registry: the service restarts; come again, where another server may answer."""
+
+_log = logging.getLogger(__name__)
+
+
+class Session:
+    """Serves one session; a Listener of the socket that it has at the time.
+
+    `ready` is what the first connection is told, with `computed_from` as ServerSession has it. `on_release` is called
+    once, when the session needs its place no more, `on_end` once when nobody can come back to it.
+    """
+
+    def __init__(
+        self,
+        request: SessionRequest,
+        ready: Ready,
+        config: StreamConfig,
+        device: DeviceThread,
+        settings: Settings,
+        metrics: Metrics,
+        on_release: Callable[["Session"], None],
+        on_end: Callable[["Session"], None],
+        computed_from: int | None = None,
+    ) -> None:
+        self.ready = ready
+        self.request = request
+        self.device = device
+        self.lost_s: float | None = None
+        self._logged = {"session": ready.session}
+        self._conversation = ServerSession(
+            ready, computed_from=computed_from, max_replay_bytes=settings.max_replay_bytes if settings.resume_s else 0
+        )
+        self._settings = settings
+        self._metrics = metrics
+        self._on_release, self._on_end = on_release, on_end
+        self._link = Link(request.kind, config, request.input, request.output, self._deliver)
+        self._intake = Intake(request.input, config)
+        self._most_owed_frames = max(int(settings.max_pending_seconds * TOKENS_PER_SECOND), 4 * config.window_frames)
+        self._loop = asyncio.get_running_loop()
+        self._socket: WebSocket | None = None
+        self._is_open = False  # the device has given it its slots
+        self._has_place = True
+        self._has_ended = False
+        self._is_paused = False
+        self._behind_ms = 0.0
+        self._active_s = self._loop.time()
+        self._has_spoken = False
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._after("slot", settings.slot_timeout_s, self._miss_slot)
+        self._after("length", settings.max_session_s, self._reach_length)
+        device.submit(self._link, Verb.OPEN)
+
+    # The client comes back
+
+    def can_resume(self, asked: SessionRequest) -> bool:
+        """Whether `asked` is for this session, and all that its client lacks is still here."""
+        same = replace(asked, resume=None, received=0, answers=None, utterance=None, tail=None, access_token=None)
+        own = replace(self.request, resume=None, received=0, answers=None, utterance=None, tail=None, access_token=None)
+        return same == own and self._is_open and self._conversation.can_resume(asked.received, asked.answers)
+
+    def resume(self, asked: SessionRequest) -> None:
+        """The next socket that opens goes on where the client is; one that is still there is cut off."""
+        if self._socket is not None:
+            self._socket.drop()
+        self._detach()
+        self._conversation.resume(replace(self.ready, resumed="exact"), asked.received, asked.answers)
+
+    def give_up(self) -> None:
+        """Nobody is waited for any longer."""
+        self._end("given up")
+
+    # The socket
+
+    def opened(self, socket: WebSocket) -> None:
+        """A connection is there."""
+        self._socket = socket
+        self.lost_s = None
+        self._cancel("return")
+        self._after("idle", self._idle_limit_s, self._check_idle)
+        if self.request.stats:
+            self._after("stats", STATS_INTERVAL_S, self._report)
+        self._pump()
+
+    def received(self, message: bytes | str) -> None:
+        """Takes one message of the client; the last one is the one that is wrong."""
+        if self._conversation.failure is not None or self._conversation.state is State.CLOSED:
+            return
+        self._active_s, self._has_spoken = self._loop.time(), True
+        try:
+            waits = self._accept(message)
+        except StreamingError as error:
+            self.fail(error)
+            return
+        except Exception:
+            _log.exception("session %s failed", self.ready.session, extra=self._logged)
+            self.fail(StreamingError("internal error: connect again"))
+            return
+        if waits and self._socket is not None and not self._has_room():
+            self._link.notify = True
+            if not self._has_room():  # the device may have taken something meanwhile
+                self._socket.hold()
+
+    def writable(self) -> None:
+        """More can be sent."""
+        self._pump()
+
+    def lost(self, is_clean: bool) -> None:
+        """The connection is gone; without a closing handshake its client may come back."""
+        conversation = self._conversation
+        is_over = is_clean or conversation.failure is not None or conversation.state is State.OPENING
+        if is_over or not self._settings.resume_s:
+            self._end("closed")
+            return
+        conversation.lose()
+        self._detach()
+        self.lost_s = self._loop.time()
+        self._after("return", self._settings.resume_s, self.give_up)
+        _log.info(
+            "session %s has lost its connection: kept for %.0f s",
+            *(self.ready.session, self._settings.resume_s),
+            extra=self._logged,
+        )
+
+    def fail(self, error: StreamingError) -> None:
+        """Ends the session with an error, which the client is told."""
+        self._conversation.fail(error)
+        self._release()
+        if self.lost_s is not None:
+            self._end("closed")
+        else:
+            self._pump()
+
+    def restart(self) -> None:
+        """The server stops: the client is told to go on elsewhere."""
+        if self._socket is not None:
+            self._socket.close(RESTART_STATUS, "the server stops: resume elsewhere")
+        else:
+            self._end("given up")
+
+    @property
+    def socket(self) -> WebSocket | None:
+        """The connection, while there is one."""
+        return self._socket
+
+    # Input
+
+    def _accept(self, data: bytes | str) -> bool:
+        """Takes one message; whether it has made something wait, and not only packets of a window to come."""
+        if len(data) > self._settings.max_message_bytes:
+            limit = self._settings.max_message_bytes
+            raise MessageTooLarge(f"message of {len(data)} bytes: the limit is {limit}, send smaller ones")
+        command = self._conversation.receive(data)
+        if isinstance(command, bytes):
+            return self._feed(self._intake.put(command))
+        if isinstance(command, (Flush, End)):
+            self._feed(self._intake.end())
+            self.device.submit(self._link, Verb.FLUSH)
+        elif isinstance(command, Clear):
+            self._intake.clear()
+            self.device.submit(self._link, Verb.CLEAR)
+        self._pump()
+        return True
+
+    def _feed(self, data: bytes) -> bool:
+        if data:
+            self.device.submit(self._link, Verb.FEED, data)
+        return bool(data)
+
+    def _has_room(self) -> bool:
+        """Back-pressure: nothing is read while too much waits."""
+        conversation = self._conversation
+        return conversation.failure is not None or (
+            conversation.owed_frames <= self._most_owed_frames
+            and conversation.queued_messages <= self._settings.max_queue_messages
+            and self._link.has_quota
+        )
+
+    # Output
+
+    def _deliver(self, event: Event) -> None:
+        """What the device thread has for this session."""
+        if self._has_ended:
+            return
+        try:
+            self._take(event)
+        except Exception:
+            _log.exception("session %s failed", self.ready.session, extra=self._logged)
+            self.fail(StreamingError("internal error: connect again"))
+
+    def _take(self, event: Event) -> None:
+        conversation = self._conversation
+        if isinstance(event, Payload):
+            self._behind_ms = event.behind_ms
+            self._active_s = self._loop.time()
+            self._metrics.behind.observe(event.behind_ms / 1000)
+            conversation.output_ready(event.data, event.epoch)
+        elif isinstance(event, FlushFinished):
+            conversation.flush_finished(event.epoch)
+        elif isinstance(event, Failed):
+            self.fail(event.error)
+            return
+        elif isinstance(event, Opened):
+            self._is_open = True
+            self._cancel("slot")
+        self._pump()
+
+    def _pump(self) -> None:
+        """Sends what can be sent, and lets as much flow as the queues have room for."""
+        conversation, socket = self._conversation, self._socket
+        if socket is not None and (self._is_open or conversation.failure is not None):
+            while socket.is_writable and socket.is_open and (message := conversation.next_message()) is not None:
+                socket.send(message)
+            if conversation.state is State.CLOSED:
+                failure = conversation.failure
+                socket.close(conversation.close_code, failure.code if failure is not None else "")
+                self._release()
+            if self._has_room():
+                socket.release()
+        most_bytes = self._settings.max_queue_bytes // (2 if self._is_paused else 1)
+        is_full = conversation.queued_units * conversation.output.unit_bytes > most_bytes
+        if is_full is not self._is_paused:
+            self._is_paused = is_full
+            self.device.submit(self._link, Verb.PAUSE if is_full else Verb.RESUME)
+
+    def _report(self) -> None:
+        conversation = self._conversation
+        buffered_ms = float(conversation.owed_frames * FRAME_MS)
+        behind_ms = round(self._behind_ms, 3)
+        conversation.report(Stats(buffered_ms, behind_ms, conversation.input_position, conversation.output_position))
+        self._after("stats", STATS_INTERVAL_S, self._report)
+        self._pump()
+
+    # Limits of time
+
+    def _after(self, name: str, seconds: float | None, call: Callable[[], None]) -> None:
+        self._cancel(name)
+        if seconds is not None:
+            self._timers[name] = self._loop.call_later(seconds, call)
+
+    def _cancel(self, *names: str) -> None:
+        for name in names:
+            if name in self._timers:
+                self._timers.pop(name).cancel()
+
+    def _miss_slot(self) -> None:
+        self.fail(DeviceError("the device does not answer: try again later, or on another server"))
+
+    def _reach_length(self) -> None:
+        limit_s = self._settings.max_session_s
+        self.fail(TimeLimitError(f"the session has lasted {limit_s:.0f} s, which is the limit: open another"))
+
+    @property
+    def _idle_limit_s(self) -> float | None:
+        settings = self._settings
+        return settings.idle_timeout_s if self._has_spoken else settings.first_message_timeout_s
+
+    def _check_idle(self) -> None:
+        limit_s = self._idle_limit_s
+        if limit_s is None:
+            return
+        left_s = self._active_s + limit_s - self._loop.time()
+        if left_s > 0:
+            self._after("idle", left_s, self._check_idle)
+        elif self._has_spoken:
+            self.fail(TimeLimitError(f"nothing was sent either way for {limit_s:.0f} s: open a session when there is"))
+        else:
+            self.fail(TimeLimitError(f"no message came within {limit_s:.0f} s: open a session when there is something"))
+
+    # The end
+
+    def _detach(self) -> None:
+        self._socket = None
+        self._cancel("idle", "stats")
+
+    def _release(self) -> None:
+        """The place is free for others."""
+        if self._has_place:
+            self._has_place = False
+            self.device.submit(self._link, Verb.CLOSE)
+            self._on_release(self)
+
+    def _end(self, how: str) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        self._detach()
+        self._cancel(*list(self._timers))
+        self._release()
+        conversation = self._conversation
+        outcome = conversation.failure.code if conversation.failure is not None else "ok"
+        if conversation.failure is not None:
+            self._metrics.errors.labels(outcome).inc()
+        _log.info(
+            "session %s %s: %s, %d in, %d out",
+            *(self.ready.session, how, outcome, conversation.input_position, conversation.output_position),
+            extra=self._logged,
+        )
+        self._on_end(self)

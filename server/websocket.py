@@ -1,0 +1,303 @@
+"""One TCP connection: an HTTP request, and after the upgrade a WebSocket. The protocol is websockets' own, without I/O.
+
+No task runs behind a connection: bytes are parsed as they come, and whoever owns it is called. No connection takes the
+event loop from the others, whatever it sends: a read may bring tens of thousands of frames, so they are parsed in small
+pieces and no faster than a set pace; the rest waits, and with it the client.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import Protocol as Interface
+from typing import cast
+
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from server.http import plain
+from server.settings import Settings
+from streaming.protocol.messages import SUBPROTOCOL
+
+SERVER_NAME = "neucodec-streaming"
+PIECE_BYTES = 1024
+"""What is parsed at a time: a live packet, or 170 frames of nothing."""
+BURST_S = 0.2
+"""A connection that has been quiet may send what the pace allows in so long at once."""
+MOST_UNSENT_BYTES = 1 << 18
+"""With more than that to be sent (to a flood of pings, say), nothing is read."""
+
+_log = logging.getLogger(__name__)
+_quiet = logging.getLogger(f"{__name__}.protocol")
+_quiet.setLevel(logging.CRITICAL)  # it tells of URLs, and keys may be in them
+
+
+class Listener(Interface):
+    """Whom a connection belongs to from the upgrade on. Every call comes from the event loop."""
+
+    def opened(self, socket: "WebSocket") -> None:
+        """The upgrade is done: messages can be sent."""
+
+    def received(self, message: bytes | str) -> None:
+        """A message of the client. What it raises closes the connection with 1011."""
+
+    def writable(self) -> None:
+        """`is_writable` is true again."""
+
+    def lost(self, is_clean: bool) -> None:
+        """The connection is gone; `is_clean`: after the client's closing handshake. Nothing is called after this."""
+
+
+Door = Callable[[Request, str, bool], Response | Listener | None]
+"""Request, address of the peer, whether it asks for a WebSocket -> an answer, or who gets the WebSocket.
+
+None, where it does not ask: what RFC 6455 has for a bad handshake.
+"""
+
+
+class WebSocket(asyncio.Protocol):
+    """A connection that was accepted; `sockets` holds it while it lasts."""
+
+    def __init__(self, door: Door, settings: Settings, sockets: "set[WebSocket]") -> None:
+        self._door = door
+        self._settings = settings
+        self._sockets = sockets
+        self._loop = asyncio.get_running_loop()
+        self._protocol = ServerProtocol(
+            select_subprotocol=_subprotocol,
+            max_size=settings.max_message_bytes * 2,  # above the limit that has a message of its own
+            logger=_quiet,
+        )
+        self._listener: Listener | None = None
+        self._transport: asyncio.Transport
+        self._timer: asyncio.TimerHandle  # for the request, then for pings, then for the end
+        self._stalled: asyncio.TimerHandle | None = None
+        self._next: asyncio.Handle | None = None
+        self._unread = memoryview(b"")
+        self._is_reading = True
+        self._parts: list[bytes] = []  # of a message in fragments
+        self._is_text = False
+        self._has_heard = True
+        self._is_held = False
+        self._burst = max(1.0, settings.max_messages_per_s * BURST_S)
+        self._credit = self._burst
+        self._credited_s = self._loop.time()
+        self.is_writable = True
+        self.gone: asyncio.Future[None] = self._loop.create_future()
+        """Done when the connection is."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent."""
+        return self._protocol.state is State.OPEN
+
+    def send(self, message: bytes | str) -> None:
+        """Sends a message; look at `is_writable` first."""
+        if isinstance(message, bytes):
+            self._protocol.send_binary(message)
+        else:
+            self._protocol.send_text(message.encode())
+        self._write()
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begins the closing handshake; a peer that does not answer is cut off."""
+        if self.is_open:
+            self._protocol.send_close(code, reason)
+            self._write()
+            self._end_soon()
+
+    def abort(self) -> None:
+        """Cuts the connection."""
+        self._transport.abort()
+
+    def drop(self) -> None:
+        """Cuts the connection and calls its listener no more."""
+        self._listener = None
+        self.abort()
+
+    def hold(self) -> None:
+        """Reads no more until `release`: the client is slowed down."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Reads on."""
+        if self._is_held:
+            self._is_held = False
+            self._parse_soon()
+
+    # What the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._sockets.add(self)
+        self._timer = self._loop.call_later(self._settings.open_timeout_s, self.abort)
+
+    def data_received(self, data: bytes) -> None:
+        self._has_heard = True
+        self._unread = memoryview(bytes(self._unread) + data if self._unread else data)
+        self._parse()
+
+    def eof_received(self) -> None:
+        self._protocol.receive_eof()
+        self._write()
+
+    def pause_writing(self) -> None:
+        self.is_writable = False
+        self._stalled = self._loop.call_later(self._settings.send_timeout_s, self._give_up_sending)
+
+    def resume_writing(self) -> None:
+        self.is_writable = True
+        if self._stalled is not None:
+            self._stalled.cancel()
+        self._parse_soon()
+        if self._listener is not None:
+            self._listener.writable()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._sockets.discard(self)
+        self._unread = memoryview(b"")
+        for handle in (self._timer, self._stalled, self._next):
+            if handle is not None:
+                handle.cancel()
+        self.gone.set_result(None)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.lost(self._protocol.close_rcvd is not None)
+
+    # Reading
+
+    def _parse_soon(self) -> None:
+        """Not at once: others have their turn first."""
+        if self._next is None:
+            self._next = self._loop.call_soon(self._parse)
+
+    def _parse(self) -> None:
+        """Parses what is unread as far as may be now; the transport reads on when nothing is left."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        while self._unread and self._may_parse():
+            if (wait_s := self._wait_s()) > 0:
+                self._next = self._loop.call_later(wait_s, self._parse)
+                break
+            piece, self._unread = self._unread[:PIECE_BYTES], self._unread[PIECE_BYTES:]
+            self._take(bytes(piece))
+        may_read = not self._unread and self._may_parse()
+        if may_read is not self._is_reading and not self._transport.is_closing():
+            self._is_reading = may_read
+            (self._transport.resume_reading if may_read else self._transport.pause_reading)()
+
+    def _may_parse(self) -> bool:
+        return not self._is_held and self._transport.get_write_buffer_size() <= MOST_UNSENT_BYTES
+
+    def _wait_s(self) -> float:
+        """How long until the connection may have a piece parsed."""
+        now_s, per_s = self._loop.time(), self._settings.max_messages_per_s
+        self._credit = min(self._burst, self._credit + (now_s - self._credited_s) * per_s)
+        self._credited_s = now_s
+        return -self._credit / per_s
+
+    def _take(self, piece: bytes) -> None:
+        protocol = self._protocol
+        protocol.receive_data(piece)
+        events = protocol.events_received()
+        self._credit -= len(events)
+        self._write()  # pongs, the answer to a close, what to say to a frame that cannot be
+        for event in events:
+            if isinstance(event, Request):
+                self._answer(event)
+            elif isinstance(event, Frame):
+                self._take_frame(event)
+        if protocol.close_expected():
+            self._end_soon()
+
+    def _answer(self, request: Request) -> None:
+        """Lets the request in, or answers it."""
+        response = self._protocol.accept(request)
+        peer = self._transport.get_extra_info("peername")
+        try:
+            outcome = self._door(request, peer[0] if peer else "", response.status_code == 101)
+        except Exception:
+            _log.exception("a request failed")
+            outcome = plain(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error\n", "text/plain; charset=utf-8")
+        if isinstance(outcome, Response):
+            response = outcome
+        response.headers["Server"] = SERVER_NAME
+        self._protocol.send_response(response)
+        self._write()
+        if not self.is_open:
+            self._end_soon()
+        elif outcome is not None and not isinstance(outcome, Response):
+            self._listener = outcome
+            self._wait_to_ping()
+            outcome.opened(self)
+
+    def _take_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
+            self._is_text = frame.opcode is Opcode.TEXT
+        elif frame.opcode is not Opcode.CONT:
+            return  # the protocol has dealt with it
+        self._parts.append(bytes(frame.data))
+        if not frame.fin or self._listener is None:
+            return
+        data, self._parts = b"".join(self._parts), []
+        try:
+            self._listener.received(data.decode() if self._is_text else data)
+        except UnicodeDecodeError:
+            self._fail(1007, "text that is no UTF-8")
+        except Exception:
+            _log.exception("a message failed")
+            self._fail(1011, "internal")
+
+    def _fail(self, code: int, reason: str) -> None:
+        self._protocol.fail(code, reason)
+        self._write()
+        self._end_soon()
+
+    # Writing, pings, and the end
+
+    def _write(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self._transport.write(data)
+            elif self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()  # TLS has no half of a connection
+
+    def _give_up_sending(self) -> None:
+        _log.warning("a client takes nothing for %.0f s: disconnected", self._settings.send_timeout_s)
+        self.abort()
+
+    def _wait_to_ping(self) -> None:
+        self._timer.cancel()
+        self._timer = self._loop.call_later(self._settings.ping_interval_s, self._ping)
+
+    def _ping(self) -> None:
+        """Asks for a sign of life, so that a connection that is half open ends."""
+        if self.is_open:
+            self._has_heard = False
+            self._protocol.send_ping(b"")
+            self._write()
+            self._timer = self._loop.call_later(self._settings.ping_timeout_s, self._judge)
+
+    def _judge(self) -> None:
+        """Not while nothing is read, since the answers queue too."""
+        if self._has_heard or self._unread or not self._may_parse():
+            self._wait_to_ping()
+        else:
+            _log.warning("a client does not answer pings: disconnected")
+            self.abort()
+
+    def _end_soon(self) -> None:
+        """The peer has its time to close; then the connection is cut."""
+        self._timer.cancel()
+        self._timer = self._loop.call_later(self._settings.close_timeout_s, self.abort)
+
+
+def _subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Ours when it is offered; none is fine."""
+    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
