@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from client.connection import Connection, connect
     from client.errors import ClientError, DeadlineExceeded, Disconnected, Unreachable
-    from client.events import Audio, Cleared, Done, Event, Flushed, Marked, Stats, Tokens
+    from client.events import Audio, Cleared, Done, Event, Flushed, Marked, Resumed, Stats, Tokens
 
 __all__ = [
     "Audio",
@@ -28,6 +28,7 @@ __all__ = [
     "Event",
     "Flushed",
     "Marked",
+    "Resumed",
     "Stats",
     "Tokens",
     "Unreachable",

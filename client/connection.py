@@ -1,46 +1,75 @@
 """One session with a server: `async with connect(...)`, `send`, and `async for event in connection`.
 
-The conversation itself is streaming.protocol's ClientSession; this shell moves its bytes through a WebSocket. There is
-no task and no queue of its own behind it: `send` waits while the socket is full, reading stops while nobody iterates
-(so iterate while you send), and leaving the context closes everything. Every wait has a deadline (Deadlines), the pings
-of the WebSocket bound the wait for output of a session that has been asked for nothing. Exceptions of the socket
-library are translated here, and only here.
+The conversation itself is streaming.protocol's ClientSession; this shell moves its bytes through WebSockets. One task
+belongs to it (`run`): it writes what is sent, in order, and when the connection is lost opens another one and goes on
+where the session was, while `send` still takes some input. `send` waits until the socket has taken what was sent,
+reading stops while nobody iterates (so iterate while you send), and leaving the context closes everything. Every wait
+has a deadline (client.dial.Deadlines); the pings of the WebSocket bound the wait for what nobody asked for.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from logging import getLogger
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from client.dial import DEFAULT_URL, Deadlines, Dialer, disconnected
-from client.errors import DeadlineExceeded, error_of
-from client.events import Audio, Cleared, Done, Event, Flushed, Marked, Tokens
+from client.dial import DEFAULT_URL, Deadlines, Dialer, disconnected, is_loss
+from client.errors import DeadlineExceeded, Disconnected, Unreachable, error_of
+from client.events import Audio, Cleared, Done, Event, Flushed, Marked, Resumed, Tokens
 from streaming.audio import pcm_from_bytes, pcm_to_bytes
 from streaming.config import INPUT_RATE, OUTPUT_RATE
-from streaming.errors import ProtocolError, StreamingError
+from streaming.errors import CapacityError, DeviceError, StreamingError
 from streaming.protocol.messages import Clear, ClientMessage, End, Failure, Flush, Mark, Ready, StreamFormat
-from streaming.protocol.query import session_request
-from streaming.protocol.session import ClientSession, State
+from streaming.protocol.query import SessionRequest, session_request
+from streaming.protocol.session import ClientSession
+from streaming.protocol.states import State
 from streaming.tokens import tokens_from_bytes, tokens_to_bytes
 
 LARGEST_PACKET_SECONDS = 0.5
 """Longer input is cut into binary messages of this length, below every server's limit."""
+LOST_SECONDS = 30.0
+"""Input that `send` takes while the connection is lost, before it waits."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3.0
+"""Before another attempt to connect; each pause is twice the last one, and up to half of it is left out at random."""
+PASSING = (Unreachable, Disconnected, CapacityError, DeviceError)
+"""What another attempt may not meet again."""
 _ANSWERED: dict[type, type[ClientMessage]] = {Flushed: Flush, Cleared: Clear, Marked: Mark, Done: End}
+log = getLogger(__name__)
 
 
 class Connection:
     """An open session. `ready` is what the server said about it: model, profile, latency_ms, formats."""
 
-    def __init__(self, websocket: ClientConnection, session: ClientSession, deadlines: Deadlines) -> None:
-        assert session.ready is not None
-        self.ready = session.ready
-        self._websocket = websocket
-        self._session = session
-        self._deadlines = deadlines
+    def __init__(
+        self,
+        dialer: Dialer,
+        request: SessionRequest,
+        session: ClientSession,
+        websocket: ClientConnection,
+        deadlines: Deadlines,
+        resume: bool,
+    ) -> None:
+        self._dialer, self._request, self._session, self._websocket = dialer, request, session, websocket
+        self._deadlines, self._resume = deadlines, resume
+        self._outbox: deque[bytes | str] = deque()
+        self._written = 0  # input position up to which the socket has taken everything
         self._asked: list[type[ClientMessage]] = []
+        self._resumed: Resumed | None = None
+        self._closed: ConnectionClosed | None = None  # how the connection ended, if it did for good
+        self._failure: StreamingError | None = None
+        self._reading = asyncio.Lock()
+        self._changed = asyncio.Event()
+
+    @property
+    def ready(self) -> Ready:
+        """The latest `ready`."""
+        assert self._session.ready is not None
+        return self._session.ready
 
     @property
     def input_position(self) -> int:
@@ -55,13 +84,15 @@ class Connection:
     async def send(self, chunk: np.ndarray) -> None:
         """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits while the socket is full.
 
-        Raises AudioError or TokenError for what cannot be sent, DeadlineExceeded, Disconnected, or what the server
-        reported.
+        While the connection is lost it takes LOST_SECONDS of input, and then waits too. A call that is cancelled has
+        sent all of the chunk or a part of it: `input_position` tells. Raises AudioError or TokenError for what cannot
+        be sent, DeadlineExceeded, Disconnected, or what the server reported.
         """
         payload = _to_wire(chunk, self._session.input)
         step = int(self._session.input.rate * LARGEST_PACKET_SECONDS) * self._session.input.unit_bytes
         for start in range(0, len(payload), step):
-            await self._transmit(self._session.send_payload(payload[start : start + step]))
+            self._raise_failure()
+            await self._give(self._session.send_payload(payload[start : start + step]))
 
     async def flush(self) -> None:
         """Ends the utterance: its tail comes out, then a Flushed event; the stream starts anew."""
@@ -85,22 +116,51 @@ class Connection:
     async def __anext__(self) -> Event:
         """The next event; StopAsyncIteration after Done. Raises what the server reported, Disconnected or
         DeadlineExceeded. Cancelling it loses nothing."""
-        while self._session.state is not State.CLOSED:
-            position = self._session.output_position
-            received = self._session.receive(await self._receive())
-            if isinstance(received, bytes):
-                return _from_wire(received, self._session.output, position)
-            if isinstance(received, Failure):
-                raise error_of(received.code, received.message)
-            if received is not None and not isinstance(received, Ready):
-                self._settle(type(received))
-                return received
+        async with self._reading:
+            while self._session.state is not State.CLOSED:
+                await self._until(lambda: self._session.state is not State.LOST)
+                if self._resumed is not None:
+                    event, self._resumed = self._resumed, None
+                    return event
+                received = await self._receive()
+                if received is not None:
+                    return received
+        if self._failure is not None:
+            raise self._failure
         raise StopAsyncIteration
 
+    async def _receive(self) -> Event | None:
+        """What the server says next, None for what is no event: within `answer_s` when it owes an answer."""
+        websocket = self._websocket
+        try:
+            async with asyncio.timeout(self._deadlines.answer_s if self._asked else None):
+                data = await websocket.recv()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the server gave no answer for {self._deadlines.answer_s:g} s: is it overloaded?"
+            ) from None
+        except ConnectionClosed as closed:
+            if not self._lose(websocket, closed):
+                raise self._failed(disconnected(closed)) from None
+            return None
+        if websocket is not self._websocket or self._session.state is State.LOST:
+            return None  # it will come again
+        position = self._session.output_position
+        received = self._session.receive(data)
+        if isinstance(received, bytes):
+            return _from_wire(received, self._session.output, position)
+        if isinstance(received, Failure):
+            raise self._failed(error_of(received.code, received.message))
+        if received is None or isinstance(received, Ready):
+            return None
+        self._settle(type(received))
+        return received
+
     async def _say(self, message: ClientMessage) -> None:
+        self._raise_failure()
         text = self._session.send(message)
         self._asked.append(type(message))
-        await self._transmit(text)
+        await self._give(text)
 
     def _settle(self, answer: type) -> None:
         """Takes what has been answered off the list of what the server owes."""
@@ -110,38 +170,126 @@ class Connection:
         elif asked in self._asked:
             self._asked.remove(asked)
 
-    async def _transmit(self, data: bytes | str) -> None:
-        try:
-            async with asyncio.timeout(self._deadlines.send_s):
-                await self._websocket.send(data)
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"the server took no input for {self._deadlines.send_s:g} s: receive events while you send"
-            ) from None
-        except ConnectionClosed as closed:
-            raise await self._last_words(closed) from None
+    async def _give(self, item: bytes | str) -> None:
+        """Queues what the session has taken, and waits for room; while the connection is lost the session keeps it."""
+        if self._closed is None:
+            if self._session.state is not State.LOST:
+                self._outbox.append(item)
+                self._changed.set()
+            await self._until(self._has_room)
+        if self._closed is not None:
+            raise await self._last_words()
 
-    async def _receive(self) -> bytes | str:
-        """The next message, within `answer_s` when the server owes an answer; the pings bound any other wait."""
-        try:
-            async with asyncio.timeout(self._deadlines.answer_s if self._asked else None):
-                return await self._websocket.recv()
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"the server gave no answer for {self._deadlines.answer_s:g} s: is it overloaded?"
-            ) from None
-        except ConnectionClosed as closed:
-            raise disconnected(closed) from None
+    def _has_room(self) -> bool:
+        waiting = self._session.input_position - self._written
+        return waiting <= (LOST_SECONDS * self._session.input.rate if self._session.state is State.LOST else 0)
 
-    async def _last_words(self, closed: ConnectionClosed) -> StreamingError:
-        """Why the server closed: its `error`, when one still waits to be read."""
-        with suppress(ConnectionClosed, ProtocolError, TimeoutError):
-            async with asyncio.timeout(self._deadlines.close_s):
-                while True:
-                    received = self._session.receive(await self._websocket.recv())
-                    if isinstance(received, Failure):
-                        return error_of(received.code, received.message)
-        return disconnected(closed)
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        """Waits for a change after which that is so, or after which it never will be. Raises what ended the session."""
+        while not reached() and self._closed is None and self._failure is None:
+            self._changed.clear()
+            await self._changed.wait()
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    async def _last_words(self) -> StreamingError:
+        """What ended the connection: the server's `error`, when one still waits to be read."""
+        assert self._closed is not None
+        with suppress(StopAsyncIteration, StreamingError):
+            while True:
+                await anext(self)
+        return self._failure or disconnected(self._closed)
+
+    def _failed(self, error: StreamingError) -> StreamingError:
+        """The session is over: everyone who waits hears of it."""
+        self._failure = error
+        self._changed.set()
+        return error
+
+    async def close(self) -> None:
+        """Leaves at once."""
+        await self._dialer.close(self._websocket)
+
+    def _lose(self, websocket: ClientConnection, closed: ConnectionClosed) -> bool:
+        """Whether the session outlives its connection, which has ended so; it then counts as lost."""
+        if websocket is not self._websocket:
+            return True
+        over = self._failure is not None or self._session.state is State.CLOSED
+        if over or not self._resume or not self.ready.resume.token or not is_loss(closed):
+            return False
+        if self._session.state is not State.LOST:
+            self._session.lose()
+            self._outbox.clear()
+            self._changed.set()
+        return True
+
+    async def run(self) -> None:
+        """What `connect` runs beside its user: writes what is sent, and replaces a connection that is lost."""
+        try:
+            while True:
+                websocket = self._websocket
+                async with asyncio.TaskGroup() as tasks:
+                    writer = tasks.create_task(self._write(websocket), name="neucodec writer")
+                    await websocket.wait_closed()
+                    writer.cancel()
+                closed = websocket.protocol.close_exc
+                if not self._lose(websocket, closed):
+                    self._closed = closed
+                    self._changed.set()
+                    return
+                await self._reconnect()
+        except StreamingError as error:
+            self._failed(error)
+        except Exception:
+            log.exception("the connection cannot go on")
+            self._failed(StreamingError("internal error of the client: its log says more"))
+
+    async def _write(self, websocket: ClientConnection) -> None:
+        with suppress(ConnectionClosed, StreamingError):
+            while True:
+                await self._until(lambda: bool(self._outbox))
+                item = self._outbox.popleft()
+                try:
+                    async with asyncio.timeout(self._deadlines.send_s):
+                        await websocket.send(item)
+                except TimeoutError:
+                    seconds = f"{self._deadlines.send_s:g} s"
+                    self._failed(
+                        DeadlineExceeded(f"the server took no input for {seconds}: receive events while you send")
+                    )
+                if isinstance(item, bytes):
+                    self._written += self._session.input.count(item)
+                    self._changed.set()
+
+    async def _reconnect(self) -> None:
+        """Opens connections until the session goes on, or `resume_s` have passed. Raises what ends it."""
+        received = self._session.output_position
+        pause_s, met = FIRST_PAUSE_S, ""
+        try:
+            async with asyncio.timeout(self._deadlines.resume_s):
+                while self._session.state is State.LOST:
+                    await asyncio.sleep(max(pause_s * random.uniform(0.5, 1.0), self._dialer.retry_after_s))
+                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                    try:
+                        target = self._session.resuming(self._request).target
+                        self._websocket = await self._dialer.open(target, self._session)
+                    except PASSING as error:
+                        met = f": {error}"
+                        self._session.lose()
+                        if self._session.state is State.CLOSED:
+                            raise
+        except TimeoutError:
+            raise Disconnected(
+                f"the connection was lost and not back within {self._deadlines.resume_s:g} s{met}"
+            ) from None
+        self._outbox.extend(self._session.unsent)
+        self._written = min(self.ready.input_position, self._session.input_position)
+        told = Resumed(self.ready.resumed, self._session.output_position - received, self._session.output_position)
+        self._resumed = told if self._resumed is None else self._resumed.followed_by(told)
+        self._changed.set()
 
 
 @asynccontextmanager
@@ -156,12 +304,14 @@ async def connect(
     output_rate: int = OUTPUT_RATE,
     stats: bool = False,
     api_key: str | None = None,
+    resume: bool = True,
     deadlines: Deadlines | None = None,
 ) -> AsyncIterator[Connection]:
     """A session with the server at `url` (`ws://`, `wss://`, `http://` or `https://`, a path prefix is kept).
 
     `kind`: "encode" (audio to tokens), "decode" (tokens to audio) or "roundtrip" (audio to audio); formats and rates
-    are those of the audio. `api_key` goes into a header, never into the URL. Raises ConfigError for what the server
+    are those of the audio. `api_key` goes into a header, never into the URL. A connection that is lost is replaced, and
+    a Resumed event says so; with `resume=False` it is Disconnected at once. Raises ConfigError for what the server
     does not offer, AuthError without a key that it knows, CapacityError when it is full (LimitError: for this key or
     address), Unreachable when there is none.
     """
@@ -178,10 +328,14 @@ async def connect(
     dialer = Dialer(url, api_key, deadlines)
     session = ClientSession(request.input, request.output)
     websocket = await dialer.open(request.target, session)
+    connection = Connection(dialer, request, session, websocket, deadlines, resume)
+    running = asyncio.create_task(connection.run(), name="neucodec connection")
     try:
-        yield Connection(websocket, session, deadlines)
+        yield connection
     finally:
-        await dialer.close(websocket)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await connection.close()
 
 
 def _to_wire(chunk: np.ndarray, stream: StreamFormat) -> bytes:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.frames import CloseCode
 from websockets.typing import Subprotocol
 
 from client.errors import Disconnected, Unreachable, error_of
@@ -37,7 +38,8 @@ _PLAIN_REFUSALS: dict[int, type[StreamingError]] = {
 class Deadlines:
     """The longest waits in seconds: for the connection and `ready`, for room to send, for an answer, for the close.
 
-    `alive_s` is how long a silent connection may go without answering a ping.
+    `alive_s` is how long a silent connection may go without answering a ping, `resume_s` how long a session may be
+    without a connection.
     """
 
     open_s: float = 10.0
@@ -45,6 +47,7 @@ class Deadlines:
     answer_s: float = 30.0
     close_s: float = 2.0
     alive_s: float = 20.0
+    resume_s: float = 60.0
 
 
 class Dialer:
@@ -147,6 +150,16 @@ class Dialer:
         if status in _PLAIN_REFUSALS:
             return _PLAIN_REFUSALS[status](f"{self.address} answered {answered}{again}")
         return Unreachable(f"what answers at {self.address} does not speak {SUBPROTOCOL}: {answered}")
+
+
+def is_loss(closed: ConnectionClosed) -> bool:
+    """Whether the session may go on after such an end: there was no closing handshake, or the server leaves its post.
+
+    Our own close without an answer is one for pings that were not answered, and none for a fault in what came.
+    """
+    if closed.rcvd is not None:
+        return closed.rcvd.code in (CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART)
+    return closed.sent is None or closed.sent.code == CloseCode.INTERNAL_ERROR
 
 
 def disconnected(closed: ConnectionClosed) -> Disconnected:

@@ -9,7 +9,7 @@ import numpy as np
 
 from streaming.protocol.messages import Cleared, Done, Flushed, Marked, Stats
 
-__all__ = ["Audio", "Cleared", "Done", "Event", "Flushed", "Marked", "Stats", "Tokens"]
+__all__ = ["Audio", "Cleared", "Done", "Event", "Flushed", "Marked", "Resumed", "Stats", "Tokens"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,4 +28,24 @@ class Tokens:
     position: int
 
 
-Event = Audio | Tokens | Flushed | Cleared | Marked | Stats | Done
+HOWS = ("exact", "approximate", "new")
+"""How a session was resumed, from best to worst (docs/protocol.md)."""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The connection was lost and is back: output goes on at `position`, after a `gap` of samples or tokens that will
+    not come. `how`: "exact" to the byte; "approximate", computed again by a server that may differ in the last bits or
+    had not all of the utterance; "new", another session from its start.
+    """
+
+    how: str
+    gap: int
+    position: int
+
+    def followed_by(self, later: "Resumed") -> "Resumed":
+        """Both in one, when a second loss came before the first was told."""
+        return Resumed(max(self.how, later.how, key=HOWS.index), self.gap + later.gap, later.position)
+
+
+Event = Audio | Tokens | Flushed | Cleared | Marked | Stats | Done | Resumed

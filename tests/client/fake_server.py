@@ -1,24 +1,28 @@
 """A server of `neucodec.v1` without a model: the protocol is the real one, the codec is arithmetic.
 
 A token is the first sample of its 320 (as s16le, read as uint16); a token becomes 480 samples of its own value. Output
-comes a chunk of 5 frames at a time. `Fault` makes it misbehave.
+comes a chunk of 5 frames at a time. `Fault` makes it misbehave. With `resume` it keeps a session whose connection is
+lost, until `forget`; `drop` loses all connections.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from enum import Enum, auto
 from http import HTTPStatus
 
 import numpy as np
 from websockets.asyncio.server import Request, Response, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from streaming.config import INPUT_HOP, OUTPUT_HOP
 from streaming.errors import AudioError, StreamingError
-from streaming.protocol.messages import Clear, End, Failure, Flush, Ready, Stats, encode_message
+from streaming.protocol.messages import Clear, End, Failure, Flush, Ready, Resume, Stats, encode_message
 from streaming.protocol.query import SessionRequest, parse_target
-from streaming.protocol.session import ServerSession, State
+from streaming.protocol.session import ServerSession
+from streaming.protocol.states import State
 
 CHUNK_FRAMES = 5
 
@@ -31,6 +35,7 @@ class Fault(Enum):
     PROXY = auto()
     PROXY_LIMIT = auto()
     PROXY_LOGIN = auto()
+    UNKNOWN_PATH = auto()
     NO_READY = auto()
     NOT_A_READY = auto()
     VANISH = auto()
@@ -43,18 +48,23 @@ class Fault(Enum):
 class FakeServer:
     """What the tests look at: url, the requests, the sessions that are open now, and how many there were."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: Fault, resume: bool) -> None:
         self.fault = fault
+        self._resume = resume
+        self._kept: dict[str, tuple[ServerSession, _Coder]] = {}
+        self._sockets: set[ServerConnection] = set()
         self.url = ""
         self.requests: list[Request] = []
         self.open_sessions = 0
         self.all_sessions = 0
         self.emptied = asyncio.Event()
+        self._arrived = asyncio.Event()
         self.stopping = asyncio.Event()
 
     def refuse(self, connection: ServerConnection, request: Request) -> Response | None:
         """HTTP answers before the upgrade."""
         self.requests.append(request)
+        self._arrived.set()
         if self.fault is Fault.FULL:
             return _refusal(connection, HTTPStatus.SERVICE_UNAVAILABLE, Failure("full", "all 4 sessions are taken"))
         if self.fault is Fault.PROXY:
@@ -63,20 +73,43 @@ class FakeServer:
             return connection.respond(HTTPStatus.TOO_MANY_REQUESTS, "slow down\n")
         if self.fault is Fault.PROXY_LOGIN:
             return connection.respond(HTTPStatus.UNAUTHORIZED, "log in first\n")
-        if parse_target(request.path) is None:
+        if self.fault is Fault.UNKNOWN_PATH or parse_target(request.path) is None:
             return _refusal(connection, HTTPStatus.NOT_FOUND, Failure("bad_path", "path '/elsewhere' is unknown"))
         return None
+
+    def drop(self) -> None:
+        """Loses every connection without a closing handshake."""
+        for websocket in self._sockets:
+            websocket.transport.abort()
+
+    async def close_all(self, code: int) -> None:
+        """Closes every connection with a status."""
+        await asyncio.gather(*(websocket.close(code) for websocket in set(self._sockets)))
+
+    def forget(self) -> None:
+        """As after a restart: no session is known any more."""
+        self._kept.clear()
+
+    async def asked(self, times: int) -> None:
+        """Returns when there have been so many attempts to connect."""
+        async with asyncio.timeout(5):
+            while len(self.requests) < times:
+                self._arrived.clear()
+                await self._arrived.wait()
 
     async def serve(self, websocket: ServerConnection) -> None:
         """One session."""
         self.open_sessions += 1
         self.all_sessions += 1
+        self._sockets.add(websocket)
         try:
             assert websocket.request is not None
             request = parse_target(websocket.request.path)
             assert request is not None
-            await self._converse(websocket, request)
+            with suppress(ConnectionClosed):
+                await self._converse(websocket, request)
         finally:
+            self._sockets.discard(websocket)
             self.open_sessions -= 1
             if not self.open_sessions:
                 self.emptied.set()
@@ -89,8 +122,7 @@ class FakeServer:
             await websocket.send('{"type":"flushed"}')
             await websocket.wait_closed()
             return
-        profile = request.profile or "default"
-        session = ServerSession(Ready("s1", "fake", profile, CHUNK_FRAMES, 5, 215.0, request.input, request.output))
+        session, coder = self._session(request)
         await _drain(websocket, session)
         if self.fault is Fault.NEVER_READ:
             await self.stopping.wait()
@@ -98,7 +130,6 @@ class FakeServer:
             return
         if self.fault is Fault.UNKNOWN_MESSAGES:
             await websocket.send('{"type":"weather","fine":true}')
-        coder = _Coder(request.kind)
         async for data in websocket:
             if self.fault is Fault.VANISH:
                 websocket.transport.abort()
@@ -124,6 +155,29 @@ class FakeServer:
             await _drain(websocket, session)
             if session.state is State.CLOSED:
                 await websocket.close(session.close_code)
+
+    def _session(self, request: SessionRequest) -> tuple[ServerSession, "_Coder"]:
+        """The session that is asked for: kept, computed again, or new."""
+        token = f"token {self.all_sessions}"
+        profile = request.profile or "default"
+        ready = Ready(token, "fake", profile, CHUNK_FRAMES, 5, 215.0, request.input, request.output)
+        if self._resume:
+            ready = replace(ready, resume=Resume(token, 30.0))
+        session, coder = ServerSession(ready, max_replay_bytes=1 << 20), _Coder(request.kind)
+        if request.resume in self._kept:
+            session, coder = self._kept[request.resume]
+            session.lose()
+            assert session.can_resume(request.received, request.answers)
+            ready = replace(ready, session=request.resume, resumed="exact", resume=Resume(request.resume, 30.0))
+            session.resume(ready, request.received, request.answers)
+            return session, coder
+        if begun := request.utterance or request.tail:
+            ready = replace(ready, resumed="approximate", input_position=begun.input)
+            ready = replace(ready, output_position=max(begun.output, request.received))
+            session = ServerSession(ready, computed_from=begun.output, max_replay_bytes=1 << 20)
+        if self._resume:
+            self._kept[token] = session, coder
+        return session, coder
 
 
 def _refusal(connection: ServerConnection, status: HTTPStatus, failure: Failure) -> Response:
@@ -166,9 +220,9 @@ class _Coder:
 
 
 @asynccontextmanager
-async def fake_server(fault: Fault = Fault.NONE) -> AsyncIterator[FakeServer]:
+async def fake_server(fault: Fault = Fault.NONE, resume: bool = False) -> AsyncIterator[FakeServer]:
     """A fake server on a free port of the loopback."""
-    fake = FakeServer(fault)
+    fake = FakeServer(fault, resume)
     async with serve(
         fake.serve,
         "127.0.0.1",

@@ -1,6 +1,7 @@
 """The Pipecat services in pipelines of Pipecat's own, against a real server whose codec is arithmetic."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -24,7 +25,7 @@ from pipecat.workers.runner import WorkerRunner
 
 from client.pipecat import InputTokensFrame, NeuCodecDecoder, NeuCodecEncoder, OutputTokensFrame
 from streaming.audio import pcm_from_bytes, pcm_to_bytes
-from streaming.config import INPUT_RATE, OUTPUT_RATE
+from streaming.config import INPUT_RATE, OUTPUT_HOP, OUTPUT_RATE
 from tests.server.hosting import hosted
 from tests.streaming.engine.fake import FakeRunner, audio_of, speech, tokens_of
 
@@ -40,15 +41,19 @@ def server():
 
 
 class Ear(FrameProcessor):
-    """The end of a pipeline: what came, in order."""
+    """The end of a pipeline: what came, in order. Whoever pushes audio waits while `takes_audio` is not set."""
 
     def __init__(self) -> None:
         super().__init__(enable_direct_mode=True)
         self.frames: list[Frame] = []
+        self.takes_audio = asyncio.Event()
+        self.takes_audio.set()
         self._came = asyncio.Condition()
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
+        if isinstance(frame, TTSAudioRawFrame):
+            await self.takes_audio.wait()
         if direction is FrameDirection.DOWNSTREAM:
             async with self._came:
                 self.frames.append(frame)
@@ -107,6 +112,21 @@ async def running(line: Line) -> AsyncIterator[Line]:
         await line.push(EndFrame())
 
 
+class CountedRunner(FakeRunner):
+    """Tells when it has made so many steps."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.done = threading.Event()
+        self._count = count
+
+    def step(self, *arguments):
+        output = super().step(*arguments)
+        if len(self.steps) == self._count:
+            self.done.set()
+        return output
+
+
 def microphone(pcm: np.ndarray, rate: int = INPUT_RATE, channels: int = 1) -> list[InputAudioRawFrame]:
     """Frames of 20 ms, the same on all channels."""
     samples = np.repeat(pcm, channels).reshape(-1, rate // 50 * channels)
@@ -159,24 +179,47 @@ async def test_an_utterance_that_nobody_ended_is_heard_before_the_pipeline_ends(
     assert line.ear.kinds(TTSAudioRawFrame, TTSStoppedFrame, EndFrame) == [TTSAudioRawFrame, TTSStoppedFrame, EndFrame]
 
 
-async def test_nothing_of_an_interrupted_utterance_follows_the_interruption(server):
-    line = Line(NeuCodecDecoder(server.url))
-    async with running(line):
-        for _ in range(5):
-            count = len(line.ear.of(TTSStoppedFrame))
+async def test_nothing_of_an_interrupted_utterance_follows_the_interruption():
+    arrived = asyncio.Event()
+
+    async def on_frame(decoder: NeuCodecDecoder, frame: Frame) -> None:
+        if isinstance(frame, InterruptionFrame):
+            arrived.set()
+
+    runner = CountedRunner(39)  # 200 tokens but for the last 5, which wait for lookahead
+    with hosted(runner) as server:
+        line = Line(decoder := NeuCodecDecoder(server.url))
+        decoder.add_event_handler("on_before_process_frame", on_frame)
+        async with running(line):
+            line.ear.takes_audio.clear()
             await line.push(OutputTokensFrame(said(OLD, 200)))
-            await line.ear.heard(TTSStartedFrame, 2 * count + 1)
-            await line.push(InterruptionFrame(), OutputTokensFrame(said(NEW, 20)), LLMFullResponseEndFrame())
-            await line.ear.heard(TTSStoppedFrame, count + 1)
-    interrupted = False
-    after = []
-    for frame in line.ear.frames:
-        if isinstance(frame, InterruptionFrame | TTSStoppedFrame):
-            interrupted = isinstance(frame, InterruptionFrame)
-        elif isinstance(frame, TTSAudioRawFrame) and interrupted:
-            after.append(pcm_from_bytes(frame.audio))
-    assert np.allclose(np.concatenate(after), np.tile(audio_of(said(NEW, 20)), 5), atol=1e-4)
-    assert not line.errors
+            await line.ear.heard(TTSStartedFrame)  # the first audio is on its way, in the middle of a push
+            assert await asyncio.to_thread(runner.done.wait, DEADLINE_S)  # and the rest is behind it
+            await line.push(InterruptionFrame())
+            async with asyncio.timeout(DEADLINE_S):
+                await arrived.wait()
+            for _ in range(100):
+                await asyncio.sleep(0)  # as long as the interruption wants to go on, if it does not wait
+            line.ear.takes_audio.set()
+            await line.push(OutputTokensFrame(said(NEW, 20)), LLMFullResponseEndFrame())
+            await line.ear.heard(TTSStoppedFrame)
+    kinds = line.ear.kinds(TTSStartedFrame, TTSAudioRawFrame, TTSStoppedFrame, InterruptionFrame)
+    spoken = [TTSStartedFrame, TTSAudioRawFrame]
+    assert kinds == [*spoken, InterruptionFrame, *spoken, TTSStoppedFrame]
+    del line.ear.frames[: line.ear.frames.index(line.ear.of(InterruptionFrame)[0])]
+    assert np.allclose(line.ear.audio, audio_of(said(NEW, 20)), atol=1e-4)
+
+
+async def test_an_utterance_can_be_interrupted_again_and_again(server):
+    async with running(Line(NeuCodecDecoder(server.url))) as line:
+        for count in range(5):
+            await line.push(OutputTokensFrame(said(OLD, 50)))
+            await line.ear.heard(TTSStartedFrame, count + 1)
+            await line.push(InterruptionFrame(), InterruptionFrame())
+        await line.push(OutputTokensFrame(said(NEW, 20)), LLMFullResponseEndFrame())
+        await line.ear.heard(TTSStoppedFrame)
+    assert len(line.ear.of(TTSStoppedFrame)) == 1
+    assert np.allclose(line.ear.audio[-20 * OUTPUT_HOP :], audio_of(said(NEW, 20)), atol=1e-4)
 
 
 async def test_the_tokens_of_who_interrupts_are_not_lost(server):

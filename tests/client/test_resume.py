@@ -1,0 +1,247 @@
+"""A connection that is lost comes back, and what the user sees of it: events, positions, errors, and nothing else."""
+
+import asyncio
+import itertools
+
+import numpy as np
+import pytest
+
+from client.connection import LOST_SECONDS, connect
+from client.dial import Deadlines
+from client.errors import Disconnected
+from client.events import Cleared, Done, Flushed, Marked, Resumed, Tokens
+from streaming.protocol.session import REPLAY_SECONDS
+from tests.client.fake_server import Fault, fake_server
+from tests.client.test_connection import collect, speech
+
+BRIEF = Deadlines(resume_s=0.5, close_s=0.2)
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch):
+    """Reconnecting takes milliseconds."""
+    monkeypatch.setattr("client.connection.FIRST_PAUSE_S", 0.005)
+    monkeypatch.setattr("client.connection.LONGEST_PAUSE_S", 0.05)
+
+
+def tokens_of(events) -> np.ndarray:
+    return np.concatenate([event.tokens for event in events if isinstance(event, Tokens)])
+
+
+async def until(connection, kind):
+    """Events up to one of that kind."""
+    seen = []
+    async with asyncio.timeout(5):
+        while not (seen and isinstance(seen[-1], kind)):
+            seen.append(await anext(connection))
+    return seen
+
+
+async def test_ten_losses_change_nothing_but_ten_events():
+    audio = speech(100)
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
+        seen = []
+        for part in range(10):
+            await connection.send(audio[part * 3200 : (part + 1) * 3200])
+            server.drop()
+            seen += await until(connection, Resumed)
+        await connection.end()
+        seen += await collect(connection)
+    assert tokens_of(seen).tolist() == list(range(100))
+    assert [event.how for event in seen if isinstance(event, Resumed)] == ["exact"] * 10
+    assert {event.gap for event in seen if isinstance(event, Resumed)} == {0}
+    positions = [(event.position, event.tokens.size) for event in seen if isinstance(event, Tokens)]
+    assert all(at + size == after for (at, size), (after, _) in itertools.pairwise(positions))
+
+
+async def test_answers_come_once_though_the_connection_is_lost_before_they_do():
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(7))
+        await connection.mark("m")
+        await connection.flush()
+        await until(connection, Tokens)
+        server.drop()
+        seen = await until(connection, Flushed)
+        await connection.end()
+        seen += await collect(connection)
+    assert [type(event) for event in seen if not isinstance(event, Tokens | Resumed)] == [Marked, Flushed, Done]
+    assert [event.how for event in seen if isinstance(event, Resumed)] == ["exact"]
+
+
+async def test_input_sent_while_the_connection_is_lost_arrives_in_order():
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(5))
+        await until(connection, Tokens)
+        server.drop()
+        for first in range(5, 105, 5):
+            await connection.send(speech(105)[first * 320 : (first + 5) * 320])
+        await connection.mark(1)
+        await connection.end()
+        seen = await collect(connection)
+    assert tokens_of(seen).tolist() == list(range(5, 105))
+    assert isinstance(seen[-2], Marked) and isinstance(seen[-1], Done)
+    assert seen[-1].output == 105
+
+
+async def test_clear_while_the_connection_is_lost_is_answered_and_nothing_of_before_follows():
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(12))
+        await until(connection, Tokens)
+        server.drop()
+        await connection.clear()
+        assert [type(event) for event in await until(connection, Cleared)] == [Resumed, Cleared]
+        await connection.send(speech(5))
+        await connection.end()
+        seen = await collect(connection)
+    assert tokens_of(seen).tolist() == [0, 1, 2, 3, 4]
+
+
+async def test_a_server_that_forgot_computes_the_utterance_again_and_the_user_is_told():
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(5))
+        await connection.flush()
+        await until(connection, Flushed)
+        await connection.send(speech(12))
+        await until(connection, Tokens)
+        server.forget()
+        await server.close_all(1012)
+        (resumed,) = await until(connection, Resumed)
+        assert (resumed.how, resumed.gap, resumed.position) == ("approximate", 0, 15)
+        await connection.end()
+        seen = await collect(connection)
+    assert tokens_of(seen).tolist() == [10, 11]
+    assert seen[-1].output == 17
+
+
+async def test_a_gap_is_told():
+    longer = int(REPLAY_SECONDS * 50) + 200
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(longer))
+        server.forget()
+        server.drop()
+        await server.asked(2)  # nothing has been read until then
+        (resumed,) = await until(connection, Resumed)
+        assert (resumed.how, resumed.gap, resumed.position) == ("approximate", 200, 200)
+        await connection.end()
+        seen = await collect(connection)
+    assert tokens_of(seen).tolist() == list(range(200, longer))
+    assert seen[0].position == 200
+
+
+@pytest.mark.parametrize("code", [1001, 1012])
+async def test_a_server_that_leaves_is_a_loss(code):
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(5))
+        await until(connection, Tokens)
+        await server.close_all(code)
+        assert [event.how for event in await until(connection, Resumed)] == ["exact"]
+
+
+@pytest.mark.parametrize("code", [1000, 1008, 1011, 1013])
+async def test_a_server_that_ends_the_session_is_no_loss(code):
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
+        await server.close_all(code)
+        with pytest.raises(Disconnected, match=str(code)):
+            await anext(connection)
+        with pytest.raises(Disconnected):
+            await connection.send(speech(1))
+
+
+async def test_without_resume_a_loss_is_the_end():
+    async with (
+        fake_server(resume=True) as server,
+        connect(server.url, kind="encode", resume=False) as connection,
+    ):
+        server.drop()
+        with pytest.raises(Disconnected, match="without a closing handshake"):
+            await anext(connection)
+
+
+async def test_a_server_that_stays_away_is_disconnected_for_reader_and_writer_within_the_deadline():
+    async with (
+        fake_server(resume=True) as server,
+        connect(server.url, kind="encode", deadlines=BRIEF) as connection,
+    ):
+        server.fault = Fault.PROXY
+        server.drop()
+        with pytest.raises(Disconnected, match=r"not back within 0\.5 s: .*HTTP 502"):
+            await anext(connection)
+        with pytest.raises(Disconnected, match="not back"):
+            await connection.send(speech(1))
+
+
+@pytest.mark.parametrize(("fault", "code"), [(Fault.PROXY_LOGIN, "unauthorized"), (Fault.UNKNOWN_PATH, "bad_config")])
+async def test_a_refusal_that_will_not_pass_ends_it_at_once(fault, code):
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
+        server.fault = fault
+        server.drop()
+        attempts = len(server.requests)
+        with pytest.raises(Exception) as ended:
+            await anext(connection)
+        assert ended.value.code == code
+        assert len(server.requests) == attempts + 1
+
+
+async def test_send_waits_when_it_has_taken_what_it_takes_without_a_connection():
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
+        server.fault = Fault.PROXY
+        server.drop()
+        await connection.send(speech(int(LOST_SECONDS * 50)))
+        more = asyncio.create_task(connection.send(speech(50)))
+        done, _ = await asyncio.wait({more}, timeout=0.05)
+        assert not done
+        server.fault = Fault.NONE
+        async with asyncio.timeout(5):
+            await more
+        await connection.end()
+        assert (await collect(connection))[-1].output == LOST_SECONDS * 50 + 50
+
+
+async def test_retry_after_is_honoured(monkeypatch):
+    pauses, sleep = [], asyncio.sleep
+
+    async def noted(seconds):
+        if seconds > 3:
+            return await sleep(seconds)
+        pauses.append(seconds)
+        if seconds == 3:
+            server.fault = Fault.NONE
+
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
+        server.fault = Fault.FULL
+        monkeypatch.setattr("asyncio.sleep", noted)
+        server.drop()
+        await until(connection, Resumed)
+    assert pauses[-1] == 3 and max(pauses[:-1]) < 1
+
+
+async def test_cancelling_while_the_connection_is_lost_leaves_nothing_behind():
+    before = asyncio.all_tasks()
+    async with fake_server(resume=True) as server:
+
+        async def session():
+            async with connect(server.url, kind="encode") as connection:
+                server.fault = Fault.PROXY
+                server.drop()
+                await anext(connection)
+
+        task = asyncio.create_task(session())
+        await server.asked(3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert server.open_sessions == 0
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_loss_that_nobody_reads_about_is_mended_too():
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(5))
+        server.drop()
+        await server.asked(2)
+        server.drop()
+        await server.asked(3)
+        await connection.end()
+        seen = await collect(connection)
+    assert tokens_of(seen).tolist() == [0, 1, 2, 3, 4]
+    assert sum(isinstance(event, Resumed) for event in seen) in (1, 2)
