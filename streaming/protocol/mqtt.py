@@ -83,16 +83,26 @@ class OpenRequest:
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value <= most:
                 raise ConfigError(f"{name} is {value!r:.80}: give a whole number from 0 to {most}")
-        request = self.session
-        for name, value in (("target", self.target), ("input", self.input), ("output", self.output)):
+        for name in ("target", "input", "output"):
+            value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise ConfigError(f"{name} is {value!r:.80}: give a text")
+        self._check_topics()
+
+    def _check_topics(self) -> None:
+        request = self.session
         hermes, stream = _HERMES.fullmatch(self.input or ""), _STREAM.fullmatch(self.input or "")
         fits = (hermes and hermes[2] == HERMES_INPUT and request.input.kind == "audio") or (
             stream and (stream[2] == TOKENS) == (request.input.kind == "tokens")
         )
         if self.input is not None and not fits:
             raise ConfigError(f"input {self.input[:80]!r} is no topic that a session with {request.input} can take")
+        for side, value, stream_format in (
+            ("input", self.input, request.input),
+            ("output", self.output, request.output),
+        ):
+            if is_hermes(value or "") and stream_format.format != "s16le":
+                raise ConfigError(f"{side}_format is {stream_format.format}: satellites speak s16le")
         hermes = _HERMES.fullmatch(self.output or "")
         if self.output is not None and not (hermes and hermes[2] == HERMES_OUTPUT and request.output.kind == "audio"):
             raise ConfigError(f"output {self.output[:80]!r} is not the playBytes of a site, for audio")
@@ -100,7 +110,7 @@ class OpenRequest:
     @property
     def session(self) -> SessionRequest:
         """The target, parsed. Raises ConfigError."""
-        request = parse_target(self.target) if isinstance(self.target, str) else None
+        request = parse_target(self.target)
         if request is None:
             raise ConfigError(f"target {self.target!r:.80} is unknown: give /v1/encode, /v1/decode or /v1/roundtrip")
         return request
