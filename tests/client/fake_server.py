@@ -41,6 +41,7 @@ class Fault(Enum):
     VANISH = auto()
     REFUSE_INPUT = auto()
     NEVER_DONE = auto()
+    MUTE = auto()
     NEVER_READ = auto()
     UNKNOWN_MESSAGES = auto()
 
@@ -150,6 +151,8 @@ class FakeServer:
             elif isinstance(asked, Flush | End) and self.fault is not Fault.NEVER_DONE:
                 session.output_ready(coder.flush(), session.epoch)
                 session.flush_finished(session.epoch)
+            if self.fault is Fault.MUTE:
+                continue
             if request.stats:
                 session.report(Stats(buffered_ms=0.0, behind_ms=0.0))
             await _drain(websocket, session)
