@@ -30,6 +30,7 @@ from streaming.errors import (
     InputError,
     LimitError,
     StreamingError,
+    TimeLimitError,
 )
 
 FILE_FAILED = 3
@@ -43,6 +44,7 @@ EXIT_CODES: tuple[tuple[type[StreamingError], int], ...] = (
     (DeviceError, 4),
     (Disconnected, 5),
     (DeadlineExceeded, 5),
+    (TimeLimitError, 5),
     (SoundDeviceError, 6),
     (AuthError, 7),
 )
