@@ -11,7 +11,6 @@ import pytest
 from client.connection import Connection, connect
 from client.events import Audio, Resumed, Tokens
 from client.files import read_audio
-from streaming.protocol.messages import Flushed
 from tests.proxy import proxy
 from tests.server.hosting import hosted
 
@@ -26,10 +25,27 @@ def hurry(monkeypatch):
     monkeypatch.setattr("client.connection.FIRST_PAUSE_S", 0.01)
 
 
+class Server:
+    """A server that can be started anew where it was."""
+
+    def __init__(self) -> None:
+        self._running = ExitStack()
+        self.url = self._running.enter_context(hosted(**SETTINGS)).url
+        self.host, port = self.url.removeprefix("ws://").split(":")
+        self.port = int(port)
+
+    def stop(self) -> None:
+        self._running.close()
+
+    def start(self) -> None:
+        self._running.enter_context(hosted(**SETTINGS, port=self.port))
+
+
 @pytest.fixture(scope="module")
 def server():
-    with hosted(**SETTINGS) as host:
-        yield host
+    server = Server()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +106,7 @@ async def test_a_connection_cut_ten_times_during_a_sentence_changes_no_byte(serv
     parts = np.array_split(units, CUTS)
     uncut = await speak(server.url, kind, parts)
     cuts = random.Random(kind)
-    host, port = server.url.removeprefix("ws://").split(":")
-    async with proxy(host, int(port)) as network:
+    async with proxy(server.host, server.port) as network:
         ways = [
             (network.to_server, parts[0].size // 2),
             (network.to_client, uncut.heard.nbytes // CUTS // 4),
@@ -107,26 +122,17 @@ async def test_a_connection_cut_ten_times_during_a_sentence_changes_no_byte(serv
 
 
 @pytest.mark.slow
-async def test_across_a_restart_the_sentence_goes_on_and_ready_says_exact(sentence):
-    heard, resumed = [], []
-    with ExitStack() as first, ExitStack() as second:
-        server = first.enter_context(hosted(**SETTINGS, drain_s=0))
-        port = int(server.url.rsplit(":", 1)[1])
-        expected = (await speak(server.url, "encode", [sentence])).heard
-        async with asyncio.timeout(60), connect(server.url, kind="encode") as connection:
-            await connection.send(sentence[: sentence.size // 2])
-            while len(heard) < 20:
-                heard += (await anext(connection)).tokens.tolist()
-            await asyncio.to_thread(first.close)
-            await connection.send(sentence[sentence.size // 2 :])
-            await connection.flush()
-            await asyncio.to_thread(second.enter_context, hosted(**SETTINGS, port=port))
-            async for event in connection:
-                if isinstance(event, Flushed):
-                    break
-                if isinstance(event, Resumed):
-                    resumed.append(event)
-                else:
-                    heard += event.tokens.tolist()
-    assert [(event.how, event.gap) for event in resumed] == [("exact", 0)]
-    assert heard == expected.tolist()
+async def test_across_a_restart_the_sentence_goes_on_and_ready_says_exact(server, sentence):
+    whole = await speak(server.url, "encode", [sentence])
+    first, second = np.array_split(sentence, 2)
+    listener = Listener()
+    async with asyncio.timeout(60), connect(server.url, kind="encode") as connection:
+        listening = asyncio.create_task(listener.listen(connection))
+        await connection.send(first)
+        await asyncio.to_thread(server.stop)
+        await connection.send(second)
+        await connection.end()
+        await asyncio.to_thread(server.start)
+        await listening
+    assert [(event.how, event.gap) for event in listener.resumed] == [("exact", 0)]
+    assert listener.heard.tobytes() == whole.heard.tobytes()
