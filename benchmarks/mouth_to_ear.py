@@ -31,7 +31,7 @@ from pystoi import stoi
 
 from benchmarks.latency import ROOT, commit, device
 from benchmarks.recordings import recordings
-from benchmarks.sound_room import RATE, Recorder, installed, say, sound_room
+from benchmarks.sound_room import RATE, Recorder, installed, real_time, say, sound_room
 from client.files import read_audio
 from streaming.audio import resample
 from streaming.codec import Codec, load_codec
@@ -134,7 +134,7 @@ def serving(model: str, profile: str) -> Iterator[str]:
 @contextmanager
 def client(room: dict[str, str], *arguments: object) -> Iterator[Iterator[dict[str, Any]]]:
     """What a client in the room tells, first that it listens."""
-    command = [sys.executable, "-m", "benchmarks.mouth_to_ear_client", *map(str, arguments)]
+    command = [*real_time(), sys.executable, "-m", "benchmarks.mouth_to_ear_client", *map(str, arguments)]
     process = subprocess.Popen(command, cwd=ROOT, env=room, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -257,6 +257,7 @@ def main() -> None:
         clear = measure_clear(room, url, given.profile, codec, given.clears, Path(folder))
     report(way, clear)
     about = {"device": device(), "commit": commit(), "date": datetime.now(UTC).isoformat(), "profile": given.profile}
+    about["real_time_priority"] = bool(real_time())  # of sound server and client
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps({**about, "way": way, "clear": clear}, indent=1) + "\n")
     print(f"written to {given.out}")

@@ -2,7 +2,8 @@
 
 The room is one sink of two channels, so that one recording of it holds both sides in one clock: what is played to the
 sink `mouth` is on its left, and is what the microphone hears; what the default speaker plays is on its right, the ear.
-Needs Debian's pulseaudio, pulseaudio-utils and libasound2-plugins.
+Everything in it runs ahead of the machine's other work where that is allowed, as audio does on a desktop. Needs Debian's
+pulseaudio, pulseaudio-utils and libasound2-plugins.
 """
 
 import os
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -28,6 +30,16 @@ MODULES = (
     f"module-remap-sink sink_name=speaker master=room master_channel_map=front-right {_SIDES}",
     f"module-remap-source source_name=microphone master=room.monitor master_channel_map=front-left {_SIDES}",
 )
+
+
+@cache
+def real_time() -> tuple[str, ...]:
+    """What goes before a command for real-time priority; nothing where this user may not have it."""
+    command = ("chrt", "--rr", "10")
+    try:
+        return command if subprocess.run((*command, "true"), capture_output=True, check=False).returncode == 0 else ()
+    except FileNotFoundError:
+        return ()
 
 
 def installed() -> bool:
@@ -47,7 +59,15 @@ def sound_room(home: Path) -> Iterator[dict[str, str]]:
         "XDG_RUNTIME_DIR": str(home),
         "PULSE_SERVER": f"unix:{socket}",
     }
-    command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--disable-shm", "--use-pid-file=no"]
+    command = [
+        *real_time(),
+        "pulseaudio",
+        "-n",
+        "--daemonize=no",
+        "--exit-idle-time=-1",
+        "--disable-shm",
+        "--use-pid-file=no",
+    ]
     command += [f"--load={module}" for module in (f"module-native-protocol-unix socket={socket}", *MODULES)]
     with (home / "pulseaudio.log").open("w") as log:
         daemon = subprocess.Popen(command, env=surroundings, stderr=log)
@@ -78,7 +98,7 @@ class Recorder:
         self._reads: list[tuple[int, float]] = []
 
     def __enter__(self) -> Self:
-        command = ["parec", "--device=room.monitor", f"--rate={RATE}", "--channels=2", "--format=s16le"]
+        command = [*real_time(), "parec", "--device=room.monitor", f"--rate={RATE}", "--channels=2", "--format=s16le"]
         command += ["--latency-msec=5"]
         self._process = subprocess.Popen(command, env=self._surroundings, stdout=subprocess.PIPE, bufsize=0)
         self._thread = threading.Thread(target=self._read, name="recorder", daemon=True)
@@ -114,8 +134,9 @@ class Recorder:
 
 def say(audio: np.ndarray, surroundings: dict[str, str]) -> subprocess.Popen:
     """Plays float32 (n,) at RATE to the microphone, from a thread of its own; the process ends with it."""
-    command = ["pacat", "--playback", "--device=mouth", f"--rate={RATE}", "--channels=1", "--format=float32le"]
-    voice = subprocess.Popen([*command, "--latency-msec=50"], env=surroundings, stdin=subprocess.PIPE)
+    command = [*real_time(), "pacat", "--playback", "--device=mouth", f"--rate={RATE}", "--channels=1"]
+    command += ["--format=float32le", "--latency-msec=50"]
+    voice = subprocess.Popen(command, env=surroundings, stdin=subprocess.PIPE)
 
     def feed() -> None:
         voice.communicate(audio.astype("<f4").tobytes())
