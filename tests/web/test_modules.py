@@ -42,8 +42,8 @@ def test_the_page_and_the_server_agree_about_latency_and_bytes():
     latencies, payload = evaluate(f"""
         import {{ algorithmicMs }} from "./latency.js";
         import {{ audioToBytes }} from "./payload.js";
-        const pairs = {json.dumps(pairs)};
-        const latencies = pairs.map(([chunk_frames, lookahead_frames]) => algorithmicMs({{ chunk_frames, lookahead_frames }}));
+        const profile = ([chunk_frames, lookahead_frames]) => ({{ chunk_frames, lookahead_frames }});
+        const latencies = {json.dumps(pairs)}.map((pair) => algorithmicMs(profile(pair)));
         console.log(JSON.stringify([latencies, [...audioToBytes(Float32Array.from({json.dumps(samples)}))]]));
     """)  # type: ignore[misc]
     configs = [StreamConfig(chunk, lookahead, context_frames=chunk) for chunk, lookahead in pairs]

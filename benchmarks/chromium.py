@@ -9,7 +9,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,11 @@ FLAGS = (
 class Tab:
     """One page. `evaluate` runs JavaScript in it; `console` holds what the page complained of."""
 
-    def __init__(self, socket: ClientConnection, session: str) -> None:
-        self._socket, self._session = socket, session
+    def __init__(self, socket: ClientConnection, session: str, group: int) -> None:
+        self._socket, self._session, self._group = socket, session, group
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._loaded = asyncio.Event()
         self.console: list[str] = []
 
     async def send(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -64,6 +65,8 @@ class Tab:
             if (waiting := self._answers.get(message.get("id"))) is not None and not waiting.done():
                 waiting.set_result(message)
             match message.get("method"):
+                case "Page.loadEventFired":
+                    self._loaded.set()
                 case "Runtime.exceptionThrown":
                     details = message["params"]["exceptionDetails"]
                     self.console.append(details.get("exception", {}).get("description", details["text"]))
@@ -88,14 +91,9 @@ class Tab:
 
     async def open(self, url: str) -> None:
         """Loads a page and waits until its modules have run."""
+        self._loaded.clear()
         await self.send("Page.navigate", url=url)
-        async with asyncio.timeout(DEADLINE_S):
-            while (await self.send("Runtime.evaluate", expression="document.readyState"))["result"][  # noqa: ASYNC110
-                "value"
-            ] != "complete" or (await self.send("Runtime.evaluate", expression="location.href"))["result"][
-                "value"
-            ] == "about:blank":
-                await asyncio.sleep(0.02)
+        await asyncio.wait_for(self._loaded.wait(), DEADLINE_S)
 
     async def click(self, name: str) -> None:
         """Clicks the element of that id, as a visitor would."""
@@ -105,6 +103,19 @@ class Tab:
         """One key of the keyboard."""
         for kind in ("keyDown", "keyUp"):
             await self.send("Input.dispatchKeyEvent", type=kind, key=key)
+
+    def resident_mb(self) -> float:
+        """Memory of the browser's processes that run pages; Linux only."""
+        kib = 0
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it may be gone by now
+                if (
+                    b"--type=renderer" in (process / "cmdline").read_bytes()
+                    and os.getpgid(int(process.name)) == self._group
+                ):
+                    status = (process / "status").read_text()
+                    kib += int(status.split("VmRSS:")[1].split()[0])
+        return kib / 1024
 
     async def screenshot(self, path: Path, *, width: int, height: int, dark: bool, scale: float = 1) -> None:
         """A PNG of the page at that size."""
@@ -123,12 +134,19 @@ class Tab:
 
 
 @asynccontextmanager
-async def browser(microphone: Path | None = None, *, allowed: bool = True) -> AsyncIterator[Tab]:
-    """A fresh browser with one empty tab. `microphone`: a WAV file that is heard in a loop; `allowed`: by the user."""
+async def browser(
+    microphone: Path | None = None, *, allowed: bool = True, names: str | None = None
+) -> AsyncIterator[Tab]:
+    """A fresh browser with one empty tab.
+
+    `microphone`: a WAV file that is heard in a loop; `allowed`: by the user; `names`: of hosts that are this machine.
+    """
     assert CHROMIUM is not None, "no chromium"
     profile = tempfile.mkdtemp(prefix="neucodec-browser-")
     flags = [*FLAGS, f"--user-data-dir={profile}"]
     flags += ["--use-fake-ui-for-media-stream"] if allowed else ["--deny-permission-prompts"]
+    if names is not None:
+        flags.append(f"--host-resolver-rules=MAP {names} 127.0.0.1")
     if microphone is not None:
         flags.append(f"--use-file-for-fake-audio-capture={microphone}")
     process = await asyncio.create_subprocess_exec(
@@ -147,7 +165,7 @@ async def browser(microphone: Path | None = None, *, allowed: bool = True) -> As
         drain = asyncio.create_task(_drain(process.stderr), name="chromium's words")
         url = line.decode().split("DevTools listening on ")[1].strip()
         async with connect(url, max_size=None, compression=None, proxy=None, ping_interval=None) as socket:
-            tab = await _attach(socket)
+            tab = await _attach(socket, process.pid)
             listener = asyncio.create_task(tab.listen(), name="devtools")
             for domain in ("Page", "Runtime", "Log"):
                 await tab.send(f"{domain}.enable")
@@ -168,7 +186,7 @@ async def _drain(stream: asyncio.StreamReader) -> None:
         pass
 
 
-async def _attach(socket: ClientConnection) -> Tab:
+async def _attach(socket: ClientConnection, group: int) -> Tab:
     async def ask(number: int, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         await socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
@@ -179,4 +197,4 @@ async def _attach(socket: ClientConnection) -> Tab:
     targets = await ask(1_000_001, "Target.getTargets", {})
     page = next(target for target in targets["targetInfos"] if target["type"] == "page")
     attached = await ask(1_000_002, "Target.attachToTarget", {"targetId": page["targetId"], "flatten": True})
-    return Tab(socket, attached["sessionId"])
+    return Tab(socket, attached["sessionId"], group)
