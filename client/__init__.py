@@ -6,7 +6,8 @@
         async for event in connection:
             ...
 
-The names of `__all__` load on first use; importing this package has no effect.
+`blocking(connect(...))` and `encode`, `decode`, `roundtrip` do without `async` (client.sync). The names of `__all__`
+load on first use; importing this package has no effect.
 """
 
 from importlib import import_module
@@ -14,15 +15,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from client.connection import Connection, connect
+    from client.dial import Deadlines
     from client.errors import ClientError, DeadlineExceeded, Disconnected, Unreachable
     from client.events import Audio, Cleared, Done, Event, Flushed, Marked, Resumed, Stats, Tokens
+    from client.sync import BlockingConnection, blocking, decode, encode, roundtrip
 
+_NAMES = {
+    "client.connection": ("Connection", "connect"),
+    "client.dial": ("Deadlines",),
+    "client.sync": ("BlockingConnection", "blocking", "decode", "encode", "roundtrip"),
+    "client.events": ("Audio", "Cleared", "Done", "Event", "Flushed", "Marked", "Resumed", "Stats", "Tokens"),
+    "client.errors": ("ClientError", "DeadlineExceeded", "Disconnected", "Unreachable"),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
     "Audio",
+    "BlockingConnection",
     "Cleared",
     "ClientError",
     "Connection",
     "DeadlineExceeded",
+    "Deadlines",
     "Disconnected",
     "Done",
     "Event",
@@ -32,17 +45,18 @@ __all__ = [
     "Stats",
     "Tokens",
     "Unreachable",
+    "blocking",
     "connect",
+    "decode",
+    "encode",
+    "roundtrip",
 ]
-
-_MODULES = {"connect": "client.connection", "Connection": "client.connection"}
-_MODULES |= dict.fromkeys(("ClientError", "DeadlineExceeded", "Disconnected", "Unreachable"), "client.errors")
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'client' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_MODULES.get(name, "client.events")), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

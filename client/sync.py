@@ -1,0 +1,175 @@
+"""The client without `async`, for scripts and notebooks: an event loop on a thread of its own does the waiting.
+
+    tokens = encode(pcm)                                    # whole arrays; decode and roundtrip alike
+
+    with blocking(connect("ws://127.0.0.1:8765", kind="encode")) as connection:
+        connection.send(pcm)
+        connection.end()
+        for event in connection:
+            ...
+
+It works where a loop runs already, as in Jupyter. Ctrl-C and exceptions leave nothing behind.
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, contextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from client.connection import Connection, connect
+from client.dial import DEFAULT_URL
+from client.events import Event
+from client.transfer import transfer
+from streaming.protocol.messages import Ready
+
+EVENTS_WAITING = 10_000
+"""Events that may wait for their reader, some quarter of an hour of speech; then the server is read no further."""
+Result = TypeVar("Result")
+
+
+class LoopThread:
+    """An event loop on a thread: a context manager that cancels at its end what still runs there."""
+
+    def __enter__(self) -> Self:
+        begun: Future[asyncio.AbstractEventLoop] = Future()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run(begun)), name="neucodec", daemon=True)
+        self._thread.start()
+        self._loop = begun.result()
+        return self
+
+    async def _run(self, begun: Future[asyncio.AbstractEventLoop]) -> None:
+        self._over = asyncio.Event()
+        begun.set_result(asyncio.get_running_loop())
+        await self._over.wait()
+
+    def submit(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Runs it there."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def call(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Runs it there and returns what it returns; it is cancelled when waiting for it is interrupted."""
+        future = self.submit(coroutine)
+        try:
+            return future.result()
+        finally:
+            future.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+
+
+class BlockingConnection:
+    """A Connection whose calls return when they are done: `blocking` makes one.
+
+    Events are received all the time, up to EVENTS_WAITING of them, so a short script may send first and read later.
+    """
+
+    def __init__(self, thread: LoopThread, connection: Connection) -> None:
+        self._thread = thread
+        self._connection = connection
+        self._events: asyncio.Queue[Event | Exception] = asyncio.Queue(EVENTS_WAITING)
+        self._ended: Exception | None = None
+
+    @property
+    def ready(self) -> Ready:
+        """What the server said about the session."""
+        return self._connection.ready
+
+    @property
+    def input_position(self) -> int:
+        """Samples or tokens sent since the session began."""
+        return self._connection.input_position
+
+    def send(self, chunk: np.ndarray) -> None:
+        """Connection.send."""
+        self._thread.call(self._connection.send(chunk))
+
+    def flush(self) -> None:
+        """Connection.flush."""
+        self._thread.call(self._connection.flush())
+
+    def clear(self) -> None:
+        """Connection.clear; events that were received before it are given first."""
+        self._thread.call(self._connection.clear())
+
+    def mark(self, id: str | int) -> None:
+        """Connection.mark."""
+        self._thread.call(self._connection.mark(id))
+
+    def end(self) -> None:
+        """Connection.end."""
+        self._thread.call(self._connection.end())
+
+    def __iter__(self) -> Iterator[Event]:
+        return self
+
+    def __next__(self) -> Event:
+        """The next event; raises as the iteration of a Connection does."""
+        if self._ended is None:
+            event = self._thread.call(self._events.get())
+            if not isinstance(event, Exception):
+                return event
+            self._ended = event
+        raise StopIteration if isinstance(self._ended, StopAsyncIteration) else self._ended
+
+    async def receive(self) -> None:
+        """Queues events as long as there are some, and then why there are no more."""
+        try:
+            while True:
+                await self._events.put(await anext(self._connection))
+        except Exception as error:
+            await self._events.put(error)
+
+
+@contextmanager
+def blocking(session: AbstractAsyncContextManager[Connection]) -> Iterator[BlockingConnection]:
+    """The session that `connect(...)` stands for, in a `with`."""
+    with LoopThread() as thread:
+        connection = BlockingConnection(thread, thread.call(session.__aenter__()))
+        receiving = thread.submit(connection.receive())
+        try:
+            yield connection
+        finally:
+            receiving.cancel()
+            thread.call(session.__aexit__(None, None, None))
+
+
+def encode(
+    pcm: np.ndarray, url: str = DEFAULT_URL, *, profile: str | None = None, api_key: str | None = None
+) -> np.ndarray:
+    """Audio, float32 mono (n,) at 16 kHz -> its tokens, uint16 (n // 320,)."""
+    return _whole(connect(url, kind="encode", profile=profile, api_key=api_key), pcm, np.zeros(0, np.uint16))
+
+
+def decode(
+    tokens: np.ndarray, url: str = DEFAULT_URL, *, profile: str | None = None, api_key: str | None = None
+) -> np.ndarray:
+    """Tokens (F,) -> their audio, float32 (480 F,) at 24 kHz."""
+    return _whole(connect(url, kind="decode", profile=profile, api_key=api_key), tokens, np.zeros(0, np.float32))
+
+
+def roundtrip(
+    pcm: np.ndarray, url: str = DEFAULT_URL, *, profile: str | None = None, api_key: str | None = None
+) -> np.ndarray:
+    """Audio, float32 mono (n,) at 16 kHz -> what its tokens sound like, float32 (n // 320 * 480,) at 24 kHz."""
+    return _whole(connect(url, profile=profile, api_key=api_key), pcm, np.zeros(0, np.float32))
+
+
+def _whole(session: AbstractAsyncContextManager[Connection], units: np.ndarray, nothing: np.ndarray) -> np.ndarray:
+    pieces = [nothing]
+
+    async def run() -> None:
+        async with session as connection:
+            await transfer(connection, [units], pieces.append)
+
+    with LoopThread() as thread:
+        thread.call(run())
+    return np.concatenate(pieces)

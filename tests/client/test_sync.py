@@ -1,0 +1,132 @@
+"""The client without `async`: the same conversation from a plain thread, with and without a loop around it."""
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+
+from client import Cleared, Done, Flushed, Marked, Tokens, blocking, connect, decode, encode, roundtrip
+from client.errors import Disconnected, Unreachable
+from streaming.errors import AudioError, LocalProtocolError
+from tests.client.fake_server import Fault, fake_server
+from tests.client.test_connection import speech
+
+
+async def in_a_script(function, *arguments):
+    """Calls it where no event loop runs."""
+    return await asyncio.to_thread(function, *arguments)
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "neucodec"]
+
+
+async def test_whole_arrays_take_one_call():
+    async with fake_server() as server:
+        assert (await in_a_script(encode, speech(12), server.url)).tolist() == list(range(12))
+        audio = await in_a_script(decode, np.array([100, 200]), server.url)
+        assert np.array_equal(audio, np.repeat(np.float32([100, 200]) / 32768, 480))
+        assert (await in_a_script(roundtrip, speech(7), server.url)).size == 7 * 480
+        assert (await in_a_script(encode, np.zeros(0, np.float32), server.url)).dtype == np.uint16
+    assert threads() == []
+
+
+async def test_a_session_in_a_script_sends_first_and_reads_later():
+    def script(url):
+        with blocking(connect(url, kind="encode")) as connection:
+            assert connection.ready.model == "fake"
+            connection.send(speech(500))
+            connection.mark("here")
+            connection.flush()
+            assert connection.input_position == 500 * 320
+            events = [next(connection)]
+            while not isinstance(events[-1], Flushed):
+                events.append(next(connection))
+            connection.clear()
+            connection.end()
+            return events + list(connection)
+
+    async with fake_server() as server:
+        events = await in_a_script(script, server.url)
+    tokens = np.concatenate([event.tokens for event in events if isinstance(event, Tokens)])
+    assert tokens.tolist() == list(range(500))
+    assert [type(event) for event in events if not isinstance(event, Tokens)] == [Marked, Flushed, Cleared, Done]
+    assert threads() == []
+
+
+def test_it_works_inside_a_running_loop_as_in_a_notebook():
+    async def cell(url):
+        return encode(speech(5), url).tolist()
+
+    started, stop = threading.Event(), threading.Event()
+    found = {}
+
+    async def serve():
+        async with fake_server() as server:
+            found["url"] = server.url
+            started.set()
+            await asyncio.to_thread(stop.wait, 10)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        assert started.wait(10)
+        assert asyncio.run(cell(found["url"])) == [0, 1, 2, 3, 4]
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+async def test_errors_come_out_where_the_call_is():
+    def bad_input(url):
+        with blocking(connect(url, kind="encode")) as connection:
+            with pytest.raises(AudioError):
+                connection.send(np.full(320, np.nan, np.float32))
+            connection.end()
+            with pytest.raises(LocalProtocolError):
+                connection.end()
+            assert [type(event) for event in connection] == [Done]
+            assert list(connection) == []
+
+    def refused(url):
+        with blocking(connect(url, kind="encode")) as connection:
+            connection.send(speech(1))
+            for _ in range(2):
+                with pytest.raises(AudioError, match="sample 7"):
+                    next(connection)
+
+    def vanished(url):
+        with blocking(connect(url, kind="encode")) as connection:
+            connection.send(speech(1))
+            with pytest.raises(Disconnected):
+                next(connection)
+
+    for script, fault in ((bad_input, Fault.NONE), (refused, Fault.REFUSE_INPUT), (vanished, Fault.VANISH)):
+        async with fake_server(fault) as server:
+            await in_a_script(script, server.url)
+    with pytest.raises(Unreachable):
+        await in_a_script(encode, speech(1), "ws://127.0.0.1:1")
+    assert threads() == []
+
+
+async def test_an_exception_in_the_script_closes_the_session():
+    def script(url):
+        with blocking(connect(url, kind="encode")) as connection:
+            connection.send(speech(1))
+            raise KeyboardInterrupt
+
+    async with fake_server() as server:
+        outcome = {}
+
+        def run():
+            try:
+                script(server.url)
+            except KeyboardInterrupt:
+                outcome["interrupted"] = True
+
+        await in_a_script(run)
+        async with asyncio.timeout(5):
+            await server.emptied.wait()
+        assert outcome == {"interrupted": True}
+    assert threads() == []
