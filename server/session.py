@@ -111,7 +111,10 @@ class Session:
         """Takes one message of the client; the last one is the one that is wrong."""
         if self._conversation.failure is not None or self._conversation.state is State.CLOSED:
             return
-        self._active_s, self._has_spoken = self._loop.time(), True
+        self._active_s = self._loop.time()
+        if not self._has_spoken:
+            self._has_spoken = True
+            self._after("idle", self._idle_limit_s, self._check_idle)
         try:
             waits = self._accept(message)
         except StreamingError as error:

@@ -82,6 +82,7 @@ class WebSocket(asyncio.Protocol):
         self._is_text = False
         self._has_heard = True
         self._is_held = False
+        self._is_ending = False
         self._burst = max(1.0, settings.max_messages_per_s * BURST_S)
         self._credit = self._burst
         self._credited_s = self._loop.time()
@@ -263,10 +264,10 @@ class WebSocket(asyncio.Protocol):
         for data in self._protocol.data_to_send():
             if data:
                 self._transport.write(data)
-            elif self._transport.can_write_eof():
-                self._transport.write_eof()
-            else:
+            elif not self._transport.can_write_eof():
                 self._transport.close()  # TLS has no half of a connection
+            elif not self._transport.is_closing():
+                self._transport.write_eof()
 
     def _give_up_sending(self) -> None:
         _log.warning("a client takes nothing for %.0f s: disconnected", self._settings.send_timeout_s)
@@ -286,6 +287,8 @@ class WebSocket(asyncio.Protocol):
 
     def _judge(self) -> None:
         """Not while nothing is read, since the answers queue too."""
+        if self._is_ending:
+            return
         if self._has_heard or self._unread or not self._may_parse():
             self._wait_to_ping()
         else:
@@ -293,9 +296,11 @@ class WebSocket(asyncio.Protocol):
             self.abort()
 
     def _end_soon(self) -> None:
-        """The peer has its time to close; then the connection is cut."""
-        self._timer.cancel()
-        self._timer = self._loop.call_later(self._settings.close_timeout_s, self.abort)
+        """The peer has its time to close, counted once; then the connection is cut."""
+        if not self._is_ending:
+            self._is_ending = True
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._settings.close_timeout_s, self.abort)
 
 
 def _subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:

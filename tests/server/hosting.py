@@ -42,8 +42,8 @@ class Host:
 def hosted(runner: FakeRunner | None = None, **settings) -> Iterator[Host]:
     """A server on a free port: over a fake runner when one is given, else over the golden model.
 
-    By default it takes all sessions that there are slots for, however slow the machine is just now, and none lives on when
-    its connection is lost.
+    By default it takes all sessions that there are slots for, however slow the machine is just now, and keeps none
+    whose connection is lost.
     """
 
     def load_fake(settings: Settings) -> tuple[list[Engine], Model]:

@@ -18,7 +18,7 @@ from tests.streaming.engine.fake import CONFIG, FakeRunner, speech
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = [sys.executable, "-m", "server", "--port", "0", "--threads", "1"]
-SMALL = ["--batch-sizes", "1", "--profiles", "default", "--max-sessions", "2"]
+SMALL = ["--batch-sizes", "1", "--profiles", "default", "--max-sessions", "2", "--drain-s", "0.1"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
