@@ -96,8 +96,8 @@ async def mic(options: argparse.Namespace) -> None:
                 parts["server and network"] = report.responses.recent_ms
                 rows.show(
                     {
-                        "level": levels,
-                        "tokens": " ".join(map(str, newest)),
+                        "level": levels[-rows.width :],
+                        "tokens": " ".join(map(str, newest))[-rows.width :],
                         "latency": latency_sum(parts),
                         "sent": progress(report),
                     }

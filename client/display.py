@@ -8,9 +8,10 @@ from typing import Any, Self, TextIO
 import numpy as np
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from client.events import Resumed
 from client.transfer import Report
 
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -29,20 +30,21 @@ def level_bar(audio: np.ndarray) -> str:
 class LiveRows:
     """Named rows on standard error that change in place: show(rows); a context manager.
 
-    Silent where standard error is no terminal, and when `quiet`. A row that is too long loses its beginning, so that
-    what is newest stands at the right.
+    Silent where standard error is no terminal, and when `quiet`. `width` characters fit beside a row's name.
     """
 
     def __init__(self, quiet: bool = False) -> None:
         console = Console(stderr=True)
         self._live = None if quiet or not console.is_terminal else Live(console=console, refresh_per_second=8)
-        self._width = max(20, console.width - _LABEL_WIDTH - 2)
+        self.width = max(20, console.width - _LABEL_WIDTH - 2)
 
     def show(self, rows: dict[str, str]) -> None:
         """Replaces what is shown."""
         if self._live is not None:
-            lines = (f"{name:<{_LABEL_WIDTH}}  {value[-self._width :]}" for name, value in rows.items())
-            self._live.update(Text("\n".join(lines), no_wrap=True))
+            table = Table.grid(Column(width=_LABEL_WIDTH), Column(), padding=(0, 2, 0, 0))
+            for name, value in rows.items():
+                table.add_row(name, Text(value))
+            self._live.update(table)
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -73,6 +75,8 @@ def progress(report: Report, total_seconds: float | None = None) -> str:
     parts = [f"{report.input_seconds:.1f}{total} s", f"{report.tokens} tokens", f"{report.elapsed_s:.1f} s passed"]
     if report.first_output_s is not None:
         parts.append(f"first output {report.first_output_s * 1000:.0f} ms")
+    if report.resumed:
+        parts.append(f"reconnected {len(report.resumed)} times")
     return "  ".join(parts)
 
 
@@ -97,7 +101,13 @@ def print_report(report: Report, extra: dict[str, Any], as_json: bool, piped: bo
     }
     if report.first_output_s is not None:
         rows["first output"] = f"after {report.first_output_s * 1000:.0f} ms"
+    if report.resumed:
+        rows["reconnected"] = "; ".join(_told(resumed, report) for resumed in report.resumed)
     print_rows(rows, stream)
+
+
+def _told(resumed: Resumed, report: Report) -> str:
+    return resumed.how + (f", {resumed.gap} {report.ready.output.unit}s are missing" if resumed.gap > 0 else "")
 
 
 def print_rows(rows: dict[str, str], stream: TextIO) -> None:

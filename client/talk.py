@@ -16,7 +16,7 @@ from client.commands import LEVELS_KEPT, TOKENS_SHOWN, open_session
 from client.connection import Connection
 from client.devices import Microphone, Speaker
 from client.display import LiveRows, latency_sum, level_bar, print_rows
-from client.events import Audio, Tokens
+from client.events import Audio, Resumed, Tokens
 from client.latency import ResponseTimes
 from client.terminal import interruption
 from client.transfer import cause_of
@@ -36,6 +36,7 @@ class Conversation:
     spoken: str = ""
     heard: str = ""
     newest: list[int] = field(default_factory=list)
+    resumed: list[Resumed] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.to_tokens, self.to_audio = ResponseTimes(self.encoder.ready), ResponseTimes(self.decoder.ready)
@@ -75,7 +76,9 @@ class Conversation:
 
     async def _relay(self) -> None:
         async for event in self.encoder:
-            if isinstance(event, Tokens):
+            if isinstance(event, Resumed):
+                self.resumed.append(event)
+            elif isinstance(event, Tokens):
                 self.to_tokens.received(self.encoder.output_position, self._clock())
                 self.tokens += event.tokens.size
                 self.newest = [*self.newest, *event.tokens.tolist()][-TOKENS_SHOWN:]
@@ -85,7 +88,9 @@ class Conversation:
 
     async def _play(self, show: Callable[[], None]) -> None:
         async for event in self.decoder:
-            if isinstance(event, Audio):
+            if isinstance(event, Resumed):
+                self.resumed.append(event)
+            elif isinstance(event, Audio):
                 self.to_audio.received(self.decoder.output_position, self._clock())
                 packets = event.samples.reshape(-1, self.decoder.ready.output.hop // 2)
                 self.heard = (self.heard + "".join(map(level_bar, packets)))[-LEVELS_KEPT:]
@@ -112,15 +117,15 @@ async def talk(options: argparse.Namespace) -> None:
             def show() -> None:
                 rows.show(
                     {
-                        "spoken": conversation.spoken,
-                        "tokens": " ".join(map(str, conversation.newest)),
-                        "heard": conversation.heard,
+                        "spoken": conversation.spoken[-rows.width :],
+                        "tokens": " ".join(map(str, conversation.newest))[-rows.width :],
+                        "heard": conversation.heard[-rows.width :],
                         "latency": latency_sum(conversation.latencies()),
                     }
                 )
 
             await conversation.run(is_over, show)
-            _print_summary(conversation, options.json)
+    _print_summary(conversation, options.json)
 
 
 def _print_summary(conversation: Conversation, as_json: bool) -> None:
@@ -138,6 +143,7 @@ def _print_summary(conversation: Conversation, as_json: bool) -> None:
         "lost_samples": conversation.microphone.overflow_samples,
         "underruns": speaker.underruns,
         "left_out_ms": round(speaker.skipped_seconds * 1000),
+        "resumed": [resumed.how for resumed in conversation.resumed],
     }
     if as_json:
         parts = {f"{name.replace(' ', '_')}_ms": ms for name, ms in latencies.items()}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from client.connection import Connection
-from client.events import Audio, Event, Tokens
+from client.events import Audio, Event, Resumed, Tokens
 from client.latency import ResponseTimes
 from streaming.config import FRAME_MS
 from streaming.errors import StreamingError
@@ -30,11 +30,14 @@ class Report:
     """
 
     ready: Ready = field(repr=False)
-    responses: ResponseTimes = field(repr=False)
     input_units: int = 0
     output_units: int = 0
     elapsed_s: float = 0.0
     first_output_s: float | None = None
+    resumed: list[Resumed] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.responses = ResponseTimes(self.ready)
 
     @property
     def input_seconds(self) -> float:
@@ -78,6 +81,7 @@ class Report:
             "bits_per_second": round(self.bits_per_second),
             "elapsed_seconds": round(self.elapsed_s, 3),
             "real_time_factor": round(self.real_time_factor, 4),
+            "resumed": [{"how": resumed.how, "gap": resumed.gap} for resumed in self.resumed],
             "first_output_ms": None if self.first_output_s is None else round(self.first_output_s * 1000, 1),
         }
 
@@ -94,7 +98,7 @@ async def transfer(
 
     Raises what either side raises.
     """
-    report = Report(connection.ready, ResponseTimes(connection.ready))
+    report = Report(connection.ready)
     loop = asyncio.get_running_loop()
     start = loop.time()
 
@@ -126,7 +130,9 @@ async def transfer(
 
 def _count(report: Report, connection: Connection, event: Event, now_s: float) -> None:
     report.input_units, report.output_units = connection.input_position, connection.output_position
-    if isinstance(event, Audio | Tokens):
+    if isinstance(event, Resumed):
+        report.resumed.append(event)
+    elif isinstance(event, Audio | Tokens):
         report.responses.received(connection.output_position, now_s)
         if report.first_output_s is None:
             report.first_output_s = report.elapsed_s

@@ -59,6 +59,7 @@ class FakeServer:
         self.open_sessions = 0
         self.all_sessions = 0
         self.emptied = asyncio.Event()
+        self.heard = asyncio.Event()
         self._arrived = asyncio.Event()
         self.stopping = asyncio.Event()
 
@@ -132,6 +133,7 @@ class FakeServer:
         if self.fault is Fault.UNKNOWN_MESSAGES:
             await websocket.send('{"type":"weather","fine":true}')
         async for data in websocket:
+            self.heard.set()
             if self.fault is Fault.VANISH:
                 websocket.transport.abort()
                 return

@@ -91,6 +91,46 @@ async def test_without_a_server_the_old_output_stays_and_the_remedy_is_named(tmp
     assert (tmp_path / "out.tok").read_bytes() == b"old"
 
 
+async def test_whoever_is_not_let_in_is_told_so_with_an_exit_code(tmp_path, recording, capsys):
+    for fault, code in ((Fault.PROXY_LOGIN, 7), (Fault.PROXY_LIMIT, 8)):
+        async with fake_server(fault) as server:
+            assert await run("encode", recording, tmp_path / "out.tok", "--server", server.url) == code
+        assert capsys.readouterr().err.startswith("neucodec: ")
+
+
+async def test_the_key_comes_from_the_environment_or_a_file(tmp_path, recording, monkeypatch):
+    monkeypatch.setenv("NEUCODEC_API_KEY", "of-the-environment")
+    (tmp_path / "key").write_text("of-the-file\n")
+    async with fake_server() as server:
+        common = ["encode", recording, tmp_path / "out.tok", "--server", server.url]
+        assert await run(*common) == 0
+        assert await run(*common, "--key-file", tmp_path / "key") == 0
+        sent = [request.headers["Authorization"] for request in server.requests]
+    assert sent == ["Bearer of-the-environment", "Bearer of-the-file"]
+    assert await run(*common, "--key-file", tmp_path / "nothing") == 3
+
+
+async def test_with_json_errors_are_objects_too(tmp_path, recording, capsys):
+    async with fake_server(Fault.FULL) as server:
+        assert await run("encode", recording, tmp_path / "out.tok", "--server", server.url, "--json") == 4
+    error = json.loads(capsys.readouterr().err)
+    assert (error["type"], error["code"]) == ("error", "full")
+    assert "all 4 sessions" in error["message"]
+
+
+async def test_a_lost_connection_is_in_the_summary(tmp_path, recording, capsys):
+    async with fake_server(resume=True) as server:
+        running = asyncio.create_task(
+            run("encode", recording, tmp_path / "out.tok", "--server", server.url, "--json", "--realtime")
+        )
+        await server.asked(1)
+        await server.heard.wait()
+        server.drop()
+        assert await running == 0
+    assert json.loads(capsys.readouterr().out)["resumed"] == [{"how": "exact", "gap": 0}]
+    assert read_tokens(tmp_path / "out.tok").tolist() == list(range(15))
+
+
 @pytest.mark.parametrize(
     ("fault", "code", "says"),
     [(Fault.FULL, 4, "all 4 sessions"), (Fault.VANISH, 5, "connect again"), (Fault.REFUSE_INPUT, 3, "sample 7 is nan")],
@@ -165,6 +205,7 @@ def sound(monkeypatch):
     monkeypatch.setattr(fake_sounddevice, "OutputStream", HandDriven)
     monkeypatch.setitem(sys.modules, "sounddevice", fake_sounddevice)
     monkeypatch.setattr("client.commands.interruption", asyncio.Event)
+    monkeypatch.setattr("client.talk.interruption", asyncio.Event)
 
 
 async def test_mic_writes_tokens_until_its_time_is_over(tmp_path, sound, capsys):
@@ -176,6 +217,55 @@ async def test_mic_writes_tokens_until_its_time_is_over(tmp_path, sound, capsys)
     assert 0.5 <= figures["input_seconds"] < 0.7
     assert read_tokens(tmp_path / "out.tok").size == figures["tokens"]
     assert abs(figures["tokens"] - figures["input_seconds"] * 50) <= 1
+
+
+async def test_mic_shows_levels_tokens_and_latency_on_a_terminal(sound, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "150")
+    async with fake_server() as server:
+        assert await run("mic", "--seconds", 1, "--server", server.url) == 0
+    shown = capsys.readouterr().err
+    for row in ("level", "tokens", "latency", "microphone", "algorithm 215", "server and network", "sent"):
+        assert row in shown
+
+
+async def test_talk_gives_back_what_the_microphone_heard_and_says_what_each_part_took(sound, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "150")
+    async with fake_server() as server:
+        assert await run("talk", "--seconds", 1, "--server", server.url) == 0
+        shown = capsys.readouterr()
+        assert await run("talk", "--seconds", 1, "--server", server.url, "--json") == 0
+    for row in ("spoken", "heard", "to tokens", "to audio", "jitter buffer"):
+        assert row in shown.err
+    assert "lost samples" in shown.out
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["microphone"], figures["speaker"], figures["lost_samples"]) == ("Fake Mic", "Fake Speaker", 0)
+    assert figures["tokens"] == int(figures["spoken_seconds"] * 50)
+    assert figures["heard_seconds"] == figures["tokens"] / 50
+    assert set(figures["latency"]) == {
+        "microphone_ms",
+        "algorithm_ms",
+        "to_tokens_ms",
+        "to_audio_ms",
+        "speaker_ms",
+    }
+    heard = np.concatenate(HandDriven.heard)
+    assert np.count_nonzero(np.abs(heard - 0.1) < 0.01) > 0.5 * 48_000
+
+
+async def test_bench_measures_every_kind_of_session(capsys):
+    async with fake_server() as server:
+        assert await run("bench", "--seconds", 0.5, "--server", server.url, "--json") == 0
+        figures = json.loads(capsys.readouterr().out)
+        assert await run("bench", "--seconds", 0.02, "--server", server.url) == 0
+    assert (figures["model"], figures["profile"], figures["seconds"]) == ("fake", "default", 0.5)
+    assert [session["kind"] for session in figures["sessions"]] == ["encode", "decode", "roundtrip"]
+    for session in figures["sessions"]:
+        assert session["connect_ms"] > 0 and session["first_output_ms"] >= 80
+        assert session["real_time_factor"] < 1
+    table = capsys.readouterr().out
+    assert "response p50" in table and "roundtrip" in table
 
 
 async def test_play_sends_all_tokens_to_the_speaker(tmp_path, sound, capsys):
