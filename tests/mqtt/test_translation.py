@@ -5,7 +5,7 @@ import json
 import pytest
 
 from streaming.errors import AudioError, ConfigError
-from streaming.protocol.messages import Clear, End, Flush, Mark, Ready, encode_message
+from streaming.protocol.messages import Clear, End, Flush, Mark, Ready
 from streaming.protocol.mqtt import OpenRequest, Reply, hermes_topic, topic
 from streaming.protocol.mqtt_frames import FrameWriter, parse_frame
 from streaming.protocol.mqtt_hermes import samples_of, wav_of
@@ -183,10 +183,9 @@ def test_a_satellite_s_wav_is_input():
 
 def test_a_satellite_plays_an_utterance_as_one_wav():
     request = OpenRequest("/v1/decode", output=hermes_topic("kitchen", "playBytes"))
-    translation = Translation(request, Reply(), source=1)
-    for message in [*translation.frame(FrameWriter(2, 1).write(b"\1\0")), encode_message(Flush())]:
-        assert message
-    translation.request(Flush(), 1, Reply())
+    translation = Translation(request, Reply("ours"), source=1)
+    translation.frame(FrameWriter(2, 1).write(b"\1\0"))
+    translation.request(Flush(), 1, Reply("ours"))
     assert translation.message(bytes(960)) == []
     wav, answer = translation.message('{"type":"flushed"}')
     assert isinstance(wav, OutputFrame) and isinstance(answer, Answer)

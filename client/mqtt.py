@@ -1,0 +1,401 @@
+"""A session over MQTT: `async with open_at_broker(...)`, then as with client.connection.
+
+    async with open_at_broker("mqtt://127.0.0.1", "kitchen", kind="encode") as session:
+        await session.send(pcm); await session.end()
+        async for event in session: ...
+
+A bridge (`neucodec-server --mqtt`) serves the session; which one may change while it runs. Frames go out in order, each
+acknowledged before the next one at QoS 1, and no further ahead of the output than AHEAD_FRAMES, since a bridge that
+is given more than it can take has to drop it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from random import randrange
+from typing import Any
+from uuid import uuid4
+
+import aiomqtt
+import numpy as np
+from paho.mqtt.packettypes import PacketTypes
+
+from client.dial import Deadlines
+from client.errors import DeadlineExceeded, Unreachable, error_of
+from client.events import Audio, Tokens
+from client.mqtt_link import BrokerLink, broker_link, properties
+from client.mqtt_stream import Missing, StreamReader, UtteranceEnded
+from streaming.audio import pcm_to_bytes
+from streaming.errors import StreamingError
+from streaming.protocol.messages import (
+    Clear,
+    Cleared,
+    ClientMessage,
+    Done,
+    End,
+    Failure,
+    Flush,
+    Flushed,
+    Mark,
+    Marked,
+    Ready,
+    Stats,
+    encode_message,
+)
+from streaming.protocol.mqtt import (
+    CONTROL,
+    STATUS,
+    OpenRequest,
+    State,
+    Status,
+    content_type,
+    encode_open,
+    encode_request,
+    parse_answer,
+    parse_status,
+    topic,
+)
+from streaming.protocol.mqtt_address import BrokerAddress, parse_broker
+from streaming.protocol.mqtt_frames import SOURCES, FrameWriter
+from streaming.protocol.mqtt_receiver import Loss
+from streaming.protocol.query import session_request
+from streaming.tokens import tokens_to_bytes
+
+DEFAULT_BROKER = "mqtt://127.0.0.1:1883"
+LARGEST_FRAME_SECONDS = 0.5
+AHEAD_FRAMES = 250
+"""Input that may be on its way before output that belongs to it has been taken, in frames of 20 ms."""
+REOPEN_S = 3.0
+"""A session of which no bridge says that it has it is asked for again so often."""
+LEAVING_S = 30
+"""A client that is gone for so long has left, and its session ends."""
+Event = Audio | Tokens | Missing | UtteranceEnded | Flushed | Cleared | Marked | Stats | Done
+
+
+class Inbound:
+    """Events for whoever iterates, until the last one or a failure."""
+
+    def __init__(self) -> None:
+        self._events: deque[Any] = deque()
+        self._changed = asyncio.Event()
+        self._failure: StreamingError | None = None
+        self.is_over = False
+
+    def add(self, event: Any) -> None:
+        """Queues an event; bounded by whoever sends no further ahead than what was taken."""
+        self._events.append(event)
+        self._changed.set()
+
+    def finish(self, failure: StreamingError | None = None) -> None:
+        """Nothing comes after this."""
+        self.is_over = True
+        self._failure = self._failure or failure
+        self._changed.set()
+
+    def check(self) -> None:
+        """Raises what went wrong."""
+        if self._failure is not None:
+            raise self._failure
+
+    async def next(self, timeout_s: float | None) -> Any:
+        """The next event, None when there is none any more. Raises what went wrong, DeadlineExceeded."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self._events and not self.is_over:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise DeadlineExceeded(f"no answer came over the broker for {timeout_s:g} s: is there a bridge?") from None
+        if self._events:
+            return self._events.popleft()
+        self.check()
+        return None
+
+
+class BrokerSession:
+    """An open session, with the interface of client.connection.Connection. Made by `open_at_broker`.
+
+    `loss` is what befell the output, `status` the last that was heard of the session: in it, what befell the input.
+    """
+
+    def __init__(self, name: str, request: OpenRequest, qos: int, deadlines: Deadlines) -> None:
+        session = request.session
+        self.name = name
+        self.status: Status | None = None
+        self.link: BrokerLink
+        self._request = request
+        self._qos = qos
+        self._deadlines = deadlines
+        self._input, self._output = session.input, session.output
+        self._id = uuid4().hex[:12]
+        self._answers_topic = topic(name, f"answers/{self._id}")
+        redundancy = request.redundancy if session.input.kind == "tokens" else 0
+        self._writer = FrameWriter(session.input.unit_bytes, randrange(SOURCES), redundancy)
+        self._inbound = Inbound()
+        self._reader = StreamReader(session.output, self._on_event, 0)
+        self._ready: Ready | None = None
+        self._is_ready = asyncio.Event()
+        self._is_served = False  # a bridge says that it has the session
+        self._asked: dict[int, tuple[ClientMessage, int]] = {}
+        self._requests = 0
+        self._taken_frames = 0
+        self._taken = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._frame_properties = self._content()
+
+    @property
+    def ready(self) -> Ready:
+        """What the bridge said about the session."""
+        assert self._ready is not None, "open_at_broker waits for it"
+        return self._ready
+
+    @property
+    def loss(self) -> Loss:
+        """What has befallen the output."""
+        return self._reader.loss
+
+    @property
+    def input_position(self) -> int:
+        """Samples or tokens sent."""
+        return self._writer.position
+
+    @property
+    def output_position(self) -> int:
+        """Of the next sample or token to come."""
+        return self._reader.position
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing comes any more."""
+        return self._inbound.is_over
+
+    @property
+    def subscriptions(self) -> list[tuple[str, int]]:
+        """What the link subscribes to."""
+        output = (self._request.output_topic(self.name), self._request.qos)
+        return [output, (self._answers_topic, 1), (topic(self.name, STATUS), 1)]
+
+    @property
+    def will(self) -> aiomqtt.Will:
+        """Ends the session when this client is gone for good."""
+        delay = properties(PacketTypes.WILLMESSAGE, WillDelayInterval=LEAVING_S)
+        return aiomqtt.Will(topic(self.name, CONTROL), encode_message(End()), 1, False, delay)
+
+    async def send(self, chunk: np.ndarray) -> None:
+        """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits for the broker and the bridge."""
+        stream = self._input
+        payload = tokens_to_bytes(chunk) if stream.kind == "tokens" else pcm_to_bytes(chunk, stream.format)
+        step = int(stream.rate * LARGEST_FRAME_SECONDS) * stream.unit_bytes
+        for start in range(0, len(payload), step):
+            self._inbound.check()
+            await self._until_room()
+            frame = self._writer.write(payload[start : start + step])
+            await self.link.publish(self._request.input_topic(self.name), frame, self._qos, self._frame_properties)
+
+    async def flush(self) -> None:
+        """Ends the utterance: its tail comes out, then a Flushed event; listeners hear that it has ended."""
+        await self._say(Flush())
+
+    async def clear(self) -> None:
+        """Barge-in: pending input and unsent output are dropped; nothing of the old utterance follows Cleared."""
+        await self._say(Clear())
+
+    async def mark(self, id: str | int) -> None:
+        """Asks for a Marked event after the output of the last whole frame sent so far."""
+        await self._say(Mark(id))
+
+    async def end(self) -> None:
+        """No more input: the tail comes out, then a Done event with the totals, then the iteration ends."""
+        await self._say(End())
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event; StopAsyncIteration after Done. Raises what the bridge reported, Disconnected or
+        DeadlineExceeded."""
+        event = await self._inbound.next(self._deadlines.answer_s if self._asked else None)
+        if event is None:
+            raise StopAsyncIteration
+        if isinstance(event, (Audio, Tokens)):
+            units = event.tokens.size if isinstance(event, Tokens) else event.samples.size
+            self._note_taken((event.position + units) // self._output.hop)
+        elif isinstance(event, (Cleared, Missing)):
+            position = event.input // self._input.hop if isinstance(event, Cleared) else event.position
+            self._note_taken(position if isinstance(event, Cleared) else position // self._output.hop)
+        return event
+
+    async def opened(self) -> None:
+        """Returns when a bridge has the session. Raises what it reported, or Unreachable."""
+        try:
+            async with asyncio.timeout(self._deadlines.open_s):
+                await self._is_ready.wait()
+        except TimeoutError:
+            raise Unreachable(
+                f"no bridge answered for session {self.name} within {self._deadlines.open_s:g} s: start one with"
+                " `neucodec-server --mqtt URL`"
+            ) from None
+        self._inbound.check()
+
+    async def watch(self) -> None:
+        """Asks for the session, and again whenever nobody has it."""
+        correlation = self._id.encode()
+        while self.link.failure is None:
+            if not self._is_served:
+                await self._ask(encode_open(self._request), correlation)
+            await asyncio.sleep(REOPEN_S)
+
+    def leave(self) -> None:
+        """Nobody waits for output any more."""
+        self._inbound.finish()
+        self._reader.close()
+        for task in self._tasks:
+            task.cancel()
+
+    # What the link calls
+
+    def on_connected(self) -> None:
+        """Whoever has the session says so, or it is asked for anew."""
+        self._is_served = False
+
+    def on_failure(self, error: StreamingError) -> None:
+        """The link has ended for good."""
+        self._inbound.finish(error)
+        self._is_ready.set()
+        self._taken.set()
+
+    def on_message(self, message: aiomqtt.Message) -> None:
+        """Frames, answers, the status."""
+        try:
+            if str(message.topic) == self._answers_topic:
+                self._on_answer(message)
+            elif str(message.topic) == topic(self.name, STATUS):
+                self.status = parse_status(message.payload)
+                self._is_served = self.status.state == State.OPEN
+            else:
+                self._reader.receive(message.payload)
+        except StreamingError as error:
+            self.on_failure(error)
+
+    def _on_answer(self, message: aiomqtt.Message) -> None:
+        answer, position = parse_answer(message.payload)
+        if isinstance(answer, Failure):
+            self.on_failure(error_of(answer.code, answer.message))
+        elif isinstance(answer, Ready):
+            self._is_served = True
+            is_first, self._ready = self._ready is None, answer
+            self._is_ready.set()
+            if not is_first:  # another bridge, which knows nothing of what was asked
+                self._spawn(self._ask_again())
+        elif isinstance(answer, (Flushed, Cleared, Marked, Done)) and position is not None:
+            number = int(getattr(message.properties, "CorrelationData", b"-1"))
+            if number in self._asked:
+                self._reader.put((number, answer), position)
+        elif isinstance(answer, Stats):
+            self._on_event(answer)
+
+    def _on_event(self, event: Any) -> None:
+        if isinstance(event, tuple):
+            number, event = event
+            if self._asked.pop(number, None) is None:
+                return  # answered twice
+            if isinstance(event, Cleared):
+                self._asked = {n: asked for n, asked in self._asked.items() if n > number}
+        self._inbound.add(event)
+        if isinstance(event, Done):
+            self._inbound.finish()
+
+    # Requests
+
+    async def _say(self, message: ClientMessage) -> None:
+        self._inbound.check()
+        number, position = self._requests, self._writer.position
+        self._requests += 1
+        self._asked[number] = message, position
+        await self._ask(encode_request(message, position), str(number).encode())
+
+    async def _ask(self, payload: bytes, correlation: bytes) -> None:
+        said = properties(PacketTypes.PUBLISH, ResponseTopic=self._answers_topic, CorrelationData=correlation)
+        await self.link.publish(topic(self.name, CONTROL), payload, 1, said)
+
+    async def _ask_again(self) -> None:
+        with suppress(StreamingError):
+            for number, (message, position) in list(self._asked.items()):
+                await self._ask(encode_request(message, position), str(number).encode())
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work, name="neucodec requests")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # The pace
+
+    async def _until_room(self) -> None:
+        try:
+            async with asyncio.timeout(self._deadlines.send_s):
+                while self._writer.position // self._input.hop - self._taken_frames > AHEAD_FRAMES:
+                    self._taken.clear()
+                    await self._taken.wait()
+                    self._inbound.check()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"no output came for {self._deadlines.send_s:g} s of input that was sent: receive events while you send"
+            ) from None
+
+    def _note_taken(self, frames: int) -> None:
+        self._taken_frames = max(self._taken_frames, frames)
+        self._taken.set()
+
+    def _content(self) -> Any:
+        if self._input.kind == "tokens":
+            return None
+        rate = ("rate", str(self._input.rate))
+        return properties(PacketTypes.PUBLISH, ContentType=content_type(self._input), UserProperty=rate)
+
+
+@asynccontextmanager
+async def open_at_broker(
+    broker: str | BrokerAddress,
+    name: str,
+    *,
+    kind: str = "encode",
+    profile: str | None = None,
+    qos: int = 1,
+    redundancy: int = 0,
+    packet_frames: int = 0,
+    input: str | None = None,
+    output: str | None = None,
+    deadlines: Deadlines | None = None,
+) -> AsyncIterator[BrokerSession]:
+    """The session `name` at a broker: what is sent comes to whoever bridges it, its output also to all who listen.
+
+    `qos`: 1 exact, 0 as the link has it, of input and output. `redundancy`: tokens that each frame of tokens repeats;
+    `packet_frames`: the least that one holds; `input`, `output`: other topics than the session's own (docs/mqtt.md).
+    Raises ConfigError, CapacityError, Unreachable when there is no broker or no bridge.
+    """
+    deadlines = deadlines or Deadlines()
+    address = parse_broker(broker) if isinstance(broker, str) else broker
+    target = session_request(kind, profile=profile).target
+    session = BrokerSession(name, OpenRequest(target, qos, redundancy, packet_frames, input, output), qos, deadlines)
+    async with broker_link(
+        address,
+        session.subscriptions,
+        on_message=session.on_message,
+        on_connected=session.on_connected,
+        on_failure=session.on_failure,
+        will=session.will,
+        deadlines=deadlines,
+    ) as session.link:
+        watching = asyncio.create_task(session.watch(), name="neucodec watch")
+        try:
+            await session.opened()
+            yield session
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            if session.link.failure is None and not session.is_over:
+                with suppress(StreamingError, TimeoutError):
+                    async with asyncio.timeout(deadlines.close_s):
+                        await session.link.publish(topic(name, CONTROL), encode_message(End()).encode(), 1)
+            session.leave()
