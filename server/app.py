@@ -19,11 +19,12 @@ from urllib.parse import urlsplit
 from websockets.http11 import Request, Response
 
 from server.auth import Keys
-from server.gate import Gate
+from server.gate import Gate, Visitor
 from server.http import HEALTH_PATH, METRICS_PATH, READY_PATH, answer, not_found, plain, refusal
 from server.metrics import CONTENT_TYPE, Metrics
 from server.model import Model, load_engines
 from server.pages import load_pages, page_response
+from server.session import Session
 from server.sessions import Sessions
 from server.settings import Settings
 from server.tls import Certificate
@@ -31,7 +32,7 @@ from server.websocket import Listener, WebSocket
 from server.worker import DeviceThread
 from streaming.engine.engine import STAGES, Engine
 from streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
-from streaming.protocol.query import parse_target
+from streaming.protocol.query import SessionRequest, parse_target
 
 Load = Callable[[Settings], tuple[list[Engine], Model]]
 
@@ -109,6 +110,15 @@ class App:
         """Returns when sessions can be opened. Raises ModelError or whatever else prevented it."""
         assert self._tasks, "not started"
         await asyncio.shield(self._tasks[0])
+
+    def open(self, asked: SessionRequest, visitor: Visitor) -> Session:
+        """A session for somebody who comes by another way than our sockets.
+
+        Raises ConfigError, CapacityError, DeviceError.
+        """
+        self._ready_model().profile(asked.profile)
+        assert self._sessions is not None, "the model is ready"
+        return self._sessions.open(asked, visitor)
 
     async def drain(self) -> None:
         """Takes no new sessions, and returns when those that there are have ended, or after `drain_s`."""
