@@ -398,3 +398,8 @@ function wire(demo) {
 export const demo = new Demo();
 wire(demo);
 demo.greet();
+try {
+  demandSecureOrigin();
+} catch (error) {
+  demo.fail(/** @type {Error} */ (error), null);
+}
