@@ -2,8 +2,8 @@
 
 The room is one sink of two channels, so that one recording of it holds both sides in one clock: what is played to the
 sink `mouth` is on its left, and is what the microphone hears; what the default speaker plays is on its right, the ear.
-Everything in it runs ahead of the machine's other work where that is allowed, as audio does on a desktop. Needs Debian's
-pulseaudio, pulseaudio-utils and libasound2-plugins.
+Everything in it runs ahead of the machine's other work where that is allowed, as audio does on a desktop.
+Needs Debian's pulseaudio, pulseaudio-utils and libasound2-plugins.
 """
 
 import os
@@ -59,15 +59,8 @@ def sound_room(home: Path) -> Iterator[dict[str, str]]:
         "XDG_RUNTIME_DIR": str(home),
         "PULSE_SERVER": f"unix:{socket}",
     }
-    command = [
-        *real_time(),
-        "pulseaudio",
-        "-n",
-        "--daemonize=no",
-        "--exit-idle-time=-1",
-        "--disable-shm",
-        "--use-pid-file=no",
-    ]
+    command = [*real_time(), "pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--disable-shm"]
+    command += ["--use-pid-file=no", "--high-priority=no", "--realtime=no"]  # its own would be lower than what it has
     command += [f"--load={module}" for module in (f"module-native-protocol-unix socket={socket}", *MODULES)]
     with (home / "pulseaudio.log").open("w") as log:
         daemon = subprocess.Popen(command, env=surroundings, stderr=log)

@@ -1,0 +1,128 @@
+"""A voice agent without a brain: it listens, answers when one has spoken, and falls silent when one interrupts it.
+
+    python -m demos.agent --model nano          # starts a server of its own; --server URL takes another
+
+What the microphone hears becomes tokens in one session; a detector of speech says when the turn is over. A stand-in for
+a speech language model (demos.language_model) then says recorded speech, token by token, and another session makes them
+audio for the speaker. Whoever speaks meanwhile interrupts: the stand-in is stopped, `clear` empties server and speaker,
+and the agent knows how much of its answer was heard. Use headphones, or it interrupts itself.
+"""
+
+import argparse
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterable
+from contextlib import nullcontext, suppress
+from pathlib import Path
+
+import numpy as np
+
+from client.connection import Connection, connect
+from client.devices import Microphone, Speaker
+from client.events import Audio, Cleared, Flushed, Tokens
+from demos.demo import RECORDING, running_server
+from demos.language_model import Pace, recorded_tokens, spoken
+from demos.voice_activity import VoiceActivity
+from streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE
+
+
+class Agent:
+    """`ears` and `voice` are an encoding and a decoding session, `answer` uint16 (n,) tokens; `run` never ends."""
+
+    def __init__(self, ears: Connection, voice: Connection, speaker: Speaker, answer: np.ndarray) -> None:
+        self._ears = ears
+        self._voice = voice
+        self._speaker = speaker
+        self._answer = answer
+        self._rng = random.Random(0)
+        self._heard_tokens = 0
+        self._answering: asyncio.Task[None] | None = None
+        self._answer_begin = 0
+        self._answer_asked = 0.0
+        self._clears = 0  # that the server has not answered: audio until then is of an old answer
+
+    async def run(self, packets: AsyncIterable[np.ndarray]) -> None:
+        """Converses with whom it hears in the packets: float32 (n,) at 16 kHz."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._read(), name="tokens heard")
+            tasks.create_task(self._speak(), name="speaker")
+            activity, turn = VoiceActivity(), 0
+            async for packet in packets:
+                await self._ears.send(packet)
+                for event in activity.feed(packet):
+                    if event == "start":
+                        turn = self._heard_tokens
+                        await self._interrupt()
+                    else:
+                        tell(f"you said {self._heard_tokens - turn} tokens; answering")
+                        self._answer_begin, self._answer_asked = self._speaker.pushed_samples, time.perf_counter()
+                        self._answering = tasks.create_task(self._say(), name="answer")
+
+    async def _read(self) -> None:
+        """Counts the tokens of what is heard: a language model would read them."""
+        async for event in self._ears:
+            if isinstance(event, Tokens):
+                self._heard_tokens += event.tokens.size
+
+    async def _say(self) -> None:
+        async for token in spoken(self._answer, Pace(), self._rng):
+            await self._voice.send(token)
+        await self._voice.flush()
+
+    async def _speak(self) -> None:
+        async for event in self._voice:
+            if isinstance(event, Cleared):
+                self._clears -= 1
+            elif self._clears:
+                continue
+            elif isinstance(event, Audio):
+                if self._speaker.pushed_samples == self._answer_begin:
+                    tell(f"first audio {(time.perf_counter() - self._answer_asked) * 1000:.0f} ms later")
+                self._speaker.push(event.samples)
+            elif isinstance(event, Flushed):
+                self._speaker.finish()
+
+    async def _interrupt(self) -> None:
+        if self._answering is None or (self._answering.done() and self._speaker.queued_seconds <= 0):
+            return
+        heard = self._speaker.heard_position - self._answer_begin
+        self._answering.cancel()
+        self._speaker.clear()
+        self._clears += 1
+        await self._voice.clear()
+        tell(f"interrupted: {max(0, heard) / OUTPUT_RATE:.2f} s of the answer were heard")
+
+
+def tell(what: str) -> None:
+    print(what, flush=True)
+
+
+async def converse(options: argparse.Namespace) -> None:
+    """Listens and answers until it is interrupted from outside."""
+    async with nullcontext(options.server) if options.server else running_server(options.model) as url:
+        answer = await recorded_tokens(url, options.answer)
+        async with connect(url, kind="encode") as ears, connect(url, kind="decode") as voice:
+            chunk_ms = voice.ready.chunk_frames * FRAME_MS
+            with (
+                Microphone(INPUT_RATE, options.microphone) as microphone,
+                Speaker(OUTPUT_RATE, options.speaker, chunk_ms=chunk_ms) as speaker,
+            ):
+                tell(f"listening to {microphone.name}; Ctrl-C ends")
+                await Agent(ears, voice, speaker, answer).run(microphone)
+
+
+def main() -> None:
+    """The command line of the demo."""
+    parser = argparse.ArgumentParser(prog="agent", description="Listens, answers, and can be interrupted.")
+    parser.add_argument("--server", metavar="URL", help="a server that runs (else one is started)")
+    parser.add_argument("--model", default="nano", help="of the server that is started (%(default)s)")
+    parser.add_argument("--answer", type=Path, default=RECORDING, help="what it says: WAV or FLAC (%(default)s)")
+    parser.add_argument("--microphone", help="number or part of the name, see `neucodec devices`")
+    parser.add_argument("--speaker", help="number or part of the name")
+    with suppress(KeyboardInterrupt):
+        asyncio.run(converse(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The agent of demos.agent as a pipeline of Pipecat: its detector of speech, its turns, and our two services.
+
+    python -m demos.agent_pipecat --model nano  # starts a server of its own; --server URL takes another
+
+Microphone and speaker are those of `client`, since Pipecat's own want PortAudio's headers and a compiler. A real agent
+has a speech language model in the place of RecordedAnswer. Use headphones, or it interrupts itself.
+"""
+
+import argparse
+import asyncio
+import random
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+from loguru import logger
+from pipecat.audio.vad.silero import SileroVADAnalyzer
+from pipecat.frames.frames import (
+    EndFrame,
+    Frame,
+    InputAudioRawFrame,
+    InterruptionFrame,
+    LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    StartFrame,
+    TTSAudioRawFrame,
+    TTSStoppedFrame,
+    UserStoppedSpeakingFrame,
+)
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+from pipecat.processors.audio.vad_processor import VADProcessor
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.turns.user_start import VADUserTurnStartStrategy
+from pipecat.turns.user_stop import SpeechTimeoutUserTurnStopStrategy
+from pipecat.turns.user_turn_processor import UserTurnProcessor
+from pipecat.turns.user_turn_strategies import UserTurnStrategies
+from pipecat.workers.runner import WorkerRunner
+
+from client.devices import Microphone, Speaker
+from client.pipecat import InputTokensFrame, NeuCodecDecoder, NeuCodecEncoder, OutputTokensFrame
+from demos.demo import RECORDING, running_server
+from demos.language_model import Pace, recorded_tokens, spoken
+from streaming.audio import pcm_from_bytes, pcm_to_bytes
+from streaming.config import INPUT_RATE, OUTPUT_RATE
+
+PARAMS = PipelineParams(audio_in_sample_rate=INPUT_RATE, audio_out_sample_rate=OUTPUT_RATE)
+TURN_SILENCE_S = 0.3
+"""After the 0.2 s of the detector itself, until it is the agent's turn."""
+
+
+class MicrophoneInput(FrameProcessor):
+    """What the microphone hears, from StartFrame on."""
+
+    def __init__(self, microphone: Microphone) -> None:
+        super().__init__()
+        self._microphone = microphone
+        self._listening: asyncio.Task | None = None
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        await self.push_frame(frame, direction)
+        if isinstance(frame, StartFrame):
+            self._listening = self.create_task(self._listen())
+
+    async def cleanup(self) -> None:
+        if self._listening is not None:
+            await self.cancel_task(self._listening)
+        await super().cleanup()
+
+    async def _listen(self) -> None:
+        async for packet in self._microphone:
+            await self.push_frame(InputAudioRawFrame(pcm_to_bytes(packet), self._microphone.rate, num_channels=1))
+
+
+class SpeakerOutput(FrameProcessor):
+    """Plays TTSAudioRawFrames; an interruption silences it."""
+
+    def __init__(self, speaker: Speaker) -> None:
+        super().__init__()
+        self._speaker = speaker
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, TTSAudioRawFrame):
+            self._speaker.push(pcm_from_bytes(frame.audio))
+        elif isinstance(frame, TTSStoppedFrame):
+            self._speaker.finish()
+        elif isinstance(frame, InterruptionFrame):
+            self._speaker.clear()
+        elif isinstance(frame, EndFrame):
+            await self._speaker.drained()
+        await self.push_frame(frame, direction)
+
+
+class RecordedAnswer(FrameProcessor):
+    """Answers every turn of the user with the same tokens, uint16 (n,), as a speech language model would."""
+
+    def __init__(self, tokens: np.ndarray, pace: Pace) -> None:
+        super().__init__()
+        self._tokens = tokens
+        self._pace = pace
+        self._rng = random.Random(0)
+        self._answering: asyncio.Task | None = None
+        self._heard_tokens = 0
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, InputTokensFrame):
+            self._heard_tokens += frame.tokens.size
+            return
+        if isinstance(frame, InterruptionFrame):
+            await self._stop()
+        await self.push_frame(frame, direction)
+        if isinstance(frame, UserStoppedSpeakingFrame):
+            print(f"{self._heard_tokens} tokens heard so far; answering", flush=True)
+            await self._stop()
+            self._answering = self.create_task(self._answer())
+
+    async def cleanup(self) -> None:
+        await self._stop()
+        await super().cleanup()
+
+    async def _stop(self) -> None:
+        if self._answering is not None:
+            await self.cancel_task(self._answering)
+            self._answering = None
+
+    async def _answer(self) -> None:
+        await self.push_frame(LLMFullResponseStartFrame())
+        async for token in spoken(self._tokens, self._pace, self._rng):
+            await self.push_frame(OutputTokensFrame(token))
+        await self.push_frame(LLMFullResponseEndFrame())
+
+
+def conversation(url: str, answer: np.ndarray, pace: Pace) -> list[FrameProcessor]:
+    """What is between microphone and speaker."""
+    strategies = UserTurnStrategies(
+        start=[VADUserTurnStartStrategy()],
+        stop=[SpeechTimeoutUserTurnStopStrategy(user_speech_timeout=TURN_SILENCE_S, wait_for_transcript=False)],
+    )
+    return [
+        VADProcessor(vad_analyzer=SileroVADAnalyzer()),
+        UserTurnProcessor(user_turn_strategies=strategies),
+        NeuCodecEncoder(url),
+        RecordedAnswer(answer, pace),
+        NeuCodecDecoder(url),
+    ]
+
+
+async def converse(options: argparse.Namespace) -> None:
+    """Listens and answers until Ctrl-C."""
+    async with nullcontext(options.server) if options.server else running_server(options.model) as url:
+        answer = await recorded_tokens(url, options.answer)
+        with (
+            Microphone(INPUT_RATE, options.microphone) as microphone,
+            Speaker(OUTPUT_RATE, options.speaker) as speaker,
+        ):
+            pipeline = Pipeline(
+                [MicrophoneInput(microphone), *conversation(url, answer, Pace()), SpeakerOutput(speaker)]
+            )
+            worker = PipelineWorker(pipeline, params=PARAMS, cancel_on_idle_timeout=False, enable_rtvi=False)
+            runner = WorkerRunner()
+            await runner.add_workers(worker)
+            print(f"listening to {microphone.name}; Ctrl-C ends", flush=True)
+            await runner.run()
+
+
+def main() -> None:
+    """The command line of the demo."""
+    parser = argparse.ArgumentParser(prog="agent_pipecat", description="Listens, answers, and can be interrupted.")
+    parser.add_argument("--server", metavar="URL", help="a server that runs (else one is started)")
+    parser.add_argument("--model", default="nano", help="of the server that is started (%(default)s)")
+    parser.add_argument("--answer", type=Path, default=RECORDING, help="what it says: WAV or FLAC (%(default)s)")
+    parser.add_argument("--microphone", help="number or part of the name, see `neucodec devices`")
+    parser.add_argument("--speaker", help="number or part of the name")
+    logger.remove()
+    logger.add(sys.stderr, level="WARNING")
+    asyncio.run(converse(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Streaming speech synthesis: tokens at the uneven pace of a language model, played as they come, without a stutter.
+
+    python -m demos.tts --model nano            # starts a server of its own; --server URL takes another
+
+The language model is a stand-in (demos.language_model), its tokens are those of recorded speech. Each goes to the
+server when it is there; the jitter buffer of the speaker evens out what is left. In the end: how uneven the pace was,
+how often playback broke, and how long the first sound took.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+
+from client.connection import connect
+from client.devices import Speaker
+from client.transfer import transfer
+from demos.demo import RECORDING, running_server
+from demos.language_model import Pace, recorded_tokens, spoken
+from streaming.config import FRAME_MS, OUTPUT_RATE
+
+
+async def say(url: str, tokens: np.ndarray, pace: Pace, seed: int, device: str | None) -> dict[str, float]:
+    """Plays the tokens as they come; what it was like."""
+    loop = asyncio.get_running_loop()
+    moments: list[float] = []
+
+    async def model() -> AsyncIterator[np.ndarray]:
+        async for token in spoken(tokens, pace, random.Random(seed)):
+            moments.append(loop.time())
+            yield token
+
+    async with connect(url, kind="decode") as connection:
+        ready = connection.ready
+        with Speaker(ready.output.rate, device, chunk_ms=ready.chunk_frames * FRAME_MS) as speaker:
+
+            async def first_sound() -> float:
+                await speaker.reached(1 / ready.output.rate)
+                return loop.time() + speaker.latency_ms / 1000
+
+            async with asyncio.TaskGroup() as tasks:
+                sounds = tasks.create_task(first_sound(), name="first sound")
+                await transfer(connection, model(), speaker.push)
+                speaker.finish()
+                await speaker.drained()
+            gaps = np.diff(moments)
+            return {
+                "seconds": round(speaker.pushed_samples / OUTPUT_RATE, 2),
+                "tokens_per_second": round(gaps.size / float(gaps.sum()), 1),
+                "longest_pause_ms": round(float(gaps.max()) * 1000),
+                "breaks": speaker.underruns,
+                "device_breaks": speaker.underflows,
+                "latency_by_design_ms": ready.latency_ms,
+                "first_token_to_first_sound_ms": round((sounds.result() - moments[0]) * 1000),
+            }
+
+
+async def demonstrate(options: argparse.Namespace) -> dict[str, float]:
+    """Runs the demo and returns its figures."""
+    async with nullcontext(options.server) if options.server else running_server(options.model) as url:
+        tokens = await recorded_tokens(url, options.recording)
+        pace = Pace(tokens_per_second=options.tokens_per_second)
+        return await say(url, tokens, pace, options.seed, options.device)
+
+
+def main() -> None:
+    """The command line of the demo."""
+    parser = argparse.ArgumentParser(prog="tts", description="Tokens at the pace of a language model, to the speaker.")
+    parser.add_argument("--server", metavar="URL", help="a server that runs (else one is started)")
+    parser.add_argument("--model", default="nano", help="of the server that is started (%(default)s)")
+    parser.add_argument("--recording", type=Path, default=RECORDING, help="what is said: WAV or FLAC (%(default)s)")
+    parser.add_argument("--tokens-per-second", type=float, default=75.0, help="pauses apart (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the pace (%(default)s)")
+    parser.add_argument("--device", help="number or part of the name, see `neucodec devices`")
+    print(json.dumps(asyncio.run(demonstrate(parser.parse_args())), indent=1))
+
+
+if __name__ == "__main__":
+    main()
