@@ -59,7 +59,9 @@ class Connection:
         self._outbox: deque[bytes | str] = deque()
         self._written = 0  # input position up to which the socket has taken everything
         self._asked: list[type[ClientMessage]] = []
+        self._wait: asyncio.Timeout | None = None  # for the next message, while somebody reads
         self._resumed: Resumed | None = None
+        self._is_done = False
         self._closed: ConnectionClosed | None = None  # how the connection ended, if it did for good
         self._failure: StreamingError | None = None
         self._reading = asyncio.Lock()
@@ -117,23 +119,22 @@ class Connection:
         """The next event; StopAsyncIteration after Done. Raises what the server reported, Disconnected or
         DeadlineExceeded. Cancelling it loses nothing."""
         async with self._reading:
-            while self._session.state is not State.CLOSED:
-                await self._until(lambda: self._session.state is not State.LOST)
+            while not self._is_done:
+                await self._until(lambda: self._session.state in (State.STREAMING, State.ENDING))
                 if self._resumed is not None:
                     event, self._resumed = self._resumed, None
                     return event
                 received = await self._receive()
                 if received is not None:
+                    self._is_done = isinstance(received, Done)
                     return received
-        if self._failure is not None:
-            raise self._failure
         raise StopAsyncIteration
 
     async def _receive(self) -> Event | None:
         """What the server says next, None for what is no event: within `answer_s` when it owes an answer."""
         websocket = self._websocket
         try:
-            async with asyncio.timeout(self._deadlines.answer_s if self._asked else None):
+            async with asyncio.timeout(self._deadlines.answer_s if self._asked else None) as self._wait:
                 data = await websocket.recv()
         except TimeoutError:
             raise DeadlineExceeded(
@@ -143,6 +144,8 @@ class Connection:
             if not self._lose(websocket, closed):
                 raise self._failed(disconnected(closed)) from None
             return None
+        finally:
+            self._wait = None
         if websocket is not self._websocket or self._session.state is State.LOST:
             return None  # it will come again
         position = self._session.output_position
@@ -160,6 +163,8 @@ class Connection:
         self._raise_failure()
         text = self._session.send(message)
         self._asked.append(type(message))
+        if self._wait is not None and self._wait.when() is None:
+            self._wait.reschedule(asyncio.get_running_loop().time() + self._deadlines.answer_s)
         await self._give(text)
 
     def _settle(self, answer: type) -> None:
@@ -177,8 +182,9 @@ class Connection:
                 self._outbox.append(item)
                 self._changed.set()
             await self._until(self._has_room)
-        if self._closed is not None:
-            raise await self._last_words()
+            if self._has_room():
+                return
+        raise await self._last_words()
 
     def _has_room(self) -> bool:
         waiting = self._session.input_position - self._written

@@ -283,6 +283,19 @@ async def test_a_server_that_never_answers_meets_the_deadline(ask):
             await anext(connection)
 
 
+async def test_the_deadline_for_an_answer_holds_for_whoever_waited_before_it_was_asked_for():
+    async with (
+        fake_server(Fault.NEVER_DONE) as server,
+        connect(server.url, kind="encode", deadlines=HASTY) as connection,
+    ):
+        waiting = asyncio.ensure_future(anext(connection))
+        done, _ = await asyncio.wait({waiting}, timeout=2 * HASTY.answer_s)
+        assert not done
+        await connection.flush()
+        with pytest.raises(DeadlineExceeded, match="no answer"):
+            await waiting
+
+
 async def test_a_session_that_asked_for_nothing_may_be_silent_for_longer_than_an_answer_takes():
     quick = Deadlines(answer_s=0.01)
     async with fake_server() as server, connect(server.url, kind="encode", deadlines=quick) as connection:

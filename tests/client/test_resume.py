@@ -5,11 +5,12 @@ import itertools
 
 import numpy as np
 import pytest
+import uvloop
 
 from client.connection import LOST_SECONDS, connect
 from client.dial import Deadlines
 from client.errors import Disconnected
-from client.events import Cleared, Done, Flushed, Marked, Resumed, Tokens
+from client.events import Audio, Cleared, Done, Flushed, Marked, Resumed, Tokens
 from streaming.protocol.session import REPLAY_SECONDS
 from tests.client.fake_server import Fault, fake_server
 from tests.client.test_connection import collect, speech
@@ -52,6 +53,25 @@ async def test_ten_losses_change_nothing_but_ten_events():
     assert {event.gap for event in seen if isinstance(event, Resumed)} == {0}
     positions = [(event.position, event.tokens.size) for event in seen if isinstance(event, Tokens)]
     assert all(at + size == after for (at, size), (after, _) in itertools.pairwise(positions))
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_either_event_loop_resumes_and_is_left_empty(new_loop):
+    async def scene():
+        async with fake_server(resume=True) as server, connect(server.url, kind="roundtrip") as connection:
+            await connection.send(speech(8))
+            server.drop()
+            seen = await until(connection, Resumed)
+            await connection.end()
+            seen += await collect(connection)
+            server.drop()
+        await asyncio.sleep(0)
+        return sum(event.samples.size for event in seen if isinstance(event, Audio)), asyncio.all_tasks()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        samples, tasks = runner.run(scene())
+    assert samples == 8 * 480
+    assert len(tasks) == 1
 
 
 async def test_answers_come_once_though_the_connection_is_lost_before_they_do():
