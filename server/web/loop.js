@@ -6,7 +6,7 @@
  */
 
 import { Average, algorithmicMs, samplesNeeded, tokensNeeded } from "./latency.js";
-import { connect } from "./neucodec.js";
+import { connect, FRAME_MS } from "./neucodec.js";
 
 const INPUT_RATE = 16000;
 const INPUT_HOP = 320;
@@ -21,7 +21,8 @@ const MOST_BUFFERED_BYTES = 5 * INPUT_RATE * 2;
  * @typedef {object} Callbacks
  * @property {(tokens: Uint16Array) => void} onTokens as the encoder gave them
  * @property {(audio: Float32Array, position: number) => void} onAudio
- * @property {(state: string, resumed: {how: string, gap: number}) => void} onState of a connection
+ * @property {() => void} onLost a connection is gone, and will come back
+ * @property {(exactly: boolean, gapMs: number) => void} onReturn all connections are back; so much was lost meanwhile
  * @property {(error: Error) => void} onFailure
  */
 
@@ -46,6 +47,9 @@ export class Loop {
     this._encoder = null;
     /** @type {import("./neucodec.js").Connection | null} */
     this._decoder = null;
+    /** Connections that are lost, and what the returned ones have lost. */
+    this._away = 0;
+    this._lost = { exactly: true, gapMs: 0 };
     this._utterance = 0;
     this._forget();
   }
@@ -54,21 +58,22 @@ export class Loop {
   async open(input) {
     if (input === "nothing") return;
     const { profile, accessToken } = this;
-    const { onState, onFailure } = this._callbacks;
-    const failed = (/** @type {Error} */ error) => {
+    const onFailure = (/** @type {Error} */ error) => {
       this.drop();
-      onFailure(error);
+      this._callbacks.onFailure(error);
     };
-    const shared = { profile, accessToken, onState, onFailure: failed };
+    const shared = { profile, accessToken, onFailure };
     this._decoder ??= await connect({
       kind: "decode",
       ...shared,
+      onState: (state, resumed) => this._connectionIs(state, resumed, OUTPUT_HOP),
       onOutput: (audio, position) => this._onAudio(/** @type {Float32Array} */ (audio), position),
     });
     if (input === "tokens") return;
     this._encoder ??= await connect({
       kind: "encode",
       ...shared,
+      onState: (state, resumed) => this._connectionIs(state, resumed, 1),
       onOutput: (tokens, position) => this._onTokens(/** @type {Uint16Array} */ (tokens), position),
     });
   }
@@ -130,6 +135,7 @@ export class Loop {
     this._encoder?.close();
     this._decoder?.close();
     this._encoder = this._decoder = null;
+    this._away = 0;
     this._speaker.finish();
     this._forget();
   }
@@ -161,6 +167,21 @@ export class Loop {
     const computingMs = wireMs + (this._decodeMs.value ?? 0);
     const modelMs = algorithmicMs(/** @type {any} */ (this.ready));
     return { totalMs, modelMs, computingMs, bufferMs, restMs: totalMs - modelMs - computingMs - bufferMs };
+  }
+
+  /** @param {string} state @param {{how: string, gap: number}} resumed @param {number} hop units in a frame of output */
+  _connectionIs(state, { how, gap }, hop) {
+    if (state === "lost") {
+      this._away += 1;
+      if (this._away > 1) return;
+      this._lost = { exactly: true, gapMs: 0 };
+      this._callbacks.onLost();
+    } else if (state === "resumed") {
+      this._away -= 1;
+      this._lost.exactly &&= how === "exact";
+      this._lost.gapMs += (gap / hop) * FRAME_MS;
+      if (this._away === 0) this._callbacks.onReturn(this._lost.exactly, this._lost.gapMs);
+    }
   }
 
   /** @param {Uint16Array} tokens @param {number} position */

@@ -178,18 +178,12 @@ export class Demo {
       this.loop = new Loop(this.context, this.speaker, this.channel, {
         onTokens: (tokens) => this.take.tokens.add(tokens),
         onAudio: (audio) => this.take.addAudio("output", audio),
-        onState: (state, { how, gap }) => this._connectionIs(state, how, gap),
+        onLost: () => panels.showStatus("lost", "connection lost, coming back"),
+        onReturn: (exactly, gapMs) => panels.showStatus("live", welcome(exactly, gapMs)),
         onFailure: (error) => this.fail(error, this.source),
       });
     }
     await this.context.resume();
-  }
-
-  /** @param {string} state @param {string} how @param {number} gap */
-  _connectionIs(state, how, gap) {
-    if (state === "lost") panels.showStatus("lost", "connection lost, coming back");
-    if (state !== "resumed") return;
-    panels.showStatus("live", how === "exact" ? "back, nothing lost" : `back (${how}${gap ? `, ${gap} lost` : ""})`);
   }
 
   /** Twenty milliseconds of playback. @param {import("./speaker.js").Playback} playback */
@@ -248,6 +242,12 @@ export class Demo {
 
 /** @param {string | undefined} model a name, a folder or a hub id */
 const shortName = (model) => model?.split("/").pop();
+
+/** @param {boolean} exactly @param {number} gapMs */
+function welcome(exactly, gapMs) {
+  if (gapMs > 0) return `back, ${(gapMs / 1000).toFixed(1)} s lost`;
+  return exactly ? "back, nothing lost" : "back, from another start";
+}
 
 /** @type {Source} */
 const MICROPHONE = {
