@@ -139,6 +139,7 @@ def client(room: dict[str, str], *arguments: object) -> Iterator[Iterator[dict[s
     try:
         assert process.stdout is not None
         yield _told(process.stdout)
+        process.wait(20)  # its session ends by a closing handshake: one that is lost keeps its place for a while
     finally:
         process.terminate()
         process.wait(20)
