@@ -1,6 +1,7 @@
 """The client and the real server through a network that cuts: what comes out is as if nothing had been."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 
 from client.connection import Connection, connect
-from client.events import Audio, Resumed, Tokens
+from client.events import Audio, Cleared, Done, Flushed, Marked, Resumed, Tokens
 from client.files import read_audio
 from tests.proxy import proxy
 from tests.server.hosting import hosted
+from tests.streaming.engine.fake import FakeRunner, speech, tokens_of
 
 SETTINGS = {"batch_sizes": (1,), "profiles": {"default": None}, "max_sessions": 2, "workers": 1, "resume_s": 30.0}
 CUTS = 10
@@ -55,10 +57,11 @@ def sentence(data_folder):
 
 
 class Listener:
-    """Hears a connection out beside its user; `heard` is all output."""
+    """Hears a connection out beside its user; `heard` is all output, `everything` output and answers."""
 
     def __init__(self) -> None:
         self.pieces: list[np.ndarray] = []
+        self.everything: list[object] = []
         self.resumed: list[Resumed] = []
         self._changed = asyncio.Event()
 
@@ -66,18 +69,26 @@ class Listener:
     def heard(self) -> np.ndarray:
         return np.concatenate(self.pieces)
 
+    @property
+    def answers(self) -> int:
+        """Utterances that were flushed or cleared."""
+        return sum(isinstance(event, Flushed | Cleared) for event in self.everything)
+
     async def listen(self, connection: Connection) -> None:
         async for event in connection:
+            self._changed.set()
             if isinstance(event, Resumed):
                 self.resumed.append(event)
-                self._changed.set()
             elif isinstance(event, Audio | Tokens):
                 piece = event.samples if isinstance(event, Audio) else event.tokens
-                assert event.position == sum(len(before) for before in self.pieces)
+                assert event.position >= sum(len(before) for before in self.pieces)
                 self.pieces.append(piece)
+                self.everything += piece.tolist()
+            else:
+                self.everything.append(event)
 
-    async def was_lost(self, times: int) -> None:
-        while len(self.resumed) < times:
+    async def until(self, reached: Callable[[], bool]) -> None:
+        while not reached():
             self._changed.clear()
             await self._changed.wait()
 
@@ -87,13 +98,14 @@ async def speak(url: str, kind: str, parts: list[np.ndarray], before: Callable[[
     listener = Listener()
     async with asyncio.timeout(30), connect(url, kind=kind) as connection:
         listening = asyncio.create_task(listener.listen(connection))
-        for number, part in enumerate(parts, 1):
+        for part in parts:
+            losses = len(listener.resumed)
             if before is not None:
                 before()
             for packet in np.array_split(part, PACKETS):
                 await connection.send(packet)
             if before is not None:
-                await listener.was_lost(number)
+                await listener.until(lambda losses=losses: len(listener.resumed) > losses)
         await connection.end()
         await listening
     return listener
@@ -136,3 +148,44 @@ async def test_across_a_restart_the_sentence_goes_on_and_ready_says_exact(server
         await listening
     assert [(event.how, event.gap) for event in listener.resumed] == [("exact", 0)]
     assert listener.heard.tobytes() == whole.heard.tobytes()
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_utterances_through_random_resets_and_cuts_come_once_whole_or_to_where_they_were_cleared(seed):
+    chance = random.Random(seed)
+    with hosted(FakeRunner(), resume_s=30.0) as host:
+        address, port = host.url.removeprefix("ws://").split(":")
+        async with (
+            proxy(address, int(port)) as network,
+            asyncio.timeout(30),
+            connect(network.url, kind="encode", input_format="f32le") as connection,
+        ):
+            said: list[np.ndarray] = []
+            listener = Listener()
+
+            async def talk():
+                for number in range(12):
+                    levels = [chance.randrange(1, 200) for _ in range(chance.randrange(1, 30))]
+                    for packet in np.array_split(speech(*levels), chance.randrange(1, 6)):
+                        await connection.send(packet)
+                        chance.choice([network.reset, network.cut, *[lambda: None] * 5])()
+                    await connection.mark(number)
+                    await chance.choice([connection.flush, connection.flush, connection.clear])()
+                    said.append(tokens_of(levels))
+                    await listener.until(lambda: listener.answers == len(said))
+                await connection.end()
+
+            talking = asyncio.create_task(talk())
+            await listener.listen(connection)
+            await talking
+    heard = iter(listener.everything)
+    for tokens in said:
+        utterance = list(itertools.takewhile(lambda event: not isinstance(event, Marked), heard))
+        answer = next(heard)
+        if isinstance(answer, Flushed):
+            assert utterance == tokens.tolist()
+        else:
+            assert isinstance(answer, Cleared)
+            assert utterance == tokens.tolist()[: len(utterance)]
+    assert isinstance(next(heard), Done)
+    assert {(event.how, event.gap) for event in listener.resumed} == {("exact", 0)}
