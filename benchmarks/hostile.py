@@ -37,8 +37,8 @@ from streaming.config import TOKENS_PER_SECOND
 
 RESULTS = Path(__file__).resolve().parent / "results" / "hostile.json"
 CALM, CALM_AGAIN = "calm", "calm again"
-SETTLE_S = 30.0
-"""For the server to let go of what the clients held."""
+SETTLE_S = 45.0
+"""For the server to let go of what the clients held: sessions whose connection is lost are kept for 30 s."""
 MOST_GROWTH_MB = 64
 """Of memory from the end of the first calm phase to the end of the last, with the same sessions open."""
 COLUMNS = (

@@ -189,7 +189,7 @@ def row_of(kind: str, turns: Sequence[dict[str, dict[str, float]]]) -> dict[str,
 
 
 def settings_of(given: argparse.Namespace) -> Settings:
-    """The server as it is by default, but with a place for every connection, whatever the steps take."""
+    """The server as it is by default, but with a place for every connection, whatever the steps take, at any pace."""
     return Settings(
         model=given.model,
         port=0,
@@ -198,6 +198,8 @@ def settings_of(given: argparse.Namespace) -> Settings:
         max_sessions=given.connections,
         max_load=1e9,
         max_behind_s=1e9,
+        max_messages_per_s=1e9,
+        max_attempts_per_minute=None,
     )
 
 
