@@ -68,6 +68,23 @@ def test_the_speaker_plays_what_the_tokens_stand_for(sound, server, tmp_path):
     assert min(best_correlation(heard, part) for part in expected.reshape(-1, 4000)) > 0.95
 
 
+def test_talk_passes_on_all_that_the_microphone_hears(sound, server):
+    voice = say(read_audio(SPEECH, RATE), sound)
+    try:
+        with Recorder(sound) as recorder:
+            summary = neucodec(sound, "talk", "--seconds", 2, "--server", server.url)
+    finally:
+        voice.kill()
+        voice.wait(10)
+    assert (summary["lost_samples"], summary["resumed"]) == (0, [])
+    assert summary["tokens"] == int(summary["spoken_seconds"] * 50)
+    assert summary["heard_seconds"] == summary["tokens"] / 50
+    latency = summary["latency"]
+    assert latency["algorithm_ms"] == 315
+    assert 0 < latency["to_tokens_ms"] < 1_000 and 0 < latency["to_audio_ms"] < 1_000
+    assert np.count_nonzero(np.abs(recorder.ear) > 1e-3) > RATE // 2
+
+
 def test_a_sound_server_that_goes_away_is_told(server, tmp_path):
     command = [sys.executable, "-m", "client", "mic", "-", "--server", server.url]
     with sound_room(tmp_path) as room:
