@@ -14,7 +14,6 @@ from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from websockets.http11 import Request, Response
 
@@ -195,7 +194,7 @@ class App:
 
     def _admit(self, request: Request, peer: str, is_upgrade: bool) -> Response | Listener | None:
         """Answers probes and the page, refuses what cannot be served, and has a session for what can."""
-        path = urlsplit(request.path).path
+        path = request.path.partition("?")[0]
         if path == HEALTH_PATH:
             return answer(HTTPStatus.OK, {"alive": True})
         if path == READY_PATH:
