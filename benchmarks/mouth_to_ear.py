@@ -116,8 +116,21 @@ def intelligibility(mouth: np.ndarray, ear: np.ndarray, codec: Codec) -> tuple[f
 
 @contextmanager
 def serving(model: str, profile: str) -> Iterator[str]:
-    """The URL of a server process that is ready."""
-    command = [sys.executable, "-m", "server", "--model", model, "--port", "0", "--threads", "1", "--workers", "1"]
+    """The URL of a server process that is ready: alone on its machine but for the sound, as it were."""
+    command = [
+        *real_time(5),
+        sys.executable,
+        "-m",
+        "server",
+        "--model",
+        model,
+        "--port",
+        "0",
+        "--threads",
+        "1",
+        "--workers",
+        "1",
+    ]
     command += ["--profiles", profile, "--batch-sizes", "1", "--max-sessions", "4", "--log-level", "warning"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
@@ -258,7 +271,7 @@ def main() -> None:
         clear = measure_clear(room, url, given.profile, codec, given.clears, Path(folder))
     report(way, clear)
     about = {"device": device(), "commit": commit(), "date": datetime.now(UTC).isoformat(), "profile": given.profile}
-    about["real_time_priority"] = bool(real_time())  # of sound server and client
+    about["real_time_priority"] = bool(real_time())  # of all processes, the sound first
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps({**about, "way": way, "clear": clear}, indent=1) + "\n")
     print(f"written to {given.out}")

@@ -33,9 +33,9 @@ MODULES = (
 
 
 @cache
-def real_time() -> tuple[str, ...]:
-    """What goes before a command for real-time priority; nothing where this user may not have it."""
-    command = ("chrt", "--rr", "10")
+def real_time(priority: int = 10) -> tuple[str, ...]:
+    """What goes before a command for a real-time priority; nothing where this user may not have it."""
+    command = ("chrt", "--rr", str(priority))
     try:
         return command if subprocess.run((*command, "true"), capture_output=True, check=False).returncode == 0 else ()
     except FileNotFoundError:
