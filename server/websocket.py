@@ -24,7 +24,9 @@ from streaming.protocol.messages import SUBPROTOCOL
 
 SERVER_NAME = "neucodec-streaming"
 PIECE_BYTES = 1024
-"""What is parsed at a time: a live packet, or 170 frames of nothing."""
+"""What is parsed at a time of a connection that sends a lot: 170 frames of nothing, or a live packet."""
+CALM_PIECE_BYTES = 4096
+"""The same of one that has not used half of what it may send at once."""
 BURST_S = 0.2
 """A connection that has been quiet may send what the pace allows in so long at once."""
 MOST_UNSENT_BYTES = 1 << 18
@@ -184,7 +186,8 @@ class WebSocket(asyncio.Protocol):
             if (wait_s := self._wait_s()) > 0:
                 self._next = self._loop.call_later(wait_s, self._parse)
                 break
-            piece, self._unread = self._unread[:PIECE_BYTES], self._unread[PIECE_BYTES:]
+            size = CALM_PIECE_BYTES if self._credit > self._burst / 2 else PIECE_BYTES
+            piece, self._unread = self._unread[:size], self._unread[size:]
             self._take(bytes(piece))
         may_read = not self._unread and self._may_parse()
         if may_read is not self._is_reading and not self._transport.is_closing():
