@@ -21,7 +21,7 @@ from streaming.config import CODEBOOK_SIZE, FRAME_MS
 from streaming.protocol.query import PATHS
 
 _LOUDNESS = 0.1
-_COLUMNS = ("algorithm", "connect", "first output", "response p50", "p99", "max", "real-time factor")
+_COLUMNS = ("algorithm", "connect", "first output", "p50", "p99", "max", "real-time factor")
 
 
 async def bench(options: argparse.Namespace) -> None:
@@ -79,7 +79,8 @@ def _noise(connection: Connection, count: int) -> list[np.ndarray]:
 
 
 def _print_table(figures: dict[str, Any]) -> None:
-    print(f"{figures['server']}: {figures['model']}, profile {figures['profile']}; times in ms")
+    print(f"{figures['server']}: {figures['model']}, profile {figures['profile']}; times in ms, p50 to max those from")
+    print("the moment when all that an output waits for has been sent to its arrival")
     table = Table("session", *_COLUMNS, box=None, pad_edge=False)
     for result in figures["sessions"]:
         response = result["response_ms"] or {"p50": None, "p99": None, "max": None}

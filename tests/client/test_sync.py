@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from client.errors import Disconnected, Unreachable
 from streaming.errors import AudioError, LocalProtocolError
 from tests.client.fake_server import Fault, fake_server
 from tests.client.test_connection import speech
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "client.md").read_text()
 
 
 async def in_a_script(function, *arguments):
@@ -76,6 +79,14 @@ def test_it_works_inside_a_running_loop_as_in_a_notebook():
     finally:
         stop.set()
         thread.join(10)
+
+
+async def test_the_example_of_the_documentation_runs():
+    (example,) = (block.split("```")[0] for block in PAGE.split("```python\n") if block.startswith("from client"))
+    names: dict = {"pcm": speech(12)}
+    async with fake_server() as server:
+        await in_a_script(exec, example.replace("ws://127.0.0.1:8765", server.url), names)
+    assert (names["tokens"].tolist(), names["audio"].size) == (list(range(12)), 12 * 480)
 
 
 async def test_errors_come_out_where_the_call_is():
