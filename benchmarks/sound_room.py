@@ -59,7 +59,7 @@ def sound_room(home: Path) -> Iterator[dict[str, str]]:
         "XDG_RUNTIME_DIR": str(home),
         "PULSE_SERVER": f"unix:{socket}",
     }
-    command = [*real_time(), "pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--disable-shm"]
+    command = [*real_time(20), "pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--disable-shm"]
     command += ["--use-pid-file=no", "--high-priority=no", "--realtime=no"]  # its own would be lower than what it has
     command += [f"--load={module}" for module in (f"module-native-protocol-unix socket={socket}", *MODULES)]
     with (home / "pulseaudio.log").open("w") as log:
