@@ -45,6 +45,7 @@ from streaming.protocol.messages import (
 )
 from streaming.protocol.mqtt import (
     CONTROL,
+    GONE_PAYLOAD,
     STATUS,
     OpenRequest,
     State,
@@ -68,8 +69,6 @@ AHEAD_FRAMES = 250
 """Input that may be on its way before output that belongs to it has been taken, in frames of 20 ms."""
 REOPEN_S = 3.0
 """A session of which no bridge says that it has it is asked for again so often."""
-LEAVING_S = 30
-"""A client that is gone for so long has left, and its session ends."""
 Event = Audio | Tokens | Missing | UtteranceEnded | Flushed | Cleared | Marked | Stats | Done
 
 
@@ -179,8 +178,7 @@ class BrokerSession:
     @property
     def will(self) -> aiomqtt.Will:
         """Ends the session when this client is gone for good."""
-        delay = properties(PacketTypes.WILLMESSAGE, WillDelayInterval=LEAVING_S)
-        return aiomqtt.Will(topic(self.name, CONTROL), encode_message(End()), 1, False, delay)
+        return aiomqtt.Will(topic(self.name, CONTROL), GONE_PAYLOAD, 1)
 
     async def send(self, chunk: np.ndarray) -> None:
         """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits for the broker and the bridge."""
@@ -243,7 +241,7 @@ class BrokerSession:
         correlation = self._id.encode()
         while self.link.failure is None:
             if not self._is_served:
-                await self._ask(encode_open(self._request), correlation)
+                await self._ask(encode_open(self._request, self._writer.position), correlation)
             await asyncio.sleep(REOPEN_S)
 
     def leave(self) -> None:

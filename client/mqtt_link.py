@@ -8,7 +8,7 @@ import asyncio
 import random
 import ssl
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from logging import CRITICAL, getLogger
 from typing import Any
@@ -59,6 +59,7 @@ class BrokerLink:
         self._identifier = f"neucodec-client-{uuid.uuid4().hex[:12]}"
         self._client: aiomqtt.Client | None = None
         self._connected = asyncio.Event()
+        self._lost = asyncio.Event()
         self.failure: StreamingError | None = None
 
     async def publish(self, topic: str, payload: bytes, qos: int, properties: Properties | None = None) -> None:
@@ -70,11 +71,10 @@ class BrokerLink:
                     if self.failure is not None:
                         raise self.failure
                     assert self._client is not None, "connected"
-                    try:
-                        await self._client.publish(topic, payload, qos, properties=properties)
+                    publishing = self._client.publish(topic, payload, qos, properties=properties)
+                    if await _went_out(publishing, self._lost):
                         return
-                    except aiomqtt.MqttError:
-                        await asyncio.sleep(FIRST_PAUSE_S)
+                    await asyncio.sleep(FIRST_PAUSE_S)
         except TimeoutError:
             raise DeadlineExceeded(f"the broker took nothing for {self._deadlines.send_s:g} s") from None
 
@@ -87,7 +87,7 @@ class BrokerLink:
             try:
                 async with self._new_client(inbox, is_first=not first.done()) as client:
                     await client.subscribe(self._subscriptions)
-                    self._client = client
+                    self._client, self._lost = client, asyncio.Event()
                     self._connected.set()
                     pause_s = FIRST_PAUSE_S
                     if not first.done():
@@ -102,6 +102,7 @@ class BrokerLink:
                 if self._connected.is_set():
                     lost_s = loop.time()
                 self._connected.clear()
+                self._lost.set()
                 if loop.time() - lost_s > self._deadlines.resume_s:
                     self._fail(Disconnected(f"the broker at {self._address} was lost: {error}"))
                     return
@@ -155,6 +156,17 @@ async def broker_link(
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def _went_out(publishing: Coroutine[Any, Any, None], lost: asyncio.Event) -> bool:
+    """Whether a message went out before the connection was `lost`: aiomqtt itself waits on for the acknowledgement."""
+    tasks = [asyncio.ensure_future(publishing), asyncio.ensure_future(lost.wait())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return tasks[0].done() and tasks[0].exception() is None
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def properties(kind: int, **values: Any) -> Properties:

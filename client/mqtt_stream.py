@@ -11,11 +11,8 @@ from streaming.audio import pcm_from_bytes
 from streaming.protocol.messages import StreamFormat
 from streaming.protocol.mqtt import MOST_CONCEALED_FRAMES
 from streaming.protocol.mqtt_concealment import concealed
-from streaming.protocol.mqtt_receiver import DEFAULT_REORDER, Loss, Piece, Receiver
+from streaming.protocol.mqtt_receiver import DEFAULT_REORDER, GRACE_S, Loss, Piece, Receiver
 from streaming.tokens import tokens_from_bytes
-
-GRACE_S = 0.5
-"""Frames that are missing are waited for so long."""
 
 
 @dataclass(frozen=True)

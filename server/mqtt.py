@@ -118,7 +118,7 @@ class Bridge:
             self._take(message)
         for name, (session, _) in self._sessions.items():
             status = self._status(name)
-            if status is None or (status.state == State.OPEN and status.bridge == self.name):
+            if status is None or status.bridge == self.name:
                 session.decide(True)
         shared = SubscribeOptions(qos=1)
         await client.subscribe([(f"{SHARE}/{ROOT}/+/{name}", shared) for name in (CONTROL, STATUS)])
@@ -155,19 +155,19 @@ class Bridge:
     def _take_request(self, name: str, message: aiomqtt.Message) -> None:
         reply = reply_of(message)
         try:
-            request = parse_request(message.payload).message
+            request = parse_request(message.payload)
         except StreamingError as error:
             if name not in self._sessions and self._status(name) is None:  # or its owner answers
                 self._claim(self._refuse(error, reply))
             return
         status = self._status(name)
         is_owned = name in self._sessions or (status is not None and status.state == State.OPEN)
-        if isinstance(request, OpenRequest) and not is_owned:
-            self._begin(name, request, reply)
+        if isinstance(request.message, OpenRequest) and not is_owned:
+            self._begin(name, request.message, reply, request.position)
 
     async def _offer(self, name: str) -> None:
         """Hands a session that was lost while no bridge was there to one of those that are here now."""
-        await asyncio.sleep(random.uniform(0, TAKE_OVER_S))  # only one need do it
+        await asyncio.sleep(random.uniform(1, 2) * TAKE_OVER_S)  # its owner may be here again, and one need do it
         status = self._status(name)
         if status is not None and status.state == State.LOST and self._client is not None:
             expires = properties(PacketTypes.PUBLISH, MessageExpiryInterval=KEPT_S)
@@ -182,9 +182,9 @@ class Bridge:
         status = self._status(name)
         if name not in self._sessions and (status is None or status.state == State.LOST):
             _log.info("session %s is taken over from bridge %s", name, lost.bridge)
-            self._begin(name, lost.request, lost.reply, begins=False)
+            self._begin(name, lost.request, lost.reply, None)
 
-    def _begin(self, name: str, request: OpenRequest, reply: Reply, begins: bool = True) -> None:
+    def _begin(self, name: str, request: OpenRequest, reply: Reply, position: int | None) -> None:
         try:
             session = BrokerSession(
                 name,
@@ -194,7 +194,7 @@ class Bridge:
                 open=self._open,
                 connect=self._connect,
                 on_replaced=self._replace,
-                begins=begins,
+                position=position,
             )
         except StreamingError as error:
             self._claim(self._refuse(error, reply))
@@ -211,10 +211,10 @@ class Bridge:
             if self._sessions.get(session.name, (None, None))[0] is session:
                 del self._sessions[session.name]
 
-    def _replace(self, name: str, request: OpenRequest, reply: Reply) -> None:
+    def _replace(self, name: str, request: OpenRequest, reply: Reply, position: int | None) -> None:
         """A client opens a session that is open: whoever had it before is gone."""
         self._sessions[name][1].cancel()
-        self._begin(name, request, reply)
+        self._begin(name, request, reply, position)
 
     async def _refuse(self, error: StreamingError, reply: Reply) -> None:
         if reply.topic is not None and self._client is not None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import ssl
+from collections.abc import Coroutine
 from typing import Any
 
 import aiomqtt
@@ -75,3 +76,14 @@ def properties(kind: int, **values: Any) -> Properties:
         if value is not None:
             setattr(made, name, value)
     return made
+
+
+async def published(publishing: Coroutine[Any, Any, None], lost: asyncio.Event) -> bool:
+    """Whether a message went out before the connection was `lost`: aiomqtt itself waits on for the acknowledgement."""
+    tasks = [asyncio.ensure_future(publishing), asyncio.ensure_future(lost.wait())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return tasks[0].done() and tasks[0].exception() is None
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -12,19 +12,21 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 
 from server.gate import Visitor
-from server.mqtt_broker import MOST_QUEUED, Inbox, properties
+from server.mqtt_broker import MOST_QUEUED, Inbox, properties, published
 from server.session import RESTART_STATUS
 from streaming.errors import InputError, StreamingError
-from streaming.protocol.messages import Failure
+from streaming.protocol.messages import End, Failure
 from streaming.protocol.mqtt import (
     CONTROL,
     STATUS,
+    Gone,
     OpenRequest,
     Reply,
     State,
@@ -35,6 +37,7 @@ from streaming.protocol.mqtt import (
     topic,
 )
 from streaming.protocol.mqtt_frames import SOURCES
+from streaming.protocol.mqtt_receiver import GRACE_S
 from streaming.protocol.mqtt_translation import Answer, OutputFrame, Translation
 from streaming.protocol.query import SessionRequest
 
@@ -43,8 +46,8 @@ KEPT_S = 60
 STATUS_EXPIRES_S = 30
 STATUS_INTERVAL_S = 10.0
 LOSS_INTERVAL_S = 1.0
-GRACE_S = 0.5
-"""Frames that are missing are waited for so long."""
+LEAVING_S = 30.0
+"""A client whose connection is lost has left when nothing is heard of it for so long."""
 VERDICT_S = 60.0
 """A session whose connection is lost is kept so long for the Bridge to say whose it is."""
 RETRY_S = 0.1
@@ -70,7 +73,7 @@ Connect = Callable[[str, Inbox, aiomqtt.Will, bool], aiomqtt.Client]
 
 
 class BrokerSession:
-    """The session `name`, from `open` or from the bridge that lost it (`begins` False) until it ends: `run`.
+    """The session `name` until it ends: `run`. `position`: of its first input, None where another bridge has lost it.
 
     `on_replaced` is called when a client opens it anew. Raises StreamingError when there is no place for it.
     """
@@ -84,8 +87,8 @@ class BrokerSession:
         bridge: str,
         open: Open,
         connect: Connect,
-        on_replaced: Callable[[str, OpenRequest, Reply], None],
-        begins: bool = True,
+        on_replaced: Callable[[str, OpenRequest, Reply, int | None], None],
+        position: int | None,
     ) -> None:
         self.name = name
         self._request = request
@@ -93,8 +96,8 @@ class BrokerSession:
         self._bridge = bridge
         self._connect = connect
         self._on_replaced = on_replaced
-        self._clean_start = begins
-        self._translation = Translation(request, reply, random.randrange(SOURCES), begins)
+        self._clean_start = position is not None
+        self._translation = Translation(request, reply, random.randrange(SOURCES), position)
         self._topics = {kind: topic(name, kind) for kind in (CONTROL, STATUS)}
         self._input_topic, self._output_topic = request.input_topic(name), request.output_topic(name)
         self._content_type = content_type(request.session.input)
@@ -103,9 +106,12 @@ class BrokerSession:
         self._wake = asyncio.Event()
         self._client: aiomqtt.Client | None = None
         self._connected = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._news = asyncio.Event()
         self._verdict: bool | None = None
         self._decided = asyncio.Event()
         self._grace: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.TimerHandle | None = None
         self._is_held = False
         self._released = asyncio.Event()
         self._final = State.CLOSED
@@ -122,8 +128,9 @@ class BrokerSession:
                 for task in tasks:
                     task.cancel()
         finally:
-            if self._grace is not None:
-                self._grace.cancel()
+            for timer in (self._grace, self._leaving):
+                if timer is not None:
+                    timer.cancel()
             self._conversation.lost(True)
 
     def decide(self, goes_on: bool) -> None:
@@ -178,14 +185,15 @@ class BrokerSession:
                 async with self._connect(self.name, inbox, self._will(), self._clean_start) as client:
                     self._clean_start = False
                     await client.subscribe([(self._input_topic, 1), (self._topics[CONTROL], 1)])
-                    self._client = client
+                    self._client, self._lost = client, asyncio.Event()
                     self._connected.set()
-                    await self._tell(State.OPEN)
+                    self._news.set()
                     async for message in client.messages:
                         await self._take_in_turn(message)
             except aiomqtt.MqttError as error:
                 _log.info("session %s has lost its broker: %s", self.name, error)
             self._connected.clear()
+            self._lost.set()
             while not inbox.empty():
                 await self._take_in_turn(inbox.get_nowait())
             if not await self._is_still_ours():
@@ -210,6 +218,8 @@ class BrokerSession:
 
     def _take(self, message: aiomqtt.Message) -> None:
         position = self._translation.input_position
+        if self._leaving is not None:
+            self._leaving.cancel()
         if str(message.topic) == self._topics[CONTROL]:
             self._take_request(message)
         else:
@@ -233,10 +243,16 @@ class BrokerSession:
             self._outbox.append(refusal(error, reply))
             self._wake.set()
             return
-        if not isinstance(request.message, OpenRequest):
+        if isinstance(request.message, Gone):
+            self._leaving = asyncio.get_running_loop().call_later(LEAVING_S, self._end)
+        elif not isinstance(request.message, OpenRequest):
             self._converse(self._translation.request(request.message, request.position, reply))
         elif reply != self._reply:  # and no repeat of what opened it
-            self._on_replaced(self.name, request.message, reply)
+            self._on_replaced(self.name, request.message, reply, request.position)
+
+    def _end(self) -> None:
+        self._converse(self._translation.give_up())
+        self._converse(self._translation.request(End(), None, Reply()))
 
     def _converse(self, messages: list[bytes | str]) -> None:
         for message in messages:
@@ -277,23 +293,23 @@ class BrokerSession:
         while True:
             await self._connected.wait()
             assert self._client is not None, "connected"
-            try:
-                await self._client.publish(to, payload, qos, retain, properties)
+            if await published(self._client.publish(to, payload, qos, retain, properties), self._lost):
                 return
-            except aiomqtt.MqttError:
-                await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(RETRY_S)
 
     async def _report(self) -> None:
-        """Says how far the session is, at once when something was lost."""
-        loop = asyncio.get_running_loop()
-        told, told_s = self._translation.loss.as_dict(), loop.time()
+        """Says that the session is this bridge's and how far it is: on every connection, and soon after a loss."""
+        told: dict[str, int] = {}
         while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STATUS_INTERVAL_S):
+                    await self._news.wait()
+            self._news.clear()
+            await self._tell(State.OPEN)
+            told = self._translation.loss.as_dict()
             await asyncio.sleep(LOSS_INTERVAL_S)
-            loss = self._translation.loss.as_dict()
-            lost = {**loss, "frames": 0} != {**told, "frames": 0}
-            if lost or loop.time() - told_s >= STATUS_INTERVAL_S:
-                told, told_s = loss, loop.time()
-                await self._tell(State.OPEN)
+            if {**self._translation.loss.as_dict(), "frames": 0} != {**told, "frames": 0}:
+                self._news.set()
 
     async def _tell(self, state: str) -> None:
         translation = self._translation

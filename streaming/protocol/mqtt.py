@@ -31,6 +31,7 @@ AUDIO, TOKENS, SPEECH, CONTROL, STATUS = "audio", "tokens", "speech", "control",
 HERMES_INPUT = "audioFrame"
 HERMES_OUTPUT = "playBytes"
 OPEN = "open"
+GONE = "gone"
 MOST_CONCEALED_FRAMES = 1000 // FRAME_MS
 """A longer gap is not filled: the utterance ends there, and another begins behind it."""
 _SESSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -133,16 +134,27 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Request:
-    """One message on a control topic: `open`, or a message of the client at a position of its input (None: at once)."""
+class Gone:
+    """The last will of a client: its session ends unless it is heard of again soon."""
 
-    message: OpenRequest | ClientMessage
+
+@dataclass(frozen=True)
+class Request:
+    """One message on a control topic: `open`, or a message of the client at a position of its input (None: at once).
+
+    An `open` has the position of the first input that will come.
+    """
+
+    message: OpenRequest | Gone | ClientMessage
     position: int | None = None
 
 
-def encode_open(request: OpenRequest) -> bytes:
+GONE_PAYLOAD = json.dumps({"type": GONE}).encode()
+
+
+def encode_open(request: OpenRequest, position: int = 0) -> bytes:
     """The payload of an `open`."""
-    return json.dumps({"type": OPEN, **asdict(request)}, separators=(",", ":")).encode()
+    return json.dumps({"type": OPEN, "position": position, **asdict(request)}, separators=(",", ":")).encode()
 
 
 def encode_request(message: ClientMessage, position: int) -> bytes:
@@ -154,7 +166,9 @@ def parse_request(payload: bytes) -> Request:
     """What a control topic carries. Raises ProtocolError, ConfigError."""
     body = _object(payload)
     if body.get("type") == OPEN:
-        return Request(_open_request(body))
+        return Request(_open_request(body), _position(body) or 0)
+    if body.get("type") == GONE:
+        return Request(Gone())
     return Request(parse_client_message(json.dumps(body)), _position(body))
 
 

@@ -14,6 +14,8 @@ from typing import Any
 from streaming.protocol.mqtt_frames import POSITIONS, SEQUENCES, Frame, parse_frame
 
 DEFAULT_REORDER = 3
+GRACE_S = 0.5
+"""How long whoever has the clock should wait for missing frames while nothing goes on."""
 _REMEMBERED = 1024
 """Frames that were given up and are still told from repeats when they come."""
 
@@ -125,11 +127,11 @@ class Receiver:
 
     def _begin(self, frame: Frame) -> None:
         """A sender takes the stream up: its sequence is its own, its position goes on."""
-        first = self._source is None
+        is_first = self._source is None and self.position == 0
         self._source = frame.source
-        self._next = 0 if first and self.position == 0 else frame.sequence  # all from the beginning is expected
+        self._next = 0 if is_first else frame.sequence  # from the beginning all is expected
         self._given_up.clear()
-        self._broken = not first
+        self._broken = True
 
     def _unwrapped(self, frame: Frame) -> Frame:
         if self.position is None:

@@ -66,13 +66,13 @@ class _Asked:
 class Translation:
     """Of a session that `request` asked for, by whoever `reply` leads to; `source` numbers our output frames.
 
-    `begins` False: the session was another bridge's, and goes on wherever its next frame does.
+    `position`: of the first input, None where the session was another bridge's and goes on wherever its next frame is.
     """
 
-    def __init__(self, request: OpenRequest, reply: Reply, source: int, begins: bool = True) -> None:
+    def __init__(self, request: OpenRequest, reply: Reply, source: int, position: int | None = 0) -> None:
         session = request.session
         self.input, self.output = session.input, session.output
-        self._receiver = Receiver(self.input.unit_bytes, 0 if begins else None)
+        self._receiver = Receiver(self.input.unit_bytes, position)
         self._reply = reply
         redundancy = request.redundancy if self.output.kind == "tokens" else 0
         self._writer = FrameWriter(self.output.unit_bytes, source, redundancy)

@@ -14,7 +14,7 @@ from streaming.protocol.mqtt_address import parse_broker
 from tests.server.hosting import GOLDEN
 from tests.streaming.engine.fake import CONFIG, FakeRunner
 
-DEADLINE_S = 30.0
+DEADLINE_S = 15.0
 
 
 class BridgeHost:

@@ -18,10 +18,10 @@ HOP = 640  # bytes of a frame at 16 kHz
 class Bench:
     """An encode session whose engine answers at once: the token of a frame is its first sample."""
 
-    def __init__(self, request: OpenRequest | None = None, begins: bool = True) -> None:
+    def __init__(self, request: OpenRequest | None = None, position: int | None = 0) -> None:
         self.request = request or OpenRequest("/v1/encode")
         asked = self.request.session
-        self.translation = Translation(self.request, Reply("ours", b"0"), source=9, begins=begins)
+        self.translation = Translation(self.request, Reply("ours", b"0"), source=9, position=position)
         self.session = ServerSession(Ready("s", "m", "default", 5, 5, 0.0, asked.input, asked.output))
         self.writer = FrameWriter(2, source=1)
         self.frames: list = []
@@ -118,7 +118,7 @@ def test_after_a_long_gap_another_utterance_begins_behind_it():
 
 
 def test_a_bridge_that_takes_over_puts_the_output_where_the_input_is():
-    bench = Bench(begins=False)
+    bench = Bench(position=None)
     bench.writer.skip_to(320 * 50 + 10)
     bench.converse(bench.translation.frame(bench.writer.write(speech(7))))
     assert bench.tokens() == {51: 7}
