@@ -30,6 +30,7 @@ from server.tls import Certificate
 from server.websocket import Listener, WebSocket
 from server.worker import DeviceThread
 from streaming.engine.engine import STAGES, Engine
+from streaming.engine.scheduler import Pool
 from streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
 from streaming.protocol.query import SessionRequest, parse_target
 
@@ -122,6 +123,7 @@ class App:
     async def drain(self) -> None:
         """Takes no new sessions, and returns when those that there are have ended, or after `drain_s`."""
         self._is_draining = True
+        self._metrics.draining.set(1)
         try:
             async with asyncio.timeout(self._settings.drain_s):
                 await self.emptied()
@@ -145,7 +147,7 @@ class App:
         await asyncio.gather(*(device.stop(settings.stop_timeout_s) for device in self._devices))
 
     def _add_device(self, worker: int) -> None:
-        self._devices.append(DeviceThread(partial(self._engine, worker), time.monotonic))
+        self._devices.append(DeviceThread(partial(self._engine, worker), time.monotonic, self._count_step))
         self._devices[-1].start()
 
     def _engine(self, worker: int) -> Engine:
@@ -167,6 +169,12 @@ class App:
         self._sessions = Sessions(model, self._gate, self._devices, self._settings, self._metrics)
         self._model = model
         self._tasks.append(asyncio.create_task(self._watch(), name="watch"))
+
+    def _count_step(self, pool: Pool, seconds: float) -> None:
+        """Called in a device thread."""
+        assert self._made is not None, "nothing is stepped before"
+        profile = next(name for name, config in self._made[1].profiles.items() if config == pool.config)
+        self._metrics.step.labels(pool.kind, profile).observe(seconds)
 
     async def _watch(self) -> None:
         """Whoever waits for a device that is stuck or dead is told."""
@@ -200,7 +208,7 @@ class App:
         if path == READY_PATH:
             return self._readiness()
         if path == METRICS_PATH:
-            return plain(HTTPStatus.OK, self._metrics.text(), CONTENT_TYPE)
+            return self._measured()
         if path in self._pages:
             return page_response(self._pages[path], request)
         try:
@@ -215,8 +223,11 @@ class App:
             session = self._sessions.find(asked, visitor)
             if session is not None:
                 session.resume(asked)
+                self._metrics.resumes.labels("exact").inc()
                 return session
             session = self._sessions.open(asked, visitor)
+            if asked.resume is not None:
+                self._metrics.resumes.labels(session.ready.resumed).inc()
             _log.info(
                 "session %s of %s opened: %s, profile %s, %s",
                 *(session.ready.session, visitor, asked.kind, session.ready.profile, session.ready.resumed),
@@ -240,6 +251,11 @@ class App:
         if why_not is not None or self._model is None:
             raise DeviceError(f"{why_not}: try again soon")
         return self._model
+
+    def _measured(self) -> Response:
+        if self._sessions is not None:
+            self._sessions.measure()
+        return plain(HTTPStatus.OK, self._metrics.text(), CONTENT_TYPE)
 
     def _readiness(self) -> Response:
         why_not = self._why_not_ready()

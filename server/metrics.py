@@ -30,7 +30,7 @@ class Metrics:
         return generate_latest(self._registry).decode()
 
     def _count_sessions(self) -> None:
-        self.sessions = self._gauge("neucodec_sessions", "Sessions that are open", "kind", "profile")
+        self.sessions = self._gauge("neucodec_sessions", "Sessions that are open", "kind", "profile", "state")
         self.capacity = self._gauge(
             "neucodec_capacity_sessions",
             "Sessions of one kind and profile that the device steps in time, with no others beside them",
@@ -72,7 +72,7 @@ class Metrics:
         self.refusals = self._counter("neucodec_refusals", "Connections refused before the upgrade", "code")
         self.errors = self._counter("neucodec_errors", "Sessions that ended with an error", "code")
         self.resumes = self._counter(
-            "neucodec_resumes", "Sessions that were to go on after a lost connection", "outcome"
+            "neucodec_resumes", "Requests for the rest of a session whose connection was lost", "outcome"
         )
         self.evictions = self._counter(
             "neucodec_evictions", "Sessions whose connection was lost and that were given up", "reason"

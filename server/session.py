@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from server.intake import Intake
 from server.metrics import Metrics
@@ -71,6 +72,10 @@ class Session:
         self._behind_ms = 0.0
         self._active_s = self._loop.time()
         self._has_spoken = False
+        self._first_input_s: float | None = None
+        self._has_output = False
+        self._input_bytes = metrics.input_bytes.labels(request.kind)
+        self._output_bytes = metrics.output_bytes.labels(request.kind)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._after("slot", settings.slot_timeout_s, self._miss_slot)
         self._after("length", settings.max_session_s, self._reach_length)
@@ -91,9 +96,20 @@ class Session:
         self._detach()
         self._conversation.resume(replace(self.ready, resumed="exact"), asked.received, asked.answers)
 
-    def give_up(self) -> None:
-        """Nobody is waited for any longer."""
+    def give_up(self, why: str) -> None:
+        """Nobody is waited for any longer: "late" came nobody, "full" is the server, or it has to "stop"."""
+        self._metrics.evictions.labels(why).inc()
         self._end("given up")
+
+    @property
+    def pending_s(self) -> float:
+        """Input that has no output yet."""
+        return self._conversation.owed_frames / TOKENS_PER_SECOND
+
+    @property
+    def queued_bytes(self) -> int:
+        """Output that has not been sent yet."""
+        return self._conversation.queued_units * self._conversation.output.unit_bytes
 
     # The socket
 
@@ -143,7 +159,7 @@ class Session:
         conversation.lose()
         self._detach()
         self.lost_s = self._loop.time()
-        self._after("return", self._settings.resume_s, self.give_up)
+        self._after("return", self._settings.resume_s, partial(self.give_up, "late"))
         _log.info(
             "session %s has lost its connection: kept for %.0f s",
             *(self.ready.session, self._settings.resume_s),
@@ -164,7 +180,7 @@ class Session:
         if self._socket is not None:
             self._socket.close(RESTART_STATUS, "the server stops: resume elsewhere")
         else:
-            self._end("given up")
+            self.give_up("stop")
 
     @property
     def socket(self) -> WebSocket | None:
@@ -180,6 +196,9 @@ class Session:
             raise MessageTooLarge(f"message of {len(data)} bytes: the limit is {limit}, send smaller ones")
         command = self._conversation.receive(data)
         if isinstance(command, bytes):
+            self._input_bytes.inc(len(command))
+            if self._first_input_s is None:
+                self._first_input_s = self._active_s
             return self._feed(self._intake.put(command))
         if isinstance(command, (Flush, End)):
             self._feed(self._intake.end())
@@ -222,6 +241,7 @@ class Session:
             self._behind_ms = event.behind_ms
             self._active_s = self._loop.time()
             self._metrics.behind.observe(event.behind_ms / 1000)
+            self._count_first_output()
             conversation.output_ready(event.data, event.epoch)
         elif isinstance(event, FlushFinished):
             conversation.flush_finished(event.epoch)
@@ -233,12 +253,20 @@ class Session:
             self._cancel("slot")
         self._pump()
 
+    def _count_first_output(self) -> None:
+        if not self._has_output and self._first_input_s is not None:
+            self._has_output = True
+            waited_s = self._active_s - self._first_input_s
+            self._metrics.first_output.labels(self.request.kind, self.ready.profile).observe(waited_s)
+
     def _pump(self) -> None:
         """Sends what can be sent, and lets as much flow as the queues have room for."""
         conversation, socket = self._conversation, self._socket
         if socket is not None and (self._is_open or conversation.failure is not None):
             while socket.is_writable and socket.is_open and (message := conversation.next_message()) is not None:
                 socket.send(message)
+                if isinstance(message, bytes):
+                    self._output_bytes.inc(len(message))
             if conversation.state is State.CLOSED:
                 failure = conversation.failure
                 socket.close(conversation.close_code, failure.code if failure is not None else "")
@@ -246,7 +274,7 @@ class Session:
             if self._has_room():
                 socket.release()
         most_bytes = self._settings.max_queue_bytes // (2 if self._is_paused else 1)
-        is_full = conversation.queued_units * conversation.output.unit_bytes > most_bytes
+        is_full = self.queued_bytes > most_bytes
         if is_full is not self._is_paused:
             self._is_paused = is_full
             self.device.submit(self._link, Verb.PAUSE if is_full else Verb.RESUME)

@@ -8,8 +8,10 @@ import asyncio
 import hashlib
 import secrets
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 from server.admission import Admission
 from server.gate import Gate, Visitor
@@ -25,6 +27,7 @@ from streaming.protocol.messages import Ready, Resume
 from streaming.protocol.query import SessionRequest
 
 TOKEN_BYTES = 16
+SESSION_STATES = ATTACHED, DETACHED = "attached", "detached"
 
 
 @dataclass
@@ -36,6 +39,11 @@ class _Entry:
     worker: int
     has_place: bool = True
     session: Session = field(init=False)
+
+    @property
+    def state(self) -> str:
+        """Whether it has a connection, one of SESSION_STATES."""
+        return ATTACHED if self.session.lost_s is None else DETACHED
 
 
 class Sessions:
@@ -61,6 +69,7 @@ class Sessions:
         for (kind, name), count in self.capacity.items():
             metrics.capacity.labels(kind, name).set(count)
         metrics.max_load.set(model.budget.max_load)
+        metrics.slots_limit.set(settings.max_sessions)
 
     @property
     def count(self) -> int:
@@ -111,8 +120,21 @@ class Sessions:
             on_end=lambda session: self._forget(entry),
             computed_from=computed_from,
         )
-        self._count(entry, 1)
         return entry.session
+
+    def measure(self) -> None:
+        """Sets the gauges to what is so now."""
+        metrics = self._metrics
+        open_entries = [entry for entry in self._entries.values() if entry.has_place]
+        counts = Counter((entry.session.request.kind, entry.profile, entry.state) for entry in open_entries)
+        for (kind, profile), state in product(self.capacity, SESSION_STATES):
+            metrics.sessions.labels(kind, profile, state).set(counts[kind, profile, state])
+        metrics.slots_used.set(self.count)
+        metrics.load.set(self.load)
+        slots, load = self.count / self._settings.max_sessions, self.load / self._model.budget.max_load
+        metrics.utilization.set(max(slots, load))
+        metrics.pending_input.set(sum(entry.session.pending_s for entry in open_entries))
+        metrics.queued_output.set(sum(entry.session.queued_bytes for entry in open_entries))
 
     def fail(self, device: DeviceThread, error: StreamingError) -> None:
         """Ends every session of a device with an error."""
@@ -180,7 +202,7 @@ class Sessions:
             if entry.has_place and entry.session.lost_s is not None and may(entry)
         ]
         if lost:
-            min(lost, key=lambda pair: pair[0])[1].give_up()
+            min(lost, key=lambda pair: pair[0])[1].give_up("full")
         return bool(lost)
 
     def _all(self, wanted: Callable[[_Entry], bool]) -> list[Session]:
@@ -191,12 +213,7 @@ class Sessions:
         self._gate.leave(entry.visitor)
         config = self._model.profiles[entry.profile]
         self._admission.release(entry.worker, entry.session.request.kind, config)
-        self._count(entry, -1)
         self._released.set()
 
     def _forget(self, entry: _Entry) -> None:
         self._entries.pop(entry.session.ready.resume.token, None)
-
-    def _count(self, entry: _Entry, more: int) -> None:
-        self._metrics.sessions.labels(entry.session.request.kind, entry.profile).inc(more)
-        self._metrics.load.set(self.load)

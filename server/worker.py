@@ -17,6 +17,7 @@ import numpy as np
 from streaming.audio import Resampler, pcm_from_bytes, pcm_to_bytes
 from streaming.config import INPUT_RATE, OUTPUT_RATE, StreamConfig
 from streaming.engine.engine import Engine, Failed, FlushFinished, Output, Result, pools_of
+from streaming.engine.scheduler import Pool
 from streaming.errors import DeviceError, StreamingError
 from streaming.protocol.messages import StreamFormat
 from streaming.tokens import tokens_from_bytes, tokens_to_bytes
@@ -127,11 +128,17 @@ def _resampler(input_rate: int, output_rate: int) -> Resampler | None:
 
 
 class DeviceThread:
-    """Runs the engine that `load` makes (in the thread itself). `clock` gives monotonic seconds."""
+    """Runs the engine that `load` makes (in the thread itself). `clock` gives monotonic seconds.
 
-    def __init__(self, load: Callable[[], Engine], clock: Callable[[], float]) -> None:
+    `on_step` is told, in the thread, whose batch was stepped and in how many seconds.
+    """
+
+    def __init__(
+        self, load: Callable[[], Engine], clock: Callable[[], float], on_step: Callable[[Pool, float], None]
+    ) -> None:
         self._load = load
         self._clock = clock
+        self._on_step = on_step
         self._loop = asyncio.get_running_loop()
         self._loaded: asyncio.Future[None] = self._loop.create_future()
         self._wakeup = threading.Condition()
@@ -196,7 +203,11 @@ class DeviceThread:
             for link, verb, data in commands:
                 self._apply(engine, link, verb, data, events)
             try:
-                for result in engine.step(self._clock()):
+                begin_s = self._clock()
+                results = engine.step(begin_s)
+                if engine.stepped is not None:
+                    self._on_step(engine.stepped, self._clock() - begin_s)
+                for result in results:
                     self._translate(engine, result, events)
             except Exception:
                 _log.exception("the engine failed")

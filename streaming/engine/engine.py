@@ -187,6 +187,8 @@ class Engine:
         self._sessions: dict[int, Session] = {}
         self._opened = 0
         self._results: list[Result] = []
+        self.stepped: Pool | None = None
+        """Whose batch the last `step` ran, if it ran one."""
 
     @property
     def sessions(self) -> int:
@@ -303,6 +305,7 @@ class Engine:
         """Schedules, runs and delivers at most one batch; also delivers what the commands since have brought about."""
         self._shed(now_s)
         batch = self._scheduler.next_batch(now_s)
+        self.stepped = None if batch is None else batch.pool
         if batch is not None:
             self._run(batch, now_s)
         results, self._results = self._results, []

@@ -57,14 +57,18 @@ async def test_sessions_beyond_the_measured_load_are_refused_before_the_upgrade(
             assert response.status_code == 503 and int(response.headers["Retry-After"]) >= 1
             assert b"of the time, the limit is 50%" in response.body
         seen = await asyncio.to_thread(scrape, app)
-        assert seen['neucodec_sessions{kind="roundtrip",profile="default"}'] == 4
+        assert seen['neucodec_sessions{kind="roundtrip",profile="default",state="attached"}'] == 4
         assert seen['neucodec_capacity_sessions{kind="decode",profile="default"}'] == 9
         assert seen["neucodec_load_ratio"] == seen["neucodec_load_limit_ratio"] == 0.5
         assert seen['neucodec_refusals_total{code="full"}'] == 3
         await client.finish()
     await asyncio.wait_for(app.emptied(), 10)
     seen = await asyncio.to_thread(scrape, app)
-    assert seen["neucodec_load_ratio"] == 0 == seen['neucodec_sessions{kind="roundtrip",profile="default"}']
+    assert (
+        seen["neucodec_load_ratio"]
+        == 0
+        == seen['neucodec_sessions{kind="roundtrip",profile="default",state="attached"}']
+    )
     async with talk(app.url, "/v1/roundtrip") as client:
         await client.finish()
 

@@ -1,16 +1,23 @@
-"""The names of the metrics are the same in the module, in the docs and on the dashboard."""
+"""The metrics' names are the same in the module, in the docs and on the dashboard; what they count is what happened."""
 
+import asyncio
 import json
 import re
+import urllib.request
 from pathlib import Path
 
 import promql_parser
+import pytest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.metrics import STEP_S, Metrics
 from server.settings import PROFILES
 from streaming.config import FRAME_MS
+from streaming.protocol.messages import Flush, Flushed
+from tests.server.hosting import Host, hosted, s16, talk
+from tests.server.test_resume import Caller
+from tests.streaming.engine.fake import FakeRunner, speech
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
@@ -85,3 +92,78 @@ def test_the_dashboards_panels_have_a_place_each_and_ask_the_chosen_data_source(
 def test_the_chunk_of_every_bundled_profile_is_an_edge_of_the_step_times():
     chunks = {pair[0] for pair in PROFILES.values() if pair is not None} | {1, 2, 3, 4, 5, 10}
     assert {frames * FRAME_MS / 1000 for frames in chunks} <= set(STEP_S)
+
+
+async def scraped(host: Host) -> dict[str, float]:
+    """Every sample of the server; one that is not there yet counts as 0."""
+    url = host.url.replace("ws", "http", 1) + "/metrics"
+    with await asyncio.to_thread(urllib.request.urlopen, url, timeout=10) as response:
+        families = list(text_string_to_metric_families(response.read().decode()))
+    found = {}
+    for sample in (sample for family in families for sample in family.samples):
+        labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+        found[sample.name + (f"{{{labels}}}" if labels else "")] = sample.value
+    return found
+
+
+@pytest.fixture
+def host():
+    with hosted(FakeRunner(), max_sessions=4, resume_s=30.0, close_timeout_s=0.2, drain_s=0.0) as made:
+        yield made
+
+
+async def test_a_session_is_counted_from_its_first_byte_to_its_last(host):
+    async with talk(host.url, "/v1/encode") as client:
+        await client.send(s16(speech(*range(1, 11))), s16(speech(11))[:100], Flush())
+        await client.hear_until(Flushed)
+        seen = await scraped(host)
+        assert seen["neucodec_sessions{kind=encode,profile=default,state=attached}"] == 1
+        assert (seen["neucodec_slots_used"], seen["neucodec_slots_limit"]) == (1, 4)
+        assert seen["neucodec_utilization_ratio"] == 0.25
+        assert seen["neucodec_input_bytes_total{kind=encode}"] == 10 * 640 + 100
+        assert seen["neucodec_output_bytes_total{kind=encode}"] == 10 * 2
+        assert seen["neucodec_step_seconds_count{part=encode,profile=default}"] == len(host.runner.steps) > 0
+        assert seen["neucodec_first_output_seconds_count{kind=encode,profile=default}"] == 1
+        assert 0 < seen["neucodec_first_output_seconds_sum{kind=encode,profile=default}"] < 10
+        await client.finish()
+    await host.emptied()
+    seen = await scraped(host)
+    assert seen["neucodec_sessions{kind=encode,profile=default,state=attached}"] == 0 == seen["neucodec_slots_used"]
+
+
+async def test_what_waits_is_told(host):
+    async with talk(host.url, "/v1/encode") as client:
+        await client.send(s16(speech(*range(1, 8))))  # of 10 frames that a window needs
+        await (await client.socket.ping())
+        seen = await scraped(host)
+        assert seen["neucodec_pending_input_seconds"] == pytest.approx(7 * FRAME_MS / 1000)
+        assert seen["neucodec_queued_output_bytes"] == 0
+        await client.finish()
+
+
+async def test_sessions_that_are_lost_come_back_or_are_given_up_and_each_is_told(host):
+    detached = "neucodec_sessions{kind=encode,profile=default,state=detached}"
+    one = Caller("/v1/encode")
+    await one.call(host.url)
+    one.lose()
+    while (await scraped(host))[detached] != 1:
+        pass
+    await one.call(host.url)
+    assert (await scraped(host))[detached] == 0
+    assert (await scraped(host))["neucodec_resumes_total{outcome=exact}"] == 1
+    one.lose()
+    while (await scraped(host))[detached] != 1:
+        pass
+    others = [Caller("/v1/encode") for _ in range(4)]
+    for other in others:
+        await other.call(host.url)
+    seen = await scraped(host)
+    assert seen["neucodec_evictions_total{reason=full}"] == 1 and seen[detached] == 0
+    for other in others:
+        await other.finish()
+
+
+async def test_a_server_that_drains_says_so(host):
+    assert (await scraped(host))["neucodec_draining"] == 0
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(host.app.drain(), host.loop))
+    assert (await scraped(host))["neucodec_draining"] == 1
