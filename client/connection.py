@@ -1,7 +1,7 @@
 """One session with a server: `async with connect(...)`, `send`, and `async for event in connection`.
 
 The conversation itself is streaming.protocol's ClientSession; this shell moves its bytes through WebSockets. One task
-belongs to it (`run`): it writes what is sent, in order, and when the connection is lost opens another one and goes on
+belongs to it (`_run`): it writes what is sent, in order, and when the connection is lost opens another one and goes on
 where the session was, while `send` still takes some input. `send` waits until the socket has taken what was sent,
 reading stops while nobody iterates (so iterate while you send), and leaving the context closes everything. Every wait
 has a deadline (client.dial.Deadlines); the pings of the WebSocket bound the wait for what nobody asked for.
@@ -39,7 +39,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3.0
 PASSING = (Unreachable, Disconnected, CapacityError, DeviceError)
 """What another attempt may not meet again."""
 _ANSWERED: dict[type, type[ClientMessage]] = {Flushed: Flush, Cleared: Clear, Marked: Mark, Done: End}
-log = getLogger(__name__)
+_log = getLogger(__name__)
 
 
 class Connection:
@@ -215,7 +215,7 @@ class Connection:
         self._changed.set()
         return error
 
-    async def close(self) -> None:
+    async def _close(self) -> None:
         """Leaves at once."""
         await self._dialer.close(self._websocket)
 
@@ -232,7 +232,7 @@ class Connection:
             self._changed.set()
         return True
 
-    async def run(self) -> None:
+    async def _run(self) -> None:
         """What `connect` runs beside its user: writes what is sent, and replaces a connection that is lost."""
         try:
             while True:
@@ -250,7 +250,7 @@ class Connection:
         except StreamingError as error:
             self._failed(error)
         except Exception:
-            log.exception("the connection cannot go on")
+            _log.exception("the connection cannot go on")
             self._failed(StreamingError("internal error of the client: its log says more"))
 
     async def _write(self, websocket: ClientConnection) -> None:
@@ -292,7 +292,8 @@ class Connection:
                 f"the connection was lost and not back within {self._deadlines.resume_s:g} s{met}"
             ) from None
         self._outbox.extend(self._session.unsent)
-        self._written = min(self.ready.input_position, self._session.input_position)
+        units = sum(self._session.input.count(item) for item in self._outbox if isinstance(item, bytes))
+        self._written = self._session.input_position - units
         told = Resumed(self.ready.resumed, self._session.output_position - received, self._session.output_position)
         self._resumed = told if self._resumed is None else self._resumed.followed_by(told)
         self._changed.set()
@@ -335,13 +336,13 @@ async def connect(
     session = ClientSession(request.input, request.output)
     websocket = await dialer.open(request.target, session)
     connection = Connection(dialer, request, session, websocket, deadlines, resume)
-    running = asyncio.create_task(connection.run(), name="neucodec connection")
+    running = asyncio.create_task(connection._run(), name="neucodec connection")
     try:
         yield connection
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        await connection.close()
+        await connection._close()
 
 
 def _to_wire(chunk: np.ndarray, stream: StreamFormat) -> bytes:

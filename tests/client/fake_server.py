@@ -2,7 +2,7 @@
 
 A token is the first sample of its 320 (as s16le, read as uint16); a token becomes 480 samples of its own value. Output
 comes a chunk of 5 frames at a time. `Fault` makes it misbehave. With `resume` it keeps a session whose connection is
-lost, until `forget`; `drop` loses all connections.
+lost, until `forget`, or for as long as it `knows_resume`; `drop` loses all connections.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class FakeServer:
 
     def __init__(self, fault: Fault, resume: bool) -> None:
         self.fault = fault
-        self._resume = resume
+        self.knows_resume = resume
         self._kept: dict[str, tuple[ServerSession, _Coder]] = {}
         self._sockets: set[ServerConnection] = set()
         self.url = ""
@@ -166,9 +166,11 @@ class FakeServer:
         token = f"token {self.all_sessions}"
         profile = request.profile or "default"
         ready = Ready(token, "fake", profile, CHUNK_FRAMES, 5, 215.0, request.input, request.output)
-        if self._resume:
+        if self.knows_resume:
             ready = replace(ready, resume=Resume(token, 30.0))
         session, coder = ServerSession(ready, max_replay_bytes=1 << 20), _Coder(request.kind)
+        if not self.knows_resume:
+            return session, coder
         if request.resume in self._kept:
             session, coder = self._kept[request.resume]
             session.lose()
@@ -180,8 +182,7 @@ class FakeServer:
             ready = replace(ready, resumed="approximate", input_position=begun.input)
             ready = replace(ready, output_position=max(begun.output, request.received))
             session = ServerSession(ready, computed_from=begun.output, max_replay_bytes=1 << 20)
-        if self._resume:
-            self._kept[token] = session, coder
+        self._kept[token] = session, coder
         return session, coder
 
 

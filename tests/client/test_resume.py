@@ -148,6 +148,24 @@ async def test_a_gap_is_told():
     assert seen[0].position == 100
 
 
+async def test_a_server_that_does_not_resume_begins_a_new_session_and_the_user_is_told():
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(7))
+        await connection.flush()
+        await until(connection, Flushed)
+        await connection.send(speech(7))
+        await until(connection, Tokens)
+        server.knows_resume = False
+        server.drop()
+        (resumed,) = await until(connection, Resumed)
+        assert (resumed.how, resumed.position) == ("new", 0)
+        await connection.send(speech(3))
+        await connection.end()
+        seen = await collect(connection)
+    assert tokens_of(seen).tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2]
+    assert seen[-1].output == 10
+
+
 @pytest.mark.parametrize("code", [1001, 1012])
 async def test_a_server_that_leaves_is_a_loss(code):
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
