@@ -71,12 +71,14 @@ class Fuzzer:
 
     async def run(self, until: int, at_once: int, sample: Callable[[], None]) -> None:
         """So many frames and requests in all; `sample` is called every SAMPLES_EVERY."""
+        due = SAMPLES_EVERY
 
         async def attacker() -> None:
+            nonlocal due
             while self.count < until:
-                before = self.count
                 await self.connection(script(self.rng, self._tokens))
-                if self.count // SAMPLES_EVERY > before // SAMPLES_EVERY:
+                if self.count >= due:
+                    due += SAMPLES_EVERY
                     sample()
 
         async with asyncio.TaskGroup() as group:
