@@ -3,16 +3,17 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 
 import numpy as np
 import pytest
 
 from client.connection import Connection, connect
+from client.dial import Deadlines
 from client.events import Audio, Cleared, Done, Flushed, Marked, Resumed, Tokens
 from client.files import read_audio
-from tests.proxy import proxy
+from tests.proxy import Proxy, proxy
 from tests.server.hosting import hosted
 from tests.streaming.engine.fake import FakeRunner, speech, tokens_of
 
@@ -93,6 +94,15 @@ class Listener:
             await self._changed.wait()
 
 
+@asynccontextmanager
+async def behind_proxy() -> AsyncIterator[Proxy]:
+    """A network that can fail, before a server without a model."""
+    with hosted(FakeRunner(), resume_s=30.0) as host:
+        address, port = host.url.removeprefix("ws://").split(":")
+        async with asyncio.timeout(30), proxy(address, int(port)) as network:
+            yield network
+
+
 async def speak(url: str, kind: str, parts: list[np.ndarray], before: Callable[[], None] | None = None) -> Listener:
     """Says the parts as one utterance; after each, when there is something to do `before` it, waits for a loss."""
     listener = Listener()
@@ -152,32 +162,24 @@ async def test_across_a_restart_the_sentence_goes_on_and_ready_says_exact(server
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_utterances_through_random_resets_and_cuts_come_once_whole_or_to_where_they_were_cleared(seed):
-    chance = random.Random(seed)
-    with hosted(FakeRunner(), resume_s=30.0) as host:
-        address, port = host.url.removeprefix("ws://").split(":")
-        async with (
-            proxy(address, int(port)) as network,
-            asyncio.timeout(30),
-            connect(network.url, kind="encode", input_format="f32le") as connection,
-        ):
-            said: list[np.ndarray] = []
-            listener = Listener()
-
-            async def talk():
-                for number in range(12):
-                    levels = [chance.randrange(1, 200) for _ in range(chance.randrange(1, 30))]
-                    for packet in np.array_split(speech(*levels), chance.randrange(1, 6)):
-                        await connection.send(packet)
-                        chance.choice([network.reset, network.cut, *[lambda: None] * 5])()
-                    await connection.mark(number)
-                    await chance.choice([connection.flush, connection.flush, connection.clear])()
-                    said.append(tokens_of(levels))
-                    await listener.until(lambda: listener.answers == len(said))
-                await connection.end()
-
-            talking = asyncio.create_task(talk())
-            await listener.listen(connection)
-            await talking
+    chance, listener = random.Random(seed), Listener()
+    said: list[np.ndarray] = []
+    async with (
+        behind_proxy() as network,
+        connect(network.url, kind="encode", input_format="f32le") as connection,
+    ):
+        listening = asyncio.create_task(listener.listen(connection))
+        for number in range(1, 13):
+            levels = [chance.randrange(1, 200) for _ in range(chance.randrange(1, 30))]
+            for packet in np.array_split(speech(*levels), chance.randrange(1, 6)):
+                await connection.send(packet)
+                chance.choice([network.reset, network.cut, *[lambda: None] * 5])()
+            await connection.mark(number)
+            await chance.choice([connection.flush, connection.flush, connection.clear])()
+            said.append(tokens_of(levels))
+            await listener.until(lambda number=number: listener.answers == number)
+        await connection.end()
+        await listening
     heard = iter(listener.everything)
     for tokens in said:
         utterance = list(itertools.takewhile(lambda event: not isinstance(event, Marked), heard))
@@ -189,3 +191,36 @@ async def test_utterances_through_random_resets_and_cuts_come_once_whole_or_to_w
             assert utterance == tokens.tolist()[: len(utterance)]
     assert isinstance(next(heard), Done)
     assert {(event.how, event.gap) for event in listener.resumed} == {("exact", 0)}
+
+
+async def test_a_network_that_swallows_everything_is_found_by_pings_and_left():
+    levels, listener = list(range(1, 41)), Listener()
+    async with (
+        behind_proxy() as network,
+        connect(network.url, kind="encode", deadlines=Deadlines(alive_s=0.1, close_s=0.1)) as connection,
+    ):
+        listening = asyncio.create_task(listener.listen(connection))
+        await connection.send(speech(*levels[:20]))
+        await listener.until(lambda: listener.everything)
+        network.half_open()
+        await connection.send(speech(*levels[20:]))
+        await listener.until(lambda: listener.resumed)
+        await connection.end()
+        await listening
+    assert [(event.how, event.gap) for event in listener.resumed] == [("exact", 0)]
+    assert listener.heard.tolist() == tokens_of(levels).tolist()
+
+
+async def test_a_server_that_cannot_be_reached_for_a_while_is_waited_for():
+    levels, listener = list(range(1, 41)), Listener()
+    async with behind_proxy() as network, connect(network.url, kind="encode") as connection:
+        listening = asyncio.create_task(listener.listen(connection))
+        network.down()
+        network.reset()
+        for level in levels:
+            await connection.send(speech(level))
+        await network.up()
+        await connection.end()
+        await listening
+    assert [(event.how, event.gap) for event in listener.resumed] == [("exact", 0)]
+    assert listener.heard.tolist() == tokens_of(levels).tolist()
