@@ -93,7 +93,7 @@ def print_report(report: Report, extra: dict[str, Any], as_json: bool, piped: bo
         print(json.dumps({**extra, **report.as_dict()}), file=stream)
         return
     rows = {
-        **{name.replace("_", " "): str(value) for name, value in extra.items()},
+        **{name.replace("_", " "): _shown(value) for name, value in extra.items() if value is not None},
         "model": f"{report.ready.model}, profile {report.ready.profile}, latency {report.ready.latency_ms:g} ms",
         "audio": f"{max(report.input_seconds, report.output_seconds):.2f} s",
         "tokens": f"{report.tokens} ({report.bits_per_second:.0f} bit/s)",
@@ -104,6 +104,10 @@ def print_report(report: Report, extra: dict[str, Any], as_json: bool, piped: bo
     if report.resumed:
         rows["reconnected"] = "; ".join(_told(resumed, report) for resumed in report.resumed)
     print_rows(rows, stream)
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _told(resumed: Resumed, report: Report) -> str:

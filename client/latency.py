@@ -13,6 +13,7 @@ from streaming.config import INPUT_HOP, INPUT_RATE, ISTFT_REACH, MEL_OVERHANG
 from streaming.protocol.messages import Ready
 
 RECENT = 20
+"""How many figures make the one that is shown while a session runs."""
 
 
 def input_needed(ready: Ready, output_units: int) -> int:
@@ -59,5 +60,5 @@ class ResponseTimes:
         """The distribution as JSON takes it."""
         if not self.milliseconds:
             return {"response_ms": None}
-        p50, p99, most = np.percentile(self.milliseconds, [50, 99, 100])
-        return {"response_ms": {"p50": round(p50, 1), "p99": round(p99, 1), "max": round(most, 1)}}
+        p50, p99, most = np.percentile(self.milliseconds, [50, 99, 100]).round(1).tolist()
+        return {"response_ms": {"p50": p50, "p99": p99, "max": most}}

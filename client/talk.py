@@ -8,16 +8,19 @@ import argparse
 import asyncio
 import json
 import sys
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from client.commands import LEVELS_KEPT, TOKENS_SHOWN, open_session
 from client.connection import Connection
 from client.devices import Microphone, Speaker
 from client.display import LiveRows, latency_sum, level_bar, print_rows
 from client.events import Audio, Resumed, Tokens
-from client.latency import ResponseTimes
+from client.latency import RECENT, ResponseTimes
 from client.terminal import interruption
 from client.transfer import cause_of
 from streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE, StreamConfig, roundtrip_latency_ms
@@ -33,6 +36,7 @@ class Conversation:
     microphone: Microphone
     speaker: Speaker
     tokens: int = 0
+    queued_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     spoken: str = ""
     heard: str = ""
     newest: list[int] = field(default_factory=list)
@@ -61,7 +65,7 @@ class Conversation:
             "algorithm": roundtrip_latency_ms(_config(self.encoder.ready), _config(self.decoder.ready)),
             "to tokens": self.to_tokens.recent_ms,
             "to audio": self.to_audio.recent_ms,
-            "jitter buffer": self.speaker.queued_seconds * 1000,
+            "jitter buffer": float(np.median(self.queued_ms)) if self.queued_ms else 0.0,
             "speaker": self.speaker.latency_ms,
         }
 
@@ -94,6 +98,7 @@ class Conversation:
                 self.to_audio.received(self.decoder.output_position, self._clock())
                 packets = event.samples.reshape(-1, self.decoder.ready.output.hop // 2)
                 self.heard = (self.heard + "".join(map(level_bar, packets)))[-LEVELS_KEPT:]
+                self.queued_ms.append(self.speaker.queued_seconds * 1000)  # so long the samples that have come wait
                 self.speaker.push(event.samples)
                 show()
 
@@ -130,7 +135,7 @@ async def talk(options: argparse.Namespace) -> None:
 
 def _print_summary(conversation: Conversation, as_json: bool) -> None:
     encoder, decoder, speaker = conversation.encoder, conversation.decoder, conversation.speaker
-    latencies = {name: round(ms, 1) for name, ms in conversation.latencies().items() if name != "jitter buffer"}
+    latencies = {name: round(ms, 1) for name, ms in conversation.latencies().items()}
     figures: dict[str, Any] = {
         "command": "talk",
         "model": encoder.ready.model,
@@ -150,7 +155,7 @@ def _print_summary(conversation: Conversation, as_json: bool) -> None:
         print(json.dumps({**figures, "latency": parts}))
         return
     rows = {name.replace("_", " "): str(value) for name, value in figures.items()}
-    print_rows({**rows, "latency": latency_sum(latencies) + ", and what the jitter buffer held"}, sys.stdout)
+    print_rows({**rows, "latency": latency_sum(latencies)}, sys.stdout)
 
 
 def _config(ready: Ready) -> StreamConfig:

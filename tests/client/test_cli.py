@@ -248,6 +248,7 @@ async def test_talk_gives_back_what_the_microphone_heard_and_says_what_each_part
         "algorithm_ms",
         "to_tokens_ms",
         "to_audio_ms",
+        "jitter_buffer_ms",
         "speaker_ms",
     }
     heard = np.concatenate(HandDriven.heard)

@@ -9,6 +9,7 @@ from client.cli import _parser
 from client.completion import SHELLS, completion
 
 COMMANDS = {"encode", "decode", "roundtrip", "mic", "play", "talk", "bench", "devices", "completion"}
+COMMANDS |= {"mqtt-publish", "mqtt-listen"}
 ASK = """
 source "$1"; shift
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
