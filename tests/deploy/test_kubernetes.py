@@ -53,8 +53,8 @@ def test_the_settings_are_settings_and_the_port_is_where_the_server_listens():
 def test_a_pod_has_time_to_drain():
     environment = {one["name"]: one["value"] for one in CONTAINER["env"]}
     settings = resolve({}, environment).settings
-    until_drained_s = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"] + settings.stop_timeout_s
-    assert POD["spec"]["terminationGracePeriodSeconds"] > until_drained_s
+    takes_s = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"] + settings.drain_s + settings.stop_timeout_s
+    assert POD["spec"]["terminationGracePeriodSeconds"] > takes_s
 
 
 def test_the_probes_ask_whether_it_is_ready_and_a_stuck_device_is_restarted_last():

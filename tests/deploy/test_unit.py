@@ -60,7 +60,7 @@ def test_it_is_exposed_to_little(unit):
 
 def test_it_waits_for_the_servers_own_stopping(service):
     settings = Settings()
-    assert int(service["TimeoutStopSec"]) > settings.stop_timeout_s
+    assert int(service["TimeoutStopSec"]) > settings.drain_s + settings.stop_timeout_s
 
 
 def test_what_cannot_be_mended_by_a_restart_is_not_tried_again(service):
