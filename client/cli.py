@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from client import bench, commands, talk
+from client import bench, commands, mqtt_options, talk
 from client.completion import SHELLS, completion
 from client.devices import list_devices
 from client.dial import DEFAULT_URL
@@ -124,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--speaker", metavar="DEVICE", help="the same; headphones keep it out of the microphone")
     command = add("bench", bench.bench, [session], "latency and speed of the server, seen from here")
     command.add_argument("--seconds", type=_positive, default=BENCH_SECONDS, help="of each run (%(default)g)")
+    mqtt_options.add_commands(add, output, session, form, device, timed)
     add("devices", _devices, [output], "lists microphones and speakers")
     command = add("completion", _completion, [], "prints what completes this command in a shell")
     command.add_argument("shell", choices=SHELLS)

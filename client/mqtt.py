@@ -63,7 +63,6 @@ from streaming.protocol.mqtt_receiver import Loss
 from streaming.protocol.query import session_request
 from streaming.tokens import tokens_to_bytes
 
-DEFAULT_BROKER = "mqtt://127.0.0.1:1883"
 LARGEST_FRAME_SECONDS = 0.5
 AHEAD_FRAMES = 250
 """Input that may be on its way before output that belongs to it has been taken, in frames of 20 ms."""

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from server.admission import Admission
 from server.app import App, Load
@@ -20,6 +21,9 @@ from server.settings import Settings
 from server.settings_sources import add_flags, check_files, resolve, table
 from streaming.engine.engine import STAGES
 from streaming.errors import ConfigError, ModelError, StreamingError
+
+if TYPE_CHECKING:
+    from server.mqtt import Bridge
 
 EXIT_CONFIG = 2
 EXIT_MODEL = 3
@@ -35,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = resolved.settings
         if given.check_config:
             check_files(settings)
-            App(settings)  # reads keys and certificate, and raises what would prevent the start
+            _bridge(settings, App(settings))  # they read keys and certificates, and raise what would prevent the start
             print(table(resolved))
             return 0
         log_to_stderr(settings.log_level, settings.log_format)
@@ -59,6 +63,7 @@ async def serve(settings: Settings, load: Load = load_engines) -> int:
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
     app = App(settings, load)
+    bridge = _bridge(settings, app)
     await app.start()
     loading = asyncio.create_task(app.loaded(), name="loading")
     stopped = asyncio.create_task(stop.wait(), name="stop signal")
@@ -72,7 +77,11 @@ async def serve(settings: Settings, load: Load = load_engines) -> int:
             print(
                 f"neucodec-server ready at {app.url} (model {app.model.name}; profiles {profiles}; {limit})", flush=True
             )
+            if bridge is not None:
+                bridge.start()
             await stopped
+            if bridge is not None:
+                await bridge.stop(settings.stop_timeout_s)
             _log.info("stopping: open sessions have %.0f s to end; a second signal ends them now", settings.drain_s)
             stop.clear()
             again = asyncio.create_task(stop.wait(), name="second signal")
@@ -108,6 +117,19 @@ def capacity_table(settings: Settings, load: Load = load_engines) -> str:
         cells = (names[pool.config], pool.kind, *(f"{seconds * 1000:.1f}" for seconds in times.values()))
         lines.append(" ".join(f"{cell:>12}" for cell in cells))
     return "\n".join(lines)
+
+
+def _bridge(settings: Settings, app: App) -> "Bridge | None":
+    """What serves the sessions of a broker, where one is named. Raises ConfigError."""
+    if settings.mqtt is None:
+        return None
+    try:
+        from server.mqtt import Bridge, broker_address
+    except ImportError:
+        raise ConfigError(
+            "mqtt is set, but aiomqtt is missing: pip install 'neucodec-streaming[server,mqtt]'"
+        ) from None
+    return Bridge(broker_address(settings), app.open, settings.mqtt_hermes_sites)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

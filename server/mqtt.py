@@ -10,6 +10,7 @@ import logging
 import random
 import uuid
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import aiomqtt
@@ -18,7 +19,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from server.mqtt_broker import Inbox, broker_client, properties, tls_context
 from server.mqtt_session import KEPT_S, STATUS_EXPIRES_S, BrokerSession, Open, refusal, reply_of
-from streaming.errors import StreamingError
+from server.settings import Settings
+from streaming.errors import ConfigError, StreamingError
 from streaming.protocol.mqtt import (
     CONTROL,
     HERMES_INPUT,
@@ -35,7 +37,7 @@ from streaming.protocol.mqtt import (
     session_of,
     topic,
 )
-from streaming.protocol.mqtt_address import BrokerAddress
+from streaming.protocol.mqtt_address import BrokerAddress, parse_broker
 
 SHARE = "$share/neucodec"
 TAKE_OVER_S = 0.2
@@ -46,6 +48,15 @@ MOST_OPEN_REQUESTS = 1024
 """That wait to be taken; what comes beyond is dropped, and its client asks again."""
 
 _log = logging.getLogger(__name__)
+
+
+def broker_address(settings: Settings) -> BrokerAddress:
+    """Where the broker is that the settings name. Raises ConfigError."""
+    assert settings.mqtt is not None, "whoever calls has looked"
+    address = parse_broker(settings.mqtt, settings.mqtt_ca, settings.mqtt_cert, settings.mqtt_key)
+    if address.username is not None:
+        raise ConfigError("mqtt holds a user, and perhaps a password for all to see: give mqtt_username, mqtt_password")
+    return replace(address, username=settings.mqtt_username, password=settings.mqtt_password)
 
 
 class Bridge:

@@ -29,10 +29,11 @@ DTYPES = ("float32", "bfloat16", "float16")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 
-MODEL, NETWORK, ACCESS, SESSIONS, QUEUES, TIMES, LOGGING = (
+MODEL, NETWORK, ACCESS, MQTT, SESSIONS, QUEUES, TIMES, LOGGING = (
     "model and device",
     "network",
     "who may come in",
+    "sessions over MQTT",
     "sessions and load",
     "queues",
     "times",
@@ -132,6 +133,20 @@ class Settings:
     )
     max_attempts_per_minute: int | None = setting(
         600, ACCESS, "connections that one address may try in a minute (none: no limit)", least=1
+    )
+
+    mqtt: str | None = setting(
+        None, MQTT, "broker whose sessions are served: mqtt://HOST:PORT, with TLS mqtts:// (none: no bridge)"
+    )
+    mqtt_username: str | None = setting(None, MQTT, "user at the broker")
+    mqtt_password: str | None = setting(None, MQTT, "password of that user", sources=(ENVIRONMENT,), secret=True)
+    mqtt_ca: str | None = setting(
+        None, MQTT, "certificates (PEM) to check the broker's by (none: those of the system)", is_file=True
+    )
+    mqtt_cert: str | None = setting(None, MQTT, "certificate (PEM) to show to the broker", is_file=True)
+    mqtt_key: str | None = setting(None, MQTT, "private key of mqtt_cert (PEM)", is_file=True)
+    mqtt_hermes_sites: tuple[str, ...] = setting(
+        (), MQTT, "Rhasspy satellites whose audioFrame becomes tokens without being asked for"
     )
 
     max_sessions: int = setting(64, SESSIONS, "slots; more sessions get HTTP 503, or fewer by max_load", least=1)

@@ -10,6 +10,7 @@ from client.completion import SHELLS, completion
 
 COMMANDS = {"encode", "decode", "roundtrip", "mic", "play", "talk", "bench", "devices", "completion"}
 COMMANDS |= {"mqtt-publish", "mqtt-listen"}
+COMMANDS |= {"mqtt-publish", "mqtt-listen"}
 ASK = """
 source "$1"; shift
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))

@@ -17,6 +17,7 @@ EXAMPLES = {
     "batch_sizes": ("1,3", (1, 3)),
     "tls_cert": ("a.pem", "a.pem"),
     "trusted_proxies": ("10.0.0.0/8, ::1", ("10.0.0.0/8", "::1")),
+    "mqtt_hermes_sites": ("kitchen,hall", ("kitchen", "hall")),
     "allow_origins": ("https://a.example", ("https://a.example",)),
     "api_keys": ("one,two", ("one", "two")),
     "web": ("false", False),
@@ -155,7 +156,7 @@ def test_the_table_of_settings_is_a_file_that_means_the_same(tmp_path):
     first = resolve({}, environment)
     file = tmp_path / "server.toml"
     file.write_text(table(first))
-    again = resolve({"config": str(file)}, {"NEUCODEC_API_KEYS": "one,two"})
+    again = resolve({"config": str(file)}, {"NEUCODEC_API_KEYS": "one,two", "NEUCODEC_MQTT_PASSWORD": "text"})
     assert again.settings == first.settings
     file.write_text(table(resolve({}, NONE)))
     assert resolve({"config": str(file)}, NONE).settings == Settings()
