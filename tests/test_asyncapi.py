@@ -1,5 +1,6 @@
 """docs/asyncapi.yaml says what the code does: paths, queries, messages with fields and types, codes and statuses."""
 
+import http.client
 import json
 import re
 from contextlib import nullcontext
@@ -12,6 +13,7 @@ import yaml
 from jsonschema import Draft7Validator
 
 from server.refusal import refusal_of
+from server.session import RESTART_STATUS
 from streaming import errors
 from streaming.config import FRAME_MS
 from streaming.errors import StreamingError
@@ -28,6 +30,8 @@ from streaming.protocol.messages import (
     parse_server_message,
 )
 from streaming.protocol.query import FORMATS, HIGHEST_RATE, LOWEST_RATE, PATHS, QUERIES, parse_target
+from tests.server.hosting import hosted
+from tests.streaming.engine.fake import FakeRunner
 
 DOCUMENT = yaml.safe_load((Path(__file__).resolve().parent.parent / "docs" / "asyncapi.yaml").read_text())
 CLIENT = {kind.type: kind for kind in ClientMessage.__args__}
@@ -166,6 +170,8 @@ def test_a_schema_refuses_what_the_code_refuses():
 def test_every_error_code_closes_with_the_status_that_is_said_and_no_code_is_invented():
     said = {code: int(status) for status, row in DOCUMENT["x-close-statuses"].items() for code in row["codes"]}
     assert said == {kind.code: kind.close_code for kind in WIRE_ERRORS}
+    without = {int(status) for status, row in DOCUMENT["x-close-statuses"].items() if not row["codes"]}
+    assert without == {1000, RESTART_STATUS}
 
 
 def test_every_http_answer_is_the_one_that_is_said_with_its_headers():
@@ -176,4 +182,19 @@ def test_every_http_answer_is_the_one_that_is_said_with_its_headers():
         for code in row["codes"]:
             found, headers = refusal_of(by_code[code]("why"))
             assert (str(found.value), list(headers)) == (status, row.get("headers", []))
-    assert {str(refusal_of(kind("why"))[0].value) for kind in WIRE_ERRORS} == set(answers)
+    with_codes = {status for status, row in answers.items() if row["codes"]}
+    assert {str(refusal_of(kind("why"))[0].value) for kind in WIRE_ERRORS} == with_codes
+
+
+def test_requests_that_are_no_handshake_get_the_answers_without_a_code():
+    asked = {405: ("POST", {}), 426: ("GET", {}), 431: ("GET", {"X-Long": "x" * 20_000})}
+    with hosted(FakeRunner()) as host:
+        for status, (method, headers) in asked.items():
+            connection = http.client.HTTPConnection(host.url.removeprefix("ws://"), timeout=10)
+            connection.request(method, "/v1/encode", headers=headers)
+            response = connection.getresponse()
+            row = DOCUMENT["x-http-answers"][str(status)]
+            assert (response.status, row["codes"]) == (status, [])
+            assert all(name in response.headers for name in row.get("headers", []))
+            connection.close()
+    assert {status for status, row in DOCUMENT["x-http-answers"].items() if not row["codes"]} == set(map(str, asked))
