@@ -89,7 +89,9 @@ def _zsh(program: str, commands: Commands) -> str:
     for name, (_, arguments) in commands.items():
         specs = " ".join(shlex.quote(spec) for argument in arguments for spec in _zsh_specs(argument))
         lines.append(f"        {name}) _arguments {specs} ;;")
-    return "\n".join([*lines, "    esac", "}", f"compdef _{program} {program}", ""])
+    lines += ["    esac", "}"]
+    begin = f'if [[ $funcstack[1] == _{program} ]]; then _{program} "$@"; else compdef _{program} {program}; fi'
+    return "\n".join([*lines, f"{begin}  # read from fpath, in the middle of a completion, or sourced", ""])
 
 
 def _zsh_specs(argument: Argument) -> Iterator[str]:

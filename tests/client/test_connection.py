@@ -6,7 +6,8 @@ import socket
 import numpy as np
 import pytest
 
-from client.connection import Deadlines, connect
+from client.connection import connect
+from client.dial import Deadlines
 from client.errors import DeadlineExceeded, Disconnected, Unreachable
 from client.events import Audio, Cleared, Done, Flushed, Marked, Stats, Tokens
 from streaming.errors import (

@@ -5,7 +5,8 @@ import asyncio
 import numpy as np
 import pytest
 
-from client.connection import Deadlines, connect
+from client.connection import connect
+from client.dial import Deadlines
 from client.errors import Disconnected
 from client.transfer import transfer
 from streaming.errors import AudioError
