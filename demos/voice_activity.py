@@ -1,7 +1,6 @@
 """When somebody begins and ends to speak, by Silero VAD (https://github.com/snakers4/silero-vad).
 
-Of the packaged detectors it is the one that is still worked on, and that takes speech for speech and not anything loud;
-its wheel holds the model, 2 MB. It looks at 32 ms at a time, about a millisecond of computing.
+It is maintained, its wheel holds the model (2 MB), and noise is no speech to it. It looks at 32 ms at a time.
 """
 
 import numpy as np
