@@ -93,7 +93,8 @@ def table(resolved: Resolved) -> str:
             lines += [("", ""), (f"# {group}", "")] if lines else [(f"# {group}", "")]
         shown = f"{item.name} = {_toml(value)}"
         if entry.secret:
-            shown = f"# {item.name}: {len(value)} given, not shown"
+            count = len(value) if isinstance(value, tuple) else int(value is not None)
+            shown = f"# {item.name}: {count} given, not shown"
         lines.append((shown, resolved.origins.get(item.name, "default")))
     width = max(len(shown) for shown, origin in lines if len(shown) <= 48)
     return "\n".join(f"{shown:{width}}  # {origin}" if origin else shown for shown, origin in lines)
