@@ -196,5 +196,6 @@ def test_requests_that_are_no_handshake_get_the_answers_without_a_code():
             row = DOCUMENT["x-http-answers"][str(status)]
             assert (response.status, row["codes"]) == (status, [])
             assert all(name in response.headers for name in row.get("headers", []))
+            response.read()
             connection.close()
     assert {status for status, row in DOCUMENT["x-http-answers"].items() if not row["codes"]} == set(map(str, asked))
