@@ -50,7 +50,8 @@ ANSWER_S = 20.0
 """For the server to read what was sent and to answer it."""
 SAMPLES_EVERY = 100_000
 MOST_GROWTH_MB = 1.0
-TOKENS_KEPT = 64
+LOST_KEPT = 8
+"""Sessions that were cut off last, and may be resumed."""
 INTERNAL = ("1011", "HTTP 500")
 """How a bug of the server shows itself to a client."""
 _LAST = frame(b"was read", Opcode.PING)
@@ -67,7 +68,7 @@ class Fuzzer:
     frames: int = 0
     requests: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
-    _tokens: deque[str] = field(default_factory=lambda: deque(maxlen=TOKENS_KEPT))
+    _lost: deque[str] = field(default_factory=lambda: deque(maxlen=LOST_KEPT))
 
     async def run(self, until: int, at_once: int, sample: Callable[[], None]) -> None:
         """So many frames and requests in all; `sample` is called every SAMPLES_EVERY."""
@@ -76,7 +77,7 @@ class Fuzzer:
         async def attacker() -> None:
             nonlocal due
             while self.count < until:
-                await self.connection(script(self.rng, self._tokens))
+                await self.connection(script(self.rng, self._lost))
                 if self.count >= due:
                     due += SAMPLES_EVERY
                     sample()
@@ -119,13 +120,14 @@ class Fuzzer:
             return f"HTTP {ear.status}" if is_answered else "closed"
         if not one.is_early and not await ear.hear_until(b'"type":"ready"'):
             return ear.outcome
-        self._tokens += ear.tokens
         writer.write(b"".join(one.harmless) + _LAST)
         if not await ear.hear_until(_PONG):
             self.frames += 1
             return ear.outcome
         self.frames += len(one.harmless)
         if one.end == "abort":
+            path = b"".join(one.request).split()[1].decode().partition("?")[0]
+            self._lost += [f"{path}?resume={token}" for token in ear.tokens]
             return "cut off"
         writer.write(one.last if one.end == "half" else _CLOSE)
         if one.end == "half":

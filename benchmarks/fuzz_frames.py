@@ -47,11 +47,11 @@ class Script:
         return len(self.harmless) + bool(self.last)
 
 
-def script(rng: random.Random, tokens: Sequence[str]) -> Script:
-    """A connection. `tokens`: of sessions that may be resumed."""
+def script(rng: random.Random, lost: Sequence[str]) -> Script:
+    """A connection. `lost`: path and query by which sessions may be resumed."""
     if rng.random() < MALFORMED_REQUEST_SHARE:
         return Script(_in_pieces(rng, malformed_request(rng)))
-    asked = _in_pieces(rng, request(rng.choice(list(PATHS)) + query(rng, tokens), "127.0.0.1"))
+    asked = _in_pieces(rng, request(target(rng, lost), "127.0.0.1"))
     count = PACED_FRAMES if rng.random() < PACED_SHARE else rng.randrange(MOST_FRAMES)
     harmless = tuple(rng.choice(HARMLESS)(rng) for _ in range(count))
     is_early = rng.random() < EARLY_SHARE
@@ -65,23 +65,23 @@ def _in_pieces(rng: random.Random, data: bytes) -> tuple[bytes, ...]:
     return tuple(piece for piece in (data[:cut], data[cut:]) if piece)
 
 
-def query(rng: random.Random, tokens: Sequence[str]) -> str:
-    """None, a right one, one that resumes, or nonsense."""
-    kind = rng.choice(("none", "none", "none", "stats", "resume", "resume", "nonsense"))
-    if kind == "none":
-        return ""
-    if kind == "stats":
-        return "?stats=1"
-    if kind == "resume":
-        token = rng.choice(tokens) if tokens and rng.random() < 0.8 else "0123."
-        said = [f"resume={token}", f"received={rng.choice((0, 0, 1, 50, 480, 10**9))}"]
-        said += [f"answers={rng.randrange(9)}"] * (rng.random() < 0.5)
+def target(rng: random.Random, lost: Sequence[str]) -> str:
+    """Path and query: a new session, one that is to go on, or nonsense."""
+    kind = rng.choice(("new", "new", "new", "stats", "lost", "lost", "nonsense"))
+    path = rng.choice(list(PATHS))
+    if kind == "nonsense":
+        value = rng.choice(("-1", "1e9", "9" * 30, "%00", "%ff", "a&" * 70, "0,", "\u00e4"))
+        return f"{path}?{rng.choice((*QUERIES, 'x' * 50, ''))}={value}"
+    if kind == "lost":
+        known = lost and rng.random() < 0.8
+        said = [rng.choice(lost) if known else f"{path}?resume=0123."]
+        said += [f"received={rng.choice((0, 1, 50, 480, 10**9))}"] * (rng.random() < 0.5)
+        said += [f"answers={rng.randrange(9)}"] * (rng.random() < 0.3)
         said += [f"{rng.choice(('utterance', 'tail'))}={rng.choice(('0,0', '320,1', '1,1', '9'))}"] * (
-            rng.random() < 0.5
+            rng.random() < 0.3
         )
-        return "?" + "&".join(said)
-    value = rng.choice(("-1", "1e9", "9" * 30, "%00", "%ff", "a&" * 70, "0,", "\u00e4"))
-    return f"?{rng.choice((*QUERIES, 'x' * 50, ''))}={value}"
+        return "&".join(said)
+    return path + ("?stats=1" if kind == "stats" else "")
 
 
 def malformed_request(rng: random.Random) -> bytes:
