@@ -31,7 +31,7 @@ from pystoi import stoi
 
 from benchmarks.latency import ROOT, commit, device
 from benchmarks.recordings import recordings
-from benchmarks.sound_room import RATE, Recorder, installed, real_time, say, sound_room
+from benchmarks.sound_room import RATE, Recorder, installed, lift, say, sound_room
 from client.files import read_audio
 from streaming.audio import resample
 from streaming.codec import Codec, load_codec
@@ -117,22 +117,10 @@ def intelligibility(mouth: np.ndarray, ear: np.ndarray, codec: Codec) -> tuple[f
 @contextmanager
 def serving(model: str, profile: str) -> Iterator[str]:
     """The URL of a server process that is ready: alone on its machine but for the sound, as it were."""
-    command = [
-        *real_time(5),
-        sys.executable,
-        "-m",
-        "server",
-        "--model",
-        model,
-        "--port",
-        "0",
-        "--threads",
-        "1",
-        "--workers",
-        "1",
-    ]
+    command = [sys.executable, "-m", "server", "--model", model, "--port", "0", "--threads", "1", "--workers", "1"]
     command += ["--profiles", profile, "--batch-sizes", "1", "--max-sessions", "4", "--log-level", "warning"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    lift(process, 5)
     try:
         assert process.stdout is not None
         words = process.stdout.readline().split()
@@ -147,8 +135,9 @@ def serving(model: str, profile: str) -> Iterator[str]:
 @contextmanager
 def client(room: dict[str, str], *arguments: object) -> Iterator[Iterator[dict[str, Any]]]:
     """What a client in the room tells, first that it listens."""
-    command = [*real_time(), sys.executable, "-m", "benchmarks.mouth_to_ear_client", *map(str, arguments)]
+    command = [sys.executable, "-m", "benchmarks.mouth_to_ear_client", *map(str, arguments)]
     process = subprocess.Popen(command, cwd=ROOT, env=room, stdout=subprocess.PIPE, text=True)
+    lift(process)
     try:
         assert process.stdout is not None
         yield _told(process.stdout)
@@ -271,7 +260,6 @@ def main() -> None:
         clear = measure_clear(room, url, given.profile, codec, given.clears, Path(folder))
     report(way, clear)
     about = {"device": device(), "commit": commit(), "date": datetime.now(UTC).isoformat(), "profile": given.profile}
-    about["real_time_priority"] = bool(real_time())  # of all processes, the sound first
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps({**about, "way": way, "clear": clear}, indent=1) + "\n")
     print(f"written to {given.out}")

@@ -12,8 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -32,14 +31,11 @@ MODULES = (
 )
 
 
-@cache
-def real_time(priority: int = 10) -> tuple[str, ...]:
-    """What goes before a command for a real-time priority; nothing where this user may not have it."""
-    command = ("chrt", "--rr", str(priority))
-    try:
-        return command if subprocess.run((*command, "true"), capture_output=True, check=False).returncode == 0 else ()
-    except FileNotFoundError:
-        return ()
+def lift(process: subprocess.Popen, priority: int = 10) -> None:
+    """Real-time priority for all threads of a process and what they start, where this user may give it."""
+    with suppress(PermissionError):
+        for thread in os.listdir(f"/proc/{process.pid}/task"):
+            os.sched_setscheduler(int(thread), os.SCHED_RR, os.sched_param(priority))
 
 
 def installed() -> bool:
@@ -59,14 +55,15 @@ def sound_room(home: Path) -> Iterator[dict[str, str]]:
         "XDG_RUNTIME_DIR": str(home),
         "PULSE_SERVER": f"unix:{socket}",
     }
-    command = [*real_time(20), "pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--disable-shm"]
-    command += ["--use-pid-file=no", "--high-priority=no", "--realtime=no"]  # its own would be lower than what it has
+    command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--disable-shm"]
+    command += ["--use-pid-file=no"]
     command += [f"--load={module}" for module in (f"module-native-protocol-unix socket={socket}", *MODULES)]
     with (home / "pulseaudio.log").open("w") as log:
         daemon = subprocess.Popen(command, env=surroundings, stderr=log)
         try:
             for setting in (("set-default-sink", "speaker"), ("set-default-source", "microphone")):
                 _retry(("pactl", *setting), surroundings)
+            lift(daemon, 20)
             yield surroundings
         finally:
             daemon.terminate()
@@ -91,9 +88,10 @@ class Recorder:
         self._reads: list[tuple[int, float]] = []
 
     def __enter__(self) -> Self:
-        command = [*real_time(), "parec", "--device=room.monitor", f"--rate={RATE}", "--channels=2", "--format=s16le"]
+        command = ["parec", "--device=room.monitor", f"--rate={RATE}", "--channels=2", "--format=s16le"]
         command += ["--latency-msec=5"]
         self._process = subprocess.Popen(command, env=self._surroundings, stdout=subprocess.PIPE, bufsize=0)
+        lift(self._process)
         self._thread = threading.Thread(target=self._read, name="recorder", daemon=True)
         self._thread.start()
         return self
@@ -127,9 +125,10 @@ class Recorder:
 
 def say(audio: np.ndarray, surroundings: dict[str, str]) -> subprocess.Popen:
     """Plays float32 (n,) at RATE to the microphone, from a thread of its own; the process ends with it."""
-    command = [*real_time(), "pacat", "--playback", "--device=mouth", f"--rate={RATE}", "--channels=1"]
+    command = ["pacat", "--playback", "--device=mouth", f"--rate={RATE}", "--channels=1"]
     command += ["--format=float32le", "--latency-msec=50"]
     voice = subprocess.Popen(command, env=surroundings, stdin=subprocess.PIPE)
+    lift(voice)
 
     def feed() -> None:
         voice.communicate(audio.astype("<f4").tobytes())

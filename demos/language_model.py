@@ -26,7 +26,7 @@ class Pace:
     prompt_s: float = 0.25
     tokens_per_second: float = 75.0
     pause_every: int = 50
-    longest_pause_s: float = 0.3
+    longest_pause_s: float = 0.2
 
 
 async def recorded_tokens(url: str, recording: Path) -> np.ndarray:

@@ -3,8 +3,9 @@
     python -m demos.tts --model nano            # starts a server of its own; --server URL takes another
 
 The language model is a stand-in (demos.language_model), its tokens are those of recorded speech. Each goes to the
-server when it is there; the jitter buffer of the speaker evens out what is left. In the end: how uneven the pace was,
-how often playback broke, and how long the first sound took.
+server when it is there. The first audio is held back until there is some of it: the speaker's jitter buffer learns how
+late audio can be, but at a first utterance it has nothing to learn from. In the end: how uneven the pace was, how often
+playback broke, and how long the first sound took.
 """
 
 import argparse
@@ -24,6 +25,35 @@ from demos.demo import RECORDING, running_server
 from demos.language_model import Pace, recorded_tokens, spoken
 from streaming.config import FRAME_MS, OUTPUT_RATE
 
+AHEAD_S = 0.3
+"""Of audio before playback begins: more than the language model pauses, since by the first pause it is hardly ahead."""
+
+
+class HeadStart:
+    """A speaker that gets nothing before there is enough to begin with."""
+
+    def __init__(self, speaker: Speaker, samples: int) -> None:
+        self._speaker = speaker
+        self._missing = samples
+        self._held: list[np.ndarray] = []
+
+    def push(self, samples: np.ndarray) -> None:
+        """Queues float32 (m,)."""
+        self._held.append(samples)
+        self._missing -= samples.size
+        if self._missing <= 0:
+            self._release()
+
+    def finish(self) -> None:
+        """The utterance is complete, however short."""
+        self._release()
+        self._speaker.finish()
+
+    def _release(self) -> None:
+        for samples in self._held:
+            self._speaker.push(samples)
+        self._held.clear()
+
 
 async def say(url: str, tokens: np.ndarray, pace: Pace, seed: int, device: str | None) -> dict[str, float]:
     """Plays the tokens as they come; what it was like."""
@@ -37,17 +67,17 @@ async def say(url: str, tokens: np.ndarray, pace: Pace, seed: int, device: str |
 
     async with connect(url, kind="decode") as connection:
         ready = connection.ready
-        with Speaker(ready.output.rate, device, chunk_ms=ready.chunk_frames * FRAME_MS) as speaker:
+        with Speaker(OUTPUT_RATE, device, chunk_ms=ready.chunk_frames * FRAME_MS) as speaker:
+            head_start = HeadStart(speaker, round(AHEAD_S * OUTPUT_RATE))
 
             async def first_sound() -> float:
-                await speaker.reached(1 / ready.output.rate)
+                await speaker.reached(1 / OUTPUT_RATE)
                 return loop.time() + speaker.latency_ms / 1000
 
-            async with asyncio.TaskGroup() as tasks:
-                sounds = tasks.create_task(first_sound(), name="first sound")
-                await transfer(connection, model(), speaker.push)
-                speaker.finish()
-                await speaker.drained()
+            sounds = asyncio.create_task(first_sound(), name="first sound")
+            await transfer(connection, model(), head_start.push)
+            head_start.finish()
+            await speaker.drained()
             gaps = np.diff(moments)
             return {
                 "seconds": round(speaker.pushed_samples / OUTPUT_RATE, 2),
@@ -56,7 +86,7 @@ async def say(url: str, tokens: np.ndarray, pace: Pace, seed: int, device: str |
                 "breaks": speaker.underruns,
                 "device_breaks": speaker.underflows,
                 "latency_by_design_ms": ready.latency_ms,
-                "first_token_to_first_sound_ms": round((sounds.result() - moments[0]) * 1000),
+                "first_token_to_first_sound_ms": round((await sounds - moments[0]) * 1000),
             }
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from benchmarks.sound_room import RATE, Recorder, installed, real_time, say, sound_room
+from benchmarks.sound_room import RATE, Recorder, installed, lift, say, sound_room
 from client.files import read_audio
 from demos.demo import RECORDING
 from tests.server.hosting import hosted
@@ -56,8 +56,9 @@ class Demo:
 
 @contextmanager
 def running(module: str, room: dict[str, str], url: str) -> Iterator[Demo]:
-    command = [*real_time(), sys.executable, "-m", module, "--server", url]
+    command = [sys.executable, "-m", module, "--server", url]
     process = subprocess.Popen(command, env=room, stdout=subprocess.PIPE, text=True, bufsize=1)
+    lift(process)
     try:
         yield Demo(process)
     finally:
@@ -90,7 +91,7 @@ def test_the_agent_answers_and_falls_silent_when_it_is_interrupted(room, server,
 
 
 def test_speech_at_the_pace_of_a_language_model_plays_without_a_stutter(room, server):
-    command = [*real_time(), sys.executable, "-m", "demos.tts", "--server", server.url]
+    command = [sys.executable, "-m", "demos.tts", "--server", server.url]
     with Recorder(room) as recorder:
         done = subprocess.run(command, env=room, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
     assert done.returncode == 0, done.stderr
