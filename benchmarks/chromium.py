@@ -119,11 +119,12 @@ class Tab:
 
     async def screenshot(self, path: Path, *, width: int, height: int, dark: bool, scale: float = 1) -> None:
         """A PNG of the page at that size."""
-        await self.look(width, height, dark, scale)
+        await self.look(width=width, height=height, dark=dark, scale=scale)
+        await self.send("Emulation.setScrollbarsHidden", hidden=True)
         shot = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=False)
         path.write_bytes(base64.b64decode(shot["data"]))  # noqa: ASYNC240
 
-    async def look(self, width: int, height: int, dark: bool, scale: float = 1) -> None:
+    async def look(self, *, width: int, height: int, dark: bool, scale: float = 1) -> None:
         """Sets the size of the window and the visitor's choice of light or dark."""
         mobile = width < 600
         await self.send(

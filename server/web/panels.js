@@ -1,6 +1,7 @@
 /** The figures on the page: latency and its parts, rates, counts, and the server's profiles. */
 
 import { algorithmicMs } from "./latency.js";
+import { FRAME_MS } from "./protocol.js";
 import { TOKEN_BITS } from "./tokens.js";
 
 const PCM_BITS = 16 * 16000;
@@ -88,7 +89,7 @@ export function showProfiles(profiles, chosen, onChoice) {
       const cost = document.createElement("b");
       cost.textContent = `${algorithmicMs(profile)} ms`;
       const chunk = document.createElement("small");
-      chunk.textContent = `chunk ${profile.chunk_frames * 20} + ahead ${profile.lookahead_frames * 20}`;
+      chunk.textContent = `${profile.chunk_frames * FRAME_MS} + ${profile.lookahead_frames * FRAME_MS}`;
       label.append(radio, name, chunk, cost, bar);
       return label;
     }),

@@ -285,7 +285,7 @@ async def test_an_insecure_origin_is_explained(server):
 
 @pytest.mark.parametrize(("width", "height"), [(320, 640), (390, 844), (820, 1180), (1280, 800)])
 async def test_the_page_fits(tab, width, height):
-    await tab.look(width, height, dark=False)
+    await tab.look(width=width, height=height, dark=False)
     assert await tab.evaluate("document.documentElement.scrollWidth") <= width
     hidden = await tab.evaluate("""[...document.querySelectorAll("button, label, canvas")]
         .filter((each) => !each.closest("dialog"))
@@ -299,7 +299,7 @@ async def test_the_page_fits(tab, width, height):
 
 async def test_dark_and_light_differ_and_can_be_read(tab):
     for dark in (False, True):
-        await tab.look(1280, 800, dark)
+        await tab.look(width=1280, height=800, dark=dark)
         paper, ink, muted = await tab.evaluate("""["--paper", "--ink", "--muted"].map((name) => {
             const hex = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
             const part = (at) => parseInt(hex.slice(at, at + 2), 16) / 255;
