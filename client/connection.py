@@ -2,9 +2,9 @@
 
 The conversation itself is streaming.protocol's ClientSession; this shell moves its bytes through WebSockets. One task
 belongs to it (`_run`): it writes what is sent, in order, and when the connection is lost opens another one and goes on
-where the session was, while `send` still takes some input. `send` waits until the socket has taken what was sent,
-reading stops while nobody iterates (so iterate while you send), and leaving the context closes everything. Every wait
-has a deadline (client.dial.Deadlines); the pings of the WebSocket bound the wait for what nobody asked for.
+where the session was, while `send` still takes some input. `send` waits while the socket is full, reading stops while
+nobody iterates (so iterate while you send), and leaving the context closes everything. Every wait has a deadline
+(client.dial.Deadlines); the pings of the WebSocket bound the wait for what nobody asked for.
 """
 
 import asyncio
@@ -32,8 +32,10 @@ from streaming.tokens import tokens_from_bytes, tokens_to_bytes
 
 LARGEST_PACKET_SECONDS = 0.5
 """Longer input is cut into binary messages of this length, below every server's limit."""
+WAITING_SECONDS = 0.5
+"""Input that may wait for the socket before `send` waits: so packets go out, and arrive, several at a time."""
 LOST_SECONDS = 30.0
-"""Input that `send` takes while the connection is lost, before it waits."""
+"""The same while the connection is lost."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3.0
 """Before another attempt to connect; each pause is twice the last one, and up to half of it is left out at random."""
 PASSING = (Unreachable, Disconnected, CapacityError, DeviceError)
@@ -187,8 +189,8 @@ class Connection:
         raise await self._last_words()
 
     def _has_room(self) -> bool:
-        waiting = self._session.input_position - self._written
-        return waiting <= (LOST_SECONDS * self._session.input.rate if self._session.state is State.LOST else 0)
+        most_s = LOST_SECONDS if self._session.state is State.LOST else WAITING_SECONDS
+        return self._session.input_position - self._written <= most_s * self._session.input.rate
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         """Waits for a change after which that is so, or after which it never will be. Raises what ended the session."""

@@ -224,15 +224,15 @@ async def test_send_waits_when_it_has_taken_what_it_takes_without_a_connection()
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         server.fault = Fault.PROXY
         server.drop()
-        await connection.send(speech(int(LOST_SECONDS * 50)))
-        more = asyncio.create_task(connection.send(speech(50)))
+        await connection.send(speech(int(LOST_SECONDS * 50) - 100))
+        more = asyncio.create_task(connection.send(speech(200)))
         done, _ = await asyncio.wait({more}, timeout=0.05)
         assert not done
         server.fault = Fault.NONE
         async with asyncio.timeout(5):
             await more
         await connection.end()
-        assert (await collect(connection))[-1].output == LOST_SECONDS * 50 + 50
+        assert (await collect(connection))[-1].output == LOST_SECONDS * 50 + 100
 
 
 async def test_retry_after_is_honoured(monkeypatch):
