@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from pipecat.workers.runner import WorkerRunner
 from client.pipecat import InputTokensFrame, NeuCodecDecoder, NeuCodecEncoder, OutputTokensFrame
 from streaming.audio import pcm_from_bytes, pcm_to_bytes
 from streaming.config import INPUT_RATE, OUTPUT_HOP, OUTPUT_RATE
+from tests.proxy import proxy
 from tests.server.hosting import hosted
 from tests.streaming.engine.fake import FakeRunner, audio_of, speech, tokens_of
 
@@ -245,6 +247,21 @@ async def test_both_services_in_one_pipeline_have_sessions_of_their_own(server):
         await line.push(*microphone(speech(*levels)))
     assert np.allclose(line.ear.audio, audio_of(tokens_of(levels)), atol=1e-4)
     await server.emptied()
+
+
+async def test_of_a_connection_that_breaks_the_pipeline_hears_nothing(server):
+    tokens = np.arange(100, dtype=np.uint16) * 600
+    address = urlsplit(server.url)
+    async with proxy(address.hostname, address.port) as way:
+        async with running(Line(NeuCodecDecoder(way.url))) as line:
+            await line.push(OutputTokensFrame(tokens[:50]))
+            await line.ear.heard(TTSAudioRawFrame)
+            way.reset()
+            await line.push(OutputTokensFrame(tokens[50:]), LLMFullResponseEndFrame())
+            await line.ear.heard(TTSStoppedFrame)
+        assert way.accepted == 2
+    assert np.allclose(line.ear.audio, audio_of(tokens), atol=1e-4)
+    assert not line.errors
 
 
 @pytest.mark.parametrize("service", [NeuCodecEncoder, NeuCodecDecoder])
