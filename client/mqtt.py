@@ -135,6 +135,7 @@ class BrokerSession:
         self._ready: Ready | None = None
         self._is_ready = asyncio.Event()
         self._is_served = False  # a bridge says that it has the session
+        self._news = asyncio.Event()  # of that
         self._asked: dict[int, tuple[ClientMessage, int]] = {}
         self._requests = 0
         self._taken_frames = 0
@@ -236,12 +237,18 @@ class BrokerSession:
         self._inbound.check()
 
     async def watch(self) -> None:
-        """Asks for the session, and again whenever nobody has it."""
-        correlation = self._id.encode()
+        """Asks for the session, and again when nobody has had it for REOPEN_S."""
+        is_asked_for = True
         while self.link.failure is None:
-            if not self._is_served:
-                await self._ask(encode_open(self._request, self._writer.position), correlation)
-            await asyncio.sleep(REOPEN_S)
+            if is_asked_for:
+                await self._ask(encode_open(self._request, self._writer.position), self._id.encode())
+            self._news.clear()
+            try:
+                async with asyncio.timeout(None if self._is_served else REOPEN_S):
+                    await self._news.wait()
+                is_asked_for = False
+            except TimeoutError:
+                is_asked_for = True
 
     def leave(self) -> None:
         """Nobody waits for output any more."""
@@ -254,7 +261,7 @@ class BrokerSession:
 
     def on_connected(self) -> None:
         """Whoever has the session says so, or it is asked for anew."""
-        self._is_served = False
+        self._note_served(False)
 
     def on_failure(self, error: StreamingError) -> None:
         """The link has ended for good."""
@@ -269,18 +276,22 @@ class BrokerSession:
                 self._on_answer(message)
             elif str(message.topic) == topic(self.name, STATUS):
                 self.status = parse_status(message.payload)
-                self._is_served = self.status.state == State.OPEN
+                self._note_served(self.status.state == State.OPEN)
             else:
                 self._reader.receive(message.payload)
         except StreamingError as error:
             self.on_failure(error)
+
+    def _note_served(self, is_served: bool) -> None:
+        self._is_served = is_served
+        self._news.set()
 
     def _on_answer(self, message: aiomqtt.Message) -> None:
         answer, position = parse_answer(message.payload)
         if isinstance(answer, Failure):
             self.on_failure(error_of(answer.code, answer.message))
         elif isinstance(answer, Ready):
-            self._is_served = True
+            self._note_served(True)
             is_first, self._ready = self._ready is None, answer
             self._is_ready.set()
             if not is_first:  # another bridge, which knows nothing of what was asked

@@ -160,6 +160,8 @@ class Bridge:
                 self._claim(self._take_over(name, status))
             return
         self._statuses[name] = status, asyncio.get_running_loop().time()
+        if status.state == State.LOST and self.connected.is_set():
+            self._claim(self._offer(name))
         if status.state == State.OPEN and status.bridge != self.name and name in self._sessions:
             self._sessions[name][0].decide(False)
 
@@ -177,8 +179,8 @@ class Bridge:
             self._begin(name, request.message, reply, request.position)
 
     async def _offer(self, name: str) -> None:
-        """Hands a session that was lost while no bridge was there to one of those that are here now."""
-        await asyncio.sleep(random.uniform(1, 2) * TAKE_OVER_S)  # its owner may be here again, and one need do it
+        """Hands a session that nobody has taken, as a bridge that died itself cannot, to one of those that are here."""
+        await asyncio.sleep(random.uniform(2, 4) * TAKE_OVER_S)  # somebody may be about to, and one need do it
         status = self._status(name)
         if status is not None and status.state == State.LOST and self._client is not None:
             expires = properties(PacketTypes.PUBLISH, MessageExpiryInterval=KEPT_S)
@@ -193,9 +195,11 @@ class Bridge:
         status = self._status(name)
         if name not in self._sessions and (status is None or status.state == State.LOST):
             _log.info("session %s is taken over from bridge %s", name, lost.bridge)
-            self._begin(name, lost.request, lost.reply, None)
+            if not self._begin(name, lost.request, lost.reply, None) and self._client is not None:
+                await self._client.publish(topic(name, STATUS), replace(lost, state=State.CLOSED).encode(), 1, True)
 
-    def _begin(self, name: str, request: OpenRequest, reply: Reply, position: int | None) -> None:
+    def _begin(self, name: str, request: OpenRequest, reply: Reply, position: int | None) -> bool:
+        """Whether there is a place for the session; whoever asked is told if not."""
         try:
             session = BrokerSession(
                 name,
@@ -209,9 +213,10 @@ class Bridge:
             )
         except StreamingError as error:
             self._claim(self._refuse(error, reply))
-            return
+            return False
         task = asyncio.create_task(self._serve(session), name=f"mqtt session {name}")
         self._sessions[name] = session, task
+        return True
 
     async def _serve(self, session: BrokerSession) -> None:
         try:

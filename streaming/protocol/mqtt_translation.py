@@ -31,6 +31,8 @@ from streaming.protocol.mqtt_frames import FrameWriter
 from streaming.protocol.mqtt_hermes import MOST_WAV_SECONDS, samples_of, wav_of
 from streaming.protocol.mqtt_receiver import Loss, Piece, Receiver
 
+MOST_HEARD = 256
+"""Requests that are remembered, so that none is asked twice."""
 _ANSWERS = {Flush: Flushed, Clear: Cleared, Mark: Marked, End: Done}
 
 
@@ -75,7 +77,8 @@ class Translation:
         self._receiver = Receiver(self.input.unit_bytes, position)
         self._reply = reply
         redundancy = request.redundancy if self.output.kind == "tokens" else 0
-        self._writer = FrameWriter(self.output.unit_bytes, source, redundancy)
+        self._writer = FrameWriter(self.output.unit_bytes, source, redundancy, self._output_at(position or 0))
+        self._has_place = position is not None  # the writer is where the output belongs
         self._satellite = FrameWriter(self.input.unit_bytes, 0) if is_hermes(request.input or "") else None
         self._plays_wav = is_hermes(request.output or "")
         least = MOST_WAV_SECONDS * self.output.rate if self._plays_wav else request.packet_frames * self.output.hop
@@ -83,6 +86,7 @@ class Translation:
         self._gathered = b""
         self._utterances = deque([_Utterance()])  # the first is that of the next output
         self._asked: deque[_Asked] = deque()
+        self._heard: deque[Reply] = deque(maxlen=MOST_HEARD)
         self._end: int | None = None  # where the input of the utterance ends so far, None while it has none
         self._before = b""  # the last unit of that input
 
@@ -119,7 +123,14 @@ class Translation:
         return self._translated(self._receiver.give_up())
 
     def request(self, message: ClientMessage, position: int | None, reply: Reply) -> list[bytes | str]:
-        """A request at a position of the input, None where it is now; a clear does not wait for its position."""
+        """A request at a position of the input, None where it is now; a clear does not wait for its position.
+
+        One that came before, of the same correlation, is not asked again: QoS 1 may repeat it, and so may its client.
+        """
+        if reply.correlation is not None:
+            if reply in self._heard:
+                return []
+            self._heard.append(reply)
         asked = _Asked(message, reply)
         at = self.input_position if position is None else position
         if not isinstance(message, Clear):
@@ -144,8 +155,7 @@ class Translation:
                 self._end = piece.position
         if piece.payload:
             if self._end is None:
-                hop = self.input.hop
-                self._utterances[-1].start = -(-piece.position // hop) * self.output.hop
+                self._utterances[-1].start = self._output_at(piece.position)
             messages.append(piece.payload)
             self._before = piece.payload[-self.input.unit_bytes :]
             self._end = piece.position + len(piece.payload) // self.input.unit_bytes
@@ -175,7 +185,7 @@ class Translation:
         utterance = self._utterances[0]
         if utterance.start is not None:
             self._writer.skip_to(utterance.start)
-            utterance.start = None
+            utterance.start, self._has_place = None, True
         self._gathered += payload
         return self._written() if len(self._gathered) >= self._least_bytes else []
 
@@ -197,11 +207,15 @@ class Translation:
             self._asked.remove(asked)
         else:
             self._gathered = b"" if isinstance(message, Cleared) else self._gathered
-            outgoing += self._written(last=True)
+            outgoing += self._written(last=True) if self._has_place else []
             self._settle(asked)
         if isinstance(message, (Cleared, Done)):
             message = replace(message, input=self.input_position, output=self.output_position)
         return outgoing + _answer(asked.reply, encode_answer(message, self.output_position))
+
+    def _output_at(self, position: int) -> int:
+        """Where the output of an utterance begins whose input does there."""
+        return -(-position // self.input.hop) * self.output.hop
 
     def _settle(self, asked: _Asked) -> None:
         """Takes a request off the list that ended an utterance, with those before it that a clear has overtaken."""

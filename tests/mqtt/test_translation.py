@@ -150,6 +150,13 @@ def test_marks_are_answered_to_whoever_asked_and_end_tells_both_positions():
     ]
 
 
+def test_a_request_that_comes_twice_is_asked_once():
+    bench = Bench()
+    for _ in range(2):
+        bench.converse(bench.translation.request(End(), 0, Reply("ours", b"1")))
+    assert [answer["type"] for _, answer in bench.answers] == ["ready", "done"]
+
+
 def test_an_end_whose_input_is_missing_comes_when_it_is_given_up():
     bench = Bench()
     bench.converse(bench.translation.frame(bench.writer.write(speech(1))))

@@ -9,10 +9,10 @@ from client.events import Done, Flushed, Tokens
 from client.mqtt import open_at_broker
 from client.mqtt_listener import listen
 from client.mqtt_stream import Missing
+from demos.mqtt_link import Damage, lossy
 from streaming.protocol.mqtt import State
 from tests.mqtt.broker import broker, needs_mosquitto
 from tests.mqtt.hosting import DEADLINE_S, bridged
-from tests.mqtt.lossy import Damage, lossy
 from tests.mqtt.test_bridge import heard, tokens_in
 from tests.streaming.engine.fake import FakeRunner, speech
 
@@ -126,11 +126,12 @@ async def test_when_a_bridge_dies_another_goes_on_within_two_seconds_and_the_gap
         await speak(session, SPOKEN[:100])
         await session.mark("half")
         died_s = loop.time()
+        speaking = asyncio.create_task(speak(session, SPOKEN[100:200]))
         await first.die()
-        await speak(session, SPOKEN[100:200])
         while second.bridge.sessions != ["orphan"]:
             assert loop.time() - died_s < 2
             await asyncio.sleep(0.01)
+        await speaking
         await speak(session, SPOKEN[200:])
         await session.end()
         events, own = await asyncio.gather(heard(listener), heard(session))
