@@ -113,7 +113,7 @@ class Fuzzer:
             writer.write(piece)
             await asyncio.sleep(0)
         if not one.frames:
-            writer.write_eof()
+            _end(writer)
         is_answered = await ear.hear_until(b"\r\n\r\n")
         self.requests += 1
         if ear.status != SWITCHING or not one.frames:
@@ -131,10 +131,16 @@ class Fuzzer:
             return "cut off"
         writer.write(one.last if one.end == "half" else _CLOSE)
         if one.end == "half":
-            writer.write_eof()
+            _end(writer)
         await ear.hear_until(None)
         self.frames += bool(one.last)
         return ear.outcome
+
+
+def _end(writer: asyncio.StreamWriter) -> None:
+    """Writes no more; the server may have gone before."""
+    with suppress(OSError):
+        writer.write_eof()
 
 
 class Ear:
