@@ -4,9 +4,10 @@
  *
  * Playback starts `margin` behind the earliest packet of the last seconds, each at its place in the stream, or when
  * `finish` says that no more will come. The margin is the spread of how late packets came in that time, and a little.
- * When the buffer runs empty an underrun is counted and it fills again. When packets have come early for seconds, the surplus is taken out in
- * small pieces, each where the sound repeats itself, so that a delay which is no longer needed goes away unheard.
- * There is no click at any seam: gain rises and falls by one step a sample. Every sample knows its position.
+ * When the buffer runs empty an underrun is counted and it fills again. When packets have come early for seconds, the
+ * surplus is taken out in small pieces, each where the sound repeats itself, so that a delay which is no longer needed
+ * goes away unheard. There is no click at any seam: gain rises and falls by one step a sample. Every sample knows its
+ * position.
  */
 
 const FADE_MS = 5;

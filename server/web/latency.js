@@ -24,10 +24,10 @@ export function algorithmicMs({ chunk_frames: chunk, lookahead_frames: lookahead
   return longest;
 }
 
-/** Samples of the utterance that the encoder needs for so many tokens. @param {number} tokens @param {Profile} profile */
+/** Samples that the encoder needs for so many tokens. @param {number} tokens @param {Profile} profile */
 export const samplesNeeded = (tokens, { lookahead_frames: lookahead }) => (tokens + lookahead) * 320 + 240;
 
-/** Tokens of the utterance that the decoder needs for so many frames of audio. @param {number} frames @param {Profile} profile */
+/** Tokens that the decoder needs for so many frames. @param {number} frames @param {Profile} profile */
 export const tokensNeeded = (frames, { lookahead_frames: lookahead }) => frames + Math.max(lookahead, ISTFT_REACH);
 
 /** What was measured in about the last second. */

@@ -113,7 +113,7 @@ export class Loop {
     await Promise.allSettled([this._encoder?.clear(), this._decoder?.clear()]); // onFailure tells of a failure
   }
 
-  /** End of the utterance: resolves when all of it has been given to the speaker, or was interrupted. @param {Input} input */
+  /** End of the utterance: resolves when the speaker has all of it, or it was interrupted. @param {Input} input */
   async finish(input) {
     const utterance = this._utterance;
     if (input === "audio") await this._encoder?.flush();
@@ -169,7 +169,7 @@ export class Loop {
     return { totalMs, modelMs, computingMs, bufferMs, restMs: totalMs - modelMs - computingMs - bufferMs };
   }
 
-  /** @param {string} state @param {{how: string, gap: number}} resumed @param {number} hop units in a frame of output */
+  /** @param {string} state @param {{how: string, gap: number}} resumed @param {number} hop units in a frame */
   _connectionIs(state, { how, gap }, hop) {
     if (state === "lost") {
       this._away += 1;

@@ -20,7 +20,7 @@ class MicrophoneProcessor extends AudioWorkletProcessor {
   }
 
   /**
-   * Posts {samples: Float32Array (320), time}: `time` is the clock of the context when the frame's first sample came in.
+   * Posts {samples: Float32Array (320), time}: `time` is the context's clock when the frame's first sample came.
    * Any message to it ends it.
    * @param {Float32Array[][]} inputs
    */

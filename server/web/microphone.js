@@ -1,5 +1,5 @@
 /**
- * The microphone as frames of 20 ms at 16 kHz, whatever rate the device has. Needs a secure origin (https, or localhost)
+ * The microphone as frames of 20 ms at 16 kHz, whatever rate the device has. Needs a secure origin (https or localhost)
  * and the user's leave; `open` says in a SoundError what is missing.
  */
 

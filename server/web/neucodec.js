@@ -4,7 +4,8 @@
  *     import { connect, Microphone, Speaker } from "./neucodec.js";
  *     const context = new AudioContext();
  *     const speaker = await Speaker.open(context, { live: true });
- *     const session = await connect({ kind: "roundtrip", onOutput: (audio, position) => speaker.push(audio, position) });
+ *     const onOutput = (audio, position) => speaker.push(audio, position);
+ *     const session = await connect({ kind: "roundtrip", onOutput });
  *     await Microphone.open(context, { onFrame: ({ samples }) => session.send(samples), ... });
  *
  * The conversation itself is ClientSession in protocol.js. A connection that is lost comes back by itself: payload and
@@ -46,7 +47,7 @@ const PASSING = ["unreachable", "full", "too_many", "device"];
 
 /** The server will not have this session. `code` as in docs/protocol.md or docs/security.md, or "unreachable". */
 export class Refused extends Error {
-  /** @param {string} code @param {string} message @param {number} [retryAfterS] when the server advises to come again */
+  /** @param {string} code @param {string} message @param {number} [retryAfterS] how long the server says to wait */
   constructor(code, message, retryAfterS = 0) {
     super(message);
     this.code = code;
@@ -76,7 +77,7 @@ export class Connection {
     this._onFailure = callbacks.onFailure ?? (() => {});
     /** @type {WebSocket | null} */
     this._socket = null;
-    /** @type {{type: string, id?: string | number, resolve: (answer: Message) => void, reject: (e: Error) => void}[]} */
+    /** @type {{type: string, id?: string | number, resolve: (m: Message) => void, reject: (e: Error) => void}[]} */
     this._waiting = [];
     /** @type {Error | null} */
     this.failure = null;
@@ -93,8 +94,8 @@ export class Connection {
   }
 
   /**
-   * Sends audio (at the input's rate) or tokens, and waits while the socket is full or the connection lost. Rejects when
-   * the session has ended.
+   * Sends audio (at the input's rate) or tokens, and waits while the socket is full or the connection lost. Rejects
+   * when the session has ended.
    * @param {Float32Array | Uint16Array} units
    */
   async send(units) {
@@ -106,8 +107,8 @@ export class Connection {
   }
 
   /**
-   * Sends audio or tokens without waiting: for a microphone, which cannot wait. `bufferedBytes` tells how full the socket
-   * is. While the connection is lost, the last minute is kept, and sent when it is back.
+   * Sends audio or tokens without waiting: for a microphone, which cannot wait. `bufferedBytes` tells how full the
+   * socket is. While the connection is lost, the last minute is kept, and sent when it is back.
    * @param {Float32Array | Uint16Array} units
    */
   sendNow(units) {
@@ -121,7 +122,7 @@ export class Connection {
     return this._ask({ type: "flush" });
   }
 
-  /** Barge-in: what is pending is dropped; resolves with both positions. Nothing of before comes out after this call. */
+  /** Barge-in: drops what is pending; resolves with both positions. Nothing of before comes out after this call. */
   clear() {
     return this._ask({ type: "clear" });
   }

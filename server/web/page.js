@@ -1,26 +1,21 @@
 /** The page: what the buttons, keys and files do, around one Loop. Everything that is heard goes through it. */
 
 import { Loop } from "./loop.js";
-import { Microphone, Refused, SoundError, Speaker } from "./neucodec.js";
-import { Pacer } from "./pacer.js";
+import { Refused, SoundError, Speaker } from "./neucodec.js";
 import * as panels from "./panels.js";
 import { element } from "./panels.js";
 import { Pictures } from "./pictures.js";
 import { demandSecureOrigin } from "./sound.js";
+import { MICROPHONE, SAMPLE, decodeAudio, original, recording, spoken } from "./sources.js";
 import { Take } from "./take.js";
 import { Channel, levelsOf, tokensFromFile } from "./tokens.js";
 
+/** @typedef {import("./sources.js").Source} Source */
+
 const KEY_ITEM = "neucodec-access-token";
-const INPUT_HOP = 320;
-const INPUT_RATE = 16000;
 const IDLE_S = 20;
 const ASK_AGAIN_MS = 3000;
 const MOST_FRAMES_BEHIND = 10;
-
-/**
- * What can be heard: what of it comes into the loop, and how it starts.
- * @typedef {{name: string, input: import("./loop.js").Input, start: (demo: Demo) => Promise<{close: () => void}>}} Source
- */
 
 export class Demo {
   constructor() {
@@ -249,78 +244,6 @@ function welcome(exactly, gapMs) {
   return exactly ? "back, nothing lost" : "back, from another start";
 }
 
-/** @type {Source} */
-const MICROPHONE = {
-  name: "microphone",
-  input: "audio",
-  start: (demo) =>
-    Microphone.open(/** @type {AudioContext} */ (demo.context), {
-      echoCancellation: !element("headphones").checked,
-      onFrame: ({ samples, time }) => demo.say(samples, time),
-      onEnded: () => demo.fail(new SoundError("missing", "The microphone has gone away."), null),
-    }),
-};
-
-/** @param {Float32Array} samples @param {number} index of the frame */
-const frameOf = (samples, index) => samples.slice(index * INPUT_HOP, (index + 1) * INPUT_HOP);
-
-/** A recording at 16 kHz. @param {string} name @param {() => Promise<Float32Array>} load @returns {Source} */
-const recording = (name, load) => ({
-  name,
-  input: "audio",
-  start: async (demo) => {
-    const samples = await load();
-    const frames = Math.floor(samples.length / INPUT_HOP);
-    const say = (/** @type {number} */ index, /** @type {number} */ time) => demo.say(frameOf(samples, index), time);
-    return new Pacer(/** @type {AudioContext} */ (demo.context), frames, say, () => demo.end());
-  },
-});
-
-/** Tokens for the decoder alone. @param {string} name @param {Uint16Array} tokens @returns {Source} */
-const spoken = (name, tokens) => ({
-  name,
-  input: "tokens",
-  start: async (demo) =>
-    new Pacer(
-      /** @type {AudioContext} */ (demo.context),
-      tokens.length,
-      (index) => demo.loop?.pass(tokens.slice(index, index + 1)),
-      () => demo.end(),
-    ),
-});
-
-/** The input as it was, for comparison: straight to the speaker. @param {Take} take @returns {Source} */
-const original = (take) => ({
-  name: "original",
-  input: "nothing",
-  start: async (demo) => {
-    const context = /** @type {AudioContext} */ (demo.context);
-    const samples = take.inputAudio;
-    const buffer = context.createBuffer(1, samples.length, INPUT_RATE);
-    buffer.copyToChannel(samples, 0);
-    const node = new AudioBufferSourceNode(context, { buffer });
-    node.connect(/** @type {Speaker} */ (demo.speaker).output);
-    node.start();
-    const show = (/** @type {number} */ index) => demo.show(frameOf(samples, index));
-    const pacer = new Pacer(context, samples.length / INPUT_HOP, show, () => demo.end());
-    return {
-      close: () => {
-        pacer.close();
-        node.stop();
-      },
-    };
-  },
-});
-
-/** @param {ArrayBuffer} bytes of an audio file @returns {Promise<Float32Array>} mono at 16 kHz */
-async function decodeAudio(bytes) {
-  const buffer = await new OfflineAudioContext(1, 1, INPUT_RATE).decodeAudioData(bytes);
-  const channels = Array.from({ length: buffer.numberOfChannels }, (_, i) => buffer.getChannelData(i));
-  return channels[0].map((_, i) => channels.reduce((sum, channel) => sum + channel[i], 0) / channels.length);
-}
-
-const sample = recording("sample", async () => decodeAudio(await (await fetch("sample.flac")).arrayBuffer()));
-
 /** @param {Demo} demo @param {File} file */
 async function openFile(demo, file) {
   const bytes = await file.arrayBuffer();
@@ -362,7 +285,7 @@ function save(blob, name) {
 function wire(demo) {
   const replay = () => demo.hear(spoken("replay", /** @type {Uint16Array} */ (demo.take.tokens.units)));
   element("talk").onclick = () => (demo.source === MICROPHONE ? demo.end() : demo.hear(MICROPHONE));
-  element("sample").onclick = () => demo.hear(sample);
+  element("sample").onclick = () => demo.hear(SAMPLE);
   element("open").onclick = () => element("file").click();
   element("replay").onclick = replay;
   element("original").onclick = () => demo.hear(original(demo.take));
@@ -383,7 +306,8 @@ function wire(demo) {
     const target = /** @type {HTMLElement} */ (event.target);
     const button = keys[/** @type {keyof typeof keys} */ (event.key)];
     const typing = target.closest("input, button, dialog") && event.key === " ";
-    if (!button || event.repeat || typing || target.closest("dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!button || event.repeat || typing || target.closest("dialog") || event.ctrlKey || event.metaKey || event.altKey)
+      return;
     event.preventDefault();
     element(button).click();
   });

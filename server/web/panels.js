@@ -66,7 +66,7 @@ export function showPlayback({ bufferedMs, underruns, removed }, lostFrames) {
 /** @param {import("./take.js").Take} take */
 export function showTake(take) {
   const tokens = take.tokens.count;
-  element("take-seconds").textContent = (Math.max(tokens / 50, take.input.count / 16000)).toFixed(1);
+  element("take-seconds").textContent = Math.max(tokens / 50, take.input.count / 16000).toFixed(1);
   element("take-bytes").textContent = (tokens * 2).toLocaleString("en");
 }
 

@@ -1,7 +1,7 @@
 /**
  * One conversation of `neucodec.v1` as a client sees it, without I/O: the states, the positions, and what is to be sent
  * again when a lost connection is resumed. The shell around it is Connection in neucodec.js; the Python twin is
- * streaming/protocol/session.py, and both are held to the same recorded conversations (tests/data/protocol-vectors.json).
+ * streaming/protocol/session.py, and both are held to the same conversations (tests/data/protocol-vectors.json).
  */
 
 import { UNIT_BYTES } from "./payload.js";

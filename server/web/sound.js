@@ -10,7 +10,7 @@ export class SoundError extends Error {
 }
 
 const INSECURE =
-  "Browsers give microphone and speaker of a live page to secure origins only. Open this page by https, or at localhost.";
+  "Browsers give microphone and live sound to secure origins only. Open this page by https, or at localhost.";
 
 /** Throws SoundError on a page that came over plain http from another machine. */
 export function demandSecureOrigin() {

@@ -1,9 +1,9 @@
 /**
  * The speaker's side of the audio thread: 24 kHz audio goes through the jitter buffer and the resampler to the device.
  *
- * In: {samples, position}, {finish: true}, {clear: true} or {close: true}. Out, every 20 ms of sound: {heard: Float32Array (480),
- * time, position, bufferedMs, slackMs, marginMs, underruns, removed, playing}; `position` of the stream leaves for the
- * device at `time` of the context's clock.
+ * In: {samples, position}, {finish: true}, {clear: true} or {close: true}. Out, every 20 ms of sound: {heard:
+ * Float32Array (480), time, position, bufferedMs, slackMs, marginMs, underruns, removed, playing}; `position` of the
+ * stream leaves for the device at `time` of the context's clock.
  */
 
 import { JitterBuffer } from "./jitter.js";

@@ -1,4 +1,4 @@
-/** The speaker: 24 kHz audio that arrives in bursts goes in, an even flow comes out. The work is in speaker-worklet.js. */
+/** The speaker: 24 kHz audio goes in in bursts, an even flow comes out. The work is in speaker-worklet.js. */
 
 import { demandSecureOrigin } from "./sound.js";
 

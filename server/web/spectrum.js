@@ -1,4 +1,4 @@
-/** Sound as columns of a picture: loudness in bands that are spaced as the ear hears them, by a short Fourier transform. */
+/** Sound as columns of a picture: loudness in bands that are spaced as the ear hears, by a short Fourier transform. */
 
 const SIZE = 1024;
 const LOWEST_HZ = 50;
@@ -46,7 +46,8 @@ export class Spectrum {
     return Uint8Array.from(this._bins, ({ from, to }) => {
       if (from >= SIZE / 2) return 0;
       let power = 1e-12;
-      for (let bin = from; bin < Math.min(to, SIZE / 2); bin++) power = Math.max(power, real[bin] ** 2 + imaginary[bin] ** 2);
+      for (let bin = from; bin < Math.min(to, SIZE / 2); bin++)
+        power = Math.max(power, real[bin] ** 2 + imaginary[bin] ** 2);
       const share = (10 * Math.log10(power) - QUIETEST_DB) / (LOUDEST_DB - QUIETEST_DB);
       return Math.max(0, Math.min(255, Math.round(share * 255)));
     });

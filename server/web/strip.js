@@ -101,7 +101,8 @@ export class SpectrumStrip extends Canvas {
     const { width, height } = this.begin();
     const pixels = new Uint32Array(this._pixels.data.buffer).fill(palette.loudness[0]);
     this._columns.forEach((column, x) => {
-      for (let row = 0; row < this._rows; row++) pixels[(this._rows - 1 - row) * COLUMNS + x] = palette.loudness[column[row]];
+      for (let row = 0; row < this._rows; row++)
+        pixels[(this._rows - 1 - row) * COLUMNS + x] = palette.loudness[column[row]];
     });
     const picture = /** @type {OffscreenCanvasRenderingContext2D} */ (this._picture.getContext("2d"));
     picture.putImageData(this._pixels, 0, 0);

@@ -13,7 +13,8 @@ const RATES = [
   [8000, 16000],
 ];
 
-const sine = (hz, rate, count) => Float32Array.from({ length: count }, (_, i) => Math.sin((2 * Math.PI * hz * i) / rate));
+const sine = (hz, rate, count) =>
+  Float32Array.from({ length: count }, (_, i) => Math.sin((2 * Math.PI * hz * i) / rate));
 const decibels = (power) => 10 * Math.log10(power + 1e-30);
 /** Mean power of the middle, where neither the start nor the end is felt. */
 const power = (samples) => samples.slice(800, -800).reduce((sum, x) => sum + x * x, 0) / (samples.length - 1600);

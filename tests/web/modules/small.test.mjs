@@ -53,7 +53,10 @@ test("the channel flips the share of bits that it is told to, and says which", (
   channel.flip = 0.05;
   const sent = Uint16Array.from({ length: 5000 }, (_, i) => i * 13);
   const { tokens, damage } = channel.pass(sent);
-  assert.deepEqual(tokens.map((token, i) => token ^ damage[i]), sent);
+  assert.deepEqual(
+    tokens.map((token, i) => token ^ damage[i]),
+    sent,
+  );
   const flipped = damage.reduce((sum, mask) => sum + mask.toString(2).replaceAll("0", "").length, 0);
   assert.ok(Math.abs(flipped / (5000 * 16) - 0.05) < 0.005, `${flipped}`);
 });
@@ -63,7 +66,13 @@ test("a token that is lost is the one before it", () => {
   channel.pass(Uint16Array.of(5));
   channel.lose = 1;
   const { tokens, damage } = channel.pass(Uint16Array.of(6, 7));
-  assert.deepEqual([[...tokens], [...damage]], [[5, 5], [6 ^ 5, 7 ^ 5]]);
+  assert.deepEqual(
+    [[...tokens], [...damage]],
+    [
+      [5, 5],
+      [6 ^ 5, 7 ^ 5],
+    ],
+  );
 });
 
 test("a channel without harm passes everything as it is", () => {

@@ -6,7 +6,9 @@ import { test } from "node:test";
 
 import { ClientSession, LocalProtocolError, ProtocolError } from "../../../server/web/protocol.js";
 
-const { conversations, formats } = JSON.parse(readFileSync(new URL("../../data/protocol-vectors.json", import.meta.url)));
+const { conversations, formats } = JSON.parse(
+  readFileSync(new URL("../../data/protocol-vectors.json", import.meta.url)),
+);
 
 const units = ([from, to]) => new Uint8Array(Uint16Array.from({ length: to - from }, (_, i) => from + i).buffer);
 const READY = { type: "ready", session: "s1", model: "mini", profile: "default", frame_ms: 20, chunk_frames: 5,
