@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.app import App
 from server.model import Model
+from server.session import RESTART_STATUS
 from server.settings import Settings
 from streaming.engine.engine import Engine
 from streaming.protocol.messages import Flush, Flushed
 from tests.deploy.proxy import PROXIES, running
 from tests.server.hosting import DEADLINE_S, hosted, s16, talk
+from tests.server.test_resume import Caller
 from tests.streaming.engine.fake import CONFIG, FakeRunner, audio_of, speech, tokens_of
 
 
@@ -125,10 +127,32 @@ async def test_a_replica_that_stops_ends_its_sessions_with_its_status_and_gets_n
                 await asyncio.to_thread(stack.close)
                 closed = [asyncio.create_task(each.socket.wait_closed()) for each in (one, two)]
                 await asyncio.wait(closed, return_when=asyncio.FIRST_COMPLETED, timeout=DEADLINE_S)
-                assert {one.socket.close_code, two.socket.close_code} == {1001, None}
+                assert {one.socket.close_code, two.socket.close_code} == {RESTART_STATUS, None}
             for _ in range(4):
                 async with talk(proxy.url, "/v1/encode", ssl=proxy.trust) as client:
                     await client.finish()
+
+
+async def test_a_sentence_that_a_replica_has_left_off_is_finished_by_another(proxy_name, tmp_path):
+    levels = list(range(1, 31))
+    with ExitStack() as one, ExitStack() as two:
+        hosts = {stack: stack.enter_context(hosted(FakeRunner(), resume_s=30.0)) for stack in (one, two)}
+        with running(proxy_name, tmp_path, [place(host) for host in hosts.values()]) as proxy:
+            client = Caller("/v1/encode", ssl=proxy.trust)
+            await client.call(proxy.url)
+            await client.say(s16(speech(*levels[:20])))
+            await client.hear()
+            (its,) = (stack for stack, host in hosts.items() if host.app.sessions)
+            await asyncio.to_thread(its.close)
+            with pytest.raises(ConnectionClosed) as caught:
+                while True:
+                    await client.hear()
+            assert caught.value.rcvd is not None and caught.value.rcvd.code == RESTART_STATUS
+            client.session.lose()
+            assert (await client.call(proxy.url)).resumed == "approximate"
+            await client.say(s16(speech(*levels[20:])))
+            assert (await client.finish()).output == 30
+            assert client.heard == tokens_of(levels).tobytes()
 
 
 async def test_a_replica_that_is_still_loading_gets_sessions_only_once_it_is_ready(proxy_name, tmp_path):
