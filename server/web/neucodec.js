@@ -288,7 +288,8 @@ export class Connection {
 const UNREACHABLE = "The server does not answer.";
 /** What a session's address answers to plain HTTP when nothing is wrong with the request. */
 const UPGRADE_REQUIRED = 426;
-const FULL = "The server is full just now. Try again when somebody has left.";
+const FULL =
+  "The server is full just now: try again when somebody has left. If it stays so, a proxy may keep WebSockets from it.";
 
 /**
  * Why the server refused: a browser tells nothing of a refused WebSocket, so the same address is asked in plain HTTP.

@@ -139,6 +139,15 @@ async def test_what_is_chosen_last_is_heard_however_fast_one_clicks(tab, server)
     await server.emptied(2)
 
 
+async def test_places_are_given_back_when_nobody_talks(tab, server):
+    await tab.click("sample")
+    await tab.until("demo.playing")
+    await tab.click("interrupt")
+    await tab.until("!demo.playing")
+    await tab.evaluate("demo._idleSince -= 60")
+    await server.emptied()
+
+
 async def test_a_take_is_replayed_compared_and_saved(tab, tmp_path):
     await tab.click("sample")
     await tab.until("demo.take.tokens.count >= 40")
