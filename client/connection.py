@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 from client.dial import DEFAULT_URL, Deadlines, Dialer, disconnected, is_loss
 from client.errors import DeadlineExceeded, Disconnected, Unreachable, error_of
-from client.events import Audio, Cleared, Done, Event, Flushed, Marked, Resumed, Tokens
+from client.events import Audio, Done, Event, Resumed, Tokens
 from streaming.audio import pcm_from_bytes, pcm_to_bytes
 from streaming.config import INPUT_RATE, OUTPUT_RATE
 from streaming.errors import CapacityError, DeviceError, StreamingError
@@ -40,7 +40,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3.0
 """Before another attempt to connect; each pause is twice the last one, and up to half of it is left out at random."""
 PASSING = (Unreachable, Disconnected, CapacityError, DeviceError)
 """What another attempt may not meet again."""
-_ANSWERED: dict[type, type[ClientMessage]] = {Flushed: Flush, Cleared: Clear, Marked: Mark, Done: End}
 _log = getLogger(__name__)
 
 
@@ -60,7 +59,6 @@ class Connection:
         self._deadlines, self._resume = deadlines, resume
         self._outbox: deque[bytes | str] = deque()
         self._written = 0  # input position up to which the socket has taken everything
-        self._asked: list[type[ClientMessage]] = []
         self._wait: asyncio.Timeout | None = None  # for the next message, while somebody reads
         self._resumed: Resumed | None = None
         self._is_done = False
@@ -136,7 +134,7 @@ class Connection:
         """What the server says next, None for what is no event: within `answer_s` when it owes an answer."""
         websocket = self._websocket
         try:
-            async with asyncio.timeout(self._deadlines.answer_s if self._asked else None) as self._wait:
+            async with asyncio.timeout(self._deadlines.answer_s if self._session.is_owed else None) as self._wait:
                 data = await websocket.recv()
         except TimeoutError:
             raise DeadlineExceeded(
@@ -148,7 +146,7 @@ class Connection:
             return None
         finally:
             self._wait = None
-        if websocket is not self._websocket or self._session.state is State.LOST:
+        if websocket is not self._websocket or self._session.is_lost:
             return None  # it will come again
         position = self._session.output_position
         received = self._session.receive(data)
@@ -156,31 +154,19 @@ class Connection:
             return _from_wire(received, self._session.output, position)
         if isinstance(received, Failure):
             raise self._failed(error_of(received.code, received.message))
-        if received is None or isinstance(received, Ready):
-            return None
-        self._settle(type(received))
-        return received
+        return None if isinstance(received, Ready) else received
 
     async def _say(self, message: ClientMessage) -> None:
         self._raise_failure()
         text = self._session.send(message)
-        self._asked.append(type(message))
         if self._wait is not None and self._wait.when() is None:
             self._wait.reschedule(asyncio.get_running_loop().time() + self._deadlines.answer_s)
         await self._give(text)
 
-    def _settle(self, answer: type) -> None:
-        """Takes what has been answered off the list of what the server owes."""
-        asked = _ANSWERED.get(answer)
-        if asked is Clear:
-            del self._asked[: self._asked.index(Clear) + 1]
-        elif asked in self._asked:
-            self._asked.remove(asked)
-
     async def _give(self, item: bytes | str) -> None:
         """Queues what the session has taken, and waits for room; while the connection is lost the session keeps it."""
         if self._closed is None:
-            if self._session.state is not State.LOST:
+            if not self._session.is_lost:
                 self._outbox.append(item)
                 self._changed.set()
             await self._until(self._has_room)
@@ -189,7 +175,7 @@ class Connection:
         raise await self._last_words()
 
     def _has_room(self) -> bool:
-        most_s = LOST_SECONDS if self._session.state is State.LOST else WAITING_SECONDS
+        most_s = LOST_SECONDS if self._session.is_lost else WAITING_SECONDS
         return self._session.input_position - self._written <= most_s * self._session.input.rate
 
     async def _until(self, reached: Callable[[], bool]) -> None:
@@ -228,7 +214,7 @@ class Connection:
         over = self._failure is not None or self._session.state is State.CLOSED
         if over or not self._resume or not self.ready.resume.token or not is_loss(closed):
             return False
-        if self._session.state is not State.LOST:
+        if not self._session.is_lost:
             self._session.lose()
             self._outbox.clear()
             self._changed.set()
@@ -278,7 +264,7 @@ class Connection:
         pause_s, met = FIRST_PAUSE_S, ""
         try:
             async with asyncio.timeout(self._deadlines.resume_s):
-                while self._session.state is State.LOST:
+                while self._session.is_lost:
                     await asyncio.sleep(max(pause_s * random.uniform(0.5, 1.0), self._dialer.retry_after_s))
                     pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                     try:

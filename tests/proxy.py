@@ -260,7 +260,8 @@ class Side(asyncio.Protocol):
         """Sends the end."""
         if self.transport is not None and not self._has_sent_end and not self.transport.is_closing():
             self._has_sent_end = True
-            self.transport.write_eof()
+            with suppress(OSError):  # it is gone already
+                self.transport.write_eof()
         self._close_if_over()
         self.other._close_if_over()
 

@@ -92,7 +92,6 @@ class ServerSession:
         self._utterance_start = self.output_position  # output position at which the utterance begins
         self._waiting: deque[_Waiting] = deque()
         self._outbox: deque[bytes | ServerMessage] = deque([ready])
-        self._has_ended = False
         self._answers = 0
         self._sent: deque[_Sent] = deque()
         self._sent_bytes = 0
@@ -121,7 +120,6 @@ class ServerSession:
             if isinstance(message, Mark):
                 self._answer_marks()
             else:
-                self._has_ended = isinstance(message, End)
                 self._utterance_start = self._due
                 self._utterance_input = 0
         return message
@@ -202,7 +200,7 @@ class ServerSession:
         self._sent.clear()
         self._sent_bytes = 0
         self.output_position = min(self.output_position, received)
-        self.state = State.LOST
+        self.state = State.LOST_ENDING if self.state is State.CLOSED else next_state(self.state, Move.LOSS)
 
     def next_message(self) -> bytes | str | None:
         """The next message to send, None when there is none now; payload counts as sent from here on."""
@@ -210,8 +208,6 @@ class ServerSession:
             return None
         item = self._outbox.popleft()
         self.state = next_state(self.state, Move.OUTPUT if isinstance(item, bytes) else MOVES[type(item)])
-        if isinstance(item, Ready) and self._has_ended:
-            self.state = State.ENDING
         if isinstance(item, (bytes, _Answer)):
             self._keep(item)
         if not isinstance(item, bytes):
@@ -308,6 +304,16 @@ class ClientSession:
         self._answers = 0
 
     @property
+    def is_lost(self) -> bool:
+        """Whether there is no connection, and there may be another."""
+        return self.state in (State.LOST, State.LOST_ENDING)
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether the server owes an answer."""
+        return bool(self._log.asked)
+
+    @property
     def clearing(self) -> bool:
         """Whether a `clear` waits for its `cleared`: payload that arrives now is of the old utterance."""
         return self._log.find(Clear) is not None
@@ -383,8 +389,6 @@ class ClientSession:
                 self._answers = 0
                 self._log.renumber()
             self.output_position = ready.output_position
-            if self._log.find(End) is not None:
-                self.state = State.ENDING
         self.ready = ready
 
     def _settle(self, answer: _Answer) -> None:

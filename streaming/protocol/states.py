@@ -26,6 +26,7 @@ class State(Enum):
     STREAMING = auto()
     ENDING = auto()
     LOST = auto()
+    LOST_ENDING = auto()
     CLOSED = auto()
 
 
@@ -77,17 +78,22 @@ TRANSITIONS: dict[State, dict[Move, State]] = {
         Move.STATS: State.ENDING,
         Move.DONE: State.CLOSED,
         Move.ERROR: State.CLOSED,
-        Move.LOSS: State.LOST,
+        Move.LOSS: State.LOST_ENDING,
     },
     State.LOST: {  # a client goes on, and sends when the session is resumed
         Move.INPUT: State.LOST,
         Move.FLUSH: State.LOST,
         Move.CLEAR: State.LOST,
         Move.MARK: State.LOST,
-        Move.END: State.LOST,
+        Move.END: State.LOST_ENDING,
         Move.READY: State.STREAMING,
         Move.ERROR: State.CLOSED,
         Move.LOSS: State.LOST,
+    },
+    State.LOST_ENDING: {
+        Move.READY: State.ENDING,
+        Move.ERROR: State.CLOSED,
+        Move.LOSS: State.LOST_ENDING,
     },
     State.CLOSED: {
         Move.LOSS: State.CLOSED,

@@ -67,7 +67,7 @@ async def test_the_client_says_what_is_wrong_in_the_class_of_the_error(locked):
     with pytest.raises(AuthError, match="needs an API key"):
         async with open_session(locked.url, kind="encode"):
             pass
-    async with open_session(locked.url, kind="encode", access_token=locked.key):
+    async with open_session(locked.url, kind="encode", api_key=locked.key):
         pass
 
 

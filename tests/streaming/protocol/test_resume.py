@@ -137,7 +137,7 @@ class Line:
             self.server.session.lose()
         for _ in range(self.rng.randrange(3)):
             self.server.compute()
-        if self.rng.random() < 0.5 and self.client.state is not State.CLOSED and self.client._log.find(End) is None:
+        if self.rng.random() < 0.5 and self.client.state is State.LOST:
             self.say("payload", "mark", "flush")
         self.up.clear()
         self.down.clear()
