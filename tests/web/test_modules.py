@@ -18,16 +18,17 @@ MODULES = Path(__file__).parent / "modules"
 pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed (Debian's nodejs)")
 
 
-def node(*arguments: str) -> str:
+def node(*arguments: str, script: str = "") -> str:
     assert NODE is not None
-    done = subprocess.run([NODE, *arguments], capture_output=True, text=True, check=False, timeout=60, cwd=WEB)
+    command = [NODE, *arguments]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False, timeout=60, cwd=WEB)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def evaluate(script: str) -> object:
     """What a module that prints JSON prints; it may import from the page's folder."""
-    return json.loads(node("--input-type=module", "--eval", script))
+    return json.loads(node("--input-type=module", script=script))
 
 
 @pytest.mark.slow
