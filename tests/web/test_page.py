@@ -231,6 +231,8 @@ async def test_a_cut_connection_comes_back_and_nothing_is_lost(chromium):
             )
             frames, tokens, hops = await chromium.evaluate(counts)
             assert frames == tokens == hops
+            places = np.array(await chromium.evaluate("Array.from(demo.take.tokens.units)")) % 256
+            assert np.array_equal(places, np.arange(tokens) % 256)  # the fake model counts
             await chromium.evaluate("demo.loop.close()")
 
 
