@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.latency import needed_packets
 from client.connection import connect
 from client.devices import Microphone, Speaker
 from client.events import Audio, Cleared
-from streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_HOP, OUTPUT_RATE, StreamConfig
+from client.latency import ResponseTimes
+from streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE
 from streaming.protocol.messages import Done
 
 SHORTEST_S, LONGEST_S, PAUSE_S = 0.8, 2.0, 0.6
@@ -31,35 +31,29 @@ def tell(**said: Any) -> None:
 
 
 async def talk(url: str, profile: str, seconds: float) -> None:
-    sent: list[tuple[int, float]] = []  # samples sent, and when
-    ways: dict[str, list[float]] = {"microphone_ms": [], "computing_ms": [], "jitter_ms": [], "speaker_ms": []}
     async with connect(url, kind="roundtrip", profile=profile) as connection:
-        config = StreamConfig(connection.ready.chunk_frames, connection.ready.lookahead_frames)
+        computing = ResponseTimes(connection.ready)
+        ways: dict[str, list[float]] = {"microphone_ms": [], "computing_ms": computing.milliseconds}
+        ways |= {"jitter_ms": [], "speaker_ms": []}
         chunk_ms = connection.ready.chunk_frames * FRAME_MS
         with Microphone(INPUT_RATE) as microphone, Speaker(OUTPUT_RATE, chunk_ms=chunk_ms, live=True) as speaker:
 
             async def send() -> None:
                 async for packet in microphone:
                     await connection.send(packet)
-                    sent.append((connection.input_position, time.perf_counter()))
+                    computing.sent(connection.input_position, time.perf_counter())
                     ways["microphone_ms"].append(microphone.latency_ms)
                     if connection.input_position >= seconds * INPUT_RATE:
                         break
                 await connection.end()
 
             tell(listening=True)
-            done, newest = None, 0
+            done = None
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(send(), name="sender")
                 async for event in connection:
                     if isinstance(event, Audio):
-                        needed = (
-                            needed_packets("roundtrip", config, connection.output_position // OUTPUT_HOP) * INPUT_HOP
-                        )
-                        while newest < len(sent) and sent[newest][0] < needed:
-                            newest += 1
-                        if newest < len(sent):
-                            ways["computing_ms"].append((time.perf_counter() - sent[newest][1]) * 1000)
+                        computing.received(connection.output_position, time.perf_counter())
                         ways["jitter_ms"].append(speaker.queued_seconds * 1000)
                         ways["speaker_ms"].append(speaker.latency_ms)
                         speaker.push(event.samples)
