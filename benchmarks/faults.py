@@ -3,8 +3,8 @@
 A server in a process of its own, behind a link of its own (of a network namespace, where this user may make one), and
 sessions of the client library that reach it through the proxy of tests/proxy.py. To each of them something happens at a
 random moment: its connection is reset, cut, or cut at a byte, carries nothing for seconds, is half open, or late; the
-link is taken down; the server is killed (SIGKILL) or told to stop (SIGTERM), and started again for all; or a client
-process beside it is killed, and must be forgotten.
+link is taken down; the server is killed (SIGKILL) or told to stop (SIGTERM), and started again, for all that are
+under way; or a client process beside it is killed, and must be forgotten.
 
 The server steps one batch size (`--batch-sizes`; of several, what is computed anew need not be the same bits). What a
 session hears is compared with what the same input gives without a fault: equal to the byte wherever `Resumed` says
@@ -164,8 +164,8 @@ async def one(where: World, fault: str, kind: str, data: np.ndarray, expected: n
     return trial
 
 
-async def run(given: argparse.Namespace) -> tuple[list[Trial], int, bool]:
-    """All trials, so many at a time -> what came of them, sessions that the server holds, whether it has a link."""
+async def run(given: argparse.Namespace) -> tuple[list[Trial], dict[str, Any]]:
+    """All trials, so many at a time -> what came of them, and what of the server."""
     rng = random.Random(given.seed)
     codec = load_codec(given.model)
     audio = np.concatenate([load(path) for _, path in recordings(given.data)])
@@ -184,13 +184,14 @@ async def run(given: argparse.Namespace) -> tuple[list[Trial], int, bool]:
                 tasks = []
                 for number in range(len(trials), min(len(trials) + given.together, given.times)):
                     kind, clip = rng.choice(KINDS), rng.randrange(CLIPS)
-                    fault = faults[number % len(faults)]
+                    fault = faults[number * len(faults) // given.times]
                     coming = one(where, fault, kind, inputs[kind, clip], expected[kind, clip], random.Random(number))
                     tasks.append(group.create_task(coming))
             trials += [task.result() for task in tasks]
             print(f"\r{len(trials)} of {given.times}", end="", flush=True)
         print()
-        return trials, await where.sessions_left(), where.has_link
+        left = await where.sessions_left()
+        return trials, {"sessions_left": left, "restarts": where.restarts, "has_link": where.has_link}
 
 
 def table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
@@ -228,7 +229,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=RESULTS, help="(default %(default)s)")
     given = parser.parse_args(arguments)
-    trials, left, has_link = asyncio.run(run(given))
+    trials, server = asyncio.run(run(given))
+    left = server["sessions_left"]
     rows = table(trials)
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()))
@@ -236,14 +238,17 @@ def main(arguments: list[str] | None = None) -> int:
     for trial in wrong:
         print(f"WRONG: {trial}")
     print(f"{len(trials) - len(wrong)} of {len(trials)} as they were told; {left} sessions left at the server")
-    if not has_link:
+    if not server["has_link"]:
         print("no link was taken down: this user may not make network namespaces")
-    result = surroundings() | {
-        "arguments": {name: str(value) for name, value in vars(given).items() if name not in ("data", "out")},
-        "rows": rows,
-        "wrong": [asdict(trial) for trial in wrong],
-        "sessions_left": left,
-    }
+    result = (
+        surroundings()
+        | server
+        | {
+            "arguments": {name: str(value) for name, value in vars(given).items() if name not in ("data", "out")},
+            "rows": rows,
+            "wrong": [asdict(trial) for trial in wrong],
+        }
+    )
     given.out.write_text(json.dumps(result, indent=1) + "\n")
     print(f"written to {given.out}")
     return 1 if wrong or left else 0

@@ -80,6 +80,7 @@ class World:
         ]
         self._process: asyncio.subprocess.Process
         self._busy = asyncio.Lock()
+        self.restarts = 0
 
     @property
     def url(self) -> str:
@@ -127,9 +128,13 @@ class World:
                 await asyncio.sleep(rng.uniform(0.5, 6.0))
                 _ip("-n", SPACE, "link", "set", INSIDE, "up")
             case "server killed" | "server stopped":
+                if self._busy.locked():  # it is under way, for this session too
+                    async with self._busy:
+                        return
                 async with self._busy:
                     await self.stop(signal.SIGKILL if fault == "server killed" else signal.SIGTERM)
                     await self.start()
+                self.restarts += 1
             case "client killed":
                 await self._kill_client()
 

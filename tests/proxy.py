@@ -250,7 +250,8 @@ class Side(asyncio.Protocol):
                 sink.finish()
                 break
             part, is_cut = self._direction.pass_on(piece)
-            sink.transport.write(part)
+            if not sink.transport.is_closing():
+                sink.transport.write(part)
             if is_cut:
                 self._link.cut()
         if self._held_bytes <= HELD_BYTES and self.transport is not None and not self.transport.is_closing():
