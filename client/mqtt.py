@@ -5,12 +5,11 @@
         async for event in session: ...
 
 A bridge (`neucodec-server --mqtt`) serves the session; which one may change while it runs. Frames go out in order, each
-acknowledged before the next one at QoS 1, and no further ahead of the output than AHEAD_FRAMES, since a bridge that
-is given more than it can take has to drop it.
+acknowledged before the next one at QoS 1, while a bridge has the session, and no further ahead of the output than
+AHEAD_FRAMES, since a bridge that is given more than it can take has to drop it.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from random import randrange
@@ -25,7 +24,7 @@ from client.dial import Deadlines
 from client.errors import DeadlineExceeded, Unreachable, error_of
 from client.events import Audio, Tokens
 from client.mqtt_link import BrokerLink, broker_link, properties
-from client.mqtt_stream import Missing, StreamReader, UtteranceEnded
+from client.mqtt_stream import Inbound, Missing, StreamReader, UtteranceEnded
 from streaming.audio import pcm_to_bytes
 from streaming.errors import StreamingError
 from streaming.protocol.messages import (
@@ -71,46 +70,6 @@ REOPEN_S = 3.0
 Event = Audio | Tokens | Missing | UtteranceEnded | Flushed | Cleared | Marked | Stats | Done
 
 
-class Inbound:
-    """Events for whoever iterates, until the last one or a failure."""
-
-    def __init__(self) -> None:
-        self._events: deque[Any] = deque()
-        self._changed = asyncio.Event()
-        self._failure: StreamingError | None = None
-        self.is_over = False
-
-    def add(self, event: Any) -> None:
-        """Queues an event; bounded by whoever sends no further ahead than what was taken."""
-        self._events.append(event)
-        self._changed.set()
-
-    def finish(self, failure: StreamingError | None = None) -> None:
-        """Nothing comes after this."""
-        self.is_over = True
-        self._failure = self._failure or failure
-        self._changed.set()
-
-    def check(self) -> None:
-        """Raises what went wrong."""
-        if self._failure is not None:
-            raise self._failure
-
-    async def next(self, timeout_s: float | None) -> Any:
-        """The next event, None when there is none any more. Raises what went wrong, DeadlineExceeded."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not self._events and not self.is_over:
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            raise DeadlineExceeded(f"no answer came over the broker for {timeout_s:g} s: is there a bridge?") from None
-        if self._events:
-            return self._events.popleft()
-        self.check()
-        return None
-
-
 class BrokerSession:
     """An open session, with the interface of client.connection.Connection. Made by `open_at_broker`.
 
@@ -139,7 +98,7 @@ class BrokerSession:
         self._asked: dict[int, tuple[ClientMessage, int]] = {}
         self._requests = 0
         self._taken_frames = 0
-        self._taken = asyncio.Event()
+        self._room = asyncio.Event()  # something may have changed for what waits to be sent
         self._tasks: set[asyncio.Task[None]] = set()
         self._frame_properties = self._content()
 
@@ -267,7 +226,7 @@ class BrokerSession:
         """The link has ended for good."""
         self._inbound.finish(error)
         self._is_ready.set()
-        self._taken.set()
+        self._room.set()
 
     def on_message(self, message: aiomqtt.Message) -> None:
         """Frames, answers, the status."""
@@ -285,6 +244,7 @@ class BrokerSession:
     def _note_served(self, is_served: bool) -> None:
         self._is_served = is_served
         self._news.set()
+        self._room.set()
 
     def _on_answer(self, message: aiomqtt.Message) -> None:
         answer, position = parse_answer(message.payload)
@@ -342,18 +302,25 @@ class BrokerSession:
     async def _until_room(self) -> None:
         try:
             async with asyncio.timeout(self._deadlines.send_s):
-                while self._writer.position // self._input.hop - self._taken_frames > AHEAD_FRAMES:
-                    self._taken.clear()
-                    await self._taken.wait()
+                while not self._is_served or self._ahead_frames > AHEAD_FRAMES:
+                    self._room.clear()
+                    await self._room.wait()
                     self._inbound.check()
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"no output came for {self._deadlines.send_s:g} s of input that was sent: receive events while you send"
-            ) from None
+            why = (
+                f"{self._ahead_frames} frames of input are ahead of the output that was taken: receive while you send"
+                if self._is_served
+                else "no bridge has the session"
+            )
+            raise DeadlineExceeded(f"nothing could be sent for {self._deadlines.send_s:g} s: {why}") from None
+
+    @property
+    def _ahead_frames(self) -> int:
+        return self._writer.position // self._input.hop - self._taken_frames
 
     def _note_taken(self, frames: int) -> None:
         self._taken_frames = max(self._taken_frames, frames)
-        self._taken.set()
+        self._room.set()
 
     def _content(self) -> Any:
         if self._input.kind == "tokens":

@@ -7,9 +7,8 @@ import aiomqtt
 
 from client.dial import Deadlines
 from client.events import Audio, Tokens
-from client.mqtt import Inbound
 from client.mqtt_link import broker_link
-from client.mqtt_stream import Missing, StreamReader, UtteranceEnded
+from client.mqtt_stream import Inbound, Missing, StreamReader, UtteranceEnded
 from streaming.errors import ConfigError, StreamingError
 from streaming.protocol.messages import OUTPUT_AUDIO
 from streaming.protocol.messages import TOKENS as TOKEN_FORMAT

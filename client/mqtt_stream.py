@@ -1,13 +1,16 @@
-"""A stream of frames as its listener hears it: arrays in order, what is missing told and concealed. Sans-I/O but for
-the timer that ends the wait for missing frames."""
+"""A stream of frames as its listener hears it: arrays in order, what is missing told and concealed; and where events
+wait for whoever iterates. Sans-I/O but for the timer that ends the wait for missing frames."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from client.errors import DeadlineExceeded
 from client.events import Audio, Tokens
 from streaming.audio import pcm_from_bytes
+from streaming.errors import StreamingError
 from streaming.protocol.messages import StreamFormat
 from streaming.protocol.mqtt import MOST_CONCEALED_FRAMES
 from streaming.protocol.mqtt_concealment import concealed
@@ -107,3 +110,43 @@ class StreamReader:
     def _give_up(self) -> None:
         self._grace = None
         self._hand_on(self._receiver.give_up())
+
+
+class Inbound:
+    """Events for whoever iterates, until the last one or a failure."""
+
+    def __init__(self) -> None:
+        self._events: deque[Any] = deque()
+        self._changed = asyncio.Event()
+        self._failure: StreamingError | None = None
+        self.is_over = False
+
+    def add(self, event: Any) -> None:
+        """Queues an event; bounded by whoever sends no further ahead than what was taken."""
+        self._events.append(event)
+        self._changed.set()
+
+    def finish(self, failure: StreamingError | None = None) -> None:
+        """Nothing comes after this."""
+        self.is_over = True
+        self._failure = self._failure or failure
+        self._changed.set()
+
+    def check(self) -> None:
+        """Raises what went wrong."""
+        if self._failure is not None:
+            raise self._failure
+
+    async def next(self, timeout_s: float | None) -> Any:
+        """The next event, None when there is none any more. Raises what went wrong, DeadlineExceeded."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self._events and not self.is_over:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise DeadlineExceeded(f"no answer came over the broker for {timeout_s:g} s: is there a bridge?") from None
+        if self._events:
+            return self._events.popleft()
+        self.check()
+        return None
