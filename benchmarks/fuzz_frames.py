@@ -14,7 +14,7 @@ from functools import partial
 from websockets.frames import Opcode
 
 from benchmarks.hostile_target import frame, request
-from streaming.protocol.query import PATHS, QUERIES
+from streaming.protocol.query import FORMATS, PATHS, QUERIES
 
 FATAL_SHARE = 0.5
 MALFORMED_REQUEST_SHARE = 0.1
@@ -67,11 +67,13 @@ def _in_pieces(rng: random.Random, data: bytes) -> tuple[bytes, ...]:
 
 def target(rng: random.Random, lost: Sequence[str]) -> str:
     """Path and query: a new session, one that is to go on, or nonsense."""
-    kind = rng.choice(("new", "new", "new", "stats", "lost", "lost", "nonsense"))
+    kind = rng.choice(("new", "new", "new", "stats", "format", "lost", "lost", "nonsense"))
     path = rng.choice(list(PATHS))
     if kind == "nonsense":
         value = rng.choice(("-1", "1e9", "9" * 30, "%00", "%ff", "a&" * 70, "0,", "\u00e4"))
         return f"{path}?{rng.choice((*QUERIES, 'x' * 50, ''))}={value}"
+    if kind == "format":
+        return f"{path}?input_format={rng.choice(FORMATS)}&input_rate={rng.choice((8000, 11_050, 44_100, 48_000))}"
     if kind == "lost":
         known = lost and rng.random() < 0.8
         said = [rng.choice(lost) if known else f"{path}?resume=0123."]

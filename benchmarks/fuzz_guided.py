@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.surroundings import surroundings
 
 RESULTS = Path(__file__).resolve().parent / "results" / "fuzz_guided.json"
-MEASURED = ("streaming.protocol", "streaming.audio", "streaming.tokens", "streaming.torch_file", "streaming.snapshot")
+MEASURED = ("streaming.protocol", "streaming.audio", "streaming.tokens", "streaming.torch_file")
 MEASURED += ("server.gate", "server.auth", "server.intake")
 """Modules whose coverage guides the search."""
 LONGEST_BYTES = 4096
