@@ -13,7 +13,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,12 @@ import numpy as np
 from client.connection import Connection, connect
 from client.devices import Microphone, Speaker
 from client.events import Audio, Cleared, Flushed, Tokens
+from client.transfer import cause_of
 from demos.demo import RECORDING, running_server
 from demos.language_model import Pace, recorded_tokens, spoken
 from demos.voice_activity import VoiceActivity
 from streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE
+from streaming.errors import StreamingError
 
 
 class Agent:
@@ -43,21 +45,27 @@ class Agent:
         self._clears = 0  # that the server has not answered: audio until then is of an old answer
 
     async def run(self, packets: AsyncIterable[np.ndarray]) -> None:
-        """Converses with whom it hears in the packets: float32 (n,) at 16 kHz."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._read(), name="tokens heard")
-            tasks.create_task(self._speak(), name="speaker")
-            activity, turn = VoiceActivity(), 0
-            async for packet in packets:
-                await self._ears.send(packet)
-                for event in activity.feed(packet):
-                    if event == "start":
-                        turn = self._heard_tokens
-                        await self._interrupt()
-                    else:
-                        tell(f"you said {self._heard_tokens - turn} tokens; answering")
-                        self._answer_begin, self._answer_asked = self._speaker.pushed_samples, time.perf_counter()
-                        self._answering = tasks.create_task(self._say(), name="answer")
+        """Converses with whom it hears in the packets: float32 (n,) at 16 kHz. Raises what any part of it raises."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._read(), name="tokens heard")
+                tasks.create_task(self._speak(), name="speaker")
+                await self._listen(packets, tasks)
+        except BaseExceptionGroup as group:
+            raise cause_of(group) from None
+
+    async def _listen(self, packets: AsyncIterable[np.ndarray], tasks: asyncio.TaskGroup) -> None:
+        activity, turn = VoiceActivity(), 0
+        async for packet in packets:
+            await self._ears.send(packet)
+            for event in activity.feed(packet):
+                if event == "start":
+                    turn = self._heard_tokens
+                    await self._interrupt()
+                else:
+                    tell(f"you said {self._heard_tokens - turn} tokens; answering")
+                    self._answer_begin, self._answer_asked = self._speaker.pushed_samples, time.perf_counter()
+                    self._answering = tasks.create_task(self._say(), name="answer")
 
     async def _read(self) -> None:
         """Counts the tokens of what is heard: a language model would read them."""
@@ -120,8 +128,12 @@ def main() -> None:
     parser.add_argument("--answer", type=Path, default=RECORDING, help="what it says: WAV or FLAC (%(default)s)")
     parser.add_argument("--microphone", help="number or part of the name, see `neucodec devices`")
     parser.add_argument("--speaker", help="number or part of the name")
-    with suppress(KeyboardInterrupt):
+    try:
         asyncio.run(converse(parser.parse_args()))
+    except StreamingError as error:
+        raise SystemExit(f"agent: {error}") from None
+    except KeyboardInterrupt:
+        pass
 
 
 if __name__ == "__main__":

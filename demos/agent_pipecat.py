@@ -44,6 +44,7 @@ from demos.demo import RECORDING, running_server
 from demos.language_model import Pace, recorded_tokens, spoken
 from streaming.audio import pcm_from_bytes, pcm_to_bytes
 from streaming.config import INPUT_RATE, OUTPUT_RATE
+from streaming.errors import StreamingError
 
 PARAMS = PipelineParams(audio_in_sample_rate=INPUT_RATE, audio_out_sample_rate=OUTPUT_RATE)
 TURN_SILENCE_S = 0.3
@@ -177,7 +178,10 @@ def main() -> None:
     parser.add_argument("--speaker", help="number or part of the name")
     logger.remove()
     logger.add(sys.stderr, level="WARNING")
-    asyncio.run(converse(parser.parse_args()))
+    try:
+        asyncio.run(converse(parser.parse_args()))
+    except StreamingError as error:
+        raise SystemExit(f"agent_pipecat: {error}") from None
 
 
 if __name__ == "__main__":

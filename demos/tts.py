@@ -24,6 +24,7 @@ from client.transfer import transfer
 from demos.demo import RECORDING, running_server
 from demos.language_model import Pace, recorded_tokens, spoken
 from streaming.config import FRAME_MS, OUTPUT_RATE
+from streaming.errors import StreamingError
 
 AHEAD_S = 0.3
 """Of audio before playback begins: more than the language model pauses, since by the first pause it is hardly ahead."""
@@ -75,9 +76,13 @@ async def say(url: str, tokens: np.ndarray, pace: Pace, seed: int, device: str |
                 return loop.time() + speaker.latency_ms / 1000
 
             sounds = asyncio.create_task(first_sound(), name="first sound")
-            await transfer(connection, model(), head_start.push)
-            head_start.finish()
-            await speaker.drained()
+            try:
+                await transfer(connection, model(), head_start.push)
+                head_start.finish()
+                await speaker.drained()
+                first = await sounds
+            finally:
+                sounds.cancel()
             gaps = np.diff(moments)
             return {
                 "seconds": round(speaker.pushed_samples / OUTPUT_RATE, 2),
@@ -86,7 +91,7 @@ async def say(url: str, tokens: np.ndarray, pace: Pace, seed: int, device: str |
                 "breaks": speaker.underruns,
                 "device_breaks": speaker.underflows,
                 "latency_by_design_ms": ready.latency_ms,
-                "first_token_to_first_sound_ms": round((await sounds - moments[0]) * 1000),
+                "first_token_to_first_sound_ms": round((first - moments[0]) * 1000),
             }
 
 
@@ -107,7 +112,10 @@ def main() -> None:
     parser.add_argument("--tokens-per-second", type=float, default=75.0, help="pauses apart (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the pace (%(default)s)")
     parser.add_argument("--device", help="number or part of the name, see `neucodec devices`")
-    print(json.dumps(asyncio.run(demonstrate(parser.parse_args())), indent=1))
+    try:
+        print(json.dumps(asyncio.run(demonstrate(parser.parse_args())), indent=1))
+    except StreamingError as error:
+        raise SystemExit(f"tts: {error}") from None
 
 
 if __name__ == "__main__":
