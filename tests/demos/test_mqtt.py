@@ -1,0 +1,26 @@
+"""The MQTT demo: three listeners, of whom the one on a lossy link hears better with redundancy."""
+
+import pytest
+
+from client.files import read_audio
+from demos.demo import RECORDING
+from demos.mqtt import spoken
+from demos.mqtt_broker import broker
+from tests.mqtt.broker import needs_mosquitto
+from tests.mqtt.hosting import bridged
+from tests.streaming.engine.fake import FakeRunner
+
+
+@needs_mosquitto
+@pytest.mark.slow
+async def test_the_good_link_loses_nothing_and_redundancy_brings_tokens_back(tmp_path):
+    pcm = read_audio(RECORDING, 16_000)[: 16_000 * 3]
+    with broker(tmp_path) as mosquitto:
+        async with bridged(mosquitto.url, FakeRunner()):
+            heard = await spoken(mosquitto.url, mosquitto.port, pcm)
+    loss = {name: listener.loss for name, (_, listener) in heard.items()}
+    assert loss["good"].lost_units == 0
+    assert loss["lossy"].lost_units > 0
+    assert loss["lossy-redundant"].recovered_units > 0
+    tokens = {name: tokens for name, (tokens, _) in heard.items()}
+    assert (tokens["good"] != tokens["lossy"]).sum() <= loss["lossy"].lost_units + 5  # and perhaps an end that was lost
