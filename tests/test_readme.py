@@ -36,7 +36,8 @@ def test_every_profile_of_the_server_has_its_row():
 def test_the_limits_are_those_of_the_settings(row):
     for flag, default in zip(re.findall(r"--([a-z-]+)", row[0]), row[1].split(", "), strict=True):
         value = getattr(Settings(), flag.replace("-", "_"))
-        shown = ",".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if value < 1e5 else str(value)
+        shown = "none" if value is None else f"{value:g}" if not isinstance(value, tuple) and value < 1e5 else None
+        shown = shown or (",".join(map(str, value)) if isinstance(value, tuple) else str(value))
         assert default == shown
 
 
