@@ -19,7 +19,7 @@ from paho.mqtt.properties import Properties
 
 from client.dial import Deadlines
 from client.errors import DeadlineExceeded, Disconnected, Unreachable
-from streaming.errors import ConfigError, StreamingError
+from streaming.errors import AuthError, ConfigError, StreamingError
 from streaming.protocol.mqtt_address import BrokerAddress
 
 KEPT_S = 60
@@ -29,6 +29,9 @@ MOST_QUEUED = 4096
 """Messages that wait to be taken; they are taken at once, so that is the bound of one read."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3.0
 """Between attempts to connect: doubled from one to the next, and jittered."""
+
+NOT_LET_IN = (0x86, 0x87)
+"""Reason codes of a CONNACK: bad user name or password, not authorized."""
 
 _quiet = getLogger(f"{__name__}.aiomqtt")
 _quiet.setLevel(CRITICAL)  # what matters is raised
@@ -97,7 +100,7 @@ class BrokerLink:
                         self._on_message(message)
             except aiomqtt.MqttError as error:
                 if not first.done():
-                    first.set_exception(Unreachable(f"no broker at {self._address}: {error}"))
+                    first.set_exception(self._refusal(error))
                     return
                 if self._connected.is_set():
                     lost_s = loop.time()
@@ -110,6 +113,12 @@ class BrokerLink:
                 self._on_message(inbox.get_nowait())
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _refusal(self, error: aiomqtt.MqttError) -> StreamingError:
+        code = getattr(getattr(error, "rc", None), "value", None)
+        if code in NOT_LET_IN:
+            return AuthError(f"the broker at {self._address} does not let you in ({error}): give user and password")
+        return Unreachable(f"no broker at {self._address}: {error}")
 
     def _fail(self, error: StreamingError) -> None:
         self.failure = error

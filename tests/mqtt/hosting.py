@@ -10,7 +10,7 @@ from server.model import Model, load_engines
 from server.mqtt import Bridge
 from server.settings import Settings
 from streaming.engine.engine import Engine
-from streaming.protocol.mqtt_address import parse_broker
+from streaming.protocol.mqtt_address import BrokerAddress, parse_broker
 from tests.server.hosting import GOLDEN
 from tests.streaming.engine.fake import CONFIG, FakeRunner
 
@@ -37,7 +37,9 @@ class BridgeHost:
 
 
 @asynccontextmanager
-async def bridged(url: str, runner: FakeRunner | None = None, sites=(), **settings) -> AsyncIterator[BridgeHost]:
+async def bridged(
+    url: str | BrokerAddress, runner: FakeRunner | None = None, sites=(), **settings
+) -> AsyncIterator[BridgeHost]:
     """A server on a free port with a bridge at that broker, connected."""
 
     def load_fake(settings: Settings) -> tuple[list[Engine], Model]:
@@ -45,7 +47,7 @@ async def bridged(url: str, runner: FakeRunner | None = None, sites=(), **settin
 
     made = Settings(**{"model": str(GOLDEN), "port": 0, "threads": 1, "max_load": 1e9, "web": False} | settings)
     app = App(made, load_fake if runner is not None else load_engines)
-    bridge = Bridge(parse_broker(url), app.open, sites)
+    bridge = Bridge(parse_broker(url) if isinstance(url, str) else url, app.open, sites)
     try:
         await app.start()
         await app.loaded()
