@@ -44,8 +44,6 @@ TAKE_OVER_S = 0.2
 """Between a last will and the takeover: a status that comes meanwhile tells whether it is still true."""
 LEAST_WAIT_S, MOST_WAIT_S = 0.1, 5.0
 """Between attempts to connect: doubled from one to the next, and jittered."""
-MOST_OPEN_REQUESTS = 1024
-"""That wait to be taken; what comes beyond is dropped, and its client asks again."""
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +99,7 @@ class Bridge:
     async def _run(self) -> None:
         attempt = 0
         while True:
-            inbox = Inbox(MOST_OPEN_REQUESTS)
+            inbox = Inbox()
             try:
                 async with broker_client(self._address, self._tls, f"neucodec-bridge-{self.name}", inbox) as client:
                     self._client, attempt = client, 0

@@ -13,8 +13,10 @@ from paho.mqtt.properties import Properties
 from streaming.errors import ConfigError
 from streaming.protocol.mqtt_address import BrokerAddress
 
-MOST_QUEUED = 256
-"""Messages of one connection that wait to be taken; aiomqtt drops what comes beyond, and the frames' numbers tell."""
+MOST_FRAMES = 256
+"""Frames of a session that wait to be taken: what comes beyond is dropped, and the frames' numbers tell."""
+MOST_MESSAGES = 1024
+"""Messages of one connection, requests among them, that wait to be taken; what comes beyond is dropped."""
 KEEPALIVE_S = 5
 """A connection of which nothing is heard for one and a half of that is dead, for the broker too."""
 
@@ -23,7 +25,20 @@ _quiet.setLevel(logging.CRITICAL)  # what matters is told by whoever connects
 
 
 class Inbox(asyncio.Queue[aiomqtt.Message]):
-    """What a connection has received; whoever lost the connection takes the rest from here."""
+    """What a connection has received; whoever lost the connection takes the rest from here.
+
+    `frames_topic`: of the messages that are dropped first.
+    """
+
+    def __init__(self, frames_topic: str | None = None) -> None:
+        super().__init__(MOST_MESSAGES)
+        self._frames_topic = frames_topic
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        """What aiomqtt calls; it expects QueueFull."""
+        if self.qsize() >= MOST_FRAMES and str(item.topic) == self._frames_topic:
+            raise asyncio.QueueFull
+        super().put_nowait(item)
 
 
 def tls_context(address: BrokerAddress) -> ssl.SSLContext | None:

@@ -19,7 +19,7 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 
 from server.gate import Visitor
-from server.mqtt_broker import MOST_QUEUED, Inbox, properties, published
+from server.mqtt_broker import Inbox, properties, published
 from server.session import RESTART_STATUS
 from streaming.errors import InputError, StreamingError
 from streaming.protocol.messages import End, Failure
@@ -178,7 +178,7 @@ class BrokerSession:
 
     async def _read(self) -> None:
         while True:
-            inbox = Inbox(MOST_QUEUED)
+            inbox = Inbox(self._input_topic)
             self._verdict = None
             self._decided.clear()
             try:

@@ -1,7 +1,9 @@
 """Lossy links, a broker that restarts, a bridge that dies: what is lost is known to the last token."""
 
 import asyncio
+import threading
 
+import aiomqtt
 import numpy as np
 import pytest
 
@@ -10,7 +12,9 @@ from client.mqtt import open_at_broker
 from client.mqtt_listener import listen
 from client.mqtt_stream import Missing
 from demos.mqtt_link import Damage, lossy
-from streaming.protocol.mqtt import State
+from streaming.protocol.messages import End
+from streaming.protocol.mqtt import State, encode_request, topic
+from streaming.protocol.mqtt_frames import FrameWriter
 from tests.mqtt.broker import broker, needs_mosquitto
 from tests.mqtt.hosting import DEADLINE_S, bridged
 from tests.mqtt.test_bridge import heard, tokens_in
@@ -197,3 +201,45 @@ async def test_a_hundred_sessions_at_once(mosquitto):
     async with bridged(mosquitto.url, FakeRunner(slots=100, batch_sizes=(1, 4, 16, 64, 100)), max_sessions=100):
         counts = await asyncio.gather(*(one(number) for number in range(100)))
     assert counts == [50] * 100
+
+
+class GatedRunner(FakeRunner):
+    """Computes nothing until the gate is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def step(self, pool, slots, windows, size):
+        assert self.gate.wait(DEADLINE_S)
+        return super().step(pool, slots, windows, size)
+
+
+async def test_what_a_bridge_cannot_take_is_dropped_and_told(mosquitto):
+    runner, sent = GatedRunner(), 1500
+    try:
+        async with (
+            bridged(mosquitto.url, runner),
+            open_at_broker(mosquitto.url, "flooded", kind="decode") as session,
+            aiomqtt.Client("127.0.0.1", mosquitto.port) as flood,
+        ):
+            writer = FrameWriter(2, source=1)
+            for _ in range(sent):
+                await flood.publish(topic("flooded", "tokens"), writer.write(b"\1\0"), 1)
+            runner.gate.set()
+            await flood.publish(topic("flooded", "control"), encode_request(End(), sent), 1)
+            status = await closed(session)
+    finally:
+        runner.gate.set()
+    assert status.input == sent
+    lost = status.loss["lost_units"]
+    assert 0 < lost < sent
+    assert status.loss["frames"] == sent - lost
+
+
+async def closed(session):
+    """The last status of a session."""
+    async with asyncio.timeout(DEADLINE_S):
+        while session.status is None or session.status.state != State.CLOSED:  # noqa: ASYNC110 (it is no event)
+            await asyncio.sleep(0.01)
+    return session.status
