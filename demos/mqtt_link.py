@@ -75,7 +75,7 @@ class LossyLink:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pass_on(reader, downstream, "up"))
                 group.create_task(self._pass_on(upstream, writer, "down"))
-        except OSError:
+        except (OSError, asyncio.CancelledError):  # the latter by `close`, which waits for this task
             pass
         finally:
             self._links.discard(task)
