@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiomqtt
 
@@ -16,21 +17,25 @@ from streaming.protocol.mqtt import SPEECH, STATUS, TOKENS, State, Status, parse
 from streaming.protocol.mqtt_address import BrokerAddress, parse_broker
 from streaming.protocol.mqtt_receiver import Loss
 
+_OVER = object()
+"""Stands for the end of a session behind its last unit."""
 STREAMS = {TOKENS: TOKEN_FORMAT, SPEECH: OUTPUT_AUDIO}
 
 
 class Listener:
     """One stream of a session as Audio or Tokens, Missing and UtteranceEnded. Made by `listen`.
 
-    The iteration ends when the session does. `loss` is what befell the stream on its way here.
+    The iteration ends when the session does and all of its output has come or is lost. `loss` is what befell the stream
+    on its way here.
     """
 
     def __init__(self, name: str, stream: str) -> None:
+        self.name = name
         self.stream = STREAMS[stream]
         self.status: Status | None = None
         self._topic, self._status_topic = topic(name, stream), topic(name, STATUS)
         self._inbound = Inbound()
-        self._reader = StreamReader(self.stream, self._inbound.add)
+        self._reader = StreamReader(self.stream, self._on_event)
         self._has_begun = False
 
     @property
@@ -66,7 +71,14 @@ class Listener:
         self.status = status
         self._has_begun |= status.state == State.OPEN
         if self._has_begun and status.state == State.CLOSED:
-            self.close()
+            is_output = status.request.output_topic(self.name) == self._topic
+            self._reader.put(_OVER, status.output if is_output else self._reader.position)
+
+    def _on_event(self, event: Any) -> None:
+        if event is _OVER:
+            self._inbound.finish()
+        else:
+            self._inbound.add(event)
 
     def close(self) -> None:
         """The stream is over."""

@@ -23,4 +23,4 @@ async def test_the_good_link_loses_nothing_and_redundancy_brings_tokens_back(tmp
     assert loss["lossy"].lost_units > 0
     assert loss["lossy-redundant"].recovered_units > 0
     tokens = {name: tokens for name, (tokens, _) in heard.items()}
-    assert (tokens["good"] != tokens["lossy"]).sum() <= loss["lossy"].lost_units + 5  # and perhaps an end that was lost
+    assert (tokens["good"] != tokens["lossy"]).sum() <= loss["lossy"].lost_units
