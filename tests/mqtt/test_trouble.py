@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from contextlib import AsyncExitStack
 
 import aiomqtt
 import numpy as np
@@ -160,6 +161,22 @@ async def test_a_bridge_that_stops_leaves_its_sessions_to_another(mosquitto):
             found = by_position(events)
             assert all(SPOKEN[place] == level for place, level in found.items())
             assert missing(events) == FRAMES - len(found) < 100
+
+
+async def test_a_session_whose_only_bridge_stops_waits_for_the_next_one(mosquitto):
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(bridged(mosquitto.url, FakeRunner()))
+        session = await stack.enter_async_context(open_at_broker(mosquitto.url, "waiting"))
+        await speak(session, SPOKEN[:100])
+        await first.bridge.stop(5.0)
+        speaking = asyncio.create_task(speak(session, SPOKEN[100:]))
+        await stack.enter_async_context(bridged(mosquitto.url, FakeRunner()))
+        await asyncio.wait_for(speaking, DEADLINE_S)
+        await session.end()
+        events = await heard(session)
+    found = by_position(events)
+    assert all(SPOKEN[place] == level for place, level in found.items())
+    assert missing(events) == FRAMES - len(found) < 100
 
 
 @pytest.mark.parametrize("persistence", [True, False])
