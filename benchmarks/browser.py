@@ -117,10 +117,10 @@ def played_by_client(url: str, recording: Path, folder: Path) -> np.ndarray:
 
 
 async def memory(tab: Tab) -> dict[str, float]:
-    """MB: JavaScript that is alive in the page, and all that its process holds, the audio thread with it."""
-    await tab.send("HeapProfiler.collectGarbage")
+    """MB: JavaScript that is alive in the page, and what the browser's processes for pages hold, audio thread and all."""
+    await tab.collect_garbage()
     used = await tab.send("Runtime.getHeapUsage")
-    return {"heap_mb": round(used["usedSize"] / 1e6, 2), "process_mb": round(tab.resident_mb(), 1)}
+    return {"alive_mb": round(used["usedSize"] / 1e6, 2), "resident_mb": round(tab.resident_mb(), 1)}
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,13 @@ class Tab:
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._loaded = asyncio.Event()
         self.console: list[str] = []
+        self.worklets: list[str] = []
 
-    async def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command and its result; AssertionError when the browser says no."""
+    async def send(self, method: str, *, session: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """One command, to the page or one of its `worklets`, and its result; AssertionError when the browser says no."""
         number = next(self._numbers)
         waiting = self._answers[number] = asyncio.get_running_loop().create_future()
-        message = {"id": number, "sessionId": self._session, "method": method, "params": parameters}
+        message = {"id": number, "sessionId": session or self._session, "method": method, "params": parameters}
         await self._socket.send(json.dumps(message))
         try:
             answer = await asyncio.wait_for(waiting, DEADLINE_S)
@@ -67,6 +68,10 @@ class Tab:
             match message.get("method"):
                 case "Page.loadEventFired":
                     self._loaded.set()
+                case "Target.attachedToTarget" if message["params"]["targetInfo"]["type"] == "worklet":
+                    self.worklets.append(message["params"]["sessionId"])
+                case "Target.detachedFromTarget" if message["params"]["sessionId"] in self.worklets:
+                    self.worklets.remove(message["params"]["sessionId"])
                 case "Runtime.exceptionThrown":
                     details = message["params"]["exceptionDetails"]
                     self.console.append(details.get("exception", {}).get("description", details["text"]))
@@ -103,6 +108,11 @@ class Tab:
         """One key of the keyboard."""
         for kind in ("keyDown", "keyUp"):
             await self.send("Input.dispatchKeyEvent", type=kind, key=key)
+
+    async def collect_garbage(self) -> None:
+        """Of the page and its audio thread."""
+        for session in (None, *self.worklets):
+            await self.send("HeapProfiler.collectGarbage", session=session)
 
     def resident_mb(self) -> float:
         """Memory of the browser's processes that run pages; Linux only."""
@@ -183,6 +193,7 @@ async def browser(
             listener = asyncio.create_task(tab.listen(), name="devtools")
             for domain in ("Page", "Runtime", "Log"):
                 await tab.send(f"{domain}.enable")
+            await tab.send("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=False, flatten=True)
             try:
                 yield tab
             finally:
