@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
+from ipaddress import ip_address
 from pathlib import Path
 
 from websockets.http11 import Request, Response
@@ -70,6 +71,12 @@ class App:
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     @property
+    def _is_local(self) -> bool:
+        """Whether no other machine reaches the server."""
+        assert self._server is not None, "started"
+        return all(ip_address(socket.getsockname()[0]).is_loopback for socket in self._server.sockets)
+
+    @property
     def sessions(self) -> int:
         """How many have a place."""
         return 0 if self._sessions is None else self._sessions.count
@@ -103,6 +110,8 @@ class App:
         except OSError as error:
             raise ConfigError(_why_not_bound(settings, error)) from None
         _log.info("listening at %s, loading model %s", self.url, settings.model)
+        if self._gate.is_open and not self._is_local:
+            _log.warning("whoever reaches %s is let in: give it keys (docs/security.md)", self.url)
         self._add_device(0)
         self._tasks.append(asyncio.create_task(self._start_others(), name="loading"))
 

@@ -86,6 +86,11 @@ class Gate:
         self._most = {"key": max_sessions_per_key, "address": max_sessions_per_address}
         self._sessions: Counter[tuple[str, str]] = Counter()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody is let in, key or not."""
+        return not self._keys.required
+
     def check(self, headers: Headers, access_token: str | None, peer: str) -> Visitor:
         """Who asks, from the socket address `peer`. Raises LimitError, OriginError or AuthError, in that order.
 

@@ -92,3 +92,14 @@ def test_an_unknown_profile_is_refused_naming_the_known():
     assert MODEL.profile(None) == ("default", CONFIG)
     with pytest.raises(ConfigError, match=r"'best'.*default"):
         MODEL.profile("best")
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "warns"), [("127.0.0.1", (), False), ("0.0.0.0", (), True), ("0.0.0.0", ("k" * 22,), False)]
+)
+async def test_a_server_that_lets_in_everybody_from_everywhere_says_so(host, keys, warns, caplog):
+    app = App(Settings(port=0, host=host, api_keys=keys), lambda settings: ([Engine(FakeRunner())], MODEL))
+    await app.start()
+    await app.loaded()
+    await app.stop()
+    assert ("give it keys" in caplog.text) is warns
