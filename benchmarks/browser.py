@@ -117,7 +117,7 @@ def played_by_client(url: str, recording: Path, folder: Path) -> np.ndarray:
 
 
 async def memory(tab: Tab) -> dict[str, float]:
-    """MB: JavaScript that is alive in the page, and what the browser's processes for pages hold, audio thread and all."""
+    """MB: JavaScript that is alive in the page, and all that the browser holds for pages, audio thread included."""
     await tab.collect_garbage()
     used = await tab.send("Runtime.getHeapUsage")
     return {"alive_mb": round(used["usedSize"] / 1e6, 2), "resident_mb": round(tab.resident_mb(), 1)}

@@ -47,7 +47,7 @@ class Tab:
         self.worklets: list[str] = []
 
     async def send(self, method: str, *, session: str | None = None, **parameters: Any) -> dict[str, Any]:
-        """One command, to the page or one of its `worklets`, and its result; AssertionError when the browser says no."""
+        """One command, to the page or a session of `worklets`; AssertionError when the browser says no."""
         number = next(self._numbers)
         waiting = self._answers[number] = asyncio.get_running_loop().create_future()
         message = {"id": number, "sessionId": session or self._session, "method": method, "params": parameters}
