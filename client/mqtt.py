@@ -148,7 +148,9 @@ class BrokerSession:
             self._inbound.check()
             await self._until_room()
             frame = self._writer.write(payload[start : start + step])
-            await self.link.publish(self._request.input_topic(self.name), frame, self._qos, self._frame_properties)
+            to = self._request.input_topic(self.name)
+            while not await self.link.attempt(to, frame, self._qos, self._frame_properties):
+                await self._until_room()  # whoever bridges the session may not be back yet
 
     async def flush(self) -> None:
         """Ends the utterance: its tail comes out, then a Flushed event; listeners hear that it has ended."""

@@ -66,20 +66,26 @@ class BrokerLink:
         self.failure: StreamingError | None = None
 
     async def publish(self, topic: str, payload: bytes, qos: int, properties: Properties | None = None) -> None:
-        """Raises DeadlineExceeded, or what ended the link."""
+        """On this connection or a later one. Raises DeadlineExceeded, or what ended the link."""
+        while not await self.attempt(topic, payload, qos, properties):
+            pass
+
+    async def attempt(self, topic: str, payload: bytes, qos: int, properties: Properties | None = None) -> bool:
+        """Whether it went out; if not, there is a new connection now. Raises as `publish` does."""
         try:
             async with asyncio.timeout(self._deadlines.send_s):
-                while True:
-                    await self._connected.wait()
-                    if self.failure is not None:
-                        raise self.failure
+                if self._connected.is_set() and self.failure is None:
                     assert self._client is not None, "connected"
                     publishing = self._client.publish(topic, payload, qos, properties=properties)
                     if await _went_out(publishing, self._lost):
-                        return
-                    await asyncio.sleep(FIRST_PAUSE_S)
+                        return True
+                    await asyncio.sleep(FIRST_PAUSE_S)  # whoever keeps the connection may not know yet that it is lost
+                await self._connected.wait()
         except TimeoutError:
             raise DeadlineExceeded(f"the broker took nothing for {self._deadlines.send_s:g} s") from None
+        if self.failure is not None:
+            raise self.failure
+        return False
 
     async def run(self, first: asyncio.Future[None]) -> None:
         """Keeps the connection; `first` tells of the first attempt. `broker_link` runs this."""
