@@ -1,8 +1,8 @@
 """A bridge that is killed, a broker that restarts, a hundred live sessions: what is lost, what is told, how late."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,13 +10,18 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from benchmarks.mqtt_world import SMALL_MODEL, BridgeProcess, Heard, bridge_process
+from benchmarks.wire_servers import hosted, load_constant
 from client.events import Tokens
 from client.latency import ResponseTimes
 from client.mqtt import BrokerSession, open_at_broker
 from client.mqtt_listener import listen
 from demos.mqtt_broker import Broker, broker
+from server.app import App
+from server.mqtt import Bridge
+from server.settings import Settings
 from streaming.config import INPUT_HOP, INPUT_RATE
 from streaming.protocol.mqtt import State, Status
+from streaming.protocol.mqtt_address import parse_broker
 
 PACKET_SAMPLES = INPUT_RATE // 10
 RESTART_S, KILL_S = 8.0, 30.0
@@ -26,6 +31,7 @@ DOWN_S = 1.0
 POLL_S = 0.005
 DEADLINE_S = 120.0
 Step = Callable[[], Coroutine[None, None, None]]
+STEP_S = 0.002
 PERSISTENT = "allow_anonymous true\npersistence true\npersistence_location {folder}/\nuser root\n"
 
 
@@ -127,27 +133,46 @@ async def restarted_brokers() -> list[dict[str, object]]:
     return rows
 
 
+@asynccontextmanager
+async def _constant(broker_url: str, count: int) -> AsyncIterator[str]:
+    """A server whose steps take a constant time, with a bridge."""
+    settings = Settings(port=0, max_sessions=count, workers=1, batch_sizes=(1, 4, 16, 64), web=False, max_load=1e9)
+    app = App(settings, partial(load_constant, STEP_S))
+    bridge = Bridge(parse_broker(broker_url), app.open)
+    try:
+        await app.start()
+        await app.loaded()
+        bridge.start()
+        await bridge.connected.wait()
+        yield app.url
+    finally:
+        await bridge.stop(settings.stop_timeout_s)
+        await app.stop()
+
+
 async def many_sessions(count: int, seconds: float) -> dict[str, object]:
-    """So many live sessions of the small model at once: how late their tokens are, and whether all of them came."""
+    """So many live sessions at once, over steps of constant time: how late their tokens are, and whether all came."""
     loop = asyncio.get_running_loop()
-    with TemporaryDirectory() as folder, broker(Path(folder)) as running:
-        sizes = ("--max-sessions", str(count), "--batch-sizes", "1,4,16,64", "--workers", "1")
-        async with bridge_process(running.url, SMALL_MODEL, *sizes):
+    with (
+        TemporaryDirectory() as folder,
+        broker(Path(folder)) as running,
+        hosted(partial(_constant, running.url, count)),
+    ):
 
-            async def one(number: int) -> tuple[int, list[float]]:
-                await asyncio.sleep(number / count)
-                async with open_at_broker(running.url, f"many-{number}") as session:
-                    times, tokens = ResponseTimes(session.ready), 0
-                    speaking = asyncio.create_task(_speak(session, seconds, times))
-                    async for event in session:
-                        if isinstance(event, Tokens):
-                            tokens += event.tokens.size
-                            times.received(session.output_position, loop.time())
-                    await speaking
-                    return tokens, list(times.milliseconds)
+        async def one(number: int) -> tuple[int, list[float]]:
+            await asyncio.sleep(number / count)
+            async with open_at_broker(running.url, f"many-{number}") as session:
+                times, tokens = ResponseTimes(session.ready), 0
+                speaking = asyncio.create_task(_speak(session, seconds, times))
+                async for event in session:
+                    if isinstance(event, Tokens):
+                        tokens += event.tokens.size
+                        times.received(session.output_position, loop.time())
+                await speaking
+                return tokens, list(times.milliseconds)
 
-            async with asyncio.timeout(DEADLINE_S):
-                found = await asyncio.gather(*(one(number) for number in range(count)))
+        async with asyncio.timeout(DEADLINE_S):
+            found = await asyncio.gather(*(one(number) for number in range(count)))
     late = np.concatenate([times for _, times in found])
     p50, p99 = np.percentile(late, [50, 99])
     return {
