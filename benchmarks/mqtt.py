@@ -31,7 +31,7 @@ from streaming.config import INPUT_HOP, INPUT_RATE
 
 RESULTS = Path(__file__).parent / "results" / "mqtt.json"
 PARTS = ("exact", "loss", "wire", "killed", "restarted", "many")
-KILLS = 5
+KILLS, RESTARTS = 5, 4
 PACKET_SAMPLES = INPUT_RATE // 10
 WIRE_S = 10
 ONE_SIZE = ("--batch-sizes", "1")
@@ -62,7 +62,7 @@ async def measured(part: str, voices: list[np.ndarray], sessions: int, seconds: 
     if part == "killed":
         return await killed_bridges(KILLS)
     if part == "restarted":
-        return await restarted_brokers()
+        return await restarted_brokers(RESTARTS)
     if part == "many":
         return await many_sessions(sessions, seconds)
     with TemporaryDirectory() as folder, broker(Path(folder)) as running:

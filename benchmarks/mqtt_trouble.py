@@ -116,10 +116,10 @@ async def killed_bridges(times: int) -> list[dict[str, object]]:
     return rows
 
 
-async def restarted_brokers() -> list[dict[str, object]]:
-    """One bridge, whose broker is stopped and started, and killed and started."""
+async def restarted_brokers(times: int) -> list[dict[str, object]]:
+    """One bridge, whose broker is stopped and started, and killed and started: so many rows each."""
     rows = []
-    for how in ("stopped", "killed"):
+    for how in ("stopped", "killed") * times:
         with TemporaryDirectory() as folder, broker(Path(folder), PERSISTENT.format(folder=folder)) as running:
 
             async def restart(running: Broker = running, how: str = how) -> None:
