@@ -25,6 +25,8 @@ from streaming.protocol.mqtt_address import BrokerAddress
 KEPT_S = 60
 """What the broker keeps for a client whose connection is lost."""
 KEEPALIVE_S = 10
+ANSWER_S = 3.0
+"""For the broker's answer to connect and subscribe: a broker that goes down may take the connection and say nothing."""
 MOST_QUEUED = 4096
 """Messages that wait to be taken; they are taken at once, so that is the bound of one read."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3.0
@@ -146,7 +148,7 @@ class BrokerLink:
             will=self._will,
             properties=properties(PacketTypes.CONNECT, SessionExpiryInterval=KEPT_S),
             tls_context=self._tls,
-            timeout=self._deadlines.open_s,
+            timeout=ANSWER_S,
         )
 
 

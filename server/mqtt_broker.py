@@ -19,6 +19,8 @@ MOST_MESSAGES = 1024
 """Messages of one connection, requests among them, that wait to be taken; what comes beyond is dropped."""
 KEEPALIVE_S = 5
 """A connection of which nothing is heard for one and a half of that is dead, for the broker too."""
+ANSWER_S = 3.0
+"""For the broker's answer to connect and subscribe: a broker that goes down may take the connection and say nothing."""
 
 _quiet = logging.getLogger(f"{__name__}.aiomqtt")
 _quiet.setLevel(logging.CRITICAL)  # what matters is told by whoever connects
@@ -80,7 +82,7 @@ def broker_client(
         will=will,
         properties=properties(PacketTypes.CONNECT, SessionExpiryInterval=expiry_s),
         tls_context=tls,
-        timeout=KEEPALIVE_S,
+        timeout=ANSWER_S,
     )
 
 
