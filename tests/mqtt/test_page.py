@@ -64,3 +64,9 @@ def test_the_tables_are_what_was_measured():
     for *way, mqtt, whole in rows("QoS")[:6]:
         row = wire[tuple(way)]
         assert (mqtt, whole) == (f"{row['mqtt_kbit_s']:.1f} kbit/s", f"{row['tcp_ip_kbit_s']:.1f} kbit/s")
+    many = MEASURED["many"]["measured"]
+    assert f"{many['response_p50_ms']:.0f} ms (p50) and {many['response_p99_ms']:.0f} ms (p99)" in PAGE
+    assert many["tokens"] == many["tokens_due"]
+    troubles = [row for part in ("killed", "restarted") for row in MEASURED[part]["measured"]]
+    assert all(row["lost_tokens"] == row["told_tokens"] for row in troubles)
+    assert max(row["takeover_s"] for row in MEASURED["killed"]["measured"]) < 2
