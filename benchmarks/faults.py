@@ -173,7 +173,8 @@ async def run(given: argparse.Namespace) -> tuple[list[Trial], dict[str, Any]]:
     inputs, expected = {}, {}
     trials: list[Trial] = []
     async with world(given.model, given.batch_sizes) as where:
-        for clip in range(CLIPS):
+        clips = min(CLIPS, len(audio) // samples)
+        for clip in range(clips):
             pcm = audio[clip * samples : (clip + 1) * samples]
             for kind in KINDS:
                 inputs[kind, clip] = codec.encode(pcm) if kind == "decode" else pcm
@@ -183,7 +184,7 @@ async def run(given: argparse.Namespace) -> tuple[list[Trial], dict[str, Any]]:
             async with asyncio.TaskGroup() as group:
                 tasks = []
                 for number in range(len(trials), min(len(trials) + given.together, given.times)):
-                    kind, clip = rng.choice(KINDS), rng.randrange(CLIPS)
+                    kind, clip = rng.choice(KINDS), rng.randrange(clips)
                     fault = faults[number * len(faults) // given.times]
                     coming = one(where, fault, kind, inputs[kind, clip], expected[kind, clip], random.Random(number))
                     tasks.append(group.create_task(coming))
