@@ -141,6 +141,11 @@ class Sessions:
         for session in self._all(lambda entry: entry.session.device is device):
             session.fail(error)
 
+    def give_up_lost(self) -> None:
+        """Waits no longer for those whose connection is lost: they go on elsewhere."""
+        for session in self._all(lambda entry: entry.session.lost_s is not None):
+            session.give_up("stop")
+
     def restart(self) -> None:
         """Ends every session: clients are told to go on elsewhere."""
         for session in self._all(lambda entry: True):

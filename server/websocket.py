@@ -1,7 +1,7 @@
 """One TCP connection: an HTTP request, and after the upgrade a WebSocket. The protocol is websockets' own, without I/O.
 
 No task runs behind a connection: bytes are parsed as they come, and whoever owns it is called. No connection takes the
-event loop from the others, whatever it sends: a read may bring tens of thousands of frames, so they are parsed in small
+event loop from the others, whatever it sends: a read may bring thousands of frames, so they are parsed in small
 pieces and no faster than a set pace; the rest waits, and with it the client.
 """
 
@@ -23,6 +23,8 @@ from server.settings import Settings
 from streaming.protocol.messages import SUBPROTOCOL
 
 SERVER_NAME = "neucodec-streaming"
+READ_BYTES = 16_384
+"""The most that is read at once: a peer that is gone is noticed behind it, and it may be 2,700 frames of nothing."""
 PIECE_BYTES = 1024
 """What is parsed at a time of a connection that sends a lot: 170 frames of nothing, or a live packet."""
 CALM_PIECE_BYTES = 4096
@@ -60,7 +62,7 @@ None, where it does not ask: what RFC 6455 has for a bad handshake.
 """
 
 
-class WebSocket(asyncio.Protocol):
+class WebSocket(asyncio.BufferedProtocol):
     """A connection that was accepted; `sockets` holds it while it lasts."""
 
     def __init__(self, door: Door, settings: Settings, sockets: "set[WebSocket]") -> None:
@@ -78,6 +80,7 @@ class WebSocket(asyncio.Protocol):
         self._timer: asyncio.TimerHandle  # for the request, then for pings, then for the end
         self._stalled: asyncio.TimerHandle | None = None
         self._next: asyncio.Handle | None = None
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._unread = memoryview(b"")
         self._is_reading = True
         self._parts: list[bytes] = []  # of a message in fragments
@@ -138,9 +141,12 @@ class WebSocket(asyncio.Protocol):
         self._sockets.add(self)
         self._timer = self._loop.call_later(self._settings.open_timeout_s, self.abort)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, size_hint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, size: int) -> None:
         self._has_heard = True
-        self._unread = memoryview(bytes(self._unread) + data if self._unread else data)
+        self._unread = memoryview(bytes(self._unread) + bytes(self._buffer[:size]))
         self._parse()
 
     def eof_received(self) -> None:
@@ -270,7 +276,10 @@ class WebSocket(asyncio.Protocol):
             elif not self._transport.can_write_eof():
                 self._transport.close()  # TLS has no half of a connection
             elif not self._transport.is_closing():
-                self._transport.write_eof()
+                try:
+                    self._transport.write_eof()
+                except (OSError, RuntimeError):  # the peer is gone already
+                    self._transport.abort()
 
     def _give_up_sending(self) -> None:
         _log.warning("a client takes nothing for %.0f s: disconnected", self._settings.send_timeout_s)
