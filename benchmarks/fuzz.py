@@ -182,7 +182,7 @@ def _close_status(heard: bytes) -> str:
         if (extra := {126: 2, 127: 8}.get(size, 0)) > 0:
             size, at = int.from_bytes(heard[at : at + extra], "big"), at + extra
         if opcode == Opcode.CLOSE:
-            return str(int.from_bytes(heard[at : at + 2], "big"))
+            return str(int.from_bytes(heard[at : at + size][:2], "big") or 1005)  # no status
         at += size
     return "ended"
 
