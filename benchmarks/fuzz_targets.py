@@ -5,6 +5,7 @@ hypothesis drives them in tests/fuzz, libFuzzer by coverage in benchmarks.fuzz_g
 """
 
 import json
+import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -16,7 +17,7 @@ from server.gate import Gate
 from server.intake import Intake
 from streaming.audio import PCM_FORMATS, Resampler, pcm_from_bytes, pcm_to_bytes
 from streaming.config import StreamConfig
-from streaming.errors import ProtocolError, StreamingError
+from streaming.errors import InputError, ProtocolError, StreamingError
 from streaming.protocol.messages import (
     INPUT_AUDIO,
     TOKENS,
@@ -31,6 +32,19 @@ from streaming.protocol.messages import (
     parse_client_message,
     parse_server_message,
 )
+from streaming.protocol.mqtt import (
+    OpenRequest,
+    Reply,
+    Status,
+    encode_open,
+    encode_request,
+    parse_answer,
+    parse_request,
+    parse_status,
+)
+from streaming.protocol.mqtt_frames import HEADER
+from streaming.protocol.mqtt_hermes import samples_of, wav_of
+from streaming.protocol.mqtt_receiver import Receiver
 from streaming.protocol.query import parse_target
 from streaming.protocol.session import ClientSession, ServerSession
 from streaming.protocol.states import State
@@ -250,6 +264,32 @@ def intake(data: bytes) -> None:
     assert b"".join([*got, held.end()]) == b"".join(given)
 
 
+def mqtt_control(data: bytes) -> None:
+    """What control and status topics carry, and the WAV of a satellite."""
+    for parse in (parse_request, parse_answer, parse_status, lambda payload: samples_of(payload, INPUT_AUDIO)):
+        with suppress(StreamingError):
+            parse(data)
+
+
+def mqtt_stream(data: bytes) -> None:
+    """Frames of a stream in any order, with repeats and gaps: whole units come out."""
+    reader, receiver = Reader(data), Receiver(2, position=None)
+    while not reader.is_empty:
+        act = reader.number(8)
+        with suppress(InputError):
+            if act == 0:
+                pieces = receiver.give_up()
+            elif act == 1 and receiver.position is not None:
+                pieces = receiver.put("event", reader.number(64))
+            else:
+                header = struct.pack(
+                    HEADER.format, reader.number(2), reader.number(256), reader.number(9), reader.number(64)
+                )
+                pieces = receiver.receive(header + reader.take(reader.number(20)))
+            for piece in pieces:
+                assert piece == "event" or (piece.lost >= 0 and len(piece.payload) % 2 == 0)
+
+
 def tokens(data: bytes) -> None:
     """Tokens from the wire and from files of every kind."""
     with suppress(StreamingError):
@@ -267,6 +307,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     one.__name__: one
     for one in (
         client_message, server_messages, conversation, target, headers, audio, intake, tokens,
+        mqtt_control, mqtt_stream,
     )
 }  # fmt: skip
 
@@ -295,6 +336,15 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "headers": [b"\0\x08\0Bearer k", b"\1\x18\0https://www.example.org", b"\2\x12\x00192.0.2.1, 10.1.2.3"],
     "tokens": [b"<|speech_12345|>", b"\x93NUMPY\x01\0v\0{'descr': '<u2', 'fortran_order': False, 'shape': (1,), }\n"],
+    "mqtt_control": [
+        encode_open(OpenRequest("/v1/encode?profile=low")),
+        encode_request(Mark("m"), 320),
+        Status(
+            "open", "bridge", OpenRequest("/v1/decode", redundancy=5), Reply("answers", b"c"), 1, 2, {"frames": 3}
+        ).encode(),
+        wav_of(bytes(20), INPUT_AUDIO),
+    ],
+    "mqtt_stream": [bytes([2, 1, 0, 0, 0, 4, *bytes(4), 3, 1, 0, 2, 3, 4, *bytes(4), 4, 1, 1, 1, 2, 4, *bytes(4), 0])],
     "conversation": [bytes([0, 128, 2, *bytes(640), 4, 5, 6, 7, 0, 0]), bytes([3, 2, 0, 2, 1, 4, 5, 4, 5])],
 }
 """What a search begins with, where nothing is too far from anything."""

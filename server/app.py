@@ -247,8 +247,6 @@ class App:
             return session
         except StreamingError as error:
             return self._refuse(error)
-        except ValueError as error:
-            return self._refuse(ConfigError(f"the URL cannot be read: {error}"))
 
     def _refuse(self, error: StreamingError) -> Response:
         self._metrics.refusals.labels(error.code).inc()

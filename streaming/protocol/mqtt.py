@@ -227,7 +227,7 @@ def parse_status(payload: bytes) -> Status:
             int(body["output"]),
             {str(name): int(count) for name, count in loss.items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         raise ProtocolError(f"status {payload[:80]!r} cannot be read: is it of another version?") from None
 
 

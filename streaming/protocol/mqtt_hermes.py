@@ -16,7 +16,7 @@ def samples_of(payload: bytes, stream: StreamFormat) -> bytes:
         with wave.open(io.BytesIO(payload)) as file:
             found = (file.getnchannels(), 8 * file.getsampwidth(), file.getframerate())
             samples = file.readframes(file.getnframes())
-    except (wave.Error, EOFError, ValueError) as error:
+    except (wave.Error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise AudioError(f"payload of {len(payload)} bytes is no WAV file ({error}): audioFrame carries one") from None
     if found != (1, 16, stream.rate):
         raise AudioError(

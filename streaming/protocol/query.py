@@ -106,7 +106,10 @@ def parse_target(target: str) -> SessionRequest | None:
 
     Raises ConfigError naming the parameter, its value and what would do.
     """
-    split = urlsplit(target)
+    try:
+        split = urlsplit(target)
+    except ValueError as error:
+        raise ConfigError(f"the URL cannot be read: {error}") from None
     kind = PATHS.get(split.path)
     if kind is None:
         return None
