@@ -48,7 +48,7 @@ async def exact(running: Broker, url: str, voices: list[np.ndarray]) -> dict[str
         heard = Heard(pcm.size // INPUT_HOP)
         name = f"exact-{number}"
         async with open_at_broker(running.url, name) as session, listen(running.url, name) as listener:
-            await transfer(session, packets, lambda tokens: None)  # type: ignore[arg-type]
+            await transfer(session, packets, lambda tokens: None)
             async for event in listener:
                 heard.take(event)
         tokens = np.concatenate(direct)

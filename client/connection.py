@@ -18,13 +18,14 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from client.conversation import Conversation
 from client.dial import DEFAULT_URL, Deadlines, Dialer, disconnected, is_loss
 from client.errors import DeadlineExceeded, Disconnected, Unreachable, error_of
 from client.events import Audio, Done, Event, Resumed, Tokens
 from streaming.audio import pcm_from_bytes, pcm_to_bytes
 from streaming.config import INPUT_RATE, OUTPUT_RATE
 from streaming.errors import CapacityError, DeviceError, StreamingError
-from streaming.protocol.messages import Clear, ClientMessage, End, Failure, Flush, Mark, Ready, StreamFormat
+from streaming.protocol.messages import ClientMessage, Failure, Ready, StreamFormat
 from streaming.protocol.query import SessionRequest, session_request
 from streaming.protocol.session import ClientSession
 from streaming.protocol.states import State
@@ -43,7 +44,7 @@ PASSING = (Unreachable, Disconnected, CapacityError, DeviceError)
 _log = getLogger(__name__)
 
 
-class Connection:
+class Connection(Conversation):
     """An open session. `ready` is what the server said about it: model, profile, latency_ms, formats."""
 
     def __init__(
@@ -95,25 +96,6 @@ class Connection:
         for start in range(0, len(payload), step):
             self._raise_failure()
             await self._give(self._session.send_payload(payload[start : start + step]))
-
-    async def flush(self) -> None:
-        """Ends the utterance: its tail comes out, then a Flushed event; the stream starts anew."""
-        await self._say(Flush())
-
-    async def clear(self) -> None:
-        """Barge-in: pending input and unsent output are dropped; nothing of the old utterance follows Cleared."""
-        await self._say(Clear())
-
-    async def mark(self, id: str | int) -> None:
-        """Asks for a Marked event after the output of the last whole frame sent so far."""
-        await self._say(Mark(id))
-
-    async def end(self) -> None:
-        """No more input: the tail comes out, then a Done event with the totals, then the iteration ends."""
-        await self._say(End())
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self
 
     async def __anext__(self) -> Event:
         """The next event; StopAsyncIteration after Done. Raises what the server reported, Disconnected or

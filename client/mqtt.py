@@ -20,6 +20,7 @@ import aiomqtt
 import numpy as np
 from paho.mqtt.packettypes import PacketTypes
 
+from client.conversation import Conversation
 from client.dial import Deadlines
 from client.errors import DeadlineExceeded, Unreachable, error_of
 from client.events import Audio, Tokens
@@ -28,15 +29,12 @@ from client.mqtt_stream import Inbound, Missing, StreamReader, UtteranceEnded
 from streaming.audio import pcm_to_bytes
 from streaming.errors import StreamingError
 from streaming.protocol.messages import (
-    Clear,
     Cleared,
     ClientMessage,
     Done,
     End,
     Failure,
-    Flush,
     Flushed,
-    Mark,
     Marked,
     Ready,
     Stats,
@@ -70,8 +68,8 @@ REOPEN_S = 3.0
 Event = Audio | Tokens | Missing | UtteranceEnded | Flushed | Cleared | Marked | Stats | Done
 
 
-class BrokerSession:
-    """An open session, with the interface of client.connection.Connection. Made by `open_at_broker`.
+class BrokerSession(Conversation):
+    """An open session, made by `open_at_broker`.
 
     `loss` is what befell the output, `status` the last that was heard of the session: in it, what befell the input.
     """
@@ -151,25 +149,6 @@ class BrokerSession:
             to = self._request.input_topic(self.name)
             while not await self.link.attempt(to, frame, self._qos, self._frame_properties):
                 await self._until_room()  # whoever bridges the session may not be back yet
-
-    async def flush(self) -> None:
-        """Ends the utterance: its tail comes out, then a Flushed event; listeners hear that it has ended."""
-        await self._say(Flush())
-
-    async def clear(self) -> None:
-        """Barge-in: pending input and unsent output are dropped; nothing of the old utterance follows Cleared."""
-        await self._say(Clear())
-
-    async def mark(self, id: str | int) -> None:
-        """Asks for a Marked event after the output of the last whole frame sent so far."""
-        await self._say(Mark(id))
-
-    async def end(self) -> None:
-        """No more input: the tail comes out, then a Done event with the totals, then the iteration ends."""
-        await self._say(End())
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self
 
     async def __anext__(self) -> Event:
         """The next event; StopAsyncIteration after Done. Raises what the bridge reported, Disconnected or

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -45,9 +45,7 @@ async def publish(options: argparse.Namespace) -> None:
             )
         )
         line = stack.enter_context(ProgressLine(quiet=options.json))
-        report = await transfer(
-            cast(Connection, session), source, lambda output: None, realtime=options.realtime, on_progress=line
-        )
+        report = await transfer(session, source, lambda output: None, realtime=options.realtime, on_progress=line)
     extra: dict[str, Any] = {"command": "mqtt-publish", "session": options.session}
     if session.status is not None:
         extra["lost_input"] = session.status.loss.get("lost_units", 0)

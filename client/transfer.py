@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from client.connection import Connection
+from client.conversation import Conversation
 from client.events import Audio, Event, Resumed, Tokens
 from client.latency import ResponseTimes
 from streaming.config import FRAME_MS
@@ -87,7 +87,7 @@ class Report:
 
 
 async def transfer(
-    connection: Connection,
+    connection: Conversation,
     source: Source,
     on_output: Callable[[np.ndarray], None],
     *,
@@ -128,7 +128,7 @@ async def transfer(
     return report
 
 
-def _count(report: Report, connection: Connection, event: Event, now_s: float) -> None:
+def _count(report: Report, connection: Conversation, event: Event, now_s: float) -> None:
     report.input_units, report.output_units = connection.input_position, connection.output_position
     if isinstance(event, Resumed):
         report.resumed.append(event)
