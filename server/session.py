@@ -85,9 +85,8 @@ class Session:
 
     def can_resume(self, asked: SessionRequest) -> bool:
         """Whether `asked` is for this session, and all that its client lacks is still here."""
-        same = replace(asked, resume=None, received=0, answers=None, utterance=None, tail=None, access_token=None)
-        own = replace(self.request, resume=None, received=0, answers=None, utterance=None, tail=None, access_token=None)
-        return same == own and self._is_open and self._conversation.can_resume(asked.received, asked.answers)
+        is_this = asked.anew == self.request.anew and self._is_open
+        return is_this and self._conversation.can_resume(asked.received, asked.answers)
 
     def resume(self, asked: SessionRequest) -> None:
         """The next socket that opens goes on where the client is; one that is still there is cut off."""
@@ -181,11 +180,6 @@ class Session:
             self._socket.close(RESTART_STATUS, "the server stops: resume elsewhere")
         else:
             self.give_up("stop")
-
-    @property
-    def socket(self) -> WebSocket | None:
-        """The connection, while there is one."""
-        return self._socket
 
     # Input
 

@@ -7,6 +7,7 @@ pieces and no faster than a set pace; the rest waits, and with it the client.
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Protocol as Interface
@@ -190,7 +191,10 @@ class WebSocket(asyncio.BufferedProtocol):
             self._next = None
         while self._unread and self._may_parse():
             if (wait_s := self._wait_s()) > 0:
-                self._next = self._loop.call_later(wait_s, self._parse)
+                if self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    self.abort()  # the peer is gone: what it has sent may be minutes of this pace
+                else:
+                    self._next = self._loop.call_later(wait_s, self._parse)
                 break
             size = CALM_PIECE_BYTES if self._credit > self._burst / 2 else PIECE_BYTES
             piece, self._unread = self._unread[:size], self._unread[size:]

@@ -55,6 +55,11 @@ class SessionRequest:
     access_token: str | None = field(default=None, repr=False)
 
     @property
+    def anew(self) -> "SessionRequest":
+        """The same session as it would be asked for at its beginning, whoever asks."""
+        return SessionRequest(self.kind, self.input, self.output, self.profile, self.stats)
+
+    @property
     def target(self) -> str:
         """Path and query that `parse_target` reads back as this request."""
         path = next(path for path, kind in PATHS.items() if kind == self.kind)
