@@ -74,8 +74,7 @@ class Session:
         self._has_spoken = False
         self._first_input_s: float | None = None
         self._has_output = False
-        self._input_bytes = metrics.input_bytes.labels(request.kind)
-        self._output_bytes = metrics.output_bytes.labels(request.kind)
+        self._input_bytes = self._output_bytes = 0  # since they were last counted
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._after("slot", settings.slot_timeout_s, self._miss_slot)
         self._after("length", settings.max_session_s, self._reach_length)
@@ -99,6 +98,12 @@ class Session:
         """Nobody is waited for any longer: "late" came nobody, "full" is the server, or it has to "stop"."""
         self._metrics.evictions.labels(why).inc()
         self._end("given up")
+
+    def count_bytes(self) -> None:
+        """Adds to the metrics what has come and gone since the last time; no packet waits for their locks."""
+        self._metrics.input_bytes.labels(self.request.kind).inc(self._input_bytes)
+        self._metrics.output_bytes.labels(self.request.kind).inc(self._output_bytes)
+        self._input_bytes = self._output_bytes = 0
 
     @property
     def pending_s(self) -> float:
@@ -190,7 +195,7 @@ class Session:
             raise MessageTooLarge(f"message of {len(data)} bytes: the limit is {limit}, send smaller ones")
         command = self._conversation.receive(data)
         if isinstance(command, bytes):
-            self._input_bytes.inc(len(command))
+            self._input_bytes += len(command)
             if self._first_input_s is None:
                 self._first_input_s = self._active_s
             return self._feed(self._intake.put(command))
@@ -260,7 +265,7 @@ class Session:
             while socket.is_writable and socket.is_open and (message := conversation.next_message()) is not None:
                 socket.send(message)
                 if isinstance(message, bytes):
-                    self._output_bytes.inc(len(message))
+                    self._output_bytes += len(message)
             if conversation.state is State.CLOSED:
                 failure = conversation.failure
                 socket.close(conversation.close_code, failure.code if failure is not None else "")
@@ -337,6 +342,7 @@ class Session:
         self._detach()
         self._cancel(*list(self._timers))
         self._release()
+        self.count_bytes()
         conversation = self._conversation
         outcome = conversation.failure.code if conversation.failure is not None else "ok"
         if conversation.failure is not None:

@@ -123,8 +123,10 @@ class Sessions:
         return entry.session
 
     def measure(self) -> None:
-        """Sets the gauges to what is so now."""
+        """Sets gauges and counters to what is so now."""
         metrics = self._metrics
+        for session in self._all(lambda entry: True):
+            session.count_bytes()
         open_entries = [entry for entry in self._entries.values() if entry.has_place]
         counts = Counter((entry.session.request.kind, entry.profile, entry.state) for entry in open_entries)
         for (kind, profile), state in product(self.capacity, SESSION_STATES):
