@@ -25,6 +25,8 @@ from streaming.config import FRAME_MS
 START_S = 300.0
 """For the server to load its model and to warm up."""
 STOP_S = 20.0
+WAIT_S = 3600.0
+"""For the first packet: all sessions are open before the first begins, and that of a burst waits for its phase."""
 LEAD_S = 0.5
 """Between the word to begin and the beginning."""
 CLIENT_START_S = 30.0
@@ -47,7 +49,8 @@ class Server:
 @asynccontextmanager
 async def serving(arguments: Sequence[str]) -> AsyncIterator[Server]:
     """The server in a process of its own, from its ready line on. Exits with what to look at when it does not start."""
-    command = [sys.executable, "-m", "server", "--port", "0", "--log-level", "warning", *arguments]
+    patient = ("--first-message-timeout-s", str(WAIT_S))
+    command = [sys.executable, "-m", "server", "--port", "0", "--log-level", "warning", *patient, *arguments]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
     try:
         assert process.stdout is not None
