@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from websockets.asyncio.client import connect
 
+from benchmarks.processes import family
 from streaming.config import FRAME_MS, INPUT_HOP, MEL_OVERHANG, OUTPUT_HOP, StreamConfig
 from streaming.protocol.messages import End, Ready
 from streaming.protocol.query import session_request
@@ -97,8 +98,9 @@ class Caller:
 
 
 def waited_s(pid: int) -> float:
-    """Seconds that the threads of a process have stood in line for a processor; 0 where Linux does not tell."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    """Seconds that the threads of a process and of those it has started have stood in line for a processor; 0 where
+    Linux does not tell."""
+    tasks = (task for one in family(pid) for task in Path(f"/proc/{one}/task").glob("*/schedstat"))
     return sum(int(task.read_text().split()[1]) for task in tasks) / 1e9
 
 

@@ -1,8 +1,9 @@
-"""Work spread over processes."""
+"""Work spread over processes, and which belong together."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 
 def spread(call: Callable, items: Sequence, processes: int) -> list:
@@ -14,3 +15,12 @@ def spread(call: Callable, items: Sequence, processes: int) -> list:
             print(f"\r{len(results)} of {len(items)} measured", end="", flush=True)
     print()
     return results
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it has started, as far as they still run (Linux)."""
+    found = [pid]
+    for one in found:
+        for children in Path(f"/proc/{one}/task").glob("*/children"):
+            found += map(int, children.read_text().split())
+    return found

@@ -35,6 +35,7 @@ from websockets.frames import Frame, Opcode
 
 from benchmarks.latency import device as processor
 from benchmarks.latency import needed_packets
+from benchmarks.processes import family
 from benchmarks.wire_servers import CONFIG, Server, Traffic, bare, hosted, load_constant, loop_factory, ours
 from server.model import load_engines, worker_count
 from server.settings import Settings
@@ -127,8 +128,8 @@ class Rounds:
 
 
 def times_s(pid: int) -> tuple[float, float]:
-    """Seconds that the threads of a process have been on a processor, and in line for one, until now."""
-    stats = [task.read_text().split() for task in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    """Seconds that a process and those it has started have been on a processor, and in line for one, until now."""
+    stats = [task.read_text().split() for one in family(pid) for task in Path(f"/proc/{one}/task").glob("*/schedstat")]
     return sum(int(stat[0]) for stat in stats) / 1e9, sum(int(stat[1]) for stat in stats) / 1e9
 
 

@@ -16,10 +16,11 @@ import numpy as np
 from websockets.asyncio.server import ServerConnection, serve
 
 from server.admission import slots_each
-from server.app import App, Load
+from server.app import App
 from server.cli import _loop_factory as loop_factory
 from server.model import Model, worker_count
 from server.settings import Settings
+from server.worker import Load
 from streaming.config import OUTPUT_HOP, StreamConfig
 from streaming.engine.engine import STAGES, Engine
 from streaming.engine.scheduler import Pool
@@ -88,7 +89,7 @@ class Traffic:
 @asynccontextmanager
 async def ours(settings: Settings, load: Load) -> AsyncIterator[str]:
     """Our server, ready."""
-    app = App(settings, load)
+    app = App(settings, load, apart=True)
     try:
         await app.start()
         await app.loaded()
@@ -146,7 +147,7 @@ def hosted(serving: Serving) -> Iterator[Server]:
     """A server in a process of its own, ready. Exits when it does not start."""
     processes = get_context("spawn")
     pipe, its = processes.Pipe()
-    process = processes.Process(target=host, args=(its, serving), daemon=True)
+    process = processes.Process(target=host, args=(its, serving))
     process.start()
     its.close()
     try:

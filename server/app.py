@@ -1,4 +1,4 @@
-"""The server as a whole: the listening socket, who is let in, and the device threads; `start`, `drain` and `stop`.
+"""The server as a whole: the listening socket, who is let in, and the workers; `start`, `drain` and `stop`.
 
 The socket is claimed before the model loads, so that a busy port is known at once; until the model is warm, sessions
 are refused with 503 and /readyz says no. So it does while the server stops, or when a device is stuck or dead; whoever
@@ -7,11 +7,8 @@ waits for that device is told.
 
 import asyncio
 import errno
-import gc
 import logging
 import time
-from collections.abc import Callable
-from functools import partial
 from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,6 +16,7 @@ from pathlib import Path
 from websockets.http11 import Request, Response
 
 from server.auth import Keys
+from server.device import Device, Devices
 from server.gate import Gate, Visitor
 from server.http import HEALTH_PATH, METRICS_PATH, READY_PATH, answer, not_found, plain, refusal
 from server.metrics import CONTENT_TYPE, Metrics
@@ -29,13 +27,10 @@ from server.sessions import Sessions
 from server.settings import Settings
 from server.tls import Certificate
 from server.websocket import Listener, WebSocket
-from server.worker import DeviceThread
-from streaming.engine.engine import STAGES, Engine
-from streaming.engine.scheduler import Pool
+from server.worker import Load, Step
+from streaming.engine.engine import STAGES
 from streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
 from streaming.protocol.query import SessionRequest, parse_target
-
-Load = Callable[[Settings], tuple[list[Engine], Model]]
 
 WATCH_INTERVAL_S = 1.0
 """How often it is looked whether the devices work."""
@@ -44,15 +39,13 @@ _log = logging.getLogger(__name__)
 
 
 class App:
-    """One server in one event loop. `load` makes the engines and the model, in the first device thread."""
+    """One server in one event loop. `load` makes the engines and the model, `apart`: in a process of their own."""
 
-    def __init__(self, settings: Settings, load: Load = load_engines) -> None:
+    def __init__(self, settings: Settings, load: Load = load_engines, *, apart: bool = False) -> None:
         self._settings = settings
-        self._load = load
         self._model: Model | None = None
         self._sessions: Sessions | None = None
-        self._made: tuple[list[Engine], Model] | None = None  # by the first device thread
-        self._devices: list[DeviceThread] = []
+        self._devices = Devices(settings, load, apart=apart, on_step=self._count_step)
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
         self._sockets: set[WebSocket] = set()
@@ -112,8 +105,8 @@ class App:
         _log.info("listening at %s, loading model %s", self.url, settings.model)
         if self._gate.is_open and not self._is_local:
             _log.warning("whoever reaches %s is let in: give it keys (docs/security.md)", self.url)
-        self._add_device(0)
-        self._tasks.append(asyncio.create_task(self._start_others(), name="loading"))
+        await self._devices.start()
+        self._tasks.append(asyncio.create_task(self._begin(), name="loading"))
 
     async def loaded(self) -> None:
         """Returns when sessions can be opened. Raises ModelError or whatever else prevented it."""
@@ -142,7 +135,7 @@ class App:
             _log.info("%d sessions are told to go on elsewhere", self.sessions)
 
     async def stop(self) -> None:
-        """Ends every session with status 1012, and then the device threads."""
+        """Ends every session with status 1012, and then the workers."""
         settings = self._settings
         if self._server is not None:
             self._server.close()
@@ -155,51 +148,33 @@ class App:
         for socket in list(self._sockets):
             _log.error("a connection did not end within %.0f s", settings.stop_timeout_s)
             socket.abort()
-        await asyncio.gather(*(device.stop(settings.stop_timeout_s) for device in self._devices))
+        await self._devices.stop(settings.stop_timeout_s)
 
-    def _add_device(self, worker: int) -> None:
-        self._devices.append(DeviceThread(partial(self._engine, worker), time.monotonic, self._count_step))
-        self._devices[-1].start()
-
-    def _engine(self, worker: int) -> Engine:
-        """What a device thread steps; the first to ask loads those of all."""
-        if self._made is None:
-            self._made = self._load(self._settings)
-        return self._made[0][worker]
-
-    async def _start_others(self) -> None:
-        """Once the first device thread has loaded the model: the others, and then the server is ready."""
-        await self._devices[0].loaded()
-        assert self._made is not None, "the first thread has loaded"
-        engines, model = self._made
-        for worker in range(1, len(engines)):
-            self._add_device(worker)
-        await asyncio.gather(*(device.loaded() for device in self._devices))
-        gc.collect()
-        gc.freeze()  # or a collection goes through all of torch and the model, while everything stands still
-        self._sessions = Sessions(model, self._gate, self._devices, self._settings, self._metrics)
+    async def _begin(self) -> None:
+        """Once the workers have loaded the model, the server is ready."""
+        model = await self._devices.loaded()
+        self._sessions = Sessions(model, self._gate, self._devices.all, self._settings, self._metrics)
         self._model = model
         self._tasks.append(asyncio.create_task(self._watch(), name="watch"))
 
-    def _count_step(self, pool: Pool, seconds: float) -> None:
-        """Called in a device thread."""
-        assert self._made is not None, "nothing is stepped before"
-        profile = next(name for name, config in self._made[1].profiles.items() if config == pool.config)
-        self._metrics.step.labels(pool.kind, profile).observe(seconds)
+    def _count_step(self, step: Step) -> None:
+        assert self._model is not None, "nothing is stepped before"
+        profile = next(name for name, config in self._model.profiles.items() if config == step.pool.config)
+        self._metrics.step.labels(step.pool.kind, profile).observe(step.seconds)
 
     async def _watch(self) -> None:
         """Whoever waits for a device that is stuck or dead is told."""
         assert self._sessions is not None, "loaded"
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
-            for device in self._devices:
+            for device in self._devices.all:
                 why = self._why_not_working(device)
                 if why is not None:
                     self._sessions.fail(device, DeviceError(f"{why}: connect again, or to another server"))
 
-    def _why_not_working(self, device: DeviceThread) -> str | None:
+    def _why_not_working(self, device: Device) -> str | None:
         if not device.alive:
-            return "a device thread has ended"
+            return "a worker has ended"
         stuck_s = device.stuck_for_s()
         is_stuck = stuck_s > self._settings.stuck_after_s
         return f"the device has been busy with one step for {stuck_s:.0f} s" if is_stuck else None
@@ -209,7 +184,7 @@ class App:
             return "the server stops"
         if self._model is None:
             return "the model is not loaded yet"
-        return next(filter(None, map(self._why_not_working, self._devices)), None)
+        return next(filter(None, map(self._why_not_working, self._devices.all)), None)
 
     def _admit(self, request: Request, peer: str, is_upgrade: bool) -> Response | Listener | None:
         """Answers probes and the page, refuses what cannot be served, and has a session for what can."""

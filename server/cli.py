@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from server.admission import Admission
-from server.app import App, Load
+from server.app import App
 from server.logs import log_to_stderr
 from server.model import latency_ms, load_engines
 from server.settings import Settings
 from server.settings_sources import add_flags, check_files, resolve, table
+from server.worker import Load
 from streaming.engine.engine import STAGES
 from streaming.errors import ConfigError, ModelError, StreamingError
 
@@ -56,13 +57,13 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(error, 1)
 
 
-async def serve(settings: Settings, load: Load = load_engines) -> int:
-    """Serves until SIGINT or SIGTERM; 0 then. Raises what prevents the start."""
+async def serve(settings: Settings, load: Load = load_engines, *, apart: bool = os.name == "posix") -> int:
+    """Serves until SIGINT or SIGTERM; 0 then. `load` and `apart` as App has them. Raises what prevents the start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
-    app = App(settings, load)
+    app = App(settings, load, apart=apart)
     bridge = _bridge(settings, app)
     await app.start()
     loading = asyncio.create_task(app.loaded(), name="loading")

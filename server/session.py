@@ -1,6 +1,6 @@
 """One session, from its place on the device to its end; its connections come and go.
 
-Messages of the client go to the device thread, its results back in order; what goes out when is the ServerSession's
+Messages of the client go to the device, its results back in order; what goes out when is the ServerSession's
 business. Too much input that waits holds the socket, too much output that waits pauses the session on the device. When
 a connection is lost without a closing handshake, the session waits for its client to come back (docs/protocol.md).
 """
@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from server.device import Device
 from server.intake import Intake
 from server.metrics import Metrics
 from server.settings import Settings
 from server.websocket import WebSocket
-from server.worker import DeviceThread, Event, Failed, FlushFinished, Link, Opened, Payload, Verb
+from server.worker import Ended, Event, Finished, Opened, Order, Payload, Verb
 from streaming.config import FRAME_MS, TOKENS_PER_SECOND, StreamConfig
 from streaming.errors import DeviceError, MessageTooLarge, StreamingError, TimeLimitError
 from streaming.protocol.messages import Clear, End, Flush, Ready, Stats
@@ -42,7 +43,7 @@ class Session:
         request: SessionRequest,
         ready: Ready,
         config: StreamConfig,
-        device: DeviceThread,
+        device: Device,
         settings: Settings,
         metrics: Metrics,
         on_release: Callable[["Session"], None],
@@ -60,7 +61,6 @@ class Session:
         self._settings = settings
         self._metrics = metrics
         self._on_release, self._on_end = on_release, on_end
-        self._link = Link(request.kind, config, request.input, request.output, self._deliver)
         self._intake = Intake(request.input, config)
         self._most_owed_frames = max(int(settings.max_pending_seconds * TOKENS_PER_SECOND), 4 * config.window_frames)
         self._loop = asyncio.get_running_loop()
@@ -78,7 +78,7 @@ class Session:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._after("slot", settings.slot_timeout_s, self._miss_slot)
         self._after("length", settings.max_session_s, self._reach_length)
-        device.submit(self._link, Verb.OPEN)
+        self._link = device.open(Order(request.kind, config, request.input, request.output), self._deliver)
 
     # The client comes back
 
@@ -145,9 +145,7 @@ class Session:
             self.fail(StreamingError("internal error: connect again"))
             return
         if waits and self._socket is not None and not self._has_room():
-            self._link.notify = True
-            if not self._has_room():  # the device may have taken something meanwhile
-                self._socket.hold()
+            self._socket.hold()
 
     def writable(self) -> None:
         """More can be sent."""
@@ -201,16 +199,16 @@ class Session:
             return self._feed(self._intake.put(command))
         if isinstance(command, (Flush, End)):
             self._feed(self._intake.end())
-            self.device.submit(self._link, Verb.FLUSH)
+            self._link.submit(Verb.FLUSH)
         elif isinstance(command, Clear):
             self._intake.clear()
-            self.device.submit(self._link, Verb.CLEAR)
+            self._link.submit(Verb.CLEAR)
         self._pump()
         return True
 
     def _feed(self, data: bytes) -> bool:
         if data:
-            self.device.submit(self._link, Verb.FEED, data)
+            self._link.submit(Verb.FEED, data)
         return bool(data)
 
     def _has_room(self) -> bool:
@@ -225,7 +223,7 @@ class Session:
     # Output
 
     def _deliver(self, event: Event) -> None:
-        """What the device thread has for this session."""
+        """What the device has for this session."""
         if self._has_ended:
             return
         try:
@@ -242,9 +240,9 @@ class Session:
             self._metrics.behind.observe(event.behind_ms / 1000)
             self._count_first_output()
             conversation.output_ready(event.data, event.epoch)
-        elif isinstance(event, FlushFinished):
+        elif isinstance(event, Finished):
             conversation.flush_finished(event.epoch)
-        elif isinstance(event, Failed):
+        elif isinstance(event, Ended):
             self.fail(event.error)
             return
         elif isinstance(event, Opened):
@@ -276,7 +274,7 @@ class Session:
         is_full = self.queued_bytes > most_bytes
         if is_full is not self._is_paused:
             self._is_paused = is_full
-            self.device.submit(self._link, Verb.PAUSE if is_full else Verb.RESUME)
+            self._link.submit(Verb.PAUSE if is_full else Verb.RESUME)
 
     def _report(self) -> None:
         conversation = self._conversation
@@ -332,7 +330,7 @@ class Session:
         """The place is free for others."""
         if self._has_place:
             self._has_place = False
-            self.device.submit(self._link, Verb.CLOSE)
+            self._link.submit(Verb.CLOSE)
             self._on_release(self)
 
     def _end(self, how: str) -> None:

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from server.admission import Admission
+from server.device import Device
 from server.gate import Gate, Visitor
 from server.metrics import Metrics
 from server.model import Model, latency_ms
 from server.session import Session
 from server.settings import Settings
-from server.worker import DeviceThread
 from streaming.config import StreamConfig
 from streaming.engine.engine import STAGES
 from streaming.errors import CapacityError, LimitError, StreamingError
@@ -50,7 +50,7 @@ class Sessions:
     """Of one model, stepped by these devices."""
 
     def __init__(
-        self, model: Model, gate: Gate, devices: Sequence[DeviceThread], settings: Settings, metrics: Metrics
+        self, model: Model, gate: Gate, devices: Sequence[Device], settings: Settings, metrics: Metrics
     ) -> None:
         self._model = model
         self._gate = gate
@@ -138,7 +138,7 @@ class Sessions:
         metrics.pending_input.set(sum(entry.session.pending_s for entry in open_entries))
         metrics.queued_output.set(sum(entry.session.queued_bytes for entry in open_entries))
 
-    def fail(self, device: DeviceThread, error: StreamingError) -> None:
+    def fail(self, device: Device, error: StreamingError) -> None:
         """Ends every session of a device with an error."""
         for session in self._all(lambda entry: entry.session.device is device):
             session.fail(error)

@@ -1,19 +1,26 @@
-"""A worker: the one thread that steps its engine. Commands go in by a queue, results of a step come back in one hop.
+"""A worker: a thread that steps one engine. Commands come in by a socket, results of a step go back in one message.
 
-The event loop talks to it through a Link for each session. A link may have QUOTA commands under way, so the queue is
-bounded by the sessions there are; whoever is over its quota waits for Handled (policy: wait). What fails for one
-session is reported to that session; the thread lives on.
+The other end is a Device of the event loop (server/device.py), in this process or in another one. A message to a
+worker is a list of commands, one from it a Report; the first of all, from the first worker, is Loaded, or an error.
+What fails for one session is reported to that session; the thread lives on, until the other end is closed.
 """
 
-import asyncio
+import gc
 import logging
+import selectors
+import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from server.channel import Unpacker, packed
+from server.model import Model
+from server.settings import Settings
 from streaming.audio import Resampler, pcm_from_bytes, pcm_to_bytes
 from streaming.config import INPUT_RATE, OUTPUT_RATE, StreamConfig
 from streaming.engine.engine import Engine, Failed, FlushFinished, Output, Result, pools_of
@@ -22,14 +29,16 @@ from streaming.errors import DeviceError, StreamingError
 from streaming.protocol.messages import StreamFormat
 from streaming.tokens import tokens_from_bytes, tokens_to_bytes
 
-QUOTA = 64
-"""Commands of one session that may be under way."""
+READ_BYTES = 1 << 18
+
+Load = Callable[[Settings], tuple[list[Engine], Model]]
+"""Makes an engine for each worker, and says what they serve."""
 
 _log = logging.getLogger(__name__)
 
 
 class Verb(Enum):
-    """What can be asked of the device thread for one session."""
+    """What can be asked of a worker for one session; the data of OPEN is an Order, that of FEED bytes."""
 
     OPEN = auto()
     FEED = auto()
@@ -38,15 +47,31 @@ class Verb(Enum):
     PAUSE = auto()
     RESUME = auto()
     CLOSE = auto()
+    ANSWER = auto()  # with Handled, whether the session is there or not
 
 
-@dataclass(frozen=True)
-class Opened:
+class Command(NamedTuple):
+    """Of the session with that number, which its Device has given it."""
+
+    session: int
+    verb: Verb
+    data: Any = None
+
+
+class Order(NamedTuple):
+    """What a session is."""
+
+    kind: str
+    config: StreamConfig
+    input: StreamFormat
+    output: StreamFormat
+
+
+class Opened(NamedTuple):
     """The session has its slots."""
 
 
-@dataclass(frozen=True)
-class Payload:
+class Payload(NamedTuple):
     """Output of a session as bytes of its format."""
 
     data: bytes
@@ -54,52 +79,59 @@ class Payload:
     behind_ms: float
 
 
-@dataclass(frozen=True)
-class Handled:
-    """The commands of this session that waited have been taken."""
+class Finished(NamedTuple):
+    """All output of the oldest utterance that was flushed has been delivered."""
+
+    epoch: int
 
 
-Event = Opened | Payload | FlushFinished | Failed | Handled
+class Ended(NamedTuple):
+    """The session is closed: this is why."""
+
+    error: StreamingError
 
 
-class Link:
-    """One session as the event loop and the device thread share it.
+class Handled(NamedTuple):
+    """All commands before the ANSWER have been taken."""
 
-    The loop writes `submitted` and `notify`, the thread `handled`, `engine_id` and `behind_ms` (of the latest output);
-    each is a plain value, read by the other side at its leisure. `deliver` runs in the loop, the conversion between
-    wire and engine in the thread.
-    """
 
-    def __init__(
-        self,
-        kind: str,
-        config: StreamConfig,
-        input: StreamFormat,
-        output: StreamFormat,
-        deliver: Callable[[Event], None],
-    ) -> None:
-        self.kind = kind
-        self.pools = pools_of(kind, config)
-        self.input, self.output = input, output
+Event = Opened | Payload | Finished | Ended | Handled
+
+
+class Loaded(NamedTuple):
+    """What is served, by so many workers."""
+
+    model: Model
+    workers: int
+
+
+class Step(NamedTuple):
+    """A batch was stepped, in so many seconds."""
+
+    pool: Pool
+    seconds: float
+
+
+class Report(NamedTuple):
+    """What sessions are told, in order, and the steps since the last report."""
+
+    events: list[tuple[int, Event]]
+    steps: list[Step]
+
+
+class Formats:
+    """Between the bytes of a session's wire and the arrays of the engine."""
+
+    def __init__(self, input: StreamFormat, output: StreamFormat) -> None:
+        self._input, self._output = input, output
         self._from_wire = _resampler(input.rate, INPUT_RATE) if input.kind == "audio" else None
         self._to_wire = _resampler(OUTPUT_RATE, output.rate) if output.kind == "audio" else None
-        self.deliver = deliver
-        self.submitted = 0
-        self.handled = 0
-        self.notify = False
-        self.engine_id: int | None = None
-        self.behind_ms = 0.0
-
-    @property
-    def has_quota(self) -> bool:
-        """Whether one more command may be submitted."""
-        return self.submitted - self.handled < QUOTA
 
     def read(self, data: bytes) -> np.ndarray:
         """Input bytes as the array that the engine takes, as far as the resampler can tell by now."""
-        if self.input.kind == "tokens":
+        if self._input.kind == "tokens":
             return tokens_from_bytes(data)
-        audio = pcm_from_bytes(data, self.input.format)
+        audio = pcm_from_bytes(data, self._input.format)
         return audio if self._from_wire is None else self._from_wire.feed(audio)
 
     def read_rest(self) -> np.ndarray | None:
@@ -108,13 +140,13 @@ class Link:
 
     def written(self, data: np.ndarray) -> bytes:
         """The engine's output as bytes, as far as the resampler can tell by now."""
-        if self.output.kind == "tokens":
+        if self._output.kind == "tokens":
             return tokens_to_bytes(data)
-        return pcm_to_bytes(data if self._to_wire is None else self._to_wire.feed(data), self.output.format)
+        return pcm_to_bytes(data if self._to_wire is None else self._to_wire.feed(data), self._output.format)
 
     def written_rest(self) -> bytes:
         """At the end of an utterance: what `written` still owes."""
-        return b"" if self._to_wire is None else pcm_to_bytes(self._to_wire.flush(), self.output.format)
+        return b"" if self._to_wire is None else pcm_to_bytes(self._to_wire.flush(), self._output.format)
 
     def clear(self) -> None:
         """The stream starts anew."""
@@ -127,194 +159,178 @@ def _resampler(input_rate: int, output_rate: int) -> Resampler | None:
     return None if input_rate == output_rate else Resampler(input_rate, output_rate)
 
 
-class DeviceThread:
-    """Runs the engine that `load` makes (in the thread itself). `clock` gives monotonic seconds.
+@dataclass
+class Seat:
+    """A session: the number that its Device knows it by, and the one that the engine does. Of its latest output, how
+    late that was."""
 
-    `on_step` is told, in the thread, whose batch was stepped and in how many seconds.
-    """
+    number: int
+    engine_id: int
+    formats: Formats
+    behind_ms: float = 0.0
 
-    def __init__(
-        self, load: Callable[[], Engine], clock: Callable[[], float], on_step: Callable[[Pool, float], None]
-    ) -> None:
-        self._load = load
-        self._clock = clock
-        self._on_step = on_step
-        self._loop = asyncio.get_running_loop()
-        self._loaded: asyncio.Future[None] = self._loop.create_future()
-        self._wakeup = threading.Condition()
-        self._outbox: list[tuple[Link, Verb, bytes]] = []  # the loop's own
-        self._commands: list[tuple[Link, Verb, bytes]] = []
-        self._stopping = False
-        self._busy_since: float | None = None
-        self._links: dict[int, Link] = {}
-        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
-    def start(self) -> None:
-        """Starts the thread; `loaded` tells when the engine is there."""
-        self._thread.start()
+class Worker:
+    """Steps `engine` for whoever is at the other end of `socket`."""
 
-    async def loaded(self) -> None:
-        """Returns when the model is loaded and warm; raises what prevented it."""
-        await asyncio.shield(self._loaded)
+    def __init__(self, engine: Engine, socket: socket.socket) -> None:
+        self._engine = engine
+        self._socket = socket
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(socket, selectors.EVENT_READ)
+        self._unpacker = Unpacker()
+        self._buffer = bytearray(READ_BYTES)
+        self._seats: dict[int, Seat] = {}  # by their number
+        self._seat_of: dict[int, Seat] = {}  # by the engine's
+        self._events: list[tuple[int, Event]] = []
+        self._steps: list[Step] = []
 
-    def stuck_for_s(self) -> float:
-        """How long the thread has been busy with what it does now."""
-        since = self._busy_since
-        return 0.0 if since is None else self._clock() - since
-
-    @property
-    def alive(self) -> bool:
-        """Whether the engine is loaded and the thread runs."""
-        return self._loaded.done() and self._thread.is_alive() and not self._stopping
-
-    def submit(self, link: Link, verb: Verb, data: bytes = b"") -> None:
-        """Queues a command; of FEED, FLUSH and CLEAR a link may have QUOTA under way, which the caller minds."""
-        link.submitted += 1
-        if not self._outbox:
-            self._loop.call_soon(self._hand_over)  # once for all that this round of the loop brings
-        self._outbox.append((link, verb, data))
-
-    def _hand_over(self) -> None:
-        outbox, self._outbox = self._outbox, []
-        with self._wakeup:
-            self._commands += outbox
-            self._wakeup.notify()
-
-    async def stop(self, timeout_s: float) -> None:
-        """Ends the thread after the step under way; gives up waiting after `timeout_s`."""
-        with self._wakeup:
-            self._stopping = True
-            self._wakeup.notify()
-        await asyncio.to_thread(self._thread.join, timeout_s)
-        if self._thread.is_alive():
-            _log.error("the device thread did not end within %.0f s", timeout_s)
-
-    def _run(self) -> None:
-        try:
-            self._busy_since = self._clock()
-            engine = self._load()
-        except Exception as error:
-            self._post(self._loaded.set_exception, error)
-            return
-        self._post(self._loaded.set_result, None)
-        while (commands := self._wait(engine)) is not None:
-            self._busy_since = self._clock()
-            events: list[tuple[Link, Event]] = []
-            for link, verb, data in commands:
-                self._apply(engine, link, verb, data, events)
+    def run(self) -> None:
+        """Until the other end is closed."""
+        with self._socket, self._selector:
             try:
-                begin_s = self._clock()
-                results = engine.step(begin_s)
-                if engine.stepped is not None:
-                    self._on_step(engine.stepped, self._clock() - begin_s)
-                for result in results:
-                    self._translate(engine, result, events)
-            except Exception:
-                _log.exception("the engine failed")
-                self._fail_all(engine, events)
-            if events:
-                self._post(_deliver_all, events)
+                while (commands := self._wait()) is not None:
+                    for command in commands:
+                        self._apply(*command)
+                    self._step()
+                    if self._events:
+                        self._socket.sendall(packed(Report(self._events, self._steps)))
+                        self._events, self._steps = [], []
+            except OSError:
+                _log.debug("the event loop is gone: results are dropped", exc_info=True)
 
-    def _wait(self, engine: Engine) -> list[tuple[Link, Verb, bytes]] | None:
-        """The commands since the last call, at once or when the engine has something to do; None: stop."""
-        self._busy_since = None
-        with self._wakeup:
-            while not self._commands and not self._stopping:
-                wake_s = engine.wake_s()
-                wait_s = None if wake_s is None else wake_s - self._clock()
-                if wait_s is not None and wait_s <= 0:
-                    break
-                self._wakeup.wait(wait_s)
-            if self._stopping:
+    def _wait(self) -> list[Command] | None:
+        """The commands since the last call, at once or when the engine has something to do; None: no more come."""
+        wake_s = self._engine.wake_s()
+        wait_s = None if wake_s is None else max(0.0, wake_s - time.monotonic())
+        while self._selector.select(wait_s):
+            size = self._socket.recv_into(self._buffer)
+            if not size:
                 return None
-            commands, self._commands = self._commands, []
-            return commands
+            with memoryview(self._buffer) as view:
+                messages = self._unpacker.feed(view[:size])
+            if messages:
+                return [command for commands in messages for command in commands]
+        return []
 
-    def _apply(self, engine: Engine, link: Link, verb: Verb, data: bytes, events: list[tuple[Link, Event]]) -> None:
-        link.handled += 1
-        if link.notify and link.has_quota:
-            link.notify = False
-            events.append((link, Handled()))
+    def _apply(self, number: int, verb: Verb, data: Any) -> None:
         try:
-            if verb is Verb.OPEN:
-                link.engine_id = engine.open(link.kind, link.pools)
-                self._links[link.engine_id] = link
-                events.append((link, Opened()))
-            elif link.engine_id is not None:
-                self._command(engine, link, link.engine_id, verb, data)
+            if verb is Verb.ANSWER:
+                self._tell(number, Handled())
+            elif verb is Verb.OPEN:
+                self._open(number, data)
+            elif (seat := self._seats.get(number)) is not None:
+                self._command(seat, verb, data)
         except StreamingError as error:
-            self._drop(engine, link, error, events)
+            self._end(number, error)
         except Exception:
             _log.exception("%s failed", verb.name)
-            self._drop(engine, link, DeviceError("the device failed: connect again"), events)
+            self._end(number, DeviceError("the device failed: connect again"))
 
-    def _command(self, engine: Engine, link: Link, session: int, verb: Verb, data: bytes) -> None:
-        now_s = self._clock()
+    def _open(self, number: int, order: Order) -> None:
+        engine_id = self._engine.open(order.kind, pools_of(order.kind, order.config))
+        seat = Seat(number, engine_id, Formats(order.input, order.output))
+        self._seats[number] = self._seat_of[engine_id] = seat
+        self._tell(number, Opened())
+
+    def _command(self, seat: Seat, verb: Verb, data: Any) -> None:
+        engine, session, now_s = self._engine, seat.engine_id, time.monotonic()
         match verb:
             case Verb.FEED:
-                engine.feed(session, link.read(data), now_s)
+                engine.feed(session, seat.formats.read(data), now_s)
             case Verb.FLUSH:
-                rest = link.read_rest()
+                rest = seat.formats.read_rest()
                 if rest is not None:
                     engine.feed(session, rest, now_s)
                 engine.flush(session, now_s)
             case Verb.CLEAR:
-                link.clear()
+                seat.formats.clear()
                 engine.clear(session)
             case Verb.PAUSE:
                 engine.pause(session)
             case Verb.RESUME:
                 engine.resume(session, now_s)
             case Verb.CLOSE:
-                link.engine_id = None
-                del self._links[session]
+                self._forget(seat)
                 engine.close(session)
 
-    def _translate(self, engine: Engine, result: Result, events: list[tuple[Link, Event]]) -> None:
-        link = self._links.get(result.session)
-        if link is None:
+    def _step(self) -> None:
+        engine = self._engine
+        try:
+            begin_s = time.monotonic()
+            results = engine.step(begin_s)
+            if engine.stepped is not None:
+                self._steps.append(Step(engine.stepped, time.monotonic() - begin_s))
+            for result in results:
+                self._translate(result)
+        except Exception:
+            _log.exception("the engine failed")
+            for number in list(self._seats):
+                self._end(number, DeviceError("the device failed: connect again"))
+
+    def _translate(self, result: Result) -> None:
+        seat = self._seat_of.get(result.session)
+        if seat is None:
             return
         if isinstance(result, Failed):
-            self._forget(link)
-            events.append((link, result))
+            self._forget(seat)
+            self._tell(seat.number, Ended(result.error))
             return
         try:
-            data = link.written(result.data) if isinstance(result, Output) else link.written_rest()
+            data = seat.formats.written(result.data) if isinstance(result, Output) else seat.formats.written_rest()
         except StreamingError:
             _log.exception("the model made output that cannot be sent")
-            self._drop(engine, link, DeviceError("the model made output that cannot be sent: connect again"), events)
+            self._end(seat.number, DeviceError("the model made output that cannot be sent: connect again"))
             return
         if isinstance(result, Output):
-            link.behind_ms = result.behind_ms
+            seat.behind_ms = result.behind_ms
         if data:
-            events.append((link, Payload(data, result.epoch, link.behind_ms)))
+            self._tell(seat.number, Payload(data, result.epoch, seat.behind_ms))
         if isinstance(result, FlushFinished):
-            events.append((link, result))
+            self._tell(seat.number, Finished(result.epoch))
 
-    def _drop(self, engine: Engine, link: Link, error: StreamingError, events: list[tuple[Link, Event]]) -> None:
-        """Ends the engine's session of a link and tells it why."""
-        session = self._forget(link)
-        if session is not None:
-            engine.close(session)
-        events.append((link, Failed(session or 0, error)))
+    def _tell(self, number: int, event: Event) -> None:
+        self._events.append((number, event))
 
-    def _fail_all(self, engine: Engine, events: list[tuple[Link, Event]]) -> None:
-        for link in list(self._links.values()):
-            self._drop(engine, link, DeviceError("the device failed: connect again"), events)
+    def _end(self, number: int, error: StreamingError) -> None:
+        """Closes the session, if it is open, and tells it why."""
+        seat = self._seats.get(number)
+        if seat is not None:
+            self._forget(seat)
+            self._engine.close(seat.engine_id)
+        self._tell(number, Ended(error))
 
-    def _forget(self, link: Link) -> int | None:
-        session, link.engine_id = link.engine_id, None
-        if session is not None:
-            self._links.pop(session, None)
-        return session
-
-    def _post(self, call: Callable[..., object], *arguments: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(call, *arguments)
-        except RuntimeError:
-            _log.debug("the event loop is closed: results are dropped")
+    def _forget(self, seat: Seat) -> None:
+        del self._seats[seat.number], self._seat_of[seat.engine_id]
 
 
-def _deliver_all(events: list[tuple[Link, Event]]) -> None:
-    for link, event in events:
-        link.deliver(event)
+def work(sockets: Sequence[socket.socket], settings: Settings, load: Load) -> None:
+    """Loads, says at the first socket what and how many workers there are, and runs one at each, until the other ends
+    are closed. Sockets beyond that are closed."""
+    engines, answer = _loaded(settings, load)
+    try:
+        sockets[0].sendall(packed(answer))
+    except OSError:
+        _log.debug("the event loop is gone", exc_info=True)
+    for unused in sockets[len(engines) :]:
+        unused.close()
+    workers = [Worker(engine, socket) for engine, socket in zip(engines, sockets, strict=False)]
+    threads = [threading.Thread(target=worker.run, name="worker") for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _loaded(settings: Settings, load: Load) -> tuple[list[Engine], Loaded | StreamingError]:
+    """The engines, and what to say; none, and why."""
+    try:
+        engines, model = load(settings)
+    except StreamingError as error:
+        return [], error
+    except Exception as error:
+        _log.exception("loading failed")
+        return [], DeviceError(f"loading failed: {type(error).__name__}: {error}")
+    gc.collect()
+    gc.freeze()  # or a collection goes through all of torch and the model, while everything stands still
+    return engines, Loaded(model, len(engines))

@@ -140,8 +140,11 @@ class ChannelsLastConv(nn.Module):
 
 def has_onednn(weight: Tensor) -> bool:
     """Whether the CPU library with packed layouts computes with this weight."""
-    supported = weight.dtype in (torch.float32, torch.bfloat16) and weight.device.type == "cpu"
-    return supported and torch.backends.mkldnn.is_available()
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if weight.dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # not without AVX-512 or its like
+    return weight.dtype == torch.float32
 
 
 def repacked(model: nn.Module) -> nn.Module:

@@ -42,7 +42,7 @@ async def test_a_signal_stops_the_server_even_while_the_model_loads(stop):
         os.kill(os.getpid(), stop)
         return [Engine(FakeRunner())], Model("fake", {"default": CONFIG}, "default")
 
-    assert await asyncio.wait_for(serve(Settings(port=0), load), DEADLINE_S) == 0
+    assert await asyncio.wait_for(serve(Settings(port=0), load, apart=False), DEADLINE_S) == 0
 
 
 @pytest.mark.slow

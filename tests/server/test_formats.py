@@ -7,11 +7,11 @@ import pytest
 
 from server.intake import Intake
 from server.model import latency_ms
-from server.worker import Link
+from server.worker import Formats
 from streaming import load_codec
 from streaming.audio import pcm_from_bytes, pcm_to_bytes, resample
 from streaming.config import INPUT_HOP, INPUT_RATE, OUTPUT_RATE, StreamConfig
-from streaming.engine.engine import Engine, Output
+from streaming.engine.engine import Engine, Output, pools_of
 from streaming.engine.scheduler import Pool
 from streaming.protocol.messages import Clear, Cleared, Done, Flush, Flushed, Mark, Marked, StreamFormat
 from streaming.protocol.query import SessionRequest, session_request
@@ -121,18 +121,18 @@ async def test_floats_that_are_no_numbers_fail_at_any_rate(host):
 @pytest.mark.parametrize(("input_rate", "output_rate"), [(8_000, 8_000), (48_000, 44_100), (16_000, 24_000)])
 def test_no_output_leaves_later_than_latency_ms_says_and_some_leaves_as_late(kind, shape, input_rate, output_rate):
     request, config = session_request(kind, input_rate=input_rate, output_rate=output_rate), StreamConfig(*shape)
-    link, intake = Link(kind, config, request.input, request.output, lambda event: None), Intake(request.input, config)
+    formats, intake = Formats(request.input, request.output), Intake(request.input, config)
     engine = Engine(FakeRunner(pools=[Pool(part, config) for part in ("encode", "decode")]), gather_s=0)
-    session = engine.open(kind, link.pools)
+    session = engine.open(kind, pools_of(kind, config))
     given, longest_ms = 0, 0.0
     for fed in range(1, request.input.rate * 3 // 5):
         packet = intake.put(bytes(request.input.unit_bytes))
         if not packet:
             continue
-        engine.feed(session, link.read(packet), 0.0)
+        engine.feed(session, formats.read(packet), 0.0)
         before = given
         while engine.wake_s() is not None:
-            written = [link.written(result.data) for result in engine.step(0.0) if isinstance(result, Output)]
+            written = [formats.written(result.data) for result in engine.step(0.0) if isinstance(result, Output)]
             given += request.output.count(b"".join(written))
         if given > before:
             longest_ms = max(longest_ms, fed * 1000 / request.input.rate - before * 1000 / request.output.rate)

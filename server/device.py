@@ -1,0 +1,214 @@
+"""The workers as the event loop has them: a Device for each, and where they all run, in a process of their own or here.
+
+In a process of their own they share no interpreter with the event loop: whatever comes in at the sockets, steps are not
+held up by it, nor the loop by them. What is written to a worker is bounded by the sessions there are: a Link may have
+QUOTA commands under way, which its session minds.
+"""
+
+import asyncio
+import logging
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+
+from server.channel import Unpacker, packed
+from server.model import Model, worker_count
+from server.settings import Settings
+from server.worker import Command, Event, Handled, Load, Loaded, Order, Report, Step, Verb, work
+from streaming.errors import DeviceError
+
+QUOTA = 64
+"""Commands of one session that may be under way."""
+_ANSWER_EVERY = QUOTA // 2
+_NOBODY = 0
+"""The number of no session: its answers tell that the worker lives."""
+
+_log = logging.getLogger(__name__)
+
+
+class Link:
+    """One session at a worker. `deliver` gets what comes back, in the loop, until CLOSE is submitted."""
+
+    def __init__(self, device: "Device", number: int, deliver: Callable[[Event], None]) -> None:
+        self.deliver = deliver
+        self.under_way = 0
+        self._device = device
+        self._number = number
+        self._submitted = 0
+
+    @property
+    def has_quota(self) -> bool:
+        """Whether more commands may be submitted; a Handled comes when it is so again."""
+        return self.under_way < QUOTA
+
+    def submit(self, verb: Verb, data: Any = None) -> None:
+        """A command; of FEED, FLUSH and CLEAR those of a session are limited by `has_quota`."""
+        self._device.submit(self._number, verb, data)
+        self._submitted += 1
+        self.under_way += 1
+        if self._submitted % _ANSWER_EVERY == 0:
+            self._device.submit(self._number, Verb.ANSWER)
+
+
+class Device(asyncio.Protocol):
+    """One worker; its other end is a socket. `on_step` is told of every step."""
+
+    def __init__(self, on_step: Callable[[Step], None]) -> None:
+        self._on_step = on_step
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.WriteTransport
+        self._unpacker = Unpacker()
+        self._outbox: list[Command] = []
+        self._links: dict[int, Link] = {}
+        self._opened = 0
+        self._asked_s: float | None = None
+        self.alive = False
+        """Whether the worker is there."""
+        self.loaded: asyncio.Future[Loaded] = self._loop.create_future()
+
+    def open(self, order: Order, deliver: Callable[[Event], None]) -> Link:
+        """A new session."""
+        self._opened += 1
+        link = self._links[self._opened] = Link(self, self._opened, deliver)
+        link.submit(Verb.OPEN, order)
+        return link
+
+    def submit(self, number: int, verb: Verb, data: Any = None) -> None:
+        """For Links: a command of the session with that number."""
+        if not self._outbox:
+            self._loop.call_soon(self._hand_over)  # once for all that this round of the loop brings
+        self._outbox.append(Command(number, verb, data))
+        if verb is Verb.CLOSE:
+            del self._links[number]
+
+    def stuck_for_s(self) -> float:
+        """How long the worker has owed an answer; it is asked for one now, if it owes none."""
+        if self._asked_s is None:
+            self._asked_s = self._loop.time()
+            self.submit(_NOBODY, Verb.ANSWER)
+        return self._loop.time() - self._asked_s
+
+    def close(self) -> None:
+        """The worker ends after the step under way."""
+        if self.alive:
+            self.alive = False
+            self._transport.close()
+
+    # What the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+        self.alive = True
+
+    def data_received(self, data: bytes) -> None:
+        for message in self._unpacker.feed(data):
+            if isinstance(message, Report):
+                self._take(message)
+            elif isinstance(message, Loaded):
+                self.loaded.set_result(message)
+            else:
+                self.loaded.set_exception(message)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.alive = False
+        if not self.loaded.done():
+            self.loaded.set_exception(DeviceError("the worker ended before it had loaded the model"))
+            self.loaded.exception()  # whether anybody asks or not
+
+    def _hand_over(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        if self.alive:
+            self._transport.write(packed(outbox))
+
+    def _take(self, report: Report) -> None:
+        for step in report.steps:
+            self._on_step(step)
+        for number, event in report.events:
+            link = self._links.get(number)
+            if number == _NOBODY:
+                self._asked_s = None
+            elif link is not None:
+                if isinstance(event, Handled):
+                    link.under_way -= _ANSWER_EVERY
+                link.deliver(event)
+
+
+class Devices:
+    """All workers of a server, from `start` to `stop`. `apart`: in a process of their own; `load` is then a function
+    of a module."""
+
+    def __init__(self, settings: Settings, load: Load, *, apart: bool, on_step: Callable[[Step], None]) -> None:
+        self._settings = settings
+        self._load = load
+        self._apart = apart
+        self._on_step = on_step
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self.all: list[Device] = []
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process of their own."""
+        return None if self._process is None else self._process.pid
+
+    async def start(self) -> None:
+        """Begins to load; `loaded` waits for the model."""
+        pairs = [socket.socketpair() for _ in range(worker_count(self._settings))]
+        theirs = [pair[1] for pair in pairs]
+        loop = asyncio.get_running_loop()
+        for ours, _ in pairs:
+            ours.setblocking(False)
+            _, device = await loop.connect_accepted_socket(lambda: Device(self._on_step), ours)
+            self.all.append(device)
+        if self._apart:
+            self._process = _spawned(theirs, self._settings, self._load)
+        else:
+            arguments = (theirs, self._settings, self._load)
+            self._thread = threading.Thread(target=work, args=arguments, name="workers", daemon=True)
+            self._thread.start()
+
+    async def loaded(self) -> Model:
+        """What is served, when it is loaded and warm. Raises ModelError or whatever else prevented it."""
+        model, workers = await asyncio.shield(self.all[0].loaded)
+        self.all = self.all[:workers]
+        return model
+
+    async def stop(self, timeout_s: float) -> None:
+        """Ends the workers after the steps under way; gives up waiting after `timeout_s`."""
+        for device in self.all:
+            device.close()
+        await asyncio.to_thread(self._join, timeout_s)
+
+    def _join(self, timeout_s: float) -> None:
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                _log.error("the workers did not end within %.0f s", timeout_s)
+        if self._process is not None:
+            try:
+                self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                _log.error("the workers did not end within %.0f s: killed", timeout_s)
+                self._process.kill()
+                self._process.wait()
+
+
+def _spawned(sockets: list[socket.socket], settings: Settings, load: Load) -> subprocess.Popen[bytes]:
+    """The process, which has been told what to do. In a group of its own: what ends this one at a terminal is not
+    for it, since it ends with its sockets."""
+    numbers = [one.fileno() for one in sockets]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "server.worker_process", *map(str, numbers)],
+        stdin=subprocess.PIPE,
+        pass_fds=numbers,
+        process_group=0,
+    )
+    assert process.stdin is not None
+    with process.stdin:
+        process.stdin.write(packed((settings, load)))
+    for one in sockets:
+        one.close()
+    return process

@@ -1,0 +1,21 @@
+"""The process of the workers, started by server/device.py: sockets by their numbers, and the rest at standard input."""
+
+import signal
+import socket
+import sys
+
+from server.channel import Unpacker
+from server.logs import log_to_stderr
+from server.worker import work
+
+
+def main() -> None:
+    """Works until the other ends of the sockets are closed."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager's is for the server, which ends this one in time
+    settings, load = Unpacker().feed(sys.stdin.buffer.read())[0]
+    log_to_stderr(settings.log_level, settings.log_format)
+    work([socket.socket(fileno=int(number)) for number in sys.argv[1:]], settings, load)
+
+
+if __name__ == "__main__":
+    main()
