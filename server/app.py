@@ -13,6 +13,7 @@ from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path
 
+from prometheus_client import Histogram
 from websockets.http11 import Request, Response
 
 from server.auth import Keys
@@ -29,6 +30,7 @@ from server.tls import Certificate
 from server.websocket import Listener, WebSocket
 from server.worker import Load, Step
 from streaming.engine.engine import STAGES
+from streaming.engine.scheduler import Pool
 from streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
 from streaming.protocol.query import SessionRequest, parse_target
 
@@ -51,6 +53,7 @@ class App:
         self._sockets: set[WebSocket] = set()
         self._is_draining = False
         self._metrics = Metrics()
+        self._step_times: dict[Pool, Histogram] = {}
         self._gate = _gate(settings)
         self._certificate = _certificate(settings)
         self._pages = load_pages() if settings.web else {}
@@ -158,9 +161,11 @@ class App:
         self._tasks.append(asyncio.create_task(self._watch(), name="watch"))
 
     def _count_step(self, step: Step) -> None:
-        assert self._model is not None, "nothing is stepped before"
-        profile = next(name for name, config in self._model.profiles.items() if config == step.pool.config)
-        self._metrics.step.labels(step.pool.kind, profile).observe(step.seconds)
+        if step.pool not in self._step_times:
+            assert self._model is not None, "nothing is stepped before"
+            profile = next(name for name, config in self._model.profiles.items() if config == step.pool.config)
+            self._step_times[step.pool] = self._metrics.step.labels(step.pool.kind, profile)
+        self._step_times[step.pool].observe(step.seconds)
 
     async def _watch(self) -> None:
         """Whoever waits for a device that is stuck or dead is told."""

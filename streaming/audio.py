@@ -61,7 +61,9 @@ def pcm_from_bytes(payload: bytes | bytearray | memoryview, pcm_format: str = "s
     if sample.itemsize == 1:
         return _decoded(pcm_format)[samples]
     if pcm_format == "s16le":
-        return samples.astype(np.float32) / np.float32(_S16_SCALE)
+        audio = samples.astype(np.float32)
+        audio /= np.float32(_S16_SCALE)
+        return audio
     return check_audio(samples.astype(np.float32))
 
 
@@ -70,7 +72,10 @@ def pcm_to_bytes(audio: np.ndarray, pcm_format: str = "s16le") -> bytes:
     sample = _sample_type(pcm_format)
     audio = check_audio(audio)
     if pcm_format != "f32le":
-        audio = np.clip(np.rint(audio * np.float32(_S16_SCALE)), -_S16_SCALE, _S16_SCALE - 1)
+        audio = audio * np.float32(_S16_SCALE)
+        np.rint(audio, out=audio)
+        np.maximum(audio, np.float32(-_S16_SCALE), out=audio)
+        np.minimum(audio, np.float32(_S16_SCALE - 1), out=audio)
     if sample.itemsize == 1:
         return _encoded(pcm_format)[audio.astype(np.int16).view(np.uint16)].tobytes()
     return audio.astype(sample).tobytes()

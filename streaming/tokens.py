@@ -28,7 +28,7 @@ def check_tokens(tokens: Any) -> np.ndarray:
     """Any integer array (n,), (1, n) or (1, 1, n) -> uint16 (n,). Raises TokenError with the value at fault."""
     if not isinstance(tokens, np.ndarray):
         raise TokenError(f"tokens are a {type(tokens).__name__}: give a numpy array of integers")
-    if not np.issubdtype(tokens.dtype, np.integer):
+    if tokens.dtype.kind not in "iu":
         raise TokenError(f"tokens are of type {tokens.dtype}: give integers from 0 to {CODEBOOK_SIZE - 1}")
     if tokens.ndim == 0 or any(size != 1 for size in tokens.shape[:-1]):
         raise TokenError(f"tokens have shape {tokens.shape}: give one sequence of shape (n,)")

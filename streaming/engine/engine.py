@@ -9,7 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -37,8 +37,7 @@ _END = np.zeros((0, 0))
 """Stands in an inbox for the end of an utterance."""
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """New output of a session: tokens uint16 (n,) or audio float32 (480 n,); and how late it is."""
 
     session: int
@@ -103,10 +102,11 @@ class Stage:
     ready_s: float = 0.0
     deadline_s: float = 0.0
 
-    @property
-    def hop(self) -> int:
-        """Units of input in a frame."""
-        return INPUT_HOP if self.pool.kind == "encode" else 1
+    def __post_init__(self) -> None:
+        is_encoder = self.pool.kind == "encode"
+        self._hop = INPUT_HOP if is_encoder else 1
+        self._window = self.pool.config.window_frames * self._hop + (MEL_OVERHANG if is_encoder else 0)
+        self._period_s = self.pool.period_s
 
     def push(self, data: np.ndarray, now_s: float) -> None:
         """More input, checked before."""
@@ -122,12 +122,11 @@ class Stage:
 
     def entry(self, now_s: float) -> Entry:
         """When the window that `window_ready` told of was complete, and when it is due."""
-        needed = self.committed * self.hop + self.pool.config.window_frames * self.hop
-        needed += MEL_OVERHANG if self.pool.kind == "encode" else 0
-        while len(self.arrivals) > 1 and self.arrivals[0][0] < needed:
-            self.arrivals.popleft()
-        self.ready_s = self.arrivals[0][1] if self.arrivals and self.arrivals[0][0] >= needed else now_s
-        self.deadline_s = max(self.ready_s, self.deadline_s) + self.pool.period_s
+        needed, arrivals = self.committed * self._hop + self._window, self.arrivals
+        while len(arrivals) > 1 and arrivals[0][0] < needed:
+            arrivals.popleft()
+        self.ready_s = arrivals[0][1] if arrivals and arrivals[0][0] >= needed else now_s
+        self.deadline_s = max(self.ready_s, self.deadline_s) + self._period_s
         return Entry(self.ready_s, self.deadline_s)
 
     def excuse(self, now_s: float) -> None:
@@ -203,10 +202,7 @@ class Engine:
         """
         if kind not in STAGES:
             raise ConfigError(f"kind {kind!r} is unknown: choose one of {', '.join(STAGES)}")
-        wanted = [pools[part] for part in STAGES[kind]]
-        for pool in wanted:
-            if pool not in self._slots:
-                raise ConfigError(f"no slots for {pool}: the runner has {self._runner.pools}")
+        wanted = [self._own(pools[part]) for part in STAGES[kind]]
         self._opened += 1
         stages: list[Stage] = []
         try:
@@ -224,6 +220,13 @@ class Engine:
         check = checked_tokens if kind == "decode" else checked_pcm
         self._sessions[self._opened] = Session(stages, check)
         return self._opened
+
+    def _own(self, pool: Pool) -> Pool:
+        """The runner's equal of a pool: one object is quickly found to be itself."""
+        for own in self._slots:
+            if own == pool:
+                return own
+        raise ConfigError(f"no slots for {pool}: the runner has {self._runner.pools}")
 
     def snapshot(self, session: int) -> bytes:
         """The session as versioned bytes, waiting input included; not in it are results that `step` has yet to give."""
@@ -253,10 +256,12 @@ class Engine:
         return session
 
     def feed(self, session: int, data: np.ndarray, now_s: float) -> None:
-        """More input, of any length. Raises AudioError or TokenError, and then nothing has changed."""
-        data = self._sessions[session].check(data)
+        """More input, of any length, which nobody changes any more. Raises AudioError or TokenError, and then nothing
+        has changed."""
+        found = self._sessions[session]
+        data = found.check(data)
         if len(data):
-            self._put(self._sessions[session].stages[0], data.copy(), now_s)
+            self._put(found.stages[0], data, now_s)
 
     def flush(self, session: int, now_s: float) -> None:
         """The utterance ends here: its tail comes out, then FlushFinished; what is fed from here on is a new one."""

@@ -8,6 +8,7 @@ together) gathers for a time far shorter than a chunk, unless all its sessions a
 import heapq
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from streaming.config import FRAME_MS, StreamConfig
 
@@ -30,9 +31,11 @@ class Pool:
         """The duration of a chunk."""
         return self.config.chunk_frames * FRAME_MS / 1000
 
+    def __hash__(self) -> int:
+        return hash(self.kind)  # asked for many times in every step, and there are few configurations
 
-@dataclass(frozen=True)
-class Entry:
+
+class Entry(NamedTuple):
     """A window that can be computed: complete at `ready_s`, wanted at `deadline_s`."""
 
     ready_s: float
@@ -68,8 +71,9 @@ class Scheduler:
 
     def add(self, pool: Pool, member: Hashable, entry: Entry) -> None:
         """`member` has a window to compute; it has one entry at a time."""
-        assert member not in self._entries[pool], "one window a session"
-        self._entries[pool][member] = entry
+        entries = self._entries[pool]
+        assert member not in entries, "one window a session"
+        entries[member] = entry
 
     def remove(self, pool: Pool, member: Hashable) -> None:
         """`member` has nothing to compute any more; it need not have had."""

@@ -14,6 +14,7 @@ as its limit goes, and the client what has not been answered, so that both go on
 
 from collections import deque
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from streaming.errors import LocalProtocolError, ProtocolError, StreamingError
 from streaming.protocol.messages import (
@@ -56,8 +57,7 @@ class _Waiting:
     request: Mark | Flush | End
 
 
-@dataclass(frozen=True)
-class _Sent:
+class _Sent(NamedTuple):
     """What was handed out, after output up to `position` and after `answers` answers."""
 
     item: bytes | _Answer
