@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks.latency import ROOT, waited_s
 from benchmarks.load_client import DONE, DRAIN_S, OPEN_S, REFUSED, Job, Plan
+from benchmarks.processes import family
 from streaming.config import FRAME_MS
 
 START_S = 300.0
@@ -128,7 +129,7 @@ async def client(order: Order) -> AsyncIterator[Clients]:
 class Usage:
     """Seconds of processor time, and of waiting in line for a processor, of the server and of all clients until now.
 
-    `loop`: of the server's main thread, which is its event loop. `beside`: of the process beside the sessions, with
+    `server`: with its workers; `loop`: without, which is the main thread. `beside`: of the process beside the sessions, with
     those that it has started and that have ended. `machine`: of everything, what the host took too.
     """
 
@@ -145,7 +146,7 @@ class Usage:
     def now(cls, server: int | None, clients: Sequence[int], beside: int | None = None) -> "Usage":
         return cls(
             time.monotonic(),
-            0.0 if server is None else _cpu_s(Path(f"/proc/{server}/stat")),
+            0.0 if server is None else sum(_cpu_s(Path(f"/proc/{pid}/stat")) for pid in family(server)),
             0.0 if server is None else _cpu_s(Path(f"/proc/{server}/task/{server}/stat")),
             sum(_cpu_s(Path(f"/proc/{pid}/stat")) for pid in clients),
             0.0 if beside is None else _cpu_s(Path(f"/proc/{beside}/stat"), with_children=True),
@@ -170,7 +171,7 @@ def _machine_cpu_s() -> float:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a process holds: memory in RAM, open file descriptors, threads."""
+    """What a process and those it has started hold: memory in RAM, open file descriptors, threads."""
 
     rss_bytes: int
     descriptors: int
@@ -178,9 +179,10 @@ class Footprint:
 
     @classmethod
     def of(cls, pid: int) -> "Footprint":
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        descriptors, threads = (len(os.listdir(f"/proc/{pid}/{folder}")) for folder in ("fd", "task"))
-        return cls(pages * os.sysconf("SC_PAGE_SIZE"), descriptors, threads)
+        pids = family(pid)
+        pages = sum(int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in pids)
+        counts = {name: sum(len(os.listdir(f"/proc/{one}/{name}")) for one in pids) for name in ("fd", "task")}
+        return cls(pages * os.sysconf("SC_PAGE_SIZE"), counts["fd"], counts["task"])
 
     def row(self) -> dict[str, int]:
         """As it stands in a row."""

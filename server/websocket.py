@@ -31,6 +31,8 @@ READ_BYTES = 16_384
 """The most that is read at once: a peer that is gone is noticed behind it, and it may be 2,700 frames of nothing."""
 BURST_S = 0.2
 """A connection that has been quiet may send what the pace allows in so long at once."""
+PAUSE_S = 0.02
+"""Who has used that up waits for so long at least, and then has what came together in it: to look up costs time too."""
 MOST_UNSENT_BYTES = 1 << 18
 """With more than that to be sent (to a flood of pings, say), nothing is read."""
 _HEAD_END = b"\r\n\r\n"
@@ -225,7 +227,7 @@ class WebSocket(asyncio.BufferedProtocol):
             now_s, per_s = self._loop.time(), self._settings.max_messages_per_s
             self._credit = min(self._burst, self._credit + (now_s - self._credited_s) * per_s)
             self._credited_s = now_s
-        return 0.0 if self._credit >= 1 else (1 - self._credit) / self._settings.max_messages_per_s
+        return 0.0 if self._credit >= 1 else max(PAUSE_S, (1 - self._credit) / self._settings.max_messages_per_s)
 
     def _unit(self) -> int:
         """How many bytes come next that belong together: what there is of a request, or a frame; 0: not all is there.
