@@ -96,11 +96,13 @@ class Target:
     async def open(
         self, path: str, receive_bytes: int | None = None
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        """A session, or None where the server says no; its status is counted. OSError, TimeoutError."""
+        """A session that is ready, or None where the server says no; its status is counted. OSError, TimeoutError."""
         reader, writer = await self.connect(receive_bytes)
         writer.write(request(path, self.name))
         status = await self.status(reader)
         if status == SWITCHING:
+            async with asyncio.timeout(CONNECT_S):
+                await reader.read(READ_BYTES)  # what came before it would be an error
             return reader, writer
         self.drop(writer)
         return None

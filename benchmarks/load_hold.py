@@ -129,8 +129,8 @@ async def client(order: Order) -> AsyncIterator[Clients]:
 class Usage:
     """Seconds of processor time, and of waiting in line for a processor, of the server and of all clients until now.
 
-    `server`: with its workers; `loop`: without, which is the main thread. `beside`: of the process beside the sessions, with
-    those that it has started and that have ended. `machine`: of everything, what the host took too.
+    `server`: with its workers; `loop`: without, which is the main thread. `beside`: of the process beside the sessions,
+    with those that it has started and that have ended. `machine`: of everything, what the host took too.
     """
 
     at: float

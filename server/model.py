@@ -95,7 +95,7 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     with ThreadPoolExecutor(workers, initializer=use_threads, initargs=(settings,)) as threads:  # all at once, as later
         times = list(threads.map(lambda one: one.measure(time.perf_counter, MEASURE_S), runners))
     step_s = {pool: {size: max(time[pool][size] for time in times) for size in settings.batch_sizes} for pool in pools}
-    engines = [Engine(one, settings.gather_ms / 1000, settings.max_behind_s) for one in runners]
+    engines = [Engine(one, settings.gather_ms / 1000, settings.max_behind_s, step_s) for one in runners]
     budget = Budget(step_s, settings.max_load)
     fingerprint = _fingerprint(codec, settings) if len(settings.batch_sizes) == 1 else ""
     return engines, Model(_public_name(codec.name), profiles, settings.default_profile, budget, fingerprint)

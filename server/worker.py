@@ -245,7 +245,7 @@ class Worker:
                 engine.flush(session, now_s)
             case Verb.CLEAR:
                 seat.formats.clear()
-                engine.clear(session)
+                engine.clear(session, now_s)
             case Verb.PAUSE:
                 engine.pause(session)
             case Verb.RESUME:

@@ -7,7 +7,7 @@ order given: what follows a flush waits until the utterance before it has ended.
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -25,6 +25,9 @@ Lane = EncoderLane | DecoderLane
 STAGES = {"encode": ("encode",), "decode": ("decode",), "roundtrip": ("encode", "decode")}
 """Kind of session -> the parts of the model that it goes through."""
 DEFAULT_GATHER_S = 0.004
+MOST_AHEAD_S = 1.0
+"""What a session had beyond real time counts against it for so long at most, once it has been cleared or has stood
+still: whoever clears a long utterance is soon served again, and whoever clears again and again does not go first."""
 
 
 def pools_of(kind: str, config: StreamConfig) -> dict[str, Pool]:
@@ -131,7 +134,7 @@ class Stage:
 
     def excuse(self, now_s: float) -> None:
         """What has waited so far waited for its owner: it counts as if it had just arrived."""
-        self.deadline_s = 0.0
+        self.deadline_s = min(self.deadline_s, now_s + MOST_AHEAD_S)
         if self.arrivals:
             self.arrivals = deque([(self.fed, now_s)])
 
@@ -173,14 +176,19 @@ class Session:
 
 class Engine:
     """Sessions of the runner's pools. `gather_s`: the longest that a lone window waits for company; `max_behind_s`:
-    when the most urgent window is later than that and does not catch up, the newest session is closed."""
+    when the most urgent window is later than that and does not catch up, the newest session is closed. `step_s`: pool
+    -> batch size -> about how long a step takes, where it is known."""
 
     def __init__(
-        self, runner: Steps, gather_s: float = DEFAULT_GATHER_S, max_behind_s: float = DEFAULT_MAX_BEHIND_S
+        self,
+        runner: Steps,
+        gather_s: float = DEFAULT_GATHER_S,
+        max_behind_s: float = DEFAULT_MAX_BEHIND_S,
+        step_s: Mapping[Pool, Mapping[int, float]] | None = None,
     ) -> None:
         self._runner = runner
         self._overload = Overload(max_behind_s)
-        self._scheduler = Scheduler(runner.batch_sizes, gather_s)
+        self._scheduler = Scheduler(runner.batch_sizes, gather_s, step_s)
         self._slots = {pool: Slots(runner.slots) for pool in runner.pools}
         self._used: set[tuple[Pool, int]] = set()  # free places that are not as new
         self._sessions: dict[int, Session] = {}
@@ -267,14 +275,14 @@ class Engine:
         """The utterance ends here: its tail comes out, then FlushFinished; what is fed from here on is a new one."""
         self._put(self._sessions[session].stages[0], _END, now_s)
 
-    def clear(self, session: int) -> None:
+    def clear(self, session: int, now_s: float) -> None:
         """Drops everything inside; the session is as new, its epoch one higher."""
         found = self._sessions[session]
         found.epoch += 1
         for stage in found.stages:
             self._scheduler.remove(stage.pool, stage)
             stage.inbox.clear()
-            stage.deadline_s = 0.0
+            stage.deadline_s = min(stage.deadline_s, now_s + MOST_AHEAD_S)
             self._restart(stage)
 
     def pause(self, session: int) -> None:

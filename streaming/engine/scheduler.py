@@ -3,10 +3,13 @@
 A window is due one chunk after its input was complete, and one chunk after the window before it: so a session that
 sends faster than real time has late deadlines and uses what is left over. A pool (sessions that can be stepped
 together) gathers for a time far shorter than a chunk, unless all its sessions are there or its largest batch is full.
+
+A step cannot be interrupted. So a batch that nobody waits for is not begun when a live session's next window is to be
+expected before it is over, but for one in a chunk's duration.
 """
 
 import heapq
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +20,8 @@ GATHER_SHARE = 1 / 8
 URGENT_CHUNKS = 2
 """A batch has a row for each window that is due within so many chunks: those of live sessions, whose packets may come
 up to a chunk early, and not those of a session that sends faster than real time."""
+LATE_S = 0.02
+"""A window that is to be expected is expected for so long beyond its time."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,20 @@ class Batch:
 
 
 class Scheduler:
-    """`batch_sizes` ascending; `gather_s` is the longest that a lone window waits for others of its pool."""
+    """`batch_sizes` ascending; `gather_s` is the longest that a lone window waits for others of its pool. `step_s`:
+    pool -> batch size -> about how long a step takes, as far as it is known."""
 
-    def __init__(self, batch_sizes: tuple[int, ...], gather_s: float) -> None:
+    def __init__(
+        self, batch_sizes: tuple[int, ...], gather_s: float, step_s: Mapping[Pool, Mapping[int, float]] | None = None
+    ) -> None:
         self.batch_sizes = batch_sizes
         self.gather_s = gather_s
+        self._step_s = step_s or {}
         self._entries: dict[Pool, dict[Hashable, Entry]] = {}
         self._population: dict[Pool, int] = {}
+        self._expected_s: dict[Hashable, float] = {}  # when the next window of a live session should be complete
+        self._held_until_s = float("-inf")  # what nobody waits for
+        self._intrudes_s = float("-inf")  # from when on it may be stepped whoever is expected
 
     def enrol(self, pool: Pool) -> None:
         """One more session belongs to `pool`, with or without a window now."""
@@ -74,17 +86,19 @@ class Scheduler:
         entries = self._entries[pool]
         assert member not in entries, "one window a session"
         entries[member] = entry
+        self._expected_s.pop(member, None)
 
     def remove(self, pool: Pool, member: Hashable) -> None:
         """`member` has nothing to compute any more; it need not have had."""
         self._entries[pool].pop(member, None)
+        self._expected_s.pop(member, None)
 
     def has(self, pool: Pool, member: Hashable) -> bool:
         """Whether `member` waits to be stepped."""
         return member in self._entries[pool]
 
     def next_batch(self, now_s: float) -> Batch | None:
-        """Takes out the most urgent batch of a pool that need not gather any longer."""
+        """Takes out the most urgent batch of a pool that need not gather any longer, if it need not wait for others."""
         ripe = [pool for pool in self._entries if self._entries[pool] and self._ripe_s(pool) <= now_s]
         if not ripe:
             return None
@@ -92,16 +106,37 @@ class Scheduler:
         entries = self._entries[pool]
         first = heapq.nsmallest(self.batch_sizes[-1], entries, key=lambda member: entries[member].deadline_s)
         soon_s = now_s + URGENT_CHUNKS * pool.period_s
-        urgent = sum(entries[member].deadline_s <= soon_s for member in first) or len(first)
-        size = next(size for size in self.batch_sizes if size >= urgent)
+        urgent = sum(entries[member].deadline_s <= soon_s for member in first)
+        size = next(size for size in self.batch_sizes if size >= (urgent or len(first)))
+        if not urgent and self._holds(pool, size, now_s):
+            return None
         members = first[:size]
         for member in members:
-            del entries[member]
+            entry = entries.pop(member)
+            if entry.deadline_s <= soon_s:
+                self._expected_s[member] = entry.ready_s + pool.period_s
         return Batch(pool, members, size)
+
+    def _holds(self, pool: Pool, size: int, now_s: float) -> bool:
+        """Whether a batch that nobody waits for is not begun now, since a live session's window is to be expected."""
+        step_s = self._step_s.get(pool, {}).get(size, 0.0)
+        next_s = min((at_s for at_s in self._expected_s.values() if at_s + LATE_S > now_s), default=float("inf"))
+        if not step_s or now_s + step_s <= next_s:
+            return False
+        if now_s >= self._intrudes_s:
+            self._intrudes_s = now_s + pool.period_s
+            return False
+        self._held_until_s = min(next_s + LATE_S, self._intrudes_s)
+        return True
 
     def wake_s(self) -> float | None:
         """When the next batch can be taken, None while there is nothing to compute."""
-        return min((self._ripe_s(pool) for pool in self._entries if self._entries[pool]), default=None)
+        return min((self._wake_s(pool) for pool in self._entries if self._entries[pool]), default=None)
+
+    def _wake_s(self, pool: Pool) -> float:
+        """When a batch of the pool need not gather any longer, and is not held or urgent."""
+        urgent_s = min(entry.deadline_s for entry in self._entries[pool].values()) - URGENT_CHUNKS * pool.period_s
+        return max(self._ripe_s(pool), min(self._held_until_s, urgent_s))
 
     def earliest_deadline_s(self) -> float | None:
         """When the most urgent window of all is due, None while there is nothing to compute."""

@@ -130,7 +130,7 @@ def test_nothing_of_a_cleared_utterance_comes_out_and_the_stream_starts_anew():
     bench.feed(session, speech(*LEVELS))
     bench.flush(session)
     bench.feed(session, speech(*LEVELS))
-    bench.engine.clear(session)
+    bench.engine.clear(session, bench.now_s)
     bench.run()
     assert all(len(part) for part in bench.got[session])
     bench.got[session].clear()
@@ -150,7 +150,7 @@ def test_results_carry_how_often_the_session_was_cleared():
         while bench.engine.wake_s() is not None:
             results += bench.engine.step(200.0)
         assert {result.epoch for result in results} == {epoch}
-        bench.engine.clear(session)
+        bench.engine.clear(session, bench.now_s)
 
 
 def test_sessions_are_stepped_together_and_get_what_each_gets_alone():
@@ -295,7 +295,7 @@ def test_a_stream_that_was_never_stepped_is_not_reset():
     session = bench.open("encode")
     bench.feed(session, speech(1))
     for _ in range(3):
-        bench.engine.clear(session)
+        bench.engine.clear(session, bench.now_s)
     bench.engine.close(session)
     bench.open("encode")
     assert not bench.runner.resets
@@ -395,13 +395,21 @@ def test_who_was_paused_is_not_late():
     bench.engine.close(other)
 
 
-def test_what_was_fed_may_be_overwritten():
-    bench = Bench()
-    session = bench.open("encode")
-    packet = speech(*LEVELS)
-    bench.feed(session, packet[: 3 * 320])
-    packet[: 3 * 320] = 0.0
-    bench.feed(session, packet[3 * 320 :])
-    bench.flush(session)
-    bench.run()
-    np.testing.assert_array_equal(bench.output(session), tokens_of(LEVELS))
+def test_who_clears_again_and_again_does_not_go_before_a_live_session():
+    """A session that flushes a chunk and clears, a hundred times a second, beside a live one; a step takes 40 ms."""
+    bench = Bench(batch_sizes=(1,))
+    live, other = bench.open("decode"), bench.open("decode")
+    begin_s = now_s = bench.now_s
+    due: list[float] = []
+    late: list[float] = []
+    while now_s < begin_s + 20.0:
+        bench.engine.feed(other, np.zeros(12, np.uint16), now_s)
+        bench.engine.flush(other, now_s)
+        if now_s >= begin_s + 0.1 * len(due):
+            bench.engine.feed(live, np.zeros(5, np.uint16), now_s)
+            due.append(now_s)
+        for result in bench.engine.step(now_s):
+            late += [result.behind_ms] if isinstance(result, Output) and result.session == live else []
+        bench.engine.clear(other, now_s)
+        now_s += 0.04
+    assert len(late) >= 195 and max(late) < 1e-6

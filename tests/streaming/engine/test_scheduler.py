@@ -7,8 +7,8 @@ LIVE = Pool("encode", StreamConfig(5, 5))  # a chunk lasts 0.1 s
 OTHER = Pool("decode", StreamConfig(5, 5))
 
 
-def scheduler(*pools: Pool, sizes=(1, 2, 4), gather_s=0.004) -> Scheduler:
-    made = Scheduler(sizes, gather_s)
+def scheduler(*pools: Pool, sizes=(1, 2, 4), gather_s=0.004, step_s=None) -> Scheduler:
+    made = Scheduler(sizes, gather_s, step_s)
     for pool in pools:
         made.enrol(pool)
     return made
@@ -91,3 +91,56 @@ def test_who_is_removed_is_not_stepped():
     alone.remove(LIVE, "a")
     alone.remove(LIVE, "never there")
     assert alone.next_batch(2.0) is None
+
+
+def waiting(step_s: float) -> Scheduler:
+    """A live session had a window stepped at 1.0, so its next is to be expected at 1.1; another is far ahead."""
+    made = scheduler(LIVE, LIVE, gather_s=0.0, step_s={LIVE: {1: step_s, 2: step_s, 4: step_s}})
+    made.add(LIVE, "live", Entry(1.0, 1.1))
+    assert made.next_batch(1.0).members == ["live"]
+    made.add(LIVE, "ahead", Entry(1.0, 9.0))
+    return made
+
+
+def test_what_nobody_waits_for_is_stepped_while_no_live_window_is_to_be_expected():
+    made = waiting(step_s=0.03)
+    assert made.next_batch(1.05).members == ["ahead"]
+    made.add(LIVE, "ahead", Entry(1.0, 9.1))
+    assert made.next_batch(1.06).members == ["ahead"], "until 1.09"
+
+
+def test_what_nobody_waits_for_is_held_before_a_live_window_but_for_one_in_a_chunks_time():
+    made = waiting(step_s=0.06)
+    assert made.next_batch(1.05).members == ["ahead"], "the one"
+    made.add(LIVE, "ahead", Entry(1.0, 9.1))
+    assert made.next_batch(1.06) is None
+    assert made.wake_s() == pytest.approx(1.12), "the live one did not come"
+    assert made.next_batch(1.13).members == ["ahead"]
+
+
+def test_a_live_window_that_comes_ends_the_holding_and_takes_the_other_along():
+    made = waiting(step_s=0.06)
+    made.next_batch(1.05)
+    made.add(LIVE, "ahead", Entry(1.0, 9.1))
+    assert made.next_batch(1.06) is None
+    made.add(LIVE, "live", Entry(1.1, 1.2))
+    batch = made.next_batch(1.1)
+    assert batch.members == ["live"] and batch.size == 1
+    assert made.next_batch(1.11) is not None, "the next is far off"
+
+
+def test_what_is_held_is_stepped_when_it_is_due():
+    made = waiting(step_s=0.06)
+    made.next_batch(1.05)
+    made.add(LIVE, "ahead", Entry(1.0, 1.3))
+    assert made.next_batch(1.06) is None
+    assert made.wake_s() == pytest.approx(1.1), "two chunks before"
+    assert made.next_batch(1.1).members == ["ahead"]
+
+
+def test_nobody_waits_for_a_session_that_has_gone():
+    made = waiting(step_s=0.06)
+    made.next_batch(1.05)
+    made.remove(LIVE, "live")
+    made.add(LIVE, "ahead", Entry(1.0, 9.1))
+    assert made.next_batch(1.06).members == ["ahead"]
