@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streaming.config import StreamConfig
+from streaming.config import START_FRAMES, StreamConfig
 from streaming.errors import SnapshotError
-from streaming.layers.step import START_FRAMES, Step, tensors_of
+from streaming.layers.step import Step, tensors_of
 from streaming.snapshot import pack, unpack
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from streaming.config import INPUT_HOP, MEL_OVERHANG, StreamConfig
+from streaming.config import INPUT_HOP, MEL_OVERHANG, START_FRAMES, StreamConfig
 from streaming.engine.overload import DEFAULT_MAX_BEHIND_S, Overload
 from streaming.engine.scheduler import Batch, Entry, Pool, Scheduler
 from streaming.engine.slots import Slot, Slots
@@ -130,7 +130,8 @@ class Stage:
             arrivals.popleft()
         self.ready_s = arrivals[0][1] if arrivals and arrivals[0][0] >= needed else now_s
         self.deadline_s = max(self.ready_s, self.deadline_s) + self._period_s
-        return Entry(self.ready_s, self.deadline_s)
+        is_steady = self.lane.steps_ready > 0 and self.committed >= START_FRAMES
+        return Entry(self.ready_s, self.deadline_s, is_steady)
 
     def excuse(self, now_s: float) -> None:
         """What has waited so far waited for its owner: it counts as if it had just arrived."""

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from streaming.codec import Codec
+from streaming.config import START_FRAMES
 from streaming.engine.capture import CapturedStep, Captures
 from streaming.engine.recording import RecordedStep, packed_weights
 from streaming.engine.scheduler import Pool
 from streaming.lane import DecoderLane, EncoderLane, Window
-from streaming.layers.step import START_FRAMES
 from streaming.stepper import Stepper
 
 MEASURED_STEPS = 3

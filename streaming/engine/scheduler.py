@@ -41,10 +41,12 @@ class Pool:
 
 
 class Entry(NamedTuple):
-    """A window that can be computed: complete at `ready_s`, wanted at `deadline_s`."""
+    """A window that can be computed: complete at `ready_s`, wanted at `deadline_s`. Neither start nor ending of a
+    stream are steady; they may be stepped apart from others in their batch, and take longer."""
 
     ready_s: float
     deadline_s: float
+    is_steady: bool = True
 
 
 @dataclass(frozen=True)
@@ -106,16 +108,17 @@ class Scheduler:
         entries = self._entries[pool]
         first = heapq.nsmallest(self.batch_sizes[-1], entries, key=lambda member: entries[member].deadline_s)
         soon_s = now_s + URGENT_CHUNKS * pool.period_s
-        urgent = sum(entries[member].deadline_s <= soon_s for member in first)
-        size = next(size for size in self.batch_sizes if size >= (urgent or len(first)))
+        urgent = [member for member in first if entries[member].deadline_s <= soon_s]
+        steady = [member for member in first[len(urgent) :] if entries[member].is_steady]
+        members = [*urgent, *steady] or first[: self.batch_sizes[0]]
+        size = next(size for size in self.batch_sizes if size >= len(urgent or members))
         if not urgent and self._holds(pool, size, now_s):
             return None
-        members = first[:size]
-        for member in members:
+        for member in members[:size]:
             entry = entries.pop(member)
             if entry.deadline_s <= soon_s:
                 self._expected_s[member] = entry.ready_s + pool.period_s
-        return Batch(pool, members, size)
+        return Batch(pool, members[:size], size)
 
     def _holds(self, pool: Pool, size: int, now_s: float) -> bool:
         """Whether a batch that nobody waits for is not begun now, since a live session's window is to be expected."""

@@ -12,9 +12,6 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 import torch
 from torch import Tensor
 
-START_FRAMES = 3
-"""Frames after which a stream's start is out of reach of every layer (antialias.SIDE at one element a frame)."""
-
 
 @dataclass(frozen=True)
 class Step:

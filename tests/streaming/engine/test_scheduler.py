@@ -144,3 +144,20 @@ def test_nobody_waits_for_a_session_that_has_gone():
     made.remove(LIVE, "live")
     made.add(LIVE, "ahead", Entry(1.0, 9.1))
     assert made.next_batch(1.06).members == ["ahead"]
+
+
+def test_spare_rows_are_not_for_starts_and_endings():
+    made = scheduler(*[LIVE] * 4)
+    for number in range(3):
+        made.add(LIVE, f"live {number}", Entry(1.0, 1.1, is_steady=number > 0))
+    made.add(LIVE, "ending", Entry(1.0, 9.0, is_steady=False))
+    assert made.next_batch(1.1).members == ["live 0", "live 1", "live 2"]
+    assert made.next_batch(1.1).members == ["ending"]
+
+
+def test_starts_and_endings_that_nobody_waits_for_are_stepped_in_the_smallest_batch():
+    made = scheduler(*[LIVE] * 4)
+    for number in range(4):
+        made.add(LIVE, number, Entry(1.0, 9.0 + number, is_steady=number == 3))
+    batches = [made.next_batch(1.1) for _ in range(4)]
+    assert [(batch.members, batch.size) for batch in batches] == [([3], 1), ([0], 1), ([1], 1), ([2], 1)]
