@@ -39,6 +39,8 @@ Serving = Callable[[], AbstractAsyncContextManager[str]]
 class ConstantRunner:
     """In place of the model: a step takes `step_s` and gives zeros."""
 
+    mixes = True
+
     def __init__(self, slots: int, batch_sizes: tuple[int, ...], step_s: float) -> None:
         self.slots, self.batch_sizes = slots, batch_sizes
         self.pools = [Pool(kind, CONFIG) for kind in STAGES["roundtrip"]]

@@ -25,6 +25,9 @@ Lane = EncoderLane | DecoderLane
 STAGES = {"encode": ("encode",), "decode": ("decode",), "roundtrip": ("encode", "decode")}
 """Kind of session -> the parts of the model that it goes through."""
 DEFAULT_GATHER_S = 0.004
+ENDING_CHUNKS = 2
+"""For so many chunks more does the ending of an utterance count, which takes longer to step: a session that ends one
+after another does not go before those that speak."""
 MOST_AHEAD_S = 1.0
 """What a session had beyond real time counts against it for so long at most, once it has been cleared or has stood
 still: whoever clears a long utterance is soon served again, and whoever clears again and again does not go first."""
@@ -75,6 +78,8 @@ class Steps(Protocol):
     batch_sizes: tuple[int, ...]
 
     @property
+    def mixes(self) -> bool: ...
+    @property
     def pools(self) -> list[Pool]: ...
     def lane(self, pool: Pool) -> Lane: ...
     def step(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> np.ndarray: ...
@@ -88,7 +93,8 @@ class Stage:
     """One part of the model in one session: a slot, its lane, and what waits behind an ending (`inbox`).
 
     `arrivals` tells when the input up to a position was there: (units fed, time), oldest first. `dirty`: the slot has
-    been stepped since it was new.
+    been stepped since it was new. The window that was scheduled last was complete at `ready_s` and is due at `due_s`;
+    `earned_s`: the next is due a chunk after that at the earliest.
     """
 
     session: int
@@ -103,7 +109,8 @@ class Stage:
     fed: int = 0
     committed: int = 0
     ready_s: float = 0.0
-    deadline_s: float = 0.0
+    due_s: float = 0.0
+    earned_s: float = 0.0
 
     def __post_init__(self) -> None:
         is_encoder = self.pool.kind == "encode"
@@ -129,13 +136,15 @@ class Stage:
         while len(arrivals) > 1 and arrivals[0][0] < needed:
             arrivals.popleft()
         self.ready_s = arrivals[0][1] if arrivals and arrivals[0][0] >= needed else now_s
-        self.deadline_s = max(self.ready_s, self.deadline_s) + self._period_s
-        is_steady = self.lane.steps_ready > 0 and self.committed >= START_FRAMES
-        return Entry(self.ready_s, self.deadline_s, is_steady)
+        self.due_s = self.earned_s = max(self.ready_s, self.earned_s) + self._period_s
+        is_ending = self.lane.steps_ready == 0
+        if is_ending:
+            self.earned_s += ENDING_CHUNKS * self._period_s
+        return Entry(self.ready_s, self.due_s, not is_ending and self.committed >= START_FRAMES)
 
     def excuse(self, now_s: float) -> None:
         """What has waited so far waited for its owner: it counts as if it had just arrived."""
-        self.deadline_s = min(self.deadline_s, now_s + MOST_AHEAD_S)
+        self.earned_s = min(self.earned_s, now_s + MOST_AHEAD_S)
         if self.arrivals:
             self.arrivals = deque([(self.fed, now_s)])
 
@@ -189,7 +198,7 @@ class Engine:
     ) -> None:
         self._runner = runner
         self._overload = Overload(max_behind_s)
-        self._scheduler = Scheduler(runner.batch_sizes, gather_s, step_s)
+        self._scheduler = Scheduler(runner.batch_sizes, gather_s, step_s, mixes=runner.mixes)
         self._slots = {pool: Slots(runner.slots) for pool in runner.pools}
         self._used: set[tuple[Pool, int]] = set()  # free places that are not as new
         self._sessions: dict[int, Session] = {}
@@ -283,7 +292,7 @@ class Engine:
         for stage in found.stages:
             self._scheduler.remove(stage.pool, stage)
             stage.inbox.clear()
-            stage.deadline_s = min(stage.deadline_s, now_s + MOST_AHEAD_S)
+            stage.earned_s = min(stage.earned_s, now_s + MOST_AHEAD_S)
             self._restart(stage)
 
     def pause(self, session: int) -> None:
@@ -367,7 +376,7 @@ class Engine:
         if len(output):
             found = self._sessions[stage.session]
             if stage is found.stages[-1]:
-                behind_ms = max(0.0, (now_s - stage.deadline_s) * 1000)
+                behind_ms = max(0.0, (now_s - stage.due_s) * 1000)
                 self._results.append(Output(stage.session, found.epoch, output, behind_ms))
             else:  # as urgent as the chunk that it came from
                 self._put(found.stages[stage.place + 1], output, stage.ready_s)

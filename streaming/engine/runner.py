@@ -55,6 +55,11 @@ class Runner:
         return other
 
     @property
+    def mixes(self) -> bool:
+        """Whether starts and endings are stepped together with others; where steps are recorded, they are not."""
+        return not self._recorded
+
+    @property
     def pools(self) -> list[Pool]:
         """What can be stepped."""
         return list(self._steppers)

@@ -41,8 +41,8 @@ class Pool:
 
 
 class Entry(NamedTuple):
-    """A window that can be computed: complete at `ready_s`, wanted at `deadline_s`. Neither start nor ending of a
-    stream are steady; they may be stepped apart from others in their batch, and take longer."""
+    """A window that can be computed: complete at `ready_s`, wanted at `deadline_s`. The start and the ending of a
+    stream are not steady."""
 
     ready_s: float
     deadline_s: float
@@ -60,13 +60,20 @@ class Batch:
 
 class Scheduler:
     """`batch_sizes` ascending; `gather_s` is the longest that a lone window waits for others of its pool. `step_s`:
-    pool -> batch size -> about how long a step takes, as far as it is known."""
+    pool -> batch size -> about how long a step takes, as far as it is known. `mixes`: steady windows and others go into
+    one batch; or else others are stepped by themselves, at the smallest size."""
 
     def __init__(
-        self, batch_sizes: tuple[int, ...], gather_s: float, step_s: Mapping[Pool, Mapping[int, float]] | None = None
+        self,
+        batch_sizes: tuple[int, ...],
+        gather_s: float,
+        step_s: Mapping[Pool, Mapping[int, float]] | None = None,
+        *,
+        mixes: bool = True,
     ) -> None:
         self.batch_sizes = batch_sizes
         self.gather_s = gather_s
+        self._mixes = mixes
         self._step_s = step_s or {}
         self._entries: dict[Pool, dict[Hashable, Entry]] = {}
         self._population: dict[Pool, int] = {}
@@ -106,19 +113,27 @@ class Scheduler:
             return None
         pool = min(ripe, key=lambda pool: min(entry.deadline_s for entry in self._entries[pool].values()))
         entries = self._entries[pool]
-        first = heapq.nsmallest(self.batch_sizes[-1], entries, key=lambda member: entries[member].deadline_s)
+        first = self._first(entries)
         soon_s = now_s + URGENT_CHUNKS * pool.period_s
-        urgent = [member for member in first if entries[member].deadline_s <= soon_s]
-        steady = [member for member in first[len(urgent) :] if entries[member].is_steady]
-        members = [*urgent, *steady] or first[: self.batch_sizes[0]]
-        size = next(size for size in self.batch_sizes if size >= len(urgent or members))
+        urgent = sum(entries[member].deadline_s <= soon_s for member in first)
+        size = next(size for size in self.batch_sizes if size >= (urgent or len(first)))
         if not urgent and self._holds(pool, size, now_s):
             return None
-        for member in members[:size]:
+        members = first[:size]
+        for member in members:
             entry = entries.pop(member)
             if entry.deadline_s <= soon_s:
                 self._expected_s[member] = entry.ready_s + pool.period_s
-        return Batch(pool, members[:size], size)
+        return Batch(pool, members, size)
+
+    def _first(self, entries: Mapping[Hashable, Entry]) -> list[Hashable]:
+        """The most urgent, and as many others as can be stepped with it, the most urgent first."""
+        most, peers = self.batch_sizes[-1], list(entries)
+        if not self._mixes:
+            is_steady = min(entries.values(), key=lambda entry: entry.deadline_s).is_steady
+            peers = [member for member in entries if entries[member].is_steady is is_steady]
+            most = most if is_steady else self.batch_sizes[0]
+        return heapq.nsmallest(most, peers, key=lambda member: entries[member].deadline_s)
 
     def _holds(self, pool: Pool, size: int, now_s: float) -> bool:
         """Whether a batch that nobody waits for is not begun now, since a live session's window is to be expected."""

@@ -19,6 +19,8 @@ def level(pcm: np.ndarray) -> int:
 class FakeRunner:
     """A token is the frame's level * 256 + the frames committed before (mod 256); a hop is the token / 65536."""
 
+    mixes = True
+
     def __init__(self, slots: int = 8, batch_sizes: tuple[int, ...] = (1, 2, 4), pools=None) -> None:
         self.slots = slots
         self.batch_sizes = batch_sizes

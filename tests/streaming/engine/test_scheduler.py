@@ -7,8 +7,8 @@ LIVE = Pool("encode", StreamConfig(5, 5))  # a chunk lasts 0.1 s
 OTHER = Pool("decode", StreamConfig(5, 5))
 
 
-def scheduler(*pools: Pool, sizes=(1, 2, 4), gather_s=0.004, step_s=None) -> Scheduler:
-    made = Scheduler(sizes, gather_s, step_s)
+def scheduler(*pools: Pool, sizes=(1, 2, 4), gather_s=0.004, **options) -> Scheduler:
+    made = Scheduler(sizes, gather_s, **options)
     for pool in pools:
         made.enrol(pool)
     return made
@@ -146,18 +146,14 @@ def test_nobody_waits_for_a_session_that_has_gone():
     assert made.next_batch(1.06).members == ["ahead"]
 
 
-def test_spare_rows_are_not_for_starts_and_endings():
-    made = scheduler(*[LIVE] * 4)
-    for number in range(3):
-        made.add(LIVE, f"live {number}", Entry(1.0, 1.1, is_steady=number > 0))
-    made.add(LIVE, "ending", Entry(1.0, 9.0, is_steady=False))
-    assert made.next_batch(1.1).members == ["live 0", "live 1", "live 2"]
-    assert made.next_batch(1.1).members == ["ending"]
+def test_starts_and_endings_are_stepped_by_themselves_where_they_do_not_mix():
+    def waiting(**options) -> Scheduler:
+        made = scheduler(*[LIVE] * 4, **options)
+        for number in range(4):
+            made.add(LIVE, number, Entry(1.0, 1.1 + 0.01 * number, is_steady=number in (1, 2)))
+        return made
 
-
-def test_starts_and_endings_that_nobody_waits_for_are_stepped_in_the_smallest_batch():
-    made = scheduler(*[LIVE] * 4)
-    for number in range(4):
-        made.add(LIVE, number, Entry(1.0, 9.0 + number, is_steady=number == 3))
-    batches = [made.next_batch(1.1) for _ in range(4)]
-    assert [(batch.members, batch.size) for batch in batches] == [([3], 1), ([0], 1), ([1], 1), ([2], 1)]
+    assert waiting().next_batch(1.1).members == [0, 1, 2, 3]
+    apart = waiting(mixes=False)
+    batches = [apart.next_batch(1.1) for _ in range(3)]
+    assert [(batch.members, batch.size) for batch in batches] == [([0], 1), ([1, 2], 2), ([3], 1)]
