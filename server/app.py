@@ -109,12 +109,18 @@ class App:
         if self._gate.is_open and not self._is_local:
             _log.warning("whoever reaches %s is let in: give it keys (docs/security.md)", self.url)
         await self._devices.start()
+        if self._devices.pid is not None:
+            self._metrics.watch_workers(self._devices.pid)
         self._tasks.append(asyncio.create_task(self._begin(), name="loading"))
 
     async def loaded(self) -> None:
         """Returns when sessions can be opened. Raises ModelError or whatever else prevented it."""
         assert self._tasks, "not started"
         await asyncio.shield(self._tasks[0])
+
+    async def failed(self) -> None:
+        """Returns when a worker has ended that should not have."""
+        await self._devices.lost.wait()
 
     def open(self, asked: SessionRequest, visitor: Visitor) -> Session:
         """A session for somebody who comes by another way than our sockets.

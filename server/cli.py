@@ -1,7 +1,7 @@
 """The command `neucodec-server`: settings, start, one line when ready, and a clean stop on SIGINT or SIGTERM.
 
 Exit codes: 0 stopped as asked, 2 a setting that cannot be (a busy port among them), 3 a model that cannot be loaded,
-1 anything else.
+1 anything else, such as a worker that ended.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from server.settings import Settings
 from server.settings_sources import add_flags, check_files, resolve, table
 from server.worker import Load
 from streaming.engine.engine import STAGES
-from streaming.errors import ConfigError, ModelError, StreamingError
+from streaming.errors import ConfigError, DeviceError, ModelError, StreamingError
 
 if TYPE_CHECKING:
     from server.mqtt import Bridge
@@ -80,9 +80,13 @@ async def serve(settings: Settings, load: Load = load_engines, *, apart: bool = 
             )
             if bridge is not None:
                 bridge.start()
-            await stopped
+            failed = asyncio.create_task(app.failed(), name="failed")
+            await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
+            failed.cancel()
             if bridge is not None:
                 await bridge.stop(settings.stop_timeout_s)
+            if not stopped.done():
+                raise DeviceError("a worker has ended: the server stops, and clients go on when it is back")
             _log.info("stopping: open sessions have %.0f s to end; a second signal ends them now", settings.drain_s)
             stop.clear()
             again = asyncio.create_task(stop.wait(), name="second signal")

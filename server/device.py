@@ -54,10 +54,12 @@ class Link:
 
 
 class Device(asyncio.Protocol):
-    """One worker; its other end is a socket. `on_step` is told of every step."""
+    """One worker; its other end is a socket. `on_step` is told of every step, `on_lost` of an end that was not asked
+    for."""
 
-    def __init__(self, on_step: Callable[[Step], None]) -> None:
+    def __init__(self, on_step: Callable[[Step], None], on_lost: Callable[[], None]) -> None:
         self._on_step = on_step
+        self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.WriteTransport
         self._unpacker = Unpacker()
@@ -113,7 +115,9 @@ class Device(asyncio.Protocol):
                 self.loaded.set_exception(message)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.alive = False
+        if self.alive:
+            self.alive = False
+            self._on_lost()
         if not self.loaded.done():
             self.loaded.set_exception(DeviceError("the worker ended before it had loaded the model"))
             self.loaded.exception()  # whether anybody asks or not
@@ -147,7 +151,10 @@ class Devices:
         self._on_step = on_step
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
+        self._is_loaded = False
         self.all: list[Device] = []
+        self.lost = asyncio.Event()
+        """Set when a worker has ended that sessions may be at."""
 
     @property
     def pid(self) -> int | None:
@@ -161,7 +168,7 @@ class Devices:
         loop = asyncio.get_running_loop()
         for ours, _ in pairs:
             ours.setblocking(False)
-            _, device = await loop.connect_accepted_socket(lambda: Device(self._on_step), ours)
+            _, device = await loop.connect_accepted_socket(lambda: Device(self._on_step, self._lose), ours)
             self.all.append(device)
         if self._apart:
             self._process = _spawned(theirs, self._settings, self._load)
@@ -174,6 +181,8 @@ class Devices:
         """What is served, when it is loaded and warm. Raises ModelError or whatever else prevented it."""
         model, workers = await asyncio.shield(self.all[0].loaded)
         self.all = self.all[:workers]
+        self._is_loaded = True
+        self._lose()
         return model
 
     async def stop(self, timeout_s: float) -> None:
@@ -181,6 +190,12 @@ class Devices:
         for device in self.all:
             device.close()
         await asyncio.to_thread(self._join, timeout_s)
+
+    def _lose(self) -> None:
+        if self._is_loaded and not all(device.alive for device in self.all):
+            code = None if self._process is None else self._process.poll()
+            _log.error("a worker has ended%s", "" if code is None else f", its process with exit code {code}")
+            self.lost.set()
 
     def _join(self, timeout_s: float) -> None:
         if self._thread is not None:

@@ -25,6 +25,10 @@ class Metrics:
         self._count_work()
         self._count_events()
 
+    def watch_workers(self, pid: int) -> None:
+        """What the process of the workers takes is told too, as `neucodec_workers_process_*`."""
+        ProcessCollector("neucodec_workers", lambda: pid, registry=self._registry)
+
     def text(self) -> str:
         """All of them in the format that Prometheus reads."""
         return generate_latest(self._registry).decode()

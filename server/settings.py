@@ -171,7 +171,7 @@ class Settings:
     )
 
     max_messages_per_s: float = setting(
-        1000.0, QUEUES, "frames of any kind that are read of one connection in a second; it is slowed to that", above=0
+        500.0, QUEUES, "frames of any kind that are read of one connection in a second; it is slowed to that", above=0
     )
     max_message_bytes: int = setting(262_144, QUEUES, "a longer message closes the session with status 1009", least=2)
     max_pending_seconds: float = setting(

@@ -76,7 +76,8 @@ SLOW = pytest.mark.slow
     ],
 )
 async def test_an_attack_is_let_in_and_leaves_nothing_behind(attack: str) -> None:
-    with hosted(FakeRunner(slots=16), max_sessions=16, close_timeout_s=0.1) as host:
+    options = {"max_sessions": 16, "close_timeout_s": 0.1, "max_messages_per_s": 5000.0}
+    with hosted(FakeRunner(slots=16), **options) as host:
         counts = await struck(host, attack, 0.4)
         assert attack == "slowloris" or counts["HTTP 101"] >= 2
         assert attack not in ("stall", "flood", "controls", "tiny") or counts["bytes sent"] > 65_536
@@ -91,6 +92,7 @@ async def test_attempts_find_a_full_server_and_get_a_status_each() -> None:
 
 @pytest.mark.slow
 def test_a_run_against_a_server_of_its_own_is_verified_and_told(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("NEUCODEC_RESUME_S", "1")  # what is killed is not waited for
     monkeypatch.setattr(load, "PHASES_S", 0.1)
     speaker = tmp_path / "eval" / "speaker"
     speaker.mkdir(parents=True)

@@ -1,0 +1,140 @@
+"""Workers in a process of their own, and what their messages go through."""
+
+import asyncio
+import os
+import random
+import signal
+from functools import partial
+
+import numpy as np
+import pytest
+
+from server.app import App
+from server.channel import Unpacker, packed
+from server.cli import serve
+from server.device import QUOTA
+from server.model import Model
+from server.settings import Settings
+from server.worker import Verb
+from streaming.engine.engine import Engine
+from streaming.errors import DeviceError, ModelError
+from streaming.protocol.messages import Flush, Flushed
+from tests.server.hosting import DEADLINE_S, s16, talk
+from tests.server.test_app import get
+from tests.streaming.engine.fake import CONFIG, FakeRunner, speech, tokens_of
+
+LEVELS = list(range(24))
+SETTINGS = Settings(port=0, workers=2)
+
+
+def load(settings: Settings) -> tuple[list[Engine], Model]:
+    """In the process of the workers."""
+    return [Engine(FakeRunner()) for _ in range(2)], Model("fake", {"default": CONFIG}, "default")
+
+
+def fail(error: Exception, settings: Settings) -> tuple[list[Engine], Model]:
+    raise error
+
+
+@pytest.fixture
+async def app():
+    made = App(SETTINGS, load, apart=True)
+    await made.start()
+    await asyncio.wait_for(made.loaded(), DEADLINE_S)
+    yield made
+    await made.stop()
+
+
+def pid_of(app: App) -> int:
+    assert app._devices.pid is not None
+    return app._devices.pid
+
+
+async def test_sessions_of_workers_in_a_process_of_their_own_get_what_they_should(app):
+    async with talk(app.url, "/v1/encode") as one, talk(app.url, "/v1/roundtrip") as other:
+        for client in (one, other):
+            await client.send(s16(speech(*LEVELS)))
+        await one.finish()
+        await other.finish()
+        np.testing.assert_array_equal(one.tokens, tokens_of(LEVELS))
+        assert len(other.output) == len(LEVELS) * 960
+    _, body = await asyncio.to_thread(get, app.url + "/readyz")
+    assert body["ready"] and body["sessions"] == 0
+
+
+async def test_the_process_of_the_workers_ends_with_the_server():
+    made = App(SETTINGS, load, apart=True)
+    await made.start()
+    await asyncio.wait_for(made.loaded(), DEADLINE_S)
+    pid = pid_of(made)
+    os.kill(pid, signal.SIGTERM)  # as a service manager does, to all processes at once
+    async with talk(made.url, "/v1/encode") as client:
+        await client.finish()
+    await made.stop()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_when_the_process_of_the_workers_dies_its_sessions_are_told_and_the_server_is_not_ready(app):
+    async with talk(app.url, "/v1/encode") as client:
+        os.kill(pid_of(app), signal.SIGKILL)
+        assert (await client.fail()).code == "device"
+    status, body = await asyncio.to_thread(get, app.url + "/readyz")
+    assert status == 503 and body["reason"] == "a worker has ended"
+
+
+async def test_the_command_ends_when_a_worker_does(monkeypatch):
+    async def failed(app: App) -> None:
+        os.kill(pid_of(app), signal.SIGKILL)
+        await app._devices.lost.wait()
+
+    monkeypatch.setattr(App, "failed", failed)  # it is ready then
+    with pytest.raises(DeviceError, match="ended"):
+        await asyncio.wait_for(serve(SETTINGS, load), DEADLINE_S)
+
+
+@pytest.mark.parametrize("error", [ModelError("model.safetensors is cut short"), ValueError("3")])
+async def test_what_prevents_loading_is_said_across_processes(error):
+    made = App(SETTINGS, partial(fail, error), apart=True)
+    await made.start()
+    try:
+        kind = ModelError if isinstance(error, ModelError) else DeviceError
+        with pytest.raises(kind, match=str(error)):
+            await asyncio.wait_for(made.loaded(), DEADLINE_S)
+    finally:
+        await made.stop()
+
+
+async def test_a_session_has_a_limited_number_of_commands_under_way(app):
+    answered = asyncio.Event()
+    link = app._devices.all[0].open(None, lambda event: answered.set())
+    for _ in range(QUOTA - 1):
+        assert link.has_quota
+        link.submit(Verb.FLUSH)
+    assert not link.has_quota
+    while not link.has_quota:
+        answered.clear()
+        await asyncio.wait_for(answered.wait(), DEADLINE_S)
+    link.submit(Verb.CLOSE)
+
+
+async def test_there_is_always_an_answer_to_come_to_a_session_without_quota(app):
+    async with talk(app.url, "/v1/encode") as client:
+        for _ in range(4 * QUOTA):
+            await client.send(Flush())
+        for _ in range(4 * QUOTA):
+            await client.hear_until(Flushed)
+        await client.finish()
+
+
+def test_messages_come_out_whole_however_they_are_cut():
+    rng = random.Random(0)
+    messages = [[(number, bytes(rng.randrange(2000)))] for number in range(50)]
+    stream = b"".join(map(packed, messages))
+    for most in (1, 7, 5000, len(stream)):
+        unpacker, found, start = Unpacker(), [], 0
+        while start < len(stream):
+            size = rng.randint(1, most)
+            found += unpacker.feed(stream[start : start + size])
+            start += size
+        assert found == messages
