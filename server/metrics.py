@@ -1,8 +1,8 @@
 """What the server counts, for Prometheus: every name of a metric is in this module.
 
 docs/serving.md lists them and deploy/grafana-dashboard.json shows them; tests/server/test_metrics.py holds the three
-together. Counters and histograms are told when something happens, from any thread; gauges are set at the moment of a
-scrape or of a change.
+together. Counters and histograms are told when something happens; gauges are set at the moment of a scrape or of a
+change.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest

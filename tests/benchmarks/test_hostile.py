@@ -76,7 +76,7 @@ SLOW = pytest.mark.slow
     ],
 )
 async def test_an_attack_is_let_in_and_leaves_nothing_behind(attack: str) -> None:
-    options = {"max_sessions": 16, "close_timeout_s": 0.1, "max_messages_per_s": 5000.0}
+    options = {"max_sessions": 16, "close_timeout_s": 0.1, "max_messages_per_s": 5000.0, "ping_interval_s": 1.0}
     with hosted(FakeRunner(slots=16), **options) as host:
         counts = await struck(host, attack, 0.4)
         assert attack == "slowloris" or counts["HTTP 101"] >= 2

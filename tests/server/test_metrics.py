@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import urllib.request
 from pathlib import Path
@@ -35,7 +36,9 @@ def ours() -> dict[str, tuple[str, set[str]]]:
 def series() -> dict[str, set[str]]:
     """Name of each series that can be asked for, those of the process too -> its labels."""
     found = {name + end: labels for name, (kind, labels) in ours().items() for end in SUFFIXES[kind]}
-    for family in text_string_to_metric_families(Metrics().text()):
+    metrics = Metrics()
+    metrics.watch_workers(os.getpid())
+    for family in text_string_to_metric_families(metrics.text()):
         for sample in family.samples:
             found.setdefault(sample.name, set(sample.labels))
     return found
