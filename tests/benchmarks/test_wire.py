@@ -61,7 +61,7 @@ class FakeLine:
         if self.answers and self.sent % CHUNK == 0:
             self.rounds.take(CHUNK)
 
-    async def end(self) -> None:
+    def end(self) -> None:
         self.ended = True
 
 
@@ -97,7 +97,7 @@ async def test_output_that_is_missing_at_the_end_is_no_measurement() -> None:
         line = Line(socket, ENCODE, lambda frames: None)
         for _ in range(CHUNK + 1):
             line.send()
-        await line.end()
+        line.end()
         with pytest.raises(SystemExit, match="6 packets were answered by 5 frames of output, then 'done'"):
             await line.receive()
 
