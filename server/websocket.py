@@ -200,7 +200,7 @@ class WebSocket(asyncio.BufferedProtocol):
         while self._may_parse() and not (wait_s := self._wait_s()) and (size := self._unit()):
             self._credit -= 1
             start, self._at = self._at, self._at + size
-            if self._unread[start] == _BINARY and not self._parts and self.is_open and not self._is_lawless:
+            if self._unread[start] == _BINARY and not self._parts and not self._is_lawless and self.is_open:
                 self._take_message(self._unmasked(start))
             else:
                 self._take(self._unread[start : self._at])
