@@ -399,7 +399,10 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_soon")
-def test_a_run_with_a_burst_against_a_server_of_its_own_is_verified(data: Path, tmp_path: Path, capsys) -> None:
+def test_a_run_with_a_burst_against_a_server_of_its_own_is_verified(
+    data: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv("NEUCODEC_PROFILES", "default")
     out = tmp_path / "load.json"
     flags = "--sessions 3 --seconds 1 --mix encode,decode,roundtrip --clips 2 --burst --verify"
     server = ["--batch-sizes", "4", "--threads", "1", "--model", str(GOLDEN)]

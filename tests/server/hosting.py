@@ -42,14 +42,15 @@ class Host:
 def hosted(runner: FakeRunner | None = None, **settings) -> Iterator[Host]:
     """A server on a free port: over a fake runner when one is given, else over the golden model.
 
-    By default it takes all sessions that there are slots for, however slow the machine is just now, and keeps none
-    whose connection is lost.
+    By default it takes all sessions that there are slots for, however slow the machine is just now, keeps none whose
+    connection is lost, and reads as fast as it can.
     """
 
     def load_fake(settings: Settings) -> tuple[list[Engine], Model]:
         return [Engine(runner, settings.gather_ms / 1000)], Model("fake", {"default": CONFIG}, "default")
 
-    made = Settings(**{"model": str(GOLDEN), "port": 0, "threads": 1, "max_load": 1e9, "resume_s": 0} | settings)
+    usual = {"model": str(GOLDEN), "port": 0, "threads": 1, "max_load": 1e9, "resume_s": 0, "max_messages_per_s": 1e6}
+    made = Settings(**usual | settings)
     up = threading.Event()
     found: dict = {}
 

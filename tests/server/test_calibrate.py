@@ -59,7 +59,13 @@ def test_the_server_takes_the_file_for_its_default_profile(speech, tmp_path) -> 
     assert calibrate("--data", speech, "--out", out, "--chunk", 3) == 0
     torch.set_num_threads(1)
     settings = Settings(
-        model=str(GOLDEN), stream_json=str(out), dtype="bfloat16", batch_sizes=(1,), max_sessions=1, threads=1
+        model=str(GOLDEN),
+        profiles={"default": None},
+        stream_json=str(out),
+        dtype="bfloat16",
+        batch_sizes=(1,),
+        max_sessions=1,
+        threads=1,
     )
     _, model = load_engines(settings)
     assert model.profiles["default"] == StreamConfig(3, 5, 250, prior_weight=12)

@@ -14,6 +14,7 @@ from streaming.protocol.messages import Flush, Flushed, Mark, Marked
 from tests.server.hosting import DEADLINE_S, Host, hosted, talk
 from tests.streaming.engine.fake import FakeRunner
 
+PACE = 500.0
 UPGRADE = (
     "GET /v1/encode HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -38,7 +39,7 @@ async def raw(host: Host) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.S
 
 @pytest.mark.parametrize("frame", [MARK, PING, EMPTY], ids=["marks", "pings", "empty"])
 async def test_a_flood_of_small_frames_does_not_hold_up_another_session(frame: bytes) -> None:
-    with hosted(FakeRunner(), close_timeout_s=0.1) as host:
+    with hosted(FakeRunner(), max_messages_per_s=PACE, close_timeout_s=0.1) as host:
         async with talk(host.url, "/v1/encode") as healthy, raw(host) as one, raw(host) as other:
             for _, writer in (one, other):
                 writer.write(frame * 200_000)
@@ -50,8 +51,8 @@ async def test_a_flood_of_small_frames_does_not_hold_up_another_session(frame: b
 
 
 async def test_messages_above_the_pace_are_slowed_and_every_one_is_answered() -> None:
-    count = round((BURST_S + 0.3) * 1000)
-    with hosted(FakeRunner(), max_messages_per_s=1000.0, close_timeout_s=0.1) as host:
+    count = round((BURST_S + 0.3) * PACE)
+    with hosted(FakeRunner(), max_messages_per_s=PACE, close_timeout_s=0.1) as host:
         async with talk(host.url, "/v1/encode") as session:
             begin_s = time.monotonic()
             await session.send(*map(Mark, range(count)))
@@ -61,7 +62,7 @@ async def test_messages_above_the_pace_are_slowed_and_every_one_is_answered() ->
 
 
 async def test_pings_whose_answers_are_not_taken_are_read_no_further() -> None:
-    with hosted(FakeRunner(), close_timeout_s=0.1) as host:
+    with hosted(FakeRunner(), max_messages_per_s=PACE, close_timeout_s=0.1) as host:
         async with raw(host) as (reader, writer):
             reader._transport.pause_reading()  # type: ignore[attr-defined]
             writer.write(PING * 100_000)
@@ -70,7 +71,7 @@ async def test_pings_whose_answers_are_not_taken_are_read_no_further() -> None:
 
 
 async def test_a_client_that_is_gone_is_forgotten_with_what_it_has_sent() -> None:
-    with hosted(FakeRunner(), close_timeout_s=0.1) as host:
+    with hosted(FakeRunner(), max_messages_per_s=PACE, close_timeout_s=0.1) as host:
         async with raw(host) as (_, writer):
             writer.write(EMPTY * 500)
         await host.emptied()
