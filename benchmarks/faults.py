@@ -9,7 +9,7 @@ under way; or a client process beside it is killed, and must be forgotten.
 The server steps one batch size (`--batch-sizes`). What a session hears is compared with what the same input gives
 without a fault: equal to the byte wherever `Resumed` says "exact", and where it says nothing; nothing missing beyond
 the `gap` that it tells, and nothing twice. With several batch sizes the bits depend on how many sessions are stepped at
-once, with or without a fault: samples then count as equal that differ by no more than SAMPLE_TOLERANCE. The exit code is
+once, with or without a fault: samples then count as equal if they differ by SAMPLE_TOLERANCE at most. The exit code is
 1 where that fails, or where the server holds a session in the end. `again` is from the fault to the next output.
 """
 
