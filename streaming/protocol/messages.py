@@ -8,7 +8,6 @@ directions and unknown types from a server too, so that the protocol has room to
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Any, ClassVar
 
 from streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_HOP, OUTPUT_RATE, TOKENS_PER_SECOND
@@ -32,12 +31,12 @@ class StreamFormat:
     format: str
     rate: int
 
-    @cached_property
+    @property
     def unit_bytes(self) -> int:
         """Bytes of one sample or token."""
         return UNIT_BYTES[self.format]
 
-    @cached_property
+    @property
     def hop(self) -> int:
         """Samples or tokens that one frame of 20 ms holds."""
         return self.rate * FRAME_MS // 1000
