@@ -192,7 +192,7 @@ class Devices:
         await asyncio.to_thread(self._join, timeout_s)
 
     def _lose(self) -> None:
-        if self._is_loaded and not all(device.alive for device in self.all):
+        if self._is_loaded and not self.lost.is_set() and not all(device.alive for device in self.all):
             code = None if self._process is None else self._process.poll()
             _log.error("a worker has ended%s", "" if code is None else f", its process with exit code {code}")
             self.lost.set()
@@ -214,6 +214,7 @@ class Devices:
 def _spawned(sockets: list[socket.socket], settings: Settings, load: Load) -> subprocess.Popen[bytes]:
     """The process, which has been told what to do. In a group of its own: what ends this one at a terminal is not
     for it, since it ends with its sockets."""
+    orders = packed((settings, load))
     numbers = [one.fileno() for one in sockets]
     process = subprocess.Popen(
         [sys.executable, "-m", "server.worker_process", *map(str, numbers)],
@@ -223,7 +224,7 @@ def _spawned(sockets: list[socket.socket], settings: Settings, load: Load) -> su
     )
     assert process.stdin is not None
     with process.stdin:
-        process.stdin.write(packed((settings, load)))
+        process.stdin.write(orders)
     for one in sockets:
         one.close()
     return process

@@ -1,6 +1,6 @@
 """Packets of a client, held until they complete a window: before that, nothing can be computed from them.
 
-So the device thread is woken once a chunk and not once a packet, and gets the chunk in one piece. Floats are not held:
+So a worker is woken once a chunk and not once a packet, and gets the chunk in one piece. Floats are not held:
 they may be no audio at all, and a client is told at once.
 """
 

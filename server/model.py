@@ -1,6 +1,6 @@
 """What the server serves: a loaded codec, its profiles, and the engine over them, warmed up.
 
-Runs in a device thread; torch is imported there, so that the socket is claimed without waiting for it.
+`load_engines` runs where the workers do; torch is imported there, so that the server's process does without it.
 """
 
 import hashlib

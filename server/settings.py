@@ -95,7 +95,7 @@ class Settings:
         PROFILES, MODEL, f"those of {', '.join(PROFILES)} to offer, or NAME=CHUNK:LOOKAHEAD in frames of 20 ms"
     )
     workers: int | None = setting(
-        None, MODEL, "device threads that share the sessions (none: one for each core, on CUDA one)", least=1
+        None, MODEL, "workers that share the sessions (none: one for each core, on CUDA one)", least=1
     )
     threads: int | None = setting(
         None, MODEL, "threads of torch in each worker, on the CPU (none: the cores that there are for it)", least=1
@@ -188,7 +188,7 @@ class Settings:
     )
 
     open_timeout_s: float = setting(10.0, TIMES, "for the HTTP request of a new connection", above=0)
-    slot_timeout_s: float = setting(10.0, TIMES, "for the device thread to give a new session its slots", above=0)
+    slot_timeout_s: float = setting(10.0, TIMES, "for a worker to give a new session its slots", above=0)
     send_timeout_s: float = setting(20.0, TIMES, "a client that takes nothing for so long is disconnected", above=0)
     first_message_timeout_s: float | None = setting(
         60.0, TIMES, "for the first message of a new session (none: no limit)", above=0

@@ -12,7 +12,7 @@
     |   `-- MessageTooLarge              code "too_large"      1009
     |-- CapacityError                    code "full"           1013  no slot is free now
     |-- TimeLimitError                   code "time_limit"     1008  a session that lasts too long, or is idle
-    `-- DeviceError                      code "device"         1011  the device thread failed or is stuck
+    `-- DeviceError                      code "device"         1011  a worker failed or is stuck
 
 What only a client can run into is a branch of its own in client/errors.py.
 
@@ -125,6 +125,6 @@ class TimeLimitError(StreamingError):
 
 
 class DeviceError(StreamingError):
-    """The device thread failed or does not answer."""
+    """A worker failed or does not answer."""
 
     code = "device"

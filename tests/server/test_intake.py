@@ -16,7 +16,7 @@ FAST_FLOATS = StreamFormat("audio", "f32le", 48_000)
 
 
 class Taker:
-    """What the device thread makes of input: how many steps it allows."""
+    """What a worker makes of input: how many steps it allows."""
 
     def __init__(self, format: StreamFormat, config: StreamConfig) -> None:
         self._format = format

@@ -102,6 +102,15 @@ def waiting(step_s: float) -> Scheduler:
     return made
 
 
+def held(deadline_s: float) -> Scheduler:
+    """As `waiting`, with steps too long to be over in time, and the one that may be begun all the same behind it."""
+    made = waiting(step_s=0.06)
+    assert made.next_batch(1.05).members == ["ahead"], "the one"
+    made.add(LIVE, "ahead", Entry(1.0, deadline_s))
+    assert made.next_batch(1.06) is None
+    return made
+
+
 def test_what_nobody_waits_for_is_stepped_while_no_live_window_is_to_be_expected():
     made = waiting(step_s=0.03)
     assert made.next_batch(1.05).members == ["ahead"]
@@ -110,19 +119,13 @@ def test_what_nobody_waits_for_is_stepped_while_no_live_window_is_to_be_expected
 
 
 def test_what_nobody_waits_for_is_held_before_a_live_window_but_for_one_in_a_chunks_time():
-    made = waiting(step_s=0.06)
-    assert made.next_batch(1.05).members == ["ahead"], "the one"
-    made.add(LIVE, "ahead", Entry(1.0, 9.1))
-    assert made.next_batch(1.06) is None
+    made = held(deadline_s=9.1)
     assert made.wake_s() == pytest.approx(1.12), "the live one did not come"
     assert made.next_batch(1.13).members == ["ahead"]
 
 
 def test_a_live_window_that_comes_ends_the_holding_and_takes_the_other_along():
-    made = waiting(step_s=0.06)
-    made.next_batch(1.05)
-    made.add(LIVE, "ahead", Entry(1.0, 9.1))
-    assert made.next_batch(1.06) is None
+    made = held(deadline_s=9.1)
     made.add(LIVE, "live", Entry(1.1, 1.2))
     batch = made.next_batch(1.1)
     assert batch.members == ["live"] and batch.size == 1
@@ -130,19 +133,14 @@ def test_a_live_window_that_comes_ends_the_holding_and_takes_the_other_along():
 
 
 def test_what_is_held_is_stepped_when_it_is_due():
-    made = waiting(step_s=0.06)
-    made.next_batch(1.05)
-    made.add(LIVE, "ahead", Entry(1.0, 1.3))
-    assert made.next_batch(1.06) is None
+    made = held(deadline_s=1.3)
     assert made.wake_s() == pytest.approx(1.1), "two chunks before"
     assert made.next_batch(1.1).members == ["ahead"]
 
 
 def test_nobody_waits_for_a_session_that_has_gone():
-    made = waiting(step_s=0.06)
-    made.next_batch(1.05)
+    made = held(deadline_s=9.1)
     made.remove(LIVE, "live")
-    made.add(LIVE, "ahead", Entry(1.0, 9.1))
     assert made.next_batch(1.06).members == ["ahead"]
 
 
