@@ -30,10 +30,9 @@ _log = logging.getLogger(__name__)
 
 
 class Link:
-    """One session at a worker. `deliver` gets what comes back, in the loop, until CLOSE is submitted."""
+    """One session at a worker."""
 
-    def __init__(self, device: "Device", number: int, deliver: Callable[[Event], None]) -> None:
-        self.deliver = deliver
+    def __init__(self, device: "Device", number: int) -> None:
         self.under_way = 0
         self._device = device
         self._number = number
@@ -64,7 +63,7 @@ class Device(asyncio.Protocol):
         self._transport: asyncio.WriteTransport
         self._unpacker = Unpacker()
         self._outbox: list[Command] = []
-        self._links: dict[int, Link] = {}
+        self._links: dict[int, tuple[Link, Callable[[Event], None]]] = {}
         self._opened = 0
         self._asked_s: float | None = None
         self.alive = False
@@ -72,9 +71,10 @@ class Device(asyncio.Protocol):
         self.loaded: asyncio.Future[Loaded] = self._loop.create_future()
 
     def open(self, order: Order, deliver: Callable[[Event], None]) -> Link:
-        """A new session."""
+        """A new session. `deliver` gets what comes back, in the loop, until CLOSE is submitted."""
         self._opened += 1
-        link = self._links[self._opened] = Link(self, self._opened, deliver)
+        link = Link(self, self._opened)
+        self._links[self._opened] = link, deliver
         link.submit(Verb.OPEN, order)
         return link
 
@@ -131,13 +131,13 @@ class Device(asyncio.Protocol):
         for step in report.steps:
             self._on_step(step)
         for number, event in report.events:
-            link = self._links.get(number)
             if number == _NOBODY:
                 self._asked_s = None
-            elif link is not None:
+            elif number in self._links:
+                link, deliver = self._links[number]
                 if isinstance(event, Handled):
                     link.under_way -= _ANSWER_EVERY
-                link.deliver(event)
+                deliver(event)
 
 
 class Devices:

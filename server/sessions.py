@@ -116,8 +116,8 @@ class Sessions:
             self._devices[worker],
             self._settings,
             self._metrics,
-            on_release=lambda session: self._release(entry),
-            on_end=lambda session: self._forget(entry),
+            on_release=self._release,
+            on_end=self._forget,
             computed_from=computed_from,
         )
         return entry.session
@@ -215,12 +215,13 @@ class Sessions:
     def _all(self, wanted: Callable[[_Entry], bool]) -> list[Session]:
         return [entry.session for entry in self._entries.values() if wanted(entry)]
 
-    def _release(self, entry: _Entry) -> None:
+    def _release(self, session: Session) -> None:
+        entry = self._entries[session.ready.resume.token]
         entry.has_place = False
         self._gate.leave(entry.visitor)
         config = self._model.profiles[entry.profile]
-        self._admission.release(entry.worker, entry.session.request.kind, config)
+        self._admission.release(entry.worker, session.request.kind, config)
         self._released.set()
 
-    def _forget(self, entry: _Entry) -> None:
-        self._entries.pop(entry.session.ready.resume.token, None)
+    def _forget(self, session: Session) -> None:
+        del self._entries[session.ready.resume.token]

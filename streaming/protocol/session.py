@@ -72,6 +72,7 @@ class _Sent(NamedTuple):
 class ServerSession:
     """The server's side. `input_position` counts units accepted, `output_position` units handed out to be sent.
 
+    `close_code` is the WebSocket status to close with once `state` is CLOSED.
     `epoch` counts the clears: results of an older epoch are dropped. Payload that waits is bounded by whoever feeds
     this session (`queued_units`). `max_replay_bytes` of what was handed out are kept for a client that did not get it.
     `computed_from`: the output position that belongs to `ready.input_position`; output from there to
@@ -86,7 +87,8 @@ class ServerSession:
         self.requests = 0
         self.queued_units = 0
         self.epoch = 0
-        self.failure: StreamingError | None = None
+        self.failure: Failure | None = None
+        self.close_code = 1000
         self._known = ready.output_position  # the client has all output up to here
         self._utterance_input = 0
         self._utterance_start = self.output_position  # output position at which the utterance begins
@@ -161,10 +163,11 @@ class ServerSession:
     def fail(self, error: StreamingError) -> None:
         """Drops what is unsent and queues `error` as the last message; a second failure changes nothing."""
         if self.failure is None and self.state is not State.CLOSED:
-            self.failure = error
+            self.failure = Failure(error.code, str(error))  # the error itself would hold all that it has come through
+            self.close_code = error.close_code
             self._outbox.clear()
             self.queued_units = 0
-            self._outbox.append(Failure(error.code, str(error)))
+            self._outbox.append(self.failure)
 
     def lose(self) -> None:
         """The connection is gone; output is queued on, for `resume`."""
@@ -227,11 +230,6 @@ class ServerSession:
     def queued_messages(self) -> int:
         """Messages that wait to be sent."""
         return len(self._outbox)
-
-    @property
-    def close_code(self) -> int:
-        """The WebSocket status to close with once `state` is CLOSED."""
-        return self.failure.close_code if self.failure is not None else 1000
 
     @property
     def _due(self) -> int:

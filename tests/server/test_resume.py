@@ -1,6 +1,7 @@
 """Sessions that lose their connection, over real sockets and a real model: what comes out is as if nothing had been."""
 
 import asyncio
+import gc
 import random
 from dataclasses import replace
 
@@ -9,6 +10,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.auth import key_line, new_key
+from server.session import Session
+from server.websocket import WebSocket
 from streaming.protocol.messages import Clear, Cleared, Done, End, Flush, Flushed, Mark, Marked, Ready
 from streaming.protocol.query import SessionRequest, parse_target
 from streaming.protocol.session import ClientSession
@@ -258,3 +261,25 @@ async def test_what_was_not_kept_is_not_pretended_to_be_there():
         assert ready.resumed == "approximate" and ready.session != caller.readies[0].session
         await caller.finish()
         assert caller.heard == tokens_of(LEVELS).tobytes()
+
+
+async def test_nothing_is_held_of_a_session_that_has_ended():
+    """Without a collection of cycles: that comes rarely, and a session holds megabytes of output for its client."""
+    with hosted(FakeRunner(), **LIVES_ON | {"resume_s": 0.2}) as host:
+        gc.collect()
+        gc.disable()
+        try:
+            async with talk(host.url, "/v1/roundtrip") as client:
+                await client.send(s16(speech(*LEVELS)))
+                await client.finish()
+            async with talk(host.url, "/v1/roundtrip") as client:
+                client.socket.transport.abort()
+            async with talk(host.url, "/v1/encode") as client:
+                await client.socket.send("nonsense")
+                await client.fail()
+            await host.emptied()
+            async with asyncio.timeout(DEADLINE_S):
+                while any(type(one) in (Session, WebSocket) for one in gc.get_objects()):
+                    await asyncio.sleep(0.2)
+        finally:
+            gc.enable()
