@@ -1,16 +1,20 @@
 """What every test gets: few threads, no hub, and the promise that the tests which define the product really ran.
 
+`make test` runs two tests side by side; one that is marked `alone`, since it looks at the time, waits until no other runs.
+
 Laws, golden vectors and server tests may never be skipped: with `--no-skips-that-matter` (what `.ci/run` gives) a skip
 under one of ESSENTIAL fails the run.
 """
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from filelock import ReadWriteLock
 
 ROOT = Path(__file__).resolve().parent.parent
 ESSENTIAL = ("tests/streaming/", "tests/server/", "tests/client/", "tests/mqtt/", "tests/web/", "tests/test_imports.py")
@@ -24,11 +28,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    lock = ReadWriteLock(item.config.cache.mkdir("alone") / "lock.db")
+    with lock.write_lock() if item.get_closest_marker("alone") else lock.read_lock():
+        return (yield)
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if not session.config.getoption("--no-skips-that-matter"):
         return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    assert reporter is not None
+    if reporter is None:
+        return  # one of those that run side by side; the one that gathers their reports looks at them
     reports = [report for kind in ("skipped", "xfailed") for report in reporter.stats.get(kind, [])]
     skipped = sorted(
         {r.nodeid for r in reports if r.nodeid.startswith(ESSENTIAL) and "gpu" not in getattr(r, "keywords", ())}
