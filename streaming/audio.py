@@ -74,8 +74,7 @@ def pcm_to_bytes(audio: np.ndarray, pcm_format: str = "s16le") -> bytes:
     if pcm_format != "f32le":
         audio = audio * np.float32(_S16_SCALE)
         np.rint(audio, out=audio)
-        np.maximum(audio, np.float32(-_S16_SCALE), out=audio)
-        np.minimum(audio, np.float32(_S16_SCALE - 1), out=audio)
+        audio.clip(np.float32(-_S16_SCALE), np.float32(_S16_SCALE - 1), out=audio)
     if sample.itemsize == 1:
         return _encoded(pcm_format)[audio.astype(np.int16).view(np.uint16)].tobytes()
     return audio.astype(sample).tobytes()

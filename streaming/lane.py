@@ -30,12 +30,16 @@ class Window(NamedTuple):
 
 
 class Lane(ABC):
-    """Input in, windows out. `take` gives steady windows while the input suffices, `take_last` the ending."""
+    """Input in, windows out. `take` gives steady windows while the input suffices, `take_last` the ending.
+
+    A steady window needs `window_units` samples or tokens, and commits the first `chunk_units` of them.
+    """
 
     dtype: type
 
-    def __init__(self, config: StreamConfig) -> None:
+    def __init__(self, config: StreamConfig, window_units: int, chunk_units: int) -> None:
         self.config = config
+        self.window_units, self.chunk_units = window_units, chunk_units
         self.reset()
 
     def reset(self) -> None:
@@ -56,26 +60,23 @@ class Lane(ABC):
             self._packets = [np.concatenate(self._packets) if self._packets else np.zeros(0, self.dtype)]
         return self._packets[0]
 
-    def _drop(self, units: int) -> None:
-        """The first of the pending input is committed."""
-        self._packets = [self._pending[units:]]
-        self._pending_units -= units
-
     @property
     @abstractmethod
     def delay(self) -> int:
         """Input samples or tokens that are still inside: fed, and not answered by output."""
 
     @property
-    @abstractmethod
+    def has_window(self) -> bool:
+        """Whether the pending input allows a steady step."""
+        return self._pending_units >= self.window_units
+
+    @property
     def steps_ready(self) -> int:
         """Steady steps that the pending input allows."""
+        return max(0, (self._pending_units - self.window_units) // self.chunk_units + 1)
 
     @abstractmethod
-    def _steady(self) -> Window: ...
-
-    @abstractmethod
-    def _consume(self, frames: int) -> None: ...
+    def _steady(self, units: np.ndarray) -> Window: ...
 
     @abstractmethod
     def output(self, window: Window, row: np.ndarray) -> np.ndarray:
@@ -83,10 +84,13 @@ class Lane(ABC):
 
     def take(self) -> Window | None:
         """The next steady window, or None while the input does not suffice."""
-        if not self.steps_ready:
+        if not self.has_window:
             return None
-        window = self._steady()
-        self._consume(window.commit)
+        pending, chunk = self._pending, self.chunk_units
+        window = self._steady(pending[: self.window_units])
+        self._packets = [pending[chunk:]]
+        self._pending_units -= chunk
+        self._position += window.commit
         return window
 
     @abstractmethod
@@ -122,6 +126,9 @@ class EncoderLane(Lane):
 
     dtype = np.float32
 
+    def __init__(self, config: StreamConfig) -> None:
+        super().__init__(config, config.window_frames * INPUT_HOP + MEL_OVERHANG, config.chunk_frames * INPUT_HOP)
+
     def push(self, pcm: np.ndarray) -> None:
         """Append samples (n,). Raises AudioError, and then nothing has changed."""
         self.append(checked_pcm(pcm).copy())
@@ -130,19 +137,12 @@ class EncoderLane(Lane):
     def delay(self) -> int:
         return self._pending_units
 
-    @property
-    def steps_ready(self) -> int:
-        config = self.config
-        spare = self._pending_units - (config.lookahead_frames * INPUT_HOP + MEL_OVERHANG)
-        return max(0, spare // (config.chunk_frames * INPUT_HOP))
-
     def output(self, window: Window, row: np.ndarray) -> np.ndarray:
         """Row (C + L,) -> tokens uint16 (commit,)."""
         return row[window.output].astype(np.uint16)
 
-    def _steady(self) -> Window:
-        samples = self.config.window_frames * INPUT_HOP + MEL_OVERHANG
-        return self._window(self._pending[:samples], self.config.window_frames, self.config.chunk_frames)
+    def _steady(self, units: np.ndarray) -> Window:
+        return self._window(units, self.config.window_frames, self.config.chunk_frames)
 
     def take_last(self) -> Window | None:
         frames = self._pending_units // INPUT_HOP
@@ -153,15 +153,14 @@ class EncoderLane(Lane):
         x[: len(pcm)] = pcm
         return Window(x, valid, commit, slice(0, commit))
 
-    def _consume(self, frames: int) -> None:
-        self._drop(frames * INPUT_HOP)
-        self._position += frames
-
 
 class DecoderLane(Lane):
     """Tokens in; a lost one is replaced by the last that arrived."""
 
     dtype = np.uint16
+
+    def __init__(self, config: StreamConfig) -> None:
+        super().__init__(config, config.window_frames, config.chunk_frames)
 
     def reset(self) -> None:
         super().reset()
@@ -191,19 +190,13 @@ class DecoderLane(Lane):
     def delay(self) -> int:
         return self._pending_units + min(self._position, self.config.synthesis_lag_frames)
 
-    @property
-    def steps_ready(self) -> int:
-        config = self.config
-        return max(0, (self._pending_units - config.lookahead_frames) // config.chunk_frames)
-
     def output(self, window: Window, row: np.ndarray) -> np.ndarray:
         """Row (samples,) -> audio float32 (m,), 480 | m."""
         return row[window.output].astype(np.float32)
 
-    def _steady(self) -> Window:
+    def _steady(self, units: np.ndarray) -> Window:
         config = self.config
-        stop = self._position + config.chunk_frames - config.synthesis_lag_frames
-        return self._window(self._pending[: config.window_frames], config.chunk_frames, stop)
+        return self._window(units, config.chunk_frames, self._position + config.chunk_frames - config.synthesis_lag_frames)
 
     def take_last(self) -> Window | None:
         frames = self._pending_units
@@ -215,10 +208,6 @@ class DecoderLane(Lane):
         x[: len(tokens)] = tokens
         first = self._position - self.config.synthesis_lag_frames
         return Window(x, len(tokens), commit, slice(max(-first, 0) * OUTPUT_HOP, max(stop - first, 0) * OUTPUT_HOP))
-
-    def _consume(self, frames: int) -> None:
-        self._drop(frames)
-        self._position += frames
 
     def _more(self) -> list[np.ndarray]:
         return [np.array([self._last], np.uint16)]

@@ -304,11 +304,11 @@ class Engine:
         """Schedules the stage's next window; endings without one are finished at once."""
         if self._sessions[stage.session].paused or self._scheduler.has(stage.pool, stage):
             return
-        while not stage.window_ready():
+        while (entry := stage.entry(now_s)) is None:
             if not stage.ending:
                 return
             self._finish(stage, now_s)
-        self._scheduler.add(stage.pool, stage, stage.entry(now_s))
+        self._scheduler.add(stage.pool, stage, entry)
 
     def _finish(self, stage: Stage, now_s: float) -> None:
         """The stage's utterance is over: passes the end on, starts anew, and takes in what waited behind it."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from streaming.config import INPUT_HOP, MEL_OVERHANG, START_FRAMES
+from streaming.config import START_FRAMES
 from streaming.engine.scheduler import Entry, Pool
 from streaming.engine.slots import Slot
 from streaming.lane import DecoderLane, EncoderLane
@@ -47,9 +47,7 @@ class Stage:
     earned_s: float = 0.0
 
     def __post_init__(self) -> None:
-        is_encoder = self.pool.kind == "encode"
-        self._hop = INPUT_HOP if is_encoder else 1
-        self._window = self.pool.config.window_frames * self._hop + (MEL_OVERHANG if is_encoder else 0)
+        self._hop = self.lane.chunk_units // self.pool.config.chunk_frames
         self._period_s = self.pool.period_s
 
     def push(self, data: np.ndarray, now_s: float) -> None:
@@ -60,18 +58,16 @@ class Stage:
             self.arrivals.pop()
         self.arrivals.append((self.fed, now_s))
 
-    def window_ready(self) -> bool:
-        """Whether there is a window to compute, an ending included."""
-        return self.lane.steps_ready > 0 or (self.ending and self.lane.take_last() is not None)
-
-    def entry(self, now_s: float) -> Entry:
-        """When the window that `window_ready` told of was complete, and when it is due."""
-        needed, arrivals = self.committed * self._hop + self._window, self.arrivals
+    def entry(self, now_s: float) -> Entry | None:
+        """When the next window, an ending included, was complete, and when it is due; None: there is none."""
+        is_ending = not self.lane.has_window
+        if is_ending and not (self.ending and self.lane.take_last()):
+            return None
+        needed, arrivals = self.committed * self._hop + self.lane.window_units, self.arrivals
         while len(arrivals) > 1 and arrivals[0][0] < needed:
             arrivals.popleft()
         self.ready_s = arrivals[0][1] if arrivals and arrivals[0][0] >= needed else now_s
         self.due_s = self.earned_s = max(self.ready_s, self.earned_s) + self._period_s
-        is_ending = self.lane.steps_ready == 0
         if is_ending:
             self.earned_s += ENDING_CHUNKS * self._period_s
         return Entry(self.ready_s, self.due_s, not is_ending and self.committed >= START_FRAMES)
