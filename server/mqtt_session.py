@@ -112,7 +112,7 @@ class BrokerSession:
         self._decided = asyncio.Event()
         self._grace: asyncio.TimerHandle | None = None
         self._leaving: asyncio.TimerHandle | None = None
-        self._is_held = False
+        self.is_held = False
         self._released = asyncio.Event()
         self._final = State.CLOSED
         self.is_open = True
@@ -156,11 +156,11 @@ class BrokerSession:
 
     def hold(self) -> None:
         """Takes no more from the broker until `release`."""
-        self._is_held = True
+        self.is_held = True
 
     def release(self) -> None:
         """Takes on."""
-        self._is_held = False
+        self.is_held = False
         self._released.set()
 
     def close(self, code: int, reason: str = "") -> None:
@@ -212,7 +212,7 @@ class BrokerSession:
 
     async def _take_in_turn(self, message: aiomqtt.Message) -> None:
         self._take(message)
-        while self._is_held:
+        while self.is_held:
             self._released.clear()
             await self._released.wait()
 

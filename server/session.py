@@ -268,7 +268,7 @@ class Session:
                 failure = conversation.failure
                 socket.close(conversation.close_code, failure.code if failure is not None else "")
                 self._release()
-            if self._has_room():
+            if socket.is_held and self._has_room():
                 socket.release()
         most_bytes = self._settings.max_queue_bytes // (2 if self._is_paused else 1)
         is_full = self.queued_bytes > most_bytes

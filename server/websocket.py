@@ -5,7 +5,7 @@ event loop from the others, whatever it sends: a read may bring thousands of fra
 set pace; the rest waits, and with it the client.
 
 The one thing that is not left to websockets is a binary message in one frame, which nearly all messages are: it is cut
-out and unmasked here, for speed (`benchmarks.wire`).
+out and unmasked here, or gets its header here, for speed (`benchmarks.wire`).
 """
 
 import asyncio
@@ -39,6 +39,8 @@ MASK_BYTES = 4
 _HEAD_END = b"\r\n\r\n"
 _BINARY = 0x80 | Opcode.BINARY
 _MASKED = 0x80
+_LONGER = 126
+"""In place of a frame's length: two more bytes have it; 127: eight."""
 
 _log = logging.getLogger(__name__)
 _quiet = logging.getLogger(f"{__name__}.protocol")
@@ -86,17 +88,19 @@ class WebSocket(asyncio.BufferedProtocol):
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._unread = bytearray()
         self._at = 0  # of it, what comes next; 0 but within `_parse`
+        self._payload_at = 0  # of what `_unit` has found
         self._is_lawless = False
         self._is_reading = True
         self._parts: list[bytes] = []  # of a message in fragments
         self._is_text = False
         self._has_heard = True
-        self._is_held = False
         self._is_ending = False
         self._burst = max(1.0, settings.max_messages_per_s * BURST_S)
         self._credit = self._burst
         self._credited_s = self._loop.time()
         self.is_writable = True
+        self.is_held = False
+        """Whether nothing is read, by `hold`."""
         self.gone: asyncio.Future[None] = self._loop.create_future()
         """Done when the connection is."""
 
@@ -106,12 +110,12 @@ class WebSocket(asyncio.BufferedProtocol):
         return self._protocol.state is State.OPEN
 
     def send(self, message: bytes | str) -> None:
-        """Sends a message; look at `is_writable` first."""
+        """Sends a message; look at `is_open` and `is_writable` first."""
         if isinstance(message, bytes):
-            self._protocol.send_binary(message)
+            self._transport.writelines((_binary_head(len(message)), message))
         else:
             self._protocol.send_text(message.encode())
-        self._write()
+            self._write()
 
     def close(self, code: int, reason: str = "") -> None:
         """Begins the closing handshake; a peer that does not answer is cut off."""
@@ -131,12 +135,12 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def hold(self) -> None:
         """Reads no more until `release`: the client is slowed down."""
-        self._is_held = True
+        self.is_held = True
 
     def release(self) -> None:
         """Reads on."""
-        if self._is_held:
-            self._is_held = False
+        if self.is_held:
+            self.is_held = False
             self._parse_soon()
 
     # What the transport calls
@@ -196,15 +200,18 @@ class WebSocket(asyncio.BufferedProtocol):
             self._next.cancel()
             self._next = None
         size, wait_s = 0, 0.0
-        while self._may_parse() and not (wait_s := self._wait_s()) and (size := self._unit()):
+        unread = self._unread
+        while (size := self._unit()) and self._may_parse() and not (wait_s := self._wait_s()):
             self._credit -= 1
             start, self._at = self._at, self._at + size
-            if self._unread[start] == _BINARY and not self._parts and not self._is_lawless and self.is_open:
-                self._take_message(self._unmasked(start))
+            if unread[start] == _BINARY and not self._parts and not self._is_lawless and self.is_open:
+                payload_at = self._payload_at
+                mask = unread[payload_at - MASK_BYTES : payload_at]
+                self._take_message(apply_mask(unread[payload_at : self._at], mask))
             else:
-                self._take(self._unread[start : self._at])
+                self._take(unread[start : self._at])
         has_parsed = self._at > 0
-        del self._unread[: self._at]
+        del unread[: self._at]
         self._at = 0
         if wait_s:
             if self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
@@ -218,7 +225,7 @@ class WebSocket(asyncio.BufferedProtocol):
         return has_parsed
 
     def _may_parse(self) -> bool:
-        return not self._is_held and self._transport.get_write_buffer_size() <= MOST_UNSENT_BYTES
+        return not self.is_held and self._transport.get_write_buffer_size() <= MOST_UNSENT_BYTES
 
     def _wait_s(self) -> float:
         """How long until the connection may have something parsed; 0: now."""
@@ -235,28 +242,24 @@ class WebSocket(asyncio.BufferedProtocol):
         """
         unread, start = self._unread, self._at
         left = len(unread) - start
+        if left < 2 or self._is_lawless:
+            return left if self._is_lawless else 0
         if self._protocol.state is State.CONNECTING:
             end = unread.find(_HEAD_END, start)
             return max(0, left + 1 - len(_HEAD_END)) if end < 0 else end + len(_HEAD_END) - start
-        if self._is_lawless or left < 2:
-            return left if self._is_lawless else 0
         second = unread[start + 1]
-        length, mask_at = second & ~_MASKED, _mask_at(second)
-        if mask_at > 2:
-            if left < mask_at:
+        length, head = second & ~_MASKED, 2  # bytes of the header, by and by
+        if length >= _LONGER:
+            head = 4 if length == _LONGER else 10
+            if left < head:
                 return 0
-            length = int.from_bytes(unread[start + 2 : start + mask_at])
+            length = int.from_bytes(unread[start + 2 : start + head])
         if not second & _MASKED or length > self._max_bytes:
             self._is_lawless = True
             return left
-        size = mask_at + MASK_BYTES + length
-        return size if size <= left else 0
-
-    def _unmasked(self, start: int) -> bytes:
-        """The payload of the frame from there to where the next begins."""
-        mask_at = start + _mask_at(self._unread[start + 1])
-        payload_at = mask_at + MASK_BYTES
-        return apply_mask(self._unread[payload_at : self._at], self._unread[mask_at:payload_at])
+        head += MASK_BYTES
+        self._payload_at = start + head
+        return head + length if head + length <= left else 0
 
     def _take(self, unit: bytearray) -> None:
         protocol = self._protocol
@@ -368,10 +371,12 @@ class WebSocket(asyncio.BufferedProtocol):
             self._timer = self._loop.call_later(self._settings.close_timeout_s, self.abort)
 
 
-def _mask_at(second: int) -> int:
-    """By a frame's second byte: where in it the mask begins, behind a length of 0, 2 or 8 more bytes."""
-    short = second & ~_MASKED
-    return 2 if short < 126 else 4 if short == 126 else 10
+def _binary_head(length: int) -> bytes:
+    """What goes before so many bytes of a message in one frame."""
+    if length < _LONGER:
+        return bytes((_BINARY, length))
+    size, mark = (2, _LONGER) if length < 1 << 16 else (8, _LONGER + 1)
+    return bytes((_BINARY, mark)) + length.to_bytes(size)
 
 
 def _subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:

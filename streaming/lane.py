@@ -32,14 +32,18 @@ class Window(NamedTuple):
 class Lane(ABC):
     """Input in, windows out. `take` gives steady windows while the input suffices, `take_last` the ending.
 
-    A steady window needs `window_units` samples or tokens, and commits the first `chunk_units` of them.
+    A frame is `hop` samples or tokens. A steady window needs `window_units`, of which `overhang` belong to no frame of
+    it, and commits the first `chunk_units`.
     """
 
     dtype: type
+    hop: int
+    overhang: int
 
-    def __init__(self, config: StreamConfig, window_units: int, chunk_units: int) -> None:
+    def __init__(self, config: StreamConfig) -> None:
         self.config = config
-        self.window_units, self.chunk_units = window_units, chunk_units
+        self.window_units = config.window_frames * self.hop + self.overhang
+        self.chunk_units = config.chunk_frames * self.hop
         self.reset()
 
     def reset(self) -> None:
@@ -125,9 +129,8 @@ class EncoderLane(Lane):
     """float32 mono at 16 kHz in; a window is (C + L + 1) hops, of which the last one holds 240 samples."""
 
     dtype = np.float32
-
-    def __init__(self, config: StreamConfig) -> None:
-        super().__init__(config, config.window_frames * INPUT_HOP + MEL_OVERHANG, config.chunk_frames * INPUT_HOP)
+    hop = INPUT_HOP
+    overhang = MEL_OVERHANG
 
     def push(self, pcm: np.ndarray) -> None:
         """Append samples (n,). Raises AudioError, and then nothing has changed."""
@@ -158,9 +161,8 @@ class DecoderLane(Lane):
     """Tokens in; a lost one is replaced by the last that arrived."""
 
     dtype = np.uint16
-
-    def __init__(self, config: StreamConfig) -> None:
-        super().__init__(config, config.window_frames, config.chunk_frames)
+    hop = 1
+    overhang = 0
 
     def reset(self) -> None:
         super().reset()
@@ -195,8 +197,8 @@ class DecoderLane(Lane):
         return row[window.output].astype(np.float32)
 
     def _steady(self, units: np.ndarray) -> Window:
-        config = self.config
-        return self._window(units, config.chunk_frames, self._position + config.chunk_frames - config.synthesis_lag_frames)
+        chunk = self.config.chunk_frames
+        return self._window(units, chunk, self._position + chunk - self.config.synthesis_lag_frames)
 
     def take_last(self) -> Window | None:
         frames = self._pending_units

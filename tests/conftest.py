@@ -1,6 +1,7 @@
 """What every test gets: few threads, no hub, and the promise that the tests which define the product really ran.
 
-`make test` runs two tests side by side; one that is marked `alone`, since it looks at the time, waits until no other runs.
+`make test` runs two tests side by side; one that is marked `alone`, since it looks at the time, waits until no other
+runs.
 
 Laws, golden vectors and server tests may never be skipped: with `--no-skips-that-matter` (what `.ci/run` gives) a skip
 under one of ESSENTIAL fails the run.

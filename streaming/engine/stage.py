@@ -47,7 +47,6 @@ class Stage:
     earned_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self._hop = self.lane.chunk_units // self.pool.config.chunk_frames
         self._period_s = self.pool.period_s
 
     def push(self, data: np.ndarray, now_s: float) -> None:
@@ -63,7 +62,7 @@ class Stage:
         is_ending = not self.lane.has_window
         if is_ending and not (self.ending and self.lane.take_last()):
             return None
-        needed, arrivals = self.committed * self._hop + self.lane.window_units, self.arrivals
+        needed, arrivals = self.committed * self.lane.hop + self.lane.window_units, self.arrivals
         while len(arrivals) > 1 and arrivals[0][0] < needed:
             arrivals.popleft()
         self.ready_s = arrivals[0][1] if arrivals and arrivals[0][0] >= needed else now_s

@@ -7,7 +7,8 @@ directions and unknown types from a server too, so that the protocol has room to
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar
 
 from streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_HOP, OUTPUT_RATE, TOKENS_PER_SECOND
@@ -31,12 +32,12 @@ class StreamFormat:
     format: str
     rate: int
 
-    @property
+    @cached_property
     def unit_bytes(self) -> int:
         """Bytes of one sample or token."""
         return UNIT_BYTES[self.format]
 
-    @property
+    @cached_property
     def hop(self) -> int:
         """Samples or tokens that one frame of 20 ms holds."""
         return self.rate * FRAME_MS // 1000
@@ -203,7 +204,7 @@ def encode_message(message: Message) -> str:
     body: dict[str, Any] = {"type": message.type}
     for field in fields(message):
         value = getattr(message, field.name)
-        body[field.name] = vars(value) if isinstance(value, (StreamFormat, Resume)) else value
+        body[field.name] = asdict(value) if isinstance(value, (StreamFormat, Resume)) else value
     return json.dumps(body, separators=(",", ":"))
 
 
