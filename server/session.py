@@ -196,20 +196,18 @@ class Session:
             self._input_bytes += len(command)
             if self._first_input_s is None:
                 self._first_input_s = self._active_s
-            return self._feed(self._intake.put(command))
+            if data := self._intake.put(command):
+                self._link.submit(Verb.FEED, data)
+            return bool(data)
         if isinstance(command, (Flush, End)):
-            self._feed(self._intake.end())
+            if data := self._intake.end():
+                self._link.submit(Verb.FEED, data)
             self._link.submit(Verb.FLUSH)
         elif isinstance(command, Clear):
             self._intake.clear()
             self._link.submit(Verb.CLEAR)
         self._pump()
         return True
-
-    def _feed(self, data: bytes) -> bool:
-        if data:
-            self._link.submit(Verb.FEED, data)
-        return bool(data)
 
     def _has_room(self) -> bool:
         """Back-pressure: nothing is read while too much waits."""

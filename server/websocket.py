@@ -88,7 +88,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._unread = bytearray()
         self._at = 0  # of it, what comes next; 0 but within `_parse`
-        self._payload_at = 0  # of what `_unit` has found
+        self._payload_at = 0  # of the message that `_unit` has found; 0: what it has found is left to the protocol
         self._is_lawless = False
         self._is_reading = True
         self._parts: list[bytes] = []  # of a message in fragments
@@ -204,8 +204,8 @@ class WebSocket(asyncio.BufferedProtocol):
         while (size := self._unit()) and self._may_parse() and not (wait_s := self._wait_s()):
             self._credit -= 1
             start, self._at = self._at, self._at + size
-            if unread[start] == _BINARY and not self._parts and not self._is_lawless and self.is_open:
-                payload_at = self._payload_at
+            payload_at = self._payload_at
+            if payload_at and not self._parts and not self._is_ending:
                 mask = unread[payload_at - MASK_BYTES : payload_at]
                 self._take_message(apply_mask(unread[payload_at : self._at], mask))
             else:
@@ -240,7 +240,7 @@ class WebSocket(asyncio.BufferedProtocol):
 
         What no frame can be, and all that follows it, is left to the protocol.
         """
-        unread, start = self._unread, self._at
+        unread, start, self._payload_at = self._unread, self._at, 0
         left = len(unread) - start
         if left < 2 or self._is_lawless:
             return left if self._is_lawless else 0
@@ -258,7 +258,8 @@ class WebSocket(asyncio.BufferedProtocol):
             self._is_lawless = True
             return left
         head += MASK_BYTES
-        self._payload_at = start + head
+        if unread[start] == _BINARY:
+            self._payload_at = start + head
         return head + length if head + length <= left else 0
 
     def _take(self, unit: bytearray) -> None:
