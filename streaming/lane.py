@@ -222,9 +222,8 @@ def checked_pcm(pcm: np.ndarray) -> np.ndarray:
     """The same array, if it is finite float32 mono (n,). Raises AudioError."""
     if not isinstance(pcm, np.ndarray) or pcm.dtype != np.float32 or pcm.ndim != 1:
         raise AudioError(f"audio is {_described(pcm)}: give a float32 numpy array of shape (n,), mono at 16 kHz")
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.dot(pcm, pcm) <= LOUDEST**2:
-            return pcm  # then so is every sample: the quickest to tell, and nearly always enough
+    if np.vdot(pcm, pcm) <= LOUDEST**2:
+        return pcm  # then so is every sample: the quickest to tell, and nearly always enough
     if not np.isfinite(pcm).all():
         place = int(np.argmin(np.isfinite(pcm)))
         raise AudioError(f"sample {place} is {pcm[place]}: every sample must be finite")
