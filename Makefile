@@ -16,7 +16,7 @@ demo: $(STAMPS)/demo
 	$(BIN)/python -m demos.demo
 
 test: $(STAMPS)/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGUMENTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(TEST_ARGUMENTS)
 
 check: $(STAMPS)/dev
 	$(BIN)/ruff check .

@@ -31,8 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return (yield)
+    if not hasattr(item.config, "workerinput"):
+        return (yield)  # tests run one after the other
     lock = ReadWriteLock(item.config.cache.mkdir("alone") / "lock.db")
     with lock.write_lock() if item.get_closest_marker("alone") else lock.read_lock():
         return (yield)

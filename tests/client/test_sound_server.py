@@ -98,6 +98,7 @@ def test_a_sound_server_that_goes_away_is_told(server, tmp_path):
     assert b"was it unplugged?" in told
 
 
+@pytest.mark.alone
 def test_speech_is_heard_as_late_as_the_parts_of_its_way_say_and_clear_is_quick(sound, tmp_path):
     codec = load_codec("nano")
     with serving("nano", "low") as url:

@@ -19,6 +19,7 @@ from tests.server.hosting import hosted
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(not installed(), reason="needs Debian's pulseaudio, pulseaudio-utils and libasound2-plugins"),
 ]
 SOUND = 2e-4

@@ -49,8 +49,8 @@ def hosted(runner: FakeRunner | None = None, **settings) -> Iterator[Host]:
     def load_fake(settings: Settings) -> tuple[list[Engine], Model]:
         return [Engine(runner, settings.gather_ms / 1000)], Model("fake", {"default": CONFIG}, "default")
 
-    usual = {"model": str(GOLDEN), "port": 0, "threads": 1, "max_load": 1e9, "resume_s": 0, "max_messages_per_s": 1e6}
-    made = Settings(**usual | settings)
+    patient = {"max_load": 1e9, "max_behind_s": 1e9, "max_messages_per_s": 1e6}
+    made = Settings(**{"model": str(GOLDEN), "port": 0, "threads": 1, "resume_s": 0} | patient | settings)
     up = threading.Event()
     found: dict = {}
 

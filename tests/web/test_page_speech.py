@@ -66,6 +66,7 @@ async def test_what_is_played_sounds_like_what_the_python_client_plays(url, reco
     assert intelligibility(speech, spoken.heard.audio) == pytest.approx(intelligibility(speech, alone), abs=0.02)
 
 
+@pytest.mark.alone
 async def test_latency_settles_near_the_algorithmic_one_at_every_profile(tab, spoken):
     await tab.click("talk")
     for profile, algorithmic_ms in (("default", 315), ("high", 715)):
