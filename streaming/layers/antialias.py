@@ -50,10 +50,17 @@ class StreamingActivation:
         self.channels = len(snake.alpha)
         beta = snake.beta.detach().double().exp() + snake.no_div_by_zero
         self.alpha_by_beta = (snake.alpha.detach().double().exp() / beta).to(snake.alpha.dtype)
+        self._alphas: dict[int, Tensor] = {}
         up = up_taps(activation.upsample.filter.flatten().double()).flip(0)  # a convolution of one row meets them so
         down = down_taps(activation.downsample.filter.flatten().double())
         self.up = depthwise(up, beta, self.alpha_by_beta, padded_rows=1)  # (B, 1, T, C) -> (B, 2, T - 6, C)
         self.down = depthwise(down, 1 / beta, self.alpha_by_beta)  # and back
+
+    def _alpha_of(self, samples: int) -> Tensor:
+        """`alpha_by_beta` for each of so many samples, (samples, C): with few channels, repeating it is what is slow."""
+        if samples not in self._alphas:
+            self._alphas[samples] = self.alpha_by_beta.expand(samples, -1).contiguous()
+        return self._alphas[samples]
 
     def new_state(self, slots: int) -> Tensor:
         """Past inputs, (slots, REACH, C)."""
@@ -67,7 +74,7 @@ class StreamingActivation:
             beyond = REACH + at.beyond(REACH, self.unit)
             write(joined, beyond, read(joined, beyond[:, :1] - 1))
         doubled = self.up(joined[:, None])  # (B, 2, T + 6, C), beta times the signal
-        sine = (doubled * self.alpha_by_beta).sin_()
+        sine = (doubled * self._alpha_of(doubled.shape[2])).sin_()
         doubled.addcmul_(sine, sine)
         self._hold(doubled, at)
         return self.down(doubled)[:, 0]
