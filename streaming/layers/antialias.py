@@ -57,7 +57,7 @@ class StreamingActivation:
         self.down = depthwise(down, 1 / beta, self.alpha_by_beta)  # and back
 
     def _alpha_of(self, samples: int) -> Tensor:
-        """`alpha_by_beta` for each of so many samples, (samples, C): with few channels, repeating it is what is slow."""
+        """`alpha_by_beta` for each of so many samples, (samples, C): with few channels, to repeat it is slow."""
         if samples not in self._alphas:
             self._alphas[samples] = self.alpha_by_beta.expand(samples, -1).contiguous()
         return self._alphas[samples]
