@@ -199,8 +199,7 @@ class WebSocket(asyncio.BufferedProtocol):
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        size, wait_s = 0, 0.0
-        unread = self._unread
+        unread, wait_s = self._unread, 0.0
         while (size := self._unit()) and self._may_parse() and not (wait_s := self._wait_s()):
             self._credit -= 1
             start, self._at = self._at, self._at + size

@@ -175,7 +175,8 @@ class ServerSession:
 
     def can_resume(self, received: int, answers: int | None = None) -> bool:
         """Whether everything is still here that a client lacks which has so many output units and answers."""
-        if self.failure is not None or not self._first_kept[0] <= received <= max(self.output_position, self._known):
+        least, most = max(self._first_kept[0], self._known), max(self.output_position, self._known)
+        if self.failure is not None or not least <= received <= most:
             return False
         return answers is None or self._first_kept[1] <= answers <= self._answers
 

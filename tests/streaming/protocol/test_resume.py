@@ -24,6 +24,7 @@ from streaming.protocol.messages import (
     Mark,
     Ready,
     Resume,
+    encode_message,
 )
 from streaming.protocol.query import SessionRequest, parse_target
 from streaming.protocol.replay import Positions, ReplayLog
@@ -230,6 +231,20 @@ def test_a_client_that_kept_too_little_is_told_what_it_misses(seed):
     missed = set(range(done.output)) - set(line.heard)
     told = any(ready.resumed == "approximate" for ready in line.resumed)
     assert told or not missed
+
+
+def test_whoever_said_that_it_has_output_cannot_lack_it_later():
+    """Or the positions after a clear would never meet again, and the session would wait for output that nobody owes."""
+    session = ServerSession(replace(READY, output_position=1000), computed_from=0, max_replay_bytes=10_000)
+    for message in (None, Mark("a"), Clear()):
+        if message is not None:
+            session.receive(encode_message(message))
+        while session.next_message() is not None:
+            pass
+    session.lose()
+    assert not session.can_resume(0) and not session.can_resume(999)
+    session.resume(READY, 1000)
+    assert session.owed_frames == 0
 
 
 def test_after_done_is_lost_it_is_said_again():
