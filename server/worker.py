@@ -308,16 +308,19 @@ def work(sockets: Sequence[socket.socket], settings: Settings, load: Load) -> No
     """Loads, says at the first socket what and how many workers there are, and runs one at each, until the other ends
     are closed. Sockets beyond that are closed."""
     engines, answer = _loaded(settings, load)
+    for unused in sockets[max(1, len(engines)) :]:
+        unused.close()
+    workers = [Worker(engine, socket) for engine, socket in zip(engines, sockets, strict=False)]
+    threads = [threading.Thread(target=worker.run, name="worker") for worker in workers[1:]]
+    for thread in threads:
+        thread.start()
     try:
         sockets[0].sendall(packed(answer))
     except OSError:
         _log.debug("the event loop is gone", exc_info=True)
-    for unused in sockets[len(engines) :]:
-        unused.close()
-    workers = [Worker(engine, socket) for engine, socket in zip(engines, sockets, strict=False)]
-    threads = [threading.Thread(target=worker.run, name="worker") for worker in workers]
-    for thread in threads:
-        thread.start()
+    if workers:
+        workers[0].run()  # in this thread
+    sockets[0].close()
     for thread in threads:
         thread.join()
 
