@@ -35,7 +35,7 @@ def stream_all(
         if not running:
             return outputs
         windows: dict[int, Window] = {}
-        ended = [row for row, (_, lane) in running.items() if not lane.steps_ready]
+        ended = [row for row, (_, lane) in running.items() if not lane.has_window]
         for row, (_, lane) in running.items():
             window = lane.take() or lane.take_last()
             if window is not None:

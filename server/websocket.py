@@ -35,10 +35,10 @@ PAUSE_S = 0.02
 """Who has used that up waits for so long at least, and then has what came together in it: to look up costs time too."""
 MOST_UNSENT_BYTES = 1 << 18
 """With more than that to be sent (to a flood of pings, say), nothing is read."""
-MASK_BYTES = 4
 _HEAD_END = b"\r\n\r\n"
 _BINARY = 0x80 | Opcode.BINARY
 _MASKED = 0x80
+_MASK_BYTES = 4
 _LONGER = 126
 """In place of a frame's length: two more bytes have it; 127: eight."""
 
@@ -205,7 +205,7 @@ class WebSocket(asyncio.BufferedProtocol):
             start, self._at = self._at, self._at + size
             payload_at = self._payload_at
             if payload_at and not self._parts and not self._is_ending:
-                mask = unread[payload_at - MASK_BYTES : payload_at]
+                mask = unread[payload_at - _MASK_BYTES : payload_at]
                 self._take_message(apply_mask(unread[payload_at : self._at], mask))
             else:
                 self._take(unread[start : self._at])
@@ -256,7 +256,7 @@ class WebSocket(asyncio.BufferedProtocol):
         if not second & _MASKED or length > self._max_bytes:
             self._is_lawless = True
             return left
-        head += MASK_BYTES
+        head += _MASK_BYTES
         if unread[start] == _BINARY:
             self._payload_at = start + head
         return head + length if head + length <= left else 0

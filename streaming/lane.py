@@ -74,11 +74,6 @@ class Lane(ABC):
         """Whether the pending input allows a steady step."""
         return self._pending_units >= self.window_units
 
-    @property
-    def steps_ready(self) -> int:
-        """Steady steps that the pending input allows."""
-        return max(0, (self._pending_units - self.window_units) // self.chunk_units + 1)
-
     @abstractmethod
     def _steady(self, units: np.ndarray) -> Window: ...
 

@@ -137,3 +137,13 @@ async def test_what_is_heard_is_what_the_protocol_makes_of_it(seed: int) -> None
     assert ear.heard == messages
     assert socket._protocol.state is state
     socket.connection_lost(None)
+
+
+@pytest.mark.parametrize("length", [0, 125, 126, 65_535, 65_536])
+async def test_a_message_is_sent_in_the_frame_that_the_protocol_makes_of_it(length: int) -> None:
+    transport, message = FakeTransport(), bytes(length)
+    socket = WebSocket(lambda request, peer, is_upgrade: Ear(), Settings(), set())
+    socket.connection_made(transport)
+    socket.send(message)
+    assert transport.sent == Frame(Opcode.BINARY, message).serialize(mask=False)
+    socket.connection_lost(None)

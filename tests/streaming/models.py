@@ -82,6 +82,6 @@ class Batch:
     def run(self, row: int) -> np.ndarray:
         """Everything that a row's input gives, its ending included, the other rows going on beside it."""
         parts = []
-        while self.lanes[row].steps_ready:
+        while self.lanes[row].has_window:
             parts.append(self.step()[row])
         return np.concatenate([*parts, self.step(last=(row,))[row]])
