@@ -17,7 +17,7 @@ from typing import Any, cast
 from server.channel import Unpacker, packed
 from server.model import Model, worker_count
 from server.settings import Settings
-from server.worker import Command, Event, Handled, Load, Loaded, Order, Report, Step, Verb, work
+from server.worker import Command, Load, Loaded, News, Order, Report, Step, Verb, work
 from streaming.errors import DeviceError
 
 QUOTA = 64
@@ -25,6 +25,9 @@ QUOTA = 64
 _ANSWER_EVERY = QUOTA // 2
 _NOBODY = 0
 """The number of no session: its answers tell that the worker lives."""
+
+Deliver = Callable[[News, Any], None]
+"""Takes what a worker tells one session."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ class Link:
 
     @property
     def has_quota(self) -> bool:
-        """Whether more commands may be submitted; a Handled comes when it is so again."""
+        """Whether more commands may be submitted; HANDLED comes when it is so again."""
         return self.under_way < QUOTA
 
     def submit(self, verb: Verb, data: Any = None) -> None:
@@ -63,14 +66,14 @@ class Device(asyncio.Protocol):
         self._transport: asyncio.WriteTransport
         self._unpacker = Unpacker()
         self._outbox: list[Command] = []
-        self._links: dict[int, tuple[Link, Callable[[Event], None]]] = {}
+        self._links: dict[int, tuple[Link, Deliver]] = {}
         self._opened = 0
         self._asked_s: float | None = None
         self.alive = False
         """Whether the worker is there."""
         self.loaded: asyncio.Future[Loaded] = self._loop.create_future()
 
-    def open(self, order: Order, deliver: Callable[[Event], None]) -> Link:
+    def open(self, order: Order, deliver: Deliver) -> Link:
         """A new session. `deliver` gets what comes back, in the loop, until CLOSE is submitted."""
         self._opened += 1
         link = Link(self, self._opened)
@@ -82,7 +85,7 @@ class Device(asyncio.Protocol):
         """For Links: a command of the session with that number."""
         if not self._outbox:
             self._loop.call_soon(self._hand_over)  # once for all that this round of the loop brings
-        self._outbox.append(Command(number, verb, data))
+        self._outbox.append((number, verb, data))
         if verb is Verb.CLOSE:
             del self._links[number]
 
@@ -130,14 +133,14 @@ class Device(asyncio.Protocol):
     def _take(self, report: Report) -> None:
         for step in report.steps:
             self._on_step(step)
-        for number, event in report.events:
+        for number, news, data in report.events:
             if number == _NOBODY:
                 self._asked_s = None
             elif number in self._links:
                 link, deliver = self._links[number]
-                if isinstance(event, Handled):
+                if news is News.HANDLED:
                     link.under_way -= _ANSWER_EVERY
-                deliver(event)
+                deliver(news, data)
 
 
 class Devices:

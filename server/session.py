@@ -10,13 +10,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from server.device import Device
 from server.intake import Intake
 from server.metrics import Metrics
 from server.settings import Settings
 from server.websocket import WebSocket
-from server.worker import Ended, Event, Finished, Opened, Order, Payload, Verb
+from server.worker import News, Order, Verb
 from streaming.config import FRAME_MS, TOKENS_PER_SECOND, StreamConfig
 from streaming.errors import DeviceError, MessageTooLarge, StreamingError, TimeLimitError
 from streaming.protocol.messages import Clear, End, Flush, Ready, Stats
@@ -220,30 +221,29 @@ class Session:
 
     # Output
 
-    def _deliver(self, event: Event) -> None:
+    def _deliver(self, news: News, data: Any) -> None:
         """What the device has for this session."""
         if self._has_ended:
             return
         try:
-            self._take(event)
+            self._take(news, data)
         except Exception:
             _log.exception("session %s failed", self.ready.session, extra=self._logged)
             self.fail(StreamingError("internal error: connect again"))
 
-    def _take(self, event: Event) -> None:
-        conversation = self._conversation
-        if isinstance(event, Payload):
-            self._behind_ms = event.behind_ms
+    def _take(self, news: News, data: Any) -> None:
+        if news is News.OUTPUT:
+            payload, epoch, self._behind_ms = data
             self._active_s = self._loop.time()
-            self._metrics.behind.observe(event.behind_ms / 1000)
+            self._metrics.behind.observe(self._behind_ms / 1000)
             self._count_first_output()
-            conversation.output_ready(event.data, event.epoch)
-        elif isinstance(event, Finished):
-            conversation.flush_finished(event.epoch)
-        elif isinstance(event, Ended):
-            self.fail(event.error)
+            self._conversation.output_ready(payload, epoch)
+        elif news is News.FINISHED:
+            self._conversation.flush_finished(data)
+        elif news is News.ENDED:
+            self.fail(data)
             return
-        elif isinstance(event, Opened):
+        elif news is News.OPENED:
             self._is_open = True
             self._cancel("slot")
         self._pump()

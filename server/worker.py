@@ -37,27 +37,6 @@ Load = Callable[[Settings], tuple[list[Engine], Model]]
 _log = logging.getLogger(__name__)
 
 
-class Verb(Enum):
-    """What can be asked of a worker for one session; the data of OPEN is an Order, that of FEED bytes."""
-
-    OPEN = auto()
-    FEED = auto()
-    FLUSH = auto()
-    CLEAR = auto()
-    PAUSE = auto()
-    RESUME = auto()
-    CLOSE = auto()
-    ANSWER = auto()  # with Handled, whether the session is there or not
-
-
-class Command(NamedTuple):
-    """Of the session with that number, which its Device has given it."""
-
-    session: int
-    verb: Verb
-    data: Any = None
-
-
 class Order(NamedTuple):
     """What a session is."""
 
@@ -67,35 +46,34 @@ class Order(NamedTuple):
     output: StreamFormat
 
 
-class Opened(NamedTuple):
-    """The session has its slots."""
+class Verb(Enum):
+    """What can be asked of a worker for one session, with what data."""
+
+    OPEN = auto()  # Order
+    FEED = auto()  # bytes
+    FLUSH = auto()
+    CLEAR = auto()
+    PAUSE = auto()
+    RESUME = auto()
+    CLOSE = auto()
+    ANSWER = auto()  # with HANDLED, whether the session is there or not
 
 
-class Payload(NamedTuple):
-    """Output of a session as bytes of its format."""
+class News(Enum):
+    """What a session is told, with what data."""
 
-    data: bytes
-    epoch: int
-    behind_ms: float
-
-
-class Finished(NamedTuple):
-    """All output of the oldest utterance that was flushed has been delivered."""
-
-    epoch: int
+    OPENED = auto()  # the session has its slots
+    OUTPUT = auto()  # bytes of its format, their epoch, how late they are in ms
+    FINISHED = auto()  # epoch: all output of the oldest utterance that was flushed has been delivered
+    ENDED = auto()  # StreamingError: the session is closed, this is why
+    HANDLED = auto()  # all commands before the ANSWER have been taken
 
 
-class Ended(NamedTuple):
-    """The session is closed: this is why."""
-
-    error: StreamingError
-
-
-class Handled(NamedTuple):
-    """All commands before the ANSWER have been taken."""
-
-
-Event = Opened | Payload | Finished | Ended | Handled
+Command = tuple[int, Verb, Any]
+"""Of the session with that number, which its Device has given it. Like an Event it has no class of its own: that would
+take five times as long to pickle."""
+Event = tuple[int, News, Any]
+"""For the session with that number."""
 
 
 class Loaded(NamedTuple):
@@ -115,7 +93,7 @@ class Step(NamedTuple):
 class Report(NamedTuple):
     """What sessions are told, in order, and the steps since the last report."""
 
-    events: list[tuple[int, Event]]
+    events: list[Event]
     steps: list[Step]
 
 
@@ -182,7 +160,7 @@ class Worker:
         self._buffer = bytearray(READ_BYTES)
         self._seats: dict[int, Seat] = {}  # by their number
         self._seat_of: dict[int, Seat] = {}  # by the engine's
-        self._events: list[tuple[int, Event]] = []
+        self._events: list[Event] = []
         self._steps: list[Step] = []
 
     def run(self) -> None:
@@ -216,7 +194,7 @@ class Worker:
     def _apply(self, number: int, verb: Verb, data: Any) -> None:
         try:
             if verb is Verb.ANSWER:
-                self._tell(number, Handled())
+                self._tell(number, News.HANDLED)
             elif verb is Verb.OPEN:
                 self._open(number, data)
             elif (seat := self._seats.get(number)) is not None:
@@ -231,7 +209,7 @@ class Worker:
         engine_id = self._engine.open(order.kind, pools_of(order.kind, order.config))
         seat = Seat(number, engine_id, Formats(order.input, order.output))
         self._seats[number] = self._seat_of[engine_id] = seat
-        self._tell(number, Opened())
+        self._tell(number, News.OPENED)
 
     def _command(self, seat: Seat, verb: Verb, data: Any) -> None:
         engine, session, now_s = self._engine, seat.engine_id, time.monotonic()
@@ -274,7 +252,7 @@ class Worker:
             return
         if isinstance(result, Failed):
             self._forget(seat)
-            self._tell(seat.number, Ended(result.error))
+            self._tell(seat.number, News.ENDED, result.error)
             return
         try:
             data = seat.formats.written(result.data) if isinstance(result, Output) else seat.formats.written_rest()
@@ -285,12 +263,12 @@ class Worker:
         if isinstance(result, Output):
             seat.behind_ms = result.behind_ms
         if data:
-            self._tell(seat.number, Payload(data, result.epoch, seat.behind_ms))
+            self._tell(seat.number, News.OUTPUT, (data, result.epoch, seat.behind_ms))
         if isinstance(result, FlushFinished):
-            self._tell(seat.number, Finished(result.epoch))
+            self._tell(seat.number, News.FINISHED, result.epoch)
 
-    def _tell(self, number: int, event: Event) -> None:
-        self._events.append((number, event))
+    def _tell(self, number: int, news: News, data: Any = None) -> None:
+        self._events.append((number, news, data))
 
     def _end(self, number: int, error: StreamingError) -> None:
         """Closes the session, if it is open, and tells it why."""
@@ -298,7 +276,7 @@ class Worker:
         if seat is not None:
             self._forget(seat)
             self._engine.close(seat.engine_id)
-        self._tell(number, Ended(error))
+        self._tell(number, News.ENDED, error)
 
     def _forget(self, seat: Seat) -> None:
         del self._seats[seat.number], self._seat_of[seat.engine_id]

@@ -59,8 +59,9 @@ class Stepper(ABC):
     def _at(self, slots: Tensor, valid: Tensor, commit: Tensor, position: Tensor) -> Step:
         if position.device.type != "cpu":
             return Step(slots, valid, commit, position)
-        edges = (valid < self.config.window_frames) | (position < START_FRAMES)
-        return Step(slots, valid, commit, position, edges=bool(edges.any()))
+        chunk = self.config.chunk_frames
+        edges = (valid < self.config.window_frames) | (position < START_FRAMES) | (commit != chunk)
+        return Step(slots, valid, commit, position, None if edges.any() else chunk)
 
     @torch.inference_mode()
     def reset(self, state: Any, slots: Tensor) -> None:

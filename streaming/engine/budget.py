@@ -1,15 +1,16 @@
 """How many sessions a device holds in time, from the measured time of its steps. Pure numbers: no torch, no clock.
 
 The load of a set of sessions is the share of the time in which the device is busy when each pool is stepped once a
-chunk, in as few batches as its sessions fit into. Sessions whose chunks complete at random moments make more and
-smaller batches than that while there is time for it; the busier the device, the more of them gather behind a step that
-runs, so that below a load of 1 no backlog grows. What is no step (sockets, clients on this machine) is not in it.
+chunk, in batches that take the least time for each session in them. Sessions whose chunks complete at random moments
+make more and smaller batches than that while there is time for it; the busier the device, the more of them gather
+behind a step that runs, so that below a load of 1 no backlog grows. What is no step (sockets, clients on this machine)
+is not in it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from streaming.engine.scheduler import Pool
+from streaming.engine.scheduler import Pool, batch_size
 
 DEFAULT_MAX_LOAD = 0.7
 
@@ -38,9 +39,9 @@ class Budget:
 
     def _round_s(self, pool: Pool, count: int) -> float:
         """One step of each of `count` sessions."""
-        times = self.step_s.get(pool)
-        if not times or not count:
-            return 0.0
-        largest = max(times)
-        full, rest = divmod(count, largest)
-        return full * times[largest] + (times[min(size for size in times if size >= rest)] if rest else 0.0)
+        times, seconds = self.step_s.get(pool), 0.0
+        while times and count > 0:
+            size = batch_size(times, count)
+            seconds += times[size]
+            count -= size
+        return seconds

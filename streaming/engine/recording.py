@@ -32,11 +32,12 @@ class RecordedStep:
         def step(x: Tensor, at: Tensor, *_: Tensor) -> Tensor:
             slots, valid, commit = (at[0], *constants) if steady else at.unbind()
             position = state.position[slots]
-            y = stepper.compute(x, state, Step(slots, valid, commit, position, edges=not steady))
+            y = stepper.compute(x, state, Step(slots, valid, commit, position, chunk))
             state.position[slots] = position + commit
             return y
 
         constants = at[1].clone(), at[2].clone()
+        chunk = stepper.config.chunk_frames if steady else None
         with torch.inference_mode():
             # What is passed along is an input of the recording wherever it is used: what changes, and what cannot be
             # one of its constants.
@@ -45,8 +46,7 @@ class RecordedStep:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that tracing is deprecated, and that shapes become constants
                 self._recording = torch.jit.trace(step, (x, at, *self._others), check_trace=False)
-            # Two thirds of its nodes, and of its memory.
-            torch._C._jit_pass_constant_pooling(self._recording.graph)  # type: ignore[attr-defined]
+            _simplify(self._recording.graph)
         self(x, at)
 
     def on(self, state: Any) -> "RecordedStep":
@@ -60,6 +60,15 @@ class RecordedStep:
         """The step on other x and at -> its output."""
         with torch.jit.optimized_execution(False):  # nothing here gains by it, and it keeps a second copy
             return self._recording(x, at, *self._others)
+
+
+def _simplify(graph: Any) -> None:
+    """Computes beforehand what depends on nothing, sizes among it: half of its nodes, and of its memory, are left."""
+    passes: Any = torch._C
+    passes._jit_pass_peephole(graph, False)  # sizes are those of this trace
+    passes._jit_pass_constant_propagation(graph)
+    passes._jit_pass_dce(graph)
+    passes._jit_pass_constant_pooling(graph)
 
 
 def packed_weights(step: Callable[[], object]) -> tuple[Tensor, ...]:

@@ -68,16 +68,17 @@ class StreamingActivation:
 
     def step(self, x: Tensor, past: Tensor, at: Step) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
-        joined = torch.cat([self._start(x, past, at), x, x[:, -1:].expand(-1, REACH, -1)], dim=1)
+        last = x.narrow(1, x.shape[1] - 1, 1).expand(-1, REACH, -1)
+        joined = torch.cat([self._start(x, past, at), x, last], dim=1)
         at.store(past, advance(joined, REACH, at, self.unit))
         if at.edges:
             beyond = REACH + at.beyond(REACH, self.unit)
             write(joined, beyond, read(joined, beyond[:, :1] - 1))
-        doubled = self.up(joined[:, None])  # (B, 2, T + 6, C), beta times the signal
+        doubled = self.up(joined.unsqueeze(1))  # (B, 2, T + 6, C), beta times the signal
         sine = (doubled * self._alpha_of(doubled.shape[2])).sin_()
         doubled.addcmul_(sine, sine)
         self._hold(doubled, at)
-        return self.down(doubled)[:, 0]
+        return self.down(doubled).squeeze(1)
 
     def _start(self, x: Tensor, past: Tensor, at: Step) -> Tensor:
         """The inputs before x, (B, REACH, C); before a stream, its first."""
@@ -86,10 +87,11 @@ class StreamingActivation:
 
     def _hold(self, doubled: Tensor, at: Step) -> None:
         """Repeat the first and the last double-rate sample of the stream beyond it; element 0 is sample pair -3."""
-        even, odd = doubled.unbind(1)
-        doubled[:, :, -SIDE:] = odd[:, None, -SIDE - 1 : -SIDE]
+        end = doubled.shape[2] - SIDE
+        doubled.narrow(2, end, SIDE).copy_(doubled.narrow(2, end - 1, 1).narrow(1, 1, 1))
         if not at.edges:
             return
+        even, odd = doubled.unbind(1)
         before = at.before(SIDE, self.unit)
         first = read(even, before.sum(dim=1, keepdim=True))[:, None]  # (B, 1, 1, C)
         doubled[:, :, :SIDE] = torch.where(before[:, None, :, None], first, doubled[:, :, :SIDE])

@@ -40,11 +40,16 @@ class StreamingISTFT:
         audio = self._overlap_add(x, added[:, self.lag + PARTS - 1 :], at)
         start = self.head.padding  # 1.5 hops: the buffer begins that far before the audio of this step
         audio[:, start : start + self.tail_samples] += at.load(tail)
-        new_tail = (start + at.commit * self.hop)[:, None] + torch.arange(self.tail_samples, device=x.device)
-        new_tail = new_tail.clamp(max=audio.shape[1] - 1)  # only an ending commits that much, and leaves no tail
-        at.store(tail, audio.gather(1, new_tail))
+        at.store(tail, self._tail_of(audio[:, start:], at))
         out = slice(start, start + (frames + self.lag) * self.hop)
         return audio[:, out] / self._energy(added)[:, out].clamp(min=1e-11)
+
+    def _tail_of(self, audio: Tensor, at: Step) -> Tensor:
+        """What follows the committed frames in audio (B, samples): (B, 3.5 hops)."""
+        if at.chunk is not None:
+            return audio.narrow(1, at.chunk * self.hop, self.tail_samples)
+        places = (at.commit * self.hop)[:, None] + torch.arange(self.tail_samples, device=audio.device)
+        return audio.gather(1, places.clamp(max=audio.shape[1] - 1))  # only an ending commits more, and leaves no tail
 
     def _added(self, frames: int, at: Step) -> Tensor:
         """Which frames are in the buffer after this step, those of earlier steps included: float (B, lag + F + 6)."""

@@ -129,13 +129,15 @@ class ChannelsLastConv(nn.Module):
         outputs = (x.shape[1] - self.reach - 1) // self.stride + 1
         if self.dense and x.device.type == "cpu" and (outputs <= FEW_OUTPUTS or self.conv.weight.numel() >= BIG_WEIGHT):
             return self._product(self._read(x))
-        return self._convolution(x[:, None])[:, 0]  # (B, T, C_in) -> (B, 1, T, C_in), and from it
+        return self._convolution(x.unsqueeze(1)).squeeze(1)  # (B, T, C_in) -> (B, 1, T, C_in), and from it
 
     def _read(self, x: Tensor) -> Tensor:
         """What each output reads: (B, T, C) -> (B, outputs, kernel * C)."""
         channels = x.shape[2]
         spans = x.flatten(1).unfold(1, (self.reach + 1) * channels, self.stride * channels)  # (B, outputs, span * C)
-        return spans.unflatten(2, (-1, channels))[:, :, :: self.dilation].flatten(2).contiguous()
+        if self.dilation > 1:
+            spans = spans.unflatten(2, (-1, channels))[:, :, :: self.dilation].flatten(2)
+        return spans.contiguous()
 
 
 def has_onednn(weight: Tensor) -> bool:

@@ -2,8 +2,8 @@
 
 Every layer gets its input of B rows, a state whose tensors have the slot axis first, and a `Step`. It reads the rows of
 `slots`, computes, and writes back what the next step needs. On CUDA nothing branches on values, so a graph can replay
-it; on a CPU, where looking costs nothing, a step in which no row has an edge leaves out what edges need, to the same
-bits. A slot whose tensors are all zero is fresh: no layer needs another reset.
+it; on a CPU, where looking costs nothing, a steady step leaves out what the edges of streams need, to the same bits. A
+slot whose tensors are all zero is fresh: no layer needs another reset.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,16 +18,21 @@ class Step:
     """Rows of a step, in frames. All tensors are int64 (B,).
 
     slots: the slot of each row. valid: frames right of it do not exist. commit: the state advances by this many, at
-    most valid. position: frames that each slot has committed before. edges: whether a row may have its stream's start
-    in reach, or frames that do not exist.
+    most valid. position: frames that each slot has committed before. chunk: in a steady step, what every row commits,
+    and no row has its stream's start in reach, or frames that do not exist; None: some row may.
     """
 
     slots: Tensor
     valid: Tensor
     commit: Tensor
     position: Tensor
-    edges: bool = True
+    chunk: int | None = None
     _shared: dict[tuple, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def edges(self) -> bool:
+        """Whether a row may have its stream's start in reach, or frames that do not exist."""
+        return self.chunk is None
 
     def load(self, state: Tensor) -> Tensor:
         """Each row's part of a state: (slots, ...) -> (B, ...)."""
@@ -91,6 +96,8 @@ def write(x: Tensor, places: Tensor, values: Tensor) -> None:
 
 def advance(past_and_window: Tensor, kept: int, at: Step, unit: int = 1) -> Tensor:
     """The `kept` elements before the committed border, of (B, kept + T or more, C): (B, kept, C)."""
+    if at.chunk is not None:
+        return past_and_window.narrow(1, at.chunk * unit, kept)
     return read(past_and_window, at.border(kept, unit))
 
 

@@ -32,7 +32,7 @@ def spoken(codec: Codec) -> list[Reference]:
 
 def one_step(position: int, valid: int, commit: int) -> Step:
     row = torch.zeros(1, dtype=torch.int64)
-    return Step(row, row + valid, row + commit, row + position, edges=position == 0)
+    return Step(row, row + valid, row + commit, row + position, chunk=commit if position else None)
 
 
 @pytest.mark.parametrize("branch", ["semantic", "acoustic"])

@@ -107,7 +107,7 @@ async def test_what_prevents_loading_is_said_across_processes(error):
 
 async def test_a_session_has_a_limited_number_of_commands_under_way(app):
     answered = asyncio.Event()
-    link = app._devices.all[0].open(None, lambda event: answered.set())
+    link = app._devices.all[0].open(None, lambda *news: answered.set())
     for _ in range(QUOTA - 1):
         assert link.has_quota
         link.submit(Verb.FLUSH)

@@ -59,11 +59,20 @@ def test_a_full_batch_does_not_wait_and_takes_the_earliest_deadlines():
     assert many.has(LIVE, 0) and not many.has(LIVE, 4)
 
 
-def test_the_batch_size_is_the_smallest_that_fits():
+def test_where_all_sizes_take_as_long_the_smallest_is_taken_that_fits():
     three = scheduler(*[LIVE] * 3)
     for number in range(3):
         three.add(LIVE, number, Entry(1.0, 1.1))
     assert three.next_batch(1.0).size == 4
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(1, [1]), (2, [2]), (3, [4]), (5, [4, 1]), (7, [8]), (9, [8, 1])])
+def test_spare_rows_are_computed_only_where_that_takes_less_time(count, sizes):
+    made = scheduler(*[LIVE] * 9, sizes=(1, 2, 4, 8), gather_s=0.0, step_s={LIVE: {1: 3.0, 2: 4.5, 4: 6.0, 8: 10.0}})
+    for number in range(count):
+        made.add(LIVE, number, Entry(1.0, 1.1))
+    batches = [made.next_batch(1.0) for _ in sizes]
+    assert [batch.size for batch in batches] == sizes and sum(len(batch.members) for batch in batches) == count
 
 
 def test_the_pool_with_the_earliest_deadline_goes_first():
