@@ -1,16 +1,15 @@
 """How many sessions a device holds in time, from the measured time of its steps. Pure numbers: no torch, no clock.
 
 The load of a set of sessions is the share of the time in which the device is busy when each pool is stepped once a
-chunk, in batches that take the least time for each session in them. Sessions whose chunks complete at random moments
-make more and smaller batches than that while there is time for it; the busier the device, the more of them gather
-behind a step that runs, so that below a load of 1 no backlog grows. What is no step (sockets, clients on this machine)
-is not in it.
+chunk, in the batches that take the least time. Sessions whose chunks complete at random moments make more and smaller
+batches than that while there is time for it; the busier the device, the more of them gather behind a step that runs, so
+that below a load of 1 no backlog grows. What is no step (sockets, clients on this machine) is not in it.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from streaming.engine.scheduler import Pool, batch_size
+from streaming.engine.scheduler import Pool
 
 DEFAULT_MAX_LOAD = 0.7
 
@@ -21,6 +20,7 @@ class Budget:
 
     step_s: Mapping[Pool, Mapping[int, float]] = field(default_factory=dict)
     max_load: float = DEFAULT_MAX_LOAD
+    _rounds_s: dict[Pool, list[float]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def load(self, sessions: Mapping[Pool, int]) -> float:
         """The share of the time that so many sessions of each pool keep the device busy."""
@@ -39,9 +39,10 @@ class Budget:
 
     def _round_s(self, pool: Pool, count: int) -> float:
         """One step of each of `count` sessions."""
-        times, seconds = self.step_s.get(pool), 0.0
-        while times and count > 0:
-            size = batch_size(times, count)
-            seconds += times[size]
-            count -= size
-        return seconds
+        times = self.step_s.get(pool)
+        if not times:
+            return 0.0
+        rounds_s = self._rounds_s.setdefault(pool, [0.0])  # of 0, 1, ... sessions
+        while (number := len(rounds_s)) <= count:
+            rounds_s.append(min(step_s + rounds_s[max(0, number - size)] for size, step_s in times.items()))
+        return rounds_s[count]

@@ -7,7 +7,8 @@ from streaming.engine.scheduler import Pool
 ENCODE = Pool("encode", StreamConfig(5, 5))  # a chunk lasts 100 ms
 DECODE = Pool("decode", StreamConfig(5, 5))
 SHORT = Pool("decode", StreamConfig(2, 3))  # 40 ms
-TIMES = {ENCODE: {1: 0.010, 4: 0.020}, DECODE: {1: 0.005, 4: 0.010}, SHORT: {1: 0.010}}
+UNEVEN = Pool("encode", StreamConfig(5, 4))
+TIMES = {UNEVEN: {1: 0.015, 4: 0.025, 8: 0.035}, ENCODE: {1: 0.010, 4: 0.020}, DECODE: {1: 0.005, 4: 0.010}, SHORT: {1: 0.010}}
 
 
 def test_no_session_is_no_load():
@@ -22,6 +23,7 @@ def test_no_session_is_no_load():
         ({ENCODE: 4}, 0.20),
         ({ENCODE: 5}, 0.30),
         ({ENCODE: 9, DECODE: 4}, 0.50 + 0.10),
+        ({UNEVEN: 5}, 0.35),  # in one batch: in two it would be 0.40
         ({SHORT: 1}, 0.25),
         ({SHORT: 3}, 0.75),
     ],
