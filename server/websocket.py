@@ -89,6 +89,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self._unread = bytearray()
         self._at = 0  # of it, what comes next; 0 but within `_parse`
         self._payload_at = 0  # of the message that `_unit` has found; 0: what it has found is left to the protocol
+        self._is_connecting = True
         self._is_lawless = False
         self._is_reading = True
         self._parts: list[bytes] = []  # of a message in fragments
@@ -200,7 +201,8 @@ class WebSocket(asyncio.BufferedProtocol):
             self._next.cancel()
             self._next = None
         unread, wait_s = self._unread, 0.0
-        while (size := self._unit()) and self._may_parse() and not (wait_s := self._wait_s()):
+        is_full = self._transport.get_write_buffer_size() > MOST_UNSENT_BYTES
+        while (size := self._unit()) and not is_full and not self.is_held and not (wait_s := self._wait_s()):
             self._credit -= 1
             start, self._at = self._at, self._at + size
             payload_at = self._payload_at
@@ -217,14 +219,11 @@ class WebSocket(asyncio.BufferedProtocol):
                 self.abort()  # the peer is gone: what it has sent may be minutes of this pace
             else:
                 self._next = self._loop.call_later(wait_s, self._parse)
-        may_read = not size and not wait_s and self._may_parse()
+        may_read = not (size or wait_s or is_full or self.is_held)
         if may_read is not self._is_reading and not self._transport.is_closing():
             self._is_reading = may_read
             (self._transport.resume_reading if may_read else self._transport.pause_reading)()
         return has_parsed
-
-    def _may_parse(self) -> bool:
-        return not self.is_held and self._transport.get_write_buffer_size() <= MOST_UNSENT_BYTES
 
     def _wait_s(self) -> float:
         """How long until the connection may have something parsed; 0: now."""
@@ -243,7 +242,7 @@ class WebSocket(asyncio.BufferedProtocol):
         left = len(unread) - start
         if left < 2 or self._is_lawless:
             return left if self._is_lawless else 0
-        if self._protocol.state is State.CONNECTING:
+        if self._is_connecting:
             end = unread.find(_HEAD_END, start)
             return max(0, left + 1 - len(_HEAD_END)) if end < 0 else end + len(_HEAD_END) - start
         second = unread[start + 1]
@@ -287,6 +286,7 @@ class WebSocket(asyncio.BufferedProtocol):
             response = outcome
         response.headers["Server"] = SERVER_NAME
         self._protocol.send_response(response)
+        self._is_connecting = self._protocol.state is State.CONNECTING
         self._write()
         if not self.is_open:
             self._end_soon()

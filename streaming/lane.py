@@ -159,6 +159,10 @@ class DecoderLane(Lane):
     hop = 1
     overhang = 0
 
+    def __init__(self, config: StreamConfig) -> None:
+        self._lag = config.synthesis_lag_frames
+        super().__init__(config)
+
     def reset(self) -> None:
         super().reset()
         self._last = NEUTRAL_TOKEN
@@ -185,15 +189,15 @@ class DecoderLane(Lane):
 
     @property
     def delay(self) -> int:
-        return self._pending_units + min(self._position, self.config.synthesis_lag_frames)
+        return self._pending_units + min(self._position, self._lag)
 
     def output(self, window: Window, row: np.ndarray) -> np.ndarray:
         """Row (samples,) -> audio float32 (m,), 480 | m."""
-        return row[window.output].astype(np.float32)
+        return row[window.output].astype(np.float32, copy=False)
 
     def _steady(self, units: np.ndarray) -> Window:
         chunk = self.config.chunk_frames
-        return self._window(units, chunk, self._position + chunk - self.config.synthesis_lag_frames)
+        return self._window(units, chunk, self._position + chunk - self._lag)
 
     def take_last(self) -> Window | None:
         frames = self._pending_units
@@ -203,7 +207,7 @@ class DecoderLane(Lane):
         """`stop`: the hop of the stream before which this step's audio ends."""
         x = np.zeros(self.config.window_frames, np.int64)
         x[: len(tokens)] = tokens
-        first = self._position - self.config.synthesis_lag_frames
+        first = self._position - self._lag
         return Window(x, len(tokens), commit, slice(max(-first, 0) * OUTPUT_HOP, max(stop - first, 0) * OUTPUT_HOP))
 
     def _more(self) -> list[np.ndarray]:

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.metrics import STEP_S, Metrics
+from server.metrics import STEP_S, ChunkHistogram, Metrics
 from server.settings import PROFILES
 from streaming.config import FRAME_MS
 from streaming.protocol.messages import Flush, Flushed
@@ -29,8 +29,9 @@ OF_PROMETHEUS = {"instance", "le"}
 
 def ours() -> dict[str, tuple[str, set[str]]]:
     """Name of each metric -> its type and labels."""
-    made = [value for value in vars(Metrics()).values() if isinstance(value, MetricWrapperBase)]
-    return {one._name: (one._type, set(one._labelnames)) for one in made}
+    made = vars(Metrics()).values()
+    wrapped = {one._name: (one._type, set(one._labelnames)) for one in made if isinstance(one, MetricWrapperBase)}
+    return wrapped | {one.name: ("histogram", set()) for one in made if isinstance(one, ChunkHistogram)}
 
 
 def series() -> dict[str, set[str]]:
