@@ -9,6 +9,7 @@ from pathlib import Path
 
 import promql_parser
 import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -60,6 +61,19 @@ def test_the_docs_list_every_metric_with_its_labels_and_no_other():
     assert documented == {
         name + ("_total" if kind == "counter" else ""): labels for name, (kind, labels) in ours().items()
     }
+
+
+def test_the_histogram_of_chunks_tells_what_a_histogram_of_prometheus_does():
+    registry, theirs = CollectorRegistry(), CollectorRegistry()
+    both = (
+        ChunkHistogram("late", "How late", (0.5, 1.0), registry),
+        Histogram("late", "How late", (), buckets=(0.5, 1.0), registry=theirs),
+    )
+    for value in (0.0, 0.5, 0.75, 1.0, 7.0):
+        for one in both:
+            one.observe(value)
+    told = [line for line in generate_latest(theirs).decode().splitlines() if "_created" not in line]
+    assert generate_latest(registry).decode().splitlines() == told
 
 
 def expressions() -> list[tuple[str, str]]:
