@@ -139,6 +139,7 @@ class Runner:
 
         Where steps are recorded, starts and endings are stepped apart, so that they hold up the others less.
         """
+        torch.get_num_threads()  # takes over what was set: before a thread has asked, oneDNN uses all cores in it
         if (pool, size) not in self._recorded:
             x, at = self._batch(pool, slots, windows, size)
             captured = self._captured.get((pool, size))
