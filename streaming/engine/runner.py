@@ -110,14 +110,16 @@ class Runner:
     def measure(self, clock: Callable[[], float], at_most_s: float) -> dict[Pool, dict[int, float]]:
         """Seconds of a steady step for every pool and batch size, by `clock`; about `at_most_s` in all.
 
-        Medians of a few steps on the spare slot, after `warm_up`; of one step where more would take too long.
+        Medians of a few steps on the spare slot, after `warm_up`; of one step where more would take too long. Where
+        fewer rows took longer than more, that was noise, and they count as long as those.
         """
         share_s = at_most_s / (len(self._steppers) * len(self.batch_sizes))
         times: dict[Pool, dict[int, float]] = {}
         for pool in self.pools:
             for _ in range(START_FRAMES):
                 self.step(pool, [self.slots], [self._silence(pool)], self.batch_sizes[0])
-            times[pool] = {size: self._step_s(pool, size, clock, share_s) for size in self.batch_sizes}
+            measured = {size: self._step_s(pool, size, clock, share_s) for size in self.batch_sizes}
+            times[pool] = {size: min(measured[other] for other in measured if other >= size) for size in measured}
             self.reset(pool, self.slots)
         return times
 
