@@ -8,7 +8,12 @@ ENCODE = Pool("encode", StreamConfig(5, 5))  # a chunk lasts 100 ms
 DECODE = Pool("decode", StreamConfig(5, 5))
 SHORT = Pool("decode", StreamConfig(2, 3))  # 40 ms
 UNEVEN = Pool("encode", StreamConfig(5, 4))
-TIMES = {UNEVEN: {1: 0.015, 4: 0.025, 8: 0.035}, ENCODE: {1: 0.010, 4: 0.020}, DECODE: {1: 0.005, 4: 0.010}, SHORT: {1: 0.010}}
+TIMES = {
+    UNEVEN: {1: 0.015, 4: 0.025, 8: 0.035},
+    ENCODE: {1: 0.010, 4: 0.020},
+    DECODE: {1: 0.005, 4: 0.010},
+    SHORT: {1: 0.010},
+}
 
 
 def test_no_session_is_no_load():
