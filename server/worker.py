@@ -70,8 +70,8 @@ class News(Enum):
 
 
 Command = tuple[int, Verb, Any]
-"""Of the session with that number, which its Device has given it. Like an Event it has no class of its own: that would
-take five times as long to pickle."""
+"""Of the session with that number, which its Device has given it. Like an Event it has no class of its own, which would
+be slow to pickle."""
 Event = tuple[int, News, Any]
 """For the session with that number."""
 

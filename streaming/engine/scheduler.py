@@ -59,8 +59,8 @@ class Batch:
 
 
 def batch_size(step_s: Mapping[int, float], count: int) -> int:
-    """The size that steps the most of `count` sessions in a second, by the seconds of a step of each size: five may
-    take less time as four and one than in eight rows."""
+    """The size that steps the most of `count` sessions in a second, by the seconds of a step of each size: of five,
+    four go first if eight rows would take more time for each."""
     return max(step_s, key=lambda size: (min(size, count) / step_s[size], -size))
 
 

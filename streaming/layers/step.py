@@ -31,7 +31,7 @@ class Step:
 
     @property
     def edges(self) -> bool:
-        """Whether a row may have its stream's start in reach, or frames that do not exist."""
+        """Whether the step may be other than steady."""
         return self.chunk is None
 
     def load(self, state: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class Step:
 
     def window(self, frames: int, commit: Tensor) -> "Step":
         """The same step over the window's first `frames` only, committing others."""
-        return replace(self, valid=self.valid.clamp(max=frames), commit=commit, _shared={})
+        return replace(self, valid=self.valid.clamp(max=frames), commit=commit, chunk=None, _shared={})
 
     def ahead(self, lead: int, frames: int) -> "Step":
         """The same step for layers that are `lead` frames ahead of it, over the `frames` after those."""

@@ -67,7 +67,7 @@ def test_where_all_sizes_take_as_long_the_smallest_is_taken_that_fits():
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(1, [1]), (2, [2]), (3, [4]), (5, [4, 1]), (7, [8]), (9, [8, 1])])
-def test_spare_rows_are_computed_only_where_that_takes_less_time(count, sizes):
+def test_spare_rows_are_computed_only_where_that_takes_less_time_for_each(count, sizes):
     made = scheduler(*[LIVE] * 9, sizes=(1, 2, 4, 8), gather_s=0.0, step_s={LIVE: {1: 3.0, 2: 4.5, 4: 6.0, 8: 10.0}})
     for number in range(count):
         made.add(LIVE, number, Entry(1.0, 1.1))
