@@ -22,7 +22,7 @@ Profiles = dict[str, tuple[int, int] | None]
 
 DEFAULT_PORT = 8765
 DEFAULT_PROFILE = "default"
-PROFILES: Profiles = {DEFAULT_PROFILE: None, "low": (2, 3), "high": (5, 15)}
+PROFILES: Profiles = {DEFAULT_PROFILE: None, "low": (2, 3), "high": (10, 10)}
 OWN_PAIR = "own"
 """How the model's own pair is written."""
 DTYPES = ("float32", "bfloat16", "float16")
