@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -21,13 +20,12 @@ from benchmarks.references import Reference
 from benchmarks.scores import compare
 from streaming.codec import Codec
 from streaming.config import INPUT_HOP, StreamConfig
-from streaming.decoder import Decoder
+from streaming.decoder import Decoder, DecoderState
 from streaming.encoder import Encoder, EncoderState
-from streaming.layers import mel
 from streaming.layers.acoustic import StreamingAcoustic
 from streaming.layers.features import log_mel
 from streaming.layers.istft import StreamingISTFT
-from streaming.layers.norm import Moments, StreamingGroupNorm
+from streaming.layers.norm import Moments
 from streaming.layers.step import Step
 from streaming.stepper import Stepper
 
@@ -72,21 +70,11 @@ def clipped(at: Step, lookahead_frames: int) -> Step:
     return Step(at.slots, torch.minimum(at.valid, at.commit + lookahead_frames), at.commit, at.position)
 
 
-class CappedEncoder(Encoder):
-    """The running mel statistics weigh at most `cap_frames`."""
+class WindowDecoder(Decoder):
+    """Every GroupNorm knows its window alone."""
 
-    cap_frames: int
-
-    def compute(self, x: Tensor, state: Any, at: Step) -> Tensor:
-        with patch.object(mel, "CAP_FRAMES", self.cap_frames):
-            return super().compute(x, state, at)
-
-
-class WindowGroupNorm(StreamingGroupNorm):
-    """Statistics of the window alone."""
-
-    def step(self, x: Tensor, state: Moments, at: Step) -> Tensor:
-        return super().step(x, self.new_state(len(state.count)), at)
+    def compute(self, x: Tensor, state: DecoderState, at: Step) -> Tensor:
+        return super().compute(x, replace(state, counted=torch.zeros_like(state.counted)), at)
 
 
 class WindowISTFT(StreamingISTFT):
@@ -115,8 +103,8 @@ class MixedISTFT(WindowISTFT):
 class Seeds:
     """Fills a slot's running statistics with those of whole recordings before it begins.
 
-    `statistics`: for each recording the moments of one frame, count (1,), mean and m2 (G,). They weigh `weight_frames`,
-    and are taken from the recording `shift` further on: 0 is its own.
+    `statistics`: for each recording its moments (G,). They weigh `weight_frames`, and are taken from the recording
+    `shift` further on: 0 is its own.
     """
 
     def __init__(self, statistics: list[list[Moments]], weight_frames: int, shift: int = 0) -> None:
@@ -126,10 +114,10 @@ class Seeds:
 
     def __call__(self, state: Any, slot: int, index: int) -> None:
         known = self.statistics[(index + self.shift) % len(self.statistics)]
-        for running, frame in zip(running_moments(state), known, strict=True):
-            running.count[slot] = frame.count * self.weight_frames
-            running.mean[slot] = frame.mean
-            running.m2[slot] = frame.m2 * self.weight_frames
+        state.counted[slot] = self.weight_frames
+        for running, own in zip(running_moments(state), known, strict=True):
+            running.mean[slot] = own.mean
+            running.variance[slot] = own.variance
 
 
 def running_moments(state: Any) -> Iterator[Moments]:
@@ -142,10 +130,10 @@ def running_moments(state: Any) -> Iterator[Moments]:
 
 
 def mel_statistics(pcm: np.ndarray) -> list[Moments]:
-    """What the feature extractor normalises a recording by, as moments of one frame."""
+    """What the feature extractor normalises a recording by."""
     padded = np.pad(pcm, (0, INPUT_HOP - len(pcm) % INPUT_HOP))
     features = log_mel(torch.from_numpy(padded)[None])[0]
-    return [_frame_moments(mel.MEL_PER_FRAME, features.mean(0), features.var(0))]
+    return [Moments(features.mean(0), features.var(0))]
 
 
 def group_norm_statistics(codec: Codec, tokens: np.ndarray) -> list[Moments]:
@@ -160,12 +148,8 @@ def group_norm_statistics(codec: Codec, tokens: np.ndarray) -> list[Moments]:
     moments = []
     for norm, x in zip(norms, inputs, strict=True):
         groups = x[0].unflatten(0, (norm.num_groups, -1))  # (C, F) -> (G, C / G, F)
-        moments.append(_frame_moments(groups.shape[1], groups.mean((1, 2)), groups.var((1, 2), correction=0)))
+        moments.append(Moments(groups.mean((1, 2)), groups.var((1, 2), correction=0)))
     return moments
-
-
-def _frame_moments(count: int, mean: Tensor, variance: Tensor) -> Moments:
-    return Moments(torch.tensor([float(count)]), mean, variance * count)
 
 
 def configured(codec: Codec, recordings: Sequence[Reference], kind: str, **changed: Any) -> Variant:
@@ -190,21 +174,17 @@ def knowing(
     """Statistics known beforehand: the recording's own, or another's; capped at what they weigh."""
     shift = len(recordings) // 2 if other_voice else 0
     if kind == "encode":
-        encoder = built(CappedEncoder, codec, codec.default_config)
-        encoder.cap_frames = weight_frames
-        return encoder, Seeds([mel_statistics(r.pcm) for r in recordings], weight_frames, shift)
-    decoder = built(Decoder, codec, codec.default_config)
-    for norm in _norms(decoder):
-        norm.cap = weight_frames * norm.width
-    return decoder, Seeds([group_norm_statistics(codec, r.tokens) for r in recordings], weight_frames, shift)
+        stepper, statistics = built(Encoder, codec, codec.default_config), [mel_statistics(r.pcm) for r in recordings]
+    else:
+        stepper = built(Decoder, codec, codec.default_config)
+        statistics = [group_norm_statistics(codec, r.tokens) for r in recordings]
+    stepper.cap_frames = weight_frames
+    return stepper, Seeds(statistics, weight_frames, shift)
 
 
 def with_window_statistics(codec: Codec, recordings: Sequence[Reference]) -> Variant:
     """Every GroupNorm of the decoder knows its window alone."""
-    decoder = built(Decoder, codec, codec.default_config)
-    for block in (*decoder.prior_net, *decoder.post_net):
-        block.norm1, block.norm2 = (WindowGroupNorm(norm.norm, None) for norm in (block.norm1, block.norm2))
-    return decoder, None
+    return built(WindowDecoder, codec, replace(codec.default_config, prior_weight=0)), None
 
 
 def with_istft(codec: Codec, recordings: Sequence[Reference], kind: type[StreamingISTFT]) -> Variant:
@@ -212,10 +192,6 @@ def with_istft(codec: Codec, recordings: Sequence[Reference], kind: type[Streami
     decoder = built(Decoder, codec, codec.default_config)
     decoder.istft = kind(decoder.istft.head, decoder.config)
     return decoder, None
-
-
-def _norms(decoder: Decoder) -> list[StreamingGroupNorm]:
-    return [norm for block in (*decoder.prior_net, *decoder.post_net) for norm in (block.norm1, block.norm2)]
 
 
 def ablated(codec: Codec, ablation: Ablation, references: Sequence[Reference]) -> dict[str, Any]:

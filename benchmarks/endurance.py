@@ -32,7 +32,7 @@ from streaming.codec import Codec
 from streaming.config import FRAME_MS, INPUT_HOP
 from streaming.layers.features import log_mel
 from streaming.layers.mel import MEL_PER_FRAME, VARIANCE_FLOOR
-from streaming.layers.norm import CAP_FRAMES, Moments
+from streaming.layers.norm import CAP_FRAMES, Moments, Shares
 from streaming.layers.step import Step
 
 RESULTS = Path(__file__).resolve().parent / "results" / "endurance.json"
@@ -60,11 +60,11 @@ class Watch:
         self._sums = np.zeros(())
         norm.step = self.step
 
-    def step(self, x: Tensor, state: Moments, at: Step) -> Tensor:
+    def step(self, x: Tensor, state: Moments, shares: Shares) -> Tensor:
         """The normalisation's own; what it saw is put aside, so that nothing here is in its time."""
-        self._seen.append((x, at))
+        self._seen.append((x, shares.at))
         self._state = state
-        return self._step(x, state, at)
+        return self._step(x, state, shares)
 
     def catch_up(self) -> None:
         """Add what the steps since the last call have committed."""
@@ -78,10 +78,10 @@ class Watch:
     def error(self) -> float:
         """The largest error of any mean, in standard deviations, or standard deviation, relative to itself."""
         assert self._state is not None
-        count, mean, m2 = (part[0].double().numpy() for part in (self._state.count, self._state.mean, self._state.m2))
+        mean, variance = (part[0].double().numpy() for part in (self._state.mean, self._state.variance))
         exact_mean, exact_square = self._sums[1:] / self._sums[0]
         exact_deviation = np.sqrt(np.maximum(exact_square - np.square(exact_mean), 0) + self._floor)
-        deviation = np.sqrt(m2 / count + self._floor)
+        deviation = np.sqrt(variance + self._floor)
         errors = np.abs(mean - exact_mean) / exact_deviation, np.abs(deviation / exact_deviation - 1)
         return float(np.max(errors))
 
@@ -103,7 +103,7 @@ def group_norm_watches(codec: Codec) -> list[Watch]:
     def values(x: Tensor, frames: int) -> Tensor:
         return x[0, :frames].unflatten(1, (norms[0].norm.num_groups, -1))
 
-    return [Watch(norm, values, norm.cap, norm.norm.eps) for norm in norms]
+    return [Watch(norm, values, CAP_FRAMES * norm.width, norm.norm.eps) for norm in norms]
 
 
 def endless(pcms: Sequence[np.ndarray]) -> Iterator[np.ndarray]:

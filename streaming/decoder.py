@@ -10,7 +10,7 @@ from streaming.config import StreamConfig
 from streaming.layers.attention import Ring, RingView, StreamingAttention
 from streaming.layers.conv import StreamingConv
 from streaming.layers.istft import StreamingISTFT
-from streaming.layers.norm import Moments, StreamingGroupNorm
+from streaming.layers.norm import CAP_FRAMES, Moments, Shares, StreamingGroupNorm
 from streaming.layers.step import Step
 from streaming.priors import Priors
 from streaming.stepper import Stepper
@@ -44,17 +44,20 @@ class ResNetBlock:
             conv2=self.conv2.new_state(slots),
         )
 
-    def step(self, x: Tensor, state: ResNetState, at: Step) -> Tensor:
+    def step(self, x: Tensor, state: ResNetState, shares: Shares) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
-        y = self.conv1.step(self.activation(self.norm1.step(x, state.norm1, at)), state.conv1, at)
-        return x + self.conv2.step(self.activation(self.norm2.step(y, state.norm2, at)), state.conv2, at)
+        at = shares.at
+        y = self.conv1.step(self.activation(self.norm1.step(x, state.norm1, shares)), state.conv1, at)
+        return x + self.conv2.step(self.activation(self.norm2.step(y, state.norm2, shares)), state.conv2, at)
 
 
 @dataclass
 class DecoderState:
-    """All that the decoder remembers, slot axis first; all zero is fresh. `position`: frames committed, (slots,)."""
+    """All that the decoder remembers, slot axis first; all zero is fresh. `position`: frames committed, (slots,);
+    `counted`: as many as the running statistics stand for, (slots, 1)."""
 
     position: Tensor
+    counted: Tensor
     embed: Tensor
     prior_net: list[ResNetState]
     layers: list[Ring]
@@ -66,11 +69,13 @@ class Decoder(Stepper):
     """`step`: int64 tokens (B, C + L) to float32 audio (B, (C + L + lag) * 480), from `lag` hops before it on."""
 
     kind = "decode"
+    cap_frames = CAP_FRAMES
 
     def __init__(self, model: Any, config: StreamConfig, priors: Priors, fingerprint: str) -> None:
         super().__init__(model, config, fingerprint)
         self.network = network = model.acoustic_decoder
         count = 2 * (len(network.prior_net) + len(network.post_net))
+        self.prior_frames = priors.weight(config)
         norms = iter(priors.group_norm_moments(config, self.device, count))
         self.embed = StreamingConv(network.embed)
         self.prior_net = [ResNetBlock(block, (next(norms), next(norms))) for block in network.prior_net]
@@ -85,6 +90,7 @@ class Decoder(Stepper):
     def new_state(self, slots: int) -> DecoderState:
         return DecoderState(
             position=torch.zeros(slots, dtype=torch.int64, device=self.device),
+            counted=torch.zeros(slots, 1, device=self.device),
             embed=self.embed.new_state(slots),
             prior_net=[block.new_state(slots) for block in self.prior_net],
             layers=[layer.new_state(slots) for layer in self.attention],
@@ -97,11 +103,12 @@ class Decoder(Stepper):
         network = self.network
         x = network.fc(self.model.quantizer.from_codes(x[..., None]).to(self.dtype))
         x = self.embed.step(x, state.embed, at)
+        shares = Shares(at, state.counted, self.config.window_frames, self.prior_frames, self.cap_frames)
         for block, part in zip(self.prior_net, state.prior_net, strict=True):
-            x = block.step(x, part, at)
+            x = block.step(x, part, shares)
         x = self._transform(x, state.layers, at)
         for block, part in zip(self.post_net, state.post_net, strict=True):
-            x = block.step(x, part, at)
+            x = block.step(x, part, shares)
         return self.istft.step(network.norm(x), state.tail, at)
 
     def _transform(self, x: Tensor, rings: list[Ring], at: Step) -> Tensor:

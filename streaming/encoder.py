@@ -16,8 +16,8 @@ from streaming.layers.acoustic import BlockState, StreamingAcoustic
 from streaming.layers.attention import RingView
 from streaming.layers.conformer import ConformerState, StreamingConformer
 from streaming.layers.conv import StreamingConv
-from streaming.layers.mel import StreamingMel
-from streaming.layers.norm import Moments
+from streaming.layers.mel import MEL_PER_FRAME, StreamingMel
+from streaming.layers.norm import CAP_FRAMES, Moments, Shares
 from streaming.layers.step import Step
 from streaming.priors import Priors
 from streaming.stepper import Stepper
@@ -25,9 +25,11 @@ from streaming.stepper import Stepper
 
 @dataclass
 class EncoderState:
-    """All that the encoder remembers, slot axis first; all zero is fresh. `position`: frames committed, (slots,)."""
+    """All that the encoder remembers, slot axis first; all zero is fresh. `position`: frames committed, (slots,);
+    `counted`: as many as the running statistics stand for, (slots, 1)."""
 
     position: Tensor
+    counted: Tensor
     mel: Moments
     conformer: list[ConformerState]
     adapter: list[Tensor]
@@ -38,10 +40,12 @@ class Encoder(Stepper):
     """`step`: float32 PCM (B, (C + L + 1) * 320) to int64 tokens (B, C + L); a row's first `commit` are meant."""
 
     kind = "encode"
+    cap_frames = CAP_FRAMES
 
     def __init__(self, model: Any, config: StreamConfig, priors: Priors, fingerprint: str) -> None:
         super().__init__(model, config, fingerprint)
         semantic = model.semantic_encoder
+        self.prior_frames = priors.weight(config)
         self.mel = StreamingMel(priors.mel_moments(config, self.device))
         self.projection = semantic.feature_projection
         self.conformer = [StreamingConformer(layer, config) for layer in semantic.encoder.layers]
@@ -56,6 +60,7 @@ class Encoder(Stepper):
     def new_state(self, slots: int) -> EncoderState:
         return EncoderState(
             position=torch.zeros(slots, dtype=torch.int64, device=self.device),
+            counted=torch.zeros(slots, 1, device=self.device),
             mel=self.mel.new_state(slots, self.projection.projection.weight),
             conformer=[layer.new_state(slots) for layer in self.conformer],
             adapter=[conv.new_state(slots) for conv in self.adapter],
@@ -77,7 +82,9 @@ class Encoder(Stepper):
         return acoustic[:, : self.config.window_frames]
 
     def _semantic(self, pcm: Tensor, state: EncoderState, at: Step) -> Tensor:
-        features = self.mel.step(pcm, state.mel, at)
+        length = self.config.window_frames * MEL_PER_FRAME
+        shares = Shares(at, state.counted, length, self.prior_frames, self.cap_frames, MEL_PER_FRAME)
+        features = self.mel.step(pcm, state.mel, shares)
         x = self.projection(features.to(self.dtype))[0]  # (B, F, S)
         view = RingView(at, self.config, x.dtype)
         distance_index = self.conformer[0].attention.distance_index(view)

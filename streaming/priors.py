@@ -30,10 +30,9 @@ class Statistics:
     mean: tuple[float, ...]
     variance: tuple[float, ...]
 
-    def moments(self, count: float, device: torch.device) -> Moments:
-        """As moments (1, G) that weigh `count` values."""
-        mean, variance = (torch.tensor([values], device=device) for values in (self.mean, self.variance))
-        return Moments(torch.tensor([[float(count)]], device=device), mean, variance * count)
+    def moments(self, device: torch.device) -> Moments:
+        """As moments (1, G)."""
+        return Moments(*(torch.tensor([values], device=device) for values in (self.mean, self.variance)))
 
 
 @dataclass(frozen=True)
@@ -46,23 +45,21 @@ class Priors:
 
     def weight(self, config: StreamConfig) -> float:
         """Frames that the priors count as under `config`; 0 is without priors."""
-        own = self.config.prior_weight
-        return float((own or 0) if config.prior_weight is None else config.prior_weight)
+        own = self.config.prior_weight if config.prior_weight is None else config.prior_weight
+        return float(own or 0) if self.mel and self.group_norm else 0.0
 
     def mel_moments(self, config: StreamConfig, device: torch.device) -> Moments | None:
-        weight = self.weight(config)
-        return self.mel.moments(2 * weight, device) if self.mel and weight else None
+        return self.mel.moments(device) if self.mel and self.weight(config) else None
 
     def group_norm_moments(self, config: StreamConfig, device: torch.device, norms: int) -> list[Moments | None]:
-        """Moments (1, 32) counted in frames, one for each norm of the decoder."""
-        weight = self.weight(config)
-        if not (self.group_norm and weight):
+        """Moments (1, 32), one for each norm of the decoder."""
+        if not self.weight(config):
             return [None] * norms
         if len(self.group_norm) != norms:
             raise ModelError(
                 f"stream.json has {len(self.group_norm)} group_norm entries, the model {norms}: calibrate it anew"
             )
-        return [statistics.moments(weight, device) for statistics in self.group_norm]
+        return [statistics.moments(device) for statistics in self.group_norm]
 
 
 def read_priors(path: Path) -> Priors:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from streaming.layers.features import MEL_BINS, log_mel
-from streaming.layers.norm import CAP_FRAMES, Moments, moments_of_frames, new_moments
-from streaming.layers.step import Step
+from streaming.layers.norm import Moments, Sets, Shares, new_moments
 
 MEL_PER_FRAME = 2
 VARIANCE_FLOOR = 1e-7
@@ -24,21 +23,25 @@ class StreamingMel:
     def new_state(self, slots: int, like: Tensor) -> Moments:
         return new_moments(like, slots, MEL_BINS)
 
-    def step(self, pcm: Tensor, state: Moments, at: Step) -> Tensor:
-        """pcm (B, T) -> features (B, F, 160), T at least F * 320 + 240."""
+    def step(self, pcm: Tensor, state: Moments, shares: Shares) -> Tensor:
+        """pcm (B, T) -> features (B, F, 160), T at least F * 320 + 240; `shares` of 2 F elements."""
         mel = log_mel(pcm.float())
         mel = mel[:, : mel.shape[1] // MEL_PER_FRAME * MEL_PER_FRAME]
-        each = moments_of_frames(mel[..., None])  # (B, M, 80, 1)
-        committed = state.load(at)
-        all_now = committed.merge(each.over(at.exists(mel.shape[1], MEL_PER_FRAME)))
-        if self.prior is not None:
-            level = all_now.mean.mean(dim=1, keepdim=True)
-            all_now = Moments(self.prior.count, self.prior.mean + level, self.prior.m2).merge(all_now)
-        now = each.over(at.commits(mel.shape[1], MEL_PER_FRAME))
-        state.store(at, committed.merge(now).capped(CAP_FRAMES * MEL_PER_FRAME))
-        variance = all_now.m2 / (all_now.count - 1).clamp(min=1)
-        normal = (mel - all_now.mean[:, None]) / torch.sqrt(variance + VARIANCE_FLOOR)[:, None]
+        each, past = Moments(mel, torch.zeros_like(mel)), state.load(shares.at)
+        prior = past if self.prior is None else self._at_level(self.prior, each, past, shares)
+        sets = Sets(prior, past, each)
+        state.store(shares.at, sets.pooled(shares.kept))
+        now, count = sets.pooled(shares.now), shares.frames * MEL_PER_FRAME
+        variance = now.variance * (count / (count - 1).clamp(min=1))
+        normal = (mel - now.mean[:, None]) / torch.sqrt(variance + VARIANCE_FLOOR)[:, None]
         return normal.unflatten(1, (-1, MEL_PER_FRAME)).flatten(2)  # (B, 2 F, 80) -> (B, F, 160)
+
+    def _at_level(self, prior: Moments, each: Moments, past: Moments, shares: Shares) -> Moments:
+        """The prior (1, 80) at the overall level of what is known of the stream: (B, 80)."""
+        known = shares.now[:, 1:, 0]  # (B, 1 + 2 F)
+        levels = torch.cat([past.mean[:, None], each.mean], dim=1).mean(dim=2)
+        level = (levels * known).sum(dim=1, keepdim=True) / known.sum(dim=1, keepdim=True).clamp(min=1e-9)
+        return Moments(prior.mean + level, prior.variance.expand(len(level), -1))
 
 
 def offline_features(pcm: Tensor) -> Tensor:

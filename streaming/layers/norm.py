@@ -1,8 +1,9 @@
 """Running statistics: what a normalisation over the whole recording becomes in a stream.
 
-Moments are (count, mean, M2), merged stably (Chan, Golub and LeVeque 1983): plain sums lose the variance of a quiet mel
-bin after minutes. A step normalises with prior + committed + window; only the committed part of the window stays, and
-its count is capped, so that the statistics follow a new speaker.
+What is normalised by is the mean and variance of three things together, each by the frames that it stands for: a prior,
+what was committed before, and the window. They are pooled from means and variances of single frames: plain sums lose
+the variance of a quiet mel bin after minutes. Only the committed part of the window stays, and what was committed
+before weighs at most a cap, so that the statistics follow a new speaker.
 """
 
 from dataclasses import dataclass
@@ -18,85 +19,100 @@ CAP_FRAMES = 300
 
 @dataclass
 class Moments:
-    """Count (..., 1), mean (..., G) and sum of squared deviations (..., G) of G statistics."""
+    """Mean and variance, each (..., G), of G statistics."""
 
-    count: Tensor
     mean: Tensor
-    m2: Tensor
-
-    def over(self, mask: Tensor) -> "Moments":
-        """Moments (B, F, G) of single frames, merged over those that the mask (B, F) takes: (B, G)."""
-        weight = mask[..., None].to(self.mean.dtype)
-        frames = weight.sum(dim=1)  # (B, 1)
-        mean = (self.mean * weight).sum(dim=1) / frames.clamp(min=1)
-        apart = (self.mean - mean[:, None]).square_().mul_(self.count).add_(self.m2)
-        return Moments(frames * self.count, mean, apart.mul_(weight).sum(dim=1))
-
-    def merge(self, other: "Moments") -> "Moments":
-        """Moments of both sets together; an empty side leaves the other as it is."""
-        count = self.count + other.count
-        share = other.count / count.clamp(min=1)
-        delta = other.mean - self.mean
-        mean = self.mean + delta * share
-        return Moments(count, mean, self.m2 + other.m2 + delta.square() * (self.count * share))
-
-    def capped(self, limit: float) -> "Moments":
-        """The same mean and variance, weighing at most `limit`."""
-        scale = (limit / self.count.clamp(min=1)).clamp(max=1.0)
-        return Moments(self.count * scale, self.mean, self.m2 * scale)
+    variance: Tensor
 
     def load(self, at: Step) -> "Moments":
         """Those of each row's slot."""
-        return Moments(at.load(self.count), at.load(self.mean), at.load(self.m2))
+        return Moments(at.load(self.mean), at.load(self.variance))
 
     def store(self, at: Step, new: "Moments") -> None:
         """Put each row's moments into its slot."""
-        at.store(self.count, new.count)
         at.store(self.mean, new.mean)
-        at.store(self.m2, new.m2)
+        at.store(self.variance, new.variance)
+
+
+class Sets:
+    """What a step's statistics are pooled from: the prior (B or 1, G), the past (B, G) and each element (B, T, G)."""
+
+    def __init__(self, prior: Moments, past: Moments, each: Moments) -> None:
+        self._mean = past.mean
+        self._apart = _joined(prior.mean, past.mean, each.mean) - past.mean[:, None]  # small: the past loses no bits
+        self._variance = _joined(prior.variance, past.variance, each.variance)
+
+    def pooled(self, shares: Tensor) -> Moments:
+        """Moments (B, G) of all of them together, of which each has its share (B, 2 + T, 1)."""
+        mean = (self._apart * shares).sum(dim=1)
+        apart = (self._apart - mean[:, None]).square_().add_(self._variance).mul_(shares)
+        return Moments(self._mean + mean, apart.sum(dim=1))
+
+
+def _joined(prior: Tensor, past: Tensor, each: Tensor) -> Tensor:
+    return torch.cat([prior[:, None].expand(len(each), -1, -1), past[:, None], each], dim=1)
 
 
 def new_moments(like: Tensor, slots: int, groups: int) -> Moments:
-    """Empty moments of `groups` statistics, float32 on the device of `like`."""
+    """Moments of `groups` statistics that stand for nothing yet, float32 on the device of `like`."""
     empty = torch.zeros(slots, groups, device=like.device)
-    return Moments(torch.zeros(slots, 1, device=like.device), empty, empty.clone())
+    return Moments(empty, empty.clone())
 
 
 def moments_of_frames(x: Tensor) -> Moments:
     """x (B, F, G, N): moments (B, F, G) of each frame, over N."""
     mean = x.mean(dim=3)
-    m2 = (x - mean[..., None]).square_().sum(dim=3)
-    return Moments(x.new_full((1,), x.shape[3]), mean, m2)
+    return Moments(mean, (x - mean[..., None]).square_().mean(dim=3))
+
+
+class Shares:
+    """What the prior, the past and each element of the window weigh in a step; the same for all norms of a branch.
+
+    `now` and `kept` (B, 2 + T, 1) are their shares of what is normalised by, and of what stays, which the prior is no
+    part of. `frames` (B, 1): what the first stand for. `counted` (slots, 1), float32, is how many frames the past
+    stands for; it advances. `length` elements, `unit` of them a frame.
+    """
+
+    def __init__(
+        self, at: Step, counted: Tensor, length: int, prior_frames: float, cap_frames: float, unit: int = 1
+    ) -> None:
+        self.at = at
+        past = at.load(counted)
+        prior = torch.full_like(past, prior_frames)
+        self.frames, self.now = _shares(prior, past, at.exists(length, unit) / unit)
+        kept_frames, self.kept = _shares(torch.zeros_like(past), past, at.commits(length, unit) / unit)
+        at.store(counted, kept_frames.clamp(max=cap_frames))
+
+
+def _shares(prior: Tensor, past: Tensor, elements: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames of the prior and the past (B, 1) and of each element (B, T) -> those of all (B, 1), each one's share."""
+    frames = torch.cat([prior, past, elements], dim=1)
+    total = frames.sum(dim=1, keepdim=True)
+    return total, (frames / total.clamp(min=1e-9))[..., None]
 
 
 class StreamingGroupNorm:
-    """A `GroupNorm` whose statistics run over the stream. `prior`: moments (1, G) counted in frames, or None."""
+    """A `GroupNorm` whose statistics run over the stream. `prior`: moments (1, G), or None."""
 
-    def __init__(self, norm: nn.GroupNorm, prior: Moments | None, cap_frames: int = CAP_FRAMES) -> None:
+    def __init__(self, norm: nn.GroupNorm, prior: Moments | None) -> None:
         self.norm = norm
         self.width = norm.num_channels // norm.num_groups
-        self.prior = prior and Moments(prior.count * self.width, prior.mean, prior.m2 * self.width)
-        self.cap = cap_frames * self.width
+        self.prior = prior or new_moments(norm.weight, 1, norm.num_groups)
 
     def new_state(self, slots: int) -> Moments:
         return new_moments(self.norm.weight, slots, self.norm.num_groups)
 
-    def step(self, x: Tensor, state: Moments, at: Step) -> Tensor:
+    def step(self, x: Tensor, state: Moments, shares: Shares) -> Tensor:
         """x (B, F, C) -> (B, F, C)."""
-        frames = x.shape[1]
-        finite = x.float()
+        at, finite = shares.at, x.float()
         if at.edges:  # what does not exist stays finite
-            finite = finite.masked_fill(~at.exists(frames)[..., None], 0.0)
+            finite = finite.masked_fill(~at.exists(x.shape[1])[..., None], 0.0)
         each = moments_of_frames(finite.unflatten(2, (-1, self.width)))  # (B, F, C) -> (B, F, G, C / G)
-        committed = state.load(at)
-        all_now = committed.merge(each.over(at.exists(frames)))
-        if self.prior is not None:
-            all_now = self.prior.merge(all_now)
-        state.store(at, committed.merge(each.over(at.commits(frames))).capped(self.cap))
-        variance = all_now.m2 / all_now.count.clamp(min=1)
-        scale = self._of_channels(torch.rsqrt(variance + self.norm.eps)) * self.norm.weight
-        deviation = finite - self._of_channels(all_now.mean)
-        return torch.addcmul(self.norm.bias, deviation, scale).to(x.dtype)
+        sets = Sets(self.prior, state.load(at), each)
+        state.store(at, sets.pooled(shares.kept))
+        now = sets.pooled(shares.now)
+        scale = self._of_channels(torch.rsqrt(now.variance + self.norm.eps)) * self.norm.weight
+        return torch.addcmul(self.norm.bias, finite - self._of_channels(now.mean), scale).to(x.dtype)
 
     def _of_channels(self, x: Tensor) -> Tensor:
         """Of each group (B, G) -> of each channel (B, 1, C)."""

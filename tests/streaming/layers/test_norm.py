@@ -1,25 +1,51 @@
-"""Running statistics: merged they equal those of the whole, and a quiet bin keeps its variance for an hour."""
+"""Running statistics: pooled they equal those of the whole, and a quiet bin keeps its variance for an hour."""
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import nn
 
-from streaming.layers.norm import Moments, StreamingGroupNorm, moments_of_frames, new_moments
+from streaming.layers.norm import Moments, Sets, Shares, StreamingGroupNorm, moments_of_frames, new_moments
+from streaming.layers.step import Step
 from tests.streaming.layers.stepping import in_chunks
 
 
-def all_of(x: torch.Tensor) -> Moments:
-    return moments_of_frames(x).over(torch.ones(x.shape[:2], dtype=torch.bool))
+def running(chunks: torch.Tensor, cap: float) -> Iterator[tuple[float, Moments]]:
+    """Frames counted and moments after each of the chunks (M, frames, G), all of them committed."""
+    counted, state = torch.zeros(1, 1), new_moments(chunks, 1, chunks.shape[2])
+    for number, chunk in enumerate(chunks):
+        length = len(chunk)
+        at = Step(*(torch.tensor([value]) for value in (0, length, length, number * length)))
+        shares = Shares(at, counted, length, 0.0, cap)
+        each = Moments(chunk[None], torch.zeros_like(chunk)[None])
+        state.store(at, Sets(new_moments(chunk, 1, chunk.shape[1]), state.load(at), each).pooled(shares.kept))
+        yield counted.item(), state
 
 
-def test_merged_moments_equal_those_of_the_whole() -> None:
-    x = torch.randn(2, 30, 4, 5) * 3 + 7
-    merged = new_moments(x, 2, 4)
-    for part in x.split([1, 7, 2, 20], dim=1):
-        merged = merged.merge(all_of(part))
-    whole = all_of(x)
-    for mine, other in ((merged.count, whole.count), (merged.mean, whole.mean), (merged.m2, whole.m2)):
-        torch.testing.assert_close(mine, other)
+def test_moments_of_chunks_add_up_to_those_of_the_whole() -> None:
+    x = torch.randn(10, 3, 4) * 3 + 7
+    *_, (counted, moments) = running(x, cap=1000)
+    whole = x.flatten(0, 1)
+    assert counted == 30
+    torch.testing.assert_close(moments.mean[0], whole.mean(0))
+    torch.testing.assert_close(moments.variance[0], whole.var(0, correction=0))
+
+
+def test_the_moments_of_a_frame_are_those_of_its_values() -> None:
+    x = torch.randn(2, 12, 4, 5) * 3 + 7
+    each = moments_of_frames(x)
+    torch.testing.assert_close(each.mean, x.mean(3))
+    torch.testing.assert_close(each.variance, x.var(3, correction=0))
+
+
+def test_the_prior_weighs_its_frames_and_does_not_stay() -> None:
+    at = Step(*(torch.tensor([value]) for value in (0, 4, 2, 0)))
+    counted = torch.zeros(1, 1)
+    shares = Shares(at, counted, 5, prior_frames=12.0, cap_frames=300)
+    torch.testing.assert_close(shares.now[0, :, 0], torch.tensor([12.0, 0, 1, 1, 1, 1, 0]) / 16)
+    torch.testing.assert_close(shares.kept[0, :, 0], torch.tensor([0.0, 0, 1, 1, 0, 0, 0]) / 2)
+    assert shares.frames.item() == 16 and counted.item() == 2
 
 
 def variance_of_sums(chunks: np.ndarray, cap: float, dtype: type) -> float:
@@ -35,22 +61,28 @@ def variance_of_sums(chunks: np.ndarray, cap: float, dtype: type) -> float:
 def test_a_quiet_bin_keeps_its_variance_for_an_hour() -> None:
     """18,000 chunks of 20 mel frames. Sums in float64 say what is right, and in float32 how it would be lost."""
     chunks = -15 + 1e-3 * torch.randn(18_000, 20, generator=torch.Generator().manual_seed(0))
-    each = all_of(chunks[..., None, None])
-    moments = new_moments(torch.zeros(1), 1, 1)
-    for count, mean, m2 in zip(each.count.split(1), each.mean.split(1), each.m2.split(1), strict=True):
-        moments = moments.merge(Moments(count, mean, m2)).capped(3000)
+    *_, (_, moments) = running(chunks[..., None], cap=3000)
     exact = variance_of_sums(chunks.double().numpy(), 3000, np.float64)
-    assert abs(float(moments.m2 / moments.count) / exact - 1) < 0.01
+    assert abs(float(moments.variance) / exact - 1) < 0.01
     assert abs(float(moments.mean) + 15) < 1e-4
     assert abs(variance_of_sums(chunks.numpy(), 3000, np.float32) / exact - 1) > 1
 
 
 def test_capped_statistics_follow_a_new_speaker() -> None:
-    moments = new_moments(torch.zeros(1), 1, 1)
-    for mean in (0.0, 5.0):
-        for _ in range(300):
-            moments = moments.merge(all_of(mean + torch.randn(1, 50, 1, 1))).capped(1500)
+    levels = torch.tensor([0.0, 5.0]).repeat_interleave(300)
+    *_, (counted, moments) = running(levels[:, None, None] + torch.randn(600, 50, 1), cap=1500)
+    assert counted == 1500
     assert abs(float(moments.mean) - 5) < 0.1
+
+
+def stepped(layer: StreamingGroupNorm, x: torch.Tensor, chunks: list[int], last: int) -> tuple[torch.Tensor, Moments]:
+    """Output (1, F, C) of a layer over x in chunks, and its state behind them."""
+    state, counted = layer.new_state(1), torch.zeros(1, 1)
+
+    def step(part: torch.Tensor, at: Step) -> torch.Tensor:
+        return layer.step(part, state, Shares(at, counted, part.shape[1], 0.0, 300))
+
+    return in_chunks(step, x, chunks, 1, last=last), state
 
 
 @torch.inference_mode()
@@ -59,20 +91,15 @@ def test_one_window_equals_group_norm_and_frames_that_do_not_exist_do_not_count(
     norm.weight.data.normal_()
     norm.bias.data.normal_()
     x = torch.randn(1, 12, 8)
-    layer = StreamingGroupNorm(norm, prior=None)
-    state = layer.new_state(1)
-    y = in_chunks(lambda part, at: layer.step(part, state, at), x, [12], 1, last=9)
+    y, _ = stepped(StreamingGroupNorm(norm, prior=None), x, [12], last=9)
     torch.testing.assert_close(y, norm(x.mT).mT, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(state.count, torch.tensor([[24.0]]))
 
 
 @torch.inference_mode()
 def test_only_committed_frames_stay() -> None:
     norm = nn.GroupNorm(4, 8, eps=1e-6)
     x = torch.randn(1, 20, 8)
-    layer = StreamingGroupNorm(norm, prior=None)
-    state = layer.new_state(1)
-    in_chunks(lambda part, at: layer.step(part, state, at), x, [3, 5, 2, 10], 1, last=20)
+    _, state = stepped(StreamingGroupNorm(norm, prior=None), x, [3, 5, 2, 10], last=20)
     grouped = x.mT.unflatten(1, (4, 2))
     torch.testing.assert_close(state.mean, grouped.mean((2, 3)), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(state.m2 / state.count, grouped.var((2, 3), correction=0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(state.variance, grouped.var((2, 3), correction=0), atol=1e-5, rtol=1e-5)
