@@ -65,6 +65,7 @@ class RecordedStep:
 def _simplify(graph: Any) -> None:
     """Computes beforehand what depends on no input, sizes among it: most of the nodes go."""
     passes: Any = torch._C
+    passes._jit_pass_inline(graph)
     passes._jit_pass_peephole(graph, False)  # sizes are those of this trace
     passes._jit_pass_constant_propagation(graph)
     passes._jit_pass_dce(graph)

@@ -6,6 +6,7 @@ window, so that both are read as one.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,21 +57,23 @@ class RingView:
         """
         for past, new in ((ring.keys, keys), (ring.values, values)):
             past[self.slots, self.window_place] = new
-        if query.device.type == "cpu":  # rows read their ring where it is: copying it would cost more than attending
-            rings = ((ring.keys.narrow(0, slot, 1), ring.values.narrow(0, slot, 1)) for slot in self.at.slots)
-            out = [_attention(query[row, None], *past, bias[row, None], scale) for row, past in enumerate(rings)]
-            attended = torch.cat(out)
-        else:
-            attended = _attention(query, self.at.load(ring.keys), self.at.load(ring.values), bias, scale)
+        attended = self._attended(query, ring, bias, scale)
         for past, new in ((ring.keys, keys), (ring.values, values)):
             past[self.slots, self.kept_place] = new
         return attended.transpose(1, 2).flatten(2)  # (B, H, F, D) -> (B, F, H * D)
 
-
-def _attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """query (B, H, F, D), keys and values (B, K, H * D) -> (B, H, F, D)."""
-    width = query.shape[3]
-    return F.scaled_dot_product_attention(query, heads(keys, width), heads(values, width), attn_mask=bias, scale=scale)
+    def _attended(self, query: Tensor, ring: Ring, bias: Tensor, scale: float) -> Tensor:
+        """Queries (B, H, F, D) over their slots' rings: (B, H, F, D)."""
+        attention, width = partial(F.scaled_dot_product_attention, scale=scale), query.shape[3]
+        if query.device.type != "cpu":
+            keys, values = (heads(self.at.load(past), width) for past in (ring.keys, ring.values))
+            return attention(query, keys, values, attn_mask=bias)
+        keys, values = heads(ring.keys, width), heads(ring.values, width)
+        of_rows = []
+        for row, slot in enumerate(self.at.slots):  # each reads its ring where it is: copying would cost more
+            past = keys.narrow(0, slot, 1), values.narrow(0, slot, 1)
+            of_rows.append(attention(query.narrow(0, row, 1), *past, attn_mask=bias.narrow(0, row, 1)))
+        return torch.cat(of_rows)
 
 
 def new_ring(projection: Any, slots: int, entries: int) -> Ring:

@@ -31,7 +31,8 @@ class StreamingConv:
 
     def step(self, x: Tensor, past: Tensor, at: Step) -> Tensor:
         """x (B, T, C_in) -> (B, T / stride, C_out)."""
-        joined = torch.cat([at.load(past), x, x.new_zeros(len(x), self.right, x.shape[2])], dim=1)
+        nothing = torch.zeros(len(x), self.right, x.shape[2], dtype=x.dtype, device=x.device)
+        joined = torch.cat([at.load(past), x, nothing], dim=1)
         if self.right and at.edges:  # outputs read no further beyond what exists, and find zeros there
             write(joined, self.left + at.beyond(self.right, self.unit), x.new_zeros(1, 1, 1))
         at.store(past, advance(joined, self.left, at, self.unit))

@@ -39,18 +39,18 @@ class Sets:
 
     def __init__(self, prior: Moments, past: Moments, each: Moments) -> None:
         self._mean = past.mean
-        self._apart = _joined(prior.mean, past.mean, each.mean) - past.mean[:, None]  # small: the past loses no bits
+        self._apart = _joined(prior.mean, past.mean, each.mean) - past.mean.unsqueeze(1)  # no bits lost
         self._variance = _joined(prior.variance, past.variance, each.variance)
 
     def pooled(self, shares: Tensor) -> Moments:
         """Moments (B, G) of all of them together, of which each has its share (B, 2 + T, 1)."""
         mean = (self._apart * shares).sum(dim=1)
-        apart = (self._apart - mean[:, None]).square_().add_(self._variance).mul_(shares)
+        apart = (self._apart - mean.unsqueeze(1)).square_().add_(self._variance).mul_(shares)
         return Moments(self._mean + mean, apart.sum(dim=1))
 
 
 def _joined(prior: Tensor, past: Tensor, each: Tensor) -> Tensor:
-    return torch.cat([prior[:, None].expand(len(each), -1, -1), past[:, None], each], dim=1)
+    return torch.cat([prior.unsqueeze(1).expand(len(each), -1, -1), past.unsqueeze(1), each], dim=1)
 
 
 def new_moments(like: Tensor, slots: int, groups: int) -> Moments:
@@ -62,7 +62,7 @@ def new_moments(like: Tensor, slots: int, groups: int) -> Moments:
 def moments_of_frames(x: Tensor) -> Moments:
     """x (B, F, G, N): moments (B, F, G) of each frame, over N."""
     mean = x.mean(dim=3)
-    return Moments(mean, (x - mean[..., None]).square_().mean(dim=3))
+    return Moments(mean, (x - mean.unsqueeze(3)).square_().mean(dim=3))
 
 
 class Shares:
@@ -116,4 +116,4 @@ class StreamingGroupNorm:
 
     def _of_channels(self, x: Tensor) -> Tensor:
         """Of each group (B, G) -> of each channel (B, 1, C)."""
-        return x[:, None, :, None].expand(-1, -1, -1, self.width).flatten(2)
+        return x.unsqueeze(1).unsqueeze(3).expand(-1, -1, -1, self.width).flatten(2)
