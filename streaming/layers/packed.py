@@ -20,6 +20,8 @@ PACK_ROWS = 16
 BIG_WEIGHT = 1 << 18
 """Elements from which on float32 weights gain by packing, and convolutions by being one product."""
 FEW_OUTPUTS = 16
+WIDE_ROW = 16
+"""Of so few channels a convolution is a product too, of as many outputs at once as make rows wide."""
 QUERY_KEY_VALUE = (("q_proj", "k_proj", "v_proj"), ("linear_q", "linear_k", "linear_v"))
 """What the models call the layers that an attention reads its input with; together they are `query_key_value`."""
 
@@ -114,27 +116,37 @@ class ChannelsLastConv(nn.Module):
         self.stride, self.dilation = conv.stride[0], conv.dilation[0]
         self.reach = (conv.kernel_size[0] - 1) * self.dilation
         self.dense = conv.groups == 1
+        self._products: dict[int, Product] = {}
 
     @cached_property
     def _convolution(self) -> Product:
         conv = self.conv
         return convolution(conv.weight[:, :, None], conv.bias, self.stride, self.dilation, conv.groups)
 
-    @cached_property
-    def _product(self) -> Product:
-        """Of all that an output reads: weight (C_out, kernel * C_in)."""
-        return product(self.conv.weight.transpose(1, 2).flatten(1), self.conv.bias)
-
     def forward(self, x: Tensor) -> Tensor:
         outputs = (x.shape[1] - self.reach - 1) // self.stride + 1
-        if self.dense and x.device.type == "cpu" and (outputs <= FEW_OUTPUTS or self.conv.weight.numel() >= BIG_WEIGHT):
-            return self._product(self._read(x))
+        if self.dense and x.device.type == "cpu":
+            few_channels = self.dilation == 1 and self.conv.in_channels <= WIDE_ROW
+            several = WIDE_ROW // self.conv.in_channels if few_channels else 1
+            if few_channels and outputs % several == 0:
+                return self._product(several)(self._read(x, several)).unflatten(2, (several, -1)).flatten(1, 2)
+            if self.reach == 0 or outputs <= FEW_OUTPUTS or self.conv.weight.numel() >= BIG_WEIGHT:
+                return self._product(1)(self._read(x, 1))
         return self._convolution(x.unsqueeze(1)).squeeze(1)  # (B, T, C_in) -> (B, 1, T, C_in), and from it
 
-    def _read(self, x: Tensor) -> Tensor:
-        """What each output reads: (B, T, C) -> (B, outputs, kernel * C)."""
-        channels = x.shape[2]
-        spans = x.flatten(1).unfold(1, (self.reach + 1) * channels, self.stride * channels)  # (B, outputs, span * C)
+    def _product(self, several: int) -> Product:
+        """Of all that so many outputs in a row read, to them."""
+        if several not in self._products:
+            weight, bias = self.conv.weight.transpose(1, 2).flatten(1), self.conv.bias  # (C_out, kernel * C_in)
+            step = self.stride * self.conv.in_channels
+            weights = [F.pad(weight, (step * n, step * (several - 1 - n))) for n in range(several)]
+            self._products[several] = product(torch.cat(weights), None if bias is None else bias.repeat(several))
+        return self._products[several]
+
+    def _read(self, x: Tensor, several: int) -> Tensor:
+        """What so many outputs in a row read: (B, T, C) -> (B, outputs / several, C * what they span)."""
+        channels, step = x.shape[2], self.stride * several
+        spans = x.flatten(1).unfold(1, (self.reach + 1 + step - self.stride) * channels, step * channels)
         if self.dilation > 1:
             spans = spans.unflatten(2, (-1, channels))[:, :, :: self.dilation].flatten(2)
         return spans.contiguous()
