@@ -39,7 +39,8 @@ class Sets:
 
     def __init__(self, prior: Moments, past: Moments, each: Moments) -> None:
         self._mean = past.mean
-        self._apart = _joined(prior.mean, past.mean, each.mean) - past.mean.unsqueeze(1)  # no bits lost
+        # Differences to the past: what is averaged for minutes loses no bits.
+        self._apart = _joined(prior.mean, past.mean, each.mean) - past.mean.unsqueeze(1)
         self._variance = _joined(prior.variance, past.variance, each.variance)
 
     def pooled(self, shares: Tensor) -> Moments:
