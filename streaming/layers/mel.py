@@ -28,6 +28,7 @@ class StreamingMel:
         mel = log_mel(pcm.float())
         mel = mel[:, : mel.shape[1] // MEL_PER_FRAME * MEL_PER_FRAME]
         each, past = Moments(mel, torch.zeros_like(mel)), state.load(shares.at)
+        # Without a prior its share is 0, whatever stands in its place.
         prior = past if self.prior is None else self._at_level(self.prior, each, past, shares)
         sets = Sets(prior, past, each)
         state.store(shares.at, sets.pooled(shares.kept))

@@ -126,9 +126,9 @@ class ChannelsLastConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         outputs = (x.shape[1] - self.reach - 1) // self.stride + 1
         if self.dense and x.device.type == "cpu":
-            few_channels = self.dilation == 1 and self.conv.in_channels <= WIDE_ROW
-            several = WIDE_ROW // self.conv.in_channels if few_channels else 1
-            if few_channels and outputs % several == 0:
+            channels = self.conv.in_channels
+            several = max(1, WIDE_ROW // channels)
+            if self.dilation == 1 and channels <= WIDE_ROW and outputs % several == 0:
                 return self._product(several)(self._read(x, several)).unflatten(2, (several, -1)).flatten(1, 2)
             if self.reach == 0 or outputs <= FEW_OUTPUTS or self.conv.weight.numel() >= BIG_WEIGHT:
                 return self._product(1)(self._read(x, 1))
