@@ -16,8 +16,8 @@ from client.files import read_audio
 SECONDS = 5.0
 TRIES = 3
 """A busy machine interrupts the sound: what was heard with gaps in it is no measure of quality."""
-MOST_ABOVE_MS = {"default": 120, "high": 160}
-"""Beyond what a profile waits for; a step of `high` computes twice as many frames."""
+MOST_BUFFERED_MS = 100
+"""Beyond what a profile waits for and what this machine computes, which may take twice as long from run to run."""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.asyncio(loop_scope="module"),
@@ -71,9 +71,9 @@ async def test_what_is_played_sounds_like_what_the_python_client_plays(url, reco
 async def test_latency_settles_near_the_algorithmic_one_at_every_profile(tab, spoken):
     await tab.click("talk")
     for profile, algorithmic_ms in (("default", 315), ("high", 615)):
-        most_ms = algorithmic_ms + MOST_ABOVE_MS[profile]
         await tab.evaluate("demo.take.clear()")
         await tab.evaluate(f"document.querySelector('[name=profile][value={profile}]').click()")
         await tab.until(f"demo.loop.latency?.modelMs === {algorithmic_ms} && demo.take.tokens.count > 100")
-        await tab.until(f"demo.loop.latency.totalMs <= {most_ms}")
+        buffered = f"demo.loop.latency.totalMs - demo.loop.latency.computingMs - {algorithmic_ms}"
+        await tab.until(f"{buffered} <= {MOST_BUFFERED_MS}")
     assert tab.console == []
