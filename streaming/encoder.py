@@ -87,9 +87,8 @@ class Encoder(Stepper):
         features = self.mel.step(pcm, state.mel, shares)
         x = self.projection(features.to(self.dtype))[0]  # (B, F, S)
         view = RingView(at, self.config, x.dtype)
-        distance_index = self.conformer[0].attention.distance_index(view)
         for layer, part in zip(self.conformer, state.conformer, strict=True):
-            x = layer.step(x, part, view, distance_index)
+            x = layer.step(x, part, view)
         return self._adapt(x, state.adapter, at)
 
     def _adapt(self, x: Tensor, pasts: list[Tensor], at: Step) -> Tensor:

@@ -6,14 +6,16 @@ offline model replicates the edge twice, the input's and the activated signal's 
 here.
 
 The activation y = u + sin(alpha u)^2 / beta is computed on beta u, whose scale the filters take on and off: that spares
-a pass over the signal.
+a pass over the signal. All of it is one native operation where there is one (native.py).
 """
 
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from streaming.layers import native
 from streaming.layers.packed import Product, convolution
 from streaming.layers.step import Step, advance, read, write
 
@@ -48,13 +50,21 @@ class StreamingActivation:
         self.right = REACH
         snake = activation.act
         self.channels = len(snake.alpha)
+        alpha = snake.alpha.detach().double().exp()
         beta = snake.beta.detach().double().exp() + snake.no_div_by_zero
-        self.alpha_by_beta = (snake.alpha.detach().double().exp() / beta).to(snake.alpha.dtype)
-        self._alphas: dict[int, Tensor] = {}
-        up = up_taps(activation.upsample.filter.flatten().double()).flip(0)  # a convolution of one row meets them so
+        up = up_taps(activation.upsample.filter.flatten().double())
         down = down_taps(activation.downsample.filter.flatten().double())
-        self.up = depthwise(up, beta, self.alpha_by_beta, padded_rows=1)  # (B, 1, T, C) -> (B, 2, T - 6, C)
-        self.down = depthwise(down, 1 / beta, self.alpha_by_beta)  # and back
+        self.native = native.operations(snake.alpha)
+        self.constants = [x.to(snake.alpha.dtype) for x in (up, down, alpha, 1 / beta)]
+        self.alpha_by_beta = (alpha / beta).to(snake.alpha.dtype)
+        self._alphas: dict[int, Tensor] = {}
+
+    @cached_property
+    def _filters(self) -> tuple[Product, Product]:
+        """(B, 1, T, C) -> (B, 2, T - 6, C), beta times the signal at double rate, and back."""
+        up, down, _, by_beta = self.constants
+        up = up.flip(0)  # a convolution of one row meets them so
+        return depthwise(up, 1 / by_beta, padded_rows=1), depthwise(down, by_beta)
 
     def _alpha_of(self, samples: int) -> Tensor:
         """`alpha_by_beta` for each of so many samples, (samples, C): with few channels, to repeat it is slow."""
@@ -68,17 +78,20 @@ class StreamingActivation:
 
     def step(self, x: Tensor, past: Tensor, at: Step) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
+        if self.native is not None:
+            return self.native.snake(x, past, at.slots, at.position, at.valid, at.commit, self.unit, *self.constants)
         last = x.narrow(1, x.shape[1] - 1, 1).expand(-1, REACH, -1)
         joined = torch.cat([self._start(x, past, at), x, last], dim=1)
         at.store(past, advance(joined, REACH, at, self.unit))
         if at.edges:
             beyond = REACH + at.beyond(REACH, self.unit)
             write(joined, beyond, read(joined, beyond[:, :1] - 1))
-        doubled = self.up(joined.unsqueeze(1))  # (B, 2, T + 6, C), beta times the signal
+        up, down = self._filters
+        doubled = up(joined.unsqueeze(1))  # (B, 2, T + 6, C)
         sine = (doubled * self._alpha_of(doubled.shape[2])).sin_()
         doubled.addcmul_(sine, sine)
         self._hold(doubled, at)
-        return self.down(doubled).squeeze(1)
+        return down(doubled).squeeze(1)
 
     def _start(self, x: Tensor, past: Tensor, at: Step) -> Tensor:
         """The inputs before x, (B, REACH, C); before a stream, its first."""
@@ -101,7 +114,6 @@ class StreamingActivation:
             write(phase, beyond, last)
 
 
-def depthwise(taps: Tensor, scale: Tensor, like: Tensor, padded_rows: int = 0) -> Product:
-    """Each channel convolved with taps (2, 7) times its scale (C,), over images (B, R, T, C) of the dtype of `like`."""
-    weight = (taps * scale[:, None, None, None]).to(like.dtype)  # (C, 1, 2, 7)
-    return convolution(weight, None, groups=len(scale), padded_rows=padded_rows)
+def depthwise(taps: Tensor, scale: Tensor, padded_rows: int = 0) -> Product:
+    """Each channel convolved with taps (2, 7) times its scale (C,), over images (B, R, T, C)."""
+    return convolution(taps * scale[:, None, None, None], None, groups=len(scale), padded_rows=padded_rows)

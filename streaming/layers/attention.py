@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from streaming.config import StreamConfig
+from streaming.layers import native
 from streaming.layers.step import Step
 
 
@@ -45,22 +46,39 @@ class RingView:
         kept = at.commits(frames) & (window >= (at.commit - context)[:, None])
         place = (at.position[:, None] + window) % max(context, 1)
         self.kept_place = torch.where(kept, place, self.window_place)  # (B, F)
+        self._distance: Tensor | None = None
 
-    def distance(self) -> Tensor:
-        """Frames from each query of the window to each key: (B, F, K)."""
-        return self.key_offset[:, None] - torch.arange(self.frames, device=self.key_offset.device)[:, None]
+    def attend(
+        self, ring: Ring, query_key_value: Tensor, width: int, scale: float, by_distance: Tensor | None = None, left=0
+    ) -> Tensor:
+        """Queries of the window over it and the ring, which then takes what is committed.
 
-    def attend(self, ring: Ring, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: float) -> Tensor:
-        """Queries over ring and window, of which the ring then takes what is committed.
-
-        query (B, H, F, D), keys and values of the window (B, F, H * D), bias (B, 1 or H, 1 or F, K) -> (B, F, H * D).
+        query_key_value (B, F, 3 * H * width) -> (B, F, H * width). by_distance (B, H, F, distances): added to the score
+        of a key by its distance from the query, of which element `left` is 0 and the outermost are all beyond.
         """
+        at, operations = self.at, native.operations(query_key_value)
+        if operations is not None and width % native.HEAD_STEP == 0:
+            rows = at.slots, at.position, at.valid, at.commit
+            count = query_key_value.shape[2] // (3 * width)
+            return operations.attend(query_key_value, ring.keys, ring.values, *rows, count, scale, by_distance, left)
+        query, keys, values = query_key_value.chunk(3, dim=2)
+        bias = self.bias
+        if by_distance is not None:
+            index = self._distance_index(left, by_distance.shape[3] - 1 - left)
+            bias = bias + by_distance.gather(3, index.expand(-1, by_distance.shape[1], -1, -1))
         for past, new in ((ring.keys, keys), (ring.values, values)):
             past[self.slots, self.window_place] = new
-        attended = self._attended(query, ring, bias, scale)
+        attended = self._attended(heads(query, width), ring, bias, scale)
         for past, new in ((ring.keys, keys), (ring.values, values)):
             past[self.slots, self.kept_place] = new
         return attended.transpose(1, 2).flatten(2)  # (B, H, F, D) -> (B, F, H * D)
+
+    def _distance_index(self, left: int, right: int) -> Tensor:
+        """Element of each query and key in what is given by distances from -left to right: (B, 1, F, K)."""
+        if self._distance is None:
+            distance = self.key_offset[:, None] - torch.arange(self.frames, device=self.key_offset.device)[:, None]
+            self._distance = distance.clamp(-left, right)[:, None] + left
+        return self._distance
 
     def _attended(self, query: Tensor, ring: Ring, bias: Tensor, scale: float) -> Tensor:
         """Queries (B, H, F, D) over their slots' rings: (B, H, F, D)."""
@@ -99,9 +117,7 @@ class StreamingAttention:
     def step(self, x: Tensor, ring: Ring, view: RingView) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
         layer = self.attention
-        query, keys, values = layer.query_key_value(x).chunk(3, dim=2)
-        query = heads(query, layer.head_dim)
-        return layer.o_proj(view.attend(ring, query, keys, values, view.bias, layer.scaling))
+        return layer.o_proj(view.attend(ring, layer.query_key_value(x), layer.head_dim, layer.scaling))
 
 
 class StreamingRelativeAttention:
@@ -114,17 +130,11 @@ class StreamingRelativeAttention:
     def new_state(self, slots: int) -> Ring:
         return new_ring(self.attention.linear_k, slots, self.entries)
 
-    def distance_index(self, view: RingView) -> Tensor:
-        """Row of the distance embedding for each query and key: (B, 1, F, K)."""
-        layer = self.attention
-        left, right = layer.left_max_position_embeddings, layer.right_max_position_embeddings
-        return view.distance().clamp(-left, right)[:, None] + left
-
-    def step(self, x: Tensor, ring: Ring, view: RingView, distance_index: Tensor) -> Tensor:
+    def step(self, x: Tensor, ring: Ring, view: RingView) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
         layer = self.attention
-        query, keys, values = layer.query_key_value(x).chunk(3, dim=2)
-        query = heads(query, layer.head_size)
+        query_key_value = layer.query_key_value(x)
+        query = heads(query_key_value.chunk(3, dim=2)[0], layer.head_size)
         by_distance = (query @ layer.distance_embedding.weight.T) * layer.scaling  # (B, H, F, distances)
-        bias = by_distance.gather(3, distance_index.expand(-1, query.shape[1], -1, -1))
-        return layer.linear_out(view.attend(ring, query, keys, values, bias + view.bias, layer.scaling))
+        left = layer.left_max_position_embeddings
+        return layer.linear_out(view.attend(ring, query_key_value, layer.head_size, layer.scaling, by_distance, left))

@@ -30,11 +30,11 @@ class StreamingConformer:
     def new_state(self, slots: int) -> ConformerState:
         return ConformerState(self.attention.new_state(slots), self.depthwise.new_state(slots))
 
-    def step(self, x: Tensor, state: ConformerState, view: RingView, distance_index: Tensor) -> Tensor:
+    def step(self, x: Tensor, state: ConformerState, view: RingView) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
         layer = self.layer
         x = x + 0.5 * layer.ffn1(layer.ffn1_layer_norm(x))
-        x = x + self.attention.step(layer.self_attn_layer_norm(x), state.ring, view, distance_index)
+        x = x + self.attention.step(layer.self_attn_layer_norm(x), state.ring, view)
         x = x + self._convolve(x, state, view)
         x = x + 0.5 * layer.ffn2(layer.ffn2_layer_norm(x))
         return layer.final_layer_norm(x)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from streaming.layers import native
 from streaming.layers.step import Step
 
 CAP_FRAMES = 300
@@ -99,21 +100,27 @@ class StreamingGroupNorm:
         self.norm = norm
         self.width = norm.num_channels // norm.num_groups
         self.prior = prior or new_moments(norm.weight, 1, norm.num_groups)
+        self.native = native.operations(norm.weight)
 
     def new_state(self, slots: int) -> Moments:
         return new_moments(self.norm.weight, slots, self.norm.num_groups)
 
     def step(self, x: Tensor, state: Moments, shares: Shares) -> Tensor:
         """x (B, F, C) -> (B, F, C)."""
-        at, finite = shares.at, x.float()
+        at, norm = shares.at, self.norm
+        if self.native is not None:
+            moments = (state.mean, state.variance, at.slots, at.valid, shares.now, shares.kept)
+            prior = self.prior.mean, self.prior.variance
+            return self.native.group_norm(x, *moments, *prior, norm.weight, norm.bias, norm.eps)
+        finite = x.float()
         if at.edges:  # what does not exist stays finite
             finite = finite.masked_fill(~at.exists(x.shape[1])[..., None], 0.0)
         each = moments_of_frames(finite.unflatten(2, (-1, self.width)))  # (B, F, C) -> (B, F, G, C / G)
         sets = Sets(self.prior, state.load(at), each)
         state.store(at, sets.pooled(shares.kept))
         now = sets.pooled(shares.now)
-        scale = self._of_channels(torch.rsqrt(now.variance + self.norm.eps)) * self.norm.weight
-        return torch.addcmul(self.norm.bias, finite - self._of_channels(now.mean), scale).to(x.dtype)
+        scale = self._of_channels(torch.rsqrt(now.variance + norm.eps)) * norm.weight
+        return torch.addcmul(norm.bias, finite - self._of_channels(now.mean), scale).to(x.dtype)
 
     def _of_channels(self, x: Tensor) -> Tensor:
         """Of each group (B, G) -> of each channel (B, 1, C)."""

@@ -13,6 +13,8 @@ from tests.streaming.models import MODELS, codec_of, recording
 
 every_model = pytest.mark.parametrize("model", MODELS)
 
+pytestmark = pytest.mark.usefixtures("operations")
+
 
 def acoustic_of(model: str, lookahead: int, ahead: bool = True) -> StreamingAcoustic:
     acoustic = StreamingAcoustic(codec_of(model).encoder().model.acoustic_encoder, lookahead)

@@ -7,6 +7,8 @@ from transformers.models.neucodec.modeling_neucodec import NeuCodecAntiAliasedAc
 from streaming.layers.antialias import StreamingActivation
 from tests.streaming.layers.stepping import in_chunks, random_chunks
 
+pytestmark = pytest.mark.usefixtures("operations")
+
 
 def activation(channels: int) -> NeuCodecAntiAliasedActivation1d:
     module = NeuCodecAntiAliasedActivation1d(activation=NeuCodecSnakeBeta(channels))

@@ -12,7 +12,9 @@ from streaming.layers.packed import repacked
 from streaming.layers.step import Step
 from tests.streaming.layers.stepping import in_chunks, random_chunks
 
-FRAMES, WIDTH = 40, 32
+pytestmark = pytest.mark.usefixtures("operations")
+
+FRAMES, WIDTH, HEADS = 40, 64, 4
 
 
 def mask_of(chunks: list[int], context: int, window: int) -> torch.Tensor:
@@ -33,12 +35,14 @@ def config_of(chunks: list[int], context: int) -> StreamConfig:
 @torch.inference_mode()
 def test_decoder_attention(context: int) -> None:
     torch.manual_seed(context)
-    config = NeuCodecConfig(hidden_size=WIDTH, num_attention_heads=4, num_key_value_heads=4, head_dim=8)
+    config = NeuCodecConfig(
+        hidden_size=WIDTH, num_attention_heads=HEADS, num_key_value_heads=HEADS, head_dim=WIDTH // HEADS
+    )
     config._attn_implementation = "eager"
     whole = NeuCodecAttention(config, 0)
     x = torch.randn(1, FRAMES, WIDTH)
     chunks = random_chunks(FRAMES, 3)
-    positions = NeuCodecRotaryEmbedding(config)(x, torch.arange(4)[None])
+    positions = NeuCodecRotaryEmbedding(config)(x, torch.arange(HEADS)[None])
     keys_of_queries = mask_of(chunks, context, max(chunks) + 2)
     expected = whole(x, position_embeddings=positions, attention_mask=keys_of_queries)[0]
     layer = StreamingAttention(repacked(whole), config_of(chunks, context))
@@ -58,7 +62,7 @@ def test_relative_attention(context: int) -> None:
     torch.manual_seed(context)
     config = Wav2Vec2BertConfig(
         hidden_size=WIDTH,
-        num_attention_heads=4,
+        num_attention_heads=HEADS,
         position_embeddings_type="relative_key",
         left_max_position_embeddings=6,
         right_max_position_embeddings=3,
@@ -74,7 +78,7 @@ def test_relative_attention(context: int) -> None:
 
     def step(part: torch.Tensor, at: Step) -> torch.Tensor:
         view = RingView(at, config_of(chunks, context), part.dtype)
-        return layer.step(part, ring, view, layer.distance_index(view))
+        return layer.step(part, ring, view)
 
     y = in_chunks(step, x, chunks, 1, last=2)
     torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)

@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from streaming.layers.norm import Moments, Sets, Shares, StreamingGroupNorm, moments_of_frames, new_moments
 from streaming.layers.step import Step
 from tests.streaming.layers.stepping import in_chunks
+
+pytestmark = pytest.mark.usefixtures("operations")
 
 
 def running(chunks: torch.Tensor, cap: float) -> Iterator[tuple[float, Moments]]:
@@ -85,12 +88,13 @@ def stepped(layer: StreamingGroupNorm, x: torch.Tensor, chunks: list[int], last:
     return in_chunks(step, x, chunks, 1, last=last), state
 
 
+@pytest.mark.parametrize("channels", [8, 32, 64, 96])
 @torch.inference_mode()
-def test_one_window_equals_group_norm_and_frames_that_do_not_exist_do_not_count() -> None:
-    norm = nn.GroupNorm(4, 8, eps=1e-6)
+def test_one_window_equals_group_norm_and_frames_that_do_not_exist_do_not_count(channels: int) -> None:
+    norm = nn.GroupNorm(4, channels, eps=1e-6)
     norm.weight.data.normal_()
     norm.bias.data.normal_()
-    x = torch.randn(1, 12, 8)
+    x = torch.randn(1, 12, channels)
     y, _ = stepped(StreamingGroupNorm(norm, prior=None), x, [12], last=9)
     torch.testing.assert_close(y, norm(x.mT).mT, atol=1e-5, rtol=1e-5)
 

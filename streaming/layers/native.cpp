@@ -1,0 +1,403 @@
+// The three layers that torch has no single operation for, each stepped in one pass: anti-aliased SnakeBeta, attention
+// over rings, GroupNorm over the stream. They compute what antialias.py, attention.py and norm.py do with torch's
+// operations, which tests compare; float32, one thread, and a row's bits depend on that row alone.
+//
+// slots, position, valid and commit are int64 (B,), as in step.py's Step; state tensors have the slot axis first.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <optional>
+#include <vector>
+
+namespace {
+
+using at::Tensor;
+
+constexpr int WIDE = 8;
+typedef float Lanes __attribute__((vector_size(WIDE * sizeof(float)), aligned(alignof(float)), may_alias));
+typedef int32_t Ints __attribute__((vector_size(WIDE * sizeof(int32_t)), aligned(alignof(int32_t)), may_alias));
+
+Lanes load(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
+void store(float* p, Lanes x) { *reinterpret_cast<Lanes*>(p) = x; }
+
+Ints nearest(Lanes x) { return __builtin_convertvector(x < 0 ? x - 0.5f : x + 0.5f, Ints); }
+Lanes real(Ints x) { return __builtin_convertvector(x, Lanes); }
+
+// sin(x)^2, whose period is pi: x less its nearest multiple, in parts that lose no bits, and a series to r^11.
+Lanes squared_sine(Lanes x) {
+    const Lanes turns = real(nearest(x * 0.318309886f));
+    const Lanes r = ((x - turns * 3.140625f) - turns * 9.67502593994140625e-4f) - turns * 1.50995799984e-7f;
+    const Lanes s = r * r;
+    Lanes p = s * -2.50521084e-8f + 2.75573192e-6f;
+    p = p * s - 1.98412698e-4f;
+    p = p * s + 8.33333333e-3f;
+    p = p * s - 1.66666667e-1f;
+    const Lanes sine = r + r * s * p;
+    return sine * sine;
+}
+
+// e^x for x <= 0, and no less than e^-87: 2^n times a series of the rest.
+Lanes exponential(Lanes x) {
+    x = x < -87.0f ? Lanes{} - 87.0f : x;
+    const Ints n = nearest(x * 1.44269504f);
+    const Lanes r = (x - real(n) * 0.693359375f) + real(n) * 2.12194440e-4f;
+    Lanes p = r * 1.98412698e-4f + 1.38888889e-3f;
+    p = p * r + 8.33333333e-3f;
+    p = p * r + 4.16666667e-2f;
+    p = p * r + 1.66666667e-1f;
+    p = p * r + 0.5f;
+    p = p * r * r + r + 1.0f;
+    const Ints power = (n + 127) << 23;
+    return p * reinterpret_cast<const Lanes&>(power);
+}
+
+// The sum of each of eight vectors.
+Lanes sums(const Lanes (&a)[8]) {
+    Lanes b[4], c[2];
+    for (int i = 0; i < 4; i++)
+        b[i] = __builtin_shufflevector(a[2 * i], a[2 * i + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
+               __builtin_shufflevector(a[2 * i], a[2 * i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+    for (int i = 0; i < 2; i++)
+        c[i] = __builtin_shufflevector(b[2 * i], b[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
+               __builtin_shufflevector(b[2 * i], b[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
+    return __builtin_shufflevector(c[0], c[1], 0, 1, 2, 3, 8, 9, 10, 11) +
+           __builtin_shufflevector(c[0], c[1], 4, 5, 6, 7, 12, 13, 14, 15);
+}
+
+const float* floats(const Tensor& x) {
+    TORCH_CHECK(x.scalar_type() == at::kFloat && x.is_contiguous(), "float32 without gaps is meant");
+    return x.const_data_ptr<float>();
+}
+
+float* changed(const Tensor& x) { return const_cast<float*>(floats(x)); }
+
+const int64_t* whole_numbers(const Tensor& x) {
+    TORCH_CHECK(x.scalar_type() == at::kLong && x.is_contiguous(), "int64 without gaps is meant");
+    return x.const_data_ptr<int64_t>();
+}
+
+struct Rows {
+    const int64_t *slots, *position, *valid, *commit;
+
+    Rows(const Tensor& slots, const Tensor& position, const Tensor& valid, const Tensor& commit)
+        : slots(whole_numbers(slots)),
+          position(whole_numbers(position)),
+          valid(whole_numbers(valid)),
+          commit(whole_numbers(commit)) {}
+};
+
+// ------------------------------------------------------------------------------------------------ anti-aliased SnakeBeta
+
+constexpr int TAPS = 7, SIDE = 3, REACH = 6;
+
+void repeat(float* to, const float* element, int64_t times, int64_t channels) {
+    for (int64_t i = 0; i < times; i++) std::memmove(to + i * channels, element, channels * sizeof(float));
+}
+
+// x (B, T, C) -> (B, T, C); past (slots, 6, C) advances. up and down (2, 7): taps of even and odd double-rate samples.
+Tensor snake(const Tensor& input, const Tensor& past, const Tensor& slots, const Tensor& position, const Tensor& valid,
+             const Tensor& commit, int64_t unit, const Tensor& up, const Tensor& down, const Tensor& alpha,
+             const Tensor& by_beta) {
+    const Rows rows(slots, position, valid, commit);
+    const Tensor x = input.contiguous();
+    const int64_t length = x.size(1), channels = x.size(2), size = length * channels;
+    const int64_t doubled = size + 2 * SIDE * channels;
+    Tensor y = at::empty({x.size(0), length, channels}, x.options());
+    std::vector<float> joined(size + 2 * REACH * channels + WIDE), even(doubled + WIDE), odd(doubled + WIDE);
+    std::vector<float> alphas(channels + WIDE), betas(channels + WIDE);  // as many as a vector may begin and end in
+    for (int64_t i = 0; i < channels + WIDE; i++) {
+        alphas[i] = floats(alpha)[i % channels];
+        betas[i] = floats(by_beta)[i % channels];
+    }
+    const float *u = floats(up), *d = floats(down);
+    for (int64_t row = 0; row < x.size(0); row++) {
+        const int64_t at = rows.position[row] * unit, exist = std::min(rows.valid[row] * unit, length);
+        float* before = changed(past) + rows.slots[row] * REACH * channels;
+        float* window = joined.data() + REACH * channels;
+        std::memcpy(window, floats(x) + row * size, size * sizeof(float));
+        if (at == 0)
+            repeat(joined.data(), window, REACH, channels);
+        else
+            std::memcpy(joined.data(), before, REACH * channels * sizeof(float));
+        std::memcpy(before, joined.data() + rows.commit[row] * unit * channels, REACH * channels * sizeof(float));
+        repeat(window + exist * channels, window + (exist - 1) * channels, length + REACH - exist, channels);
+
+        for (int64_t i = 0, phase = 0; i < doubled; i += WIDE, phase = (phase + WIDE) % channels) {
+            Lanes e{}, o{};
+            for (int k = 0; k < TAPS; k++) {
+                const Lanes v = load(&joined[i + k * channels]);
+                e += v * u[k];
+                o += v * u[TAPS + k];
+            }
+            store(&even[i], e + squared_sine(e * load(&alphas[phase])) * load(&betas[phase]));
+            store(&odd[i], o + squared_sine(o * load(&alphas[phase])) * load(&betas[phase]));
+        }
+        const int64_t first = std::clamp<int64_t>(SIDE - at, 0, SIDE), end = SIDE + exist;
+        repeat(odd.data(), &even[first * channels], first, channels);
+        repeat(even.data(), &even[first * channels], first, channels);
+        repeat(&even[end * channels], &odd[(end - 1) * channels], length + SIDE - exist, channels);
+        repeat(&odd[end * channels], &odd[(end - 1) * channels], length + SIDE - exist, channels);
+
+        float* out = y.mutable_data_ptr<float>() + row * size;
+        for (int64_t i = 0; i < size; i += WIDE) {
+            Lanes sum{};
+            for (int k = 0; k < TAPS; k++)
+                sum += load(&even[i + k * channels]) * d[k] + load(&odd[i + k * channels]) * d[TAPS + k];
+            std::memcpy(out + i, &sum, std::min<int64_t>(WIDE, size - i) * sizeof(float));
+        }
+    }
+    return y;
+}
+
+// -------------------------------------------------------------------------------------------------- attention over rings
+
+// The scores of eight keys for every query (F, D) with `stride` between them.
+void score(const float* query, int64_t stride, int64_t frames, int64_t width, const float* const (&key)[8], float scale,
+           float* scores, int64_t scores_stride) {
+    for (int64_t f = 0; f < frames; f++) {
+        Lanes parts[8]{};
+        for (int64_t d = 0; d < width; d += WIDE) {
+            const Lanes q = load(query + f * stride + d);
+            for (int n = 0; n < 8; n++) parts[n] += q * load(key[n] + d);
+        }
+        store(scores + f * scores_stride, sums(parts) * scale);
+    }
+}
+
+// Scores of `count` keys -> e^(score - the highest); returns 1 / their sum. What fills the last vector weighs nothing.
+float softmax(float* scores, int64_t count) {
+    std::fill(scores + count, scores + (count + WIDE - 1) / WIDE * WIDE, -INFINITY);
+    Lanes most = load(scores), total{};
+    for (int64_t k = WIDE; k < count; k += WIDE) {
+        const Lanes s = load(scores + k);
+        most = s > most ? s : most;
+    }
+    float highest = most[0], sum = 0;
+    for (int n = 1; n < WIDE; n++) highest = std::max(highest, float(most[n]));
+    for (int64_t k = 0; k < count; k += WIDE) {
+        const Lanes e = exponential(load(scores + k) - highest);
+        store(scores + k, e);
+        total += e;
+    }
+    for (int n = 0; n < WIDE; n++) sum += total[n];
+    return 1 / sum;
+}
+
+// Values of keys in a row, (N, D), weighed for Q queries and added to theirs, a tile of two vectors at a time.
+template <int Q>
+void weigh(const float* weights, int64_t weights_stride, const float* values, int64_t keys, int64_t row, int64_t width,
+           float* out, int64_t stride) {
+    for (int64_t d = 0; d < width; d += 2 * WIDE) {
+        Lanes low[Q], high[Q];
+        for (int q = 0; q < Q; q++) {
+            low[q] = load(out + q * stride + d);
+            high[q] = load(out + q * stride + d + WIDE);
+        }
+        for (int64_t k = 0; k < keys; k++) {
+            const Lanes l = load(values + k * row + d), h = load(values + k * row + d + WIDE);
+            for (int q = 0; q < Q; q++) {
+                low[q] += l * weights[q * weights_stride + k];
+                high[q] += h * weights[q * weights_stride + k];
+            }
+        }
+        for (int q = 0; q < Q; q++) {
+            store(out + q * stride + d, low[q]);
+            store(out + q * stride + d + WIDE, high[q]);
+        }
+    }
+}
+
+// query_key_value (B, F, 3 * H * D) -> (B, F, H * D); keys and values (slots, context + F, H * D) advance. by_distance
+// (B, H, F, distances) is added to the scores, that of distance 0 being element `left` of it. D is a multiple of 16.
+Tensor attend(const Tensor& query_key_value, const Tensor& keys, const Tensor& values, const Tensor& slots,
+              const Tensor& position, const Tensor& valid, const Tensor& commit, int64_t heads, double scale,
+              const std::optional<Tensor>& by_distance, int64_t left) {
+    const Rows rows(slots, position, valid, commit);
+    const int64_t frames = query_key_value.size(1), all = query_key_value.size(2) / 3, width = all / heads;
+    TORCH_CHECK(width % (2 * WIDE) == 0, "heads of a multiple of 16 are meant, not of ", width);
+    const int64_t entries = keys.size(1), context = entries - frames, padded = (entries + WIDE - 1) / WIDE * WIDE;
+    const int64_t distances = by_distance ? by_distance->size(3) : 0;
+    const float* const from = floats(query_key_value);
+    const float* const biases = by_distance ? floats(*by_distance) : nullptr;
+    float* const held[2] = {changed(keys), changed(values)};
+    Tensor out = at::zeros({query_key_value.size(0), frames, all}, query_key_value.options());
+    std::vector<float> scores(heads * frames * padded), by(heads * frames);
+    std::vector<int32_t> offset(entries);
+    for (int64_t row = 0; row < query_key_value.size(0); row++) {
+        const int64_t at = rows.position[row], slot = rows.slots[row] * entries;
+        const float* window = from + row * frames * 3 * all;
+        float* to = out.mutable_data_ptr<float>() + row * frames * all;
+        const auto put = [&](int64_t frame, int64_t place) {
+            for (int kind = 0; kind < 2; kind++)
+                std::memcpy(held[kind] + (slot + place) * all, window + (3 * frame + 1 + kind) * all,
+                            all * sizeof(float));
+        };
+        for (int64_t frame = 0; frame < frames; frame++) put(frame, context + frame);
+
+        // What exists: the first `ring` entries, then the window's, as far as it does.
+        const int64_t ring = std::min(at, context), count = ring + std::clamp<int64_t>(rows.valid[row], 1, frames);
+        const auto place = [&](int64_t key) { return (slot + (key < ring ? key : key - ring + context)) * all; };
+        for (int64_t k = 0; k < count; k++)  // frames from the window's first
+            offset[k] = k < ring ? -1 - (at - 1 - k) % context : k - ring;
+        // All heads of some keys at a time, so that the rings are read in order.
+        for (int64_t k = 0; k < count; k += 8)
+            for (int64_t head = 0; head < heads; head++) {
+                const float* key[8];
+                for (int n = 0; n < 8; n++) key[n] = held[0] + place(std::min(k + n, count - 1)) + head * width;
+                score(window + head * width, 3 * all, frames, width, key, scale, &scores[head * frames * padded + k],
+                      padded);
+            }
+        for (int64_t i = 0; i < heads * frames; i++) {
+            float* mine = &scores[i * padded];
+            const float* bias = biases + (row * heads * frames + i) * distances;
+            for (int64_t k = 0; biases && k < count; k++)
+                mine[k] += bias[std::clamp<int64_t>(offset[k] - i % frames + left, 0, distances - 1)];
+            by[i] = softmax(mine, count);
+        }
+        for (int64_t k = 0; k < count;) {
+            const int64_t some = std::min<int64_t>(16, (k < ring ? ring : count) - k);
+            const float* value = held[1] + place(k);
+            for (int64_t head = 0; head < heads; head++) {
+                const float* weights = &scores[head * frames * padded + k];
+                int64_t f = 0;
+                for (; f + 5 <= frames; f += 5)
+                    weigh<5>(weights + f * padded, padded, value + head * width, some, all, width,
+                             to + f * all + head * width, all);
+                for (; f < frames; f++)
+                    weigh<1>(weights + f * padded, padded, value + head * width, some, all, width,
+                             to + f * all + head * width, all);
+            }
+            k += some;
+        }
+        for (int64_t f = 0; f < frames; f++)
+            for (int64_t i = 0; i < all; i++) to[f * all + i] *= by[i / width * frames + f];
+        const int64_t committed = rows.commit[row];
+        for (int64_t frame = std::max<int64_t>(0, committed - context); frame < committed; frame++)
+            put(frame, (at + frame) % context);
+    }
+    return out;
+}
+
+// -------------------------------------------------------------------------------------------- GroupNorm over the stream
+
+// Mean and variance of `count` groups of N in a row.
+void moments(const float* x, int64_t count, int64_t width, float* mean, float* variance) {
+    int64_t done = 0;
+    if (width % WIDE == 0)
+        for (; done + 8 <= count; done += 8) {
+            const float* group = x + done * width;
+            Lanes parts[8]{};
+            for (int n = 0; n < 8; n++)
+                for (int64_t i = 0; i < width; i += WIDE) parts[n] += load(group + n * width + i);
+            const Lanes middle = sums(parts) / float(width);
+            for (int n = 0; n < 8; n++) {
+                parts[n] = Lanes{};
+                for (int64_t i = 0; i < width; i += WIDE) {
+                    const Lanes apart = load(group + n * width + i) - middle[n];
+                    parts[n] += apart * apart;
+                }
+            }
+            store(mean + done, middle);
+            store(variance + done, sums(parts) / float(width));
+        }
+    for (; done < count; done++) {
+        const float* group = x + done * width;
+        float sum = 0, squares = 0;
+        for (int64_t i = 0; i < width; i++) sum += group[i];
+        mean[done] = sum / width;
+        for (int64_t i = 0; i < width; i++) squares += (group[i] - mean[done]) * (group[i] - mean[done]);
+        variance[done] = squares / width;
+    }
+}
+
+// Of a prior, the past and each frame: what they have been, side by side, and what they are together.
+struct Sets {
+    const float *prior_mean, *prior_variance;
+    float *mean, *variance;  // of the past, (G,)
+    std::vector<float> &frame_means, &frame_variances;  // (F, G)
+    int64_t frames, groups;
+
+    // Moments by shares (2 + F,), each (G,).
+    void pooled(const float* shares, float* new_mean, float* new_variance) const {
+        for (int64_t g = 0; g < groups; g++) new_mean[g] = (prior_mean[g] - mean[g]) * shares[0];
+        for (int64_t f = 0; f < frames; f++)
+            for (int64_t g = 0; g < groups; g++)
+                new_mean[g] += (frame_means[f * groups + g] - mean[g]) * shares[2 + f];
+        const auto spread = [&](int64_t g, float of_mean, float of_variance) {
+            const float apart = of_mean - mean[g] - new_mean[g];
+            return apart * apart + of_variance;
+        };
+        for (int64_t g = 0; g < groups; g++)
+            new_variance[g] = spread(g, prior_mean[g], prior_variance[g]) * shares[0] +
+                              spread(g, mean[g], variance[g]) * shares[1];
+        for (int64_t f = 0; f < frames; f++)
+            for (int64_t g = 0; g < groups; g++)
+                new_variance[g] += spread(g, frame_means[f * groups + g], frame_variances[f * groups + g]) * shares[2 + f];
+        for (int64_t g = 0; g < groups; g++) new_mean[g] += mean[g];
+    }
+};
+
+// x (B, F, C) -> (B, F, C); mean and variance (slots, G) advance. now and kept (B, 2 + F, 1): shares of the prior, the
+// past and each frame in what is normalised by, and in what stays.
+Tensor group_norm(const Tensor& input, const Tensor& mean, const Tensor& variance, const Tensor& slots, const Tensor& valid,
+                  const Tensor& now, const Tensor& kept, const Tensor& prior_mean, const Tensor& prior_variance,
+                  const Tensor& weight, const Tensor& bias, double eps) {
+    const Tensor x = input.contiguous();
+    const int64_t frames = x.size(1), channels = x.size(2), groups = mean.size(1), width = channels / groups;
+    const float *const of_weight = floats(weight), *const of_bias = floats(bias);
+    Tensor y = at::empty({x.size(0), frames, channels}, x.options());
+    std::vector<float> means(frames * groups), variances(frames * groups);
+    std::vector<float> now_mean(groups), now_variance(groups), kept_mean(groups), kept_variance(groups);
+    std::vector<float> middle(channels), scale(channels);
+    for (int64_t row = 0; row < x.size(0); row++) {
+        const int64_t slot = whole_numbers(slots)[row], exist = std::min(whole_numbers(valid)[row], frames);
+        const float* from = floats(x) + row * frames * channels;
+        moments(from, exist * groups, width, means.data(), variances.data());
+        std::fill(means.begin() + exist * groups, means.end(), 0);  // finite, and of no weight
+        std::fill(variances.begin() + exist * groups, variances.end(), 0);
+        float *past_mean = changed(mean) + slot * groups, *past_variance = changed(variance) + slot * groups;
+        const Sets sets{floats(prior_mean), floats(prior_variance), past_mean, past_variance, means, variances,
+                        frames, groups};
+        sets.pooled(floats(now) + row * (2 + frames), now_mean.data(), now_variance.data());
+        sets.pooled(floats(kept) + row * (2 + frames), kept_mean.data(), kept_variance.data());
+        std::copy(kept_mean.begin(), kept_mean.end(), past_mean);
+        std::copy(kept_variance.begin(), kept_variance.end(), past_variance);
+        for (int64_t c = 0; c < channels; c++) {
+            middle[c] = now_mean[c / width];
+            scale[c] = of_weight[c] / std::sqrt(now_variance[c / width] + float(eps));
+        }
+        float* out = y.mutable_data_ptr<float>() + row * frames * channels;
+        for (int64_t f = 0; f < frames; f++)
+            for (int64_t c = 0; c < channels; c++) {
+                const int64_t i = f * channels + c;
+                out[i] = of_bias[c] + ((f < exist ? from[i] : 0) - middle[c]) * scale[c];
+            }
+    }
+    return y;
+}
+
+}  // namespace
+
+TORCH_LIBRARY(neucodec, m) {
+    m.def(
+        "snake(Tensor x, Tensor(a!) past, Tensor slots, Tensor position, Tensor valid, Tensor commit, int unit, "
+        "Tensor up, Tensor down, Tensor alpha, Tensor by_beta) -> Tensor");
+    m.def(
+        "attend(Tensor query_key_value, Tensor(a!) keys, Tensor(b!) values, Tensor slots, Tensor position, "
+        "Tensor valid, Tensor commit, int heads, float scale, Tensor? by_distance, int left) -> Tensor");
+    m.def(
+        "group_norm(Tensor x, Tensor(a!) mean, Tensor(b!) variance, Tensor slots, Tensor valid, Tensor now, "
+        "Tensor kept, Tensor prior_mean, Tensor prior_variance, Tensor weight, Tensor bias, float eps) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(neucodec, CPU, m) {
+    m.impl("snake", snake);
+    m.impl("attend", attend);
+    m.impl("group_norm", group_norm);
+}
