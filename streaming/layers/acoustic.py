@@ -27,9 +27,9 @@ class ResidualUnit:
             StreamingActivation(unit_module.snake1, unit),
             StreamingConv(unit_module.conv1, unit),
             StreamingActivation(unit_module.snake2, unit),
+            StreamingConv(unit_module.conv2, unit),
         ]
         self.right = sum(layer.right for layer in self.layers)
-        self.pointwise = unit_module.conv2
 
     def new_state(self, slots: int) -> list[Tensor]:
         return [layer.new_state(slots) for layer in self.layers]
@@ -39,7 +39,7 @@ class ResidualUnit:
         y = x
         for layer, past in zip(self.layers, state, strict=True):
             y = layer.step(y, past, at)
-        return x + self.pointwise(y)
+        return x + y
 
 
 @dataclass

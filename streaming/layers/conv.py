@@ -4,9 +4,13 @@ A layer keeps as many committed inputs as it pads on the left. Left of a stream 
 too, as the offline model pads.
 """
 
+from functools import cached_property
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from streaming.layers import native
 from streaming.layers.packed import ChannelsLastConv
 from streaming.layers.step import Step, advance, write
 
@@ -23,6 +27,7 @@ class StreamingConv:
         self.unit = unit
         self.left = layer.reach if causal else int(layer.conv.padding[0])
         self.right = layer.reach - self.left - (layer.stride - 1)
+        self.native = native.operations(layer.conv.weight)
 
     def new_state(self, slots: int) -> Tensor:
         """Past inputs, (slots, left, C)."""
@@ -31,9 +36,36 @@ class StreamingConv:
 
     def step(self, x: Tensor, past: Tensor, at: Step) -> Tensor:
         """x (B, T, C_in) -> (B, T / stride, C_out)."""
+        layer, conv = self.layer, self.layer.conv
+        if self.native is not None:
+            rows = past, at.slots, at.valid, at.commit, self.unit, self.right
+            if self._is_small:
+                return self.native.convolve(x, *rows, *self._weights, conv.out_channels, layer.stride, layer.dilation)
+            if layer.is_product(x.shape[1] // layer.stride):
+                read = self.native.columns(x, *rows, conv.kernel_size[0], layer.stride, layer.dilation)
+                return layer.product(read)
+        if not self.left and not self.right:
+            return layer(x)
         nothing = torch.zeros(len(x), self.right, x.shape[2], dtype=x.dtype, device=x.device)
         joined = torch.cat([at.load(past), x, nothing], dim=1)
         if self.right and at.edges:  # outputs read no further beyond what exists, and find zeros there
             write(joined, self.left + at.beyond(self.right, self.unit), x.new_zeros(1, 1, 1))
         at.store(past, advance(joined, self.left, at, self.unit))
-        return self.layer(joined)
+        return layer(joined)
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether it is too small for a matrix product: few channels, or each by itself."""
+        conv = self.layer.conv
+        return conv.groups == conv.in_channels == conv.out_channels or (
+            conv.groups == 1 and conv.in_channels <= native.FEW_CHANNELS
+        )
+
+    @cached_property
+    def _weights(self) -> tuple[Tensor, Tensor]:
+        """(kernel, C_in or 1, C_out) and (C_out,), filled up with zeros to whole vectors."""
+        weight = self.layer.conv.weight.detach().permute(2, 1, 0)
+        bias = self.layer.conv.bias
+        bias = weight.new_zeros(weight.shape[2]) if bias is None else bias.detach()
+        fill = (0, -weight.shape[2] % native.LANES)
+        return F.pad(weight, fill).contiguous(), F.pad(bias, fill)

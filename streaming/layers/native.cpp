@@ -26,13 +26,14 @@ typedef int32_t Ints __attribute__((vector_size(WIDE * sizeof(int32_t)), aligned
 Lanes load(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
 void store(float* p, Lanes x) { *reinterpret_cast<Lanes*>(p) = x; }
 
-Ints nearest(Lanes x) { return __builtin_convertvector(x < 0 ? x - 0.5f : x + 0.5f, Ints); }
-Lanes real(Ints x) { return __builtin_convertvector(x, Lanes); }
+// With it, the last bits of a number between -2^22 and 2^22 are those of the nearest whole one.
+constexpr float SHIFT = 12582912.0f;
+constexpr int32_t SHIFT_BITS = 0x4B400000;
 
-// sin(x)^2, whose period is pi: x less its nearest multiple, in parts that lose no bits, and a series to r^11.
+// sin(x)^2, whose period is pi: x less its nearest multiple, and a series to r^11.
 Lanes squared_sine(Lanes x) {
-    const Lanes turns = real(nearest(x * 0.318309886f));
-    const Lanes r = ((x - turns * 3.140625f) - turns * 9.67502593994140625e-4f) - turns * 1.50995799984e-7f;
+    const Lanes turns = (x * 0.318309886f + SHIFT) - SHIFT;
+    const Lanes r = (x - turns * 3.14159274f) + turns * 8.74227766e-8f;
     const Lanes s = r * r;
     Lanes p = s * -2.50521084e-8f + 2.75573192e-6f;
     p = p * s - 1.98412698e-4f;
@@ -45,15 +46,15 @@ Lanes squared_sine(Lanes x) {
 // e^x for x <= 0, and no less than e^-87: 2^n times a series of the rest.
 Lanes exponential(Lanes x) {
     x = x < -87.0f ? Lanes{} - 87.0f : x;
-    const Ints n = nearest(x * 1.44269504f);
-    const Lanes r = (x - real(n) * 0.693359375f) + real(n) * 2.12194440e-4f;
+    const Lanes shifted = x * 1.44269504f + SHIFT, n = shifted - SHIFT;
+    const Lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     Lanes p = r * 1.98412698e-4f + 1.38888889e-3f;
     p = p * r + 8.33333333e-3f;
     p = p * r + 4.16666667e-2f;
     p = p * r + 1.66666667e-1f;
     p = p * r + 0.5f;
     p = p * r * r + r + 1.0f;
-    const Ints power = (n + 127) << 23;
+    const Ints power = (reinterpret_cast<const Ints&>(shifted) - (SHIFT_BITS - 127)) << 23;
     return p * reinterpret_cast<const Lanes&>(power);
 }
 
@@ -92,9 +93,122 @@ struct Rows {
           commit(whole_numbers(commit)) {}
 };
 
+// ---------------------------------------------------------------------------------------------------------- convolutions
+
+// A row's window (T, C) with the past before it and zeros behind what exists; the past takes what is committed.
+struct Joined {
+    int64_t left, length, channels;
+    std::vector<float> values;
+
+    Joined(int64_t left, int64_t length, int64_t right, int64_t channels)
+        : left(left), length(length), channels(channels), values((left + length + right) * channels + WIDE) {}
+
+    void fill(const float* window, float* past, int64_t exist, int64_t committed) {
+        exist = std::min(exist, length);
+        std::memcpy(values.data(), past, left * channels * sizeof(float));
+        std::memcpy(&values[left * channels], window, exist * channels * sizeof(float));
+        std::fill(values.begin() + (left + exist) * channels, values.end(), 0);
+        std::memcpy(past, &values[committed * channels], left * channels * sizeof(float));
+    }
+};
+
+struct Convolution {
+    const float *weight, *bias;  // (kernel, C or 1, wide) and (wide,)
+    int64_t kernel, stride, dilation, channels, width, wide;
+    bool depthwise;
+
+    // N outputs in a row, of what is read from x on: (N, width). Outputs narrower than a vector are stored as one where
+    // others come behind, over what it has too many.
+    template <int N>
+    void some(const float* x, float* out, bool others_behind) const {
+        const int64_t step = stride * channels;
+        for (int64_t d = 0; d < width; d += WIDE) {
+            Lanes sum[N];
+            for (int n = 0; n < N; n++) sum[n] = load(bias + d);
+            for (int64_t k = 0; k < kernel; k++) {
+                const float* at = x + k * dilation * channels;
+                if (depthwise) {
+                    const Lanes w = load(weight + k * wide + d);
+                    for (int n = 0; n < N; n++) sum[n] += w * load(at + n * step + d);
+                }
+                for (int64_t c = 0; !depthwise && c < channels; c++) {
+                    const Lanes w = load(weight + (k * channels + c) * wide + d);
+                    for (int n = 0; n < N; n++) sum[n] += w * at[n * step + c];
+                }
+            }
+            for (int n = 0; n < N; n++)
+                if (d + WIDE <= width || (others_behind && width < WIDE))
+                    store(out + n * width + d, sum[n]);
+                else
+                    std::memcpy(out + n * width + d, &sum[n], (width - d) * sizeof(float));
+        }
+    }
+
+    void all(const float* x, int64_t outputs, float* out) const {
+        int64_t o = 0;
+        for (; o + 2 * 8 <= outputs; o += 8) some<8>(x + o * stride * channels, out + o * width, true);
+        if (outputs >= 8) {
+            some<8>(x + o * stride * channels, out + o * width, false);
+            o = outputs - 8;  // some twice, to the same bits
+            some<8>(x + o * stride * channels, out + o * width, false);
+            return;
+        }
+        for (; o + 4 <= outputs; o += 4) some<4>(x + o * stride * channels, out + o * width, false);
+        for (; o < outputs; o++) some<1>(x + o * stride * channels, out + o * width, false);
+    }
+};
+
+// x (B, T, C) -> (B, T / stride, D); past (slots, left, C) advances. weight
+// (kernel, C, D) and bias (D,), D filled up to whole vectors with zeros; dense, or depthwise where it is (kernel, 1, D).
+Tensor convolve(const Tensor& input, const Tensor& past, const Tensor& slots, const Tensor& valid, const Tensor& commit,
+                int64_t unit, int64_t right, const Tensor& weight, const Tensor& bias, int64_t width, int64_t stride,
+                int64_t dilation) {
+    const Tensor x = input.contiguous();
+    const int64_t length = x.size(1), channels = x.size(2), left = past.size(1), reach = (weight.size(0) - 1) * dilation;
+    const int64_t outputs = (left + length + right - reach - 1) / stride + 1;
+    const Convolution by{floats(weight), floats(bias), weight.size(0),  stride, dilation,
+                         channels,       width,        weight.size(2), weight.size(1) < channels};
+    Tensor y = at::empty({x.size(0), outputs, width}, x.options());
+    Joined joined(left, length, right, channels);
+    for (int64_t row = 0; row < x.size(0); row++) {
+        const float* window = floats(x) + row * length * channels;
+        float* out = y.mutable_data_ptr<float>() + row * outputs * width;
+        if (left + right == 0 && !by.depthwise) {
+            by.all(window, outputs, out);
+            continue;
+        }
+        joined.fill(window, changed(past) + whole_numbers(slots)[row] * left * channels,
+                    whole_numbers(valid)[row] * unit, whole_numbers(commit)[row] * unit);
+        by.all(joined.values.data(), outputs, out);
+    }
+    return y;
+}
+
+// What each output of a convolution reads, side by side: x (B, T, C) -> (B, outputs, kernel * C); past advances.
+Tensor columns(const Tensor& input, const Tensor& past, const Tensor& slots, const Tensor& valid, const Tensor& commit,
+               int64_t unit, int64_t right, int64_t kernel, int64_t stride, int64_t dilation) {
+    const Tensor x = input.contiguous();
+    const int64_t length = x.size(1), channels = x.size(2), left = past.size(1);
+    const int64_t outputs = (left + length + right - (kernel - 1) * dilation - 1) / stride + 1;
+    Tensor y = at::empty({x.size(0), outputs, kernel * channels}, x.options());
+    Joined joined(left, length, right, channels);
+    for (int64_t row = 0; row < x.size(0); row++) {
+        joined.fill(floats(x) + row * length * channels,
+                    changed(past) + whole_numbers(slots)[row] * left * channels, whole_numbers(valid)[row] * unit,
+                    whole_numbers(commit)[row] * unit);
+        float* out = y.mutable_data_ptr<float>() + row * outputs * kernel * channels;
+        const int64_t together = dilation == 1 ? kernel : 1;  // elements that lie side by side
+        for (int64_t o = 0; o < outputs; o++)
+            for (int64_t k = 0; k < kernel; k += together, out += together * channels)
+                std::memcpy(out, &joined.values[(o * stride + k * dilation) * channels],
+                            together * channels * sizeof(float));
+    }
+    return y;
+}
+
 // ------------------------------------------------------------------------------------------------ anti-aliased SnakeBeta
 
-constexpr int TAPS = 7, SIDE = 3, REACH = 6;
+constexpr int TAPS = 7, SIDE = 3, REACH = 6;  // the first tap or the last is 0
 
 void repeat(float* to, const float* element, int64_t times, int64_t channels) {
     for (int64_t i = 0; i < times; i++) std::memmove(to + i * channels, element, channels * sizeof(float));
@@ -130,10 +244,9 @@ Tensor snake(const Tensor& input, const Tensor& past, const Tensor& slots, const
 
         for (int64_t i = 0, phase = 0; i < doubled; i += WIDE, phase = (phase + WIDE) % channels) {
             Lanes e{}, o{};
-            for (int k = 0; k < TAPS; k++) {
-                const Lanes v = load(&joined[i + k * channels]);
-                e += v * u[k];
-                o += v * u[TAPS + k];
+            for (int k = 0; k < TAPS - 1; k++) {
+                e += load(&joined[i + k * channels]) * u[k];
+                o += load(&joined[i + (k + 1) * channels]) * u[TAPS + k + 1];
             }
             store(&even[i], e + squared_sine(e * load(&alphas[phase])) * load(&betas[phase]));
             store(&odd[i], o + squared_sine(o * load(&alphas[phase])) * load(&betas[phase]));
@@ -147,9 +260,12 @@ Tensor snake(const Tensor& input, const Tensor& past, const Tensor& slots, const
         float* out = y.mutable_data_ptr<float>() + row * size;
         for (int64_t i = 0; i < size; i += WIDE) {
             Lanes sum{};
-            for (int k = 0; k < TAPS; k++)
-                sum += load(&even[i + k * channels]) * d[k] + load(&odd[i + k * channels]) * d[TAPS + k];
-            std::memcpy(out + i, &sum, std::min<int64_t>(WIDE, size - i) * sizeof(float));
+            for (int k = 0; k < TAPS - 1; k++)
+                sum += load(&even[i + (k + 1) * channels]) * d[k + 1] + load(&odd[i + k * channels]) * d[TAPS + k];
+            if (i + WIDE <= size)
+                store(out + i, sum);
+            else
+                std::memcpy(out + i, &sum, (size - i) * sizeof(float));
         }
     }
     return y;
@@ -386,6 +502,12 @@ Tensor group_norm(const Tensor& input, const Tensor& mean, const Tensor& varianc
 
 TORCH_LIBRARY(neucodec, m) {
     m.def(
+        "convolve(Tensor x, Tensor(a!) past, Tensor slots, Tensor valid, Tensor commit, int unit, int right, "
+        "Tensor weight, Tensor bias, int width, int stride, int dilation) -> Tensor");
+    m.def(
+        "columns(Tensor x, Tensor(a!) past, Tensor slots, Tensor valid, Tensor commit, int unit, int right, "
+        "int kernel, int stride, int dilation) -> Tensor");
+    m.def(
         "snake(Tensor x, Tensor(a!) past, Tensor slots, Tensor position, Tensor valid, Tensor commit, int unit, "
         "Tensor up, Tensor down, Tensor alpha, Tensor by_beta) -> Tensor");
     m.def(
@@ -397,6 +519,8 @@ TORCH_LIBRARY(neucodec, m) {
 }
 
 TORCH_LIBRARY_IMPL(neucodec, CPU, m) {
+    m.impl("convolve", convolve);
+    m.impl("columns", columns);
     m.impl("snake", snake);
     m.impl("attend", attend);
     m.impl("group_norm", group_norm);

@@ -23,8 +23,11 @@ from torch import Tensor
 SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 DEADLINE_S = 300
+LANES = 8
 HEAD_STEP = 16
 """Attention is computed for heads of a multiple of it."""
+FEW_CHANNELS = 32
+"""Up to so many a convolution is too narrow for a matrix product."""
 
 logger = logging.getLogger(__name__)
 _loading = Lock()

@@ -20,8 +20,7 @@ PACK_ROWS = 16
 BIG_WEIGHT = 1 << 18
 """Elements from which on float32 weights gain by packing, and convolutions by being one product."""
 FEW_OUTPUTS = 16
-WIDE_ROW = 16
-"""Of so few channels a convolution is a product too, of as many outputs at once as make rows wide."""
+"""As many as a convolution of any weight makes faster as one product."""
 QUERY_KEY_VALUE = (("q_proj", "k_proj", "v_proj"), ("linear_q", "linear_k", "linear_v"))
 """What the models call the layers that an attention reads its input with; together they are `query_key_value`."""
 
@@ -116,40 +115,31 @@ class ChannelsLastConv(nn.Module):
         self.stride, self.dilation = conv.stride[0], conv.dilation[0]
         self.reach = (conv.kernel_size[0] - 1) * self.dilation
         self.dense = conv.groups == 1
-        self._products: dict[int, Product] = {}
+
+    @cached_property
+    def product(self) -> Product:
+        """What an output reads, side by side (…, kernel * C_in), to it."""
+        return product(self.conv.weight.transpose(1, 2).flatten(1), self.conv.bias)
 
     @cached_property
     def _convolution(self) -> Product:
         conv = self.conv
         return convolution(conv.weight[:, :, None], conv.bias, self.stride, self.dilation, conv.groups)
 
+    def is_product(self, outputs: int) -> bool:
+        """Whether so many outputs are computed as one product."""
+        few = self.reach == 0 or outputs <= FEW_OUTPUTS or self.conv.weight.numel() >= BIG_WEIGHT
+        return self.dense and few and self.conv.weight.device.type == "cpu"
+
     def forward(self, x: Tensor) -> Tensor:
         outputs = (x.shape[1] - self.reach - 1) // self.stride + 1
-        if self.dense and x.device.type == "cpu":
-            channels = self.conv.in_channels
-            several = max(1, WIDE_ROW // channels)
-            if self.dilation == 1 and channels <= WIDE_ROW and outputs % several == 0:
-                return self._product(several)(self._read(x, several)).unflatten(2, (several, -1)).flatten(1, 2)
-            if self.reach == 0 or outputs <= FEW_OUTPUTS or self.conv.weight.numel() >= BIG_WEIGHT:
-                return self._product(1)(self._read(x, 1))
+        if self.is_product(outputs):
+            channels = x.shape[2]
+            spans = x.flatten(1).unfold(1, (self.reach + 1) * channels, self.stride * channels)
+            if self.dilation > 1:
+                spans = spans.unflatten(2, (-1, channels))[:, :, :: self.dilation].flatten(2)
+            return self.product(spans.contiguous())
         return self._convolution(x.unsqueeze(1)).squeeze(1)  # (B, T, C_in) -> (B, 1, T, C_in), and from it
-
-    def _product(self, several: int) -> Product:
-        """Of all that so many outputs in a row read, to them."""
-        if several not in self._products:
-            weight, bias = self.conv.weight.transpose(1, 2).flatten(1), self.conv.bias  # (C_out, kernel * C_in)
-            step = self.stride * self.conv.in_channels
-            weights = [F.pad(weight, (step * n, step * (several - 1 - n))) for n in range(several)]
-            self._products[several] = product(torch.cat(weights), None if bias is None else bias.repeat(several))
-        return self._products[several]
-
-    def _read(self, x: Tensor, several: int) -> Tensor:
-        """What so many outputs in a row read: (B, T, C) -> (B, outputs / several, C * what they span)."""
-        channels, step = x.shape[2], self.stride * several
-        spans = x.flatten(1).unfold(1, (self.reach + 1 + step - self.stride) * channels, step * channels)
-        if self.dilation > 1:
-            spans = spans.unflatten(2, (-1, channels))[:, :, :: self.dilation].flatten(2)
-        return spans.contiguous()
 
 
 def has_onednn(weight: Tensor) -> bool:
