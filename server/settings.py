@@ -101,7 +101,9 @@ class Settings:
         None, MODEL, "threads of torch in each worker, on the CPU (none: the cores that there are for it)", least=1
     )
     batch_sizes: tuple[int, ...] = setting(
-        (1, 2, 4, 8, 16), MODEL, "sessions in one step, warmed up at the start; one size alone: the same bits always"
+        (1, 2, 3, 4, 6, 8, 12, 16),
+        MODEL,
+        "sessions in one step, warmed up at the start; one size alone: the same bits always",
     )
     gather_ms: float = setting(
         4.0, MODEL, "the longest that a lone chunk waits for others to be computed with", least=0

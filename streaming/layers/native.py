@@ -1,8 +1,9 @@
-"""Layers that torch needs many operations for, as one each: native.cpp, compiled once for this machine's CPU.
+"""Layers that torch needs many operations for, as one each: native.cpp, compiled once.
 
 Where a C++ compiler is found, the first model that is stepped on a CPU has the file compiled (20 s) into the user's
-cache, under a name that tells source, torch and CPU apart. Where none is, the same layers are computed with torch's own
-operations: to 1e-5 the same values, in up to half as much time again.
+cache (XDG_CACHE_HOME, ~/.cache), under a name that tells source, torch and kind of CPU apart; `python -m
+streaming.layers.native` does it beforehand. Where none is, the same layers are computed with torch's own operations: to
+1e-5 the same values, in half as much time again and more.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +23,9 @@ import torch
 from torch import Tensor
 
 SOURCE = Path(__file__).with_name("native.cpp")
-FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+FLAGS = ("-std=c++20", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+AVX2 = "-march=x86-64-v3"
+COMPILERS = ("c++", "g++", "clang++")
 DEADLINE_S = 300
 LANES = 8
 HEAD_STEP = 16
@@ -53,35 +57,37 @@ def _loaded() -> Any:
 
 def _library() -> Path:
     """Where the compiled file is; compiles it if it is not there."""
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    library = cached / "neucodec-streaming" / f"native-{_fingerprint()}.so"
+    flags = (*FLAGS, AVX2) if torch.backends.cpu.get_cpu_capability().startswith("AVX") else FLAGS
+    parts = (SOURCE.read_text(), *flags, torch.__version__, platform.machine(), sys.platform)
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    library = cache_folder / "neucodec-streaming" / f"native-{digest}.so"
     if not library.exists():
-        compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), None)
-        if compiler is None:
-            raise FileNotFoundError("no C++ compiler (c++, g++, clang++, or what CXX names) is there")
-        logger.info("compiling %s, once for this machine", SOURCE.name)
         library.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=library.parent) as folder:  # another process may do the same
             built = Path(folder) / library.name
-            _compile(compiler, built)
+            _compile(built, flags)
             built.replace(library)
+    if library.stat().st_uid not in (0, os.getuid()):
+        raise PermissionError(f"{library} belongs to another user: remove it, or set XDG_CACHE_HOME")
     return library
 
 
-def _compile(compiler: str, built: Path) -> None:
+def _compile(built: Path, flags: tuple[str, ...]) -> None:
+    names = (os.environ["CXX"],) if "CXX" in os.environ else COMPILERS
+    compiler = next(filter(None, map(shutil.which, names)), None)
+    if compiler is None:
+        raise FileNotFoundError(f"no C++ compiler is found ({', '.join(names)}; CXX names another)")
+    logger.info("compiling %s, once for this machine", SOURCE.name)
     torch_folder = Path(torch.__file__).parent
     abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     places = (f"-I{torch_folder / 'include'}", f"-L{torch_folder / 'lib'}")
-    command = [compiler, *FLAGS, abi, *places, str(SOURCE), "-o", str(built), "-ltorch_cpu", "-lc10"]
+    command = [compiler, *flags, abi, *places, str(SOURCE), "-o", str(built), "-ltorch_cpu", "-lc10"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     if done.returncode:
         raise RuntimeError(f"{compiler} does not compile {SOURCE.name}: {done.stderr.strip()[:500]}")
 
 
-def _fingerprint() -> str:
-    """Of all that the compiled file depends on: it is not to run on a CPU that knows other instructions."""
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else [platform.processor()]
-    features = next((line for line in lines if line.startswith(("flags", "Features"))), lines[0] if lines else "")
-    parts = (SOURCE.read_text(), " ".join(FLAGS), torch.__version__, platform.machine(), features)
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    print(_library())
