@@ -93,6 +93,78 @@ struct Rows {
           commit(whole_numbers(commit)) {}
 };
 
+// ------------------------------------------------------------------------------------------------------- matrix products
+
+#ifdef __AVX512F__
+constexpr int TILE = 16;
+#else
+constexpr int TILE = 8;
+#endif
+constexpr int PANEL = 2 * TILE;  // columns of a product that are computed at a time
+typedef float Tile __attribute__((vector_size(TILE * sizeof(float)), aligned(alignof(float)), may_alias));
+
+// weight (N, K) -> (panels, K, PANEL), the last filled up with zeros.
+Tensor pack(const Tensor& weight) {
+    const int64_t width = weight.size(0), depth = weight.size(1);
+    const float* from = floats(weight);
+    Tensor panels = at::zeros({(width + PANEL - 1) / PANEL, depth, PANEL}, weight.options());
+    float* to = panels.mutable_data_ptr<float>();
+    for (int64_t n = 0; n < width; n++)
+        for (int64_t k = 0; k < depth; k++) to[(n / PANEL * depth + k) * PANEL + n % PANEL] = from[n * depth + k];
+    return panels;
+}
+
+// R rows of a product, one panel: x (R, K) -> out, of which the first `columns` are meant.
+template <int R>
+void multiply(const float* x, int64_t depth, const float* panel, const float* bias, float* out, int64_t width,
+              int64_t columns) {
+    const auto load = [](const float* p) { return *reinterpret_cast<const Tile*>(p); };
+    Tile low[R], high[R];
+    for (int r = 0; r < R; r++) {
+        low[r] = load(bias);
+        high[r] = load(bias + TILE);
+    }
+    for (int64_t k = 0; k < depth; k++) {
+        const Tile l = load(panel + k * PANEL), h = load(panel + k * PANEL + TILE);
+        for (int r = 0; r < R; r++) {
+            low[r] += l * x[r * depth + k];
+            high[r] += h * x[r * depth + k];
+        }
+    }
+    for (int r = 0; r < R; r++) {
+        if (columns >= PANEL) {
+            *reinterpret_cast<Tile*>(out + r * width) = low[r];
+            *reinterpret_cast<Tile*>(out + r * width + TILE) = high[r];
+            continue;
+        }
+        float both[PANEL];
+        std::memcpy(both, &low[r], sizeof(Tile));
+        std::memcpy(both + TILE, &high[r], sizeof(Tile));
+        std::memcpy(out + r * width, both, columns * sizeof(float));
+    }
+}
+
+// x (..., K) -> (..., N) by a weight in panels and bias (N,). A row's bits do not depend on how many there are.
+Tensor linear(const Tensor& input, const Tensor& panels, const std::optional<Tensor>& bias, int64_t width) {
+    const Tensor x = input.contiguous();
+    const int64_t depth = panels.size(1), rows = x.numel() / depth;
+    std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
+    sizes.back() = width;
+    Tensor y = at::empty(sizes, x.options());
+    std::vector<float> biases(panels.size(0) * PANEL);
+    if (bias) std::memcpy(biases.data(), floats(*bias), width * sizeof(float));
+    for (int64_t n = 0; n < width; n += PANEL) {
+        const float* panel = floats(panels) + n * depth;
+        float* out = y.mutable_data_ptr<float>() + n;
+        int64_t row = 0;
+        for (; row + 5 <= rows; row += 5)
+            multiply<5>(floats(x) + row * depth, depth, panel, &biases[n], out + row * width, width, width - n);
+        for (; row < rows; row++)
+            multiply<1>(floats(x) + row * depth, depth, panel, &biases[n], out + row * width, width, width - n);
+    }
+    return y;
+}
+
 // ---------------------------------------------------------------------------------------------------------- convolutions
 
 // A row's window (T, C) with the past before it and zeros behind what exists; the past takes what is committed.
@@ -501,6 +573,8 @@ Tensor group_norm(const Tensor& input, const Tensor& mean, const Tensor& varianc
 }  // namespace
 
 TORCH_LIBRARY(neucodec, m) {
+    m.def("pack(Tensor weight) -> Tensor");
+    m.def("linear(Tensor x, Tensor panels, Tensor? bias, int width) -> Tensor");
     m.def(
         "convolve(Tensor x, Tensor(a!) past, Tensor slots, Tensor valid, Tensor commit, int unit, int right, "
         "Tensor weight, Tensor bias, int width, int stride, int dilation) -> Tensor");
@@ -519,6 +593,8 @@ TORCH_LIBRARY(neucodec, m) {
 }
 
 TORCH_LIBRARY_IMPL(neucodec, CPU, m) {
+    m.impl("pack", pack);
+    m.impl("linear", linear);
     m.impl("convolve", convolve);
     m.impl("columns", columns);
     m.impl("snake", snake);

@@ -24,7 +24,7 @@ from torch import Tensor
 
 SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = ("-std=c++20", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
-AVX2 = "-march=x86-64-v3"
+MARCH = {"AVX2": ("-march=x86-64-v3",), "AVX512": ("-march=x86-64-v4",)}
 COMPILERS = ("c++", "g++", "clang++")
 DEADLINE_S = 300
 LANES = 8
@@ -57,7 +57,7 @@ def _loaded() -> Any:
 
 def _library() -> Path:
     """Where the compiled file is; compiles it if it is not there."""
-    flags = (*FLAGS, AVX2) if torch.backends.cpu.get_cpu_capability().startswith("AVX") else FLAGS
+    flags = (*FLAGS, *MARCH.get(torch.backends.cpu.get_cpu_capability(), ()))
     parts = (SOURCE.read_text(), *flags, torch.__version__, platform.machine(), sys.platform)
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from streaming.layers import native
+
 PACK_ROWS = 16
 """Rows that the packed layout is chosen for; one number, so that equal steps have equal bits wherever they run."""
 BIG_WEIGHT = 1 << 18
@@ -29,6 +31,10 @@ Product = Callable[[Tensor], Tensor]
 
 def product(weight: Tensor, bias: Tensor | None) -> Product:
     """x (…, K) times weight (N, K), plus bias: (…, N). On a CPU the weight is packed or turned, whichever gains."""
+    operations = native.operations(weight)
+    if operations is not None and (weight.numel() < BIG_WEIGHT or torch.get_num_threads() == 1):
+        panels, bias = operations.pack(weight.detach().contiguous()), None if bias is None else bias.detach()
+        return lambda x: operations.linear(x, panels, bias, len(weight))
     if not has_onednn(weight):
         return partial(F.linear, weight=weight, bias=bias)
     if weight.dtype == torch.float32 and weight.numel() < BIG_WEIGHT:
