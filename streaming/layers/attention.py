@@ -15,6 +15,7 @@ from torch import Tensor
 
 from streaming.config import StreamConfig
 from streaming.layers import native
+from streaming.layers.packed import product
 from streaming.layers.step import Step
 
 
@@ -126,6 +127,7 @@ class StreamingRelativeAttention:
     def __init__(self, attention: Any, config: StreamConfig) -> None:
         self.attention = attention
         self.entries = config.context_frames + config.window_frames
+        self._distances = product(attention.distance_embedding.weight.detach() * attention.scaling, None)
 
     def new_state(self, slots: int) -> Ring:
         return new_ring(self.attention.linear_k, slots, self.entries)
@@ -135,6 +137,6 @@ class StreamingRelativeAttention:
         layer = self.attention
         query_key_value = layer.query_key_value(x)
         query = heads(query_key_value.chunk(3, dim=2)[0], layer.head_size)
-        by_distance = (query @ layer.distance_embedding.weight.T) * layer.scaling  # (B, H, F, distances)
+        by_distance = self._distances(query)  # (B, H, F, distances)
         left = layer.left_max_position_embeddings
         return layer.linear_out(view.attend(ring, query_key_value, layer.head_size, layer.scaling, by_distance, left))
