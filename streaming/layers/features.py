@@ -10,6 +10,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from streaming.layers.packed import Product, product
+
 SAMPLE_RATE = 16_000
 FRAME_SAMPLES = 400
 SHIFT_SAMPLES = 160
@@ -37,13 +39,18 @@ def log_mel(pcm: Tensor) -> Tensor:
     frames = (frames - _PREEMPHASIS * before) * povey_window(pcm.device)
     spectrum = torch.fft.rfft(frames, n=_FFT_SIZE, dim=2)
     power = spectrum.real.square() + spectrum.imag.square()  # (B, M, 257)
-    return (power @ mel_matrix(pcm.device)).clamp(min=_FLOOR).log()
+    return _to_mel(pcm.device)(power).clamp(min=_FLOOR).log()
 
 
 @cache
 def povey_window(device: torch.device) -> Tensor:
     """Kaldi's window, a Hann window to the power of 0.85: (400,) float32."""
     return torch.hann_window(FRAME_SAMPLES, periodic=False, dtype=torch.float64).pow(_POVEY_EXPONENT).float().to(device)
+
+
+@cache
+def _to_mel(device: torch.device) -> Product:
+    return product(mel_matrix(device).T, None)
 
 
 @cache

@@ -30,7 +30,11 @@ Product = Callable[[Tensor], Tensor]
 
 
 def product(weight: Tensor, bias: Tensor | None) -> Product:
-    """x (…, K) times weight (N, K), plus bias: (…, N). On a CPU the weight is packed or turned, whichever gains."""
+    """x (…, K) times weight (N, K), plus bias: (…, N).
+
+    On a CPU natively where that is possible, but for a big weight that several threads share; else the weight is packed
+    or turned, whichever gains.
+    """
     operations = native.operations(weight)
     if operations is not None and (weight.numel() < BIG_WEIGHT or torch.get_num_threads() == 1):
         panels, bias = operations.pack(weight.detach().contiguous()), None if bias is None else bias.detach()

@@ -8,6 +8,8 @@ from streaming.layers.conv import StreamingConv
 from streaming.layers.packed import ChannelsLastConv
 from tests.streaming.layers.stepping import in_chunks, random_chunks
 
+pytestmark = pytest.mark.usefixtures("operations")
+
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ STEPS, ROWS = 9, 3
 
 
 def outputs(stepper: Stepper, x: torch.Tensor) -> list[torch.Tensor]:
-    """x (steps, rows, ...): one stream a row, each begun a step after the one before; the last step ends all."""
+    """x (steps, rows, ...): a stream for each row, begun a step after the one before; the last step ends all."""
     state, parts = stepper.new_state(ROWS), []
     for number, part in enumerate(x):
-        going = torch.arange(min(ROWS, number + 1))
+        going = torch.arange(min(len(part), number + 1))
         valid, commit = (7, 7) if number == STEPS - 1 else (10, 5)
         rows = (torch.full_like(going, count) for count in (valid, commit))
         y = stepper.step(part[going], state, going, *rows)
@@ -40,6 +40,20 @@ def test_whole_steps_are_those_of_torch(monkeypatch) -> None:
         stepped.append([*outputs(encoder, pcm), *outputs(decoder, tokens)])
     for mine, theirs in zip(*stepped, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-5 * float(theirs.abs().max()))
+
+
+@torch.inference_mode()
+def test_a_row_has_the_same_bits_at_any_batch_size() -> None:
+    codec = load_codec("nano")
+    encoder, decoder = codec.encoder(CONFIG), codec.decoder(CONFIG)
+    encoder.compute = encoder.before_quantizer
+    generator = torch.Generator().manual_seed(0)
+    pcm = torch.randn(STEPS, ROWS, *encoder.window_shape, generator=generator) * 0.1
+    tokens = torch.randint(0, 65_536, (STEPS, ROWS, *decoder.window_shape), generator=generator)
+    for stepper, x in ((encoder, pcm), (decoder, tokens)):
+        together = [part[0] for part in outputs(stepper, x)]
+        alone = [part[0] for part in outputs(stepper, x[:, :1])]
+        assert all(map(torch.equal, together, alone))
 
 
 @pytest.fixture
