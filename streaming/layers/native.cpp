@@ -1,6 +1,7 @@
-// The three layers that torch has no single operation for, each stepped in one pass: anti-aliased SnakeBeta, attention
-// over rings, GroupNorm over the stream. They compute what antialias.py, attention.py and norm.py do with torch's
-// operations, which tests compare; float32, one thread, and a row's bits depend on that row alone.
+// What the layers do in every step and torch has no single operation for: products of few rows, convolutions,
+// anti-aliased SnakeBeta, attention over rings, GroupNorm over the stream. They compute what packed.py, conv.py,
+// antialias.py, attention.py and norm.py do with torch's operations, which tests compare; float32, one thread, and a
+// row's bits depend on that row alone.
 //
 // slots, position, valid and commit are int64 (B,), as in step.py's Step; state tensors have the slot axis first.
 
@@ -93,7 +94,7 @@ struct Rows {
           commit(whole_numbers(commit)) {}
 };
 
-// ------------------------------------------------------------------------------------------------------- matrix products
+// ----------------------------------------------------------------------------------------------------- matrix products
 
 #ifdef __AVX512F__
 constexpr int TILE = 16;
@@ -153,19 +154,20 @@ Tensor linear(const Tensor& input, const Tensor& panels, const std::optional<Ten
     Tensor y = at::empty(sizes, x.options());
     std::vector<float> biases(panels.size(0) * PANEL);
     if (bias) std::memcpy(biases.data(), floats(*bias), width * sizeof(float));
+    const float *const from = floats(x), *const weights = floats(panels);
     for (int64_t n = 0; n < width; n += PANEL) {
-        const float* panel = floats(panels) + n * depth;
+        const float* panel = weights + n * depth;
         float* out = y.mutable_data_ptr<float>() + n;
         int64_t row = 0;
         for (; row + 5 <= rows; row += 5)
-            multiply<5>(floats(x) + row * depth, depth, panel, &biases[n], out + row * width, width, width - n);
+            multiply<5>(from + row * depth, depth, panel, &biases[n], out + row * width, width, width - n);
         for (; row < rows; row++)
-            multiply<1>(floats(x) + row * depth, depth, panel, &biases[n], out + row * width, width, width - n);
+            multiply<1>(from + row * depth, depth, panel, &biases[n], out + row * width, width, width - n);
     }
     return y;
 }
 
-// ---------------------------------------------------------------------------------------------------------- convolutions
+// -------------------------------------------------------------------------------------------------------- convolutions
 
 // A row's window (T, C) with the past before it and zeros behind what exists; the past takes what is committed.
 struct Joined {
@@ -230,14 +232,14 @@ struct Convolution {
     }
 };
 
-// x (B, T, C) -> (B, T / stride, D); past (slots, left, C) advances. weight
-// (kernel, C, D) and bias (D,), D filled up to whole vectors with zeros; dense, or depthwise where it is (kernel, 1, D).
+// x (B, T, C) -> (B, T / stride, D); past (slots, left, C) advances. weight (kernel, C, D), or (kernel, 1, D) if
+// depthwise, and bias (D,), D filled up to whole vectors with zeros.
 Tensor convolve(const Tensor& input, const Tensor& past, const Tensor& slots, const Tensor& valid, const Tensor& commit,
                 int64_t unit, int64_t right, const Tensor& weight, const Tensor& bias, int64_t width, int64_t stride,
                 int64_t dilation) {
     const Tensor x = input.contiguous();
-    const int64_t length = x.size(1), channels = x.size(2), left = past.size(1), reach = (weight.size(0) - 1) * dilation;
-    const int64_t outputs = (left + length + right - reach - 1) / stride + 1;
+    const int64_t length = x.size(1), channels = x.size(2), left = past.size(1);
+    const int64_t outputs = (left + length + right - (weight.size(0) - 1) * dilation - 1) / stride + 1;
     const Convolution by{floats(weight), floats(bias), weight.size(0),  stride, dilation,
                          channels,       width,        weight.size(2), weight.size(1) < channels};
     Tensor y = at::empty({x.size(0), outputs, width}, x.options());
@@ -278,7 +280,7 @@ Tensor columns(const Tensor& input, const Tensor& past, const Tensor& slots, con
     return y;
 }
 
-// ------------------------------------------------------------------------------------------------ anti-aliased SnakeBeta
+// ---------------------------------------------------------------------------------------------- anti-aliased SnakeBeta
 
 constexpr int TAPS = 7, SIDE = 3, REACH = 6;  // the first tap or the last is 0
 
@@ -343,7 +345,7 @@ Tensor snake(const Tensor& input, const Tensor& past, const Tensor& slots, const
     return y;
 }
 
-// -------------------------------------------------------------------------------------------------- attention over rings
+// ------------------------------------------------------------------------------------------------ attention over rings
 
 // The scores of eight keys for every query (F, D) with `stride` between them.
 void score(const float* query, int64_t stride, int64_t frames, int64_t width, const float* const (&key)[8], float scale,
@@ -472,7 +474,7 @@ Tensor attend(const Tensor& query_key_value, const Tensor& keys, const Tensor& v
     return out;
 }
 
-// -------------------------------------------------------------------------------------------- GroupNorm over the stream
+// ------------------------------------------------------------------------------------------ GroupNorm over the stream
 
 // Mean and variance of `count` groups of N in a row.
 void moments(const float* x, int64_t count, int64_t width, float* mean, float* variance) {
@@ -525,17 +527,19 @@ struct Sets {
             new_variance[g] = spread(g, prior_mean[g], prior_variance[g]) * shares[0] +
                               spread(g, mean[g], variance[g]) * shares[1];
         for (int64_t f = 0; f < frames; f++)
-            for (int64_t g = 0; g < groups; g++)
-                new_variance[g] += spread(g, frame_means[f * groups + g], frame_variances[f * groups + g]) * shares[2 + f];
+            for (int64_t g = 0; g < groups; g++) {
+                const int64_t i = f * groups + g;
+                new_variance[g] += spread(g, frame_means[i], frame_variances[i]) * shares[2 + f];
+            }
         for (int64_t g = 0; g < groups; g++) new_mean[g] += mean[g];
     }
 };
 
 // x (B, F, C) -> (B, F, C); mean and variance (slots, G) advance. now and kept (B, 2 + F, 1): shares of the prior, the
 // past and each frame in what is normalised by, and in what stays.
-Tensor group_norm(const Tensor& input, const Tensor& mean, const Tensor& variance, const Tensor& slots, const Tensor& valid,
-                  const Tensor& now, const Tensor& kept, const Tensor& prior_mean, const Tensor& prior_variance,
-                  const Tensor& weight, const Tensor& bias, double eps) {
+Tensor group_norm(const Tensor& input, const Tensor& mean, const Tensor& variance, const Tensor& slots,
+                  const Tensor& valid, const Tensor& now, const Tensor& kept, const Tensor& prior_mean,
+                  const Tensor& prior_variance, const Tensor& weight, const Tensor& bias, double eps) {
     const Tensor x = input.contiguous();
     const int64_t frames = x.size(1), channels = x.size(2), groups = mean.size(1), width = channels / groups;
     const float *const of_weight = floats(weight), *const of_bias = floats(bias);

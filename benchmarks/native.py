@@ -1,0 +1,61 @@
+"""What the native operations save: `python -m benchmarks.native`.
+
+The same live roundtrip sessions with them (streaming/layers/native.py) and with torch's operations alone, as where there
+is no C++ compiler, in turns of equal audio, one thread. Figures are shares of one core, of one session.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from benchmarks.latency import device as processor
+from benchmarks.mimi import Ours, measure, shares
+from benchmarks.surroundings import surroundings
+from streaming import load_codec
+from streaming.layers import native
+
+RESULTS = Path(__file__).resolve().parent / "results" / "native.json"
+SESSIONS = (1, 2, 4, 8, 16)
+
+
+def with_torch_alone(model: str, sessions: int) -> Ours:
+    """Sessions as they are stepped without native operations."""
+    with mock.patch.object(native, "_loaded", lambda: None):
+        return Ours(load_codec(model), sessions)
+
+
+def row_of(model: str, sessions: int, turns: int) -> dict[str, float]:
+    """The shares of both, and the one as a part of the other."""
+    lives = {"native": Ours(load_codec(model), sessions), "torch": with_torch_alone(model, sessions)}
+    steps = measure(dict(lives), sessions, turns)
+    both = {name: shares(steps[name], live.step_samples, sessions)["both"] for name, live in lives.items()}
+    return {"sessions": sessions, **both, "ratio": both["native"] / both["torch"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A live roundtrip session with native operations and without.")
+    parser.add_argument("--model", default="nano", help="a bundled name, a folder or a hub id")
+    parser.add_argument("--sessions", type=int, nargs="+", default=SESSIONS)
+    parser.add_argument("--turns", type=int, default=6, help="how often the two take turns")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if native.operations(torch.zeros(1)) is None:
+        raise SystemExit("native operations cannot be had here; the line above says why")
+    print("sessions   native    torch    ratio   (shares of one core, of one session)")
+    rows = []
+    for sessions in given.sessions:
+        rows.append(row_of(given.model, sessions, given.turns))
+        print("{sessions:8d} {native:8.4f} {torch:8.4f} {ratio:8.2f}".format(**rows[-1]), flush=True)
+    command = f"python -m benchmarks.native --model {Path(given.model).name}"
+    result = surroundings() | {"command": command, "processor": processor(), "rows": rows}
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written to {given.out}")
+
+
+if __name__ == "__main__":
+    main()

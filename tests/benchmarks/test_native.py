@@ -1,0 +1,22 @@
+"""What is compared is the same sessions, with native operations and without."""
+
+from benchmarks import native
+from benchmarks.mimi import Ours
+from streaming import load_codec
+
+
+def uses(live: Ours) -> list[bool]:
+    """Whether each of its steps has native operations."""
+    recorded = live._engine._runner._recorded.values()  # type: ignore[attr-defined]
+    return ["neucodec::" in str(step._recording.graph) for step in recorded]
+
+
+def test_one_has_native_operations_and_the_other_none() -> None:
+    assert uses(Ours(load_codec("nano"), 1)) == [True, True]
+    assert uses(native.with_torch_alone("nano", 1)) == [False, False]
+
+
+def test_a_row_is_the_share_of_each_and_what_is_left() -> None:
+    row = native.row_of("nano", 1, turns=1)
+    assert row["sessions"] == 1 and 0 < row["native"] < row["torch"]
+    assert row["ratio"] == row["native"] / row["torch"]
