@@ -1,7 +1,7 @@
 """What the native operations save: `python -m benchmarks.native`.
 
-The same live roundtrip sessions with them (streaming/layers/native.py) and with torch's operations alone, as where there
-is no C++ compiler, in turns of equal audio, one thread. Figures are shares of one core, of one session.
+The same live roundtrip sessions with them (streaming/layers/native.py) and with torch's operations alone, as where
+there is no C++ compiler, in turns of equal audio, one thread. Figures are shares of one core, of one session.
 """
 
 import argparse

@@ -46,7 +46,7 @@ class Encoder(Stepper):
         super().__init__(model, config, fingerprint)
         semantic = model.semantic_encoder
         self.prior_frames = priors.weight(config)
-        self.mel = StreamingMel(priors.mel_moments(config, self.device))
+        self.mel = StreamingMel(priors.mel_moments(config, self.device), self.device)
         self.projection = semantic.feature_projection
         self.conformer = [StreamingConformer(layer, config) for layer in semantic.encoder.layers]
         adapter = model.semantic_adapter

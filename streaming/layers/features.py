@@ -5,12 +5,12 @@ It equals `torchaudio.compliance.kaldi.fbank` with the settings of transformers'
 needing torchaudio. Pure: no state, nothing read or written; `streaming` steps it and `training` calls it whole.
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from streaming.layers.packed import Product, product
 
 SAMPLE_RATE = 16_000
 FRAME_SAMPLES = 400
@@ -25,10 +25,10 @@ _SCALE = 2.0**15
 _FLOOR = torch.finfo(torch.float32).eps
 
 
-def log_mel(pcm: Tensor) -> Tensor:
+def log_mel(pcm: Tensor, to_mel: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Log-mel filter bank of Kaldi, before any normalisation: (B, T) float32 at 16 kHz -> (B, M, 80).
 
-    `pcm` has full scale 1. Only whole frames count (`snip_edges`), so M = (T - 400) // 160 + 1, and 0 where T < 400.
+    `pcm` has full scale 1. `to_mel` multiplies by `mel_matrix`, where another way than torch's is wanted. Only whole frames count (`snip_edges`), so M = (T - 400) // 160 + 1, and 0 where T < 400.
     Source: kaldi `feature-fbank.cc`; same result as `torchaudio.compliance.kaldi.fbank`.
     """
     if pcm.shape[1] < FRAME_SAMPLES:
@@ -39,18 +39,14 @@ def log_mel(pcm: Tensor) -> Tensor:
     frames = (frames - _PREEMPHASIS * before) * povey_window(pcm.device)
     spectrum = torch.fft.rfft(frames, n=_FFT_SIZE, dim=2)
     power = spectrum.real.square() + spectrum.imag.square()  # (B, M, 257)
-    return _to_mel(pcm.device)(power).clamp(min=_FLOOR).log()
+    mel = power @ mel_matrix(pcm.device) if to_mel is None else to_mel(power)
+    return mel.clamp(min=_FLOOR).log()
 
 
 @cache
 def povey_window(device: torch.device) -> Tensor:
     """Kaldi's window, a Hann window to the power of 0.85: (400,) float32."""
     return torch.hann_window(FRAME_SAMPLES, periodic=False, dtype=torch.float64).pow(_POVEY_EXPONENT).float().to(device)
-
-
-@cache
-def _to_mel(device: torch.device) -> Product:
-    return product(mel_matrix(device).T, None)
 
 
 @cache

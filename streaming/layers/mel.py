@@ -7,8 +7,9 @@ stream; the prior is the shape of speech relative to its overall level, and the 
 import torch
 from torch import Tensor
 
-from streaming.layers.features import MEL_BINS, log_mel
+from streaming.layers.features import MEL_BINS, log_mel, mel_matrix
 from streaming.layers.norm import Moments, Sets, Shares, new_moments
+from streaming.layers.packed import product
 
 MEL_PER_FRAME = 2
 VARIANCE_FLOOR = 1e-7
@@ -17,15 +18,16 @@ VARIANCE_FLOOR = 1e-7
 class StreamingMel:
     """PCM window to normalised features. `prior`: moments (1, 80) relative to the overall level, or None."""
 
-    def __init__(self, prior: Moments | None) -> None:
+    def __init__(self, prior: Moments | None, device: torch.device) -> None:
         self.prior = prior
+        self.to_mel = product(mel_matrix(device).T, None)
 
     def new_state(self, slots: int, like: Tensor) -> Moments:
         return new_moments(like, slots, MEL_BINS)
 
     def step(self, pcm: Tensor, state: Moments, shares: Shares) -> Tensor:
         """pcm (B, T) -> features (B, F, 160), T at least F * 320 + 240; `shares` of 2 F elements."""
-        mel = log_mel(pcm.float())
+        mel = log_mel(pcm.float(), self.to_mel)
         mel = mel[:, : mel.shape[1] // MEL_PER_FRAME * MEL_PER_FRAME]
         each, past = Moments(mel, torch.zeros_like(mel)), state.load(shares.at)
         # Without a prior its share is 0, whatever stands in its place.
