@@ -11,7 +11,6 @@ from functools import cache
 import torch
 from torch import Tensor
 
-
 SAMPLE_RATE = 16_000
 FRAME_SAMPLES = 400
 SHIFT_SAMPLES = 160
@@ -28,7 +27,8 @@ _FLOOR = torch.finfo(torch.float32).eps
 def log_mel(pcm: Tensor, to_mel: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Log-mel filter bank of Kaldi, before any normalisation: (B, T) float32 at 16 kHz -> (B, M, 80).
 
-    `pcm` has full scale 1. `to_mel` multiplies by `mel_matrix`, where another way than torch's is wanted. Only whole frames count (`snip_edges`), so M = (T - 400) // 160 + 1, and 0 where T < 400.
+    `pcm` has full scale 1. `to_mel` multiplies by `mel_matrix` where that is not left to torch. Only whole
+    frames count (`snip_edges`), so M = (T - 400) // 160 + 1, and 0 where T < 400.
     Source: kaldi `feature-fbank.cc`; same result as `torchaudio.compliance.kaldi.fbank`.
     """
     if pcm.shape[1] < FRAME_SAMPLES:
