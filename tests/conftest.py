@@ -57,3 +57,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def data_folder() -> Path:
     """tests/data."""
     return ROOT / "tests" / "data"
+
+
+@pytest.fixture
+def compiled() -> None:
+    """Native operations, or the test is skipped."""
+    from streaming.layers import native
+
+    if native._loaded() is None:
+        pytest.skip("no C++ compiler")

@@ -1,8 +1,12 @@
 """What is compared is the same sessions, with native operations and without."""
 
+import pytest
+
 from benchmarks import native
 from benchmarks.mimi import Ours
 from streaming import load_codec
+
+pytestmark = pytest.mark.usefixtures("compiled")
 
 
 def uses(live: Ours) -> list[bool]:

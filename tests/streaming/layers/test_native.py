@@ -26,6 +26,7 @@ def outputs(stepper: Stepper, x: torch.Tensor) -> list[torch.Tensor]:
     return parts
 
 
+@pytest.mark.usefixtures("compiled")
 @torch.inference_mode()
 def test_whole_steps_are_those_of_torch(monkeypatch) -> None:
     stepped = []
@@ -42,6 +43,7 @@ def test_whole_steps_are_those_of_torch(monkeypatch) -> None:
         torch.testing.assert_close(mine, theirs, rtol=0, atol=2e-5 * float(theirs.abs().max()))
 
 
+@pytest.mark.usefixtures("compiled")
 @torch.inference_mode()
 def test_a_row_has_the_same_bits_at_any_batch_size() -> None:
     codec = load_codec("nano")
