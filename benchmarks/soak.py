@@ -75,6 +75,7 @@ async def settled(server: Server) -> dict[str, Any]:
     while sessions and time.monotonic() < until_s:
         await asyncio.sleep(1.0)
         sessions = (await asyncio.to_thread(readiness, server))["sessions"]
+    await asyncio.sleep(1.0)  # for the connection that asked to be closed
     return {"sessions": sessions} | Footprint.of(server.pid).row()
 
 
