@@ -136,7 +136,7 @@ class StreamingRelativeAttention:
         """x (B, F, D) -> (B, F, D)."""
         layer = self.attention
         query_key_value = layer.query_key_value(x)
-        query = heads(query_key_value.chunk(3, dim=2)[0], layer.head_size)
+        query = heads(query_key_value.chunk(3, dim=2)[0], layer.head_size).contiguous()
         by_distance = self._distances(query)  # (B, H, F, distances)
         left = layer.left_max_position_embeddings
         return layer.linear_out(view.attend(ring, query_key_value, layer.head_size, layer.scaling, by_distance, left))
