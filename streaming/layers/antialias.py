@@ -55,16 +55,18 @@ class StreamingActivation:
         up = up_taps(activation.upsample.filter.flatten().double())
         down = down_taps(activation.downsample.filter.flatten().double())
         self.native = native.operations(snake.alpha)
-        self.constants = [x.to(snake.alpha.dtype) for x in (up, down, alpha, 1 / beta)]
+        self.exact = up, down, alpha, 1 / beta  # float64: what is made of them is rounded once
+        self.constants = [x.to(snake.alpha.dtype) for x in self.exact]
         self.alpha_by_beta = (alpha / beta).to(snake.alpha.dtype)
         self._alphas: dict[int, Tensor] = {}
 
     @cached_property
     def _filters(self) -> tuple[Product, Product]:
         """(B, 1, T, C) -> (B, 2, T - 6, C), beta times the signal at double rate, and back."""
-        up, down, _, by_beta = self.constants
+        up, down, _, by_beta = self.exact
         up = up.flip(0)  # a convolution of one row meets them so
-        return depthwise(up, 1 / by_beta, padded_rows=1), depthwise(down, by_beta)
+        dtype = self.alpha_by_beta.dtype
+        return depthwise(up, 1 / by_beta, dtype, padded_rows=1), depthwise(down, by_beta, dtype)
 
     def _alpha_of(self, samples: int) -> Tensor:
         """`alpha_by_beta` for each of so many samples, (samples, C): with few channels, to repeat it is slow."""
@@ -114,6 +116,7 @@ class StreamingActivation:
             write(phase, beyond, last)
 
 
-def depthwise(taps: Tensor, scale: Tensor, padded_rows: int = 0) -> Product:
-    """Each channel convolved with taps (2, 7) times its scale (C,), over images (B, R, T, C)."""
-    return convolution(taps * scale[:, None, None, None], None, groups=len(scale), padded_rows=padded_rows)
+def depthwise(taps: Tensor, scale: Tensor, dtype: torch.dtype, padded_rows: int = 0) -> Product:
+    """Each channel convolved with taps (2, 7) times its scale (C,), over images (B, R, T, C) of that dtype."""
+    weight = (taps * scale[:, None, None, None]).to(dtype)  # (C, 1, 2, 7)
+    return convolution(weight, None, groups=len(scale), padded_rows=padded_rows)
