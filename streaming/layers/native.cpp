@@ -240,6 +240,7 @@ Tensor convolve(const Tensor& input, const Tensor& past, const Tensor& slots, co
     const Tensor x = input.contiguous();
     const int64_t length = x.size(1), channels = x.size(2), left = past.size(1);
     const int64_t outputs = (left + length + right - (weight.size(0) - 1) * dilation - 1) / stride + 1;
+    TORCH_CHECK(weight.size(2) % WIDE == 0 && weight.size(2) >= width, "outputs filled up to whole vectors are meant");
     const Convolution by{floats(weight), floats(bias), weight.size(0),  stride, dilation,
                          channels,       width,        weight.size(2), weight.size(1) < channels};
     Tensor y = at::empty({x.size(0), outputs, width}, x.options());

@@ -90,4 +90,4 @@ def _compile(built: Path, flags: tuple[str, ...]) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    print(_library())
+    sys.exit(_loaded() is None)  # why not, the log has said
