@@ -261,7 +261,7 @@ def growth_mb(samples: Sequence[dict[str, Any]]) -> float | None:
     """Of memory in 100,000 frames: the slope of a line through the samples after the first; None for too few."""
     if len(samples) < 3:
         return None
-    frames, sizes = zip(*((one["count"], one["rss_mb"]) for one in samples[1:]), strict=True)
+    frames, sizes = zip(*((one["count"], one["memory_mb"]) for one in samples[1:]), strict=True)
     return float(np.polyfit(frames, sizes, 1)[0]) * 100_000
 
 
@@ -279,8 +279,9 @@ async def measure(given: argparse.Namespace, log: Path) -> dict[str, Any]:
         def sample() -> None:
             assert server.pid is not None
             now = Footprint.of(server.pid)
-            samples.append({"count": fuzzer.count, "rss_mb": round(now.rss_bytes / 1e6, 1), "fds": now.descriptors})
-            print(f"{fuzzer.count:>9} read, {samples[-1]['rss_mb']} MB, {now.descriptors} descriptors", flush=True)
+            memory_mb = round(now.memory_bytes / 1e6, 1)
+            samples.append({"count": fuzzer.count, "memory_mb": memory_mb, "fds": now.descriptors})
+            print(f"{fuzzer.count:>9} read, {memory_mb} MB, {now.descriptors} descriptors", flush=True)
 
         async with asyncio.TaskGroup() as group:
             speaking = group.create_task(speaker.speak(), name="speaker")

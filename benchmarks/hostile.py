@@ -44,7 +44,7 @@ MOST_GROWTH_MB = 64
 COLUMNS = (
     ("phase", 11), ("chunks", 7), ("missing", 8), ("p50", 7), ("p95", 7), ("p99", 7), ("max", 8), ("+p99", 7),
     ("+max", 8), ("target", 9), ("send99", 7), ("server", 7), ("loop", 6), ("clients", 8), ("attack", 7),
-    ("others", 7), ("in_line", 8), ("RSS MB", 7), ("fds", 5), ("threads", 8),
+    ("others", 7), ("in_line", 8), ("mem MB", 7), ("fds", 5), ("threads", 8),
 )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def show(row: dict[str, Any]) -> None:
     cells = [
         row["phase"], late["count"], row["missing"], late["p50"], late["p95"], late["p99"], late["max"],
         row["p99_more_ms"], row["max_more_ms"], target, row["send_late_ms"]["p99"], row["server_cpu"], row["loop_cpu"],
-        row["clients_cpu"], row["beside_cpu"], row["others_cpu"], row["in_line"], row["server_rss_mb"],
+        row["clients_cpu"], row["beside_cpu"], row["others_cpu"], row["in_line"], row["server_memory_mb"],
         row["server_descriptors"], row["server_threads"],
     ]  # fmt: skip
     texts = ("-" if cell is None else str(cell) for cell in cells)
@@ -126,7 +126,7 @@ async def measure(given: argparse.Namespace, folder: Path, phases: Sequence[Phas
 
 def judged(rows: Sequence[dict[str, Any]], state: dict[str, Any]) -> list[str]:
     """What is wrong, times apart; nothing if all is well."""
-    growth_mb = rows[-1]["server_rss_mb"] - rows[0]["server_rss_mb"]
+    growth_mb = rows[-1]["server_memory_mb"] - rows[0]["server_memory_mb"]
     lost = rows[0]["sessions"] - rows[0]["held"]
     return [
         *([f"{lost} sessions were refused or lost"] if lost else []),

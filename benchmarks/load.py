@@ -49,7 +49,7 @@ SESSIONS_PER_PROCESS = 16
 COLUMNS = (
     ("sessions", 8), ("held", 5), ("refused", 7), ("chunks", 7), ("missing", 7), ("first50", 8), ("first99", 8),
     ("p50", 7), ("p95", 7), ("p99", 7), ("max", 7), ("worst99", 8), ("send99", 7), ("sendmax", 8), ("server", 7),
-    ("loop", 6), ("clients", 7), ("others", 6), ("in_line", 7), ("in_line c", 9), ("RSS MB", 7), ("in time", 8),
+    ("loop", 6), ("clients", 7), ("others", 6), ("in_line", 7), ("in_line c", 9), ("mem MB", 7), ("in time", 8),
 )  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def show(row: dict[str, Any]) -> None:
         row["sessions"], row["held"], row["refused"], late["count"], row["missing"], first["p50"], first["p99"],
         late["p50"], late["p95"], late["p99"], late["max"], row["worst_session_p99_ms"], send["p99"], send["max"],
         row["server_cpu"], row["loop_cpu"], row["clients_cpu"], row["others_cpu"], row["in_line"],
-        row["clients_in_line"], row.get("server_rss_mb"), "yes" if row["in_time"] else "NO",
+        row["clients_in_line"], row.get("server_memory_mb"), "yes" if row["in_time"] else "NO",
     ]  # fmt: skip
     texts = ("-" if cell is None else str(cell) for cell in cells)
     print(" ".join(f"{text:>{width}}" for text, (_, width) in zip(texts, COLUMNS, strict=True)), flush=True)

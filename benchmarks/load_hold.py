@@ -171,23 +171,25 @@ def _machine_cpu_s() -> float:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a process and those it has started hold: memory in RAM, open file descriptors, threads."""
+    """What a process and those it has started hold: memory in RAM, where what they share counts once, open file
+    descriptors, threads."""
 
-    rss_bytes: int
+    memory_bytes: int
     descriptors: int
     threads: int
 
     @classmethod
     def of(cls, pid: int) -> "Footprint":
         pids = family(pid)
-        pages = sum(int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in pids)
+        rollups = [Path(f"/proc/{one}/smaps_rollup").read_text() for one in pids]
+        kib = sum(int(rollup.split("Pss:")[1].split()[0]) for rollup in rollups)
         counts = {name: sum(len(os.listdir(f"/proc/{one}/{name}")) for one in pids) for name in ("fd", "task")}
-        return cls(pages * os.sysconf("SC_PAGE_SIZE"), counts["fd"], counts["task"])
+        return cls(1024 * kib, counts["fd"], counts["task"])
 
     def row(self) -> dict[str, int]:
         """As it stands in a row."""
         return {
-            "server_rss_mb": round(self.rss_bytes / 1e6),
+            "server_memory_mb": round(self.memory_bytes / 1e6),
             "server_descriptors": self.descriptors,
             "server_threads": self.threads,
         }

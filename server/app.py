@@ -109,8 +109,6 @@ class App:
         if self._gate.is_open and not self._is_local:
             _log.warning("whoever reaches %s is let in: give it keys (docs/security.md)", self.url)
         await self._devices.start()
-        if self._devices.pid is not None:
-            self._metrics.watch_workers(self._devices.pid)
         self._tasks.append(asyncio.create_task(self._begin(), name="loading"))
 
     async def loaded(self) -> None:
@@ -162,6 +160,7 @@ class App:
     async def _begin(self) -> None:
         """Once the workers have loaded the model, the server is ready."""
         model = await self._devices.loaded()
+        self._metrics.watch_workers(self._devices.pids)
         self._sessions = Sessions(model, self._gate, self._devices.all, self._settings, self._metrics)
         self._model = model
         self._tasks.append(asyncio.create_task(self._watch(), name="watch"))

@@ -1,17 +1,20 @@
-"""The workers as the event loop has them: a Device for each, and where they all run, in a process of their own or here.
+"""The workers as the event loop has them: a Device for each, and where they run, in processes of their own or here.
 
-In a process of their own they share no interpreter with the event loop: whatever comes in at the sockets, steps are not
+In processes of their own they share no interpreter with the event loop: whatever comes in at the sockets, steps are not
 held up by it, nor the loop by them. What is written to a worker is bounded by the sessions there are: a Link may have
 QUOTA commands under way, which its session minds.
 """
 
 import asyncio
 import logging
+import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from server.channel import Unpacker, packed
@@ -144,7 +147,7 @@ class Device(asyncio.Protocol):
 
 
 class Devices:
-    """All workers of a server, from `start` to `stop`. `apart`: in a process of their own; `load` is then a function
+    """All workers of a server, from `start` to `stop`. `apart`: in processes of their own; `load` is then a function
     of a module."""
 
     def __init__(self, settings: Settings, load: Load, *, apart: bool, on_step: Callable[[Step], None]) -> None:
@@ -156,13 +159,10 @@ class Devices:
         self._thread: threading.Thread | None = None
         self._is_loaded = False
         self.all: list[Device] = []
+        self.pids: list[int] = []
+        """The processes of their own, once the model is loaded."""
         self.lost = asyncio.Event()
         """Set when a worker has ended that sessions may be at."""
-
-    @property
-    def pid(self) -> int | None:
-        """Of the process of their own."""
-        return None if self._process is None else self._process.pid
 
     async def start(self) -> None:
         """Begins to load; `loaded` waits for the model."""
@@ -176,14 +176,15 @@ class Devices:
         if self._apart:
             self._process = _spawned(theirs, self._settings, self._load)
         else:
-            arguments = (theirs, self._settings, self._load)
-            self._thread = threading.Thread(target=work, args=arguments, name="workers", daemon=True)
+            here = partial(work, theirs, self._settings, self._load, forks=False)
+            self._thread = threading.Thread(target=here, name="workers", daemon=True)
             self._thread.start()
 
     async def loaded(self) -> Model:
         """What is served, when it is loaded and warm. Raises ModelError or whatever else prevented it."""
-        model, workers = await asyncio.shield(self.all[0].loaded)
-        self.all = self.all[:workers]
+        model, pids = await asyncio.shield(self.all[0].loaded)
+        self.all = self.all[: len(pids)]
+        self.pids = list(dict.fromkeys(pids)) if self._apart else []
         self._is_loaded = True
         self._lose()
         return model
@@ -210,13 +211,13 @@ class Devices:
                 self._process.wait(timeout_s)
             except subprocess.TimeoutExpired:
                 _log.error("the workers did not end within %.0f s: killed", timeout_s)
-                self._process.kill()
+                os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
 
 
 def _spawned(sockets: list[socket.socket], settings: Settings, load: Load) -> subprocess.Popen[bytes]:
-    """The process, which has been told what to do. In a group of its own: what ends this one at a terminal is not
-    for it, since it ends with its sockets."""
+    """The first of the processes, which has been told what to do. In a group of its own: what ends this one at a
+    terminal is not for them, since they end with their sockets."""
     orders = packed((settings, load))
     numbers = [one.fileno() for one in sockets]
     process = subprocess.Popen(

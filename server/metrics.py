@@ -6,11 +6,12 @@ change.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
@@ -42,6 +43,24 @@ class ChunkHistogram(Collector):
         yield HistogramMetricFamily(self.name, self._help, buckets=counts, sum_value=self._sum)
 
 
+class Processes(Collector):
+    """What processes take, as prometheus_client has it for one, each with its number as `worker`."""
+
+    def __init__(self, namespace: str, pids: Sequence[int], registry: CollectorRegistry) -> None:
+        self._processes = [ProcessCollector(namespace, partial(int, pid), registry=None) for pid in pids]
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """For the registry."""
+        found: dict[str, Metric] = {}
+        for number, process in enumerate(self._processes):
+            for family in process.collect():
+                all_of_them = found.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                for sample in family.samples:
+                    all_of_them.add_sample(sample.name, {"worker": str(number)}, sample.value)
+        yield from found.values()
+
+
 class Metrics:
     """The metrics of one server, in a registry of their own."""
 
@@ -52,9 +71,9 @@ class Metrics:
         self._count_work()
         self._count_events()
 
-    def watch_workers(self, pid: int) -> None:
-        """What the process of the workers takes is told too, as `neucodec_workers_process_*`."""
-        ProcessCollector("neucodec_workers", lambda: pid, registry=self._registry)
+    def watch_workers(self, pids: Sequence[int]) -> None:
+        """What the processes of the workers take is told too, as `neucodec_workers_process_*`."""
+        Processes("neucodec_workers", pids, self._registry)
 
     def text(self) -> str:
         """All of them in the format that Prometheus reads."""

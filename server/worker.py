@@ -1,12 +1,15 @@
-"""A worker: a thread that steps one engine. Commands come in by a socket, results of a step go back in one message.
+"""A worker: what steps one engine. Commands come in by a socket, results of a step go back in one message.
 
 The other end is a Device of the event loop (server/device.py), in this process or in another one. A message to a
 worker is a list of commands, one from it a Report; the first of all, from the first worker, is Loaded, or an error.
-What fails for one session is reported to that session; the thread lives on, until the other end is closed.
+What fails for one session is reported to that session; the worker lives on, until the other end is closed.
+
+Workers are threads, or processes forked once the model is loaded and warm: those share its memory, and no interpreter.
 """
 
 import gc
 import logging
+import os
 import selectors
 import socket
 import threading
@@ -77,10 +80,10 @@ Event = tuple[int, News, Any]
 
 
 class Loaded(NamedTuple):
-    """What is served, by so many workers."""
+    """What is served, and the process of each worker."""
 
     model: Model
-    workers: int
+    pids: list[int]
 
 
 class Step(NamedTuple):
@@ -154,8 +157,6 @@ class Worker:
     def __init__(self, engine: Engine, socket: socket.socket) -> None:
         self._engine = engine
         self._socket = socket
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(socket, selectors.EVENT_READ)
         self._unpacker = Unpacker()
         self._buffer = bytearray(READ_BYTES)
         self._seats: dict[int, Seat] = {}  # by their number
@@ -165,9 +166,10 @@ class Worker:
 
     def run(self) -> None:
         """Until the other end is closed."""
-        with self._socket, self._selector:
+        with self._socket, selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
             try:
-                while (commands := self._wait()) is not None:
+                while (commands := self._wait(selector)) is not None:
                     for command in commands:
                         self._apply(*command)
                     self._step()
@@ -177,11 +179,15 @@ class Worker:
             except OSError:
                 _log.debug("the event loop is gone: results are dropped", exc_info=True)
 
-    def _wait(self) -> list[Command] | None:
+    def close(self) -> None:
+        """It runs elsewhere, and the socket is not for this process."""
+        self._socket.close()
+
+    def _wait(self, selector: selectors.BaseSelector) -> list[Command] | None:
         """The commands since the last call, at once or when the engine has something to do; None: no more come."""
         wake_s = self._engine.wake_s()
         wait_s = None if wake_s is None else max(0.0, wake_s - time.monotonic())
-        while self._selector.select(wait_s):
+        while selector.select(wait_s):
             size = self._socket.recv_into(self._buffer)
             if not size:
                 return None
@@ -282,29 +288,54 @@ class Worker:
         del self._seats[seat.number], self._seat_of[seat.engine_id]
 
 
-def work(sockets: Sequence[socket.socket], settings: Settings, load: Load) -> None:
-    """Loads, says at the first socket what and how many workers there are, and runs one at each, until the other ends
-    are closed. Sockets beyond that are closed."""
-    engines, answer = _loaded(settings, load)
+def work(sockets: Sequence[socket.socket], settings: Settings, load: Load, *, forks: bool) -> None:
+    """Loads, says at the first socket what is served by whom, and runs a worker at each, until the other ends are
+    closed. Sockets beyond that are closed. The first worker runs in this thread, the others in processes of their own
+    if it `forks`, and else in threads."""
+    engines, model = _loaded(settings, load)
     for unused in sockets[max(1, len(engines)) :]:
         unused.close()
     workers = [Worker(engine, socket) for engine, socket in zip(engines, sockets, strict=False)]
-    threads = [threading.Thread(target=worker.run, name="worker") for worker in workers[1:]]
+    own = os.getpid()
+    pids = [own, *(_forked(worker, workers) if forks else own for worker in workers[1:])]
+    threads = [] if forks else [threading.Thread(target=worker.run, name="worker") for worker in workers[1:]]
     for thread in threads:
         thread.start()
     try:
-        sockets[0].sendall(packed(answer))
+        sockets[0].sendall(packed(Loaded(model, pids) if isinstance(model, Model) else model))
     except OSError:
         _log.debug("the event loop is gone", exc_info=True)
     if workers:
-        workers[0].run()  # in this thread
+        workers[0].run()
     sockets[0].close()
     for thread in threads:
         thread.join()
+    for pid in pids:
+        if pid != own:
+            os.waitpid(pid, 0)
 
 
-def _loaded(settings: Settings, load: Load) -> tuple[list[Engine], Loaded | StreamingError]:
-    """The engines, and what to say; none, and why."""
+def _forked(worker: Worker, workers: Sequence[Worker]) -> int:
+    """A process that runs the worker; no other holds its socket."""
+    pid = os.fork()
+    if pid:
+        worker.close()
+        return pid
+    try:
+        for other in workers:
+            if other is not worker:
+                other.close()
+        thread = threading.Thread(target=worker.run, name="worker")
+        thread.start()  # since torch believes that the forked one still has the threads which helped it
+        thread.join()
+    except Exception:
+        _log.exception("a worker failed")
+    finally:
+        os._exit(0)
+
+
+def _loaded(settings: Settings, load: Load) -> tuple[list[Engine], Model | StreamingError]:
+    """The engines, and what they serve; none, and why."""
     try:
         engines, model = load(settings)
     except StreamingError as error:
@@ -314,4 +345,4 @@ def _loaded(settings: Settings, load: Load) -> tuple[list[Engine], Loaded | Stre
         return [], DeviceError(f"loading failed: {type(error).__name__}: {error}")
     gc.collect()
     gc.freeze()  # or a collection goes through all of torch and the model, while everything stands still
-    return engines, Loaded(model, len(engines))
+    return engines, model

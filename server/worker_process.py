@@ -1,4 +1,5 @@
-"""The process of the workers, started by server/device.py: sockets by their numbers, and the rest at standard input."""
+"""The first process of the workers, started by server/device.py: sockets by their numbers, and the rest at standard
+input."""
 
 import signal
 import socket
@@ -14,7 +15,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager's is for the server, which ends this one in time
     settings, load = Unpacker().feed(sys.stdin.buffer.read())[0]
     log_to_stderr(settings.log_level, settings.log_format)
-    work([socket.socket(fileno=int(number)) for number in sys.argv[1:]], settings, load)
+    forks = sys.platform == "linux"  # elsewhere libraries of the system may not work in a forked process
+    work([socket.socket(fileno=int(number)) for number in sys.argv[1:]], settings, load, forks=forks)
 
 
 if __name__ == "__main__":

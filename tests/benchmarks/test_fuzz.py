@@ -79,7 +79,7 @@ def test_scripts_repeat_by_their_seed_and_some_come_back_to_sessions():
 
 
 def test_growth_is_the_slope_after_the_first_sample():
-    samples = [{"count": 100_000 * n, "rss_mb": mb} for n, mb in enumerate((500, 700, 702, 704))]
+    samples = [{"count": 100_000 * n, "memory_mb": mb} for n, mb in enumerate((500, 700, 702, 704))]
     assert growth_mb(samples) == pytest.approx(2.0) and growth_mb(samples[:2]) is None
 
 

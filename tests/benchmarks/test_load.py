@@ -267,7 +267,7 @@ def test_each_phase_has_its_own_chunks() -> None:
 def test_clients_that_do_not_keep_up_mark_their_row(capsys) -> None:
     row = row_of([seen(0, 4 * [1.0])], 90 * [1.0] + 10 * [50.0], WHOLE)
     assert not row["clients_kept_up"]
-    load.show({**row, **shares(Usage(*8 * [0.0]), Usage(*8 * [1.0]), False), "server_rss_mb": None})
+    load.show({**row, **shares(Usage(*8 * [0.0]), Usage(*8 * [1.0]), False), "server_memory_mb": None})
     out = capsys.readouterr().out
     assert "DID NOT KEEP UP" in out and " - " in out
 
@@ -289,7 +289,7 @@ def test_usage_is_of_processor_time_and_unknown_for_a_server_that_is_not_ours() 
     found = shares(before, Usage.now(os.getpid(), [os.getpid()]), True)
     assert found["server_cpu"] > 0.1 and found["clients_cpu"] == pytest.approx(found["server_cpu"], abs=0.3)
     footprint = Footprint.of(os.getpid())
-    assert footprint.rss_bytes > 1e7 and footprint.descriptors >= 3 and footprint.threads >= 1
+    assert footprint.memory_bytes > 1e7 and footprint.descriptors >= 3 and footprint.threads >= 1
     moment = Usage(
         at=10.0, server=1.0, loop=0.5, clients=0.5, beside=0.3, server_waited=0.1, clients_waited=0.2, machine=2.0
     )
@@ -412,7 +412,7 @@ def test_a_run_with_a_burst_against_a_server_of_its_own_is_verified(
     calm, burst = result["rows"]
     assert calm["held"] == burst["held"] == 3 and not calm["missing"] and not burst["missing"]
     assert calm["late_ms"]["count"] > 10 and set(calm["late_ms_of"]) == {"encode", "decode", "roundtrip"}
-    assert 0 < calm["loop_cpu"] <= calm["server_cpu"] and calm["server_rss_mb"] > 50
+    assert 0 < calm["loop_cpu"] <= calm["server_cpu"] and calm["server_memory_mb"] > 50
     assert burst["burst"]["got_s"] > 0.2 and burst["burst"]["kind"] == "decode"
     (checked,) = result["verified"]
     assert checked["pinned"] and not checked["failed"]

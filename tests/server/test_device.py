@@ -1,10 +1,14 @@
-"""Workers in a process of their own, and what their messages go through."""
+"""Workers in processes of their own, and what their messages go through."""
 
 import asyncio
 import os
 import random
 import signal
+import time
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +17,7 @@ from server.app import App
 from server.channel import Unpacker, packed
 from server.cli import serve
 from server.device import QUOTA
-from server.model import Model
+from server.model import Model, load_engines
 from server.settings import Settings
 from server.worker import Verb
 from streaming.engine.engine import Engine
@@ -25,6 +29,7 @@ from tests.streaming.engine.fake import CONFIG, FakeRunner, speech, tokens_of
 
 LEVELS = list(range(24))
 SETTINGS = Settings(port=0, workers=2)
+LOAD_S = 120.0
 
 
 def load(settings: Settings) -> tuple[list[Engine], Model]:
@@ -45,12 +50,20 @@ async def app():
     await made.stop()
 
 
-def pid_of(app: App) -> int:
-    assert app._devices.pid is not None
-    return app._devices.pid
+def pids_of(app: App) -> list[int]:
+    pids = app._devices.pids
+    assert len(set(pids)) == 2 and os.getpid() not in pids
+    return pids
 
 
-async def test_sessions_of_workers_in_a_process_of_their_own_get_what_they_should(app):
+def wait_for_the_end(pid: int) -> None:
+    """Of a process; whoever adopts orphans may have yet to hear of it."""
+    with suppress(FileNotFoundError):
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+
+
+async def test_sessions_of_workers_in_processes_of_their_own_get_what_they_should(app):
     async with talk(app.url, "/v1/encode") as one, talk(app.url, "/v1/roundtrip") as other:
         for client in (one, other):
             await client.send(s16(speech(*LEVELS)))
@@ -62,30 +75,59 @@ async def test_sessions_of_workers_in_a_process_of_their_own_get_what_they_shoul
     assert body["ready"] and body["sessions"] == 0
 
 
-async def test_the_process_of_the_workers_ends_with_the_server():
+async def test_the_processes_of_the_workers_end_with_the_server():
     made = App(SETTINGS, load, apart=True)
     await made.start()
     await asyncio.wait_for(made.loaded(), DEADLINE_S)
-    pid = pid_of(made)
-    os.kill(pid, signal.SIGTERM)  # as a service manager does, to all processes at once
-    async with talk(made.url, "/v1/encode") as client:
-        await client.finish()
+    pids = pids_of(made)
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)  # as a service manager does, to all processes at once
+    async with talk(made.url, "/v1/encode") as one, talk(made.url, "/v1/encode") as other:
+        await one.finish()
+        await other.finish()
     await made.stop()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
-async def test_when_the_process_of_the_workers_dies_its_sessions_are_told_and_the_server_is_not_ready(app):
-    async with talk(app.url, "/v1/encode") as client:
-        os.kill(pid_of(app), signal.SIGKILL)
-        assert (await client.fail()).code == "device"
+@pytest.mark.parametrize("which", [0, -1])
+async def test_when_a_process_of_the_workers_dies_its_sessions_are_told_and_the_server_is_not_ready(app, which):
+    async with talk(app.url, "/v1/encode") as one, talk(app.url, "/v1/encode") as other:
+        os.kill(pids_of(app)[which], signal.SIGKILL)
+        assert (await (one, other)[which].fail()).code == "device"
+        await (one, other)[which - 1].finish()
     status, body = await asyncio.to_thread(get, app.url + "/readyz")
     assert status == 503 and body["reason"] == "a worker has ended"
 
 
+async def test_forked_workers_step_with_several_threads_each():
+    settings = replace(SETTINGS, model="nano", threads=2, batch_sizes=(1,), profiles={"default": None})
+    made = App(settings, load_engines, apart=True)
+    await made.start()
+    await asyncio.wait_for(made.loaded(), LOAD_S)
+    async with talk(made.url, "/v1/roundtrip") as one, talk(made.url, "/v1/roundtrip") as other:
+        for client in (one, other):
+            await client.send(s16(speech(*LEVELS)))
+            await client.finish()
+    assert len(one.output) == len(LEVELS) * 960 and one.output == other.output
+    await made.stop()
+
+
+async def test_a_worker_that_hangs_is_killed_with_the_server(caplog):
+    made = App(replace(SETTINGS, stop_timeout_s=0.2), load, apart=True)
+    await made.start()
+    await asyncio.wait_for(made.loaded(), DEADLINE_S)
+    last = pids_of(made)[-1]
+    os.kill(last, signal.SIGSTOP)
+    await made.stop()
+    assert "killed" in caplog.text
+    await asyncio.wait_for(asyncio.to_thread(wait_for_the_end, last), DEADLINE_S)
+
+
 async def test_the_command_ends_when_a_worker_does(monkeypatch):
     async def failed(app: App) -> None:
-        os.kill(pid_of(app), signal.SIGKILL)
+        os.kill(pids_of(app)[-1], signal.SIGKILL)
         await app._devices.lost.wait()
 
     monkeypatch.setattr(App, "failed", failed)  # it is ready then

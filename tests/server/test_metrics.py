@@ -39,7 +39,7 @@ def series() -> dict[str, set[str]]:
     """Name of each series that can be asked for, those of the process too -> its labels."""
     found = {name + end: labels for name, (kind, labels) in ours().items() for end in SUFFIXES[kind]}
     metrics = Metrics()
-    metrics.watch_workers(os.getpid())
+    metrics.watch_workers([os.getpid()])
     for family in text_string_to_metric_families(metrics.text()):
         for sample in family.samples:
             found.setdefault(sample.name, set(sample.labels))
