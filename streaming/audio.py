@@ -26,7 +26,8 @@ PCM_FORMATS: dict[str, np.dtype[Any]] = {
 """Wire name of a format -> the type of one sample. `mulaw` and `alaw` are those of ITU-T G.711."""
 LOWEST_RATE = 4_000
 HIGHEST_RATE = 768_000
-_S16_SCALE = 32_768.0
+_S16_SCALE = np.float32(32_768)
+_S16_LEAST, _S16_MOST = -_S16_SCALE, _S16_SCALE - 1
 _ZERO_CROSSINGS = 32
 """Of the resampler's sinc on either side, in samples of the lower rate: its delay."""
 _PASSBAND_EDGE = 0.94
@@ -61,9 +62,7 @@ def pcm_from_bytes(payload: bytes | bytearray | memoryview, pcm_format: str = "s
     if sample.itemsize == 1:
         return _decoded(pcm_format)[samples]
     if pcm_format == "s16le":
-        audio = samples.astype(np.float32)
-        audio /= np.float32(_S16_SCALE)
-        return audio
+        return np.multiply(samples, 1 / _S16_SCALE, dtype=np.float32)
     return check_audio(samples.astype(np.float32))
 
 
@@ -72,9 +71,9 @@ def pcm_to_bytes(audio: np.ndarray, pcm_format: str = "s16le") -> bytes:
     sample = _sample_type(pcm_format)
     audio = check_audio(audio)
     if pcm_format != "f32le":
-        audio = audio * np.float32(_S16_SCALE)
+        audio = audio * _S16_SCALE
         np.rint(audio, out=audio)
-        audio.clip(np.float32(-_S16_SCALE), np.float32(_S16_SCALE - 1), out=audio)
+        audio.clip(_S16_LEAST, _S16_MOST, out=audio)
     if sample.itemsize == 1:
         return _encoded(pcm_format)[audio.astype(np.int16).view(np.uint16)].tobytes()
     return audio.astype(sample).tobytes()
@@ -100,7 +99,7 @@ def _decoded(law: str) -> np.ndarray:
     value, _, code = _g711(law)
     table = np.zeros(256, np.float32)
     table[code], table[code ^ 0x80] = value, -value
-    return table / np.float32(_S16_SCALE)
+    return table / _S16_SCALE
 
 
 @cache

@@ -125,7 +125,10 @@ class Engine:
         """
         if kind not in STAGES:
             raise ConfigError(f"kind {kind!r} is unknown: choose one of {', '.join(STAGES)}")
-        wanted = [self._own(pools[part]) for part in STAGES[kind]]
+        wanted = [pools[part] for part in STAGES[kind]]
+        for pool in wanted:
+            if pool not in self._slots:
+                raise ConfigError(f"no slots for {pool}: the runner has {self._runner.pools}")
         self._opened += 1
         stages: list[Stage] = []
         try:
@@ -143,13 +146,6 @@ class Engine:
         check = checked_tokens if kind == "decode" else checked_pcm
         self._sessions[self._opened] = Session(stages, check)
         return self._opened
-
-    def _own(self, pool: Pool) -> Pool:
-        """The runner's equal of a pool: one object is quickly found to be itself."""
-        for own in self._slots:
-            if own == pool:
-                return own
-        raise ConfigError(f"no slots for {pool}: the runner has {self._runner.pools}")
 
     def snapshot(self, session: int) -> bytes:
         """The session as versioned bytes, waiting input included; not in it are results that `step` has yet to give."""

@@ -11,6 +11,7 @@ expected before it is over, but for one in a chunk's duration.
 import heapq
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from streaming.config import FRAME_MS, StreamConfig
@@ -24,20 +25,29 @@ LATE_S = 0.02
 """A window that is to be expected is expected for so long beyond its time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pool:
-    """Sessions that can be stepped in one batch: kind "encode" or "decode", one configuration."""
+    """Sessions that can be stepped in one batch: kind "encode" or "decode", one configuration.
+
+    Equal ones are one object, which is soon found: pools are looked up many times in every step.
+    """
 
     kind: str
     config: StreamConfig
 
-    @property
+    def __new__(cls, kind: str, config: StreamConfig) -> "Pool":
+        return _POOLS.setdefault((kind, config), super().__new__(cls))
+
+    def __getnewargs__(self) -> tuple[str, StreamConfig]:
+        return self.kind, self.config
+
+    @cached_property
     def period_s(self) -> float:
         """The duration of a chunk."""
         return self.config.chunk_frames * FRAME_MS / 1000
 
-    def __hash__(self) -> int:
-        return hash(self.kind)  # asked for many times in every step, and there are few configurations
+
+_POOLS: dict[tuple[str, StreamConfig], Pool] = {}
 
 
 class Entry(NamedTuple):
