@@ -7,7 +7,7 @@ each, to be replayed from then on: on CUDA as a graph of kernels, on a CPU as on
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import copy
 from statistics import median
 from typing import Any
@@ -139,37 +139,25 @@ class Runner:
     def step(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> np.ndarray:
         """One step at batch `size` >= len(windows); rows of output in the order of `windows`.
 
-        Where steps are recorded, starts and endings are stepped apart, so that they hold up the others less.
+        Where steps are recorded, one with starts or endings is one of the smallest size.
         """
         torch.get_num_threads()  # takes over what was set: before a thread has asked, oneDNN uses all cores in it
+        x, at = self._batch(pool, slots, windows, size)
         if (pool, size) not in self._recorded:
-            x, at = self._batch(pool, slots, windows, size)
             captured = self._captured.get((pool, size))
             output = self._eager(pool, x, at) if captured is None else captured(x, at)
-            return output[: len(windows)].numpy()
-        outputs: list[Any] = [None] * len(windows)
-        for recorded, rows, fit in self._parts(pool, slots, windows):
-            x, at = self._batch(pool, [slots[row] for row in rows], [windows[row] for row in rows], fit)
-            for row, output in zip(rows, recorded(x, at).numpy(), strict=False):  # spare rows come last
-                outputs[row] = output
-        return np.stack(outputs)
+        elif self._is_steady(pool, slots, windows):
+            output = self._recorded[pool, size](x, at)
+        else:
+            assert size == self.batch_sizes[0], "starts and endings are stepped apart"
+            output = self._recorded_any[pool](x, at)
+        return output[: len(windows)].numpy()
 
-    def _parts(
-        self, pool: Pool, slots: list[int], windows: list[Window]
-    ) -> Iterator[tuple[RecordedStep, list[int], int]]:
-        """The recordings that step these windows, with the rows and the batch size of each."""
-        config, position = pool.config, self._states[pool].position.numpy()
-        steady: list[int] = []
-        others: list[int] = []
-        for row, (slot, window) in enumerate(zip(slots, windows, strict=True)):
-            whole = window.valid == config.window_frames and window.commit == config.chunk_frames
-            (steady if whole and position[slot] >= START_FRAMES else others).append(row)
-        smallest = self.batch_sizes[0]
-        for start in range(0, len(others), smallest):
-            yield self._recorded_any[pool], others[start : start + smallest], smallest
-        if steady:
-            fit = next(size for size in self.batch_sizes if size >= len(steady))
-            yield self._recorded[pool, fit], steady, fit
+    def _is_steady(self, pool: Pool, slots: list[int], windows: list[Window]) -> bool:
+        """Whether every row is past its stream's start and not its ending."""
+        whole = pool.config.window_frames, pool.config.chunk_frames
+        is_past_start = self._states[pool].position.numpy()[slots].min() >= START_FRAMES
+        return is_past_start and all((window.valid, window.commit) == whole for window in windows)
 
     def _eager(self, pool: Pool, x: Tensor, at: Tensor) -> Tensor:
         return self._steppers[pool].step(x.to(self._device), self._states[pool], *at.to(self._device)).cpu()
