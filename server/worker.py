@@ -7,6 +7,7 @@ What fails for one session is reported to that session; the worker lives on, unt
 Workers are threads, or processes forked once the model is loaded and warm: those share its memory, and no interpreter.
 """
 
+import ctypes
 import gc
 import logging
 import os
@@ -15,6 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, NamedTuple
@@ -292,13 +294,15 @@ def work(sockets: Sequence[socket.socket], settings: Settings, load: Load, *, fo
     """Loads, says at the first socket what is served by whom, and runs a worker at each, until the other ends are
     closed. Sockets beyond that are closed. The first worker runs in this thread, the others in processes of their own
     if it `forks`, and else in threads."""
-    engines, model = _loaded(settings, load)
-    for unused in sockets[max(1, len(engines)) :]:
+    workers, model = _loaded(sockets, settings, load)
+    for unused in sockets[max(1, len(workers)) :]:
         unused.close()
-    workers = [Worker(engine, socket) for engine, socket in zip(engines, sockets, strict=False)]
     own = os.getpid()
-    pids = [own, *(_forked(worker, workers) if forks else own for worker in workers[1:])]
-    threads = [] if forks else [threading.Thread(target=worker.run, name="worker") for worker in workers[1:]]
+    pids = [own] * len(workers)
+    if forks:
+        for number in reversed(range(1, len(workers))):
+            pids[number] = _forked(workers)
+    threads = [threading.Thread(target=worker.run, name="worker") for worker in workers[1:]]
     for thread in threads:
         thread.start()
     try:
@@ -315,16 +319,19 @@ def work(sockets: Sequence[socket.socket], settings: Settings, load: Load, *, fo
             os.waitpid(pid, 0)
 
 
-def _forked(worker: Worker, workers: Sequence[Worker]) -> int:
-    """A process that runs the worker; no other holds its socket."""
+def _forked(workers: list[Worker]) -> int:
+    """A process that runs the last of the workers, which is gone from here, as the others from there."""
     pid = os.fork()
+    worker = workers.pop()
     if pid:
         worker.close()
+        del worker
+        _trim_memory()
         return pid
     try:
-        for other in workers:
-            if other is not worker:
-                other.close()
+        while workers:
+            workers.pop().close()
+        _trim_memory()
         thread = threading.Thread(target=worker.run, name="worker")
         thread.start()  # since torch believes that the forked one still has the threads which helped it
         thread.join()
@@ -334,8 +341,16 @@ def _forked(worker: Worker, workers: Sequence[Worker]) -> int:
         os._exit(0)
 
 
-def _loaded(settings: Settings, load: Load) -> tuple[list[Engine], Model | StreamingError]:
-    """The engines, and what they serve; none, and why."""
+def _trim_memory() -> None:
+    """What was freed is the system's again: a page that two processes have is copied when one of them writes to it."""
+    with suppress(AttributeError):  # of glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _loaded(
+    sockets: Sequence[socket.socket], settings: Settings, load: Load
+) -> tuple[list[Worker], Model | StreamingError]:
+    """The workers, and what they serve; none, and why."""
     try:
         engines, model = load(settings)
     except StreamingError as error:
@@ -345,4 +360,4 @@ def _loaded(settings: Settings, load: Load) -> tuple[list[Engine], Model | Strea
         return [], DeviceError(f"loading failed: {type(error).__name__}: {error}")
     gc.collect()
     gc.freeze()  # or a collection goes through all of torch and the model, while everything stands still
-    return engines, model
+    return [Worker(engine, socket) for engine, socket in zip(engines, sockets, strict=False)], model

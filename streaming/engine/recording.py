@@ -47,6 +47,7 @@ class RecordedStep:
                 warnings.simplefilter("ignore")  # that tracing is deprecated, and that shapes become constants
                 self._recording = torch.jit.trace(step, (x, at, *self._others), check_trace=False)
             _simplify(self._recording.graph)
+        state = None  # in `step` too, which the recording holds: it would outlive its engine
         self(x, at)
 
     def on(self, state: Any) -> "RecordedStep":

@@ -1,5 +1,6 @@
 """The runner over the golden model."""
 
+import weakref
 from collections import deque
 from pathlib import Path
 
@@ -101,6 +102,15 @@ def test_a_recorded_step_has_the_bits_of_the_eager_one(pool, dtype, caplog):
         got, wanted = (runner.step(pool, slots, windows, size) for runner in (recorded, eager))
         np.testing.assert_array_equal(got, wanted)
     assert seen == {(2, False), (2, True), (4, True)}
+
+
+def test_a_twin_keeps_no_states_but_its_own(codec):
+    runner = Runner(codec, POOLS[:1], SLOTS, (2,))
+    runner.warm_up()
+    twin, state = runner.twin(), weakref.ref(runner._states[POOLS[0]])
+    del runner
+    assert state() is None
+    assert len(alone(twin, POOLS[0], 0, stream(POOLS[0], 1, twin), 2))
 
 
 @pytest.mark.gpu
