@@ -5,7 +5,7 @@ sends faster than real time has late deadlines and uses what is left over. A poo
 together) gathers for a time far shorter than a chunk, unless all its sessions are there or its largest batch is full.
 
 A step cannot be interrupted. So a batch that nobody waits for is not begun when a live session's next window is to be
-expected before it is over, but for one in a chunk's duration.
+expected before it is over, unless none was begun for a chunk's duration.
 """
 
 import heapq
@@ -156,9 +156,7 @@ class Scheduler:
         """Whether a batch that nobody waits for is not begun now, since a live session's window is to be expected."""
         step_s = self._step_s.get(pool, {}).get(size, 0.0)
         next_s = min((at_s for at_s in self._expected_s.values() if at_s + LATE_S > now_s), default=float("inf"))
-        if not step_s or now_s + step_s <= next_s:
-            return False
-        if now_s >= self._intrudes_s:
+        if not step_s or now_s + step_s <= next_s or now_s >= self._intrudes_s:
             self._intrudes_s = now_s + pool.period_s
             return False
         self._held_until_s = min(next_s + LATE_S, self._intrudes_s)

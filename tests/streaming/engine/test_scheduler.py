@@ -127,6 +127,13 @@ def test_what_nobody_waits_for_is_stepped_while_no_live_window_is_to_be_expected
     assert made.next_batch(1.06).members == ["ahead"], "until 1.09"
 
 
+def test_what_nobody_waits_for_is_held_after_another_such_was_stepped_in_a_gap():
+    made = waiting(step_s=0.06)
+    assert made.next_batch(1.02).members == ["ahead"], "until 1.08"
+    made.add(LIVE, "ahead", Entry(1.0, 9.1))
+    assert made.next_batch(1.05) is None
+
+
 def test_what_nobody_waits_for_is_held_before_a_live_window_but_for_one_in_a_chunks_time():
     made = held(deadline_s=9.1)
     assert made.wake_s() == pytest.approx(1.12), "the live one did not come"
