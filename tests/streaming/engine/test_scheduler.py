@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import pytest
 
 from streaming.config import StreamConfig
@@ -92,6 +95,12 @@ def test_windows_that_are_not_due_soon_only_fill_spare_rows():
     batch = many.next_batch(1.0)
     assert batch.size == 4 and batch.members == ["live 0", "live 1", "live 2", "burst 0"]
     assert len(many.next_batch(1.0).members) == 3, "alone, they use the whole batch"
+
+
+def test_equal_pools_are_one_wherever_they_come_from():
+    assert Pool("encode", StreamConfig(5, 5)) is LIVE and Pool(config=StreamConfig(5, 5), kind="decode") is OTHER
+    assert pickle.loads(pickle.dumps(LIVE)) is LIVE and copy.deepcopy(LIVE) is LIVE
+    assert LIVE not in (OTHER, Pool("encode", StreamConfig(5, 4)))
 
 
 def test_who_is_removed_is_not_stepped():
