@@ -279,7 +279,7 @@ async def measure(given: argparse.Namespace, log: Path) -> dict[str, Any]:
         def sample() -> None:
             assert server.pid is not None
             now = Footprint.of(server.pid)
-            memory_mb = round(now.memory_bytes / 1e6, 1)
+            memory_mb = round(now.resident_bytes / 1e6, 1)
             samples.append({"count": fuzzer.count, "memory_mb": memory_mb, "fds": now.descriptors})
             print(f"{fuzzer.count:>9} read, {memory_mb} MB, {now.descriptors} descriptors", flush=True)
 

@@ -126,7 +126,7 @@ async def measure(given: argparse.Namespace, folder: Path, phases: Sequence[Phas
 
 def judged(rows: Sequence[dict[str, Any]], state: dict[str, Any]) -> list[str]:
     """What is wrong, times apart; nothing if all is well."""
-    growth_mb = rows[-1]["server_memory_mb"] - rows[0]["server_memory_mb"]
+    growth_mb = rows[-1]["server_resident_mb"] - rows[0]["server_resident_mb"]
     lost = rows[0]["sessions"] - rows[0]["held"]
     return [
         *([f"{lost} sessions were refused or lost"] if lost else []),

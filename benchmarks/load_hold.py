@@ -171,10 +171,11 @@ def _machine_cpu_s() -> float:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a process and those it has started hold: memory in RAM, where what they share counts once, open file
-    descriptors, threads."""
+    """What a process and those it has started hold: memory, where what they share counts once, or in each (that rises
+    where something is lost, and not where one of them makes a copy of its own); open file descriptors, threads."""
 
     memory_bytes: int
+    resident_bytes: int
     descriptors: int
     threads: int
 
@@ -182,14 +183,17 @@ class Footprint:
     def of(cls, pid: int) -> "Footprint":
         pids = family(pid)
         rollups = [Path(f"/proc/{one}/smaps_rollup").read_text() for one in pids]
-        kib = sum(int(rollup.split("Pss:")[1].split()[0]) for rollup in rollups)
+        shared_once, in_each = (
+            sum(1024 * int(rollup.split(name)[1].split()[0]) for rollup in rollups) for name in ("Pss:", "Rss:")
+        )
         counts = {name: sum(len(os.listdir(f"/proc/{one}/{name}")) for one in pids) for name in ("fd", "task")}
-        return cls(1024 * kib, counts["fd"], counts["task"])
+        return cls(shared_once, in_each, counts["fd"], counts["task"])
 
     def row(self) -> dict[str, int]:
         """As it stands in a row."""
         return {
             "server_memory_mb": round(self.memory_bytes / 1e6),
+            "server_resident_mb": round(self.resident_bytes / 1e6),
             "server_descriptors": self.descriptors,
             "server_threads": self.threads,
         }

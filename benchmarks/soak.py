@@ -126,7 +126,7 @@ def row_of(sessions: Sequence[dict[str, Any]], minute: int) -> dict[str, Any]:
 def judged(result: dict[str, Any], warm_up: int) -> dict[str, Any]:
     """Slopes after the warm-up, and what is wrong."""
     rows = result["rows"][warm_up:]
-    memory = slope([row["server_memory_mb"] for row in rows]) * 60
+    memory = slope([row["server_resident_mb"] for row in rows]) * 60
     drift = {name: slope([row["late_ms"][name] for row in rows]) * len(rows) for name in ("p50", "p99")}
     ends = Counter()
     for row in result["rows"]:

@@ -38,7 +38,7 @@ def test_a_plan_survives_the_pipe() -> None:
 
 
 def row(p99: float | None, most: float | None = None, **others) -> dict:
-    return {"late_ms": {"p99": p99, "max": most}, "sessions": 2, "held": 2, "server_memory_mb": 100, **others}
+    return {"late_ms": {"p99": p99, "max": most}, "sessions": 2, "held": 2, "server_resident_mb": 100, **others}
 
 
 def test_a_phase_is_within_the_target_up_to_a_step_more_than_calm() -> None:
@@ -51,7 +51,7 @@ def test_a_phase_is_within_the_target_up_to_a_step_more_than_calm() -> None:
 def test_lost_sessions_growth_and_what_is_still_held_are_wrong() -> None:
     back, not_back = {"is_back": True}, {"is_back": False}
     assert judged([row(1.0), row(1.0)], back) == []
-    assert len(judged([row(1.0, held=1), row(1.0, server_memory_mb=101 + MOST_GROWTH_MB)], not_back)) == 3
+    assert len(judged([row(1.0, held=1), row(1.0, server_resident_mb=101 + MOST_GROWTH_MB)], not_back)) == 3
 
 
 async def struck(host: Host, attack: str, seconds: float) -> dict[str, int]:
