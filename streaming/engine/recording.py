@@ -1,7 +1,7 @@
 """A step on a CPU recorded once and replayed: the same operations to the same bits, issued without Python.
 
-A step is hundreds of operations. Python takes a third of a small batch's time to issue them, and to do so it
-needs the lock that the event loop and the other workers want as well. A recording (a TorchScript trace) needs it once a
+A step is hundreds of operations. Python takes a third of a small batch's time to issue them, and to do so it needs the
+lock that workers want as well which are threads of the same process. A recording (a TorchScript trace) needs it once a
 step. There are two kinds: of a steady step, in which every row has all of its frames, commits a chunk and is past its
 stream's start; and of any step, which computes what starts and endings need too and takes half as long again.
 """
