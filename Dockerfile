@@ -9,7 +9,7 @@ RUN python -m venv /opt/neucodec
 # torch in a layer of its own: it changes seldom.
 COPY constraints.txt ./
 RUN /opt/neucodec/bin/pip install -c constraints.txt torch
-COPY pyproject.toml README.md LICENSE ./
+COPY setup.py pyproject.toml README.md LICENSE ./
 COPY client client
 COPY server server
 COPY streaming streaming
@@ -17,7 +17,7 @@ RUN /opt/neucodec/bin/pip install -c constraints.txt '.[server]'
 # Steps are compiled for CPUs of the kind that builds the image; others compute with torch alone, in twice the time.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
-RUN XDG_CACHE_HOME=/opt/neucodec/cache /opt/neucodec/bin/python -m streaming.layers.native
+RUN XDG_CACHE_HOME=/opt/neucodec/cache /opt/neucodec/bin/python -m neucodec_streaming.kernels.native
 
 FROM python:3.11-slim-bookworm
 COPY --from=build /opt/neucodec /opt/neucodec

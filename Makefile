@@ -22,6 +22,8 @@ test: $(STAMPS)/dev
 check: $(STAMPS)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	rm -rf build/typing && mkdir -p build/typing/neucodec_streaming
+	ln -s $(addprefix $(CURDIR)/,$(wildcard streaming/*) server client) build/typing/neucodec_streaming
 	$(BIN)/mypy
 
 bench: $(STAMPS)/bench
@@ -36,15 +38,15 @@ $(STAMPS)/torch: constraints.txt
 	mkdir -p $(STAMPS) && touch $@
 
 # `-` since without a compiler it goes on.
-$(STAMPS)/demo: $(STAMPS)/torch pyproject.toml
+$(STAMPS)/demo: $(STAMPS)/torch pyproject.toml setup.py
 	$(INSTALL) -e '.[server,demo]'
-	-$(BIN)/python -m streaming.layers.native
+	-$(BIN)/python -m neucodec_streaming.kernels.native
 	touch $@
 
-$(STAMPS)/dev: $(STAMPS)/torch pyproject.toml
+$(STAMPS)/dev: $(STAMPS)/torch pyproject.toml setup.py
 	$(INSTALL) -e '.[dev]'
 	$(INSTALL) -e '.[bench]' || echo "no C compiler for PESQ: the tests of benchmarks that need it will be skipped"
-	-$(BIN)/python -m streaming.layers.native
+	-$(BIN)/python -m neucodec_streaming.kernels.native
 	touch $@ $(STAMPS)/demo
 
 $(STAMPS)/bench: $(STAMPS)/dev

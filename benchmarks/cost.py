@@ -31,18 +31,18 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import NeuCodecConfig, NeuCodecModel
 
-from benchmarks.latency import commit, waited_s
-from benchmarks.latency import device as processor
-from benchmarks.sliding import decode_geometry, encode_geometry
-from streaming import StreamConfig, load_codec
-from streaming.codec import Codec
-from streaming.config import CODEBOOK_SIZE, FRAME_MS, INPUT_HOP, TOKENS_PER_SECOND
-from streaming.engine.capture import CapturedStep, Captures
-from streaming.layers.mel import offline_features
-from streaming.layers.step import tensors_of
-from streaming.stepper import Stepper
+from benchmarks.common.surroundings import RESULTS_FOLDER, commit, waited_s
+from benchmarks.common.surroundings import device as processor
+from benchmarks.fidelity.sliding_window import decode_geometry, encode_geometry
+from neucodec_streaming import StreamConfig, load_codec
+from neucodec_streaming.codec import Codec
+from neucodec_streaming.config import CODEBOOK_SIZE, FRAME_MS, INPUT_HOP, TOKENS_PER_SECOND
+from neucodec_streaming.engine.cuda_graph import CapturedStep, Captures
+from neucodec_streaming.layers.mel import offline_features
+from neucodec_streaming.layers.step import tensors_of
+from neucodec_streaming.stepper import Stepper
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = RESULTS_FOLDER
 KINDS = ("encode", "decode")
 SESSIONS = (1, 4, 8, 16)
 DTYPES = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "float16", "bfloat16")}

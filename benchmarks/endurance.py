@@ -25,17 +25,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.latency import commit, device
-from benchmarks.recordings import SILENCE_SAMPLES, load, quiet, recordings
-from streaming import load_codec
-from streaming.codec import Codec
-from streaming.config import FRAME_MS, INPUT_HOP
-from streaming.layers.features import log_mel
-from streaming.layers.mel import MEL_PER_FRAME, VARIANCE_FLOOR
-from streaming.layers.norm import CAP_FRAMES, Moments, Shares
-from streaming.layers.step import Step
+from benchmarks.common.recordings import SILENCE_SAMPLES, load, quiet, recordings
+from benchmarks.common.surroundings import RESULTS_FOLDER, commit, device
+from neucodec_streaming import load_codec
+from neucodec_streaming.codec import Codec
+from neucodec_streaming.config import FRAME_MS, INPUT_HOP
+from neucodec_streaming.layers.fbank import log_mel
+from neucodec_streaming.layers.mel import MEL_PER_FRAME, VARIANCE_FLOOR
+from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, Shares
+from neucodec_streaming.layers.step import Step
 
-RESULTS = Path(__file__).resolve().parent / "results" / "endurance.json"
+RESULTS = RESULTS_FOLDER / "endurance.json"
 QUIET_EVERY = 4
 MINUTE_MS = 60_000
 FIRST_MINUTES = 1

@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.latency import commit
-from client.files import read_audio
-from client.jitter import JitterBuffer
-from streaming.config import OUTPUT_RATE
+from benchmarks.common.surroundings import RESULTS_FOLDER, ROOT, commit
+from neucodec_streaming.client.files import read_audio
+from neucodec_streaming.client.jitter import JitterBuffer
+from neucodec_streaming.config import OUTPUT_RATE
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = Path(__file__).resolve().parent / "results" / "jitter.json"
+RESULTS = RESULTS_FOLDER / "jitter.json"
 SPEECH = ROOT / "demos" / "data" / "speech.flac"
 CHUNK_MS, BLOCK_MS, FIXED_MS = 100, 10, 200
 UTTERANCE_CHUNKS = 60

@@ -13,7 +13,6 @@ Figures are worth something only where it is small: on a busy machine `--tries` 
 import argparse
 import asyncio
 import json
-import platform
 import random
 import subprocess
 import sys
@@ -25,14 +24,13 @@ from typing import Any
 import numpy as np
 from websockets.asyncio.client import connect
 
-from benchmarks.processes import family
-from streaming.config import FRAME_MS, INPUT_HOP, MEL_OVERHANG, OUTPUT_HOP, StreamConfig
-from streaming.protocol.messages import End, Ready
-from streaming.protocol.query import session_request
-from streaming.protocol.session import ClientSession, State
+from benchmarks.common.surroundings import RESULTS_FOLDER, ROOT, commit, device, waited_s
+from neucodec_streaming.config import FRAME_MS, INPUT_HOP, MEL_OVERHANG, OUTPUT_HOP, StreamConfig
+from neucodec_streaming.protocol.messages import End, Ready
+from neucodec_streaming.protocol.query import session_request
+from neucodec_streaming.protocol.session import ClientSession, State
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = Path(__file__).resolve().parent / "results" / "latency.json"
+RESULTS = RESULTS_FOLDER / "latency.json"
 KINDS = ("encode", "decode", "roundtrip")
 CALM = 0.1
 """A share of time in line that spoils nothing."""
@@ -97,13 +95,6 @@ class Caller:
                 self.latencies_ms.append((now_s - self.sent_s[packets - 1]) * 1000)
 
 
-def waited_s(pid: int) -> float:
-    """Seconds that the threads of a process and of those it has started have stood in line for a processor; 0 where
-    Linux does not tell."""
-    tasks = (task for one in family(pid) for task in Path(f"/proc/{one}/task").glob("*/schedstat"))
-    return sum(int(task.read_text().split()[1]) for task in tasks) / 1e9
-
-
 async def measure(url: str, pid: int, kind: str, profile: str, sessions: int, seconds: float) -> dict[str, Any]:
     callers = [Caller(url, kind, profile, seconds, seed) for seed in range(sessions)]
     begin_s, waited_before_s = time.perf_counter(), waited_s(pid)
@@ -151,19 +142,6 @@ def serve(model: str, threads: int, sessions: int) -> tuple[subprocess.Popen, st
     if not line:
         raise SystemExit("the server did not start: see above")
     return process, line.split()[3]
-
-
-def device() -> str:
-    """The processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    result = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return result.stdout.strip() or "unknown"
 
 
 def main() -> None:

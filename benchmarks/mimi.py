@@ -25,12 +25,11 @@ from typing import Any, Protocol
 
 import torch
 
-from benchmarks.latency import device as processor
-from benchmarks.latency import waited_s
-from benchmarks.surroundings import surroundings
-from streaming import load_codec
-from streaming.codec import Codec
-from streaming.config import (
+from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings, waited_s
+from benchmarks.common.surroundings import device as processor
+from neucodec_streaming import load_codec
+from neucodec_streaming.codec import Codec
+from neucodec_streaming.config import (
     INPUT_HOP,
     MEL_OVERHANG,
     OUTPUT_HOP,
@@ -38,11 +37,11 @@ from streaming.config import (
     TOKENS_PER_SECOND,
     roundtrip_latency_ms,
 )
-from streaming.engine.engine import Engine, Output, pools_of
-from streaming.engine.runner import Runner
+from neucodec_streaming.engine.engine import Engine, Output, pools_of
+from neucodec_streaming.engine.runner import Runner
 
 INSTALL = "pip install --no-deps moshi==0.2.13 einops==0.8.2 sentencepiece==0.2.3"
-RESULTS = Path(__file__).resolve().parent / "results" / "mimi.json"
+RESULTS = RESULTS_FOLDER / "mimi.json"
 SESSIONS = (1, 4, 16)
 TURN_SAMPLES = OUTPUT_RATE * 2 // 5
 """Audio of a turn: four chunks of five frames, or five frames of Mimi."""

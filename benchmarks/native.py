@@ -1,6 +1,6 @@
 """What the native operations save: `python -m benchmarks.native`.
 
-The same live roundtrip sessions with them (streaming/layers/native.py) and with torch's operations alone, as where
+The same live roundtrip sessions with them (streaming/kernels/native.py) and with torch's operations alone, as where
 there is no C++ compiler, in turns of equal audio, one thread. Figures are shares of one core, of one session.
 """
 
@@ -11,13 +11,13 @@ from unittest import mock
 
 import torch
 
-from benchmarks.latency import device as processor
+from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings
+from benchmarks.common.surroundings import device as processor
 from benchmarks.mimi import Ours, measure, shares
-from benchmarks.surroundings import surroundings
-from streaming import load_codec
-from streaming.layers import native
+from neucodec_streaming import load_codec
+from neucodec_streaming.kernels import native
 
-RESULTS = Path(__file__).resolve().parent / "results" / "native.json"
+RESULTS = RESULTS_FOLDER / "native.json"
 SESSIONS = (1, 2, 4, 8, 16)
 
 

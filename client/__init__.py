@@ -6,28 +6,29 @@
         async for event in connection:
             ...
 
-`blocking(connect(...))` and `encode`, `decode`, `roundtrip` do without `async` (client.sync). The names of `__all__`
-load on first use; importing this package has no effect.
+`blocking(connect(...))` and `encode`, `decode`, `roundtrip` need no `async` (`neucodec_streaming.client.sync`). The
+names of `__all__` load on first use; importing this package has no effect.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from neucodec_streaming.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from client.connection import Connection, connect
-    from client.dial import Deadlines
-    from client.errors import ClientError, DeadlineExceeded, Disconnected, Unreachable
-    from client.events import Audio, Cleared, Done, Event, Flushed, Marked, Resumed, Stats, Tokens
-    from client.sync import BlockingConnection, blocking, decode, encode, roundtrip
+    from neucodec_streaming.client.connection import Connection, connect
+    from neucodec_streaming.client.devices import Microphone, Speaker
+    from neucodec_streaming.client.dial import Deadlines
+    from neucodec_streaming.client.errors import (
+        ClientError,
+        DeadlineExceeded,
+        Disconnected,
+        FileError,
+        SoundDeviceError,
+        Unreachable,
+    )
+    from neucodec_streaming.client.events import Audio, Cleared, Done, Event, Flushed, Marked, Resumed, Stats, Tokens
+    from neucodec_streaming.client.sync import BlockingConnection, blocking, decode, encode, roundtrip
 
-_NAMES = {
-    "client.connection": ("Connection", "connect"),
-    "client.dial": ("Deadlines",),
-    "client.sync": ("BlockingConnection", "blocking", "decode", "encode", "roundtrip"),
-    "client.events": ("Audio", "Cleared", "Done", "Event", "Flushed", "Marked", "Resumed", "Stats", "Tokens"),
-    "client.errors": ("ClientError", "DeadlineExceeded", "Disconnected", "Unreachable"),
-}
-_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = [
     "Audio",
     "BlockingConnection",
@@ -39,9 +40,13 @@ __all__ = [
     "Disconnected",
     "Done",
     "Event",
+    "FileError",
     "Flushed",
     "Marked",
+    "Microphone",
     "Resumed",
+    "SoundDeviceError",
+    "Speaker",
     "Stats",
     "Tokens",
     "Unreachable",
@@ -51,12 +56,32 @@ __all__ = [
     "encode",
     "roundtrip",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'client' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_MODULES[name]), name)
+_MODULES = {
+    "neucodec_streaming.client.connection": ("Connection", "connect"),
+    "neucodec_streaming.client.devices": ("Microphone", "Speaker"),
+    "neucodec_streaming.client.dial": ("Deadlines",),
+    "neucodec_streaming.client.errors": (
+        "ClientError",
+        "DeadlineExceeded",
+        "Disconnected",
+        "FileError",
+        "SoundDeviceError",
+        "Unreachable",
+    ),
+    "neucodec_streaming.client.events": (
+        "Audio",
+        "Cleared",
+        "Done",
+        "Event",
+        "Flushed",
+        "Marked",
+        "Resumed",
+        "Stats",
+        "Tokens",
+    ),
+    "neucodec_streaming.client.sync": ("BlockingConnection", "blocking", "decode", "encode", "roundtrip"),
+}
+__getattr__ = lazy_names(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,7 @@
-"""`python -m client`: the command `neucodec`."""
+"""`python -m neucodec_streaming.client`: the command `neucodec`."""
 
 import sys
 
-from client.cli import main
+from neucodec_streaming.client.cli import main
 
 sys.exit(main())

@@ -15,14 +15,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from client import bench, commands, mqtt_options, talk
-from client.completion import SHELLS, completion
-from client.devices import list_devices
-from client.dial import DEFAULT_URL
-from client.display import print_devices
-from client.errors import DeadlineExceeded, Disconnected, FileError, SoundDeviceError, Unreachable
-from client.files import WRITABLE_FORMS
-from streaming.errors import (
+from neucodec_streaming.client.commands import bench, mqtt_options, talk
+from neucodec_streaming.client.commands import sessions as commands
+from neucodec_streaming.client.commands.completion import SHELLS, completion
+from neucodec_streaming.client.commands.display import print_devices
+from neucodec_streaming.client.devices import list_devices
+from neucodec_streaming.client.dial import DEFAULT_URL
+from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, FileError, SoundDeviceError, Unreachable
+from neucodec_streaming.client.files import WRITABLE_FORMS
+from neucodec_streaming.errors import (
     AuthError,
     CapacityError,
     ConfigError,

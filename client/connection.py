@@ -1,10 +1,10 @@
 """One session with a server: `async with connect(...)`, `send`, and `async for event in connection`.
 
-The conversation itself is streaming.protocol's ClientSession; this shell moves its bytes through WebSockets. One task
-belongs to it (`_run`): it writes what is sent, in order, and when the connection is lost opens another one and goes on
-where the session was, while `send` still takes some input. `send` waits while the socket is full, reading stops while
+The protocol's ClientSession holds the state; this shell moves its bytes through WebSockets. One task belongs to it
+(`_run`): it writes what is sent, in order, and when the connection is lost opens another one and goes on where the
+session was, while `send` still takes some input. `send` waits while the socket is full, reading stops while
 nobody iterates (so iterate while you send), and leaving the context closes everything. Every wait has a deadline
-(client.dial.Deadlines); the pings of the WebSocket bound the wait for what nobody asked for.
+(dial.Deadlines); the pings of the WebSocket bound the wait for what nobody asked for.
 """
 
 import asyncio
@@ -18,18 +18,18 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from client.conversation import Conversation
-from client.dial import DEFAULT_URL, Deadlines, Dialer, disconnected, is_loss
-from client.errors import DeadlineExceeded, Disconnected, Unreachable, error_of
-from client.events import Audio, Done, Event, Resumed, Tokens
-from streaming.audio import pcm_from_bytes, pcm_to_bytes
-from streaming.config import INPUT_RATE, OUTPUT_RATE
-from streaming.errors import CapacityError, DeviceError, StreamingError
-from streaming.protocol.messages import ClientMessage, Failure, Ready, StreamFormat
-from streaming.protocol.query import SessionRequest, session_request
-from streaming.protocol.session import ClientSession
-from streaming.protocol.states import State
-from streaming.tokens import tokens_from_bytes, tokens_to_bytes
+from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
+from neucodec_streaming.client.dial import DEFAULT_URL, Deadlines, Dialer, disconnected, is_loss
+from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unreachable, error_of
+from neucodec_streaming.client.events import Audio, Done, Event, Resumed, Tokens
+from neucodec_streaming.client.session import Conversation
+from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
+from neucodec_streaming.errors import CapacityError, DeviceError, StreamingError
+from neucodec_streaming.protocol.messages import ClientMessage, Failure, Ready, StreamFormat
+from neucodec_streaming.protocol.query import SessionRequest, session_request
+from neucodec_streaming.protocol.session import ClientSession
+from neucodec_streaming.protocol.states import State
+from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
 
 LARGEST_PACKET_SECONDS = 0.5
 """Longer input is cut into binary messages of this length, below every server's limit."""

@@ -15,9 +15,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from client.errors import SoundDeviceError
-from client.jitter import JitterBuffer
-from streaming.audio import Resampler, downmix
+from neucodec_streaming.audio import downmix
+from neucodec_streaming.client.errors import SoundDeviceError
+from neucodec_streaming.client.jitter import JitterBuffer
+from neucodec_streaming.resampler import Resampler
 
 MICROPHONE_QUEUE_SECONDS = 5.0
 PREFERRED_RATE = 48_000

@@ -16,10 +16,10 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.frames import CloseCode
 from websockets.typing import Subprotocol
 
-from client.errors import Disconnected, Unreachable, error_of
-from streaming.errors import AuthError, CapacityError, ConfigError, LimitError, ProtocolError, StreamingError
-from streaming.protocol.messages import SUBPROTOCOL, Failure, Ready, parse_server_message
-from streaming.protocol.session import ClientSession
+from neucodec_streaming.client.errors import Disconnected, Unreachable, error_of
+from neucodec_streaming.errors import AuthError, CapacityError, ConfigError, LimitError, ProtocolError, StreamingError
+from neucodec_streaming.protocol.messages import SUBPROTOCOL, Failure, Ready, parse_server_message
+from neucodec_streaming.protocol.session import ClientSession
 
 DEFAULT_URL = "ws://127.0.0.1:8765"
 LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024

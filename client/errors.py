@@ -11,7 +11,7 @@
 What the server itself reports comes back as the class of the tree that has the code which it sent (`error_of`).
 """
 
-from streaming.errors import StreamingError
+from neucodec_streaming.errors import StreamingError
 
 
 class ClientError(StreamingError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from streaming.protocol.messages import Cleared, Done, Flushed, Marked, Stats
+from neucodec_streaming.protocol.messages import Cleared, Done, Flushed, Marked, Stats
 
 __all__ = ["Audio", "Cleared", "Done", "Event", "Flushed", "Marked", "Resumed", "Stats", "Tokens"]
 

@@ -14,10 +14,11 @@ from typing import Any, Self
 import numpy as np
 import soundfile
 
-from client.errors import FileError
-from streaming.audio import Resampler, downmix, pcm_to_bytes
-from streaming.errors import ConfigError, TokenError
-from streaming.tokens import (
+from neucodec_streaming.audio import downmix, pcm_to_bytes
+from neucodec_streaming.client.errors import FileError
+from neucodec_streaming.errors import ConfigError, TokenError
+from neucodec_streaming.resampler import Resampler
+from neucodec_streaming.tokens import (
     TokenText,
     check_tokens,
     tokens_from_bytes,
@@ -27,7 +28,7 @@ from streaming.tokens import (
     tokens_to_npy,
     tokens_to_text,
 )
-from streaming.torch_file import integers_from_pt
+from neucodec_streaming.torch_file import integers_from_pt
 
 PIPE = "-"
 FORMS = {".tok": "raw", ".bin": "raw", ".npy": "npy", ".pt": "pt", ".txt": "text"}

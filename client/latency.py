@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from streaming.config import INPUT_HOP, INPUT_RATE, ISTFT_REACH, MEL_OVERHANG
-from streaming.protocol.messages import Ready
+from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, ISTFT_REACH, MEL_OVERHANG
+from neucodec_streaming.protocol.messages import Ready
 
 RECENT = 20
 """How many figures make the one that is shown while a session runs."""

@@ -27,10 +27,10 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessorSet
 from pipecat.services.ai_service import AIService
 from pipecat.services.settings import ServiceSettings
 
-from client.connection import DEFAULT_URL, Connection, connect
-from client.events import Audio, Cleared, Done, Event, Flushed, Tokens
-from streaming.audio import downmix, pcm_from_bytes, pcm_to_bytes
-from streaming.errors import StreamingError
+from neucodec_streaming.audio import downmix, pcm_from_bytes, pcm_to_bytes
+from neucodec_streaming.client.connection import DEFAULT_URL, Connection, connect
+from neucodec_streaming.client.events import Audio, Cleared, Done, Event, Flushed, Tokens
+from neucodec_streaming.errors import StreamingError
 
 
 @dataclass

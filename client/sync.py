@@ -21,11 +21,11 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from client.connection import Connection, connect
-from client.dial import DEFAULT_URL
-from client.events import Event
-from client.transfer import transfer
-from streaming.protocol.messages import Ready
+from neucodec_streaming.client.connection import Connection, connect
+from neucodec_streaming.client.dial import DEFAULT_URL
+from neucodec_streaming.client.events import Event
+from neucodec_streaming.client.transfer import transfer
+from neucodec_streaming.protocol.messages import Ready
 
 EVENTS_WAITING = 10_000
 """Events that may wait for their reader, some quarter of an hour of speech; then the server is read no further."""

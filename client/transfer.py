@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from client.conversation import Conversation
-from client.events import Audio, Event, Resumed, Tokens
-from client.latency import ResponseTimes
-from streaming.config import FRAME_MS
-from streaming.errors import StreamingError
-from streaming.protocol.messages import Ready
+from neucodec_streaming.client.events import Audio, Event, Resumed, Tokens
+from neucodec_streaming.client.latency import ResponseTimes
+from neucodec_streaming.client.session import Conversation
+from neucodec_streaming.config import FRAME_MS
+from neucodec_streaming.errors import StreamingError
+from neucodec_streaming.protocol.messages import Ready
 
 BITS_PER_TOKEN = 16
 Source = Iterable[np.ndarray] | AsyncIterable[np.ndarray]

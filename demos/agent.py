@@ -18,15 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from client.connection import Connection, connect
-from client.devices import Microphone, Speaker
-from client.events import Audio, Cleared, Flushed, Tokens
-from client.transfer import cause_of
 from demos.demo import RECORDING, running_server
 from demos.language_model import Pace, recorded_tokens, spoken
 from demos.voice_activity import VoiceActivity
-from streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE
-from streaming.errors import StreamingError
+from neucodec_streaming.client.connection import Connection, connect
+from neucodec_streaming.client.devices import Microphone, Speaker
+from neucodec_streaming.client.events import Audio, Cleared, Flushed, Tokens
+from neucodec_streaming.client.transfer import cause_of
+from neucodec_streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE
+from neucodec_streaming.errors import StreamingError
 
 
 class Agent:

@@ -38,13 +38,13 @@ from pipecat.turns.user_turn_processor import UserTurnProcessor
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 from pipecat.workers.runner import WorkerRunner
 
-from client.devices import Microphone, Speaker
-from client.pipecat import InputTokensFrame, NeuCodecDecoder, NeuCodecEncoder, OutputTokensFrame
 from demos.demo import RECORDING, running_server
 from demos.language_model import Pace, recorded_tokens, spoken
-from streaming.audio import pcm_from_bytes, pcm_to_bytes
-from streaming.config import INPUT_RATE, OUTPUT_RATE
-from streaming.errors import StreamingError
+from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
+from neucodec_streaming.client.devices import Microphone, Speaker
+from neucodec_streaming.client.pipecat import InputTokensFrame, NeuCodecDecoder, NeuCodecEncoder, OutputTokensFrame
+from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
+from neucodec_streaming.errors import StreamingError
 
 PARAMS = PipelineParams(audio_in_sample_rate=INPUT_RATE, audio_out_sample_rate=OUTPUT_RATE)
 TURN_SILENCE_S = 0.3

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from pystoi import stoi
 
-from client.connection import connect
-from client.display import ProgressLine, print_rows
-from client.files import AudioReader, TokenWriter, WavWriter, read_audio, read_tokens
-from client.transfer import Report, transfer
 from demos.spectrogram import draw_pair
-from streaming.audio import resample
-from streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
+from neucodec_streaming.client.commands.display import ProgressLine, print_rows
+from neucodec_streaming.client.connection import connect
+from neucodec_streaming.client.files import AudioReader, TokenWriter, WavWriter, read_audio, read_tokens
+from neucodec_streaming.client.transfer import Report, transfer
+from neucodec_streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
+from neucodec_streaming.resampler import resample
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDING = Path(__file__).parent / "data" / "speech.flac"

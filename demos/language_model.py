@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from client.connection import connect
-from client.files import AudioReader
-from client.transfer import transfer
-from streaming.config import INPUT_RATE
+from neucodec_streaming.client.connection import connect
+from neucodec_streaming.client.files import AudioReader
+from neucodec_streaming.client.transfer import transfer
+from neucodec_streaming.config import INPUT_RATE
 
 
 @dataclass(frozen=True)

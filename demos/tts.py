@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from client.connection import connect
-from client.devices import Speaker
-from client.transfer import transfer
 from demos.demo import RECORDING, running_server
 from demos.language_model import Pace, recorded_tokens, spoken
-from streaming.config import FRAME_MS, OUTPUT_RATE
-from streaming.errors import StreamingError
+from neucodec_streaming.client.connection import connect
+from neucodec_streaming.client.devices import Speaker
+from neucodec_streaming.client.transfer import transfer
+from neucodec_streaming.config import FRAME_MS, OUTPUT_RATE
+from neucodec_streaming.errors import StreamingError
 
 AHEAD_S = 0.3
 """Of audio before playback begins: more than the language model pauses, since by the first pause it is hardly ahead."""

@@ -6,7 +6,7 @@ It is maintained, its wheel holds the model (2 MB), and noise is no speech to it
 import numpy as np
 from silero_vad import VADIterator, load_silero_vad
 
-from streaming.config import INPUT_RATE
+from neucodec_streaming.config import INPUT_RATE
 
 WINDOW_SAMPLES = 512
 END_SILENCE_MS = 500

@@ -1,7 +1,22 @@
-"""`python -m server` is `neucodec-server`."""
+"""`neucodec-server`, also as `python -m neucodec_streaming.server`. Says in one line which extra is missing."""
 
 import sys
 
-from server.cli import main
+from neucodec_streaming.lazy import missing_extra
 
-sys.exit(main())
+
+def main() -> int:
+    """Runs the command and returns its exit code; 2 where the libraries of the extra `server` are not installed."""
+    try:
+        from neucodec_streaming.server.cli import main as run
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error, "neucodec-server")
+        if missing is error:
+            raise
+        print(f"neucodec-server: {missing}", file=sys.stderr)
+        return 2
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -16,23 +16,33 @@ from pathlib import Path
 from prometheus_client import Histogram
 from websockets.http11 import Request, Response
 
-from server.auth import Keys
-from server.device import Device, Devices
-from server.gate import Gate, Visitor
-from server.http import HEALTH_PATH, METRICS_PATH, READY_PATH, answer, not_found, plain, refusal
-from server.metrics import CONTENT_TYPE, Metrics
-from server.model import Model, load_engines
-from server.pages import load_pages, page_response
-from server.session import Session
-from server.sessions import Sessions
-from server.settings import Settings
-from server.tls import Certificate
-from server.websocket import Listener, WebSocket
-from server.worker import Load, Step
-from streaming.engine.engine import STAGES
-from streaming.engine.scheduler import Pool
-from streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
-from streaming.protocol.query import SessionRequest, parse_target
+from neucodec_streaming.engine.engine import STAGES
+from neucodec_streaming.engine.scheduler import Pool
+from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
+from neucodec_streaming.protocol.query import SessionRequest, parse_target
+from neucodec_streaming.server.auth.gate import Gate, Visitor
+from neucodec_streaming.server.auth.keys import Keys
+from neucodec_streaming.server.auth.tls import Certificate
+from neucodec_streaming.server.http.pages import load_pages, page_response
+from neucodec_streaming.server.http.responses import (
+    HEALTH_PATH,
+    METRICS_PATH,
+    READY_PATH,
+    answer,
+    not_found,
+    plain,
+    refusal,
+)
+from neucodec_streaming.server.http.websocket import WebSocket
+from neucodec_streaming.server.metrics import CONTENT_TYPE, Metrics
+from neucodec_streaming.server.model import Model, load_engines
+from neucodec_streaming.server.sessions.registry import Sessions
+from neucodec_streaming.server.sessions.session import Session
+from neucodec_streaming.server.sessions.transport import Listener
+from neucodec_streaming.server.settings.fields import Settings
+from neucodec_streaming.server.workers.handle import Device, Devices
+from neucodec_streaming.server.workers.messages import Step
+from neucodec_streaming.server.workers.worker import Load
 
 WATCH_INTERVAL_S = 1.0
 """How often it is looked whether the devices work."""

@@ -1,4 +1,6 @@
-"""Measures a model's priors on speech: `python -m server.calibrate --model NAME --data FOLDER --out stream.json`.
+"""Measures a model's priors on speech.
+
+    python -m neucodec_streaming.server.calibrate --model NAME --data FOLDER --out stream.json
 
 Works for any model that `load_codec` loads: `neucodec-server --stream-json FILE` serves a hub id with the result, a
 folder has it beside the weights. Takes `--minutes` of audio, spread evenly over the files, in pieces of 10 s.
@@ -17,12 +19,12 @@ import numpy as np
 import soundfile
 import soxr
 
-from server.cli import EXIT_CONFIG, EXIT_MODEL
-from streaming.calibration import measure_priors
-from streaming.codec import load_codec
-from streaming.config import INPUT_RATE, StreamConfig
-from streaming.errors import ConfigError, InputError, ModelError
-from streaming.lane import checked_pcm
+from neucodec_streaming.audio import checked_pcm
+from neucodec_streaming.calibration import measure_priors
+from neucodec_streaming.codec import load_codec
+from neucodec_streaming.config import INPUT_RATE, StreamConfig
+from neucodec_streaming.errors import ConfigError, InputError, ModelError
+from neucodec_streaming.server.cli import EXIT_CONFIG, EXIT_MODEL
 
 PIECE_SECONDS = 10
 SUFFIXES = (".flac", ".mp3", ".ogg", ".opus", ".wav")
@@ -88,7 +90,7 @@ def _pieces_of(path: Path, most: int) -> Iterator[np.ndarray]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m server.calibrate",
+        prog="python -m neucodec_streaming.server.calibrate",
         description="Measures on speech what a model's streams start from, and writes it with their defaults.",
     )
     add = parser.add_argument

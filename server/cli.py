@@ -13,18 +13,18 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from server.admission import Admission
-from server.app import App
-from server.logs import log_to_stderr
-from server.model import latency_ms, load_engines
-from server.settings import Settings
-from server.settings_sources import add_flags, check_files, resolve, table
-from server.worker import Load
-from streaming.engine.engine import STAGES
-from streaming.errors import ConfigError, DeviceError, ModelError, StreamingError
+from neucodec_streaming.engine.engine import STAGES
+from neucodec_streaming.errors import ConfigError, DeviceError, ModelError, StreamingError
+from neucodec_streaming.server.app import App
+from neucodec_streaming.server.logs import log_to_stderr
+from neucodec_streaming.server.model import latency_ms, load_engines
+from neucodec_streaming.server.sessions.admission import Admission
+from neucodec_streaming.server.settings.fields import Settings
+from neucodec_streaming.server.settings.sources import add_flags, check_files, resolve, table
+from neucodec_streaming.server.workers.worker import Load
 
 if TYPE_CHECKING:
-    from server.mqtt import Bridge
+    from neucodec_streaming.server.mqtt.bridge import Bridge
 
 EXIT_CONFIG = 2
 EXIT_MODEL = 3
@@ -129,7 +129,7 @@ def _bridge(settings: Settings, app: App) -> "Bridge | None":
     if settings.mqtt is None:
         return None
     try:
-        from server.mqtt import Bridge, broker_address
+        from neucodec_streaming.server.mqtt.bridge import Bridge, broker_address
     except ImportError:
         raise ConfigError(
             "mqtt is set, but aiomqtt is missing: pip install 'neucodec-streaming[server,mqtt]'"

@@ -13,18 +13,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from server.admission import slots_each
-from server.settings import Settings
-from streaming.audio import Resampler
-from streaming.config import INPUT_RATE, OUTPUT_RATE, StreamConfig, roundtrip_latency_ms
-from streaming.engine.budget import Budget
-from streaming.engine.engine import Engine
-from streaming.engine.scheduler import Pool
-from streaming.errors import ConfigError
-from streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, StreamFormat
+from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE, StreamConfig, roundtrip_latency_ms
+from neucodec_streaming.engine.budget import Budget
+from neucodec_streaming.engine.engine import Engine
+from neucodec_streaming.engine.scheduler import Pool
+from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, StreamFormat
+from neucodec_streaming.resampler import Resampler
+from neucodec_streaming.server.settings.fields import Settings
 
 if TYPE_CHECKING:
-    from streaming.codec import Codec
+    from neucodec_streaming.codec import Codec
 
 MEASURE_S = 8.0
 """The most that measuring the steps may take at the start, about."""
@@ -74,8 +73,8 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     """
     import torch
 
-    from streaming.codec import load_codec
-    from streaming.engine.runner import Runner
+    from neucodec_streaming.codec import load_codec
+    from neucodec_streaming.engine.runner import Runner
 
     use_threads(settings)
     dtype = getattr(torch, settings.dtype)
@@ -136,3 +135,8 @@ def _cores() -> int:
 def _public_name(name: str) -> str:
     """A folder's last part; a hub id or a bundled name as it is."""
     return Path(name).name if Path(name).is_dir() else name
+
+
+def slots_each(max_sessions: int, workers: int) -> int:
+    """Slots that each worker has in every pool."""
+    return -(-max_sessions // workers)

@@ -1,58 +1,70 @@
 """NeuCodec as a live stream: 16 kHz audio to 50 tokens a second, and tokens to 24 kHz audio.
 
-The names of `__all__` load on first use, so that importing this package has no effect and needs no torch: the client
-uses the audio and token formats of it without the model.
+    codec = load_codec("nano")
+    encoder, decoder = codec.encoder_stream(), codec.decoder_stream()
+    tokens = encoder.feed(pcm)      # float32 mono at 16 kHz, any length -> uint16 (n,)
+    audio = decoder.feed(tokens)    # -> float32 at 24 kHz
+
+The names of `__all__` load on first use: importing this package has no effect and needs no torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from neucodec_streaming.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from streaming.codec import load_codec
-    from streaming.config import StreamConfig
-    from streaming.errors import (
+    from neucodec_streaming.codec import Codec, load_codec
+    from neucodec_streaming.config import StreamConfig
+    from neucodec_streaming.errors import (
         AudioError,
+        AuthError,
         CapacityError,
         ConfigError,
         DeviceError,
         InputError,
+        LimitError,
+        LocalProtocolError,
+        MessageTooLarge,
         ModelError,
+        OriginError,
         ProtocolError,
         SnapshotError,
         StreamingError,
+        TimeLimitError,
         TokenError,
     )
-    from streaming.stream import DecoderStream, EncoderStream
+    from neucodec_streaming.stream import DecoderStream, EncoderStream
 
 __all__ = [
     "AudioError",
+    "AuthError",
     "CapacityError",
+    "Codec",
     "ConfigError",
     "DecoderStream",
     "DeviceError",
     "EncoderStream",
     "InputError",
+    "LimitError",
+    "LocalProtocolError",
+    "MessageTooLarge",
     "ModelError",
+    "OriginError",
     "ProtocolError",
     "SnapshotError",
     "StreamConfig",
     "StreamingError",
+    "TimeLimitError",
     "TokenError",
     "load_codec",
 ]
-
 _MODULES = {
-    "load_codec": "streaming.codec",
-    "StreamConfig": "streaming.config",
-    "EncoderStream": "streaming.stream",
-    "DecoderStream": "streaming.stream",
+    "neucodec_streaming.codec": ("Codec", "load_codec"),
+    "neucodec_streaming.config": ("StreamConfig",),
+    "neucodec_streaming.errors": tuple(name for name in __all__ if name.endswith(("Error", "TooLarge"))),
+    "neucodec_streaming.stream": ("DecoderStream", "EncoderStream"),
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'streaming' has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_MODULES.get(name, "streaming.errors")), name)
+__getattr__ = lazy_names(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -8,14 +8,13 @@ The resampler is a filter of our own because a live stream waits for it: it hold
 8 kHz. libsoxr, which resamples recordings elsewhere in the project, works in blocks: it holds back as much as 116 ms.
 """
 
-from functools import cache, lru_cache
-from math import ceil, gcd, isfinite
+from functools import cache
+from math import isfinite
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
-from streaming.errors import AudioError, ConfigError
+from neucodec_streaming.errors import AudioError, ConfigError
 
 PCM_FORMATS: dict[str, np.dtype[Any]] = {
     "s16le": np.dtype("<i2"),
@@ -24,20 +23,8 @@ PCM_FORMATS: dict[str, np.dtype[Any]] = {
     "alaw": np.dtype("u1"),
 }
 """Wire name of a format -> the type of one sample. `mulaw` and `alaw` are those of ITU-T G.711."""
-LOWEST_RATE = 4_000
-HIGHEST_RATE = 768_000
 _S16_SCALE = np.float32(32_768)
 _S16_LEAST, _S16_MOST = -_S16_SCALE, _S16_SCALE - 1
-_ZERO_CROSSINGS = 32
-"""Of the resampler's sinc on either side, in samples of the lower rate: its delay."""
-_PASSBAND_EDGE = 0.94
-"""Where the filter is 6 dB down, as a share of the lower rate's half: so that it is closed from that half on."""
-_KAISER_BETA = 7.0
-"""Closed is 70 dB down, flat is up to 0.87 of the half."""
-_FEW_PLACES = 8
-"""Up to so many places of an output sample between two of input, those of the same place are computed together."""
-_BLOCK_SAMPLES = 512
-"""Beyond that, so many neighbours are: bounds the memory for their windows."""
 
 
 def _sample_type(pcm_format: str) -> np.dtype[Any]:
@@ -134,104 +121,26 @@ def downmix(audio: np.ndarray) -> np.ndarray:
     return audio[:, 0] if audio.shape[1] == 1 else audio.mean(axis=1, dtype=np.float32)
 
 
-class Resampler:
-    """A stream of float32 mono from one rate to another; equal rates pass through untouched.
-
-    A windowed sinc, linear in phase, whose delay is taken out: output sample n lies at the time of input n * input_rate
-    / output_rate. The output does not depend on how the input is cut into packets; `flush` brings it to n * output_rate
-    // input_rate samples for n of input. Raises ConfigError for a rate that is no whole hertz in range.
-    """
-
-    def __init__(self, input_rate: int, output_rate: int) -> None:
-        for name, rate in (("input", input_rate), ("output", output_rate)):
-            if isinstance(rate, bool) or not isinstance(rate, int) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
-                raise ConfigError(f"{name} rate is {rate!r}: give whole hertz from {LOWEST_RATE} to {HIGHEST_RATE}")
-        self.input_rate = input_rate
-        self.output_rate = output_rate
-        common = gcd(input_rate, output_rate)
-        self._up, self._down = output_rate // common, input_rate // common
-        self._passes = self._up == self._down
-        self._reach = 0 if self._passes else _reach(self._up, self._down)
-        self.clear()
-
-    @property
-    def delay_ms(self) -> float:
-        """The longest that a sample waits for later ones; 0 for equal rates."""
-        return 0.0 if self._passes else (self._reach + 1) * 1000 / self.input_rate
-
-    def needed(self, output_samples: int) -> int:
-        """Samples of a stream that must have been fed for that many of output (at least 1), before any flush."""
-        return (output_samples - 1) * self._down // self._up + self._reach + 1
-
-    def clear(self) -> None:
-        """Drop what is inside; the stream is then as new."""
-        self._fed = self._given = 0
-        self._held = np.zeros(max(self._reach - 1, 0), np.float32)  # what the window of the next output sample spans
-
-    def feed(self, audio: np.ndarray, last: bool = False) -> np.ndarray:
-        """The next packet: float32 (n,) -> float32 (m,), m may be 0. `last` adds the rest and starts anew."""
-        audio = check_audio(audio)
-        if self._passes:
-            return audio
-        self._fed += audio.size
-        if last:
-            stop = self._fed * self._up // self._down
-            samples = np.concatenate([self._held, audio, np.zeros(2 * self._reach, np.float32)])
-        else:
-            stop = max(self._given, -((self._reach - self._fed) * self._up // self._down))
-            samples = np.concatenate([self._held, audio])
-        output = self._filtered(samples, stop)
-        if last:
-            self.clear()
-        else:
-            self._held = samples[stop * self._down // self._up - self._given * self._down // self._up :].copy()
-            self._given = stop
-        return output
-
-    def flush(self) -> np.ndarray:
-        """What is still inside; the stream is then as new."""
-        return self.feed(np.zeros(0, np.float32), last=True)
-
-    def _filtered(self, samples: np.ndarray, stop: int) -> np.ndarray:
-        """Output from `_given` to `stop`; `samples` begins where the window of the first of them does."""
-        output = np.empty(stop - self._given, np.float32)
-        if not output.size:
-            return output
-        up, down = self._up, self._down
-        filters = _filters(up, down)
-        windows = sliding_window_view(samples, 2 * self._reach)
-        first = self._given * down // up
-        if up <= _FEW_PLACES:  # nothing is copied
-            for residue in range(min(up, output.size)):
-                place, same = (self._given + residue) * down, output[residue::up]
-                np.einsum("nt,t->n", windows[place // up - first :: down][: same.size], filters[place % up], out=same)
-            return output
-        for start in range(0, output.size, _BLOCK_SAMPLES):
-            block = output[start : start + _BLOCK_SAMPLES]
-            places = (self._given + start + np.arange(block.size)) * down
-            np.einsum("nt,nt->n", windows[places // up - first], filters[places % up], out=block)
-        return output
+LOUDEST = 1000.0
+"""Samples beyond this are no audio of full scale 1, and far beyond it they would overflow inside."""
 
 
-def _reach(up: int, down: int) -> int:
-    """Input samples that the filter spans on either side."""
-    return ceil(_ZERO_CROSSINGS * max(1, down / up))
+def checked_pcm(pcm: np.ndarray) -> np.ndarray:
+    """The same array, if it is finite float32 mono (n,). Raises AudioError."""
+    if not isinstance(pcm, np.ndarray) or pcm.dtype != np.float32 or pcm.ndim != 1:
+        raise AudioError(f"audio is {described(pcm)}: give a float32 numpy array of shape (n,), mono at 16 kHz")
+    if np.vdot(pcm, pcm) <= LOUDEST**2:
+        return pcm  # then so is every sample: the quickest to tell, and nearly always enough
+    if not np.isfinite(pcm).all():
+        place = int(np.argmin(np.isfinite(pcm)))
+        raise AudioError(f"sample {place} is {pcm[place]}: every sample must be finite")
+    if len(pcm) and max(pcm.max(), -pcm.min()) > LOUDEST:
+        place = int(np.argmax(np.abs(pcm)))
+        raise AudioError(f"sample {place} is {pcm[place]}: full scale is 1.0, so divide 16-bit samples by 32768")
+    return pcm
 
 
-@lru_cache(maxsize=32)
-def _filters(up: int, down: int) -> np.ndarray:
-    """The filter at each of the `up` places that an output sample can have between two of input.
-
-    float32 (up, 2 * reach); its taps are the inputs from `reach` - 1 before that place to `reach` after it, for each
-    place their sum is 1. Kaiser-windowed sinc (Kaiser 1974).
-    """
-    reach = _reach(up, down)
-    distance = np.arange(up)[:, None] / up - np.arange(1 - reach, reach + 1)  # (up, T), in input samples
-    window = np.i0(_KAISER_BETA * np.sqrt(np.maximum(1 - (distance / reach) ** 2, 0)))
-    taps = window * np.sinc(distance * _PASSBAND_EDGE * min(1, up / down))
-    return (taps / taps.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def resample(audio: np.ndarray, input_rate: int, output_rate: int) -> np.ndarray:
-    """A whole recording at another rate: float32 (n,) -> float32 (m,)."""
-    return Resampler(input_rate, output_rate).feed(audio, last=True)
+def described(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"a {value.dtype} array of shape {value.shape}"
+    return f"{type(value).__name__} {value!r:.60}"

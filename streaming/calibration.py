@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streaming.codec import Codec
-from streaming.config import INPUT_HOP, INPUT_RATE, StreamConfig
-from streaming.errors import InputError
-from streaming.layers.features import log_mel
-from streaming.priors import VERSION
+from neucodec_streaming.codec import Codec
+from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, StreamConfig
+from neucodec_streaming.errors import InputError
+from neucodec_streaming.layers.fbank import log_mel
+from neucodec_streaming.priors import VERSION
 
 SHORTEST_SAMPLES = 50 * INPUT_HOP
 SILENCE_DBFS = -60.0

@@ -14,16 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streaming.config import CODEBOOK_SIZE, INPUT_HOP, INPUT_RATE, OUTPUT_RATE, StreamConfig
-from streaming.decoder import Decoder
-from streaming.encoder import Encoder
-from streaming.errors import ConfigError, InputError, ModelError
-from streaming.lane import checked_pcm, checked_tokens
-from streaming.layers.mel import offline_features
-from streaming.layers.packed import keep_freed_memory, repacked
-from streaming.priors import Priors, read_priors
-from streaming.stepper import raw_bytes
-from streaming.stream import DecoderStream, EncoderStream
+from neucodec_streaming.audio import checked_pcm
+from neucodec_streaming.config import CODEBOOK_SIZE, INPUT_HOP, INPUT_RATE, OUTPUT_RATE, StreamConfig
+from neucodec_streaming.decoder import Decoder
+from neucodec_streaming.encoder import Encoder
+from neucodec_streaming.errors import ConfigError, InputError, ModelError
+from neucodec_streaming.kernels.packed import keep_freed_memory, repacked
+from neucodec_streaming.layers.mel import offline_features
+from neucodec_streaming.priors import Priors, read_priors
+from neucodec_streaming.stepper import raw_bytes
+from neucodec_streaming.stream import DecoderStream, EncoderStream
+from neucodec_streaming.tokens import checked_tokens
 
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = ("nano",)

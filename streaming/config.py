@@ -6,7 +6,7 @@ later, over `context_frames` of remembered keys and values. One frame is one tok
 
 from dataclasses import dataclass
 
-from streaming.errors import ConfigError
+from neucodec_streaming.errors import ConfigError
 
 FRAME_MS = 20
 TOKENS_PER_SECOND = 50

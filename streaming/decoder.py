@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from streaming.config import StreamConfig
-from streaming.layers.attention import Ring, RingView, StreamingAttention
-from streaming.layers.conv import StreamingConv
-from streaming.layers.istft import StreamingISTFT
-from streaming.layers.norm import CAP_FRAMES, Moments, Shares, StreamingGroupNorm
-from streaming.layers.step import Step
-from streaming.priors import Priors
-from streaming.stepper import Stepper
+from neucodec_streaming.config import StreamConfig
+from neucodec_streaming.layers.attention import Ring, RingView, StreamingAttention
+from neucodec_streaming.layers.conv import StreamingConv
+from neucodec_streaming.layers.istft import StreamingISTFT
+from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, Shares, StreamingGroupNorm
+from neucodec_streaming.layers.step import Step
+from neucodec_streaming.priors import Priors
+from neucodec_streaming.stepper import Stepper
 
 
 @dataclass

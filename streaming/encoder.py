@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from streaming.config import INPUT_HOP, StreamConfig
-from streaming.layers.acoustic import BlockState, StreamingAcoustic
-from streaming.layers.attention import RingView
-from streaming.layers.conformer import ConformerState, StreamingConformer
-from streaming.layers.conv import StreamingConv
-from streaming.layers.mel import MEL_PER_FRAME, StreamingMel
-from streaming.layers.norm import CAP_FRAMES, Moments, Shares
-from streaming.layers.step import Step
-from streaming.priors import Priors
-from streaming.stepper import Stepper
+from neucodec_streaming.config import INPUT_HOP, StreamConfig
+from neucodec_streaming.layers.acoustic import BlockState, StreamingAcoustic
+from neucodec_streaming.layers.attention import RingView
+from neucodec_streaming.layers.conformer import ConformerState, StreamingConformer
+from neucodec_streaming.layers.conv import StreamingConv
+from neucodec_streaming.layers.mel import MEL_PER_FRAME, StreamingMel
+from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, Shares
+from neucodec_streaming.layers.step import Step
+from neucodec_streaming.priors import Priors
+from neucodec_streaming.stepper import Stepper
 
 
 @dataclass

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from streaming.config import StreamConfig
-from streaming.errors import ConfigError, ModelError
-from streaming.layers.norm import Moments
+from neucodec_streaming.config import StreamConfig
+from neucodec_streaming.errors import ConfigError, ModelError
+from neucodec_streaming.layers.norm import Moments
 
 VERSION = 1
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from streaming.errors import SnapshotError
+from neucodec_streaming.errors import SnapshotError
 
 MAGIC = b"NEUS"
 VERSION = 1

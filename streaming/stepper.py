@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streaming.config import START_FRAMES, StreamConfig
-from streaming.errors import SnapshotError
-from streaming.layers.step import Step, tensors_of
-from streaming.snapshot import pack, unpack
+from neucodec_streaming.config import START_FRAMES, StreamConfig
+from neucodec_streaming.errors import SnapshotError
+from neucodec_streaming.layers.step import Step, tensors_of
+from neucodec_streaming.snapshot import pack, unpack
 
 
 class Stepper(ABC):

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from streaming.lane import DecoderLane, EncoderLane, Lane, Window
-from streaming.stepper import Stepper
+from neucodec_streaming.stepper import Stepper
+from neucodec_streaming.windows import DecoderLane, EncoderLane, Lane, Window
 
 _LENGTH = struct.Struct("<I")
 

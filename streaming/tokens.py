@@ -4,7 +4,7 @@ One token is one 16-bit code, 0..65535, 50 a second. Inside the project tokens a
 
     raw    little-endian uint16, nothing else: the wire, and `.tok` files
     npy    numpy's own, one integer array (`allow_pickle` is never on)
-    pt     torch's zip of one integer tensor, as NeuTTS ships voices (read only: streaming.torch_file)
+    pt     torch's zip of one integer tensor, as NeuTTS ships voices (read only: neucodec_streaming.torch_file)
     text   `<|speech_12345|>`, as NeuTTS models print
 
 What cannot be used raises TokenError with the offending value.
@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from streaming.config import CODEBOOK_SIZE
-from streaming.errors import TokenError
+from neucodec_streaming.audio import described
+from neucodec_streaming.config import CODEBOOK_SIZE
+from neucodec_streaming.errors import TokenError
 
 _WIRE = np.dtype("<u2")
 _SPEECH = re.compile(r"<\|speech_(-?\d{1,18})\|>")
@@ -103,4 +104,17 @@ def tokens_from_text(text: str) -> np.ndarray:
     tokens = TokenText().feed(text)
     if not tokens.size and text.strip():
         raise TokenError(f"no <|speech_N|> in the text that starts with {text.strip()[:40]!r}")
+    return tokens
+
+
+def checked_tokens(tokens: np.ndarray) -> np.ndarray:
+    """The tokens as uint16 (n,). Raises TokenError for another kind of array or a value outside 0..65535."""
+    if not isinstance(tokens, np.ndarray) or tokens.dtype.kind not in "iu" or tokens.ndim != 1:
+        raise TokenError(f"tokens are {described(tokens)}: give a uint16 numpy array of shape (n,)")
+    if tokens.dtype != np.uint16:
+        outside = (tokens < 0) | (tokens >= CODEBOOK_SIZE)
+        if outside.any():
+            place = int(np.argmax(outside))
+            raise TokenError(f"token {place} is {tokens[place]}: a token is one of 0..{CODEBOOK_SIZE - 1}")
+        tokens = tokens.astype(np.uint16)
     return tokens

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from streaming.errors import TokenError
+from neucodec_streaming.errors import TokenError
 
 _STORAGES = {"torch ByteStorage": "u1", "torch CharStorage": "i1", "torch ShortStorage": "i2"}
 _STORAGES |= {"torch IntStorage": "i4", "torch LongStorage": "i8"}

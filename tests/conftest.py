@@ -18,7 +18,9 @@ import pytest
 from filelock import ReadWriteLock
 
 ROOT = Path(__file__).resolve().parent.parent
-ESSENTIAL = ("tests/streaming/", "tests/server/", "tests/client/", "tests/mqtt/", "tests/web/", "tests/test_imports.py")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+"""Worker processes run without the working directory on their path, and some load what a test module defines."""
+ESSENTIAL = ("tests/streaming/", "tests/server/", "tests/client/", "tests/test_imports.py", "tests/test_wheel.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,7 +64,7 @@ def data_folder() -> Path:
 @pytest.fixture
 def compiled() -> None:
     """Native operations, or the test is skipped."""
-    from streaming.layers import native
+    from neucodec_streaming.kernels import native
 
     if native._loaded() is None:
         pytest.skip("no C++ compiler")

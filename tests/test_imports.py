@@ -1,46 +1,65 @@
-"""The import arrows of the design: from the syntax tree of every file, imports inside functions too, and in practice.
+"""The import arrows of the design, from the syntax tree of every file (imports inside functions too), and in practice.
 
-tests, demos, benchmarks, training -> server | client -> streaming.engine -> stream, codec -> encoder, decoder, layers
--> protocol | audio | tokens -> config -> errors;     client -> only protocol, audio, tokens, config, errors
+tests -> benchmarks | training -> demos -> server | client -> engine -> stream, codec -> encoder, decoder -> layers
+-> kernels -> protocol | audio | tokens -> config -> errors.     No file imports itself through others.
 """
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("streaming", "server", "client")
-OURS = (*PACKAGES, "demos", "benchmarks", "training", "tests")
+FOLDERS = {
+    "streaming": "neucodec_streaming",
+    "server": "neucodec_streaming.server",
+    "client": "neucodec_streaming.client",
+}
+PACKAGES = ("streaming", "server", "client", "demos", "benchmarks", "training", "tests")
+CORE = "neucodec_streaming"
 
 NOTHING: frozenset[str] = frozenset()
-ERRORS = frozenset({"streaming.errors"})
-CONFIG = ERRORS | {"streaming.config"}
-FORMATS = CONFIG | {"streaming.audio", "streaming.tokens", "streaming.torch_file"}
-WIRE = CONFIG | {"streaming.protocol"}
-NUMERIC = FORMATS | {
-    f"streaming.{name}"
-    for name in ("layers", "encoder", "decoder", "lane", "stepper", "snapshot", "priors", "stream", "codec")
-}
+ERRORS = frozenset({f"{CORE}.errors", f"{CORE}.lazy"})
+CONFIG = ERRORS | {f"{CORE}.config"}
+FORMATS = CONFIG | {f"{CORE}.{name}" for name in ("audio", "formats", "resampler", "tokens", "torch_file")}
+WIRE = CONFIG | {f"{CORE}.formats", f"{CORE}.protocol"}
+LAYERS = CONFIG | {f"{CORE}.{name}" for name in ("kernels", "layers", "snapshot", "priors")}
+NUMERIC = (
+    FORMATS | LAYERS | {f"{CORE}.{name}" for name in ("encoder", "decoder", "windows", "stepper", "stream", "codec")}
+)
+SERVER = NUMERIC | WIRE | {CORE, f"{CORE}.calibration", f"{CORE}.engine", f"{CORE}.server"}
+CLIENT = FORMATS | WIRE | {f"{CORE}.client"}
+DEMOS = SERVER | CLIENT | {"demos"}
+BENCHMARKS = DEMOS | {"benchmarks"}
+TRAINING = SERVER | {"training", "benchmarks"}
 MAY_IMPORT = {
-    "streaming.errors": NOTHING,
-    "streaming.config": ERRORS,
-    "streaming.audio": CONFIG,
-    "streaming.torch_file": CONFIG,
-    "streaming.tokens": CONFIG,
-    "streaming.protocol": WIRE,
-    "streaming.layers": CONFIG | {"streaming.layers", "streaming.snapshot", "streaming.priors"},
-    "streaming.engine": NUMERIC | {"streaming.engine"},
-    "streaming": NUMERIC,
-    "server": NUMERIC | WIRE | {"streaming", "streaming.calibration", "streaming.engine", "server"},
-    "client": FORMATS | WIRE | {"client"},
+    f"{CORE}.errors": NOTHING,
+    f"{CORE}.lazy": NOTHING,
+    f"{CORE}.config": ERRORS,
+    f"{CORE}.formats": CONFIG,
+    f"{CORE}.audio": FORMATS,
+    f"{CORE}.resampler": FORMATS,
+    f"{CORE}.torch_file": CONFIG,
+    f"{CORE}.tokens": FORMATS,
+    f"{CORE}.protocol": WIRE,
+    f"{CORE}.kernels": CONFIG | {f"{CORE}.kernels"},
+    f"{CORE}.layers": LAYERS,
+    f"{CORE}.engine": NUMERIC | {f"{CORE}.engine"},
+    CORE: NUMERIC,
+    f"{CORE}.server": SERVER,
+    f"{CORE}.client": CLIENT,
+    "demos": DEMOS,
+    "benchmarks": BENCHMARKS,
+    "training": TRAINING,
+    "tests": BENCHMARKS | TRAINING | {"tests", f"{CORE}.priors"},
 }
-"""Prefix of a module (the longest that fits counts) -> prefixes of what of ours it may import."""
-STANDARD_ONLY = ("streaming.errors", "streaming.config", "streaming.protocol")
+"""Prefix of a module (the longest that fits counts) -> prefixes of the project's modules that it may import."""
+STANDARD_ONLY = tuple(f"{CORE}.{name}" for name in ("errors", "lazy", "config", "formats", "protocol"))
 TORCH = {"torch", "transformers", "safetensors", "torchaudio"}
-NO_TORCH = (*STANDARD_ONLY, "streaming.audio", "streaming.tokens", "streaming.torch_file", "streaming.engine.scheduler")
+NO_TORCH = (*STANDARD_ONLY, *sorted(FORMATS), f"{CORE}.engine.scheduler", f"{CORE}.client")
 
 
 def files() -> list[Path]:
@@ -48,10 +67,17 @@ def files() -> list[Path]:
 
 
 def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    head, *rest = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join((FOLDERS.get(head, head), *rest)).removesuffix(".__init__")
 
 
-def imports_of(path: Path) -> set[str]:
+@cache
+def modules() -> frozenset[str]:
+    return frozenset(map(module_of, files()))
+
+
+@cache
+def imports_of(path: Path) -> frozenset[str]:
     """Every module that the file imports anywhere; names that are modules themselves count as such."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -62,13 +88,16 @@ def imports_of(path: Path) -> set[str]:
             assert node.module
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                is_module = (ROOT / Path(*inner.split("."))).with_suffix(".py").exists()
-                found.add(inner if is_module or (ROOT / Path(*inner.split("."))).is_dir() else node.module)
-    return found
+                found.add(inner if inner in modules() else node.module)
+    return frozenset(found)
+
+
+def ours(path: Path) -> set[str]:
+    return {name for name in imports_of(path) if name.split(".")[0] in (CORE, *PACKAGES)}
 
 
 def covered(module: str, prefixes: frozenset[str]) -> bool:
-    return any(module == prefix or (prefix != "streaming" and module.startswith(prefix + ".")) for prefix in prefixes)
+    return any(module == prefix or (prefix != CORE and module.startswith(prefix + ".")) for prefix in prefixes)
 
 
 def rule_for(module: str) -> frozenset[str]:
@@ -79,23 +108,40 @@ def rule_for(module: str) -> frozenset[str]:
 @pytest.mark.parametrize("path", files(), ids=module_of)
 def test_imports_point_downward(path):
     module = module_of(path)
-    ours = {name for name in imports_of(path) if name.split(".")[0] in OURS}
-    upward = sorted(name for name in ours if not covered(name, rule_for(module)))
+    upward = sorted(name for name in ours(path) if not covered(name, rule_for(module)))
     assert not upward, f"{module} imports {', '.join(upward)}"
+
+
+def test_every_import_of_ours_is_a_module_that_exists():
+    missing = {f"{module_of(path)}: {name}" for path in files() for name in ours(path) if name not in modules()}
+    assert not missing
+
+
+def test_no_file_imports_itself_through_others():
+    arrows = {module_of(path): sorted(ours(path) - {module_of(path)}) for path in files()}
+    finished: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join((*way[way.index(module) :], module))
+        if module not in finished:
+            for imported in arrows[module]:
+                visit(imported, (*way, module))
+            finished.add(module)
+
+    for module in arrows:
+        visit(module, ())
 
 
 @pytest.mark.parametrize("path", files(), ids=module_of)
 def test_torch_stays_out_of_formats_protocol_scheduler_and_client(path):
-    module = module_of(path)
-    if module.split(".")[0] == "client" or module.startswith(NO_TORCH):
+    if covered(module_of(path), frozenset(NO_TORCH)):
         assert not {name.split(".")[0] for name in imports_of(path)} & TORCH
 
 
 @pytest.mark.parametrize("path", files(), ids=module_of)
 def test_errors_config_and_protocol_need_the_standard_library_only(path):
-    if module_of(path).startswith(STANDARD_ONLY):
-        foreign = {name.split(".")[0] for name in imports_of(path)} - set(sys.stdlib_module_names) - {"streaming"}
-        assert not foreign
+    if covered(module_of(path), frozenset(STANDARD_ONLY)):
+        assert not {name.split(".")[0] for name in imports_of(path)} - set(sys.stdlib_module_names) - {CORE}
 
 
 def run_python(code: str) -> str:
@@ -105,27 +151,54 @@ def run_python(code: str) -> str:
 
 
 def test_the_client_imports_completely_where_torch_cannot_be():
-    modules = [module_of(path) for path in (ROOT / "client").glob("*.py") if path.name != "__main__.py"]
+    optional = ("pipecat", "mqtt")  # with libraries of an extra
+    names = [
+        module_of(path)
+        for path in (ROOT / "client").rglob("*.py")
+        if path.name != "__main__.py" and not any(word in str(path.relative_to(ROOT)) for word in optional)
+    ]
     run_python(
         "import sys, importlib\n"
         f"for name in {sorted(TORCH)}: sys.modules[name] = None\n"
-        f"for name in {modules}: importlib.import_module(name)\n"
-        "import client\n"
+        f"for name in {names}: importlib.import_module(name)\n"
+        f"import {CORE}.client as client\n"
         "for name in client.__all__: getattr(client, name)\n"
     )
 
 
+@pytest.mark.parametrize("package", [CORE, f"{CORE}.client", f"{CORE}.server"])
+def test_every_public_name_loads(package):
+    run_python(f"import {package} as package\nfor name in package.__all__: getattr(package, name)")
+
+
+def test_every_error_class_of_the_tree_is_exported():
+    import neucodec_streaming
+    from neucodec_streaming import errors
+
+    tree = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert tree <= set(neucodec_streaming.__all__)
+
+
 def test_importing_the_packages_loads_nothing_else():
     loaded = run_python(
-        "import sys\nbefore = set(sys.modules)\nimport streaming, client\n"
+        f"import sys\nbefore = set(sys.modules)\nimport {CORE}, {CORE}.client, {CORE}.server\n"
         "print(*sorted(set(sys.modules) - before - set(sys.stdlib_module_names)))"
     ).split()
     assert [name for name in loaded if name.split(".")[0] in ("numpy", "torch", "websockets", "sounddevice")] == []
 
 
-def test_every_public_name_of_the_core_loads():
-    run_python("import streaming\nfor name in streaming.__all__: getattr(streaming, name)")
+@pytest.mark.parametrize(
+    "asked", ["from neucodec_streaming import load_codec", "from neucodec_streaming.server import App"]
+)
+def test_a_client_only_installation_names_the_extra_that_is_missing(asked):
+    hidden = sorted({*TORCH, "prometheus_client"})
+    hide = f"import sys\nfor name in {hidden}: sys.modules[name] = None\n"
+    said = run_python(f"{hide}try:\n    {asked}\nexcept ImportError as error: print(error)")
+    assert "pip install 'neucodec-streaming[server]'" in said and said.count("\n") == 1
+    command = f"{hide}from {CORE}.server.__main__ import main\nsys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "neucodec-streaming[server]" in done.stderr
 
 
 def test_sounddevice_is_loaded_only_when_a_device_is_opened():
-    run_python("import sys\nsys.modules['sounddevice'] = None\nimport client.cli, client.devices")
+    run_python(f"import sys\nsys.modules['sounddevice'] = None\nimport {CORE}.client.cli, {CORE}.client.devices")

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("streaming", "server", "client", "pyproject.toml", "README.md", "LICENSE")
+PARTS = ("streaming", "server", "client", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
 
 def run(*command, **options) -> str:
@@ -41,19 +41,23 @@ def test_the_wheel_holds_both_commands_and_every_package(elsewhere, surroundings
     for command in ("neucodec", "neucodec-server"):
         assert command in run(str(elsewhere / "bin" / command), "--help", cwd=tmp_path, env=surroundings)
     installed = {path.relative_to(elsewhere) for path in elsewhere.rglob("*.py")}
-    for package in ("streaming", "server", "client"):
-        assert {path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py")} <= installed
-    model = Path("streaming", "assets", "nano")
-    assert {path.name for path in (ROOT / model).iterdir()} == {path.name for path in (elsewhere / model).iterdir()}
+    for folder, package in (("streaming", ""), ("server", "server"), ("client", "client")):
+        files = {path.relative_to(ROOT / folder) for path in (ROOT / folder).rglob("*.py")}
+        assert {Path("neucodec_streaming", package) / file for file in files} <= installed
+    model = Path("assets", "nano")
+    shipped = {path.name for path in (elsewhere / "neucodec_streaming" / model).iterdir()}
+    assert shipped == {path.name for path in (ROOT / "streaming" / model).iterdir()}
     assert not (elsewhere / "tests").exists()
 
 
 @pytest.mark.slow
 def test_speech_goes_through_the_installed_server_and_client(elsewhere, surroundings, tmp_path):
     places = run(
-        sys.executable, "-c", "import server, client, streaming.audio as a; print(server.__file__ or '', a.__file__)",
-        cwd=tmp_path, env=surroundings,
-    )  # fmt: skip
+        sys.executable,
+        *("-c", "import neucodec_streaming, neucodec_streaming.server as server; print(server.__file__)"),
+        cwd=tmp_path,
+        env=surroundings,
+    )
     assert str(elsewhere) in places
     command = [str(elsewhere / "bin" / "neucodec-server"), "--model", "nano", "--port", "0", "--batch-sizes", "1"]
     server = subprocess.Popen(

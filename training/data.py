@@ -18,7 +18,7 @@ import soxr
 import torch
 from torch import Tensor
 
-from server.calibrate import audio_files
+from neucodec_streaming.server.calibrate import audio_files
 
 HOP_IN = 320
 HOP_OUT = 480

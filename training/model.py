@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import NeuCodecConfig, NeuCodecModel, Wav2Vec2BertConfig
 
-from streaming.layers.features import log_mel
+from neucodec_streaming.layers.fbank import log_mel
 from training.antialias import replace_activations
 
 # Where the quantiser's input uses the four levels equally: the quartiles of this normal distribution are the borders.

@@ -9,7 +9,7 @@ that below a load of 1 no backlog grows. What is no step (sockets, clients on th
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from streaming.engine.scheduler import Pool
+from neucodec_streaming.engine.scheduler import Pool
 
 DEFAULT_MAX_LOAD = 0.7
 

@@ -12,14 +12,16 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from streaming.config import StreamConfig
-from streaming.engine.overload import DEFAULT_MAX_BEHIND_S, Overload
-from streaming.engine.scheduler import Batch, Pool, Scheduler
-from streaming.engine.slots import Slots
-from streaming.engine.stage import END, MOST_AHEAD_S, Lane, Stage
-from streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
-from streaming.lane import Window, checked_pcm, checked_tokens
-from streaming.snapshot import pack, unpack
+from neucodec_streaming.audio import checked_pcm
+from neucodec_streaming.config import StreamConfig
+from neucodec_streaming.engine.overload import DEFAULT_MAX_BEHIND_S, Overload
+from neucodec_streaming.engine.scheduler import Batch, Pool, Scheduler
+from neucodec_streaming.engine.slots import Slots
+from neucodec_streaming.engine.stage import END, MOST_AHEAD_S, Lane, Stage
+from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
+from neucodec_streaming.snapshot import pack, unpack
+from neucodec_streaming.tokens import checked_tokens
+from neucodec_streaming.windows import Window
 
 STAGES = {"encode": ("encode",), "decode": ("decode",), "roundtrip": ("encode", "decode")}
 """Kind of session -> the parts of the model that it goes through."""
@@ -63,7 +65,7 @@ Result = Output | FlushFinished | Failed
 
 
 class Steps(Protocol):
-    """What the engine asks of a runner (`streaming.engine.runner.Runner`)."""
+    """What the engine asks of a runner (`neucodec_streaming.engine.runner.Runner`)."""
 
     slots: int
     batch_sizes: tuple[int, ...]

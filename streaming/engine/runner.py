@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streaming.codec import Codec
-from streaming.config import START_FRAMES
-from streaming.engine.capture import CapturedStep, Captures
-from streaming.engine.recording import RecordedStep, packed_weights
-from streaming.engine.scheduler import Pool
-from streaming.lane import DecoderLane, EncoderLane, Window
-from streaming.stepper import Stepper
+from neucodec_streaming.codec import Codec
+from neucodec_streaming.config import START_FRAMES
+from neucodec_streaming.engine.cuda_graph import CapturedStep, Captures
+from neucodec_streaming.engine.scheduler import Pool
+from neucodec_streaming.engine.traced_step import RecordedStep, packed_weights
+from neucodec_streaming.stepper import Stepper
+from neucodec_streaming.windows import DecoderLane, EncoderLane, Window
 
 MEASURED_STEPS = 3
 

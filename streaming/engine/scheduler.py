@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from streaming.config import FRAME_MS, StreamConfig
+from neucodec_streaming.config import FRAME_MS, StreamConfig
 
 GATHER_SHARE = 1 / 8
 """The most of a chunk's duration that gathering may take."""

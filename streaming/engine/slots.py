@@ -4,7 +4,7 @@ higher one, so a result that arrives late can be told from a current one."""
 from collections import deque
 from dataclasses import dataclass
 
-from streaming.errors import CapacityError
+from neucodec_streaming.errors import CapacityError
 
 
 @dataclass(frozen=True)

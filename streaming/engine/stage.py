@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from streaming.config import START_FRAMES
-from streaming.engine.scheduler import Entry, Pool
-from streaming.engine.slots import Slot
-from streaming.lane import DecoderLane, EncoderLane
-from streaming.snapshot import pack, unpack
+from neucodec_streaming.config import START_FRAMES
+from neucodec_streaming.engine.scheduler import Entry, Pool
+from neucodec_streaming.engine.slots import Slot
+from neucodec_streaming.snapshot import pack, unpack
+from neucodec_streaming.windows import DecoderLane, EncoderLane
 
 Lane = EncoderLane | DecoderLane
 ENDING_CHUNKS = 2

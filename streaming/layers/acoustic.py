@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from streaming.config import INPUT_HOP, MEL_OVERHANG
-from streaming.layers.antialias import StreamingActivation
-from streaming.layers.conv import StreamingConv
-from streaming.layers.step import Step, advance
+from neucodec_streaming.config import INPUT_HOP, MEL_OVERHANG
+from neucodec_streaming.layers.antialias import StreamingActivation
+from neucodec_streaming.layers.conv import StreamingConv
+from neucodec_streaming.layers.step import Step, advance
 
 Layer = StreamingConv | StreamingActivation
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from streaming.layers import native
-from streaming.layers.packed import Product, convolution
-from streaming.layers.step import Step, advance, read, write
+from neucodec_streaming.kernels import native
+from neucodec_streaming.kernels.packed import Product, convolution
+from neucodec_streaming.layers.step import Step, advance, read, write
 
 TAPS = 7
 SIDE = TAPS // 2

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streaming.config import StreamConfig
-from streaming.layers import native
-from streaming.layers.packed import product
-from streaming.layers.step import Step
+from neucodec_streaming.config import StreamConfig
+from neucodec_streaming.kernels import native
+from neucodec_streaming.kernels.packed import product
+from neucodec_streaming.layers.step import Step
 
 
 @dataclass

@@ -6,9 +6,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from streaming.config import StreamConfig
-from streaming.layers.attention import Ring, RingView, StreamingRelativeAttention
-from streaming.layers.conv import StreamingConv
+from neucodec_streaming.config import StreamConfig
+from neucodec_streaming.layers.attention import Ring, RingView, StreamingRelativeAttention
+from neucodec_streaming.layers.conv import StreamingConv
 
 
 @dataclass

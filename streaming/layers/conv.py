@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from streaming.layers import native
-from streaming.layers.packed import ChannelsLastConv
-from streaming.layers.step import Step, advance, write
+from neucodec_streaming.kernels import native
+from neucodec_streaming.kernels.packed import ChannelsLastConv
+from neucodec_streaming.layers.step import Step, advance, write
 
 
 class StreamingConv:

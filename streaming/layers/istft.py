@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from streaming.config import ISTFT_REACH, StreamConfig
-from streaming.layers.step import Step
+from neucodec_streaming.config import ISTFT_REACH, StreamConfig
+from neucodec_streaming.layers.step import Step
 
 PARTS = 4
 """Hops of a frame."""

@@ -7,9 +7,9 @@ stream; the prior is the shape of speech relative to its overall level, and the 
 import torch
 from torch import Tensor
 
-from streaming.layers.features import MEL_BINS, log_mel, mel_matrix
-from streaming.layers.norm import Moments, Sets, Shares, new_moments
-from streaming.layers.packed import product
+from neucodec_streaming.kernels.packed import product
+from neucodec_streaming.layers.fbank import MEL_BINS, log_mel, mel_matrix
+from neucodec_streaming.layers.norm import Moments, Sets, Shares, new_moments
 
 MEL_PER_FRAME = 2
 VARIANCE_FLOOR = 1e-7

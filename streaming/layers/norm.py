@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from streaming.layers import native
-from streaming.layers.step import Step
+from neucodec_streaming.kernels import native
+from neucodec_streaming.layers.step import Step
 
 CAP_FRAMES = 300
-"""6 s: measured (benchmarks/ablations.py) to cost the same voice next to nothing, and to follow another sooner."""
+"""6 s: measured (`benchmarks.fidelity`) to cost the same voice next to nothing, and to follow another sooner."""
 
 
 @dataclass

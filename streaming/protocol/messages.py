@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
-from streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_HOP, OUTPUT_RATE, TOKENS_PER_SECOND
-from streaming.errors import AudioError, ProtocolError, TokenError
+from neucodec_streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_HOP, OUTPUT_RATE, TOKENS_PER_SECOND
+from neucodec_streaming.errors import AudioError, ProtocolError, TokenError
 
 SUBPROTOCOL = "neucodec.v1"
 MAX_MARK_ID_LENGTH = 256

@@ -7,10 +7,10 @@ Unknown parameters and values are refused with a ConfigError that names the know
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from streaming.config import INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
-from streaming.errors import ConfigError
-from streaming.protocol.messages import TOKENS, StreamFormat
-from streaming.protocol.replay import Positions
+from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
+from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.protocol.messages import TOKENS, StreamFormat
+from neucodec_streaming.protocol.replay import Positions
 
 PATHS = {"/v1/encode": "encode", "/v1/decode": "decode", "/v1/roundtrip": "roundtrip"}
 """Path to kind of session: audio up and tokens down, tokens up and audio down, audio both ways."""

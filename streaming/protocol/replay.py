@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from streaming.protocol.messages import ClientMessage, Mark, StreamFormat, encode_message
+from neucodec_streaming.protocol.messages import ClientMessage, Mark, StreamFormat, encode_message
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from streaming.errors import LocalProtocolError, ProtocolError, StreamingError
-from streaming.protocol.messages import (
+from neucodec_streaming.errors import LocalProtocolError, ProtocolError, StreamingError
+from neucodec_streaming.protocol.messages import (
     Clear,
     Cleared,
     ClientMessage,
@@ -36,9 +36,9 @@ from streaming.protocol.messages import (
     parse_client_message,
     parse_server_message,
 )
-from streaming.protocol.query import SessionRequest
-from streaming.protocol.replay import ReplayLog
-from streaming.protocol.states import MOVES, Move, State, next_state
+from neucodec_streaming.protocol.query import SessionRequest
+from neucodec_streaming.protocol.replay import ReplayLog
+from neucodec_streaming.protocol.states import MOVES, Move, State, next_state
 
 MAX_WAITING = 4096
 """Marks and flushes of a client that may wait for their answer; one more is an error."""

@@ -2,8 +2,8 @@
 
 from enum import Enum, auto
 
-from streaming.errors import ProtocolError
-from streaming.protocol.messages import (
+from neucodec_streaming.errors import ProtocolError
+from neucodec_streaming.protocol.messages import (
     Clear,
     Cleared,
     Done,

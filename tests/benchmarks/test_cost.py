@@ -109,7 +109,7 @@ def test_surroundings_say_when_and_on_what() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_captured_step_is_timed_on_cuda() -> None:
-    from streaming import load_codec
+    from neucodec_streaming import load_codec
     from tests.streaming.models import GOLDEN
 
     codec = load_codec(GOLDEN, "cuda", torch.bfloat16)

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import endurance
 from benchmarks.endurance import MOST_ERROR, RISES, endless, packets, rows, slope, verdicts
-from streaming import load_codec
+from neucodec_streaming import load_codec
 from tests.streaming.models import GOLDEN, recording
 
 

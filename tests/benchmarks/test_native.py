@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import native
 from benchmarks.mimi import Ours
-from streaming import load_codec
+from neucodec_streaming import load_codec
 
 pytestmark = pytest.mark.usefixtures("compiled")
 

@@ -17,12 +17,12 @@ from websockets.asyncio.server import Request, Response, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from streaming.config import INPUT_HOP, OUTPUT_HOP
-from streaming.errors import AudioError, StreamingError
-from streaming.protocol.messages import Clear, End, Failure, Flush, Ready, Resume, Stats, encode_message
-from streaming.protocol.query import SessionRequest, parse_target
-from streaming.protocol.session import ServerSession
-from streaming.protocol.states import State
+from neucodec_streaming.config import INPUT_HOP, OUTPUT_HOP
+from neucodec_streaming.errors import AudioError, StreamingError
+from neucodec_streaming.protocol.messages import Clear, End, Failure, Flush, Ready, Resume, Stats, encode_message
+from neucodec_streaming.protocol.query import SessionRequest, parse_target
+from neucodec_streaming.protocol.session import ServerSession
+from neucodec_streaming.protocol.states import State
 
 CHUNK_FRAMES = 5
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from client.cli import main
-from client.connection import connect
-from client.events import Audio, Cleared, Done, Flushed, Tokens
-from client.files import read_audio, read_tokens
-from streaming import load_codec
-from streaming.errors import CapacityError, ConfigError
+from neucodec_streaming import load_codec
+from neucodec_streaming.client.cli import main
+from neucodec_streaming.client.connection import connect
+from neucodec_streaming.client.events import Audio, Cleared, Done, Flushed, Tokens
+from neucodec_streaming.client.files import read_audio, read_tokens
+from neucodec_streaming.errors import CapacityError, ConfigError
 from tests.server.hosting import GOLDEN, hosted
 
 

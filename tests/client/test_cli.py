@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from client.cli import main
-from client.files import read_tokens
+from neucodec_streaming.client.cli import main
+from neucodec_streaming.client.files import read_tokens
 from tests.client import fake_sounddevice
 from tests.client.fake_server import Fault, fake_server
 from tests.client.fake_sounddevice import Stream
@@ -64,7 +64,7 @@ async def test_decode_and_roundtrip_write_24_khz_wav(tmp_path, recording):
 
 async def test_a_pipe_carries_tokens_as_text_and_the_summary_goes_elsewhere(recording, tmp_path, monkeypatch, capsys):
     stdout = SimpleNamespace(buffer=io.BytesIO(), flush=lambda: None)
-    monkeypatch.setattr("client.files.sys", SimpleNamespace(stdout=stdout))
+    monkeypatch.setattr("neucodec_streaming.client.files.sys", SimpleNamespace(stdout=stdout))
     async with fake_server() as server:
         assert await run("encode", recording, "-", "--server", server.url) == 0
         assert stdout.buffer.getvalue().startswith(b"<|speech_0|><|speech_1|>")
@@ -73,7 +73,7 @@ async def test_a_pipe_carries_tokens_as_text_and_the_summary_goes_elsewhere(reco
         os.write(sink, b"said: <|speech_5|><|speech_6|>")
         os.close(sink)
         with os.fdopen(source, "rb") as pipe:
-            monkeypatch.setattr("client.terminal.sys", SimpleNamespace(stdin=pipe))
+            monkeypatch.setattr("neucodec_streaming.client.commands.terminal.sys", SimpleNamespace(stdin=pipe))
             assert await run("decode", "-", tmp_path / "out.wav", "--server", server.url) == 0
     assert soundfile.read(tmp_path / "out.wav", dtype="int16")[0].tolist() == [5] * 480 + [6] * 480
 
@@ -204,8 +204,8 @@ def sound(monkeypatch):
     monkeypatch.setattr(fake_sounddevice, "InputStream", HandDriven)
     monkeypatch.setattr(fake_sounddevice, "OutputStream", HandDriven)
     monkeypatch.setitem(sys.modules, "sounddevice", fake_sounddevice)
-    monkeypatch.setattr("client.commands.interruption", asyncio.Event)
-    monkeypatch.setattr("client.talk.interruption", asyncio.Event)
+    monkeypatch.setattr("neucodec_streaming.client.commands.sessions.interruption", asyncio.Event)
+    monkeypatch.setattr("neucodec_streaming.client.commands.talk.interruption", asyncio.Event)
 
 
 async def test_mic_writes_tokens_until_its_time_is_over(tmp_path, sound, capsys):

@@ -6,11 +6,11 @@ import socket
 import numpy as np
 import pytest
 
-from client.connection import connect
-from client.dial import Deadlines
-from client.errors import DeadlineExceeded, Disconnected, Unreachable
-from client.events import Audio, Cleared, Done, Flushed, Marked, Stats, Tokens
-from streaming.errors import (
+from neucodec_streaming.client.connection import connect
+from neucodec_streaming.client.dial import Deadlines
+from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unreachable
+from neucodec_streaming.client.events import Audio, Cleared, Done, Flushed, Marked, Stats, Tokens
+from neucodec_streaming.errors import (
     AudioError,
     AuthError,
     CapacityError,

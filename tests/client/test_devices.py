@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from client import devices
-from client.devices import MICROPHONE_QUEUE_SECONDS, Microphone, Speaker, find_device, list_devices
-from client.errors import SoundDeviceError
-from streaming.audio import resample
+from neucodec_streaming.client import devices
+from neucodec_streaming.client.devices import MICROPHONE_QUEUE_SECONDS, Microphone, Speaker, find_device, list_devices
+from neucodec_streaming.client.errors import SoundDeviceError
+from neucodec_streaming.resampler import resample
 from tests.client import fake_sounddevice
 from tests.client.fake_sounddevice import LEAD_S, Stream, made_device
 

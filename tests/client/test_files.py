@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 import soundfile
 
-from client.errors import FileError
-from client.files import AudioReader, TokenPipe, TokenWriter, WavWriter, read_audio, read_tokens, token_form
-from streaming.audio import resample
-from streaming.errors import AudioError, ConfigError, TokenError
+from neucodec_streaming.client.errors import FileError
+from neucodec_streaming.client.files import (
+    AudioReader,
+    TokenPipe,
+    TokenWriter,
+    WavWriter,
+    read_audio,
+    read_tokens,
+    token_form,
+)
+from neucodec_streaming.errors import AudioError, ConfigError, TokenError
+from neucodec_streaming.resampler import resample
 
 TOKENS = np.array([0, 1, 12345, 65535], np.uint16)
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.jitter import BUFFERS, SPEECH, simulate
-from client import jitter as constants
-from client.files import read_audio
-from client.jitter import Flow, JitterBuffer
-from streaming.config import OUTPUT_RATE
+from neucodec_streaming.client import jitter as constants
+from neucodec_streaming.client.files import read_audio
+from neucodec_streaming.client.jitter import Flow, JitterBuffer
+from neucodec_streaming.config import OUTPUT_RATE
 
 RATE = 1000
 """A sample is a millisecond."""

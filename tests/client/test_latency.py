@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from client.latency import ResponseTimes, input_needed
-from streaming.config import INPUT_HOP, OUTPUT_HOP, StreamConfig
-from streaming.lane import DecoderLane, EncoderLane
-from streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, TOKENS, Ready, StreamFormat
+from neucodec_streaming.client.latency import ResponseTimes, input_needed
+from neucodec_streaming.config import INPUT_HOP, OUTPUT_HOP, StreamConfig
+from neucodec_streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, TOKENS, Ready, StreamFormat
+from neucodec_streaming.windows import DecoderLane, EncoderLane
 
 CONFIGS = [StreamConfig(2, 3), StreamConfig(5, 5), StreamConfig(5, 15), StreamConfig(4, 1), StreamConfig(1, 0)]
 

@@ -24,10 +24,10 @@ from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 
-from client.pipecat import InputTokensFrame, NeuCodecDecoder, NeuCodecEncoder, OutputTokensFrame
-from streaming.audio import pcm_from_bytes, pcm_to_bytes
-from streaming.config import INPUT_RATE, OUTPUT_HOP, OUTPUT_RATE
-from tests.proxy import proxy
+from benchmarks.common.faulty_proxy import proxy
+from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
+from neucodec_streaming.client.pipecat import InputTokensFrame, NeuCodecDecoder, NeuCodecEncoder, OutputTokensFrame
+from neucodec_streaming.config import INPUT_RATE, OUTPUT_HOP, OUTPUT_RATE
 from tests.server.hosting import hosted
 from tests.streaming.engine.fake import FakeRunner, audio_of, speech, tokens_of
 

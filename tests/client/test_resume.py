@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import uvloop
 
-from client.connection import LOST_SECONDS, connect
-from client.dial import Deadlines
-from client.errors import Disconnected
-from client.events import Audio, Cleared, Done, Flushed, Marked, Resumed, Tokens
-from streaming.protocol.session import REPLAY_SECONDS
+from neucodec_streaming.client.connection import LOST_SECONDS, connect
+from neucodec_streaming.client.dial import Deadlines
+from neucodec_streaming.client.errors import Disconnected
+from neucodec_streaming.client.events import Audio, Cleared, Done, Flushed, Marked, Resumed, Tokens
+from neucodec_streaming.protocol.session import REPLAY_SECONDS
 from tests.client.fake_server import Fault, fake_server
 from tests.client.test_connection import collect, speech
 
@@ -21,8 +21,8 @@ BRIEF = Deadlines(resume_s=0.5, close_s=0.2)
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
     """Reconnecting takes milliseconds."""
-    monkeypatch.setattr("client.connection.FIRST_PAUSE_S", 0.005)
-    monkeypatch.setattr("client.connection.LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr("neucodec_streaming.client.connection.FIRST_PAUSE_S", 0.005)
+    monkeypatch.setattr("neucodec_streaming.client.connection.LONGEST_PAUSE_S", 0.05)
 
 
 def tokens_of(events) -> np.ndarray:

@@ -9,11 +9,11 @@ from contextlib import ExitStack, asynccontextmanager
 import numpy as np
 import pytest
 
-from client.connection import Connection, connect
-from client.dial import Deadlines
-from client.events import Audio, Cleared, Done, Flushed, Marked, Resumed, Tokens
-from client.files import read_audio
-from tests.proxy import Proxy, proxy
+from benchmarks.common.faulty_proxy import Proxy, proxy
+from neucodec_streaming.client.connection import Connection, connect
+from neucodec_streaming.client.dial import Deadlines
+from neucodec_streaming.client.events import Audio, Cleared, Done, Flushed, Marked, Resumed, Tokens
+from neucodec_streaming.client.files import read_audio
 from tests.server.hosting import hosted
 from tests.streaming.engine.fake import FakeRunner, speech, tokens_of
 
@@ -25,7 +25,7 @@ PACKETS = 7
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
     """Reconnecting takes milliseconds."""
-    monkeypatch.setattr("client.connection.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("neucodec_streaming.client.connection.FIRST_PAUSE_S", 0.01)
 
 
 class Server:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import soxr
 
-from benchmarks.mouth_to_ear import MOST_CLEAR_MS, SPEECH, measure_clear, measure_way, serving, spoken
-from benchmarks.sound_room import RATE, Recorder, installed, say, sound_room
-from client.files import read_audio, read_tokens
-from streaming import load_codec
+from benchmarks.common.sound_room import RATE, Recorder, installed, say, sound_room
+from benchmarks.mouth_to_ear.__main__ import MOST_CLEAR_MS, SPEECH, measure_clear, measure_way, serving, spoken
+from neucodec_streaming import load_codec
+from neucodec_streaming.client.files import read_audio, read_tokens
 from tests.server.hosting import GOLDEN, hosted
 
 pytestmark = [

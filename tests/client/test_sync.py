@@ -7,9 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import Cleared, Done, Flushed, Marked, Tokens, blocking, connect, decode, encode, roundtrip
-from client.errors import Disconnected, Unreachable
-from streaming.errors import AudioError, LocalProtocolError
+from neucodec_streaming.client import (
+    Cleared,
+    Done,
+    Flushed,
+    Marked,
+    Tokens,
+    blocking,
+    connect,
+    decode,
+    encode,
+    roundtrip,
+)
+from neucodec_streaming.client.errors import Disconnected, Unreachable
+from neucodec_streaming.errors import AudioError, LocalProtocolError
 from tests.client.fake_server import Fault, fake_server
 from tests.client.test_connection import speech
 
@@ -82,7 +93,11 @@ def test_it_works_inside_a_running_loop_as_in_a_notebook():
 
 
 async def test_the_example_of_the_documentation_runs():
-    (example,) = (block.split("```")[0] for block in PAGE.split("```python\n") if block.startswith("from client"))
+    (example,) = (
+        block.split("```")[0]
+        for block in PAGE.split("```python\n")
+        if block.startswith("from neucodec_streaming.client")
+    )
     names: dict = {"pcm": speech(12)}
     async with fake_server() as server:
         await in_a_script(exec, example.replace("ws://127.0.0.1:8765", server.url), names)

@@ -5,11 +5,11 @@ import asyncio
 import numpy as np
 import pytest
 
-from client.connection import connect
-from client.dial import Deadlines
-from client.errors import Disconnected
-from client.transfer import transfer
-from streaming.errors import AudioError
+from neucodec_streaming.client.connection import connect
+from neucodec_streaming.client.dial import Deadlines
+from neucodec_streaming.client.errors import Disconnected
+from neucodec_streaming.client.transfer import transfer
+from neucodec_streaming.errors import AudioError
 from tests.client.fake_server import Fault, fake_server
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from client.files import read_tokens
-from client.transfer import Report
 from demos.demo import RECORDING, LatencyLog
-from streaming.protocol.messages import INPUT_AUDIO, TOKENS, Ready
+from neucodec_streaming.client.files import read_tokens
+from neucodec_streaming.client.transfer import Report
+from neucodec_streaming.protocol.messages import INPUT_AUDIO, TOKENS, Ready
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GOLDEN = ROOT / "tests" / "data" / "neucodec-mini"

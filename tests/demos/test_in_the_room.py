@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchmarks.sound_room import RATE, Recorder, installed, lift, say, sound_room
-from client.files import read_audio
+from benchmarks.common.sound_room import RATE, Recorder, installed, lift, say, sound_room
 from demos.demo import RECORDING
+from neucodec_streaming.client.files import read_audio
 from tests.server.hosting import hosted
 
 pytestmark = [

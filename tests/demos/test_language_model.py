@@ -7,7 +7,7 @@ import wave
 import numpy as np
 
 from demos.language_model import Pace, recorded_tokens, spoken
-from streaming.audio import pcm_to_bytes
+from neucodec_streaming.audio import pcm_to_bytes
 from tests.server.hosting import hosted
 from tests.streaming.engine.fake import FakeRunner, speech, tokens_of
 

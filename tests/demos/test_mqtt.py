@@ -2,12 +2,12 @@
 
 import pytest
 
-from client.files import read_audio
 from demos.demo import RECORDING
-from demos.mqtt import spoken
-from demos.mqtt_broker import broker
-from tests.mqtt.broker import needs_mosquitto
-from tests.mqtt.hosting import bridged
+from demos.mqtt.__main__ import spoken
+from demos.mqtt.broker import broker
+from neucodec_streaming.client.files import read_audio
+from tests.server.mqtt.broker import needs_mosquitto
+from tests.server.mqtt.hosting import bridged
 from tests.streaming.engine.fake import FakeRunner
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from client.files import read_audio
 from demos.demo import RECORDING
 from demos.voice_activity import WINDOW_SAMPLES, VoiceActivity
-from streaming.config import INPUT_RATE
+from neucodec_streaming.client.files import read_audio
+from neucodec_streaming.config import INPUT_RATE
 
 SILENCE = np.zeros(INPUT_RATE, np.float32)
 

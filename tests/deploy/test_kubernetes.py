@@ -6,10 +6,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from server.http import METRICS_PATH, READY_PATH
-from server.metrics import Metrics
-from server.settings import DEFAULT_PORT
-from server.settings_sources import resolve
+from neucodec_streaming.server.http.responses import METRICS_PATH, READY_PATH
+from neucodec_streaming.server.metrics import Metrics
+from neucodec_streaming.server.settings.fields import DEFAULT_PORT
+from neucodec_streaming.server.settings.sources import resolve
 from tests.deploy.proxy import DEPLOY
 from tests.deploy.test_image import last_stage
 

@@ -14,12 +14,12 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from server.app import App
-from server.model import Model
-from server.session import RESTART_STATUS
-from server.settings import Settings
-from streaming.engine.engine import Engine
-from streaming.protocol.messages import Flush, Flushed
+from neucodec_streaming.engine.engine import Engine
+from neucodec_streaming.protocol.messages import Flush, Flushed
+from neucodec_streaming.server.app import App
+from neucodec_streaming.server.model import Model
+from neucodec_streaming.server.sessions.session import RESTART_STATUS
+from neucodec_streaming.server.settings.fields import Settings
 from tests.deploy.proxy import PROXIES, running
 from tests.server.hosting import DEADLINE_S, hosted, s16, talk
 from tests.server.test_resume import Caller

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from server.cli import EXIT_CONFIG, EXIT_MODEL
-from server.settings import Settings
+from neucodec_streaming.server.cli import EXIT_CONFIG, EXIT_MODEL
+from neucodec_streaming.server.settings.fields import Settings
 from tests.deploy.proxy import DEPLOY, shipped
 
 NAME = "neucodec.service"

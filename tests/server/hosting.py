@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 
-from server.app import App
-from server.model import Model, load_engines
-from server.settings import Settings
-from streaming.engine.engine import Engine
-from streaming.protocol.messages import Done, End, Failure, Ready, ServerMessage
-from streaming.protocol.query import parse_target
-from streaming.protocol.session import ClientSession
+from neucodec_streaming.engine.engine import Engine
+from neucodec_streaming.protocol.messages import Done, End, Failure, Ready, ServerMessage
+from neucodec_streaming.protocol.query import parse_target
+from neucodec_streaming.protocol.session import ClientSession
+from neucodec_streaming.server.app import App
+from neucodec_streaming.server.model import Model, load_engines
+from neucodec_streaming.server.settings.fields import Settings
 from tests.streaming.engine.fake import CONFIG, FakeRunner
 
 GOLDEN = Path(__file__).parent.parent / "data" / "neucodec-mini"

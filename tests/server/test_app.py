@@ -10,12 +10,12 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from server.app import App
-from server.model import Model, latency_ms
-from server.settings import Settings
-from streaming.config import StreamConfig
-from streaming.engine.engine import Engine
-from streaming.errors import ConfigError, ModelError
+from neucodec_streaming.config import StreamConfig
+from neucodec_streaming.engine.engine import Engine
+from neucodec_streaming.errors import ConfigError, ModelError
+from neucodec_streaming.server.app import App
+from neucodec_streaming.server.model import Model, latency_ms
+from neucodec_streaming.server.settings.fields import Settings
 from tests.server.hosting import DEADLINE_S, talk
 from tests.streaming.engine.fake import CONFIG, FakeRunner
 

@@ -12,9 +12,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from streaming.errors import ConfigError
-from streaming.protocol.messages import End, Failure, Flush, Flushed
-from streaming.protocol.query import PATHS, QUERIES
+from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.protocol.messages import End, Failure, Flush, Flushed
+from neucodec_streaming.protocol.query import PATHS, QUERIES
 from tests.server.hosting import DEADLINE_S, Talk, hosted, s16, talk
 from tests.streaming.engine.fake import POOLS, FakeRunner, audio_of, speech, tokens_of
 
@@ -275,8 +275,8 @@ async def test_sessions_leave_nothing_behind(host):
 
 def test_a_busy_port_is_said_clearly(host):
     port = int(host.url.rsplit(":", 1)[1])
-    from server.app import App
-    from server.settings import Settings
+    from neucodec_streaming.server.app import App
+    from neucodec_streaming.server.settings.fields import Settings
 
     async def start() -> None:
         app = App(Settings(port=port))

@@ -8,10 +8,10 @@ import pytest
 import soundfile
 import torch
 
-from server.calibrate import audio_files, main, pieces
-from server.model import load_engines
-from server.settings import Settings
-from streaming import StreamConfig, load_codec
+from neucodec_streaming import StreamConfig, load_codec
+from neucodec_streaming.server.calibrate import audio_files, main, pieces
+from neucodec_streaming.server.model import load_engines
+from neucodec_streaming.server.settings.fields import Settings
 from tests.streaming.models import GOLDEN, codec_of, recording
 
 

@@ -7,13 +7,13 @@ from contextlib import AsyncExitStack
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from server.app import App
-from server.cli import capacity_table, main
-from server.model import Model
-from server.settings import Settings
-from streaming.engine.budget import Budget
-from streaming.engine.engine import Engine
-from streaming.protocol.messages import Flush, Flushed, Ready
+from neucodec_streaming.engine.budget import Budget
+from neucodec_streaming.engine.engine import Engine
+from neucodec_streaming.protocol.messages import Flush, Flushed, Ready
+from neucodec_streaming.server.app import App
+from neucodec_streaming.server.cli import capacity_table, main
+from neucodec_streaming.server.model import Model
+from neucodec_streaming.server.settings.fields import Settings
 from tests.server.hosting import GOLDEN, s16, talk
 from tests.server.test_app import get
 from tests.streaming.engine.fake import CONFIG, POOLS, FakeRunner, audio_of, tokens_of

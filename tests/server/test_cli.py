@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from server.cli import main, serve
-from server.model import Model
-from server.settings import Settings
-from streaming.engine.engine import Engine
+from neucodec_streaming.engine.engine import Engine
+from neucodec_streaming.server.cli import main, serve
+from neucodec_streaming.server.model import Model
+from neucodec_streaming.server.settings.fields import Settings
 from tests.server.hosting import DEADLINE_S, GOLDEN, s16, talk
 from tests.streaming.engine.fake import CONFIG, FakeRunner, speech
 

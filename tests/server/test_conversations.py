@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from streaming.protocol.messages import Clear, Cleared, End, Flush, Flushed, Mark, Marked
+from neucodec_streaming.protocol.messages import Clear, Cleared, End, Flush, Flushed, Mark, Marked
 from tests.server.hosting import Talk, hosted, s16, talk
 from tests.streaming.engine.fake import FakeRunner, audio_of, speech, tokens_of
 

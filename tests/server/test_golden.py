@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from streaming import load_codec
-from streaming.config import StreamConfig
-from streaming.protocol.messages import Clear, Cleared, Flush, Flushed
+from neucodec_streaming import load_codec
+from neucodec_streaming.config import StreamConfig
+from neucodec_streaming.protocol.messages import Clear, Cleared, Flush, Flushed
 from tests.server.hosting import GOLDEN, hosted, s16, talk
 
 BATCH = 4
@@ -69,7 +69,7 @@ class Alone:
 
 def alone(codec, kind: str, profile: str, data: np.ndarray) -> bytes:
     """What one session of `kind` gets on its own, as bytes."""
-    from streaming.lane import DecoderLane, EncoderLane
+    from neucodec_streaming.windows import DecoderLane, EncoderLane
 
     chosen = config(codec, profile)
     if kind != "decode":

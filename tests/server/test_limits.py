@@ -7,7 +7,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from streaming.protocol.messages import Done, Flush, Flushed
+from neucodec_streaming.protocol.messages import Done, Flush, Flushed
 from tests.server.hosting import DEADLINE_S, Host, hosted, s16, talk
 from tests.server.test_app import get
 from tests.streaming.engine.fake import FakeRunner, speech

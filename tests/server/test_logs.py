@@ -2,11 +2,13 @@ import json
 import logging
 import sys
 
-from server.logs import JsonFormatter
+from neucodec_streaming.server.logs import JsonFormatter
 
 
 def record(message: str, *arguments, **more) -> logging.LogRecord:
-    made = logging.makeLogRecord({"name": "server.app", "levelno": logging.INFO, "levelname": "INFO"} | more)
+    made = logging.makeLogRecord(
+        {"name": "neucodec_streaming.server.app", "levelno": logging.INFO, "levelname": "INFO"} | more
+    )
     made.msg, made.args = message, arguments
     return made
 
@@ -16,7 +18,7 @@ def test_a_record_is_one_line_of_json():
     assert "\n" not in line and json.loads(line) == {
         "time": "1970-01-01T00:00:00.500+00:00",
         "level": "info",
-        "logger": "server.app",
+        "logger": "neucodec_streaming.server.app",
         "message": "two\nlines of caf\u00e9",
         "session": "a1",
     }

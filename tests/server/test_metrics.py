@@ -13,10 +13,10 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.metrics import STEP_S, ChunkHistogram, Metrics
-from server.settings import PROFILES
-from streaming.config import FRAME_MS
-from streaming.protocol.messages import Flush, Flushed
+from neucodec_streaming.config import FRAME_MS
+from neucodec_streaming.protocol.messages import Flush, Flushed
+from neucodec_streaming.server.metrics import STEP_S, ChunkHistogram, Metrics
+from neucodec_streaming.server.settings.fields import PROFILES
 from tests.server.hosting import Host, hosted, s16, talk
 from tests.server.test_resume import Caller
 from tests.streaming.engine.fake import FakeRunner, speech

@@ -9,12 +9,12 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from server.auth import key_line, new_key
-from server.session import Session
-from server.websocket import WebSocket
-from streaming.protocol.messages import Clear, Cleared, Done, End, Flush, Flushed, Mark, Marked, Ready
-from streaming.protocol.query import SessionRequest, parse_target
-from streaming.protocol.session import ClientSession
+from neucodec_streaming.protocol.messages import Clear, Cleared, Done, End, Flush, Flushed, Mark, Marked, Ready
+from neucodec_streaming.protocol.query import SessionRequest, parse_target
+from neucodec_streaming.protocol.session import ClientSession
+from neucodec_streaming.server.auth.keys import key_line, new_key
+from neucodec_streaming.server.http.websocket import WebSocket
+from neucodec_streaming.server.sessions.session import Session
 from tests.server.hosting import DEADLINE_S, hosted, s16, talk
 from tests.streaming.engine.fake import FakeRunner, speech, tokens_of
 

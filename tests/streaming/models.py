@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from streaming import StreamConfig
-from streaming.codec import Codec, load_codec
-from streaming.lane import DecoderLane, EncoderLane, Lane
-from streaming.stepper import Stepper
+from neucodec_streaming import StreamConfig
+from neucodec_streaming.codec import Codec, load_codec
+from neucodec_streaming.stepper import Stepper
+from neucodec_streaming.windows import DecoderLane, EncoderLane, Lane
 from tests.conftest import ROOT
 
 GOLDEN = ROOT / "tests" / "data" / "neucodec-mini"

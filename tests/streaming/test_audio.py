@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streaming.audio import PCM_FORMATS, Resampler, check_audio, downmix, pcm_from_bytes, pcm_to_bytes, resample
-from streaming.errors import AudioError, ConfigError
+from neucodec_streaming.audio import PCM_FORMATS, check_audio, downmix, pcm_from_bytes, pcm_to_bytes
+from neucodec_streaming.errors import AudioError, ConfigError
+from neucodec_streaming.resampler import Resampler, resample
 
 
 def noise(samples: int, seed: int = 0) -> np.ndarray:

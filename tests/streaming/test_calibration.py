@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from streaming import InputError, StreamConfig, load_codec
-from streaming.calibration import measure_priors
-from streaming.priors import read_priors
+from neucodec_streaming import InputError, StreamConfig, load_codec
+from neucodec_streaming.calibration import measure_priors
+from neucodec_streaming.priors import read_priors
 from tests.streaming.models import GOLDEN, codec_of, recording
 
 CONFIG = StreamConfig(prior_weight=12)

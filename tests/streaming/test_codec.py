@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from streaming import AudioError, ConfigError, InputError, ModelError, StreamConfig, TokenError, load_codec
-from streaming.codec import ASSETS
+from neucodec_streaming import AudioError, ConfigError, InputError, ModelError, StreamConfig, TokenError, load_codec
+from neucodec_streaming.codec import ASSETS
 from tests.streaming.models import GOLDEN, codec_of, recording, vectors
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from streaming import ConfigError, StreamConfig
-from streaming.config import roundtrip_latency_ms
+from neucodec_streaming import ConfigError, StreamConfig
+from neucodec_streaming.config import roundtrip_latency_ms
 
 
 @pytest.mark.parametrize(

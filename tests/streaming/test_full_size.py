@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import NeuCodecConfig, NeuCodecModel
 
-from streaming import StreamConfig, load_codec
+from neucodec_streaming import StreamConfig, load_codec
 from tests.streaming.models import recording, whole
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from streaming import SnapshotError, StreamConfig
+from neucodec_streaming import SnapshotError, StreamConfig
 from tests.streaming.models import MODELS, Batch, codec_of, random_cuts, recording, vectors, whole
 
 GRID = [(chunk, lookahead) for chunk in (1, 4, 5) for lookahead in (0, 1, 5)]
@@ -97,7 +97,7 @@ def test_law_3_a_row_gets_the_same_bits_beside_a_row_with_an_edge(model: str, mo
     for new, x in ((codec.encoder_stream, recording(20_000)), (codec.decoder_stream, some_tokens(60))):
         without = new(config_of(5, 5)).feed(x)
         with monkeypatch.context() as patch:
-            patch.setattr("streaming.stepper.START_FRAMES", 1_000_000)
+            patch.setattr("neucodec_streaming.stepper.START_FRAMES", 1_000_000)
             np.testing.assert_array_equal(new(config_of(5, 5)).feed(x), without)
 
 

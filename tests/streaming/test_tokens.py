@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streaming.errors import TokenError
-from streaming.tokens import (
+from neucodec_streaming.errors import TokenError
+from neucodec_streaming.tokens import (
     TokenText,
     check_tokens,
     tokens_from_bytes,

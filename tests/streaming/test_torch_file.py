@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from streaming.errors import TokenError
-from streaming.torch_file import integers_from_pt
+from neucodec_streaming.errors import TokenError
+from neucodec_streaming.torch_file import integers_from_pt
 
 
 def saved(value) -> bytes:

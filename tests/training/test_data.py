@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from streaming.errors import ConfigError
+from neucodec_streaming.errors import ConfigError
 from training.data import HELD_OUT_EVERY, Speech, prepare
 
 COLUMNS = "path\tcorpus\tspeaker\tlanguage\tlicence\tsource_rate\tseconds"

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from streaming.config import INPUT_HOP, OUTPUT_HOP, StreamConfig
-from streaming.engine.scheduler import Pool
-from streaming.errors import SnapshotError
-from streaming.lane import DecoderLane, EncoderLane
+from neucodec_streaming.config import INPUT_HOP, OUTPUT_HOP, StreamConfig
+from neucodec_streaming.engine.scheduler import Pool
+from neucodec_streaming.errors import SnapshotError
+from neucodec_streaming.windows import DecoderLane, EncoderLane
 
 CONFIG = StreamConfig(chunk_frames=5, lookahead_frames=5)
 POOLS = {kind: Pool(kind, CONFIG) for kind in ("encode", "decode")}

@@ -1,8 +1,8 @@
 import pytest
 
-from streaming.config import StreamConfig
-from streaming.engine.budget import Budget
-from streaming.engine.scheduler import Pool
+from neucodec_streaming.config import StreamConfig
+from neucodec_streaming.engine.budget import Budget
+from neucodec_streaming.engine.scheduler import Pool
 
 ENCODE = Pool("encode", StreamConfig(5, 5))  # a chunk lasts 100 ms
 DECODE = Pool("decode", StreamConfig(5, 5))

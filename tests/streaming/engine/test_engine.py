@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from streaming.engine.engine import Engine, Failed, FlushFinished, Output
-from streaming.errors import AudioError, CapacityError, ConfigError, DeviceError, SnapshotError, TokenError
+from neucodec_streaming.engine.engine import Engine, Failed, FlushFinished, Output
+from neucodec_streaming.errors import AudioError, CapacityError, ConfigError, DeviceError, SnapshotError, TokenError
 from tests.streaming.engine.fake import POOLS, FakeRunner, audio_of, speech, tokens_of
 
 

@@ -1,6 +1,6 @@
 from itertools import pairwise
 
-from streaming.engine.overload import PATIENCE_S, Overload
+from neucodec_streaming.engine.overload import PATIENCE_S, Overload
 
 
 def test_in_time_nobody_goes():

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from streaming.codec import load_codec
-from streaming.config import START_FRAMES, StreamConfig
-from streaming.engine.runner import Runner
-from streaming.engine.scheduler import Pool
+from neucodec_streaming.codec import load_codec
+from neucodec_streaming.config import START_FRAMES, StreamConfig
+from neucodec_streaming.engine.runner import Runner
+from neucodec_streaming.engine.scheduler import Pool
 
 GOLDEN = Path(__file__).parent.parent.parent / "data" / "neucodec-mini"
 CONFIG = StreamConfig(chunk_frames=2, lookahead_frames=2, context_frames=20)

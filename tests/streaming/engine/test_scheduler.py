@@ -3,8 +3,8 @@ import pickle
 
 import pytest
 
-from streaming.config import StreamConfig
-from streaming.engine.scheduler import Entry, Pool, Scheduler
+from neucodec_streaming.config import StreamConfig
+from neucodec_streaming.engine.scheduler import Entry, Pool, Scheduler
 
 LIVE = Pool("encode", StreamConfig(5, 5))  # a chunk lasts 0.1 s
 OTHER = Pool("decode", StreamConfig(5, 5))

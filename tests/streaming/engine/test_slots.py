@@ -1,7 +1,7 @@
 import pytest
 
-from streaming.engine.slots import Slot, Slots
-from streaming.errors import CapacityError
+from neucodec_streaming.engine.slots import Slot, Slots
+from neucodec_streaming.errors import CapacityError
 
 
 def test_every_slot_is_given_once_and_then_the_engine_is_full():

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from streaming.layers.step import Step
+from neucodec_streaming.layers.step import Step
 
 
 def in_chunks(step: Callable[[Tensor, Step], Tensor], x: Tensor, chunks: list[int], unit: int, last: int) -> Tensor:

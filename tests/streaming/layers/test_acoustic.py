@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from streaming import StreamConfig
-from streaming.lane import EncoderLane
-from streaming.layers.acoustic import StreamingAcoustic
-from streaming.layers.step import Step
+from neucodec_streaming import StreamConfig
+from neucodec_streaming.layers.acoustic import StreamingAcoustic
+from neucodec_streaming.layers.step import Step
+from neucodec_streaming.windows import EncoderLane
 from tests.streaming.models import MODELS, codec_of, recording
 
 every_model = pytest.mark.parametrize("model", MODELS)

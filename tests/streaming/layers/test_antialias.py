@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers.models.neucodec.modeling_neucodec import NeuCodecAntiAliasedActivation1d, NeuCodecSnakeBeta
 
-from streaming.layers.antialias import StreamingActivation
+from neucodec_streaming.layers.antialias import StreamingActivation
 from tests.streaming.layers.stepping import in_chunks, random_chunks
 
 pytestmark = pytest.mark.usefixtures("operations")

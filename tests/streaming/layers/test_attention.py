@@ -6,10 +6,10 @@ from transformers import NeuCodecConfig, Wav2Vec2BertConfig
 from transformers.models.neucodec.modeling_neucodec import NeuCodecAttention, NeuCodecRotaryEmbedding
 from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import Wav2Vec2BertSelfAttention
 
-from streaming import StreamConfig
-from streaming.layers.attention import RingView, StreamingAttention, StreamingRelativeAttention
-from streaming.layers.packed import repacked
-from streaming.layers.step import Step
+from neucodec_streaming import StreamConfig
+from neucodec_streaming.kernels.packed import repacked
+from neucodec_streaming.layers.attention import RingView, StreamingAttention, StreamingRelativeAttention
+from neucodec_streaming.layers.step import Step
 from tests.streaming.layers.stepping import in_chunks, random_chunks
 
 pytestmark = pytest.mark.usefixtures("operations")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from streaming.layers.conv import StreamingConv
-from streaming.layers.packed import ChannelsLastConv
+from neucodec_streaming.kernels.packed import ChannelsLastConv
+from neucodec_streaming.layers.conv import StreamingConv
 from tests.streaming.layers.stepping import in_chunks, random_chunks
 
 pytestmark = pytest.mark.usefixtures("operations")

@@ -6,10 +6,10 @@ import torch
 from transformers import NeuCodecConfig
 from transformers.models.neucodec.modeling_neucodec import NeuCodecISTFTHead
 
-from streaming.config import StreamConfig
-from streaming.lane import DecoderLane
-from streaming.layers.istft import StreamingISTFT
-from streaming.layers.step import Step
+from neucodec_streaming.config import StreamConfig
+from neucodec_streaming.layers.istft import StreamingISTFT
+from neucodec_streaming.layers.step import Step
+from neucodec_streaming.windows import DecoderLane
 
 
 @pytest.mark.parametrize("lookahead", [0, 1, 2, 5])

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from streaming.layers.norm import Moments, Sets, Shares, StreamingGroupNorm, moments_of_frames, new_moments
-from streaming.layers.step import Step
+from neucodec_streaming.layers.norm import Moments, Sets, Shares, StreamingGroupNorm, moments_of_frames, new_moments
+from neucodec_streaming.layers.step import Step
 from tests.streaming.layers.stepping import in_chunks
 
 pytestmark = pytest.mark.usefixtures("operations")

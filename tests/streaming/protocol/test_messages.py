@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.errors import AudioError, ProtocolError, TokenError
-from streaming.protocol.messages import (
+from neucodec_streaming.errors import AudioError, ProtocolError, TokenError
+from neucodec_streaming.protocol.messages import (
     INPUT_AUDIO,
     SERVER_MESSAGES,
     TOKENS,

@@ -2,9 +2,9 @@ from urllib.parse import quote
 
 import pytest
 
-from streaming.errors import ConfigError
-from streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, TOKENS, StreamFormat
-from streaming.protocol.query import QUERIES, SessionRequest, parse_target, session_request
+from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, TOKENS, StreamFormat
+from neucodec_streaming.protocol.query import QUERIES, SessionRequest, parse_target, session_request
 
 
 def test_a_bare_path_asks_for_the_defaults():

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from streaming.errors import ConfigError
-from streaming.protocol.messages import (
+from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.protocol.messages import (
     INPUT_AUDIO,
     TOKENS,
     Clear,
@@ -26,10 +26,10 @@ from streaming.protocol.messages import (
     Resume,
     encode_message,
 )
-from streaming.protocol.query import SessionRequest, parse_target
-from streaming.protocol.replay import Positions, ReplayLog
-from streaming.protocol.session import ClientSession, ServerSession
-from streaming.protocol.states import State
+from neucodec_streaming.protocol.query import SessionRequest, parse_target
+from neucodec_streaming.protocol.replay import Positions, ReplayLog
+from neucodec_streaming.protocol.session import ClientSession, ServerSession
+from neucodec_streaming.protocol.states import State
 
 READY = Ready("s1", "mini", "default", 5, 5, 215.0, INPUT_AUDIO, TOKENS, Resume("secret", 30.0))
 REQUEST = SessionRequest("encode", INPUT_AUDIO, TOKENS)

@@ -7,8 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.errors import AudioError, DeviceError, LocalProtocolError, ProtocolError, StreamingError, TokenError
-from streaming.protocol.messages import (
+from neucodec_streaming.errors import (
+    AudioError,
+    DeviceError,
+    LocalProtocolError,
+    ProtocolError,
+    StreamingError,
+    TokenError,
+)
+from neucodec_streaming.protocol.messages import (
     INPUT_AUDIO,
     OUTPUT_AUDIO,
     TOKENS,
@@ -26,8 +33,8 @@ from streaming.protocol.messages import (
     encode_message,
     parse_server_message,
 )
-from streaming.protocol.session import ClientSession, ServerSession
-from streaming.protocol.states import MOVES, TRANSITIONS, Move, State, next_state
+from neucodec_streaming.protocol.session import ClientSession, ServerSession
+from neucodec_streaming.protocol.states import MOVES, TRANSITIONS, Move, State, next_state
 
 SAYINGS = [encode_message(message) for message in (Flush(), Clear(), Mark("m"), Mark(3), End())]
 FRAME = bytes(640)  # 320 samples of s16le

@@ -7,10 +7,10 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 import pytest
 
-from streaming.errors import LocalProtocolError, ProtocolError
-from streaming.protocol.messages import Ready, encode_message, parse_client_message, parse_server_message
-from streaming.protocol.query import SessionRequest, parse_target
-from streaming.protocol.session import ClientSession, ServerSession
+from neucodec_streaming.errors import LocalProtocolError, ProtocolError
+from neucodec_streaming.protocol.messages import Ready, encode_message, parse_client_message, parse_server_message
+from neucodec_streaming.protocol.query import SessionRequest, parse_target
+from neucodec_streaming.protocol.session import ClientSession, ServerSession
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "protocol-vectors.json").read_text())
 CONVERSATIONS = {conversation["name"]: conversation for conversation in VECTORS["conversations"]}

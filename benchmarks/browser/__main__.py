@@ -1,0 +1,218 @@
+"""The web page in headless Chromium, recorded speech as its microphone, against a server of its own over loopback.
+
+Someone talks for some minutes. Reported: tokens a second; the latency that the page shows, beside the algorithmic one
+and beside the distance of what went in and what came out, found by cross-correlation on the clock of the page's sound
+device; underruns; STOI of what the page played and of what the Python client plays from the same speech; and the memory
+of the page, after a collection of garbage, at the start and at the end.
+
+    python -m benchmarks.browser --minutes 2
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from pystoi import stoi
+
+from benchmarks.browser.chromium import Tab, ahead_of_others, browser
+from benchmarks.common.sound_room import RATE
+from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings
+from benchmarks.mouth_to_ear.__main__ import LONGEST_S, SPEECH, delay_ms, serving
+from neucodec_streaming.client.cli import main as client
+from neucodec_streaming.client.files import read_audio
+from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
+from neucodec_streaming.resampler import resample
+
+RESULTS = RESULTS_FOLDER / "browser.json"
+LEAD_S = 0.5
+SETTLED_S = 5.0
+"""Of talking, after which the page's own memory has its size: 6 s of pictures are nearly full."""
+EAVESDROP = """(() => {
+    window.said = { start: null, parts: [] };
+    window.heard = { start: null, parts: [] };
+    demo.say = (samples, time) => {
+        said.start ??= time;
+        said.parts.push(samples.slice());
+        Object.getPrototypeOf(demo).say.call(demo, samples, time);
+    };
+    demo.onPlayback = ({ heard: samples, time }) => {
+        heard.start ??= time - 0.02;
+        heard.parts.push(samples);
+    };
+})()"""
+UNDERRUNS = "Number(document.getElementById('underruns').textContent)"
+COUNTED = "[demo.take.tokens.count, demo.context.currentTime]"
+PERCENTILES = {"p50": 50, "p95": 95, "max": 100}
+PARTS = ("computingMs", "bufferMs", "restMs")
+RECORDED = """new Promise((resolve) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve([%s.start, reader.result.split(",")[1]]);
+    reader.readAsDataURL(new Blob(%s.parts));
+})"""
+
+
+@dataclass(frozen=True)
+class Track:
+    """Audio at RATE, and when its first sample was there, in seconds of the page's sound device."""
+
+    audio: np.ndarray
+    start_s: float
+
+
+async def track(tab: Tab, name: str, rate: int) -> Track:
+    """What was `said` or `heard` since EAVESDROP."""
+    start_s, text = await tab.evaluate(RECORDED % (name, name))
+    return Track(resample(np.frombuffer(base64.b64decode(text), "<f4"), rate, RATE), start_s)
+
+
+@contextmanager
+def served(model: str, profiles: str) -> Iterator[str]:
+    """The URL of a server that runs ahead of the machine's other work."""
+    with ExitStack() as stack:
+        with ahead_of_others():
+            url = stack.enter_context(serving(model, profiles))
+        yield url
+
+
+@asynccontextmanager
+async def page(url: str, microphone: Path) -> AsyncIterator[Tab]:
+    """The page of a server, ready, with that recording as its microphone."""
+    async with browser(microphone, ahead=True) as tab:
+        await tab.open(url.replace("ws://", "http://"))
+        await tab.until("document.getElementById('status').dataset.state === 'ready'")
+        yield tab
+        await tab.evaluate("demo.loop.close()")
+
+
+def later_ms(said: Track, heard: Track, seconds: float) -> float:
+    """How much later the last seconds of `said` were heard, on the clock of the device."""
+    size, longest = round(seconds * RATE), round(LONGEST_S * RATE)
+    start = said.audio.size - size
+    offset = round((said.start_s - heard.start_s) * RATE)
+    ear = np.pad(heard.audio, (0, longest))[start + offset : start + offset + size + longest]
+    return delay_ms(said.audio[start:], ear)
+
+
+def intelligibility(speech: np.ndarray, heard: np.ndarray) -> float:
+    """STOI of what was heard of `speech`, both at RATE, wherever in it the speech begins."""
+    first, size = int(np.flatnonzero(heard)[0]), speech.size + round(LONGEST_S * RATE)
+    ear = np.pad(heard, (round(LEAD_S * RATE), size))[first : first + size]  # the microphone may miss the first sounds
+    at = round(delay_ms(speech, ear) * RATE / 1000)
+    return float(stoi(speech, ear[at : at + speech.size], RATE))
+
+
+def played_by_client(url: str, recording: Path, folder: Path) -> np.ndarray:
+    """What the Python client makes of a recording, at RATE."""
+    output = folder / "client.wav"
+    assert client(["roundtrip", str(recording), str(output), "--server", url]) == 0
+    return resample(read_audio(output, OUTPUT_RATE), OUTPUT_RATE, RATE)
+
+
+async def memory(tab: Tab) -> dict[str, float]:
+    """MB: JavaScript that is alive in the page, and all that the browser holds for pages, audio thread included."""
+    await tab.collect_garbage()
+    used = await tab.send("Runtime.getHeapUsage")
+    return {"alive_mb": round(used["usedSize"] / 1e6, 2), "resident_mb": round(tab.resident_mb(), 1)}
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """One recording, said to the page and played by it. `shown`: the page's latency and its parts at the end."""
+
+    said: Track
+    heard: Track
+    underruns: int
+    tokens_a_second: float
+    shown: dict[str, float]
+
+
+async def speak(tab: Tab, seconds: float) -> Spoken:
+    """Lets the page hear its microphone for so long, and play all of it."""
+    await tab.evaluate(EAVESDROP)
+    before = await tab.evaluate(UNDERRUNS)
+    await tab.click("talk")
+    await tab.until("demo.take.tokens.count > 0")
+    first = await tab.evaluate(COUNTED)
+    await tab.until(f"demo.take.input.count >= {round(seconds * INPUT_RATE)}")
+    last, shown = await tab.evaluate(f"[{COUNTED}, demo.loop.latency]")
+    await tab.click("talk")
+    await tab.until("demo.source === null && !demo.playing")
+    return Spoken(
+        await track(tab, "said", INPUT_RATE),
+        await track(tab, "heard", OUTPUT_RATE),
+        await tab.evaluate(UNDERRUNS) - before,
+        (last[0] - first[0]) / (last[1] - first[1]),
+        shown,
+    )
+
+
+async def quality(url: str, speech: np.ndarray, recording: Path, folder: Path) -> dict[str, float]:
+    """STOI of page and client, and the page's latency against that of its sound."""
+    async with page(url, recording) as tab:
+        spoken = await speak(tab, speech.size / RATE)
+    alone = await asyncio.to_thread(played_by_client, url, recording, folder)
+    return {
+        "stoi_page": round(intelligibility(speech, spoken.heard.audio), 3),
+        "stoi_client": round(intelligibility(speech, alone), 3),
+        "underruns_meanwhile": spoken.underruns,
+        "shown_ms": round(spoken.shown["totalMs"], 1),
+        "correlated_ms": later_ms(spoken.said, spoken.heard, seconds=3),
+    }
+
+
+async def endurance(url: str, recording: Path, seconds: float) -> dict[str, object]:
+    """Tokens, latency and memory while someone talks for so long."""
+    async with page(url, recording) as tab:
+        await tab.click("talk")
+        await asyncio.sleep(SETTLED_S)
+        figures: list[dict[str, float]] = []
+        memories = [await memory(tab)]
+        first = await tab.evaluate(COUNTED)
+        for second in range(round(seconds)):
+            await asyncio.sleep(1)
+            figures.append(await tab.evaluate("demo.loop.latency"))
+            if second % 30 == 29:
+                memories.append(await memory(tab))
+        last = await tab.evaluate(COUNTED)
+        underruns = await tab.evaluate(UNDERRUNS)
+    above_ms = [each["totalMs"] - each["modelMs"] for each in figures]
+    return {
+        "seconds": seconds,
+        "tokens_a_second": round((last[0] - first[0]) / (last[1] - first[1]), 2),
+        "algorithmic_ms": figures[0]["modelMs"],
+        "above_ms": {name: round(float(np.percentile(above_ms, q)), 1) for name, q in PERCENTILES.items()},
+        "parts_ms": {part: round(float(np.median([each[part] for each in figures])), 1) for part in PARTS},
+        "underruns": underruns,
+        "memory": memories,
+    }
+
+
+def main() -> None:
+    """Measures, prints, and writes results/browser.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--profile", default="default")
+    arguments = parser.parse_args()
+    speech = read_audio(SPEECH, RATE)
+    with tempfile.TemporaryDirectory() as name, served(arguments.model, arguments.profile) as url:
+        recording = Path(name) / "speech.wav"
+        soundfile.write(recording, speech, RATE, subtype="PCM_16")
+        report: dict[str, object] = {**surroundings(), "model": arguments.model, "profile": arguments.profile}
+        report |= asyncio.run(quality(url, speech, recording, Path(name)))
+        report |= asyncio.run(endurance(url, recording, arguments.minutes * 60))
+    text = json.dumps(report, indent=2)
+    print(text)
+    RESULTS.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Many recordings through one stepper, a few lanes abreast: what each stream would give, faster than one by one."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from neucodec_streaming.stepper import Stepper
+from neucodec_streaming.windows import DecoderLane, EncoderLane, Window
+
+ROWS = 16
+
+Seed = Callable[[Any, int, int], None]
+"""(state, slot, index of the recording): fills a slot before its recording begins."""
+
+
+def stream_all(
+    stepper: Stepper, inputs: Sequence[np.ndarray], seed: Seed | None = None, rows: int = ROWS
+) -> list[list[np.ndarray]]:
+    """PCM or tokens of whole recordings -> for each the pieces of output, one a step, its ending included."""
+    state = stepper.new_state(rows + 1)
+    outputs: list[list[np.ndarray]] = [[] for _ in inputs]
+    waiting = iter(range(len(inputs)))
+    running: dict[int, tuple[int, EncoderLane | DecoderLane]] = {}
+    while True:
+        for row in range(rows):
+            if row not in running and (index := next(waiting, None)) is not None:
+                lane = EncoderLane(stepper.config) if stepper.kind == "encode" else DecoderLane(stepper.config)
+                lane.push(inputs[index])
+                stepper.reset(state, torch.tensor([row]))
+                if seed is not None:
+                    seed(state, row, index)
+                running[row] = index, lane
+        if not running:
+            return outputs
+        windows: dict[int, Window] = {}
+        ended = [row for row, (_, lane) in running.items() if not lane.has_window]
+        for row, (_, lane) in running.items():
+            window = lane.take() or lane.take_last()
+            if window is not None:
+                windows[row] = window
+        for row, output in _step(stepper, state, windows, rows).items():
+            index, lane = running[row]
+            outputs[index].append(lane.output(windows[row], output))
+        for row in ended:
+            del running[row]
+
+
+def _step(stepper: Stepper, state: Any, windows: dict[int, Window], rows: int) -> dict[int, np.ndarray]:
+    """One step of all rows; those without a window go on with a stream of zeros in the scratch slot."""
+    x = np.zeros((rows, *stepper.window_shape), np.float32 if stepper.kind == "encode" else np.int64)
+    config = stepper.config
+    slots, valid, commit = (torch.full((rows,), n) for n in (rows, config.window_frames, config.chunk_frames))
+    for row, window in windows.items():
+        x[row], slots[row], valid[row], commit[row] = window.x, row, window.valid, window.commit
+    y = stepper.step(torch.from_numpy(x), state, slots, valid, commit).numpy()
+    return {row: y[row] for row in windows}

@@ -1,0 +1,92 @@
+"""The attackers of `benchmarks.hostile`: a process that does one kind of harm after another, each for its phase.
+
+It talks with its parent as `benchmarks.load.client` does: the plan comes in, `opened` goes out, the moment to begin
+comes in, the report goes out. An attack ends before its phase does, and drops all its connections, so that what it
+leaves behind falls into its own phase.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.raw_connection import Target
+from benchmarks.hostile.attacks import ATTACKS
+from benchmarks.load.client import BEGIN_S
+
+ACTIVE = 0.9
+"""The share of its phase in which an attack goes on."""
+
+
+@dataclass(frozen=True)
+class Strike:
+    """One attack: its name in ATTACKS, and its phase after the beginning."""
+
+    attack: str
+    since_s: float
+    until_s: float
+
+
+@dataclass(frozen=True)
+class HostilePlan:
+    """What the process does to the server at `url`; `speech` and `tokens` are files with what its sessions send."""
+
+    url: str
+    strikes: tuple[Strike, ...]
+    speech: str
+    tokens: str
+    since_s: float = 0.0
+    module = "benchmarks.hostile.client"
+    sessions = 0
+
+    def to_json(self) -> str:
+        """One line that `from_json` reads back."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> "HostilePlan":
+        body = json.loads(line)
+        return cls(**{**body, "strikes": tuple(Strike(**strike) for strike in body["strikes"])})
+
+
+async def strike(target: Target, attack: str, until_s: float) -> Counter[str]:
+    """Attacks until that moment of the monotonic clock -> what happened how often."""
+    target.counts.clear()
+    try:
+        async with asyncio.timeout(until_s - time.monotonic()):
+            await ATTACKS[attack](target)
+    except TimeoutError:
+        pass
+    finally:
+        target.drop_all()
+    return Counter(target.counts)
+
+
+async def carry_out(
+    plan: HostilePlan, target: Target, hear: Callable[[], str], say: Callable[[dict[str, Any]], None]
+) -> None:
+    """Waits to be told when to begin, attacks by the plan, and reports counts for each attack."""
+    say({"opened": 0})
+    begin_s = float(await asyncio.wait_for(asyncio.to_thread(hear), BEGIN_S))
+    counts: dict[str, dict[str, int]] = {}
+    for one in plan.strikes:
+        await asyncio.sleep(begin_s + one.since_s - time.monotonic())
+        end_s = one.since_s + ACTIVE * (one.until_s - one.since_s)
+        counts[one.attack] = dict(sorted((await strike(target, one.attack, begin_s + end_s)).items()))
+    say({"counts": counts})
+
+
+def main() -> None:
+    plan = HostilePlan.from_json(sys.stdin.readline())
+    target = Target.of(plan.url, Path(plan.speech).read_bytes(), Path(plan.tokens).read_bytes())
+    asyncio.run(carry_out(plan, target, sys.stdin.readline, lambda body: print(json.dumps(body), flush=True)))
+    sys.stdin.read()  # the parent may yet read this process's times; it ends the process
+
+
+if __name__ == "__main__":
+    main()

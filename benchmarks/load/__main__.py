@@ -1,0 +1,281 @@
+"""How many live sessions a server holds in time: `python -m benchmarks.load --model nano --data ../shared/speech`.
+
+The real server in a process of its own, on loopback (or `--url` of one that runs), and clients in processes of theirs,
+one for every 16 sessions. Each session sends real speech (its tokens, encoded offline, where it decodes) in packets of
+20 ms at real-time pace, at a random phase. `--sessions` are held for `--seconds`; `--ramp` goes up in steps until some
+chunk in a hundred is late by more than its own duration, or a session is refused or lost.
+
+A chunk's lateness is counted from the moment for which the packet with the last sample (or token) that it waits for was
+scheduled, to the moment when its output has been received: what the algorithm waits for is not in it; the sockets, the
+clients and a client that sends late are. `first` is from a session's first packet to its first output, with what the
+algorithm waits for. Processor times are shares of one core; `loop` is the server's event loop, part of `server`;
+`in_line` is how long the server's threads waited for a processor, `in_line c` the clients'. Figures are worth something
+where `send99`, how late clients sent, and `others`, what the rest of the machine took, are small.
+
+`--burst` runs the sessions for twice as long; in the second half one more session sends an hour of input as fast as the
+server takes it. `--verify` compares every output with what the session gets alone (benchmarks/load/verify.py); the exit
+code is 1 where that fails. With `--url`, `--batch-sizes` and `--threads` say what the server was started with.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings
+from benchmarks.common.surroundings import device as processor
+from benchmarks.load.client import Job, Plan
+from benchmarks.load.hold import BURST, PHASES_S, Held, Server, hold, phases_of, plans_of, poured, serving
+from benchmarks.load.verify import References, config_of, payload_path, verified, write_payloads
+from neucodec_streaming import load_codec
+from neucodec_streaming.codec import Codec
+from neucodec_streaming.config import TOKENS_PER_SECOND
+from neucodec_streaming.engine.engine import STAGES
+from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.server.settings.fields import Settings, parse_batch_sizes
+
+RESULTS = RESULTS_FOLDER / "load.json"
+KINDS = tuple(STAGES)
+SESSIONS_PER_PROCESS = 16
+COLUMNS = (
+    ("sessions", 8), ("held", 5), ("refused", 7), ("chunks", 7), ("missing", 7), ("first50", 8), ("first99", 8),
+    ("p50", 7), ("p95", 7), ("p99", 7), ("max", 7), ("worst99", 8), ("send99", 7), ("sendmax", 8), ("server", 7),
+    ("loop", 6), ("clients", 7), ("others", 6), ("in_line", 7), ("in_line c", 9), ("mem MB", 7), ("in time", 8),
+)  # fmt: skip
+
+
+def parse_mix(text: str) -> tuple[str, ...]:
+    """`encode:1,decode:1,roundtrip:2` -> the kinds of the first sessions, after which it starts over. ConfigError."""
+    kinds: list[str] = []
+    for part in text.split(","):
+        kind, _, weight = part.strip().partition(":")
+        if kind not in KINDS or not (weight or "1").isdecimal() or int(weight or "1") < 1:
+            raise ConfigError(f"mix {part.strip()!r} cannot be: give {', '.join(KINDS)}, each with :WEIGHT from 1 on")
+        kinds += [kind] * int(weight or "1")
+    return tuple(kinds)
+
+
+def jobs_of(mix: Sequence[str], sessions: int, clips: int, folder: Path, seed: int) -> list[Job]:
+    """The sessions of a run: kinds in the order of the mix, inputs in turns, phases at random."""
+    rng = random.Random(seed)
+    kinds = [mix[number % len(mix)] for number in range(sessions)]
+    return [
+        Job(number, kind, str(payload_path(folder, kind, number // len(mix) % clips)), rng.uniform(0, PHASES_S))
+        for number, kind in enumerate(kinds)
+    ]
+
+
+def counts_of(given: argparse.Namespace) -> Iterator[int]:
+    """How many sessions are held, one after the other."""
+    return iter(range(given.step, given.most + 1, given.step) if given.ramp else (given.sessions,))
+
+
+class Run:
+    """One run of the command: its inputs in `folder`, then the measurements, then the verification."""
+
+    def __init__(self, given: argparse.Namespace, folder: Path) -> None:
+        self._given = given
+        self._folder = folder
+        self._seconds = given.ramp_seconds if given.ramp else given.seconds
+        self._phases = phases_of(self._seconds, given.burst)
+        self._clips = min(given.clips, max(counts_of(given)))
+        encodes = "decode" in given.mix or (given.burst and given.burst_kind == "decode")
+        self._codec: Codec | None = load_codec(given.model) if encodes or given.verify else None
+        packets = int(self._phases[-1].until_s * TOKENS_PER_SECOND)
+        write_payloads(folder, given.data, self._clips, packets, self._codec if encodes else None)
+        self.helds: list[Held] = []
+
+    async def measure(self) -> None:
+        """Holds sessions, as many as asked for or ever more, and shows each row; stops cleanly on SIGTERM."""
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        async with server_of(self._given) as server:
+            for sessions in counts_of(self._given):
+                self.helds.append(await self._hold(server, sessions))
+                for row in self.helds[-1].rows:
+                    show(row)
+                if self._given.ramp and not self.helds[-1].rows[-1]["in_time"]:
+                    break
+
+    async def _hold(self, server: Server, sessions: int) -> Held:
+        given = self._given
+        outputs = self._outputs(len(self.helds)) if given.verify else None
+        if outputs is not None:
+            outputs.mkdir()
+        jobs = jobs_of(given.mix, sessions, self._clips, self._folder, given.seed)
+        processes = given.processes or -(-sessions // SESSIONS_PER_PROCESS)
+        seconds = self._phases[-1].until_s
+        plans = plans_of(jobs, processes, server.url, seconds, outputs)
+        burst = None
+        if given.burst:
+            job = Job(sessions, given.burst_kind, str(payload_path(self._folder, given.burst_kind, 0)))
+            burst = Plan(server.url, (job,), self._seconds, pours=True, since_s=self._phases[-1].since_s)
+        held = await hold(server, plans, self._phases, burst)
+        if held.beside is not None:
+            held.rows[-1]["burst"] = poured(held.beside["sessions"][0])
+        return held
+
+    def _outputs(self, number: int) -> Path:
+        return self._folder / f"outputs-{number}"
+
+    def verify(self) -> list[dict[str, Any]]:
+        """For each number of sessions what its outputs are beside those of the same inputs alone."""
+        assert self._codec is not None, "loaded where it is asked for"
+        sizes = self._given.batch_sizes
+        ready = next((one for held in self.helds for one in held.sessions if one["chunk_frames"]), None)
+        if ready is None:
+            return []
+        print("computing what the sessions would have got alone", flush=True)
+        references = References(self._codec, config_of(self._codec, ready), sizes[0])
+        return [
+            verified(held.sessions, self._outputs(number), references, len(sizes) == 1)
+            for number, held in enumerate(self.helds)
+        ]
+
+
+@asynccontextmanager
+async def server_of(given: argparse.Namespace) -> AsyncIterator[Server]:
+    """The server that is given, or one of our own."""
+    if given.url:
+        yield Server(given.url)
+        return
+    arguments = ["--model", given.model, "--batch-sizes", ",".join(str(size) for size in given.batch_sizes)]
+    for name in ("threads", "gather_ms", "max_sessions", "max_load"):
+        if getattr(given, name) is not None:
+            arguments += ["--" + name.replace("_", "-"), str(getattr(given, name))]
+    async with serving(arguments) as server:
+        yield server
+
+
+def show(row: dict[str, Any]) -> None:
+    """A line of the table, and below it what does not fit in."""
+    late, first, send = row["late_ms"], row["first_ms"], row["send_late_ms"]
+    cells = [
+        row["sessions"], row["held"], row["refused"], late["count"], row["missing"], first["p50"], first["p99"],
+        late["p50"], late["p95"], late["p99"], late["max"], row["worst_session_p99_ms"], send["p99"], send["max"],
+        row["server_cpu"], row["loop_cpu"], row["clients_cpu"], row["others_cpu"], row["in_line"],
+        row["clients_in_line"], row.get("server_memory_mb"), "yes" if row["in_time"] else "NO",
+    ]  # fmt: skip
+    texts = ("-" if cell is None else str(cell) for cell in cells)
+    print(" ".join(f"{text:>{width}}" for text, (_, width) in zip(texts, COLUMNS, strict=True)), flush=True)
+    if row["phase"] == BURST:
+        burst = row["burst"]
+        print(
+            f"    beside them one {burst['kind']} session took {burst['got_s']} s of output in {burst['seconds']} s,"
+            f" {burst['times_real_time']} times real time ({burst['outcome']})"
+        )
+    if len(row["late_ms_of"]) > 1:
+        print("    p99 of " + ", ".join(f"{kind} {its['p99']}" for kind, its in row["late_ms_of"].items()))
+    if row["ended"]:
+        print("    lost: " + ", ".join(f"{count} by {why}" for why, count in row["ended"].items()))
+    if not row["clients_kept_up"]:
+        print("    THE CLIENTS DID NOT KEEP UP: this row says nothing about the server")
+
+
+def show_verified(found: dict[str, Any]) -> None:
+    for kind, its in found["kinds"].items():
+        measures = ", ".join(f"{name} {its[name]:.6g}" for name in its if name not in ("sessions", "identical"))
+        print(f"{kind}: {its['identical']} of {its['sessions']} outputs identical; the worst: {measures}")
+    print(f"FAILED: sessions {found['failed']}" if found["failed"] else "every output is right")
+
+
+def largest_in_time(rows: Sequence[dict[str, Any]]) -> int | None:
+    """The most sessions that were held in time, None where none were."""
+    return max((row["sessions"] for row in rows if row["in_time"]), default=None)
+
+
+def _batch_sizes(text: str) -> tuple[int, ...]:
+    return _read(parse_batch_sizes, text)
+
+
+def _mix(text: str) -> tuple[str, ...]:
+    return _read(parse_mix, text)
+
+
+def _read(parse: Any, text: str) -> Any:
+    try:
+        return parse(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    default_sizes = ",".join(str(size) for size in Settings().batch_sizes)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--model", default="nano", help="a bundled name, a folder or a hub id")
+    add("--data", type=Path, default=Path("../shared/speech"), help="folder that holds eval/")
+    add("--url", help="of a server that runs already, ws://HOST:PORT; its processor times are not known")
+    add("--sessions", type=int, default=16)
+    add("--seconds", type=float, default=60.0, help="that they are held (default 60), with --burst twice")
+    add("--mix", type=_mix, default=("roundtrip",), help="such as encode:1,decode:1,roundtrip:2 (default roundtrip)")
+    add("--ramp", action="store_true", help="more and more sessions, instead of --sessions for --seconds")
+    add("--step", type=int, default=8, help="of the ramp, and its start (default 8)")
+    add("--ramp-seconds", type=float, default=20.0, help="for each number of sessions (default 20)")
+    add("--most", type=int, default=256, help="where the ramp ends if nothing breaks (default 256)")
+    add("--burst", action="store_true", help="a second half beside a session that sends as fast as it can")
+    add("--burst-kind", choices=KINDS, default="decode", help="(default decode)")
+    add("--verify", action="store_true", help="compare every output with what the session gets alone")
+    add("--clips", type=int, default=8, help="distinct inputs (default 8)")
+    add("--processes", type=int, help=f"of clients (default: one for every {SESSIONS_PER_PROCESS} sessions)")
+    add("--seed", type=int, default=0, help="of the phases (default 0)")
+    add("--threads", type=int, help="of torch in the server (default: torch's own choice)")
+    add("--batch-sizes", type=_batch_sizes, default=Settings().batch_sizes, help=f"(default {default_sizes})")
+    add("--gather-ms", type=float)
+    add("--max-sessions", type=int)
+    add("--max-load", type=float)
+    add("--out", type=Path, default=RESULTS)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures, shows and writes; returns the exit code."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.ramp and given.burst:
+        parser.error("--burst is for a fixed number of --sessions, not for a --ramp")
+    torch.set_num_threads(given.threads or 1)  # what the outputs are compared with is computed as the server's is
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(given, Path(folder))
+        print(" ".join(f"{name:>{width}}" for name, width in COLUMNS), "  (times in ms)")
+        asyncio.run(run.measure())
+        rows = [row for held in run.helds for row in held.rows]
+        if given.ramp:
+            print(f"the most sessions held in time: {largest_in_time(rows)}")
+        found = run.verify() if given.verify else []
+    for one in found:
+        show_verified(one)
+    result = surroundings() | {
+        "processor": processor(),
+        "model": Path(given.model).name,
+        "server_threads": given.threads,
+        "batch_sizes": given.batch_sizes,
+        "gather_ms": given.gather_ms,
+        "max_sessions": given.max_sessions,
+        "max_load": given.max_load,
+        "mix": given.mix,
+        "seconds": given.ramp_seconds if given.ramp else given.seconds,
+        "clips": given.clips,
+        "seed": given.seed,
+        "rows": rows,
+        "most_in_time": largest_in_time(rows),
+        "verified": found,
+    }
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written to {given.out}")
+    return int(any(one["failed"] for one in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,344 @@
+"""One measurement of `benchmarks.load`: a server, client processes, and the rows that come of what they saw.
+
+`serving` is the server's process, `hold` holds so many sessions against it for as long as the phases last. A row tells
+of one phase. What is late is late against the schedule of the packets, whoever is to blame for it, the clients too.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from benchmarks.common.processes import family
+from benchmarks.common.surroundings import ROOT, waited_s
+from benchmarks.load.client import DONE, DRAIN_S, OPEN_S, REFUSED, Job, Plan
+from neucodec_streaming.config import FRAME_MS
+
+START_S = 300.0
+"""For the server to load its model and to warm up."""
+STOP_S = 20.0
+WAIT_S = 3600.0
+"""For the first packet: all sessions are open before the first begins, and that of a burst waits for its phase."""
+LEAD_S = 0.5
+"""Between the word to begin and the beginning."""
+CLIENT_START_S = 30.0
+PHASES_S = 1.0
+"""The first packets of the sessions are due at random moments within this."""
+MOST_SEND_LATE_MS = 20.0
+"""A p99 of the clients' own lateness above this is no measurement of the server."""
+LINE_BYTES = 1 << 28
+QUIET, BURST = "", "burst"
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a server is; `pid` None: it is not ours, and its times are not known."""
+
+    url: str
+    pid: int | None = None
+
+
+@asynccontextmanager
+async def serving(arguments: Sequence[str]) -> AsyncIterator[Server]:
+    """The server in a process of its own, from its ready line on. Exits with what to look at when it does not start."""
+    patient = ("--first-message-timeout-s", str(WAIT_S))
+    command = [sys.executable, "-m", "server", "--port", "0", "--log-level", "warning", *patient, *arguments]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), START_S)
+        if not line:
+            raise SystemExit("the server did not start: see above")
+        yield Server(line.decode().split()[3], process.pid)
+    finally:
+        await _stop(process)
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    """Asks the process to end, and ends it where it does not."""
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+class Order(Protocol):
+    """What a client process is to do: `python -m module` is given it as a line, and begins `since_s` after the rest."""
+
+    @property
+    def module(self) -> str: ...
+    @property
+    def since_s(self) -> float: ...
+    @property
+    def sessions(self) -> int: ...
+    def to_json(self) -> str: ...
+
+
+class Clients:
+    """A client process that carries out one order."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    def say(self, line: str) -> None:
+        """A line to its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+
+    async def hear(self, at_most_s: float) -> dict[str, Any]:
+        """What it says next. Exits when it dies or says nothing in time."""
+        assert self._process.stdout is not None
+        try:
+            line = await asyncio.wait_for(self._process.stdout.readline(), at_most_s)
+        except TimeoutError:
+            raise SystemExit(f"a client process said nothing for {at_most_s:.0f} s") from None
+        if not line:
+            raise SystemExit("a client process died: see above")
+        return json.loads(line)
+
+
+@asynccontextmanager
+async def client(order: Order) -> AsyncIterator[Clients]:
+    """A process that has its order and opens its sessions."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", order.module, cwd=ROOT, stdin=pipe, stdout=pipe, limit=LINE_BYTES
+    )
+    try:
+        clients = Clients(process)
+        clients.say(order.to_json())
+        yield clients
+    finally:
+        await _stop(process)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Seconds of processor time, and of waiting in line for a processor, of the server and of all clients until now.
+
+    `server`: with its workers; `loop`: without, which is the main thread. `beside`: of the process beside the sessions,
+    with those that it has started and that have ended. `machine`: of everything, what the host took too.
+    """
+
+    at: float
+    server: float
+    loop: float
+    clients: float
+    beside: float
+    server_waited: float
+    clients_waited: float
+    machine: float
+
+    @classmethod
+    def now(cls, server: int | None, clients: Sequence[int], beside: int | None = None) -> "Usage":
+        return cls(
+            time.monotonic(),
+            0.0 if server is None else sum(_cpu_s(Path(f"/proc/{pid}/stat")) for pid in family(server)),
+            0.0 if server is None else _cpu_s(Path(f"/proc/{server}/task/{server}/stat")),
+            sum(_cpu_s(Path(f"/proc/{pid}/stat")) for pid in clients),
+            0.0 if beside is None else _cpu_s(Path(f"/proc/{beside}/stat"), with_children=True),
+            0.0 if server is None else waited_s(server),
+            sum(waited_s(pid) for pid in clients),
+            _machine_cpu_s(),
+        )
+
+
+def _cpu_s(stat: Path, with_children: bool = False) -> float:
+    """Seconds of processor time of a process or a thread, from its `stat`; also of children that it has waited for."""
+    numbers = stat.read_text().rpartition(")")[2].split()
+    return sum(map(int, numbers[11 : 15 if with_children else 13])) / os.sysconf("SC_CLK_TCK")
+
+
+def _machine_cpu_s() -> float:
+    """Seconds in which any processor was not idle."""
+    numbers = [int(number) for number in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    user, nice, system, _idle, _iowait, *others = numbers
+    return (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a process and those it has started hold: memory, where what they share counts once, or in each (that rises
+    where something is lost, and not where one of them makes a copy of its own); open file descriptors, threads."""
+
+    memory_bytes: int
+    resident_bytes: int
+    descriptors: int
+    threads: int
+
+    @classmethod
+    def of(cls, pid: int) -> "Footprint":
+        pids = family(pid)
+        rollups = [Path(f"/proc/{one}/smaps_rollup").read_text() for one in pids]
+        shared_once, in_each = (
+            sum(1024 * int(rollup.split(name)[1].split()[0]) for rollup in rollups) for name in ("Pss:", "Rss:")
+        )
+        counts = {name: sum(len(os.listdir(f"/proc/{one}/{name}")) for one in pids) for name in ("fd", "task")}
+        return cls(shared_once, in_each, counts["fd"], counts["task"])
+
+    def row(self) -> dict[str, int]:
+        """As it stands in a row."""
+        return {
+            "server_memory_mb": round(self.memory_bytes / 1e6),
+            "server_resident_mb": round(self.resident_bytes / 1e6),
+            "server_descriptors": self.descriptors,
+            "server_threads": self.threads,
+        }
+
+
+def shares(before: Usage, after: Usage, is_known: bool) -> dict[str, float | None]:
+    """Of one core: what server, event loop, clients and all else took between two moments, and how long they stood in
+    line. None where the server is not known; it is then among all else."""
+    found = {
+        field.name: round((getattr(after, field.name) - getattr(before, field.name)) / (after.at - before.at), 3)
+        for field in fields(Usage)
+    }
+    return {
+        "server_cpu": found["server"] if is_known else None,
+        "loop_cpu": found["loop"] if is_known else None,
+        "clients_cpu": found["clients"],
+        "beside_cpu": found["beside"],
+        "others_cpu": round(max(0.0, found["machine"] - found["server"] - found["clients"] - found["beside"]), 3),
+        "in_line": found["server_waited"] if is_known else None,
+        "clients_in_line": found["clients_waited"],
+    }
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the run: its name, and from when to when after the beginning."""
+
+    name: str
+    since_s: float
+    until_s: float
+
+
+@dataclass(frozen=True)
+class Held:
+    """What came of one number of sessions: a row for each phase, each session's report, and that of what ran beside."""
+
+    rows: list[dict[str, Any]]
+    sessions: list[dict[str, Any]]
+    beside: dict[str, Any] | None = None
+
+
+def phases_of(seconds: float, bursts: bool) -> list[Phase]:
+    """One phase, or with a burst two of equal length, of which the second has it."""
+    calm = Phase(QUIET, 0.0, seconds)
+    return [calm, Phase(BURST, seconds, 2 * seconds)] if bursts else [calm]
+
+
+def plans_of(jobs: Sequence[Job], processes: int, url: str, seconds: float, outputs: Path | None) -> list[Plan]:
+    """The jobs dealt out to so many processes, or fewer where there are fewer jobs."""
+    count = min(processes, len(jobs))
+    folder = None if outputs is None else str(outputs)
+    return [Plan(url, tuple(jobs[first::count]), seconds, folder) for first in range(count)]
+
+
+async def hold(server: Server, plans: Sequence[Plan], phases: Sequence[Phase], beside: Order | None = None) -> Held:
+    """Carries out the plans, all at once, and what is to run beside them."""
+    orders: list[Order] = [*plans, *([beside] if beside is not None else [])]
+    async with AsyncExitStack() as running:
+        clients = [await running.enter_async_context(client(order)) for order in orders]
+        for one, order in zip(clients, orders, strict=True):
+            await one.hear(CLIENT_START_S + OPEN_S * order.sessions)
+        begin_s = time.monotonic() + LEAD_S
+        for one, order in zip(clients, orders, strict=True):
+            one.say(str(begin_s + order.since_s))
+        pids = [one.pid for one in clients[: len(plans)]]
+        beside_pid = clients[-1].pid if beside is not None else None
+        usages, footprints = [], []
+        for moment_s in (0.0, *(phase.until_s for phase in phases)):
+            await asyncio.sleep(begin_s + moment_s - time.monotonic())
+            usages.append(Usage.now(server.pid, pids, beside_pid))
+            footprints.append({} if server.pid is None else Footprint.of(server.pid).row())
+        reports = [await one.hear(PHASES_S + DRAIN_S + CLIENT_START_S) for one in clients]
+    lives = reports[: len(plans)]
+    sessions = sorted((one for report in lives for one in report["sessions"]), key=lambda one: one["number"])
+    send_late_ms = [value for report in lives for value in report["send_late_ms"]]
+    rows = [
+        {**row_of(sessions, send_late_ms, phase), **shares(before, after, server.pid is not None), **footprint}
+        for phase, before, after, footprint in zip(phases, usages[:-1], usages[1:], footprints[1:], strict=True)
+    ]
+    return Held(rows, sessions, reports[-1] if beside is not None else None)
+
+
+def row_of(sessions: Sequence[dict[str, Any]], send_late_ms: Sequence[float], phase: Phase) -> dict[str, Any]:
+    """What the clients saw: lateness of the chunks that were due in the phase, and the rest of the whole run."""
+    late_ms = [_late_ms_in(one, phase) for one in sessions]
+    outcomes = Counter(one["outcome"] for one in sessions)
+    frames = next((one["chunk_frames"] for one in sessions if one["chunk_frames"]), None)
+    kinds = sorted({one["kind"] for one in sessions})
+    send = spread(send_late_ms)
+    row = {
+        "phase": phase.name,
+        "sessions": len(sessions),
+        "held": outcomes.pop(DONE, 0),
+        "refused": outcomes.pop(REFUSED, 0),
+        "ended": dict(outcomes),
+        "chunk_ms": frames and frames * FRAME_MS,
+        "first_ms": spread([one["first_ms"] for one in sessions if one["first_ms"] is not None]),
+        "late_ms": spread([value for values in late_ms for value in values]),
+        "late_ms_of": {kind: spread(_of_kind(kind, sessions, late_ms)) for kind in kinds},
+        "worst_session_p99_ms": max((spread(values)["p99"] for values in late_ms if values), default=None),
+        "missing": sum(_missing_in(one, phase) for one in sessions),
+        "send_late_ms": send,
+        "clients_kept_up": send["p99"] is not None and send["p99"] <= MOST_SEND_LATE_MS,
+    }
+    return {**row, "in_time": is_in_time(row)}
+
+
+def _late_ms_in(session: dict[str, Any], phase: Phase) -> list[float]:
+    """How late the chunks came that were due in the phase."""
+    due_and_late = zip(session["due_s"], session["late_ms"], strict=False)  # what did not come is at the end
+    return [late_ms for due_s, late_ms in due_and_late if phase.since_s <= due_s < phase.until_s]
+
+
+def _missing_in(session: dict[str, Any], phase: Phase) -> int:
+    """How many chunks that were due in the phase never came."""
+    return sum(phase.since_s <= due_s < phase.until_s for due_s in session["due_s"][len(session["late_ms"]) :])
+
+
+def _of_kind(kind: str, sessions: Sequence[dict[str, Any]], values: Sequence[list[float]]) -> list[float]:
+    pairs = zip(sessions, values, strict=True)
+    return [value for session, its in pairs if session["kind"] == kind for value in its]
+
+
+def is_in_time(row: dict[str, Any]) -> bool:
+    """Whether every session was held to its end, with every chunk, and 99 of 100 of them within a chunk's duration."""
+    p99_ms = row["late_ms"]["p99"]
+    return row["held"] == row["sessions"] and not row["missing"] and p99_ms is not None and p99_ms <= row["chunk_ms"]
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """p50, p95, p99, the largest and the count; None where there are no values."""
+    if not values:
+        return {"p50": None, "p95": None, "p99": None, "max": None, "count": 0}
+    p50, p95, p99 = np.percentile(values, (50, 95, 99))
+    found = {"p50": p50, "p95": p95, "p99": p99, "max": max(values)}
+    return {**{name: round(float(value), 2) for name, value in found.items()}, "count": len(values)}
+
+
+def poured(report: dict[str, Any]) -> dict[str, Any]:
+    """What a session got that kept no time."""
+    return {
+        "kind": report["kind"],
+        "outcome": report["outcome"],
+        "seconds": round(report["took_s"], 1),
+        "sent_s": round(report["input_s"], 1),
+        "got_s": round(report["output_s"], 1),
+        "times_real_time": round(report["output_s"] / report["took_s"], 1),
+    }

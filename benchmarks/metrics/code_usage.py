@@ -1,0 +1,28 @@
+"""How much of the codebook a model uses: entropies of tokens and of their eight levels of two bits.
+
+Few recordings cannot show all of 65,536 codes: N tokens have an entropy of log2(N) bits at most, which is stated beside
+it. The entropy is that of the counts, which is below the true one of the source for the same reason.
+"""
+
+import numpy as np
+
+from benchmarks.metrics.nearness import levels_of
+from neucodec_streaming.config import CODEBOOK_SIZE
+
+
+def code_usage(tokens: np.ndarray) -> dict:
+    """Tokens uint16 (N,) of all recordings, N > 0 -> their number, entropies in bits, share of the codebook seen."""
+    return {
+        "tokens": len(tokens),
+        "entropy_bits": entropy_bits(tokens),
+        "entropy_bits_at_most": float(min(np.log2(len(tokens)), np.log2(CODEBOOK_SIZE))),
+        "share_seen": len(np.unique(tokens)) / CODEBOOK_SIZE,
+        "level_entropy_bits": [entropy_bits(column) for column in levels_of(tokens).T],
+    }
+
+
+def entropy_bits(symbols: np.ndarray) -> float:
+    """Of the symbols' counts."""
+    _, counts = np.unique(symbols, return_counts=True)
+    shares = counts / counts.sum()
+    return float(-(shares * np.log2(shares)).sum()) + 0.0

@@ -1,0 +1,113 @@
+"""The client of benchmarks.mouth_to_ear, in a process whose sound devices are those of the room; a JSON line for each
+thing that it has to tell. Moments are time.perf_counter, which is one clock for all processes.
+
+    talk URL PROFILE SECONDS       microphone -> server -> speaker; then what each part of the way took
+    barge-in URL PROFILE TOKENS N  says the tokens N times and cuts itself short at a random moment
+"""
+
+import asyncio
+import json
+import random
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from neucodec_streaming.client.connection import connect
+from neucodec_streaming.client.devices import Microphone, Speaker
+from neucodec_streaming.client.events import Audio, Cleared
+from neucodec_streaming.client.latency import ResponseTimes
+from neucodec_streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE
+from neucodec_streaming.protocol.messages import Done
+
+SHORTEST_S, LONGEST_S, PAUSE_S = 0.8, 2.0, 0.6
+"""How long an utterance is heard before it is cut short, and the silence after that."""
+
+
+def tell(**said: Any) -> None:
+    print(json.dumps(said), flush=True)
+
+
+async def talk(url: str, profile: str, seconds: float) -> None:
+    async with connect(url, kind="roundtrip", profile=profile) as connection:
+        computing = ResponseTimes(connection.ready)
+        ways: dict[str, list[float]] = {"microphone_ms": [], "computing_ms": computing.milliseconds}
+        ways |= {"jitter_ms": [], "speaker_ms": []}
+        chunk_ms = connection.ready.chunk_frames * FRAME_MS
+        with Microphone(INPUT_RATE) as microphone, Speaker(OUTPUT_RATE, chunk_ms=chunk_ms, live=True) as speaker:
+
+            async def send() -> None:
+                async for packet in microphone:
+                    await connection.send(packet)
+                    computing.sent(connection.input_position, time.perf_counter())
+                    ways["microphone_ms"].append(microphone.latency_ms)
+                    if connection.input_position >= seconds * INPUT_RATE:
+                        break
+                await connection.end()
+
+            tell(listening=True)
+            done = None
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(send(), name="sender")
+                async for event in connection:
+                    if isinstance(event, Audio):
+                        computing.received(connection.output_position, time.perf_counter())
+                        ways["jitter_ms"].append(speaker.queued_seconds * 1000)
+                        ways["speaker_ms"].append(speaker.latency_ms)
+                        speaker.push(event.samples)
+                    elif isinstance(event, Done):
+                        done = event
+            speaker.finish()
+            await speaker.drained()
+            assert done is not None
+            tell(
+                model=connection.ready.model,
+                algorithm_ms=connection.ready.latency_ms,
+                **{name: round(float(np.median(values[10:])), 1) for name, values in ways.items()},
+                input_samples=done.input,
+                output_samples=done.output,
+                not_a_frame=done.dropped,
+                microphone_lost=microphone.overflow_samples,
+                underruns=speaker.underruns,
+                underflows=speaker.underflows,
+                skipped_ms=round(speaker.skipped_seconds * 1000),
+            )
+
+
+async def barge_in(url: str, profile: str, tokens: np.ndarray, times: int) -> None:
+    moments = random.Random(0)
+    async with connect(url, kind="decode", profile=profile) as connection:
+        chunk_ms = connection.ready.chunk_frames * FRAME_MS
+        with Speaker(OUTPUT_RATE, chunk_ms=chunk_ms) as speaker:
+            tell(listening=True)
+            for _ in range(times):
+                begin = speaker.pushed_samples
+                await connection.send(tokens)
+                await connection.flush()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(moments.uniform(SHORTEST_S, LONGEST_S)):
+                        async for event in connection:
+                            if isinstance(event, Audio):
+                                speaker.push(event.samples)
+                told = {"moment": time.perf_counter(), "heard": speaker.heard_position - begin}
+                speaker.clear()
+                await connection.clear()
+                async for event in connection:  # what was on its way is of the old utterance
+                    if isinstance(event, Cleared):
+                        break
+                tell(cleared=told)
+                await asyncio.sleep(PAUSE_S)
+
+
+def main() -> None:
+    kind, url, profile = sys.argv[1:4]
+    if kind == "talk":
+        asyncio.run(talk(url, profile, float(sys.argv[4])))
+    else:
+        asyncio.run(barge_in(url, profile, np.fromfile(sys.argv[4], "<u2"), int(sys.argv[5])))
+
+
+if __name__ == "__main__":
+    main()

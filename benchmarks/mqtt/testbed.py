@@ -1,0 +1,98 @@
+"""What `benchmarks.mqtt` measures in: servers with a bridge, as processes, and what a listener has heard."""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common.surroundings import ROOT
+from neucodec_streaming.client.events import Tokens
+from neucodec_streaming.client.mqtt.stream import Missing
+from neucodec_streaming.protocol.concealment import concealed
+from neucodec_streaming.protocol.messages import TOKENS
+from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
+
+SMALL_MODEL = ROOT / "tests" / "data" / "neucodec-mini"
+START_S = 180.0
+STOP_S = 30.0
+
+
+@dataclass
+class BridgeProcess:
+    """A server with a bridge. `url`: of its WebSockets."""
+
+    url: str
+    process: asyncio.subprocess.Process
+
+    async def kill(self) -> None:
+        """At once, and without a word."""
+        self.process.kill()
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def bridge_process(broker_url: str, model: str | Path = "nano", *settings: str) -> AsyncIterator[BridgeProcess]:
+    """A server that has the sessions of that broker, ready."""
+    command = [sys.executable, "-m", "server", "--model", str(model), "--port", "0", "--mqtt", broker_url, "--threads"]
+    command += ["1", "--profiles", "default", "--log-level", "warning", "--max-load", "9", *settings]
+    surroundings = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, env=surroundings)
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(START_S):
+            while line := (await process.stdout.readline()).decode():
+                if found := re.search(r"ready at (\S+)", line):
+                    break
+            else:
+                raise RuntimeError("the server did not start")
+        yield BridgeProcess(found[1], process)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), STOP_S)
+            except TimeoutError:
+                process.kill()
+
+
+@dataclass
+class Heard:
+    """The tokens of a stream of `frames` frames as a listener has them: uint16 (F,), those that it made up, and when
+    each came."""
+
+    frames: int
+    tokens: np.ndarray = field(init=False)
+    lost: np.ndarray = field(init=False)
+    at_s: np.ndarray = field(init=False)
+    told_units: int = 0
+
+    def __post_init__(self) -> None:
+        self.tokens = np.zeros(self.frames, np.uint16)
+        self.lost = np.ones(self.frames, bool)
+        self.at_s = np.full(self.frames, np.nan)
+
+    def take(self, event: object, now_s: float = 0.0) -> None:
+        """One event of the listener. A gap is told before what follows, and that may begin with what stands for it."""
+        if isinstance(event, Missing):
+            self.told_units += event.units
+            self._concealed = (event.position - event.units, event.position) if event.is_concealed else (0, 0)
+        elif isinstance(event, Tokens):
+            places = slice(event.position, event.position + event.tokens.size)
+            self.tokens[places], self.lost[places], self.at_s[places] = event.tokens, False, now_s
+            self.lost[slice(*self._concealed)] = True
+            self._concealed = (0, 0)
+
+    _concealed: tuple[int, int] = (0, 0)
+
+    def complete(self) -> None:
+        """Conceals an end that did not come."""
+        heard = np.flatnonzero(~self.lost)
+        end = int(heard[-1]) + 1 if heard.size else 0
+        before = tokens_to_bytes(self.tokens[max(end - 1, 0) : end])
+        self.tokens[end:] = tokens_from_bytes(concealed(TOKENS, before, self.frames - end, b""))

@@ -1,0 +1,193 @@
+"""One recording through a codec and the others, and every measure of what came out: what a worker does alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.common.recordings import load
+from benchmarks.metrics.dnsmos import Dnsmos
+from benchmarks.metrics.scores import Scores, aligned, compare, nearness_of, whole_hops
+from benchmarks.metrics.word_errors import Recogniser, word_errors
+from benchmarks.quality.damage import DAMAGES, TOKEN_BITS, damaged
+from benchmarks.quality.other_codecs import OtherCodec
+from neucodec_streaming import StreamConfig, load_codec
+from neucodec_streaming.codec import Codec
+from neucodec_streaming.config import INPUT_RATE, TOKENS_PER_SECOND
+
+PACKET_SAMPLES = 1600
+PACKET_TOKENS = 5
+KBITS = TOKEN_BITS * TOKENS_PER_SECOND / 1000
+
+Way = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""float32 at 16 kHz (T,) -> tokens (T // 320,) and audio at 24 kHz (T // 320 * 480,)."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file to measure; its words, where they are known; whether its tokens are damaged, too."""
+
+    speaker: str
+    corpus: str
+    path: Path
+    text: list[str] | None = None
+    is_damaged: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every worker loads and measures."""
+
+    model: str
+    others: tuple[OtherCodec, ...] = ()
+    streams: bool = True
+    listens: bool = True
+    listens_to_others: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one recording what the report holds of it, and each way's tokens."""
+
+    entry: dict
+    tokens: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Ears:
+    """What rates audio without its original; None for what is not installed or not wanted."""
+
+    dnsmos: Dnsmos | None = None
+    recogniser: Recogniser | None = None
+
+    def rate(self, audio: np.ndarray) -> Scores:
+        """DNSMOS of (T,) at 16 kHz; empty where it is not installed."""
+        return {} if self.dnsmos is None else self.dnsmos.rate(audio)
+
+    def words(self, audio: np.ndarray) -> list[str] | None:
+        """What is recognised in (T,) at 16 kHz; None where no recogniser is installed."""
+        return None if self.recogniser is None else self.recogniser.words(audio)
+
+    def listen(self, audio: np.ndarray, text: list[str] | None, transcript: list[str] | None) -> Scores:
+        """Both, the words compared with the true text and with the original's transcript, where there are any."""
+        words = self.words(audio)
+        return self.rate(audio) | ({} if words is None else word_errors(words, text, transcript))
+
+
+def encoded(codec: Codec, pcm: np.ndarray, config: StreamConfig | None = None) -> np.ndarray:
+    """Tokens (T // 320,) of an encoder stream."""
+    encoder = codec.encoder_stream(config)
+    packets = [encoder.feed(pcm[i : i + PACKET_SAMPLES]) for i in range(0, len(pcm), PACKET_SAMPLES)]
+    return np.concatenate([*packets, encoder.flush()])
+
+
+def decoded(
+    codec: Codec, tokens: np.ndarray, config: StreamConfig | None = None, lost: np.ndarray | None = None
+) -> np.ndarray:
+    """Audio (F * 480,) of a decoder stream; `lost`, bool (F,), says which tokens did not arrive."""
+    decoder = codec.decoder_stream(config)
+    lost = np.zeros(len(tokens), bool) if lost is None else lost
+    cuts = [slice(i, i + PACKET_TOKENS) for i in range(0, len(tokens), PACKET_TOKENS)]
+    return np.concatenate([*(decoder.feed(tokens[cut], lost[cut]) for cut in cuts), decoder.flush()])
+
+
+def coded_offline(codec: Codec, pcm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and audio of the whole recording at once."""
+    tokens = codec.encode(pcm)
+    return tokens, codec.decode(tokens)
+
+
+def coded_as_stream(codec: Codec, pcm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and audio of streams at the model's defaults."""
+    tokens = encoded(codec, pcm)
+    return tokens, decoded(codec, tokens)
+
+
+def ways_of(codec: Codec, streams: bool = True) -> dict[str, Way]:
+    """The ways through a codec."""
+    ways = {"offline": partial(coded_offline, codec), "streamed": partial(coded_as_stream, codec)}
+    return ways if streams else {"offline": ways["offline"]}
+
+
+def open_ears() -> tuple[Ears, list[str]]:
+    """Whatever is installed, and of the rest why it is left out."""
+    opened: dict[str, Dnsmos | Recogniser] = {}
+    reasons = []
+    for name, measure, kind in (("dnsmos", "DNSMOS", Dnsmos), ("recogniser", "word errors", Recogniser)):
+        try:
+            opened[name] = kind()
+        except ImportError as error:
+            reasons.append(f"{measure}: {error}")
+    return Ears(**opened), reasons
+
+
+def evaluated(settings: Settings, recording: Recording) -> Measured:
+    """Every measure of one recording; what is loaded stays for the next."""
+    codec, ears = _loaded(settings)
+    ways = ways_of(codec, settings.streams)
+    measured = measure(recording, ways, ears, settings.others, settings.listens_to_others)
+    if recording.is_damaged and settings.streams:
+        pcm, tokens = load(recording.path), measured.tokens["streamed"]
+        measured.entry["damaged"] = damage_scores(codec, recording.path.name, pcm, tokens)
+    return measured
+
+
+@cache
+def _loaded(settings: Settings) -> tuple[Codec, Ears]:
+    torch.set_num_threads(1)
+    return load_codec(settings.model), open_ears()[0] if settings.listens else Ears()
+
+
+def measure(
+    recording: Recording,
+    ways: dict[str, Way],
+    ears: Ears,
+    others: tuple[OtherCodec, ...] = (),
+    listens_to_others: bool = False,
+) -> Measured:
+    """Speaker, corpus, file, seconds, and of each way and of the original its scores."""
+    pcm = load(recording.path)
+    original = pcm[: whole_hops(pcm)]
+    transcript = ears.words(original)
+    own = {} if transcript is None else word_errors(transcript, recording.text)
+    scores: dict[str, Scores] = {"original": ears.rate(original) | own}
+    tokens = {}
+    for name, way in ways.items():
+        tokens[name], audio = way(pcm)
+        _, output = aligned(pcm, audio)
+        scores[name] = (
+            {"kbits": KBITS} | nearness_of(original, output) | ears.listen(output, recording.text, transcript)
+        )
+    for codec in others:
+        output, kbits = codec.code(original)
+        scores[codec.name] = {"kbits": kbits} | nearness_of(original, output)
+        if listens_to_others:
+            scores[codec.name] |= ears.listen(output, recording.text, transcript)
+    entry = {
+        "file": recording.path.name,
+        "speaker": recording.speaker,
+        "corpus": recording.corpus,
+        "seconds": round(len(pcm) / INPUT_RATE, 2),
+    }
+    return Measured(entry | {"ways": scores}, tokens)
+
+
+def heard(settings: Settings, recording: Recording) -> dict[str, np.ndarray]:
+    """The original and what comes out of every way and other codec, each (T,) at 16 kHz."""
+    pcm = load(recording.path)
+    ways = ways_of(_loaded(settings)[0], settings.streams)
+    original = pcm[: whole_hops(pcm)]
+    ours = {name: aligned(pcm, way(pcm)[1])[1] for name, way in ways.items()}
+    return {"original": original} | ours | {codec.name: codec.code(original)[0] for codec in settings.others}
+
+
+def damage_scores(codec: Codec, file: str, pcm: np.ndarray, tokens: np.ndarray) -> dict[str, Scores]:
+    """STOI and PESQ of the streaming decoder on a recording's tokens, whole and with each damage done to them."""
+    scores = {"none": compare(pcm, decoded(codec, tokens))}
+    for name in DAMAGES:
+        arrived, lost = damaged(name, file, tokens)
+        scores[name] = compare(pcm, decoded(codec, arrived, lost=lost))
+    return scores

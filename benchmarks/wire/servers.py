@@ -1,0 +1,171 @@
+"""The servers of `benchmarks.wire`, each in a process of its own: ours over steps of constant time, and a bare one.
+
+A process is spawned, says the server's URL, and ends when its parent closes the pipe between them or is gone.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from websockets.asyncio.server import ServerConnection, serve
+
+from benchmarks.common.surroundings import ROOT
+from neucodec_streaming.config import OUTPUT_HOP, StreamConfig
+from neucodec_streaming.engine.engine import STAGES, Engine
+from neucodec_streaming.engine.scheduler import Pool
+from neucodec_streaming.protocol.query import session_request
+from neucodec_streaming.server.app import App
+from neucodec_streaming.server.cli import _loop_factory as loop_factory
+from neucodec_streaming.server.model import Model, slots_each, worker_count
+from neucodec_streaming.server.settings.fields import Settings
+from neucodec_streaming.server.workers.worker import Load
+from neucodec_streaming.windows import DecoderLane, EncoderLane, Window
+
+CONFIG = StreamConfig(chunk_frames=5, lookahead_frames=5)
+START_S = 120.0
+"""For a server to be ready; the real model is warmed up within it."""
+STOP_S = 20.0
+
+Serving = Callable[[], AbstractAsyncContextManager[str]]
+"""A server that runs while its context is open, which gives its URL."""
+
+
+class ConstantRunner:
+    """In place of the model: a step takes `step_s` and gives zeros."""
+
+    mixes = True
+
+    def __init__(self, slots: int, batch_sizes: tuple[int, ...], step_s: float) -> None:
+        self.slots, self.batch_sizes = slots, batch_sizes
+        self.pools = [Pool(kind, CONFIG) for kind in STAGES["roundtrip"]]
+        self._step_s = step_s
+        frames = CONFIG.window_frames
+        self._rows: dict[str, np.ndarray] = {
+            "encode": np.zeros((batch_sizes[-1], frames), np.int64),
+            "decode": np.zeros((batch_sizes[-1], frames * OUTPUT_HOP), np.float32),
+        }
+
+    def lane(self, pool: Pool) -> EncoderLane | DecoderLane:
+        return EncoderLane(pool.config) if pool.kind == "encode" else DecoderLane(pool.config)
+
+    def step(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> np.ndarray:
+        time.sleep(self._step_s)  # gives up the interpreter for 0 s too
+        return self._rows[pool.kind][: len(windows)]
+
+    def reset(self, pool: Pool, slot: int) -> None:
+        """Nothing is kept."""
+
+
+def load_constant(step_s: float, settings: Settings) -> tuple[list[Engine], Model]:
+    """As many engines as these settings mean, over constant steps."""
+    engines = []
+    workers = worker_count(settings)
+    slots = slots_each(settings.max_sessions, workers)
+    for _ in range(workers):
+        runner: Any = ConstantRunner(slots, settings.batch_sizes, step_s)  # sessions are not moved
+        engines.append(Engine(runner, settings.gather_ms / 1000, settings.max_behind_s))
+    return engines, Model("constant", {"default": CONFIG}, "default")
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a connection of one kind carries: bytes of a 20 ms packet up, and of the output of a frame down."""
+
+    target: str
+    packet_bytes: int
+    frame_bytes: int
+
+    @classmethod
+    def of(cls, kind: str) -> "Traffic":
+        request = session_request(kind)
+        packet_bytes, frame_bytes = (stream.hop * stream.unit_bytes for stream in (request.input, request.output))
+        return cls(request.target, packet_bytes, frame_bytes)
+
+
+@asynccontextmanager
+async def ours(settings: Settings, load: Load) -> AsyncIterator[str]:
+    """Our server, ready."""
+    os.environ["PYTHONPATH"] = str(
+        ROOT
+    )  # the worker finds `load` by its module, and has no working directory on its path
+    app = App(settings, load, apart=True)
+    try:
+        await app.start()
+        await app.loaded()
+        yield app.url
+    finally:
+        await app.stop()
+
+
+@asynccontextmanager
+async def bare(traffic: Traffic) -> AsyncIterator[str]:
+    """A server that answers every chunk of packets by one message as long as the chunk's output, and text by text."""
+    output = bytes(CONFIG.chunk_frames * traffic.frame_bytes)
+
+    async def answer(socket: ServerConnection) -> None:
+        packets = 0
+        await socket.send("ready")
+        async for message in socket:
+            if isinstance(message, str):
+                await socket.send("done")
+                return
+            packets += 1
+            if packets % CONFIG.chunk_frames == 0:
+                await socket.send(output)
+
+    async with serve(answer, "127.0.0.1", 0, compression=None) as server:
+        host, port = next(iter(server.sockets)).getsockname()
+        yield f"ws://{host}:{port}"
+
+
+def host(pipe: Connection, serving: Serving) -> None:
+    """Serves in the loop that `neucodec-server` takes: says the URL, and ends when the pipe is closed."""
+
+    async def run() -> None:
+        loop, closed = asyncio.get_running_loop(), asyncio.Event()
+        async with serving() as url:
+            pipe.send(url)
+            loop.add_reader(pipe.fileno(), closed.set)
+            await closed.wait()
+            loop.remove_reader(pipe.fileno())
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(run())
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a server is."""
+
+    url: str
+    pid: int
+
+
+@contextmanager
+def hosted(serving: Serving) -> Iterator[Server]:
+    """A server in a process of its own, ready. Exits when it does not start."""
+    processes = get_context("spawn")
+    pipe, its = processes.Pipe()
+    process = processes.Process(target=host, args=(its, serving))
+    process.start()
+    its.close()
+    try:
+        if not pipe.poll(START_S):
+            raise SystemExit(f"the server was not ready after {START_S:.0f} s")
+        try:
+            url = pipe.recv()
+        except EOFError:
+            raise SystemExit("the server did not start: see above") from None
+        assert process.pid is not None
+        yield Server(url, process.pid)
+    finally:
+        pipe.close()
+        process.join(STOP_S)
+        process.kill()

@@ -1,0 +1,90 @@
+"""`neucodec bench`: what a server and the way to it are like, seen from here.
+
+For each kind of session two runs: one at the pace of a microphone tells how long the first output and every later one
+took, one as fast as the server goes tells its real-time factor. What is sent is noise; the cost does not depend on it.
+"""
+
+import argparse
+import asyncio
+import json
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from neucodec_streaming.client.commands.display import LiveRows, progress
+from neucodec_streaming.client.commands.sessions import open_session
+from neucodec_streaming.client.connection import Connection
+from neucodec_streaming.client.transfer import Report, transfer
+from neucodec_streaming.config import CODEBOOK_SIZE, FRAME_MS
+from neucodec_streaming.protocol.query import PATHS
+
+_LOUDNESS = 0.1
+_COLUMNS = ("algorithm", "connect", "first output", "p50", "p99", "max", "real-time factor")
+
+
+async def bench(options: argparse.Namespace) -> None:
+    """Measures every kind of session and prints the figures."""
+    results = []
+    with LiveRows(quiet=options.json) as rows:
+        for kind in PATHS.values():
+            results.append(await _measure(options, kind, rows))
+    ready: dict[str, Any] = {name: results[0].pop(name) for name in ("model", "profile")}
+    figures = {"command": "bench", "server": options.server, **ready, "seconds": options.seconds, "sessions": results}
+    if options.json:
+        print(json.dumps(figures))
+    else:
+        _print_table(figures)
+
+
+async def _measure(options: argparse.Namespace, kind: str, rows: LiveRows) -> dict[str, Any]:
+    clock = asyncio.get_running_loop().time
+    begin_s = clock()
+    async with open_session(options, kind) as connection:
+        connect_ms = (clock() - begin_s) * 1000
+        paced = await _run(connection, options.seconds, rows, realtime=True)
+    async with open_session(options, kind) as connection:
+        fast = await _run(connection, options.seconds, rows, realtime=False)
+    return {
+        "model": paced.ready.model,
+        "profile": paced.ready.profile,
+        "kind": kind,
+        "algorithm_ms": paced.ready.latency_ms,
+        "connect_ms": round(connect_ms, 1),
+        "first_output_ms": paced.as_dict()["first_output_ms"],
+        **paced.responses.as_dict(),
+        "real_time_factor": round(fast.real_time_factor, 4),
+    }
+
+
+async def _run(connection: Connection, seconds: float, rows: LiveRows, *, realtime: bool) -> Report:
+    packets = _noise(connection, round(seconds * 1000 / FRAME_MS))
+    kind = f"{connection.ready.input.kind} to {connection.ready.output.kind}"
+    return await transfer(
+        connection,
+        packets,
+        lambda output: None,
+        realtime=realtime,
+        on_progress=lambda report: rows.show({kind: progress(report, seconds)}),
+    )
+
+
+def _noise(connection: Connection, count: int) -> list[np.ndarray]:
+    """Packets of 20 ms."""
+    random, source = np.random.default_rng(0), connection.ready.input
+    if source.kind == "tokens":
+        return list(random.integers(0, CODEBOOK_SIZE, (count, source.hop)).astype(np.uint16))
+    return list(random.uniform(-_LOUDNESS, _LOUDNESS, (count, source.hop)).astype(np.float32))
+
+
+def _print_table(figures: dict[str, Any]) -> None:
+    print(f"{figures['server']}: {figures['model']}, profile {figures['profile']}; times in ms, p50 to max those from")
+    print("the moment when all that an output waits for has been sent to its arrival")
+    table = Table("session", *_COLUMNS, box=None, pad_edge=False)
+    for result in figures["sessions"]:
+        response = result["response_ms"] or {"p50": None, "p99": None, "max": None}
+        values = [result["algorithm_ms"], result["connect_ms"], result["first_output_ms"], *response.values()]
+        shown = ["-" if value is None else f"{value:.0f}" for value in values]
+        table.add_row(result["kind"], *shown, f"{result['real_time_factor']:.3f}")
+    Console(highlight=False).print(table)

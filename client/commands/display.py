@@ -1,0 +1,139 @@
+"""What the command shows: live rows while a session runs (on a terminal only), a table or JSON at its end."""
+
+import json
+import sys
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+from rich.table import Column, Table
+from rich.text import Text
+
+from neucodec_streaming.client.events import Resumed
+from neucodec_streaming.client.transfer import Report
+
+_BARS = " ▁▂▃▄▅▆▇█"
+_QUIETEST_DB = -60.0
+_LABEL_WIDTH = 10
+
+
+def level_bar(audio: np.ndarray) -> str:
+    """The loudness of a packet as one character."""
+    power = float(np.mean(np.square(audio))) if audio.size else 0.0
+    decibels = 10 * np.log10(power + 1e-12)
+    step = (decibels - _QUIETEST_DB) / -_QUIETEST_DB * (len(_BARS) - 1)
+    return _BARS[int(np.clip(round(step), 0, len(_BARS) - 1))]
+
+
+class LiveRows:
+    """Named rows on standard error that change in place: show(rows); a context manager.
+
+    Silent where standard error is no terminal, and when `quiet`. `width` characters fit beside a row's name.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        console = Console(stderr=True)
+        self._live = None if quiet or not console.is_terminal else Live(console=console, refresh_per_second=8)
+        self.width = max(20, console.width - _LABEL_WIDTH - 2)
+
+    def show(self, rows: dict[str, str]) -> None:
+        """Replaces what is shown."""
+        if self._live is not None:
+            table = Table.grid(Column(width=_LABEL_WIDTH), Column(), padding=(0, 2, 0, 0))
+            for name, value in rows.items():
+                table.add_row(name, Text(value))
+            self._live.update(table)
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, trace)
+
+
+class ProgressLine(LiveRows):
+    """One row that follows the session of a file: to hand to transfer as `on_progress`."""
+
+    def __init__(self, total_seconds: float | None = None, quiet: bool = False) -> None:
+        super().__init__(quiet)
+        self._total_seconds = total_seconds
+
+    def __call__(self, report: Report) -> None:
+        self.show({"sent": progress(report, self._total_seconds)})
+
+
+def progress(report: Report, total_seconds: float | None = None) -> str:
+    """How far a session is, in a line."""
+    total = f" of {total_seconds:.1f}" if total_seconds else ""
+    parts = [f"{report.input_seconds:.1f}{total} s", f"{report.tokens} tokens", f"{report.elapsed_s:.1f} s passed"]
+    if report.first_output_s is not None:
+        parts.append(f"first output {report.first_output_s * 1000:.0f} ms")
+    if report.resumed:
+        parts.append(f"reconnected {len(report.resumed)} times")
+    return "  ".join(parts)
+
+
+def latency_sum(parts: dict[str, float]) -> str:
+    """Times in ms with their names, and what they add up to."""
+    named = " + ".join(f"{name} {milliseconds:.0f}" for name, milliseconds in parts.items())
+    return f"{named} = {sum(parts.values()):.0f} ms"
+
+
+def print_report(report: Report, extra: dict[str, Any], as_json: bool, piped: bool) -> None:
+    """The summary of a session: to standard output, or to standard error when the output itself went there."""
+    stream = sys.stderr if piped else sys.stdout
+    if as_json:
+        print(json.dumps({**extra, **report.as_dict()}), file=stream)
+        return
+    rows = {
+        **{name.replace("_", " "): _shown(value) for name, value in extra.items() if value is not None},
+        "model": f"{report.ready.model}, profile {report.ready.profile}, latency {report.ready.latency_ms:g} ms",
+        "audio": f"{max(report.input_seconds, report.output_seconds):.2f} s",
+        "tokens": f"{report.tokens} ({report.bits_per_second:.0f} bit/s)",
+        "time": f"{report.elapsed_s:.2f} s (real-time factor {report.real_time_factor:.3f})",
+    }
+    if report.first_output_s is not None:
+        rows["first output"] = f"after {report.first_output_s * 1000:.0f} ms"
+    if report.resumed:
+        rows["reconnected"] = "; ".join(_told(resumed, report) for resumed in report.resumed)
+    print_rows(rows, stream)
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _told(resumed: Resumed, report: Report) -> str:
+    return resumed.how + (f", {resumed.gap} {report.ready.output.unit}s are missing" if resumed.gap > 0 else "")
+
+
+def print_rows(rows: dict[str, str], stream: TextIO) -> None:
+    """Names and values in two columns, never broken, so that a path can be copied."""
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}", file=stream)
+
+
+def print_devices(devices: list[dict[str, Any]], as_json: bool) -> None:
+    """The list of audio devices."""
+    if as_json:
+        print(json.dumps(devices))
+        return
+    table = Table("", "name", "in", "out", "rate", box=None, pad_edge=False)
+    for device in devices:
+        mark = "*" if device["default"] else " "
+        table.add_row(
+            f"{mark}{device['index']}",
+            device["name"],
+            str(device["inputs"]),
+            str(device["outputs"]),
+            str(device["rate"]),
+        )
+    Console(highlight=False).print(table if devices else "no audio devices")

@@ -1,0 +1,193 @@
+"""What `mqtt-publish` and `mqtt-listen` do. Each takes the options of mqtt_options."""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from neucodec_streaming.client.commands.display import ProgressLine, print_report, print_rows
+from neucodec_streaming.client.commands.sessions import TOKENS_PER_PACKET
+from neucodec_streaming.client.commands.terminal import interruption
+from neucodec_streaming.client.connection import Connection, connect
+from neucodec_streaming.client.devices import Microphone, Speaker
+from neucodec_streaming.client.events import Audio, Flushed, Tokens
+from neucodec_streaming.client.files import PIPE, AudioReader, TokenWriter, WavWriter, read_tokens
+from neucodec_streaming.client.mqtt.listener import Listener, listen
+from neucodec_streaming.client.mqtt.session import open_at_broker
+from neucodec_streaming.client.mqtt.stream import Missing, UtteranceEnded
+from neucodec_streaming.client.transfer import Source, cause_of, transfer
+from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
+from neucodec_streaming.protocol.mqtt.address import BrokerAddress, parse_broker
+from neucodec_streaming.protocol.mqtt.topics import SPEECH, TOKENS
+
+WAV = ".wav"
+
+
+async def publish(options: argparse.Namespace) -> None:
+    """Microphone or file to a session."""
+    async with AsyncExitStack() as stack:
+        source = _source(options, stack)
+        session = await stack.enter_async_context(
+            open_at_broker(
+                broker_of(options),
+                options.session,
+                kind=options.kind,
+                profile=options.profile,
+                qos=options.qos,
+                redundancy=options.redundancy,
+                packet_frames=options.packet_tokens,
+            )
+        )
+        line = stack.enter_context(ProgressLine(quiet=options.json))
+        report = await transfer(session, source, lambda output: None, realtime=options.realtime, on_progress=line)
+    extra: dict[str, Any] = {"command": "mqtt-publish", "session": options.session}
+    if session.status is not None:
+        extra["lost_input"] = session.status.loss.get("lost_units", 0)
+    print_report(report, {**extra, "lost_output": session.loss.lost_units}, options.json, piped=False)
+
+
+def _source(options: argparse.Namespace, stack: AsyncExitStack) -> Source:
+    if options.input is None:
+        return _spoken(stack.enter_context(Microphone(INPUT_RATE, options.device)), interruption(), options)
+    if options.kind == "decode":
+        tokens = read_tokens(options.input, options.form)
+        return [tokens[start : start + TOKENS_PER_PACKET] for start in range(0, tokens.size, TOKENS_PER_PACKET)]
+    return AudioReader(options.input, INPUT_RATE, options.packet_ms / 1000)
+
+
+async def _spoken(
+    microphone: Microphone, stop: asyncio.Event, options: argparse.Namespace
+) -> AsyncIterator[np.ndarray]:
+    """What a microphone hears, in packets of the length that is asked for."""
+    size, waiting, sent = INPUT_RATE * options.packet_ms // 1000, np.zeros(0, np.float32), 0
+    async for packet in microphone:
+        waiting = np.concatenate([waiting, packet])
+        while waiting.size >= size:
+            yield waiting[:size]
+            waiting, sent = waiting[size:], sent + size
+        if stop.is_set() or (options.seconds and sent / INPUT_RATE >= options.seconds):
+            yield waiting
+            return
+
+
+@dataclass
+class _Sink:
+    """Where output goes, and how an utterance's end is told there."""
+
+    write: Callable[[np.ndarray], None]
+    finish: Callable[[], None] = lambda: None
+    speaker: Speaker | None = None
+    missing_units: int = field(default=0)
+
+
+async def listen_to(options: argparse.Namespace) -> None:
+    """A session's tokens or speech to a file or the speaker, until it ends, Ctrl-C, or for --seconds."""
+    is_audio = options.output is None or options.output.lower().endswith(WAV)
+    stream = SPEECH if is_audio and not options.decode else TOKENS
+    stop = interruption()
+    if options.seconds:
+        asyncio.get_running_loop().call_later(options.seconds, stop.set)
+    async with (
+        listen(broker_of(options), options.session, stream, qos=options.qos) as listener,
+        AsyncExitStack() as stack,
+    ):
+        sink = _sink(options, is_audio, stack)
+        events = _until(stop, listener)
+        if stream == TOKENS and is_audio:
+            decoder = connect(options.server, kind="decode", profile=options.profile, api_key=options.api_key)
+            await _decode(events, await stack.enter_async_context(decoder), sink)
+        else:
+            async for event in events:
+                _take(event, sink)
+        if sink.speaker is not None:
+            await sink.speaker.drained()
+    _print_loss(options, listener, sink)
+
+
+def _sink(options: argparse.Namespace, is_audio: bool, stack: AsyncExitStack) -> _Sink:
+    if options.output is None:
+        speaker = stack.enter_context(Speaker(OUTPUT_RATE, options.device, live=True))
+        return _Sink(speaker.push, speaker.finish, speaker)
+    if is_audio:
+        return _Sink(stack.enter_context(WavWriter(options.output, OUTPUT_RATE)).write)
+    return _Sink(stack.enter_context(TokenWriter(options.output, options.form)).write)
+
+
+def _take(event: Any, sink: _Sink) -> None:
+    if isinstance(event, Audio):
+        sink.write(event.samples)
+    elif isinstance(event, Tokens):
+        sink.write(event.tokens)
+    elif isinstance(event, Missing):
+        sink.missing_units += event.units
+    elif isinstance(event, (UtteranceEnded, Flushed)):
+        sink.finish()
+
+
+async def _decode(events: AsyncIterator[Any], decoder: Connection, sink: _Sink) -> None:
+    """Tokens through a server on their way to the sink."""
+
+    async def forward() -> None:
+        async for event in events:
+            if isinstance(event, Tokens):
+                await decoder.send(event.tokens)
+            elif isinstance(event, UtteranceEnded):
+                await decoder.flush()
+            else:
+                _take(event, sink)
+        await decoder.end()
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(forward(), name="tokens")
+            async for event in decoder:
+                _take(event, sink)
+    except BaseExceptionGroup as group:
+        raise cause_of(group) from None
+    sink.finish()
+
+
+async def _until(stop: asyncio.Event, events: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The events until there are no more, or until `stop`."""
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        while True:
+            coming = asyncio.ensure_future(anext(events, None))
+            await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
+                coming.cancel()
+                return
+            if (event := coming.result()) is None:
+                return
+            yield event
+    finally:
+        stopping.cancel()
+
+
+def _print_loss(options: argparse.Namespace, listener: Listener, sink: _Sink) -> None:
+    told = {"command": "mqtt-listen", "session": options.session, "written": options.output}
+    told |= {**listener.loss.as_dict(), "missing_units": sink.missing_units}
+    file = sys.stderr if options.output == PIPE else sys.stdout
+    if options.json:
+        print(json.dumps(told), file=file)
+    else:
+        print_rows({name.replace("_", " "): str(value) for name, value in told.items() if value is not None}, file)
+
+
+def broker_of(options: argparse.Namespace) -> BrokerAddress:
+    """The broker that the options name, with user and password of the environment where the URL has none.
+
+    Raises ConfigError.
+    """
+    address = parse_broker(options.broker, options.ca, options.cert, options.key)
+    if address.username is not None:
+        return address
+    username, password = (os.environ.get(f"NEUCODEC_MQTT_{name}") or None for name in ("USERNAME", "PASSWORD"))
+    return replace(address, username=username, password=password)

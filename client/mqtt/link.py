@@ -1,0 +1,206 @@
+"""A connection to a broker that lasts: replaced when it is lost, until nobody needs it or the deadline has passed.
+
+aiomqtt makes it, MQTT 5 throughout; its errors are translated here. `publish` waits for a connection and, with QoS 1,
+for the broker's acknowledgement; what was not acknowledged goes out again on the next connection.
+"""
+
+import asyncio
+import random
+import ssl
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from logging import CRITICAL, getLogger
+from typing import Any
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from neucodec_streaming.client.dial import Deadlines
+from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unreachable
+from neucodec_streaming.errors import AuthError, ConfigError, StreamingError
+from neucodec_streaming.protocol.mqtt.address import BrokerAddress
+
+KEPT_S = 60
+"""What the broker keeps for a client whose connection is lost."""
+KEEPALIVE_S = 10
+ANSWER_S = 3.0
+"""For the broker's answer to connect and subscribe: a broker that goes down may take the connection and say nothing."""
+MOST_QUEUED = 4096
+"""Messages that wait to be taken; they are taken at once, so that is the bound of one read."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3.0
+"""Between attempts to connect: doubled from one to the next, and jittered."""
+
+NOT_LET_IN = (0x86, 0x87)
+"""Reason codes of a CONNACK: bad user name or password, not authorized."""
+
+_quiet = getLogger(f"{__name__}.aiomqtt")
+_quiet.setLevel(CRITICAL)  # what matters is raised
+
+
+class BrokerLink:
+    """Calls `on_message` with what comes on `subscriptions` (topic, QoS), `on_connected` whenever it is connected anew.
+
+    Made by `broker_link`. `failure` is what ended it for good.
+    """
+
+    def __init__(
+        self,
+        address: BrokerAddress,
+        subscriptions: list[tuple[str, int]],
+        on_message: Callable[[aiomqtt.Message], None],
+        on_connected: Callable[[], None],
+        on_failure: Callable[[StreamingError], None],
+        will: aiomqtt.Will | None,
+        deadlines: Deadlines,
+    ) -> None:
+        self._address = address
+        self._subscriptions = subscriptions
+        self._on_message, self._on_connected, self._on_failure = on_message, on_connected, on_failure
+        self._will = will
+        self._deadlines = deadlines
+        self._tls = _tls_context(address)
+        self._identifier = f"neucodec-client-{uuid.uuid4().hex[:12]}"
+        self._client: aiomqtt.Client | None = None
+        self._connected = asyncio.Event()
+        self._lost = asyncio.Event()
+        self.failure: StreamingError | None = None
+
+    async def publish(self, topic: str, payload: bytes, qos: int, properties: Properties | None = None) -> None:
+        """On this connection or a later one. Raises DeadlineExceeded, or what ended the link."""
+        while not await self.attempt(topic, payload, qos, properties):
+            pass
+
+    async def attempt(self, topic: str, payload: bytes, qos: int, properties: Properties | None = None) -> bool:
+        """Whether it went out; if not, there is a new connection now. Raises as `publish` does."""
+        try:
+            async with asyncio.timeout(self._deadlines.send_s):
+                if self._connected.is_set() and self.failure is None:
+                    assert self._client is not None, "connected"
+                    publishing = self._client.publish(topic, payload, qos, properties=properties)
+                    if await _went_out(publishing, self._lost):
+                        return True
+                    await asyncio.sleep(FIRST_PAUSE_S)  # whoever keeps the connection may not know yet that it is lost
+                await self._connected.wait()
+        except TimeoutError:
+            raise DeadlineExceeded(f"the broker took nothing for {self._deadlines.send_s:g} s") from None
+        if self.failure is not None:
+            raise self.failure
+        return False
+
+    async def run(self, first: asyncio.Future[None]) -> None:
+        """Keeps the connection; `first` tells of the first attempt. `broker_link` runs this."""
+        loop = asyncio.get_running_loop()
+        pause_s, lost_s = FIRST_PAUSE_S, loop.time()
+        while True:
+            inbox: asyncio.Queue[aiomqtt.Message] = asyncio.Queue(MOST_QUEUED)
+            try:
+                async with self._new_client(inbox, is_first=not first.done()) as client:
+                    await client.subscribe(self._subscriptions)
+                    self._client, self._lost = client, asyncio.Event()
+                    self._connected.set()
+                    pause_s = FIRST_PAUSE_S
+                    if not first.done():
+                        first.set_result(None)
+                    self._on_connected()
+                    async for message in client.messages:
+                        self._on_message(message)
+            except aiomqtt.MqttError as error:
+                if not first.done():
+                    first.set_exception(self._refusal(error))
+                    return
+                if self._connected.is_set():
+                    lost_s = loop.time()
+                self._connected.clear()
+                self._lost.set()
+                if loop.time() - lost_s > self._deadlines.resume_s:
+                    self._fail(Disconnected(f"the broker at {self._address} was lost: {error}"))
+                    return
+            while not inbox.empty():
+                self._on_message(inbox.get_nowait())
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _refusal(self, error: aiomqtt.MqttError) -> StreamingError:
+        code = getattr(getattr(error, "rc", None), "value", None)
+        if code in NOT_LET_IN:
+            return AuthError(f"the broker at {self._address} does not let you in ({error}): give user and password")
+        return Unreachable(f"no broker at {self._address}: {error}")
+
+    def _fail(self, error: StreamingError) -> None:
+        self.failure = error
+        self._connected.set()
+        self._on_failure(error)
+
+    def _new_client(self, inbox: "asyncio.Queue[aiomqtt.Message]", is_first: bool) -> aiomqtt.Client:
+        return aiomqtt.Client(
+            self._address.host,
+            self._address.port,
+            username=self._address.username,
+            password=self._address.password,
+            identifier=self._identifier,
+            logger=_quiet,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            queue_type=lambda maxsize: inbox,  # type: ignore[arg-type]
+            keepalive=KEEPALIVE_S,
+            clean_start=is_first,
+            will=self._will,
+            properties=properties(PacketTypes.CONNECT, SessionExpiryInterval=KEPT_S),
+            tls_context=self._tls,
+            timeout=ANSWER_S,
+        )
+
+
+@asynccontextmanager
+async def broker_link(
+    address: BrokerAddress,
+    subscriptions: list[tuple[str, int]],
+    *,
+    on_message: Callable[[aiomqtt.Message], None],
+    on_connected: Callable[[], None],
+    on_failure: Callable[[StreamingError], None],
+    will: aiomqtt.Will | None = None,
+    deadlines: Deadlines,
+) -> AsyncIterator[BrokerLink]:
+    """A link that is connected. Raises Unreachable, ConfigError."""
+    link = BrokerLink(address, subscriptions, on_message, on_connected, on_failure, will, deadlines)
+    first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(link.run(first), name="neucodec broker")
+    try:
+        await first
+        yield link
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def _went_out(publishing: Coroutine[Any, Any, None], lost: asyncio.Event) -> bool:
+    """Whether a message went out before the connection was `lost`: aiomqtt itself waits on for the acknowledgement."""
+    tasks = [asyncio.ensure_future(publishing), asyncio.ensure_future(lost.wait())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return tasks[0].done() and tasks[0].exception() is None
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def properties(kind: int, **values: Any) -> Properties:
+    """MQTT 5 properties by their names."""
+    made = Properties(kind)
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
+
+
+def _tls_context(address: BrokerAddress) -> ssl.SSLContext | None:
+    if not address.tls:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=address.ca_file)
+        if address.cert_file is not None:
+            context.load_cert_chain(address.cert_file, address.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"the certificates for the broker cannot be used: {error}") from None
+    return context

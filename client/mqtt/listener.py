@@ -1,0 +1,109 @@
+"""Who only listens: `async for event in listener` gives one stream of a session, whoever makes it, from now on."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiomqtt
+
+from neucodec_streaming.client.dial import Deadlines
+from neucodec_streaming.client.events import Audio, Tokens
+from neucodec_streaming.client.mqtt.link import broker_link
+from neucodec_streaming.client.mqtt.stream import Inbound, Missing, StreamReader, UtteranceEnded
+from neucodec_streaming.errors import ConfigError, StreamingError
+from neucodec_streaming.protocol.messages import OUTPUT_AUDIO
+from neucodec_streaming.protocol.messages import TOKENS as TOKEN_FORMAT
+from neucodec_streaming.protocol.mqtt.address import BrokerAddress, parse_broker
+from neucodec_streaming.protocol.mqtt.receiver import Loss
+from neucodec_streaming.protocol.mqtt.topics import SPEECH, STATUS, TOKENS, State, Status, parse_status, topic
+
+_OVER = object()
+"""Stands for the end of a session behind its last unit."""
+STREAMS = {TOKENS: TOKEN_FORMAT, SPEECH: OUTPUT_AUDIO}
+
+
+class Listener:
+    """One stream of a session as Audio or Tokens, Missing and UtteranceEnded. Made by `listen`.
+
+    The iteration ends when the session does and all of its output has come or is lost. `loss` is what befell the stream
+    on its way here.
+    """
+
+    def __init__(self, name: str, stream: str) -> None:
+        self.name = name
+        self.stream = STREAMS[stream]
+        self.status: Status | None = None
+        self._topic, self._status_topic = topic(name, stream), topic(name, STATUS)
+        self._inbound = Inbound()
+        self._reader = StreamReader(self.stream, self._on_event)
+        self._has_begun = False
+
+    @property
+    def loss(self) -> Loss:
+        """What has befallen the stream."""
+        return self._reader.loss
+
+    def __aiter__(self) -> AsyncIterator[Audio | Tokens | Missing | UtteranceEnded]:
+        return self
+
+    async def __anext__(self) -> Audio | Tokens | Missing | UtteranceEnded:
+        """The next event. Raises Disconnected when the broker is gone for good."""
+        event = await self._inbound.next(None)
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    def on_message(self, message: aiomqtt.Message) -> None:
+        """A frame, or the status."""
+        try:
+            if str(message.topic) == self._status_topic:
+                self._on_status(parse_status(message.payload))
+            else:
+                self._reader.receive(message.payload)
+        except StreamingError as error:
+            self._inbound.finish(error)
+
+    def on_failure(self, error: StreamingError) -> None:
+        """The broker is gone for good."""
+        self._inbound.finish(error)
+
+    def _on_status(self, status: Status) -> None:
+        self.status = status
+        self._has_begun |= status.state == State.OPEN
+        if self._has_begun and status.state == State.CLOSED:
+            is_output = status.request.output_topic(self.name) == self._topic
+            self._reader.put(_OVER, status.output if is_output else self._reader.position)
+
+    def _on_event(self, event: Any) -> None:
+        if event is _OVER:
+            self._inbound.finish()
+        else:
+            self._inbound.add(event)
+
+    def close(self) -> None:
+        """The stream is over."""
+        self._reader.close()
+        self._inbound.finish()
+
+
+@asynccontextmanager
+async def listen(
+    broker: str | BrokerAddress, name: str, stream: str = TOKENS, *, qos: int = 1, deadlines: Deadlines | None = None
+) -> AsyncIterator[Listener]:
+    """Listens to a session's `tokens` or `speech` (24 kHz, s16le). Raises ConfigError, Unreachable."""
+    if stream not in STREAMS:
+        raise ConfigError(f"stream {stream!r} is unknown: listen to one of {', '.join(STREAMS)}")
+    listener = Listener(name, stream)
+    connected: Callable[[], None] = lambda: None  # noqa: E731
+    async with broker_link(
+        parse_broker(broker) if isinstance(broker, str) else broker,
+        [(topic(name, stream), qos), (topic(name, STATUS), 1)],
+        on_message=listener.on_message,
+        on_connected=connected,
+        on_failure=listener.on_failure,
+        deadlines=deadlines or Deadlines(),
+    ):
+        try:
+            yield listener
+        finally:
+            listener.close()

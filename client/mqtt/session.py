@@ -1,0 +1,357 @@
+"""A session over MQTT: `async with open_at_broker(...)`, then as with neucodec_streaming.client.connection.
+
+    async with open_at_broker("mqtt://127.0.0.1", "kitchen", kind="encode") as session:
+        await session.send(pcm); await session.end()
+        async for event in session: ...
+
+A bridge (`neucodec-server --mqtt`) serves the session; which one may change while it runs. Frames go out in order, each
+acknowledged before the next one at QoS 1, while a bridge has the session, and no further ahead of the output than
+AHEAD_FRAMES, since a bridge that is given more than it can take has to drop it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from random import randrange
+from typing import Any
+from uuid import uuid4
+
+import aiomqtt
+import numpy as np
+from paho.mqtt.packettypes import PacketTypes
+
+from neucodec_streaming.audio import pcm_to_bytes
+from neucodec_streaming.client.dial import Deadlines
+from neucodec_streaming.client.errors import DeadlineExceeded, Unreachable, error_of
+from neucodec_streaming.client.events import Audio, Tokens
+from neucodec_streaming.client.mqtt.link import BrokerLink, broker_link, properties
+from neucodec_streaming.client.mqtt.stream import Inbound, Missing, StreamReader, UtteranceEnded
+from neucodec_streaming.client.session import Conversation
+from neucodec_streaming.errors import StreamingError
+from neucodec_streaming.protocol.messages import (
+    Cleared,
+    ClientMessage,
+    Done,
+    End,
+    Failure,
+    Flushed,
+    Marked,
+    Ready,
+    Stats,
+    encode_message,
+)
+from neucodec_streaming.protocol.mqtt.address import BrokerAddress, parse_broker
+from neucodec_streaming.protocol.mqtt.packets import SOURCES, FrameWriter
+from neucodec_streaming.protocol.mqtt.receiver import Loss
+from neucodec_streaming.protocol.mqtt.topics import (
+    CONTROL,
+    GONE_PAYLOAD,
+    STATUS,
+    OpenRequest,
+    State,
+    Status,
+    content_type,
+    encode_open,
+    encode_request,
+    parse_answer,
+    parse_status,
+    topic,
+)
+from neucodec_streaming.protocol.query import session_request
+from neucodec_streaming.tokens import tokens_to_bytes
+
+LARGEST_FRAME_SECONDS = 0.5
+AHEAD_FRAMES = 250
+"""Input that may be on its way before output that belongs to it has been taken, in frames of 20 ms."""
+REOPEN_S = 3.0
+"""A session of which no bridge says that it has it is asked for again so often."""
+Event = Audio | Tokens | Missing | UtteranceEnded | Flushed | Cleared | Marked | Stats | Done
+
+
+class BrokerSession(Conversation):
+    """An open session, made by `open_at_broker`.
+
+    `loss` is what befell the output, `status` the last that was heard of the session: in it, what befell the input.
+    """
+
+    def __init__(self, name: str, request: OpenRequest, qos: int, deadlines: Deadlines) -> None:
+        session = request.session
+        self.name = name
+        self.status: Status | None = None
+        self.link: BrokerLink
+        self._request = request
+        self._qos = qos
+        self._deadlines = deadlines
+        self._input, self._output = session.input, session.output
+        self._id = uuid4().hex[:12]
+        self._answers_topic = topic(name, f"answers/{self._id}")
+        redundancy = request.redundancy if session.input.kind == "tokens" else 0
+        self._writer = FrameWriter(session.input.unit_bytes, randrange(SOURCES), redundancy)
+        self._inbound = Inbound()
+        self._reader = StreamReader(session.output, self._on_event, 0)
+        self._ready: Ready | None = None
+        self._is_ready = asyncio.Event()
+        self._is_served = False  # a bridge says that it has the session
+        self._news = asyncio.Event()  # of that
+        self._asked: dict[int, tuple[ClientMessage, int]] = {}
+        self._requests = 0
+        self._taken_frames = 0
+        self._room = asyncio.Event()  # something may have changed for what waits to be sent
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._frame_properties = self._content()
+
+    @property
+    def ready(self) -> Ready:
+        """What the bridge said about the session."""
+        assert self._ready is not None, "open_at_broker waits for it"
+        return self._ready
+
+    @property
+    def loss(self) -> Loss:
+        """What has befallen the output."""
+        return self._reader.loss
+
+    @property
+    def input_position(self) -> int:
+        """Samples or tokens sent."""
+        return self._writer.position
+
+    @property
+    def output_position(self) -> int:
+        """Of the next sample or token to come."""
+        return self._reader.position
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing comes any more."""
+        return self._inbound.is_over
+
+    @property
+    def subscriptions(self) -> list[tuple[str, int]]:
+        """What the link subscribes to."""
+        output = (self._request.output_topic(self.name), self._request.qos)
+        return [output, (self._answers_topic, 1), (topic(self.name, STATUS), 1)]
+
+    @property
+    def will(self) -> aiomqtt.Will:
+        """Ends the session when this client is gone for good."""
+        return aiomqtt.Will(topic(self.name, CONTROL), GONE_PAYLOAD, 1)
+
+    async def send(self, chunk: np.ndarray) -> None:
+        """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits for the broker and the bridge."""
+        stream = self._input
+        payload = tokens_to_bytes(chunk) if stream.kind == "tokens" else pcm_to_bytes(chunk, stream.format)
+        step = int(stream.rate * LARGEST_FRAME_SECONDS) * stream.unit_bytes
+        for start in range(0, len(payload), step):
+            self._inbound.check()
+            await self._until_room()
+            frame = self._writer.write(payload[start : start + step])
+            to = self._request.input_topic(self.name)
+            while not await self.link.attempt(to, frame, self._qos, self._frame_properties):
+                await self._until_room()  # whoever bridges the session may not be back yet
+
+    async def __anext__(self) -> Event:
+        """The next event; StopAsyncIteration after Done. Raises what the bridge reported, Disconnected or
+        DeadlineExceeded."""
+        event = await self._inbound.next(self._deadlines.answer_s if self._asked else None)
+        if event is None:
+            raise StopAsyncIteration
+        if isinstance(event, (Audio, Tokens)):
+            units = event.tokens.size if isinstance(event, Tokens) else event.samples.size
+            self._note_taken((event.position + units) // self._output.hop)
+        elif isinstance(event, (Cleared, Missing)):
+            position = event.input // self._input.hop if isinstance(event, Cleared) else event.position
+            self._note_taken(position if isinstance(event, Cleared) else position // self._output.hop)
+        return event
+
+    async def opened(self) -> None:
+        """Returns when a bridge has the session. Raises what it reported, or Unreachable."""
+        try:
+            async with asyncio.timeout(self._deadlines.open_s):
+                await self._is_ready.wait()
+        except TimeoutError:
+            raise Unreachable(
+                f"no bridge answered for session {self.name} within {self._deadlines.open_s:g} s: start one with"
+                " `neucodec-server --mqtt URL`"
+            ) from None
+        self._inbound.check()
+
+    async def watch(self) -> None:
+        """Asks for the session, and again when nobody has had it for REOPEN_S."""
+        is_asked_for = True
+        while self.link.failure is None:
+            if is_asked_for:
+                await self._ask(encode_open(self._request, self._writer.position), self._id.encode())
+            self._news.clear()
+            try:
+                async with asyncio.timeout(None if self._is_served else REOPEN_S):
+                    await self._news.wait()
+                is_asked_for = False
+            except TimeoutError:
+                is_asked_for = True
+
+    def leave(self) -> None:
+        """Nobody waits for output any more."""
+        self._inbound.finish()
+        self._reader.close()
+        for task in self._tasks:
+            task.cancel()
+
+    # What the link calls
+
+    def on_connected(self) -> None:
+        """Whoever has the session says so, or it is asked for anew."""
+        self._note_served(False)
+
+    def on_failure(self, error: StreamingError) -> None:
+        """The link has ended for good."""
+        self._inbound.finish(error)
+        self._is_ready.set()
+        self._room.set()
+
+    def on_message(self, message: aiomqtt.Message) -> None:
+        """Frames, answers, the status."""
+        try:
+            if str(message.topic) == self._answers_topic:
+                self._on_answer(message)
+            elif str(message.topic) == topic(self.name, STATUS):
+                self.status = parse_status(message.payload)
+                self._note_served(self.status.state == State.OPEN)
+            else:
+                self._reader.receive(message.payload)
+        except StreamingError as error:
+            self.on_failure(error)
+
+    def _note_served(self, is_served: bool) -> None:
+        self._is_served = is_served
+        self._news.set()
+        self._room.set()
+
+    def _on_answer(self, message: aiomqtt.Message) -> None:
+        answer, position = parse_answer(message.payload)
+        if isinstance(answer, Failure):
+            self.on_failure(error_of(answer.code, answer.message))
+        elif isinstance(answer, Ready):
+            self._note_served(True)
+            is_first, self._ready = self._ready is None, answer
+            self._is_ready.set()
+            if not is_first:  # another bridge, which knows nothing of what was asked
+                self._spawn(self._ask_again())
+        elif isinstance(answer, (Flushed, Cleared, Marked, Done)) and position is not None:
+            number = int(getattr(message.properties, "CorrelationData", b"-1"))
+            if number in self._asked:
+                self._reader.put((number, answer), position)
+        elif isinstance(answer, Stats):
+            self._on_event(answer)
+
+    def _on_event(self, event: Any) -> None:
+        if isinstance(event, tuple):
+            number, event = event
+            if self._asked.pop(number, None) is None:
+                return  # answered twice
+            if isinstance(event, Cleared):
+                self._asked = {n: asked for n, asked in self._asked.items() if n > number}
+        self._inbound.add(event)
+        if isinstance(event, Done):
+            self._inbound.finish()
+
+    # Requests
+
+    async def _say(self, message: ClientMessage) -> None:
+        self._inbound.check()
+        number, position = self._requests, self._writer.position
+        self._requests += 1
+        self._asked[number] = message, position
+        await self._ask(encode_request(message, position), str(number).encode())
+
+    async def _ask(self, payload: bytes, correlation: bytes) -> None:
+        said = properties(PacketTypes.PUBLISH, ResponseTopic=self._answers_topic, CorrelationData=correlation)
+        await self.link.publish(topic(self.name, CONTROL), payload, 1, said)
+
+    async def _ask_again(self) -> None:
+        with suppress(StreamingError):
+            for number, (message, position) in list(self._asked.items()):
+                await self._ask(encode_request(message, position), str(number).encode())
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work, name="neucodec requests")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # The pace
+
+    async def _until_room(self) -> None:
+        try:
+            async with asyncio.timeout(self._deadlines.send_s):
+                while not self._is_served or self._ahead_frames > AHEAD_FRAMES:
+                    self._room.clear()
+                    await self._room.wait()
+                    self._inbound.check()
+        except TimeoutError:
+            why = (
+                f"{self._ahead_frames} frames of input are ahead of the output that was taken: receive while you send"
+                if self._is_served
+                else "no bridge has the session"
+            )
+            raise DeadlineExceeded(f"nothing could be sent for {self._deadlines.send_s:g} s: {why}") from None
+
+    @property
+    def _ahead_frames(self) -> int:
+        return self._writer.position // self._input.hop - self._taken_frames
+
+    def _note_taken(self, frames: int) -> None:
+        self._taken_frames = max(self._taken_frames, frames)
+        self._room.set()
+
+    def _content(self) -> Any:
+        if self._input.kind == "tokens":
+            return None
+        rate = ("rate", str(self._input.rate))
+        return properties(PacketTypes.PUBLISH, ContentType=content_type(self._input), UserProperty=rate)
+
+
+@asynccontextmanager
+async def open_at_broker(
+    broker: str | BrokerAddress,
+    name: str,
+    *,
+    kind: str = "encode",
+    profile: str | None = None,
+    qos: int = 1,
+    redundancy: int = 0,
+    packet_frames: int = 0,
+    input: str | None = None,
+    output: str | None = None,
+    deadlines: Deadlines | None = None,
+) -> AsyncIterator[BrokerSession]:
+    """The session `name` at a broker: what is sent comes to whoever bridges it, its output also to all who listen.
+
+    `qos`: 1 exact, 0 as the link has it, of input and output. `redundancy`: tokens that each frame of tokens repeats;
+    `packet_frames`: the least that one holds; `input`, `output`: other topics than the session's own (docs/mqtt.md).
+    Raises ConfigError, CapacityError, Unreachable when there is no broker or no bridge.
+    """
+    deadlines = deadlines or Deadlines()
+    address = parse_broker(broker) if isinstance(broker, str) else broker
+    target = session_request(kind, profile=profile).target
+    session = BrokerSession(name, OpenRequest(target, qos, redundancy, packet_frames, input, output), qos, deadlines)
+    async with broker_link(
+        address,
+        session.subscriptions,
+        on_message=session.on_message,
+        on_connected=session.on_connected,
+        on_failure=session.on_failure,
+        will=session.will,
+        deadlines=deadlines,
+    ) as session.link:
+        watching = asyncio.create_task(session.watch(), name="neucodec watch")
+        try:
+            await session.opened()
+            yield session
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            if session.link.failure is None and not session.is_over:
+                with suppress(StreamingError, TimeoutError):
+                    async with asyncio.timeout(deadlines.close_s):
+                        await session.link.publish(topic(name, CONTROL), encode_message(End()).encode(), 1)
+            session.leave()

@@ -1,0 +1,152 @@
+"""A stream of frames as its listener hears it: arrays in order, what is missing told and concealed; and where events
+wait for whoever iterates. Sans-I/O but for the timer that ends the wait for missing frames."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from neucodec_streaming.audio import pcm_from_bytes
+from neucodec_streaming.client.errors import DeadlineExceeded
+from neucodec_streaming.client.events import Audio, Tokens
+from neucodec_streaming.errors import StreamingError
+from neucodec_streaming.protocol.concealment import concealed
+from neucodec_streaming.protocol.messages import StreamFormat
+from neucodec_streaming.protocol.mqtt.receiver import DEFAULT_REORDER, GRACE_S, Loss, Piece, Receiver
+from neucodec_streaming.protocol.mqtt.topics import MOST_CONCEALED_FRAMES
+from neucodec_streaming.tokens import tokens_from_bytes
+
+
+@dataclass(frozen=True)
+class Missing:
+    """`units` (samples or tokens) up to `position` did not arrive; `is_concealed`: something stands for them in what
+    follows, else they are left out."""
+
+    units: int
+    position: int
+    is_concealed: bool
+
+
+@dataclass(frozen=True)
+class UtteranceEnded:
+    """Whoever sends has ended an utterance at `position`."""
+
+    position: int
+
+
+class StreamReader:
+    """Calls `on_event` with Audio or Tokens, Missing, UtteranceEnded, and whatever was `put`.
+
+    `position`: of the first unit, None to join a stream that runs.
+    """
+
+    def __init__(self, stream: StreamFormat, on_event: Callable[[Any], None], position: int | None = None) -> None:
+        self._stream = stream
+        self._on_event = on_event
+        self._receiver = Receiver(stream.unit_bytes, position, DEFAULT_REORDER)
+        self._before = b""
+        self._grace: asyncio.TimerHandle | None = None
+
+    @property
+    def loss(self) -> Loss:
+        """What has befallen the stream."""
+        return self._receiver.loss
+
+    @property
+    def position(self) -> int:
+        """Of the next unit."""
+        return self._receiver.position or 0
+
+    def receive(self, data: bytes) -> None:
+        """A frame. Raises InputError."""
+        position = self.position
+        self._hand_on(self._receiver.receive(data))
+        self._await_missing(restart=self.position != position)
+
+    def put(self, event: Any, position: int) -> None:
+        """An event that comes when everything before `position` has."""
+        self._hand_on(self._receiver.put(event, position))
+        self._await_missing(restart=False)
+
+    def close(self) -> None:
+        """Nothing is waited for any longer."""
+        if self._grace is not None:
+            self._grace.cancel()
+        self._give_up()
+
+    def _hand_on(self, items: list[Any]) -> None:
+        for item in items:
+            if not isinstance(item, Piece):
+                self._on_event(item)
+                continue
+            filling = b""
+            if item.lost:
+                is_concealed = bool(self._before) and item.lost <= MOST_CONCEALED_FRAMES * self._stream.hop
+                self._on_event(Missing(item.lost, item.position, is_concealed))
+                if is_concealed:
+                    filling = concealed(self._stream, self._before, item.lost, item.payload)
+            payload = filling + item.payload
+            if payload:
+                self._before = payload[-self._stream.unit_bytes :]
+                self._on_event(self._payload(payload, item.position - len(filling) // self._stream.unit_bytes))
+            if item.last:
+                self._before = b""
+                self._on_event(UtteranceEnded(self.position))
+
+    def _payload(self, payload: bytes, position: int) -> Audio | Tokens:
+        if self._stream.kind == "tokens":
+            return Tokens(tokens_from_bytes(payload), position)
+        return Audio(pcm_from_bytes(payload, self._stream.format), position)
+
+    def _await_missing(self, restart: bool) -> None:
+        """Gives up what is missing GRACE_S after the stream last went on."""
+        if self._grace is not None and (restart or not self._receiver.waits):
+            self._grace.cancel()
+            self._grace = None
+        if self._grace is None and self._receiver.waits:
+            self._grace = asyncio.get_running_loop().call_later(GRACE_S, self._give_up)
+
+    def _give_up(self) -> None:
+        self._grace = None
+        self._hand_on(self._receiver.give_up())
+
+
+class Inbound:
+    """Events for whoever iterates, until the last one or a failure."""
+
+    def __init__(self) -> None:
+        self._events: deque[Any] = deque()
+        self._changed = asyncio.Event()
+        self._failure: StreamingError | None = None
+        self.is_over = False
+
+    def add(self, event: Any) -> None:
+        """Queues an event; bounded by whoever sends no further ahead than what was taken."""
+        self._events.append(event)
+        self._changed.set()
+
+    def finish(self, failure: StreamingError | None = None) -> None:
+        """Nothing comes after this."""
+        self.is_over = True
+        self._failure = self._failure or failure
+        self._changed.set()
+
+    def check(self) -> None:
+        """Raises what went wrong."""
+        if self._failure is not None:
+            raise self._failure
+
+    async def next(self, timeout_s: float | None) -> Any:
+        """The next event, None when there is none any more. Raises what went wrong, DeadlineExceeded."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self._events and not self.is_over:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise DeadlineExceeded(f"no answer came over the broker for {timeout_s:g} s: is there a bridge?") from None
+        if self._events:
+            return self._events.popleft()
+        self.check()
+        return None

@@ -1,0 +1,62 @@
+"""What an open session offers its user, whatever carries it: a WebSocket (connection.py) or a broker (mqtt/).
+
+Both directions run at the same time: iterate over what comes while you send.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+
+from neucodec_streaming.protocol.messages import Clear, ClientMessage, End, Flush, Mark, Ready
+
+
+class Conversation(ABC):
+    """An open session. `async for event in conversation` ends behind Done."""
+
+    @property
+    @abstractmethod
+    def ready(self) -> Ready:
+        """What the server said about the session, the latest time."""
+
+    @property
+    @abstractmethod
+    def input_position(self) -> int:
+        """Samples or tokens sent since the session began."""
+
+    @property
+    @abstractmethod
+    def output_position(self) -> int:
+        """Samples or tokens received since the session began."""
+
+    @abstractmethod
+    async def send(self, chunk: np.ndarray) -> None:
+        """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits where there is no room."""
+
+    async def flush(self) -> None:
+        """Ends the utterance: its tail comes out, then a Flushed event; the stream starts anew."""
+        await self._say(Flush())
+
+    async def clear(self) -> None:
+        """Barge-in: pending input and unsent output are dropped; nothing of the old utterance follows Cleared."""
+        await self._say(Clear())
+
+    async def mark(self, id: str | int) -> None:
+        """Asks for a Marked event after the output of the last whole frame sent so far."""
+        await self._say(Mark(id))
+
+    async def end(self) -> None:
+        """No more input: the tail comes out, then a Done event with the totals, then the iteration ends."""
+        await self._say(End())
+
+    @abstractmethod
+    async def _say(self, message: ClientMessage) -> None:
+        """Sends a request."""
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    @abstractmethod
+    async def __anext__(self) -> Any:
+        """The next event; StopAsyncIteration after Done."""

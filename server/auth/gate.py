@@ -1,0 +1,196 @@
+"""Who may come in: by origin, by API key, and by how often and how many at a time one key or one address comes.
+
+Sans-I/O but for the file of keys; the clock is an argument. `check` answers for one request, before anything is
+reserved for it; a session is then counted from `enter` to `leave`. Memory is bounded however many addresses come.
+"""
+
+import math
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from websockets.datastructures import Headers
+
+from neucodec_streaming.errors import ConfigError, LimitError, OriginError
+from neucodec_streaming.server.auth.keys import Keys, key_from
+
+MOST_REMEMBERED = 10_000
+"""Addresses and keys whose attempts are counted at a time; beyond that the one that came longest ago is forgotten."""
+SESSION_RETRY_AFTER_S = 5
+IPV6_PREFIX = 64
+"""What one household or host is given: addresses within count as one."""
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*://)(\*(?=\.))?([^\s/*]+)")
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Who asks. `name`: of the key, None where none is needed. `address`: as it is counted, of IPv6 the /64."""
+
+    name: str | None
+    address: str
+
+    def __str__(self) -> str:
+        return self.address if self.name is None else f"{self.name} at {self.address}"
+
+
+class Attempts:
+    """How often each of many may try: a bucket each, which holds `per_minute` attempts and fills evenly again."""
+
+    def __init__(self, per_minute: int | None, clock: Callable[[], float]) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()  # attempts left, at what time
+
+    def take(self, kind: str, who: str) -> None:
+        """Counts one attempt. Raises LimitError when there is none left; that one costs nothing."""
+        if self._per_minute is None:
+            return
+        now_s, per_s = self._clock(), self._per_minute / 60
+        left, then_s = self._buckets.pop((kind, who), (float(self._per_minute), now_s))
+        left = min(left + (now_s - then_s) * per_s, float(self._per_minute))
+        self._buckets[kind, who] = (left if left < 1 else left - 1), now_s
+        if len(self._buckets) > MOST_REMEMBERED:
+            self._buckets.popitem(last=False)
+        if left < 1:
+            after_s = math.ceil((1 - left) / per_s)
+            raise LimitError(
+                f"{kind} {who} tries too often ({self._per_minute} a minute are allowed): try again in {after_s} s",
+                after_s,
+            )
+
+
+class Gate:
+    """The doorkeeper of one server. A limit of None is no limit; `origins` () lets every web page in.
+
+    `origins`: as browsers send them, `https://example.org` or `https://*.example.org` (every name below).
+    `trusted_proxies`: addresses or networks whose X-Forwarded-For is believed. Raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        *,
+        clock: Callable[[], float],
+        origins: Sequence[str] = (),
+        trusted_proxies: Sequence[str] = (),
+        max_attempts_per_minute: int | None = None,
+        max_sessions_per_key: int | None = None,
+        max_sessions_per_address: int | None = None,
+    ) -> None:
+        self._keys = keys
+        self._origins = [_origin_pattern(origin) for origin in origins]
+        self._trusted = [_network(text) for text in trusted_proxies]
+        self._attempts = Attempts(max_attempts_per_minute, clock)
+        self._most = {"key": max_sessions_per_key, "address": max_sessions_per_address}
+        self._sessions: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody is let in, key or not."""
+        return not self._keys.required
+
+    def check(self, headers: Headers, access_token: str | None, peer: str) -> Visitor:
+        """Who asks, from the socket address `peer`. Raises LimitError, OriginError or AuthError, in that order.
+
+        Every call is an attempt of the address, and one with a valid key is an attempt of the key.
+        """
+        address = counted_address(client_address(peer, headers.get_all("X-Forwarded-For"), self._trusted))
+        self._attempts.take("address", address)
+        self._check_origin(headers.get_all("Origin"))
+        name = self._keys.name_of(key_from(headers, access_token))
+        if name is not None:
+            self._attempts.take("key", name)
+        return Visitor(name, address)
+
+    def enter(self, visitor: Visitor) -> None:
+        """Counts a session, until `leave`. Raises LimitError, and then nothing is counted."""
+        counted = _counted(visitor)
+        for kind, who in counted:
+            most = self._most[kind]
+            if most is not None and self._sessions[kind, who] >= most:
+                raise LimitError(
+                    f"{kind} {who} has {most} sessions, which is the limit: end one first", SESSION_RETRY_AFTER_S
+                )
+        self._sessions.update(counted)
+
+    def leave(self, visitor: Visitor) -> None:
+        """Gives back what `enter` counted."""
+        self._sessions -= Counter(_counted(visitor))  # and forgets whoever has none left
+
+    def _check_origin(self, origins: Sequence[str]) -> None:
+        """Programs send no origin and are let in; browsers always do. Raises OriginError."""
+        for origin in origins if self._origins else ():
+            if not any(pattern.fullmatch(origin.lower()) for pattern in self._origins):
+                raise OriginError(f"web pages of {origin[:80]!r} may not use this server: ask its owner to allow it")
+
+
+def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[IPv4Network | IPv6Network]) -> str:
+    """The address nearest to us that is no trusted proxy: the peer, or of what proxies say, from the last to the first.
+
+    `forwarded`: the X-Forwarded-For headers, each a list separated by commas. What an untrusted one says is not read,
+    and so anyone may send it without effect.
+    """
+    address = peer
+    for said in reversed(",".join(forwarded).split(",")):
+        if not _is_in(address, trusted) or not _is_address(said.strip()):
+            break
+        address = said.strip()
+    return address
+
+
+def counted_address(address: str) -> str:
+    """As it is counted: IPv4 as it is, inside IPv6 too, of IPv6 the network that one household has."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address  # of a socket without addresses
+    if isinstance(found, IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(IPv6Network((int(found), IPV6_PREFIX), strict=False))
+    return str(found)
+
+
+def _counted(visitor: Visitor) -> list[tuple[str, str]]:
+    counted = [("address", visitor.address)]
+    return counted if visitor.name is None else [*counted, ("key", visitor.name)]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_in(address: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    if not networks or not _is_address(address):
+        return False
+    found = ip_address(address)
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return any(found in network for network in networks)
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        raise ConfigError(
+            f"trusted_proxies has {text!r}: give addresses or networks such as 127.0.0.1 or 10.0.0.0/8"
+        ) from None
+
+
+def _origin_pattern(origin: str) -> re.Pattern[str]:
+    found = _ORIGIN.fullmatch(origin.lower())
+    if not found:
+        raise ConfigError(
+            f"allow_origins has {origin!r}: give https://example.org or https://*.example.org, with :port where it is"
+            " no usual one, and nothing behind"
+        )
+    scheme, below, rest = found.groups()
+    names = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*" if below else ""
+    return re.compile(re.escape(scheme) + names + re.escape(rest))

@@ -1,0 +1,132 @@
+"""API keys: who made a request, by the key that came with it.
+
+`python -m neucodec_streaming.server.auth NAME` makes a key. Keys are kept as SHA-256 hashes: in a file of lines
+`NAME:HASH` that is read again when it changes, or made at once from plain keys of the environment. A slow, salted hash
+protects secrets that can be guessed; a key is 256 random bits (and a plain one at least 22 characters), so one fast
+hash is enough, and an attempt costs the event loop next to nothing. Without a file and without plain keys everyone
+may come in; an empty file lets nobody in.
+"""
+
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from websockets.datastructures import Headers
+
+from neucodec_streaming.errors import AuthError, ConfigError
+from neucodec_streaming.server.auth.file_watch import FileWatch
+
+SHORTEST_KEY = 22
+"""Characters of a plain key: 128 random bits in base64."""
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_HOW = "a line is NAME:HASH, as `python -m neucodec_streaming.server.auth NAME` prints it"
+
+_Entries = list[tuple[str, bytes]]
+_log = logging.getLogger(__name__)
+
+
+class Keys:
+    """The keys that open the server: those of `file`, and the `plain` ones, which are named plain-1, plain-2, ...
+
+    A name may have several keys, so that a key can be changed without a gap. `clock` gives seconds. Raises ConfigError
+    for a file that cannot be read or a plain key that is too short. A file that becomes unreadable later is logged,
+    and the keys that it had stay.
+    """
+
+    def __init__(self, file: Path | None, plain: Sequence[str], clock: Callable[[], float]) -> None:
+        for number, key in enumerate(plain, 1):
+            if len(key) < SHORTEST_KEY:
+                raise ConfigError(
+                    f"plain API key {number} has {len(key)} characters: give at least {SHORTEST_KEY} random ones,"
+                    " as `python -m neucodec_streaming.server.auth NAME` makes them"
+                )
+        self._plain: _Entries = [(f"plain-{number}", _digest(key)) for number, key in enumerate(plain, 1)]
+        self._path = file
+        self._watch = FileWatch([file] if file else [], clock)
+        self._filed = _read(file) if file else []
+
+    @property
+    def required(self) -> bool:
+        """Whether one needs a key at all."""
+        return self._path is not None or bool(self._plain)
+
+    def name_of(self, key: str | None) -> str | None:
+        """Whose key it is; None where everyone may come in. Raises AuthError for no key or an unknown one.
+
+        Every entry is compared, each in constant time, so that the time tells nothing about the keys.
+        """
+        if not self.required:
+            return None
+        if not key:
+            raise AuthError(
+                "this server needs an API key: send `Authorization: Bearer KEY`, or access_token in the URL"
+            )
+        self._reread()
+        given = _digest(key)
+        found = None
+        for name, digest in self._filed + self._plain:
+            if hmac.compare_digest(digest, given):
+                found = name
+        if found is None:
+            raise AuthError("the API key is not known here: ask for a new one where you got it")
+        return found
+
+    def _reread(self) -> None:
+        if self._path is None or not self._watch.changed():
+            return
+        try:
+            self._filed = _read(self._path)
+        except ConfigError as error:
+            _log.error("the API keys stay as they were: %s", error)
+        else:
+            _log.info("%d API keys read from %s", len(self._filed), self._path)
+
+
+def key_from(headers: Headers, access_token: str | None) -> str | None:
+    """The key that came with a request: of `Authorization: Bearer` (RFC 6750), else of the query, else None.
+
+    Another scheme, such as the Basic of a proxy in front, is no key.
+    """
+    for value in headers.get_all("Authorization"):
+        scheme, _, key = value.strip().partition(" ")
+        if scheme.lower() == "bearer":
+            return key.strip()
+    return access_token
+
+
+def new_key() -> str:
+    """256 random bits, in characters that a URL and a header can hold."""
+    return "nck_" + secrets.token_urlsafe(32)
+
+
+def key_line(name: str, key: str) -> str:
+    """The line of the file for a key. Raises ConfigError for a name that cannot be."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"key name {name!r} cannot be: give 1 to 64 of A-Z, a-z, 0-9, dot, dash and underscore")
+    return f"{name}:{_digest(key).hex()}"
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
+
+
+def _read(path: Path) -> _Entries:
+    """Names and hashes; empty lines and those that begin with # are none. Raises ConfigError."""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the file of API keys cannot be read ({path}: {error})") from None
+    entries = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, _, digest = line.strip().partition(":")
+        if not (_NAME.fullmatch(name) and _HASH.fullmatch(digest)):
+            raise ConfigError(f"line {number} of {path} is no API key: {_HOW}")  # never the line: it may hold a key
+        entries.append((name, bytes.fromhex(digest)))
+    return entries

@@ -1,0 +1,58 @@
+"""TLS from certificate files, which are read again when they change: a renewed certificate needs no restart.
+
+A pair of files is read into a context of its own and takes over whole or not at all. Every handshake asks for the
+present one (`sni_callback`, which OpenSSL calls for clients without a server name too), so there is no task and no
+moment at which certificate and key do not match. Open connections keep what they began with.
+"""
+
+import logging
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.server.auth.file_watch import FileWatch
+
+_log = logging.getLogger(__name__)
+
+
+class Certificate:
+    """The certificate chain and private key in these PEM files; `context` is what a server listens with.
+
+    TLS 1.2 or newer, with the ciphers of Python's defaults. `clock` gives seconds. Raises ConfigError for files that
+    cannot be read or do not belong together; later that is logged, and the certificate stays as it was.
+    """
+
+    def __init__(self, cert: Path, key: Path, clock: Callable[[], float]) -> None:
+        self._cert, self._key = cert, key
+        self._watch = FileWatch([cert, key], clock)
+        self.context = self._present = _read(cert, key)
+        self.context.sni_callback = self._offer
+
+    def _offer(self, handshake: ssl.SSLObject, server_name: str | None, context: ssl.SSLContext) -> None:
+        if self._watch.changed():
+            try:
+                self._present = _read(self._cert, self._key)
+            except ConfigError as error:
+                _log.error("the certificate stays as it was: %s", error)
+            else:
+                _log.info("certificate read from %s", self._cert)
+        handshake.context = self._present
+
+
+def _read(cert: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(cert, key, password=_refuse_to_ask)
+    except OSError as error:  # SSLError is one too
+        raise ConfigError(
+            f"certificate {cert} and key {key} cannot be used ({error}): give PEM files that belong together,"
+            " the chain with the server's own certificate first, and a key without a password"
+        ) from None
+    return context
+
+
+def _refuse_to_ask() -> str:
+    """In place of OpenSSL's question for a password at the terminal."""
+    return ""

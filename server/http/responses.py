@@ -1,0 +1,79 @@
+"""What the server answers before or instead of a WebSocket: probes, and refusals with their HTTP status."""
+
+import json
+from email.utils import formatdate
+from http import HTTPStatus
+
+from websockets.datastructures import Headers
+from websockets.http11 import Response
+
+from neucodec_streaming.errors import (
+    AuthError,
+    CapacityError,
+    ConfigError,
+    DeviceError,
+    LimitError,
+    OriginError,
+    StreamingError,
+)
+from neucodec_streaming.protocol.messages import Failure, encode_message
+from neucodec_streaming.protocol.query import PATHS
+
+HEALTH_PATH = "/healthz"
+READY_PATH = "/readyz"
+METRICS_PATH = "/metrics"
+RETRY_AFTER_S = 1
+_STATUS: dict[type, HTTPStatus] = {
+    StreamingError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    ConfigError: HTTPStatus.BAD_REQUEST,
+    AuthError: HTTPStatus.UNAUTHORIZED,
+    OriginError: HTTPStatus.FORBIDDEN,
+    CapacityError: HTTPStatus.SERVICE_UNAVAILABLE,
+    LimitError: HTTPStatus.TOO_MANY_REQUESTS,
+    DeviceError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+def plain(status: HTTPStatus, text: str, content_type: str) -> Response:
+    """Text of any type."""
+    body = text.encode()
+    headers = [
+        ("Date", formatdate(usegmt=True)),
+        ("Connection", "close"),
+        ("Content-Length", str(len(body))),
+        ("Content-Type", content_type),
+    ]
+    return Response(status.value, status.phrase, Headers(headers), body)
+
+
+def answer(status: HTTPStatus, body: object) -> Response:
+    """A JSON response."""
+    text = body if isinstance(body, str) else json.dumps(body)
+    return plain(status, text + "\n", "application/json")
+
+
+def refusal(error: StreamingError) -> Response:
+    """An error as the WebSocket would have said it, with the status and the headers that go with it."""
+    status, headers = refusal_of(error)
+    response = answer(status, encode_message(Failure(error.code, str(error))))
+    response.headers.update(headers)
+    return response
+
+
+def refusal_of(error: StreamingError) -> tuple[HTTPStatus, dict[str, str]]:
+    """The status and the headers for an error, those of its nearest class that has some (RFC 9110, RFC 6750)."""
+    status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
+    match status:
+        case HTTPStatus.UNAUTHORIZED:
+            return status, {"WWW-Authenticate": "Bearer"}
+        case HTTPStatus.TOO_MANY_REQUESTS | HTTPStatus.SERVICE_UNAVAILABLE:
+            after_s = error.after_s if isinstance(error, LimitError) else RETRY_AFTER_S
+            return status, {"Retry-After": str(after_s)}
+    return status, {}
+
+
+def not_found(path: str) -> Response:
+    """404, naming the paths that there are."""
+    known = ", ".join([*PATHS, HEALTH_PATH, READY_PATH, METRICS_PATH])
+    message = f"path {path[:80]!r} is unknown: the known ones are {known}"
+    return answer(HTTPStatus.NOT_FOUND, encode_message(Failure("bad_path", message)))

@@ -1,0 +1,266 @@
+"""The bridge: sessions of this server on the topics of a broker, shared with whatever other bridges are there.
+
+`open` requests and lost sessions come by shared subscriptions, so the broker hands each to one bridge; that one owns
+the session before its frames flow (BrokerSession has the connection that proves it). Every bridge also hears every
+status, and so knows whose a session is. When a bridge dies, the last will of each of its sessions is a lost session.
+"""
+
+import asyncio
+import logging
+import random
+import uuid
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from neucodec_streaming.errors import ConfigError, StreamingError
+from neucodec_streaming.protocol.mqtt.address import BrokerAddress, parse_broker
+from neucodec_streaming.protocol.mqtt.topics import (
+    CONTROL,
+    HERMES_INPUT,
+    ROOT,
+    STATUS,
+    OpenRequest,
+    Reply,
+    State,
+    Status,
+    encode_open,
+    hermes_topic,
+    parse_request,
+    parse_status,
+    session_of,
+    topic,
+)
+from neucodec_streaming.server.mqtt.broker import Inbox, broker_client, properties, tls_context
+from neucodec_streaming.server.mqtt.session import KEPT_S, STATUS_EXPIRES_S, BrokerSession, Open, refusal, reply_of
+from neucodec_streaming.server.settings.fields import Settings
+
+SHARE = "$share/neucodec"
+TAKE_OVER_S = 0.2
+"""Between a last will and the takeover: a status that comes meanwhile tells whether it is still true."""
+LEAST_WAIT_S, MOST_WAIT_S = 0.1, 5.0
+"""Between attempts to connect: doubled from one to the next, and jittered."""
+
+_log = logging.getLogger(__name__)
+
+
+def broker_address(settings: Settings) -> BrokerAddress:
+    """Where the broker is that the settings name. Raises ConfigError."""
+    assert settings.mqtt is not None, "whoever calls has looked"
+    address = parse_broker(settings.mqtt, settings.mqtt_ca, settings.mqtt_cert, settings.mqtt_key)
+    if address.username is not None:
+        raise ConfigError("mqtt holds a user, and perhaps a password for all to see: give mqtt_username, mqtt_password")
+    return replace(address, username=settings.mqtt_username, password=settings.mqtt_password)
+
+
+class Bridge:
+    """At one broker; `open` gives a session its place. `hermes_sites`: satellites that are listened to unasked."""
+
+    def __init__(self, address: BrokerAddress, open: Open, hermes_sites: tuple[str, ...] = ()) -> None:
+        self.name = uuid.uuid4().hex[:12]
+        self.connected = asyncio.Event()
+        """Set while the broker is there and sessions can be opened."""
+        self._address = address
+        self._tls = tls_context(address)
+        self._open = open
+        self._sites = {site: hermes_topic(site, HERMES_INPUT) for site in hermes_sites}
+        self._statuses: dict[str, tuple[Status, float]] = {}  # and when it was heard
+        self._sessions: dict[str, tuple[BrokerSession, asyncio.Task[None]]] = {}
+        self._claims: set[asyncio.Task[None]] = set()
+        self._client: aiomqtt.Client | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def sessions(self) -> list[str]:
+        """The names of those that are this bridge's."""
+        return list(self._sessions)
+
+    def start(self) -> None:
+        """Connects, again and again if need be, until `stop`."""
+        self._task = asyncio.create_task(self._run(), name="mqtt bridge")
+
+    async def stop(self, timeout_s: float) -> None:
+        """Leaves the sessions to other bridges, and the broker."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=timeout_s)
+        tasks = [task for _, task in self._sessions.values()]
+        for session, _ in self._sessions.values():
+            session.hand_over()
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+        for task in [*tasks, *self._claims]:
+            task.cancel()
+
+    async def _run(self) -> None:
+        attempt = 0
+        while True:
+            inbox = Inbox()
+            try:
+                async with broker_client(self._address, self._tls, f"neucodec-bridge-{self.name}", inbox) as client:
+                    self._client, attempt = client, 0
+                    await self._look_around(client)
+                    self.connected.set()
+                    async for message in client.messages:
+                        self._take(message)
+            except aiomqtt.MqttError as error:
+                _log.warning("no broker at %s: %s", self._address, error)
+            self.connected.clear()
+            await asyncio.sleep(min(LEAST_WAIT_S * 2**attempt, MOST_WAIT_S) * random.uniform(0.5, 1.5))
+            attempt = min(attempt + 1, 10)
+
+    async def _look_around(self, client: aiomqtt.Client) -> None:
+        """Learns the retained statuses, then says which of the sessions here go on, and offers the lost ones."""
+        self._statuses.clear()
+        as_published = SubscribeOptions(qos=0, retainAsPublished=True)
+        await client.subscribe([(f"{ROOT}/+/{STATUS}", as_published)])
+        marker = f"{ROOT}/bridge-{self.name}/{CONTROL}"
+        await client.subscribe([(marker, SubscribeOptions(qos=0))])
+        await client.publish(marker, b"")
+        async for message in client.messages:  # the broker is done with retained ones when this comes
+            if str(message.topic) == marker:
+                break
+            self._take(message)
+        for name, (session, _) in self._sessions.items():
+            status = self._status(name)
+            if status is None or status.bridge == self.name:
+                session.decide(True)
+        shared = SubscribeOptions(qos=1)
+        await client.subscribe([(f"{SHARE}/{ROOT}/+/{name}", shared) for name in (CONTROL, STATUS)])
+        for name, (status, _) in list(self._statuses.items()):
+            if status.state == State.LOST:
+                self._claim(self._offer(name))
+        for site, source in self._sites.items():
+            if self._status(site) is None:
+                request = encode_open(OpenRequest("/v1/encode", input=source))
+                correlation = properties(PacketTypes.PUBLISH, CorrelationData=site.encode())
+                await client.publish(topic(site, CONTROL), request, 1, properties=correlation)
+
+    def _take(self, message: aiomqtt.Message) -> None:
+        name = session_of(str(message.topic))
+        if str(message.topic).endswith(STATUS):
+            self._take_status(name, message)
+        else:
+            self._take_request(name, message)
+
+    def _take_status(self, name: str, message: aiomqtt.Message) -> None:
+        try:
+            status = parse_status(message.payload)
+        except StreamingError as error:
+            _log.debug("status of %s: %s", name, error)
+            return
+        if not message.retain:  # by the shared subscription: it came to nobody else
+            if status.state == State.LOST:
+                self._claim(self._take_over(name, status))
+            return
+        self._statuses[name] = status, asyncio.get_running_loop().time()
+        if status.state == State.LOST and self.connected.is_set():
+            self._claim(self._offer(name))
+        if status.state == State.OPEN and status.bridge != self.name and name in self._sessions:
+            self._sessions[name][0].decide(False)
+
+    def _take_request(self, name: str, message: aiomqtt.Message) -> None:
+        reply = reply_of(message)
+        try:
+            request = parse_request(message.payload)
+        except StreamingError as error:
+            if name not in self._sessions and self._status(name) is None:  # or its owner answers
+                self._claim(self._refuse(error, reply))
+            return
+        status = self._status(name)
+        is_owned = name in self._sessions or (status is not None and status.state == State.OPEN)
+        if isinstance(request.message, OpenRequest) and not is_owned:
+            self._begin(name, request.message, reply, request.position)
+
+    async def _offer(self, name: str) -> None:
+        """Hands a session that nobody has taken, as a bridge that died itself cannot, to one of those that are here."""
+        await asyncio.sleep(random.uniform(2, 4) * TAKE_OVER_S)  # somebody may be about to, and one need do it
+        status = self._status(name)
+        if status is not None and status.state == State.LOST and self._client is not None:
+            expires = properties(PacketTypes.PUBLISH, MessageExpiryInterval=KEPT_S)
+            await self._client.publish(topic(name, STATUS), status.encode(), 1, True, expires)
+
+    async def _take_over(self, name: str, lost: Status) -> None:
+        """Goes on with a session whose owner is gone, unless a later status says otherwise."""
+        if name in self._sessions:
+            self._sessions[name][0].decide(True)
+            return
+        await asyncio.sleep(TAKE_OVER_S)
+        status = self._status(name)
+        if name not in self._sessions and (status is None or status.state == State.LOST):
+            _log.info("session %s is taken over from bridge %s", name, lost.bridge)
+            if not self._begin(name, lost.request, lost.reply, None) and self._client is not None:
+                await self._client.publish(topic(name, STATUS), replace(lost, state=State.CLOSED).encode(), 1, True)
+
+    def _begin(self, name: str, request: OpenRequest, reply: Reply, position: int | None) -> bool:
+        """Whether there is a place for the session; whoever asked is told if not."""
+        try:
+            session = BrokerSession(
+                name,
+                request,
+                reply,
+                bridge=self.name,
+                open=self._open,
+                connect=self._connect,
+                on_replaced=self._replace,
+                position=position,
+            )
+        except StreamingError as error:
+            self._claim(self._refuse(error, reply))
+            return False
+        task = asyncio.create_task(self._serve(session), name=f"mqtt session {name}")
+        self._sessions[name] = session, task
+        return True
+
+    async def _serve(self, session: BrokerSession) -> None:
+        try:
+            await session.run()
+        except Exception:
+            _log.exception("session %s failed", session.name)
+        finally:
+            if self._sessions.get(session.name, (None, None))[0] is session:
+                del self._sessions[session.name]
+
+    def _replace(self, name: str, request: OpenRequest, reply: Reply, position: int | None) -> None:
+        """A client opens a session that is open: whoever had it before is gone."""
+        self._sessions[name][1].cancel()
+        self._begin(name, request, reply, position)
+
+    async def _refuse(self, error: StreamingError, reply: Reply) -> None:
+        if reply.topic is not None and self._client is not None:
+            correlation = properties(PacketTypes.PUBLISH, CorrelationData=reply.correlation)
+            await self._client.publish(reply.topic, refusal(error, reply).payload, 1, properties=correlation)
+
+    def _connect(self, name: str, inbox: Inbox, will: aiomqtt.Will, clean_start: bool) -> aiomqtt.Client:
+        return broker_client(
+            self._address,
+            self._tls,
+            f"neucodec-{name}",
+            inbox,
+            will=will,
+            clean_start=clean_start,
+            expiry_s=KEPT_S,
+        )
+
+    def _status(self, name: str) -> Status | None:
+        """The last status of a session that is not over, None where it is unknown or too old."""
+        status, heard_s = self._statuses.get(name, (None, 0.0))
+        if status is None or status.state == State.CLOSED:
+            return None
+        expires_s = STATUS_EXPIRES_S if status.state == State.OPEN else KEPT_S
+        return status if asyncio.get_running_loop().time() - heard_s < expires_s else None
+
+    def _claim(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._tried(work), name="mqtt claim")
+        self._claims.add(task)
+        task.add_done_callback(self._claims.discard)
+
+    async def _tried(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except aiomqtt.MqttError as error:
+            _log.debug("the broker is gone: %s", error)

@@ -1,0 +1,227 @@
+"""All sessions of a server: who gets a place, who comes back to which, who is given up, and how they end together.
+
+A place is taken by a session from its beginning until nothing is computed for it any more, also while its connection is
+lost. Those whose connection is lost give way when there is no other place: the one that has waited longest first.
+"""
+
+import asyncio
+import hashlib
+import secrets
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+from neucodec_streaming.config import StreamConfig
+from neucodec_streaming.engine.engine import STAGES
+from neucodec_streaming.errors import CapacityError, LimitError, StreamingError
+from neucodec_streaming.protocol.messages import Ready, Resume
+from neucodec_streaming.protocol.query import SessionRequest
+from neucodec_streaming.server.auth.gate import Gate, Visitor
+from neucodec_streaming.server.metrics import Metrics
+from neucodec_streaming.server.model import Model, latency_ms
+from neucodec_streaming.server.sessions.admission import Admission
+from neucodec_streaming.server.sessions.session import Session
+from neucodec_streaming.server.settings.fields import Settings
+from neucodec_streaming.server.workers.handle import Device
+
+TOKEN_BYTES = 16
+SESSION_STATES = ATTACHED, DETACHED = "attached", "detached"
+
+
+@dataclass
+class _Entry:
+    """A session that is open, or that somebody may come back to."""
+
+    visitor: Visitor
+    profile: str
+    worker: int
+    has_place: bool = True
+    session: Session = field(init=False)
+
+    @property
+    def state(self) -> str:
+        """Whether it has a connection, one of SESSION_STATES."""
+        return ATTACHED if self.session.lost_s is None else DETACHED
+
+
+class Sessions:
+    """Of one model, stepped by these devices."""
+
+    def __init__(
+        self, model: Model, gate: Gate, devices: Sequence[Device], settings: Settings, metrics: Metrics
+    ) -> None:
+        self._model = model
+        self._gate = gate
+        self._devices = devices
+        self._settings = settings
+        self._metrics = metrics
+        self._admission = Admission(model.budget, settings.max_sessions, len(devices))
+        self._entries: dict[str, _Entry] = {}  # by token
+        self._released = asyncio.Event()
+        self.capacity = {
+            (kind, name): self._admission.capacity(kind, config)
+            for name, config in model.profiles.items()
+            for kind in STAGES
+        }
+        """How many an empty server holds, by kind and profile."""
+        for (kind, name), count in self.capacity.items():
+            metrics.capacity.labels(kind, name).set(count)
+        metrics.max_load.set(model.budget.max_load)
+        metrics.slots_limit.set(settings.max_sessions)
+
+    @property
+    def count(self) -> int:
+        """Places that are taken."""
+        return self._admission.sessions
+
+    @property
+    def load(self) -> float:
+        """The share of the time that the sessions keep the devices busy."""
+        return self._admission.load
+
+    async def emptied(self, down_to: int = 0) -> None:
+        """Returns when no more than that many places are taken."""
+        while self.count > down_to:
+            self._released.clear()
+            await self._released.wait()
+
+    def find(self, asked: SessionRequest, visitor: Visitor) -> Session | None:
+        """The session that `asked` is to go on with, None when it is gone or has not all that its client lacks."""
+        entry = self._entries.get(asked.resume) if asked.resume is not None else None
+        if entry is None or entry.visitor.name != visitor.name or not entry.session.can_resume(asked):
+            return None
+        return entry.session
+
+    def open(self, asked: SessionRequest, visitor: Visitor) -> Session:
+        """A new session, which goes on with the input that a lost one had, where `asked` says so.
+
+        Raises ConfigError, CapacityError, and of a key or an address LimitError.
+        """
+        profile, config = self._model.profile(asked.profile)
+        self._enter(visitor)
+        try:
+            worker = self._admit(asked.kind, config)
+        except StreamingError:
+            self._gate.leave(visitor)
+            raise
+        entry = _Entry(visitor, profile, worker)
+        ready, computed_from = self._ready(asked, profile, config)
+        self._entries[ready.resume.token] = entry
+        entry.session = Session(
+            asked,
+            ready,
+            config,
+            self._devices[worker],
+            self._settings,
+            self._metrics,
+            on_release=self._release,
+            on_end=self._forget,
+            computed_from=computed_from,
+        )
+        return entry.session
+
+    def measure(self) -> None:
+        """Sets gauges and counters to what is so now."""
+        metrics = self._metrics
+        for session in self._all(lambda entry: True):
+            session.count_bytes()
+        open_entries = [entry for entry in self._entries.values() if entry.has_place]
+        counts = Counter((entry.session.request.kind, entry.profile, entry.state) for entry in open_entries)
+        for (kind, profile), state in product(self.capacity, SESSION_STATES):
+            metrics.sessions.labels(kind, profile, state).set(counts[kind, profile, state])
+        metrics.slots_used.set(self.count)
+        metrics.load.set(self.load)
+        slots, load = self.count / self._settings.max_sessions, self.load / self._model.budget.max_load
+        metrics.utilization.set(max(slots, load))
+        metrics.pending_input.set(sum(entry.session.pending_s for entry in open_entries))
+        metrics.queued_output.set(sum(entry.session.queued_bytes for entry in open_entries))
+
+    def fail(self, device: Device, error: StreamingError) -> None:
+        """Ends every session of a device with an error."""
+        for session in self._all(lambda entry: entry.session.device is device):
+            session.fail(error)
+
+    def give_up_lost(self) -> None:
+        """Waits no longer for those whose connection is lost: they go on elsewhere."""
+        for session in self._all(lambda entry: entry.session.lost_s is not None):
+            session.give_up("stop")
+
+    def restart(self) -> None:
+        """Ends every session: clients are told to go on elsewhere."""
+        for session in self._all(lambda entry: True):
+            session.restart()
+
+    def _ready(self, asked: SessionRequest, profile: str, config: StreamConfig) -> tuple[Ready, int | None]:
+        """What the client is told, and the output position that belongs to the input from which on it sends."""
+        fingerprint = self._fingerprint(config)
+        start = asked.utterance or asked.tail if asked.resume is not None else None
+        resumed = "new"
+        if start is not None and asked.resume is not None:
+            same_bits = bool(fingerprint) and asked.resume.partition(".")[2] == fingerprint
+            resumed = "exact" if asked.utterance is not None and same_bits else "approximate"
+        ready = Ready(
+            session=uuid.uuid4().hex[:12],
+            model=self._model.name,
+            profile=profile,
+            chunk_frames=config.chunk_frames,
+            lookahead_frames=config.lookahead_frames,
+            latency_ms=latency_ms(asked.kind, config, asked.input, asked.output),
+            input=asked.input,
+            output=asked.output,
+            resume=Resume(f"{secrets.token_hex(TOKEN_BYTES)}.{fingerprint}", self._settings.resume_s),
+            resumed=resumed,
+            input_position=0 if start is None else start.input,
+            output_position=0 if start is None else max(start.output, asked.received),
+            capacity=self.capacity[asked.kind, profile],
+        )
+        return ready, None if start is None else start.output
+
+    def _fingerprint(self, config: StreamConfig) -> str:
+        """Of what a stream of that configuration computes; "" where its bits are not sure."""
+        whole = self._model.fingerprint
+        return hashlib.sha256(f"{whole} {config}".encode()).hexdigest()[:16] if whole else ""
+
+    def _enter(self, visitor: Visitor) -> None:
+        """Counts a session of a visitor, whose own lost ones give way first."""
+        try:
+            self._gate.enter(visitor)
+        except LimitError:
+            if not self._give_way(lambda entry: entry.visitor == visitor):
+                raise
+            self._gate.enter(visitor)
+
+    def _admit(self, kind: str, config: StreamConfig) -> int:
+        """A place, for which lost sessions give way as long as it takes."""
+        while True:
+            try:
+                return self._admission.admit(kind, config)
+            except CapacityError:
+                if not self._give_way(lambda entry: True):
+                    raise
+
+    def _give_way(self, may: Callable[[_Entry], bool]) -> bool:
+        """Gives up the session that has been lost longest, if there is one."""
+        lost = [
+            (entry.session.lost_s, entry.session)
+            for entry in self._entries.values()
+            if entry.has_place and entry.session.lost_s is not None and may(entry)
+        ]
+        if lost:
+            min(lost, key=lambda pair: pair[0])[1].give_up("full")
+        return bool(lost)
+
+    def _all(self, wanted: Callable[[_Entry], bool]) -> list[Session]:
+        return [entry.session for entry in self._entries.values() if wanted(entry)]
+
+    def _release(self, session: Session) -> None:
+        entry = self._entries[session.ready.resume.token]
+        entry.has_place = False
+        self._gate.leave(entry.visitor)
+        config = self._model.profiles[entry.profile]
+        self._admission.release(entry.worker, session.request.kind, config)
+        self._released.set()
+
+    def _forget(self, session: Session) -> None:
+        del self._entries[session.ready.resume.token]

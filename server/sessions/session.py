@@ -1,0 +1,351 @@
+"""One session, from its place on the device to its end; its connections come and go.
+
+Messages of the client go to the device, its results back in order; what goes out when is the ServerSession's
+business. Too much input that waits holds the socket, too much output that waits pauses the session on the device. When
+a connection is lost without a closing handshake, the session waits for its client to come back (docs/protocol.md).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from neucodec_streaming.config import FRAME_MS, TOKENS_PER_SECOND, StreamConfig
+from neucodec_streaming.errors import DeviceError, MessageTooLarge, StreamingError, TimeLimitError
+from neucodec_streaming.protocol.messages import Clear, End, Flush, Ready, Stats
+from neucodec_streaming.protocol.query import SessionRequest
+from neucodec_streaming.protocol.session import ServerSession
+from neucodec_streaming.protocol.states import State
+from neucodec_streaming.server.metrics import Metrics
+from neucodec_streaming.server.sessions.transport import Transport
+from neucodec_streaming.server.sessions.window_buffer import Intake
+from neucodec_streaming.server.settings.fields import Settings
+from neucodec_streaming.server.workers.handle import Device
+from neucodec_streaming.server.workers.messages import News, Order, Verb
+
+STATS_INTERVAL_S = 1.0
+RESTART_STATUS = 1012
+"""RFC 6455's registry: the service restarts; come again, where another server may answer."""
+
+_log = logging.getLogger(__name__)
+
+
+class Session:
+    """Serves one session; a Listener of the socket that it has at the time.
+
+    `ready` is what the first connection is told, with `computed_from` as ServerSession has it. `on_release` is called
+    once, when the session needs its place no more, `on_end` once when nobody can come back to it.
+    """
+
+    def __init__(
+        self,
+        request: SessionRequest,
+        ready: Ready,
+        config: StreamConfig,
+        device: Device,
+        settings: Settings,
+        metrics: Metrics,
+        on_release: Callable[["Session"], None],
+        on_end: Callable[["Session"], None],
+        computed_from: int | None = None,
+    ) -> None:
+        self.ready = ready
+        self.request = request
+        self.device = device
+        self.lost_s: float | None = None
+        self._logged = {"session": ready.session}
+        self._conversation = ServerSession(
+            ready, computed_from=computed_from, max_replay_bytes=settings.max_replay_bytes if settings.resume_s else 0
+        )
+        self._settings = settings
+        self._metrics = metrics
+        self._on_release, self._on_end = on_release, on_end
+        self._intake = Intake(request.input, config)
+        self._most_owed_frames = max(int(settings.max_pending_seconds * TOKENS_PER_SECOND), 4 * config.window_frames)
+        self._loop = asyncio.get_running_loop()
+        self._socket: Transport | None = None
+        self._is_open = False  # the device has given it its slots
+        self._has_place = True
+        self._has_ended = False
+        self._is_paused = False
+        self._behind_ms = 0.0
+        self._active_s = self._loop.time()
+        self._has_spoken = False
+        self._first_input_s: float | None = None
+        self._has_output = False
+        self._input_bytes = self._output_bytes = 0  # since they were last counted
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._after("slot", settings.slot_timeout_s, self._miss_slot)
+        self._after("length", settings.max_session_s, self._reach_length)
+        self._link = device.open(Order(request.kind, config, request.input, request.output), self._deliver)
+
+    # The client comes back
+
+    def can_resume(self, asked: SessionRequest) -> bool:
+        """Whether `asked` is for this session, and all that its client lacks is still here."""
+        is_this = asked.anew == self.request.anew and self._is_open
+        return is_this and self._conversation.can_resume(asked.received, asked.answers)
+
+    def resume(self, asked: SessionRequest) -> None:
+        """The next socket that opens goes on where the client is; one that is still there is cut off."""
+        if self._socket is not None:
+            self._socket.drop()
+        self._detach()
+        self._conversation.resume(replace(self.ready, resumed="exact"), asked.received, asked.answers)
+
+    def give_up(self, why: str) -> None:
+        """Nobody is waited for any longer: "late" came nobody, "full" is the server, or it has to "stop"."""
+        self._metrics.evictions.labels(why).inc()
+        self._end("given up")
+
+    def count_bytes(self) -> None:
+        """Adds to the metrics what has come and gone since the last time; no packet waits for their locks."""
+        self._metrics.input_bytes.labels(self.request.kind).inc(self._input_bytes)
+        self._metrics.output_bytes.labels(self.request.kind).inc(self._output_bytes)
+        self._input_bytes = self._output_bytes = 0
+
+    @property
+    def pending_s(self) -> float:
+        """Input that has no output yet."""
+        return self._conversation.owed_frames / TOKENS_PER_SECOND
+
+    @property
+    def queued_bytes(self) -> int:
+        """Output that has not been sent yet."""
+        return self._conversation.queued_units * self._conversation.output.unit_bytes
+
+    # The socket
+
+    def opened(self, socket: Transport) -> None:
+        """A connection is there."""
+        self._socket = socket
+        self.lost_s = None
+        self._cancel("return")
+        self._after("idle", self._idle_limit_s, self._check_idle)
+        if self.request.stats:
+            self._after("stats", STATS_INTERVAL_S, self._report)
+        self._pump()
+
+    def received(self, message: bytes | str) -> None:
+        """Takes one message of the client; the last one is the one that is wrong."""
+        if self._conversation.failure is not None or self._conversation.state is State.CLOSED:
+            return
+        self._active_s = self._loop.time()
+        if not self._has_spoken:
+            self._has_spoken = True
+            self._after("idle", self._idle_limit_s, self._check_idle)
+        try:
+            waits = self._accept(message)
+        except StreamingError as error:
+            self.fail(error)
+            return
+        except Exception:
+            _log.exception("session %s failed", self.ready.session, extra=self._logged)
+            self.fail(StreamingError("internal error: connect again"))
+            return
+        if waits and self._socket is not None and not self._has_room():
+            self._socket.hold()
+
+    def writable(self) -> None:
+        """More can be sent."""
+        self._pump()
+
+    def lost(self, is_clean: bool) -> None:
+        """The connection is gone; without a closing handshake its client may come back."""
+        conversation = self._conversation
+        is_over = is_clean or conversation.failure is not None or conversation.state is State.OPENING
+        if is_over or not self._settings.resume_s:
+            self._end("closed")
+            return
+        conversation.lose()
+        self._detach()
+        self.lost_s = self._loop.time()
+        self._after("return", self._settings.resume_s, partial(self.give_up, "late"))
+        _log.info(
+            "session %s has lost its connection: kept for %.0f s",
+            *(self.ready.session, self._settings.resume_s),
+            extra=self._logged,
+        )
+
+    def fail(self, error: StreamingError) -> None:
+        """Ends the session with an error, which the client is told."""
+        self._conversation.fail(error)
+        self._release()
+        if self.lost_s is not None:
+            self._end("closed")
+        else:
+            self._pump()
+
+    def restart(self) -> None:
+        """The server stops: the client is told to go on elsewhere."""
+        if self._socket is not None:
+            self._socket.close(RESTART_STATUS, "the server stops: resume elsewhere")
+        else:
+            self.give_up("stop")
+
+    # Input
+
+    def _accept(self, data: bytes | str) -> bool:
+        """Takes one message; whether it has made something wait, and not only packets of a window to come."""
+        if len(data) > self._settings.max_message_bytes:
+            limit = self._settings.max_message_bytes
+            raise MessageTooLarge(f"message of {len(data)} bytes: the limit is {limit}, send smaller ones")
+        command = self._conversation.receive(data)
+        if isinstance(command, bytes):
+            self._input_bytes += len(command)
+            if self._first_input_s is None:
+                self._first_input_s = self._active_s
+            if data := self._intake.put(command):
+                self._link.submit(Verb.FEED, data)
+            return bool(data)
+        if isinstance(command, (Flush, End)):
+            if data := self._intake.end():
+                self._link.submit(Verb.FEED, data)
+            self._link.submit(Verb.FLUSH)
+        elif isinstance(command, Clear):
+            self._intake.clear()
+            self._link.submit(Verb.CLEAR)
+        self._pump()
+        return True
+
+    def _has_room(self) -> bool:
+        """Back-pressure: nothing is read while too much waits."""
+        conversation = self._conversation
+        return conversation.failure is not None or (
+            conversation.owed_frames <= self._most_owed_frames
+            and conversation.queued_messages <= self._settings.max_queue_messages
+            and self._link.has_quota
+        )
+
+    # Output
+
+    def _deliver(self, news: News, data: Any) -> None:
+        """What the device has for this session."""
+        if self._has_ended:
+            return
+        try:
+            self._take(news, data)
+        except Exception:
+            _log.exception("session %s failed", self.ready.session, extra=self._logged)
+            self.fail(StreamingError("internal error: connect again"))
+
+    def _take(self, news: News, data: Any) -> None:
+        if news is News.OUTPUT:
+            payload, epoch, self._behind_ms = data
+            self._active_s = self._loop.time()
+            self._metrics.behind.observe(self._behind_ms / 1000)
+            self._count_first_output()
+            self._conversation.output_ready(payload, epoch)
+        elif news is News.FINISHED:
+            self._conversation.flush_finished(data)
+        elif news is News.ENDED:
+            self.fail(data)
+            return
+        elif news is News.OPENED:
+            self._is_open = True
+            self._cancel("slot")
+        self._pump()
+
+    def _count_first_output(self) -> None:
+        if not self._has_output and self._first_input_s is not None:
+            self._has_output = True
+            waited_s = self._active_s - self._first_input_s
+            self._metrics.first_output.labels(self.request.kind, self.ready.profile).observe(waited_s)
+
+    def _pump(self) -> None:
+        """Sends what can be sent, and lets as much flow as the queues have room for."""
+        conversation, socket = self._conversation, self._socket
+        if socket is not None and (self._is_open or conversation.failure is not None):
+            while socket.is_writable and socket.is_open and (message := conversation.next_message()) is not None:
+                socket.send(message)
+                if isinstance(message, bytes):
+                    self._output_bytes += len(message)
+            if conversation.state is State.CLOSED:
+                failure = conversation.failure
+                socket.close(conversation.close_code, failure.code if failure is not None else "")
+                self._release()
+            if socket.is_held and self._has_room():
+                socket.release()
+        most_bytes = self._settings.max_queue_bytes // (2 if self._is_paused else 1)
+        is_full = self.queued_bytes > most_bytes
+        if is_full is not self._is_paused:
+            self._is_paused = is_full
+            self._link.submit(Verb.PAUSE if is_full else Verb.RESUME)
+
+    def _report(self) -> None:
+        conversation = self._conversation
+        buffered_ms = float(conversation.owed_frames * FRAME_MS)
+        behind_ms = round(self._behind_ms, 3)
+        conversation.report(Stats(buffered_ms, behind_ms, conversation.input_position, conversation.output_position))
+        self._after("stats", STATS_INTERVAL_S, self._report)
+        self._pump()
+
+    # Limits of time
+
+    def _after(self, name: str, seconds: float | None, call: Callable[[], None]) -> None:
+        self._cancel(name)
+        if seconds is not None:
+            self._timers[name] = self._loop.call_later(seconds, call)
+
+    def _cancel(self, *names: str) -> None:
+        for name in names:
+            if name in self._timers:
+                self._timers.pop(name).cancel()
+
+    def _miss_slot(self) -> None:
+        self.fail(DeviceError("the device does not answer: try again later, or on another server"))
+
+    def _reach_length(self) -> None:
+        limit_s = self._settings.max_session_s
+        self.fail(TimeLimitError(f"the session has lasted {limit_s:.0f} s, which is the limit: open another"))
+
+    @property
+    def _idle_limit_s(self) -> float | None:
+        settings = self._settings
+        return settings.idle_timeout_s if self._has_spoken else settings.first_message_timeout_s
+
+    def _check_idle(self) -> None:
+        limit_s = self._idle_limit_s
+        if limit_s is None:
+            return
+        left_s = self._active_s + limit_s - self._loop.time()
+        if left_s > 0:
+            self._after("idle", left_s, self._check_idle)
+        elif self._has_spoken:
+            self.fail(TimeLimitError(f"nothing was sent either way for {limit_s:.0f} s: open a session when there is"))
+        else:
+            self.fail(TimeLimitError(f"no message came within {limit_s:.0f} s: open a session when there is something"))
+
+    # The end
+
+    def _detach(self) -> None:
+        self._socket = None
+        self._cancel("idle", "stats")
+
+    def _release(self) -> None:
+        """The place is free for others."""
+        if self._has_place:
+            self._has_place = False
+            self._link.submit(Verb.CLOSE)
+            self._on_release(self)
+
+    def _end(self, how: str) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        self._detach()
+        self._cancel(*list(self._timers))
+        self._release()
+        self.count_bytes()
+        conversation = self._conversation
+        outcome = conversation.failure.code if conversation.failure is not None else "ok"
+        if conversation.failure is not None:
+            self._metrics.errors.labels(outcome).inc()
+        _log.info(
+            "session %s %s: %s, %d in, %d out",
+            *(self.ready.session, how, outcome, conversation.input_position, conversation.output_position),
+            extra=self._logged,
+        )
+        self._on_end(self)

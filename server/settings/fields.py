@@ -1,0 +1,355 @@
+"""Every setting of the server with its default, limits and help, checked when made. No I/O, no torch.
+
+A new setting is one entry of `Settings`: its flag, environment variable, key of the file and help follow from it
+(server/settings/sources.py). What a value may be is said there too: by the type, `least` or `above`, and `choices`.
+"""
+
+# ruff: noqa: RUF009 (`setting` is this module's word for a dataclass field)
+
+from collections.abc import Callable
+from dataclasses import Field, dataclass, field, fields
+from ipaddress import ip_network
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
+from urllib.parse import urlsplit
+
+from neucodec_streaming.engine.budget import DEFAULT_MAX_LOAD
+from neucodec_streaming.engine.overload import DEFAULT_MAX_BEHIND_S
+from neucodec_streaming.errors import ConfigError
+
+Profiles = dict[str, tuple[int, int] | None]
+"""Names of pairs of chunk and lookahead, in frames; None is the model's own pair."""
+
+DEFAULT_PORT = 8765
+DEFAULT_PROFILE = "default"
+PROFILES: Profiles = {DEFAULT_PROFILE: None, "low": (2, 3), "high": (10, 10)}
+OWN_PAIR = "own"
+"""How the model's own pair is written."""
+DTYPES = ("float32", "bfloat16", "float16")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
+
+MODEL, NETWORK, ACCESS, MQTT, SESSIONS, QUEUES, TIMES, LOGGING = (
+    "model and device",
+    "network",
+    "who may come in",
+    "sessions over MQTT",
+    "sessions and load",
+    "queues",
+    "times",
+    "logging",
+)
+FLAG, ENVIRONMENT, FILE = "flag", "environment", "file"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What there is to know of a setting beside its name, type and default; see `setting`."""
+
+    group: str
+    help: str
+    least: float | None
+    above: float | None
+    choices: tuple[str, ...]
+    sources: tuple[str, ...]
+    secret: bool
+    is_file: bool
+
+
+def setting(
+    default: Any,
+    group: str,
+    help: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
+    sources: tuple[str, ...] = (FLAG, ENVIRONMENT, FILE),
+    secret: bool = False,
+    is_file: bool = False,
+) -> Any:
+    """A field of Settings.
+
+    `least`, `above`: limits of a number. `choices`: what a text may be. `sources`: where it may be given; a secret has
+    no flag, since command lines are seen by everyone on the machine. `secret`: it is never shown. `is_file`: it is the
+    path of a file that is to be there.
+    """
+    assert not (secret and FLAG in sources), "a secret on the command line"
+    metadata = {"entry": Entry(group, help, least, above, choices, sources, secret, is_file)}
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, repr=not secret, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the server runs. Raises ConfigError naming the field, its value and what would do."""
+
+    model: str = setting("nano", MODEL, "nano (bundled), a folder, or a hub id such as neuphonic/neucodec")
+    stream_json: str | None = setting(
+        None, MODEL, "defaults and priors of the model, instead of the stream.json beside its weights", is_file=True
+    )
+    device: str = setting("cpu", MODEL, "torch device")
+    dtype: str = setting("float32", MODEL, "of weights and arithmetic", choices=DTYPES)
+    profiles: Profiles = setting(
+        PROFILES, MODEL, f"those of {', '.join(PROFILES)} to offer, or NAME=CHUNK:LOOKAHEAD in frames of 20 ms"
+    )
+    workers: int | None = setting(
+        None, MODEL, "workers that share the sessions (none: one for each core, on CUDA one)", least=1
+    )
+    threads: int | None = setting(
+        None, MODEL, "threads of torch in each worker, on the CPU (none: the cores that there are for it)", least=1
+    )
+    batch_sizes: tuple[int, ...] = setting(
+        (1, 2, 3, 4, 6, 8, 12, 16),
+        MODEL,
+        "sessions in one step, warmed up at the start; one size alone: the same bits always",
+    )
+    gather_ms: float = setting(
+        4.0, MODEL, "the longest that a lone chunk waits for others to be computed with", least=0
+    )
+
+    host: str = setting("127.0.0.1", NETWORK, "address to listen at; 0.0.0.0 for every one of this machine")
+    port: int = setting(
+        DEFAULT_PORT, NETWORK, "port to listen at; 0 for any free one, the ready line says which", least=0
+    )
+    tls_cert: str | None = setting(
+        None, NETWORK, "certificate chain (PEM); with tls_key, the port speaks TLS", is_file=True
+    )
+    tls_key: str | None = setting(None, NETWORK, "private key of tls_cert (PEM)", is_file=True)
+    trusted_proxies: tuple[str, ...] = setting(
+        (), NETWORK, "addresses or networks of proxies, whose X-Forwarded-For is believed"
+    )
+    web: bool = setting(True, NETWORK, "serve the web page at /")
+
+    api_keys_file: str | None = setting(None, ACCESS, "file of the API keys that are let in", is_file=True)
+    api_keys: tuple[str, ...] = setting(
+        (), ACCESS, "API keys that are let in; with neither, everybody is", sources=(ENVIRONMENT,), secret=True
+    )
+    allow_origins: tuple[str, ...] = setting(
+        (), ACCESS, "web origins whose pages are let in, such as https://example.org (empty: any)"
+    )
+    max_sessions_per_key: int | None = setting(None, ACCESS, "open sessions of one API key (none: no limit)", least=1)
+    max_sessions_per_address: int | None = setting(
+        None, ACCESS, "open sessions of one address (none: no limit)", least=1
+    )
+    max_attempts_per_minute: int | None = setting(
+        600, ACCESS, "connections that one address may try in a minute (none: no limit)", least=1
+    )
+
+    mqtt: str | None = setting(
+        None, MQTT, "broker whose sessions are served: mqtt://HOST:PORT, with TLS mqtts:// (none: no bridge)"
+    )
+    mqtt_username: str | None = setting(None, MQTT, "user at the broker")
+    mqtt_password: str | None = setting(None, MQTT, "password of that user", sources=(ENVIRONMENT,), secret=True)
+    mqtt_ca: str | None = setting(
+        None, MQTT, "certificates (PEM) to check the broker's by (none: those of the system)", is_file=True
+    )
+    mqtt_cert: str | None = setting(None, MQTT, "certificate (PEM) to show to the broker", is_file=True)
+    mqtt_key: str | None = setting(None, MQTT, "private key of mqtt_cert (PEM)", is_file=True)
+    mqtt_hermes_sites: tuple[str, ...] = setting(
+        (), MQTT, "Rhasspy satellites whose audioFrame becomes tokens without being asked for"
+    )
+
+    max_sessions: int = setting(64, SESSIONS, "slots; more sessions get HTTP 503, or fewer by max_load", least=1)
+    max_load: float = setting(
+        DEFAULT_MAX_LOAD,
+        SESSIONS,
+        "share of the time that steps may take, as measured at the start; a session beyond it gets 503",
+        above=0,
+    )
+    max_behind_s: float = setting(
+        DEFAULT_MAX_BEHIND_S,
+        SESSIONS,
+        "when chunks are later than that and do not catch up, the newest session is closed",
+        above=0,
+    )
+
+    max_session_s: float | None = setting(
+        None, SESSIONS, "the longest that a session may last (none: no limit)", above=0
+    )
+    resume_s: float = setting(
+        30.0, SESSIONS, "a session whose connection was lost is kept so long for its client; 0: not at all", least=0
+    )
+
+    max_messages_per_s: float = setting(
+        500.0, QUEUES, "frames of any kind that are read of one connection in a second; it is slowed to that", above=0
+    )
+    max_message_bytes: int = setting(262_144, QUEUES, "a longer message closes the session with status 1009", least=2)
+    max_pending_seconds: float = setting(
+        10.0, QUEUES, "input that waits to be computed; then the client is slowed by back-pressure", above=0
+    )
+    max_queue_bytes: int = setting(
+        262_144, QUEUES, "output that a client has not taken; then its session is stepped no further", least=1
+    )
+    max_queue_messages: int = setting(
+        1024, QUEUES, "messages that a client has not taken; then nothing more is read from it", least=1
+    )
+    max_replay_bytes: int = setting(
+        2_097_152, QUEUES, "of what was sent, so much is kept for a client whose connection is lost", least=0
+    )
+
+    open_timeout_s: float = setting(10.0, TIMES, "for the HTTP request of a new connection", above=0)
+    slot_timeout_s: float = setting(10.0, TIMES, "for a worker to give a new session its slots", above=0)
+    send_timeout_s: float = setting(20.0, TIMES, "a client that takes nothing for so long is disconnected", above=0)
+    first_message_timeout_s: float | None = setting(
+        60.0, TIMES, "for the first message of a new session (none: no limit)", above=0
+    )
+    idle_timeout_s: float | None = setting(
+        300.0, TIMES, "a session that neither sends nor gets anything for so long is closed (none: no limit)", above=0
+    )
+    ping_interval_s: float = setting(20.0, TIMES, "between pings", above=0)
+    ping_timeout_s: float = setting(20.0, TIMES, "for the answer to a ping", above=0)
+    close_timeout_s: float = setting(5.0, TIMES, "for the closing handshake", above=0)
+    stuck_after_s: float = setting(20.0, TIMES, "a device that is busy with one step for so long is not ready", above=0)
+    drain_s: float = setting(
+        30.0,
+        TIMES,
+        "for open sessions to end once the server is told to stop; then clients go elsewhere",
+        least=0,
+    )
+    stop_timeout_s: float = setting(10.0, TIMES, "for everything to end once the sessions are closed", above=0)
+
+    log_level: str = setting("info", LOGGING, "the least that is logged", choices=LOG_LEVELS)
+    log_format: str = setting("text", LOGGING, "json: one object a line", choices=LOG_FORMATS)
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            check(item, getattr(self, item.name))
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, missing = ("tls_cert", "tls_key") if self.tls_key is None else ("tls_key", "tls_cert")
+            raise ConfigError(f"{missing} is missing, and {given} is {getattr(self, given)!r}: give both or none")
+
+    @property
+    def default_profile(self) -> str:
+        """What a session gets that asks for none: "default" where there is one, or the first."""
+        return DEFAULT_PROFILE if DEFAULT_PROFILE in self.profiles else next(iter(self.profiles))
+
+
+def entry_of(item: Field) -> Entry:
+    """What `setting` was told of a field."""
+    return item.metadata["entry"]
+
+
+def kind_of(item: Field) -> tuple[Any, bool]:
+    """The type of a field's values, and whether None is one too."""
+    if isinstance(item.type, UnionType):
+        (kind,) = (part for part in get_args(item.type) if part is not NoneType)
+        return kind, True
+    return item.type, False
+
+
+def check(item: Field, value: Any) -> None:
+    """Raises ConfigError when a field cannot have that value."""
+    wrong = _wrong(item, value)
+    if wrong:
+        shown = "set" if entry_of(item).secret else repr(value)
+        raise ConfigError(f"{item.name} is {shown}: {wrong}")
+
+
+def _wrong(item: Field, value: Any) -> str | None:
+    """What to do about a value that cannot be; None for one that can."""
+    entry = entry_of(item)
+    kind, may_be_none = kind_of(item)
+    if value is None and may_be_none:
+        return None
+    if not _is_a(kind, value):
+        return f"give {_NOUNS[kind]}"
+    if entry.least is not None and value < entry.least:
+        return f"give at least {entry.least}"
+    if entry.above is not None and value <= entry.above:
+        return f"give a number above {entry.above}"
+    if entry.choices and value not in entry.choices:
+        return f"give one of {', '.join(entry.choices)}"
+    return _FURTHER[item.name](value) if item.name in _FURTHER else None
+
+
+_NOUNS = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple[int, ...]: "whole numbers",
+    tuple[str, ...]: "texts that are not empty",
+    Profiles: "names with a chunk and a lookahead each",
+}
+
+
+def _is_a(kind: Any, value: Any) -> bool:
+    if kind in (int, float):
+        allowed = (int, float) if kind is float else int
+        return isinstance(value, allowed) and not isinstance(value, bool) and abs(value) < float("inf")
+    if get_origin(kind) is tuple:
+        each = get_args(kind)[0]
+        return isinstance(value, tuple) and all(_is_a(each, part) and part != "" for part in value)
+    return isinstance(value, get_origin(kind) or kind)
+
+
+def _wrong_port(port: int) -> str | None:
+    return "give 0 to 65535" if port > 65_535 else None
+
+
+def _wrong_profiles(profiles: Profiles) -> str | None:
+    return None if profiles else f"name at least one, such as {DEFAULT_PROFILE}"
+
+
+def _wrong_batch_sizes(sizes: tuple[int, ...]) -> str | None:
+    rising = bool(sizes) and list(sizes) == sorted(set(sizes)) and sizes[0] >= 1
+    return None if rising else "give whole numbers from 1 on, ascending"
+
+
+def _wrong_origins(origins: tuple[str, ...]) -> str | None:
+    for origin in origins:
+        split = urlsplit(origin)
+        if split.scheme not in ("http", "https") or origin != f"{split.scheme}://{split.netloc}" or not split.netloc:
+            return f"give origins as browsers send them, such as https://example.org ({origin!r} is none)"
+    return None
+
+
+def _wrong_proxies(proxies: tuple[str, ...]) -> str | None:
+    for proxy in proxies:
+        try:
+            ip_network(proxy)
+        except ValueError as error:
+            return f"give addresses or networks such as 10.0.0.0/8 ({error})"
+    return None
+
+
+_FURTHER: dict[str, Callable[[Any], str | None]] = {
+    "port": _wrong_port,
+    "profiles": _wrong_profiles,
+    "batch_sizes": _wrong_batch_sizes,
+    "allow_origins": _wrong_origins,
+    "trusted_proxies": _wrong_proxies,
+}
+"""What a value has to satisfy beyond type, limits and choices."""
+
+
+def parse_profiles(text: str) -> Profiles:
+    """`default,low,mine=4:6,theirs=own` -> names with chunk and lookahead. Raises ConfigError."""
+    profiles: Profiles = {}
+    for part in text.split(","):
+        name, given, pair = (piece.strip() for piece in part.partition("="))
+        if not given and name in PROFILES:
+            profiles[name] = PROFILES[name]
+            continue
+        chunk, _, lookahead = pair.partition(":")
+        if name and pair == OWN_PAIR:
+            profiles[name] = None
+        elif name and chunk.isdecimal() and lookahead.isdecimal() and int(chunk) >= 1:
+            profiles[name] = (int(chunk), int(lookahead))
+        else:
+            known = ", ".join(PROFILES)
+            raise ConfigError(
+                f"profile {part.strip()!r} is unknown: give {known}, NAME=CHUNK:LOOKAHEAD in frames, or"
+                f" NAME={OWN_PAIR} for the pair of the model"
+            )
+    return profiles
+
+
+def parse_batch_sizes(text: str) -> tuple[int, ...]:
+    """`1,4,8` -> (1, 4, 8). Raises ConfigError."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"batch sizes {text!r} cannot be read: give whole numbers such as 1,4,8")
+    return tuple(int(part) for part in parts)

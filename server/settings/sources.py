@@ -1,0 +1,251 @@
+"""Where settings come from: a flag, else the environment, else the TOML file, else the default.
+
+Every field of `Settings` is the flag --max-sessions, the variable NEUCODEC_MAX_SESSIONS and the key max_sessions; the
+file is named by --config or NEUCODEC_CONFIG. Flags and variables are texts, read by the field's type; the file holds
+TOML values, or the same texts. Names that no setting has are errors, so that a slip of the pen is no silent default.
+"""
+
+import argparse
+import json
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, fields
+from difflib import get_close_matches
+from typing import Any
+
+from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.server.settings.fields import (
+    ENVIRONMENT,
+    FILE,
+    FLAG,
+    OWN_PAIR,
+    PROFILES,
+    Profiles,
+    Settings,
+    check,
+    entry_of,
+    kind_of,
+    parse_batch_sizes,
+    parse_profiles,
+)
+
+PREFIX = "NEUCODEC_"
+CONFIG_VARIABLE = "NEUCODEC_CONFIG"
+OTHER_VARIABLES = (CONFIG_VARIABLE, "NEUCODEC_SERVER", "NEUCODEC_ACCESS_TOKEN")
+"""Variables that are no settings: the file's name, and what the client reads."""
+NONE = "none"
+_FIELDS = {item.name: item for item in fields(Settings)}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings, and for each that is no default where it was given: "flag", "environment" or "file"."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Resolved:
+    """The settings that flags (by field; None: not given, and `config`), environment and file mean together.
+
+    Raises ConfigError naming the source, the setting and what would do.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    path = flags.get("config") or environment.get(CONFIG_VARIABLE)
+    for source, found in (
+        (FILE, _from_file(path) if path else {}),
+        (ENVIRONMENT, _from_environment(environment)),
+        (FLAG, {name: flags[name] for name in _FIELDS if flags.get(name) is not None}),
+    ):
+        for name, given in found.items():
+            where = {FILE: f"file {path}", ENVIRONMENT: _variable(name), FLAG: _flag(name)}[source]
+            values[name] = _read(_FIELDS[name], given, source, where)
+            origins[name] = source
+    return Resolved(Settings(**values), origins)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """A flag for every setting that may be given by one, in the groups of the settings."""
+    parser.add_argument("--config", metavar="FILE", help=f"TOML file of settings (or {CONFIG_VARIABLE})")
+    defaults = Settings()
+    groups: dict[str, Any] = {}
+    for item in _FIELDS.values():
+        entry = entry_of(item)
+        group = groups[entry.group] = groups.get(entry.group) or parser.add_argument_group(entry.group)
+        help = f"{entry.help} (default {_text(getattr(defaults, item.name))})".replace("%", "%%")
+        if FLAG not in entry.sources:
+            group.description = f"{_variable(item.name)}, which is no flag: {entry.help}"
+        elif item.type is bool:
+            group.add_argument(_flag(item.name), action=argparse.BooleanOptionalAction, help=help)
+        else:
+            group.add_argument(_flag(item.name), metavar=_metavar(item), help=help)
+
+
+def table(resolved: Resolved) -> str:
+    """The settings in force as a TOML file, each with its source; secrets are masked and commented out."""
+    lines: list[tuple[str, str]] = []
+    group = ""
+    for item in _FIELDS.values():
+        entry, value = entry_of(item), getattr(resolved.settings, item.name)
+        if entry.group != group:
+            group = entry.group
+            lines += [("", ""), (f"# {group}", "")] if lines else [(f"# {group}", "")]
+        shown = f"{item.name} = {_toml(value)}"
+        if entry.secret:
+            count = len(value) if isinstance(value, tuple) else int(value is not None)
+            shown = f"# {item.name}: {count} given, not shown"
+        lines.append((shown, resolved.origins.get(item.name, "default")))
+    width = max(len(shown) for shown, origin in lines if len(shown) <= 48)
+    return "\n".join(f"{shown:{width}}  # {origin}" if origin else shown for shown, origin in lines)
+
+
+def check_files(settings: Settings) -> None:
+    """Raises ConfigError when a file that the settings name cannot be read."""
+    for item in _FIELDS.values():
+        path = getattr(settings, item.name)
+        if entry_of(item).is_file and path is not None:
+            try:
+                with open(path, "rb"):
+                    pass
+            except OSError as error:
+                raise ConfigError(f"{item.name} is {path!r}: it cannot be read ({error.strerror})") from None
+
+
+def _from_file(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            found = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"file {path} cannot be read ({error.strerror}): name a TOML file of settings") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"file {path} is no TOML ({error}): write lines such as max_sessions = 64") from None
+    for name in found:
+        if name not in _FIELDS:
+            raise ConfigError(f"file {path}: {name} is no setting{_like(name)}")
+    return found
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    known = {_variable(name): name for name in _FIELDS}
+    found = {}
+    for variable, text in environment.items():
+        if variable in known:
+            found[known[variable]] = text
+        elif variable.startswith(PREFIX) and variable not in OTHER_VARIABLES:
+            near = _like(variable.removeprefix(PREFIX).lower(), _variable)
+            raise ConfigError(f"the environment has {variable}, which is no setting{near}")
+    return found
+
+
+def _like(name: str, spelled: Callable[[str], str] = str) -> str:
+    near = get_close_matches(name, _FIELDS)
+    return (
+        f": do you mean {' or '.join(map(spelled, near))}?"
+        if near
+        else ": neucodec-server --help names those that there are"
+    )
+
+
+def _read(item: Field, given: Any, source: str, where: str) -> Any:
+    """A value as a source gives it -> as Settings takes it. Raises ConfigError naming `where`."""
+    entry = entry_of(item)
+    if source not in entry.sources:
+        raise ConfigError(f"{where}: {item.name} may not be given there, only by {_variable(item.name)}")
+    try:
+        value = _value(item, given)
+        check(item, value)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return value
+
+
+def _value(item: Field, given: Any) -> Any:
+    """What `given` stands for; itself where it cannot be read, which `check` then refuses."""
+    kind, may_be_none = kind_of(item)
+    if isinstance(given, str):
+        if may_be_none and given.strip() in ("", NONE):
+            return None
+        try:
+            return _READERS[kind](given)
+        except ValueError:
+            return given
+    if isinstance(given, dict) and kind == Profiles:
+        return parse_profiles(",".join(f"{name}={_pair(pair)}" for name, pair in given.items()))
+    return tuple(given) if isinstance(given, list) else given
+
+
+def _pair(value: Any) -> str:
+    """A pair of the file's table of profiles, as the text form has it."""
+    return ":".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _boolean(text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.strip().lower() not in words:
+        raise ValueError
+    return words[text.strip().lower()]
+
+
+def _texts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",")) if text.strip() not in ("", NONE) else ()
+
+
+_READERS: dict[Any, Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    float: float,
+    bool: _boolean,
+    tuple[int, ...]: parse_batch_sizes,
+    tuple[str, ...]: _texts,
+    Profiles: parse_profiles,
+}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _metavar(item: Field) -> str:
+    entry, (kind, _) = entry_of(item), kind_of(item)
+    if entry.choices:
+        return "|".join(entry.choices)
+    units = {"_s": "SECONDS", "_seconds": "SECONDS", "_ms": "MS", "_bytes": "BYTES"}
+    for ending, unit in units.items():
+        if item.name.endswith(ending) and kind in (int, float):
+            return unit
+    if entry.is_file:
+        return "FILE"
+    return {int: "N", float: "X", str: item.name.upper()}.get(kind, "LIST")
+
+
+def _text(value: Any) -> str:
+    """A value as a flag takes it."""
+    if value is None or value == ():
+        return NONE
+    if isinstance(value, dict):
+        return ",".join(_profile_texts(value))
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def _toml(value: Any) -> str:
+    """A value as the file takes it; TOML has no null, so none is a text."""
+    if isinstance(value, (bool, int, float)):
+        return _text(value)
+    return json.dumps(list(value) if isinstance(value, tuple) else _text(value))
+
+
+def _profile_texts(profiles: Profiles) -> Iterator[str]:
+    for name, pair in profiles.items():
+        if name in PROFILES and PROFILES[name] == pair:
+            yield name
+        else:
+            yield f"{name}={OWN_PAIR}" if pair is None else f"{name}={pair[0]}:{pair[1]}"

@@ -1,0 +1,23 @@
+"""The first process of the workers, started by handle.py: sockets by their numbers, and the rest at standard
+input."""
+
+import signal
+import socket
+import sys
+
+from neucodec_streaming.server.logs import log_to_stderr
+from neucodec_streaming.server.workers.ipc import Unpacker
+from neucodec_streaming.server.workers.worker import work
+
+
+def main() -> None:
+    """Works until the other ends of the sockets are closed."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager's is for the server, which ends this one in time
+    settings, load = Unpacker().feed(sys.stdin.buffer.read())[0]
+    log_to_stderr(settings.log_level, settings.log_format)
+    forks = sys.platform == "linux"  # elsewhere libraries of the system may not work in a forked process
+    work([socket.socket(fileno=int(number)) for number in sys.argv[1:]], settings, load, forks=forks)
+
+
+if __name__ == "__main__":
+    main()

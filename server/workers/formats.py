@@ -1,0 +1,49 @@
+"""Between the bytes of a session's wire and the arrays of the engine: PCM formats, rates, tokens."""
+
+import numpy as np
+
+from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
+from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
+from neucodec_streaming.protocol.messages import StreamFormat
+from neucodec_streaming.resampler import Resampler
+from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
+
+
+class Formats:
+    """Between the bytes of a session's wire and the arrays of the engine."""
+
+    def __init__(self, input: StreamFormat, output: StreamFormat) -> None:
+        self._input, self._output = input, output
+        self._from_wire = _resampler(input.rate, INPUT_RATE) if input.kind == "audio" else None
+        self._to_wire = _resampler(OUTPUT_RATE, output.rate) if output.kind == "audio" else None
+
+    def read(self, data: bytes) -> np.ndarray:
+        """Input bytes as the array that the engine takes, as far as the resampler can tell by now."""
+        if self._input.kind == "tokens":
+            return tokens_from_bytes(data)
+        audio = pcm_from_bytes(data, self._input.format)
+        return audio if self._from_wire is None else self._from_wire.feed(audio)
+
+    def read_rest(self) -> np.ndarray | None:
+        """At the end of an utterance: what `read` still owes."""
+        return None if self._from_wire is None else self._from_wire.flush()
+
+    def written(self, data: np.ndarray) -> bytes:
+        """The engine's output as bytes, as far as the resampler can tell by now."""
+        if self._output.kind == "tokens":
+            return tokens_to_bytes(data)
+        return pcm_to_bytes(data if self._to_wire is None else self._to_wire.feed(data), self._output.format)
+
+    def written_rest(self) -> bytes:
+        """At the end of an utterance: what `written` still owes."""
+        return b"" if self._to_wire is None else pcm_to_bytes(self._to_wire.flush(), self._output.format)
+
+    def clear(self) -> None:
+        """The stream starts anew."""
+        for resampler in (self._from_wire, self._to_wire):
+            if resampler is not None:
+                resampler.clear()
+
+
+def _resampler(input_rate: int, output_rate: int) -> Resampler | None:
+    return None if input_rate == output_rate else Resampler(input_rate, output_rate)

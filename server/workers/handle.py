@@ -1,0 +1,235 @@
+"""The workers as the event loop has them: a Device for each, and where they run, in processes of their own or here.
+
+In processes of their own they share no interpreter with the event loop: whatever comes in at the sockets, steps are not
+held up by it, nor the loop by them. What is written to a worker is bounded by the sessions there are: a Link may have
+QUOTA commands under way, which its session minds.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from neucodec_streaming.errors import DeviceError
+from neucodec_streaming.server.model import Model, worker_count
+from neucodec_streaming.server.settings.fields import Settings
+from neucodec_streaming.server.workers.ipc import Unpacker, packed
+from neucodec_streaming.server.workers.messages import Command, Loaded, News, Order, Report, Step, Verb
+from neucodec_streaming.server.workers.worker import Load, work
+
+QUOTA = 64
+"""Commands of one session that may be under way."""
+_ANSWER_EVERY = QUOTA // 2
+_NOBODY = 0
+"""The number of no session: its answers tell that the worker lives."""
+
+Deliver = Callable[[News, Any], None]
+"""Takes what a worker tells one session."""
+
+_log = logging.getLogger(__name__)
+
+
+class Link:
+    """One session at a worker."""
+
+    def __init__(self, device: "Device", number: int) -> None:
+        self.under_way = 0
+        self._device = device
+        self._number = number
+        self._submitted = 0
+
+    @property
+    def has_quota(self) -> bool:
+        """Whether more commands may be submitted; HANDLED comes when it is so again."""
+        return self.under_way < QUOTA
+
+    def submit(self, verb: Verb, data: Any = None) -> None:
+        """A command; of FEED, FLUSH and CLEAR those of a session are limited by `has_quota`."""
+        self._device.submit(self._number, verb, data)
+        self._submitted += 1
+        self.under_way += 1
+        if self._submitted % _ANSWER_EVERY == 0:
+            self._device.submit(self._number, Verb.ANSWER)
+
+
+class Device(asyncio.Protocol):
+    """One worker; its other end is a socket. `on_step` is told of every step, `on_lost` of an end that was not asked
+    for."""
+
+    def __init__(self, on_step: Callable[[Step], None], on_lost: Callable[[], None]) -> None:
+        self._on_step = on_step
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.WriteTransport
+        self._unpacker = Unpacker()
+        self._outbox: list[Command] = []
+        self._links: dict[int, tuple[Link, Deliver]] = {}
+        self._opened = 0
+        self._asked_s: float | None = None
+        self.alive = False
+        """Whether the worker is there."""
+        self.loaded: asyncio.Future[Loaded] = self._loop.create_future()
+
+    def open(self, order: Order, deliver: Deliver) -> Link:
+        """A new session. `deliver` gets what comes back, in the loop, until CLOSE is submitted."""
+        self._opened += 1
+        link = Link(self, self._opened)
+        self._links[self._opened] = link, deliver
+        link.submit(Verb.OPEN, order)
+        return link
+
+    def submit(self, number: int, verb: Verb, data: Any = None) -> None:
+        """For Links: a command of the session with that number."""
+        if not self._outbox:
+            self._loop.call_soon(self._hand_over)  # once for all that this round of the loop brings
+        self._outbox.append((number, verb, data))
+        if verb is Verb.CLOSE:
+            del self._links[number]
+
+    def stuck_for_s(self) -> float:
+        """How long the worker has owed an answer; it is asked for one now, if it owes none."""
+        if self._asked_s is None:
+            self._asked_s = self._loop.time()
+            self.submit(_NOBODY, Verb.ANSWER)
+        return self._loop.time() - self._asked_s
+
+    def close(self) -> None:
+        """The worker ends after the step under way."""
+        if self.alive:
+            self.alive = False
+            self._transport.close()
+
+    # What the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.WriteTransport, transport)
+        self.alive = True
+
+    def data_received(self, data: bytes) -> None:
+        for message in self._unpacker.feed(data):
+            if isinstance(message, Report):
+                self._take(message)
+            elif isinstance(message, Loaded):
+                self.loaded.set_result(message)
+            else:
+                self.loaded.set_exception(message)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.alive:
+            self.alive = False
+            self._on_lost()
+        if not self.loaded.done():
+            self.loaded.set_exception(DeviceError("the worker ended before it had loaded the model"))
+            self.loaded.exception()  # whether anybody asks or not
+
+    def _hand_over(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        if self.alive:
+            self._transport.write(packed(outbox))
+
+    def _take(self, report: Report) -> None:
+        for step in report.steps:
+            self._on_step(step)
+        for number, news, data in report.events:
+            if number == _NOBODY:
+                self._asked_s = None
+            elif number in self._links:
+                link, deliver = self._links[number]
+                if news is News.HANDLED:
+                    link.under_way -= _ANSWER_EVERY
+                deliver(news, data)
+
+
+class Devices:
+    """All workers of a server, from `start` to `stop`. `apart`: in processes of their own; `load` is then a function
+    of a module."""
+
+    def __init__(self, settings: Settings, load: Load, *, apart: bool, on_step: Callable[[Step], None]) -> None:
+        self._settings = settings
+        self._load = load
+        self._apart = apart
+        self._on_step = on_step
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self._is_loaded = False
+        self.all: list[Device] = []
+        self.pids: list[int] = []
+        """The processes of their own, once the model is loaded."""
+        self.lost = asyncio.Event()
+        """Set when a worker has ended that sessions may be at."""
+
+    async def start(self) -> None:
+        """Begins to load; `loaded` waits for the model."""
+        pairs = [socket.socketpair() for _ in range(worker_count(self._settings))]
+        theirs = [pair[1] for pair in pairs]
+        loop = asyncio.get_running_loop()
+        for ours, _ in pairs:
+            ours.setblocking(False)
+            _, device = await loop.connect_accepted_socket(lambda: Device(self._on_step, self._lose), ours)
+            self.all.append(device)
+        if self._apart:
+            self._process = _spawned(theirs, self._settings, self._load)
+        else:
+            here = partial(work, theirs, self._settings, self._load, forks=False)
+            self._thread = threading.Thread(target=here, name="workers", daemon=True)
+            self._thread.start()
+
+    async def loaded(self) -> Model:
+        """What is served, when it is loaded and warm. Raises ModelError or whatever else prevented it."""
+        model, pids = await asyncio.shield(self.all[0].loaded)
+        self.all = self.all[: len(pids)]
+        self.pids = list(dict.fromkeys(pids)) if self._apart else []
+        self._is_loaded = True
+        self._lose()
+        return model
+
+    async def stop(self, timeout_s: float) -> None:
+        """Ends the workers after the steps under way; gives up waiting after `timeout_s`."""
+        for device in self.all:
+            device.close()
+        await asyncio.to_thread(self._join, timeout_s)
+
+    def _lose(self) -> None:
+        if self._is_loaded and not self.lost.is_set() and not all(device.alive for device in self.all):
+            code = None if self._process is None else self._process.poll()
+            _log.error("a worker has ended%s", "" if code is None else f", its process with exit code {code}")
+            self.lost.set()
+
+    def _join(self, timeout_s: float) -> None:
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                _log.error("the workers did not end within %.0f s", timeout_s)
+        if self._process is not None:
+            try:
+                self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                _log.error("the workers did not end within %.0f s: killed", timeout_s)
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+
+
+def _spawned(sockets: list[socket.socket], settings: Settings, load: Load) -> subprocess.Popen[bytes]:
+    """The first of the processes, which has been told what to do. In a group of its own: what ends this one at a
+    terminal is not for them, since they end with their sockets."""
+    orders = packed((settings, load))
+    numbers = [one.fileno() for one in sockets]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "neucodec_streaming.server.workers", *map(str, numbers)],
+        stdin=subprocess.PIPE,
+        pass_fds=numbers,
+        process_group=0,
+    )
+    assert process.stdin is not None
+    with process.stdin:
+        process.stdin.write(orders)
+    for one in sockets:
+        one.close()
+    return process

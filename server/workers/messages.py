@@ -1,0 +1,71 @@
+"""What crosses the socket between the event loop and a worker: commands for sessions, events back, reports of steps."""
+
+from enum import Enum, auto
+from typing import Any, NamedTuple
+
+from neucodec_streaming.config import StreamConfig
+from neucodec_streaming.engine.scheduler import Pool
+from neucodec_streaming.protocol.messages import StreamFormat
+from neucodec_streaming.server.model import Model
+
+
+class Order(NamedTuple):
+    """What a session is."""
+
+    kind: str
+    config: StreamConfig
+    input: StreamFormat
+    output: StreamFormat
+
+
+class Verb(Enum):
+    """What can be asked of a worker for one session, with what data."""
+
+    OPEN = auto()  # Order
+    FEED = auto()  # bytes
+    FLUSH = auto()
+    CLEAR = auto()
+    PAUSE = auto()
+    RESUME = auto()
+    CLOSE = auto()
+    ANSWER = auto()  # with HANDLED, whether the session is there or not
+
+
+class News(Enum):
+    """What a session is told, with what data."""
+
+    OPENED = auto()  # the session has its slots
+    OUTPUT = auto()  # bytes of its format, their epoch, how late they are in ms
+    FINISHED = auto()  # epoch: all output of the oldest utterance that was flushed has been delivered
+    ENDED = auto()  # StreamingError: the session is closed, this is why
+    HANDLED = auto()  # all commands before the ANSWER have been taken
+
+
+Command = tuple[int, Verb, Any]
+"""Of the session with that number, which its Device has given it. Like an Event it has no class of its own, which would
+be slow to pickle."""
+
+
+Event = tuple[int, News, Any]
+"""For the session with that number."""
+
+
+class Loaded(NamedTuple):
+    """What is served, and the process of each worker."""
+
+    model: Model
+    pids: list[int]
+
+
+class Step(NamedTuple):
+    """A batch was stepped, in so many seconds."""
+
+    pool: Pool
+    seconds: float
+
+
+class Report(NamedTuple):
+    """What sessions are told, in order, and the steps since the last report."""
+
+    events: list[Event]
+    steps: list[Step]

@@ -1,0 +1,257 @@
+"""A worker: what steps one engine. Commands come in by a socket, results of a step go back in one message.
+
+The other end is a Device of the event loop (handle.py), in this process or in another one. A message to a
+worker is a list of commands, one from it a Report; the first of all, from the first worker, is Loaded, or an error.
+What fails for one session is reported to that session; the worker lives on, until the other end is closed.
+
+Workers are threads, or processes forked once the model is loaded and warm: those share its memory, and no interpreter.
+"""
+
+import ctypes
+import gc
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from neucodec_streaming.engine.engine import Engine, Failed, FlushFinished, Output, Result, pools_of
+from neucodec_streaming.errors import DeviceError, StreamingError
+from neucodec_streaming.server.model import Model
+from neucodec_streaming.server.settings.fields import Settings
+from neucodec_streaming.server.workers.formats import Formats
+from neucodec_streaming.server.workers.ipc import Unpacker, packed
+from neucodec_streaming.server.workers.messages import Command, Event, Loaded, News, Order, Report, Step, Verb
+
+READ_BYTES = 1 << 18
+
+Load = Callable[[Settings], tuple[list[Engine], Model]]
+"""Makes an engine for each worker, and says what they serve."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Seat:
+    """A session: the number that its Device knows it by, and the one that the engine does. Of its latest output, how
+    late that was."""
+
+    number: int
+    engine_id: int
+    formats: Formats
+    behind_ms: float = 0.0
+
+
+class Worker:
+    """Steps `engine` for whoever is at the other end of `socket`."""
+
+    def __init__(self, engine: Engine, socket: socket.socket) -> None:
+        self._engine = engine
+        self._socket = socket
+        self._unpacker = Unpacker()
+        self._buffer = bytearray(READ_BYTES)
+        self._seats: dict[int, Seat] = {}  # by their number
+        self._seat_of: dict[int, Seat] = {}  # by the engine's
+        self._events: list[Event] = []
+        self._steps: list[Step] = []
+
+    def run(self) -> None:
+        """Until the other end is closed."""
+        with self._socket, selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            try:
+                while (commands := self._wait(selector)) is not None:
+                    for command in commands:
+                        self._apply(*command)
+                    self._step()
+                    if self._events:
+                        self._socket.sendall(packed(Report(self._events, self._steps)))
+                        self._events, self._steps = [], []
+            except OSError:
+                _log.debug("the event loop is gone: results are dropped", exc_info=True)
+
+    def close(self) -> None:
+        """It runs elsewhere, and the socket is not for this process."""
+        self._socket.close()
+
+    def _wait(self, selector: selectors.BaseSelector) -> list[Command] | None:
+        """The commands since the last call, at once or when the engine has something to do; None: no more come."""
+        wake_s = self._engine.wake_s()
+        wait_s = None if wake_s is None else max(0.0, wake_s - time.monotonic())
+        while selector.select(wait_s):
+            size = self._socket.recv_into(self._buffer)
+            if not size:
+                return None
+            with memoryview(self._buffer) as view:
+                messages = self._unpacker.feed(view[:size])
+            if messages:
+                return [command for commands in messages for command in commands]
+        return []
+
+    def _apply(self, number: int, verb: Verb, data: Any) -> None:
+        try:
+            if verb is Verb.ANSWER:
+                self._tell(number, News.HANDLED)
+            elif verb is Verb.OPEN:
+                self._open(number, data)
+            elif (seat := self._seats.get(number)) is not None:
+                self._command(seat, verb, data)
+        except StreamingError as error:
+            self._end(number, error)
+        except Exception:
+            _log.exception("%s failed", verb.name)
+            self._end(number, DeviceError("the device failed: connect again"))
+
+    def _open(self, number: int, order: Order) -> None:
+        engine_id = self._engine.open(order.kind, pools_of(order.kind, order.config))
+        seat = Seat(number, engine_id, Formats(order.input, order.output))
+        self._seats[number] = self._seat_of[engine_id] = seat
+        self._tell(number, News.OPENED)
+
+    def _command(self, seat: Seat, verb: Verb, data: Any) -> None:
+        engine, session, now_s = self._engine, seat.engine_id, time.monotonic()
+        match verb:
+            case Verb.FEED:
+                engine.feed(session, seat.formats.read(data), now_s)
+            case Verb.FLUSH:
+                rest = seat.formats.read_rest()
+                if rest is not None:
+                    engine.feed(session, rest, now_s)
+                engine.flush(session, now_s)
+            case Verb.CLEAR:
+                seat.formats.clear()
+                engine.clear(session, now_s)
+            case Verb.PAUSE:
+                engine.pause(session)
+            case Verb.RESUME:
+                engine.resume(session, now_s)
+            case Verb.CLOSE:
+                self._forget(seat)
+                engine.close(session)
+
+    def _step(self) -> None:
+        engine = self._engine
+        try:
+            begin_s = time.monotonic()
+            results = engine.step(begin_s)
+            if engine.stepped is not None:
+                self._steps.append(Step(engine.stepped, time.monotonic() - begin_s))
+            for result in results:
+                self._translate(result)
+        except Exception:
+            _log.exception("the engine failed")
+            for number in list(self._seats):
+                self._end(number, DeviceError("the device failed: connect again"))
+
+    def _translate(self, result: Result) -> None:
+        seat = self._seat_of.get(result.session)
+        if seat is None:
+            return
+        if isinstance(result, Failed):
+            self._forget(seat)
+            self._tell(seat.number, News.ENDED, result.error)
+            return
+        try:
+            data = seat.formats.written(result.data) if isinstance(result, Output) else seat.formats.written_rest()
+        except StreamingError:
+            _log.exception("the model made output that cannot be sent")
+            self._end(seat.number, DeviceError("the model made output that cannot be sent: connect again"))
+            return
+        if isinstance(result, Output):
+            seat.behind_ms = result.behind_ms
+        if data:
+            self._tell(seat.number, News.OUTPUT, (data, result.epoch, seat.behind_ms))
+        if isinstance(result, FlushFinished):
+            self._tell(seat.number, News.FINISHED, result.epoch)
+
+    def _tell(self, number: int, news: News, data: Any = None) -> None:
+        self._events.append((number, news, data))
+
+    def _end(self, number: int, error: StreamingError) -> None:
+        """Closes the session, if it is open, and tells it why."""
+        seat = self._seats.get(number)
+        if seat is not None:
+            self._forget(seat)
+            self._engine.close(seat.engine_id)
+        self._tell(number, News.ENDED, error)
+
+    def _forget(self, seat: Seat) -> None:
+        del self._seats[seat.number], self._seat_of[seat.engine_id]
+
+
+def work(sockets: Sequence[socket.socket], settings: Settings, load: Load, *, forks: bool) -> None:
+    """Loads, says at the first socket what is served by whom, and runs a worker at each, until the other ends are
+    closed. Sockets beyond that are closed. The first worker runs in this thread, the others in processes of their own
+    if it `forks`, and else in threads."""
+    workers, model = _loaded(sockets, settings, load)
+    for unused in sockets[max(1, len(workers)) :]:
+        unused.close()
+    own = os.getpid()
+    pids = [own] * len(workers)
+    if forks:
+        for number in reversed(range(1, len(workers))):
+            pids[number] = _forked(workers)
+    threads = [threading.Thread(target=worker.run, name="worker") for worker in workers[1:]]
+    for thread in threads:
+        thread.start()
+    try:
+        sockets[0].sendall(packed(Loaded(model, pids) if isinstance(model, Model) else model))
+    except OSError:
+        _log.debug("the event loop is gone", exc_info=True)
+    if workers:
+        workers[0].run()
+    sockets[0].close()
+    for thread in threads:
+        thread.join()
+    for pid in pids:
+        if pid != own:
+            os.waitpid(pid, 0)
+
+
+def _forked(workers: list[Worker]) -> int:
+    """A process that runs the last of the workers, which is gone from here, as the others from there."""
+    pid = os.fork()
+    worker = workers.pop()
+    if pid:
+        worker.close()
+        del worker
+        _trim_memory()
+        return pid
+    try:
+        while workers:
+            workers.pop().close()
+        _trim_memory()
+        thread = threading.Thread(target=worker.run, name="worker")
+        thread.start()  # since torch believes that the forked one still has the threads which helped it
+        thread.join()
+    except Exception:
+        _log.exception("a worker failed")
+    finally:
+        os._exit(0)
+
+
+def _trim_memory() -> None:
+    """What was freed is the system's again: a page that two processes have is copied when one of them writes to it."""
+    with suppress(AttributeError):  # of glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _loaded(
+    sockets: Sequence[socket.socket], settings: Settings, load: Load
+) -> tuple[list[Worker], Model | StreamingError]:
+    """The workers, and what they serve; none, and why."""
+    try:
+        engines, model = load(settings)
+    except StreamingError as error:
+        return [], error
+    except Exception as error:
+        _log.exception("loading failed")
+        return [], DeviceError(f"loading failed: {type(error).__name__}: {error}")
+    gc.collect()
+    gc.freeze()  # or a collection goes through all of torch and the model, while everything stands still
+    return [Worker(engine, socket) for engine, socket in zip(engines, sockets, strict=False)], model

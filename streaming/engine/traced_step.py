@@ -1,0 +1,92 @@
+"""A step on a CPU recorded once and replayed: the same operations to the same bits, issued without Python.
+
+A step is hundreds of operations. Python takes a third of a small batch's time to issue them, and to do so it needs the
+lock that workers want as well which are threads of the same process. A recording (a TorchScript trace) needs it once a
+step. There are two kinds: of a steady step, in which every row has all of its frames, commits a chunk and is past its
+stream's start; and of any step, which computes what starts and endings need too and takes half as long again.
+"""
+
+import warnings
+from collections.abc import Callable
+from copy import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from neucodec_streaming.layers.step import Step, tensors_of
+from neucodec_streaming.stepper import Stepper
+
+
+class RecordedStep:
+    """A stepper's step on one state at one batch size."""
+
+    def __init__(
+        self, stepper: Stepper, state: Any, x: Tensor, at: Tensor, packed: tuple[Tensor, ...], steady: bool
+    ) -> None:
+        """x (B, *window_shape) and at (3, B), slots, valid and commit: a steady step that changes nobody; `packed` is
+        what `packed_weights` gives. Raises where PyTorch cannot record.
+        """
+
+        def step(x: Tensor, at: Tensor, *_: Tensor) -> Tensor:
+            slots, valid, commit = (at[0], *constants) if steady else at.unbind()
+            position = state.position[slots]
+            y = stepper.compute(x, state, Step(slots, valid, commit, position, chunk))
+            state.position[slots] = position + commit
+            return y
+
+        constants = at[1].clone(), at[2].clone()
+        chunk = stepper.config.chunk_frames if steady else None
+        with torch.inference_mode():
+            # What is passed along is an input of the recording wherever it is used: what changes, and what cannot be
+            # one of its constants.
+            self._packed = packed
+            self._others = (*tensors_of(state), *packed)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that tracing is deprecated, and that shapes become constants
+                self._recording = torch.jit.trace(step, (x, at, *self._others), check_trace=False)
+            _simplify(self._recording.graph)
+        state = None  # in `step` too, which the recording holds: it would outlive its engine
+        self(x, at)
+
+    def on(self, state: Any) -> "RecordedStep":
+        """The same step on another state of as many slots."""
+        other = copy(self)
+        other._others = (*tensors_of(state), *self._packed)
+        return other
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor, at: Tensor) -> Tensor:
+        """The step on other x and at -> its output."""
+        with torch.jit.optimized_execution(False):  # nothing here gains by it, and it keeps a second copy
+            return self._recording(x, at, *self._others)
+
+
+def _simplify(graph: Any) -> None:
+    """Computes beforehand what depends on no input, sizes among it: most of the nodes go."""
+    passes: Any = torch._C
+    passes._jit_pass_inline(graph)
+    passes._jit_pass_peephole(graph, False)  # sizes are those of this trace
+    passes._jit_pass_constant_propagation(graph)
+    passes._jit_pass_dce(graph)
+    passes._jit_pass_constant_pooling(graph)
+
+
+def packed_weights(step: Callable[[], object]) -> tuple[Tensor, ...]:
+    """Calls `step` -> every weight in a layout of oneDNN's own that its operations were given."""
+    with _PackedWeights() as packed:
+        step()
+    return tuple(packed.seen.values())
+
+
+class _PackedWeights(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[int, Tensor] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for argument in args:
+            if isinstance(argument, Tensor) and argument.is_mkldnn:
+                self.seen[id(argument)] = argument
+        return func(*args, **(kwargs or {}))

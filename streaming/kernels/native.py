@@ -1,0 +1,93 @@
+"""Layers that torch needs many operations for, as one each: native.cpp, compiled once.
+
+Where a C++ compiler is found, the first model that is stepped on a CPU has the file compiled (20 s) into the user's
+cache (XDG_CACHE_HOME, ~/.cache), under a name that tells source, torch and kind of CPU apart; `python -m
+neucodec_streaming.kernels.native` does it beforehand. Where none is, the same layers are computed with torch's own
+operations: to 1e-5 the same values, in half as much time again and more.
+"""
+
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("native.cpp")
+FLAGS = ("-std=c++20", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
+MARCH = {"AVX2": ("-march=x86-64-v3",), "AVX512": ("-march=x86-64-v4",)}
+COMPILERS = ("c++", "g++", "clang++")
+DEADLINE_S = 300
+LANES = 8
+HEAD_STEP = 16
+"""Attention is computed for heads of a multiple of it."""
+FEW_CHANNELS = 32
+"""Up to so many a convolution is too narrow for a matrix product."""
+
+logger = logging.getLogger(__name__)
+_loading = Lock()
+
+
+def operations(weight: Tensor) -> Any:
+    """`torch.ops.neucodec` where layers with such weights are computed natively, else None."""
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return None
+    with _loading:
+        return _loaded()
+
+
+@cache
+def _loaded() -> Any:
+    try:
+        torch.ops.load_library(_library())
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        logger.warning("steps on the CPU take longer than they could: %s", error)
+        return None
+    return torch.ops.neucodec
+
+
+def _library() -> Path:
+    """Where the compiled file is; compiles it if it is not there."""
+    flags = (*FLAGS, *MARCH.get(torch.backends.cpu.get_cpu_capability(), ()))
+    parts = (SOURCE.read_text(), *flags, torch.__version__, platform.machine(), sys.platform)
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    library = cache_folder / "neucodec-streaming" / f"native-{digest}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=library.parent) as folder:  # another process may do the same
+            built = Path(folder) / library.name
+            _compile(built, flags)
+            built.replace(library)
+    if library.stat().st_uid not in (0, os.getuid()):
+        raise PermissionError(f"{library} belongs to another user: remove it, or set XDG_CACHE_HOME")
+    return library
+
+
+def _compile(built: Path, flags: tuple[str, ...]) -> None:
+    names = (os.environ["CXX"],) if "CXX" in os.environ else COMPILERS
+    compiler = next(filter(None, map(shutil.which, names)), None)
+    if compiler is None:
+        raise FileNotFoundError(f"no C++ compiler is found ({', '.join(names)}; CXX names another)")
+    logger.info("compiling %s, once for this machine", SOURCE.name)
+    torch_folder = Path(torch.__file__).parent
+    abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
+    places = (f"-I{torch_folder / 'include'}", f"-L{torch_folder / 'lib'}")
+    command = [compiler, *flags, abi, *places, str(SOURCE), "-o", str(built), "-ltorch_cpu", "-lc10"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+    if done.returncode:
+        raise RuntimeError(f"{compiler} does not compile {SOURCE.name}: {done.stderr.strip()[:500]}")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    sys.exit(_loaded() is None)  # why not, the log has said

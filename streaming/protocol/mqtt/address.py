@@ -1,0 +1,53 @@
+"""Where a broker is and how it is entered: `mqtt://` and `mqtts://` URLs, TLS files. Standard library only."""
+
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from neucodec_streaming.errors import ConfigError
+
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
+@dataclass(frozen=True)
+class BrokerAddress:
+    """A broker. `tls`: with the authorities of the system, or of `ca_file`; `cert_file` and `key_file`: the client's
+    own certificate, for brokers that ask for one."""
+
+    host: str
+    port: int
+    tls: bool = False
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+
+    def __str__(self) -> str:
+        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
+
+
+def parse_broker(
+    url: str, ca_file: str | None = None, cert_file: str | None = None, key_file: str | None = None
+) -> BrokerAddress:
+    """`mqtt://USER:PASSWORD@HOST:PORT`, or `mqtts://` for TLS; user, password and port may be left out.
+
+    Raises ConfigError, without the password in it.
+    """
+    try:
+        split = urlsplit(url)
+        host, port = split.hostname, split.port
+    except ValueError:
+        host, port = None, None
+        split = urlsplit("")
+    if split.scheme not in PORTS or not host or split.path.strip("/") or split.query or split.fragment:
+        raise ConfigError(
+            "the broker's URL cannot be used: give one like mqtt://127.0.0.1:1883 or mqtts://broker.example"
+        )
+    tls = split.scheme == "mqtts"
+    if not tls and (ca_file or cert_file or key_file):
+        raise ConfigError(f"certificates are given, but mqtt://{host} does not use TLS: give mqtts://{host}")
+    if (cert_file is None) != (key_file is None):
+        raise ConfigError("a client certificate needs its certificate and its key: give both or none")
+    username = None if split.username is None else unquote(split.username)
+    password = None if split.password is None else unquote(split.password)
+    return BrokerAddress(host, port or PORTS[split.scheme], tls, username, password, ca_file, cert_file, key_file)

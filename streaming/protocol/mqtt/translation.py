@@ -1,0 +1,236 @@
+"""One session between its MQTT topics and the `neucodec.v1` conversation behind them. Sans-I/O.
+
+    frames and requests of the broker -> frame(), request(), give_up() -> messages for the conversation
+    messages of the conversation      -> message()                    -> frames and answers for the broker
+
+The conversation counts what goes through it; on the topics there is one line of time for input and output. An utterance
+whose input begins at position I has its output from the frame that I lies in or before, so whoever takes a stream up
+knows where its output belongs. Lost input is concealed, unless the gap is long: then an utterance ends before it and
+another begins behind it.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+
+from neucodec_streaming.protocol.concealment import concealed
+from neucodec_streaming.protocol.messages import (
+    Clear,
+    Cleared,
+    ClientMessage,
+    Done,
+    End,
+    Flush,
+    Flushed,
+    Mark,
+    Marked,
+    encode_message,
+    parse_server_message,
+)
+from neucodec_streaming.protocol.mqtt.hermes import MOST_WAV_SECONDS, samples_of, wav_of
+from neucodec_streaming.protocol.mqtt.packets import FrameWriter
+from neucodec_streaming.protocol.mqtt.receiver import Loss, Piece, Receiver
+from neucodec_streaming.protocol.mqtt.topics import (
+    MOST_CONCEALED_FRAMES,
+    OpenRequest,
+    Reply,
+    encode_answer,
+    is_hermes,
+)
+
+MOST_HEARD = 256
+"""Requests that are remembered, so that none is asked twice."""
+_ANSWERS = {Flush: Flushed, Clear: Cleared, Mark: Marked, End: Done}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A payload for whoever asked."""
+
+    reply: Reply
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class OutputFrame:
+    """A payload for the output topic; `last`: an utterance ends with it."""
+
+    payload: bytes
+    last: bool
+
+
+@dataclass
+class _Utterance:
+    """`start`: where its output begins; None while it has no input."""
+
+    start: int | None = None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    message: ClientMessage
+    reply: Reply = field(default_factory=Reply)
+
+
+class Translation:
+    """Of a session that `request` asked for, by whoever `reply` leads to; `source` numbers our output frames.
+
+    `position`: of the first input, None where the session was another bridge's and goes on wherever its next frame is.
+    """
+
+    def __init__(self, request: OpenRequest, reply: Reply, source: int, position: int | None = 0) -> None:
+        session = request.session
+        self.input, self.output = session.input, session.output
+        self._receiver = Receiver(self.input.unit_bytes, position)
+        self._reply = reply
+        redundancy = request.redundancy if self.output.kind == "tokens" else 0
+        self._writer = FrameWriter(self.output.unit_bytes, source, redundancy, self._output_at(position or 0))
+        self._has_place = position is not None  # the writer is where the output belongs
+        self._satellite = FrameWriter(self.input.unit_bytes, 0) if is_hermes(request.input or "") else None
+        self._plays_wav = is_hermes(request.output or "")
+        least = MOST_WAV_SECONDS * self.output.rate if self._plays_wav else request.packet_frames * self.output.hop
+        self._least_bytes = least * self.output.unit_bytes
+        self._gathered = b""
+        self._utterances = deque([_Utterance()])  # the first is that of the next output
+        self._asked: deque[_Asked] = deque()
+        self._heard: deque[Reply] = deque(maxlen=MOST_HEARD)
+        self._end: int | None = None  # where the input of the utterance ends so far, None while it has none
+        self._before = b""  # the last unit of that input
+
+    @property
+    def waits(self) -> bool:
+        """Whether frames are missing that something waits for."""
+        return self._receiver.waits
+
+    @property
+    def loss(self) -> Loss:
+        """What has befallen the input."""
+        return self._receiver.loss
+
+    @property
+    def input_position(self) -> int:
+        """Of the next input, on the line of time."""
+        return self._receiver.position or 0
+
+    @property
+    def output_position(self) -> int:
+        """Of the next output."""
+        return self._writer.position
+
+    # From the broker
+
+    def frame(self, data: bytes) -> list[bytes | str]:
+        """A PUBLISH of the input -> messages for the conversation. Raises InputError."""
+        if self._satellite is not None:
+            data = self._satellite.write(samples_of(data, self.input))
+        return self._translated(self._receiver.receive(data))
+
+    def give_up(self) -> list[bytes | str]:
+        """Nothing is waited for any longer."""
+        return self._translated(self._receiver.give_up())
+
+    def request(self, message: ClientMessage, position: int | None, reply: Reply) -> list[bytes | str]:
+        """A request at a position of the input, None where it is now; a clear does not wait for its position.
+
+        One that came before, of the same correlation, is not asked again: QoS 1 may repeat it, and so may its client.
+        """
+        if reply.correlation is not None:
+            if reply in self._heard:
+                return []
+            self._heard.append(reply)
+        asked = _Asked(message, reply)
+        at = self.input_position if position is None else position
+        if not isinstance(message, Clear):
+            return self._translated(self._receiver.put(asked, at))
+        self._receiver.drop_until(at)
+        return self._ask(asked)
+
+    def _translated(self, items: list[Piece | _Asked]) -> list[bytes | str]:
+        messages: list[bytes | str] = []
+        for item in items:
+            messages += self._piece(item) if isinstance(item, Piece) else self._ask(item)
+        return messages
+
+    def _piece(self, piece: Piece) -> list[bytes | str]:
+        messages: list[bytes | str] = []
+        if self._end is not None:
+            is_gap = piece.position - piece.lost == self._end
+            if not is_gap or piece.lost > MOST_CONCEALED_FRAMES * self.input.hop:
+                messages += self._ask(_Asked(Flush()))
+            elif piece.lost:
+                messages.append(concealed(self.input, self._before, piece.lost, piece.payload))
+                self._end = piece.position
+        if piece.payload:
+            if self._end is None:
+                self._utterances[-1].start = self._output_at(piece.position)
+            messages.append(piece.payload)
+            self._before = piece.payload[-self.input.unit_bytes :]
+            self._end = piece.position + len(piece.payload) // self.input.unit_bytes
+        if piece.last and self._end is not None:
+            messages += self._ask(_Asked(Flush()))
+        return messages
+
+    def _ask(self, asked: _Asked) -> list[bytes | str]:
+        self._asked.append(asked)
+        if not isinstance(asked.message, Mark):
+            self._utterances.append(_Utterance())
+            self._end, self._before = None, b""
+        return [encode_message(asked.message)]
+
+    # From the conversation
+
+    def message(self, data: bytes | str) -> list[OutputFrame | Answer]:
+        """A message of the conversation -> what is to be published, in order."""
+        if isinstance(data, bytes):
+            return self._output(data)
+        message = parse_server_message(data)
+        if isinstance(message, (Flushed, Cleared, Marked, Done)):
+            return self._answer(message)
+        return _answer(self._reply, data.encode())
+
+    def _output(self, payload: bytes) -> list[OutputFrame | Answer]:
+        utterance = self._utterances[0]
+        if utterance.start is not None:
+            self._writer.skip_to(utterance.start)
+            utterance.start, self._has_place = None, True
+        self._gathered += payload
+        return self._written() if len(self._gathered) >= self._least_bytes else []
+
+    def _written(self, last: bool = False) -> list[OutputFrame | Answer]:
+        payload, self._gathered = self._gathered, b""
+        frame = self._writer.write(payload, last)
+        if self._plays_wav:
+            return [OutputFrame(wav_of(payload, self.output), last)] if payload else []
+        return [OutputFrame(frame, last)]
+
+    def _answer(self, message: Flushed | Cleared | Marked | Done) -> list[OutputFrame | Answer]:
+        for asked in self._asked:
+            same_id = not isinstance(message, Marked) or asked.message == Mark(message.id)
+            if _ANSWERS[type(asked.message)] is type(message) and same_id:
+                break
+        outgoing: list[OutputFrame | Answer] = []
+        if isinstance(message, Marked):
+            outgoing += self._written() if self._gathered else []
+            self._asked.remove(asked)
+        else:
+            self._gathered = b"" if isinstance(message, Cleared) else self._gathered
+            outgoing += self._written(last=True) if self._has_place else []
+            self._settle(asked)
+        if isinstance(message, (Cleared, Done)):
+            message = replace(message, input=self.input_position, output=self.output_position)
+        return outgoing + _answer(asked.reply, encode_answer(message, self.output_position))
+
+    def _output_at(self, position: int) -> int:
+        """Where the output of an utterance begins whose input does there."""
+        return -(-position // self.input.hop) * self.output.hop
+
+    def _settle(self, asked: _Asked) -> None:
+        """Takes a request off the list that ended an utterance, with those before it that a clear has overtaken."""
+        while True:
+            first = self._asked.popleft()
+            self._utterances.popleft()
+            if first is asked:
+                return
+
+
+def _answer(reply: Reply, payload: bytes) -> list[OutputFrame | Answer]:
+    return [Answer(reply, payload)] if reply.topic is not None else []

@@ -1,0 +1,23 @@
+"""No bytes of a stranger raise anything but what they may: the targets of benchmarks/fuzz/targets.py, by hypothesis."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.fuzz.targets import SEEDS, TARGETS
+
+
+@st.composite
+def damaged(draw: st.DrawFn, seed: bytes) -> bytes:
+    """A seed with a piece taken out, put in twice, or replaced by something else."""
+    start, end = sorted((draw(st.integers(0, len(seed))), draw(st.integers(0, len(seed)))))
+    piece = draw(st.one_of(st.just(b""), st.just(2 * seed[start:end]), st.binary(max_size=64)))
+    return seed[:start] + piece + seed[end:]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_whatever_comes_is_used_or_refused(name: str, data: st.DataObject) -> None:
+    kinds = [st.binary(max_size=3000), *map(damaged, SEEDS.get(name, []))]
+    TARGETS[name](data.draw(st.one_of(kinds)))

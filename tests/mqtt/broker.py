@@ -1,8 +1,0 @@
-"""The Mosquitto that these tests start."""
-
-import pytest
-
-from demos.mqtt_broker import MOSQUITTO, broker
-
-__all__ = ["broker", "needs_mosquitto"]
-needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="needs mosquitto: apt-get install mosquitto")

@@ -1,0 +1,317 @@
+"""Who may come in: origins, keys, attempts and sessions of one key or address, addresses behind proxies."""
+
+import random
+from http import HTTPStatus
+from ipaddress import ip_network
+
+import pytest
+from websockets.datastructures import Headers
+
+from neucodec_streaming.client.errors import error_of
+from neucodec_streaming.errors import (
+    AuthError,
+    CapacityError,
+    ConfigError,
+    DeviceError,
+    LimitError,
+    OriginError,
+    StreamingError,
+)
+from neucodec_streaming.server.auth.gate import (
+    MOST_REMEMBERED,
+    Attempts,
+    Gate,
+    Visitor,
+    client_address,
+    counted_address,
+)
+from neucodec_streaming.server.auth.keys import Keys, key_line, new_key
+from neucodec_streaming.server.http.responses import refusal_of
+from tests.server.auth.test_keys import Clock
+
+PEER = "192.0.2.7"
+
+
+def gate(clock: Clock | None = None, keys: list[str] | None = None, **options) -> Gate:
+    clock = clock or Clock()
+    return Gate(Keys(None, keys or [], clock), clock=clock, **options)
+
+
+def bearer(key: str) -> Headers:
+    return Headers(Authorization=f"Bearer {key}")
+
+
+def test_an_open_gate_lets_everyone_in_any_number_of_times():
+    door = gate()
+    for _ in range(1000):
+        visitor = door.check(Headers(Origin="https://anywhere.example"), None, PEER)
+        door.enter(visitor)
+    assert visitor == Visitor(None, PEER)
+
+
+def test_a_visitor_has_the_name_of_the_key():
+    key = new_key()
+    door = gate(keys=[key])
+    assert door.check(bearer(key), None, PEER) == Visitor("plain-1", PEER)
+    assert door.check(Headers(), key, PEER) == Visitor("plain-1", PEER)
+    for headers, token in ((Headers(), None), (bearer("wrong"), None), (bearer("wrong"), key)):
+        with pytest.raises(AuthError):
+            door.check(headers, token, PEER)
+
+
+# Origins
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("https://example.org", True),
+        ("HTTPS://Example.ORG", True),
+        ("https://example.org:8443", False),
+        ("http://example.org", False),
+        ("https://example.org.attacker.example", False),
+        ("https://attackerexample.org", False),
+        ("https://a.example.net", True),
+        ("https://a.b.example.net", True),
+        ("https://example.net", False),
+        ("https://.example.net", False),
+        ("https://attacker.example/.example.net", False),
+        ("https://attacker.example?.example.net", False),
+        ("https://user@.example.net", False),
+        ("http://localhost:3000", True),
+        ("http://localhost", False),
+        ("null", False),
+        ("", False),
+    ],
+)
+def test_a_listed_origin_is_let_in_and_no_other(origin, allowed):
+    door = gate(origins=["https://example.org", "https://*.example.net", "http://localhost:3000"])
+    if allowed:
+        door.check(Headers(Origin=origin), None, PEER)
+    else:
+        with pytest.raises(OriginError):
+            door.check(Headers(Origin=origin), None, PEER)
+
+
+def test_a_program_sends_no_origin_and_is_let_in():
+    gate(origins=["https://example.org"]).check(Headers(), None, PEER)
+
+
+def test_of_two_origins_both_must_be_allowed():
+    door = gate(origins=["https://example.org"])
+    with pytest.raises(OriginError):
+        door.check(Headers([("Origin", "https://example.org"), ("Origin", "https://attacker.example")]), None, PEER)
+
+
+@pytest.mark.parametrize(
+    "origin", ["example.org", "*.example.org", "https://example.org/", "https://*", "https://a*.b", ""]
+)
+def test_an_origin_that_no_browser_sends_is_refused_at_the_start(origin):
+    with pytest.raises(ConfigError, match="allow_origins has"):
+        gate(origins=[origin])
+
+
+# Attempts
+
+
+def test_attempts_of_an_address_are_limited_and_come_back_evenly():
+    clock = Clock()
+    door = gate(clock, max_attempts_per_minute=6)
+    for _ in range(6):
+        door.check(Headers(), None, PEER)
+    for _ in range(3):  # refused ones cost nothing
+        with pytest.raises(LimitError, match=r"address 192.0.2.7 tries too often \(6 a minute") as caught:
+            door.check(Headers(), None, PEER)
+    assert caught.value.after_s == 10
+    door.check(Headers(), None, "192.0.2.8")
+    clock.now_s += 10
+    door.check(Headers(), None, PEER)
+    with pytest.raises(LimitError):
+        door.check(Headers(), None, PEER)
+
+
+def test_trying_again_after_the_time_that_was_named_succeeds():
+    clock, choose = Clock(), random.Random(7)
+    attempts = Attempts(7, clock)
+    for _ in range(200):
+        clock.now_s += choose.random() * 10
+        try:
+            attempts.take("address", PEER)
+        except LimitError as error:
+            clock.now_s += error.after_s
+            attempts.take("address", PEER)
+
+
+def test_no_minute_has_more_than_twice_the_limit_and_an_hour_keeps_to_it():
+    clock, choose = Clock(), random.Random(8)
+    attempts, taken = Attempts(60, clock), []
+    for _ in range(20_000):
+        clock.now_s += choose.random() * 0.36
+        try:
+            attempts.take("address", PEER)
+        except LimitError:
+            continue
+        taken.append(clock.now_s)
+    assert len(taken) <= 60 + (clock.now_s - 1000)
+    assert max(sum(start <= at < start + 60 for at in taken) for start in taken[::50]) <= 120
+
+
+def test_attempts_with_one_key_from_many_addresses_are_limited_together():
+    key, other = new_key(), new_key()
+    door = gate(keys=[key, other], max_attempts_per_minute=3)
+    for host in range(3):
+        door.check(bearer(key), None, f"192.0.2.{host}")
+    with pytest.raises(LimitError, match="key plain-1 tries too often"):
+        door.check(bearer(key), None, "192.0.2.99")
+    door.check(bearer(other), None, "192.0.2.99")
+
+
+def test_attempts_with_wrong_keys_use_up_those_of_the_address_and_not_of_a_key():
+    key = new_key()
+    door = gate(keys=[key], max_attempts_per_minute=3)
+    for _ in range(3):
+        with pytest.raises(AuthError):
+            door.check(bearer("guess"), None, PEER)
+    with pytest.raises(LimitError):
+        door.check(bearer(key), None, PEER)
+    door.check(bearer(key), None, "192.0.2.8")
+
+
+def test_any_number_of_addresses_takes_bounded_memory():
+    clock = Clock()
+    attempts = Attempts(1, clock)
+    for number in range(MOST_REMEMBERED + 100):
+        attempts.take("address", str(number))
+    assert len(attempts._buckets) == MOST_REMEMBERED
+    with pytest.raises(LimitError):
+        attempts.take("address", str(MOST_REMEMBERED))
+    attempts.take("address", "0")  # forgotten: it came longest ago
+
+
+# Sessions
+
+
+def test_sessions_of_an_address_are_limited_until_one_leaves():
+    door = gate(max_sessions_per_address=2)
+    visitor, other = Visitor(None, PEER), Visitor(None, "192.0.2.8")
+    door.enter(visitor)
+    door.enter(visitor)
+    with pytest.raises(LimitError, match=r"address 192.0.2.7 has 2 sessions"):
+        door.enter(visitor)
+    door.enter(other)
+    door.leave(visitor)
+    door.enter(visitor)
+
+
+def test_sessions_of_a_key_are_limited_over_all_addresses_and_a_refused_one_is_not_counted():
+    door = gate(max_sessions_per_key=2, max_sessions_per_address=1)
+    first, second = Visitor("alice", "192.0.2.1"), Visitor("alice", "192.0.2.2")
+    door.enter(first)
+    door.enter(second)
+    with pytest.raises(LimitError, match="key alice has 2 sessions"):
+        door.enter(Visitor("alice", "192.0.2.3"))
+    with pytest.raises(LimitError, match=r"address 192.0.2.1 has 1 session"):
+        door.enter(Visitor("bob", "192.0.2.1"))
+    door.enter(Visitor("bob", "192.0.2.3"))
+    door.leave(first)
+    door.enter(Visitor("bob", "192.0.2.1"))
+
+
+def test_whoever_has_left_is_forgotten():
+    door = gate(max_sessions_per_address=3)
+    visitors = [Visitor("alice", f"192.0.2.{number}") for number in range(100)]
+    for visitor in visitors:
+        door.enter(visitor)
+    for visitor in visitors:
+        door.leave(visitor)
+    assert not door._sessions
+
+
+# Addresses
+
+TRUSTED = [ip_network("10.0.0.0/8"), ip_network("fd00::/8"), ip_network("127.0.0.1")]
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "address"),
+    [
+        ("192.0.2.7", [], "192.0.2.7"),
+        ("192.0.2.7", ["198.51.100.1"], "192.0.2.7"),  # no proxy of ours: may say what it likes
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["203.0.113.66, 198.51.100.1"], "198.51.100.1"),  # the left one is what the client made up
+        ("10.0.0.1", ["203.0.113.66", "198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", ["198.51.100.1, 10.2.2.2"], "198.51.100.1"),
+        ("10.0.0.1", ["10.3.3.3, 10.2.2.2"], "10.3.3.3"),
+        ("10.0.0.1", ["198.51.100.1, nonsense"], "10.0.0.1"),
+        ("10.0.0.1", ["", ","], "10.0.0.1"),
+        ("::ffff:10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("fd00::1", ["2001:db8::5"], "2001:db8::5"),
+        ("", ["198.51.100.1"], ""),
+    ],
+)
+def test_the_address_is_the_last_one_that_no_trusted_proxy_stands_for(peer, forwarded, address):
+    assert client_address(peer, forwarded, TRUSTED) == address
+
+
+def test_without_trusted_proxies_nobody_is_believed():
+    assert client_address("10.0.0.1", ["198.51.100.1"], []) == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+    ],
+)
+def test_ipv6_addresses_of_one_network_count_as_one(address, counted):
+    assert counted_address(address) == counted
+
+
+def test_a_gate_behind_a_proxy_counts_clients_and_not_the_proxy():
+    door = gate(max_attempts_per_minute=1, trusted_proxies=["10.0.0.1"])
+    for host in range(5):
+        headers = Headers({"X-Forwarded-For": f"192.0.2.{host}"})
+        assert door.check(headers, None, "10.0.0.1").address == f"192.0.2.{host}"
+    with pytest.raises(LimitError):
+        door.check(headers, None, "10.0.0.1")
+
+
+def test_a_proxy_that_is_no_address_is_refused_at_the_start():
+    with pytest.raises(ConfigError, match="trusted_proxies has 'nginx'"):
+        gate(trusted_proxies=["nginx"])
+
+
+# Statuses
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "headers"),
+    [
+        (AuthError("x"), HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": "Bearer"}),
+        (OriginError("x"), HTTPStatus.FORBIDDEN, {}),
+        (LimitError("x", 7), HTTPStatus.TOO_MANY_REQUESTS, {"Retry-After": "7"}),
+        (CapacityError("x"), HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "1"}),
+        (DeviceError("x"), HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "1"}),
+        (ConfigError("x"), HTTPStatus.BAD_REQUEST, {}),
+        (StreamingError("x"), HTTPStatus.INTERNAL_SERVER_ERROR, {}),
+    ],
+)
+def test_an_error_has_its_status_and_the_headers_that_go_with_it(error, status, headers):
+    assert refusal_of(error) == (status, headers)
+
+
+@pytest.mark.parametrize("kind", [AuthError, OriginError, LimitError])
+def test_a_client_gets_the_same_class_from_the_code(kind):
+    assert type(error_of(kind.code, "why")) is kind and str(error_of(kind.code, "why")) == "why"
+
+
+def test_the_file_of_keys_and_the_gate_go_together(tmp_path):
+    key, clock, path = new_key(), Clock(), tmp_path / "keys"
+    path.write_text(key_line("alice", key) + "\n")
+    assert str(Gate(Keys(path, [], clock), clock=clock).check(bearer(key), None, "::1")) == "alice at ::/64"

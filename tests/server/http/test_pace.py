@@ -1,0 +1,77 @@
+"""No connection takes the event loop from the others, however many and however small the messages that it sends."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import pytest
+from websockets.frames import Frame, Opcode
+
+from neucodec_streaming.protocol.messages import Flush, Flushed, Mark, Marked
+from neucodec_streaming.server.http.websocket import BURST_S
+from tests.server.hosting import DEADLINE_S, Host, hosted, talk
+from tests.streaming.engine.fake import FakeRunner
+
+PACE = 500.0
+UPGRADE = (
+    "GET /v1/encode HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+MARK = Frame(Opcode.TEXT, b'{"type":"mark","id":1}').serialize(mask=True)
+PING = Frame(Opcode.PING, bytes(125)).serialize(mask=True)
+EMPTY = Frame(Opcode.BINARY, b"").serialize(mask=True)
+
+
+@asynccontextmanager
+async def raw(host: Host) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A session as bytes on a socket."""
+    parts = urlsplit(host.url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    writer.write(UPGRADE.encode())
+    assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE_S)).startswith(b"HTTP/1.1 101")
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+@pytest.mark.parametrize("frame", [MARK, PING, EMPTY], ids=["marks", "pings", "empty"])
+async def test_a_flood_of_small_frames_does_not_hold_up_another_session(frame: bytes) -> None:
+    with hosted(FakeRunner(), max_messages_per_s=PACE, close_timeout_s=0.1) as host:
+        async with talk(host.url, "/v1/encode") as healthy, raw(host) as one, raw(host) as other:
+            for _, writer in (one, other):
+                writer.write(frame * 200_000)
+            begin_s = time.monotonic()
+            for _ in range(10):
+                await healthy.send(Flush())
+                await healthy.hear_until(Flushed)
+            assert time.monotonic() - begin_s < 0.5, "200,000 frames are seconds of work"
+
+
+async def test_messages_above_the_pace_are_slowed_and_every_one_is_answered() -> None:
+    count = round((BURST_S + 0.3) * PACE)
+    with hosted(FakeRunner(), max_messages_per_s=PACE, close_timeout_s=0.1) as host:
+        async with talk(host.url, "/v1/encode") as session:
+            begin_s = time.monotonic()
+            await session.send(*map(Mark, range(count)))
+            for number in range(count):
+                assert (await session.hear_until(Marked)).id == number
+            assert time.monotonic() - begin_s >= 0.25
+
+
+async def test_pings_whose_answers_are_not_taken_are_read_no_further() -> None:
+    with hosted(FakeRunner(), max_messages_per_s=PACE, close_timeout_s=0.1) as host:
+        async with raw(host) as (reader, writer):
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(PING * 100_000)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(writer.drain(), 0.3)
+
+
+async def test_a_client_that_is_gone_is_forgotten_with_what_it_has_sent() -> None:
+    with hosted(FakeRunner(), max_messages_per_s=PACE, close_timeout_s=0.1) as host:
+        async with raw(host) as (_, writer):
+            writer.write(EMPTY * 500)
+        await host.emptied()

@@ -1,0 +1,235 @@
+"""Client, Mosquitto and bridge together: sessions, requests, listeners, satellites, limits."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import aiomqtt
+import numpy as np
+import pytest
+
+from neucodec_streaming.audio import pcm_to_bytes
+from neucodec_streaming.client.dial import Deadlines
+from neucodec_streaming.client.errors import Unreachable
+from neucodec_streaming.client.events import Audio, Cleared, Done, Flushed, Marked, Tokens
+from neucodec_streaming.client.mqtt.listener import listen
+from neucodec_streaming.client.mqtt.session import open_at_broker
+from neucodec_streaming.client.mqtt.stream import UtteranceEnded
+from neucodec_streaming.errors import CapacityError, ConfigError
+from neucodec_streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO
+from neucodec_streaming.protocol.mqtt.hermes import samples_of, wav_of
+from neucodec_streaming.protocol.mqtt.topics import State, hermes_topic, parse_status, topic
+from tests.server.mqtt.broker import broker, needs_mosquitto
+from tests.server.mqtt.hosting import DEADLINE_S, bridged
+from tests.streaming.engine.fake import FakeRunner, audio_of, speech, tokens_of
+
+pytestmark = needs_mosquitto
+LEVELS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4]
+
+
+@pytest.fixture(scope="module")
+def mosquitto(tmp_path_factory):
+    with broker(tmp_path_factory.mktemp("mosquitto")) as running:
+        yield running
+
+
+@pytest.fixture
+async def host(mosquitto):
+    async with bridged(mosquitto.url, FakeRunner()) as running:
+        yield running
+
+
+def tokens_in(events) -> np.ndarray:
+    return np.concatenate([event.tokens for event in events if isinstance(event, Tokens)])
+
+
+def audio_in(events) -> np.ndarray:
+    return np.concatenate([event.samples for event in events if isinstance(event, Audio)])
+
+
+async def heard(events, until=()) -> list:
+    """Everything until the stream is over, or until an event of such a kind."""
+    found = []
+    async with asyncio.timeout(DEADLINE_S):
+        async for event in events:
+            found.append(event)
+            if isinstance(event, until):
+                break
+    return found
+
+
+async def test_audio_becomes_tokens(mosquitto, host):
+    async with open_at_broker(mosquitto.url, "encode") as session:
+        assert (session.ready.model, session.ready.output.kind) == ("fake", "tokens")
+        for start in range(0, 20, 3):
+            await session.send(speech(*LEVELS[start : start + 3]))
+        await session.end()
+        events = await heard(session)
+    assert np.array_equal(tokens_in(events), tokens_of(LEVELS))
+    assert events[-1] == Done(20 * 320, 20, 0)
+    assert session.loss.lost_units == 0 and session.loss.frames > 0
+
+
+@pytest.mark.parametrize("kind", ["decode", "roundtrip"])
+async def test_tokens_and_audio_become_speech(mosquitto, host, kind):
+    async with open_at_broker(mosquitto.url, kind, kind=kind) as session:
+        await session.send(tokens_of(LEVELS) if kind == "decode" else speech(*LEVELS))
+        await session.end()
+        events = await heard(session)
+    audio = audio_in(events)
+    assert np.abs(audio - audio_of(tokens_of(LEVELS))).max() <= 1 / 32768
+    assert events[-1].output == 20 * 480
+
+
+async def test_flush_and_mark_are_answered_in_their_place(mosquitto, host):
+    async with open_at_broker(mosquitto.url, "requests") as session:
+        await session.send(speech(*LEVELS[:7]))
+        await session.mark("a")
+        await session.flush()
+        await session.send(speech(*LEVELS[7:]))
+        await session.end()
+        events = await heard(session)
+    places = [i for i, event in enumerate(events) if isinstance(event, (Marked, Flushed))]
+    assert np.array_equal(tokens_in(events[: places[0]]), tokens_of(LEVELS[:7]))
+    assert [type(events[i]) for i in places] == [Marked, Flushed]
+    assert np.array_equal(tokens_in(events[places[1] :]), tokens_of(LEVELS[7:]))
+
+
+async def test_nothing_of_the_old_utterance_follows_cleared(mosquitto, host):
+    async with open_at_broker(mosquitto.url, "clear") as session:
+        await session.send(speech(*LEVELS[:8]))
+        await session.clear()
+        await session.send(speech(*LEVELS[8:]))
+        await session.end()
+        events = await heard(session)
+    place = next(i for i, event in enumerate(events) if isinstance(event, Cleared))
+    after = events[place:]
+    assert np.array_equal(tokens_in(after), tokens_of(LEVELS[8:]))
+    assert next(event.position for event in after if isinstance(event, Tokens)) == 8
+    assert session.loss.lost_units == 0
+
+
+async def test_three_listeners_hear_one_speaker_and_one_that_joins_late_hears_the_rest(mosquitto, host):
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(open_at_broker(mosquitto.url, "spoken"))
+        early = [await stack.enter_async_context(listen(mosquitto.url, "spoken")) for _ in range(3)]
+        await session.send(speech(*LEVELS[:10]))
+        await session.flush()
+        assert isinstance((await heard(session, until=Flushed))[-1], Flushed)
+        late = await stack.enter_async_context(listen(mosquitto.url, "spoken"))
+        await session.send(speech(*LEVELS[10:]))
+        await session.end()
+        everything = np.concatenate([tokens_of(LEVELS[:10]), tokens_of(LEVELS[10:])])
+        for events in await asyncio.gather(*map(heard, early)):
+            assert np.array_equal(tokens_in(events), everything)
+            assert sum(isinstance(event, UtteranceEnded) for event in events) == 2
+        events = await heard(late)
+        assert np.array_equal(tokens_in(events), everything[10:])
+        assert next(event.position for event in events if isinstance(event, Tokens)) == 10
+
+
+async def test_a_session_may_decode_what_another_one_speaks(mosquitto, host):
+    async with (
+        open_at_broker(mosquitto.url, "speaker") as speaker,
+        open_at_broker(
+            mosquitto.url, "hearer", kind="decode", input=topic("speaker", "tokens")
+        ) as hearer,
+        listen(mosquitto.url, "hearer", "speech") as listener,
+    ):  # fmt: skip
+        await speaker.send(speech(*LEVELS))
+        await speaker.end()
+        await heard(speaker)
+        audio = audio_in(await heard(listener, until=UtteranceEnded))
+    assert np.abs(audio - audio_of(tokens_of(LEVELS))).max() <= 1 / 32768
+    assert hearer.name == "hearer"
+
+
+async def test_the_status_is_retained_and_tells_the_end(mosquitto, host):
+    async with open_at_broker(mosquitto.url, "told") as session, listen(mosquitto.url, "told") as listener:
+        await session.send(speech(*LEVELS))
+        await session.end()
+        await heard(session)
+        await heard(listener)
+        assert listener.status.state == State.CLOSED
+        assert (listener.status.input, listener.status.output) == (20 * 320, 20)
+        assert listener.status.loss["lost_units"] == 0
+
+
+async def test_what_cannot_be_is_refused_with_the_server_s_words(mosquitto, host):
+    with pytest.raises(ConfigError, match="profile"):
+        async with open_at_broker(mosquitto.url, "refused", profile="none"):
+            pass
+
+
+async def test_a_full_server_says_so_and_takes_the_next_when_one_has_left(mosquitto):
+    async with bridged(mosquitto.url, FakeRunner(slots=1), max_sessions=1) as full:
+        async with open_at_broker(mosquitto.url, "first"):
+            with pytest.raises(CapacityError):
+                async with open_at_broker(mosquitto.url, "second"):
+                    pass
+        await asyncio.wait_for(full.app.emptied(), DEADLINE_S)
+        async with open_at_broker(mosquitto.url, "third") as session:
+            assert session.ready.capacity == 1
+
+
+async def test_a_client_that_opens_a_session_anew_replaces_the_old_one(mosquitto, host):
+    async with open_at_broker(mosquitto.url, "twice") as first:
+        await first.send(speech(*LEVELS[:3]))
+        async with open_at_broker(mosquitto.url, "twice") as second:
+            await second.send(speech(*LEVELS))
+            await second.end()
+            assert np.array_equal(tokens_in(await heard(second)), tokens_of(LEVELS))
+            assert host.app.sessions == 0
+
+
+async def test_without_a_bridge_or_a_broker_the_client_says_which(mosquitto):
+    hurry = Deadlines(open_s=0.2)
+    with pytest.raises(Unreachable, match="no bridge"):
+        async with open_at_broker(mosquitto.url, "alone", deadlines=hurry):
+            pass
+    with pytest.raises(Unreachable, match="no broker"):
+        async with open_at_broker("mqtt://127.0.0.1:9", "alone", deadlines=hurry):
+            pass
+
+
+async def test_bad_frames_end_the_session_and_bad_requests_do_not(mosquitto, host):
+    async with (
+        open_at_broker(mosquitto.url, "bad") as session,
+        aiomqtt.Client("127.0.0.1", mosquitto.port, protocol=aiomqtt.ProtocolVersion.V5) as stranger,
+    ):
+        await stranger.publish(topic("bad", "control"), b"no JSON", 1)
+        await session.flush()
+        assert isinstance((await heard(session, until=Flushed))[-1], Flushed)
+        await stranger.publish(topic("bad", "audio"), b"short", 1)
+        with pytest.raises(Exception, match="frame of 5 bytes"):
+            await heard(session)
+
+
+async def test_a_satellite_is_listened_to_unasked(mosquitto):
+    async with bridged(mosquitto.url, FakeRunner(), sites=("kitchen",)), listen(mosquitto.url, "kitchen") as listener:
+        async with aiomqtt.Client("127.0.0.1", mosquitto.port) as satellite:
+            await satellite.subscribe(topic("kitchen", "status"))
+            while True:
+                message = await asyncio.wait_for(anext(satellite.messages), DEADLINE_S)
+                if parse_status(message.payload).state == State.OPEN:
+                    break
+            for value in LEVELS:
+                await satellite.publish(
+                    hermes_topic("kitchen", "audioFrame"), wav_of(pcm_to_bytes(speech(value)), INPUT_AUDIO)
+                )
+        found = np.zeros(0, np.uint16)
+        async with asyncio.timeout(DEADLINE_S):
+            while found.size < 10:  # all but the lookahead
+                found = np.concatenate([found, (await anext(listener)).tokens])
+    assert np.array_equal(found, tokens_of(LEVELS)[: found.size])
+
+
+async def test_a_satellite_plays_what_is_decoded(mosquitto, host):
+    play = hermes_topic("kitchen", "playBytes")
+    async with aiomqtt.Client("127.0.0.1", mosquitto.port) as satellite:
+        await satellite.subscribe(play + "/#")
+        async with open_at_broker(mosquitto.url, "to-kitchen", kind="decode", output=play) as session:
+            await session.send(tokens_of(LEVELS))
+            await session.flush()
+            await heard(session, until=Flushed)
+            message = await asyncio.wait_for(anext(satellite.messages), DEADLINE_S)
+    assert samples_of(message.payload, OUTPUT_AUDIO) == pcm_to_bytes(audio_of(tokens_of(LEVELS)))

@@ -1,0 +1,120 @@
+/** The modules of a screen or less: payload, tokens, take, latency's average, and the targets of sessions. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Average } from "../../../../server/web/latency.js";
+import { audioFromBytes, audioToBytes, tokensFromBytes, tokensToBytes } from "../../../../server/web/payload.js";
+import { parse, ProtocolError, target } from "../../../../server/web/protocol.js";
+import { Spectrum, heightOf } from "../../../../server/web/spectrum.js";
+import { Take } from "../../../../server/web/take.js";
+import { Channel, levelsOf, tokensFromFile } from "../../../../server/web/tokens.js";
+
+test("audio goes to s16le and back, and what is too loud is clipped", () => {
+  const bytes = audioToBytes(Float32Array.of(0, 0.5, -1, 1, 7));
+  assert.deepEqual([...bytes], [0, 0, 0, 64, 0, 128, 255, 127, 255, 127]);
+  assert.deepEqual([...audioFromBytes(bytes)], [0, 0.5, -1, 32767 / 32768, 32767 / 32768]);
+});
+
+test("tokens go to u16le and back", () => {
+  assert.deepEqual([...tokensToBytes(Uint16Array.of(1, 65535))], [1, 0, 255, 255]);
+  assert.deepEqual([...tokensFromBytes(Uint8Array.of(9, 9, 1, 0, 255, 255).subarray(2))], [1, 65535]);
+});
+
+test("a target leaves out what is not given", () => {
+  assert.equal(target("encode"), "/v1/encode");
+  assert.equal(target("decode", { profile: null, resume: "a b", received: 0 }), "/v1/decode?resume=a+b&received=0");
+});
+
+test("what is no message is refused", () => {
+  for (const text of ["", "[]", "null", '{"type":1}', "\u0000"]) assert.throws(() => parse(text), ProtocolError);
+});
+
+test("a token is eight levels of four values", () => {
+  assert.deepEqual(levelsOf(0b11_10_01_00_11_10_01_00), [0, 1, 2, 3, 0, 1, 2, 3]);
+});
+
+test("a token file is raw or text, and anything else is told", () => {
+  assert.deepEqual([...tokensFromFile(Uint8Array.of(1, 0, 0, 1))], [1, 256]);
+  assert.deepEqual([...tokensFromFile(new TextEncoder().encode("<|speech_7|> <|speech_65535|>"))], [7, 65535]);
+  for (const wrong of ["", "abc", "<|speech_65536|>"]) {
+    assert.throws(() => tokensFromFile(new TextEncoder().encode(wrong)), RangeError);
+  }
+});
+
+/** Numbers that look random and are always the same. */
+function numbers(seed) {
+  let state = seed;
+  return () => (state = (state * 48271) % 2147483647) / 2147483647;
+}
+
+test("the channel flips the share of bits that it is told to, and says which", () => {
+  const channel = new Channel(numbers(7));
+  channel.flip = 0.05;
+  const sent = Uint16Array.from({ length: 5000 }, (_, i) => i * 13);
+  const { tokens, damage } = channel.pass(sent);
+  assert.deepEqual(
+    tokens.map((token, i) => token ^ damage[i]),
+    sent,
+  );
+  const flipped = damage.reduce((sum, mask) => sum + mask.toString(2).replaceAll("0", "").length, 0);
+  assert.ok(Math.abs(flipped / (5000 * 16) - 0.05) < 0.005, `${flipped}`);
+});
+
+test("a token that is lost is the one before it", () => {
+  const channel = new Channel(() => 0);
+  channel.pass(Uint16Array.of(5));
+  channel.lose = 1;
+  const { tokens, damage } = channel.pass(Uint16Array.of(6, 7));
+  assert.deepEqual(
+    [[...tokens], [...damage]],
+    [
+      [5, 5],
+      [6 ^ 5, 7 ^ 5],
+    ],
+  );
+});
+
+test("a channel without harm passes everything as it is", () => {
+  const sent = Uint16Array.of(0, 1, 65535);
+  assert.deepEqual(new Channel().pass(sent), { tokens: sent, damage: new Uint16Array(3) });
+});
+
+test("a take keeps the last two minutes, in order", () => {
+  const take = new Take();
+  take.tokens.add(Uint16Array.from({ length: 6500 }, (_, i) => i));
+  const { units } = take.tokens;
+  assert.deepEqual([units.length, units[0], units[5999]], [6000, 500, 6499]);
+});
+
+test("a WAV says what is in it", async () => {
+  const take = new Take();
+  take.addAudio("output", Float32Array.of(0.5, -0.5));
+  const bytes = Buffer.from(await take.wav.arrayBuffer());
+  assert.equal(bytes.toString("latin1", 0, 4) + bytes.toString("latin1", 8, 16), "RIFFWAVEfmt ");
+  assert.deepEqual([bytes.readUInt32LE(24), bytes.readUInt32LE(40), bytes.length], [24000, 4, 48]);
+  assert.deepEqual([bytes.readInt16LE(44), bytes.readInt16LE(46)], [16384, -16384]);
+});
+
+test("an average forgets within seconds, however often it is told", () => {
+  for (const perSecond of [10, 50]) {
+    const average = new Average();
+    for (let i = 0; i < perSecond; i++) average.add(100, i / perSecond);
+    for (let i = 0; i < 2 * perSecond; i++) average.add(200, 1 + i / perSecond);
+    assert.ok(average.value > 180 && average.value < 192, `${average.value}`);
+  }
+});
+
+test("a tone is brightest where its height is", () => {
+  for (const rate of [16000, 24000]) {
+    const rows = 88;
+    const spectrum = new Spectrum(rate, rows);
+    let column = new Uint8Array(rows);
+    for (let n = 0; n < 4; n++) {
+      const hop = rate / 50;
+      column = spectrum.column(Float32Array.from({ length: hop }, (_, i) => 0.3 * Math.sin((2 * Math.PI * 2000 * (n * hop + i)) / rate))); // prettier-ignore
+    }
+    const brightest = column.indexOf(Math.max(...column));
+    assert.ok(Math.abs(brightest - heightOf(2000) * rows) < 2, `${brightest}`);
+  }
+});

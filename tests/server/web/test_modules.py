@@ -1,0 +1,52 @@
+"""The page's modules that need no browser, in node: their own tests, and their figures beside Python's."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neucodec_streaming.audio import pcm_to_bytes
+from neucodec_streaming.config import StreamConfig, roundtrip_latency_ms
+
+NODE = shutil.which("node")
+WEB = Path(__file__).parents[3] / "server" / "web"
+MODULES = Path(__file__).parent / "modules"
+
+pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed (Debian's nodejs)")
+
+
+def node(*arguments: str, script: str = "") -> str:
+    assert NODE is not None
+    command = [NODE, *arguments]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False, timeout=60, cwd=WEB)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def evaluate(script: str) -> object:
+    """What a module that prints JSON prints; it may import from the page's folder."""
+    return json.loads(node("--input-type=module", script=script))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", sorted(path.name for path in MODULES.glob("*.test.mjs")))
+def test_the_module_passes_its_own_tests(module):
+    node("--test", str(MODULES / module))
+
+
+def test_the_page_and_the_server_agree_about_latency_and_bytes():
+    pairs = [(chunk, lookahead) for chunk in range(1, 11) for lookahead in range(16)]
+    samples = [0.0, 0.1, -0.1, 0.99999, 1.0, -1.0, 3.0, 1e-5, 0.4999 / 32768]
+    latencies, payload = evaluate(f"""
+        import {{ algorithmicMs }} from "./latency.js";
+        import {{ audioToBytes }} from "./payload.js";
+        const profile = ([chunk_frames, lookahead_frames]) => ({{ chunk_frames, lookahead_frames }});
+        const latencies = {json.dumps(pairs)}.map((pair) => algorithmicMs(profile(pair)));
+        console.log(JSON.stringify([latencies, [...audioToBytes(Float32Array.from({json.dumps(samples)}))]]));
+    """)  # type: ignore[misc]
+    configs = [StreamConfig(chunk, lookahead, context_frames=chunk) for chunk, lookahead in pairs]
+    assert latencies == [roundtrip_latency_ms(config, config) for config in configs]
+    assert bytes(payload) == pcm_to_bytes(np.array(samples, np.float32), "s16le")

@@ -1,0 +1,123 @@
+"""The page's files over HTTP: types, caching, the policy that they come with, and nothing that is not among them."""
+
+import http.client
+import re
+from urllib.parse import urlsplit
+
+import pytest
+
+from neucodec_streaming.server.http.pages import CONTENT_TYPES, FOLDER, load_pages
+from tests.server.hosting import hosted
+from tests.streaming.engine.fake import FakeRunner
+
+SERVED = sorted(path.name for path in FOLDER.iterdir() if path.suffix in CONTENT_TYPES)
+OUTSIDE = [
+    "/../pages.py",
+    "/../../pyproject.toml",
+    "/%2e%2e/pages.py",
+    "/..%2fpages.py",
+    "/..%5cpages.py",
+    "//etc/passwd",
+    "/./index.html",
+    "/web/index.html",
+    "/index.html/",
+    "/index.html%00.js",
+    "/package.json",
+    "/INDEX.HTML",
+    "/server/pages.py",
+]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with hosted(FakeRunner()) as host:
+        yield host
+
+
+def get(server, path: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+    """The answer to a request whose path is sent as it is."""
+    address = urlsplit(server.url)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
+    try:
+        connection.putrequest("GET", path, skip_accept_encoding=True)
+        for name, value in headers.items():
+            connection.putheader(name.replace("_", "-"), value)
+        connection.endheaders()
+        response = connection.getresponse()
+        return response, response.read()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_every_file_is_served_as_it_is_and_as_what_it_is(server, name):
+    response, body = get(server, f"/{name}")
+    assert response.status == 200
+    assert body == (FOLDER / name).read_bytes()
+    assert response.headers["Content-Type"] == CONTENT_TYPES[f".{name.rsplit('.', 1)[1]}"]
+    assert int(response.headers["Content-Length"]) == len(body)
+
+
+def test_the_root_is_the_page_whatever_its_query(server):
+    index = (FOLDER / "index.html").read_bytes()
+    assert get(server, "/")[1] == get(server, "/?from=mail")[1] == index
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_nothing_else_is_served(server, path):
+    response, body = get(server, path)
+    assert response.status == 404
+    assert b"bad_path" in body
+
+
+def test_what_the_browser_has_is_not_sent_again(server):
+    first, _ = get(server, "/page.js")
+    assert first.headers["Cache-Control"] == "no-cache"
+    tag = first.headers["ETag"]
+    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        again, body = get(server, "/page.js", If_None_Match=known)
+        assert (again.status, body) == (304, b"")
+        assert again.headers["ETag"] == tag
+    for unknown in ('"other"', ""):
+        assert get(server, "/page.js", If_None_Match=unknown)[0].status == 200
+
+
+def test_a_file_that_changes_changes_its_tag(tmp_path):
+    (tmp_path / "index.html").write_text("one")
+    before = load_pages(tmp_path)["/"].etag
+    (tmp_path / "index.html").write_text("two")
+    assert load_pages(tmp_path)["/"].etag != before
+
+
+def test_the_policy_allows_this_server_alone(server):
+    headers = get(server, "/")[0].headers
+    policy = dict(rule.strip().split(" ", 1) for rule in headers["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == policy["base-uri"] == policy["form-action"] == policy["frame-ancestors"] == "'none'"
+    assert {policy[f"{kind}-src"] for kind in ("script", "style", "img", "connect")} == {"'self'"}
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert "microphone=(self)" in headers["Permissions-Policy"]
+
+
+def test_the_page_has_no_inline_script_or_style_and_names_no_other_host():
+    for path in FOLDER.iterdir():
+        if path.suffix in (".html", ".js", ".css"):
+            text = path.read_text()
+            assert not re.search(r"(https?:)?//[a-z0-9-]+\.[a-z]", text), path.name
+    page = (FOLDER / "index.html").read_text()
+    assert not re.search(r"<style|<script(?![^>]*\ssrc=)|\son[a-z]+=|\sstyle=|javascript:", page)
+
+
+def test_everything_that_the_page_names_is_there():
+    page = (FOLDER / "index.html").read_text()
+    named = set(re.findall(r'(?:src|href)="([^"]+)"', page))
+    for path in FOLDER.glob("*.js"):
+        named |= set(re.findall(r'from "\./([^"]+)"', path.read_text()))
+        named |= set(re.findall(r'new URL\("([^"]+)", import', path.read_text()))
+    assert named <= set(SERVED)
+    assert {name for name in SERVED if name.endswith(".js")} <= named
+
+
+def test_a_server_without_a_page_says_that_there_is_none():
+    with hosted(FakeRunner(), web=False) as host:
+        assert get(host, "/")[0].status == 404

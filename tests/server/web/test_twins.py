@@ -1,0 +1,128 @@
+"""Python's client and the page's through random conversations that break: both would send the same again."""
+
+import json
+import random
+import shutil
+
+import pytest
+
+from neucodec_streaming.protocol.messages import (
+    INPUT_AUDIO,
+    TOKENS,
+    Clear,
+    Cleared,
+    ClientMessage,
+    Flush,
+    Flushed,
+    Mark,
+    Marked,
+    Ready,
+    Resume,
+    encode_message,
+)
+from neucodec_streaming.protocol.query import SessionRequest
+from neucodec_streaming.protocol.session import ClientSession
+from tests.server.web.test_modules import evaluate
+
+REPLAY_SECONDS = 0.5
+SCRIPT = """
+    import { ClientSession } from "./protocol.js";
+    import { ReplayLog } from "./replay.js";
+    const told = conversations.map((steps) => {
+        const session = new ClientSession("encode");
+        session._log = new ReplayLog(320, 1, kept);
+        return steps.flatMap(([verb, value]) => {
+            if (verb === "input") session.sendPayload(new Uint8Array(2 * value).fill(session.inputPosition % 251));
+            if (verb === "request") session.send(JSON.parse(value));
+            if (verb === "output") session.receive(new Uint8Array(2 * value));
+            if (verb === "message") session.receive(value);
+            if (verb !== "lose") return [];
+            session.lose();
+            const query = Object.entries(session.resumeQuery).map(([name, each]) => `${name}=${each}`).sort();
+            session.receive(value);
+            return [query, session.unsent.map((item) => (typeof item === "string" ? JSON.parse(item) : [...item]))];
+        });
+    });
+    console.log(JSON.stringify(told));
+"""
+
+
+class Conversation:
+    """Python's side, and the steps that lead it; `told` is what it says of itself after every break."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.session = ClientSession(INPUT_AUDIO, TOKENS, REPLAY_SECONDS)
+        self.waiting: list[ClientMessage] = []
+        self.steps: list[tuple[str, object]] = []
+        self.told: list[object] = []
+        self.sessions = 0
+        self.hear(self.ready(0, 0, 0))
+
+    def ready(self, input: int, output: int, requests: int) -> Ready:
+        return Ready(
+            f"s{self.sessions}", "mini", "default", 5, 5, 215.0, INPUT_AUDIO, TOKENS, Resume("token", 30.0), "exact",
+            input, output, requests,
+        )  # fmt: skip
+
+    def hear(self, message) -> None:
+        self.steps.append(("message", encode_message(message)))
+        self.session.receive(encode_message(message))
+
+    def say(self) -> None:
+        count = self.rng.choice([1, 100, 320, 700, 4000])
+        self.steps.append(("input", count))
+        self.session.send_payload(bytes([self.session.input_position % 251]) * (2 * count))
+
+    def ask(self) -> None:
+        message = self.rng.choice([Flush(), Flush(), Clear(), Mark(self.rng.randrange(4)), Mark("m")])
+        self.steps.append(("request", encode_message(message)))
+        self.session.send(message)
+        self.waiting.append(message)
+
+    def listen(self) -> None:
+        count = self.rng.randrange(1, 9)
+        self.steps.append(("output", count))
+        self.session.receive(bytes(2 * count))
+
+    def answer(self) -> None:
+        if not self.waiting:
+            return
+        asked = self.waiting.pop(0)
+        if isinstance(asked, Clear):
+            self.hear(Cleared(self.session.input_position, self.session.output_position))
+        else:
+            self.hear(Marked(asked.id) if isinstance(asked, Mark) else Flushed())
+
+    def lose(self) -> None:
+        self.session.lose()
+        asked = self.session.resuming(SessionRequest("encode", INPUT_AUDIO, TOKENS))
+        start = asked.utterance or asked.tail
+        assert start is not None
+        query = {"resume": asked.resume, "received": asked.received, "answers": asked.answers}
+        query["utterance" if asked.utterance else "tail"] = f"{start.input},{start.output}"
+        if self.rng.random() < 0.5:
+            self.sessions += 1
+            ready = self.ready(start.input, max(asked.received, start.output), 0)
+        else:
+            sent = self.session.input_position
+            ready = self.ready(self.rng.randint(start.input, sent), asked.received, self.rng.randrange(3))
+        self.steps.append(("lose", encode_message(ready)))
+        self.session.receive(encode_message(ready))
+        unsent = [list(item) if isinstance(item, bytes) else json.loads(item) for item in self.session.unsent]
+        self.told += [sorted(f"{name}={value}" for name, value in query.items()), unsent]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed (Debian's nodejs)")
+def test_both_ask_for_the_same_and_send_the_same_again():
+    conversations = []
+    for seed in range(15):
+        conversation = Conversation(random.Random(seed))
+        moves = [conversation.say, conversation.ask, conversation.listen, conversation.answer, conversation.lose]
+        for move in conversation.rng.choices(moves, weights=[8, 2, 3, 2, 1], k=120):
+            move()
+        conversations.append(conversation)
+    steps = json.dumps([conversation.steps for conversation in conversations])
+    told = evaluate(f"const conversations = {steps}, kept = {int(REPLAY_SECONDS * INPUT_AUDIO.rate)};\n{SCRIPT}")
+    assert told == [conversation.told for conversation in conversations]
+    assert any("tail=" in str(conversation.told) for conversation in conversations)

@@ -1,0 +1,182 @@
+"""Workers in processes of their own, and what their messages go through."""
+
+import asyncio
+import os
+import random
+import signal
+import time
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neucodec_streaming.engine.engine import Engine
+from neucodec_streaming.errors import DeviceError, ModelError
+from neucodec_streaming.protocol.messages import Flush, Flushed
+from neucodec_streaming.server.app import App
+from neucodec_streaming.server.cli import serve
+from neucodec_streaming.server.model import Model, load_engines
+from neucodec_streaming.server.settings.fields import Settings
+from neucodec_streaming.server.workers.handle import QUOTA
+from neucodec_streaming.server.workers.ipc import Unpacker, packed
+from neucodec_streaming.server.workers.messages import Verb
+from tests.server.hosting import DEADLINE_S, s16, talk
+from tests.server.test_app import get
+from tests.streaming.engine.fake import CONFIG, FakeRunner, speech, tokens_of
+
+LEVELS = list(range(24))
+SETTINGS = Settings(port=0, workers=2)
+LOAD_S = 120.0
+
+
+def load(settings: Settings) -> tuple[list[Engine], Model]:
+    """In the process of the workers."""
+    return [Engine(FakeRunner()) for _ in range(2)], Model("fake", {"default": CONFIG}, "default")
+
+
+def fail(error: Exception, settings: Settings) -> tuple[list[Engine], Model]:
+    raise error
+
+
+@pytest.fixture
+async def app():
+    made = App(SETTINGS, load, apart=True)
+    await made.start()
+    await asyncio.wait_for(made.loaded(), DEADLINE_S)
+    yield made
+    await made.stop()
+
+
+def pids_of(app: App) -> list[int]:
+    pids = app._devices.pids
+    assert len(set(pids)) == 2 and os.getpid() not in pids
+    return pids
+
+
+def wait_for_the_end(pid: int) -> None:
+    """Of a process; whoever adopts orphans may have yet to hear of it."""
+    with suppress(FileNotFoundError):
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+
+
+async def test_sessions_of_workers_in_processes_of_their_own_get_what_they_should(app):
+    async with talk(app.url, "/v1/encode") as one, talk(app.url, "/v1/roundtrip") as other:
+        for client in (one, other):
+            await client.send(s16(speech(*LEVELS)))
+        await one.finish()
+        await other.finish()
+        np.testing.assert_array_equal(one.tokens, tokens_of(LEVELS))
+        assert len(other.output) == len(LEVELS) * 960
+    _, body = await asyncio.to_thread(get, app.url + "/readyz")
+    assert body["ready"] and body["sessions"] == 0
+
+
+async def test_the_processes_of_the_workers_end_with_the_server():
+    made = App(SETTINGS, load, apart=True)
+    await made.start()
+    await asyncio.wait_for(made.loaded(), DEADLINE_S)
+    pids = pids_of(made)
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)  # as a service manager does, to all processes at once
+    async with talk(made.url, "/v1/encode") as one, talk(made.url, "/v1/encode") as other:
+        await one.finish()
+        await other.finish()
+    await made.stop()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest.mark.parametrize("which", [0, -1])
+async def test_when_a_process_of_the_workers_dies_its_sessions_are_told_and_the_server_is_not_ready(app, which):
+    async with talk(app.url, "/v1/encode") as one, talk(app.url, "/v1/encode") as other:
+        os.kill(pids_of(app)[which], signal.SIGKILL)
+        assert (await (one, other)[which].fail()).code == "device"
+        await (one, other)[which - 1].finish()
+    status, body = await asyncio.to_thread(get, app.url + "/readyz")
+    assert status == 503 and body["reason"] == "a worker has ended"
+
+
+async def test_forked_workers_step_with_several_threads_each():
+    settings = replace(SETTINGS, model="nano", threads=2, batch_sizes=(1,), profiles={"default": None})
+    made = App(settings, load_engines, apart=True)
+    await made.start()
+    await asyncio.wait_for(made.loaded(), LOAD_S)
+    async with talk(made.url, "/v1/roundtrip") as one, talk(made.url, "/v1/roundtrip") as other:
+        for client in (one, other):
+            await client.send(s16(speech(*LEVELS)))
+            await client.finish()
+    assert len(one.output) == len(LEVELS) * 960 and one.output == other.output
+    await made.stop()
+
+
+async def test_a_worker_that_hangs_is_killed_with_the_server(caplog):
+    made = App(replace(SETTINGS, stop_timeout_s=0.2), load, apart=True)
+    await made.start()
+    await asyncio.wait_for(made.loaded(), DEADLINE_S)
+    last = pids_of(made)[-1]
+    os.kill(last, signal.SIGSTOP)
+    await made.stop()
+    assert "killed" in caplog.text
+    await asyncio.wait_for(asyncio.to_thread(wait_for_the_end, last), DEADLINE_S)
+
+
+async def test_the_command_ends_when_a_worker_does(monkeypatch):
+    async def failed(app: App) -> None:
+        os.kill(pids_of(app)[-1], signal.SIGKILL)
+        await app._devices.lost.wait()
+
+    monkeypatch.setattr(App, "failed", failed)  # it is ready then
+    with pytest.raises(DeviceError, match="ended"):
+        await asyncio.wait_for(serve(SETTINGS, load), DEADLINE_S)
+
+
+@pytest.mark.parametrize("error", [ModelError("model.safetensors is cut short"), ValueError("3")])
+async def test_what_prevents_loading_is_said_across_processes(error):
+    made = App(SETTINGS, partial(fail, error), apart=True)
+    await made.start()
+    try:
+        kind = ModelError if isinstance(error, ModelError) else DeviceError
+        with pytest.raises(kind, match=str(error)):
+            await asyncio.wait_for(made.loaded(), DEADLINE_S)
+    finally:
+        await made.stop()
+
+
+async def test_a_session_has_a_limited_number_of_commands_under_way(app):
+    answered = asyncio.Event()
+    link = app._devices.all[0].open(None, lambda *news: answered.set())
+    for _ in range(QUOTA - 1):
+        assert link.has_quota
+        link.submit(Verb.FLUSH)
+    assert not link.has_quota
+    while not link.has_quota:
+        answered.clear()
+        await asyncio.wait_for(answered.wait(), DEADLINE_S)
+    link.submit(Verb.CLOSE)
+
+
+async def test_there_is_always_an_answer_to_come_to_a_session_without_quota(app):
+    async with talk(app.url, "/v1/encode") as client:
+        for _ in range(4 * QUOTA):
+            await client.send(Flush())
+        for _ in range(4 * QUOTA):
+            await client.hear_until(Flushed)
+        await client.finish()
+
+
+def test_messages_come_out_whole_however_they_are_cut():
+    rng = random.Random(0)
+    messages = [[(number, bytes(rng.randrange(2000)))] for number in range(50)]
+    stream = b"".join(map(packed, messages))
+    for most in (1, 7, 5000, len(stream)):
+        unpacker, found, start = Unpacker(), [], 0
+        while start < len(stream):
+            size = rng.randint(1, most)
+            found += unpacker.feed(stream[start : start + size])
+            start += size
+        assert found == messages
