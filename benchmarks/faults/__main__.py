@@ -1,7 +1,7 @@
 """What survives when things break: `python -m benchmarks.faults --times 200 --data ../shared/speech`.
 
 A server in a process of its own, behind a link of its own (of a network namespace, where this user may make one), and
-sessions of the client library that reach it through the proxy of benchmarks.common.faulty_proxy. To each of them something happens at a
+sessions of the client library that reach it through the proxy of faulty_proxy. To each of them something happens at a
 random moment: its connection is reset, cut, or cut at a byte, carries nothing for seconds, is half open, or late; the
 link is taken down; the server is killed (SIGKILL) or told to stop (SIGTERM), and started again, for all that are
 under way; or a client process beside it is killed, and must be forgotten.

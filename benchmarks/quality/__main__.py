@@ -5,13 +5,13 @@ model's defaults, and through Opus and Codec2 where their commands are installed
 
     STOI, ESTOI, PESQ wide band, log-mel distance up to 8 kHz    against the original (benchmarks.metrics.scores)
     voiced frames whose pitch is within a semitone, periodicity  against the original (benchmarks.metrics.pitch)
-    DNSMOS P.835: overall, speech, background                    by itself, and of the original (benchmarks.metrics.dnsmos)
-    word errors against the true text, and the original's        only of files that --texts has (benchmarks.metrics.word_errors)
+    DNSMOS P.835: overall, speech, background                    by itself, and of the original (metrics.dnsmos)
+    word errors against the true text, and the original's        only of files that --texts has (metrics.word_errors)
     word errors against what is recognised in the original       says little: the recogniser errs on both sides
 
 The recordings as they are handed out come without texts; without a file for --texts the first of the two rates does not
 exist. Opus and Codec2 are rated by DNSMOS and the recogniser with --listen-to-others alone, which takes far longer.
-Beside that: how much of the codebook is used (benchmarks.metrics.code_usage), and STOI and PESQ of streams whose tokens lost
+Beside that: how much of the codebook is used (metrics.code_usage), and STOI and PESQ of streams whose tokens lost
 bits or got lost (damage.py) over a thinned set. Prints tables and the distance to the goals; writes JSON
 and spectrograms. Means are over files, rates of word errors over words.
 """
