@@ -37,7 +37,7 @@ from benchmarks.fidelity.sliding_window import decode_geometry, encode_geometry
 from neucodec_streaming import StreamConfig, load_codec
 from neucodec_streaming.codec import Codec
 from neucodec_streaming.config import CODEBOOK_SIZE, FRAME_MS, INPUT_HOP, TOKENS_PER_SECOND
-from neucodec_streaming.engine.cuda_graph import CapturedStep, Captures
+from neucodec_streaming.engine.cuda_graph import Captures, GraphedStep
 from neucodec_streaming.layers.mel import offline_features
 from neucodec_streaming.layers.step import tensors_of
 from neucodec_streaming.stepper import Stepper
@@ -66,7 +66,7 @@ Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Target:
+class CostTarget:
     """A figure of a row that may be `most` at the most."""
 
     kind: str
@@ -77,11 +77,11 @@ class Target:
 
 
 TARGETS = (
-    Target("decode", 8, "ratio", 0.2, ("float32", "bfloat16")),
-    Target("decode", 1, "ratio", 0.5, ("float32", "bfloat16")),
-    Target("encode", 1, "ratio", 0.1, ("float32", "bfloat16")),
-    Target("decode", 1, "rtf", 0.4, ("bfloat16",)),
-    Target("encode", 1, "rtf", 1.0, ("bfloat16",)),
+    CostTarget("decode", 8, "ratio", 0.2, ("float32", "bfloat16")),
+    CostTarget("decode", 1, "ratio", 0.5, ("float32", "bfloat16")),
+    CostTarget("encode", 1, "ratio", 0.1, ("float32", "bfloat16")),
+    CostTarget("decode", 1, "rtf", 0.4, ("bfloat16",)),
+    CostTarget("encode", 1, "rtf", 1.0, ("bfloat16",)),
 )
 
 
@@ -92,10 +92,10 @@ def streamed(codec: Codec, kind: str, sessions: int) -> Call:
     state = stepper.new_state(sessions)
     state.position.fill_(2 * config.context_frames)
     x = _noise(kind, (sessions, *stepper.window_shape))
-    at = torch.tensor([range(sessions), [config.window_frames] * sessions, [config.chunk_frames] * sessions])
+    rows = torch.tensor([range(sessions), [config.window_frames] * sessions, [config.chunk_frames] * sessions])
     if codec.device.type == "cuda":
-        return partial(CapturedStep(stepper, state, x, at, Captures(codec.device)), x, at)
-    return partial(stepper.step, x, state, *at)
+        return partial(GraphedStep(stepper, state, x, rows, Captures(codec.device)), x, rows)
+    return partial(stepper.step, x, state, *rows)
 
 
 def offline(codec: Codec, kind: str, rows: int, frames: int) -> Call:

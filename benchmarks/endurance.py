@@ -5,7 +5,7 @@ through one encoder stream and its tokens through one decoder stream, as fast as
 audio gives a row: median processor time of a chunk (what else the machine does is not in it), resident memory (as Linux
 tells it), and how far the running statistics of the mel bins and of the GroupNorms are from plain sums of the same
 frames in float64, forgotten at the same rate. What the slope (the median over all pairs of minutes, which an outlier
-does not bend) makes of the run must lie within RISES and every error within MOST_ERROR, else the exit code is 1. The
+does not bend) makes of the run must lie within RISES and every error within MAX_ERROR, else the exit code is 1. The
 first minute, in which memory is taken, is in no slope.
 """
 
@@ -32,14 +32,14 @@ from neucodec_streaming.codec import Codec
 from neucodec_streaming.config import FRAME_MS, INPUT_HOP
 from neucodec_streaming.layers.fbank import log_mel
 from neucodec_streaming.layers.mel import MEL_PER_FRAME, VARIANCE_FLOOR
-from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, Shares
-from neucodec_streaming.layers.step import Step
+from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, PoolingWeights
+from neucodec_streaming.layers.step import StepPlan
 
 RESULTS = RESULTS_FOLDER / "endurance.json"
 QUIET_EVERY = 4
 MINUTE_MS = 60_000
 FIRST_MINUTES = 1
-MOST_ERROR = 1e-3
+MAX_ERROR = 1e-3
 """Of any statistic, in standard deviations."""
 RISES = {"encode_ms": 0.1, "decode_ms": 0.1, "rss_bytes": 4e6, "mel_error": 1e-4, "group_norm_error": 1e-4}
 """The most by which each may rise over the run: times relative to their median, the others as they are."""
@@ -55,21 +55,21 @@ class Watch:
     def __init__(self, norm: Any, values: Values, cap: float, variance_floor: float) -> None:
         self._step = norm.step
         self._values, self._cap, self._floor = values, cap, variance_floor
-        self._seen: list[tuple[Tensor, Step]] = []
+        self._seen: list[tuple[Tensor, StepPlan]] = []
         self._state: Moments | None = None
         self._sums = np.zeros(())
         norm.step = self.step
 
-    def step(self, x: Tensor, state: Moments, shares: Shares) -> Tensor:
+    def step(self, x: Tensor, state: Moments, weights: PoolingWeights) -> Tensor:
         """The normalisation's own; what it saw is put aside, so that nothing here is in its time."""
-        self._seen.append((x, shares.at))
+        self._seen.append((x, weights.plan))
         self._state = state
-        return self._step(x, state, shares)
+        return self._step(x, state, weights)
 
     def catch_up(self) -> None:
         """Add what the steps since the last call have committed."""
-        for x, at in self._seen:
-            frames = self._values(x, int(at.commit)).double().numpy()
+        for x, plan in self._seen:
+            frames = self._values(x, int(plan.commit)).double().numpy()
             count = np.full(frames.shape[1], frames.shape[0] * frames.shape[2])
             sums = self._sums + np.stack([count, frames.sum((0, 2)), np.square(frames).sum((0, 2))])  # (3, G)
             self._sums = sums * min(1.0, self._cap / sums[0, 0])
@@ -168,7 +168,7 @@ def verdicts(table: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
         values = [row[name] for row in settled]
         per_minute = slope(values) / (statistics.median(values) if name in RELATIVE else 1)
         rise = per_minute * (len(settled) - 1)
-        flat = rise <= most and (not name.endswith("error") or max(values) <= MOST_ERROR)
+        flat = rise <= most and (not name.endswith("error") or max(values) <= MAX_ERROR)
         found.append({"of": name, "per_hour": per_minute * 60, "rise": rise, "most": most, "flat": flat})
     return found
 
@@ -205,7 +205,7 @@ def main() -> None:
         "threads": given.threads,
         "torch": torch.__version__,
         "command": f"python -m benchmarks.endurance --model {given.model} --minutes {given.minutes}",
-        "most_error": MOST_ERROR,
+        "most_error": MAX_ERROR,
         "slopes": found,
         "minutes": table,
     }

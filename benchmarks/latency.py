@@ -49,7 +49,7 @@ def needed_packets(kind: str, config: StreamConfig, frames_out: int) -> int:
     return -(-samples // INPUT_HOP)
 
 
-class Caller:
+class LatencyCaller:
     """One client: sends at real-time pace, and notes when each packet went and when output came."""
 
     def __init__(self, url: str, kind: str, profile: str, seconds: float, seed: int) -> None:
@@ -96,7 +96,7 @@ class Caller:
 
 
 async def measure(url: str, pid: int, kind: str, profile: str, sessions: int, seconds: float) -> dict[str, Any]:
-    callers = [Caller(url, kind, profile, seconds, seed) for seed in range(sessions)]
+    callers = [LatencyCaller(url, kind, profile, seconds, seed) for seed in range(sessions)]
     begin_s, waited_before_s = time.perf_counter(), waited_s(pid)
     await asyncio.gather(*(caller.run() for caller in callers))
     in_line = (waited_s(pid) - waited_before_s) / (time.perf_counter() - begin_s)

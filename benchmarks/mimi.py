@@ -45,7 +45,7 @@ RESULTS = RESULTS_FOLDER / "mimi.json"
 SESSIONS = (1, 4, 16)
 TURN_SAMPLES = OUTPUT_RATE * 2 // 5
 """Audio of a turn: four chunks of five frames, or five frames of Mimi."""
-MOST, MOST_AT = 0.03, 16
+MAX_SHARE, MAX_BATCH = 0.03, 16
 """The target: one core's share that a live roundtrip session may take, and in batches of how many."""
 FRAMES_AT_ONCE = 5
 """Of Mimi, to fill its ring sooner; no step that is measured has more than one."""
@@ -53,11 +53,11 @@ CODEBOOK_STD = 0.01
 """About that of what random weights quantise, so that codes differ from frame to frame."""
 COLUMNS = ("sessions", "codec", "encode", "decode", "both", "steps", "ratio", "of minima", "in line")
 
-Steps = list[tuple[float, float]]
+TimedSteps = list[tuple[float, float]]
 """Processor seconds of the encode half and the decode half of each step."""
 
 
-class Live(Protocol):
+class LiveStreams(Protocol):
     """A batch of live sessions; a step takes each of them further by the same time."""
 
     step_samples: int
@@ -155,11 +155,11 @@ def noise(sessions: int, samples: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def measure(lives: dict[str, Live], sessions: int, turns: int) -> dict[str, Steps]:
+def measure(lives: dict[str, LiveStreams], sessions: int, turns: int) -> dict[str, TimedSteps]:
     """What the steps of each took, warmed up; they take turns of equal audio."""
     for live in lives.values():
         live.warm_up()
-    steps: dict[str, Steps] = {name: [] for name in lives}
+    steps: dict[str, TimedSteps] = {name: [] for name in lives}
     for _ in range(turns):
         for name, live in lives.items():
             for _ in range(round(TURN_SAMPLES / live.step_samples)):
@@ -167,7 +167,7 @@ def measure(lives: dict[str, Live], sessions: int, turns: int) -> dict[str, Step
     return steps
 
 
-def _timed(live: Live, sessions: int) -> tuple[float, float]:
+def _timed(live: LiveStreams, sessions: int) -> tuple[float, float]:
     begin_s = time.process_time()
     live.encode()
     encoded_s = time.process_time()
@@ -177,7 +177,7 @@ def _timed(live: Live, sessions: int) -> tuple[float, float]:
     return encoded_s - begin_s, decoded_s - encoded_s
 
 
-def shares(steps: Steps, step_samples: int, sessions: int) -> dict[str, float]:
+def shares(steps: TimedSteps, step_samples: int, sessions: int) -> dict[str, float]:
     """Of one core, for one session: the medians of encode, decode and both, and the least of both."""
     audio_s = sessions * step_samples / OUTPUT_RATE
     both = [encode_s + decode_s for encode_s, decode_s in steps]
@@ -190,7 +190,7 @@ def shares(steps: Steps, step_samples: int, sessions: int) -> dict[str, float]:
     }
 
 
-def row_of(lives: dict[str, Live], sessions: int, turns: int) -> dict[str, Any]:
+def row_of(lives: dict[str, LiveStreams], sessions: int, turns: int) -> dict[str, Any]:
     """One number of sessions: the shares of "ours" and "mimi", and ours as a part of Mimi's."""
     begin_s, waited_before_s = time.perf_counter(), waited_s(os.getpid())
     steps = measure(lives, sessions, turns)
@@ -208,9 +208,9 @@ def row_of(lives: dict[str, Live], sessions: int, turns: int) -> dict[str, Any]:
 
 def target_of(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """The most that a session may take, what was measured (or None), and whether that meets it."""
-    measured = next((row["ours"]["both"] for row in rows if row["sessions"] == MOST_AT), None)
-    met = None if measured is None else measured <= MOST
-    return {"sessions": MOST_AT, "most": MOST, "measured": measured, "met": met}
+    measured = next((row["ours"]["both"] for row in rows if row["sessions"] == MAX_BATCH), None)
+    met = None if measured is None else measured <= MAX_SHARE
+    return {"sessions": MAX_BATCH, "most": MAX_SHARE, "measured": measured, "met": met}
 
 
 def about(codec: Codec, mimi: Any) -> dict[str, dict[str, Any]]:
@@ -254,7 +254,9 @@ def show(row: dict[str, Any]) -> None:
 def show_target(target: dict[str, Any]) -> None:
     measured = "not measured" if target["measured"] is None else f"{target['measured']:.2%}"
     verdict = {None: "-", True: "met", False: "MISSED"}[target["met"]]
-    print(f"one core's share of a roundtrip session, {MOST_AT} sessions: {measured} (at most {MOST:.0%}) {verdict}")
+    print(
+        f"one core's share of a roundtrip session, {MAX_BATCH} sessions: {measured} (at most {MAX_SHARE:.0%}) {verdict}"
+    )
 
 
 def main() -> None:
@@ -275,7 +277,7 @@ def main() -> None:
     rows = []
     for sessions in given.sessions:
         with ExitStack() as streaming:
-            lives: dict[str, Live] = {"ours": Ours(codec, sessions), "mimi": Mimi(model, sessions, streaming)}
+            lives: dict[str, LiveStreams] = {"ours": Ours(codec, sessions), "mimi": Mimi(model, sessions, streaming)}
             rows.append(row_of(lives, sessions, given.turns))
         show(rows[-1])
     target = target_of(rows)

@@ -53,7 +53,7 @@ EXIT_CODES: tuple[tuple[type[StreamingError], int], ...] = (
 INTERRUPTED = 130
 BENCH_SECONDS = 5.0
 KEY_VARIABLE = "NEUCODEC_API_KEY"
-Run = Callable[[argparse.Namespace], Coroutine[Any, Any, None] | None]
+RunCommand = Callable[[argparse.Namespace], Coroutine[Any, Any, None] | None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     commands_of = parser.add_subparsers(required=True, metavar="COMMAND")
     output, session, paced, form, device, timed = _shared_options()
 
-    def add(name: str, run: Run, parents: list[argparse.ArgumentParser], help: str) -> argparse.ArgumentParser:
+    def add(name: str, run: RunCommand, parents: list[argparse.ArgumentParser], help: str) -> argparse.ArgumentParser:
         command = commands_of.add_parser(name, parents=parents, help=help, description=help)
         command.set_defaults(run=run, json=False)
         return command

@@ -22,7 +22,7 @@ from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.client.dial import DEFAULT_URL, Deadlines, Dialer, disconnected, is_loss
 from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unreachable, error_of
 from neucodec_streaming.client.events import Audio, Done, Event, Resumed, Tokens
-from neucodec_streaming.client.session import Conversation
+from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
 from neucodec_streaming.errors import CapacityError, DeviceError, StreamingError
 from neucodec_streaming.protocol.messages import ClientMessage, Failure, Ready, StreamFormat
@@ -31,20 +31,20 @@ from neucodec_streaming.protocol.session import ClientSession
 from neucodec_streaming.protocol.states import State
 from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
 
-LARGEST_PACKET_SECONDS = 0.5
+MAX_PACKET_SECONDS = 0.5
 """Longer input is cut into binary messages of this length, below every server's limit."""
 WAITING_SECONDS = 0.5
 """Input that may wait for the socket before `send` waits: so packets go out, and arrive, several at a time."""
 LOST_SECONDS = 30.0
 """The same while the connection is lost."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3.0
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 3.0
 """Before another attempt to connect; each pause is twice the last one, and up to half of it is left out at random."""
 PASSING = (Unreachable, Disconnected, CapacityError, DeviceError)
 """What another attempt may not meet again."""
 _log = getLogger(__name__)
 
 
-class Connection(Conversation):
+class Connection(LiveSession):
     """An open session. `ready` is what the server said about it: model, profile, latency_ms, formats."""
 
     def __init__(
@@ -92,7 +92,7 @@ class Connection(Conversation):
         be sent, DeadlineExceeded, Disconnected, or what the server reported.
         """
         payload = _to_wire(chunk, self._session.input)
-        step = int(self._session.input.rate * LARGEST_PACKET_SECONDS) * self._session.input.unit_bytes
+        step = int(self._session.input.rate * MAX_PACKET_SECONDS) * self._session.input.unit_bytes
         for start in range(0, len(payload), step):
             self._raise_failure()
             await self._give(self._session.send_payload(payload[start : start + step]))
@@ -248,7 +248,7 @@ class Connection(Conversation):
             async with asyncio.timeout(self._deadlines.resume_s):
                 while self._session.is_lost:
                     await asyncio.sleep(max(pause_s * random.uniform(0.5, 1.0), self._dialer.retry_after_s))
-                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                    pause_s = min(2 * pause_s, MAX_PAUSE_S)
                     try:
                         target = self._session.resuming(self._request).target
                         self._websocket = await self._dialer.open(target, self._session)

@@ -22,7 +22,7 @@ from neucodec_streaming.protocol.messages import SUBPROTOCOL, Failure, Ready, pa
 from neucodec_streaming.protocol.session import ClientSession
 
 DEFAULT_URL = "ws://127.0.0.1:8765"
-LARGEST_MESSAGE_BYTES = 16 * 1024 * 1024
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PLAIN_REFUSALS: dict[int, type[StreamingError]] = {
@@ -79,7 +79,7 @@ class Dialer:
                     additional_headers=self._headers,
                     subprotocols=[Subprotocol(SUBPROTOCOL)],
                     compression=None,
-                    max_size=LARGEST_MESSAGE_BYTES,
+                    max_size=MAX_MESSAGE_BYTES,
                     open_timeout=None,
                     close_timeout=self._deadlines.close_s,
                     ping_interval=self._deadlines.alive_s,

@@ -18,12 +18,12 @@ from enum import Enum, auto
 import numpy as np
 
 FADE_MS = 5
-LEAST_MARGIN_MS = 20
+MIN_MARGIN_MS = 20
 """More than the speaker takes at a time."""
-MOST_MARGIN_MS = 160
+MAX_MARGIN_MS = 160
 FIRST_TARGET_MS = 60
 """Where it starts when nothing is known of the network yet."""
-MOST_TARGET_MS = 1000
+MAX_TARGET_MS = 1000
 WINDOW_SECONDS = 20
 QUIET = 1e-3
 """A stretch is quiet when its power is this far, 30 dB, below that of the loudest lately..."""
@@ -64,7 +64,7 @@ class JitterBuffer:
         self.played_samples = self.skipped_samples = self.dropped_samples = self.buffered_samples = 0
         self.underruns = 0
         self._fade, self._least_margin, self._most_margin, first, self._most_target = (
-            rate * ms // 1000 for ms in (FADE_MS, LEAST_MARGIN_MS, MOST_MARGIN_MS, FIRST_TARGET_MS, MOST_TARGET_MS)
+            rate * ms // 1000 for ms in (FADE_MS, MIN_MARGIN_MS, MAX_MARGIN_MS, FIRST_TARGET_MS, MAX_TARGET_MS)
         )
         self._chunk = chunk_samples
         self._margin = self._least_margin

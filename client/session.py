@@ -12,7 +12,7 @@ import numpy as np
 from neucodec_streaming.protocol.messages import Clear, ClientMessage, End, Flush, Mark, Ready
 
 
-class Conversation(ABC):
+class LiveSession(ABC):
     """An open session. `async for event in conversation` ends behind Done."""
 
     @property

@@ -29,7 +29,7 @@ from neucodec_streaming.protocol.messages import Ready
 
 EVENTS_WAITING = 10_000
 """Events that may wait for their reader, some quarter of an hour of speech; then the server is read no further."""
-Result = TypeVar("Result")
+Outcome = TypeVar("Outcome")
 
 
 class LoopThread:
@@ -47,11 +47,11 @@ class LoopThread:
         begun.set_result(asyncio.get_running_loop())
         await self._over.wait()
 
-    def submit(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
+    def submit(self, coroutine: Coroutine[Any, Any, Outcome]) -> Future[Outcome]:
         """Runs it there."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def call(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+    def call(self, coroutine: Coroutine[Any, Any, Outcome]) -> Outcome:
         """Runs it there and returns what it returns; it is cancelled when waiting for it is interrupted."""
         future = self.submit(coroutine)
         try:

@@ -13,7 +13,7 @@ import numpy as np
 
 from neucodec_streaming.client.events import Audio, Event, Resumed, Tokens
 from neucodec_streaming.client.latency import ResponseTimes
-from neucodec_streaming.client.session import Conversation
+from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.config import FRAME_MS
 from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.protocol.messages import Ready
@@ -23,7 +23,7 @@ Source = Iterable[np.ndarray] | AsyncIterable[np.ndarray]
 
 
 @dataclass
-class Report:
+class TransferReport:
     """What has gone through a session so far; positions in units of the stream, times in seconds since its start.
 
     `responses` tells something about the server only where input is sent at its own pace.
@@ -87,18 +87,18 @@ class Report:
 
 
 async def transfer(
-    connection: Conversation,
+    connection: LiveSession,
     source: Source,
     on_output: Callable[[np.ndarray], None],
     *,
     realtime: bool = False,
-    on_progress: Callable[[Report], None] = lambda report: None,
-) -> Report:
+    on_progress: Callable[[TransferReport], None] = lambda report: None,
+) -> TransferReport:
     """Sends all of `source`, ends the session and hands every output, samples or tokens, to `on_output`.
 
     Raises what either side raises.
     """
-    report = Report(connection.ready)
+    report = TransferReport(connection.ready)
     loop = asyncio.get_running_loop()
     start = loop.time()
 
@@ -128,7 +128,7 @@ async def transfer(
     return report
 
 
-def _count(report: Report, connection: Conversation, event: Event, now_s: float) -> None:
+def _count(report: TransferReport, connection: LiveSession, event: Event, now_s: float) -> None:
     report.input_units, report.output_units = connection.input_position, connection.output_position
     if isinstance(event, Resumed):
         report.resumed.append(event)

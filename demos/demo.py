@@ -22,7 +22,7 @@ from demos.spectrogram import draw_pair
 from neucodec_streaming.client.commands.display import ProgressLine, print_rows
 from neucodec_streaming.client.connection import connect
 from neucodec_streaming.client.files import AudioReader, TokenWriter, WavWriter, read_audio, read_tokens
-from neucodec_streaming.client.transfer import Report, transfer
+from neucodec_streaming.client.transfer import TransferReport, transfer
 from neucodec_streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
 from neucodec_streaming.resampler import resample
 
@@ -41,7 +41,7 @@ class LatencyLog:
     milliseconds: list[float] = field(default_factory=list)
     _seen: int = 0
 
-    def __call__(self, report: Report) -> None:
+    def __call__(self, report: TransferReport) -> None:
         if report.output_units > self._seen and report.input_units / INPUT_HOP > report.output_units:
             spoken_s = self._seen * FRAME_MS / 1000
             self.milliseconds.append((report.elapsed_s - spoken_s) * 1000)
@@ -74,13 +74,13 @@ async def running_server(model: str) -> AsyncIterator[str]:
                 await process.wait()
 
 
-async def encode(url: str, recording: Path, token_file: Path, realtime: bool) -> tuple[Report, list[float]]:
+async def encode(url: str, recording: Path, token_file: Path, realtime: bool) -> tuple[TransferReport, list[float]]:
     """Recording to token file: the session's report, and the latency of each chunk in ms."""
     source, log = AudioReader(recording, INPUT_RATE), LatencyLog()
     async with connect(url, kind="encode") as connection:
         with TokenWriter(token_file) as writer, ProgressLine(source.seconds) as line:
 
-            def progress(report: Report) -> None:
+            def progress(report: TransferReport) -> None:
                 log(report)
                 line(report)
 
@@ -88,7 +88,7 @@ async def encode(url: str, recording: Path, token_file: Path, realtime: bool) ->
     return report, log.milliseconds
 
 
-async def decode(url: str, token_file: Path, wav_file: Path) -> Report:
+async def decode(url: str, token_file: Path, wav_file: Path) -> TransferReport:
     """Token file to WAV, as fast as the server gives it."""
     tokens = read_tokens(token_file)
     packets = [tokens[start : start + TOKENS_PER_PACKET] for start in range(0, tokens.size, TOKENS_PER_PACKET)]

@@ -20,7 +20,7 @@ from neucodec_streaming.engine.engine import STAGES
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
 from neucodec_streaming.protocol.query import SessionRequest, parse_target
-from neucodec_streaming.server.auth.gate import Gate, Visitor
+from neucodec_streaming.server.auth.gate import Caller, Gate
 from neucodec_streaming.server.auth.keys import Keys
 from neucodec_streaming.server.auth.tls import Certificate
 from neucodec_streaming.server.http.pages import load_pages, page_response
@@ -29,20 +29,20 @@ from neucodec_streaming.server.http.responses import (
     METRICS_PATH,
     READY_PATH,
     answer,
+    error_response,
     not_found,
     plain,
-    refusal,
 )
 from neucodec_streaming.server.http.websocket import WebSocket
 from neucodec_streaming.server.metrics import CONTENT_TYPE, Metrics
 from neucodec_streaming.server.model import Model, load_engines
 from neucodec_streaming.server.sessions.registry import Sessions
 from neucodec_streaming.server.sessions.session import Session
-from neucodec_streaming.server.sessions.transport import Listener
+from neucodec_streaming.server.sessions.transport import SessionHandler
 from neucodec_streaming.server.settings.fields import Settings
-from neucodec_streaming.server.workers.handle import Device, Devices
-from neucodec_streaming.server.workers.messages import Step
-from neucodec_streaming.server.workers.worker import Load
+from neucodec_streaming.server.workers.handle import WorkerHandle, WorkerPool
+from neucodec_streaming.server.workers.messages import TimedStep
+from neucodec_streaming.server.workers.worker import EngineLoader
 
 WATCH_INTERVAL_S = 1.0
 """How often it is looked whether the devices work."""
@@ -53,11 +53,11 @@ _log = logging.getLogger(__name__)
 class App:
     """One server in one event loop. `load` makes the engines and the model, `apart`: in a process of their own."""
 
-    def __init__(self, settings: Settings, load: Load = load_engines, *, apart: bool = False) -> None:
+    def __init__(self, settings: Settings, load: EngineLoader = load_engines, *, apart: bool = False) -> None:
         self._settings = settings
         self._model: Model | None = None
         self._sessions: Sessions | None = None
-        self._devices = Devices(settings, load, apart=apart, on_step=self._count_step)
+        self._devices = WorkerPool(settings, load, apart=apart, on_step=self._count_step)
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
         self._sockets: set[WebSocket] = set()
@@ -130,14 +130,14 @@ class App:
         """Returns when a worker has ended that should not have."""
         await self._devices.lost.wait()
 
-    def open(self, asked: SessionRequest, visitor: Visitor) -> Session:
+    def open(self, asked: SessionRequest, caller: Caller) -> Session:
         """A session for somebody who comes by another way than our sockets.
 
         Raises ConfigError, CapacityError, DeviceError.
         """
         self._ready_model().profile(asked.profile)
         assert self._sessions is not None, "the model is ready"
-        return self._sessions.open(asked, visitor)
+        return self._sessions.open(asked, caller)
 
     async def drain(self) -> None:
         """Takes no new sessions, and returns when those that there are have ended, or after `drain_s`."""
@@ -175,7 +175,7 @@ class App:
         self._model = model
         self._tasks.append(asyncio.create_task(self._watch(), name="watch"))
 
-    def _count_step(self, step: Step) -> None:
+    def _count_step(self, step: TimedStep) -> None:
         if step.pool not in self._step_times:
             assert self._model is not None, "nothing is stepped before"
             profile = next(name for name, config in self._model.profiles.items() if config == step.pool.config)
@@ -192,7 +192,7 @@ class App:
                 if why is not None:
                     self._sessions.fail(device, DeviceError(f"{why}: connect again, or to another server"))
 
-    def _why_not_working(self, device: Device) -> str | None:
+    def _why_not_working(self, device: WorkerHandle) -> str | None:
         if not device.alive:
             return "a worker has ended"
         stuck_s = device.stuck_for_s()
@@ -206,7 +206,7 @@ class App:
             return "the model is not loaded yet"
         return next(filter(None, map(self._why_not_working, self._devices.all)), None)
 
-    def _admit(self, request: Request, peer: str, is_upgrade: bool) -> Response | Listener | None:
+    def _admit(self, request: Request, peer: str, is_upgrade: bool) -> Response | SessionHandler | None:
         """Answers probes and the page, refuses what cannot be served, and has a session for what can."""
         path = request.path.partition("?")[0]
         if path == HEALTH_PATH:
@@ -221,22 +221,22 @@ class App:
             asked = parse_target(request.path)
             if asked is None:
                 return not_found(path)
-            visitor = self._gate.check(request.headers, asked.access_token, peer)
+            caller = self._gate.check(request.headers, asked.access_token, peer)
             self._ready_model().profile(asked.profile)
             if not is_upgrade:
                 return None
             assert self._sessions is not None, "the model is ready"
-            session = self._sessions.find(asked, visitor)
+            session = self._sessions.find(asked, caller)
             if session is not None:
                 session.resume(asked)
                 self._metrics.resumes.labels("exact").inc()
                 return session
-            session = self._sessions.open(asked, visitor)
+            session = self._sessions.open(asked, caller)
             if asked.resume is not None:
                 self._metrics.resumes.labels(session.ready.resumed).inc()
             _log.info(
                 "session %s of %s opened: %s, profile %s, %s",
-                *(session.ready.session, visitor, asked.kind, session.ready.profile, session.ready.resumed),
+                *(session.ready.session, caller, asked.kind, session.ready.profile, session.ready.resumed),
                 extra={"session": session.ready.session},
             )
             return session
@@ -245,7 +245,7 @@ class App:
 
     def _refuse(self, error: StreamingError) -> Response:
         self._metrics.refusals.labels(error.code).inc()
-        return refusal(error)
+        return error_response(error)
 
     def _ready_model(self) -> Model:
         """What is served. Raises DeviceError while it cannot be, CapacityError while the server stops."""

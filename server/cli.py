@@ -21,7 +21,7 @@ from neucodec_streaming.server.model import latency_ms, load_engines
 from neucodec_streaming.server.sessions.admission import Admission
 from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.settings.sources import add_flags, check_files, resolve, table
-from neucodec_streaming.server.workers.worker import Load
+from neucodec_streaming.server.workers.worker import EngineLoader
 
 if TYPE_CHECKING:
     from neucodec_streaming.server.mqtt.bridge import Bridge
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(error, 1)
 
 
-async def serve(settings: Settings, load: Load = load_engines, *, apart: bool = os.name == "posix") -> int:
+async def serve(settings: Settings, load: EngineLoader = load_engines, *, apart: bool = os.name == "posix") -> int:
     """Serves until SIGINT or SIGTERM; 0 then. `load` and `apart` as App has them. Raises what prevents the start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -101,7 +101,7 @@ async def serve(settings: Settings, load: Load = load_engines, *, apart: bool = 
     return 0
 
 
-def capacity_table(settings: Settings, load: Load = load_engines) -> str:
+def capacity_table(settings: Settings, load: EngineLoader = load_engines) -> str:
     """Measures, and tells how many sessions fit and what a step takes. Raises ModelError, ConfigError."""
     engines, model = load(settings)
     admission = Admission(model.budget, settings.max_sessions, len(engines))

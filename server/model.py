@@ -90,7 +90,7 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     runner = Runner(codec, pools, slots_each(settings.max_sessions, workers), settings.batch_sizes)
     _log.info("model %s loaded, warming up %d shapes", codec.name, len(pools) * len(settings.batch_sizes))
     runner.warm_up()
-    runners = [runner, *(runner.twin() for _ in range(workers - 1))]
+    runners = [runner, *(runner.replicate() for _ in range(workers - 1))]
     with ThreadPoolExecutor(workers, initializer=use_threads, initargs=(settings,)) as threads:  # all at once, as later
         times = list(threads.map(lambda one: one.measure(time.perf_counter, MEASURE_S), runners))
     step_s = {pool: {size: max(time[pool][size] for time in times) for size in settings.batch_sizes} for pool in pools}
@@ -101,7 +101,7 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
 
 
 def worker_count(settings: Settings) -> int:
-    """Device threads that these settings mean on this machine. Raises ConfigError for more than one on CUDA."""
+    """WorkerHandle threads that these settings mean on this machine. Raises ConfigError for more than one on CUDA."""
     if settings.device.startswith("cpu"):
         return settings.workers or _cores()
     if settings.workers not in (None, 1):

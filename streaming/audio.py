@@ -121,7 +121,7 @@ def downmix(audio: np.ndarray) -> np.ndarray:
     return audio[:, 0] if audio.shape[1] == 1 else audio.mean(axis=1, dtype=np.float32)
 
 
-LOUDEST = 1000.0
+MAX_AMPLITUDE = 1000.0
 """Samples beyond this are no audio of full scale 1, and far beyond it they would overflow inside."""
 
 
@@ -129,12 +129,12 @@ def checked_pcm(pcm: np.ndarray) -> np.ndarray:
     """The same array, if it is finite float32 mono (n,). Raises AudioError."""
     if not isinstance(pcm, np.ndarray) or pcm.dtype != np.float32 or pcm.ndim != 1:
         raise AudioError(f"audio is {described(pcm)}: give a float32 numpy array of shape (n,), mono at 16 kHz")
-    if np.vdot(pcm, pcm) <= LOUDEST**2:
+    if np.vdot(pcm, pcm) <= MAX_AMPLITUDE**2:
         return pcm  # then so is every sample: the quickest to tell, and nearly always enough
     if not np.isfinite(pcm).all():
         place = int(np.argmin(np.isfinite(pcm)))
         raise AudioError(f"sample {place} is {pcm[place]}: every sample must be finite")
-    if len(pcm) and max(pcm.max(), -pcm.min()) > LOUDEST:
+    if len(pcm) and max(pcm.max(), -pcm.min()) > MAX_AMPLITUDE:
         place = int(np.argmax(np.abs(pcm)))
         raise AudioError(f"sample {place} is {pcm[place]}: full scale is 1.0, so divide 16-bit samples by 32768")
     return pcm

@@ -19,7 +19,7 @@ from neucodec_streaming.errors import InputError
 from neucodec_streaming.layers.fbank import log_mel
 from neucodec_streaming.priors import VERSION
 
-SHORTEST_SAMPLES = 50 * INPUT_HOP
+MIN_SAMPLES = 50 * INPUT_HOP
 SILENCE_DBFS = -60.0
 """A recording whose RMS is below this says nothing about speech."""
 
@@ -35,7 +35,7 @@ def measure_priors(codec: Codec, recordings: Iterable[np.ndarray], config: Strea
     mel: list[tuple[Tensor, Tensor]] = []
     norms: list[list[tuple[Tensor, Tensor]]] = []
     for pcm in recordings:
-        if len(pcm) < SHORTEST_SAMPLES or (level_dbfs := _level_dbfs(pcm)) < SILENCE_DBFS:
+        if len(pcm) < MIN_SAMPLES or (level_dbfs := _level_dbfs(pcm)) < SILENCE_DBFS:
             continue
         samples += len(pcm)
         levels_dbfs.append(level_dbfs)

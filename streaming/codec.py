@@ -19,7 +19,7 @@ from neucodec_streaming.config import CODEBOOK_SIZE, INPUT_HOP, INPUT_RATE, OUTP
 from neucodec_streaming.decoder import Decoder
 from neucodec_streaming.encoder import Encoder
 from neucodec_streaming.errors import ConfigError, InputError, ModelError
-from neucodec_streaming.kernels.packed import keep_freed_memory, repacked
+from neucodec_streaming.kernels.packed import keep_freed_memory, with_packed_weights
 from neucodec_streaming.layers.mel import offline_features
 from neucodec_streaming.priors import Priors, read_priors
 from neucodec_streaming.stepper import raw_bytes
@@ -52,7 +52,7 @@ class Codec:
     def _stepped(self) -> Any:
         """The model as the steps use it; the original stays for whole recordings."""
         keep_freed_memory()
-        return repacked(self.model)
+        return with_packed_weights(self.model)
 
     @cached_property
     def fingerprint(self) -> str:

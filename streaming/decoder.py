@@ -10,8 +10,8 @@ from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.layers.attention import Ring, RingView, StreamingAttention
 from neucodec_streaming.layers.conv import StreamingConv
 from neucodec_streaming.layers.istft import StreamingISTFT
-from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, Shares, StreamingGroupNorm
-from neucodec_streaming.layers.step import Step
+from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, PoolingWeights, StreamingGroupNorm
+from neucodec_streaming.layers.step import StepPlan
 from neucodec_streaming.priors import Priors
 from neucodec_streaming.stepper import Stepper
 
@@ -44,20 +44,20 @@ class ResNetBlock:
             conv2=self.conv2.new_state(slots),
         )
 
-    def step(self, x: Tensor, state: ResNetState, shares: Shares) -> Tensor:
+    def step(self, x: Tensor, state: ResNetState, weights: PoolingWeights) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
-        at = shares.at
-        y = self.conv1.step(self.activation(self.norm1.step(x, state.norm1, shares)), state.conv1, at)
-        return x + self.conv2.step(self.activation(self.norm2.step(y, state.norm2, shares)), state.conv2, at)
+        plan = weights.plan
+        y = self.conv1.step(self.activation(self.norm1.step(x, state.norm1, weights)), state.conv1, plan)
+        return x + self.conv2.step(self.activation(self.norm2.step(y, state.norm2, weights)), state.conv2, plan)
 
 
 @dataclass
 class DecoderState:
     """All that the decoder remembers, slot axis first; all zero is fresh. `position`: frames committed, (slots,);
-    `counted`: as many as the running statistics stand for, (slots, 1)."""
+    `frames_seen`: as many as the running statistics stand for, (slots, 1)."""
 
     position: Tensor
-    counted: Tensor
+    frames_seen: Tensor
     embed: Tensor
     prior_net: list[ResNetState]
     layers: list[Ring]
@@ -90,7 +90,7 @@ class Decoder(Stepper):
     def new_state(self, slots: int) -> DecoderState:
         return DecoderState(
             position=torch.zeros(slots, dtype=torch.int64, device=self.device),
-            counted=torch.zeros(slots, 1, device=self.device),
+            frames_seen=torch.zeros(slots, 1, device=self.device),
             embed=self.embed.new_state(slots),
             prior_net=[block.new_state(slots) for block in self.prior_net],
             layers=[layer.new_state(slots) for layer in self.attention],
@@ -98,22 +98,22 @@ class Decoder(Stepper):
             tail=self.istft.new_state(slots),
         )
 
-    def compute(self, x: Tensor, state: DecoderState, at: Step) -> Tensor:
+    def compute(self, x: Tensor, state: DecoderState, plan: StepPlan) -> Tensor:
         """Tokens (B, C + L) -> audio (B, (C + L + lag) * 480)."""
         network = self.network
         x = network.fc(self.model.quantizer.from_codes(x[..., None]).to(self.dtype))
-        x = self.embed.step(x, state.embed, at)
-        shares = Shares(at, state.counted, self.config.window_frames, self.prior_frames, self.cap_frames)
+        x = self.embed.step(x, state.embed, plan)
+        weights = PoolingWeights(plan, state.frames_seen, self.config.window_frames, self.prior_frames, self.cap_frames)
         for block, part in zip(self.prior_net, state.prior_net, strict=True):
-            x = block.step(x, part, shares)
-        x = self._transform(x, state.layers, at)
+            x = block.step(x, part, weights)
+        x = self._transform(x, state.layers, plan)
         for block, part in zip(self.post_net, state.post_net, strict=True):
-            x = block.step(x, part, shares)
-        return self.istft.step(network.norm(x), state.tail, at)
+            x = block.step(x, part, weights)
+        return self.istft.step(network.norm(x), state.tail, plan)
 
-    def _transform(self, x: Tensor, rings: list[Ring], at: Step) -> Tensor:
+    def _transform(self, x: Tensor, rings: list[Ring], plan: StepPlan) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
-        view = RingView(at, self.config, x.dtype)
+        view = RingView(plan, self.config, x.dtype)
         for layer, attention, ring in zip(self.network.layers, self.attention, rings, strict=True):
             x = x + attention.step(layer.input_layernorm(x), ring, view)
             x = x + layer.mlp(layer.post_attention_layernorm(x))

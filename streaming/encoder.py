@@ -17,8 +17,8 @@ from neucodec_streaming.layers.attention import RingView
 from neucodec_streaming.layers.conformer import ConformerState, StreamingConformer
 from neucodec_streaming.layers.conv import StreamingConv
 from neucodec_streaming.layers.mel import MEL_PER_FRAME, StreamingMel
-from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, Shares
-from neucodec_streaming.layers.step import Step
+from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, PoolingWeights
+from neucodec_streaming.layers.step import StepPlan
 from neucodec_streaming.priors import Priors
 from neucodec_streaming.stepper import Stepper
 
@@ -26,10 +26,10 @@ from neucodec_streaming.stepper import Stepper
 @dataclass
 class EncoderState:
     """All that the encoder remembers, slot axis first; all zero is fresh. `position`: frames committed, (slots,);
-    `counted`: as many as the running statistics stand for, (slots, 1)."""
+    `frames_seen`: as many as the running statistics stand for, (slots, 1)."""
 
     position: Tensor
-    counted: Tensor
+    frames_seen: Tensor
     mel: Moments
     conformer: list[ConformerState]
     adapter: list[Tensor]
@@ -60,40 +60,40 @@ class Encoder(Stepper):
     def new_state(self, slots: int) -> EncoderState:
         return EncoderState(
             position=torch.zeros(slots, dtype=torch.int64, device=self.device),
-            counted=torch.zeros(slots, 1, device=self.device),
+            frames_seen=torch.zeros(slots, 1, device=self.device),
             mel=self.mel.new_state(slots, self.projection.projection.weight),
             conformer=[layer.new_state(slots) for layer in self.conformer],
             adapter=[conv.new_state(slots) for conv in self.adapter],
             acoustic=self.acoustic.new_state(slots),
         )
 
-    def compute(self, x: Tensor, state: EncoderState, at: Step) -> Tensor:
+    def compute(self, x: Tensor, state: EncoderState, plan: StepPlan) -> Tensor:
         """PCM (B, (C + L + 1) * 320) -> tokens (B, C + L)."""
-        latent = self.before_quantizer(x, state, at)
+        latent = self.before_quantizer(x, state, plan)
         return self.model.quantizer(latent)[1].squeeze(-1).long()
 
-    def before_quantizer(self, pcm: Tensor, state: EncoderState, at: Step) -> Tensor:
+    def before_quantizer(self, pcm: Tensor, state: EncoderState, plan: StepPlan) -> Tensor:
         """PCM (B, (C + L + 1) * 320) -> what the quantiser is given, (B, C + L, D)."""
-        branches = [self._semantic(pcm, state, at), self._acoustic(pcm, state, at)]  # (B, F, S) and (B, F, A)
+        branches = [self._semantic(pcm, state, plan), self._acoustic(pcm, state, plan)]  # (B, F, S) and (B, F, A)
         return self.model.fc_encoder(torch.cat(branches, dim=2))
 
-    def _acoustic(self, pcm: Tensor, state: EncoderState, at: Step) -> Tensor:
-        acoustic = self.acoustic.step(pcm[..., None].to(self.dtype), state.acoustic, at.with_valid(at.valid + 1))
+    def _acoustic(self, pcm: Tensor, state: EncoderState, plan: StepPlan) -> Tensor:
+        acoustic = self.acoustic.step(pcm[..., None].to(self.dtype), state.acoustic, plan.with_valid(plan.valid + 1))
         return acoustic[:, : self.config.window_frames]
 
-    def _semantic(self, pcm: Tensor, state: EncoderState, at: Step) -> Tensor:
+    def _semantic(self, pcm: Tensor, state: EncoderState, plan: StepPlan) -> Tensor:
         length = self.config.window_frames * MEL_PER_FRAME
-        shares = Shares(at, state.counted, length, self.prior_frames, self.cap_frames, MEL_PER_FRAME)
-        features = self.mel.step(pcm, state.mel, shares)
+        weights = PoolingWeights(plan, state.frames_seen, length, self.prior_frames, self.cap_frames, MEL_PER_FRAME)
+        features = self.mel.step(pcm, state.mel, weights)
         x = self.projection(features.to(self.dtype))[0]  # (B, F, S)
-        view = RingView(at, self.config, x.dtype)
+        view = RingView(plan, self.config, x.dtype)
         for layer, part in zip(self.conformer, state.conformer, strict=True):
             x = layer.step(x, part, view)
-        return self._adapt(x, state.adapter, at)
+        return self._adapt(x, state.adapter, plan)
 
-    def _adapt(self, x: Tensor, pasts: list[Tensor], at: Step) -> Tensor:
+    def _adapt(self, x: Tensor, pasts: list[Tensor], plan: StepPlan) -> Tensor:
         """x (B, F, S) -> (B, F, S)."""
         conv1, conv2, conv3, conv4 = self.adapter
-        residual = conv1.step(x, pasts[0], at).relu()
-        x = conv2.step(residual, pasts[1], at).relu()
-        return conv4.step(conv3.step(x, pasts[2], at) + residual, pasts[3], at)
+        residual = conv1.step(x, pasts[0], plan).relu()
+        x = conv2.step(residual, pasts[1], plan).relu()
+        return conv4.step(conv3.step(x, pasts[2], plan) + residual, pasts[3], plan)

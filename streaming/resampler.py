@@ -13,10 +13,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from neucodec_streaming.audio import check_audio
 from neucodec_streaming.errors import ConfigError
 
-LOWEST_RATE = 4_000
+MIN_RATE = 4_000
 
 
-HIGHEST_RATE = 768_000
+MAX_RATE = 768_000
 
 
 _ZERO_CROSSINGS = 32
@@ -49,8 +49,8 @@ class Resampler:
 
     def __init__(self, input_rate: int, output_rate: int) -> None:
         for name, rate in (("input", input_rate), ("output", output_rate)):
-            if isinstance(rate, bool) or not isinstance(rate, int) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
-                raise ConfigError(f"{name} rate is {rate!r}: give whole hertz from {LOWEST_RATE} to {HIGHEST_RATE}")
+            if isinstance(rate, bool) or not isinstance(rate, int) or not MIN_RATE <= rate <= MAX_RATE:
+                raise ConfigError(f"{name} rate is {rate!r}: give whole hertz from {MIN_RATE} to {MAX_RATE}")
         self.input_rate = input_rate
         self.output_rate = output_rate
         common = gcd(input_rate, output_rate)

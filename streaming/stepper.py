@@ -9,7 +9,7 @@ from torch import Tensor
 
 from neucodec_streaming.config import START_FRAMES, StreamConfig
 from neucodec_streaming.errors import SnapshotError
-from neucodec_streaming.layers.step import Step, tensors_of
+from neucodec_streaming.layers.step import StepPlan, tensors_of
 from neucodec_streaming.snapshot import pack, unpack
 
 
@@ -45,23 +45,23 @@ class Stepper(ABC):
         """State of that many fresh slots."""
 
     @abstractmethod
-    def compute(self, x: Tensor, state: Any, at: Step) -> Tensor:
+    def compute(self, x: Tensor, state: Any, plan: StepPlan) -> Tensor:
         """One step over gathered positions; the state but for `position` advances."""
 
     @torch.inference_mode()
     def step(self, x: Tensor, state: Any, slots: Tensor, valid: Tensor, commit: Tensor) -> Tensor:
-        """Step the rows of x (B, *window_shape) that stand for `slots`; slots, valid, commit int64 (B,)."""
-        at = self._at(slots, valid, commit, state.position[slots])
-        y = self.compute(x, state, at)
-        state.position[slots] = at.position + commit
+        """StepPlan the rows of x (B, *window_shape) that stand for `slots`; slots, valid, commit int64 (B,)."""
+        plan = self._plan(slots, valid, commit, state.position[slots])
+        y = self.compute(x, state, plan)
+        state.position[slots] = plan.position + commit
         return y
 
-    def _at(self, slots: Tensor, valid: Tensor, commit: Tensor, position: Tensor) -> Step:
+    def _plan(self, slots: Tensor, valid: Tensor, commit: Tensor, position: Tensor) -> StepPlan:
         if position.device.type != "cpu":
-            return Step(slots, valid, commit, position)
+            return StepPlan(slots, valid, commit, position)
         chunk = self.config.chunk_frames
         edges = (valid < self.config.window_frames) | (position < START_FRAMES) | (commit != chunk)
-        return Step(slots, valid, commit, position, None if edges.any() else chunk)
+        return StepPlan(slots, valid, commit, position, None if edges.any() else chunk)
 
     @torch.inference_mode()
     def reset(self, state: Any, slots: Tensor) -> None:

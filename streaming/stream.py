@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from neucodec_streaming.stepper import Stepper
-from neucodec_streaming.windows import DecoderLane, EncoderLane, Lane, Window
+from neucodec_streaming.windows import DecoderWindower, EncoderWindower, Window, Windower
 
 _LENGTH = struct.Struct("<I")
 
@@ -18,9 +18,9 @@ _LENGTH = struct.Struct("<I")
 class _Stream:
     """A lane before one slot of a state of its own."""
 
-    def __init__(self, stepper: Stepper, lane: Lane) -> None:
+    def __init__(self, stepper: Stepper, windower: Windower) -> None:
         self._stepper = stepper
-        self._lane = lane
+        self._windower = windower
         self._state = stepper.new_state(1)
         self._slot = torch.zeros(1, dtype=torch.int64, device=stepper.device)
 
@@ -31,31 +31,31 @@ class _Stream:
 
     def reset(self) -> None:
         """Forget everything: the stream is as new."""
-        self._lane.reset()
+        self._windower.reset()
         self._stepper.reset(self._state, self._slot)
 
     def snapshot(self) -> bytes:
         """The whole stream as versioned bytes with a fingerprint of model and configuration."""
-        lane = self._lane.snapshot()
-        return _LENGTH.pack(len(lane)) + lane + self._stepper.snapshot(self._state, 0)
+        windower = self._windower.snapshot()
+        return _LENGTH.pack(len(windower)) + windower + self._stepper.snapshot(self._state, 0)
 
     def restore(self, state: bytes) -> None:
         """Go on bit-identically from a snapshot. Raises SnapshotError, and then nothing has changed."""
         size = _LENGTH.size + (_LENGTH.unpack_from(state)[0] if len(state) >= _LENGTH.size else 0)
-        lane = type(self._lane)(self.config)
-        lane.restore(state[_LENGTH.size : size])
+        windower = type(self._windower)(self.config)
+        windower.restore(state[_LENGTH.size : size])
         self._stepper.restore(self._state, 0, state[size:])
-        self._lane = lane
+        self._windower = windower
 
     def _steps(self) -> list[np.ndarray]:
         """Output of every steady step that the pending input allows."""
         outputs = []
-        while (window := self._lane.take()) is not None:
+        while (window := self._windower.take()) is not None:
             outputs.append(self._step(window))
         return outputs
 
     def _end(self) -> list[np.ndarray]:
-        window = self._lane.take_last()
+        window = self._windower.take_last()
         outputs = [] if window is None else [self._step(window)]
         self.reset()
         return outputs
@@ -65,16 +65,16 @@ class _Stream:
         valid, commit = (torch.tensor([count], device=device) for count in (window.valid, window.commit))
         x = torch.from_numpy(window.x)[None].to(device)
         row = self._stepper.step(x, self._state, self._slot, valid, commit)[0]
-        return self._lane.output(window, row.cpu().numpy())
+        return self._windower.output(window, row.cpu().numpy())
 
 
 class EncoderStream(_Stream):
     """Audio to tokens. Made by `Codec.encoder_stream`."""
 
-    _lane: EncoderLane
+    _windower: EncoderWindower
 
     def __init__(self, stepper: Stepper) -> None:
-        super().__init__(stepper, EncoderLane(stepper.config))
+        super().__init__(stepper, EncoderWindower(stepper.config))
 
     @property
     def latency_ms(self) -> float:
@@ -84,11 +84,11 @@ class EncoderStream(_Stream):
     @property
     def delay_samples(self) -> int:
         """Samples that were fed and are not yet answered by tokens."""
-        return self._lane.delay
+        return self._windower.delay
 
     def feed(self, pcm: np.ndarray) -> np.ndarray:
         """float32 mono at 16 kHz (n,) -> tokens uint16 (m,), m may be 0. Raises AudioError."""
-        self._lane.push(pcm)
+        self._windower.push(pcm)
         return _joined(self._steps(), np.uint16)
 
     def flush(self) -> np.ndarray:
@@ -99,10 +99,10 @@ class EncoderStream(_Stream):
 class DecoderStream(_Stream):
     """Tokens to audio. Made by `Codec.decoder_stream`."""
 
-    _lane: DecoderLane
+    _windower: DecoderWindower
 
     def __init__(self, stepper: Stepper) -> None:
-        super().__init__(stepper, DecoderLane(stepper.config))
+        super().__init__(stepper, DecoderWindower(stepper.config))
 
     @property
     def latency_ms(self) -> float:
@@ -112,14 +112,14 @@ class DecoderStream(_Stream):
     @property
     def delay_frames(self) -> int:
         """Tokens that were fed and are not yet answered by audio."""
-        return self._lane.delay
+        return self._windower.delay
 
     def feed(self, tokens: np.ndarray, lost: np.ndarray | None = None) -> np.ndarray:
         """Tokens uint16 (n,) -> audio float32 (m,) at 24 kHz, 480 | m. `lost`: bool (n,), true where none arrived.
 
         A lost token is replaced by the last that arrived. Raises TokenError.
         """
-        self._lane.push(tokens, lost)
+        self._windower.push(tokens, lost)
         return _joined(self._steps(), np.float32)
 
     def flush(self) -> np.ndarray:

@@ -22,7 +22,7 @@ from neucodec_streaming.errors import TokenError
 
 _WIRE = np.dtype("<u2")
 _SPEECH = re.compile(r"<\|speech_(-?\d{1,18})\|>")
-_LONGEST_TAG = 64
+_MAX_TAG_LENGTH = 64
 
 
 def check_tokens(tokens: Any) -> np.ndarray:
@@ -94,7 +94,7 @@ class TokenText:
         for match in _SPEECH.finditer(text):
             numbers.append(int(match[1]))
             end = match.end()
-        opening = text.rfind("<", max(end, len(text) - _LONGEST_TAG))
+        opening = text.rfind("<", max(end, len(text) - _MAX_TAG_LENGTH))
         self._rest = text[opening:] if opening >= 0 else ""
         return check_tokens(np.array(numbers, np.int64))
 

@@ -19,9 +19,9 @@ _STORAGES = {"torch ByteStorage": "u1", "torch CharStorage": "i1", "torch ShortS
 _STORAGES |= {"torch IntStorage": "i4", "torch LongStorage": "i8"}
 _REBUILD = "torch._utils _rebuild_tensor_v2"
 _ORDERED = "collections OrderedDict"
-_LARGEST_PICKLE_BYTES = 64 * 1024
-_LARGEST_TENSOR_BYTES = 64 * 1024 * 1024
-_MOST_AXES = 3
+_MAX_PICKLE_BYTES = 64 * 1024
+_MAX_TENSOR_BYTES = 64 * 1024 * 1024
+_MAX_AXES = 3
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -49,9 +49,9 @@ def integers_from_pt(payload: bytes) -> np.ndarray:
             if len(pickles) != 1:
                 raise _refuse(f"{len(pickles)} entries named data.pkl")
             folder = pickles[0].removesuffix("data.pkl")
-            storage, key, count, offset, shape, strides = _tensor(_entry(archive, pickles[0], _LARGEST_PICKLE_BYTES))
+            storage, key, count, offset, shape, strides = _tensor(_entry(archive, pickles[0], _MAX_PICKLE_BYTES))
             big = f"{folder}byteorder" in archive.namelist() and _entry(archive, f"{folder}byteorder", 16) == b"big"
-            numbers = _entry(archive, f"{folder}data/{key}", _LARGEST_TENSOR_BYTES)
+            numbers = _entry(archive, f"{folder}data/{key}", _MAX_TENSOR_BYTES)
     except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError) as error:
         raise _refuse(f"the zip is damaged or of an old kind: {error}") from None
     dtype = np.dtype((">" if big else "<") + _STORAGES[storage])
@@ -60,7 +60,7 @@ def integers_from_pt(payload: bytes) -> np.ndarray:
     contiguous = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
     size = math.prod(shape)
     steps_fit = all(a == b or n == 1 for a, b, n in zip(strides, contiguous, shape, strict=True))
-    small = len(shape) <= _MOST_AXES and all(n <= count for n in shape)
+    small = len(shape) <= _MAX_AXES and all(n <= count for n in shape)
     if not (steps_fit and small and 0 <= offset <= count - size):
         raise _refuse(f"shape {shape}, strides {strides} and offset {offset} in {count} numbers")
     return np.frombuffer(numbers, dtype)[offset : offset + size].reshape(shape)

@@ -29,7 +29,7 @@ class Window(NamedTuple):
     output: slice
 
 
-class Lane(ABC):
+class Windower(ABC):
     """Input in, windows out. `take` gives steady windows while the input suffices, `take_last` the ending.
 
     A frame is `hop` samples or tokens. A steady window needs `window_units`, of which `overhang` belong to no frame of
@@ -120,7 +120,7 @@ class Lane(ABC):
         return {"lane": type(self).__name__, "chunk": config.chunk_frames, "lookahead": config.lookahead_frames}
 
 
-class EncoderLane(Lane):
+class EncoderWindower(Windower):
     """float32 mono at 16 kHz in; a window is (C + L + 1) hops, of which the last one holds 240 samples."""
 
     dtype = np.float32
@@ -152,7 +152,7 @@ class EncoderLane(Lane):
         return Window(x, valid, commit, slice(0, commit))
 
 
-class DecoderLane(Lane):
+class DecoderWindower(Windower):
     """Tokens in; a lost one is replaced by the last that arrived."""
 
     dtype = np.uint16
@@ -215,3 +215,6 @@ class DecoderLane(Lane):
 
     def _restore_more(self, parts: list[bytes]) -> None:
         self._last = int(np.frombuffer(parts[0], np.uint16)[0])
+
+
+AnyWindower = EncoderWindower | DecoderWindower

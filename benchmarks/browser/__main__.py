@@ -25,7 +25,7 @@ from pystoi import stoi
 from benchmarks.browser.chromium import Tab, ahead_of_others, browser
 from benchmarks.common.sound_room import RATE
 from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings
-from benchmarks.mouth_to_ear.__main__ import LONGEST_S, SPEECH, delay_ms, serving
+from benchmarks.mouth_to_ear.__main__ import MAX_S, SPEECH, delay_ms, serving
 from neucodec_streaming.client.cli import main as client
 from neucodec_streaming.client.files import read_audio
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
@@ -94,7 +94,7 @@ async def page(url: str, microphone: Path) -> AsyncIterator[Tab]:
 
 def later_ms(said: Track, heard: Track, seconds: float) -> float:
     """How much later the last seconds of `said` were heard, on the clock of the device."""
-    size, longest = round(seconds * RATE), round(LONGEST_S * RATE)
+    size, longest = round(seconds * RATE), round(MAX_S * RATE)
     start = said.audio.size - size
     offset = round((said.start_s - heard.start_s) * RATE)
     ear = np.pad(heard.audio, (0, longest))[start + offset : start + offset + size + longest]
@@ -103,7 +103,7 @@ def later_ms(said: Track, heard: Track, seconds: float) -> float:
 
 def intelligibility(speech: np.ndarray, heard: np.ndarray) -> float:
     """STOI of what was heard of `speech`, both at RATE, wherever in it the speech begins."""
-    first, size = int(np.flatnonzero(heard)[0]), speech.size + round(LONGEST_S * RATE)
+    first, size = int(np.flatnonzero(heard)[0]), speech.size + round(MAX_S * RATE)
     ear = np.pad(heard, (round(LEAD_S * RATE), size))[first : first + size]  # the microphone may miss the first sounds
     at = round(delay_ms(speech, ear) * RATE / 1000)
     return float(stoi(speech, ear[at : at + speech.size], RATE))

@@ -63,7 +63,7 @@ class Proxy:
         self.host, self.port = "127.0.0.1", 0
         self.accepted = 0
         self.is_stalled = False
-        self.links: set[Link] = set()
+        self.links: set[ProxyLink] = set()
         self._upstream = upstream_host, upstream_port
         self._server: asyncio.Server | None = None
         self._connecting: set[asyncio.Task[None]] = set()
@@ -82,7 +82,7 @@ class Proxy:
         """Listens, after `down` at the same port."""
         if self._server is None:
             accept = asyncio.get_running_loop().create_server
-            self._server = await accept(lambda: Link(self).client, self.host, self.port, reuse_address=True)
+            self._server = await accept(lambda: ProxyLink(self).client, self.host, self.port, reuse_address=True)
             self.port = self._server.sockets[0].getsockname()[1]
 
     def down(self) -> None:
@@ -116,7 +116,7 @@ class Proxy:
         for link in list(self.links):
             link.reset()
 
-    def connect(self, link: "Link") -> None:
+    def connect(self, link: "ProxyLink") -> None:
         """Connects a new link to the server; where that fails, its client is reset."""
         self.accepted += 1
         self.links.add(link)
@@ -142,7 +142,7 @@ class Proxy:
         await asyncio.sleep(0)  # transports close their sockets in the next round of the loop
 
 
-class Link:
+class ProxyLink:
     """One connection: its two sockets, and what is held between them."""
 
     def __init__(self, of: Proxy) -> None:
@@ -186,7 +186,7 @@ class Side(asyncio.Protocol):
 
     other: "Side"
 
-    def __init__(self, link: Link, direction: Direction) -> None:
+    def __init__(self, link: ProxyLink, direction: Direction) -> None:
         self.transport: asyncio.Transport | None = None
         self._link, self._direction = link, direction
         self._held: deque[tuple[float, bytes]] = deque()

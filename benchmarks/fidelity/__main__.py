@@ -23,7 +23,7 @@ from benchmarks.common.processes import spread
 from benchmarks.common.recordings import HARD_CASES, recordings, thinned
 from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings
 from benchmarks.fidelity.ablations import ABLATIONS, ablated
-from benchmarks.fidelity.contenders import NeuTTS, Sliding, Streamed, Way
+from benchmarks.fidelity.contenders import Contender, NeuTTS, Sliding, Streamed
 from benchmarks.fidelity.references import Reference, reference_sets
 from benchmarks.fidelity.report import check_list, draw, print_report
 from benchmarks.metrics.nearness import END, MIDDLE, START, means, nearness, seam_measures, seams_of
@@ -46,7 +46,7 @@ class Task:
     model: str
     way: str
     config: StreamConfig
-    sets: dict[str, list[Reference]]
+    pooled_from: dict[str, list[Reference]]
     costs: dict[str, float]
 
 
@@ -63,7 +63,7 @@ def grid(size: str, default: StreamConfig) -> list[StreamConfig]:
     return list(dict.fromkeys([default, *points]))
 
 
-def tasks_of(codec: Codec, points: Sequence[StreamConfig], sets: dict[str, list[Reference]]) -> list[Task]:
+def tasks_of(codec: Codec, points: Sequence[StreamConfig], pooled_from: dict[str, list[Reference]]) -> list[Task]:
     """Every way at every point, the longest first: all sets at the first point, speech alone elsewhere.
 
     Costs are measured here, before workers share the machine.
@@ -71,14 +71,16 @@ def tasks_of(codec: Codec, points: Sequence[StreamConfig], sets: dict[str, list[
     windows = {(config.chunk_frames, config.lookahead_frames): config for config in reversed(points)}
     pairs = [("sliding", config) for config in sorted(windows.values(), key=lambda config: config.chunk_frames)]
     pairs += [("NeuTTS", points[0])] + [("streamed", config) for config in points]
-    speech = {"speech": sets["speech"]}
+    speech = {"speech": pooled_from["speech"]}
     return [
-        Task(codec.name, way, config, sets if config == points[0] else speech, way_of(codec, way, config).costs())
+        Task(
+            codec.name, way, config, pooled_from if config == points[0] else speech, way_of(codec, way, config).costs()
+        )
         for way, config in pairs
     ]
 
 
-def way_of(codec: Codec, name: str, config: StreamConfig) -> Way:
+def way_of(codec: Codec, name: str, config: StreamConfig) -> Contender:
     """A way by its name; NeuTTS has but one configuration."""
     if name == "NeuTTS":
         return NeuTTS(codec)
@@ -89,10 +91,12 @@ def rows_of(task: Task) -> list[dict]:
     """The task's rows, one a set and part."""
     torch.set_num_threads(1)
     way = way_of(load_codec(task.model), task.way, task.config)
-    return [task.costs | row for name, references in task.sets.items() for row in measured(way, name, references)]
+    return [
+        task.costs | row for name, references in task.pooled_from.items() for row in measured(way, name, references)
+    ]
 
 
-def measured(way: Way, name: str, references: list[Reference]) -> list[dict]:
+def measured(way: Contender, name: str, references: list[Reference]) -> list[dict]:
     """Rows of one way over one set: the whole, then its parts.
 
     Levels are of the way's own encoder. Log-mel distance, SNR and seam are of its decoder on the offline tokens, and so
@@ -118,7 +122,7 @@ def measured(way: Way, name: str, references: list[Reference]) -> list[dict]:
     return rows
 
 
-def point_of(way: Way) -> dict:
+def point_of(way: Contender) -> dict:
     """What a row is a row of."""
     config = way.config
     streamed = config if isinstance(way, Streamed) else None
@@ -134,8 +138,8 @@ def point_of(way: Way) -> dict:
 def order(row: dict) -> tuple:
     """Rows in the order of sets and parts, then latency, then point, the ways beside one another."""
     names = ("decode_ms", "chunk_frames", "lookahead_frames", "context_frames", "prior_weight")
-    sets = ("speech", *HARD_CASES, "long")
-    return (sets.index(row["set"]), list(PARTS).index(row["part"]), *(row[name] or 0 for name in names))
+    pooled_from = ("speech", *HARD_CASES, "long")
+    return (pooled_from.index(row["set"]), list(PARTS).index(row["part"]), *(row[name] or 0 for name in names))
 
 
 def paired(scores: dict[str, list[Scores]], offline: list[Scores]) -> dict[str, float | None]:
@@ -177,12 +181,12 @@ def main() -> None:
     started = time.monotonic()
     torch.set_num_threads(1)
     codec = load_codec(arguments.model)
-    sets = reference_sets(codec, recordings(arguments.data), arguments.files)
-    tasks = tasks_of(codec, grid(arguments.grid, codec.default_config), sets)
+    pooled_from = reference_sets(codec, recordings(arguments.data), arguments.files)
+    tasks = tasks_of(codec, grid(arguments.grid, codec.default_config), pooled_from)
     rows = [row for rows in spread(rows_of, tasks, arguments.processes) for row in rows]
     ablations = []
     if arguments.ablations:
-        call = partial(ablation_row, model=arguments.model, references=thinned(sets["speech"], ABLATION_FILES))
+        call = partial(ablation_row, model=arguments.model, references=thinned(pooled_from["speech"], ABLATION_FILES))
         ablations = spread(call, [(a.name, a.kind) for a in ABLATIONS], arguments.processes)
     rows.sort(key=order)
     default = point_of(Streamed(codec, codec.default_config))

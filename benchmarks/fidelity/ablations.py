@@ -26,7 +26,7 @@ from neucodec_streaming.layers.acoustic import StreamingAcoustic
 from neucodec_streaming.layers.fbank import log_mel
 from neucodec_streaming.layers.istft import StreamingISTFT
 from neucodec_streaming.layers.norm import Moments
-from neucodec_streaming.layers.step import Step
+from neucodec_streaming.layers.step import StepPlan
 from neucodec_streaming.stepper import Stepper
 
 LOOKAHEADS = (0, 2, 10, 25)
@@ -58,45 +58,47 @@ class ClippedEncoder(Encoder):
     semantic_lookahead: int
     acoustic_lookahead: int
 
-    def _semantic(self, pcm: Tensor, state: Any, at: Step) -> Tensor:
-        return super()._semantic(pcm, state, clipped(at, self.semantic_lookahead))
+    def _semantic(self, pcm: Tensor, state: Any, plan: StepPlan) -> Tensor:
+        return super()._semantic(pcm, state, clipped(plan, self.semantic_lookahead))
 
-    def _acoustic(self, pcm: Tensor, state: Any, at: Step) -> Tensor:
-        return super()._acoustic(pcm, state, clipped(at, self.acoustic_lookahead))
+    def _acoustic(self, pcm: Tensor, state: Any, plan: StepPlan) -> Tensor:
+        return super()._acoustic(pcm, state, clipped(plan, self.acoustic_lookahead))
 
 
-def clipped(at: Step, lookahead_frames: int) -> Step:
+def clipped(plan: StepPlan, lookahead_frames: int) -> StepPlan:
     """The same step, where frames further ahead do not exist."""
-    return Step(at.slots, torch.minimum(at.valid, at.commit + lookahead_frames), at.commit, at.position)
+    return StepPlan(plan.slots, torch.minimum(plan.valid, plan.commit + lookahead_frames), plan.commit, plan.position)
 
 
 class WindowDecoder(Decoder):
     """Every GroupNorm knows its window alone."""
 
-    def compute(self, x: Tensor, state: DecoderState, at: Step) -> Tensor:
-        return super().compute(x, replace(state, counted=torch.zeros_like(state.counted)), at)
+    def compute(self, x: Tensor, state: DecoderState, plan: StepPlan) -> Tensor:
+        return super().compute(x, replace(state, frames_seen=torch.zeros_like(state.frames_seen)), plan)
 
 
 class WindowISTFT(StreamingISTFT):
     """Each window is synthesised by itself and cut at the chunk's end."""
 
-    def step(self, x: Tensor, tail: Tensor, at: Step) -> Tensor:
-        alone = Step(at.slots, at.valid, torch.minimum(at.commit + 1, at.valid), torch.zeros_like(at.position))
+    def step(self, x: Tensor, tail: Tensor, plan: StepPlan) -> Tensor:
+        alone = StepPlan(
+            plan.slots, plan.valid, torch.minimum(plan.commit + 1, plan.valid), torch.zeros_like(plan.position)
+        )
         return super().step(x, self.new_state(len(tail)), alone)
 
 
 class MixedISTFT(WindowISTFT):
     """The same, its first hop cross-faded with that hop as the window before had it; the tail keeps it."""
 
-    def step(self, x: Tensor, tail: Tensor, at: Step) -> Tensor:
-        audio = super().step(x, tail, at)
-        kept = at.load(tail)
+    def step(self, x: Tensor, tail: Tensor, plan: StepPlan) -> Tensor:
+        audio = super().step(x, tail, plan)
+        kept = plan.load(tail)
         old, new = kept[:, : self.hop], audio[:, : self.hop]
         ramp = (torch.arange(self.hop, device=x.device) + 0.5) / self.hop
-        audio[:, : self.hop] = torch.where((at.position > 0)[:, None], torch.lerp(old, new, ramp), new)
-        next_hop = at.commit.clamp(max=x.shape[1] - 1)[:, None] * self.hop + torch.arange(self.hop, device=x.device)
+        audio[:, : self.hop] = torch.where((plan.position > 0)[:, None], torch.lerp(old, new, ramp), new)
+        next_hop = plan.commit.clamp(max=x.shape[1] - 1)[:, None] * self.hop + torch.arange(self.hop, device=x.device)
         kept[:, : self.hop] = audio.gather(1, next_hop)
-        at.store(tail, kept)
+        plan.store(tail, kept)
         return audio
 
 
@@ -114,7 +116,7 @@ class Seeds:
 
     def __call__(self, state: Any, slot: int, index: int) -> None:
         known = self.statistics[(index + self.shift) % len(self.statistics)]
-        state.counted[slot] = self.weight_frames
+        state.frames_seen[slot] = self.weight_frames
         for running, own in zip(running_moments(state), known, strict=True):
             running.mean[slot] = own.mean
             running.variance[slot] = own.variance

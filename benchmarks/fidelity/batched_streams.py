@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from neucodec_streaming.stepper import Stepper
-from neucodec_streaming.windows import DecoderLane, EncoderLane, Window
+from neucodec_streaming.windows import DecoderWindower, EncoderWindower, Window
 
 ROWS = 16
 
@@ -22,27 +22,29 @@ def stream_all(
     state = stepper.new_state(rows + 1)
     outputs: list[list[np.ndarray]] = [[] for _ in inputs]
     waiting = iter(range(len(inputs)))
-    running: dict[int, tuple[int, EncoderLane | DecoderLane]] = {}
+    running: dict[int, tuple[int, EncoderWindower | DecoderWindower]] = {}
     while True:
         for row in range(rows):
             if row not in running and (index := next(waiting, None)) is not None:
-                lane = EncoderLane(stepper.config) if stepper.kind == "encode" else DecoderLane(stepper.config)
-                lane.push(inputs[index])
+                windower = (
+                    EncoderWindower(stepper.config) if stepper.kind == "encode" else DecoderWindower(stepper.config)
+                )
+                windower.push(inputs[index])
                 stepper.reset(state, torch.tensor([row]))
                 if seed is not None:
                     seed(state, row, index)
-                running[row] = index, lane
+                running[row] = index, windower
         if not running:
             return outputs
         windows: dict[int, Window] = {}
-        ended = [row for row, (_, lane) in running.items() if not lane.has_window]
-        for row, (_, lane) in running.items():
-            window = lane.take() or lane.take_last()
+        ended = [row for row, (_, windower) in running.items() if not windower.has_window]
+        for row, (_, windower) in running.items():
+            window = windower.take() or windower.take_last()
             if window is not None:
                 windows[row] = window
         for row, output in _step(stepper, state, windows, rows).items():
-            index, lane = running[row]
-            outputs[index].append(lane.output(windows[row], output))
+            index, windower = running[row]
+            outputs[index].append(windower.output(windows[row], output))
         for row in ended:
             del running[row]
 

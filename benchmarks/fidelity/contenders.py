@@ -19,7 +19,7 @@ from neucodec_streaming.config import FRAME_MS, INPUT_HOP, roundtrip_latency_ms
 from neucodec_streaming.stepper import Stepper
 
 
-class Way(Protocol):
+class Contender(Protocol):
     """`name`, algorithmic latencies in ms, and the verbs."""
 
     name: str

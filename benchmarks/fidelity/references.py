@@ -38,7 +38,7 @@ def reference_sets(codec: Codec, files: list[tuple[str, Path]], limit: int) -> d
     """`speech`, at most `limit` recordings as they are; each hard case, of a few; `long`, speakers at length."""
     speech = [load(path) for _, path in thinned(files, limit)]
     few = thinned(speech, HARD_FILES)
-    sets = {"speech": speech} | {name: [change(pcm) for pcm in few] for name, change in HARD_CASES.items()}
+    pooled_from = {"speech": speech} | {name: [change(pcm) for pcm in few] for name, change in HARD_CASES.items()}
     speakers = thinned(sorted({speaker for speaker, _ in files}), min(LONG_SPEAKERS, len(speech)))
-    sets["long"] = [np.concatenate([load(path) for owner, path in files if owner == name]) for name in speakers]
-    return {name: references(codec, pcms) for name, pcms in sets.items()}
+    pooled_from["long"] = [np.concatenate([load(path) for owner, path in files if owner == name]) for name in speakers]
+    return {name: references(codec, pcms) for name, pcms in pooled_from.items()}

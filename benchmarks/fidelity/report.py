@@ -58,11 +58,13 @@ POINT = ("way", "chunk_frames", "lookahead_frames", "context_frames", "prior_wei
 NEAR = ("levels_equal", "levels_within_1", "tokens_equal", "log_mel", "snr_db")
 SCORES = ("seam", "seam_error", "stoi", "stoi_loss", "pesq", "pesq_loss", "decoded_stoi", "decoded_pesq")
 
-Row = dict
+FidelityRow = dict
 """One way at one point, of one part of one set of recordings."""
 
 
-def print_report(rows: list[Row], ablations: list[Row], checks: list[dict], default: Row) -> None:
+def print_report(
+    rows: list[FidelityRow], ablations: list[FidelityRow], checks: list[dict], default: FidelityRow
+) -> None:
     """All tables, the check list and the recommended point."""
     whole = [row for row in rows if row["part"] == "whole" and row["set"] == "speech"]
     print("\nSpeech, every point. Loss is against the offline model; dec is the decoder alone, on the offline tokens.")
@@ -81,7 +83,7 @@ def print_report(rows: list[Row], ablations: list[Row], checks: list[dict], defa
     print(f"\n{recommendation(whole)}")
 
 
-def _print_table(rows: list[Row], columns: tuple[str, ...]) -> None:
+def _print_table(rows: list[FidelityRow], columns: tuple[str, ...]) -> None:
     print(" ".join(f"{COLUMNS[name][0]:>{COLUMNS[name][1]}}" for name in columns))
     for row in rows:
         print(" ".join(f"{_cell(row.get(name)):>{COLUMNS[name][1]}}" for name in columns))
@@ -95,7 +97,7 @@ def _cell(value: object) -> str:
     return f"{value:.0f}" if abs(value) >= 40 or value == int(value) else f"{value:.4f}"[: 6 if abs(value) >= 10 else 7]
 
 
-def _print_ablations(heading: str, rows: list[Row]) -> None:
+def _print_ablations(heading: str, rows: list[FidelityRow]) -> None:
     print(f"\n{heading}: one approximation at a time (levels, log-mel, SNR: whole, then first 300 ms)")
     print(f"{'':38}  levels  log-mel  SNR dB |  levels  log-mel  SNR dB |    STOI    seam")
     for row in rows:
@@ -106,19 +108,19 @@ def _print_ablations(heading: str, rows: list[Row]) -> None:
         print(f"{row['name']:38} {cells} | {row['stoi']:7.4f} {_cell(row.get('seam')):>7}")
 
 
-def _is_at(row: Row, default: Row) -> bool:
+def _is_at(row: FidelityRow, default: FidelityRow) -> bool:
     """A stream at that very point, or a window of its chunk and lookahead."""
     same = (row["chunk_frames"], row["lookahead_frames"]) == (default["chunk_frames"], default["lookahead_frames"])
     return same and _remembers_as(row, default)
 
 
-def _remembers_as(row: Row, default: Row) -> bool:
+def _remembers_as(row: FidelityRow, default: FidelityRow) -> bool:
     """Context and priors are those of that point; a window has none."""
     own = row["context_frames"], row["prior_weight"]
     return own in ((None, None), (default["context_frames"], default["prior_weight"]))
 
 
-def check_list(rows: list[Row], default: Row) -> list[dict]:
+def check_list(rows: list[FidelityRow], default: FidelityRow) -> list[dict]:
     """Each target with what was measured at the default point, and whether that meets it."""
     whole = [row for row in rows if row["part"] == "whole" and row["set"] == "speech"]
     here = next(row for row in whole if row["way"] == "streamed" and _is_at(row, default))
@@ -157,7 +159,7 @@ def _check(target: str, measured: float, meets: Callable[[float], bool], error: 
     return {"target": target, "measured": text, "met": bool(meets(measured))}
 
 
-def _against_windows(rows: list[Row], default: Row) -> list[dict]:
+def _against_windows(rows: list[FidelityRow], default: FidelityRow) -> list[dict]:
     """For each measure: on how many rows the default stream is better than its window, and on which it is not."""
     here = [row for row in rows if _is_at(row, default)]
     windows = {(row["set"], row["part"]): row for row in here if row["way"] == "sliding"}
@@ -172,7 +174,7 @@ def _against_windows(rows: list[Row], default: Row) -> list[dict]:
     return checks
 
 
-def recommendation(whole: list[Row]) -> str:
+def recommendation(whole: list[FidelityRow]) -> str:
     """Of the points within the latency limits that keep STOI, PESQ, levels and seam: the one that computes least."""
     points = [
         row
@@ -202,7 +204,7 @@ def recommendation(whole: list[Row]) -> str:
     )
 
 
-def draw(rows: list[Row], default: Row, path: Path) -> None:
+def draw(rows: list[FidelityRow], default: FidelityRow, path: Path) -> None:
     """Log-mel distance, STOI and equal levels against latency: streams, windows and NeuTTS; the default is marked."""
     from matplotlib.figure import Figure
 
@@ -231,7 +233,9 @@ def draw(rows: list[Row], default: Row, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _annotate(axes: Any, rows: list[Row], measure: str, latency: str, default: Row, colour: str) -> None:
+def _annotate(
+    axes: Any, rows: list[FidelityRow], measure: str, latency: str, default: FidelityRow, colour: str
+) -> None:
     """Chunk and lookahead beside each point: on the right where the chunk is the default's, on the left elsewhere."""
     labels = defaultdict(list)
     for row in rows:

@@ -54,7 +54,7 @@ def decode_geometry(config: StreamConfig) -> Geometry:
 
 
 @dataclass(frozen=True)
-class Window:
+class SlidingWindow:
     """Frames start..end are computed, first..stop are new."""
 
     start: int
@@ -68,15 +68,15 @@ class Window:
         return self.first - self.start, self.end - self.start
 
 
-def windows(frames: int, whole: int, geometry: Geometry) -> Iterator[Window]:
+def windows(frames: int, whole: int, geometry: Geometry) -> Iterator[SlidingWindow]:
     """The windows of a recording, `whole` of whose frames can be used before it ends; the last takes the rest."""
     first = 0
     while first + geometry.new + geometry.ahead <= whole:
         stop = first + geometry.new
-        yield Window(max(first - geometry.back, 0), first, stop, stop + geometry.ahead)
+        yield SlidingWindow(max(first - geometry.back, 0), first, stop, stop + geometry.ahead)
         first = stop
     if first < frames:
-        yield Window(max(first - geometry.back, 0), first, frames, frames)
+        yield SlidingWindow(max(first - geometry.back, 0), first, frames, frames)
 
 
 def encode(codec: Codec, recordings: Sequence[np.ndarray], geometry: Geometry) -> list[np.ndarray]:
@@ -133,7 +133,7 @@ def _batches(jobs: dict) -> Iterator[list]:
             yield group[start : start + BATCH]
 
 
-def _samples(pcm: np.ndarray, window: Window) -> np.ndarray:
+def _samples(pcm: np.ndarray, window: SlidingWindow) -> np.ndarray:
     """What a window's features need, padded to one hop more than its frames as upstream pads."""
     ends = window.stop == len(pcm) // INPUT_HOP
     heard = pcm[window.start * INPUT_HOP : len(pcm) if ends else window.end * INPUT_HOP + MEL_OVERHANG]

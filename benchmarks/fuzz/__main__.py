@@ -7,7 +7,7 @@ over, at the pace of a microphone; each time its output must be, to the byte, wh
 batch size is pinned).
 
 Wrong are: a server that dies, an internal error, a connection left without an answer, a traceback in the log, another
-output, memory that grows by more than MOST_GROWTH_MB in 100,000 frames (a line through the samples after the first),
+output, memory that grows by more than MAX_GROWTH_MB in 100,000 frames (a line through the samples after the first),
 and descriptors, threads or sessions that are not back at the end. The exit code is then 1.
 """
 
@@ -36,7 +36,7 @@ from benchmarks.common.recordings import load
 from benchmarks.common.surroundings import RESULTS_FOLDER, ROOT, surroundings
 from benchmarks.fuzz.frames import Script, script
 from benchmarks.hostile.__main__ import settled
-from benchmarks.load.hold import START_S, STOP_S, Footprint, Server
+from benchmarks.load.hold import START_S, STOP_S, Footprint, ServerProcess
 from neucodec_streaming.audio import pcm_to_bytes
 from neucodec_streaming.config import FRAME_MS, INPUT_HOP
 from neucodec_streaming.protocol.messages import End, Flush, Flushed
@@ -48,7 +48,7 @@ SENTENCE = ROOT / "demos" / "data" / "speech.flac"
 ANSWER_S = 20.0
 """For the server to read what was sent and to answer it."""
 SAMPLES_EVERY = 100_000
-MOST_GROWTH_MB = 1.0
+MAX_GROWTH_MB = 1.0
 LOST_KEPT = 8
 """Sessions that were cut off last, and may be resumed."""
 INTERNAL = ("1011", "HTTP 500")
@@ -186,7 +186,7 @@ def _close_status(heard: bytes) -> str:
     return "ended"
 
 
-class Speaker:
+class FuzzSpeaker:
     """The session that means no harm; `outputs` has what each time of its sentence gave."""
 
     def __init__(self, url: str, sentence: bytes) -> None:
@@ -232,7 +232,7 @@ class Speaker:
 
 
 @asynccontextmanager
-async def serving(arguments: Sequence[str], log: Path) -> AsyncIterator[Server]:
+async def serving(arguments: Sequence[str], log: Path) -> AsyncIterator[ServerProcess]:
     """The server in a process of its own, what it logs in a file."""
     command = [sys.executable, "-m", "server", "--port", "0", "--log-level", "error", *arguments]
     with log.open("wb") as errors:
@@ -244,7 +244,7 @@ async def serving(arguments: Sequence[str], log: Path) -> AsyncIterator[Server]:
         line = await asyncio.wait_for(process.stdout.readline(), START_S)
         if not line:
             raise SystemExit("the server did not start: see its log")
-        yield Server(line.decode().split()[3], process.pid)
+        yield ServerProcess(line.decode().split()[3], process.pid)
         assert process.returncode is None, "the server died: see its log"
     finally:
         with suppress(ProcessLookupError):
@@ -272,7 +272,7 @@ async def measure(given: argparse.Namespace, log: Path) -> dict[str, Any]:
     async with serving(flags, log) as server:
         assert server.pid is not None
         before, began_s = Footprint.of(server.pid), time.monotonic()
-        speaker, fuzzer = Speaker(server.url, sentence), Fuzzer(server.url, random.Random(given.seed))
+        speaker, fuzzer = FuzzSpeaker(server.url, sentence), Fuzzer(server.url, random.Random(given.seed))
         samples: list[dict[str, Any]] = []
 
         def sample() -> None:
@@ -313,7 +313,7 @@ def judged(result: dict[str, Any]) -> list[str]:
         *([f"{silent} connections were left without an answer"] if silent else []),
         *([f"{result['tracebacks']} tracebacks in the log"] if result["tracebacks"] else []),
         *([f"{result['sentences_changed']} sentences came out changed"] if result["sentences_changed"] else []),
-        *([f"memory grows by {growth:.2f} MB in 100,000"] if growth is not None and growth > MOST_GROWTH_MB else []),
+        *([f"memory grows by {growth:.2f} MB in 100,000"] if growth is not None and growth > MAX_GROWTH_MB else []),
         *([f"the server still holds something: {result['server']}"] if not result["server"]["is_back"] else []),
     ]
 

@@ -19,7 +19,7 @@ from neucodec_streaming.protocol.query import FORMATS, PATHS, QUERIES
 FATAL_SHARE = 0.5
 MALFORMED_REQUEST_SHARE = 0.1
 EARLY_SHARE = 0.02
-MOST_FRAMES = 80
+MAX_FRAMES = 80
 """Within what the server reads of a connection in one burst (max_messages_per_s)."""
 PACED_FRAMES, PACED_SHARE = 400, 0.01
 """Beyond that."""
@@ -52,7 +52,7 @@ def script(rng: random.Random, lost: Sequence[str]) -> Script:
     if rng.random() < MALFORMED_REQUEST_SHARE:
         return Script(_in_pieces(rng, malformed_request(rng)))
     asked = _in_pieces(rng, request(target(rng, lost), "127.0.0.1"))
-    count = PACED_FRAMES if rng.random() < PACED_SHARE else rng.randrange(MOST_FRAMES)
+    count = PACED_FRAMES if rng.random() < PACED_SHARE else rng.randrange(MAX_FRAMES)
     harmless = tuple(rng.choice(HARMLESS)(rng) for _ in range(count))
     is_early = rng.random() < EARLY_SHARE
     if rng.random() < FATAL_SHARE:  # it may be the beginning of something, which only an end of the bytes ends

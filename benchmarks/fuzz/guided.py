@@ -29,7 +29,7 @@ MEASURED += (
     "neucodec_streaming.server.sessions.window_buffer",
 )
 """Modules whose coverage guides the search."""
-LONGEST_BYTES = 4096
+MAX_BYTES = 4096
 SEED = 1
 DEADLINE_S = 3600.0
 
@@ -43,7 +43,7 @@ def search(name: str, runs: int, seconds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, seed in enumerate(SEEDS.get(name, [])):
             (Path(folder) / str(number)).write_bytes(seed)
-        limits = [f"-runs={runs}", f"-max_total_time={seconds}", f"-max_len={LONGEST_BYTES}", f"-seed={SEED}"]
+        limits = [f"-runs={runs}", f"-max_total_time={seconds}", f"-max_len={MAX_BYTES}", f"-seed={SEED}"]
         atheris.Setup(
             [sys.argv[0], *limits, f"-artifact_prefix={folder}/", "-print_final_stats=1", folder], TARGETS[name]
         )

@@ -48,7 +48,7 @@ from neucodec_streaming.protocol.states import State
 from neucodec_streaming.resampler import Resampler
 from neucodec_streaming.server.auth.gate import Gate
 from neucodec_streaming.server.auth.keys import Keys
-from neucodec_streaming.server.sessions.window_buffer import Intake
+from neucodec_streaming.server.sessions.window_buffer import WindowBuffer
 from neucodec_streaming.tokens import TokenText, tokens_from_bytes, tokens_from_npy, tokens_to_bytes
 from neucodec_streaming.torch_file import integers_from_pt
 
@@ -83,7 +83,7 @@ class Reader:
         return self.take(self.number(300)).decode(errors="replace")
 
 
-class Conversation:
+class FuzzedSession:
     """A server's session before a client that may say anything, with an engine that turns every frame into a token."""
 
     def __init__(self) -> None:
@@ -173,7 +173,7 @@ class Conversation:
 
 def conversation(data: bytes) -> None:
     """A hostile client's whole session, with losses and resumptions."""
-    reader, talk = Reader(data), Conversation()
+    reader, talk = Reader(data), FuzzedSession()
     acts: Sequence[Callable[[], None]] = (
         lambda: talk.hear(reader.take(reader.number(2000))),
         lambda: talk.hear(reader.text()),
@@ -253,11 +253,11 @@ def audio(data: bytes) -> None:
     assert np.array_equal(np.concatenate(cut), joined, equal_nan=True)  # 3e38 becomes inf, which no session takes
 
 
-def intake(data: bytes) -> None:
+def window_buffer(data: bytes) -> None:
     """Packets that wait for a window: none is lost, and no order changed."""
     reader = Reader(data)
     rate, form = RATES[reader.number(len(RATES))], ("s16le", "f32le", "mulaw")[reader.number(3)]
-    held = Intake(StreamFormat("audio", form, rate), StreamConfig(5, 5))
+    held = WindowBuffer(StreamFormat("audio", form, rate), StreamConfig(5, 5))
     given, got = [], []
     while not reader.is_empty:
         given.append(reader.take(reader.number(5000)))
@@ -307,7 +307,7 @@ def tokens(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     one.__name__: one
     for one in (
-        client_message, server_messages, conversation, target, headers, audio, intake, tokens,
+        client_message, server_messages, conversation, target, headers, audio, window_buffer, tokens,
         mqtt_control, mqtt_stream,
     )
 }  # fmt: skip

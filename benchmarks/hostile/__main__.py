@@ -28,7 +28,7 @@ from benchmarks.common.surroundings import device as processor
 from benchmarks.hostile.attacks import ATTACKS
 from benchmarks.hostile.client import HostilePlan, Strike
 from benchmarks.load.__main__ import SESSIONS_PER_PROCESS, jobs_of, show_verified
-from benchmarks.load.hold import Footprint, Held, Phase, Server, hold, plans_of, serving
+from benchmarks.load.hold import Footprint, Held, Phase, ServerProcess, hold, plans_of, serving
 from benchmarks.load.verify import References, config_of, payload_path, verified, write_payloads
 from neucodec_streaming import load_codec
 from neucodec_streaming.config import TOKENS_PER_SECOND
@@ -39,7 +39,7 @@ RESULTS = RESULTS_FOLDER / "hostile.json"
 CALM, CALM_AGAIN = "calm", "calm again"
 SETTLE_S = 45.0
 """For the server to let go of what the clients held: sessions whose connection is lost are kept for 30 s."""
-MOST_GROWTH_MB = 64
+MAX_GROWTH_MB = 64
 """Of memory from the end of the first calm phase to the end of the last, with the same sessions open."""
 COLUMNS = (
     ("phase", 11), ("chunks", 7), ("missing", 8), ("p50", 7), ("p95", 7), ("p99", 7), ("max", 8), ("+p99", 7),
@@ -89,7 +89,7 @@ def show(row: dict[str, Any]) -> None:
     print(" ".join(f"{text:>{width}}" for text, (_, width) in zip(texts, COLUMNS, strict=True)), flush=True)
 
 
-async def settled(server: Server, before: Footprint) -> dict[str, Any]:
+async def settled(server: ServerProcess, before: Footprint) -> dict[str, Any]:
     """What the server holds once it has let go of the clients, or after SETTLE_S: beside what it held before."""
     assert server.pid is not None
     deadline_s = asyncio.get_running_loop().time() + SETTLE_S
@@ -131,7 +131,7 @@ def judged(rows: Sequence[dict[str, Any]], state: dict[str, Any]) -> list[str]:
     return [
         *([f"{lost} sessions were refused or lost"] if lost else []),
         *([f"the server still holds something: {state}"] if not state["is_back"] else []),
-        *([f"memory grew by {growth_mb} MB, at most {MOST_GROWTH_MB}"] if growth_mb > MOST_GROWTH_MB else []),
+        *([f"memory grew by {growth_mb} MB, at most {MAX_GROWTH_MB}"] if growth_mb > MAX_GROWTH_MB else []),
     ]
 
 

@@ -39,7 +39,7 @@ IDLE_SESSIONS = 64
 AGAIN_S = 0.25
 """Before an attacker whose connection was ended comes again."""
 
-Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+AttackConnection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Attack = Callable[[Target], Awaitable[None]]
 
 
@@ -279,7 +279,7 @@ async def attempts(target: Target) -> None:
         request("/v1/sing", target.name),
         request("/v1/encode?input_rate=5", target.name),
         request("/v1/encode", target.name, headers=("Accept: */*",)),
-        request("/v1/encode", target.name, headers=("Upgrade: websocket", "Connection: Upgrade")),
+        request("/v1/encode", target.name, headers=("Upgrade: websocket", "AttackConnection: Upgrade")),
         request("/v1/encode", target.name, headers=("Cookie: " + "x" * 20_000,)),
         b"POST /v1/encode HTTP/1.1\r\nContent-Length: 9\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),  # a TLS greeting

@@ -34,7 +34,7 @@ import torch
 from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings
 from benchmarks.common.surroundings import device as processor
 from benchmarks.load.client import Job, Plan
-from benchmarks.load.hold import BURST, PHASES_S, Held, Server, hold, phases_of, plans_of, poured, serving
+from benchmarks.load.hold import BURST, PHASES_S, Held, ServerProcess, hold, phases_of, plans_of, poured, serving
 from benchmarks.load.verify import References, config_of, payload_path, verified, write_payloads
 from neucodec_streaming import load_codec
 from neucodec_streaming.codec import Codec
@@ -79,7 +79,7 @@ def counts_of(given: argparse.Namespace) -> Iterator[int]:
     return iter(range(given.step, given.most + 1, given.step) if given.ramp else (given.sessions,))
 
 
-class Run:
+class LoadRun:
     """One run of the command: its inputs in `folder`, then the measurements, then the verification."""
 
     def __init__(self, given: argparse.Namespace, folder: Path) -> None:
@@ -107,7 +107,7 @@ class Run:
                 if self._given.ramp and not self.helds[-1].rows[-1]["in_time"]:
                     break
 
-    async def _hold(self, server: Server, sessions: int) -> Held:
+    async def _hold(self, server: ServerProcess, sessions: int) -> Held:
         given = self._given
         outputs = self._outputs(len(self.helds)) if given.verify else None
         if outputs is not None:
@@ -144,10 +144,10 @@ class Run:
 
 
 @asynccontextmanager
-async def server_of(given: argparse.Namespace) -> AsyncIterator[Server]:
+async def server_of(given: argparse.Namespace) -> AsyncIterator[ServerProcess]:
     """The server that is given, or one of our own."""
     if given.url:
-        yield Server(given.url)
+        yield ServerProcess(given.url)
         return
     arguments = ["--model", given.model, "--batch-sizes", ",".join(str(size) for size in given.batch_sizes)]
     for name in ("threads", "gather_ms", "max_sessions", "max_load"):
@@ -246,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--burst is for a fixed number of --sessions, not for a --ramp")
     torch.set_num_threads(given.threads or 1)  # what the outputs are compared with is computed as the server's is
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(given, Path(folder))
+        run = LoadRun(given, Path(folder))
         print(" ".join(f"{name:>{width}}" for name, width in COLUMNS), "  (times in ms)")
         asyncio.run(run.measure())
         rows = [row for held in run.helds for row in held.rows]

@@ -33,14 +33,14 @@ LEAD_S = 0.5
 CLIENT_START_S = 30.0
 PHASES_S = 1.0
 """The first packets of the sessions are due at random moments within this."""
-MOST_SEND_LATE_MS = 20.0
+MAX_SEND_LATE_MS = 20.0
 """A p99 of the clients' own lateness above this is no measurement of the server."""
 LINE_BYTES = 1 << 28
 QUIET, BURST = "", "burst"
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerProcess:
     """Where a server is; `pid` None: it is not ours, and its times are not known."""
 
     url: str
@@ -48,7 +48,7 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(arguments: Sequence[str]) -> AsyncIterator[Server]:
+async def serving(arguments: Sequence[str]) -> AsyncIterator[ServerProcess]:
     """The server in a process of its own, from its ready line on. Exits with what to look at when it does not start."""
     patient = ("--first-message-timeout-s", str(WAIT_S))
     command = [sys.executable, "-m", "server", "--port", "0", "--log-level", "warning", *patient, *arguments]
@@ -58,7 +58,7 @@ async def serving(arguments: Sequence[str]) -> AsyncIterator[Server]:
         line = await asyncio.wait_for(process.stdout.readline(), START_S)
         if not line:
             raise SystemExit("the server did not start: see above")
-        yield Server(line.decode().split()[3], process.pid)
+        yield ServerProcess(line.decode().split()[3], process.pid)
     finally:
         await _stop(process)
 
@@ -74,7 +74,7 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-class Order(Protocol):
+class LoadOrder(Protocol):
     """What a client process is to do: `python -m module` is given it as a line, and begins `since_s` after the rest."""
 
     @property
@@ -111,7 +111,7 @@ class Clients:
 
 
 @asynccontextmanager
-async def client(order: Order) -> AsyncIterator[Clients]:
+async def client(order: LoadOrder) -> AsyncIterator[Clients]:
     """A process that has its order and opens its sessions."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
@@ -248,9 +248,11 @@ def plans_of(jobs: Sequence[Job], processes: int, url: str, seconds: float, outp
     return [Plan(url, tuple(jobs[first::count]), seconds, folder) for first in range(count)]
 
 
-async def hold(server: Server, plans: Sequence[Plan], phases: Sequence[Phase], beside: Order | None = None) -> Held:
+async def hold(
+    server: ServerProcess, plans: Sequence[Plan], phases: Sequence[Phase], beside: LoadOrder | None = None
+) -> Held:
     """Carries out the plans, all at once, and what is to run beside them."""
-    orders: list[Order] = [*plans, *([beside] if beside is not None else [])]
+    orders: list[LoadOrder] = [*plans, *([beside] if beside is not None else [])]
     async with AsyncExitStack() as running:
         clients = [await running.enter_async_context(client(order)) for order in orders]
         for one, order in zip(clients, orders, strict=True):
@@ -296,7 +298,7 @@ def row_of(sessions: Sequence[dict[str, Any]], send_late_ms: Sequence[float], ph
         "worst_session_p99_ms": max((spread(values)["p99"] for values in late_ms if values), default=None),
         "missing": sum(_missing_in(one, phase) for one in sessions),
         "send_late_ms": send,
-        "clients_kept_up": send["p99"] is not None and send["p99"] <= MOST_SEND_LATE_MS,
+        "clients_kept_up": send["p99"] is not None and send["p99"] <= MAX_SEND_LATE_MS,
     }
     return {**row, "in_time": is_in_time(row)}
 

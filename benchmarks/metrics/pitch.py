@@ -13,7 +13,7 @@ from neucodec_streaming.config import INPUT_HOP, INPUT_RATE
 
 WINDOW = 1024
 FFT_SIZE = 4096
-LOWEST_HZ, HIGHEST_HZ = 60, 400
+MIN_HZ, MAX_HZ = 60, 400
 VOICED = 0.7
 RANGE_DB = 26
 OCTAVE_COST = 0.05
@@ -40,7 +40,7 @@ def periods(audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(T,) at 16 kHz -> strength of the strongest period of each frame, 0 to 1, and its pitch in Hz: (F,), (F,)."""
     frames = _frames(audio)
     frames = (frames - frames.mean(axis=1, keepdims=True)) * np.hanning(WINDOW)
-    shortest, longest = INPUT_RATE // HIGHEST_HZ, INPUT_RATE // LOWEST_HZ
+    shortest, longest = INPUT_RATE // MAX_HZ, INPUT_RATE // MIN_HZ
     likeness = _autocorrelation(frames)[:, : longest + 1]
     likeness /= (likeness[:, :1] + 1e-9) * _of_the_window()[: longest + 1]
     costs = OCTAVE_COST * np.log2(np.arange(shortest, longest + 1) / shortest)

@@ -41,7 +41,7 @@ RESULTS = RESULTS_FOLDER / "mouth_to_ear.json"
 SPEECH = ROOT / "demos" / "data" / "speech.flac"
 LEAD_IN_S, TAIL_S = 1.0, 2.0
 STRETCH_S = 4.0
-LONGEST_S = 2.0
+MAX_S = 2.0
 """Of the delays that are looked for."""
 ENVELOPE_RATE = 1000
 EDGES_HZ = np.geomspace(150, 7000, 17)
@@ -51,7 +51,7 @@ SOUND = 2e-4
 UTTERANCE_S = 6.0
 GAP_S = 0.1
 """A longer silence is the end of an utterance, or of what is left of it."""
-MOST_CLEAR_MS = 60
+MAX_CLEAR_MS = 60
 LOSSES = ("microphone_lost", "underruns", "underflows", "skipped_ms")
 PARTS = ("microphone_ms", "algorithm_ms", "computing_ms", "jitter_ms", "speaker_ms")
 
@@ -77,7 +77,7 @@ def envelopes(audio: np.ndarray) -> np.ndarray:
 
 
 def delay_ms(mouth: np.ndarray, ear: np.ndarray) -> float:
-    """How much later `ear` (n + LONGEST_S,) has what `mouth` (n,) has, both at RATE and from the same moment on."""
+    """How much later `ear` (n + MAX_S,) has what `mouth` (n,) has, both at RATE and from the same moment on."""
     said, heard = envelopes(mouth), envelopes(ear)
     said -= said.mean(axis=1, keepdims=True)
     size = 1 << (said.shape[1] + heard.shape[1]).bit_length()
@@ -100,7 +100,7 @@ def heard_at(ear: np.ndarray, stretch: slice, later_ms: float = 0.0, longer_s: f
 
 def delays_ms(mouth: np.ndarray, ear: np.ndarray) -> list[float]:
     """The delay in each stretch of the speech."""
-    return [delay_ms(mouth[stretch], heard_at(ear, stretch, longer_s=LONGEST_S)) for stretch in stretches(mouth)]
+    return [delay_ms(mouth[stretch], heard_at(ear, stretch, longer_s=MAX_S)) for stretch in stretches(mouth)]
 
 
 def intelligibility(mouth: np.ndarray, ear: np.ndarray, codec: Codec) -> tuple[float, float]:
@@ -225,7 +225,7 @@ def report(way: dict[str, Any], clear: dict[str, Any]) -> None:
         ),
         ("STOI, and of the codec alone", f"{way['stoi']:.3f}, {way['stoi_codec_alone']:.3f}"),
         (
-            f"clear to silence, ms (asked: below {MOST_CLEAR_MS})",
+            f"clear to silence, ms (asked: below {MAX_CLEAR_MS})",
             f"{clear['clear_to_silence_median_ms']:.0f}, at most {clear['clear_to_silence_most_ms']:.0f}",
         ),
         ("sounds of the old utterance after that (asked: 0)", str(clear["sounds_after_silence"])),

@@ -22,7 +22,7 @@ from neucodec_streaming.client.latency import ResponseTimes
 from neucodec_streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE
 from neucodec_streaming.protocol.messages import Done
 
-SHORTEST_S, LONGEST_S, PAUSE_S = 0.8, 2.0, 0.6
+MIN_S, MAX_S, PAUSE_S = 0.8, 2.0, 0.6
 """How long an utterance is heard before it is cut short, and the silence after that."""
 
 
@@ -87,7 +87,7 @@ async def barge_in(url: str, profile: str, tokens: np.ndarray, times: int) -> No
                 await connection.send(tokens)
                 await connection.flush()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(moments.uniform(SHORTEST_S, LONGEST_S)):
+                    async with asyncio.timeout(moments.uniform(MIN_S, MAX_S)):
                         async for event in connection:
                             if isinstance(event, Audio):
                                 speaker.push(event.samples)

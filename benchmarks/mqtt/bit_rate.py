@@ -13,7 +13,7 @@ import numpy as np
 from demos.mqtt.broker import Broker
 from demos.mqtt.lossy_link import Damage, LossyLink, lossy
 from neucodec_streaming.client.mqtt.listener import listen
-from neucodec_streaming.client.mqtt.session import BrokerSession, open_at_broker
+from neucodec_streaming.client.mqtt.session import MqttSession, open_at_broker
 from neucodec_streaming.client.transfer import packets_of
 from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, TOKENS_PER_SECOND
 
@@ -25,14 +25,14 @@ DEADLINE_S = 120.0
 
 
 @dataclass
-class Traffic:
+class LinkTraffic:
     """What had crossed a link at a moment."""
 
     mqtt_bytes: int
     segments: int
 
     @classmethod
-    def of(cls, link: LossyLink) -> "Traffic":
+    def of(cls, link: LossyLink) -> "LinkTraffic":
         return cls(sum(link.mqtt_bytes.values()), link.segments)
 
 
@@ -48,12 +48,12 @@ async def _one(broker: Broker, number: int, pcm: np.ndarray) -> dict[str, object
         )
         listener = await stack.enter_async_context(listen(down.url, name, qos=qos))
         await asyncio.sleep(1.0)  # statuses and acknowledgements of the opening are not the stream's
-        before_up, before = Traffic.of(up), Traffic.of(down)
+        before_up, before = LinkTraffic.of(up), LinkTraffic.of(down)
         speaking = asyncio.create_task(_speak(session, pcm))
         heard = 0
         async for event in listener:
             heard += event.tokens.size if hasattr(event, "tokens") else 0
-            after_up, after = Traffic.of(up), Traffic.of(down)
+            after_up, after = LinkTraffic.of(up), LinkTraffic.of(down)
         await speaking
     return {
         "qos": qos,
@@ -65,14 +65,14 @@ async def _one(broker: Broker, number: int, pcm: np.ndarray) -> dict[str, object
     }
 
 
-def _rates(prefix: str, before: Traffic, after: Traffic, seconds: float) -> dict[str, float]:
+def _rates(prefix: str, before: LinkTraffic, after: LinkTraffic, seconds: float) -> dict[str, float]:
     mqtt = after.mqtt_bytes - before.mqtt_bytes
     headers = (after.segments - before.segments) * HEADER_BYTES
     rates = {"mqtt_kbit_s": mqtt, "tcp_ip_kbit_s": mqtt + headers}
     return {prefix + name: round(8 * count / seconds / 1000, 2) for name, count in rates.items()}
 
 
-async def _speak(session: BrokerSession, pcm: np.ndarray) -> None:
+async def _speak(session: MqttSession, pcm: np.ndarray) -> None:
     """As a microphone would."""
     loop = asyncio.get_running_loop()
     start_s = loop.time()

@@ -15,10 +15,10 @@ from demos.mqtt.broker import Broker, broker
 from neucodec_streaming.client.events import Tokens
 from neucodec_streaming.client.latency import ResponseTimes
 from neucodec_streaming.client.mqtt.listener import listen
-from neucodec_streaming.client.mqtt.session import BrokerSession, open_at_broker
+from neucodec_streaming.client.mqtt.session import MqttSession, open_at_broker
 from neucodec_streaming.config import INPUT_HOP, INPUT_RATE
 from neucodec_streaming.protocol.mqtt.address import parse_broker
-from neucodec_streaming.protocol.mqtt.topics import State, Status
+from neucodec_streaming.protocol.mqtt.topics import SessionStatus, Status
 from neucodec_streaming.server.app import App
 from neucodec_streaming.server.mqtt.bridge import Bridge
 from neucodec_streaming.server.settings.fields import Settings
@@ -30,12 +30,12 @@ TROUBLE_AFTER_S = 2.0
 DOWN_S = 1.0
 POLL_S = 0.005
 DEADLINE_S = 120.0
-Step = Callable[[], Coroutine[None, None, None]]
+FailoverStep = Callable[[], Coroutine[None, None, None]]
 STEP_S = 0.002
 PERSISTENT = "allow_anonymous true\npersistence true\npersistence_location {folder}/\nuser root\n"
 
 
-async def _speak(session: BrokerSession, seconds: float, times: ResponseTimes | None = None) -> None:
+async def _speak(session: MqttSession, seconds: float, times: ResponseTimes | None = None) -> None:
     """Noise at the pace of a microphone, and the end."""
     loop = asyncio.get_running_loop()
     noise = np.random.default_rng(0).standard_normal(PACKET_SAMPLES).astype(np.float32) * 0.05
@@ -48,7 +48,9 @@ async def _speak(session: BrokerSession, seconds: float, times: ResponseTimes | 
     await session.end()
 
 
-async def _told(broker_url: str, name: str, seconds: float, prepare: Step, trouble: Step) -> dict[str, object]:
+async def _told(
+    broker_url: str, name: str, seconds: float, prepare: FailoverStep, trouble: FailoverStep
+) -> dict[str, object]:
     """A live session, and what its listener has of it when `trouble` comes, soon after what prepares for it."""
     loop = asyncio.get_running_loop()
     frames = int(seconds * INPUT_RATE) // INPUT_HOP
@@ -94,7 +96,7 @@ async def _told(broker_url: str, name: str, seconds: float, prepare: Step, troub
 
 
 def _is_anothers(status: Status | None, owner: str) -> bool:
-    return status is not None and status.state == State.OPEN and status.bridge != owner
+    return status is not None and status.state == SessionStatus.OPEN and status.bridge != owner
 
 
 async def killed_bridges(times: int) -> list[dict[str, object]]:

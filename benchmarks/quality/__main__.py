@@ -31,7 +31,7 @@ from benchmarks.common.recordings import corpora, load, recordings, thinned
 from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings
 from benchmarks.metrics.code_usage import code_usage
 from benchmarks.metrics.word_errors import read_texts
-from benchmarks.quality.evaluation import Recording, Settings, evaluated, heard, open_ears
+from benchmarks.quality.evaluation import EvaluationRecording, EvaluationSettings, evaluated, heard, open_ears
 from benchmarks.quality.other_codecs import OtherCodec, available_codecs
 from benchmarks.quality.report import damage_rows, draw, goals, print_report, rows_of
 from neucodec_streaming import load_codec
@@ -44,11 +44,11 @@ PICTURED_MODES = ("", "1200")
 DIGITS = 4
 
 
-def recordings_of(data: Path, texts: Path, limit: int, damage_every: int) -> list[Recording]:
+def recordings_of(data: Path, texts: Path, limit: int, damage_every: int) -> list[EvaluationRecording]:
     """What to measure, with text and corpus where they are known; every so many-th also by damaged tokens."""
     files, known, names = thinned(recordings(data), limit), read_texts(texts), corpora(data)
     return [
-        Recording(
+        EvaluationRecording(
             speaker,
             names.get(path, "unknown"),
             path,
@@ -59,7 +59,7 @@ def recordings_of(data: Path, texts: Path, limit: int, damage_every: int) -> lis
     ]
 
 
-def calibrated_codecs(found: list[Recording]) -> list[OtherCodec]:
+def calibrated_codecs(found: list[EvaluationRecording]) -> list[OtherCodec]:
     """The other codecs that are installed, their delays measured; prints why the rest is left out."""
     codecs, reasons = available_codecs()
     for reason in reasons:
@@ -113,7 +113,7 @@ def main() -> None:
     others = calibrated_codecs(found)
     for reason in [] if arguments.no_listening else open_ears()[1]:
         print(f"left out: {reason}")
-    settings = Settings(
+    settings = EvaluationSettings(
         arguments.model,
         tuple(others),
         streams=not arguments.offline_only,

@@ -8,7 +8,7 @@ import numpy as np
 
 TOKEN_BITS = 16
 
-Damage = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+DamageTokens = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 """Tokens uint16 (F,) and a source of chance -> tokens (F,) as they arrive, and which are lost, bool (F,)."""
 
 
@@ -24,7 +24,7 @@ def losing(share: float, tokens: np.ndarray, chance: np.random.Generator) -> tup
     return tokens, chance.random(len(tokens)) < share
 
 
-DAMAGES: dict[str, Damage] = {
+DAMAGES: dict[str, DamageTokens] = {
     "1 % of bits flipped": partial(flipping, 0.01),
     "5 % of bits flipped": partial(flipping, 0.05),
     "10 % of bits flipped": partial(flipping, 0.1),

@@ -22,12 +22,12 @@ PACKET_SAMPLES = 1600
 PACKET_TOKENS = 5
 KBITS = TOKEN_BITS * TOKENS_PER_SECOND / 1000
 
-Way = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Coder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """float32 at 16 kHz (T,) -> tokens (T // 320,) and audio at 24 kHz (T // 320 * 480,)."""
 
 
 @dataclass(frozen=True)
-class Recording:
+class EvaluationRecording:
     """A file to measure; its words, where they are known; whether its tokens are damaged, too."""
 
     speaker: str
@@ -38,7 +38,7 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvaluationSettings:
     """What every worker loads and measures."""
 
     model: str
@@ -106,7 +106,7 @@ def coded_as_stream(codec: Codec, pcm: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return tokens, decoded(codec, tokens)
 
 
-def ways_of(codec: Codec, streams: bool = True) -> dict[str, Way]:
+def ways_of(codec: Codec, streams: bool = True) -> dict[str, Coder]:
     """The ways through a codec."""
     ways = {"offline": partial(coded_offline, codec), "streamed": partial(coded_as_stream, codec)}
     return ways if streams else {"offline": ways["offline"]}
@@ -124,7 +124,7 @@ def open_ears() -> tuple[Ears, list[str]]:
     return Ears(**opened), reasons
 
 
-def evaluated(settings: Settings, recording: Recording) -> Measured:
+def evaluated(settings: EvaluationSettings, recording: EvaluationRecording) -> Measured:
     """Every measure of one recording; what is loaded stays for the next."""
     codec, ears = _loaded(settings)
     ways = ways_of(codec, settings.streams)
@@ -136,14 +136,14 @@ def evaluated(settings: Settings, recording: Recording) -> Measured:
 
 
 @cache
-def _loaded(settings: Settings) -> tuple[Codec, Ears]:
+def _loaded(settings: EvaluationSettings) -> tuple[Codec, Ears]:
     torch.set_num_threads(1)
     return load_codec(settings.model), open_ears()[0] if settings.listens else Ears()
 
 
 def measure(
-    recording: Recording,
-    ways: dict[str, Way],
+    recording: EvaluationRecording,
+    ways: dict[str, Coder],
     ears: Ears,
     others: tuple[OtherCodec, ...] = (),
     listens_to_others: bool = False,
@@ -175,7 +175,7 @@ def measure(
     return Measured(entry | {"ways": scores}, tokens)
 
 
-def heard(settings: Settings, recording: Recording) -> dict[str, np.ndarray]:
+def heard(settings: EvaluationSettings, recording: EvaluationRecording) -> dict[str, np.ndarray]:
     """The original and what comes out of every way and other codec, each (T,) at 16 kHz."""
     pcm = load(recording.path)
     ways = ways_of(_loaded(settings)[0], settings.streams)

@@ -36,11 +36,11 @@ PUBLISHED = {"stoi": 0.90, "pesq": 2.04}
 FFT_SIZE, FFT_HOP = 512, 128
 RANGE_DB = 80
 
-Row = dict
+QualityRow = dict
 """One way over one group of files: `kind` (speaker, corpus, all), `group`, `files`, `seconds`, `way`, means, rates."""
 
 
-def rows_of(entries: list[dict]) -> list[Row]:
+def rows_of(entries: list[dict]) -> list[QualityRow]:
     """A row for each way and speaker, then each way and corpus, then each way over all files."""
     groups: list[tuple[str, str, list[dict]]] = []
     for kind in ("speaker", "corpus"):
@@ -50,7 +50,7 @@ def rows_of(entries: list[dict]) -> list[Row]:
     return [row_of(kind, name, group, way) for kind, name, group in groups for way in group[0]["ways"]]
 
 
-def row_of(kind: str, name: str, entries: list[dict], way: str) -> Row:
+def row_of(kind: str, name: str, entries: list[dict], way: str) -> QualityRow:
     """Means and rates of one way; what no file has is left out."""
     scores = [entry["ways"][way] for entry in entries]
     seconds = sum(entry["seconds"] for entry in entries)
@@ -60,7 +60,7 @@ def row_of(kind: str, name: str, entries: list[dict], way: str) -> Row:
     return head | {measure: value for measure, value in found.items() if value is not None}
 
 
-def damage_rows(entries: list[dict]) -> list[Row]:
+def damage_rows(entries: list[dict]) -> list[QualityRow]:
     """Mean STOI and PESQ of streams without damage and with each, over the files that were damaged."""
     damaged = [entry["damaged"] for entry in entries if "damaged" in entry]
     names = ("none", *DAMAGES) if damaged else ()
@@ -71,7 +71,7 @@ def damage_rows(entries: list[dict]) -> list[Row]:
     ]
 
 
-def goals(rows: list[Row]) -> list[dict]:
+def goals(rows: list[QualityRow]) -> list[dict]:
     """Each goal for each way of ours over all files: what was measured, what is needed, and whether it is met.
 
     `met` is None where that cannot be told: nothing was measured, or the recogniser errs so often in the original that
@@ -110,7 +110,7 @@ def _check(way: str, goal: str, measured: float | None, needed: float | None, si
     return {"way": way, "goal": goal, "measured": measured, "needed": needed, "margin": margin, "met": met}
 
 
-def print_report(rows: list[Row], usage: dict[str, dict], damages: list[Row], checks: list[dict]) -> None:
+def print_report(rows: list[QualityRow], usage: dict[str, dict], damages: list[QualityRow], checks: list[dict]) -> None:
     """The table (of speakers our own ways only), code usage, damage, goals."""
     print(
         "\nMeans over files; WER: word errors against true texts, to own: against what is recognised in the original."

@@ -5,7 +5,7 @@ real speech at real-time pace, of every kind; one in seven vanishes without a wo
 while. Each minute is a row: lateness of the chunks (as in `benchmarks.load`), what the server holds of memory,
 threads, descriptors and places, and how the sessions ended. After `--warm-up` minutes memory and lateness must not
 rise: their slopes are medians over all pairs of minutes, which an outlier does not bend. The exit code is 1 where
-memory rises by more than MOST_RISE_MB an hour, the p99 of lateness over the run by more than MOST_DRIFT of a chunk,
+memory rises by more than MAX_RISE_MB an hour, the p99 of lateness over the run by more than MAX_DRIFT of a chunk,
 where a session ended otherwise than it should, or where something is held when all clients are gone.
 """
 
@@ -24,9 +24,9 @@ from typing import Any
 
 from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings
 from benchmarks.load.client import DONE, DRAIN_S, Job
-from benchmarks.load.hold import CLIENT_START_S, LEAD_S, Footprint, Server, client, serving, spread
+from benchmarks.load.hold import CLIENT_START_S, LEAD_S, Footprint, ServerProcess, client, serving, spread
 from benchmarks.load.verify import payload_path, write_payloads
-from benchmarks.soak.client import LONGEST_S, VANISHED, Seats
+from benchmarks.soak.client import MAX_S, VANISHED, Seats
 from neucodec_streaming import load_codec
 from neucodec_streaming.config import FRAME_MS, TOKENS_PER_SECOND
 from neucodec_streaming.engine.engine import STAGES
@@ -37,11 +37,11 @@ CLIPS = 4
 CLIP_S = 180
 SETTLE_S = 60.0
 """For the server to let go of the clients that vanished."""
-MOST_RISE_MB = 20.0
-MOST_DRIFT = 0.1
+MAX_RISE_MB = 20.0
+MAX_DRIFT = 0.1
 
 
-def readiness(server: Server) -> dict[str, Any]:
+def readiness(server: ServerProcess) -> dict[str, Any]:
     """What the server says of itself."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(server.url.replace("ws://", "http://") + "/readyz", timeout=30) as response:
@@ -54,7 +54,7 @@ def slope(values: Sequence[float]) -> float:
     return statistics.median(pairs) if pairs else 0.0
 
 
-async def watch(server: Server, minutes: float, begin_s: float) -> list[dict[str, Any]]:
+async def watch(server: ServerProcess, minutes: float, begin_s: float) -> list[dict[str, Any]]:
     """What the server holds at the end of every minute."""
     assert server.pid is not None
     held = []
@@ -67,7 +67,7 @@ async def watch(server: Server, minutes: float, begin_s: float) -> list[dict[str
     return held
 
 
-async def settled(server: Server) -> dict[str, Any]:
+async def settled(server: ServerProcess) -> dict[str, Any]:
     """What is held when all clients are gone."""
     assert server.pid is not None
     until_s = time.monotonic() + SETTLE_S
@@ -98,7 +98,7 @@ async def soak(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
             begin_s = time.monotonic() + LEAD_S
             clients.say(str(begin_s))
             held = await watch(server, given.minutes, begin_s)
-            report = await clients.hear(2 * LONGEST_S + DRAIN_S)
+            report = await clients.hear(2 * MAX_S + DRAIN_S)
         after = await settled(server)
     rows = [one | row_of(report["sessions"], one["minute"]) for one in held]
     chunk_ms = profile["chunk_frames"] * FRAME_MS
@@ -132,9 +132,9 @@ def judged(result: dict[str, Any], warm_up: int) -> dict[str, Any]:
     for row in result["rows"]:
         ends.update(row["ended"])
     wrong = []
-    if memory > MOST_RISE_MB:
+    if memory > MAX_RISE_MB:
         wrong.append(f"memory rises by {memory:.0f} MB an hour")
-    if drift["p99"] > MOST_DRIFT * result["chunk_ms"]:
+    if drift["p99"] > MAX_DRIFT * result["chunk_ms"]:
         wrong.append(f"the p99 of lateness rises by {drift['p99']:.0f} ms over the run")
     if set(ends) - {DONE, VANISHED}:
         wrong.append(f"sessions ended as {dict(ends)}")

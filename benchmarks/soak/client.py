@@ -17,7 +17,7 @@ from benchmarks.load.client import BEGIN_S, DRAIN_S, ROUNDING_S, UNANSWERED, UNB
 from benchmarks.wire.servers import loop_factory
 from neucodec_streaming.config import TOKENS_PER_SECOND
 
-SHORTEST_S, LONGEST_S = 10.0, 60.0
+MIN_S, MAX_S = 10.0, 60.0
 """How long a session speaks."""
 PAUSE_S = 1.0
 """The longest that a seat is empty."""
@@ -58,11 +58,11 @@ async def sit(
 ) -> None:
     """One session after the other, until the time is over."""
     clock, rng = time.monotonic, random.Random(order.seed * 1000 + seat)
-    await asyncio.sleep(begin_s + rng.uniform(0, LONGEST_S / 4) - clock())
+    await asyncio.sleep(begin_s + rng.uniform(0, MAX_S / 4) - clock())
     while clock() < begin_s + order.seconds:
         job = rng.choice(order.jobs)
         packets = cut[job.payload]
-        count = int(rng.uniform(SHORTEST_S, LONGEST_S) * TOKENS_PER_SECOND)
+        count = int(rng.uniform(MIN_S, MAX_S) * TOKENS_PER_SECOND)
         first = rng.randrange(max(1, len(packets) - count))
         live = Live(job, packets[first : first + count], False, clock)
         await live.open(order.url, UNBOUNDED_BYTES)

@@ -37,14 +37,14 @@ from benchmarks.common.processes import family
 from benchmarks.common.surroundings import RESULTS_FOLDER
 from benchmarks.common.surroundings import device as processor
 from benchmarks.latency import needed_packets
-from benchmarks.wire.servers import CONFIG, Server, Traffic, bare, hosted, load_constant, loop_factory, ours
+from benchmarks.wire.servers import CONFIG, Traffic, WireServer, bare, hosted, load_constant, loop_factory, ours
 from neucodec_streaming.engine.engine import STAGES
 from neucodec_streaming.protocol.messages import End, encode_message
 from neucodec_streaming.server.model import load_engines, worker_count
 from neucodec_streaming.server.settings.fields import Settings
 
 RESULTS = RESULTS_FOLDER / "wire.json"
-LEAST = 0.6
+MIN_RATIO = 0.6
 """The target: the least share of the bare server's rate."""
 TURN_S = 120.0
 OURS, BARE, MODEL = "ours", "bare", "model"
@@ -166,7 +166,7 @@ def times_s(pid: int) -> tuple[float, float]:
     return sum(int(stat[0]) for stat in stats) / 1e9, sum(int(stat[1]) for stat in stats) / 1e9
 
 
-async def turn(server: Server, traffic: Traffic, connections: int, rounds: Rounds) -> dict[str, float]:
+async def turn(server: WireServer, traffic: Traffic, connections: int, rounds: Rounds) -> dict[str, float]:
     """Drives so many connections to their end -> what went through, and what it took."""
     options: dict[str, Any] = {"compression": None, "max_size": None, "ping_interval": None, "proxy": None}
     async with asyncio.timeout(TURN_S), AsyncExitStack() as opened:
@@ -197,7 +197,7 @@ async def turn(server: Server, traffic: Traffic, connections: int, rounds: Round
 # What comes of it
 
 
-def drive(server: Server, name: str, kind: str, connections: int, packets: int, ahead: int) -> dict[str, float]:
+def drive(server: WireServer, name: str, kind: str, connections: int, packets: int, ahead: int) -> dict[str, float]:
     """One turn of a server, in a loop of its own; shown as it ends."""
     chunk = CONFIG.chunk_frames
     frames = [number // chunk * chunk for number in range(packets + 1)] if name == BARE else owed(kind, packets)
@@ -261,7 +261,7 @@ def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
 def target_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The least ratio of rates that will do, the least that was measured, and whether it does."""
     measured = min(row["ratio"] for row in rows)
-    return {"least": LEAST, "measured": measured, "met": measured >= LEAST}
+    return {"least": MIN_RATIO, "measured": measured, "met": measured >= MIN_RATIO}
 
 
 def show(rows: Sequence[dict[str, Any]], target: dict[str, Any]) -> None:

@@ -25,8 +25,8 @@ from neucodec_streaming.server.app import App
 from neucodec_streaming.server.cli import _loop_factory as loop_factory
 from neucodec_streaming.server.model import Model, slots_each, worker_count
 from neucodec_streaming.server.settings.fields import Settings
-from neucodec_streaming.server.workers.worker import Load
-from neucodec_streaming.windows import DecoderLane, EncoderLane, Window
+from neucodec_streaming.server.workers.worker import EngineLoader
+from neucodec_streaming.windows import DecoderWindower, EncoderWindower, Window
 
 CONFIG = StreamConfig(chunk_frames=5, lookahead_frames=5)
 START_S = 120.0
@@ -52,8 +52,8 @@ class ConstantRunner:
             "decode": np.zeros((batch_sizes[-1], frames * OUTPUT_HOP), np.float32),
         }
 
-    def lane(self, pool: Pool) -> EncoderLane | DecoderLane:
-        return EncoderLane(pool.config) if pool.kind == "encode" else DecoderLane(pool.config)
+    def windower(self, pool: Pool) -> EncoderWindower | DecoderWindower:
+        return EncoderWindower(pool.config) if pool.kind == "encode" else DecoderWindower(pool.config)
 
     def step(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> np.ndarray:
         time.sleep(self._step_s)  # gives up the interpreter for 0 s too
@@ -90,7 +90,7 @@ class Traffic:
 
 
 @asynccontextmanager
-async def ours(settings: Settings, load: Load) -> AsyncIterator[str]:
+async def ours(settings: Settings, load: EngineLoader) -> AsyncIterator[str]:
     """Our server, ready."""
     os.environ["PYTHONPATH"] = str(
         ROOT
@@ -141,7 +141,7 @@ def host(pipe: Connection, serving: Serving) -> None:
 
 
 @dataclass(frozen=True)
-class Server:
+class WireServer:
     """Where a server is."""
 
     url: str
@@ -149,7 +149,7 @@ class Server:
 
 
 @contextmanager
-def hosted(serving: Serving) -> Iterator[Server]:
+def hosted(serving: Serving) -> Iterator[WireServer]:
     """A server in a process of its own, ready. Exits when it does not start."""
     processes = get_context("spawn")
     pipe, its = processes.Pipe()
@@ -164,7 +164,7 @@ def hosted(serving: Serving) -> Iterator[Server]:
         except EOFError:
             raise SystemExit("the server did not start: see above") from None
         assert process.pid is not None
-        yield Server(url, process.pid)
+        yield WireServer(url, process.pid)
     finally:
         pipe.close()
         process.join(STOP_S)

@@ -16,7 +16,7 @@ from rich.table import Table
 from neucodec_streaming.client.commands.display import LiveRows, progress
 from neucodec_streaming.client.commands.sessions import open_session
 from neucodec_streaming.client.connection import Connection
-from neucodec_streaming.client.transfer import Report, transfer
+from neucodec_streaming.client.transfer import TransferReport, transfer
 from neucodec_streaming.config import CODEBOOK_SIZE, FRAME_MS
 from neucodec_streaming.protocol.query import PATHS
 
@@ -58,7 +58,7 @@ async def _measure(options: argparse.Namespace, kind: str, rows: LiveRows) -> di
     }
 
 
-async def _run(connection: Connection, seconds: float, rows: LiveRows, *, realtime: bool) -> Report:
+async def _run(connection: Connection, seconds: float, rows: LiveRows, *, realtime: bool) -> TransferReport:
     packets = _noise(connection, round(seconds * 1000 / FRAME_MS))
     kind = f"{connection.ready.input.kind} to {connection.ready.output.kind}"
     return await transfer(

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from neucodec_streaming.client.events import Resumed
-from neucodec_streaming.client.transfer import Report
+from neucodec_streaming.client.transfer import TransferReport
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _QUIETEST_DB = -60.0
@@ -65,11 +65,11 @@ class ProgressLine(LiveRows):
         super().__init__(quiet)
         self._total_seconds = total_seconds
 
-    def __call__(self, report: Report) -> None:
+    def __call__(self, report: TransferReport) -> None:
         self.show({"sent": progress(report, self._total_seconds)})
 
 
-def progress(report: Report, total_seconds: float | None = None) -> str:
+def progress(report: TransferReport, total_seconds: float | None = None) -> str:
     """How far a session is, in a line."""
     total = f" of {total_seconds:.1f}" if total_seconds else ""
     parts = [f"{report.input_seconds:.1f}{total} s", f"{report.tokens} tokens", f"{report.elapsed_s:.1f} s passed"]
@@ -86,7 +86,7 @@ def latency_sum(parts: dict[str, float]) -> str:
     return f"{named} = {sum(parts.values()):.0f} ms"
 
 
-def print_report(report: Report, extra: dict[str, Any], as_json: bool, piped: bool) -> None:
+def print_report(report: TransferReport, extra: dict[str, Any], as_json: bool, piped: bool) -> None:
     """The summary of a session: to standard output, or to standard error when the output itself went there."""
     stream = sys.stderr if piped else sys.stdout
     if as_json:
@@ -110,7 +110,7 @@ def _shown(value: Any) -> str:
     return ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else str(value)
 
 
-def _told(resumed: Resumed, report: Report) -> str:
+def _told(resumed: Resumed, report: TransferReport) -> str:
     return resumed.how + (f", {resumed.gap} {report.ready.output.unit}s are missing" if resumed.gap > 0 else "")
 
 

@@ -19,7 +19,7 @@ from neucodec_streaming.client.commands.terminal import interruption, piped_toke
 from neucodec_streaming.client.connection import Connection, connect
 from neucodec_streaming.client.devices import Microphone, Speaker
 from neucodec_streaming.client.files import PIPE, AudioReader, TokenWriter, WavWriter, read_tokens, token_form
-from neucodec_streaming.client.transfer import Report, Source, packets_of, transfer
+from neucodec_streaming.client.transfer import Source, TransferReport, packets_of, transfer
 from neucodec_streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
 
 TOKENS_PER_PACKET = 25
@@ -98,7 +98,7 @@ async def mic(options: argparse.Namespace) -> None:
                 if writer is not None:
                     writer.write(tokens)
 
-            def show(report: Report) -> None:
+            def show(report: TransferReport) -> None:
                 parts = {"microphone": microphone.latency_ms, "algorithm": report.ready.latency_ms}
                 parts["server and network"] = report.responses.recent_ms
                 rows.show(

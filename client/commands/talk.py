@@ -28,7 +28,7 @@ from neucodec_streaming.protocol.messages import Ready
 
 
 @dataclass
-class Conversation:
+class Talk:
     """Both sessions and both devices, and what passes through them."""
 
     encoder: Connection
@@ -113,7 +113,7 @@ async def talk(options: argparse.Namespace) -> None:
             Speaker(OUTPUT_RATE, options.speaker, chunk_ms=chunk_ms, live=True) as speaker,
             LiveRows(quiet=options.json) as rows,
         ):
-            conversation = Conversation(encoder, decoder, microphone, speaker)
+            conversation = Talk(encoder, decoder, microphone, speaker)
 
             def is_over() -> bool:
                 seconds = encoder.input_position / INPUT_RATE
@@ -133,7 +133,7 @@ async def talk(options: argparse.Namespace) -> None:
     _print_summary(conversation, options.json)
 
 
-def _print_summary(conversation: Conversation, as_json: bool) -> None:
+def _print_summary(conversation: Talk, as_json: bool) -> None:
     encoder, decoder, speaker = conversation.encoder, conversation.decoder, conversation.speaker
     latencies = {name: round(ms, 1) for name, ms in conversation.latencies().items()}
     figures: dict[str, Any] = {

@@ -27,9 +27,9 @@ KEPT_S = 60
 KEEPALIVE_S = 10
 ANSWER_S = 3.0
 """For the broker's answer to connect and subscribe: a broker that goes down may take the connection and say nothing."""
-MOST_QUEUED = 4096
+MAX_QUEUED = 4096
 """Messages that wait to be taken; they are taken at once, so that is the bound of one read."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 3.0
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 3.0
 """Between attempts to connect: doubled from one to the next, and jittered."""
 
 NOT_LET_IN = (0x86, 0x87)
@@ -94,7 +94,7 @@ class BrokerLink:
         loop = asyncio.get_running_loop()
         pause_s, lost_s = FIRST_PAUSE_S, loop.time()
         while True:
-            inbox: asyncio.Queue[aiomqtt.Message] = asyncio.Queue(MOST_QUEUED)
+            inbox: asyncio.Queue[aiomqtt.Message] = asyncio.Queue(MAX_QUEUED)
             try:
                 async with self._new_client(inbox, is_first=not first.done()) as client:
                     await client.subscribe(self._subscriptions)
@@ -120,7 +120,7 @@ class BrokerLink:
             while not inbox.empty():
                 self._on_message(inbox.get_nowait())
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
     def _refusal(self, error: aiomqtt.MqttError) -> StreamingError:
         code = getattr(getattr(error, "rc", None), "value", None)

@@ -15,7 +15,7 @@ from neucodec_streaming.protocol.messages import OUTPUT_AUDIO
 from neucodec_streaming.protocol.messages import TOKENS as TOKEN_FORMAT
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress, parse_broker
 from neucodec_streaming.protocol.mqtt.receiver import Loss
-from neucodec_streaming.protocol.mqtt.topics import SPEECH, STATUS, TOKENS, State, Status, parse_status, topic
+from neucodec_streaming.protocol.mqtt.topics import SPEECH, STATUS, TOKENS, SessionStatus, Status, parse_status, topic
 
 _OVER = object()
 """Stands for the end of a session behind its last unit."""
@@ -69,8 +69,8 @@ class Listener:
 
     def _on_status(self, status: Status) -> None:
         self.status = status
-        self._has_begun |= status.state == State.OPEN
-        if self._has_begun and status.state == State.CLOSED:
+        self._has_begun |= status.state == SessionStatus.OPEN
+        if self._has_begun and status.state == SessionStatus.CLOSED:
             is_output = status.request.output_topic(self.name) == self._topic
             self._reader.put(_OVER, status.output if is_output else self._reader.position)
 

@@ -26,7 +26,7 @@ from neucodec_streaming.client.errors import DeadlineExceeded, Unreachable, erro
 from neucodec_streaming.client.events import Audio, Tokens
 from neucodec_streaming.client.mqtt.link import BrokerLink, broker_link, properties
 from neucodec_streaming.client.mqtt.stream import Inbound, Missing, StreamReader, UtteranceEnded
-from neucodec_streaming.client.session import Conversation
+from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.protocol.messages import (
     Cleared,
@@ -48,7 +48,7 @@ from neucodec_streaming.protocol.mqtt.topics import (
     GONE_PAYLOAD,
     STATUS,
     OpenRequest,
-    State,
+    SessionStatus,
     Status,
     content_type,
     encode_open,
@@ -60,15 +60,15 @@ from neucodec_streaming.protocol.mqtt.topics import (
 from neucodec_streaming.protocol.query import session_request
 from neucodec_streaming.tokens import tokens_to_bytes
 
-LARGEST_FRAME_SECONDS = 0.5
+MAX_FRAME_SECONDS = 0.5
 AHEAD_FRAMES = 250
 """Input that may be on its way before output that belongs to it has been taken, in frames of 20 ms."""
 REOPEN_S = 3.0
 """A session of which no bridge says that it has it is asked for again so often."""
-Event = Audio | Tokens | Missing | UtteranceEnded | Flushed | Cleared | Marked | Stats | Done
+MqttEvent = Audio | Tokens | Missing | UtteranceEnded | Flushed | Cleared | Marked | Stats | Done
 
 
-class BrokerSession(Conversation):
+class MqttSession(LiveSession):
     """An open session, made by `open_at_broker`.
 
     `loss` is what befell the output, `status` the last that was heard of the session: in it, what befell the input.
@@ -141,7 +141,7 @@ class BrokerSession(Conversation):
         """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits for the broker and the bridge."""
         stream = self._input
         payload = tokens_to_bytes(chunk) if stream.kind == "tokens" else pcm_to_bytes(chunk, stream.format)
-        step = int(stream.rate * LARGEST_FRAME_SECONDS) * stream.unit_bytes
+        step = int(stream.rate * MAX_FRAME_SECONDS) * stream.unit_bytes
         for start in range(0, len(payload), step):
             self._inbound.check()
             await self._until_room()
@@ -150,7 +150,7 @@ class BrokerSession(Conversation):
             while not await self.link.attempt(to, frame, self._qos, self._frame_properties):
                 await self._until_room()  # whoever bridges the session may not be back yet
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> MqttEvent:
         """The next event; StopAsyncIteration after Done. Raises what the bridge reported, Disconnected or
         DeadlineExceeded."""
         event = await self._inbound.next(self._deadlines.answer_s if self._asked else None)
@@ -216,7 +216,7 @@ class BrokerSession(Conversation):
                 self._on_answer(message)
             elif str(message.topic) == topic(self.name, STATUS):
                 self.status = parse_status(message.payload)
-                self._note_served(self.status.state == State.OPEN)
+                self._note_served(self.status.state == SessionStatus.OPEN)
             else:
                 self._reader.receive(message.payload)
         except StreamingError as error:
@@ -323,7 +323,7 @@ async def open_at_broker(
     input: str | None = None,
     output: str | None = None,
     deadlines: Deadlines | None = None,
-) -> AsyncIterator[BrokerSession]:
+) -> AsyncIterator[MqttSession]:
     """The session `name` at a broker: what is sent comes to whoever bridges it, its output also to all who listen.
 
     `qos`: 1 exact, 0 as the link has it, of input and output. `redundancy`: tokens that each frame of tokens repeats;
@@ -333,7 +333,7 @@ async def open_at_broker(
     deadlines = deadlines or Deadlines()
     address = parse_broker(broker) if isinstance(broker, str) else broker
     target = session_request(kind, profile=profile).target
-    session = BrokerSession(name, OpenRequest(target, qos, redundancy, packet_frames, input, output), qos, deadlines)
+    session = MqttSession(name, OpenRequest(target, qos, redundancy, packet_frames, input, output), qos, deadlines)
     async with broker_link(
         address,
         session.subscriptions,

@@ -14,7 +14,7 @@ from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.protocol.concealment import concealed
 from neucodec_streaming.protocol.messages import StreamFormat
 from neucodec_streaming.protocol.mqtt.receiver import DEFAULT_REORDER, GRACE_S, Loss, Piece, Receiver
-from neucodec_streaming.protocol.mqtt.topics import MOST_CONCEALED_FRAMES
+from neucodec_streaming.protocol.mqtt.topics import MAX_CONCEALED_FRAMES
 from neucodec_streaming.tokens import tokens_from_bytes
 
 
@@ -82,7 +82,7 @@ class StreamReader:
                 continue
             filling = b""
             if item.lost:
-                is_concealed = bool(self._before) and item.lost <= MOST_CONCEALED_FRAMES * self._stream.hop
+                is_concealed = bool(self._before) and item.lost <= MAX_CONCEALED_FRAMES * self._stream.hop
                 self._on_event(Missing(item.lost, item.position, is_concealed))
                 if is_concealed:
                     filling = concealed(self._stream, self._before, item.lost, item.payload)

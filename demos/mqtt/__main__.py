@@ -20,7 +20,7 @@ from neucodec_streaming.client.commands.display import print_rows
 from neucodec_streaming.client.events import Tokens
 from neucodec_streaming.client.files import WavWriter, read_audio
 from neucodec_streaming.client.mqtt.listener import Listener, listen
-from neucodec_streaming.client.mqtt.session import BrokerSession, open_at_broker
+from neucodec_streaming.client.mqtt.session import MqttSession, open_at_broker
 from neucodec_streaming.client.transfer import packets_of
 from neucodec_streaming.codec import Codec, load_codec
 from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, OUTPUT_RATE
@@ -77,7 +77,7 @@ async def spoken(url: str, port: int, pcm: np.ndarray) -> dict[str, tuple[np.nda
     return {name: (tokens, listeners[name]) for name, tokens in zip(listeners, found, strict=True)}
 
 
-async def speak(session: BrokerSession, pcm: np.ndarray) -> None:
+async def speak(session: MqttSession, pcm: np.ndarray) -> None:
     """As a microphone would."""
     loop = asyncio.get_running_loop()
     start_s = loop.time()

@@ -1,7 +1,7 @@
 """Who may come in: by origin, by API key, and by how often and how many at a time one key or one address comes.
 
 Sans-I/O but for the file of keys; the clock is an argument. `check` answers for one request, before anything is
-reserved for it; a session is then counted from `enter` to `leave`. Memory is bounded however many addresses come.
+reserved for it; a session is then counted from `enter` to `unregister`. Memory is bounded however many addresses come.
 """
 
 import math
@@ -16,7 +16,7 @@ from websockets.datastructures import Headers
 from neucodec_streaming.errors import ConfigError, LimitError, OriginError
 from neucodec_streaming.server.auth.keys import Keys, key_from
 
-MOST_REMEMBERED = 10_000
+MAX_REMEMBERED = 10_000
 """Addresses and keys whose attempts are counted at a time; beyond that the one that came longest ago is forgotten."""
 SESSION_RETRY_AFTER_S = 5
 IPV6_PREFIX = 64
@@ -25,7 +25,7 @@ _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*://)(\*(?=\.))?([^\s/*]+)")
 
 
 @dataclass(frozen=True)
-class Visitor:
+class Caller:
     """Who asks. `name`: of the key, None where none is needed. `address`: as it is counted, of IPv6 the /64."""
 
     name: str | None
@@ -51,7 +51,7 @@ class Attempts:
         left, then_s = self._buckets.pop((kind, who), (float(self._per_minute), now_s))
         left = min(left + (now_s - then_s) * per_s, float(self._per_minute))
         self._buckets[kind, who] = (left if left < 1 else left - 1), now_s
-        if len(self._buckets) > MOST_REMEMBERED:
+        if len(self._buckets) > MAX_REMEMBERED:
             self._buckets.popitem(last=False)
         if left < 1:
             after_s = math.ceil((1 - left) / per_s)
@@ -91,7 +91,7 @@ class Gate:
         """Whether everybody is let in, key or not."""
         return not self._keys.required
 
-    def check(self, headers: Headers, access_token: str | None, peer: str) -> Visitor:
+    def check(self, headers: Headers, access_token: str | None, peer: str) -> Caller:
         """Who asks, from the socket address `peer`. Raises LimitError, OriginError or AuthError, in that order.
 
         Every call is an attempt of the address, and one with a valid key is an attempt of the key.
@@ -102,11 +102,11 @@ class Gate:
         name = self._keys.name_of(key_from(headers, access_token))
         if name is not None:
             self._attempts.take("key", name)
-        return Visitor(name, address)
+        return Caller(name, address)
 
-    def enter(self, visitor: Visitor) -> None:
-        """Counts a session, until `leave`. Raises LimitError, and then nothing is counted."""
-        counted = _counted(visitor)
+    def enter(self, caller: Caller) -> None:
+        """Counts a session, until `unregister`. Raises LimitError, and then nothing is counted."""
+        counted = _counted(caller)
         for kind, who in counted:
             most = self._most[kind]
             if most is not None and self._sessions[kind, who] >= most:
@@ -115,9 +115,9 @@ class Gate:
                 )
         self._sessions.update(counted)
 
-    def leave(self, visitor: Visitor) -> None:
+    def leave(self, caller: Caller) -> None:
         """Gives back what `enter` counted."""
-        self._sessions -= Counter(_counted(visitor))  # and forgets whoever has none left
+        self._sessions -= Counter(_counted(caller))  # and forgets whoever has none left
 
     def _check_origin(self, origins: Sequence[str]) -> None:
         """Programs send no origin and are let in; browsers always do. Raises OriginError."""
@@ -153,9 +153,9 @@ def counted_address(address: str) -> str:
     return str(found)
 
 
-def _counted(visitor: Visitor) -> list[tuple[str, str]]:
-    counted = [("address", visitor.address)]
-    return counted if visitor.name is None else [*counted, ("key", visitor.name)]
+def _counted(caller: Caller) -> list[tuple[str, str]]:
+    counted = [("address", caller.address)]
+    return counted if caller.name is None else [*counted, ("key", caller.name)]
 
 
 def _is_address(text: str) -> bool:

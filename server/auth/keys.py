@@ -20,7 +20,7 @@ from websockets.datastructures import Headers
 from neucodec_streaming.errors import AuthError, ConfigError
 from neucodec_streaming.server.auth.file_watch import FileWatch
 
-SHORTEST_KEY = 22
+MIN_KEY_LENGTH = 22
 """Characters of a plain key: 128 random bits in base64."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -40,9 +40,9 @@ class Keys:
 
     def __init__(self, file: Path | None, plain: Sequence[str], clock: Callable[[], float]) -> None:
         for number, key in enumerate(plain, 1):
-            if len(key) < SHORTEST_KEY:
+            if len(key) < MIN_KEY_LENGTH:
                 raise ConfigError(
-                    f"plain API key {number} has {len(key)} characters: give at least {SHORTEST_KEY} random ones,"
+                    f"plain API key {number} has {len(key)} characters: give at least {MIN_KEY_LENGTH} random ones,"
                     " as `python -m neucodec_streaming.server.auth NAME` makes them"
                 )
         self._plain: _Entries = [(f"plain-{number}", _digest(key)) for number, key in enumerate(plain, 1)]

@@ -52,15 +52,15 @@ def answer(status: HTTPStatus, body: object) -> Response:
     return plain(status, text + "\n", "application/json")
 
 
-def refusal(error: StreamingError) -> Response:
+def error_response(error: StreamingError) -> Response:
     """An error as the WebSocket would have said it, with the status and the headers that go with it."""
-    status, headers = refusal_of(error)
+    status, headers = status_and_headers(error)
     response = answer(status, encode_message(Failure(error.code, str(error))))
     response.headers.update(headers)
     return response
 
 
-def refusal_of(error: StreamingError) -> tuple[HTTPStatus, dict[str, str]]:
+def status_and_headers(error: StreamingError) -> tuple[HTTPStatus, dict[str, str]]:
     """The status and the headers for an error, those of its nearest class that has some (RFC 9110, RFC 6750)."""
     status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     match status:

@@ -23,7 +23,7 @@ from websockets.typing import Subprotocol
 
 from neucodec_streaming.protocol.messages import SUBPROTOCOL
 from neucodec_streaming.server.http.responses import plain
-from neucodec_streaming.server.sessions.transport import Listener
+from neucodec_streaming.server.sessions.transport import SessionHandler
 from neucodec_streaming.server.settings.fields import Settings
 
 SERVER_NAME = "neucodec-streaming"
@@ -33,7 +33,7 @@ BURST_S = 0.2
 """A connection that has been quiet may send what the pace allows in so long at once."""
 PAUSE_S = 0.02
 """Who has used that up waits for so long at least, and then has what came together in it: to look up costs time too."""
-MOST_UNSENT_BYTES = 1 << 18
+MAX_UNSENT_BYTES = 1 << 18
 """With more than that to be sent (to a flood of pings, say), nothing is read."""
 _HEAD_END = b"\r\n\r\n"
 _BINARY = 0x80 | Opcode.BINARY
@@ -47,7 +47,7 @@ _quiet = logging.getLogger(f"{__name__}.protocol")
 _quiet.setLevel(logging.CRITICAL)  # it tells of URLs, and keys may be in them
 
 
-Door = Callable[[Request, str, bool], Response | Listener | None]
+RequestHandler = Callable[[Request, str, bool], Response | SessionHandler | None]
 """Request, address of the peer, whether it asks for a WebSocket -> an answer, or who gets the WebSocket.
 
 None, where it does not ask: what RFC 6455 has for a bad handshake.
@@ -57,14 +57,14 @@ None, where it does not ask: what RFC 6455 has for a bad handshake.
 class WebSocket(asyncio.BufferedProtocol):
     """A connection that was accepted; `sockets` holds it while it lasts."""
 
-    def __init__(self, door: Door, settings: Settings, sockets: "set[WebSocket]") -> None:
-        self._door = door
+    def __init__(self, handler: RequestHandler, settings: Settings, sockets: "set[WebSocket]") -> None:
+        self._handler = handler
         self._settings = settings
         self._sockets = sockets
         self._loop = asyncio.get_running_loop()
         self._max_bytes = settings.max_message_bytes * 2  # above the limit that has a message of its own
         self._protocol = ServerProtocol(select_subprotocol=_subprotocol, max_size=self._max_bytes, logger=_quiet)
-        self._listener: Listener | None = None
+        self._listener: SessionHandler | None = None
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle  # for the request, then for pings, then for the end
         self._stalled: asyncio.TimerHandle | None = None
@@ -185,7 +185,7 @@ class WebSocket(asyncio.BufferedProtocol):
             self._next.cancel()
             self._next = None
         unread, wait_s = self._unread, 0.0
-        is_full = self._transport.get_write_buffer_size() > MOST_UNSENT_BYTES
+        is_full = self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES
         while (size := self._unit()) and not is_full and not self.is_held and not (wait_s := self._wait_s()):
             self._credit -= 1
             start, self._at = self._at, self._at + size
@@ -262,7 +262,7 @@ class WebSocket(asyncio.BufferedProtocol):
         response = self._protocol.accept(request)
         peer = self._transport.get_extra_info("peername")
         try:
-            outcome = self._door(request, peer[0] if peer else "", response.status_code == 101)
+            outcome = self._handler(request, peer[0] if peer else "", response.status_code == 101)
         except Exception:
             _log.exception("a request failed")
             outcome = plain(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error\n", "text/plain; charset=utf-8")

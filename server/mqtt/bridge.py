@@ -26,7 +26,7 @@ from neucodec_streaming.protocol.mqtt.topics import (
     STATUS,
     OpenRequest,
     Reply,
-    State,
+    SessionStatus,
     Status,
     encode_open,
     hermes_topic,
@@ -36,13 +36,13 @@ from neucodec_streaming.protocol.mqtt.topics import (
     topic,
 )
 from neucodec_streaming.server.mqtt.broker import Inbox, broker_client, properties, tls_context
-from neucodec_streaming.server.mqtt.session import KEPT_S, STATUS_EXPIRES_S, BrokerSession, Open, refusal, reply_of
+from neucodec_streaming.server.mqtt.session import KEPT_S, STATUS_EXPIRES_S, BrokerSession, Open, error_answer, reply_of
 from neucodec_streaming.server.settings.fields import Settings
 
 SHARE = "$share/neucodec"
 TAKE_OVER_S = 0.2
 """Between a last will and the takeover: a status that comes meanwhile tells whether it is still true."""
-LEAST_WAIT_S, MOST_WAIT_S = 0.1, 5.0
+MIN_WAIT_S, MAX_WAIT_S = 0.1, 5.0
 """Between attempts to connect: doubled from one to the next, and jittered."""
 
 _log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Bridge:
             except aiomqtt.MqttError as error:
                 _log.warning("no broker at %s: %s", self._address, error)
             self.connected.clear()
-            await asyncio.sleep(min(LEAST_WAIT_S * 2**attempt, MOST_WAIT_S) * random.uniform(0.5, 1.5))
+            await asyncio.sleep(min(MIN_WAIT_S * 2**attempt, MAX_WAIT_S) * random.uniform(0.5, 1.5))
             attempt = min(attempt + 1, 10)
 
     async def _look_around(self, client: aiomqtt.Client) -> None:
@@ -132,7 +132,7 @@ class Bridge:
         shared = SubscribeOptions(qos=1)
         await client.subscribe([(f"{SHARE}/{ROOT}/+/{name}", shared) for name in (CONTROL, STATUS)])
         for name, (status, _) in list(self._statuses.items()):
-            if status.state == State.LOST:
+            if status.state == SessionStatus.LOST:
                 self._claim(self._offer(name))
         for site, source in self._sites.items():
             if self._status(site) is None:
@@ -154,13 +154,13 @@ class Bridge:
             _log.debug("status of %s: %s", name, error)
             return
         if not message.retain:  # by the shared subscription: it came to nobody else
-            if status.state == State.LOST:
+            if status.state == SessionStatus.LOST:
                 self._claim(self._take_over(name, status))
             return
         self._statuses[name] = status, asyncio.get_running_loop().time()
-        if status.state == State.LOST and self.connected.is_set():
+        if status.state == SessionStatus.LOST and self.connected.is_set():
             self._claim(self._offer(name))
-        if status.state == State.OPEN and status.bridge != self.name and name in self._sessions:
+        if status.state == SessionStatus.OPEN and status.bridge != self.name and name in self._sessions:
             self._sessions[name][0].decide(False)
 
     def _take_request(self, name: str, message: aiomqtt.Message) -> None:
@@ -172,7 +172,7 @@ class Bridge:
                 self._claim(self._refuse(error, reply))
             return
         status = self._status(name)
-        is_owned = name in self._sessions or (status is not None and status.state == State.OPEN)
+        is_owned = name in self._sessions or (status is not None and status.state == SessionStatus.OPEN)
         if isinstance(request.message, OpenRequest) and not is_owned:
             self._begin(name, request.message, reply, request.position)
 
@@ -180,7 +180,7 @@ class Bridge:
         """Hands a session that nobody has taken, as a bridge that died itself cannot, to one of those that are here."""
         await asyncio.sleep(random.uniform(2, 4) * TAKE_OVER_S)  # somebody may be about to, and one need do it
         status = self._status(name)
-        if status is not None and status.state == State.LOST and self._client is not None:
+        if status is not None and status.state == SessionStatus.LOST and self._client is not None:
             expires = properties(PacketTypes.PUBLISH, MessageExpiryInterval=KEPT_S)
             await self._client.publish(topic(name, STATUS), status.encode(), 1, True, expires)
 
@@ -191,10 +191,12 @@ class Bridge:
             return
         await asyncio.sleep(TAKE_OVER_S)
         status = self._status(name)
-        if name not in self._sessions and (status is None or status.state == State.LOST):
+        if name not in self._sessions and (status is None or status.state == SessionStatus.LOST):
             _log.info("session %s is taken over from bridge %s", name, lost.bridge)
             if not self._begin(name, lost.request, lost.reply, None) and self._client is not None:
-                await self._client.publish(topic(name, STATUS), replace(lost, state=State.CLOSED).encode(), 1, True)
+                await self._client.publish(
+                    topic(name, STATUS), replace(lost, state=SessionStatus.CLOSED).encode(), 1, True
+                )
 
     def _begin(self, name: str, request: OpenRequest, reply: Reply, position: int | None) -> bool:
         """Whether there is a place for the session; whoever asked is told if not."""
@@ -233,7 +235,7 @@ class Bridge:
     async def _refuse(self, error: StreamingError, reply: Reply) -> None:
         if reply.topic is not None and self._client is not None:
             correlation = properties(PacketTypes.PUBLISH, CorrelationData=reply.correlation)
-            await self._client.publish(reply.topic, refusal(error, reply).payload, 1, properties=correlation)
+            await self._client.publish(reply.topic, error_answer(error, reply).payload, 1, properties=correlation)
 
     def _connect(self, name: str, inbox: Inbox, will: aiomqtt.Will, clean_start: bool) -> aiomqtt.Client:
         return broker_client(
@@ -249,9 +251,9 @@ class Bridge:
     def _status(self, name: str) -> Status | None:
         """The last status of a session that is not over, None where it is unknown or too old."""
         status, heard_s = self._statuses.get(name, (None, 0.0))
-        if status is None or status.state == State.CLOSED:
+        if status is None or status.state == SessionStatus.CLOSED:
             return None
-        expires_s = STATUS_EXPIRES_S if status.state == State.OPEN else KEPT_S
+        expires_s = STATUS_EXPIRES_S if status.state == SessionStatus.OPEN else KEPT_S
         return status if asyncio.get_running_loop().time() - heard_s < expires_s else None
 
     def _claim(self, work: Coroutine[Any, Any, None]) -> None:

@@ -13,9 +13,9 @@ from paho.mqtt.properties import Properties
 from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress
 
-MOST_FRAMES = 256
+MAX_FRAMES = 256
 """Frames of a session that wait to be taken: what comes beyond is dropped, and the frames' numbers tell."""
-MOST_MESSAGES = 1024
+MAX_MESSAGES = 1024
 """Messages of one connection, requests among them, that wait to be taken; what comes beyond is dropped."""
 KEEPALIVE_S = 5
 """A connection of which nothing is heard for one and a half of that is dead, for the broker too."""
@@ -33,12 +33,12 @@ class Inbox(asyncio.Queue[aiomqtt.Message]):
     """
 
     def __init__(self, frames_topic: str | None = None) -> None:
-        super().__init__(MOST_MESSAGES)
+        super().__init__(MAX_MESSAGES)
         self._frames_topic = frames_topic
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
         """What aiomqtt calls; it expects QueueFull."""
-        if self.qsize() >= MOST_FRAMES and str(item.topic) == self._frames_topic:
+        if self.qsize() >= MAX_FRAMES and str(item.topic) == self._frames_topic:
             raise asyncio.QueueFull
         super().put_nowait(item)
 

@@ -28,7 +28,7 @@ from neucodec_streaming.protocol.mqtt.topics import (
     Gone,
     OpenRequest,
     Reply,
-    State,
+    SessionStatus,
     Status,
     content_type,
     encode_answer,
@@ -37,7 +37,7 @@ from neucodec_streaming.protocol.mqtt.topics import (
 )
 from neucodec_streaming.protocol.mqtt.translation import Answer, OutputFrame, Translation
 from neucodec_streaming.protocol.query import SessionRequest
-from neucodec_streaming.server.auth.gate import Visitor
+from neucodec_streaming.server.auth.gate import Caller
 from neucodec_streaming.server.mqtt.broker import Inbox, properties, published
 from neucodec_streaming.server.sessions.session import RESTART_STATUS
 
@@ -51,7 +51,7 @@ LEAVING_S = 30.0
 VERDICT_S = 60.0
 """A session whose connection is lost is kept so long for the Bridge to say whose it is."""
 RETRY_S = 0.1
-MOST_UNSENT = 64
+MAX_UNSENT = 64
 """Frames and answers that wait for the broker; with more, the session is stepped no further."""
 
 _log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Conversation(Protocol):
     def fail(self, error: StreamingError) -> None: ...
 
 
-Open = Callable[[SessionRequest, Visitor], Conversation]
+Open = Callable[[SessionRequest, Caller], Conversation]
 """Gives a session its place. Raises StreamingError."""
 Connect = Callable[[str, Inbox, aiomqtt.Will, bool], aiomqtt.Client]
 
@@ -114,9 +114,9 @@ class BrokerSession:
         self._leaving: asyncio.TimerHandle | None = None
         self.is_held = False
         self._released = asyncio.Event()
-        self._final = State.CLOSED
+        self._final = SessionStatus.CLOSED
         self.is_open = True
-        self._conversation = open(request.session, Visitor(None, f"mqtt:{name}"))
+        self._conversation = open(request.session, Caller(None, f"mqtt:{name}"))
 
     async def run(self) -> None:
         """Serves the session until it is over and everybody has been told."""
@@ -147,7 +147,7 @@ class BrokerSession:
     @property
     def is_writable(self) -> bool:
         """Whether more can be sent."""
-        return len(self._outbox) < MOST_UNSENT
+        return len(self._outbox) < MAX_UNSENT
 
     def send(self, message: bytes | str) -> None:
         """Queues what a message means on the topics."""
@@ -165,7 +165,7 @@ class BrokerSession:
 
     def close(self, code: int, reason: str = "") -> None:
         """The session is over once what is queued has been sent."""
-        self._final = State.LOST if code == RESTART_STATUS else State.CLOSED
+        self._final = SessionStatus.LOST if code == RESTART_STATUS else SessionStatus.CLOSED
         self.is_open = False
         self._wake.set()
 
@@ -198,7 +198,7 @@ class BrokerSession:
                 await self._take_in_turn(inbox.get_nowait())
             if not await self._is_still_ours():
                 _log.info("session %s belongs to another bridge now", self.name)
-                self._final = State.OPEN  # that is what the other says
+                self._final = SessionStatus.OPEN  # that is what the other says
                 self.drop()
                 return
 
@@ -240,7 +240,7 @@ class BrokerSession:
         try:
             request = parse_request(message.payload)
         except StreamingError as error:
-            self._outbox.append(refusal(error, reply))
+            self._outbox.append(error_answer(error, reply))
             self._wake.set()
             return
         if isinstance(request.message, Gone):
@@ -285,7 +285,7 @@ class BrokerSession:
             if self.is_open:
                 self._wake.clear()
                 await self._wake.wait()
-        if self._final is not State.OPEN:
+        if self._final is not SessionStatus.OPEN:
             await self._tell(self._final)
 
     async def _publish(self, to: str, payload: bytes, qos: int, retain: bool = False, properties: Any = None) -> None:
@@ -305,7 +305,7 @@ class BrokerSession:
                 async with asyncio.timeout(STATUS_INTERVAL_S):
                     await self._news.wait()
             self._news.clear()
-            await self._tell(State.OPEN)
+            await self._tell(SessionStatus.OPEN)
             told = self._translation.loss.as_dict()
             await asyncio.sleep(LOSS_INTERVAL_S)
             if {**self._translation.loss.as_dict(), "frames": 0} != {**told, "frames": 0}:
@@ -326,7 +326,7 @@ class BrokerSession:
         await self._publish(self._topics[STATUS], status.encode(), 1, True, expires)
 
     def _will(self) -> aiomqtt.Will:
-        status = Status(State.LOST, self._bridge, self._request, self._reply)
+        status = Status(SessionStatus.LOST, self._bridge, self._request, self._reply)
         expires = properties(PacketTypes.WILLMESSAGE, MessageExpiryInterval=KEPT_S)
         return aiomqtt.Will(self._topics[STATUS], status.encode(), 1, True, expires)
 
@@ -346,7 +346,7 @@ def reply_of(message: aiomqtt.Message) -> Reply:
     )
 
 
-def refusal(error: StreamingError, reply: Reply) -> Answer:
+def error_answer(error: StreamingError, reply: Reply) -> Answer:
     """What whoever asked for the impossible is told."""
     return Answer(reply, encode_answer(Failure(error.code, str(error)), 0))
 

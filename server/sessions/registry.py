@@ -18,23 +18,23 @@ from neucodec_streaming.engine.engine import STAGES
 from neucodec_streaming.errors import CapacityError, LimitError, StreamingError
 from neucodec_streaming.protocol.messages import Ready, Resume
 from neucodec_streaming.protocol.query import SessionRequest
-from neucodec_streaming.server.auth.gate import Gate, Visitor
+from neucodec_streaming.server.auth.gate import Caller, Gate
 from neucodec_streaming.server.metrics import Metrics
 from neucodec_streaming.server.model import Model, latency_ms
 from neucodec_streaming.server.sessions.admission import Admission
 from neucodec_streaming.server.sessions.session import Session
 from neucodec_streaming.server.settings.fields import Settings
-from neucodec_streaming.server.workers.handle import Device
+from neucodec_streaming.server.workers.handle import WorkerHandle
 
 TOKEN_BYTES = 16
 SESSION_STATES = ATTACHED, DETACHED = "attached", "detached"
 
 
 @dataclass
-class _Entry:
+class _Registration:
     """A session that is open, or that somebody may come back to."""
 
-    visitor: Visitor
+    caller: Caller
     profile: str
     worker: int
     has_place: bool = True
@@ -50,7 +50,7 @@ class Sessions:
     """Of one model, stepped by these devices."""
 
     def __init__(
-        self, model: Model, gate: Gate, devices: Sequence[Device], settings: Settings, metrics: Metrics
+        self, model: Model, gate: Gate, devices: Sequence[WorkerHandle], settings: Settings, metrics: Metrics
     ) -> None:
         self._model = model
         self._gate = gate
@@ -58,7 +58,7 @@ class Sessions:
         self._settings = settings
         self._metrics = metrics
         self._admission = Admission(model.budget, settings.max_sessions, len(devices))
-        self._entries: dict[str, _Entry] = {}  # by token
+        self._entries: dict[str, _Registration] = {}  # by token
         self._released = asyncio.Event()
         self.capacity = {
             (kind, name): self._admission.capacity(kind, config)
@@ -87,26 +87,26 @@ class Sessions:
             self._released.clear()
             await self._released.wait()
 
-    def find(self, asked: SessionRequest, visitor: Visitor) -> Session | None:
+    def find(self, asked: SessionRequest, caller: Caller) -> Session | None:
         """The session that `asked` is to go on with, None when it is gone or has not all that its client lacks."""
         entry = self._entries.get(asked.resume) if asked.resume is not None else None
-        if entry is None or entry.visitor.name != visitor.name or not entry.session.can_resume(asked):
+        if entry is None or entry.caller.name != caller.name or not entry.session.can_resume(asked):
             return None
         return entry.session
 
-    def open(self, asked: SessionRequest, visitor: Visitor) -> Session:
+    def open(self, asked: SessionRequest, caller: Caller) -> Session:
         """A new session, which goes on with the input that a lost one had, where `asked` says so.
 
         Raises ConfigError, CapacityError, and of a key or an address LimitError.
         """
         profile, config = self._model.profile(asked.profile)
-        self._enter(visitor)
+        self._enter(caller)
         try:
             worker = self._admit(asked.kind, config)
         except StreamingError:
-            self._gate.leave(visitor)
+            self._gate.leave(caller)
             raise
-        entry = _Entry(visitor, profile, worker)
+        entry = _Registration(caller, profile, worker)
         ready, computed_from = self._ready(asked, profile, config)
         self._entries[ready.resume.token] = entry
         entry.session = Session(
@@ -138,7 +138,7 @@ class Sessions:
         metrics.pending_input.set(sum(entry.session.pending_s for entry in open_entries))
         metrics.queued_output.set(sum(entry.session.queued_bytes for entry in open_entries))
 
-    def fail(self, device: Device, error: StreamingError) -> None:
+    def fail(self, device: WorkerHandle, error: StreamingError) -> None:
         """Ends every session of a device with an error."""
         for session in self._all(lambda entry: entry.session.device is device):
             session.fail(error)
@@ -183,14 +183,14 @@ class Sessions:
         whole = self._model.fingerprint
         return hashlib.sha256(f"{whole} {config}".encode()).hexdigest()[:16] if whole else ""
 
-    def _enter(self, visitor: Visitor) -> None:
+    def _enter(self, caller: Caller) -> None:
         """Counts a session of a visitor, whose own lost ones give way first."""
         try:
-            self._gate.enter(visitor)
+            self._gate.enter(caller)
         except LimitError:
-            if not self._give_way(lambda entry: entry.visitor == visitor):
+            if not self._give_way(lambda entry: entry.caller == caller):
                 raise
-            self._gate.enter(visitor)
+            self._gate.enter(caller)
 
     def _admit(self, kind: str, config: StreamConfig) -> int:
         """A place, for which lost sessions give way as long as it takes."""
@@ -201,7 +201,7 @@ class Sessions:
                 if not self._give_way(lambda entry: True):
                     raise
 
-    def _give_way(self, may: Callable[[_Entry], bool]) -> bool:
+    def _give_way(self, may: Callable[[_Registration], bool]) -> bool:
         """Gives up the session that has been lost longest, if there is one."""
         lost = [
             (entry.session.lost_s, entry.session)
@@ -212,13 +212,13 @@ class Sessions:
             min(lost, key=lambda pair: pair[0])[1].give_up("full")
         return bool(lost)
 
-    def _all(self, wanted: Callable[[_Entry], bool]) -> list[Session]:
+    def _all(self, wanted: Callable[[_Registration], bool]) -> list[Session]:
         return [entry.session for entry in self._entries.values() if wanted(entry)]
 
     def _release(self, session: Session) -> None:
         entry = self._entries[session.ready.resume.token]
         entry.has_place = False
-        self._gate.leave(entry.visitor)
+        self._gate.leave(entry.caller)
         config = self._model.profiles[entry.profile]
         self._admission.release(entry.worker, session.request.kind, config)
         self._released.set()

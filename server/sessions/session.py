@@ -20,10 +20,10 @@ from neucodec_streaming.protocol.session import ServerSession
 from neucodec_streaming.protocol.states import State
 from neucodec_streaming.server.metrics import Metrics
 from neucodec_streaming.server.sessions.transport import Transport
-from neucodec_streaming.server.sessions.window_buffer import Intake
+from neucodec_streaming.server.sessions.window_buffer import WindowBuffer
 from neucodec_streaming.server.settings.fields import Settings
-from neucodec_streaming.server.workers.handle import Device
-from neucodec_streaming.server.workers.messages import News, Order, Verb
+from neucodec_streaming.server.workers.handle import WorkerHandle
+from neucodec_streaming.server.workers.messages import CommandKind, EventKind, SessionSpec
 
 STATS_INTERVAL_S = 1.0
 RESTART_STATUS = 1012
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 
 class Session:
-    """Serves one session; a Listener of the socket that it has at the time.
+    """Serves one session; a SessionHandler of the socket that it has at the time.
 
     `ready` is what the first connection is told, with `computed_from` as ServerSession has it. `on_release` is called
     once, when the session needs its place no more, `on_end` once when nobody can come back to it.
@@ -44,7 +44,7 @@ class Session:
         request: SessionRequest,
         ready: Ready,
         config: StreamConfig,
-        device: Device,
+        device: WorkerHandle,
         settings: Settings,
         metrics: Metrics,
         on_release: Callable[["Session"], None],
@@ -62,7 +62,7 @@ class Session:
         self._settings = settings
         self._metrics = metrics
         self._on_release, self._on_end = on_release, on_end
-        self._intake = Intake(request.input, config)
+        self._window_buffer = WindowBuffer(request.input, config)
         self._most_owed_frames = max(int(settings.max_pending_seconds * TOKENS_PER_SECOND), 4 * config.window_frames)
         self._loop = asyncio.get_running_loop()
         self._socket: Transport | None = None
@@ -79,7 +79,7 @@ class Session:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._after("slot", settings.slot_timeout_s, self._miss_slot)
         self._after("length", settings.max_session_s, self._reach_length)
-        self._link = device.open(Order(request.kind, config, request.input, request.output), self._deliver)
+        self._link = device.open(SessionSpec(request.kind, config, request.input, request.output), self._deliver)
 
     # The client comes back
 
@@ -197,16 +197,16 @@ class Session:
             self._input_bytes += len(command)
             if self._first_input_s is None:
                 self._first_input_s = self._active_s
-            if data := self._intake.put(command):
-                self._link.submit(Verb.FEED, data)
+            if data := self._window_buffer.put(command):
+                self._link.submit(CommandKind.FEED, data)
             return bool(data)
         if isinstance(command, (Flush, End)):
-            if data := self._intake.end():
-                self._link.submit(Verb.FEED, data)
-            self._link.submit(Verb.FLUSH)
+            if data := self._window_buffer.end():
+                self._link.submit(CommandKind.FEED, data)
+            self._link.submit(CommandKind.FLUSH)
         elif isinstance(command, Clear):
-            self._intake.clear()
-            self._link.submit(Verb.CLEAR)
+            self._window_buffer.clear()
+            self._link.submit(CommandKind.CLEAR)
         self._pump()
         return True
 
@@ -221,7 +221,7 @@ class Session:
 
     # Output
 
-    def _deliver(self, news: News, data: Any) -> None:
+    def _deliver(self, news: EventKind, data: Any) -> None:
         """What the device has for this session."""
         if self._has_ended:
             return
@@ -231,19 +231,19 @@ class Session:
             _log.exception("session %s failed", self.ready.session, extra=self._logged)
             self.fail(StreamingError("internal error: connect again"))
 
-    def _take(self, news: News, data: Any) -> None:
-        if news is News.OUTPUT:
+    def _take(self, news: EventKind, data: Any) -> None:
+        if news is EventKind.OUTPUT:
             payload, epoch, self._behind_ms = data
             self._active_s = self._loop.time()
             self._metrics.behind.observe(self._behind_ms / 1000)
             self._count_first_output()
             self._conversation.output_ready(payload, epoch)
-        elif news is News.FINISHED:
+        elif news is EventKind.FINISHED:
             self._conversation.flush_finished(data)
-        elif news is News.ENDED:
+        elif news is EventKind.ENDED:
             self.fail(data)
             return
-        elif news is News.OPENED:
+        elif news is EventKind.OPENED:
             self._is_open = True
             self._cancel("slot")
         self._pump()
@@ -272,7 +272,7 @@ class Session:
         is_full = self.queued_bytes > most_bytes
         if is_full is not self._is_paused:
             self._is_paused = is_full
-            self._link.submit(Verb.PAUSE if is_full else Verb.RESUME)
+            self._link.submit(CommandKind.PAUSE if is_full else CommandKind.RESUME)
 
     def _report(self) -> None:
         conversation = self._conversation
@@ -328,7 +328,7 @@ class Session:
         """The place is free for others."""
         if self._has_place:
             self._has_place = False
-            self._link.submit(Verb.CLOSE)
+            self._link.submit(CommandKind.CLOSE)
             self._on_release(self)
 
     def _end(self, how: str) -> None:

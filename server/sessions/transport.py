@@ -29,7 +29,7 @@ class Transport(Interface):
         """Reads on."""
 
 
-class Listener(Interface):
+class SessionHandler(Interface):
     """Whom a connection belongs to from the upgrade on. Every call comes from the event loop."""
 
     def opened(self, socket: Transport) -> None:

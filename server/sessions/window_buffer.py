@@ -9,7 +9,7 @@ from neucodec_streaming.protocol.messages import StreamFormat
 from neucodec_streaming.resampler import Resampler
 
 
-class Intake:
+class WindowBuffer:
     """Of one session whose input has that format. No more than a window is held."""
 
     def __init__(self, input: StreamFormat, config: StreamConfig) -> None:

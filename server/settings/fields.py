@@ -43,7 +43,7 @@ FLAG, ENVIRONMENT, FILE = "flag", "environment", "file"
 
 
 @dataclass(frozen=True)
-class Entry:
+class SettingSpec:
     """What there is to know of a setting beside its name, type and default; see `setting`."""
 
     group: str
@@ -75,7 +75,7 @@ def setting(
     path of a file that is to be there.
     """
     assert not (secret and FLAG in sources), "a secret on the command line"
-    metadata = {"entry": Entry(group, help, least, above, choices, sources, secret, is_file)}
+    metadata = {"entry": SettingSpec(group, help, least, above, choices, sources, secret, is_file)}
     if isinstance(default, dict):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, repr=not secret, metadata=metadata)
@@ -226,7 +226,7 @@ class Settings:
         return DEFAULT_PROFILE if DEFAULT_PROFILE in self.profiles else next(iter(self.profiles))
 
 
-def entry_of(item: Field) -> Entry:
+def entry_of(item: Field) -> SettingSpec:
     """What `setting` was told of a field."""
     return item.metadata["entry"]
 

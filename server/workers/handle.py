@@ -1,7 +1,7 @@
-"""The workers as the event loop has them: a Device for each, and where they run, in processes of their own or here.
+"""The workers as the event loop sees them: a WorkerHandle each, and where they run: in their own processes, or here.
 
 In processes of their own they share no interpreter with the event loop: whatever comes in at the sockets, steps are not
-held up by it, nor the loop by them. What is written to a worker is bounded by the sessions there are: a Link may have
+held up by it, nor the loop by them. What is written to a worker is bounded by its sessions: a WorkerLink may have
 QUOTA commands under way, which its session minds.
 """
 
@@ -21,8 +21,16 @@ from neucodec_streaming.errors import DeviceError
 from neucodec_streaming.server.model import Model, worker_count
 from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.workers.ipc import Unpacker, packed
-from neucodec_streaming.server.workers.messages import Command, Loaded, News, Order, Report, Step, Verb
-from neucodec_streaming.server.workers.worker import Load, work
+from neucodec_streaming.server.workers.messages import (
+    CommandKind,
+    EventKind,
+    Loaded,
+    SessionSpec,
+    TimedStep,
+    WorkerCommand,
+    WorkerReport,
+)
+from neucodec_streaming.server.workers.worker import EngineLoader, work
 
 QUOTA = 64
 """Commands of one session that may be under way."""
@@ -30,16 +38,16 @@ _ANSWER_EVERY = QUOTA // 2
 _NOBODY = 0
 """The number of no session: its answers tell that the worker lives."""
 
-Deliver = Callable[[News, Any], None]
+Deliver = Callable[[EventKind, Any], None]
 """Takes what a worker tells one session."""
 
 _log = logging.getLogger(__name__)
 
 
-class Link:
+class WorkerLink:
     """One session at a worker."""
 
-    def __init__(self, device: "Device", number: int) -> None:
+    def __init__(self, device: "WorkerHandle", number: int) -> None:
         self.under_way = 0
         self._device = device
         self._number = number
@@ -50,54 +58,54 @@ class Link:
         """Whether more commands may be submitted; HANDLED comes when it is so again."""
         return self.under_way < QUOTA
 
-    def submit(self, verb: Verb, data: Any = None) -> None:
+    def submit(self, verb: CommandKind, data: Any = None) -> None:
         """A command; of FEED, FLUSH and CLEAR those of a session are limited by `has_quota`."""
         self._device.submit(self._number, verb, data)
         self._submitted += 1
         self.under_way += 1
         if self._submitted % _ANSWER_EVERY == 0:
-            self._device.submit(self._number, Verb.ANSWER)
+            self._device.submit(self._number, CommandKind.ANSWER)
 
 
-class Device(asyncio.Protocol):
+class WorkerHandle(asyncio.Protocol):
     """One worker; its other end is a socket. `on_step` is told of every step, `on_lost` of an end that was not asked
     for."""
 
-    def __init__(self, on_step: Callable[[Step], None], on_lost: Callable[[], None]) -> None:
+    def __init__(self, on_step: Callable[[TimedStep], None], on_lost: Callable[[], None]) -> None:
         self._on_step = on_step
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.WriteTransport
         self._unpacker = Unpacker()
-        self._outbox: list[Command] = []
-        self._links: dict[int, tuple[Link, Deliver]] = {}
+        self._outbox: list[WorkerCommand] = []
+        self._links: dict[int, tuple[WorkerLink, Deliver]] = {}
         self._opened = 0
         self._asked_s: float | None = None
         self.alive = False
         """Whether the worker is there."""
         self.loaded: asyncio.Future[Loaded] = self._loop.create_future()
 
-    def open(self, order: Order, deliver: Deliver) -> Link:
+    def open(self, order: SessionSpec, deliver: Deliver) -> WorkerLink:
         """A new session. `deliver` gets what comes back, in the loop, until CLOSE is submitted."""
         self._opened += 1
-        link = Link(self, self._opened)
+        link = WorkerLink(self, self._opened)
         self._links[self._opened] = link, deliver
-        link.submit(Verb.OPEN, order)
+        link.submit(CommandKind.OPEN, order)
         return link
 
-    def submit(self, number: int, verb: Verb, data: Any = None) -> None:
+    def submit(self, number: int, verb: CommandKind, data: Any = None) -> None:
         """For Links: a command of the session with that number."""
         if not self._outbox:
             self._loop.call_soon(self._hand_over)  # once for all that this round of the loop brings
         self._outbox.append((number, verb, data))
-        if verb is Verb.CLOSE:
+        if verb is CommandKind.CLOSE:
             del self._links[number]
 
     def stuck_for_s(self) -> float:
         """How long the worker has owed an answer; it is asked for one now, if it owes none."""
         if self._asked_s is None:
             self._asked_s = self._loop.time()
-            self.submit(_NOBODY, Verb.ANSWER)
+            self.submit(_NOBODY, CommandKind.ANSWER)
         return self._loop.time() - self._asked_s
 
     def close(self) -> None:
@@ -114,7 +122,7 @@ class Device(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for message in self._unpacker.feed(data):
-            if isinstance(message, Report):
+            if isinstance(message, WorkerReport):
                 self._take(message)
             elif isinstance(message, Loaded):
                 self.loaded.set_result(message)
@@ -134,7 +142,7 @@ class Device(asyncio.Protocol):
         if self.alive:
             self._transport.write(packed(outbox))
 
-    def _take(self, report: Report) -> None:
+    def _take(self, report: WorkerReport) -> None:
         for step in report.steps:
             self._on_step(step)
         for number, news, data in report.events:
@@ -142,16 +150,18 @@ class Device(asyncio.Protocol):
                 self._asked_s = None
             elif number in self._links:
                 link, deliver = self._links[number]
-                if news is News.HANDLED:
+                if news is EventKind.HANDLED:
                     link.under_way -= _ANSWER_EVERY
                 deliver(news, data)
 
 
-class Devices:
+class WorkerPool:
     """All workers of a server, from `start` to `stop`. `apart`: in processes of their own; `load` is then a function
     of a module."""
 
-    def __init__(self, settings: Settings, load: Load, *, apart: bool, on_step: Callable[[Step], None]) -> None:
+    def __init__(
+        self, settings: Settings, load: EngineLoader, *, apart: bool, on_step: Callable[[TimedStep], None]
+    ) -> None:
         self._settings = settings
         self._load = load
         self._apart = apart
@@ -159,7 +169,7 @@ class Devices:
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._is_loaded = False
-        self.all: list[Device] = []
+        self.all: list[WorkerHandle] = []
         self.pids: list[int] = []
         """The processes of their own, once the model is loaded."""
         self.lost = asyncio.Event()
@@ -172,7 +182,7 @@ class Devices:
         loop = asyncio.get_running_loop()
         for ours, _ in pairs:
             ours.setblocking(False)
-            _, device = await loop.connect_accepted_socket(lambda: Device(self._on_step, self._lose), ours)
+            _, device = await loop.connect_accepted_socket(lambda: WorkerHandle(self._on_step, self._lose), ours)
             self.all.append(device)
         if self._apart:
             self._process = _spawned(theirs, self._settings, self._load)
@@ -216,7 +226,7 @@ class Devices:
                 self._process.wait()
 
 
-def _spawned(sockets: list[socket.socket], settings: Settings, load: Load) -> subprocess.Popen[bytes]:
+def _spawned(sockets: list[socket.socket], settings: Settings, load: EngineLoader) -> subprocess.Popen[bytes]:
     """The first of the processes, which has been told what to do. In a group of its own: what ends this one at a
     terminal is not for them, since they end with their sockets."""
     orders = packed((settings, load))

@@ -9,7 +9,7 @@ from neucodec_streaming.protocol.messages import StreamFormat
 from neucodec_streaming.server.model import Model
 
 
-class Order(NamedTuple):
+class SessionSpec(NamedTuple):
     """What a session is."""
 
     kind: str
@@ -18,10 +18,10 @@ class Order(NamedTuple):
     output: StreamFormat
 
 
-class Verb(Enum):
+class CommandKind(Enum):
     """What can be asked of a worker for one session, with what data."""
 
-    OPEN = auto()  # Order
+    OPEN = auto()  # SessionSpec
     FEED = auto()  # bytes
     FLUSH = auto()
     CLEAR = auto()
@@ -31,7 +31,7 @@ class Verb(Enum):
     ANSWER = auto()  # with HANDLED, whether the session is there or not
 
 
-class News(Enum):
+class EventKind(Enum):
     """What a session is told, with what data."""
 
     OPENED = auto()  # the session has its slots
@@ -41,12 +41,11 @@ class News(Enum):
     HANDLED = auto()  # all commands before the ANSWER have been taken
 
 
-Command = tuple[int, Verb, Any]
-"""Of the session with that number, which its Device has given it. Like an Event it has no class of its own, which would
-be slow to pickle."""
+WorkerCommand = tuple[int, CommandKind, Any]
+"""Session number (its WorkerHandle gives it), what to do, data. A plain tuple, since a class would pickle slowly."""
 
 
-Event = tuple[int, News, Any]
+WorkerEvent = tuple[int, EventKind, Any]
 """For the session with that number."""
 
 
@@ -57,15 +56,15 @@ class Loaded(NamedTuple):
     pids: list[int]
 
 
-class Step(NamedTuple):
+class TimedStep(NamedTuple):
     """A batch was stepped, in so many seconds."""
 
     pool: Pool
     seconds: float
 
 
-class Report(NamedTuple):
+class WorkerReport(NamedTuple):
     """What sessions are told, in order, and the steps since the last report."""
 
-    events: list[Event]
-    steps: list[Step]
+    events: list[WorkerEvent]
+    steps: list[TimedStep]

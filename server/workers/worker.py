@@ -1,7 +1,7 @@
 """A worker: what steps one engine. Commands come in by a socket, results of a step go back in one message.
 
-The other end is a Device of the event loop (handle.py), in this process or in another one. A message to a
-worker is a list of commands, one from it a Report; the first of all, from the first worker, is Loaded, or an error.
+The other end is a WorkerHandle of the event loop (handle.py), in this process or in another one. A message to a worker
+is a list of commands, one from it a WorkerReport; the first of all, from the first worker, is Loaded, or an error.
 What fails for one session is reported to that session; the worker lives on, until the other end is closed.
 
 Workers are threads, or processes forked once the model is loaded and warm: those share its memory, and no interpreter.
@@ -20,26 +20,34 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from neucodec_streaming.engine.engine import Engine, Failed, FlushFinished, Output, Result, pools_of
+from neucodec_streaming.engine.engine import Engine, EngineResult, Failed, FlushFinished, Output, pools_of
 from neucodec_streaming.errors import DeviceError, StreamingError
 from neucodec_streaming.server.model import Model
 from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.workers.formats import Formats
 from neucodec_streaming.server.workers.ipc import Unpacker, packed
-from neucodec_streaming.server.workers.messages import Command, Event, Loaded, News, Order, Report, Step, Verb
+from neucodec_streaming.server.workers.messages import (
+    CommandKind,
+    EventKind,
+    Loaded,
+    SessionSpec,
+    TimedStep,
+    WorkerCommand,
+    WorkerEvent,
+    WorkerReport,
+)
 
 READ_BYTES = 1 << 18
 
-Load = Callable[[Settings], tuple[list[Engine], Model]]
+EngineLoader = Callable[[Settings], tuple[list[Engine], Model]]
 """Makes an engine for each worker, and says what they serve."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Seat:
-    """A session: the number that its Device knows it by, and the one that the engine does. Of its latest output, how
-    late that was."""
+class WorkerSession:
+    """A session: its number at the WorkerHandle and at the engine, and how late its latest output was."""
 
     number: int
     engine_id: int
@@ -55,10 +63,10 @@ class Worker:
         self._socket = socket
         self._unpacker = Unpacker()
         self._buffer = bytearray(READ_BYTES)
-        self._seats: dict[int, Seat] = {}  # by their number
-        self._seat_of: dict[int, Seat] = {}  # by the engine's
-        self._events: list[Event] = []
-        self._steps: list[Step] = []
+        self._seats: dict[int, WorkerSession] = {}  # by their number
+        self._seat_of: dict[int, WorkerSession] = {}  # by the engine's
+        self._events: list[WorkerEvent] = []
+        self._steps: list[TimedStep] = []
 
     def run(self) -> None:
         """Until the other end is closed."""
@@ -70,7 +78,7 @@ class Worker:
                         self._apply(*command)
                     self._step()
                     if self._events:
-                        self._socket.sendall(packed(Report(self._events, self._steps)))
+                        self._socket.sendall(packed(WorkerReport(self._events, self._steps)))
                         self._events, self._steps = [], []
             except OSError:
                 _log.debug("the event loop is gone: results are dropped", exc_info=True)
@@ -79,7 +87,7 @@ class Worker:
         """It runs elsewhere, and the socket is not for this process."""
         self._socket.close()
 
-    def _wait(self, selector: selectors.BaseSelector) -> list[Command] | None:
+    def _wait(self, selector: selectors.BaseSelector) -> list[WorkerCommand] | None:
         """The commands since the last call, at once or when the engine has something to do; None: no more come."""
         wake_s = self._engine.wake_s()
         wait_s = None if wake_s is None else max(0.0, wake_s - time.monotonic())
@@ -93,11 +101,11 @@ class Worker:
                 return [command for commands in messages for command in commands]
         return []
 
-    def _apply(self, number: int, verb: Verb, data: Any) -> None:
+    def _apply(self, number: int, verb: CommandKind, data: Any) -> None:
         try:
-            if verb is Verb.ANSWER:
-                self._tell(number, News.HANDLED)
-            elif verb is Verb.OPEN:
+            if verb is CommandKind.ANSWER:
+                self._tell(number, EventKind.HANDLED)
+            elif verb is CommandKind.OPEN:
                 self._open(number, data)
             elif (seat := self._seats.get(number)) is not None:
                 self._command(seat, verb, data)
@@ -107,30 +115,30 @@ class Worker:
             _log.exception("%s failed", verb.name)
             self._end(number, DeviceError("the device failed: connect again"))
 
-    def _open(self, number: int, order: Order) -> None:
+    def _open(self, number: int, order: SessionSpec) -> None:
         engine_id = self._engine.open(order.kind, pools_of(order.kind, order.config))
-        seat = Seat(number, engine_id, Formats(order.input, order.output))
+        seat = WorkerSession(number, engine_id, Formats(order.input, order.output))
         self._seats[number] = self._seat_of[engine_id] = seat
-        self._tell(number, News.OPENED)
+        self._tell(number, EventKind.OPENED)
 
-    def _command(self, seat: Seat, verb: Verb, data: Any) -> None:
+    def _command(self, seat: WorkerSession, verb: CommandKind, data: Any) -> None:
         engine, session, now_s = self._engine, seat.engine_id, time.monotonic()
         match verb:
-            case Verb.FEED:
+            case CommandKind.FEED:
                 engine.feed(session, seat.formats.read(data), now_s)
-            case Verb.FLUSH:
+            case CommandKind.FLUSH:
                 rest = seat.formats.read_rest()
                 if rest is not None:
                     engine.feed(session, rest, now_s)
                 engine.flush(session, now_s)
-            case Verb.CLEAR:
+            case CommandKind.CLEAR:
                 seat.formats.clear()
                 engine.clear(session, now_s)
-            case Verb.PAUSE:
+            case CommandKind.PAUSE:
                 engine.pause(session)
-            case Verb.RESUME:
+            case CommandKind.RESUME:
                 engine.resume(session, now_s)
-            case Verb.CLOSE:
+            case CommandKind.CLOSE:
                 self._forget(seat)
                 engine.close(session)
 
@@ -140,7 +148,7 @@ class Worker:
             begin_s = time.monotonic()
             results = engine.step(begin_s)
             if engine.stepped is not None:
-                self._steps.append(Step(engine.stepped, time.monotonic() - begin_s))
+                self._steps.append(TimedStep(engine.stepped, time.monotonic() - begin_s))
             for result in results:
                 self._translate(result)
         except Exception:
@@ -148,13 +156,13 @@ class Worker:
             for number in list(self._seats):
                 self._end(number, DeviceError("the device failed: connect again"))
 
-    def _translate(self, result: Result) -> None:
+    def _translate(self, result: EngineResult) -> None:
         seat = self._seat_of.get(result.session)
         if seat is None:
             return
         if isinstance(result, Failed):
             self._forget(seat)
-            self._tell(seat.number, News.ENDED, result.error)
+            self._tell(seat.number, EventKind.ENDED, result.error)
             return
         try:
             data = seat.formats.written(result.data) if isinstance(result, Output) else seat.formats.written_rest()
@@ -165,11 +173,11 @@ class Worker:
         if isinstance(result, Output):
             seat.behind_ms = result.behind_ms
         if data:
-            self._tell(seat.number, News.OUTPUT, (data, result.epoch, seat.behind_ms))
+            self._tell(seat.number, EventKind.OUTPUT, (data, result.epoch, seat.behind_ms))
         if isinstance(result, FlushFinished):
-            self._tell(seat.number, News.FINISHED, result.epoch)
+            self._tell(seat.number, EventKind.FINISHED, result.epoch)
 
-    def _tell(self, number: int, news: News, data: Any = None) -> None:
+    def _tell(self, number: int, news: EventKind, data: Any = None) -> None:
         self._events.append((number, news, data))
 
     def _end(self, number: int, error: StreamingError) -> None:
@@ -178,13 +186,13 @@ class Worker:
         if seat is not None:
             self._forget(seat)
             self._engine.close(seat.engine_id)
-        self._tell(number, News.ENDED, error)
+        self._tell(number, EventKind.ENDED, error)
 
-    def _forget(self, seat: Seat) -> None:
+    def _forget(self, seat: WorkerSession) -> None:
         del self._seats[seat.number], self._seat_of[seat.engine_id]
 
 
-def work(sockets: Sequence[socket.socket], settings: Settings, load: Load, *, forks: bool) -> None:
+def work(sockets: Sequence[socket.socket], settings: Settings, load: EngineLoader, *, forks: bool) -> None:
     """Loads, says at the first socket what is served by whom, and runs a worker at each, until the other ends are
     closed. Sockets beyond that are closed. The first worker runs in this thread, the others in processes of their own
     if it `forks`, and else in threads."""
@@ -242,7 +250,7 @@ def _trim_memory() -> None:
 
 
 def _loaded(
-    sockets: Sequence[socket.socket], settings: Settings, load: Load
+    sockets: Sequence[socket.socket], settings: Settings, load: EngineLoader
 ) -> tuple[list[Worker], Model | StreamingError]:
     """The workers, and what they serve; none, and why."""
     try:

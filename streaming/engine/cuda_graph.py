@@ -23,30 +23,30 @@ class Captures:
         self.memory = torch.cuda.graph_pool_handle()
 
 
-class CapturedStep:
+class GraphedStep:
     """A stepper's step on one state at one batch size. Called by one thread, with no other step beside it."""
 
-    def __init__(self, stepper: Stepper, state: Any, x: Tensor, at: Tensor, shared: Captures) -> None:
+    def __init__(self, stepper: Stepper, state: Any, x: Tensor, rows: Tensor, shared: Captures) -> None:
         """x (B, *window_shape) and at (3, B), slots, valid and commit, on the host: a step that changes nobody."""
-        self._x_host, self._at_host = x.pin_memory(), at.pin_memory()
-        self._x, self._at = x.to(stepper.device), at.to(stepper.device)
+        self._x_host, self._rows_host = x.pin_memory(), rows.pin_memory()
+        self._x, self._rows = x.to(stepper.device), rows.to(stepper.device)
         here = torch.cuda.current_stream(stepper.device)
         shared.stream.wait_stream(here)
         with torch.cuda.stream(shared.stream):
             for _ in range(WARM_UP_STEPS):
-                stepper.step(self._x, state, *self._at)
+                stepper.step(self._x, state, *self._rows)
         here.wait_stream(shared.stream)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, pool=shared.memory, stream=shared.stream):
-            self._y = stepper.step(self._x, state, *self._at)
+            self._y = stepper.step(self._x, state, *self._rows)
         self._y_host = torch.empty(self._y.shape, dtype=self._y.dtype, pin_memory=True)
 
-    def __call__(self, x: Tensor, at: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, rows: Tensor) -> Tensor:
         """The step on other x and at -> its output, on the host too."""
         self._x_host.copy_(x)
-        self._at_host.copy_(at)
+        self._rows_host.copy_(rows)
         self._x.copy_(self._x_host, non_blocking=True)
-        self._at.copy_(self._at_host, non_blocking=True)
+        self._rows.copy_(self._rows_host, non_blocking=True)
         self._graph.replay()
         self._y_host.copy_(self._y, non_blocking=True)
         torch.cuda.current_stream(self._x.device).synchronize()

@@ -15,13 +15,13 @@ import numpy as np
 from neucodec_streaming.audio import checked_pcm
 from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.engine.overload import DEFAULT_MAX_BEHIND_S, Overload
-from neucodec_streaming.engine.scheduler import Batch, Pool, Scheduler
+from neucodec_streaming.engine.scheduler import Pool, Scheduler, StepBatch
 from neucodec_streaming.engine.slots import Slots
-from neucodec_streaming.engine.stage import END, MOST_AHEAD_S, Lane, Stage
+from neucodec_streaming.engine.stage import END, MAX_AHEAD_S, Stage
 from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
 from neucodec_streaming.snapshot import pack, unpack
 from neucodec_streaming.tokens import checked_tokens
-from neucodec_streaming.windows import Window
+from neucodec_streaming.windows import AnyWindower, Window
 
 STAGES = {"encode": ("encode",), "decode": ("decode",), "roundtrip": ("encode", "decode")}
 """Kind of session -> the parts of the model that it goes through."""
@@ -61,7 +61,7 @@ class Failed:
     error: StreamingError
 
 
-Result = Output | FlushFinished | Failed
+EngineResult = Output | FlushFinished | Failed
 
 
 class Steps(Protocol):
@@ -74,7 +74,7 @@ class Steps(Protocol):
     def mixes(self) -> bool: ...
     @property
     def pools(self) -> list[Pool]: ...
-    def lane(self, pool: Pool) -> Lane: ...
+    def windower(self, pool: Pool) -> AnyWindower: ...
     def step(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> np.ndarray: ...
     def reset(self, pool: Pool, slot: int) -> None: ...
     def snapshot(self, pool: Pool, slot: int) -> bytes: ...
@@ -82,7 +82,7 @@ class Steps(Protocol):
 
 
 @dataclass(eq=False)
-class Session:
+class EngineSession:
     """One session: its stages in order, how often it was cleared, and whether its owner wants no output now."""
 
     stages: list[Stage]
@@ -108,9 +108,9 @@ class Engine:
         self._scheduler = Scheduler(runner.batch_sizes, gather_s, step_s, mixes=runner.mixes)
         self._slots = {pool: Slots(runner.slots) for pool in runner.pools}
         self._used: set[tuple[Pool, int]] = set()  # free places that are not as new
-        self._sessions: dict[int, Session] = {}
+        self._sessions: dict[int, EngineSession] = {}
         self._opened = 0
-        self._results: list[Result] = []
+        self._results: list[EngineResult] = []
         self.stepped: Pool | None = None
         """Whose batch the last `step` ran, if it ran one."""
 
@@ -135,7 +135,9 @@ class Engine:
         stages: list[Stage] = []
         try:
             for place, pool in enumerate(wanted):
-                stages.append(Stage(self._opened, place, pool, self._slots[pool].acquire(), self._runner.lane(pool)))
+                stages.append(
+                    Stage(self._opened, place, pool, self._slots[pool].acquire(), self._runner.windower(pool))
+                )
                 if (pool, stages[-1].slot.index) in self._used:
                     self._runner.reset(pool, stages[-1].slot.index)
                     self._used.discard((pool, stages[-1].slot.index))
@@ -146,7 +148,7 @@ class Engine:
         for stage in stages:
             self._scheduler.enrol(stage.pool)
         check = checked_tokens if kind == "decode" else checked_pcm
-        self._sessions[self._opened] = Session(stages, check)
+        self._sessions[self._opened] = EngineSession(stages, check)
         return self._opened
 
     def snapshot(self, session: int) -> bytes:
@@ -195,7 +197,7 @@ class Engine:
         for stage in found.stages:
             self._scheduler.remove(stage.pool, stage)
             stage.inbox.clear()
-            stage.earned_s = min(stage.earned_s, now_s + MOST_AHEAD_S)
+            stage.not_before_s = min(stage.not_before_s, now_s + MAX_AHEAD_S)
             self._restart(stage)
 
     def pause(self, session: int) -> None:
@@ -210,7 +212,7 @@ class Engine:
         found = self._sessions[session]
         found.paused = False
         for stage in found.stages:
-            stage.excuse(now_s)
+            stage.rebase(now_s)
             self._proceed(stage, now_s)
 
     def close(self, session: int) -> None:
@@ -227,7 +229,7 @@ class Engine:
         """When `step` next has something to do, None while there is nothing; results that wait are due at once."""
         return float("-inf") if self._results else self._scheduler.wake_s()
 
-    def step(self, now_s: float) -> list[Result]:
+    def step(self, now_s: float) -> list[EngineResult]:
         """Schedules, runs and delivers at most one batch; also delivers what the commands since have brought about."""
         self._shed(now_s)
         batch = self._scheduler.next_batch(now_s)
@@ -252,13 +254,13 @@ class Engine:
                 ),
             )
 
-    def _run(self, batch: Batch, now_s: float) -> None:
+    def _run(self, batch: StepBatch, now_s: float) -> None:
         stages: list[Stage] = batch.members
         windows, last = [], []
         for stage in stages:
-            window = stage.lane.take()
+            window = stage.windower.take()
             last.append(window is None)
-            window = window or stage.lane.take_last()
+            window = window or stage.windower.take_last()
             assert window is not None, "only stages with a window are scheduled"
             windows.append(window)
             stage.dirty = True
@@ -275,7 +277,7 @@ class Engine:
 
     def _deliver(self, stage: Stage, window: Window, row: np.ndarray, ends: bool, now_s: float) -> None:
         stage.committed += window.commit
-        output = stage.lane.output(window, row)
+        output = stage.windower.output(window, row)
         if len(output):
             found = self._sessions[stage.session]
             if stage is found.stages[-1]:

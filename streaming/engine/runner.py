@@ -18,11 +18,11 @@ from torch import Tensor
 
 from neucodec_streaming.codec import Codec
 from neucodec_streaming.config import START_FRAMES
-from neucodec_streaming.engine.cuda_graph import CapturedStep, Captures
+from neucodec_streaming.engine.cuda_graph import Captures, GraphedStep
 from neucodec_streaming.engine.scheduler import Pool
-from neucodec_streaming.engine.traced_step import RecordedStep, packed_weights
+from neucodec_streaming.engine.traced_step import TracedStep, packed_weights
 from neucodec_streaming.stepper import Stepper
-from neucodec_streaming.windows import DecoderLane, EncoderLane, Window
+from neucodec_streaming.windows import AnyWindower, DecoderWindower, EncoderWindower, Window
 
 MEASURED_STEPS = 3
 
@@ -38,35 +38,35 @@ class Runner:
         self._device = codec.device
         self._steppers: dict[Pool, Stepper] = {}
         self._states: dict[Pool, Any] = {}
-        self._captured: dict[tuple[Pool, int], CapturedStep] = {}
-        self._recorded: dict[tuple[Pool, int], RecordedStep] = {}  # steady steps
-        self._recorded_any: dict[Pool, RecordedStep] = {}
+        self._captured: dict[tuple[Pool, int], GraphedStep] = {}
+        self._traced: dict[tuple[Pool, int], TracedStep] = {}  # steady steps
+        self._traced_any: dict[Pool, TracedStep] = {}
         for pool in pools:
             stepper = codec.encoder(pool.config) if pool.kind == "encode" else codec.decoder(pool.config)
             self._steppers[pool] = stepper
             self._states[pool] = stepper.new_state(slots + 1)
 
-    def twin(self) -> "Runner":
+    def replicate(self) -> "Runner":
         """After `warm_up`, on a CPU: another one, warm too, with states of its own, for a thread of its own."""
         other = copy(self)
         other._states = {pool: stepper.new_state(self.slots + 1) for pool, stepper in self._steppers.items()}
-        other._recorded = {(pool, size): step.on(other._states[pool]) for (pool, size), step in self._recorded.items()}
-        other._recorded_any = {pool: step.on(other._states[pool]) for pool, step in self._recorded_any.items()}
+        other._traced = {(pool, size): step.on(other._states[pool]) for (pool, size), step in self._traced.items()}
+        other._traced_any = {pool: step.on(other._states[pool]) for pool, step in self._traced_any.items()}
         return other
 
     @property
     def mixes(self) -> bool:
         """Whether starts and endings are stepped together with others; where steps are recorded, they are not."""
-        return not self._recorded
+        return not self._traced
 
     @property
     def pools(self) -> list[Pool]:
         """What can be stepped."""
         return list(self._steppers)
 
-    def lane(self, pool: Pool) -> EncoderLane | DecoderLane:
+    def windower(self, pool: Pool) -> AnyWindower:
         """The host's half of a new session of `pool`."""
-        return EncoderLane(pool.config) if pool.kind == "encode" else DecoderLane(pool.config)
+        return EncoderWindower(pool.config) if pool.kind == "encode" else DecoderWindower(pool.config)
 
     def warm_up(self) -> None:
         """Computes every shape that can occur, on the spare slot, and records it."""
@@ -78,10 +78,10 @@ class Runner:
                 self._eager(pool, *self._silent_batch(pool, size))
         try:
             for pool in self.pools:
-                self._record(pool)
+                self._trace(pool)
         except Exception:
-            _log.warning("this PyTorch cannot record steps; they are slower without", exc_info=True)
-            self._recorded.clear()
+            _log.warning("this PyTorch cannot trace steps; they are slower without", exc_info=True)
+            self._traced.clear()
         for pool in self.pools:
             self.reset(pool, self.slots)
 
@@ -89,19 +89,19 @@ class Runner:
         shared = Captures(self._device)
         for pool, stepper in self._steppers.items():
             for size in self.batch_sizes:
-                captured = CapturedStep(stepper, self._states[pool], *self._silent_batch(pool, size), shared)
+                captured = GraphedStep(stepper, self._states[pool], *self._silent_batch(pool, size), shared)
                 self._captured[pool, size] = captured
             self.reset(pool, self.slots)
 
-    def _record(self, pool: Pool) -> None:
+    def _trace(self, pool: Pool) -> None:
         """The steady step at every batch size, and any step at the smallest. Raises where PyTorch cannot."""
         stepper, state, smallest = self._steppers[pool], self._states[pool], self.batch_sizes[0]
         packed = packed_weights(lambda: self._eager(pool, *self._silent_batch(pool, smallest)))
         for size in self.batch_sizes:
             x_and_at = self._silent_batch(pool, size)
-            self._recorded[pool, size] = RecordedStep(stepper, state, *x_and_at, packed, steady=True)
+            self._traced[pool, size] = TracedStep(stepper, state, *x_and_at, packed, steady=True)
         x_and_at = self._silent_batch(pool, smallest)
-        self._recorded_any[pool] = RecordedStep(stepper, state, *x_and_at, packed, steady=False)
+        self._traced_any[pool] = TracedStep(stepper, state, *x_and_at, packed, steady=False)
 
     def _silent_batch(self, pool: Pool, size: int) -> tuple[Tensor, Tensor]:
         """A steady step of the spare slot alone."""
@@ -142,15 +142,15 @@ class Runner:
         Where steps are recorded, one with starts or endings is one of the smallest size.
         """
         torch.get_num_threads()  # takes over what was set: before a thread has asked, oneDNN uses all cores in it
-        x, at = self._batch(pool, slots, windows, size)
-        if (pool, size) not in self._recorded:
+        x, rows = self._batch(pool, slots, windows, size)
+        if (pool, size) not in self._traced:
             captured = self._captured.get((pool, size))
-            output = self._eager(pool, x, at) if captured is None else captured(x, at)
+            output = self._eager(pool, x, rows) if captured is None else captured(x, rows)
         elif self._is_steady(pool, slots, windows):
-            output = self._recorded[pool, size](x, at)
+            output = self._traced[pool, size](x, rows)
         else:
             assert size == self.batch_sizes[0], "starts and endings are stepped apart"
-            output = self._recorded_any[pool](x, at)
+            output = self._traced_any[pool](x, rows)
         return output[: len(windows)].numpy()
 
     def _is_steady(self, pool: Pool, slots: list[int], windows: list[Window]) -> bool:
@@ -159,18 +159,18 @@ class Runner:
         is_past_start = self._states[pool].position.numpy()[slots].min() >= START_FRAMES
         return is_past_start and all((window.valid, window.commit) == whole for window in windows)
 
-    def _eager(self, pool: Pool, x: Tensor, at: Tensor) -> Tensor:
-        return self._steppers[pool].step(x.to(self._device), self._states[pool], *at.to(self._device)).cpu()
+    def _eager(self, pool: Pool, x: Tensor, rows: Tensor) -> Tensor:
+        return self._steppers[pool].step(x.to(self._device), self._states[pool], *rows.to(self._device)).cpu()
 
     def _batch(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> tuple[Tensor, Tensor]:
         """x (size, *window_shape), and slots, valid and commit as (3, size), spare rows filled up; on the host."""
         x = np.zeros((size, *self._steppers[pool].window_shape), windows[0].x.dtype)
-        at = np.empty((3, size), np.int64)
-        at[:] = np.array([self.slots, pool.config.window_frames, pool.config.chunk_frames])[:, None]
+        rows = np.empty((3, size), np.int64)
+        rows[:] = np.array([self.slots, pool.config.window_frames, pool.config.chunk_frames])[:, None]
         for row, (slot, window) in enumerate(zip(slots, windows, strict=True)):
             x[row] = window.x
-            at[:, row] = slot, window.valid, window.commit
-        return torch.from_numpy(x), torch.from_numpy(at)
+            rows[:, row] = slot, window.valid, window.commit
+        return torch.from_numpy(x), torch.from_numpy(rows)
 
     def reset(self, pool: Pool, slot: int) -> None:
         """That slot is as new."""

@@ -50,7 +50,7 @@ class Pool:
 _POOLS: dict[tuple[str, StreamConfig], Pool] = {}
 
 
-class Entry(NamedTuple):
+class ReadyWindow(NamedTuple):
     """A window that can be computed: complete at `ready_s`, wanted at `deadline_s`. The start and the ending of a
     stream are not steady."""
 
@@ -60,7 +60,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Batch:
+class StepBatch:
     """Members of one pool to be stepped together at a batch size; the other rows are spare."""
 
     pool: Pool
@@ -92,11 +92,11 @@ class Scheduler:
         self._mixes = mixes
         self._step_s = step_s or {}
         self._equally_long = dict.fromkeys(batch_sizes, 1.0)
-        self._entries: dict[Pool, dict[Hashable, Entry]] = {}
+        self._entries: dict[Pool, dict[Hashable, ReadyWindow]] = {}
         self._population: dict[Pool, int] = {}
         self._expected_s: dict[Hashable, float] = {}  # when the next window of a live session should be complete
         self._held_until_s = float("-inf")  # what nobody waits for
-        self._intrudes_s = float("-inf")  # from when on it may be stepped whoever is expected
+        self._may_preempt_at_s = float("-inf")  # from when on it may be stepped whoever is expected
 
     def enrol(self, pool: Pool) -> None:
         """One more session belongs to `pool`, with or without a window now."""
@@ -107,7 +107,7 @@ class Scheduler:
         """One session less belongs to `pool`."""
         self._population[pool] -= 1
 
-    def add(self, pool: Pool, member: Hashable, entry: Entry) -> None:
+    def add(self, pool: Pool, member: Hashable, entry: ReadyWindow) -> None:
         """`member` has a window to compute; it has one entry at a time."""
         entries = self._entries[pool]
         assert member not in entries, "one window a session"
@@ -123,7 +123,7 @@ class Scheduler:
         """Whether `member` waits to be stepped."""
         return member in self._entries[pool]
 
-    def next_batch(self, now_s: float) -> Batch | None:
+    def next_batch(self, now_s: float) -> StepBatch | None:
         """Takes out the most urgent batch of a pool that need not gather any longer, if it need not wait for others."""
         ripe = [pool for pool in self._entries if self._entries[pool] and self._ripe_s(pool) <= now_s]
         if not ripe:
@@ -134,16 +134,16 @@ class Scheduler:
         soon_s = now_s + URGENT_CHUNKS * pool.period_s
         urgent = sum(entries[member].deadline_s <= soon_s for member in first)
         size = batch_size(self._step_s.get(pool) or self._equally_long, urgent or len(first))
-        if not urgent and self._holds(pool, size, now_s):
+        if not urgent and self._defers(pool, size, now_s):
             return None
         members = first[:size]
         for member in members:
             entry = entries.pop(member)
             if entry.deadline_s <= soon_s:
                 self._expected_s[member] = entry.ready_s + pool.period_s
-        return Batch(pool, members, size)
+        return StepBatch(pool, members, size)
 
-    def _first(self, entries: Mapping[Hashable, Entry]) -> list[Hashable]:
+    def _first(self, entries: Mapping[Hashable, ReadyWindow]) -> list[Hashable]:
         """The most urgent, and as many others as can be stepped with it, the most urgent first."""
         most, peers = self.batch_sizes[-1], list(entries)
         if not self._mixes:
@@ -152,14 +152,14 @@ class Scheduler:
             most = most if is_steady else self.batch_sizes[0]
         return heapq.nsmallest(most, peers, key=lambda member: entries[member].deadline_s)
 
-    def _holds(self, pool: Pool, size: int, now_s: float) -> bool:
+    def _defers(self, pool: Pool, size: int, now_s: float) -> bool:
         """Whether a batch that nobody waits for is not begun now, since a live session's window is to be expected."""
         step_s = self._step_s.get(pool, {}).get(size, 0.0)
         next_s = min((at_s for at_s in self._expected_s.values() if at_s + LATE_S > now_s), default=float("inf"))
-        if not step_s or now_s + step_s <= next_s or now_s >= self._intrudes_s:
-            self._intrudes_s = now_s + pool.period_s
+        if not step_s or now_s + step_s <= next_s or now_s >= self._may_preempt_at_s:
+            self._may_preempt_at_s = now_s + pool.period_s
             return False
-        self._held_until_s = min(next_s + LATE_S, self._intrudes_s)
+        self._held_until_s = min(next_s + LATE_S, self._may_preempt_at_s)
         return True
 
     def wake_s(self) -> float | None:

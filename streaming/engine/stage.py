@@ -6,16 +6,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from neucodec_streaming.config import START_FRAMES
-from neucodec_streaming.engine.scheduler import Entry, Pool
+from neucodec_streaming.engine.scheduler import Pool, ReadyWindow
 from neucodec_streaming.engine.slots import Slot
 from neucodec_streaming.snapshot import pack, unpack
-from neucodec_streaming.windows import DecoderLane, EncoderLane
+from neucodec_streaming.windows import AnyWindower
 
-Lane = EncoderLane | DecoderLane
-ENDING_CHUNKS = 2
+FLUSH_COST_CHUNKS = 2
 """For so many chunks more does the ending of an utterance count, which takes longer to step: a session that ends one
 after another does not go before those that speak."""
-MOST_AHEAD_S = 1.0
+MAX_AHEAD_S = 1.0
 """What a session had beyond real time counts against it for so long at most, once it has been cleared or has stood
 still: whoever clears a long utterance is soon served again, and whoever clears again and again does not go first."""
 END = np.zeros((0, 0))
@@ -28,14 +27,14 @@ class Stage:
 
     `arrivals` tells when the input up to a position was there: (units fed, time), oldest first. `dirty`: the slot has
     been stepped since it was new. The window that was scheduled last was complete at `ready_s` and is due at `due_s`;
-    `earned_s`: the next is due a chunk after that at the earliest.
+    `not_before_s`: the next is due a chunk after that at the earliest.
     """
 
     session: int
     place: int
     pool: Pool
     slot: Slot
-    lane: Lane
+    windower: AnyWindower
     inbox: deque[np.ndarray] = field(default_factory=deque)
     arrivals: deque[tuple[int, float]] = field(default_factory=deque)
     ending: bool = False
@@ -44,36 +43,36 @@ class Stage:
     committed: int = 0
     ready_s: float = 0.0
     due_s: float = 0.0
-    earned_s: float = 0.0
+    not_before_s: float = 0.0
 
     def __post_init__(self) -> None:
         self._period_s = self.pool.period_s
 
     def push(self, data: np.ndarray, now_s: float) -> None:
         """More input, checked before."""
-        self.lane.append(data)
+        self.windower.append(data)
         self.fed += len(data)
         if self.arrivals and self.arrivals[-1][1] == now_s:
             self.arrivals.pop()
         self.arrivals.append((self.fed, now_s))
 
-    def entry(self, now_s: float) -> Entry | None:
+    def entry(self, now_s: float) -> ReadyWindow | None:
         """When the next window, an ending included, was complete, and when it is due; None: there is none."""
-        is_ending = not self.lane.has_window
-        if is_ending and not (self.ending and self.lane.take_last()):
+        is_ending = not self.windower.has_window
+        if is_ending and not (self.ending and self.windower.take_last()):
             return None
-        needed, arrivals = self.committed * self.lane.hop + self.lane.window_units, self.arrivals
+        needed, arrivals = self.committed * self.windower.hop + self.windower.window_units, self.arrivals
         while len(arrivals) > 1 and arrivals[0][0] < needed:
             arrivals.popleft()
         self.ready_s = arrivals[0][1] if arrivals and arrivals[0][0] >= needed else now_s
-        self.due_s = self.earned_s = max(self.ready_s, self.earned_s) + self._period_s
+        self.due_s = self.not_before_s = max(self.ready_s, self.not_before_s) + self._period_s
         if is_ending:
-            self.earned_s += ENDING_CHUNKS * self._period_s
-        return Entry(self.ready_s, self.due_s, not is_ending and self.committed >= START_FRAMES)
+            self.not_before_s += FLUSH_COST_CHUNKS * self._period_s
+        return ReadyWindow(self.ready_s, self.due_s, not is_ending and self.committed >= START_FRAMES)
 
-    def excuse(self, now_s: float) -> None:
+    def rebase(self, now_s: float) -> None:
         """What has waited so far waited for its owner: it counts as if it had just arrived."""
-        self.earned_s = min(self.earned_s, now_s + MOST_AHEAD_S)
+        self.not_before_s = min(self.not_before_s, now_s + MAX_AHEAD_S)
         if self.arrivals:
             self.arrivals = deque([(self.fed, now_s)])
 
@@ -81,23 +80,23 @@ class Stage:
         """The stage with the state of its slot as bytes."""
         numbers = [self.fed, self.committed, self.ending, *(-1 if data is END else len(data) for data in self.inbox)]
         waiting = [data for data in self.inbox if data is not END]
-        parts = [np.frombuffer(part, np.uint8) for part in (state, self.lane.snapshot())]
+        parts = [np.frombuffer(part, np.uint8) for part in (state, self.windower.snapshot())]
         return pack({"stage": self.pool.kind}, [*parts, np.array(numbers, np.int64), *waiting])
 
     def restore(self, snapshot: bytes, now_s: float) -> bytes:
         """As when the snapshot was taken -> the state for its slot. Raises SnapshotError."""
-        state, lane, numbers, *waiting = unpack({"stage": self.pool.kind}, snapshot)
-        self.lane.restore(lane)
+        state, windower, numbers, *waiting = unpack({"stage": self.pool.kind}, snapshot)
+        self.windower.restore(windower)
         self.fed, self.committed, ending, *lengths = np.frombuffer(numbers, np.int64).tolist()
         self.ending = bool(ending)
         parts = iter(waiting)
-        self.inbox = deque(END if n < 0 else np.frombuffer(next(parts), self.lane.dtype) for n in lengths)
+        self.inbox = deque(END if n < 0 else np.frombuffer(next(parts), self.windower.dtype) for n in lengths)
         self.arrivals = deque([(self.fed, now_s)])
         return state
 
     def restart(self) -> None:
         """The stream starts anew; the slot must be reset too."""
-        self.lane.reset()
+        self.windower.reset()
         self.arrivals.clear()
         self.ending = self.dirty = False
         self.fed = self.committed = 0

@@ -15,28 +15,28 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from neucodec_streaming.layers.step import Step, tensors_of
+from neucodec_streaming.layers.step import StepPlan, tensors_of
 from neucodec_streaming.stepper import Stepper
 
 
-class RecordedStep:
+class TracedStep:
     """A stepper's step on one state at one batch size."""
 
     def __init__(
-        self, stepper: Stepper, state: Any, x: Tensor, at: Tensor, packed: tuple[Tensor, ...], steady: bool
+        self, stepper: Stepper, state: Any, x: Tensor, rows: Tensor, packed: tuple[Tensor, ...], steady: bool
     ) -> None:
         """x (B, *window_shape) and at (3, B), slots, valid and commit: a steady step that changes nobody; `packed` is
         what `packed_weights` gives. Raises where PyTorch cannot record.
         """
 
-        def step(x: Tensor, at: Tensor, *_: Tensor) -> Tensor:
-            slots, valid, commit = (at[0], *constants) if steady else at.unbind()
+        def step(x: Tensor, rows: Tensor, *_: Tensor) -> Tensor:
+            slots, valid, commit = (rows[0], *constants) if steady else rows.unbind()
             position = state.position[slots]
-            y = stepper.compute(x, state, Step(slots, valid, commit, position, chunk))
+            y = stepper.compute(x, state, StepPlan(slots, valid, commit, position, chunk))
             state.position[slots] = position + commit
             return y
 
-        constants = at[1].clone(), at[2].clone()
+        constants = rows[1].clone(), rows[2].clone()
         chunk = stepper.config.chunk_frames if steady else None
         with torch.inference_mode():
             # What is passed along is an input of the recording wherever it is used: what changes, and what cannot be
@@ -45,22 +45,22 @@ class RecordedStep:
             self._others = (*tensors_of(state), *packed)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that tracing is deprecated, and that shapes become constants
-                self._recording = torch.jit.trace(step, (x, at, *self._others), check_trace=False)
-            _simplify(self._recording.graph)
+                self._graph = torch.jit.trace(step, (x, rows, *self._others), check_trace=False)
+            _simplify(self._graph.graph)
         state = None  # in `step` too, which the recording holds: it would outlive its engine
-        self(x, at)
+        self(x, rows)
 
-    def on(self, state: Any) -> "RecordedStep":
+    def on(self, state: Any) -> "TracedStep":
         """The same step on another state of as many slots."""
         other = copy(self)
         other._others = (*tensors_of(state), *self._packed)
         return other
 
     @torch.inference_mode()
-    def __call__(self, x: Tensor, at: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, rows: Tensor) -> Tensor:
         """The step on other x and at -> its output."""
         with torch.jit.optimized_execution(False):  # nothing here gains by it, and it keeps a second copy
-            return self._recording(x, at, *self._others)
+            return self._graph(x, rows, *self._others)
 
 
 def _simplify(graph: Any) -> None:

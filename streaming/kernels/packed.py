@@ -1,9 +1,9 @@
 """The weights of a model as steps want them: linear layers packed for the CPU, convolutions over (B, T, C).
 
 A step has few rows, so its products are bound by reading weights, and a library that first rearranges them for its
-matrix units reads them twice. `repacked` copies a module tree, sharing every parameter, and puts layers into it that
-pack their weight once, at their first use (a decoder's step packs no encoder). The original stays as it is, for whole
-recordings; so what is stepped takes its memory twice.
+matrix units reads them twice. `with_packed_weights` copies a module tree, sharing every parameter, and puts layers into
+it that pack their weight once, at their first use (a decoder's step packs no encoder). The original stays as it is, for
+whole recordings; so what is stepped takes its memory twice.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,10 @@ FEW_OUTPUTS = 16
 QUERY_KEY_VALUE = (("q_proj", "k_proj", "v_proj"), ("linear_q", "linear_k", "linear_v"))
 """What the models call the layers that an attention reads its input with; together they are `query_key_value`."""
 
-Product = Callable[[Tensor], Tensor]
+LinearFn = Callable[[Tensor], Tensor]
 
 
-def product(weight: Tensor, bias: Tensor | None) -> Product:
+def make_linear(weight: Tensor, bias: Tensor | None) -> LinearFn:
     """x (…, K) times weight (N, K), plus bias: (…, N).
 
     On a CPU natively where that is possible, but for a big weight that several threads share; else the weight is packed
@@ -47,15 +47,15 @@ def product(weight: Tensor, bias: Tensor | None) -> Product:
 
     def multiply(x: Tensor) -> Tensor:
         if torch.jit.is_tracing():
-            return _recordable().linear(x, packed, bias)
+            return _traceable().linear(x, packed, bias)
         return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
     return multiply
 
 
-def convolution(
+def make_conv(
     weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1, groups: int = 1, padded_rows: int = 0
-) -> Product:
+) -> LinearFn:
     """Along T of an image x (B, R, T, C_in), `padded_rows` of zeros on both sides: (B, R', T', C_out).
 
     weight (C_out, C_in / groups, rows, kernel), packed on a CPU.
@@ -67,7 +67,7 @@ def convolution(
 
         def convolve(image: Tensor) -> Tensor:
             if torch.jit.is_tracing():
-                return _recordable().convolution(image, packed, bias, padding, strides, dilations, groups)
+                return _traceable().convolution(image, packed, bias, padding, strides, dilations, groups)
             return torch.ops.mkldnn._convolution_pointwise(
                 image, packed, bias, padding, strides, dilations, groups, "none", [], ""
             )
@@ -80,7 +80,7 @@ def convolution(
 
 
 @cache
-def _recordable() -> Any:
+def _traceable() -> Any:
     """The two operations above in TorchScript: called from Python, a trace does not know their `Scalar?[]`."""
     return torch.jit.CompilationUnit("""
     def linear(x, packed, bias: Optional[Tensor]):
@@ -105,12 +105,12 @@ class PackedLinear(nn.Module):
         return self.layers[0].weight
 
     @cached_property
-    def _product(self) -> Product:
+    def _product(self) -> LinearFn:
         if len(self.layers) == 1:
-            return product(self.weight, self.layers[0].bias)
+            return make_linear(self.weight, self.layers[0].bias)
         biases = [layer.bias for layer in self.layers]
         bias = None if biases[0] is None else torch.cat(biases)
-        return product(torch.cat([layer.weight for layer in self.layers]), bias)
+        return make_linear(torch.cat([layer.weight for layer in self.layers]), bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._product(x)
@@ -127,14 +127,14 @@ class ChannelsLastConv(nn.Module):
         self.dense = conv.groups == 1
 
     @cached_property
-    def product(self) -> Product:
+    def make_linear(self) -> LinearFn:
         """What an output reads, side by side (…, kernel * C_in), to it."""
-        return product(self.conv.weight.transpose(1, 2).flatten(1), self.conv.bias)
+        return make_linear(self.conv.weight.transpose(1, 2).flatten(1), self.conv.bias)
 
     @cached_property
-    def _convolution(self) -> Product:
+    def _convolution(self) -> LinearFn:
         conv = self.conv
-        return convolution(conv.weight[:, :, None], conv.bias, self.stride, self.dilation, conv.groups)
+        return make_conv(conv.weight[:, :, None], conv.bias, self.stride, self.dilation, conv.groups)
 
     def is_product(self, outputs: int) -> bool:
         """Whether so many outputs are computed as one product."""
@@ -148,7 +148,7 @@ class ChannelsLastConv(nn.Module):
             spans = x.flatten(1).unfold(1, (self.reach + 1) * channels, self.stride * channels)
             if self.dilation > 1:
                 spans = spans.unflatten(2, (-1, channels))[:, :, :: self.dilation].flatten(2)
-            return self.product(spans.contiguous())
+            return self.make_linear(spans.contiguous())
         return self._convolution(x.unsqueeze(1)).squeeze(1)  # (B, T, C_in) -> (B, 1, T, C_in), and from it
 
 
@@ -161,7 +161,7 @@ def has_onednn(weight: Tensor) -> bool:
     return weight.dtype == torch.float32
 
 
-def repacked(model: nn.Module) -> nn.Module:
+def with_packed_weights(model: nn.Module) -> nn.Module:
     """A copy of the tree that shares its parameters and buffers, with the layers above in place of torch's."""
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copy = deepcopy(model, shared)

@@ -13,7 +13,7 @@ from torch import Tensor
 from neucodec_streaming.config import INPUT_HOP, MEL_OVERHANG
 from neucodec_streaming.layers.antialias import StreamingActivation
 from neucodec_streaming.layers.conv import StreamingConv
-from neucodec_streaming.layers.step import Step, advance
+from neucodec_streaming.layers.step import StepPlan, advance
 
 Layer = StreamingConv | StreamingActivation
 
@@ -34,11 +34,11 @@ class ResidualUnit:
     def new_state(self, slots: int) -> list[Tensor]:
         return [layer.new_state(slots) for layer in self.layers]
 
-    def step(self, x: Tensor, state: list[Tensor], at: Step) -> Tensor:
+    def step(self, x: Tensor, state: list[Tensor], plan: StepPlan) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
         y = x
         for layer, past in zip(self.layers, state, strict=True):
-            y = layer.step(y, past, at)
+            y = layer.step(y, past, plan)
         return x + y
 
 
@@ -69,25 +69,25 @@ class Block:
         ahead = self.weight.new_zeros(slots, self.lead * self.unit, len(self.weight))
         return BlockState(ahead, [layer.new_state(slots) for layer in self.layers])
 
-    def step(self, x: Tensor, state: BlockState, at: Step) -> Tensor:
-        """x (B, hops * unit_in, C_in) -> (B, hops * unit, C_out); `at` counts hops."""
+    def step(self, x: Tensor, state: BlockState, plan: StepPlan) -> Tensor:
+        """x (B, hops * unit_in, C_in) -> (B, hops * unit, C_out); `plan` counts hops."""
         if not self.lead:
-            return self._run(x, state, at)
+            return self._run(x, state, plan)
         unit = self.layers[0].unit
-        before = at.load(state.ahead)
-        if at.edges:
-            fresh = at.position == 0
-            start = at.window(self.start_hops, torch.where(fresh, self.lead, 0))
+        before = plan.load(state.ahead)
+        if plan.edges:
+            fresh = plan.position == 0
+            start = plan.window(self.start_hops, torch.where(fresh, self.lead, 0))
             y = self._run(x[:, : self.start_hops * unit], state, start)
             before = torch.where(fresh[:, None, None], y[:, : before.shape[1]], before)
-        ahead = at.ahead(self.lead, x.shape[1] // unit - self.lead)
+        ahead = plan.ahead(self.lead, x.shape[1] // unit - self.lead)
         joined = torch.cat([before, self._run(x[:, self.lead * unit :], state, ahead)], dim=1)
-        at.store(state.ahead, advance(joined, before.shape[1], ahead, self.unit))
+        plan.store(state.ahead, advance(joined, before.shape[1], ahead, self.unit))
         return joined
 
-    def _run(self, x: Tensor, state: BlockState, at: Step) -> Tensor:
+    def _run(self, x: Tensor, state: BlockState, plan: StepPlan) -> Tensor:
         for layer, past in zip(self.layers, state.layers, strict=True):
-            x = layer.step(x, past, at)
+            x = layer.step(x, past, plan)
         return x
 
 
@@ -114,9 +114,9 @@ class StreamingAcoustic:
     def new_state(self, slots: int) -> list[BlockState]:
         return [block.new_state(slots) for block in self.blocks]
 
-    def step(self, pcm: Tensor, state: list[BlockState], at: Step) -> Tensor:
+    def step(self, pcm: Tensor, state: list[BlockState], plan: StepPlan) -> Tensor:
         """pcm (B, hops * 320, 1) -> (B, hops, D); `at.valid` counts hops."""
         x = pcm
         for block, part in zip(self.blocks, state, strict=True):
-            x = block.step(x, part, at)
+            x = block.step(x, part, plan)
         return x

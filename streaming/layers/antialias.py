@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from neucodec_streaming.kernels import native
-from neucodec_streaming.kernels.packed import Product, convolution
-from neucodec_streaming.layers.step import Step, advance, read, write
+from neucodec_streaming.kernels.packed import LinearFn, make_conv
+from neucodec_streaming.layers.step import StepPlan, advance, read, write
 
 TAPS = 7
 SIDE = TAPS // 2
@@ -61,7 +61,7 @@ class StreamingActivation:
         self._alphas: dict[int, Tensor] = {}
 
     @cached_property
-    def _filters(self) -> tuple[Product, Product]:
+    def _filters(self) -> tuple[LinearFn, LinearFn]:
         """(B, 1, T, C) -> (B, 2, T - 6, C), beta times the signal at double rate, and back."""
         up, down, _, by_beta = self.exact
         up = up.flip(0)  # a convolution of one row meets them so
@@ -78,45 +78,47 @@ class StreamingActivation:
         """Past inputs, (slots, REACH, C)."""
         return self.alpha_by_beta.new_zeros(slots, REACH, self.channels)
 
-    def step(self, x: Tensor, past: Tensor, at: Step) -> Tensor:
+    def step(self, x: Tensor, past: Tensor, plan: StepPlan) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
         if self.native is not None:
-            return self.native.snake(x, past, at.slots, at.position, at.valid, at.commit, self.unit, *self.constants)
+            return self.native.snake(
+                x, past, plan.slots, plan.position, plan.valid, plan.commit, self.unit, *self.constants
+            )
         last = x.narrow(1, x.shape[1] - 1, 1).expand(-1, REACH, -1)
-        joined = torch.cat([self._start(x, past, at), x, last], dim=1)
-        at.store(past, advance(joined, REACH, at, self.unit))
-        if at.edges:
-            beyond = REACH + at.beyond(REACH, self.unit)
+        joined = torch.cat([self._start(x, past, plan), x, last], dim=1)
+        plan.store(past, advance(joined, REACH, plan, self.unit))
+        if plan.edges:
+            beyond = REACH + plan.beyond(REACH, self.unit)
             write(joined, beyond, read(joined, beyond[:, :1] - 1))
         up, down = self._filters
         doubled = up(joined.unsqueeze(1))  # (B, 2, T + 6, C)
         sine = (doubled * self._alpha_of(doubled.shape[2])).sin_()
         doubled.addcmul_(sine, sine)
-        self._hold(doubled, at)
+        self._hold(doubled, plan)
         return down(doubled).squeeze(1)
 
-    def _start(self, x: Tensor, past: Tensor, at: Step) -> Tensor:
+    def _start(self, x: Tensor, past: Tensor, plan: StepPlan) -> Tensor:
         """The inputs before x, (B, REACH, C); before a stream, its first."""
-        start = at.load(past)
-        return torch.where((at.position == 0)[:, None, None], x[:, :1], start) if at.edges else start
+        start = plan.load(past)
+        return torch.where((plan.position == 0)[:, None, None], x[:, :1], start) if plan.edges else start
 
-    def _hold(self, doubled: Tensor, at: Step) -> None:
+    def _hold(self, doubled: Tensor, plan: StepPlan) -> None:
         """Repeat the first and the last double-rate sample of the stream beyond it; element 0 is sample pair -3."""
         end = doubled.shape[2] - SIDE
         doubled.narrow(2, end, SIDE).copy_(doubled.narrow(2, end - 1, 1).narrow(1, 1, 1))
-        if not at.edges:
+        if not plan.edges:
             return
         even, odd = doubled.unbind(1)
-        before = at.before(SIDE, self.unit)
+        before = plan.before(SIDE, self.unit)
         first = read(even, before.sum(dim=1, keepdim=True))[:, None]  # (B, 1, 1, C)
         doubled[:, :, :SIDE] = torch.where(before[:, None, :, None], first, doubled[:, :, :SIDE])
-        beyond = SIDE + at.beyond(SIDE, self.unit)
+        beyond = SIDE + plan.beyond(SIDE, self.unit)
         last = read(odd, beyond[:, :1] - 1)  # (B, 1, C)
         for phase in (even, odd):
             write(phase, beyond, last)
 
 
-def depthwise(taps: Tensor, scale: Tensor, dtype: torch.dtype, padded_rows: int = 0) -> Product:
+def depthwise(taps: Tensor, scale: Tensor, dtype: torch.dtype, padded_rows: int = 0) -> LinearFn:
     """Each channel convolved with taps (2, 7) times its scale (C,), over images (B, R, T, C) of that dtype."""
     weight = (taps * scale[:, None, None, None]).to(dtype)  # (C, 1, 2, 7)
-    return convolution(weight, None, groups=len(scale), padded_rows=padded_rows)
+    return make_conv(weight, None, groups=len(scale), padded_rows=padded_rows)

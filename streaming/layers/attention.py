@@ -15,8 +15,8 @@ from torch import Tensor
 
 from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.kernels import native
-from neucodec_streaming.kernels.packed import product
-from neucodec_streaming.layers.step import Step
+from neucodec_streaming.kernels.packed import make_linear
+from neucodec_streaming.layers.step import StepPlan
 
 
 @dataclass
@@ -30,22 +30,22 @@ class Ring:
 class RingView:
     """Where each row's ring stands in one step; computed once a step and shared by every layer of a branch."""
 
-    def __init__(self, at: Step, config: StreamConfig, dtype: torch.dtype) -> None:
+    def __init__(self, plan: StepPlan, config: StreamConfig, dtype: torch.dtype) -> None:
         frames, context = config.window_frames, config.context_frames
-        device = at.position.device
+        device = plan.position.device
         entry = torch.arange(context, device=device)
-        age = (at.position[:, None] - 1 - entry) % max(context, 1)  # (B, context): 0 is the frame before this window
+        age = (plan.position[:, None] - 1 - entry) % max(context, 1)  # (B, context): 0 is the frame before this window
         window = torch.arange(frames, device=device)
-        self.at = at
+        self.plan = plan
         self.frames = frames
-        self.slots = at.slots[:, None]
+        self.slots = plan.slots[:, None]
         self.window_place = (context + window).expand(len(age), -1)  # (B, F)
         self.key_offset = torch.cat([-1 - age, window.expand(len(age), -1)], dim=1)  # (B, K), from the window's start
-        exists = torch.cat([entry < at.position[:, None], at.exists(frames)], dim=1)
+        exists = torch.cat([entry < plan.position[:, None], plan.exists(frames)], dim=1)
         bias = torch.zeros(exists.shape, dtype=dtype, device=device)
         self.bias = bias.masked_fill(~exists, torch.finfo(dtype).min / 2)[:, None, None]  # (B, 1, 1, K)
-        kept = at.commits(frames) & (window >= (at.commit - context)[:, None])
-        place = (at.position[:, None] + window) % max(context, 1)
+        kept = plan.commits(frames) & (window >= (plan.commit - context)[:, None])
+        place = (plan.position[:, None] + window) % max(context, 1)
         self.kept_place = torch.where(kept, place, self.window_place)  # (B, F)
         self._distance: Tensor | None = None
 
@@ -57,9 +57,9 @@ class RingView:
         query_key_value (B, F, 3 * H * width) -> (B, F, H * width). by_distance (B, H, F, distances): added to the score
         of a key by its distance from the query, of which element `left` is 0 and the outermost are all beyond.
         """
-        at, operations = self.at, native.operations(query_key_value)
+        plan, operations = self.plan, native.operations(query_key_value)
         if operations is not None and width % native.HEAD_STEP == 0:
-            rows = at.slots, at.position, at.valid, at.commit
+            rows = plan.slots, plan.position, plan.valid, plan.commit
             count = query_key_value.shape[2] // (3 * width)
             return operations.attend(query_key_value, ring.keys, ring.values, *rows, count, scale, by_distance, left)
         query, keys, values = query_key_value.chunk(3, dim=2)
@@ -85,11 +85,11 @@ class RingView:
         """Queries (B, H, F, D) over their slots' rings: (B, H, F, D)."""
         attention, width = partial(F.scaled_dot_product_attention, scale=scale), query.shape[3]
         if query.device.type != "cpu":
-            keys, values = (heads(self.at.load(past), width) for past in (ring.keys, ring.values))
+            keys, values = (heads(self.plan.load(past), width) for past in (ring.keys, ring.values))
             return attention(query, keys, values, attn_mask=bias)
         keys, values = heads(ring.keys, width), heads(ring.values, width)
         of_rows = []
-        for row, slot in enumerate(self.at.slots):  # each reads its ring where it is: copying would cost more
+        for row, slot in enumerate(self.plan.slots):  # each reads its ring where it is: copying would cost more
             past = keys.narrow(0, slot, 1), values.narrow(0, slot, 1)
             of_rows.append(attention(query.narrow(0, row, 1), *past, attn_mask=bias.narrow(0, row, 1)))
         return torch.cat(of_rows)
@@ -127,7 +127,7 @@ class StreamingRelativeAttention:
     def __init__(self, attention: Any, config: StreamConfig) -> None:
         self.attention = attention
         self.entries = config.context_frames + config.window_frames
-        self._distances = product(attention.distance_embedding.weight.detach() * attention.scaling, None)
+        self._distances = make_linear(attention.distance_embedding.weight.detach() * attention.scaling, None)
 
     def new_state(self, slots: int) -> Ring:
         return new_ring(self.attention.linear_k, slots, self.entries)

@@ -43,5 +43,5 @@ class StreamingConformer:
         """x (B, F, D) -> (B, F, D)."""
         module = self.layer.conv_module
         x = F.glu(module.pointwise_conv1(module.layer_norm(x)))
-        x = module.depthwise_layer_norm(self.depthwise.step(x, state.past, view.at))
+        x = module.depthwise_layer_norm(self.depthwise.step(x, state.past, view.plan))
         return module.pointwise_conv2(module.activation(x))

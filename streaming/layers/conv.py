@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neucodec_streaming.kernels import native
 from neucodec_streaming.kernels.packed import ChannelsLastConv
-from neucodec_streaming.layers.step import Step, advance, write
+from neucodec_streaming.layers.step import StepPlan, advance, write
 
 
 class StreamingConv:
@@ -34,23 +34,23 @@ class StreamingConv:
         conv = self.layer.conv
         return conv.weight.new_zeros(slots, self.left, conv.in_channels)
 
-    def step(self, x: Tensor, past: Tensor, at: Step) -> Tensor:
+    def step(self, x: Tensor, past: Tensor, plan: StepPlan) -> Tensor:
         """x (B, T, C_in) -> (B, T / stride, C_out)."""
         layer, conv = self.layer, self.layer.conv
         if self.native is not None:
-            rows = past, at.slots, at.valid, at.commit, self.unit, self.right
+            rows = past, plan.slots, plan.valid, plan.commit, self.unit, self.right
             if self._is_small:
                 return self.native.convolve(x, *rows, *self._weights, conv.out_channels, layer.stride, layer.dilation)
             if layer.is_product(x.shape[1] // layer.stride):
                 read = self.native.columns(x, *rows, conv.kernel_size[0], layer.stride, layer.dilation)
-                return layer.product(read)
+                return layer.make_linear(read)
         if not self.left and not self.right:
             return layer(x)
         nothing = torch.zeros(len(x), self.right, x.shape[2], dtype=x.dtype, device=x.device)
-        joined = torch.cat([at.load(past), x, nothing], dim=1)
-        if self.right and at.edges:  # outputs read no further beyond what exists, and find zeros there
-            write(joined, self.left + at.beyond(self.right, self.unit), x.new_zeros(1, 1, 1))
-        at.store(past, advance(joined, self.left, at, self.unit))
+        joined = torch.cat([plan.load(past), x, nothing], dim=1)
+        if self.right and plan.edges:  # outputs read no further beyond what exists, and find zeros there
+            write(joined, self.left + plan.beyond(self.right, self.unit), x.new_zeros(1, 1, 1))
+        plan.store(past, advance(joined, self.left, plan, self.unit))
         return layer(joined)
 
     @property

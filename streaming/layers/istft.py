@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neucodec_streaming.config import ISTFT_REACH, StreamConfig
-from neucodec_streaming.layers.step import Step
+from neucodec_streaming.layers.step import StepPlan
 
 PARTS = 4
 """Hops of a frame."""
@@ -33,42 +33,42 @@ class StreamingISTFT:
         """The tail: overlap-added audio that was not given out yet, (slots, 3.5 hops)."""
         return torch.zeros(slots, self.tail_samples, device=self.head.linear.weight.device)
 
-    def step(self, x: Tensor, tail: Tensor, at: Step) -> Tensor:
+    def step(self, x: Tensor, tail: Tensor, plan: StepPlan) -> Tensor:
         """x (B, F, D) -> audio (B, (F + lag) * hop) in float32; what is right of the row's frames is not meant."""
         frames = x.shape[1]
-        added = self._added(frames, at)
-        audio = self._overlap_add(x, added[:, self.lag + PARTS - 1 :], at)
+        added = self._added(frames, plan)
+        audio = self._overlap_add(x, added[:, self.lag + PARTS - 1 :], plan)
         start = self.head.padding  # 1.5 hops: the buffer begins that far before the audio of this step
-        audio[:, start : start + self.tail_samples] += at.load(tail)
-        at.store(tail, self._tail_of(audio[:, start:], at))
+        audio[:, start : start + self.tail_samples] += plan.load(tail)
+        plan.store(tail, self._tail_of(audio[:, start:], plan))
         out = slice(start, start + (frames + self.lag) * self.hop)
         return audio[:, out] / self._energy(added)[:, out].clamp(min=1e-11)
 
-    def _tail_of(self, audio: Tensor, at: Step) -> Tensor:
+    def _tail_of(self, audio: Tensor, plan: StepPlan) -> Tensor:
         """What follows the committed frames in audio (B, samples): (B, 3.5 hops)."""
-        if at.chunk is not None:
-            return audio.narrow(1, at.chunk * self.hop, self.tail_samples)
-        places = (at.commit * self.hop)[:, None] + torch.arange(self.tail_samples, device=audio.device)
+        if plan.chunk is not None:
+            return audio.narrow(1, plan.chunk * self.hop, self.tail_samples)
+        places = (plan.commit * self.hop)[:, None] + torch.arange(self.tail_samples, device=audio.device)
         return audio.gather(1, places.clamp(max=audio.shape[1] - 1))  # only an ending commits more, and leaves no tail
 
-    def _added(self, frames: int, at: Step) -> Tensor:
+    def _added(self, frames: int, plan: StepPlan) -> Tensor:
         """Which frames are in the buffer after this step, those of earlier steps included: float (B, lag + F + 6)."""
-        index = torch.arange(-self.lag - PARTS + 1, frames + PARTS - 1, device=at.position.device)
-        until = torch.minimum(at.commit + self.ahead, at.valid)
-        return ((index >= -at.position[:, None]) & (index < until[:, None])).float()
+        index = torch.arange(-self.lag - PARTS + 1, frames + PARTS - 1, device=plan.position.device)
+        until = torch.minimum(plan.commit + self.ahead, plan.valid)
+        return ((index >= -plan.position[:, None]) & (index < until[:, None])).float()
 
     def _energy(self, added: Tensor) -> Tensor:
         """Overlap-added squares of the window, (B, (F + lag + 3) * hop)."""
         parts = self.head.window.float().square().view(PARTS, self.hop).flip(0)
         return (added.unfold(1, PARTS, 1) @ parts).flatten(1)  # (B, F + lag + 3, 4) @ (4, hop)
 
-    def _overlap_add(self, x: Tensor, added: Tensor, at: Step) -> Tensor:
+    def _overlap_add(self, x: Tensor, added: Tensor, plan: StepPlan) -> Tensor:
         """x (B, F, D) -> the frames that this step adds, (B, (F + lag + 3) * hop): frame j starts at hop j + lag."""
         frames, chunk = x.shape[1], slice(self.ahead, self.ahead + self.config.chunk_frames)
         first, spans = chunk.start, self._windowed(x[:, chunk])
-        if at.edges:
+        if plan.edges:
             first, spans = 0, self._with_others(x, spans, chunk)
-            new = torch.arange(frames, device=x.device) >= torch.where(at.position > 0, self.ahead, 0)[:, None]
+            new = torch.arange(frames, device=x.device) >= torch.where(plan.position > 0, self.ahead, 0)[:, None]
             spans = spans * (added[:, :frames] * new)[..., None]
         total = spans.new_zeros(len(x), frames + self.lag + PARTS - 1, self.hop)
         for part in range(PARTS):

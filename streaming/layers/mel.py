@@ -7,9 +7,9 @@ stream; the prior is the shape of speech relative to its overall level, and the 
 import torch
 from torch import Tensor
 
-from neucodec_streaming.kernels.packed import product
+from neucodec_streaming.kernels.packed import make_linear
 from neucodec_streaming.layers.fbank import MEL_BINS, log_mel, mel_matrix
-from neucodec_streaming.layers.norm import Moments, Sets, Shares, new_moments
+from neucodec_streaming.layers.norm import Moments, PooledMoments, PoolingWeights, new_moments
 
 MEL_PER_FRAME = 2
 VARIANCE_FLOOR = 1e-7
@@ -20,28 +20,28 @@ class StreamingMel:
 
     def __init__(self, prior: Moments | None, device: torch.device) -> None:
         self.prior = prior
-        self.to_mel = product(mel_matrix(device).T, None)
+        self.to_mel = make_linear(mel_matrix(device).T, None)
 
     def new_state(self, slots: int, like: Tensor) -> Moments:
         return new_moments(like, slots, MEL_BINS)
 
-    def step(self, pcm: Tensor, state: Moments, shares: Shares) -> Tensor:
-        """pcm (B, T) -> features (B, F, 160), T at least F * 320 + 240; `shares` of 2 F elements."""
+    def step(self, pcm: Tensor, state: Moments, weights: PoolingWeights) -> Tensor:
+        """pcm (B, T) -> features (B, F, 160), T at least F * 320 + 240; `weights` of 2 F elements."""
         mel = log_mel(pcm.float(), self.to_mel)
         mel = mel[:, : mel.shape[1] // MEL_PER_FRAME * MEL_PER_FRAME]
-        each, past = Moments(mel, torch.zeros_like(mel)), state.load(shares.at)
+        each, past = Moments(mel, torch.zeros_like(mel)), state.load(weights.plan)
         # Without a prior its share is 0, whatever stands in its place.
-        prior = past if self.prior is None else self._at_level(self.prior, each, past, shares)
-        sets = Sets(prior, past, each)
-        state.store(shares.at, sets.pooled(shares.kept))
-        now, count = sets.pooled(shares.now), shares.frames * MEL_PER_FRAME
+        prior = past if self.prior is None else self._at_level(self.prior, each, past, weights)
+        pooled_from = PooledMoments(prior, past, each)
+        state.store(weights.plan, pooled_from.pooled(weights.carried))
+        now, count = pooled_from.pooled(weights.current), weights.frames * MEL_PER_FRAME
         variance = now.variance * (count / (count - 1).clamp(min=1))
         normal = (mel - now.mean[:, None]) / torch.sqrt(variance + VARIANCE_FLOOR)[:, None]
         return normal.unflatten(1, (-1, MEL_PER_FRAME)).flatten(2)  # (B, 2 F, 80) -> (B, F, 160)
 
-    def _at_level(self, prior: Moments, each: Moments, past: Moments, shares: Shares) -> Moments:
+    def _at_level(self, prior: Moments, each: Moments, past: Moments, weights: PoolingWeights) -> Moments:
         """The prior (1, 80) at the overall level of what is known of the stream: (B, 80)."""
-        known = shares.now[:, 1:, 0]  # (B, 1 + 2 F)
+        known = weights.current[:, 1:, 0]  # (B, 1 + 2 F)
         levels = torch.cat([past.mean[:, None], each.mean], dim=1).mean(dim=2)
         level = (levels * known).sum(dim=1, keepdim=True) / known.sum(dim=1, keepdim=True).clamp(min=1e-9)
         return Moments(prior.mean + level, prior.variance.expand(len(level), -1))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neucodec_streaming.kernels import native
-from neucodec_streaming.layers.step import Step
+from neucodec_streaming.layers.step import StepPlan
 
 CAP_FRAMES = 300
 """6 s: measured (`benchmarks.fidelity`) to cost the same voice next to nothing, and to follow another sooner."""
@@ -25,17 +25,17 @@ class Moments:
     mean: Tensor
     variance: Tensor
 
-    def load(self, at: Step) -> "Moments":
+    def load(self, plan: StepPlan) -> "Moments":
         """Those of each row's slot."""
-        return Moments(at.load(self.mean), at.load(self.variance))
+        return Moments(plan.load(self.mean), plan.load(self.variance))
 
-    def store(self, at: Step, new: "Moments") -> None:
+    def store(self, plan: StepPlan, new: "Moments") -> None:
         """Put each row's moments into its slot."""
-        at.store(self.mean, new.mean)
-        at.store(self.variance, new.variance)
+        plan.store(self.mean, new.mean)
+        plan.store(self.variance, new.variance)
 
 
-class Sets:
+class PooledMoments:
     """What a step's statistics are pooled from: the prior (B or 1, G), the past (B, G) and each element (B, T, G)."""
 
     def __init__(self, prior: Moments, past: Moments, each: Moments) -> None:
@@ -44,10 +44,10 @@ class Sets:
         self._apart = _joined(prior.mean, past.mean, each.mean) - past.mean.unsqueeze(1)
         self._variance = _joined(prior.variance, past.variance, each.variance)
 
-    def pooled(self, shares: Tensor) -> Moments:
+    def pooled(self, weights: Tensor) -> Moments:
         """Moments (B, G) of all of them together, of which each has its share (B, 2 + T, 1)."""
-        mean = (self._apart * shares).sum(dim=1)
-        apart = (self._apart - mean.unsqueeze(1)).square_().add_(self._variance).mul_(shares)
+        mean = (self._apart * weights).sum(dim=1)
+        apart = (self._apart - mean.unsqueeze(1)).square_().add_(self._variance).mul_(weights)
         return Moments(self._mean + mean, apart.sum(dim=1))
 
 
@@ -67,26 +67,26 @@ def moments_of_frames(x: Tensor) -> Moments:
     return Moments(mean, (x - mean.unsqueeze(3)).square_().mean(dim=3))
 
 
-class Shares:
-    """What the prior, the past and each element of the window weigh in a step; the same for all norms of a branch.
+class PoolingWeights:
+    """Weights of the prior, the past and each element of the window in a step; the same for all norms of a branch.
 
-    `now` and `kept` (B, 2 + T, 1) are their shares of what is normalised by, and of what stays, which the prior is no
-    part of. `frames` (B, 1): what the first stand for. `counted` (slots, 1), float32, is how many frames the past
-    stands for; it advances. `length` elements, `unit` of them a frame.
+    `current` (B, 2 + T, 1) weighs the moments that this step normalises with, `carried` those that stay, without the
+    prior. `frames` (B, 1): how many frames the current ones stand for. `frames_seen` (slots, 1), float32: how many the
+    past stands for; it advances. `length` elements, `unit` of them a frame.
     """
 
     def __init__(
-        self, at: Step, counted: Tensor, length: int, prior_frames: float, cap_frames: float, unit: int = 1
+        self, plan: StepPlan, frames_seen: Tensor, length: int, prior_frames: float, cap_frames: float, unit: int = 1
     ) -> None:
-        self.at = at
-        past = at.load(counted)
+        self.plan = plan
+        past = plan.load(frames_seen)
         prior = torch.full_like(past, prior_frames)
-        self.frames, self.now = _shares(prior, past, at.exists(length, unit) / unit)
-        kept_frames, self.kept = _shares(torch.zeros_like(past), past, at.commits(length, unit) / unit)
-        at.store(counted, kept_frames.clamp(max=cap_frames))
+        self.frames, self.current = _pooling_weights(prior, past, plan.exists(length, unit) / unit)
+        kept_frames, self.carried = _pooling_weights(torch.zeros_like(past), past, plan.commits(length, unit) / unit)
+        plan.store(frames_seen, kept_frames.clamp(max=cap_frames))
 
 
-def _shares(prior: Tensor, past: Tensor, elements: Tensor) -> tuple[Tensor, Tensor]:
+def _pooling_weights(prior: Tensor, past: Tensor, elements: Tensor) -> tuple[Tensor, Tensor]:
     """Frames of the prior and the past (B, 1) and of each element (B, T) -> those of all (B, 1), each one's share."""
     frames = torch.cat([prior, past, elements], dim=1)
     total = frames.sum(dim=1, keepdim=True)
@@ -105,20 +105,20 @@ class StreamingGroupNorm:
     def new_state(self, slots: int) -> Moments:
         return new_moments(self.norm.weight, slots, self.norm.num_groups)
 
-    def step(self, x: Tensor, state: Moments, shares: Shares) -> Tensor:
+    def step(self, x: Tensor, state: Moments, weights: PoolingWeights) -> Tensor:
         """x (B, F, C) -> (B, F, C)."""
-        at, norm = shares.at, self.norm
+        plan, norm = weights.plan, self.norm
         if self.native is not None:
-            moments = (state.mean, state.variance, at.slots, at.valid, shares.now, shares.kept)
+            moments = (state.mean, state.variance, plan.slots, plan.valid, weights.current, weights.carried)
             prior = self.prior.mean, self.prior.variance
             return self.native.group_norm(x, *moments, *prior, norm.weight, norm.bias, norm.eps)
         finite = x.float()
-        if at.edges:  # what does not exist stays finite
-            finite = finite.masked_fill(~at.exists(x.shape[1])[..., None], 0.0)
+        if plan.edges:  # what does not exist stays finite
+            finite = finite.masked_fill(~plan.exists(x.shape[1])[..., None], 0.0)
         each = moments_of_frames(finite.unflatten(2, (-1, self.width)))  # (B, F, C) -> (B, F, G, C / G)
-        sets = Sets(self.prior, state.load(at), each)
-        state.store(at, sets.pooled(shares.kept))
-        now = sets.pooled(shares.now)
+        pooled_from = PooledMoments(self.prior, state.load(plan), each)
+        state.store(plan, pooled_from.pooled(weights.carried))
+        now = pooled_from.pooled(weights.current)
         scale = self._of_channels(torch.rsqrt(now.variance + norm.eps)) * norm.weight
         return torch.addcmul(norm.bias, finite - self._of_channels(now.mean), scale).to(x.dtype)
 

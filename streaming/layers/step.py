@@ -1,9 +1,9 @@
 """One step of many slots: which rows, how far each exists, how much each commits; and how state is read and written.
 
-Every layer gets its input of B rows, a state whose tensors have the slot axis first, and a `Step`. It reads the rows of
-`slots`, computes, and writes back what the next step needs. On CUDA nothing branches on values, so a graph can replay
-it; on a CPU, where looking costs nothing, a steady step leaves out what the edges of streams need, to the same bits. A
-slot whose tensors are all zero is fresh: no layer needs another reset.
+Every layer gets its input of B rows, a state whose tensors have the slot axis first, and a `StepPlan`. It reads the
+rows of `slots`, computes, and writes back what the next step needs. On CUDA nothing branches on values, so a graph can
+replay it; on a CPU, where looking costs nothing, a steady step leaves out what the edges of streams need, to the same
+bits. A slot whose tensors are all zero is fresh: no layer needs another reset.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Step:
+class StepPlan:
     """Rows of a step, in frames. All tensors are int64 (B,).
 
     slots: the slot of each row. valid: frames right of it do not exist. commit: the state advances by this many, at
@@ -42,15 +42,15 @@ class Step:
         """Put each row's part (B, ...) into a state (slots, ...)."""
         state.index_copy_(0, self.slots, new)
 
-    def with_valid(self, valid: Tensor) -> "Step":
+    def with_valid(self, valid: Tensor) -> "StepPlan":
         """The same step for a branch whose window is as much longer or shorter as what exists in it."""
         return replace(self, valid=valid, _shared={})
 
-    def window(self, frames: int, commit: Tensor) -> "Step":
+    def window(self, frames: int, commit: Tensor) -> "StepPlan":
         """The same step over the window's first `frames` only, committing others."""
         return replace(self, valid=self.valid.clamp(max=frames), commit=commit, chunk=None, _shared={})
 
-    def ahead(self, lead: int, frames: int) -> "Step":
+    def ahead(self, lead: int, frames: int) -> "StepPlan":
         """The same step for layers that are `lead` frames ahead of it, over the `frames` after those."""
         valid = (self.valid - lead).clamp(min=0)
         commit = self.commit.clamp(max=frames)  # only an ending commits more
@@ -94,11 +94,11 @@ def write(x: Tensor, places: Tensor, values: Tensor) -> None:
     x[torch.arange(len(x), device=x.device)[:, None], places] = values
 
 
-def advance(past_and_window: Tensor, kept: int, at: Step, unit: int = 1) -> Tensor:
+def advance(past_and_window: Tensor, kept: int, plan: StepPlan, unit: int = 1) -> Tensor:
     """The `kept` elements before the committed border, of (B, kept + T or more, C): (B, kept, C)."""
-    if at.chunk is not None:
-        return past_and_window.narrow(1, at.chunk * unit, kept)
-    return read(past_and_window, at.border(kept, unit))
+    if plan.chunk is not None:
+        return past_and_window.narrow(1, plan.chunk * unit, kept)
+    return read(past_and_window, plan.border(kept, unit))
 
 
 def tensors_of(state: object) -> Iterator[Tensor]:

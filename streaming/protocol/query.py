@@ -15,8 +15,8 @@ from neucodec_streaming.protocol.replay import Positions
 PATHS = {"/v1/encode": "encode", "/v1/decode": "decode", "/v1/roundtrip": "roundtrip"}
 """Path to kind of session: audio up and tokens down, tokens up and audio down, audio both ways."""
 FORMATS = ("s16le", "f32le", "mulaw", "alaw")
-LOWEST_RATE = 8_000
-HIGHEST_RATE = 48_000
+MIN_RATE = 8_000
+MAX_RATE = 48_000
 QUERIES = (
     "input_rate",
     "input_format",
@@ -171,8 +171,8 @@ def _audio(side: str, query: dict[str, str], native_rate: int) -> StreamFormat:
     if form not in FORMATS:
         raise ConfigError(f"{side}_format {form[:40]!r} is unknown: choose one of {', '.join(FORMATS)}")
     rate = query.get(f"{side}_rate", str(native_rate))
-    if not (rate.isascii() and rate.isdecimal() and len(rate) <= 6 and LOWEST_RATE <= int(rate) <= HIGHEST_RATE):
-        raise ConfigError(f"{side}_rate {rate[:40]!r} cannot be: give whole hertz from {LOWEST_RATE} to {HIGHEST_RATE}")
+    if not (rate.isascii() and rate.isdecimal() and len(rate) <= 6 and MIN_RATE <= int(rate) <= MAX_RATE):
+        raise ConfigError(f"{side}_rate {rate[:40]!r} cannot be: give whole hertz from {MIN_RATE} to {MAX_RATE}")
     if int(rate) % TOKENS_PER_SECOND:
         raise ConfigError(
             f"{side}_rate {rate} has no whole number of samples in a frame of 20 ms: give a multiple of"

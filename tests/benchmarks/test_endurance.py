@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import endurance
-from benchmarks.endurance import MOST_ERROR, RISES, endless, packets, rows, slope, verdicts
+from benchmarks.endurance import MAX_ERROR, RISES, endless, packets, rows, slope, verdicts
 from neucodec_streaming import load_codec
 from tests.streaming.models import GOLDEN, recording
 
@@ -34,7 +34,7 @@ def test_a_short_stream_has_right_statistics_and_falsified_ones_are_found(monkey
     for watch in watches:
         assert watch._state is not None
         watch._state.mean[0] += 0.01 * watch._state.variance[0].sqrt()
-        assert watch.error() > MOST_ERROR
+        assert watch.error() > MAX_ERROR
 
 
 def test_the_stream_of_recordings_is_endless_and_has_quiet_passages() -> None:
@@ -72,7 +72,7 @@ def test_what_rises_is_not_flat(name: str, a_minute: float) -> None:
 @pytest.mark.parametrize("name", ["mel_error", "group_norm_error"])
 def test_statistics_that_drift_or_are_wrong_once_do_not_pass(name: str) -> None:
     table = flat_table()
-    table[7][name] = 2 * MOST_ERROR
+    table[7][name] = 2 * MAX_ERROR
     assert not_flat(table) == [name]
     table = flat_table()
     for minute, row in enumerate(table):

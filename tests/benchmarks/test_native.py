@@ -11,8 +11,8 @@ pytestmark = pytest.mark.usefixtures("compiled")
 
 def uses(live: Ours) -> list[bool]:
     """Whether each of its steps has native operations."""
-    recorded = live._engine._runner._recorded.values()  # type: ignore[attr-defined]
-    return ["neucodec::" in str(step._recording.graph) for step in recorded]
+    recorded = live._engine._runner._traced.values()  # type: ignore[attr-defined]
+    return ["neucodec::" in str(step._graph.graph) for step in recorded]
 
 
 def test_one_has_native_operations_and_the_other_none() -> None:

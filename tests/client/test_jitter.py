@@ -18,7 +18,7 @@ RATE = 1000
 CHUNK = 100
 BLOCK = 10
 FADE = RATE * constants.FADE_MS // 1000
-MARGIN = constants.LEAST_MARGIN_MS
+MARGIN = constants.MIN_MARGIN_MS
 WINDOW = constants.WINDOW_SECONDS * RATE // CHUNK
 FIRST = constants.FIRST_TARGET_MS
 
@@ -91,7 +91,7 @@ def test_the_margin_is_bounded_and_comes_down_again():
     jitter = buffer()
     talk(jitter, [number * 400 for number in range(10)], steady(1000))
     assert jitter.underruns > 2
-    assert jitter.target_samples == constants.MOST_TARGET_MS
+    assert jitter.target_samples == constants.MAX_TARGET_MS
     for _ in range(6):
         talk(jitter, calm(WINDOW), steady(WINDOW * CHUNK))
     assert jitter.target_samples == MARGIN

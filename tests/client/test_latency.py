@@ -6,7 +6,7 @@ import pytest
 from neucodec_streaming.client.latency import ResponseTimes, input_needed
 from neucodec_streaming.config import INPUT_HOP, OUTPUT_HOP, StreamConfig
 from neucodec_streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, TOKENS, Ready, StreamFormat
-from neucodec_streaming.windows import DecoderLane, EncoderLane
+from neucodec_streaming.windows import DecoderWindower, EncoderWindower
 
 CONFIGS = [StreamConfig(2, 3), StreamConfig(5, 5), StreamConfig(5, 15), StreamConfig(4, 1), StreamConfig(1, 0)]
 
@@ -15,7 +15,7 @@ def ready(config: StreamConfig, source: StreamFormat, sink: StreamFormat) -> Rea
     return Ready("s", "m", "p", config.chunk_frames, config.lookahead_frames, 0.0, source, sink)
 
 
-def steps(lane: EncoderLane | DecoderLane, units: int) -> int:
+def steps(lane: EncoderWindower | DecoderWindower, units: int) -> int:
     """Steps that so much input allows from the start of an utterance."""
     lane.append(np.zeros(units, lane.dtype))
     return sum(1 for _ in iter(lane.take, None))
@@ -25,11 +25,11 @@ def steps(lane: EncoderLane | DecoderLane, units: int) -> int:
 def test_a_chunk_waits_for_exactly_the_input_that_its_step_needs(config):
     for chunks in (1, 2, 7):
         samples = input_needed(ready(config, INPUT_AUDIO, TOKENS), chunks * config.chunk_frames)
-        assert steps(EncoderLane(config), samples) == chunks > steps(EncoderLane(config), samples - 1)
+        assert steps(EncoderWindower(config), samples) == chunks > steps(EncoderWindower(config), samples - 1)
         frames = chunks * config.chunk_frames - config.synthesis_lag_frames
         if frames > 0:
             tokens = input_needed(ready(config, TOKENS, OUTPUT_AUDIO), frames * OUTPUT_HOP)
-            assert steps(DecoderLane(config), tokens) == chunks > steps(DecoderLane(config), tokens - 1)
+            assert steps(DecoderWindower(config), tokens) == chunks > steps(DecoderWindower(config), tokens - 1)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)

@@ -22,7 +22,7 @@ BRIEF = Deadlines(resume_s=0.5, close_s=0.2)
 def hurry(monkeypatch):
     """Reconnecting takes milliseconds."""
     monkeypatch.setattr("neucodec_streaming.client.connection.FIRST_PAUSE_S", 0.005)
-    monkeypatch.setattr("neucodec_streaming.client.connection.LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr("neucodec_streaming.client.connection.MAX_PAUSE_S", 0.05)
 
 
 def tokens_of(events) -> np.ndarray:

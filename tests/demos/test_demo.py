@@ -10,7 +10,7 @@ import soundfile
 
 from demos.demo import RECORDING, LatencyLog
 from neucodec_streaming.client.files import read_tokens
-from neucodec_streaming.client.transfer import Report
+from neucodec_streaming.client.transfer import TransferReport
 from neucodec_streaming.protocol.messages import INPUT_AUDIO, TOKENS, Ready
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -19,7 +19,7 @@ GOLDEN = ROOT / "tests" / "data" / "neucodec-mini"
 
 def test_latency_runs_from_a_chunks_first_sample_to_its_tokens():
     log = LatencyLog()
-    report = Report(Ready("s", "m", "default", 5, 5, 215.0, INPUT_AUDIO, TOKENS))
+    report = TransferReport(Ready("s", "m", "default", 5, 5, 215.0, INPUT_AUDIO, TOKENS))
     for input_units, output_units, elapsed_s in (
         (3_840, 5, 0.25),
         (3_840, 5, 0.26),

@@ -27,8 +27,8 @@ from neucodec_streaming.protocol.messages import (
     parse_client_message,
     parse_server_message,
 )
-from neucodec_streaming.protocol.query import FORMATS, HIGHEST_RATE, LOWEST_RATE, PATHS, QUERIES, parse_target
-from neucodec_streaming.server.http.responses import refusal_of
+from neucodec_streaming.protocol.query import FORMATS, MAX_RATE, MIN_RATE, PATHS, QUERIES, parse_target
+from neucodec_streaming.server.http.responses import status_and_headers
 from neucodec_streaming.server.sessions.session import RESTART_STATUS
 from tests.server.hosting import hosted
 from tests.streaming.engine.fake import FakeRunner
@@ -114,7 +114,7 @@ def test_every_query_is_there_and_no_other_and_what_is_allowed_parses():
         assert QUERY[name]["enum"] == list(FORMATS) and QUERY[name]["default"] == FORMATS[0]
     for name in ("input_rate", "output_rate"):
         rate = QUERY[name]
-        assert (rate["minimum"], rate["maximum"]) == (LOWEST_RATE, HIGHEST_RATE)
+        assert (rate["minimum"], rate["maximum"]) == (MIN_RATE, MAX_RATE)
         assert rate["multipleOf"] == 1000 // FRAME_MS
     for name, schema in QUERY.items():
         for value in schema.get("enum", []):
@@ -180,10 +180,10 @@ def test_every_http_answer_is_the_one_that_is_said_with_its_headers():
     by_code = {kind.code: kind for kind in WIRE_ERRORS}
     for status, row in answers.items():
         for code in row["codes"]:
-            found, headers = refusal_of(by_code[code]("why"))
+            found, headers = status_and_headers(by_code[code]("why"))
             assert (str(found.value), list(headers)) == (status, row.get("headers", []))
     with_codes = {status for status, row in answers.items() if row["codes"]}
-    assert {str(refusal_of(kind("why"))[0].value) for kind in WIRE_ERRORS} == with_codes
+    assert {str(status_and_headers(kind("why"))[0].value) for kind in WIRE_ERRORS} == with_codes
 
 
 def test_requests_that_are_no_handshake_get_the_answers_without_a_code():

@@ -69,13 +69,13 @@ class Alone:
 
 def alone(codec, kind: str, profile: str, data: np.ndarray) -> bytes:
     """What one session of `kind` gets on its own, as bytes."""
-    from neucodec_streaming.windows import DecoderLane, EncoderLane
+    from neucodec_streaming.windows import DecoderWindower, EncoderWindower
 
     chosen = config(codec, profile)
     if kind != "decode":
-        data = Alone(codec.encoder(chosen), EncoderLane(chosen)).whole(data).astype(np.uint16)
+        data = Alone(codec.encoder(chosen), EncoderWindower(chosen)).whole(data).astype(np.uint16)
     if kind != "encode":
-        return s16(Alone(codec.decoder(chosen), DecoderLane(chosen)).whole(data))
+        return s16(Alone(codec.decoder(chosen), DecoderWindower(chosen)).whole(data))
     return data.tobytes()
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from neucodec_streaming import StreamConfig
 from neucodec_streaming.codec import Codec, load_codec
 from neucodec_streaming.stepper import Stepper
-from neucodec_streaming.windows import DecoderLane, EncoderLane, Lane
+from neucodec_streaming.windows import DecoderWindower, EncoderWindower, Windower
 from tests.conftest import ROOT
 
 GOLDEN = ROOT / "tests" / "data" / "neucodec-mini"
@@ -51,18 +51,18 @@ def whole(frames: int) -> StreamConfig:
     return StreamConfig(chunk_frames=frames + 1, lookahead_frames=0, context_frames=0, prior_weight=0)
 
 
-class Batch:
+class StepBatch:
     """Rows of equal size over a stepper: each row a lane and a slot; rows without input point to the scratch slot."""
 
     def __init__(self, stepper: Stepper, rows: int) -> None:
-        kind = EncoderLane if stepper.kind == "encode" else DecoderLane
+        kind = EncoderWindower if stepper.kind == "encode" else DecoderWindower
         self.stepper = stepper
-        self.lanes: list[Lane] = [kind(stepper.config) for _ in range(rows)]
+        self.lanes: list[Windower] = [kind(stepper.config) for _ in range(rows)]
         self.state = stepper.new_state(rows + 1)
 
     def step(self, last: tuple[int, ...] = ()) -> list[np.ndarray]:
         """One step: rows in `last` end, the others go on where they have a window. Output of each row."""
-        windows = [lane.take_last() if row in last else lane.take() for row, lane in enumerate(self.lanes)]
+        windows = [windower.take_last() if row in last else windower.take() for row, windower in enumerate(self.lanes)]
         x = np.zeros((len(windows), *self.stepper.window_shape), DTYPES[self.stepper.kind])
         slots = torch.full((len(windows),), len(windows))
         valid, commit = torch.zeros(2, len(windows), dtype=torch.int64)
@@ -75,8 +75,8 @@ class Batch:
             self.stepper.reset(self.state, torch.tensor([row]))
         none = np.zeros(0, np.float32)
         return [
-            none if window is None else lane.output(window, y[row])
-            for row, (lane, window) in enumerate(zip(self.lanes, windows, strict=True))
+            none if window is None else windower.output(window, y[row])
+            for row, (windower, window) in enumerate(zip(self.lanes, windows, strict=True))
         ]
 
     def run(self, row: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from neucodec_streaming import SnapshotError, StreamConfig
-from tests.streaming.models import MODELS, Batch, codec_of, random_cuts, recording, vectors, whole
+from tests.streaming.models import MODELS, StepBatch, codec_of, random_cuts, recording, vectors, whole
 
 GRID = [(chunk, lookahead) for chunk in (1, 4, 5) for lookahead in (0, 1, 5)]
 SAMPLES = (0, 1, 37, 160, 319, 320, 321, 1600, 4801)
@@ -68,7 +68,7 @@ def test_law_3_a_row_of_a_batch_does_not_see_its_neighbours(model: str, chunk: i
         (codec.encoder(config), recording(3000), recording()[9000:16_000]),
         (codec.decoder(config), some_tokens(21), some_tokens(40, seed=9)),
     ):
-        alone, among = Batch(stepper, 4), Batch(stepper, 4)
+        alone, among = StepBatch(stepper, 4), StepBatch(stepper, 4)
         for row, size in ((0, len(theirs)), (3, len(theirs) // 2)):  # others, older, of other lengths
             among.lanes[row].push(theirs[:size])
             among.step()
@@ -84,7 +84,7 @@ def test_law_3_a_row_of_a_batch_gets_what_it_gets_alone(model: str) -> None:
     tokens = some_tokens()
     stream = codec.decoder_stream(config)
     expected = np.concatenate([stream.feed(tokens), stream.flush()])
-    batch = Batch(codec.decoder(config), 8)
+    batch = StepBatch(codec.decoder(config), 8)
     for row in range(8):
         batch.lanes[row].push(some_tokens(50, seed=row) if row != 2 else tokens)
     assert np.abs(batch.run(2) - expected).max() <= 1e-4 * np.abs(expected).max()

@@ -6,7 +6,7 @@ import wave
 from neucodec_streaming.errors import AudioError
 from neucodec_streaming.protocol.messages import StreamFormat
 
-MOST_WAV_SECONDS = 60
+MAX_WAV_SECONDS = 60
 """An utterance that is longer goes out in several files."""
 
 

@@ -17,7 +17,7 @@ HEADER = struct.Struct("<BBHI")
 SOURCES = 1 << 8
 SEQUENCES = 1 << 16
 POSITIONS = 1 << 32
-MOST_REPEATED = 127
+MAX_REPEATED = 127
 _LAST = 0x80
 
 
@@ -46,7 +46,7 @@ def parse_frame(data: bytes, unit_bytes: int) -> Frame:
     source, flags, sequence, position = HEADER.unpack_from(data)
     payload = data[HEADER.size :]
     units, rest = divmod(len(payload), unit_bytes)
-    repeated = flags & MOST_REPEATED
+    repeated = flags & MAX_REPEATED
     if rest or repeated > units:
         raise InputError(
             f"frame with {len(payload)} bytes of payload, {repeated} units of it repeated: send whole units of"
@@ -62,7 +62,7 @@ class FrameWriter:
     """
 
     def __init__(self, unit_bytes: int, source: int, redundancy: int = 0, position: int = 0) -> None:
-        assert 0 <= redundancy <= MOST_REPEATED and 0 <= source < SOURCES, "checked by whoever asks"
+        assert 0 <= redundancy <= MAX_REPEATED and 0 <= source < SOURCES, "checked by whoever asks"
         self.position = position
         self._unit_bytes = unit_bytes
         self._source = source

@@ -23,7 +23,7 @@ from neucodec_streaming.protocol.messages import (
     parse_client_message,
     parse_server_message,
 )
-from neucodec_streaming.protocol.mqtt.packets import MOST_REPEATED
+from neucodec_streaming.protocol.mqtt.packets import MAX_REPEATED
 from neucodec_streaming.protocol.query import SessionRequest, parse_target
 
 ROOT = "neucodec/v1"
@@ -32,7 +32,7 @@ HERMES_INPUT = "audioFrame"
 HERMES_OUTPUT = "playBytes"
 OPEN = "open"
 GONE = "gone"
-MOST_CONCEALED_FRAMES = 1000 // FRAME_MS
+MAX_CONCEALED_FRAMES = 1000 // FRAME_MS
 """A longer gap is not filled: the utterance ends there, and another begins behind it."""
 _SESSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _STREAM = re.compile(rf"{ROOT}/({_SESSION.pattern})/({AUDIO}|{TOKENS}|{SPEECH})")
@@ -80,7 +80,7 @@ class OpenRequest:
     output: str | None = None
 
     def __post_init__(self) -> None:
-        for name, most in (("qos", 1), ("redundancy", MOST_REPEATED), ("packet_frames", MOST_CONCEALED_FRAMES)):
+        for name, most in (("qos", 1), ("redundancy", MAX_REPEATED), ("packet_frames", MAX_CONCEALED_FRAMES)):
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value <= most:
                 raise ConfigError(f"{name} is {value!r:.80}: give a whole number from 0 to {most}")
@@ -183,7 +183,7 @@ def parse_answer(payload: bytes) -> tuple[ServerMessage | None, int | None]:
     return parse_server_message(json.dumps(body)), _position(body)
 
 
-class State:
+class SessionStatus:
     """What a status says of its session: `open`, `lost` (by its bridge, whose last will this is) or `closed`."""
 
     OPEN, LOST, CLOSED = "open", "lost", "closed"

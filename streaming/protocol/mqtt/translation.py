@@ -26,18 +26,18 @@ from neucodec_streaming.protocol.messages import (
     encode_message,
     parse_server_message,
 )
-from neucodec_streaming.protocol.mqtt.hermes import MOST_WAV_SECONDS, samples_of, wav_of
+from neucodec_streaming.protocol.mqtt.hermes import MAX_WAV_SECONDS, samples_of, wav_of
 from neucodec_streaming.protocol.mqtt.packets import FrameWriter
 from neucodec_streaming.protocol.mqtt.receiver import Loss, Piece, Receiver
 from neucodec_streaming.protocol.mqtt.topics import (
-    MOST_CONCEALED_FRAMES,
+    MAX_CONCEALED_FRAMES,
     OpenRequest,
     Reply,
     encode_answer,
     is_hermes,
 )
 
-MOST_HEARD = 256
+MAX_HEARD = 256
 """Requests that are remembered, so that none is asked twice."""
 _ANSWERS = {Flush: Flushed, Clear: Cleared, Mark: Marked, End: Done}
 
@@ -87,12 +87,12 @@ class Translation:
         self._has_place = position is not None  # the writer is where the output belongs
         self._satellite = FrameWriter(self.input.unit_bytes, 0) if is_hermes(request.input or "") else None
         self._plays_wav = is_hermes(request.output or "")
-        least = MOST_WAV_SECONDS * self.output.rate if self._plays_wav else request.packet_frames * self.output.hop
+        least = MAX_WAV_SECONDS * self.output.rate if self._plays_wav else request.packet_frames * self.output.hop
         self._least_bytes = least * self.output.unit_bytes
         self._gathered = b""
         self._utterances = deque([_Utterance()])  # the first is that of the next output
         self._asked: deque[_Asked] = deque()
-        self._heard: deque[Reply] = deque(maxlen=MOST_HEARD)
+        self._heard: deque[Reply] = deque(maxlen=MAX_HEARD)
         self._end: int | None = None  # where the input of the utterance ends so far, None while it has none
         self._before = b""  # the last unit of that input
 
@@ -154,7 +154,7 @@ class Translation:
         messages: list[bytes | str] = []
         if self._end is not None:
             is_gap = piece.position - piece.lost == self._end
-            if not is_gap or piece.lost > MOST_CONCEALED_FRAMES * self.input.hop:
+            if not is_gap or piece.lost > MAX_CONCEALED_FRAMES * self.input.hop:
                 messages += self._ask(_Asked(Flush()))
             elif piece.lost:
                 messages.append(concealed(self.input, self._before, piece.lost, piece.payload))

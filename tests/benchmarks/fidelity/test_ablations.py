@@ -16,8 +16,8 @@ from neucodec_streaming import StreamConfig
 from neucodec_streaming.codec import Codec
 from neucodec_streaming.decoder import Decoder
 from neucodec_streaming.layers.mel import offline_features
-from neucodec_streaming.layers.norm import Shares
-from neucodec_streaming.layers.step import Step
+from neucodec_streaming.layers.norm import PoolingWeights
+from neucodec_streaming.layers.step import StepPlan
 from tests.streaming.models import codec_of, recording
 
 
@@ -31,9 +31,9 @@ def spoken(codec: Codec) -> list[Reference]:
     return references(codec, [recording(12_000), recording(17_000)[5_000:]])
 
 
-def one_step(position: int, valid: int, commit: int) -> Step:
+def one_step(position: int, valid: int, commit: int) -> StepPlan:
     row = torch.zeros(1, dtype=torch.int64)
-    return Step(row, row + valid, row + commit, row + position, chunk=commit if position else None)
+    return StepPlan(row, row + valid, row + commit, row + position, chunk=commit if position else None)
 
 
 @pytest.mark.parametrize("branch", ["semantic", "acoustic"])
@@ -51,10 +51,10 @@ def test_a_branch_does_not_see_what_lies_beyond_its_lookahead(codec: Codec, bran
     x = torch.from_numpy(recording((config.window_frames + 1) * 320).copy())[None]
     other = x.clone()
     other[:, (config.chunk_frames + frames + 1) * 320 :] = 0.1
-    at = one_step(50, config.window_frames, config.chunk_frames)
+    plan = one_step(50, config.window_frames, config.chunk_frames)
     step = getattr(encoder, f"_{branch}")
     with torch.inference_mode():
-        seen, unseen = (step(pcm, encoder.new_state(1), at)[:, : config.chunk_frames] for pcm in (x, other))
+        seen, unseen = (step(pcm, encoder.new_state(1), plan)[:, : config.chunk_frames] for pcm in (x, other))
     torch.testing.assert_close(seen, unseen)
 
 
@@ -64,9 +64,11 @@ def test_known_mel_statistics_normalise_as_the_offline_extractor(codec: Codec, s
     state = encoder.new_state(1)
     seed(state, 0, 1)
     window = torch.from_numpy(pcm[: (config.window_frames + 1) * 320])[None]
-    at = one_step(0, config.window_frames, config.chunk_frames)
-    shares = Shares(at, state.counted, 2 * config.window_frames, encoder.prior_frames, encoder.cap_frames, unit=2)
-    features = encoder.mel.step(window, state.mel, shares)
+    plan = one_step(0, config.window_frames, config.chunk_frames)
+    weights = PoolingWeights(
+        plan, state.frames_seen, 2 * config.window_frames, encoder.prior_frames, encoder.cap_frames, unit=2
+    )
+    features = encoder.mel.step(window, state.mel, weights)
     padded = np.pad(pcm, (0, 320 - len(pcm) % 320))
     offline = offline_features(torch.from_numpy(padded)[None])[:, : config.window_frames]
     torch.testing.assert_close(features[:, : config.window_frames], offline, atol=1e-3, rtol=1e-3)
@@ -89,7 +91,7 @@ def test_seeds_weigh_what_they_say_and_can_be_another_recordings(codec: Codec, s
     statistics = [ablations.mel_statistics(reference.pcm) for reference in spoken]
     state = codec.encoder().new_state(3)
     Seeds(statistics, weight_frames=300, shift=1)(state, 2, 0)
-    assert state.counted[:, 0].tolist() == [0, 0, 300]
+    assert state.frames_seen[:, 0].tolist() == [0, 0, 300]
     torch.testing.assert_close(state.mel.mean[2], statistics[1][0].mean)
 
 
@@ -101,7 +103,7 @@ def test_a_cap_bounds_what_the_past_weighs(codec: Codec, spoken: list[Reference]
     x = torch.zeros(1, *stepper.window_shape, dtype=torch.float32 if kind == "encode" else torch.int64)
     row = torch.zeros(1, dtype=torch.int64)
     stepper.step(x, state, row, row + stepper.config.window_frames, row + stepper.config.chunk_frames)
-    assert state.counted.item() == 8
+    assert state.frames_seen.item() == 8
 
 
 @torch.inference_mode()
@@ -109,7 +111,7 @@ def test_window_statistics_do_not_depend_on_the_past(codec: Codec) -> None:
     decoder, _ = ablations.with_window_statistics(codec, [])
     tokens = torch.randint(65_536, (1, 10), generator=torch.Generator().manual_seed(0))
     fresh, old = decoder.new_state(1), decoder.new_state(1)
-    old.counted += 1000
+    old.frames_seen += 1000
     for moments in ablations.running_moments(old):
         moments.mean += 5
     outputs = [decoder.compute(tokens, state, one_step(50, 10, 5)) for state in (fresh, old)]

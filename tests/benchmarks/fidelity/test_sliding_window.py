@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.fidelity import sliding_window as sliding
-from benchmarks.fidelity.sliding_window import Geometry, Window, windows
+from benchmarks.fidelity.sliding_window import Geometry, SlidingWindow, windows
 from neucodec_streaming import StreamConfig
 from tests.streaming.models import codec_of, recording
 
@@ -14,22 +14,22 @@ GEOMETRY = Geometry(back=35, new=5, ahead=5)
 
 def test_windows_keep_every_frame_once_and_invent_no_history() -> None:
     assert list(windows(frames=23, whole=23, geometry=Geometry(back=8, new=5, ahead=3))) == [
-        Window(0, 0, 5, 8),
-        Window(0, 5, 10, 13),
-        Window(2, 10, 15, 18),
-        Window(7, 15, 20, 23),
-        Window(12, 20, 23, 23),
+        SlidingWindow(0, 0, 5, 8),
+        SlidingWindow(0, 5, 10, 13),
+        SlidingWindow(2, 10, 15, 18),
+        SlidingWindow(7, 15, 20, 23),
+        SlidingWindow(12, 20, 23, 23),
     ]
 
 
 def test_a_recording_shorter_than_a_window_is_one_window() -> None:
-    assert list(windows(frames=7, whole=7, geometry=GEOMETRY)) == [Window(0, 0, 7, 7)]
+    assert list(windows(frames=7, whole=7, geometry=GEOMETRY)) == [SlidingWindow(0, 0, 7, 7)]
     assert list(windows(frames=0, whole=-1, geometry=GEOMETRY)) == []
 
 
 def test_a_window_waits_for_the_samples_that_its_last_mel_frame_reads() -> None:
     assert next(windows(frames=10, whole=10, geometry=GEOMETRY)).end == 10
-    assert list(windows(frames=10, whole=9, geometry=GEOMETRY)) == [Window(0, 0, 10, 10)]
+    assert list(windows(frames=10, whole=9, geometry=GEOMETRY)) == [SlidingWindow(0, 0, 10, 10)]
 
 
 @pytest.mark.parametrize("model", ["golden", "nano"])

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from benchmarks.common.raw_connection import request
-from benchmarks.fuzz.__main__ import Fuzzer, Speaker, growth_mb, judged
+from benchmarks.fuzz.__main__ import Fuzzer, FuzzSpeaker, growth_mb, judged
 from benchmarks.fuzz.frames import FATAL, HARMLESS, Script, script
 from tests.server.hosting import DEADLINE_S, Host, hosted, s16
 from tests.streaming.engine.fake import FakeRunner, speech
@@ -55,7 +55,7 @@ async def test_a_request_that_cannot_be_split_is_a_bad_request(host):
 @pytest.mark.slow
 async def test_thousands_of_frames_change_nothing_for_others_and_leave_nothing_behind(host):
     tasks = len(asyncio.all_tasks(host.loop))
-    speaker = Speaker(host.url, s16(speech(*range(1, 30))))
+    speaker = FuzzSpeaker(host.url, s16(speech(*range(1, 30))))
     fuzzer = Fuzzer(host.url, random.Random(3))
     async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as group:
         speaking = group.create_task(speaker.speak())

@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from benchmarks.fuzz.targets import Conversation
+from benchmarks.fuzz.targets import FuzzedSession
 from neucodec_streaming.protocol.messages import Clear, End, Flush, Mark, encode_message
 
 
@@ -13,7 +13,7 @@ class Client(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.talk = Conversation()
+        self.talk = FuzzedSession()
 
     @rule(samples=st.integers(0, 2000))
     def sends_audio(self, samples: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from benchmarks.common.raw_connection import Target
-from benchmarks.hostile.__main__ import CALM, CALM_AGAIN, MOST_GROWTH_MB, compared_with_calm, judged, main, phases_of
+from benchmarks.hostile.__main__ import CALM, CALM_AGAIN, MAX_GROWTH_MB, compared_with_calm, judged, main, phases_of
 from benchmarks.hostile.attacks import ATTACKS
 from benchmarks.hostile.client import HostilePlan, Strike, strike
 from benchmarks.load import __main__ as load
@@ -43,7 +43,7 @@ def test_a_phase_is_within_the_target_up_to_a_step_more_than_calm() -> None:
 def test_lost_sessions_growth_and_what_is_still_held_are_wrong() -> None:
     back, not_back = {"is_back": True}, {"is_back": False}
     assert judged([row(1.0), row(1.0)], back) == []
-    assert len(judged([row(1.0, held=1), row(1.0, server_resident_mb=101 + MOST_GROWTH_MB)], not_back)) == 3
+    assert len(judged([row(1.0, held=1), row(1.0, server_resident_mb=101 + MAX_GROWTH_MB)], not_back)) == 3
 
 
 async def struck(host: Host, attack: str, seconds: float) -> dict[str, int]:

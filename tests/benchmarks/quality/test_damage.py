@@ -1,4 +1,4 @@
-"""Damage is as large as its name says, is the same each time, and loses no more than it tells."""
+"""DamageTokens is as large as its name says, is the same each time, and loses no more than it tells."""
 
 import numpy as np
 import pytest

@@ -12,7 +12,7 @@ pytest.importorskip("pesq", reason="PESQ is not installed: it needs a C compiler
 
 from benchmarks.common.recordings import corpora, load, recordings
 from benchmarks.quality import __main__ as quality
-from benchmarks.quality.evaluation import Ears, Recording, coded_as_stream, damage_scores, measure, open_ears
+from benchmarks.quality.evaluation import Ears, EvaluationRecording, coded_as_stream, damage_scores, measure, open_ears
 from benchmarks.quality.other_codecs import OtherCodec
 from benchmarks.quality.report import damage_rows, draw, goals, rows_of
 from neucodec_streaming import load_codec
@@ -56,9 +56,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found(folder: Path) -> list[Recording]:
+def found(folder: Path) -> list[EvaluationRecording]:
     names = corpora(folder)
-    return [Recording(speaker, names[path], path, ["not"]) for speaker, path in recordings(folder)]
+    return [EvaluationRecording(speaker, names[path], path, ["not"]) for speaker, path in recordings(folder)]
 
 
 def entries(folder: Path, ears: Ears) -> list[dict]:

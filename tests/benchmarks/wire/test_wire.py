@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 from benchmarks.wire import __main__ as wire
 from benchmarks.wire import servers as wire_servers
 from benchmarks.wire.__main__ import BARE, MODEL, OURS, Line, Rounds
-from benchmarks.wire.servers import CONFIG, ConstantRunner, Server, Serving, Traffic
+from benchmarks.wire.servers import CONFIG, ConstantRunner, Serving, Traffic, WireServer
 from neucodec_streaming.config import INPUT_HOP, OUTPUT_HOP
 from neucodec_streaming.engine.engine import STAGES, Engine, Output
 from neucodec_streaming.protocol.messages import End, encode_message
@@ -108,7 +108,7 @@ async def test_output_that_is_missing_at_the_end_is_no_measurement() -> None:
 
 async def turn_of(serving: Serving, kind: str, owed: list[int]) -> dict[str, float]:
     async with serving() as url:
-        return await wire.turn(Server(url, os.getpid()), Traffic.of(kind), 10, Rounds(owed, ahead=2))
+        return await wire.turn(WireServer(url, os.getpid()), Traffic.of(kind), 10, Rounds(owed, ahead=2))
 
 
 @pytest.mark.parametrize("kind", STAGES)
@@ -139,7 +139,7 @@ async def test_the_bare_server_answers_a_chunk_by_the_size_of_its_output() -> No
 def test_a_constant_step_gives_zeros_of_the_shape_of_a_step(kind: str) -> None:
     runner = ConstantRunner(4, (1, 4), 0.0)
     pool = next(pool for pool in runner.pools if pool.kind == kind)
-    rows = runner.step(pool, [0, 1, 2], 3 * [runner.lane(pool).take_last()], 4)
+    rows = runner.step(pool, [0, 1, 2], 3 * [runner.windower(pool).take_last()], 4)
     frames = CONFIG.window_frames
     assert rows.shape == (3, frames if kind == "encode" else frames * OUTPUT_HOP) and not rows.any()
 
@@ -204,4 +204,4 @@ def test_a_run_writes_what_it_measured(tmp_path: Path) -> None:
     assert [row["kind"] for row in result["rows"]] == list(STAGES)
     assert all(len(row[name]["turns"]) == 2 for row in result["rows"] for name in (OURS, BARE))
     assert {"date", "commit", "device", "processor", "websockets"} <= result.keys()
-    assert result["connections"] == 5 and result["target"]["least"] == wire.LEAST
+    assert result["connections"] == 5 and result["target"]["least"] == wire.MIN_RATIO

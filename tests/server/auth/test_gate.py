@@ -18,15 +18,15 @@ from neucodec_streaming.errors import (
     StreamingError,
 )
 from neucodec_streaming.server.auth.gate import (
-    MOST_REMEMBERED,
+    MAX_REMEMBERED,
     Attempts,
+    Caller,
     Gate,
-    Visitor,
     client_address,
     counted_address,
 )
 from neucodec_streaming.server.auth.keys import Keys, key_line, new_key
-from neucodec_streaming.server.http.responses import refusal_of
+from neucodec_streaming.server.http.responses import status_and_headers
 from tests.server.auth.test_keys import Clock
 
 PEER = "192.0.2.7"
@@ -42,21 +42,21 @@ def bearer(key: str) -> Headers:
 
 
 def test_an_open_gate_lets_everyone_in_any_number_of_times():
-    door = gate()
+    the_gate = gate()
     for _ in range(1000):
-        visitor = door.check(Headers(Origin="https://anywhere.example"), None, PEER)
-        door.enter(visitor)
-    assert visitor == Visitor(None, PEER)
+        caller = the_gate.check(Headers(Origin="https://anywhere.example"), None, PEER)
+        the_gate.enter(caller)
+    assert caller == Caller(None, PEER)
 
 
 def test_a_visitor_has_the_name_of_the_key():
     key = new_key()
-    door = gate(keys=[key])
-    assert door.check(bearer(key), None, PEER) == Visitor("plain-1", PEER)
-    assert door.check(Headers(), key, PEER) == Visitor("plain-1", PEER)
+    the_gate = gate(keys=[key])
+    assert the_gate.check(bearer(key), None, PEER) == Caller("plain-1", PEER)
+    assert the_gate.check(Headers(), key, PEER) == Caller("plain-1", PEER)
     for headers, token in ((Headers(), None), (bearer("wrong"), None), (bearer("wrong"), key)):
         with pytest.raises(AuthError):
-            door.check(headers, token, PEER)
+            the_gate.check(headers, token, PEER)
 
 
 # Origins
@@ -85,12 +85,12 @@ def test_a_visitor_has_the_name_of_the_key():
     ],
 )
 def test_a_listed_origin_is_let_in_and_no_other(origin, allowed):
-    door = gate(origins=["https://example.org", "https://*.example.net", "http://localhost:3000"])
+    the_gate = gate(origins=["https://example.org", "https://*.example.net", "http://localhost:3000"])
     if allowed:
-        door.check(Headers(Origin=origin), None, PEER)
+        the_gate.check(Headers(Origin=origin), None, PEER)
     else:
         with pytest.raises(OriginError):
-            door.check(Headers(Origin=origin), None, PEER)
+            the_gate.check(Headers(Origin=origin), None, PEER)
 
 
 def test_a_program_sends_no_origin_and_is_let_in():
@@ -98,9 +98,9 @@ def test_a_program_sends_no_origin_and_is_let_in():
 
 
 def test_of_two_origins_both_must_be_allowed():
-    door = gate(origins=["https://example.org"])
+    the_gate = gate(origins=["https://example.org"])
     with pytest.raises(OriginError):
-        door.check(Headers([("Origin", "https://example.org"), ("Origin", "https://attacker.example")]), None, PEER)
+        the_gate.check(Headers([("Origin", "https://example.org"), ("Origin", "https://attacker.example")]), None, PEER)
 
 
 @pytest.mark.parametrize(
@@ -116,18 +116,18 @@ def test_an_origin_that_no_browser_sends_is_refused_at_the_start(origin):
 
 def test_attempts_of_an_address_are_limited_and_come_back_evenly():
     clock = Clock()
-    door = gate(clock, max_attempts_per_minute=6)
+    the_gate = gate(clock, max_attempts_per_minute=6)
     for _ in range(6):
-        door.check(Headers(), None, PEER)
+        the_gate.check(Headers(), None, PEER)
     for _ in range(3):  # refused ones cost nothing
         with pytest.raises(LimitError, match=r"address 192.0.2.7 tries too often \(6 a minute") as caught:
-            door.check(Headers(), None, PEER)
+            the_gate.check(Headers(), None, PEER)
     assert caught.value.after_s == 10
-    door.check(Headers(), None, "192.0.2.8")
+    the_gate.check(Headers(), None, "192.0.2.8")
     clock.now_s += 10
-    door.check(Headers(), None, PEER)
+    the_gate.check(Headers(), None, PEER)
     with pytest.raises(LimitError):
-        door.check(Headers(), None, PEER)
+        the_gate.check(Headers(), None, PEER)
 
 
 def test_trying_again_after_the_time_that_was_named_succeeds():
@@ -158,33 +158,33 @@ def test_no_minute_has_more_than_twice_the_limit_and_an_hour_keeps_to_it():
 
 def test_attempts_with_one_key_from_many_addresses_are_limited_together():
     key, other = new_key(), new_key()
-    door = gate(keys=[key, other], max_attempts_per_minute=3)
+    the_gate = gate(keys=[key, other], max_attempts_per_minute=3)
     for host in range(3):
-        door.check(bearer(key), None, f"192.0.2.{host}")
+        the_gate.check(bearer(key), None, f"192.0.2.{host}")
     with pytest.raises(LimitError, match="key plain-1 tries too often"):
-        door.check(bearer(key), None, "192.0.2.99")
-    door.check(bearer(other), None, "192.0.2.99")
+        the_gate.check(bearer(key), None, "192.0.2.99")
+    the_gate.check(bearer(other), None, "192.0.2.99")
 
 
 def test_attempts_with_wrong_keys_use_up_those_of_the_address_and_not_of_a_key():
     key = new_key()
-    door = gate(keys=[key], max_attempts_per_minute=3)
+    the_gate = gate(keys=[key], max_attempts_per_minute=3)
     for _ in range(3):
         with pytest.raises(AuthError):
-            door.check(bearer("guess"), None, PEER)
+            the_gate.check(bearer("guess"), None, PEER)
     with pytest.raises(LimitError):
-        door.check(bearer(key), None, PEER)
-    door.check(bearer(key), None, "192.0.2.8")
+        the_gate.check(bearer(key), None, PEER)
+    the_gate.check(bearer(key), None, "192.0.2.8")
 
 
 def test_any_number_of_addresses_takes_bounded_memory():
     clock = Clock()
     attempts = Attempts(1, clock)
-    for number in range(MOST_REMEMBERED + 100):
+    for number in range(MAX_REMEMBERED + 100):
         attempts.take("address", str(number))
-    assert len(attempts._buckets) == MOST_REMEMBERED
+    assert len(attempts._buckets) == MAX_REMEMBERED
     with pytest.raises(LimitError):
-        attempts.take("address", str(MOST_REMEMBERED))
+        attempts.take("address", str(MAX_REMEMBERED))
     attempts.take("address", "0")  # forgotten: it came longest ago
 
 
@@ -192,39 +192,39 @@ def test_any_number_of_addresses_takes_bounded_memory():
 
 
 def test_sessions_of_an_address_are_limited_until_one_leaves():
-    door = gate(max_sessions_per_address=2)
-    visitor, other = Visitor(None, PEER), Visitor(None, "192.0.2.8")
-    door.enter(visitor)
-    door.enter(visitor)
+    the_gate = gate(max_sessions_per_address=2)
+    caller, other = Caller(None, PEER), Caller(None, "192.0.2.8")
+    the_gate.enter(caller)
+    the_gate.enter(caller)
     with pytest.raises(LimitError, match=r"address 192.0.2.7 has 2 sessions"):
-        door.enter(visitor)
-    door.enter(other)
-    door.leave(visitor)
-    door.enter(visitor)
+        the_gate.enter(caller)
+    the_gate.enter(other)
+    the_gate.leave(caller)
+    the_gate.enter(caller)
 
 
 def test_sessions_of_a_key_are_limited_over_all_addresses_and_a_refused_one_is_not_counted():
-    door = gate(max_sessions_per_key=2, max_sessions_per_address=1)
-    first, second = Visitor("alice", "192.0.2.1"), Visitor("alice", "192.0.2.2")
-    door.enter(first)
-    door.enter(second)
+    the_gate = gate(max_sessions_per_key=2, max_sessions_per_address=1)
+    first, second = Caller("alice", "192.0.2.1"), Caller("alice", "192.0.2.2")
+    the_gate.enter(first)
+    the_gate.enter(second)
     with pytest.raises(LimitError, match="key alice has 2 sessions"):
-        door.enter(Visitor("alice", "192.0.2.3"))
+        the_gate.enter(Caller("alice", "192.0.2.3"))
     with pytest.raises(LimitError, match=r"address 192.0.2.1 has 1 session"):
-        door.enter(Visitor("bob", "192.0.2.1"))
-    door.enter(Visitor("bob", "192.0.2.3"))
-    door.leave(first)
-    door.enter(Visitor("bob", "192.0.2.1"))
+        the_gate.enter(Caller("bob", "192.0.2.1"))
+    the_gate.enter(Caller("bob", "192.0.2.3"))
+    the_gate.leave(first)
+    the_gate.enter(Caller("bob", "192.0.2.1"))
 
 
 def test_whoever_has_left_is_forgotten():
-    door = gate(max_sessions_per_address=3)
-    visitors = [Visitor("alice", f"192.0.2.{number}") for number in range(100)]
-    for visitor in visitors:
-        door.enter(visitor)
-    for visitor in visitors:
-        door.leave(visitor)
-    assert not door._sessions
+    the_gate = gate(max_sessions_per_address=3)
+    visitors = [Caller("alice", f"192.0.2.{number}") for number in range(100)]
+    for caller in visitors:
+        the_gate.enter(caller)
+    for caller in visitors:
+        the_gate.leave(caller)
+    assert not the_gate._sessions
 
 
 # Addresses
@@ -274,12 +274,12 @@ def test_ipv6_addresses_of_one_network_count_as_one(address, counted):
 
 
 def test_a_gate_behind_a_proxy_counts_clients_and_not_the_proxy():
-    door = gate(max_attempts_per_minute=1, trusted_proxies=["10.0.0.1"])
+    the_gate = gate(max_attempts_per_minute=1, trusted_proxies=["10.0.0.1"])
     for host in range(5):
         headers = Headers({"X-Forwarded-For": f"192.0.2.{host}"})
-        assert door.check(headers, None, "10.0.0.1").address == f"192.0.2.{host}"
+        assert the_gate.check(headers, None, "10.0.0.1").address == f"192.0.2.{host}"
     with pytest.raises(LimitError):
-        door.check(headers, None, "10.0.0.1")
+        the_gate.check(headers, None, "10.0.0.1")
 
 
 def test_a_proxy_that_is_no_address_is_refused_at_the_start():
@@ -303,7 +303,7 @@ def test_a_proxy_that_is_no_address_is_refused_at_the_start():
     ],
 )
 def test_an_error_has_its_status_and_the_headers_that_go_with_it(error, status, headers):
-    assert refusal_of(error) == (status, headers)
+    assert status_and_headers(error) == (status, headers)
 
 
 @pytest.mark.parametrize("kind", [AuthError, OriginError, LimitError])

@@ -15,9 +15,9 @@ from neucodec_streaming.server.http.websocket import WebSocket
 from neucodec_streaming.server.settings.fields import Settings
 
 HEAD = request("/v1/encode", "host")
-MOST = 1000
+MAX_BYTES = 1000
 """The longest message of the settings; twice that is the longest that is read."""
-LENGTHS = (0, 1, 125, 126, 127, 700, 2 * MOST)
+LENGTHS = (0, 1, 125, 126, 127, 700, 2 * MAX_BYTES)
 
 
 class FakeTransport(asyncio.Transport):
@@ -85,7 +85,7 @@ def frames(rng: random.Random) -> list[bytes]:
 
 
 MISTAKES = (
-    Frame(Opcode.BINARY, bytes(2 * MOST + 1)).serialize(mask=True),
+    Frame(Opcode.BINARY, bytes(2 * MAX_BYTES + 1)).serialize(mask=True),
     Frame(Opcode.BINARY, b"ab").serialize(mask=False),
     Frame(Opcode.CLOSE, Close(1000, "").serialize()).serialize(mask=True),
     b"\xc2\x82abcdef",  # a reserved bit
@@ -99,7 +99,7 @@ MISTAKES = (
 
 def expected(stream: bytes) -> tuple[list[bytes | str], State]:
     """By websockets alone: the messages, and the state that the connection is left in."""
-    protocol = ServerProtocol(max_size=2 * MOST)
+    protocol = ServerProtocol(max_size=2 * MAX_BYTES)
     messages: list[bytes | str] = []
     parts: list[bytes] = []
     is_text = False
@@ -122,7 +122,7 @@ def expected(stream: bytes) -> tuple[list[bytes | str], State]:
 @pytest.mark.parametrize("seed", range(300))
 async def test_what_is_heard_is_what_the_protocol_makes_of_it(seed: int) -> None:
     rng, ear, transport = random.Random(seed), Ear(), FakeTransport()
-    settings = Settings(max_message_bytes=MOST, max_messages_per_s=1e9)
+    settings = Settings(max_message_bytes=MAX_BYTES, max_messages_per_s=1e9)
     socket = WebSocket(lambda request, peer, is_upgrade: ear, settings, set())
     socket.connection_made(transport)
     stream = b"".join(frames(rng))

@@ -17,7 +17,7 @@ from neucodec_streaming.client.mqtt.stream import UtteranceEnded
 from neucodec_streaming.errors import CapacityError, ConfigError
 from neucodec_streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO
 from neucodec_streaming.protocol.mqtt.hermes import samples_of, wav_of
-from neucodec_streaming.protocol.mqtt.topics import State, hermes_topic, parse_status, topic
+from neucodec_streaming.protocol.mqtt.topics import SessionStatus, hermes_topic, parse_status, topic
 from tests.server.mqtt.broker import broker, needs_mosquitto
 from tests.server.mqtt.hosting import DEADLINE_S, bridged
 from tests.streaming.engine.fake import FakeRunner, audio_of, speech, tokens_of
@@ -149,7 +149,7 @@ async def test_the_status_is_retained_and_tells_the_end(mosquitto, host):
         await session.end()
         await heard(session)
         await heard(listener)
-        assert listener.status.state == State.CLOSED
+        assert listener.status.state == SessionStatus.CLOSED
         assert (listener.status.input, listener.status.output) == (20 * 320, 20)
         assert listener.status.loss["lost_units"] == 0
 
@@ -210,7 +210,7 @@ async def test_a_satellite_is_listened_to_unasked(mosquitto):
             await satellite.subscribe(topic("kitchen", "status"))
             while True:
                 message = await asyncio.wait_for(anext(satellite.messages), DEADLINE_S)
-                if parse_status(message.payload).state == State.OPEN:
+                if parse_status(message.payload).state == SessionStatus.OPEN:
                     break
             for value in LEVELS:
                 await satellite.publish(

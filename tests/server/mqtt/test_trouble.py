@@ -15,7 +15,7 @@ from neucodec_streaming.client.mqtt.session import open_at_broker
 from neucodec_streaming.client.mqtt.stream import Missing
 from neucodec_streaming.protocol.messages import End
 from neucodec_streaming.protocol.mqtt.packets import FrameWriter
-from neucodec_streaming.protocol.mqtt.topics import State, encode_request, topic
+from neucodec_streaming.protocol.mqtt.topics import SessionStatus, encode_request, topic
 from tests.server.mqtt.broker import broker, needs_mosquitto
 from tests.server.mqtt.hosting import DEADLINE_S, bridged
 from tests.server.mqtt.test_bridge import heard, tokens_in
@@ -202,7 +202,7 @@ async def test_a_broker_that_restarts_costs_what_it_had_and_that_is_known(tmp_pa
     heard_levels = {place: level for place, level in found.items() if level != SPOKEN[place]}
     assert set(heard_levels.values()) <= {0}  # audio that got lost is silence, and in the status
     assert listener.status.loss["lost_units"] == 320 * len(heard_levels)
-    assert listener.status.state == State.CLOSED
+    assert listener.status.state == SessionStatus.CLOSED
 
 
 async def test_a_hundred_sessions_at_once(mosquitto):
@@ -256,6 +256,6 @@ async def test_what_a_bridge_cannot_take_is_dropped_and_told(mosquitto):
 async def closed(session):
     """The last status of a session."""
     async with asyncio.timeout(DEADLINE_S):
-        while session.status is None or session.status.state != State.CLOSED:  # noqa: ASYNC110 (it is no event)
+        while session.status is None or session.status.state != SessionStatus.CLOSED:  # noqa: ASYNC110 (it is no event)
             await asyncio.sleep(0.01)
     return session.status

@@ -6,8 +6,8 @@ import pytest
 from neucodec_streaming.config import INPUT_RATE, StreamConfig
 from neucodec_streaming.protocol.messages import INPUT_AUDIO, TOKENS, StreamFormat
 from neucodec_streaming.resampler import Resampler
-from neucodec_streaming.server.sessions.window_buffer import Intake
-from neucodec_streaming.windows import DecoderLane, EncoderLane
+from neucodec_streaming.server.sessions.window_buffer import WindowBuffer
+from neucodec_streaming.windows import DecoderWindower, EncoderWindower
 
 FLOATS = StreamFormat("audio", "f32le", 16_000)
 TELEPHONE = StreamFormat("audio", "mulaw", 8_000)
@@ -20,7 +20,7 @@ class Taker:
 
     def __init__(self, format: StreamFormat, config: StreamConfig) -> None:
         self._format = format
-        self._lane = DecoderLane(config) if format is TOKENS else EncoderLane(config)
+        self._lane = DecoderWindower(config) if format is TOKENS else EncoderWindower(config)
         self._resampler = Resampler(format.rate, INPUT_RATE) if format is not TOKENS else None
         self._steps = 0
 
@@ -42,12 +42,16 @@ def test_input_goes_on_as_soon_as_it_completes_a_window_and_nothing_is_lost(form
     config = StreamConfig(*shape)
     rng = random.Random(str(shape) + format.format)
     for _ in range(10):
-        intake, everything, passed_on = Intake(format, config), Taker(format, config), Taker(format, config)
+        window_buffer, everything, passed_on = (
+            WindowBuffer(format, config),
+            Taker(format, config),
+            Taker(format, config),
+        )
         sent, passed, steps = b"", b"", 0
         for _ in range(60):
             packet = rng.randbytes(rng.choice((0, 1, 7, 320, 5_000)) * format.unit_bytes)
             sent += packet
-            out = intake.put(packet)
+            out = window_buffer.put(packet)
             passed += out
             before, steps = steps, passed_on.take(out)
             assert steps == everything.take(packet), "what is held completes no window"
@@ -55,13 +59,13 @@ def test_input_goes_on_as_soon_as_it_completes_a_window_and_nothing_is_lost(form
                 assert passed == sent, "floats are not held"
             elif out:
                 assert steps > before, "the thread is not woken for less"
-        passed += intake.end()
+        passed += window_buffer.end()
         assert passed == sent
 
 
 def test_a_cleared_intake_is_as_new():
-    intake = Intake(TOKENS, StreamConfig(2, 3))
-    assert intake.put(bytes(8)) == b""
-    intake.clear()
-    assert intake.put(bytes(8)) == b"" and intake.put(b"ab") == bytes(8) + b"ab"
-    assert intake.put(bytes(2)) == b"" and intake.put(bytes(2)) == bytes(4)
+    window_buffer = WindowBuffer(TOKENS, StreamConfig(2, 3))
+    assert window_buffer.put(bytes(8)) == b""
+    window_buffer.clear()
+    assert window_buffer.put(bytes(8)) == b"" and window_buffer.put(b"ab") == bytes(8) + b"ab"
+    assert window_buffer.put(bytes(2)) == b"" and window_buffer.put(bytes(2)) == bytes(4)

@@ -14,7 +14,7 @@ from neucodec_streaming.protocol.messages import Clear, Cleared, Done, Flush, Fl
 from neucodec_streaming.protocol.query import SessionRequest, session_request
 from neucodec_streaming.resampler import resample
 from neucodec_streaming.server.model import latency_ms
-from neucodec_streaming.server.sessions.window_buffer import Intake
+from neucodec_streaming.server.sessions.window_buffer import WindowBuffer
 from neucodec_streaming.server.workers.formats import Formats
 from tests.server.hosting import GOLDEN, hosted, talk
 from tests.streaming.engine.fake import FakeRunner, audio_of, level, tokens_of
@@ -122,12 +122,12 @@ async def test_floats_that_are_no_numbers_fail_at_any_rate(host):
 @pytest.mark.parametrize(("input_rate", "output_rate"), [(8_000, 8_000), (48_000, 44_100), (16_000, 24_000)])
 def test_no_output_leaves_later_than_latency_ms_says_and_some_leaves_as_late(kind, shape, input_rate, output_rate):
     request, config = session_request(kind, input_rate=input_rate, output_rate=output_rate), StreamConfig(*shape)
-    formats, intake = Formats(request.input, request.output), Intake(request.input, config)
+    formats, window_buffer = Formats(request.input, request.output), WindowBuffer(request.input, config)
     engine = Engine(FakeRunner(pools=[Pool(part, config) for part in ("encode", "decode")]), gather_s=0)
     session = engine.open(kind, pools_of(kind, config))
     given, longest_ms = 0, 0.0
     for fed in range(1, request.input.rate * 3 // 5):
-        packet = intake.put(bytes(request.input.unit_bytes))
+        packet = window_buffer.put(bytes(request.input.unit_bytes))
         if not packet:
             continue
         engine.feed(session, formats.read(packet), 0.0)

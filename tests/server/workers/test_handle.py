@@ -22,7 +22,7 @@ from neucodec_streaming.server.model import Model, load_engines
 from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.workers.handle import QUOTA
 from neucodec_streaming.server.workers.ipc import Unpacker, packed
-from neucodec_streaming.server.workers.messages import Verb
+from neucodec_streaming.server.workers.messages import CommandKind
 from tests.server.hosting import DEADLINE_S, s16, talk
 from tests.server.test_app import get
 from tests.streaming.engine.fake import CONFIG, FakeRunner, speech, tokens_of
@@ -152,12 +152,12 @@ async def test_a_session_has_a_limited_number_of_commands_under_way(app):
     link = app._devices.all[0].open(None, lambda *news: answered.set())
     for _ in range(QUOTA - 1):
         assert link.has_quota
-        link.submit(Verb.FLUSH)
+        link.submit(CommandKind.FLUSH)
     assert not link.has_quota
     while not link.has_quota:
         answered.clear()
         await asyncio.wait_for(answered.wait(), DEADLINE_S)
-    link.submit(Verb.CLOSE)
+    link.submit(CommandKind.CLOSE)
 
 
 async def test_there_is_always_an_answer_to_come_to_a_session_without_quota(app):

@@ -5,7 +5,7 @@ import numpy as np
 from neucodec_streaming.config import INPUT_HOP, OUTPUT_HOP, StreamConfig
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.errors import SnapshotError
-from neucodec_streaming.windows import DecoderLane, EncoderLane
+from neucodec_streaming.windows import DecoderWindower, EncoderWindower
 
 CONFIG = StreamConfig(chunk_frames=5, lookahead_frames=5)
 POOLS = {kind: Pool(kind, CONFIG) for kind in ("encode", "decode")}
@@ -30,8 +30,8 @@ class FakeRunner:
         self.broken: Exception | None = None
         self.resets: list[tuple[str, int]] = []
 
-    def lane(self, pool):
-        return (EncoderLane if pool.kind == "encode" else DecoderLane)(pool.config)
+    def windower(self, pool):
+        return (EncoderWindower if pool.kind == "encode" else DecoderWindower)(pool.config)
 
     def reset(self, pool, slot):
         if self.broken is not None:

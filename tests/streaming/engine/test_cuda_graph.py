@@ -59,12 +59,12 @@ def test_every_step_is_the_same_list_of_operations_on_the_device_and_on_the_same
     tensors = list(tensors_of(state))
     dtype = torch.float32 if stepper.kind == "encode" else torch.int64
     x = torch.zeros(ROWS, *stepper.window_shape, dtype=dtype, device="meta")
-    at = torch.zeros(3, ROWS, dtype=torch.int64, device="meta")
-    stepper.step(x, state, *at)  # the first step brings constants to the device, as before a capture
+    rows = torch.zeros(3, ROWS, dtype=torch.int64, device="meta")
+    stepper.step(x, state, *rows)  # the first step brings constants to the device, as before a capture
     with Operations() as first:
-        stepper.step(x, state, *at)
+        stepper.step(x, state, *rows)
     with Operations() as second:
-        stepper.step(x, state, *at)
+        stepper.step(x, state, *rows)
     assert len(first.calls) > 500 and second.calls == first.calls
     assert all(one is other for one, other in zip(tensors_of(state), tensors, strict=True))
 

@@ -32,16 +32,16 @@ def runner(codec):
 
 def stream(pool: Pool, seed: int, runner: Runner) -> list:
     """Windows of one stream: a few steady ones and the ending."""
-    lane = runner.lane(pool)
+    windower = runner.windower(pool)
     rng = np.random.default_rng(seed)
     if pool.kind == "encode":
-        lane.push(rng.normal(0, 0.1, 320 * 29).astype(np.float32))
+        windower.push(rng.normal(0, 0.1, 320 * 29).astype(np.float32))
     else:
-        lane.push(rng.integers(0, 65_536, 29).astype(np.uint16))
+        windower.push(rng.integers(0, 65_536, 29).astype(np.uint16))
     windows = []
-    while (window := lane.take()) is not None:
+    while (window := windower.take()) is not None:
         windows.append(window)
-    return [*windows, lane.take_last()]
+    return [*windows, windower.take_last()]
 
 
 def alone(runner: Runner, pool: Pool, slot: int, windows: list, size: int) -> np.ndarray:
@@ -107,10 +107,10 @@ def test_a_recorded_step_has_the_bits_of_the_eager_one(pool, dtype, caplog):
 def test_a_twin_keeps_no_states_but_its_own(codec):
     runner = Runner(codec, POOLS[:1], SLOTS, (2,))
     runner.warm_up()
-    twin, state = runner.twin(), weakref.ref(runner._states[POOLS[0]])
+    replicate, state = runner.replicate(), weakref.ref(runner._states[POOLS[0]])
     del runner
     assert state() is None
-    assert len(alone(twin, POOLS[0], 0, stream(POOLS[0], 1, twin), 2))
+    assert len(alone(replicate, POOLS[0], 0, stream(POOLS[0], 1, replicate), 2))
 
 
 @pytest.mark.gpu

@@ -4,7 +4,7 @@ import pickle
 import pytest
 
 from neucodec_streaming.config import StreamConfig
-from neucodec_streaming.engine.scheduler import Entry, Pool, Scheduler
+from neucodec_streaming.engine.scheduler import Pool, ReadyWindow, Scheduler
 
 LIVE = Pool("encode", StreamConfig(5, 5))  # a chunk lasts 0.1 s
 OTHER = Pool("decode", StreamConfig(5, 5))
@@ -24,7 +24,7 @@ def test_nothing_to_do_is_no_batch_and_no_time():
 
 def test_the_only_session_of_a_pool_does_not_wait():
     alone = scheduler(LIVE)
-    alone.add(LIVE, "a", Entry(1.0, 1.1))
+    alone.add(LIVE, "a", ReadyWindow(1.0, 1.1))
     assert alone.wake_s() == 1.0
     batch = alone.next_batch(1.0)
     assert (batch.members, batch.size) == (["a"], 1)
@@ -32,7 +32,7 @@ def test_the_only_session_of_a_pool_does_not_wait():
 
 def test_a_window_waits_for_others_and_no_longer_than_the_gathering_time():
     two = scheduler(LIVE, LIVE)
-    two.add(LIVE, "a", Entry(1.0, 1.1))
+    two.add(LIVE, "a", ReadyWindow(1.0, 1.1))
     assert two.next_batch(1.003) is None
     assert two.wake_s() == pytest.approx(1.004)
     assert two.next_batch(1.004).members == ["a"]
@@ -40,8 +40,8 @@ def test_a_window_waits_for_others_and_no_longer_than_the_gathering_time():
 
 def test_all_sessions_there_end_the_gathering():
     two = scheduler(LIVE, LIVE)
-    two.add(LIVE, "a", Entry(1.0, 1.1))
-    two.add(LIVE, "b", Entry(1.001, 1.101))
+    two.add(LIVE, "a", ReadyWindow(1.0, 1.1))
+    two.add(LIVE, "b", ReadyWindow(1.001, 1.101))
     batch = two.next_batch(1.001)
     assert (sorted(batch.members), batch.size) == (["a", "b"], 2)
 
@@ -49,14 +49,14 @@ def test_all_sessions_there_end_the_gathering():
 def test_gathering_is_far_shorter_than_a_short_chunk():
     short = Pool("encode", StreamConfig(1, 1))
     two = scheduler(short, short, gather_s=0.1)
-    two.add(short, "a", Entry(1.0, 1.02))
+    two.add(short, "a", ReadyWindow(1.0, 1.02))
     assert two.wake_s() == pytest.approx(1.0025)
 
 
 def test_a_full_batch_does_not_wait_and_takes_the_earliest_deadlines():
     many = scheduler(*[LIVE] * 9)
     for number in range(5):
-        many.add(LIVE, number, Entry(1.0, 1.2 - number * 0.01))
+        many.add(LIVE, number, ReadyWindow(1.0, 1.2 - number * 0.01))
     batch = many.next_batch(1.0)
     assert (batch.members, batch.size) == ([4, 3, 2, 1], 4)
     assert many.has(LIVE, 0) and not many.has(LIVE, 4)
@@ -65,7 +65,7 @@ def test_a_full_batch_does_not_wait_and_takes_the_earliest_deadlines():
 def test_where_all_sizes_take_as_long_the_smallest_is_taken_that_fits():
     three = scheduler(*[LIVE] * 3)
     for number in range(3):
-        three.add(LIVE, number, Entry(1.0, 1.1))
+        three.add(LIVE, number, ReadyWindow(1.0, 1.1))
     assert three.next_batch(1.0).size == 4
 
 
@@ -73,15 +73,15 @@ def test_where_all_sizes_take_as_long_the_smallest_is_taken_that_fits():
 def test_spare_rows_are_computed_only_where_that_takes_less_time_for_each(count, sizes):
     made = scheduler(*[LIVE] * 9, sizes=(1, 2, 4, 8), gather_s=0.0, step_s={LIVE: {1: 3.0, 2: 4.5, 4: 6.0, 8: 10.0}})
     for number in range(count):
-        made.add(LIVE, number, Entry(1.0, 1.1))
+        made.add(LIVE, number, ReadyWindow(1.0, 1.1))
     batches = [made.next_batch(1.0) for _ in sizes]
     assert [batch.size for batch in batches] == sizes and sum(len(batch.members) for batch in batches) == count
 
 
 def test_the_pool_with_the_earliest_deadline_goes_first():
     both = scheduler(LIVE, OTHER)
-    both.add(LIVE, "a", Entry(1.0, 1.2))
-    both.add(OTHER, "b", Entry(1.0, 1.1))
+    both.add(LIVE, "a", ReadyWindow(1.0, 1.2))
+    both.add(OTHER, "b", ReadyWindow(1.0, 1.1))
     assert both.next_batch(1.0).pool is OTHER
     assert both.next_batch(1.0).pool is LIVE
 
@@ -89,9 +89,9 @@ def test_the_pool_with_the_earliest_deadline_goes_first():
 def test_windows_that_are_not_due_soon_only_fill_spare_rows():
     many = scheduler(*[LIVE] * 7)
     for number in range(3):
-        many.add(LIVE, f"live {number}", Entry(1.0, 1.1))
+        many.add(LIVE, f"live {number}", ReadyWindow(1.0, 1.1))
     for number in range(4):
-        many.add(LIVE, f"burst {number}", Entry(0.5, 9.0 + number))
+        many.add(LIVE, f"burst {number}", ReadyWindow(0.5, 9.0 + number))
     batch = many.next_batch(1.0)
     assert batch.size == 4 and batch.members == ["live 0", "live 1", "live 2", "burst 0"]
     assert len(many.next_batch(1.0).members) == 3, "alone, they use the whole batch"
@@ -105,7 +105,7 @@ def test_equal_pools_are_one_wherever_they_come_from():
 
 def test_who_is_removed_is_not_stepped():
     alone = scheduler(LIVE)
-    alone.add(LIVE, "a", Entry(1.0, 1.1))
+    alone.add(LIVE, "a", ReadyWindow(1.0, 1.1))
     alone.remove(LIVE, "a")
     alone.remove(LIVE, "never there")
     assert alone.next_batch(2.0) is None
@@ -114,9 +114,9 @@ def test_who_is_removed_is_not_stepped():
 def waiting(step_s: float) -> Scheduler:
     """A live session had a window stepped at 1.0, so its next is to be expected at 1.1; another is far ahead."""
     made = scheduler(LIVE, LIVE, gather_s=0.0, step_s={LIVE: {1: step_s, 2: step_s, 4: step_s}})
-    made.add(LIVE, "live", Entry(1.0, 1.1))
+    made.add(LIVE, "live", ReadyWindow(1.0, 1.1))
     assert made.next_batch(1.0).members == ["live"]
-    made.add(LIVE, "ahead", Entry(1.0, 9.0))
+    made.add(LIVE, "ahead", ReadyWindow(1.0, 9.0))
     return made
 
 
@@ -124,7 +124,7 @@ def held(deadline_s: float) -> Scheduler:
     """As `waiting`, with steps too long to be over in time, and the one that may be begun all the same behind it."""
     made = waiting(step_s=0.06)
     assert made.next_batch(1.05).members == ["ahead"], "the one"
-    made.add(LIVE, "ahead", Entry(1.0, deadline_s))
+    made.add(LIVE, "ahead", ReadyWindow(1.0, deadline_s))
     assert made.next_batch(1.06) is None
     return made
 
@@ -132,14 +132,14 @@ def held(deadline_s: float) -> Scheduler:
 def test_what_nobody_waits_for_is_stepped_while_no_live_window_is_to_be_expected():
     made = waiting(step_s=0.03)
     assert made.next_batch(1.05).members == ["ahead"]
-    made.add(LIVE, "ahead", Entry(1.0, 9.1))
+    made.add(LIVE, "ahead", ReadyWindow(1.0, 9.1))
     assert made.next_batch(1.06).members == ["ahead"], "until 1.09"
 
 
 def test_what_nobody_waits_for_is_held_after_another_such_was_stepped_in_a_gap():
     made = waiting(step_s=0.06)
     assert made.next_batch(1.02).members == ["ahead"], "until 1.08"
-    made.add(LIVE, "ahead", Entry(1.0, 9.1))
+    made.add(LIVE, "ahead", ReadyWindow(1.0, 9.1))
     assert made.next_batch(1.05) is None
 
 
@@ -151,7 +151,7 @@ def test_what_nobody_waits_for_is_held_before_a_live_window_but_for_one_in_a_chu
 
 def test_a_live_window_that_comes_ends_the_holding_and_takes_the_other_along():
     made = held(deadline_s=9.1)
-    made.add(LIVE, "live", Entry(1.1, 1.2))
+    made.add(LIVE, "live", ReadyWindow(1.1, 1.2))
     batch = made.next_batch(1.1)
     assert batch.members == ["live"] and batch.size == 1
     assert made.next_batch(1.11) is not None, "the next is far off"
@@ -173,7 +173,7 @@ def test_starts_and_endings_are_stepped_by_themselves_where_they_do_not_mix():
     def waiting(**options) -> Scheduler:
         made = scheduler(*[LIVE] * 4, **options)
         for number in range(4):
-            made.add(LIVE, number, Entry(1.0, 1.1 + 0.01 * number, is_steady=number in (1, 2)))
+            made.add(LIVE, number, ReadyWindow(1.0, 1.1 + 0.01 * number, is_steady=number in (1, 2)))
         return made
 
     assert waiting().next_batch(1.1).members == [0, 1, 2, 3]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from neucodec_streaming.kernels.packed import ChannelsLastConv, PackedLinear, repacked
+from neucodec_streaming.kernels.packed import ChannelsLastConv, PackedLinear, with_packed_weights
 
 pytestmark = pytest.mark.usefixtures("operations")
 
@@ -44,7 +44,7 @@ def test_a_convolution_over_channels_last_equals_conv1d(
 def test_a_repacked_model_shares_every_parameter_and_leaves_the_original_alone() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Conv1d(4, 4, 3), nn.LayerNorm(4)))
     kinds = [type(module) for module in model.modules()]
-    copy = repacked(model)
+    copy = with_packed_weights(model)
     assert [type(module) for module in model.modules()] == kinds
     assert isinstance(copy[0], PackedLinear) and isinstance(copy[1][0], ChannelsLastConv)
     assert {id(parameter) for parameter in copy.parameters()} == {id(parameter) for parameter in model.parameters()}

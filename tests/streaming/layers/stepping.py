@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from neucodec_streaming.layers.step import Step
+from neucodec_streaming.layers.step import StepPlan
 
 
-def in_chunks(step: Callable[[Tensor, Step], Tensor], x: Tensor, chunks: list[int], unit: int, last: int) -> Tensor:
+def in_chunks(step: Callable[[Tensor, StepPlan], Tensor], x: Tensor, chunks: list[int], unit: int, last: int) -> Tensor:
     """Steps x (1, T, C) over `chunks` frames at a time, each with `last` frames of lookahead or what is left; the
     outputs of the committed frames, joined. Every window has the same shape; frames that do not exist hold rubbish."""
     frames = x.shape[1] // unit
@@ -18,8 +18,8 @@ def in_chunks(step: Callable[[Tensor, Step], Tensor], x: Tensor, chunks: list[in
         valid = min(window, frames - position)
         rubbish = torch.full((1, window * unit, x.shape[2]), 99.0)
         rubbish[:, : valid * unit] = x[:, position * unit : (position + valid) * unit]
-        at = Step(*(torch.tensor([count]) for count in (0, valid, chunk, position)))
-        y = step(rubbish, at)
+        plan = StepPlan(*(torch.tensor([count]) for count in (0, valid, chunk, position)))
+        y = step(rubbish, plan)
         parts.append(y[:, : y.shape[1] // window * chunk])
         position += chunk
     assert position == frames

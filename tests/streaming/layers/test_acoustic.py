@@ -7,8 +7,8 @@ from torch import Tensor
 
 from neucodec_streaming import StreamConfig
 from neucodec_streaming.layers.acoustic import StreamingAcoustic
-from neucodec_streaming.layers.step import Step
-from neucodec_streaming.windows import EncoderLane
+from neucodec_streaming.layers.step import StepPlan
+from neucodec_streaming.windows import EncoderWindower
 from tests.streaming.models import MODELS, codec_of, recording
 
 every_model = pytest.mark.parametrize("model", MODELS)
@@ -25,17 +25,17 @@ def acoustic_of(model: str, lookahead: int, ahead: bool = True) -> StreamingAcou
 
 def run(acoustic: StreamingAcoustic, config: StreamConfig, pcm: np.ndarray) -> Tensor:
     """Vectors of all frames of a recording, (F, D), its ending included."""
-    lane = EncoderLane(config)
-    lane.push(pcm)
+    windower = EncoderWindower(config)
+    windower.push(pcm)
     state = acoustic.new_state(1)
-    parts, position, window = [], 0, lane.take() or lane.take_last()
+    parts, position, window = [], 0, windower.take() or windower.take_last()
     while window is not None:
-        at = Step(*(torch.tensor([count]) for count in (0, window.valid + 1, window.commit, position)))
+        plan = StepPlan(*(torch.tensor([count]) for count in (0, window.valid + 1, window.commit, position)))
         x = torch.from_numpy(window.x)[None, :, None]
-        parts.append(acoustic.step(x, state, at)[0, : window.commit])
+        parts.append(acoustic.step(x, state, plan)[0, : window.commit])
         position += window.commit
         ended = window.valid == window.commit
-        window = None if ended else lane.take() or lane.take_last()
+        window = None if ended else windower.take() or windower.take_last()
     return torch.cat(parts)
 
 

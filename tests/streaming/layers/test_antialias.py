@@ -26,5 +26,5 @@ def test_equals_the_whole_however_it_is_cut(unit: int, seed: int) -> None:
     x = torch.randn(1, 23 * unit, 3)
     layer = StreamingActivation(module, unit)
     past = layer.new_state(1)
-    y = in_chunks(lambda part, at: layer.step(part, past, at), x, random_chunks(23, seed), unit, last=23)
+    y = in_chunks(lambda part, plan: layer.step(part, past, plan), x, random_chunks(23, seed), unit, last=23)
     torch.testing.assert_close(y, module(x.mT).mT, atol=1e-5, rtol=1e-5)

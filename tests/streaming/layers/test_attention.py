@@ -7,9 +7,9 @@ from transformers.models.neucodec.modeling_neucodec import NeuCodecAttention, Ne
 from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import Wav2Vec2BertSelfAttention
 
 from neucodec_streaming import StreamConfig
-from neucodec_streaming.kernels.packed import repacked
+from neucodec_streaming.kernels.packed import with_packed_weights
 from neucodec_streaming.layers.attention import RingView, StreamingAttention, StreamingRelativeAttention
-from neucodec_streaming.layers.step import Step
+from neucodec_streaming.layers.step import StepPlan
 from tests.streaming.layers.stepping import in_chunks, random_chunks
 
 pytestmark = pytest.mark.usefixtures("operations")
@@ -45,11 +45,11 @@ def test_decoder_attention(context: int) -> None:
     positions = NeuCodecRotaryEmbedding(config)(x, torch.arange(HEADS)[None])
     keys_of_queries = mask_of(chunks, context, max(chunks) + 2)
     expected = whole(x, position_embeddings=positions, attention_mask=keys_of_queries)[0]
-    layer = StreamingAttention(repacked(whole), config_of(chunks, context))
+    layer = StreamingAttention(with_packed_weights(whole), config_of(chunks, context))
     ring = layer.new_state(1)
 
-    def step(part: torch.Tensor, at: Step) -> torch.Tensor:
-        view = RingView(at, config_of(chunks, context), part.dtype)
+    def step(part: torch.Tensor, plan: StepPlan) -> torch.Tensor:
+        view = RingView(plan, config_of(chunks, context), part.dtype)
         return layer.step(part, ring, view)
 
     y = in_chunks(step, x, chunks, 1, last=2)
@@ -73,11 +73,11 @@ def test_relative_attention(context: int) -> None:
     x = torch.randn(1, FRAMES, WIDTH)
     chunks = random_chunks(FRAMES, 4)
     expected = whole(x, attention_mask=mask_of(chunks, context, max(chunks) + 2))[0]
-    layer = StreamingRelativeAttention(repacked(whole), config_of(chunks, context))
+    layer = StreamingRelativeAttention(with_packed_weights(whole), config_of(chunks, context))
     ring = layer.new_state(1)
 
-    def step(part: torch.Tensor, at: Step) -> torch.Tensor:
-        view = RingView(at, config_of(chunks, context), part.dtype)
+    def step(part: torch.Tensor, plan: StepPlan) -> torch.Tensor:
+        view = RingView(plan, config_of(chunks, context), part.dtype)
         return layer.step(part, ring, view)
 
     y = in_chunks(step, x, chunks, 1, last=2)

@@ -25,7 +25,7 @@ def test_symmetric_and_strided_convolutions_equal_the_whole(
     x = torch.randn(1, 20 * unit, 3)
     layer = StreamingConv(ChannelsLastConv(conv), unit)
     past = layer.new_state(1)
-    y = in_chunks(lambda part, at: layer.step(part, past, at), x, random_chunks(20, seed), unit, last=20)
+    y = in_chunks(lambda part, plan: layer.step(part, past, plan), x, random_chunks(20, seed), unit, last=20)
     torch.testing.assert_close(y, conv(x.mT).mT, atol=1e-5, rtol=1e-5)
 
 
@@ -35,5 +35,5 @@ def test_a_causal_convolution_equals_the_whole_without_lookahead() -> None:
     x = torch.randn(1, 50, 4)
     layer = StreamingConv(ChannelsLastConv(conv), causal=True)
     past = layer.new_state(1)
-    y = in_chunks(lambda part, at: layer.step(part, past, at), x, random_chunks(50, 2), 1, last=0)
+    y = in_chunks(lambda part, plan: layer.step(part, past, plan), x, random_chunks(50, 2), 1, last=0)
     torch.testing.assert_close(y, conv(nn.functional.pad(x.mT, (30, 0))).mT, atol=1e-5, rtol=1e-5)

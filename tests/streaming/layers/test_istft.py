@@ -8,8 +8,8 @@ from transformers.models.neucodec.modeling_neucodec import NeuCodecISTFTHead
 
 from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.layers.istft import StreamingISTFT
-from neucodec_streaming.layers.step import Step
-from neucodec_streaming.windows import DecoderLane
+from neucodec_streaming.layers.step import StepPlan
+from neucodec_streaming.windows import DecoderWindower
 
 
 @pytest.mark.parametrize("lookahead", [0, 1, 2, 5])
@@ -24,15 +24,15 @@ def test_chunks_join_without_a_seam(chunk: int, lookahead: int) -> None:
     config = StreamConfig(chunk, lookahead)
     layer = StreamingISTFT(head, config)
     tail = layer.new_state(1)
-    lane = DecoderLane(config)  # its tokens are the numbers of the frames
-    lane.push(np.arange(17, dtype=np.uint16))
-    parts, position, window = [], 0, lane.take()
+    windower = DecoderWindower(config)  # its tokens are the numbers of the frames
+    windower.push(np.arange(17, dtype=np.uint16))
+    parts, position, window = [], 0, windower.take()
     while window is not None:
-        at = Step(*(torch.tensor([count]) for count in (0, window.valid, window.commit, position)))
-        parts.append(lane.output(window, layer.step(x[:, torch.from_numpy(window.x)], tail, at)[0].numpy()))
+        plan = StepPlan(*(torch.tensor([count]) for count in (0, window.valid, window.commit, position)))
+        parts.append(windower.output(window, layer.step(x[:, torch.from_numpy(window.x)], tail, plan)[0].numpy()))
         position += window.commit
-        window = lane.take()
+        window = windower.take()
         if window is None:
-            window = lane.take_last()
-            lane.reset()
+            window = windower.take_last()
+            windower.reset()
     np.testing.assert_allclose(np.concatenate(parts), expected, atol=2e-6)

@@ -7,8 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from neucodec_streaming.layers.norm import Moments, Sets, Shares, StreamingGroupNorm, moments_of_frames, new_moments
-from neucodec_streaming.layers.step import Step
+from neucodec_streaming.layers.norm import (
+    Moments,
+    PooledMoments,
+    PoolingWeights,
+    StreamingGroupNorm,
+    moments_of_frames,
+    new_moments,
+)
+from neucodec_streaming.layers.step import StepPlan
 from tests.streaming.layers.stepping import in_chunks
 
 pytestmark = pytest.mark.usefixtures("operations")
@@ -16,21 +23,23 @@ pytestmark = pytest.mark.usefixtures("operations")
 
 def running(chunks: torch.Tensor, cap: float) -> Iterator[tuple[float, Moments]]:
     """Frames counted and moments after each of the chunks (M, frames, G), all of them committed."""
-    counted, state = torch.zeros(1, 1), new_moments(chunks, 1, chunks.shape[2])
+    frames_seen, state = torch.zeros(1, 1), new_moments(chunks, 1, chunks.shape[2])
     for number, chunk in enumerate(chunks):
         length = len(chunk)
-        at = Step(*(torch.tensor([value]) for value in (0, length, length, number * length)))
-        shares = Shares(at, counted, length, 0.0, cap)
+        plan = StepPlan(*(torch.tensor([value]) for value in (0, length, length, number * length)))
+        weights = PoolingWeights(plan, frames_seen, length, 0.0, cap)
         each = Moments(chunk[None], torch.zeros_like(chunk)[None])
-        state.store(at, Sets(new_moments(chunk, 1, chunk.shape[1]), state.load(at), each).pooled(shares.kept))
-        yield counted.item(), state
+        state.store(
+            plan, PooledMoments(new_moments(chunk, 1, chunk.shape[1]), state.load(plan), each).pooled(weights.carried)
+        )
+        yield frames_seen.item(), state
 
 
 def test_moments_of_chunks_add_up_to_those_of_the_whole() -> None:
     x = torch.randn(10, 3, 4) * 3 + 7
-    *_, (counted, moments) = running(x, cap=1000)
+    *_, (frames_seen, moments) = running(x, cap=1000)
     whole = x.flatten(0, 1)
-    assert counted == 30
+    assert frames_seen == 30
     torch.testing.assert_close(moments.mean[0], whole.mean(0))
     torch.testing.assert_close(moments.variance[0], whole.var(0, correction=0))
 
@@ -43,12 +52,12 @@ def test_the_moments_of_a_frame_are_those_of_its_values() -> None:
 
 
 def test_the_prior_weighs_its_frames_and_does_not_stay() -> None:
-    at = Step(*(torch.tensor([value]) for value in (0, 4, 2, 0)))
-    counted = torch.zeros(1, 1)
-    shares = Shares(at, counted, 5, prior_frames=12.0, cap_frames=300)
-    torch.testing.assert_close(shares.now[0, :, 0], torch.tensor([12.0, 0, 1, 1, 1, 1, 0]) / 16)
-    torch.testing.assert_close(shares.kept[0, :, 0], torch.tensor([0.0, 0, 1, 1, 0, 0, 0]) / 2)
-    assert shares.frames.item() == 16 and counted.item() == 2
+    plan = StepPlan(*(torch.tensor([value]) for value in (0, 4, 2, 0)))
+    frames_seen = torch.zeros(1, 1)
+    weights = PoolingWeights(plan, frames_seen, 5, prior_frames=12.0, cap_frames=300)
+    torch.testing.assert_close(weights.current[0, :, 0], torch.tensor([12.0, 0, 1, 1, 1, 1, 0]) / 16)
+    torch.testing.assert_close(weights.carried[0, :, 0], torch.tensor([0.0, 0, 1, 1, 0, 0, 0]) / 2)
+    assert weights.frames.item() == 16 and frames_seen.item() == 2
 
 
 def variance_of_sums(chunks: np.ndarray, cap: float, dtype: type) -> float:
@@ -73,17 +82,17 @@ def test_a_quiet_bin_keeps_its_variance_for_an_hour() -> None:
 
 def test_capped_statistics_follow_a_new_speaker() -> None:
     levels = torch.tensor([0.0, 5.0]).repeat_interleave(300)
-    *_, (counted, moments) = running(levels[:, None, None] + torch.randn(600, 50, 1), cap=1500)
-    assert counted == 1500
+    *_, (frames_seen, moments) = running(levels[:, None, None] + torch.randn(600, 50, 1), cap=1500)
+    assert frames_seen == 1500
     assert abs(float(moments.mean) - 5) < 0.1
 
 
 def stepped(layer: StreamingGroupNorm, x: torch.Tensor, chunks: list[int], last: int) -> tuple[torch.Tensor, Moments]:
     """Output (1, F, C) of a layer over x in chunks, and its state behind them."""
-    state, counted = layer.new_state(1), torch.zeros(1, 1)
+    state, frames_seen = layer.new_state(1), torch.zeros(1, 1)
 
-    def step(part: torch.Tensor, at: Step) -> torch.Tensor:
-        return layer.step(part, state, Shares(at, counted, part.shape[1], 0.0, 300))
+    def step(part: torch.Tensor, plan: StepPlan) -> torch.Tensor:
+        return layer.step(part, state, PoolingWeights(plan, frames_seen, part.shape[1], 0.0, 300))
 
     return in_chunks(step, x, chunks, 1, last=last), state
 
