@@ -26,7 +26,7 @@ units = st.lists(
     st.one_of(
         st.integers(0, 65_535),
         st.just(END),
-        st.sampled_from(["hello ", "<", "<|", "<|speech_", "<|speech_x|>", "<|s_-|>", "7|>", "\n", "ü", "<|other|>"]),
+        st.sampled_from(["hello ", "<", "<|", "<|speech_", "<|speech_x|>", "<|s_-|>", "7|", "\n", "ü", "<|other|>"]),
     ),
     max_size=30,
 )
