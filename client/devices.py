@@ -17,7 +17,7 @@ import numpy as np
 
 from neucodec_streaming.audio import downmix
 from neucodec_streaming.client.errors import SoundDeviceError
-from neucodec_streaming.client.jitter import JitterBuffer
+from neucodec_streaming.client.jitter import JitterBuffer, Splice
 from neucodec_streaming.resampler import Resampler
 
 MICROPHONE_QUEUE_SECONDS = 5.0
@@ -217,8 +217,18 @@ class Speaker:
 
     @property
     def skipped_seconds(self) -> float:
-        """What was left out of quiet stretches to catch up, where the source is live."""
+        """What was left out to catch up, where the source is live."""
         return self._jitter.skipped_samples / self.rate
+
+    @property
+    def skips(self) -> int:
+        """How often playback skipped to the present, because it was too far behind a live source."""
+        return self._jitter.skips
+
+    @property
+    def splices(self) -> tuple[Splice, ...]:
+        """Where something was left out, the latest ones."""
+        return tuple(self._jitter.splices)
 
     @property
     def position(self) -> int:
