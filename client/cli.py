@@ -1,8 +1,8 @@
 """The command `neucodec`: files, microphone and speaker through a server.
 
-Exit codes: 0 done, 1 an error of ours, 2 wrong arguments, 3 input that cannot be used, 4 no server or a full one,
-5 the connection broke or stalled, 6 an audio device failed, 7 no key or an unknown one, 8 too many sessions or attempts
-of this key or address, 130 interrupted.
+Exit codes: 0 done, 1 an error of ours, 2 wrong arguments, 3 input that cannot be used, 4 no server or language
+model, or a full one, 5 the connection broke or stalled, 6 an audio device failed, 7 no key or an unknown one, 8 too
+many sessions or attempts of this key or address, 130 interrupted.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from neucodec_streaming.client.commands import bench, mqtt_options, talk
+from neucodec_streaming.client.commands import bench, mqtt_options, speak, talk
 from neucodec_streaming.client.commands import sessions as commands
 from neucodec_streaming.client.commands.completion import SHELLS, CompletedParser, completion
 from neucodec_streaming.client.commands.display import print_devices
@@ -30,6 +30,7 @@ from neucodec_streaming.errors import (
     DeviceError,
     InputError,
     LimitError,
+    SpeechLMError,
     StreamingError,
     TimeLimitError,
 )
@@ -43,6 +44,7 @@ EXIT_CODES: tuple[tuple[type[StreamingError], int], ...] = (
     (Unreachable, 4),
     (CapacityError, 4),
     (DeviceError, 4),
+    (SpeechLMError, 4),
     (Disconnected, 5),
     (DeadlineExceeded, 5),
     (TimeLimitError, 5),
@@ -123,6 +125,7 @@ def _parser() -> CompletedParser:
     command = add("talk", talk.talk, [session, timed], "microphone to tokens to speaker until Ctrl-C: hear yourself")
     command.add_argument("--microphone", metavar="DEVICE", help="number or part of the name")
     command.add_argument("--speaker", metavar="DEVICE", help="the same; headphones keep it out of the microphone")
+    speak.add_command(add, session, device)
     command = add("bench", bench.bench, [session], "latency and speed of the server, seen from here")
     command.add_argument("--seconds", type=_positive, default=BENCH_SECONDS, help="of each run (%(default)g)")
     mqtt_options.add_commands(add, output, session, form, device, timed)
