@@ -12,7 +12,8 @@
     |   `-- MessageTooLarge              code "too_large"      1009
     |-- CapacityError                    code "full"           1013  no slot is free now
     |-- TimeLimitError                   code "time_limit"     1008  a session that lasts too long, or is idle
-    `-- DeviceError                      code "device"         1011  a worker failed or is stuck
+    |-- DeviceError                      code "device"         1011  a worker failed or is stuck
+    `-- SpeechLMError                    code "speech_lm"      1011  a language-model server that cannot be used
 
 What only a client can run into is a branch of its own in client/errors.py.
 
@@ -128,3 +129,9 @@ class DeviceError(StreamingError):
     """A worker failed or does not answer."""
 
     code = "device"
+
+
+class SpeechLMError(StreamingError):
+    """A language-model server that cannot be reached, refuses, or answers with what is no speech."""
+
+    code = "speech_lm"
