@@ -111,7 +111,9 @@ def _shown(value: Any) -> str:
 
 
 def _told(resumed: Resumed, report: TransferReport) -> str:
-    return resumed.how + (f", {resumed.gap} {report.ready.output.unit}s are missing" if resumed.gap > 0 else "")
+    missing = f", {resumed.gap} {report.ready.output.unit}s are missing" if resumed.gap > 0 else ""
+    stale = f", {resumed.dropped_seconds:.1f} s of input were too old" if resumed.dropped_seconds else ""
+    return resumed.how + missing + stale
 
 
 def print_rows(rows: dict[str, str], stream: TextIO) -> None:

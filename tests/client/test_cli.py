@@ -127,7 +127,7 @@ async def test_a_lost_connection_is_in_the_summary(tmp_path, recording, capsys):
         await server.heard.wait()
         server.drop()
         assert await running == 0
-    assert json.loads(capsys.readouterr().out)["resumed"] == [{"how": "exact", "gap": 0}]
+    assert json.loads(capsys.readouterr().out)["resumed"] == [{"how": "exact", "gap": 0, "dropped_seconds": 0.0}]
     assert read_tokens(tmp_path / "out.tok").tolist() == list(range(15))
 
 
