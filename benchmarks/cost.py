@@ -14,14 +14,12 @@ of sessions doubles until a step takes as long as its chunk, so that the table e
 
 import argparse
 import itertools
-import json
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,8 +29,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import NeuCodecConfig, NeuCodecModel
 
-from benchmarks.common.surroundings import RESULTS_FOLDER, commit, waited_s
-from benchmarks.common.surroundings import device as processor
+from benchmarks.common.surroundings import RESULTS_FOLDER, waited_s, write_report
 from benchmarks.fidelity.sliding_window import decode_geometry, encode_geometry
 from neucodec_streaming import StreamConfig, load_codec
 from neucodec_streaming.codec import Codec
@@ -269,18 +266,12 @@ def show(row: dict[str, Any]) -> None:
     print(" ".join(f"{cell:>{width}}" for cell, width in zip(cells, COLUMNS.values(), strict=True)), flush=True)
 
 
-def surroundings(device: torch.device) -> dict[str, Any]:
-    """When, at which commit and on what this ran."""
+def about(device: torch.device) -> dict[str, Any]:
+    """What a report should say of the device beside what write_report does."""
     cpuinfo = Path("/proc/cpuinfo")
     words = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
-        "instruction_sets": sorted(words & INSTRUCTION_SETS),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
+    gpu = {"device": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    return gpu | {"instruction_sets": sorted(words & INSTRUCTION_SETS), "threads": torch.get_num_threads()}
 
 
 @contextmanager
@@ -363,16 +354,15 @@ def main() -> None:
         measured = "not measured" if check["measured"] is None else f"{check['measured']:.3f}"
         verdict = {None: "-", True: "met", False: "MISSED"}[check["met"]]
         print(f"{check['target']:32} {check['dtype']:>8}: {measured} (at most {check['most']}) {verdict}")
-    result = surroundings(device) | {
+    report = about(device) | {
         "bytes_per_s": bytes_per_s,
         "rows": rows,
         "offline": whole,
         "targets": checks,
         "real_time_sessions": real_time_sessions(rows),
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"real-time sessions: {result['real_time_sessions']}\nwritten to {given.out}")
+    print(f"real-time sessions: {report['real_time_sessions']}")
+    write_report(given.out, report)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,11 @@ first minute, in which memory is taken, is in no slope.
 
 import argparse
 import itertools
-import json
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.recordings import SILENCE_SAMPLES, load, quiet, recordings
-from benchmarks.common.surroundings import RESULTS_FOLDER, commit, device
+from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
+from benchmarks.common.trend import slope
 from neucodec_streaming import load_codec
 from neucodec_streaming.codec import Codec
 from neucodec_streaming.config import FRAME_MS, INPUT_HOP
@@ -154,12 +153,6 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def slope(values: Sequence[float]) -> float:
-    """Rise from one value to the next: the median over all pairs (Theil and Sen)."""
-    pairs = itertools.combinations(enumerate(values), 2)
-    return statistics.median((later - sooner) / (j - i) for (i, sooner), (j, later) in pairs)
-
-
 def verdicts(table: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
     """For each column its slope an hour, its rise over the run, the most that this may be, and whether it is flat."""
     settled = table[FIRST_MINUTES:]
@@ -198,20 +191,14 @@ def main() -> None:
             f"{one['of']:>16}: {one['per_hour']:+.3g} an hour, {one['rise']:+.3g} over the run "
             f"(at most {one['most']:g}): {'flat' if one['flat'] else 'NOT FLAT'}"
         )
-    result = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "device": device(),
+    report = {
         "threads": given.threads,
-        "torch": torch.__version__,
         "command": f"python -m benchmarks.endurance --model {given.model} --minutes {given.minutes}",
         "most_error": MAX_ERROR,
         "slopes": found,
         "minutes": table,
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {given.out}")
+    write_report(given.out, report)
     sys.exit(not all(one["flat"] for one in found))
 
 

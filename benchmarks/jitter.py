@@ -12,15 +12,13 @@ all; each row is their mean, counts and silence a minute.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common.surroundings import RESULTS_FOLDER, ROOT, commit
+from benchmarks.common.surroundings import RESULTS_FOLDER, ROOT, write_report
 from neucodec_streaming.client.files import read_audio
 from neucodec_streaming.client.jitter import JitterBuffer
 from neucodec_streaming.config import OUTPUT_RATE
@@ -180,10 +178,7 @@ def main() -> None:
     given = parser.parse_args()
     print(" ".join(f"{column:>13}" for column in COLUMNS), "  (counts and silence a minute)")
     rows = measure(given.seconds, given.seeds)
-    about = {"commit": commit(), "date": datetime.now(UTC).isoformat(), "seconds": given.seconds, "seeds": given.seeds}
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
-    print(f"written to {given.out}")
+    write_report(given.out, {"seconds": given.seconds, "seeds": given.seeds, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -12,19 +12,17 @@ Figures are worth something only where it is small: on a busy machine `--tries` 
 
 import argparse
 import asyncio
-import json
 import random
-import subprocess
-import sys
 import time
-from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from websockets.asyncio.client import connect
 
-from benchmarks.common.surroundings import RESULTS_FOLDER, ROOT, commit, device, waited_s
+from benchmarks.common.surroundings import RESULTS_FOLDER, waited_s, write_report
+from demos.server_process import ServerProcess
 from neucodec_streaming.config import FRAME_MS, INPUT_HOP, OUTPUT_HOP, StreamConfig, input_needed
 from neucodec_streaming.protocol.messages import End, Ready
 from neucodec_streaming.protocol.query import session_request
@@ -125,18 +123,6 @@ def calmest(tries: int, *arguments: Any) -> dict[str, Any]:
     return best
 
 
-def serve(model: str, threads: int, sessions: int) -> tuple[subprocess.Popen, str]:
-    """The server as a process, and its URL once it is ready."""
-    command = [sys.executable, "-m", "server", "--model", model, "--port", "0", "--threads", str(threads)]
-    command += ["--max-sessions", str(max(sessions, 8)), "--log-level", "warning"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit("the server did not start: see above")
-    return process, line.split()[3]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="nano")
@@ -147,25 +133,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--tries", type=int, default=1, help="keep the calmest of so many (default 1)")
     given = parser.parse_args()
-    process, url = serve(given.model, given.threads, max(given.sessions))
     rows = []
     print(" ".join(f"{name:>10}" for name in COLUMNS), "  (times in ms)")
-    try:
-        for profile in given.profiles:
-            for kind in KINDS:
-                for sessions in given.sessions:
-                    row = calmest(given.tries, url, process.pid, kind, profile, sessions, given.seconds)
-                    rows.append(row)
-                    print(" ".join(f"{row[name]:>10}" for name in COLUMNS), flush=True)
-    finally:
-        process.terminate()
-        process.wait(20)
-    about = {"device": device(), "threads": given.threads, "commit": commit(), "date": datetime.now(UTC).isoformat()}
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(
-        json.dumps({**about, "seconds": given.seconds, "tries": given.tries, "rows": rows}, indent=1) + "\n"
-    )
-    print(f"written to {given.out}")
+    room = max(*given.sessions, 8)
+    with ServerProcess("--model", given.model, "--threads", given.threads, "--max-sessions", room) as server:
+        for profile, kind, sessions in product(given.profiles, KINDS, given.sessions):
+            row = calmest(given.tries, server.url, server.pid, kind, profile, sessions, given.seconds)
+            rows.append(row)
+            print(" ".join(f"{row[name]:>10}" for name in COLUMNS), flush=True)
+    about = {"threads": given.threads, "seconds": given.seconds, "tries": given.tries}
+    write_report(given.out, about | {"rows": rows})
 
 
 if __name__ == "__main__":

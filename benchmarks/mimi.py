@@ -12,7 +12,6 @@ tested with. Mimi runs with ours, so INSTALL takes the package without what it a
 """
 
 import argparse
-import json
 import math
 import os
 import statistics
@@ -25,8 +24,7 @@ from typing import Any, Protocol
 
 import torch
 
-from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings, waited_s
-from benchmarks.common.surroundings import device as processor
+from benchmarks.common.surroundings import RESULTS_FOLDER, waited_s, write_report
 from neucodec_streaming import load_codec
 from neucodec_streaming.codec import Codec
 from neucodec_streaming.config import (
@@ -282,17 +280,14 @@ def main() -> None:
         show(rows[-1])
     target = target_of(rows)
     show_target(target)
-    result = surroundings() | {
+    report = {
         "command": f"python -m benchmarks.mimi --model {Path(given.model).name}",
-        "processor": processor(),
         "seconds": round(time.monotonic() - started_s, 1),
         **both,
         "rows": rows,
         "target": target,
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {given.out}")
+    write_report(given.out, report)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,12 @@ there is no C++ compiler, in turns of equal audio, one thread. Figures are share
 """
 
 import argparse
-import json
 from pathlib import Path
 from unittest import mock
 
 import torch
 
-from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings
-from benchmarks.common.surroundings import device as processor
+from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
 from benchmarks.mimi import Ours, measure, shares
 from neucodec_streaming import load_codec
 from neucodec_streaming.kernels import native
@@ -51,10 +49,7 @@ def main() -> None:
         rows.append(row_of(given.model, sessions, given.turns))
         print("{sessions:8d} {native:8.4f} {torch:8.4f} {ratio:8.2f}".format(**rows[-1]), flush=True)
     command = f"python -m benchmarks.native --model {Path(given.model).name}"
-    result = surroundings() | {"command": command, "processor": processor(), "rows": rows}
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {given.out}")
+    write_report(given.out, {"command": command, "rows": rows})
 
 
 if __name__ == "__main__":

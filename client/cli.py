@@ -1,8 +1,8 @@
 """The command `neucodec`: files, microphone and speaker through a server.
 
-Exit codes: 0 done, 1 an error of ours, 2 wrong arguments, 3 input that cannot be used, 4 no server or a full one,
-5 the connection broke or stalled, 6 an audio device failed, 7 no key or an unknown one, 8 too many sessions or attempts
-of this key or address, 130 interrupted.
+Exit codes: 0 done, 1 an error of ours, 2 wrong arguments, 3 input that cannot be used, 4 no server or language
+model, or a full one, 5 the connection broke or stalled, 6 an audio device failed, 7 no key or an unknown one, 8 too
+many sessions or attempts of this key or address, 130 interrupted.
 """
 
 import argparse
@@ -15,9 +15,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from neucodec_streaming.client.commands import bench, mqtt_options, talk
+from neucodec_streaming.client.commands import bench, mqtt_options, speak, talk
 from neucodec_streaming.client.commands import sessions as commands
-from neucodec_streaming.client.commands.completion import SHELLS, completion
+from neucodec_streaming.client.commands.completion import SHELLS, CompletedParser, completion
 from neucodec_streaming.client.commands.display import print_devices
 from neucodec_streaming.client.devices import list_devices
 from neucodec_streaming.client.dial import DEFAULT_URL
@@ -30,6 +30,7 @@ from neucodec_streaming.errors import (
     DeviceError,
     InputError,
     LimitError,
+    SpeechLMError,
     StreamingError,
     TimeLimitError,
 )
@@ -43,6 +44,7 @@ EXIT_CODES: tuple[tuple[type[StreamingError], int], ...] = (
     (Unreachable, 4),
     (CapacityError, 4),
     (DeviceError, 4),
+    (SpeechLMError, 4),
     (Disconnected, 5),
     (DeadlineExceeded, 5),
     (TimeLimitError, 5),
@@ -96,13 +98,13 @@ def _api_key(key_file: str | None) -> str | None:
         raise FileError(f"key file {key_file} cannot be read: {error}") from None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="neucodec", description="Speech to tokens and back, live, through a server.")
+def _parser() -> CompletedParser:
+    parser = CompletedParser(prog="neucodec", description="Speech to tokens and back, live, through a server.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands_of = parser.add_subparsers(required=True, metavar="COMMAND")
     output, session, paced, form, device, timed = _shared_options()
 
-    def add(name: str, run: RunCommand, parents: list[argparse.ArgumentParser], help: str) -> argparse.ArgumentParser:
+    def add(name: str, run: RunCommand, parents: list[CompletedParser], help: str) -> CompletedParser:
         command = commands_of.add_parser(name, parents=parents, help=help, description=help)
         command.set_defaults(run=run, json=False)
         return command
@@ -123,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add("talk", talk.talk, [session, timed], "microphone to tokens to speaker until Ctrl-C: hear yourself")
     command.add_argument("--microphone", metavar="DEVICE", help="number or part of the name")
     command.add_argument("--speaker", metavar="DEVICE", help="the same; headphones keep it out of the microphone")
+    speak.add_command(add, session, device)
     command = add("bench", bench.bench, [session], "latency and speed of the server, seen from here")
     command.add_argument("--seconds", type=_positive, default=BENCH_SECONDS, help="of each run (%(default)g)")
     mqtt_options.add_commands(add, output, session, form, device, timed)
@@ -132,23 +135,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _shared_options() -> tuple[argparse.ArgumentParser, ...]:
+def _shared_options() -> tuple[CompletedParser, ...]:
     """Parents of commands: output, session, paced session, form of tokens, one device, limited time."""
-    output = argparse.ArgumentParser(add_help=False)
+    output = CompletedParser(add_help=False)
     output.add_argument("--json", action="store_true", help="print summary or error as one JSON object, no progress")
-    session = argparse.ArgumentParser(add_help=False, parents=[output])
+    session = CompletedParser(add_help=False, parents=[output])
     session.add_argument(
         "--server", metavar="URL", default=os.environ.get("NEUCODEC_SERVER", DEFAULT_URL), help="(%(default)s)"
     )
     session.add_argument("--profile", help="one of the server's pairs of chunk and lookahead")
     session.add_argument("--key-file", metavar="FILE", help=f"holds the API key; else {KEY_VARIABLE} does")
-    paced = argparse.ArgumentParser(add_help=False, parents=[session])
+    paced = CompletedParser(add_help=False, parents=[session])
     paced.add_argument("--realtime", action="store_true", help="send at the pace of a microphone")
-    form = argparse.ArgumentParser(add_help=False)
+    form = CompletedParser(add_help=False)
     form.add_argument("--form", choices=(*WRITABLE_FORMS, "pt"), help="of the tokens; by the ending, text for a pipe")
-    device = argparse.ArgumentParser(add_help=False)
+    device = CompletedParser(add_help=False)
     device.add_argument("--device", help="number or part of the name, see `neucodec devices`")
-    timed = argparse.ArgumentParser(add_help=False)
+    timed = CompletedParser(add_help=False)
     timed.add_argument("--seconds", type=_positive, help="stop after so long")
     return output, session, paced, form, device, timed
 

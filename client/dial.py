@@ -24,7 +24,7 @@ from neucodec_streaming.protocol.session import ClientSession
 DEFAULT_URL = "ws://127.0.0.1:8765"
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PLAIN_REFUSALS: dict[int, type[StreamingError]] = {
     HTTPStatus.UNAUTHORIZED: AuthError,
     HTTPStatus.FORBIDDEN: AuthError,
@@ -62,7 +62,7 @@ class Dialer:
         self.retry_after_s = 0
         self._headers = _headers(api_key)
         self._deadlines = deadlines
-        is_local = urlsplit(self.address).hostname in _LOOPBACK
+        is_local = urlsplit(self.address).hostname in LOOPBACK
         self._options: dict[str, Any] = {"proxy": None} if is_local else {}
 
     async def open(self, target: str, session: ClientSession) -> ClientConnection:

@@ -13,13 +13,13 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterable
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
-from demos.demo import RECORDING, running_server
+from demos.demo import RECORDING
 from demos.language_model import Pace, recorded_tokens, spoken
+from demos.server_process import demo_server
 from demos.voice_activity import VoiceActivity
 from neucodec_streaming.client.connection import Connection, connect
 from neucodec_streaming.client.devices import Microphone, Speaker
@@ -108,7 +108,7 @@ def tell(what: str) -> None:
 
 async def converse(options: argparse.Namespace) -> None:
     """Listens and answers until it is interrupted from outside."""
-    async with nullcontext(options.server) if options.server else running_server(options.model) as url:
+    async with demo_server(options.server, options.model) as url:
         answer = await recorded_tokens(url, options.answer)
         async with connect(url, kind="encode") as ears, connect(url, kind="decode") as voice:
             chunk_ms = voice.ready.chunk_frames * FRAME_MS

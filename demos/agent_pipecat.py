@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import random
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +37,9 @@ from pipecat.turns.user_turn_processor import UserTurnProcessor
 from pipecat.turns.user_turn_strategies import UserTurnStrategies
 from pipecat.workers.runner import WorkerRunner
 
-from demos.demo import RECORDING, running_server
+from demos.demo import RECORDING
 from demos.language_model import Pace, recorded_tokens, spoken
+from demos.server_process import demo_server
 from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.client.devices import Microphone, Speaker
 from neucodec_streaming.client.pipecat import InputTokensFrame, NeuCodecDecoder, NeuCodecEncoder, OutputTokensFrame
@@ -152,7 +152,7 @@ def conversation(url: str, answer: np.ndarray, pace: Pace) -> list[FrameProcesso
 
 async def converse(options: argparse.Namespace) -> None:
     """Listens and answers until Ctrl-C."""
-    async with nullcontext(options.server) if options.server else running_server(options.model) as url:
+    async with demo_server(options.server, options.model) as url:
         answer = await recorded_tokens(url, options.answer)
         with (
             Microphone(INPUT_RATE, options.microphone) as microphone,

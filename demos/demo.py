@@ -8,16 +8,14 @@ import argparse
 import asyncio
 import json
 import os
-import re
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from pystoi import stoi
 
+from demos.server_process import demo_server
 from demos.spectrogram import draw_pair
 from neucodec_streaming.client.commands.display import ProgressLine, print_rows
 from neucodec_streaming.client.connection import connect
@@ -26,10 +24,7 @@ from neucodec_streaming.client.transfer import TransferReport, transfer
 from neucodec_streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
 from neucodec_streaming.resampler import resample
 
-ROOT = Path(__file__).resolve().parent.parent
 RECORDING = Path(__file__).parent / "data" / "speech.flac"
-SERVER_START_SECONDS = 180.0
-SERVER_STOP_SECONDS = 15.0
 TOKENS_PER_PACKET = 25
 PCM_BITS = 16
 
@@ -46,32 +41,6 @@ class LatencyLog:
             spoken_s = self._seen * FRAME_MS / 1000
             self.milliseconds.append((report.elapsed_s - spoken_s) * 1000)
         self._seen = report.output_units
-
-
-@asynccontextmanager
-async def running_server(model: str) -> AsyncIterator[str]:
-    """A server process of our own on a free port: its URL, when it is ready."""
-    command = [sys.executable, "-m", "server", "--model", model, "--host", "127.0.0.1", "--port", "0"]
-    command += ["--profiles", "default", "--batch-sizes", "1", "--log-level", "warning"]
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(SERVER_START_SECONDS):
-            while line := (await process.stdout.readline()).decode():
-                if found := re.search(r"ready at (\S+)", line):
-                    break
-            else:
-                raise SystemExit(f"the server ended with status {await process.wait()} before it was ready")
-        yield found[1]
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                async with asyncio.timeout(SERVER_STOP_SECONDS):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
 
 
 async def encode(url: str, recording: Path, token_file: Path, realtime: bool) -> tuple[TransferReport, list[float]]:
@@ -111,7 +80,7 @@ async def demonstrate(options: argparse.Namespace) -> dict[str, object]:
     options.output.mkdir(parents=True, exist_ok=True)
     token_file, wav_file, picture = (options.output / name for name in ("speech.tok", "speech.wav", "spectrograms.png"))
     print(f"Starting the server on model {options.model} ...", flush=True)
-    async with running_server(options.model) as url:
+    async with demo_server(None, options.model) as url:
         print(f"Ready at {url}. Streaming {options.recording.name} at the pace of a microphone ...", flush=True)
         encoded, latencies = await encode(url, options.recording, token_file, not options.fast)
         decoded = await decode(url, token_file, wav_file)

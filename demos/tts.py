@@ -13,13 +13,13 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
-from demos.demo import RECORDING, running_server
+from demos.demo import RECORDING
 from demos.language_model import Pace, recorded_tokens, spoken
+from demos.server_process import demo_server
 from neucodec_streaming.client.connection import connect
 from neucodec_streaming.client.devices import Speaker
 from neucodec_streaming.client.transfer import transfer
@@ -97,7 +97,7 @@ async def say(url: str, tokens: np.ndarray, pace: Pace, seed: int, device: str |
 
 async def demonstrate(options: argparse.Namespace) -> dict[str, float]:
     """Runs the demo and returns its figures."""
-    async with nullcontext(options.server) if options.server else running_server(options.model) as url:
+    async with demo_server(options.server, options.model) as url:
         tokens = await recorded_tokens(url, options.recording)
         pace = Pace(tokens_per_second=options.tokens_per_second)
         return await say(url, tokens, pace, options.seed, options.device)

@@ -15,7 +15,8 @@
     |-- CapacityError                    code "full"           1013  no slot is free now
     |   `-- LimitError                   code "too_many"       1013  too many sessions or attempts of one key or address
     |-- TimeLimitError                   code "time_limit"     1008  a session that lasts too long, or is idle
-    `-- DeviceError                      code "device"         1011  a worker failed or is stuck
+    |-- DeviceError                      code "device"         1011  a worker failed or is stuck
+    `-- SpeechLMError                    code "speech_lm"      1011  a language-model server that cannot be used
 
 What only a client can run into is a branch of its own in client/errors.py.
 
@@ -131,3 +132,9 @@ class DeviceError(StreamingError):
     """A worker failed or does not answer."""
 
     code = "device"
+
+
+class SpeechLMError(StreamingError):
+    """A language-model server that cannot be reached, refuses, or answers with what is no speech."""
+
+    code = "speech_lm"

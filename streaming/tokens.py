@@ -5,12 +5,14 @@ One token is one 16-bit code, 0..65535, 50 a second. Inside the project tokens a
     raw    little-endian uint16, nothing else: the wire, and `.tok` files
     npy    numpy's own, one integer array (`allow_pickle` is never on)
     pt     torch's zip of one integer tensor, as NeuTTS ships voices (read only: neucodec_streaming.torch_file)
-    text   `<|speech_12345|>`, as NeuTTS models print
+    text   `<|speech_12345|>`, as NeuTTS models print, or another pattern
+    json   `[1, 2, 3]`, or several such lists
 
 What cannot be used raises TokenError with the offending value.
 """
 
 import io
+import json
 import re
 from typing import Any
 
@@ -18,11 +20,15 @@ import numpy as np
 
 from neucodec_streaming.audio import as_array
 from neucodec_streaming.config import CODEBOOK_SIZE
-from neucodec_streaming.errors import TokenError
+from neucodec_streaming.errors import ConfigError, TokenError
 
 _WIRE = np.dtype("<u2")
-_SPEECH = re.compile(r"<\|speech_(-?\d{1,18})\|>")
+SPEECH_TAG = r"<\|speech_(-?\d{1,18})\|>"
+"""How NeuTTS models print a token."""
+_HALF_TAG = re.compile(r"<\|speech_-?\d*\|?$")
+_INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
 _MAX_TAG_LENGTH = 64
+_SHOWN = 60
 
 
 def check_tokens(tokens: Any) -> np.ndarray:
@@ -78,30 +84,154 @@ def tokens_to_text(tokens: np.ndarray) -> str:
 
 
 class TokenText:
-    """Tokens out of text that arrives in pieces, as a language model prints it: feed(text) -> uint16 (n,).
+    """Tokens out of text that arrives in pieces, as a language model prints it: feed(text) -> uint16 (n,), finish().
 
-    Whatever is no `<|speech_N|>` is skipped, since models print other tags around them; a number that is no token
-    raises TokenError.
+    `pattern` is a regular expression with the number in its first group. Text between tokens is skipped, since models
+    print other tags too. A number that is no token raises TokenError with its position in the stream, in the call after
+    the one that returned the tokens before it. Raises ConfigError for a pattern that cannot be.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pattern: str = SPEECH_TAG) -> None:
+        self._tag = _compiled(pattern)
+        self._count = 0
         self._rest = ""
+        self._first = ""  # how the text starts, for the message when it holds no token
+        self._last = ""
+        self._failure: TokenError | None = None
 
     def feed(self, text: str) -> np.ndarray:
         """The tokens that are complete now; the start of an incomplete one waits for the next piece."""
+        return self._taken(text, at_end=False)
+
+    def finish(self) -> np.ndarray:
+        """What was waiting for more text. Raises TokenError if there was text without a token, or half a token."""
+        tokens = self._taken("", at_end=True)
+        if half := _HALF_TAG.search(self._rest):
+            raise TokenError(f"the text ends in the middle of a token: {half[0]!r}")
+        if not self._count and self._first:
+            hint = ": is it UTF-16?" if "\0" in self._first else ""
+            raise TokenError(
+                f"no token ({self._tag.pattern}) in the text that starts with {self._first!r}"
+                f" and ends with {self._last!r}{hint}"
+            )
+        return tokens
+
+    def _taken(self, text: str, at_end: bool) -> np.ndarray:
+        if self._failure is not None:
+            raise self._failure
+        self._first = self._first or text.strip()[:_SHOWN]
+        self._last = (self._last + text).rstrip()[-_SHOWN:]
         text = self._rest + text
-        numbers, end = [], 0
-        for match in _SPEECH.finditer(text):
-            numbers.append(int(match[1]))
+        numbers: list[int] = []
+        end = 0
+        for match in self._tag.finditer(text):
+            if match.end() == len(text) and not at_end and _may_grow(match):
+                break
+            try:
+                numbers.append(_number(match[1], self._count + len(numbers)))
+            except TokenError as error:
+                self._failure = error
+                break
             end = match.end()
-        opening = text.rfind("<", max(end, len(text) - _MAX_TAG_LENGTH))
-        self._rest = text[opening:] if opening >= 0 else ""
-        return check_tokens(np.array(numbers, np.int64))
+        self._rest = "" if self._failure else text[max(end, len(text) - _MAX_TAG_LENGTH) :]
+        self._count += len(numbers)
+        if self._failure is not None and not numbers:
+            raise self._failure
+        return np.array(numbers, np.uint16)
 
 
-def tokens_from_text(text: str) -> np.ndarray:
+class TokenLists:
+    """Tokens out of JSON lists of integers that arrive in pieces of text: feed(text) -> uint16 (n,), finish().
+
+    A list counts once it is closed; several may follow one another, as a program prints them line by line. Raises
+    TokenError with the position in the stream, in the call after the one that returned the tokens before it.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._rest = ""
+        self._failure: TokenError | None = None
+
+    def feed(self, text: str) -> np.ndarray:
+        """The tokens of the lists that are closed now."""
+        if self._failure is not None:
+            raise self._failure
+        numbers: list[int] = []
+        pieces = (self._rest + text).split("]")
+        self._rest, pending = pieces.pop(), ""
+        try:
+            for piece in pieces:
+                pending += piece + "]"
+                if pending.count("[") <= pending.count("]"):
+                    self._take(pending.lstrip(" \t\r\n,"), numbers)
+                    pending = ""
+        except TokenError as error:
+            self._failure = error
+            if not numbers:
+                raise
+        self._rest = pending + self._rest
+        self._count += len(numbers)
+        return np.array(numbers, np.uint16)
+
+    def finish(self) -> np.ndarray:
+        """Nothing more. Raises TokenError if the text ends inside a list, or is something else."""
+        tokens = self.feed("")
+        if self._rest.strip():
+            raise TokenError(f"expected JSON lists of tokens such as [1, 2, 3], got {self._rest.strip()[:_SHOWN]!r}")
+        return tokens
+
+    def _take(self, text: str, numbers: list[int]) -> None:
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise TokenError(
+                f"expected JSON lists of tokens such as [1, 2, 3], got {text[:_SHOWN]!r} ({error})"
+            ) from None
+        while isinstance(values, list) and len(values) == 1 and isinstance(values[0], list):
+            values = values[0]
+        for value in values if isinstance(values, list) else [values]:
+            numbers.append(_number(value, self._count + len(numbers)))
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"pattern {pattern!r} is no regular expression ({error})") from None
+    if not compiled.groups or compiled.match(""):
+        raise ConfigError(f"pattern {pattern!r} needs the number in a group, such as <\\|s_(\\d+)\\|>")
+    return compiled
+
+
+def _may_grow(match: re.Match[str]) -> bool:
+    """Whether another digit would belong to the token."""
+    longer = match.re.match(match.string + "0", match.start())
+    return longer is not None and longer.end() > match.end()
+
+
+def _number(value: Any, position: int) -> int:
+    """One token. Raises TokenError naming its position in the stream."""
+    text = value if isinstance(value, str) else repr(value)
+    is_integer = isinstance(value, str | int) and not isinstance(value, bool) and _INTEGER.fullmatch(text)
+    if not is_integer or not 0 <= int(text) < CODEBOOK_SIZE:
+        raise TokenError(f"token {position} is {text[:_SHOWN]}: a token is from 0 to {CODEBOOK_SIZE - 1}")
+    return int(text)
+
+
+def tokens_from_text(text: str, pattern: str = SPEECH_TAG) -> np.ndarray:
     """All tokens of a text -> uint16 (n,). Raises TokenError when it is not empty and holds none."""
-    tokens = TokenText().feed(text)
-    if not tokens.size and text.strip():
-        raise TokenError(f"no <|speech_N|> in the text that starts with {text.strip()[:40]!r}")
-    return tokens
+    return _all(TokenText(pattern), text)
+
+
+def tokens_from_json(text: str) -> np.ndarray:
+    """A JSON list of integers, or several -> uint16 (n,). Raises TokenError."""
+    return _all(TokenLists(), text)
+
+
+def _all(reader: TokenText | TokenLists, text: str) -> np.ndarray:
+    return np.concatenate([reader.feed(text), reader.finish()])
+
+
+def tokens_to_json(tokens: np.ndarray) -> str:
+    """Tokens (n,) -> a JSON list, on one line."""
+    return json.dumps(check_tokens(tokens).tolist())

@@ -24,7 +24,7 @@ from pystoi import stoi
 
 from benchmarks.browser.chromium import Tab, ahead_of_others, browser
 from benchmarks.common.sound_room import RATE
-from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings
+from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
 from benchmarks.mouth_to_ear.__main__ import MAX_S, SPEECH, delay_ms, serving
 from neucodec_streaming.client.cli import main as client
 from neucodec_streaming.client.files import read_audio
@@ -206,12 +206,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, served(arguments.model, arguments.profile) as url:
         recording = Path(name) / "speech.wav"
         soundfile.write(recording, speech, RATE, subtype="PCM_16")
-        report: dict[str, object] = {**surroundings(), "model": arguments.model, "profile": arguments.profile}
+        report: dict[str, object] = {"model": arguments.model, "profile": arguments.profile}
         report |= asyncio.run(quality(url, speech, recording, Path(name)))
         report |= asyncio.run(endurance(url, recording, arguments.minutes * 60))
-    text = json.dumps(report, indent=2)
-    print(text)
-    RESULTS.write_text(text + "\n")
+    print(json.dumps(report, indent=1))
+    write_report(RESULTS, report)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import soundfile
-import soxr
 
+from neucodec_streaming.codec import read_audio
 from neucodec_streaming.config import INPUT_HOP, INPUT_RATE
 
 SILENCE_SAMPLES = INPUT_RATE
@@ -43,9 +42,8 @@ def thinned(files: list, limit: int) -> list:
 
 
 def load(path: Path) -> np.ndarray:
-    """A file of any rate and channel count as (T,)."""
-    pcm, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    return soxr.resample(pcm.mean(axis=1), rate, INPUT_RATE)
+    """A file of any rate and channel count as (T,). Raises InputError."""
+    return read_audio(path)
 
 
 def quiet(pcm: np.ndarray) -> np.ndarray:

@@ -18,6 +18,8 @@ from typing import Self
 
 import numpy as np
 
+from benchmarks.common.processes import family
+
 COMMANDS = ("pulseaudio", "pactl", "pacat", "parec")
 RATE = 48_000
 START_SECONDS = 20.0
@@ -31,10 +33,11 @@ MODULES = (
 )
 
 
-def lift(process: subprocess.Popen, priority: int = 10) -> None:
-    """Real-time priority for all threads of a process and what they start, where this user may give it."""
+def lift(pid: int, priority: int = 10) -> None:
+    """Real-time priority for all threads of a process, of those that it has started and of those that they will start,
+    where this user may give it."""
     with suppress(PermissionError):
-        for thread in os.listdir(f"/proc/{process.pid}/task"):
+        for thread in (thread for one in family(pid) for thread in os.listdir(f"/proc/{one}/task")):
             os.sched_setscheduler(int(thread), os.SCHED_RR, os.sched_param(priority))
 
 
@@ -63,7 +66,7 @@ def sound_room(home: Path) -> Iterator[dict[str, str]]:
         try:
             for setting in (("set-default-sink", "speaker"), ("set-default-source", "microphone")):
                 _retry(("pactl", *setting), surroundings)
-            lift(daemon, 20)
+            lift(daemon.pid, 20)
             yield surroundings
         finally:
             daemon.terminate()
@@ -91,7 +94,7 @@ class Recorder:
         command = ["parec", "--device=room.monitor", f"--rate={RATE}", "--channels=2", "--format=s16le"]
         command += ["--latency-msec=5"]
         self._process = subprocess.Popen(command, env=self._surroundings, stdout=subprocess.PIPE, bufsize=0)
-        lift(self._process)
+        lift(self._process.pid)
         self._thread = threading.Thread(target=self._read, name="recorder", daemon=True)
         self._thread.start()
         return self
@@ -128,7 +131,7 @@ def say(audio: np.ndarray, surroundings: dict[str, str]) -> subprocess.Popen:
     command = ["pacat", "--playback", "--device=mouth", f"--rate={RATE}", "--channels=1"]
     command += ["--format=float32le", "--latency-msec=50"]
     voice = subprocess.Popen(command, env=surroundings, stdin=subprocess.PIPE)
-    lift(voice)
+    lift(voice.pid)
 
     def feed() -> None:
         voice.communicate(audio.astype("<f4").tobytes())

@@ -1,11 +1,14 @@
-"""When, at which commit and on what a report was measured."""
+"""Where and when a report was measured, and how it is written."""
 
+import json
+import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from benchmarks.common.processes import family
 
@@ -13,11 +16,22 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS_FOLDER = ROOT / "benchmarks" / "results"
 
 
-def surroundings() -> dict[str, str]:
-    """When, at which commit and on what this ran."""
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    device = f"{platform.machine()} {platform.system()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": git.stdout.strip(), "device": device}
+def surroundings() -> dict[str, Any]:
+    """Date, commit and device of a run, and its version of torch, which this does not load."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "device": _processor(),
+        "cores": os.cpu_count(),
+        "torch": version("torch"),
+    }
+
+
+def write_report(path: Path, found: Mapping[str, Any]) -> None:
+    """Writes surroundings and findings (whose names win) as JSON, and says where."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(surroundings() | dict(found), indent=1) + "\n")
+    print(f"written to {path}")
 
 
 def waited_s(pid: int) -> float:
@@ -27,14 +41,13 @@ def waited_s(pid: int) -> float:
     return sum(int(task.read_text().split()[1]) for task in tasks) / 1e9
 
 
-def device() -> str:
-    """The processor's name."""
+def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def commit() -> str:
-    result = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return result.stdout.strip() or "unknown"
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"

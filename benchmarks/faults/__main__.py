@@ -15,7 +15,6 @@ once, with or without a fault: samples then count as equal if they differ by SAM
 
 import argparse
 import asyncio
-import json
 import random
 import statistics
 import sys
@@ -28,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.recordings import load, recordings
-from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings
+from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
 from benchmarks.faults.testbed import LINK_DOWN, World, world
 from neucodec_streaming import load_codec
 from neucodec_streaming.client import Audio, Connection, Done, Resumed, Tokens, connect
@@ -248,17 +247,12 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{len(trials) - len(wrong)} of {len(trials)} as they were told; {left} sessions left at the server")
     if not server["has_link"]:
         print("no link was taken down: this user may not make network namespaces")
-    result = (
-        surroundings()
-        | server
-        | {
-            "arguments": {name: str(value) for name, value in vars(given).items() if name not in ("data", "out")},
-            "rows": rows,
-            "wrong": [asdict(trial) for trial in wrong],
-        }
-    )
-    given.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {given.out}")
+    report = {
+        "arguments": {name: str(value) for name, value in vars(given).items() if name not in ("data", "out")},
+        "rows": rows,
+        "wrong": [asdict(trial) for trial in wrong],
+    }
+    write_report(given.out, server | report)
     return 1 if wrong or left else 0
 
 

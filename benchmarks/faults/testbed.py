@@ -12,10 +12,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from benchmarks.common.faulty_proxy import Proxy, proxy
-from benchmarks.common.surroundings import ROOT
+from demos.server_process import ServerProcess
 
 LINK_DOWN = "link down"
-START_S = 120.0
 SETTLE_S = 45.0
 """For the server to forget clients that do not come back: sessions whose connection is lost are kept for 30 s."""
 DRAIN_S = 0.5
@@ -25,7 +24,7 @@ PORT = 18_765
 CLIENT = """
 import asyncio, sys
 import numpy as np
-from client import connect
+from neucodec_streaming.client import connect
 async def main():
     async with connect(sys.argv[1], kind="encode") as connection:
         print("open", flush=True)
@@ -70,35 +69,19 @@ class World:
     def __init__(self, model: str, batch_sizes: str, has_link: bool) -> None:
         self.has_link = has_link
         self._host = INSIDE_ADDRESS if has_link else "127.0.0.1"
-        self._command = [
-            *(["ip", "netns", "exec", SPACE] if has_link else []),
-            *(sys.executable, "-m", "server", "--model", model, "--host", self._host, "--port", str(PORT)),
-            *("--workers", "1", "--profiles", "default", "--batch-sizes", batch_sizes, "--max-sessions", "16"),
-            *("--max-load", "1e9", "--drain-s", str(DRAIN_S), "--log-level", "error"),
-            *("--max-behind-s", "1e9", "--max-attempts-per-minute", "100000"),
-        ]
-        self._process: asyncio.subprocess.Process
+        self.server = ServerProcess(
+            *("--model", model, "--host", self._host, "--port", PORT, "--workers", "1", "--profiles", "default"),
+            *("--batch-sizes", batch_sizes, "--max-sessions", "16", "--max-load", "1e9", "--drain-s", DRAIN_S),
+            *("--max-behind-s", "1e9", "--max-attempts-per-minute", "100000", "--log-level", "error"),
+            prefix=["ip", "netns", "exec", SPACE] if has_link else [],
+        )
         self._busy = asyncio.Lock()
         self.restarts = 0
 
     @property
     def url(self) -> str:
         """Of the server itself."""
-        return f"ws://{self._host}:{PORT}"
-
-    async def start(self) -> None:
-        """Returns when the server is ready. Exits when it does not start."""
-        process = await asyncio.create_subprocess_exec(*self._command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
-        assert process.stdout is not None
-        if not await asyncio.wait_for(process.stdout.readline(), START_S):
-            raise SystemExit("the server did not start: see above")
-        self._process = process
-
-    async def stop(self, how: signal.Signals) -> None:
-        """Ends the server."""
-        with suppress(ProcessLookupError):
-            self._process.send_signal(how)
-        await self._process.wait()
+        return self.server.url
 
     def network(self, rng: random.Random):
         """A proxy in front of the server, for one session."""
@@ -131,8 +114,9 @@ class World:
                     async with self._busy:
                         return
                 async with self._busy:
-                    await self.stop(signal.SIGKILL if fault == "server killed" else signal.SIGTERM)
-                    await self.start()
+                    how = signal.SIGKILL if fault == "server killed" else signal.SIGTERM
+                    await asyncio.to_thread(self.server.stop, how)
+                    await asyncio.to_thread(self.server.start)
                 self.restarts += 1
             case "client killed":
                 await self._kill_client()
@@ -140,7 +124,6 @@ class World:
     async def _kill_client(self) -> None:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", CLIENT, self.url),
-            cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )
@@ -173,8 +156,5 @@ async def world(model: str, batch_sizes: str) -> AsyncIterator[World]:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with link() as has_link:
         made = World(model, batch_sizes, has_link)
-        await made.start()
-        try:
+        async with made.server:
             yield made
-        finally:
-            await made.stop(signal.SIGTERM)

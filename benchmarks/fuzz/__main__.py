@@ -13,15 +13,14 @@ and descriptors, threads or sessions that are not back at the end. The exit code
 
 import argparse
 import asyncio
-import json
 import random
 import re
 import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,11 @@ from websockets.frames import Opcode
 
 from benchmarks.common.raw_connection import SWITCHING, frame
 from benchmarks.common.recordings import load
-from benchmarks.common.surroundings import RESULTS_FOLDER, ROOT, surroundings
+from benchmarks.common.surroundings import RESULTS_FOLDER, ROOT, write_report
 from benchmarks.fuzz.frames import Script, script
 from benchmarks.hostile.__main__ import settled
-from benchmarks.load.hold import START_S, STOP_S, Footprint, ServerProcess
+from benchmarks.load.hold import Footprint
+from demos.server_process import ServerProcess
 from neucodec_streaming.audio import pcm_to_bytes
 from neucodec_streaming.config import FRAME_MS, INPUT_HOP
 from neucodec_streaming.protocol.messages import End, Flush, Flushed
@@ -231,31 +231,6 @@ class FuzzSpeaker:
         return sum(output != self.outputs[0] for output in self.outputs)
 
 
-@asynccontextmanager
-async def serving(arguments: Sequence[str], log: Path) -> AsyncIterator[ServerProcess]:
-    """The server in a process of its own, what it logs in a file."""
-    command = [sys.executable, "-m", "server", "--port", "0", "--log-level", "error", *arguments]
-    with log.open("wb") as errors:
-        process = await asyncio.create_subprocess_exec(
-            *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=errors
-        )
-    try:
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), START_S)
-        if not line:
-            raise SystemExit("the server did not start: see its log")
-        yield ServerProcess(line.decode().split()[3], process.pid)
-        assert process.returncode is None, "the server died: see its log"
-    finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), STOP_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-
-
 def growth_mb(samples: Sequence[dict[str, Any]]) -> float | None:
     """Of memory in 100,000 frames: the slope of a line through the samples after the first; None for too few."""
     if len(samples) < 3:
@@ -266,17 +241,26 @@ def growth_mb(samples: Sequence[dict[str, Any]]) -> float | None:
 
 async def measure(given: argparse.Namespace, log: Path) -> dict[str, Any]:
     """The whole run against a server of our own."""
-    flags = ["--model", given.model, "--profiles", "default", "--batch-sizes", str(given.batch_size)]
+    flags = [
+        "--log-level",
+        "error",
+        "--model",
+        given.model,
+        "--profiles",
+        "default",
+        "--batch-sizes",
+        str(given.batch_size),
+    ]
     flags += ["--max-attempts-per-minute", "none", "--max-load", "1e9", "--drain-s", "0"]
     sentence = pcm_to_bytes(load(SENTENCE))
-    async with serving(flags, log) as server:
-        assert server.pid is not None
+    with log.open("wb") as logged:
+        server = ServerProcess(*flags, log=logged)
+    async with server:
         before, began_s = Footprint.of(server.pid), time.monotonic()
         speaker, fuzzer = FuzzSpeaker(server.url, sentence), Fuzzer(server.url, random.Random(given.seed))
         samples: list[dict[str, Any]] = []
 
         def sample() -> None:
-            assert server.pid is not None
             now = Footprint.of(server.pid)
             memory_mb = round(now.resident_bytes / 1e6, 1)
             samples.append({"count": fuzzer.count, "memory_mb": memory_mb, "fds": now.descriptors})
@@ -290,6 +274,7 @@ async def measure(given: argparse.Namespace, log: Path) -> dict[str, Any]:
             await speaking
         seconds = time.monotonic() - began_s
         state = await settled(server, before)
+        assert server.is_running, "the server died: see its log"
     return {
         "requests": fuzzer.requests,
         "frames": fuzzer.frames,
@@ -353,8 +338,7 @@ def main(arguments: list[str] | None = None) -> int:
     for one in wrong:
         print("FAILED:", one)
     about = {"model": Path(given.model).name, "at_once": given.at_once, "seed": given.seed}
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(surroundings() | about | result | {"wrong": wrong}, indent=1) + "\n")
+    write_report(given.out, about | result | {"wrong": wrong})
     return int(bool(wrong))
 
 

@@ -6,7 +6,6 @@ versions repeats. What breaks a target is printed with the bytes that did it, an
 """
 
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings
+from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
 
 RESULTS = RESULTS_FOLDER / "fuzz_guided.json"
 MEASURED = (
@@ -89,8 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in given.targets or TARGETS:
         rows.append(searched(name, given.runs, given.seconds))
         print(" ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(surroundings() | {"rows": rows}, indent=1) + "\n")
+    write_report(given.out, {"rows": rows})
     return int(any(row["broken"] or not row["runs"] for row in rows))
 
 

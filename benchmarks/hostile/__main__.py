@@ -23,13 +23,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings
-from benchmarks.common.surroundings import device as processor
+from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
 from benchmarks.hostile.attacks import ATTACKS
 from benchmarks.hostile.client import HostilePlan, Strike
 from benchmarks.load.__main__ import SESSIONS_PER_PROCESS, jobs_of, show_verified
-from benchmarks.load.hold import Footprint, Held, Phase, ServerProcess, hold, plans_of, serving
+from benchmarks.load.hold import Footprint, Held, Phase, hold, patient_server, plans_of
 from benchmarks.load.verify import References, config_of, payload_path, verified, write_payloads
+from demos.server_process import ServerProcess
 from neucodec_streaming import load_codec
 from neucodec_streaming.config import TOKENS_PER_SECOND
 from neucodec_streaming.server.model import load_engines
@@ -91,7 +91,6 @@ def show(row: dict[str, Any]) -> None:
 
 async def settled(server: ServerProcess, before: Footprint) -> dict[str, Any]:
     """What the server holds once it has let go of the clients, or after SETTLE_S: beside what it held before."""
-    assert server.pid is not None
     deadline_s = asyncio.get_running_loop().time() + SETTLE_S
     while True:
         sessions, now = await asyncio.to_thread(open_sessions, server.url), Footprint.of(server.pid)
@@ -113,8 +112,7 @@ async def measure(given: argparse.Namespace, folder: Path, phases: Sequence[Phas
     outputs = folder / "outputs"
     arguments = ["--model", given.model, "--profiles", "default", "--batch-sizes", str(given.batch_size)]
     arguments += [] if given.max_load is None else ["--max-load", str(given.max_load)]
-    async with serving(arguments) as server:
-        assert server.pid is not None
+    async with patient_server(*arguments) as server:
         open_sessions(server.url)  # what the first request takes is no growth
         before = Footprint.of(server.pid)
         plans = plans_of(jobs, -(-given.sessions // SESSIONS_PER_PROCESS), server.url, phases[-1].until_s, outputs)
@@ -177,8 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
     wrong = judged(rows, state)
     for one in wrong:
         print("FAILED:", one)
-    result = surroundings() | {
-        "processor": processor(),
+    report = {
         "model": Path(given.model).name,
         "sessions": given.sessions,
         "seconds": given.seconds,
@@ -190,9 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
         "verified": found,
         "wrong": wrong,
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {given.out}")
+    write_report(given.out, report)
     return int(bool(wrong or found["failed"]))
 
 

@@ -19,7 +19,6 @@ code is 1 where that fails. With `--url`, `--batch-sizes` and `--threads` say wh
 
 import argparse
 import asyncio
-import json
 import random
 import signal
 import sys
@@ -31,11 +30,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings
-from benchmarks.common.surroundings import device as processor
+from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
 from benchmarks.load.client import Job, Plan
-from benchmarks.load.hold import BURST, PHASES_S, Held, ServerProcess, hold, phases_of, plans_of, poured, serving
+from benchmarks.load.hold import BURST, PHASES_S, Held, RemoteServer, hold, patient_server, phases_of, plans_of, poured
 from benchmarks.load.verify import References, config_of, payload_path, verified, write_payloads
+from demos.server_process import ServerProcess
 from neucodec_streaming import load_codec
 from neucodec_streaming.codec import Codec
 from neucodec_streaming.config import TOKENS_PER_SECOND
@@ -107,7 +106,7 @@ class LoadRun:
                 if self._given.ramp and not self.helds[-1].rows[-1]["in_time"]:
                     break
 
-    async def _hold(self, server: ServerProcess, sessions: int) -> Held:
+    async def _hold(self, server: ServerProcess | RemoteServer, sessions: int) -> Held:
         given = self._given
         outputs = self._outputs(len(self.helds)) if given.verify else None
         if outputs is not None:
@@ -144,16 +143,16 @@ class LoadRun:
 
 
 @asynccontextmanager
-async def server_of(given: argparse.Namespace) -> AsyncIterator[ServerProcess]:
+async def server_of(given: argparse.Namespace) -> AsyncIterator[ServerProcess | RemoteServer]:
     """The server that is given, or one of our own."""
     if given.url:
-        yield ServerProcess(given.url)
+        yield RemoteServer(given.url)
         return
     arguments = ["--model", given.model, "--batch-sizes", ",".join(str(size) for size in given.batch_sizes)]
     for name in ("threads", "gather_ms", "max_sessions", "max_load"):
         if getattr(given, name) is not None:
             arguments += ["--" + name.replace("_", "-"), str(getattr(given, name))]
-    async with serving(arguments) as server:
+    async with patient_server(*arguments) as server:
         yield server
 
 
@@ -255,8 +254,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = run.verify() if given.verify else []
     for one in found:
         show_verified(one)
-    result = surroundings() | {
-        "processor": processor(),
+    report = {
         "model": Path(given.model).name,
         "server_threads": given.threads,
         "batch_sizes": given.batch_sizes,
@@ -271,9 +269,7 @@ def main(arguments: list[str] | None = None) -> int:
         "most_in_time": largest_in_time(rows),
         "verified": found,
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {given.out}")
+    write_report(given.out, report)
     return int(any(one["failed"] for one in found))
 
 

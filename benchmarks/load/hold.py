@@ -1,7 +1,7 @@
 """One measurement of `benchmarks.load`: a server, client processes, and the rows that come of what they saw.
 
-`serving` is the server's process, `hold` holds so many sessions against it for as long as the phases last. A row tells
-of one phase. What is late is late against the schedule of the packets, whoever is to blame for it, the clients too.
+`patient_server` is the server's process, `hold` holds so many sessions against it for as long as the phases last. A row
+tells of one phase. Lateness is measured against the schedule of the packets, so late clients count too.
 """
 
 import asyncio
@@ -21,10 +21,9 @@ import numpy as np
 from benchmarks.common.processes import family
 from benchmarks.common.surroundings import ROOT, waited_s
 from benchmarks.load.client import DONE, DRAIN_S, OPEN_S, REFUSED, Job, Plan
+from demos.server_process import ServerProcess
 from neucodec_streaming.config import FRAME_MS
 
-START_S = 300.0
-"""For the server to load its model and to warm up."""
 STOP_S = 20.0
 WAIT_S = 3600.0
 """For the first packet: all sessions are open before the first begins, and that of a burst waits for its phase."""
@@ -40,27 +39,16 @@ QUIET, BURST = "", "burst"
 
 
 @dataclass(frozen=True)
-class ServerProcess:
-    """Where a server is; `pid` None: it is not ours, and its times are not known."""
+class RemoteServer:
+    """A server that is not ours: its times are not known."""
 
     url: str
-    pid: int | None = None
+    pid: None = None
 
 
-@asynccontextmanager
-async def serving(arguments: Sequence[str]) -> AsyncIterator[ServerProcess]:
-    """The server in a process of its own, from its ready line on. Exits with what to look at when it does not start."""
-    patient = ("--first-message-timeout-s", str(WAIT_S))
-    command = [sys.executable, "-m", "server", "--port", "0", "--log-level", "warning", *patient, *arguments]
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), START_S)
-        if not line:
-            raise SystemExit("the server did not start: see above")
-        yield ServerProcess(line.decode().split()[3], process.pid)
-    finally:
-        await _stop(process)
+def patient_server(*arguments: object) -> ServerProcess:
+    """One that waits for the first packet of a session as long as the phases before it may last."""
+    return ServerProcess("--first-message-timeout-s", WAIT_S, *arguments)
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
@@ -249,7 +237,10 @@ def plans_of(jobs: Sequence[Job], processes: int, url: str, seconds: float, outp
 
 
 async def hold(
-    server: ServerProcess, plans: Sequence[Plan], phases: Sequence[Phase], beside: LoadOrder | None = None
+    server: ServerProcess | RemoteServer,
+    plans: Sequence[Plan],
+    phases: Sequence[Phase],
+    beside: LoadOrder | None = None,
 ) -> Held:
     """Carries out the plans, all at once, and what is to run beside them."""
     orders: list[LoadOrder] = [*plans, *([beside] if beside is not None else [])]

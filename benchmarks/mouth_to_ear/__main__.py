@@ -21,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,8 @@ from pystoi import stoi
 
 from benchmarks.common.recordings import recordings
 from benchmarks.common.sound_room import RATE, Recorder, installed, lift, say, sound_room
-from benchmarks.common.surroundings import RESULTS_FOLDER, ROOT, commit, device
+from benchmarks.common.surroundings import RESULTS_FOLDER, ROOT, write_report
+from demos.server_process import ServerProcess
 from neucodec_streaming.client.files import read_audio
 from neucodec_streaming.codec import Codec, load_codec
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
@@ -116,20 +116,11 @@ def intelligibility(mouth: np.ndarray, ear: np.ndarray, codec: Codec) -> tuple[f
 
 @contextmanager
 def serving(model: str, profile: str) -> Iterator[str]:
-    """The URL of a server process that is ready: alone on its machine but for the sound, as it were."""
-    command = [sys.executable, "-m", "server", "--model", model, "--port", "0", "--threads", "1", "--workers", "1"]
-    command += ["--profiles", profile, "--batch-sizes", "1", "--max-sessions", "4", "--log-level", "warning"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    lift(process, 5)
-    try:
-        assert process.stdout is not None
-        words = process.stdout.readline().split()
-        if not words:
-            raise SystemExit("the server did not start: see above")
-        yield words[3]
-    finally:
-        process.terminate()
-        process.wait(20)
+    """The URL of a server for one session that runs ahead of the machine's other work."""
+    arguments = ("--model", model, "--threads", "1", "--workers", "1", "--profiles", profile)
+    with ServerProcess(*arguments, "--batch-sizes", "1", "--max-sessions", "4") as server:
+        lift(server.pid, 5)
+        yield server.url
 
 
 @contextmanager
@@ -137,7 +128,7 @@ def client(room: dict[str, str], *arguments: object) -> Iterator[Iterator[dict[s
     """What a client in the room tells, first that it listens."""
     command = [sys.executable, "-m", "benchmarks.mouth_to_ear.client", *map(str, arguments)]
     process = subprocess.Popen(command, cwd=ROOT, env=room, stdout=subprocess.PIPE, text=True)
-    lift(process)
+    lift(process.pid)
     try:
         assert process.stdout is not None
         yield _told(process.stdout)
@@ -259,10 +250,7 @@ def main() -> None:
         way = measure_way(room, url, given.profile, speech, codec)
         clear = measure_clear(room, url, given.profile, codec, given.clears, Path(folder))
     report(way, clear)
-    about = {"device": device(), "commit": commit(), "date": datetime.now(UTC).isoformat(), "profile": given.profile}
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps({**about, "way": way, "clear": clear}, indent=1) + "\n")
-    print(f"written to {given.out}")
+    write_report(given.out, {"profile": given.profile, "way": way, "clear": clear})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A bridge that is killed, a broker that restarts, a hundred live sessions: what is lost, what is told, how late."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -9,9 +10,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from benchmarks.mqtt.testbed import SMALL_MODEL, BridgeProcess, Heard, bridge_process
+from benchmarks.mqtt.testbed import SMALL_MODEL, Heard, bridge_process
 from benchmarks.wire.servers import hosted, load_constant
 from demos.mqtt.broker import Broker, broker
+from demos.server_process import ServerProcess
 from neucodec_streaming.client.events import Tokens
 from neucodec_streaming.client.latency import ResponseTimes
 from neucodec_streaming.client.mqtt.listener import listen
@@ -109,9 +111,9 @@ async def killed_bridges(times: int) -> list[dict[str, object]]:
                 bridges.append(await stack.enter_async_context(bridge_process(running.url, SMALL_MODEL)))
 
             async def kill() -> None:
-                await bridges.pop(0).kill()
+                await asyncio.to_thread(bridges.pop(0).stop, signal.SIGKILL)
 
-            bridges: list[BridgeProcess] = []
+            bridges: list[ServerProcess] = []
             await join()
             for number in range(times):
                 rows.append(await _told(running.url, f"killed-{number}", KILL_S, join, kill))

@@ -1,17 +1,12 @@
 """What `benchmarks.mqtt` measures in: servers with a bridge, as processes, and what a listener has heard."""
 
-import asyncio
-import os
-import re
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.common.surroundings import ROOT
+from demos.server_process import ServerProcess
 from neucodec_streaming.client.events import Tokens
 from neucodec_streaming.client.mqtt.stream import Missing
 from neucodec_streaming.protocol.concealment import concealed
@@ -19,46 +14,12 @@ from neucodec_streaming.protocol.messages import TOKENS
 from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
 
 SMALL_MODEL = ROOT / "tests" / "data" / "neucodec-mini"
-START_S = 180.0
-STOP_S = 30.0
 
 
-@dataclass
-class BridgeProcess:
-    """A server with a bridge. `url`: of its WebSockets."""
-
-    url: str
-    process: asyncio.subprocess.Process
-
-    async def kill(self) -> None:
-        """At once, and without a word."""
-        self.process.kill()
-        await self.process.wait()
-
-
-@asynccontextmanager
-async def bridge_process(broker_url: str, model: str | Path = "nano", *settings: str) -> AsyncIterator[BridgeProcess]:
-    """A server that has the sessions of that broker, ready."""
-    command = [sys.executable, "-m", "server", "--model", str(model), "--port", "0", "--mqtt", broker_url, "--threads"]
-    command += ["1", "--profiles", "default", "--log-level", "warning", "--max-load", "9", *settings]
-    surroundings = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, env=surroundings)
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(START_S):
-            while line := (await process.stdout.readline()).decode():
-                if found := re.search(r"ready at (\S+)", line):
-                    break
-            else:
-                raise RuntimeError("the server did not start")
-        yield BridgeProcess(found[1], process)
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), STOP_S)
-            except TimeoutError:
-                process.kill()
+def bridge_process(broker_url: str, model: str | Path = "nano", *settings: str) -> ServerProcess:
+    """A server that has the sessions of that broker."""
+    arguments = ("--model", model, "--mqtt", broker_url, "--threads", "1", "--profiles", "default", "--max-load", "9")
+    return ServerProcess(*arguments, *settings)
 
 
 @dataclass

@@ -12,7 +12,6 @@ where a session ended otherwise than it should, or where something is held when 
 import argparse
 import asyncio
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -22,11 +21,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings
+from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
+from benchmarks.common.trend import slope
 from benchmarks.load.client import DONE, DRAIN_S, Job
-from benchmarks.load.hold import CLIENT_START_S, LEAD_S, Footprint, ServerProcess, client, serving, spread
+from benchmarks.load.hold import CLIENT_START_S, LEAD_S, Footprint, client, patient_server, spread
 from benchmarks.load.verify import payload_path, write_payloads
 from benchmarks.soak.client import MAX_S, VANISHED, Seats
+from demos.server_process import ServerProcess
 from neucodec_streaming import load_codec
 from neucodec_streaming.config import FRAME_MS, TOKENS_PER_SECOND
 from neucodec_streaming.engine.engine import STAGES
@@ -48,15 +49,8 @@ def readiness(server: ServerProcess) -> dict[str, Any]:
         return json.load(response)
 
 
-def slope(values: Sequence[float]) -> float:
-    """The median rise from one value to the next, over all pairs."""
-    pairs = [(b - a) / (j - i) for i, a in enumerate(values) for j, b in enumerate(values) if j > i]
-    return statistics.median(pairs) if pairs else 0.0
-
-
 async def watch(server: ServerProcess, minutes: float, begin_s: float) -> list[dict[str, Any]]:
     """What the server holds at the end of every minute."""
-    assert server.pid is not None
     held = []
     for minute in range(1, int(minutes) + 1):
         await asyncio.sleep(begin_s + minute * MINUTE_S - time.monotonic())
@@ -69,7 +63,6 @@ async def watch(server: ServerProcess, minutes: float, begin_s: float) -> list[d
 
 async def settled(server: ServerProcess) -> dict[str, Any]:
     """What is held when all clients are gone."""
-    assert server.pid is not None
     until_s = time.monotonic() + SETTLE_S
     sessions = (await asyncio.to_thread(readiness, server))["sessions"]
     while sessions and time.monotonic() < until_s:
@@ -85,8 +78,7 @@ async def soak(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     write_payloads(folder, given.data, CLIPS, CLIP_S * TOKENS_PER_SECOND, codec)
     jobs = tuple(Job(0, kind, str(payload_path(folder, kind, clip))) for clip in range(CLIPS) for kind in STAGES)
     del codec
-    async with serving(["--model", given.model]) as server:
-        assert server.pid is not None
+    async with patient_server("--model", given.model) as server:
         told = readiness(server)
         profile = told["profiles"]["default"]
         seats = given.seats or max(1, int(profile["capacity"]["roundtrip"] * given.share))
@@ -168,8 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"before {result['before']}\nafter  {result['after']}")
     print(json.dumps(verdict))
     arguments_used = {name: str(value) for name, value in vars(given).items() if name not in ("data", "out")}
-    given.out.write_text(json.dumps(surroundings() | {"arguments": arguments_used} | verdict | result, indent=1) + "\n")
-    print(f"written to {given.out}")
+    write_report(given.out, {"arguments": arguments_used} | verdict | result)
     return 1 if verdict["wrong"] else 0
 
 

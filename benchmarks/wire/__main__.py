@@ -20,7 +20,6 @@ undisturbed, and larger batches would gather. Needs /proc, that is Linux.
 
 import argparse
 import asyncio
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -34,8 +33,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Frame, Opcode
 
 from benchmarks.common.processes import family
-from benchmarks.common.surroundings import RESULTS_FOLDER
-from benchmarks.common.surroundings import device as processor
+from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
 from benchmarks.latency import needed_packets
 from benchmarks.wire.servers import CONFIG, Traffic, WireServer, bare, hosted, load_constant, loop_factory, ours
 from neucodec_streaming.engine.engine import STAGES
@@ -300,13 +298,8 @@ def main(arguments: list[str] | None = None) -> None:
     rows = measure(given)
     target = target_of(rows)
     show(rows, target)
-    from benchmarks.common.surroundings import (
-        surroundings,  # loads torch, which the processes of the servers should not hold
-    )
-
     names = ("workers", "connections", "packets", "ahead", "step_us", "model_packets")
-    result = surroundings() | {
-        "processor": processor(),
+    report = {
         "websockets": version("websockets"),
         "uvloop": loop_factory() is not None,
         "model": Path(given.model).name,
@@ -314,9 +307,7 @@ def main(arguments: list[str] | None = None) -> None:
         "rows": rows,
         "target": target,
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {given.out}")
+    write_report(given.out, report)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What a terminal gives a command: standard input as tokens while they come, and Ctrl-C as an event."""
 
 import asyncio
+import codecs
 import os
 import signal
 import stat
@@ -36,6 +37,19 @@ async def piped_tokens(form: str) -> AsyncIterator[np.ndarray]:
         if tokens.size:
             yield tokens
     pipe.finish()
+
+
+async def piped_lines() -> AsyncIterator[str]:
+    """Lines of text from standard input as they come, UTF-8, without their ends and without empty ones."""
+    decoder, line = codecs.getincrementaldecoder("utf-8")("replace"), ""
+    read = await _standard_input()
+    while payload := await read(_PIPE_BYTES):
+        *lines, line = (line + decoder.decode(payload)).split("\n")
+        for whole in lines:
+            if whole.strip():
+                yield whole.strip()
+    if line.strip():
+        yield line.strip()
 
 
 async def _standard_input() -> Callable[[int], Coroutine[Any, Any, bytes]]:

@@ -95,6 +95,7 @@ class MqttSession(LiveSession):
         self._news = asyncio.Event()  # of that
         self._asked: dict[int, tuple[ClientMessage, int]] = {}
         self._requests = 0
+        self._clears = 0  # requested so far: a `send` under way belongs to an utterance that a later one ends
         self._taken_frames = 0
         self._room = asyncio.Event()  # something may have changed for what waits to be sent
         self._tasks: set[asyncio.Task[None]] = set()
@@ -138,17 +139,29 @@ class MqttSession(LiveSession):
         return aiomqtt.Will(topic(self.name, CONTROL), GONE_PAYLOAD, 1)
 
     async def send(self, chunk: np.ndarray) -> None:
-        """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits for the broker and the bridge."""
-        stream = self._input
+        """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits for the broker and the bridge.
+
+        A `clear` drops what a call under way has not sent yet.
+        """
+        stream, clears = self._input, self._clears
         payload = tokens_to_bytes(chunk) if stream.kind == "tokens" else pcm_to_bytes(chunk, stream.format)
         step = int(stream.rate * MAX_FRAME_SECONDS) * stream.unit_bytes
         for start in range(0, len(payload), step):
             self._inbound.check()
             await self._until_room()
+            if self._clears != clears:
+                return
             frame = self._writer.write(payload[start : start + step])
             to = self._request.input_topic(self.name)
             while not await self.link.attempt(to, frame, self._qos, self._frame_properties):
                 await self._until_room()  # whoever bridges the session may not be back yet
+
+    async def clear(self) -> None:
+        """Barge-in: pending input, here and at the bridge, and unsent output are dropped; nothing of the old utterance
+        follows Cleared."""
+        self._clears += 1
+        self._room.set()
+        await super().clear()
 
     async def __anext__(self) -> MqttEvent:
         """The next event; StopAsyncIteration after Done. Raises what the bridge reported, Disconnected or
@@ -283,7 +296,8 @@ class MqttSession(LiveSession):
     async def _until_room(self) -> None:
         try:
             async with asyncio.timeout(self._deadlines.send_s):
-                while not self._is_served or self._ahead_frames > AHEAD_FRAMES:
+                clears = self._clears
+                while clears == self._clears and (not self._is_served or self._ahead_frames > AHEAD_FRAMES):
                     self._room.clear()
                     await self._room.wait()
                     self._inbound.check()

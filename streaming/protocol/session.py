@@ -299,6 +299,7 @@ class ClientSession:
         self.ready: Ready | None = None
         self.input_position = 0
         self.output_position = 0
+        self.stale_until = 0  # output before this position is dropped
         self._log = ReplayLog(input, output, int(replay_seconds * input.rate))
         self._answers = 0
 
@@ -320,15 +321,23 @@ class ClientSession:
     def send_payload(self, payload: bytes) -> bytes:
         """Counts `payload` and returns it; AudioError, TokenError or LocalProtocolError when it may not be sent."""
         units = self.input.count(payload)
+        self._check_open()
         self.state = next_state(self.state, Move.INPUT, LocalProtocolError)
         self.input_position += units
         self._log.add_payload(payload)
         return payload
 
+    def withdraw(self, units: int) -> None:
+        """The latest `units` of input will never be sent, for a `clear` makes them worthless: the next one takes the
+        position of the first of them."""
+        self.input_position -= units
+        self._log.drop(self.input_position, units)
+
     def send(self, message: ClientMessage) -> str:
         """The text to send for `message`; LocalProtocolError when it may not be sent now."""
         text = encode_message(message)
         parse_client_message(text)
+        self._check_open()
         self.state = next_state(self.state, MOVES[type(message)], LocalProtocolError)
         self._log.add_request(message)
         return text
@@ -343,7 +352,8 @@ class ClientSession:
             units = self.output.count(data)
             self.state = next_state(self.state, Move.OUTPUT)
             self.output_position += units
-            return None if self.clearing else data
+            fresh = min(units, self.output_position - self.stale_until)
+            return None if self.clearing or fresh <= 0 else data[(units - fresh) * self.output.unit_bytes :]
         message = parse_server_message(data)
         if message is None:
             return None
@@ -351,15 +361,15 @@ class ClientSession:
         if isinstance(message, Ready):
             self._open(message)
         elif isinstance(message, _Answer):
-            self._settle(message)
+            return self._settle(message)
         return message
 
     def lose(self) -> None:
         """The connection is gone."""
         self.state = next_state(self.state, Move.LOSS)
 
-    def resuming(self, request: SessionRequest) -> SessionRequest:
-        """`request`, asking for the rest of this session."""
+    def resuming(self, request: SessionRequest, replay: bool = True) -> SessionRequest:
+        """`request`, asking for the rest of this session; without `replay` a server that has lost it begins anew."""
         assert self.ready is not None, "the session was never open"
         start, whole = self._log.start, self._log.whole
         return replace(
@@ -367,15 +377,35 @@ class ClientSession:
             resume=self.ready.resume.token,
             received=self.output_position,
             answers=self._answers,
-            utterance=start if whole else None,
-            tail=None if whole else start,
+            utterance=start if replay and whole else None,
+            tail=start if replay and not whole else None,
         )
+
+    def drop_stale(self, max_age_units: int | None = None) -> int:
+        """After a new `ready`: drops input that precedes a `clear` which the server has not got, and of a live stream
+        all but the latest `max_age_units`, with the output of what came before them. Returns the units of input."""
+        assert self.ready is not None, "the session was never open"
+        begin, end = self.ready.input_position, self.ready.input_position
+        for asked in self._log.asked:
+            if isinstance(asked.message, Clear) and asked.number >= self.ready.requests:
+                end = max(end, asked.at)
+        if max_age_units is not None and self.input_position - begin > max_age_units:
+            end = max(end, self.input_position - max_age_units)
+            frames = (begin - self._log.start.input) // self.input.hop
+            self.stale_until = max(0, self._log.start.output + frames * self.output.hop)
+        self._log.drop(begin, end - begin)
+        self.input_position -= end - begin
+        return end - begin
 
     @property
     def unsent(self) -> list[bytes | str]:
         """What the server of the latest `ready` has not got, in order: payload, and the texts of requests."""
         assert self.ready is not None, "the session was never open"
         return list(self._log.after(self.ready.input_position, self.ready.requests))
+
+    def _check_open(self) -> None:
+        if self.state in (State.ENDING, State.LOST_ENDING, State.CLOSED):
+            raise LocalProtocolError("the session has ended: after end() nothing can be sent; open another session")
 
     def _open(self, ready: Ready) -> None:
         for name, asked, given in (("input", self.input, ready.input), ("output", self.output, ready.output)):
@@ -387,10 +417,13 @@ class ClientSession:
             if ready.session != self.ready.session:
                 self._answers = 0
                 self._log.renumber()
+            if ready.resumed == "new":
+                self.input_position -= self._log.start.input
+                self._log.restart()
             self.output_position = ready.output_position
         self.ready = ready
 
-    def _settle(self, answer: _Answer) -> None:
+    def _settle(self, answer: _Answer) -> _Answer:
         wanted = _ANSWERED[type(answer)]
         asked = self._log.find(wanted, answer.id if isinstance(answer, Marked) else None)
         if asked is None:
@@ -401,6 +434,11 @@ class ClientSession:
             )
         self._answers += 1
         self._log.settle(asked, self.output_position)
+        if isinstance(answer, Cleared):
+            self.stale_until = 0
+            self.input_position += answer.input - asked.at  # a server that received less than was sent
+            self._log.move(answer.input - asked.at)
+        return replace(answer, cleared=True) if isinstance(answer, Marked) and asked.is_cut else answer
 
 
 _ANSWERED: dict[type[_Answer], type[ClientMessage]] = {Flushed: Flush, Cleared: Clear, Marked: Mark, Done: End}

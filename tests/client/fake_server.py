@@ -62,6 +62,11 @@ class FakeServer:
         self.heard = asyncio.Event()
         self._arrived = asyncio.Event()
         self.stopping = asyncio.Event()
+        self.reads = asyncio.Event()
+        """While it is not set nothing is read."""
+        self.reads.set()
+        self.miscounts = 0
+        """Units of input that `cleared` leaves out."""
 
     def refuse(self, connection: ServerConnection, request: Request) -> Response | None:
         """HTTP answers before the upgrade."""
@@ -134,6 +139,7 @@ class FakeServer:
             await websocket.send('{"type":"weather","fine":true}')
         async for data in websocket:
             self.heard.set()
+            await self.reads.wait()
             if self.fault is Fault.VANISH:
                 websocket.transport.abort()
                 return
@@ -150,6 +156,8 @@ class FakeServer:
                 session.output_ready(coder.feed(asked), session.epoch)
             elif isinstance(asked, Clear):
                 coder.clear()
+                session.input_position -= self.miscounts
+                session._outbox[-1] = replace(session._outbox[-1], input=session.input_position)
             elif isinstance(asked, Flush | End) and self.fault is not Fault.NEVER_DONE:
                 session.output_ready(coder.flush(), session.epoch)
                 session.flush_finished(session.epoch)
@@ -244,3 +252,4 @@ async def fake_server(fault: Fault = Fault.NONE, resume: bool = False) -> AsyncI
             yield fake
         finally:
             fake.stopping.set()
+            fake.reads.set()

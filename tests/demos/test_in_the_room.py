@@ -60,7 +60,7 @@ class Demo:
 def running(module: str, room: dict[str, str], url: str) -> Iterator[Demo]:
     command = [sys.executable, "-m", module, "--server", url]
     process = subprocess.Popen(command, env=room, stdout=subprocess.PIPE, text=True, bufsize=1)
-    lift(process)
+    lift(process.pid)
     try:
         yield Demo(process)
     finally:

@@ -36,7 +36,7 @@ from tests.streaming.engine.fake import FakeRunner
 DOCUMENT = yaml.safe_load((Path(__file__).resolve().parents[2] / "docs" / "asyncapi.yaml").read_text())
 CLIENT = {kind.type: kind for kind in ClientMessage.__args__}
 BINARY = ("audio", "tokens")
-OF_ONE_SIDE = {"bad_model", "bad_snapshot", "misuse"}
+OF_ONE_SIDE = {"bad_model", "bad_snapshot", "misuse", "speech_lm"}
 """Codes that are never sent."""
 JSON_TYPES: dict[Any, str | list[str]] = {
     str: "string",

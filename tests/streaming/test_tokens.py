@@ -7,14 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neucodec_streaming.errors import TokenError
+from neucodec_streaming.errors import ConfigError, TokenError
 from neucodec_streaming.tokens import (
+    TokenLists,
     TokenText,
     check_tokens,
     tokens_from_bytes,
+    tokens_from_json,
     tokens_from_npy,
     tokens_from_text,
     tokens_to_bytes,
+    tokens_to_json,
     tokens_to_npy,
     tokens_to_text,
 )
@@ -99,7 +102,7 @@ def test_text_around_the_tokens_is_skipped():
 
 @pytest.mark.parametrize("text", ["hello", "<|speech_x|>"])
 def test_text_without_a_token_is_refused_but_empty_text_is_not(text):
-    with pytest.raises(TokenError, match="no <"):
+    with pytest.raises(TokenError, match="no token"):
         tokens_from_text(text)
     assert tokens_from_text(" \n").size == 0
 
@@ -110,6 +113,69 @@ def test_a_number_that_is_no_token_is_named(number):
         tokens_from_text(f"<|speech_{number}|>")
 
 
+def test_tokens_before_a_bad_one_are_kept_and_positions_count_from_the_start_of_the_stream():
+    reader = TokenText()
+    assert reader.feed("<|speech_1|><|speech_2|>").tolist() == [1, 2]
+    assert reader.feed("<|speech_3|><|speech_65536|><|speech_4|>").tolist() == [3]
+    for call in (lambda: reader.feed("<|speech_5|>"), reader.finish):
+        with pytest.raises(TokenError, match="token 3 is 65536"):
+            call()
+
+
+def test_text_that_ends_inside_a_token_is_refused():
+    reader = TokenText()
+    assert reader.feed("<|speech_1|><|speech_12").tolist() == [1]
+    with pytest.raises(TokenError, match=r"in the middle of a token: '<.speech_12'"):
+        reader.finish()
+
+
+def test_a_pattern_reads_tags_of_other_models():
+    assert tokens_from_text("a<|s_7|> <|s_65535|>b", r"<\|s_(\d+)\|>").tolist() == [7, 65535]
+    for pattern in ("(", r"s_\d+", r"(\d*)"):
+        with pytest.raises(ConfigError, match="pattern"):
+            TokenText(pattern)
+
+
+def test_a_number_at_the_end_of_a_piece_waits_when_it_may_go_on():
+    reader = TokenText(r"s(\d+)")
+    assert [reader.feed("s1 s2").tolist(), reader.feed("3").tolist(), reader.finish().tolist()] == [[1], [], [23]]
+
+
+def test_utf_16_is_named():
+    with pytest.raises(TokenError, match="is it UTF-16"):
+        tokens_from_text("<|speech_1|>".encode("utf-16-le").decode("ascii"))
+
+
+@pytest.mark.parametrize("text", ["[1, 2, 3]", "[1]\n[2,3]\n", "[[[1, 2, 3]]]", "[1], [2], [],\n[3]"])
+def test_json_lists_hold_tokens(text):
+    assert tokens_from_json(text).tolist() == [1, 2, 3]
+    reader = TokenLists()
+    assert np.concatenate([*map(reader.feed, text), reader.finish()]).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[1, 2.5]", "token 1 is 2.5"),
+        ("[1] [true]", "token 1 is True"),
+        ("[1] [2, 70000]", "token 2 is 70000"),
+        ('["7x"]', "token 0 is 7x"),
+        ("[1, 2", r"got '\[1, 2'"),
+        ("{}", "got '{}'"),
+        ("[1 2]", r"got '\[1 2\]'"),
+        ("]", "got ']'"),
+        ("[[1, 2], [3]]", r"token 0 is \[1, 2\]"),
+    ],
+)
+def test_json_that_is_no_list_of_tokens_is_refused_with_its_position(text, says):
+    with pytest.raises(TokenError, match=says):
+        tokens_from_json(text)
+
+
+def test_json_lists_come_back():
+    assert np.array_equal(tokens_from_json(tokens_to_json(EVERY)), EVERY)
+
+
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(cuts=st.lists(st.integers(0, 400), max_size=20), seed=st.integers(0, 5))
 def test_text_cut_anywhere_gives_the_same_tokens(cuts, seed):
@@ -117,7 +183,7 @@ def test_text_cut_anywhere_gives_the_same_tokens(cuts, seed):
     text = tokens_to_text(tokens).replace("|><", "|> < <|other|><", 3)
     reader, edges = TokenText(), sorted(min(cut, len(text)) for cut in cuts)
     pieces = [text[a:b] for a, b in zip([0, *edges], [*edges, len(text)], strict=True)]
-    assert np.array_equal(np.concatenate([reader.feed(piece) for piece in pieces]), tokens)
+    assert np.array_equal(np.concatenate([*map(reader.feed, pieces), reader.finish()]), tokens)
 
 
 def test_endless_text_without_tokens_takes_no_memory():

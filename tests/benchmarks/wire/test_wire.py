@@ -203,5 +203,5 @@ def test_a_run_writes_what_it_measured(tmp_path: Path) -> None:
     result = json.loads(out.read_text())
     assert [row["kind"] for row in result["rows"]] == list(STAGES)
     assert all(len(row[name]["turns"]) == 2 for row in result["rows"] for name in (OURS, BARE))
-    assert {"date", "commit", "device", "processor", "websockets"} <= result.keys()
+    assert {"date", "commit", "device", "websockets"} <= result.keys()
     assert result["connections"] == 5 and result["target"]["least"] == wire.MIN_RATIO

@@ -53,7 +53,7 @@ class Conversation:
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.session = ClientSession(INPUT_AUDIO, TOKENS, REPLAY_SECONDS)
-        self.waiting: list[ClientMessage] = []
+        self.waiting: list[tuple[ClientMessage, int]] = []
         self.steps: list[tuple[str, object]] = []
         self.told: list[object] = []
         self.sessions = 0
@@ -78,7 +78,7 @@ class Conversation:
         message = self.rng.choice([Flush(), Flush(), Clear(), Mark(self.rng.randrange(4)), Mark("m")])
         self.steps.append(("request", encode_message(message)))
         self.session.send(message)
-        self.waiting.append(message)
+        self.waiting.append((message, self.session.input_position))
 
     def listen(self) -> None:
         count = self.rng.randrange(1, 9)
@@ -88,9 +88,9 @@ class Conversation:
     def answer(self) -> None:
         if not self.waiting:
             return
-        asked = self.waiting.pop(0)
+        asked, position = self.waiting.pop(0)
         if isinstance(asked, Clear):
-            self.hear(Cleared(self.session.input_position, self.session.output_position))
+            self.hear(Cleared(position, self.session.output_position))
         else:
             self.hear(Marked(asked.id) if isinstance(asked, Mark) else Flushed())
 

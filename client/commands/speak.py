@@ -1,0 +1,162 @@
+"""`neucodec speak`: text to a language-model server, its tokens to a decoding session, the audio to speaker or file.
+
+httpx, which it needs, is in the extra `speak` and not in the base installation: it is loaded when the command runs.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neucodec_streaming.audio import pcm_to_bytes
+from neucodec_streaming.client.commands.display import print_rows
+from neucodec_streaming.client.commands.mqtt_options import Add
+from neucodec_streaming.client.commands.sessions import PLAY_AHEAD_SECONDS, open_session
+from neucodec_streaming.client.commands.terminal import piped_lines
+from neucodec_streaming.client.connection import Connection
+from neucodec_streaming.client.devices import Speaker
+from neucodec_streaming.client.errors import ClientError
+from neucodec_streaming.client.files import PIPE, WavWriter
+from neucodec_streaming.config import FRAME_MS
+from neucodec_streaming.lazy import missing_extra
+from neucodec_streaming.protocol.speech_lm import APIS, TAGS
+
+if TYPE_CHECKING:
+    from neucodec_streaming.client.speech_lm import SpeechReport
+
+DEFAULT_SPEECH_LM = "http://127.0.0.1:8000/v1"
+
+
+def add_command(add: Add, session: argparse.ArgumentParser, device: argparse.ArgumentParser) -> None:
+    """The command, by the `add` and with the shared options of cli."""
+    command = add("speak", speak, [session, device], "text through a speech language model to speaker or file, live")
+    command.add_argument("text", metavar="TEXT", nargs="?", help="what to say; - for the lines of standard input")
+    command.add_argument("--file", metavar="FILE", help="says the lines of a text file instead")
+    command.add_argument("--output", metavar="OUT.wav", help="WAV file, - for raw s16le to a pipe; or the speaker")
+    command.add_argument(
+        "--speech-lm-url",
+        metavar="URL",
+        default=os.environ.get("NEUCODEC_SPEECH_LM_URL", DEFAULT_SPEECH_LM),
+        help="OpenAI-compatible server (%(default)s); its key is that of NEUCODEC_SPEECH_LM_KEY",
+    )
+    command.add_argument("--speech-lm-api", choices=tuple(APIS), default="completions", help="(%(default)s)")
+    command.add_argument("--speech-lm-template", metavar="FILE", help="prompt with {text}, or .json of a whole request")
+    command.add_argument("--speech-lm-model", metavar="NAME", help="for servers that ask for one")
+    command.add_argument("--tag", metavar="PATTERN", help=f"what tokens look like ({' or '.join(TAGS)})")
+    command.add_argument(
+        "--reference", metavar="FILE", help="tokens of the voice for {codes}; {reference_text}: the .txt of that name"
+    )
+
+
+async def speak(options: argparse.Namespace) -> None:
+    """Says each line of the text, one after the other. Raises ClientError naming the extra where httpx is missing."""
+    try:
+        from neucodec_streaming.client.speech_lm import SpeechLM, SpeechReport, TextToSpeech, read_reference, read_spec
+    except ModuleNotFoundError as error:
+        raise ClientError(str(missing_extra(error, "neucodec speak"))) from None
+    reference = read_reference(options.reference) if options.reference else None
+    url, template = options.speech_lm_url, options.speech_lm_template
+    spec = read_spec(url, api=options.speech_lm_api, template=template, tag=options.tag)
+    reports = []
+    async with (
+        SpeechLM(spec, model=options.speech_lm_model) as model,
+        open_session(options, "decode") as connection,
+    ):
+        speech = TextToSpeech(model, connection, reference)
+        with ExitStack() as stack:
+            sink = _Sink(options, connection, stack)
+            async for line in _lines(options):
+                reports.append(SpeechReport())
+                async for samples in speech.say(line, reports[-1]):
+                    await sink.write(samples)
+                sink.finish()
+            await sink.drained()
+        figures = {"model": connection.ready.model, "profile": connection.ready.profile, **sink.figures()}
+        _print_summary(options, figures, reports, connection.ready.output.rate)
+
+
+async def _lines(options: argparse.Namespace) -> AsyncIterator[str]:
+    from neucodec_streaming.client.speech_lm import read_text
+
+    if options.text == PIPE or (options.text is None and options.file is None):
+        async for line in piped_lines():
+            yield line
+        return
+    text = options.text if options.file is None else read_text(options.file)
+    for line in text.splitlines():
+        if line.strip():
+            yield line.strip()
+
+
+class _Sink:
+    """Where the audio goes. The speaker is kept no more than PLAY_AHEAD_SECONDS ahead, which holds the model back."""
+
+    def __init__(self, options: argparse.Namespace, connection: Connection, stack: ExitStack) -> None:
+        rate, output = connection.ready.output.rate, options.output
+        self._speaker: Speaker | None = None
+        self._file: WavWriter | None = None
+        if output is None:
+            chunk_ms = connection.ready.chunk_frames * FRAME_MS
+            self._speaker = stack.enter_context(Speaker(rate, options.device, chunk_ms=chunk_ms))
+        elif output != PIPE:
+            self._file = stack.enter_context(WavWriter(output, rate))
+
+    async def write(self, samples: np.ndarray) -> None:
+        if self._speaker is not None:
+            ahead = self._speaker.pushed_samples / self._speaker.rate - PLAY_AHEAD_SECONDS
+            await self._speaker.reached(ahead)
+            self._speaker.push(samples)
+        elif self._file is not None:
+            self._file.write(samples)
+        else:
+            sys.stdout.buffer.write(pcm_to_bytes(samples))
+            sys.stdout.buffer.flush()
+
+    def finish(self) -> None:
+        """The utterance is complete."""
+        if self._speaker is not None:
+            self._speaker.finish()
+
+    async def drained(self) -> None:
+        if self._speaker is not None:
+            await self._speaker.drained()
+
+    def figures(self) -> dict[str, Any]:
+        if self._speaker is None:
+            return {}
+        return {"speaker": self._speaker.name, "underruns": self._speaker.underruns}
+
+
+def _print_summary(
+    options: argparse.Namespace, figures: dict[str, Any], reports: "list[SpeechReport]", rate: int
+) -> None:
+    """One object, or rows, for the whole run; times are those of each text."""
+    figures = {
+        "command": "speak",
+        **figures,
+        "texts": len(reports),
+        "tokens": sum(report.tokens for report in reports),
+        "seconds": round(sum(report.samples for report in reports) / rate, 3),
+        "first_token_ms": [_ms(report.first_token_s) for report in reports],
+        "first_audio_ms": [_ms(report.first_audio_s) for report in reports],
+        "first_audio_after_token_ms": [_ms(report.first_audio_after_token_s) for report in reports],
+    }
+    stream = sys.stderr if options.output == PIPE else sys.stdout
+    if options.json:
+        print(json.dumps({**figures, "written": options.output}), file=stream)
+        return
+    rows = {name.replace("_", " "): str(value) for name, value in figures.items() if not isinstance(value, list)}
+    for name in ("first_token_ms", "first_audio_ms", "first_audio_after_token_ms"):
+        known = [value for value in figures[name] if value is not None]
+        if known:
+            rows[name.removesuffix("_ms").replace("_", " ")] = f"{float(np.median(known)):.0f} ms"
+    print_rows(rows, stream)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)

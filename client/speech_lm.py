@@ -1,0 +1,241 @@
+"""From text to live audio: a language-model server says tokens, a decoding session makes them audio.
+
+    spec = SpeechLMSpec("http://127.0.0.1:8000/v1", template=template)
+    async with SpeechLM(spec) as model, connect(url, kind="decode") as connection:
+        async for samples in TextToSpeech(model, connection).say("Hello."):
+            ...                                              # float32 (m,) at connection.ready.output.rate
+
+Needs the extra `speak` (httpx). The model is read no faster than the audio is taken: the session's back-pressure
+reaches the model's HTTP stream. An iteration that is closed early, or cancelled, is an interruption: it closes that
+stream first, and then clears the session.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+
+from neucodec_streaming.client.connection import Connection
+from neucodec_streaming.client.dial import LOOPBACK
+from neucodec_streaming.client.errors import FileError
+from neucodec_streaming.client.events import Audio, Cleared, Flushed
+from neucodec_streaming.client.files import read_tokens
+from neucodec_streaming.errors import StreamingError
+from neucodec_streaming.protocol.speech_lm import (
+    TAGS,
+    AnswerParser,
+    SpeechLMSpec,
+    SpeechPiece,
+    refusal,
+    unreachable,
+)
+
+KEY_VARIABLE = "NEUCODEC_SPEECH_LM_KEY"
+CONNECT_S = 10.0
+SILENCE_S = 60.0
+"""How long a model may take to its first token, or from one to the next."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceVoice:
+    """The recording whose voice an answer continues: its tokens, uint16 (n,), and what it says."""
+
+    tokens: np.ndarray
+    text: str = ""
+
+
+def read_reference(path: str | Path) -> ReferenceVoice:
+    """A token file, with what it says from the .txt of the same name, if there is one. Raises FileError, TokenError."""
+    transcript = Path(path).with_suffix(".txt")
+    if Path(path) == transcript or not transcript.is_file():
+        return ReferenceVoice(read_tokens(path))
+    return ReferenceVoice(read_tokens(path), read_text(transcript).strip())
+
+
+def read_spec(url: str, *, api: str, template: str | None, tag: str | None) -> SpeechLMSpec:
+    """A spec whose template is in a file: `.json` for a whole request. Raises ConfigError, FileError."""
+    spec = SpeechLMSpec(url, api, tags=(tag,) if tag else TAGS)
+    if template is None:
+        return spec
+    return replace(spec, template=read_text(template), is_json=template.endswith(".json"))
+
+
+def read_text(path: str | Path) -> str:
+    """A text file, UTF-8. Raises FileError."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise FileError(f"{path} cannot be read as text: {error}") from None
+
+
+class SpeechLM:
+    """A language-model server; `async with` it. The API key is `api_key`, else that of NEUCODEC_SPEECH_LM_KEY.
+
+    `model` is the name that requests carry; without one the server, or the template, has to know.
+    """
+
+    def __init__(self, spec: SpeechLMSpec, *, model: str | None = None, api_key: str | None = None) -> None:
+        self.spec = spec
+        self._model = model
+        key = api_key or os.environ.get(KEY_VARIABLE)
+        self._client = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
+            trust_env=urlsplit(spec.url).hostname not in LOOPBACK,
+        )
+
+    @asynccontextmanager
+    async def answer(
+        self, text: str, reference: ReferenceVoice | None = None
+    ) -> AsyncIterator[AsyncIterator[SpeechPiece]]:
+        """The model's speech for a text, piece by piece; leaving the context closes the HTTP stream.
+
+        Raises ConfigError for a template that needs a reference; here and while it is iterated SpeechLMError, and
+        TokenError for a number that is no token.
+        """
+        codes, said = ([], "") if reference is None else (reference.tokens.tolist(), reference.text)
+        body = self.spec.body(text, model=self._model, codes=codes, reference_text=said)
+        with _translated(self.spec.url):
+            async with self._client.stream("POST", self.spec.target, json=body) as response:
+                if response.status_code != httpx.codes.OK:
+                    raise refusal(self.spec.url, response.status_code, await response.aread())
+                yield _pieces(response, AnswerParser(self.spec.tags, self.spec.stops))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise unreachable(url, error) from None
+
+
+async def _pieces(response: httpx.Response, parser: AnswerParser) -> AsyncIterator[SpeechPiece]:
+    async for payload in response.aiter_bytes():
+        for piece in parser.feed(payload):
+            yield piece
+        if parser.is_done:
+            break
+    parser.finish()
+
+
+@dataclass
+class SpeechReport:
+    """What saying a text took; moments in seconds since the request, None until they come."""
+
+    tokens: int = 0
+    samples: int = 0
+    first_token_s: float | None = None
+    first_audio_s: float | None = None
+
+    @property
+    def first_audio_after_token_s(self) -> float | None:
+        """From the first token to the first audio."""
+        if self.first_token_s is None or self.first_audio_s is None:
+            return None
+        return self.first_audio_s - self.first_token_s
+
+
+class TextToSpeech:
+    """Says texts, one at a time: `connection` is a decoding session that nobody else uses."""
+
+    def __init__(self, model: SpeechLM, connection: Connection, reference: ReferenceVoice | None = None) -> None:
+        self._model, self._connection, self._reference = model, connection, reference
+        self._clears = 0  # that the server has not answered: events until then are of an old text
+        self._saying = asyncio.Lock()
+
+    async def say(self, text: str, report: SpeechReport | None = None) -> AsyncGenerator[np.ndarray, None]:
+        """The audio of a text as it comes: float32 (m,) at `connection.ready.output.rate`; `report` is kept up to date.
+
+        What the model said before it failed is heard before that is raised: SpeechLMError, TokenError or ConfigError,
+        and what the connection raises. To interrupt, cancel the iteration or `aclose()` it.
+        """
+        async with self._saying:
+            loop = asyncio.get_running_loop()
+            answer = _Answer(report or SpeechReport(), loop.time())
+            sending = asyncio.create_task(self._send(text, answer), name="speech of the language model")
+            try:
+                while answer.flushes_missing:
+                    event = await anext(self._connection)
+                    if isinstance(event, Cleared):
+                        self._clears -= 1
+                    elif self._clears:
+                        continue
+                    elif isinstance(event, Audio):
+                        answer.heard(event.samples.size, loop.time())
+                        yield event.samples
+                    elif isinstance(event, Flushed):
+                        answer.flushed += 1
+                await sending
+            finally:
+                if answer.flushes_missing:
+                    await self._interrupt(sending)
+        if answer.failure is not None:
+            raise answer.failure
+
+    async def _interrupt(self, sending: asyncio.Task[None]) -> None:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)  # which closes the model's stream
+        self._clears += 1
+        with suppress(StreamingError):
+            await self._connection.clear()
+
+    async def _send(self, text: str, answer: "_Answer") -> None:
+        """The model's tokens to the server, and a flush behind each utterance; the last one behind the answer."""
+        connection = self._connection
+        try:
+            async with self._model.answer(text, self._reference) as pieces:
+                async for piece in pieces:
+                    answer.said(len(piece.tokens), asyncio.get_running_loop().time())
+                    await connection.send(np.array(piece.tokens, np.uint16))
+                    if piece.is_end:
+                        answer.flushes += 1
+                        await connection.flush()
+        except Exception as failure:
+            answer.failure = failure
+        answer.flushes += 1
+        answer.is_complete = True
+        await connection.flush()
+
+
+@dataclass
+class _Answer:
+    """One answer under way: the flushes asked for and answered, and what went wrong."""
+
+    report: SpeechReport
+    asked_s: float
+    flushes: int = 0
+    flushed: int = 0
+    is_complete: bool = False
+    failure: Exception | None = None
+
+    @property
+    def flushes_missing(self) -> bool:
+        """Whether audio may still come."""
+        return not self.is_complete or self.flushed < self.flushes
+
+    def said(self, tokens: int, now_s: float) -> None:
+        if tokens and self.report.first_token_s is None:
+            self.report.first_token_s = now_s - self.asked_s
+        self.report.tokens += tokens
+
+    def heard(self, samples: int, now_s: float) -> None:
+        if self.report.first_audio_s is None:
+            self.report.first_audio_s = now_s - self.asked_s
+        self.report.samples += samples

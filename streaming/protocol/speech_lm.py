@@ -1,0 +1,340 @@
+"""Speech out of a language model's streamed answer: bytes of HTTP in, tokens and ends of utterances out. Sans-I/O.
+
+    bytes -> EventParser -> data of server-sent events -> delta_of -> text -> TagScanner -> tokens
+
+AnswerParser is the three in one; SpeechLMSpec is what is asked of which server, and how. An answer may be cut
+anywhere: in a tag, in an event, in a character. Text between tags is skipped, since models print other tags too.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from neucodec_streaming.config import CODEBOOK_SIZE
+from neucodec_streaming.errors import ConfigError, SpeechLMError, TokenError
+
+APIS = {"completions": "/completions", "chat": "/chat/completions"}
+"""What a server is asked by -> its path after the base URL (OpenAI's API reference)."""
+TAGS = ("<|speech_{}|>", "<|s_{}|>")
+STOPS = ("<|SPEECH_GENERATION_END|>", "<|speech_end|>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "</s>")
+"""Tags that end an utterance where a server shows them."""
+MAX_TOKENS = 2048
+"""Of an answer, unless the template says otherwise: 41 s of speech. Some servers stop after 16 by default."""
+MAX_EVENT_BYTES = 1 << 20
+_MAX_DIGITS = 18
+_SHOWN_CHARACTERS = 60
+_DONE = "[DONE]"
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_PLACEHOLDER = re.compile(r"\{(text|codes|reference_text)\}")
+
+
+@dataclass(frozen=True)
+class SpeechPiece:
+    """Tokens of an answer in their order; `is_end`: the utterance ends after them (the last one: with the answer)."""
+
+    tokens: list[int]
+    is_end: bool = False
+
+
+class TagScanner:
+    """Tokens out of text that arrives in pieces.
+
+    `tags` are what a token looks like, with `{}` for its number; `stops` end an utterance. Raises ConfigError for a tag
+    without a number, or with nothing on one side of it.
+    """
+
+    def __init__(self, tags: Sequence[str] = TAGS, stops: Sequence[str] = STOPS) -> None:
+        ends = [check_tag(tag) for tag in tags]
+        whole = [rf"{re.escape(left)}(-?\d{{1,{_MAX_DIGITS}}}){re.escape(right)}" for left, right in ends]
+        self._whole = re.compile("|".join([*whole, *map(re.escape, stops)]))
+        begun = [_begun(left, rf"-?\d{{0,{_MAX_DIGITS}}}", right) for left, right in ends]
+        self._begun = re.compile(f"(?:{'|'.join([*begun, *(_begun(stop) for stop in stops)])})\\Z")
+        self._rest = ""
+        self._is_within = False
+        self.tokens = 0
+        """Tokens found so far."""
+
+    def feed(self, text: str) -> Iterator[SpeechPiece]:
+        """What is complete now; the start of an incomplete tag waits for the next piece. Iterate to the end.
+
+        Raises TokenError for a number that is no token, after the tokens before it.
+        """
+        text = self._rest + text
+        tokens: list[int] = []
+        end = 0
+        for found in self._whole.finditer(text):
+            end = found.end()
+            if found.lastindex is None:
+                if self._is_within:
+                    self._is_within = False
+                    yield SpeechPiece(tokens, is_end=True)
+                    tokens = []
+                continue
+            number = int(found[found.lastindex])
+            if not 0 <= number < CODEBOOK_SIZE:
+                self._rest = text[end:]
+                if tokens:
+                    yield SpeechPiece(tokens)
+                raise TokenError(
+                    f"token {self.tokens} of the answer is {number}: a token is from 0 to {CODEBOOK_SIZE - 1}"
+                )
+            tokens.append(number)
+            self._is_within = True
+            self.tokens += 1
+        begun = self._begun.search(text, end)
+        self._rest = text[begun.start() :] if begun is not None else ""
+        if tokens:
+            yield SpeechPiece(tokens)
+
+
+def check_tag(tag: str) -> tuple[str, str]:
+    """What stands left and right of the number in a tag such as `<|speech_{}|>`. Raises ConfigError."""
+    left, number, right = tag.partition("{}")
+    if not number or not left or not right or "{}" in right or left[-1] in "-0123456789" or right[0].isdecimal():
+        raise ConfigError(
+            f"tag {tag!r} cannot be used: give one like {TAGS[0]}, with {{}} for the number and text on both sides"
+        )
+    return left, right
+
+
+def _begun(left: str, middle: str = "", right: str = "") -> str:
+    """A pattern for all that such a tag may begin with, up to one character short of the whole; never empty."""
+    units = [*map(re.escape, left), *([middle] if middle else []), *map(re.escape, right)][:-1]
+    pattern = ""
+    for unit in reversed(units[1:]):
+        pattern = f"(?:{unit}{pattern})?"
+    return units[0] + pattern
+
+
+class EventParser:
+    """Data of server-sent events (WHATWG HTML, 9.2.6) out of bytes: feed(bytes) -> one text for each event."""
+
+    def __init__(self) -> None:
+        self._line = bytearray()
+        self._data: list[str] = []
+        self._bytes = 0
+        self._ends_in_return = False
+        self._is_first = True
+
+    def feed(self, payload: bytes) -> Iterator[str]:
+        """The events that are complete now; iterate to the end. Raises SpeechLMError for one that is too long."""
+        if self._ends_in_return:
+            payload = payload.removeprefix(b"\n")
+        if payload:
+            self._ends_in_return = payload.endswith(b"\r")
+        *lines, rest = _LINE_END.split(payload)
+        for line in lines:
+            self._extend(line)
+            whole, self._line = bytes(self._line), bytearray()
+            if self._is_first:
+                self._is_first, whole = False, whole.removeprefix(b"\xef\xbb\xbf")
+            if whole:
+                self._take(whole)
+            elif self._data:
+                data, self._data, self._bytes = "\n".join(self._data), [], 0
+                yield data
+        self._extend(rest)
+
+    def _extend(self, part: bytes) -> None:
+        self._line += part
+        self._bytes += len(part)
+        if self._bytes > MAX_EVENT_BYTES:
+            raise SpeechLMError(f"an event of the language model is longer than {MAX_EVENT_BYTES} bytes")
+
+    def _take(self, line: bytes) -> None:
+        name, _, value = line.decode("utf-8", "replace").partition(":")
+        if name == "data":
+            self._data.append(value.removeprefix(" "))
+        elif not self._data:
+            self._bytes = 0  # comments keep a connection alive for as long as they like
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """The next text of an answer; `reason` is why it ends after it: "stop", "length", None while it goes on."""
+
+    text: str
+    reason: str | None = None
+
+
+def delta_of(data: str) -> TextDelta:
+    """One chunk of a streamed completion, plain or chat, its first choice alone.
+
+    Raises SpeechLMError for an error that the server reports in it, and for what is no chunk.
+    """
+    try:
+        chunk = json.loads(data)
+    except ValueError:
+        chunk = None
+    if isinstance(chunk, dict) and chunk.get("error"):
+        raise SpeechLMError(f"the language model failed: {error_text(data)}")
+    choices = chunk.get("choices") if isinstance(chunk, dict) else None
+    if not isinstance(choices, list):
+        raise SpeechLMError(f"the language model sent {data[:_SHOWN_CHARACTERS]!r}, which is no chunk of a completion")
+    for choice in choices:
+        if isinstance(choice, dict) and choice.get("index", 0) == 0:
+            delta = choice.get("delta")
+            text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
+            reason = choice.get("finish_reason")
+            return TextDelta(text if isinstance(text, str) else "", reason if isinstance(reason, str) else None)
+    return TextDelta("")
+
+
+def error_text(body: str) -> str:
+    """The message in the JSON of an error as OpenAI, vLLM, FastAPI or llama.cpp shape it, else the body's start."""
+    try:
+        found: Any = json.loads(body)
+    except ValueError:
+        found = None
+    for key in ("error", "detail", "message"):
+        if isinstance(found, dict) and found.get(key):
+            found = found[key]
+    return (found if isinstance(found, str) else body).strip()[:300]
+
+
+class AnswerParser:
+    """Speech out of the bytes of one streamed answer; `is_done`: nothing more will come."""
+
+    def __init__(self, tags: Sequence[str] = TAGS, stops: Sequence[str] = STOPS) -> None:
+        self._events = EventParser()
+        self._scanner = TagScanner(tags, stops)
+        self._tags = tags
+        self._shown = ""  # the start of the answer's text
+        self.reason: str | None = None
+        """Why the answer ended, as the server said it."""
+        self.is_done = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens found so far."""
+        return self._scanner.tokens
+
+    def feed(self, payload: bytes) -> Iterator[SpeechPiece]:
+        """The speech that is complete now; iterate to the end. Raises SpeechLMError, TokenError."""
+        for data in self._events.feed(payload):
+            if data.strip() == _DONE:
+                self.is_done = True
+                return
+            delta = delta_of(data)
+            self.reason = delta.reason or self.reason
+            self._shown += delta.text[: _SHOWN_CHARACTERS - len(self._shown)]
+            yield from self._scanner.feed(delta.text)
+
+    def finish(self) -> None:
+        """The connection has ended, and with it the last utterance. Raises SpeechLMError for an answer that was cut,
+        or that holds no token."""
+        if not self.is_done and self.reason is None:
+            raise SpeechLMError(f"the language model's answer broke off after {self.tokens} tokens: try again")
+        if not self.tokens:
+            raise SpeechLMError(
+                f"the language model's answer {self._shown!r} holds no {' or '.join(self._tags)}: check the prompt"
+                " template and the tag; servers that hide special tokens need skip_special_tokens: false (in a .json"
+                " template)"
+            )
+
+
+@dataclass(frozen=True)
+class SpeechLMSpec:
+    """A language-model server with an OpenAI-compatible API, and how it is asked for speech.
+
+    `url` is its base URL and ends in /v1. `template` makes a text the prompt: `{text}` stands for it, `{codes}` for the
+    tokens of the voice, `{reference_text}` for what the voice says in them. With `is_json` the template is the whole
+    JSON request instead, placeholders within its strings. Raises ConfigError.
+    """
+
+    url: str
+    api: str = "completions"
+    template: str = "{text}"
+    is_json: bool = False
+    tags: tuple[str, ...] = TAGS
+    stops: tuple[str, ...] = STOPS
+
+    def __post_init__(self) -> None:
+        check_url(self.url)
+        if self.api not in APIS:
+            raise ConfigError(f"api {self.api!r} is unknown: choose one of {', '.join(APIS)}")
+        for tag in self.tags:
+            check_tag(tag)
+        if not _PLACEHOLDER.search(self.template) or "{text}" not in self.template:
+            raise ConfigError("the prompt template has no {text}: put it where the text to be said goes")
+        if self.is_json:
+            _json_request(self.template)
+
+    @property
+    def needs_codes(self) -> bool:
+        """Whether the prompt holds the tokens of a voice."""
+        return "{codes}" in self.template
+
+    @property
+    def target(self) -> str:
+        """The URL that requests go to."""
+        return self.url.rstrip("/") + APIS[self.api]
+
+    def body(
+        self, text: str, *, model: str | None = None, codes: Sequence[int] = (), reference_text: str = ""
+    ) -> dict[str, Any]:
+        """The JSON of a request that has `text` said. Raises ConfigError when the template asks for what is missing."""
+        if self.needs_codes and not len(codes):
+            raise ConfigError("the prompt template has {codes}, and there is no voice to take them from: give a voice")
+        filled = {
+            "text": text,
+            "codes": "".join(self.tags[0].replace("{}", str(code)) for code in codes),
+            "reference_text": reference_text,
+        }
+        if self.is_json:
+            body = _filled(_json_request(self.template), filled)
+        else:
+            prompt = _filled(self.template, filled)
+            body = {"messages": [{"role": "user", "content": prompt}]} if self.api == "chat" else {"prompt": prompt}
+        body.setdefault("max_tokens", MAX_TOKENS)
+        if model is not None:
+            body["model"] = model
+        return {**body, "stream": True}
+
+
+def check_url(url: str) -> None:
+    """Raises ConfigError unless `url` is the base of an OpenAI-compatible API."""
+    try:
+        split = urlsplit(url)
+        _ = split.port  # raises ValueError when it is none
+        fits = split.scheme in ("http", "https") and split.hostname and split.path.rstrip("/").endswith("/v1")
+    except ValueError:
+        fits = False
+    if not fits or split.query or split.fragment or split.username:
+        raise ConfigError(f"language model URL {url!r} cannot be used: give one like http://127.0.0.1:8000/v1")
+
+
+def _json_request(template: str) -> dict[str, Any]:
+    try:
+        request = json.loads(template)
+    except ValueError as error:
+        raise ConfigError(f"the prompt template is not JSON: {error}") from None
+    if not isinstance(request, dict):
+        raise ConfigError("the prompt template is not a JSON object: give the fields of a request")
+    return request
+
+
+def _filled(value: Any, filled: dict[str, str]) -> Any:
+    """The value with its placeholders replaced, in all of its strings; never within what replaced one."""
+    if isinstance(value, str):
+        return _PLACEHOLDER.sub(lambda found: filled[found[1]], value)
+    if isinstance(value, list):
+        return [_filled(item, filled) for item in value]
+    if isinstance(value, dict):
+        return {key: _filled(item, filled) for key, item in value.items()}
+    return value
+
+
+def refusal(url: str, status: int, body: bytes) -> SpeechLMError:
+    """What an HTTP answer of the language model other than 200 means."""
+    return SpeechLMError(
+        f"the language model at {url} answered HTTP {status}: {error_text(body.decode('utf-8', 'replace'))}"
+    )
+
+
+def unreachable(url: str, error: Exception) -> SpeechLMError:
+    """What a failure of the connection to the language model means."""
+    return SpeechLMError(f"the language model at {url} does not answer ({type(error).__name__}: {error}): does it run?")

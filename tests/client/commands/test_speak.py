@@ -1,0 +1,104 @@
+"""`neucodec speak` between the stand-in language model and the fake server."""
+
+import asyncio
+import io
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from demos.language_model import Pace
+from demos.speech_lm_server import stand_in
+from neucodec_streaming.client.cli import main
+from tests.client import fake_sounddevice
+from tests.client.fake_server import fake_server
+from tests.client.test_cli import HandDriven
+
+FAST = Pace(prompt_s=0, tokens_per_second=20_000, pause_every=10**9)
+TOKENS = np.arange(23, dtype=np.uint16)
+
+
+async def run(*arguments) -> int:
+    return await asyncio.to_thread(main, [str(argument) for argument in arguments])
+
+
+async def test_an_argument_becomes_a_wav_file_and_a_summary(tmp_path, capsys):
+    async with fake_server() as server, stand_in(TOKENS, FAST) as model:
+        where = ["--server", server.url, "--speech-lm-url", model.url]
+        assert await run("speak", "Hello.\n\nYou.", "--output", tmp_path / "out.wav", *where) == 0
+        assert await run("speak", "Hello.", "--output", tmp_path / "b.wav", *where, "--json") == 0
+    assert [request["prompt"] for request in model.requests] == ["Hello.", "You.", "Hello."]
+    audio, rate = soundfile.read(tmp_path / "out.wav", dtype="int16")
+    assert rate == 24_000
+    assert np.array_equal(audio, np.tile(np.repeat(TOKENS, 480), 2))
+    *shown, as_json = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("first audio after token") for line in shown)
+    figures = json.loads(as_json)
+    assert (figures["texts"], figures["tokens"], figures["seconds"]) == (1, 23, 0.46)
+    assert 0 < figures["first_token_ms"][0] < figures["first_audio_ms"][0]
+
+
+async def test_a_file_and_a_pipe_are_said_line_by_line_and_audio_goes_to_a_pipe(tmp_path, monkeypatch, capsys):
+    (tmp_path / "text").write_text("One.\n\nTwo.\n")
+    stdout = SimpleNamespace(buffer=io.BytesIO())
+    source, sink = os.pipe()
+    os.write(sink, "Drei Ä.\nVier".encode())
+    os.close(sink)
+    async with fake_server() as server, stand_in(TOKENS, FAST) as model:
+        where = ["--server", server.url, "--speech-lm-url", model.url, "--output", "-", "--speech-lm-api", "chat"]
+        monkeypatch.setattr(
+            "neucodec_streaming.client.commands.speak.sys", SimpleNamespace(stdout=stdout, stderr=sys.stderr)
+        )
+        assert await run("speak", "--file", tmp_path / "text", *where) == 0
+        with os.fdopen(source, "rb") as pipe:
+            monkeypatch.setattr("neucodec_streaming.client.commands.terminal.sys", SimpleNamespace(stdin=pipe))
+            assert await run("speak", "-", *where) == 0
+    said = [request["messages"][0]["content"] for request in model.requests]
+    assert said == ["One.", "Two.", "Drei Ä.", "Vier"]
+    heard = np.frombuffer(stdout.buffer.getvalue(), "<i2")
+    assert np.array_equal(heard, np.tile(np.repeat(TOKENS, 480), 4))
+    assert "92" in capsys.readouterr().err
+
+
+async def test_the_speaker_plays_all_of_it(monkeypatch, capsys):
+    monkeypatch.setattr(fake_sounddevice, "OutputStream", HandDriven)
+    monkeypatch.setitem(sys.modules, "sounddevice", fake_sounddevice)
+    monkeypatch.setattr(HandDriven, "heard", [])
+    async with fake_server() as server, stand_in(TOKENS + 9_000, FAST) as model:
+        assert await run("speak", "Hello.", "--server", server.url, "--speech-lm-url", model.url, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["speaker"] == "Fake Speaker"
+    played = np.concatenate(HandDriven.heard)
+    assert np.count_nonzero(played > 0.2) >= TOKENS.size * 960 * 0.95
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["--speech-lm-url", "http://127.0.0.1:1/v1"], 4, "does it run"),
+        (["--speech-lm-url", "http://127.0.0.1:1"], 2, "language model URL"),
+        (["--speech-lm-template", "/nothing"], 3, "/nothing cannot be read"),
+        (["--tag", "speech"], 2, "tag 'speech'"),
+        (["--reference", "/nothing.tok"], 3, "/nothing.tok cannot be read"),
+    ],
+)
+async def test_what_cannot_be_is_told_with_an_exit_code(options, code, says, tmp_path, capsys):
+    async with fake_server() as server:
+        where = ["--server", server.url, "--output", tmp_path / "out.wav"]
+        assert await run("speak", "Hello.", *where, *options) == code
+    assert says in capsys.readouterr().err
+
+
+def test_without_httpx_the_command_names_the_extra():
+    code = (
+        "import sys\nsys.modules['httpx'] = None\n"
+        "from neucodec_streaming.client.cli import main\nsys.exit(main(['speak', 'Hi.']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "neucodec speak needs httpx: pip install 'neucodec-streaming[speak]'" in done.stderr
+    assert done.stderr.count("\n") == 1
