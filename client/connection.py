@@ -3,8 +3,9 @@
 The protocol's ClientSession holds the state; this shell moves its bytes through WebSockets. One task belongs to it
 (`_run`): it writes what is sent, in order, and when the connection is lost opens another one and goes on where the
 session was, while `send` still takes some input. `send` waits while the socket is full, reading stops while
-nobody iterates (so iterate while you send), and leaving the context closes everything. Every wait has a deadline
-(dial.Deadlines); the pings of the WebSocket bound the wait for what nobody asked for.
+nobody iterates (so iterate while you send), and leaving the context closes everything. Input that the socket has not
+taken is held here, so that `clear` can drop it and goes out next. Every wait has a deadline (dial.Deadlines); the pings
+of the WebSocket bound the wait for what nobody asked for, so a session may be quiet for hours.
 """
 
 import asyncio
@@ -21,11 +22,18 @@ from websockets.exceptions import ConnectionClosed
 from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.client.dial import DEFAULT_URL, Deadlines, Dialer, disconnected, is_loss
 from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unreachable, error_of
-from neucodec_streaming.client.events import Audio, Done, Event, Resumed, Tokens
+from neucodec_streaming.client.events import NO_SAMPLES, Audio, Done, Event, Resumed, Tokens
 from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
-from neucodec_streaming.errors import CapacityError, DeviceError, StreamingError
-from neucodec_streaming.protocol.messages import ClientMessage, Failure, Ready, StreamFormat
+from neucodec_streaming.errors import CapacityError, DeviceError, LocalProtocolError, StreamingError
+from neucodec_streaming.protocol.messages import (
+    ClientMessage,
+    Failure,
+    Ready,
+    StreamFormat,
+    encode_message,
+    parse_server_message,
+)
 from neucodec_streaming.protocol.query import SessionRequest, session_request
 from neucodec_streaming.protocol.session import ClientSession
 from neucodec_streaming.protocol.states import State
@@ -37,6 +45,8 @@ WAITING_SECONDS = 0.5
 """Input that may wait for the socket before `send` waits: so packets go out, and arrive, several at a time."""
 LOST_SECONDS = 30.0
 """The same while the connection is lost."""
+MAX_STALE_SECONDS = 0.5
+"""Input of a live session that waited longer than this for a lost connection is dropped, and the output before it."""
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 3.0
 """Before another attempt to connect; each pause is twice the last one, and up to half of it is left out at random."""
 PASSING = (Unreachable, Disconnected, CapacityError, DeviceError)
@@ -54,12 +64,16 @@ class Connection(LiveSession):
         session: ClientSession,
         websocket: ClientConnection,
         deadlines: Deadlines,
+        *,
         resume: bool,
+        live: bool,
+        raw: bool,
     ) -> None:
         self._dialer, self._request, self._session, self._websocket = dialer, request, session, websocket
-        self._deadlines, self._resume = deadlines, resume
-        self._outbox: deque[bytes | str] = deque()
-        self._written = 0  # input position up to which the socket has taken everything
+        self._deadlines, self._resume, self._live, self._raw = deadlines, resume, live, raw
+        self._outbox: deque[bytes | ClientMessage] = deque()
+        self._pending = 0  # units of input that the socket has not taken
+        self._clears = 0  # requested so far: a `send` under way belongs to an utterance that a later one ends
         self._wait: asyncio.Timeout | None = None  # for the next message, while somebody reads
         self._resumed: Resumed | None = None
         self._is_done = False
@@ -91,11 +105,43 @@ class Connection(LiveSession):
         sent all of the chunk or a part of it: `input_position` tells. Raises AudioError or TokenError for what cannot
         be sent, DeadlineExceeded, Disconnected, or what the server reported.
         """
-        payload = _to_wire(chunk, self._session.input)
-        step = int(self._session.input.rate * MAX_PACKET_SECONDS) * self._session.input.unit_bytes
-        for start in range(0, len(payload), step):
+        await self.send_bytes(_to_wire(chunk, self._session.input))
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Sends samples or tokens that have the format of `ready.input` already, such as mu-law from a telephone.
+
+        Otherwise as `send`. A `clear` drops what a call under way has not sent yet. Raises AudioError or TokenError for
+        bytes that are no whole number of samples or tokens.
+        """
+        stream, clears = self._session.input, self._clears
+        stream.count(data)
+        if stream.format == "f32le":
+            pcm_from_bytes(data, stream.format)
+        step = int(stream.rate * MAX_PACKET_SECONDS) * stream.unit_bytes
+        for start in range(0, len(data), step):
             self._raise_failure()
-            await self._give(self._session.send_payload(payload[start : start + step]))
+            packet = self._session.send_payload(bytes(data[start : start + step]))
+            self._pending += stream.count(packet)
+            await self._give(packet)
+            if self._clears != clears:
+                return
+
+    async def clear(self) -> None:
+        """Barge-in: pending input, here and at the server, and unsent output are dropped; nothing of the old utterance
+        follows Cleared. `input_position` is then that of what the server has received."""
+        self._raise_failure()
+        self._clears += 1
+        if not self._session.is_lost:
+            self._withdraw()
+        await super().clear()
+
+    def _withdraw(self) -> None:
+        """Takes back the payload that the socket has not taken; requests still go out, since each has an answer."""
+        units = sum(self._session.input.count(item) for item in self._outbox if isinstance(item, bytes))
+        self._outbox = deque(item for item in self._outbox if not isinstance(item, bytes))
+        self._session.withdraw(units)
+        self._pending -= units
+        self._changed.set()
 
     async def __anext__(self) -> Event:
         """The next event; StopAsyncIteration after Done. Raises what the server reported, Disconnected or
@@ -130,22 +176,22 @@ class Connection(LiveSession):
             self._wait = None
         if websocket is not self._websocket or self._session.is_lost:
             return None  # it will come again
-        position = self._session.output_position
-        received = self._session.receive(data)
+        received = self._session.receive(parse_server_message(data))
         if isinstance(received, bytes):
-            return _from_wire(received, self._session.output, position)
+            position = self._session.output_position - self._session.output.count(received)
+            return _from_wire(received, self._session.output, position, self._raw)
         if isinstance(received, Failure):
             raise self._failed(error_of(received.code, received.message))
         return None if isinstance(received, Ready) else received
 
     async def _say(self, message: ClientMessage) -> None:
         self._raise_failure()
-        text = self._session.send(message)
+        self._session.send(message)
         if self._wait is not None and self._wait.when() is None:
             self._wait.reschedule(asyncio.get_running_loop().time() + self._deadlines.answer_s)
-        await self._give(text)
+        await self._give(message)
 
-    async def _give(self, item: bytes | str) -> None:
+    async def _give(self, item: bytes | ClientMessage) -> None:
         """Queues what the session has taken, and waits for room; while the connection is lost the session keeps it."""
         if self._closed is None:
             if not self._session.is_lost:
@@ -157,8 +203,10 @@ class Connection(LiveSession):
         raise await self._last_words()
 
     def _has_room(self) -> bool:
+        if self._session.is_lost and self._live:
+            return True  # most of it will be dropped
         most_s = LOST_SECONDS if self._session.is_lost else WAITING_SECONDS
-        return self._session.input_position - self._written <= most_s * self._session.input.rate
+        return self._pending <= most_s * self._session.input.rate
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         """Waits for a change after which that is so, or after which it never will be. Raises what ended the session."""
@@ -187,13 +235,15 @@ class Connection(LiveSession):
 
     async def _close(self) -> None:
         """Leaves at once."""
+        if self._failure is None:
+            self._failed(LocalProtocolError("the connection was closed at the end of its `async with`: open another"))
         await self._dialer.close(self._websocket)
 
     def _lose(self, websocket: ClientConnection, closed: ConnectionClosed) -> bool:
         """Whether the session outlives its connection, which has ended so; it then counts as lost."""
         if websocket is not self._websocket:
             return True
-        over = self._failure is not None or self._session.state is State.CLOSED
+        over = self._failure is not None or self._session.is_over
         if over or not self._resume or not self.ready.resume.token or not is_loss(closed):
             return False
         if not self._session.is_lost:
@@ -230,14 +280,14 @@ class Connection(LiveSession):
                 item = self._outbox.popleft()
                 try:
                     async with asyncio.timeout(self._deadlines.send_s):
-                        await websocket.send(item)
+                        await websocket.send(encode_message(item))
                 except TimeoutError:
                     seconds = f"{self._deadlines.send_s:g} s"
                     self._failed(
                         DeadlineExceeded(f"the server took no input for {seconds}: receive events while you send")
                     )
                 if isinstance(item, bytes):
-                    self._written += self._session.input.count(item)
+                    self._pending -= self._session.input.count(item)
                     self._changed.set()
 
     async def _reconnect(self) -> None:
@@ -250,7 +300,7 @@ class Connection(LiveSession):
                     await asyncio.sleep(max(pause_s * random.uniform(0.5, 1.0), self._dialer.retry_after_s))
                     pause_s = min(2 * pause_s, MAX_PAUSE_S)
                     try:
-                        target = self._session.resuming(self._request).target
+                        target = self._session.resuming(self._request, replay=not self._live).target
                         self._websocket = await self._dialer.open(target, self._session)
                     except PASSING as error:
                         met = f": {error}"
@@ -261,10 +311,13 @@ class Connection(LiveSession):
             raise Disconnected(
                 f"the connection was lost and not back within {self._deadlines.resume_s:g} s{met}"
             ) from None
+        stream = self._session.input
+        dropped = self._session.drop_stale(int(MAX_STALE_SECONDS * stream.rate) if self._live else None)
         self._outbox.extend(self._session.unsent)
-        units = sum(self._session.input.count(item) for item in self._outbox if isinstance(item, bytes))
-        self._written = self._session.input_position - units
-        told = Resumed(self.ready.resumed, self._session.output_position - received, self._session.output_position)
+        self._pending = sum(stream.count(item) for item in self._outbox if isinstance(item, bytes))
+        position = max(self._session.output_position, self._session.stale_until)
+        gap = 0 if self.ready.resumed == "new" else position - received
+        told = Resumed(self.ready.resumed, gap, position, dropped / stream.rate if self._live else 0.0)
         self._resumed = told if self._resumed is None else self._resumed.followed_by(told)
         self._changed.set()
 
@@ -282,15 +335,20 @@ async def connect(
     stats: bool = False,
     api_key: str | None = None,
     resume: bool = True,
+    live: bool = False,
+    raw: bool = False,
     deadlines: Deadlines | None = None,
 ) -> AsyncIterator[Connection]:
     """A session with the server at `url` (`ws://`, `wss://`, `http://` or `https://`, a path prefix is kept).
 
     `kind`: "encode" (audio to tokens), "decode" (tokens to audio) or "roundtrip" (audio to audio); formats and rates
     are those of the audio. `api_key` goes into a header, never into the URL. A connection that is lost is replaced, and
-    a Resumed event says so; with `resume=False` it is Disconnected at once. Raises ConfigError for what the server
-    does not offer, AuthError without a key that it knows, CapacityError when it is full (LimitError: for this key or
-    address), Unreachable when there is none.
+    a Resumed event says so; with `resume=False` it is Disconnected at once. `live` is for a microphone, whose audio is
+    worthless when it is late: after a loss, input older than MAX_STALE_SECONDS is dropped, and the output of all input
+    before it; `Resumed` says how much. `raw`: Audio carries `data`, the bytes as they came, and no `samples`.
+
+    Raises ConfigError for what the server does not offer, AuthError without a key that it knows, CapacityError when it
+    is full (LimitError: for this key or address), Unreachable when there is none.
     """
     deadlines = deadlines or Deadlines()
     request = session_request(
@@ -305,7 +363,7 @@ async def connect(
     dialer = Dialer(url, api_key, deadlines)
     session = ClientSession(request.input, request.output)
     websocket = await dialer.open(request.target, session)
-    connection = Connection(dialer, request, session, websocket, deadlines, resume)
+    connection = Connection(dialer, request, session, websocket, deadlines, resume=resume, live=live, raw=raw)
     running = asyncio.create_task(connection._run(), name="neucodec connection")
     try:
         yield connection
@@ -319,7 +377,9 @@ def _to_wire(chunk: np.ndarray, stream: StreamFormat) -> bytes:
     return tokens_to_bytes(chunk) if stream.kind == "tokens" else pcm_to_bytes(chunk, stream.format)
 
 
-def _from_wire(payload: bytes, stream: StreamFormat, position: int) -> Audio | Tokens:
+def _from_wire(payload: bytes, stream: StreamFormat, position: int, raw: bool) -> Audio | Tokens:
     if stream.kind == "tokens":
         return Tokens(tokens_from_bytes(payload), position)
+    if raw:
+        return Audio(NO_SAMPLES, position, payload)
     return Audio(pcm_from_bytes(payload, stream.format), position)

@@ -12,12 +12,21 @@ from neucodec_streaming.protocol.messages import Cleared, Done, Flushed, Marked,
 __all__ = ["Audio", "Cleared", "Done", "Event", "Flushed", "Marked", "Resumed", "Stats", "Tokens"]
 
 
+NO_SAMPLES = np.zeros(0, np.float32)
+NO_SAMPLES.flags.writeable = False
+
+
 @dataclass(frozen=True, eq=False)
 class Audio:
-    """Decoded audio: float32 (m,) at `ready.output.rate`; `position` of its first sample since the session began."""
+    """Decoded audio: float32 (m,) at `ready.output.rate`; `position` of its first sample since the session began.
+
+    With `connect(..., raw=True)` `data` holds the bytes as they came, in the format of `ready.output`, and `samples`
+    nothing.
+    """
 
     samples: np.ndarray
     position: int
+    data: bytes = b""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,16 +45,23 @@ HOWS = ("exact", "approximate", "new")
 class Resumed:
     """The connection was lost and is back: output goes on at `position`, after a `gap` of samples or tokens that will
     not come. `how`: "exact" to the byte; "approximate", computed again by a server that may differ in the last bits or
-    had not all of the utterance; "new", another session from its start.
+    had not all of the utterance; "new", another session from its start. `dropped_seconds` of input were too old for a
+    live session and were not sent; the next sample took the position of the first of them.
     """
 
     how: str
     gap: int
     position: int
+    dropped_seconds: float = 0.0
 
     def followed_by(self, later: "Resumed") -> "Resumed":
         """Both in one, when a second loss came before the first was told."""
-        return Resumed(max(self.how, later.how, key=HOWS.index), self.gap + later.gap, later.position)
+        return Resumed(
+            max(self.how, later.how, key=HOWS.index),
+            self.gap + later.gap,
+            later.position,
+            self.dropped_seconds + later.dropped_seconds,
+        )
 
 
 Event = Audio | Tokens | Flushed | Cleared | Marked | Stats | Done | Resumed

@@ -19,11 +19,13 @@ from neucodec_streaming.protocol.messages import (
     INPUT_AUDIO,
     TOKENS,
     Clear,
+    ClientMessage,
     Done,
     End,
     Mark,
     Ready,
     Resume,
+    ServerMessage,
     StreamFormat,
     encode_message,
     parse_client_message,
@@ -89,28 +91,27 @@ class FuzzedSession:
     def __init__(self) -> None:
         self.server = ServerSession(READY, max_replay_bytes=REPLAY_BYTES)
         self.is_attached = True
-        self._engine: list[tuple[bytes | str, int]] = []
+        self._engine: list[tuple[bytes | ClientMessage, int]] = []
         self._samples = 0
         self._input = 0
-        self.said: list[bytes | str] = []
+        self.said: list[bytes | ServerMessage] = []
         self.send()
 
     def hear(self, data: bytes | str) -> None:
         """A message of the client: taken, or the session fails."""
         server = self.server
-        if not self.is_attached or server.failure is not None or server.state is State.CLOSED:
+        if not self.is_attached or server.failure is not None or server.is_over:
             return
         before = server.input_position, server.state
         try:
-            command = server.receive(data)
+            command = parse_client_message(data)
+            server.receive(command)
         except StreamingError as error:
             assert (server.input_position, server.state) == before, "what is refused changes nothing"
             server.fail(error)
             return
-        if isinstance(command, bytes):
+        if not isinstance(command, Mark):
             self._engine.append((command, server.epoch))
-        elif not isinstance(command, Mark):
-            self._engine.append((type(command).type, server.epoch))
 
     def compute(self) -> None:
         """One command of the engine; its output all at once."""
@@ -124,15 +125,14 @@ class FuzzedSession:
                 self.server.output_ready(bytes(2 * frames), epoch)
         else:
             self._samples = 0
-            if command != Clear.type:
+            if not isinstance(command, Clear):
                 self.server.flush_finished(epoch)
 
     def send(self) -> None:
         """One message to the client, if there is one."""
         if not self.is_attached or (message := self.server.next_message()) is None:
             return
-        if isinstance(message, str):
-            assert parse_server_message(message) is not None, message
+        assert parse_server_message(encode_message(message)) == message
         self.said.append(message)
 
     def lose(self) -> None:
@@ -167,7 +167,7 @@ class FuzzedSession:
             self.send()
         self.check()
         if self.is_attached and self.server.failure is None:
-            done = parse_server_message(str(self.said[-1]))
+            done = self.said[-1]
             assert isinstance(done, Done) and done.input == done.output * 320 + done.dropped
 
 
@@ -200,13 +200,13 @@ def client_message(data: bytes) -> None:
 def server_messages(data: bytes) -> None:
     """Whatever a server says to a client that has asked for everything."""
     reader, client = Reader(data), ClientSession(INPUT_AUDIO, TOKENS)
-    client.receive(encode_message(READY))
+    client.receive(READY)
     client.send_payload(bytes(6400))
     client.send(Mark("m"))
     with suppress(StreamingError):
         while not reader.is_empty:
             is_text = reader.number(2)
-            client.receive(reader.text() if is_text else reader.take(reader.number(64)))
+            client.receive(parse_server_message(reader.text() if is_text else reader.take(reader.number(64))))
 
 
 def target(data: bytes) -> None:

@@ -16,15 +16,13 @@ from random import randrange
 from typing import Any
 from uuid import uuid4
 
-import aiomqtt
 import numpy as np
-from paho.mqtt.packettypes import PacketTypes
 
 from neucodec_streaming.audio import pcm_to_bytes
 from neucodec_streaming.client.dial import Deadlines
 from neucodec_streaming.client.errors import DeadlineExceeded, Unreachable, error_of
 from neucodec_streaming.client.events import Audio, Tokens
-from neucodec_streaming.client.mqtt.link import BrokerLink, broker_link, properties
+from neucodec_streaming.client.mqtt.link import BrokerLink, broker_link
 from neucodec_streaming.client.mqtt.stream import Inbound, Missing, StreamReader, UtteranceEnded
 from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.errors import StreamingError
@@ -41,6 +39,7 @@ from neucodec_streaming.protocol.messages import (
     encode_message,
 )
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress, parse_broker
+from neucodec_streaming.protocol.mqtt.message import BrokerMessage
 from neucodec_streaming.protocol.mqtt.packets import SOURCES, FrameWriter
 from neucodec_streaming.protocol.mqtt.receiver import Loss
 from neucodec_streaming.protocol.mqtt.topics import (
@@ -95,10 +94,13 @@ class MqttSession(LiveSession):
         self._news = asyncio.Event()  # of that
         self._asked: dict[int, tuple[ClientMessage, int]] = {}
         self._requests = 0
+        self._clears = 0  # requested so far: a `send` under way belongs to an utterance that a later one ends
         self._taken_frames = 0
         self._room = asyncio.Event()  # something may have changed for what waits to be sent
         self._tasks: set[asyncio.Task[None]] = set()
-        self._frame_properties = self._content()
+        is_audio = self._input.kind == "audio"  # frames of tokens are smaller than their type, which the status has
+        self._frame_type = content_type(self._input) if is_audio else None
+        self._frame_rate = self._input.rate if is_audio else None
 
     @property
     def ready(self) -> Ready:
@@ -133,22 +135,39 @@ class MqttSession(LiveSession):
         return [output, (self._answers_topic, 1), (topic(self.name, STATUS), 1)]
 
     @property
-    def will(self) -> aiomqtt.Will:
+    def will(self) -> BrokerMessage:
         """Ends the session when this client is gone for good."""
-        return aiomqtt.Will(topic(self.name, CONTROL), GONE_PAYLOAD, 1)
+        return BrokerMessage(topic(self.name, CONTROL), GONE_PAYLOAD)
 
     async def send(self, chunk: np.ndarray) -> None:
-        """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits for the broker and the bridge."""
-        stream = self._input
+        """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits for the broker and the bridge.
+
+        A `clear` drops what a call under way has not sent yet.
+        """
+        stream, clears = self._input, self._clears
         payload = tokens_to_bytes(chunk) if stream.kind == "tokens" else pcm_to_bytes(chunk, stream.format)
         step = int(stream.rate * MAX_FRAME_SECONDS) * stream.unit_bytes
         for start in range(0, len(payload), step):
             self._inbound.check()
             await self._until_room()
-            frame = self._writer.write(payload[start : start + step])
-            to = self._request.input_topic(self.name)
-            while not await self.link.attempt(to, frame, self._qos, self._frame_properties):
+            if self._clears != clears:
+                return
+            frame = BrokerMessage(
+                self._request.input_topic(self.name),
+                self._writer.write(payload[start : start + step]),
+                self._qos,
+                content_type=self._frame_type,
+                rate=self._frame_rate,
+            )
+            while not await self.link.attempt(frame):
                 await self._until_room()  # whoever bridges the session may not be back yet
+
+    async def clear(self) -> None:
+        """Barge-in: pending input, here and at the bridge, and unsent output are dropped; nothing of the old utterance
+        follows Cleared."""
+        self._clears += 1
+        self._room.set()
+        await super().clear()
 
     async def __anext__(self) -> MqttEvent:
         """The next event; StopAsyncIteration after Done. Raises what the bridge reported, Disconnected or
@@ -209,12 +228,12 @@ class MqttSession(LiveSession):
         self._is_ready.set()
         self._room.set()
 
-    def on_message(self, message: aiomqtt.Message) -> None:
+    def on_message(self, message: BrokerMessage) -> None:
         """Frames, answers, the status."""
         try:
-            if str(message.topic) == self._answers_topic:
+            if message.topic == self._answers_topic:
                 self._on_answer(message)
-            elif str(message.topic) == topic(self.name, STATUS):
+            elif message.topic == topic(self.name, STATUS):
                 self.status = parse_status(message.payload)
                 self._note_served(self.status.state == SessionStatus.OPEN)
             else:
@@ -227,7 +246,7 @@ class MqttSession(LiveSession):
         self._news.set()
         self._room.set()
 
-    def _on_answer(self, message: aiomqtt.Message) -> None:
+    def _on_answer(self, message: BrokerMessage) -> None:
         answer, position = parse_answer(message.payload)
         if isinstance(answer, Failure):
             self.on_failure(error_of(answer.code, answer.message))
@@ -238,7 +257,7 @@ class MqttSession(LiveSession):
             if not is_first:  # another bridge, which knows nothing of what was asked
                 self._spawn(self._ask_again())
         elif isinstance(answer, (Flushed, Cleared, Marked, Done)) and position is not None:
-            number = int(getattr(message.properties, "CorrelationData", b"-1"))
+            number = int(message.correlation or b"-1")
             if number in self._asked:
                 self._reader.put((number, answer), position)
         elif isinstance(answer, Stats):
@@ -265,8 +284,9 @@ class MqttSession(LiveSession):
         await self._ask(encode_request(message, position), str(number).encode())
 
     async def _ask(self, payload: bytes, correlation: bytes) -> None:
-        said = properties(PacketTypes.PUBLISH, ResponseTopic=self._answers_topic, CorrelationData=correlation)
-        await self.link.publish(topic(self.name, CONTROL), payload, 1, said)
+        await self.link.publish(
+            BrokerMessage(topic(self.name, CONTROL), payload, reply_topic=self._answers_topic, correlation=correlation)
+        )
 
     async def _ask_again(self) -> None:
         with suppress(StreamingError):
@@ -283,7 +303,8 @@ class MqttSession(LiveSession):
     async def _until_room(self) -> None:
         try:
             async with asyncio.timeout(self._deadlines.send_s):
-                while not self._is_served or self._ahead_frames > AHEAD_FRAMES:
+                clears = self._clears
+                while clears == self._clears and (not self._is_served or self._ahead_frames > AHEAD_FRAMES):
                     self._room.clear()
                     await self._room.wait()
                     self._inbound.check()
@@ -302,12 +323,6 @@ class MqttSession(LiveSession):
     def _note_taken(self, frames: int) -> None:
         self._taken_frames = max(self._taken_frames, frames)
         self._room.set()
-
-    def _content(self) -> Any:
-        if self._input.kind == "tokens":
-            return None
-        rate = ("rate", str(self._input.rate))
-        return properties(PacketTypes.PUBLISH, ContentType=content_type(self._input), UserProperty=rate)
 
 
 @asynccontextmanager
@@ -353,5 +368,5 @@ async def open_at_broker(
             if session.link.failure is None and not session.is_over:
                 with suppress(StreamingError, TimeoutError):
                     async with asyncio.timeout(deadlines.close_s):
-                        await session.link.publish(topic(name, CONTROL), encode_message(End()).encode(), 1)
+                        await session.link.publish(BrokerMessage(topic(name, CONTROL), encode_message(End()).encode()))
             session.leave()

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neucodec_streaming.kernels import native
+from neucodec_streaming.kernels.int8 import is_int8, make_int8_linear
 
 PACK_ROWS = 16
 """Rows that the packed layout is chosen for; one number, so that equal steps have equal bits wherever they run."""
@@ -95,6 +96,8 @@ def _traceable() -> Any:
 class PackedLinear(nn.Module):
     """One linear layer, or several that read the same input, as one product: their outputs side by side."""
 
+    make_linear = staticmethod(make_linear)
+
     def __init__(self, *layers: nn.Linear) -> None:
         super().__init__()
         self.layers: Any = nn.ModuleList(layers)
@@ -107,10 +110,10 @@ class PackedLinear(nn.Module):
     @cached_property
     def _product(self) -> LinearFn:
         if len(self.layers) == 1:
-            return make_linear(self.weight, self.layers[0].bias)
+            return self.make_linear(self.weight, self.layers[0].bias)
         biases = [layer.bias for layer in self.layers]
         bias = None if biases[0] is None else torch.cat(biases)
-        return make_linear(torch.cat([layer.weight for layer in self.layers]), bias)
+        return self.make_linear(torch.cat([layer.weight for layer in self.layers]), bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._product(x)
@@ -118,6 +121,8 @@ class PackedLinear(nn.Module):
 
 class ChannelsLastConv(nn.Module):
     """A `Conv1d` over (B, T, C_in) that adds no padding: (B, (T - reach - 1) // stride + 1, C_out)."""
+
+    make_linear = staticmethod(make_linear)
 
     def __init__(self, conv: nn.Conv1d) -> None:
         super().__init__()
@@ -127,9 +132,9 @@ class ChannelsLastConv(nn.Module):
         self.dense = conv.groups == 1
 
     @cached_property
-    def make_linear(self) -> LinearFn:
+    def linear(self) -> LinearFn:
         """What an output reads, side by side (…, kernel * C_in), to it."""
-        return make_linear(self.conv.weight.transpose(1, 2).flatten(1), self.conv.bias)
+        return self.make_linear(self.conv.weight.transpose(1, 2).flatten(1), self.conv.bias)
 
     @cached_property
     def _convolution(self) -> LinearFn:
@@ -148,7 +153,7 @@ class ChannelsLastConv(nn.Module):
             spans = x.flatten(1).unfold(1, (self.reach + 1) * channels, self.stride * channels)
             if self.dilation > 1:
                 spans = spans.unflatten(2, (-1, channels))[:, :, :: self.dilation].flatten(2)
-            return self.make_linear(spans.contiguous())
+            return self.linear(spans.contiguous())
         return self._convolution(x.unsqueeze(1)).squeeze(1)  # (B, T, C_in) -> (B, 1, T, C_in), and from it
 
 
@@ -161,19 +166,27 @@ def has_onednn(weight: Tensor) -> bool:
     return weight.dtype == torch.float32
 
 
-def with_packed_weights(model: nn.Module) -> nn.Module:
-    """A copy of the tree that shares its parameters and buffers, with the layers above in place of torch's."""
+def with_packed_weights(model: nn.Module, int8: bool = False) -> nn.Module:
+    """A copy of the tree that shares its parameters and buffers, with the layers above in place of torch's.
+
+    `int8`: those that int8.py names multiply int8 weights by int8 activations.
+    """
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copy = deepcopy(model, shared)
-    for parent in list(copy.modules()):
+    for prefix, parent in list(copy.named_modules()):
+        packed: dict[str, PackedLinear | ChannelsLastConv] = {}
         for names in QUERY_KEY_VALUE:
             if all(hasattr(parent, name) for name in names):
-                parent.query_key_value = PackedLinear(*(getattr(parent, name) for name in names))
-        for name, child in list(parent.named_children()):
+                packed["query_key_value"] = PackedLinear(*(getattr(parent, name) for name in names))
+        for name, child in parent.named_children():
             if type(child) is nn.Linear:
-                setattr(parent, name, PackedLinear(child))
+                packed[name] = PackedLinear(child)
             elif type(child) is nn.Conv1d:
-                setattr(parent, name, ChannelsLastConv(child))
+                packed[name] = ChannelsLastConv(child)
+        for name, layer in packed.items():
+            if int8 and is_int8(f"{prefix}.{name}".removeprefix(".")):
+                layer.make_linear = make_int8_linear
+            setattr(parent, name, layer)
     return copy
 
 

@@ -43,7 +43,7 @@ class StreamingConv:
                 return self.native.convolve(x, *rows, *self._weights, conv.out_channels, layer.stride, layer.dilation)
             if layer.is_product(x.shape[1] // layer.stride):
                 read = self.native.columns(x, *rows, conv.kernel_size[0], layer.stride, layer.dilation)
-                return layer.make_linear(read)
+                return layer.linear(read)
         if not self.left and not self.right:
             return layer(x)
         nothing = torch.zeros(len(x), self.right, x.shape[2], dtype=x.dtype, device=x.device)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from neucodec_streaming.protocol.messages import ClientMessage, Mark, StreamFormat, encode_message
+from neucodec_streaming.protocol.messages import ClientMessage, Mark, StreamFormat
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,14 @@ class Positions:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that waits for its answer: the `number`th of the session, sent at input position `at`."""
+    """A request that waits for its answer: the `number`th of the session, sent at input position `at`; `is_cut`: not
+    all of the input before it was sent.
+    """
 
     message: ClientMessage
     number: int
     at: int
+    is_cut: bool = False
 
 
 class ReplayLog:
@@ -70,22 +73,53 @@ class ReplayLog:
         self.start, self.whole = Positions(asked.at, output), True
         self._drop_before(asked.at)
 
+    def drop(self, position: int, units: int) -> None:
+        """Forgets `units` of payload from a position on; what comes after them moves down to there."""
+        end = position + units
+        kept: deque[tuple[int, bytes]] = deque()
+        for first, payload in self._payload:
+            if before := payload[: max(0, position - first) * self._input.unit_bytes]:
+                kept.append((first, before))
+            if after := payload[max(0, end - first) * self._input.unit_bytes :]:
+                kept.append((max(first, end) - units, after))
+        self._payload = kept
+        self.asked = deque(
+            replace(asked, at=max(position, asked.at - units), is_cut=True) if asked.at > position else asked
+            for asked in self.asked
+        )
+        if self.start.input > position:  # the log had been shortened
+            frames = (self.start.input - position) // self._input.hop
+            self.start = Positions(position, self.start.output - frames * self._output.hop)
+        self._end -= units
+
+    def move(self, units: int) -> None:
+        """The server counts input from elsewhere: adds `units` to every input position."""
+        self.start = replace(self.start, input=self.start.input + units)
+        self.asked = deque(replace(asked, at=asked.at + units) for asked in self.asked)
+        self._payload = deque((first + units, payload) for first, payload in self._payload)
+        self._end += units
+
     def renumber(self) -> None:
         """A new session counts requests from 0: those that wait are its first."""
         self.asked = deque(replace(asked, number=number) for number, asked in enumerate(self.asked))
         self._requests = len(self.asked)
 
-    def after(self, position: int, requests: int) -> Iterator[bytes | str]:
-        """What comes after an input position and so many requests, in order: payload, and the texts of requests."""
+    def restart(self) -> None:
+        """A new session counts positions from 0: what the log holds is its first input."""
+        self.move(-self.start.input)
+        self.start, self.whole = Positions(0, 0), True
+
+    def after(self, position: int, requests: int) -> Iterator[bytes | ClientMessage]:
+        """What comes after an input position and so many requests, in order: payload, and requests."""
         waiting = deque(asked for asked in self.asked if asked.number >= requests)
         for first, payload in self._payload:
             while waiting and waiting[0].at <= first:
-                yield encode_message(waiting.popleft().message)
+                yield waiting.popleft().message
             rest = payload[max(0, position - first) * self._input.unit_bytes :]
             if rest:
                 yield rest
         for asked in waiting:
-            yield encode_message(asked.message)
+            yield asked.message
 
     def _shorten(self) -> None:
         """Drops whole frames from the front, as far as the oldest utterance goes."""

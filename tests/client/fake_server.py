@@ -19,10 +19,19 @@ from websockets.typing import Subprotocol
 
 from neucodec_streaming.config import INPUT_HOP, OUTPUT_HOP
 from neucodec_streaming.errors import AudioError, StreamingError
-from neucodec_streaming.protocol.messages import Clear, End, Failure, Flush, Ready, Resume, Stats, encode_message
+from neucodec_streaming.protocol.messages import (
+    Clear,
+    End,
+    Failure,
+    Flush,
+    Ready,
+    Resume,
+    Stats,
+    encode_message,
+    parse_client_message,
+)
 from neucodec_streaming.protocol.query import SessionRequest, parse_target
 from neucodec_streaming.protocol.session import ServerSession
-from neucodec_streaming.protocol.states import State
 
 CHUNK_FRAMES = 5
 
@@ -62,6 +71,11 @@ class FakeServer:
         self.heard = asyncio.Event()
         self._arrived = asyncio.Event()
         self.stopping = asyncio.Event()
+        self.reads = asyncio.Event()
+        """While it is not set nothing is read."""
+        self.reads.set()
+        self.miscounts = 0
+        """Units of input that `cleared` leaves out."""
 
     def refuse(self, connection: ServerConnection, request: Request) -> Response | None:
         """HTTP answers before the upgrade."""
@@ -134,11 +148,13 @@ class FakeServer:
             await websocket.send('{"type":"weather","fine":true}')
         async for data in websocket:
             self.heard.set()
+            await self.reads.wait()
             if self.fault is Fault.VANISH:
                 websocket.transport.abort()
                 return
             try:
-                asked = session.receive(data)
+                asked = parse_client_message(data)
+                session.receive(asked)
                 if self.fault is Fault.REFUSE_INPUT:
                     raise AudioError("sample 7 is nan: audio must be finite")
             except StreamingError as error:
@@ -150,6 +166,8 @@ class FakeServer:
                 session.output_ready(coder.feed(asked), session.epoch)
             elif isinstance(asked, Clear):
                 coder.clear()
+                session.input_position -= self.miscounts
+                session._outbox[-1] = replace(session._outbox[-1], input=session.input_position)
             elif isinstance(asked, Flush | End) and self.fault is not Fault.NEVER_DONE:
                 session.output_ready(coder.flush(), session.epoch)
                 session.flush_finished(session.epoch)
@@ -158,7 +176,7 @@ class FakeServer:
             if request.stats:
                 session.report(Stats(buffered_ms=0.0, behind_ms=0.0))
             await _drain(websocket, session)
-            if session.state is State.CLOSED:
+            if session.is_over:
                 await websocket.close(session.close_code)
 
     def _session(self, request: SessionRequest) -> tuple[ServerSession, "_Coder"]:
@@ -196,7 +214,7 @@ def _refusal(connection: ServerConnection, status: HTTPStatus, failure: Failure)
 async def _drain(websocket: ServerConnection, session: ServerSession) -> None:
     while (message := session.next_message()) is not None:
         if message != b"":
-            await websocket.send(message)
+            await websocket.send(encode_message(message))
 
 
 class _Coder:
@@ -244,3 +262,4 @@ async def fake_server(fault: Fault = Fault.NONE, resume: bool = False) -> AsyncI
             yield fake
         finally:
             fake.stopping.set()
+            fake.reads.set()

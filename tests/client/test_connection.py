@@ -6,6 +6,7 @@ import socket
 import numpy as np
 import pytest
 
+from neucodec_streaming.audio import pcm_to_bytes
 from neucodec_streaming.client.connection import connect
 from neucodec_streaming.client.dial import Deadlines
 from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unreachable
@@ -115,7 +116,7 @@ async def test_flush_mark_and_clear_are_answered_in_order():
         await connection.mark(8)
         await connection.clear()
         assert await anext(connection) == Marked(8, cleared=True)
-        assert await anext(connection) == Cleared(input=10 * 320, output=7)
+        assert await anext(connection) == Cleared(input=connection.input_position, output=7)
         await connection.end()
         assert [type(e) for e in await collect(connection)] == [Done]
 
@@ -134,7 +135,82 @@ async def test_nothing_of_the_old_utterance_follows_clear():
         rest = await collect(connection)
     assert not any(isinstance(event, Tokens) for event in after)
     assert [e.tokens.tolist() for e in rest if isinstance(e, Tokens)] == [[0, 1, 2, 3, 4]]
-    assert rest[-1].input == 55 * 320
+    assert rest[-1].input == connection.input_position <= 55 * 320
+
+
+async def stalled(connection, sending: asyncio.Task) -> bool:
+    """Whether a send waits for the socket."""
+    position = -1
+    while position != connection.input_position and not sending.done():
+        position = connection.input_position
+        await asyncio.wait({sending}, timeout=0.1)
+    return not sending.done()
+
+
+async def test_clear_drops_what_the_socket_has_not_taken_and_ends_the_send_under_way():
+    async with fake_server() as server, connect(server.url, kind="encode") as connection:
+        server.reads.clear()
+        sending = asyncio.create_task(connection.send(speech(50 * 300)))
+        assert await stalled(connection, sending)
+        marking = asyncio.create_task(connection.mark("pending"))
+        await asyncio.sleep(0)
+        await connection.clear()
+        await asyncio.gather(sending, marking)
+        assert connection.input_position < 200 * 16_000
+        server.reads.set()
+        seen = [await anext(connection)]
+        while not isinstance(seen[-1], Cleared):
+            seen.append(await anext(connection))
+        assert seen == [Marked("pending", cleared=True), Cleared(connection.input_position, seen[-1].output)]
+        position = connection.input_position
+        await connection.send(speech(5))
+        await connection.end()
+        *rest, done = await collect(connection)
+    assert [event.tokens.tolist() for event in rest] == [[0, 1, 2, 3, 4]]
+    assert done.input == position + 5 * 320
+
+
+async def test_the_input_position_is_what_the_server_says_that_it_received():
+    async with fake_server() as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(10))
+        await anext(connection)
+        server.miscounts = 320
+        await connection.clear()
+        while not isinstance(event := await anext(connection), Cleared):
+            pass
+        assert connection.input_position == event.input == 9 * 320
+        await connection.send(speech(1))
+        assert connection.input_position == 10 * 320
+
+
+async def test_bytes_go_out_and_come_in_as_they_are():
+    audio = speech(5)
+    async with fake_server() as server, connect(server.url, raw=True) as connection:
+        await connection.send_bytes(pcm_to_bytes(audio))
+        await connection.end()
+        events = [event for event in await collect(connection) if isinstance(event, Audio)]
+    assert np.array_equal(np.frombuffer(b"".join(event.data for event in events), "<i2"), np.repeat(np.arange(5), 480))
+    assert not any(event.samples.size for event in events)
+
+
+@pytest.mark.parametrize(
+    ("form", "data", "says"),
+    [("s16le", b"123", "no whole number"), ("f32le", np.float32([0, np.nan]).tobytes(), "sample 1 of 2 is nan")],
+)
+async def test_bytes_that_are_no_samples_are_refused_before_they_are_sent(form, data, says):
+    async with fake_server() as server, connect(server.url, kind="encode", input_format=form) as connection:
+        with pytest.raises(AudioError, match=says):
+            await connection.send_bytes(data)
+        assert connection.input_position == 0
+
+
+async def test_a_connection_that_was_left_says_so():
+    async with fake_server() as server:
+        async with connect(server.url, kind="encode") as connection:
+            pass
+        for use in (connection.send(speech(1)), connection.clear(), connection.end(), anext(connection)):
+            with pytest.raises(LocalProtocolError, match="closed at the end of its `async with`"):
+                await use
 
 
 async def test_stats_come_when_asked():
@@ -172,7 +248,7 @@ async def test_bad_input_is_refused_before_it_is_sent_and_the_session_goes_on(ch
 async def test_nothing_can_be_sent_after_the_end():
     async with fake_server() as server, connect(server.url, kind="encode") as connection:
         await connection.end()
-        with pytest.raises(LocalProtocolError, match="ending"):
+        with pytest.raises(LocalProtocolError, match=r"after end\(\) nothing"):
             await connection.send(speech(1))
 
 

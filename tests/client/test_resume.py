@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import uvloop
 
-from neucodec_streaming.client.connection import LOST_SECONDS, connect
+from neucodec_streaming.client.connection import LOST_SECONDS, MAX_STALE_SECONDS, connect
 from neucodec_streaming.client.dial import Deadlines
 from neucodec_streaming.client.errors import Disconnected
 from neucodec_streaming.client.events import Audio, Cleared, Done, Flushed, Marked, Resumed, Tokens
@@ -283,3 +283,86 @@ async def test_a_loss_that_nobody_reads_about_is_mended_too():
         seen = await collect(connection)
     assert tokens_of(seen).tolist() == [0, 1, 2, 3, 4]
     assert sum(isinstance(event, Resumed) for event in seen) in (1, 2)
+
+
+async def lose_for(server, connection, audio) -> None:
+    """A loss during which a microphone goes on."""
+    server.fault = Fault.PROXY
+    server.drop()
+    await server.asked(len(server.requests) + 1)
+    await connection.send(audio)
+    server.fault = Fault.NONE
+
+
+async def test_a_live_session_drops_the_input_that_has_become_stale_and_leaves_no_hole():
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode", live=True) as connection:
+        await connection.send(speech(5))
+        await until(connection, Tokens)
+        await lose_for(server, connection, speech(50 * 50))
+        (resumed,) = await until(connection, Resumed)
+        assert (resumed.how, resumed.gap, resumed.dropped_seconds) == ("exact", 0, 50 - MAX_STALE_SECONDS)
+        assert connection.input_position == 30 * 320
+        await connection.send(speech(1))
+        await connection.end()
+        *seen, done = await collect(connection)
+    assert tokens_of(seen).tolist() == [*range(2475, 2500), 0]
+    assert seen[0].position == 5
+    assert (done.input, done.output) == (31 * 320, 31)
+
+
+async def test_a_live_session_drops_replayed_output_that_is_stale_and_counts_it():
+    async with (
+        fake_server(Fault.MUTE, resume=True) as server,
+        connect(server.url, kind="encode", live=True) as connection,
+    ):
+        await connection.send(speech(20))
+        await server.heard.wait()
+        await lose_for(server, connection, speech(100))
+        (resumed,) = await until(connection, Resumed)
+        assert (resumed.how, resumed.gap, resumed.position) == ("exact", 20, 20)
+        await connection.end()
+        *seen, done = await collect(connection)
+    assert seen[0].position == 20
+    assert tokens_of(seen).tolist() == list(range(75, 100))
+    assert (done.input, done.output) == (45 * 320, 45)
+
+
+async def test_a_live_session_that_was_away_for_less_drops_nothing():
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode", live=True) as connection:
+        await connection.send(speech(5))
+        await until(connection, Tokens)
+        await lose_for(server, connection, speech(25))
+        (resumed,) = await until(connection, Resumed)
+        assert (resumed.how, resumed.gap, resumed.dropped_seconds) == ("exact", 0, 0)
+        await connection.end()
+        assert (await collect(connection))[-1].input == 30 * 320
+
+
+async def test_a_live_session_whose_slot_is_gone_begins_anew_with_what_is_fresh():
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode", live=True) as connection:
+        await connection.send(speech(7))
+        await until(connection, Tokens)
+        server.forget()
+        await lose_for(server, connection, speech(100))
+        (resumed,) = await until(connection, Resumed)
+        assert (resumed.how, resumed.gap, resumed.position) == ("new", 0, 0)
+        assert connection.input_position == 25 * 320
+        await connection.end()
+        *seen, done = await collect(connection)
+    assert tokens_of(seen).tolist() == list(range(75, 100))
+    assert (done.input, done.output) == (25 * 320, 25)
+
+
+async def test_input_before_a_clear_that_the_server_has_not_got_is_not_sent_again():
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(5))
+        await until(connection, Tokens)
+        await lose_for(server, connection, speech(500))
+        await connection.clear()
+        (resumed, *_, cleared) = await until(connection, Cleared)
+        assert (resumed.how, cleared.input, connection.input_position) == ("exact", 5 * 320, 5 * 320)
+        await connection.send(speech(5))
+        await connection.end()
+        *seen, done = await collect(connection)
+    assert tokens_of(seen).tolist() == [0, 1, 2, 3, 4]
+    assert done.input == 10 * 320

@@ -108,6 +108,19 @@ async def test_nothing_of_the_old_utterance_follows_cleared(mosquitto, host):
     assert session.loss.lost_units == 0
 
 
+async def test_clear_ends_a_send_that_waits_for_the_bridge(mosquitto, host):
+    async with open_at_broker(mosquitto.url, "barge-in", kind="decode") as session:
+        sending = asyncio.create_task(session.send(np.zeros(180_000, np.uint16)))  # an hour
+        await heard(session, Audio)
+        await session.clear()
+        await asyncio.wait_for(sending, DEADLINE_S)
+        *_, cleared = await heard(session, Cleared)
+        assert cleared.input == session.input_position < 1000
+        await session.send(tokens_of(LEVELS))
+        await session.end()
+        assert np.abs(audio_in(await heard(session)) - audio_of(tokens_of(LEVELS))).max() <= 1 / 32768
+
+
 async def test_three_listeners_hear_one_speaker_and_one_that_joins_late_hears_the_rest(mosquitto, host):
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(open_at_broker(mosquitto.url, "spoken"))

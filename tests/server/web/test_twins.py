@@ -19,6 +19,7 @@ from neucodec_streaming.protocol.messages import (
     Ready,
     Resume,
     encode_message,
+    message_to_json,
 )
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.protocol.session import ClientSession
@@ -53,7 +54,7 @@ class Conversation:
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.session = ClientSession(INPUT_AUDIO, TOKENS, REPLAY_SECONDS)
-        self.waiting: list[ClientMessage] = []
+        self.waiting: list[tuple[ClientMessage, int]] = []
         self.steps: list[tuple[str, object]] = []
         self.told: list[object] = []
         self.sessions = 0
@@ -67,7 +68,7 @@ class Conversation:
 
     def hear(self, message) -> None:
         self.steps.append(("message", encode_message(message)))
-        self.session.receive(encode_message(message))
+        self.session.receive(message)
 
     def say(self) -> None:
         count = self.rng.choice([1, 100, 320, 700, 4000])
@@ -78,7 +79,7 @@ class Conversation:
         message = self.rng.choice([Flush(), Flush(), Clear(), Mark(self.rng.randrange(4)), Mark("m")])
         self.steps.append(("request", encode_message(message)))
         self.session.send(message)
-        self.waiting.append(message)
+        self.waiting.append((message, self.session.input_position))
 
     def listen(self) -> None:
         count = self.rng.randrange(1, 9)
@@ -88,9 +89,9 @@ class Conversation:
     def answer(self) -> None:
         if not self.waiting:
             return
-        asked = self.waiting.pop(0)
+        asked, position = self.waiting.pop(0)
         if isinstance(asked, Clear):
-            self.hear(Cleared(self.session.input_position, self.session.output_position))
+            self.hear(Cleared(position, self.session.output_position))
         else:
             self.hear(Marked(asked.id) if isinstance(asked, Mark) else Flushed())
 
@@ -108,8 +109,8 @@ class Conversation:
             sent = self.session.input_position
             ready = self.ready(self.rng.randint(start.input, sent), asked.received, self.rng.randrange(3))
         self.steps.append(("lose", encode_message(ready)))
-        self.session.receive(encode_message(ready))
-        unsent = [list(item) if isinstance(item, bytes) else json.loads(item) for item in self.session.unsent]
+        self.session.receive(ready)
+        unsent = [list(item) if isinstance(item, bytes) else message_to_json(item) for item in self.session.unsent]
         self.told += [sorted(f"{name}={value}" for name, value in query.items()), unsent]
 
 
