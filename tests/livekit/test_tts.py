@@ -44,7 +44,7 @@ def heard(events):
 
 
 async def test_a_text_is_said_to_the_sample():
-    async with speaking(FAST) as (tts, model, server):
+    async with speaking(FAST) as (tts, model, _server):
         async with tts.synthesize("Good morning.") as stream:
             events = [event async for event in stream]
         assert np.array_equal(heard(events), np.repeat(TOKENS, 480))
