@@ -165,7 +165,7 @@ def run_python(code: str) -> str:
 
 
 def test_the_client_imports_completely_where_torch_cannot_be():
-    optional = ("pipecat", "mqtt")  # with libraries of an extra
+    optional = ("livekit", "pipecat", "mqtt")  # with libraries of an extra
     names = [
         module_of(path)
         for path in (ROOT / "client").rglob("*.py")
