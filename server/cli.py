@@ -141,7 +141,7 @@ def _bridge(settings: Settings, app: App) -> "Bridge | None":
         raise ConfigError(
             "mqtt is set, but aiomqtt is missing: pip install 'neucodec-streaming[server,mqtt]'"
         ) from None
-    return Bridge(broker_address(settings), app.open, settings.mqtt_hermes_sites)
+    return Bridge(broker_address(settings), app.open, settings.mqtt_hermes_sites, settings.max_message_bytes)
 
 
 def _without_broker_of_client(settings: Settings) -> Settings:
