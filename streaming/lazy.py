@@ -11,6 +11,7 @@ _EXTRA_OF = {
     "prometheus_client": "server",
     "aiomqtt": "mqtt",
     "httpx": "speak",
+    "pyarrow": "bulk",
 }
 """Top-level module that a base installation lacks -> the extra that brings it."""
 
