@@ -1,11 +1,14 @@
-"""The five laws of a stream, on the golden model and on the bundled one, with random cuts and fixed seeds."""
+"""The five laws of a stream, on the golden model and on the bundled one, with random cuts and fixed seeds.
+
+In int8 law 2 compares with fake-quantised weights and activations: tests/streaming/test_int8.py.
+"""
 
 import numpy as np
 import pytest
 import torch
 
 from neucodec_streaming import SnapshotError, StreamConfig
-from tests.streaming.models import MODELS, StepBatch, codec_of, random_cuts, recording, vectors, whole
+from tests.streaming.models import FLOAT_MODELS, MODELS, StepBatch, codec_of, random_cuts, recording, vectors, whole
 
 GRID = [(chunk, lookahead) for chunk in (1, 4, 5) for lookahead in (0, 1, 5)]
 SAMPLES = (0, 1, 37, 160, 319, 320, 321, 1600, 4801)
@@ -45,7 +48,7 @@ def test_law_1_any_partition_of_tokens_gives_the_same_audio(model: str, chunk: i
         np.testing.assert_array_equal(np.concatenate([*parts, stream.flush()]), expected)
 
 
-@every_model
+@pytest.mark.parametrize("model", FLOAT_MODELS)
 @pytest.mark.parametrize("name", ["short", "exact", "long"])
 def test_law_2_one_chunk_of_a_whole_recording_equals_the_offline_model(model: str, name: str) -> None:
     codec = codec_of(model)
@@ -182,7 +185,7 @@ def test_law_5_less_than_a_frame_gives_no_token_and_no_error(model: str, samples
     assert len(decoder.flush()) == 0
 
 
-@every_model
+@pytest.mark.parametrize("model", FLOAT_MODELS)
 def test_what_the_encoder_gives_the_quantiser_equals_the_offline_model(model: str) -> None:
     """Law 2 where tokens alone would not show it."""
     codec = codec_of(model)
