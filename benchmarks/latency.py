@@ -23,10 +23,11 @@ from websockets.asyncio.client import connect
 
 from benchmarks.common.surroundings import RESULTS_FOLDER, waited_s, write_report
 from demos.server_process import ServerProcess
-from neucodec_streaming.config import FRAME_MS, INPUT_HOP, MEL_OVERHANG, OUTPUT_HOP, StreamConfig
-from neucodec_streaming.protocol.messages import End, Ready
+from neucodec_streaming.config import FRAME_MS, INPUT_HOP, OUTPUT_HOP, StreamConfig, input_needed
+from neucodec_streaming.protocol.messages import End, Ready, encode_message, parse_server_message
 from neucodec_streaming.protocol.query import session_request
-from neucodec_streaming.protocol.session import ClientSession, State
+from neucodec_streaming.protocol.session import ClientSession
+from neucodec_streaming.protocol.states import State
 
 RESULTS = RESULTS_FOLDER / "latency.json"
 KINDS = ("encode", "decode", "roundtrip")
@@ -37,14 +38,7 @@ COLUMNS = ("kind", "profile", "sessions", "waits_ms", "p50_ms", "p99_ms", "max_m
 
 def needed_packets(kind: str, config: StreamConfig, frames_out: int) -> int:
     """How many 20 ms packets must have arrived before that many frames can have left."""
-    needed = frames_out
-    if kind != "encode":
-        needed += config.synthesis_lag_frames + config.lookahead_frames
-    if kind == "decode":
-        return needed
-    chunks = -(-needed // config.chunk_frames)
-    samples = (chunks * config.chunk_frames + config.lookahead_frames) * INPUT_HOP + MEL_OVERHANG
-    return -(-samples // INPUT_HOP)
+    return -(-input_needed(kind, config, frames_out) // (1 if kind == "decode" else INPUT_HOP))
 
 
 class LatencyCaller:
@@ -62,7 +56,7 @@ class LatencyCaller:
         request = session_request(self.kind, profile=self.profile)
         session = ClientSession(request.input, request.output)
         async with connect(self.url + request.target, compression=None, max_size=None) as socket:
-            ready = session.receive(await socket.recv())
+            ready = session.receive(parse_server_message(await socket.recv()))
             assert isinstance(ready, Ready)
             self.ready = ready
             async with asyncio.TaskGroup() as group:
@@ -80,13 +74,13 @@ class LatencyCaller:
                 packet = (noise.normal(0, 0.1, INPUT_HOP) * 32_768).clip(-32_768, 32_767).astype("<i2").tobytes()
             self.sent_s.append(time.perf_counter())
             await socket.send(session.send_payload(packet))
-        await socket.send(session.send(End()))
+        await socket.send(encode_message(session.send(End())))
 
     async def _receive(self, socket: Any, session: ClientSession, ready: Ready) -> None:
         config = StreamConfig(ready.chunk_frames, ready.lookahead_frames)
         hop = 1 if self.kind == "encode" else OUTPUT_HOP
-        while session.state is not State.CLOSED:
-            event = session.receive(await socket.recv())
+        while not session.is_over:
+            event = session.receive(parse_server_message(await socket.recv()))
             now_s = time.perf_counter()
             packets = needed_packets(self.kind, config, session.output_position // hop)
             if isinstance(event, bytes) and session.state is State.STREAMING and packets <= len(self.sent_s):

@@ -17,7 +17,7 @@ from typing import Any
 
 from neucodec_streaming.client.commands import bench, mqtt_options, speak, talk
 from neucodec_streaming.client.commands import sessions as commands
-from neucodec_streaming.client.commands.completion import SHELLS, completion
+from neucodec_streaming.client.commands.completion import SHELLS, CompletedParser, completion
 from neucodec_streaming.client.commands.display import print_devices
 from neucodec_streaming.client.devices import list_devices
 from neucodec_streaming.client.dial import DEFAULT_URL
@@ -98,13 +98,13 @@ def _api_key(key_file: str | None) -> str | None:
         raise FileError(f"key file {key_file} cannot be read: {error}") from None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="neucodec", description="Speech to tokens and back, live, through a server.")
+def _parser() -> CompletedParser:
+    parser = CompletedParser(prog="neucodec", description="Speech to tokens and back, live, through a server.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands_of = parser.add_subparsers(required=True, metavar="COMMAND")
     output, session, paced, form, device, timed = _shared_options()
 
-    def add(name: str, run: RunCommand, parents: list[argparse.ArgumentParser], help: str) -> argparse.ArgumentParser:
+    def add(name: str, run: RunCommand, parents: list[CompletedParser], help: str) -> CompletedParser:
         command = commands_of.add_parser(name, parents=parents, help=help, description=help)
         command.set_defaults(run=run, json=False)
         return command
@@ -135,23 +135,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _shared_options() -> tuple[argparse.ArgumentParser, ...]:
+def _shared_options() -> tuple[CompletedParser, ...]:
     """Parents of commands: output, session, paced session, form of tokens, one device, limited time."""
-    output = argparse.ArgumentParser(add_help=False)
+    output = CompletedParser(add_help=False)
     output.add_argument("--json", action="store_true", help="print summary or error as one JSON object, no progress")
-    session = argparse.ArgumentParser(add_help=False, parents=[output])
+    session = CompletedParser(add_help=False, parents=[output])
     session.add_argument(
         "--server", metavar="URL", default=os.environ.get("NEUCODEC_SERVER", DEFAULT_URL), help="(%(default)s)"
     )
     session.add_argument("--profile", help="one of the server's pairs of chunk and lookahead")
     session.add_argument("--key-file", metavar="FILE", help=f"holds the API key; else {KEY_VARIABLE} does")
-    paced = argparse.ArgumentParser(add_help=False, parents=[session])
+    paced = CompletedParser(add_help=False, parents=[session])
     paced.add_argument("--realtime", action="store_true", help="send at the pace of a microphone")
-    form = argparse.ArgumentParser(add_help=False)
+    form = CompletedParser(add_help=False)
     form.add_argument("--form", choices=(*WRITABLE_FORMS, "pt"), help="of the tokens; by the ending, text for a pipe")
-    device = argparse.ArgumentParser(add_help=False)
+    device = CompletedParser(add_help=False)
     device.add_argument("--device", help="number or part of the name, see `neucodec devices`")
-    timed = argparse.ArgumentParser(add_help=False)
+    timed = CompletedParser(add_help=False)
     timed.add_argument("--seconds", type=_positive, help="stop after so long")
     return output, session, paced, form, device, timed
 

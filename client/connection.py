@@ -26,7 +26,14 @@ from neucodec_streaming.client.events import NO_SAMPLES, Audio, Done, Event, Res
 from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
 from neucodec_streaming.errors import CapacityError, DeviceError, LocalProtocolError, StreamingError
-from neucodec_streaming.protocol.messages import ClientMessage, Failure, Ready, StreamFormat
+from neucodec_streaming.protocol.messages import (
+    ClientMessage,
+    Failure,
+    Ready,
+    StreamFormat,
+    encode_message,
+    parse_server_message,
+)
 from neucodec_streaming.protocol.query import SessionRequest, session_request
 from neucodec_streaming.protocol.session import ClientSession
 from neucodec_streaming.protocol.states import State
@@ -64,7 +71,7 @@ class Connection(LiveSession):
     ) -> None:
         self._dialer, self._request, self._session, self._websocket = dialer, request, session, websocket
         self._deadlines, self._resume, self._live, self._raw = deadlines, resume, live, raw
-        self._outbox: deque[bytes | str] = deque()
+        self._outbox: deque[bytes | ClientMessage] = deque()
         self._pending = 0  # units of input that the socket has not taken
         self._clears = 0  # requested so far: a `send` under way belongs to an utterance that a later one ends
         self._wait: asyncio.Timeout | None = None  # for the next message, while somebody reads
@@ -131,7 +138,7 @@ class Connection(LiveSession):
     def _withdraw(self) -> None:
         """Takes back the payload that the socket has not taken; requests still go out, since each has an answer."""
         units = sum(self._session.input.count(item) for item in self._outbox if isinstance(item, bytes))
-        self._outbox = deque(item for item in self._outbox if isinstance(item, str))
+        self._outbox = deque(item for item in self._outbox if not isinstance(item, bytes))
         self._session.withdraw(units)
         self._pending -= units
         self._changed.set()
@@ -169,7 +176,7 @@ class Connection(LiveSession):
             self._wait = None
         if websocket is not self._websocket or self._session.is_lost:
             return None  # it will come again
-        received = self._session.receive(data)
+        received = self._session.receive(parse_server_message(data))
         if isinstance(received, bytes):
             position = self._session.output_position - self._session.output.count(received)
             return _from_wire(received, self._session.output, position, self._raw)
@@ -179,12 +186,12 @@ class Connection(LiveSession):
 
     async def _say(self, message: ClientMessage) -> None:
         self._raise_failure()
-        text = self._session.send(message)
+        self._session.send(message)
         if self._wait is not None and self._wait.when() is None:
             self._wait.reschedule(asyncio.get_running_loop().time() + self._deadlines.answer_s)
-        await self._give(text)
+        await self._give(message)
 
-    async def _give(self, item: bytes | str) -> None:
+    async def _give(self, item: bytes | ClientMessage) -> None:
         """Queues what the session has taken, and waits for room; while the connection is lost the session keeps it."""
         if self._closed is None:
             if not self._session.is_lost:
@@ -236,7 +243,7 @@ class Connection(LiveSession):
         """Whether the session outlives its connection, which has ended so; it then counts as lost."""
         if websocket is not self._websocket:
             return True
-        over = self._failure is not None or self._session.state is State.CLOSED
+        over = self._failure is not None or self._session.is_over
         if over or not self._resume or not self.ready.resume.token or not is_loss(closed):
             return False
         if not self._session.is_lost:
@@ -273,7 +280,7 @@ class Connection(LiveSession):
                 item = self._outbox.popleft()
                 try:
                     async with asyncio.timeout(self._deadlines.send_s):
-                        await websocket.send(item)
+                        await websocket.send(encode_message(item))
                 except TimeoutError:
                     seconds = f"{self._deadlines.send_s:g} s"
                     self._failed(

@@ -86,7 +86,7 @@ class Dialer:
                     ping_timeout=self._deadlines.alive_s,
                     **self._options,
                 )
-                received = session.receive(await websocket.recv())
+                received = session.receive(parse_server_message(await websocket.recv()))
                 if isinstance(received, Failure):
                     raise error_of(received.code, received.message)
                 if not isinstance(received, Ready):

@@ -26,7 +26,7 @@ import numpy as np
 from neucodec_streaming.client.connection import Connection
 from neucodec_streaming.client.dial import LOOPBACK
 from neucodec_streaming.client.errors import FileError
-from neucodec_streaming.client.events import Audio, Cleared, Flushed
+from neucodec_streaming.client.events import Audio, Cleared, Event, Flushed
 from neucodec_streaming.client.files import read_tokens
 from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.protocol.speech_lm import (
@@ -109,13 +109,17 @@ class SpeechLM:
                     raise refusal(self.spec.url, response.status_code, await response.aread())
                 yield _pieces(response, AnswerParser(self.spec.tags, self.spec.stops))
 
+    async def aclose(self) -> None:
+        """Closes every connection to the server."""
+        await self._client.aclose()
+
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.aclose()
+        await self.aclose()
 
 
 @contextmanager
@@ -153,10 +157,14 @@ class SpeechReport:
 
 
 class TextToSpeech:
-    """Says texts, one at a time: `connection` is a decoding session that nobody else uses."""
+    """Says texts, one at a time: `connection` is a decoding session that nobody else uses.
+
+    `is_usable`: the session stands, as far as is known.
+    """
 
     def __init__(self, model: SpeechLM, connection: Connection, reference: ReferenceVoice | None = None) -> None:
         self._model, self._connection, self._reference = model, connection, reference
+        self.is_usable = True
         self._clears = 0  # that the server has not answered: events until then are of an old text
         self._saying = asyncio.Lock()
 
@@ -172,7 +180,7 @@ class TextToSpeech:
             sending = asyncio.create_task(self._send(text, answer), name="speech of the language model")
             try:
                 while answer.flushes_missing:
-                    event = await anext(self._connection)
+                    event = await self._event()
                     if isinstance(event, Cleared):
                         self._clears -= 1
                     elif self._clears:
@@ -188,6 +196,13 @@ class TextToSpeech:
                     await self._interrupt(sending)
         if answer.failure is not None:
             raise answer.failure
+
+    async def _event(self) -> Event:
+        try:
+            return await anext(self._connection)
+        except StreamingError:
+            self.is_usable = False
+            raise
 
     async def _interrupt(self, sending: asyncio.Task[None]) -> None:
         sending.cancel()

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from neucodec_streaming.engine.engine import STAGES
@@ -19,7 +20,7 @@ from neucodec_streaming.server.app import App
 from neucodec_streaming.server.logs import log_to_stderr
 from neucodec_streaming.server.model import latency_ms, load_engines
 from neucodec_streaming.server.sessions.admission import Admission
-from neucodec_streaming.server.settings.fields import Settings
+from neucodec_streaming.server.settings.fields import ENVIRONMENT, Settings
 from neucodec_streaming.server.settings.sources import add_flags, check_files, resolve, table
 from neucodec_streaming.server.workers.worker import EngineLoader
 
@@ -39,11 +40,17 @@ def main(arguments: list[str] | None = None) -> int:
         resolved = resolve(vars(given), os.environ)
         settings = resolved.settings
         if given.check_config:
+            if resolved.unknown:
+                raise ConfigError("; ".join(resolved.unknown))
             check_files(settings)
             _bridge(settings, App(settings))  # they read keys and certificates, and raise what would prevent the start
             print(table(resolved))
             return 0
         log_to_stderr(settings.log_level, settings.log_format)
+        for sentence in resolved.unknown:
+            _log.warning("%s", sentence)
+        if resolved.origins.get("mqtt") == ENVIRONMENT:
+            settings = _without_broker_of_client(settings)
         if given.capacity:
             print(capacity_table(settings))
             return 0
@@ -134,7 +141,17 @@ def _bridge(settings: Settings, app: App) -> "Bridge | None":
         raise ConfigError(
             "mqtt is set, but aiomqtt is missing: pip install 'neucodec-streaming[server,mqtt]'"
         ) from None
-    return Bridge(broker_address(settings), app.open, settings.mqtt_hermes_sites)
+    return Bridge(broker_address(settings), app.open, settings.mqtt_hermes_sites, settings.max_message_bytes)
+
+
+def _without_broker_of_client(settings: Settings) -> Settings:
+    """The client reads NEUCODEC_MQTT too: one that only the client can use is no reason not to start."""
+    try:
+        _bridge(settings, App(settings))
+    except ConfigError as error:
+        _log.warning("NEUCODEC_MQTT is for the client alone, and no broker's sessions are served: %s", error)
+        return replace(settings, mqtt=None)
+    return settings
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -5,13 +5,11 @@ together. Counters and histograms are told when something happens; gauges are se
 change.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
@@ -20,27 +18,6 @@ STEP_S = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0
 """Chunks of 1 to 5 and of 10 frames are among the edges: the share of steps that took longer than theirs is exact."""
 BEHIND_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 FIRST_OUTPUT_S = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0)
-
-
-class ChunkHistogram(Collector):
-    """A histogram without labels or locks, for what every chunk tells; observed and collected in one thread."""
-
-    def __init__(self, name: str, help: str, buckets: tuple[float, ...], registry: CollectorRegistry) -> None:
-        self.name, self._help, self._buckets = name, help, buckets
-        self._counts = [0] * (len(buckets) + 1)
-        self._sum = 0.0
-        registry.register(self)
-
-    def observe(self, value: float) -> None:
-        """One more."""
-        self._counts[bisect_left(self._buckets, value)] += 1
-        self._sum += value
-
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        """For the registry."""
-        edges = (*(str(edge) for edge in self._buckets), "+Inf")
-        counts = list(zip(edges, accumulate(self._counts), strict=True))
-        yield HistogramMetricFamily(self.name, self._help, buckets=counts, sum_value=self._sum)
 
 
 class Processes(Collector):
@@ -101,11 +78,8 @@ class Metrics:
         self.step = self._histogram(
             "neucodec_step_seconds", "Time of one step of the device", STEP_S, "part", "profile"
         )
-        self.behind = ChunkHistogram(
-            "neucodec_behind_seconds",
-            "How late output was: beyond one chunk after its input was complete",
-            BEHIND_S,
-            self._registry,
+        self.behind = self._histogram(
+            "neucodec_behind_seconds", "How late output was: beyond one chunk after its input was complete", BEHIND_S
         )
         self.first_output = self._histogram(
             "neucodec_first_output_seconds",

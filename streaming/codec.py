@@ -6,6 +6,7 @@ and may lie elsewhere: whoever loads a hub id has no folder to write to.
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neucodec_streaming.audio import checked_pcm
+from neucodec_streaming.audio import check_audio
 from neucodec_streaming.config import CODEBOOK_SIZE, INPUT_HOP, INPUT_RATE, OUTPUT_RATE, StreamConfig
 from neucodec_streaming.decoder import Decoder
 from neucodec_streaming.encoder import Encoder
@@ -25,7 +26,7 @@ from neucodec_streaming.layers.mel import offline_features
 from neucodec_streaming.priors import Priors, read_priors
 from neucodec_streaming.stepper import raw_bytes
 from neucodec_streaming.stream import DecoderStream, EncoderStream
-from neucodec_streaming.tokens import checked_tokens
+from neucodec_streaming.tokens import check_tokens
 
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = ("nano",)
@@ -34,17 +35,17 @@ BUNDLED = ("nano",)
 class Codec:
     """A loaded model: offline coding and new streams. Made by `load_codec`."""
 
-    def __init__(self, name: str, model: Any, priors: Priors, int8: bool = False) -> None:
+    def __init__(self, name: str, model: Any, priors: Priors, quantised: Callable[[str], bool] | None = None) -> None:
         self.name = name
         self.model = model
-        self._priors = priors
-        self._int8 = int8
+        self.priors = priors
+        self._quantised = quantised
         self._steppers: dict[tuple[type, StreamConfig], Encoder | Decoder] = {}
 
     @property
     def default_config(self) -> StreamConfig:
         """What a stream uses when it is given no configuration: the model's `stream.json`, or chunk 5, lookahead 5."""
-        return self._priors.config
+        return self.priors.config
 
     @property
     def device(self) -> torch.device:
@@ -54,7 +55,7 @@ class Codec:
     def _stepped(self) -> Any:
         """The model as the steps use it; the original stays for whole recordings."""
         keep_freed_memory()
-        return with_packed_weights(self.model, is_int8) if self._int8 else with_packed_weights(self.model)
+        return with_packed_weights(self.model, self._quantised or (lambda name: False))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -63,7 +64,7 @@ class Codec:
         of_the_copy = ("_name_or_path", "transformers_version")
         config = {name: value for name, value in config.items() if name not in of_the_copy}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-        digest.update(repr((self._priors, self._int8)).encode())
+        digest.update(repr((self.priors, self._quantised is not None)).encode())
         for name, tensor in self.model.state_dict().items():
             digest.update(name.encode())
             digest.update(raw_bytes(tensor).data)
@@ -95,12 +96,12 @@ class Codec:
 
         Raises AudioError for audio that cannot be used.
         """
-        pcm = checked_pcm(read_audio(pcm) if isinstance(pcm, (str, Path)) else pcm)
+        pcm = check_audio(read_audio(pcm) if isinstance(pcm, (str, Path)) else pcm)
         frames = len(pcm) // INPUT_HOP
         if not frames:
             return np.zeros(0, np.uint16)
-        if self._int8:
-            stream = EncoderStream(Encoder(self._stepped, _one_chunk(frames), self._priors, self.fingerprint))
+        if self._quantised is not None:
+            stream = EncoderStream(Encoder(self._stepped, _one_chunk(frames), self.priors, self.fingerprint))
             return np.concatenate([stream.feed(pcm), stream.flush()])
         padded = torch.from_numpy(np.pad(pcm, (0, (frames + 1) * INPUT_HOP - len(pcm))))[None].to(self.device)
         dtype = self.model.fc_encoder.weight.dtype
@@ -111,11 +112,11 @@ class Codec:
     @torch.inference_mode()
     def decode(self, tokens: np.ndarray) -> np.ndarray:
         """Tokens uint16 (F,) of a whole recording -> audio float32 (F * 480,) at 24 kHz. Raises TokenError."""
-        tokens = checked_tokens(tokens)
+        tokens = check_tokens(tokens)
         if not len(tokens):
             return np.zeros(0, np.float32)
-        if self._int8:
-            decoder = DecoderStream(Decoder(self._stepped, _one_chunk(len(tokens)), self._priors, self.fingerprint))
+        if self._quantised is not None:
+            decoder = DecoderStream(Decoder(self._stepped, _one_chunk(len(tokens)), self.priors, self.fingerprint))
             return np.concatenate([decoder.feed(tokens), decoder.flush()])
         codes = torch.from_numpy(tokens.astype(np.int64))[None, None].to(self.device)
         return self.model.decode(codes).audio_values[0, 0].float().cpu().numpy()
@@ -135,7 +136,7 @@ class Codec:
         config = config or self.default_config
         key = (kind, config)
         if key not in self._steppers:
-            self._steppers[key] = kind(self._stepped, config, self._priors, self.fingerprint)
+            self._steppers[key] = kind(self._stepped, config, self.priors, self.fingerprint)
         return self._steppers[key]
 
 
@@ -168,7 +169,7 @@ def load_codec(
         model = model.to(device).eval().requires_grad_(False)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {device!r} cannot be used ({error}): give cpu or cuda") from error
-    return Codec(str(name), model, priors, int8)
+    return Codec(str(name), model, priors, is_int8 if int8 else None)
 
 
 def _torch_dtype(dtype: torch.dtype | str) -> torch.dtype:

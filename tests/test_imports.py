@@ -48,7 +48,7 @@ MAY_IMPORT = {
     f"{CORE}.kernels": CONFIG | {f"{CORE}.kernels"},
     f"{CORE}.layers": LAYERS,
     f"{CORE}.engine": NUMERIC | {f"{CORE}.engine"},
-    CORE: NUMERIC,
+    CORE: NUMERIC | {f"{CORE}.protocol.concealment"},
     f"{CORE}.server": SERVER,
     f"{CORE}.client": CLIENT,
     "demos": DEMOS,
@@ -144,6 +144,20 @@ def test_errors_config_and_protocol_need_the_standard_library_only(path):
         assert not {name.split(".")[0] for name in imports_of(path)} - set(sys.stdlib_module_names) - {CORE}
 
 
+BORDERS = {"aiomqtt": {f"{CORE}.server.mqtt.broker", f"{CORE}.client.mqtt.link"}}
+BORDERS["paho"] = BORDERS["aiomqtt"]
+
+
+@pytest.mark.parametrize("library", BORDERS)
+def test_a_library_for_mqtt_is_imported_in_one_file_a_side(library):
+    importing = {
+        module_of(path)
+        for path in files()
+        if library in {name.split(".")[0] for name in imports_of(path)} and not module_of(path).startswith("tests.")
+    }
+    assert importing == BORDERS[library]
+
+
 def run_python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -151,7 +165,7 @@ def run_python(code: str) -> str:
 
 
 def test_the_client_imports_completely_where_torch_cannot_be():
-    optional = ("pipecat", "mqtt")  # with libraries of an extra
+    optional = ("livekit", "pipecat", "mqtt")  # with libraries of an extra
     names = [
         module_of(path)
         for path in (ROOT / "client").rglob("*.py")

@@ -39,9 +39,9 @@ from benchmarks.load.hold import Footprint
 from demos.server_process import ServerProcess
 from neucodec_streaming.audio import pcm_to_bytes
 from neucodec_streaming.config import FRAME_MS, INPUT_HOP
-from neucodec_streaming.protocol.messages import End, Flush, Flushed
+from neucodec_streaming.protocol.messages import End, Flush, Flushed, encode_message, parse_server_message
 from neucodec_streaming.protocol.query import session_request
-from neucodec_streaming.protocol.session import ClientSession, State
+from neucodec_streaming.protocol.session import ClientSession
 
 RESULTS = RESULTS_FOLDER / "fuzz.json"
 SENTENCE = ROOT / "demos" / "data" / "speech.flac"
@@ -203,27 +203,27 @@ class FuzzSpeaker:
         """Says the sentence over and over until `stopping`, then ends the session."""
         session = self._session
         async with connect(self._target, compression=None, max_size=None, ping_interval=None) as socket:
-            session.receive(await socket.recv())
+            session.receive(parse_server_message(await socket.recv()))
             while not self.stopping:
                 sending = asyncio.create_task(self._say(socket), name="sentence")
                 parts: list[bytes] = []
-                while not isinstance(event := session.receive(await socket.recv()), Flushed):
+                while not isinstance(event := session.receive(parse_server_message(await socket.recv())), Flushed):
                     if not isinstance(event, bytes):
                         raise SystemExit(f"the session that means no harm was told: {event}")
                     parts.append(event)
                 await sending
                 self.outputs.append(b"".join(parts))
                 self.spoken.set()
-            await socket.send(session.send(End()))
-            while session.state is not State.CLOSED:
-                session.receive(await socket.recv())
+            await socket.send(encode_message(session.send(End())))
+            while not session.is_over:
+                session.receive(parse_server_message(await socket.recv()))
 
     async def _say(self, socket: Any) -> None:
         begin_s = time.monotonic()
         for number, packet in enumerate(self._packets):
             await asyncio.sleep(begin_s + number * FRAME_MS / 1000 - time.monotonic())
             await socket.send(self._session.send_payload(packet))
-        await socket.send(self._session.send(Flush()))
+        await socket.send(encode_message(self._session.send(Flush())))
 
     @property
     def changed(self) -> int:

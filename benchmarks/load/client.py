@@ -25,9 +25,10 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from benchmarks.latency import needed_packets
 from neucodec_streaming.config import FRAME_MS, TOKENS_PER_SECOND, StreamConfig
 from neucodec_streaming.errors import StreamingError
-from neucodec_streaming.protocol.messages import Done, End, Failure
+from neucodec_streaming.protocol.messages import Done, End, Failure, encode_message, parse_server_message
 from neucodec_streaming.protocol.query import session_request
-from neucodec_streaming.protocol.session import ClientSession, State
+from neucodec_streaming.protocol.session import ClientSession
+from neucodec_streaming.protocol.states import State
 
 PACKET_S = FRAME_MS / 1000
 OPEN_S = 10.0
@@ -127,7 +128,7 @@ class Live:
                     close_timeout=1.0,
                     proxy=None,
                 )
-                first = self.session.receive(await self._socket.recv())
+                first = self.session.receive(parse_server_message(await self._socket.recv()))
         except InvalidStatus as error:
             status = error.response.status_code
             self.outcome = REFUSED if status == HTTPStatus.SERVICE_UNAVAILABLE else f"HTTP {status}"
@@ -165,7 +166,8 @@ class Live:
         session = self.session
         ends = number == len(self.packets)
         with suppress(ConnectionClosed):  # `receive` notes it
-            await self._socket.send(session.send(End()) if ends else session.send_payload(self.packets[number]))
+            item = session.send(End()) if ends else session.send_payload(self.packets[number])
+            await self._socket.send(encode_message(item))
         return True
 
     async def pour(self) -> None:
@@ -181,16 +183,16 @@ class Live:
                 await self._socket.send(self.session.send_payload(message))
                 frames = self.session.input_position // self.session.input.hop
             if self.session.state is State.STREAMING:
-                await self._socket.send(self.session.send(End()))
+                await self._socket.send(encode_message(self.session.send(End())))
 
     async def receive(self) -> None:
         """Takes output until the session is over, and notes how it ended."""
         assert self._socket is not None
         try:
-            while self.session.state is not State.CLOSED:
+            while not self.session.is_over:
                 data = await self._socket.recv()
                 now_s = self._clock()
-                event = self.session.receive(data)
+                event = self.session.receive(parse_server_message(data))
                 if isinstance(event, bytes):
                     self._take(event, now_s)
                 elif isinstance(event, Failure):

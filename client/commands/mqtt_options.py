@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from neucodec_streaming.client.commands.completion import CompletedParser
 from neucodec_streaming.client.errors import ClientError
 from neucodec_streaming.lazy import missing_extra
 from neucodec_streaming.protocol.query import PATHS
@@ -55,7 +56,7 @@ def add_commands(
 
 
 def _broker_options() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(add_help=False)
+    options = CompletedParser(add_help=False)
     options.add_argument(
         "--broker", metavar="URL", default=os.environ.get("NEUCODEC_MQTT", DEFAULT_BROKER), help="(%(default)s)"
     )

@@ -1,7 +1,8 @@
 """A connection to a broker that lasts: replaced when it is lost, until nobody needs it or the deadline has passed.
 
-aiomqtt makes it, MQTT 5 throughout; its errors are translated here. `publish` waits for a connection and, with QoS 1,
-for the broker's acknowledgement; what was not acknowledged goes out again on the next connection.
+The only module of the client that imports aiomqtt and paho, MQTT 5 throughout: what crosses this border is ours.
+`publish` waits for a connection and, with QoS 1, for the broker's acknowledgement; what was not acknowledged goes out
+again on the next connection.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from neucodec_streaming.client.dial import Deadlines
 from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unreachable
 from neucodec_streaming.errors import AuthError, ConfigError, StreamingError
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress
+from neucodec_streaming.protocol.mqtt.message import BrokerMessage
 
 KEPT_S = 60
 """What the broker keeps for a client whose connection is lost."""
@@ -49,10 +51,10 @@ class BrokerLink:
         self,
         address: BrokerAddress,
         subscriptions: list[tuple[str, int]],
-        on_message: Callable[[aiomqtt.Message], None],
+        on_message: Callable[[BrokerMessage], None],
         on_connected: Callable[[], None],
         on_failure: Callable[[StreamingError], None],
-        will: aiomqtt.Will | None,
+        will: BrokerMessage | None,
         deadlines: Deadlines,
     ) -> None:
         self._address = address
@@ -67,18 +69,20 @@ class BrokerLink:
         self._lost = asyncio.Event()
         self.failure: StreamingError | None = None
 
-    async def publish(self, topic: str, payload: bytes, qos: int, properties: Properties | None = None) -> None:
+    async def publish(self, message: BrokerMessage) -> None:
         """On this connection or a later one. Raises DeadlineExceeded, or what ended the link."""
-        while not await self.attempt(topic, payload, qos, properties):
+        while not await self.attempt(message):
             pass
 
-    async def attempt(self, topic: str, payload: bytes, qos: int, properties: Properties | None = None) -> bool:
+    async def attempt(self, message: BrokerMessage) -> bool:
         """Whether it went out; if not, there is a new connection now. Raises as `publish` does."""
         try:
             async with asyncio.timeout(self._deadlines.send_s):
                 if self._connected.is_set() and self.failure is None:
                     assert self._client is not None, "connected"
-                    publishing = self._client.publish(topic, payload, qos, properties=properties)
+                    publishing = self._client.publish(
+                        message.topic, message.payload, message.qos, properties=_publish_properties(message)
+                    )
                     if await _went_out(publishing, self._lost):
                         return True
                     await asyncio.sleep(FIRST_PAUSE_S)  # whoever keeps the connection may not know yet that it is lost
@@ -105,7 +109,7 @@ class BrokerLink:
                         first.set_result(None)
                     self._on_connected()
                     async for message in client.messages:
-                        self._on_message(message)
+                        self._on_message(_received(message))
             except aiomqtt.MqttError as error:
                 if not first.done():
                     first.set_exception(self._refusal(error))
@@ -118,7 +122,7 @@ class BrokerLink:
                     self._fail(Disconnected(f"the broker at {self._address} was lost: {error}"))
                     return
             while not inbox.empty():
-                self._on_message(inbox.get_nowait())
+                self._on_message(_received(inbox.get_nowait()))
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
@@ -145,8 +149,8 @@ class BrokerLink:
             queue_type=lambda maxsize: inbox,  # type: ignore[arg-type]
             keepalive=KEEPALIVE_S,
             clean_start=is_first,
-            will=self._will,
-            properties=properties(PacketTypes.CONNECT, SessionExpiryInterval=KEPT_S),
+            will=None if self._will is None else aiomqtt.Will(self._will.topic, self._will.payload, self._will.qos),
+            properties=_properties(PacketTypes.CONNECT, SessionExpiryInterval=KEPT_S),
             tls_context=self._tls,
             timeout=ANSWER_S,
         )
@@ -157,10 +161,10 @@ async def broker_link(
     address: BrokerAddress,
     subscriptions: list[tuple[str, int]],
     *,
-    on_message: Callable[[aiomqtt.Message], None],
+    on_message: Callable[[BrokerMessage], None],
     on_connected: Callable[[], None],
     on_failure: Callable[[StreamingError], None],
-    will: aiomqtt.Will | None = None,
+    will: BrokerMessage | None = None,
     deadlines: Deadlines,
 ) -> AsyncIterator[BrokerLink]:
     """A link that is connected. Raises Unreachable, ConfigError."""
@@ -186,11 +190,27 @@ async def _went_out(publishing: Coroutine[Any, Any, None], lost: asyncio.Event) 
             task.cancel()
 
 
-def properties(kind: int, **values: Any) -> Properties:
-    """MQTT 5 properties by their names."""
+def _received(message: aiomqtt.Message) -> BrokerMessage:
+    correlation = getattr(message.properties, "CorrelationData", None)
+    return BrokerMessage(str(message.topic), message.payload, message.qos, message.retain, correlation=correlation)
+
+
+def _publish_properties(message: BrokerMessage) -> Properties:
+    return _properties(
+        PacketTypes.PUBLISH,
+        ResponseTopic=message.reply_topic,
+        CorrelationData=message.correlation,
+        ContentType=message.content_type,
+        UserProperty=None if message.rate is None else ("rate", str(message.rate)),
+    )
+
+
+def _properties(kind: int, **values: Any) -> Properties:
+    """MQTT 5 properties by their names; what is None is left out."""
     made = Properties(kind)
     for name, value in values.items():
-        setattr(made, name, value)
+        if value is not None:
+            setattr(made, name, value)
     return made
 
 

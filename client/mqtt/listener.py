@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiomqtt
-
 from neucodec_streaming.client.dial import Deadlines
 from neucodec_streaming.client.events import Audio, Tokens
 from neucodec_streaming.client.mqtt.link import broker_link
@@ -14,6 +12,7 @@ from neucodec_streaming.errors import ConfigError, StreamingError
 from neucodec_streaming.protocol.messages import OUTPUT_AUDIO
 from neucodec_streaming.protocol.messages import TOKENS as TOKEN_FORMAT
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress, parse_broker
+from neucodec_streaming.protocol.mqtt.message import BrokerMessage
 from neucodec_streaming.protocol.mqtt.receiver import Loss
 from neucodec_streaming.protocol.mqtt.topics import SPEECH, STATUS, TOKENS, SessionStatus, Status, parse_status, topic
 
@@ -53,10 +52,10 @@ class Listener:
             raise StopAsyncIteration
         return event
 
-    def on_message(self, message: aiomqtt.Message) -> None:
+    def on_message(self, message: BrokerMessage) -> None:
         """A frame, or the status."""
         try:
-            if str(message.topic) == self._status_topic:
+            if message.topic == self._status_topic:
                 self._on_status(parse_status(message.payload))
             else:
                 self._reader.receive(message.payload)

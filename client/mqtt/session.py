@@ -16,15 +16,13 @@ from random import randrange
 from typing import Any
 from uuid import uuid4
 
-import aiomqtt
 import numpy as np
-from paho.mqtt.packettypes import PacketTypes
 
 from neucodec_streaming.audio import pcm_to_bytes
 from neucodec_streaming.client.dial import Deadlines
 from neucodec_streaming.client.errors import DeadlineExceeded, Unreachable, error_of
 from neucodec_streaming.client.events import Audio, Tokens
-from neucodec_streaming.client.mqtt.link import BrokerLink, broker_link, properties
+from neucodec_streaming.client.mqtt.link import BrokerLink, broker_link
 from neucodec_streaming.client.mqtt.stream import Inbound, Missing, StreamReader, UtteranceEnded
 from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.errors import StreamingError
@@ -41,6 +39,7 @@ from neucodec_streaming.protocol.messages import (
     encode_message,
 )
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress, parse_broker
+from neucodec_streaming.protocol.mqtt.message import BrokerMessage
 from neucodec_streaming.protocol.mqtt.packets import SOURCES, FrameWriter
 from neucodec_streaming.protocol.mqtt.receiver import Loss
 from neucodec_streaming.protocol.mqtt.topics import (
@@ -99,7 +98,9 @@ class MqttSession(LiveSession):
         self._taken_frames = 0
         self._room = asyncio.Event()  # something may have changed for what waits to be sent
         self._tasks: set[asyncio.Task[None]] = set()
-        self._frame_properties = self._content()
+        is_audio = self._input.kind == "audio"  # frames of tokens are smaller than their type, which the status has
+        self._frame_type = content_type(self._input) if is_audio else None
+        self._frame_rate = self._input.rate if is_audio else None
 
     @property
     def ready(self) -> Ready:
@@ -134,9 +135,9 @@ class MqttSession(LiveSession):
         return [output, (self._answers_topic, 1), (topic(self.name, STATUS), 1)]
 
     @property
-    def will(self) -> aiomqtt.Will:
+    def will(self) -> BrokerMessage:
         """Ends the session when this client is gone for good."""
-        return aiomqtt.Will(topic(self.name, CONTROL), GONE_PAYLOAD, 1)
+        return BrokerMessage(topic(self.name, CONTROL), GONE_PAYLOAD)
 
     async def send(self, chunk: np.ndarray) -> None:
         """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits for the broker and the bridge.
@@ -151,9 +152,14 @@ class MqttSession(LiveSession):
             await self._until_room()
             if self._clears != clears:
                 return
-            frame = self._writer.write(payload[start : start + step])
-            to = self._request.input_topic(self.name)
-            while not await self.link.attempt(to, frame, self._qos, self._frame_properties):
+            frame = BrokerMessage(
+                self._request.input_topic(self.name),
+                self._writer.write(payload[start : start + step]),
+                self._qos,
+                content_type=self._frame_type,
+                rate=self._frame_rate,
+            )
+            while not await self.link.attempt(frame):
                 await self._until_room()  # whoever bridges the session may not be back yet
 
     async def clear(self) -> None:
@@ -222,12 +228,12 @@ class MqttSession(LiveSession):
         self._is_ready.set()
         self._room.set()
 
-    def on_message(self, message: aiomqtt.Message) -> None:
+    def on_message(self, message: BrokerMessage) -> None:
         """Frames, answers, the status."""
         try:
-            if str(message.topic) == self._answers_topic:
+            if message.topic == self._answers_topic:
                 self._on_answer(message)
-            elif str(message.topic) == topic(self.name, STATUS):
+            elif message.topic == topic(self.name, STATUS):
                 self.status = parse_status(message.payload)
                 self._note_served(self.status.state == SessionStatus.OPEN)
             else:
@@ -240,7 +246,7 @@ class MqttSession(LiveSession):
         self._news.set()
         self._room.set()
 
-    def _on_answer(self, message: aiomqtt.Message) -> None:
+    def _on_answer(self, message: BrokerMessage) -> None:
         answer, position = parse_answer(message.payload)
         if isinstance(answer, Failure):
             self.on_failure(error_of(answer.code, answer.message))
@@ -251,7 +257,7 @@ class MqttSession(LiveSession):
             if not is_first:  # another bridge, which knows nothing of what was asked
                 self._spawn(self._ask_again())
         elif isinstance(answer, (Flushed, Cleared, Marked, Done)) and position is not None:
-            number = int(getattr(message.properties, "CorrelationData", b"-1"))
+            number = int(message.correlation or b"-1")
             if number in self._asked:
                 self._reader.put((number, answer), position)
         elif isinstance(answer, Stats):
@@ -278,8 +284,9 @@ class MqttSession(LiveSession):
         await self._ask(encode_request(message, position), str(number).encode())
 
     async def _ask(self, payload: bytes, correlation: bytes) -> None:
-        said = properties(PacketTypes.PUBLISH, ResponseTopic=self._answers_topic, CorrelationData=correlation)
-        await self.link.publish(topic(self.name, CONTROL), payload, 1, said)
+        await self.link.publish(
+            BrokerMessage(topic(self.name, CONTROL), payload, reply_topic=self._answers_topic, correlation=correlation)
+        )
 
     async def _ask_again(self) -> None:
         with suppress(StreamingError):
@@ -316,12 +323,6 @@ class MqttSession(LiveSession):
     def _note_taken(self, frames: int) -> None:
         self._taken_frames = max(self._taken_frames, frames)
         self._room.set()
-
-    def _content(self) -> Any:
-        if self._input.kind == "tokens":
-            return None
-        rate = ("rate", str(self._input.rate))
-        return properties(PacketTypes.PUBLISH, ContentType=content_type(self._input), UserProperty=rate)
 
 
 @asynccontextmanager
@@ -367,5 +368,5 @@ async def open_at_broker(
             if session.link.failure is None and not session.is_over:
                 with suppress(StreamingError, TimeoutError):
                     async with asyncio.timeout(deadlines.close_s):
-                        await session.link.publish(topic(name, CONTROL), encode_message(End()).encode(), 1)
+                        await session.link.publish(BrokerMessage(topic(name, CONTROL), encode_message(End()).encode()))
             session.leave()

@@ -2,28 +2,28 @@
 
 No task runs behind a connection: bytes are parsed as they come, and whoever owns it is called. No connection takes the
 event loop from the others, whatever it sends: a read may bring thousands of frames, so they are parsed no faster than a
-set pace; the rest waits, and with it the client.
-
-The one thing that is not left to websockets is a binary message in one frame, which nearly all messages are: it is cut
-out and unmasked here, or gets its header here, for speed (`benchmarks.wire`).
+set pace; the rest waits, and with it the client. The JSON of text messages is read and written here (transport.py).
 """
 
 import asyncio
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from enum import Enum, auto
 from http import HTTPStatus
 from typing import cast
 
-from websockets.frames import Frame, Opcode, apply_mask
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from neucodec_streaming.protocol.messages import SUBPROTOCOL
+from neucodec_streaming.errors import StreamingError
+from neucodec_streaming.protocol.messages import SUBPROTOCOL, ServerMessage, encode_message, parse_client_message
+from neucodec_streaming.server.http.frame_reader import FrameReader, binary_header
 from neucodec_streaming.server.http.responses import plain
-from neucodec_streaming.server.sessions.transport import SessionHandler
+from neucodec_streaming.server.lifecycle import moved
+from neucodec_streaming.server.sessions.transport import SessionHandler, check_size
 from neucodec_streaming.server.settings.fields import Settings
 
 SERVER_NAME = "neucodec-streaming"
@@ -35,13 +35,6 @@ PAUSE_S = 0.02
 """Who has used that up waits for so long at least, and then has what came together in it: to look up costs time too."""
 MAX_UNSENT_BYTES = 1 << 18
 """With more than that to be sent (to a flood of pings, say), nothing is read."""
-_HEAD_END = b"\r\n\r\n"
-_BINARY = 0x80 | Opcode.BINARY
-_MASKED = 0x80
-_MASK_BYTES = 4
-_LONGER = 126
-"""In place of a frame's length: two more bytes have it; 127: eight."""
-
 _log = logging.getLogger(__name__)
 _quiet = logging.getLogger(f"{__name__}.protocol")
 _quiet.setLevel(logging.CRITICAL)  # it tells of URLs, and keys may be in them
@@ -54,6 +47,23 @@ None, where it does not ask: what RFC 6455 has for a bad handshake.
 """
 
 
+class ConnectionPhase(Enum):
+    """Where a connection is: before its request is answered, a WebSocket, ending, or gone."""
+
+    REQUEST = auto()
+    OPEN = auto()
+    ENDING = auto()
+    GONE = auto()
+
+
+_PHASES = {
+    ConnectionPhase.REQUEST: frozenset({ConnectionPhase.OPEN, ConnectionPhase.ENDING, ConnectionPhase.GONE}),
+    ConnectionPhase.OPEN: frozenset({ConnectionPhase.ENDING, ConnectionPhase.GONE}),
+    ConnectionPhase.ENDING: frozenset({ConnectionPhase.GONE}),
+    ConnectionPhase.GONE: frozenset(),
+}
+
+
 class WebSocket(asyncio.BufferedProtocol):
     """A connection that was accepted; `sockets` holds it while it lasts."""
 
@@ -62,24 +72,18 @@ class WebSocket(asyncio.BufferedProtocol):
         self._settings = settings
         self._sockets = sockets
         self._loop = asyncio.get_running_loop()
-        self._max_bytes = settings.max_message_bytes * 2  # above the limit that has a message of its own
-        self._protocol = ServerProtocol(select_subprotocol=_subprotocol, max_size=self._max_bytes, logger=_quiet)
+        max_bytes = settings.max_message_bytes * 2  # above the limit that has a message of its own
+        self._protocol = ServerProtocol(select_subprotocol=_subprotocol, max_size=max_bytes, logger=_quiet)
+        self._reader = FrameReader(self._protocol, max_bytes)
+        self._phase = ConnectionPhase.REQUEST
         self._listener: SessionHandler | None = None
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle  # for the request, then for pings, then for the end
         self._stalled: asyncio.TimerHandle | None = None
         self._next: asyncio.Handle | None = None
         self._buffer = memoryview(bytearray(READ_BYTES))
-        self._unread = bytearray()
-        self._at = 0  # of it, what comes next; 0 but within `_parse`
-        self._payload_at = 0  # of the message that `_unit` has found; 0: what it has found is left to the protocol
-        self._is_connecting = True
-        self._is_lawless = False
         self._is_reading = True
-        self._parts: list[bytes] = []  # of a message in fragments
-        self._is_text = False
         self._has_heard = True
-        self._is_ending = False
         self._burst = max(1.0, settings.max_messages_per_s * BURST_S)
         self._credit = self._burst
         self._credited_s = self._loop.time()
@@ -94,12 +98,12 @@ class WebSocket(asyncio.BufferedProtocol):
         """Whether messages can be sent."""
         return self._protocol.state is State.OPEN
 
-    def send(self, message: bytes | str) -> None:
+    def send(self, message: bytes | ServerMessage) -> None:
         """Sends a message; look at `is_open` and `is_writable` first."""
         if isinstance(message, bytes):
-            self._transport.writelines((_binary_head(len(message)), message))
+            self._transport.writelines((binary_header(len(message)), message))
         else:
-            self._protocol.send_text(message.encode())
+            self._protocol.send_text(encode_message(message).encode())
             self._write()
 
     def close(self, code: int, reason: str = "") -> None:
@@ -140,7 +144,7 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def buffer_updated(self, size: int) -> None:
         self._has_heard = True
-        self._unread += self._buffer[:size]
+        self._reader.feed(self._buffer[:size])
         if not self._parse():
             self._credit -= 1  # crumbs of a message are as much work as messages
 
@@ -162,7 +166,8 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._sockets.discard(self)
-        self._unread.clear()
+        self._reader.clear()
+        self._phase = moved(_PHASES, self._phase, ConnectionPhase.GONE)
         for handle in (self._timer, self._stalled, self._next):
             if handle is not None:
                 handle.cancel()
@@ -184,26 +189,18 @@ class WebSocket(asyncio.BufferedProtocol):
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        unread, wait_s = self._unread, 0.0
+        reader, wait_s, has_parsed = self._reader, 0.0, False
         is_full = self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES
-        while (size := self._unit()) and not is_full and not self.is_held and not (wait_s := self._wait_s()):
+        while (found := reader.find()) and not is_full and not self.is_held and not (wait_s := self._wait_s()):
             self._credit -= 1
-            start, self._at = self._at, self._at + size
-            payload_at = self._payload_at
-            if payload_at and not self._parts and not self._is_ending:
-                mask = unread[payload_at - _MASK_BYTES : payload_at]
-                self._take_message(apply_mask(unread[payload_at : self._at], mask))
-            else:
-                self._take(unread[start : self._at])
-        has_parsed = self._at > 0
-        del unread[: self._at]
-        self._at = 0
+            has_parsed = True
+            self._take(reader.take())
         if wait_s:
             if self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 self.abort()  # the peer is gone: what it has sent may be minutes of this pace
             else:
                 self._next = self._loop.call_later(wait_s, self._parse)
-        may_read = not (size or wait_s or is_full or self.is_held)
+        may_read = not (found or wait_s or is_full or self.is_held)
         if may_read is not self._is_reading and not self._transport.is_closing():
             self._is_reading = may_read
             (self._transport.resume_reading if may_read else self._transport.pause_reading)()
@@ -217,45 +214,16 @@ class WebSocket(asyncio.BufferedProtocol):
             self._credited_s = now_s
         return 0.0 if self._credit >= 1 else max(PAUSE_S, (1 - self._credit) / self._settings.max_messages_per_s)
 
-    def _unit(self) -> int:
-        """How many bytes come next that belong together: what there is of a request, or a frame; 0: not all is there.
-
-        What no frame can be, and all that follows it, is left to the protocol.
-        """
-        unread, start, self._payload_at = self._unread, self._at, 0
-        left = len(unread) - start
-        if left < 2 or self._is_lawless:
-            return left if self._is_lawless else 0
-        if self._is_connecting:
-            end = unread.find(_HEAD_END, start)
-            return max(0, left + 1 - len(_HEAD_END)) if end < 0 else end + len(_HEAD_END) - start
-        second = unread[start + 1]
-        length, head = second & ~_MASKED, 2  # bytes of the header, by and by
-        if length >= _LONGER:
-            head = 4 if length == _LONGER else 10
-            if left < head:
-                return 0
-            length = int.from_bytes(unread[start + 2 : start + head])
-        if not second & _MASKED or length > self._max_bytes:
-            self._is_lawless = True
-            return left
-        head += _MASK_BYTES
-        if unread[start] == _BINARY:
-            self._payload_at = start + head
-        return head + length if head + length <= left else 0
-
-    def _take(self, unit: bytearray) -> None:
-        protocol = self._protocol
-        protocol.receive_data(unit)
-        events = protocol.events_received()
-        self._write()  # pongs, the answer to a close, what to say to a frame that cannot be
-        for event in events:
-            if isinstance(event, Request):
-                self._answer(event)
-            elif isinstance(event, Frame):
-                self._take_frame(event)
-        if protocol.close_expected():
-            self._end_soon()
+    def _take(self, messages: Sequence[bytes | str | Request]) -> None:
+        for message in messages:
+            if isinstance(message, Request):
+                self._answer(message)
+            else:
+                self._take_message(message)
+        if len(messages) != 1 or not isinstance(messages[0], bytes):  # the protocol has had something to do
+            self._write()  # pongs, the answer to a close, what to say to a frame that cannot be
+            if self._protocol.close_expected():
+                self._end_soon()
 
     def _answer(self, request: Request) -> None:
         """Lets the request in, or answers it."""
@@ -270,42 +238,32 @@ class WebSocket(asyncio.BufferedProtocol):
             response = outcome
         response.headers["Server"] = SERVER_NAME
         self._protocol.send_response(response)
-        self._is_connecting = self._protocol.state is State.CONNECTING
         self._write()
         if not self.is_open:
             self._end_soon()
-        elif outcome is not None and not isinstance(outcome, Response):
+            return
+        self._phase = moved(_PHASES, self._phase, ConnectionPhase.OPEN)
+        if outcome is not None and not isinstance(outcome, Response):
             self._listener = outcome
             self._wait_to_ping()
             outcome.opened(self)
 
-    def _take_frame(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
-            self._is_text = frame.opcode is Opcode.TEXT
-        elif frame.opcode is not Opcode.CONT:
-            return  # the protocol has dealt with it
-        self._parts.append(bytes(frame.data))
-        if not frame.fin:
-            return
-        data, self._parts = b"".join(self._parts), []
-        try:
-            self._take_message(data.decode() if self._is_text else data)
-        except UnicodeDecodeError:
-            self._fail(1007, "text that is no UTF-8")
-
-    def _take_message(self, message: bytes | str) -> None:
+    def _take_message(self, data: bytes | str) -> None:
         if self._listener is None:
             return
         try:
-            self._listener.received(message)
+            try:
+                check_size(data, self._settings.max_message_bytes)
+                message = parse_client_message(data)
+            except StreamingError as error:
+                self._listener.fail(error)
+            else:
+                self._listener.received(message)
         except Exception:
             _log.exception("a message failed")
-            self._fail(1011, "internal")
-
-    def _fail(self, code: int, reason: str) -> None:
-        self._protocol.fail(code, reason)
-        self._write()
-        self._end_soon()
+            self._protocol.fail(1011, "internal")
+            self._write()
+            self._end_soon()
 
     # Writing, pings, and the end
 
@@ -339,7 +297,7 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def _judge(self) -> None:
         """Not while nothing is read, since the answers queue too."""
-        if self._is_ending:
+        if self._phase is not ConnectionPhase.OPEN:
             return
         if self._has_heard or not self._is_reading:
             self._wait_to_ping()
@@ -349,18 +307,10 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def _end_soon(self) -> None:
         """The peer has its time to close, counted once; then the connection is cut."""
-        if not self._is_ending:
-            self._is_ending = True
+        if self._phase in (ConnectionPhase.REQUEST, ConnectionPhase.OPEN):
+            self._phase = moved(_PHASES, self._phase, ConnectionPhase.ENDING)
             self._timer.cancel()
             self._timer = self._loop.call_later(self._settings.close_timeout_s, self.abort)
-
-
-def _binary_head(length: int) -> bytes:
-    """What goes before so many bytes of a message in one frame."""
-    if length < _LONGER:
-        return bytes((_BINARY, length))
-    size, mark = (2, _LONGER) if length < 1 << 16 else (8, _LONGER + 1)
-    return bytes((_BINARY, mark)) + length.to_bytes(size)
 
 
 def _subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:

@@ -13,12 +13,9 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.subscribeoptions import SubscribeOptions
-
 from neucodec_streaming.errors import ConfigError, StreamingError
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress, parse_broker
+from neucodec_streaming.protocol.mqtt.message import BrokerMessage
 from neucodec_streaming.protocol.mqtt.topics import (
     CONTROL,
     HERMES_INPUT,
@@ -35,9 +32,22 @@ from neucodec_streaming.protocol.mqtt.topics import (
     session_of,
     topic,
 )
-from neucodec_streaming.server.mqtt.broker import Inbox, broker_client, properties, tls_context
-from neucodec_streaming.server.mqtt.session import KEPT_S, STATUS_EXPIRES_S, BrokerSession, Open, error_answer, reply_of
-from neucodec_streaming.server.settings.fields import Settings
+from neucodec_streaming.server.mqtt.broker import (
+    BrokerConnection,
+    BrokerLost,
+    Subscription,
+    tls_context,
+)
+from neucodec_streaming.server.mqtt.session import (
+    KEPT_S,
+    STATUS_EXPIRES_S,
+    BrokerSession,
+    Open,
+    answer_message,
+    error_answer,
+    reply_of,
+)
+from neucodec_streaming.server.settings.fields import DEFAULT_MAX_MESSAGE_BYTES, Settings
 
 SHARE = "$share/neucodec"
 TAKE_OVER_S = 0.2
@@ -60,18 +70,25 @@ def broker_address(settings: Settings) -> BrokerAddress:
 class Bridge:
     """At one broker; `open` gives a session its place. `hermes_sites`: satellites that are listened to unasked."""
 
-    def __init__(self, address: BrokerAddress, open: Open, hermes_sites: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        address: BrokerAddress,
+        open: Open,
+        hermes_sites: tuple[str, ...] = (),
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
         self.name = uuid.uuid4().hex[:12]
         self.connected = asyncio.Event()
         """Set while the broker is there and sessions can be opened."""
         self._address = address
         self._tls = tls_context(address)
         self._open = open
+        self._max_message_bytes = max_message_bytes
         self._sites = {site: hermes_topic(site, HERMES_INPUT) for site in hermes_sites}
         self._statuses: dict[str, tuple[Status, float]] = {}  # and when it was heard
         self._sessions: dict[str, tuple[BrokerSession, asyncio.Task[None]]] = {}
         self._claims: set[asyncio.Task[None]] = set()
-        self._client: aiomqtt.Client | None = None
+        self._connection: BrokerConnection | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -99,55 +116,52 @@ class Bridge:
     async def _run(self) -> None:
         attempt = 0
         while True:
-            inbox = Inbox()
+            connection = BrokerConnection(self._address, self._tls, f"neucodec-bridge-{self.name}")
             try:
-                async with broker_client(self._address, self._tls, f"neucodec-bridge-{self.name}", inbox) as client:
-                    self._client, attempt = client, 0
-                    await self._look_around(client)
+                async with connection:
+                    self._connection, attempt = connection, 0
+                    await self._look_around(connection)
                     self.connected.set()
-                    async for message in client.messages:
+                    async for message in connection.messages():
                         self._take(message)
-            except aiomqtt.MqttError as error:
+            except BrokerLost as error:
                 _log.warning("no broker at %s: %s", self._address, error)
             self.connected.clear()
             await asyncio.sleep(min(MIN_WAIT_S * 2**attempt, MAX_WAIT_S) * random.uniform(0.5, 1.5))
             attempt = min(attempt + 1, 10)
 
-    async def _look_around(self, client: aiomqtt.Client) -> None:
+    async def _look_around(self, connection: BrokerConnection) -> None:
         """Learns the retained statuses, then says which of the sessions here go on, and offers the lost ones."""
         self._statuses.clear()
-        as_published = SubscribeOptions(qos=0, retainAsPublished=True)
-        await client.subscribe([(f"{ROOT}/+/{STATUS}", as_published)])
+        await connection.subscribe([Subscription(f"{ROOT}/+/{STATUS}", 0, keeps_retain=True)])
         marker = f"{ROOT}/bridge-{self.name}/{CONTROL}"
-        await client.subscribe([(marker, SubscribeOptions(qos=0))])
-        await client.publish(marker, b"")
-        async for message in client.messages:  # the broker is done with retained ones when this comes
-            if str(message.topic) == marker:
+        await connection.subscribe([Subscription(marker, 0)])
+        await connection.publish(BrokerMessage(marker, b"", 0))
+        async for message in connection.messages():  # the broker is done with retained ones when this comes
+            if message.topic == marker:
                 break
             self._take(message)
         for name, (session, _) in self._sessions.items():
             status = self._status(name)
             if status is None or status.bridge == self.name:
                 session.decide(True)
-        shared = SubscribeOptions(qos=1)
-        await client.subscribe([(f"{SHARE}/{ROOT}/+/{name}", shared) for name in (CONTROL, STATUS)])
+        await connection.subscribe([Subscription(f"{SHARE}/{ROOT}/+/{name}", 1) for name in (CONTROL, STATUS)])
         for name, (status, _) in list(self._statuses.items()):
             if status.state == SessionStatus.LOST:
                 self._claim(self._offer(name))
         for site, source in self._sites.items():
             if self._status(site) is None:
                 request = encode_open(OpenRequest("/v1/encode", input=source))
-                correlation = properties(PacketTypes.PUBLISH, CorrelationData=site.encode())
-                await client.publish(topic(site, CONTROL), request, 1, properties=correlation)
+                await connection.publish(BrokerMessage(topic(site, CONTROL), request, correlation=site.encode()))
 
-    def _take(self, message: aiomqtt.Message) -> None:
-        name = session_of(str(message.topic))
-        if str(message.topic).endswith(STATUS):
+    def _take(self, message: BrokerMessage) -> None:
+        name = session_of(message.topic)
+        if message.topic.endswith(STATUS):
             self._take_status(name, message)
         else:
             self._take_request(name, message)
 
-    def _take_status(self, name: str, message: aiomqtt.Message) -> None:
+    def _take_status(self, name: str, message: BrokerMessage) -> None:
         try:
             status = parse_status(message.payload)
         except StreamingError as error:
@@ -163,7 +177,7 @@ class Bridge:
         if status.state == SessionStatus.OPEN and status.bridge != self.name and name in self._sessions:
             self._sessions[name][0].decide(False)
 
-    def _take_request(self, name: str, message: aiomqtt.Message) -> None:
+    def _take_request(self, name: str, message: BrokerMessage) -> None:
         reply = reply_of(message)
         try:
             request = parse_request(message.payload)
@@ -180,9 +194,8 @@ class Bridge:
         """Hands a session that nobody has taken, as a bridge that died itself cannot, to one of those that are here."""
         await asyncio.sleep(random.uniform(2, 4) * TAKE_OVER_S)  # somebody may be about to, and one need do it
         status = self._status(name)
-        if status is not None and status.state == SessionStatus.LOST and self._client is not None:
-            expires = properties(PacketTypes.PUBLISH, MessageExpiryInterval=KEPT_S)
-            await self._client.publish(topic(name, STATUS), status.encode(), 1, True, expires)
+        if status is not None and status.state == SessionStatus.LOST:
+            await self._publish(BrokerMessage(topic(name, STATUS), status.encode(), retain=True, expires_s=KEPT_S))
 
     async def _take_over(self, name: str, lost: Status) -> None:
         """Goes on with a session whose owner is gone, unless a later status says otherwise."""
@@ -193,10 +206,9 @@ class Bridge:
         status = self._status(name)
         if name not in self._sessions and (status is None or status.state == SessionStatus.LOST):
             _log.info("session %s is taken over from bridge %s", name, lost.bridge)
-            if not self._begin(name, lost.request, lost.reply, None) and self._client is not None:
-                await self._client.publish(
-                    topic(name, STATUS), replace(lost, state=SessionStatus.CLOSED).encode(), 1, True
-                )
+            if not self._begin(name, lost.request, lost.reply, None):
+                closed = replace(lost, state=SessionStatus.CLOSED)
+                await self._publish(BrokerMessage(topic(name, STATUS), closed.encode(), retain=True))
 
     def _begin(self, name: str, request: OpenRequest, reply: Reply, position: int | None) -> bool:
         """Whether there is a place for the session; whoever asked is told if not."""
@@ -210,6 +222,7 @@ class Bridge:
                 connect=self._connect,
                 on_replaced=self._replace,
                 position=position,
+                max_message_bytes=self._max_message_bytes,
             )
         except StreamingError as error:
             self._claim(self._refuse(error, reply))
@@ -233,19 +246,22 @@ class Bridge:
         self._begin(name, request, reply, position)
 
     async def _refuse(self, error: StreamingError, reply: Reply) -> None:
-        if reply.topic is not None and self._client is not None:
-            correlation = properties(PacketTypes.PUBLISH, CorrelationData=reply.correlation)
-            await self._client.publish(reply.topic, error_answer(error, reply).payload, 1, properties=correlation)
+        if reply.topic is not None:
+            await self._publish(answer_message(error_answer(error, reply), reply.topic))
 
-    def _connect(self, name: str, inbox: Inbox, will: aiomqtt.Will, clean_start: bool) -> aiomqtt.Client:
-        return broker_client(
+    async def _publish(self, message: BrokerMessage) -> None:
+        if self._connection is not None:
+            await self._connection.publish(message)
+
+    def _connect(self, identifier: str, will: BrokerMessage, clean_start: bool, frames_topic: str) -> BrokerConnection:
+        return BrokerConnection(
             self._address,
             self._tls,
-            f"neucodec-{name}",
-            inbox,
+            identifier,
             will=will,
             clean_start=clean_start,
             expiry_s=KEPT_S,
+            frames_topic=frames_topic,
         )
 
     def _status(self, name: str) -> Status | None:
@@ -264,5 +280,5 @@ class Bridge:
     async def _tried(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except aiomqtt.MqttError as error:
+        except BrokerLost as error:
             _log.debug("the broker is gone: %s", error)

@@ -1,24 +1,31 @@
-"""Connections to a broker: made by aiomqtt, MQTT 5 throughout. Its errors and properties stay at this border."""
+"""Connections to a broker, MQTT 5 throughout. The only module of the server that imports aiomqtt and paho.
+
+What crosses this border is ours: BrokerMessage, whose fields stand for MQTT's properties, and BrokerLost.
+"""
 
 import asyncio
 import logging
 import ssl
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress
+from neucodec_streaming.protocol.mqtt.message import BrokerMessage
 
 MAX_FRAMES = 256
 """Frames of a session that wait to be taken: what comes beyond is dropped, and the frames' numbers tell."""
 MAX_MESSAGES = 1024
 """Messages of one connection, requests among them, that wait to be taken; what comes beyond is dropped."""
 KEEPALIVE_S = 5
-"""A connection of which nothing is heard for one and a half of that is dead, for the broker too."""
+"""The broker drops a connection after 1.5 keep-alives of silence (MQTT 5, 3.1.2.10)."""
 ANSWER_S = 3.0
 """For the broker's answer to connect and subscribe: a broker that goes down may take the connection and say nothing."""
 
@@ -26,13 +33,23 @@ _quiet = logging.getLogger(f"{__name__}.aiomqtt")
 _quiet.setLevel(logging.CRITICAL)  # what matters is told by whoever connects
 
 
-class Inbox(asyncio.Queue[aiomqtt.Message]):
-    """What a connection has received; whoever lost the connection takes the rest from here.
+class BrokerLost(Exception):
+    """The broker is not there, or not any more."""
 
-    `frames_topic`: of the messages that are dropped first.
-    """
 
-    def __init__(self, frames_topic: str | None = None) -> None:
+@dataclass(frozen=True)
+class Subscription:
+    """`keeps_retain`: whether retained messages come as such later too."""
+
+    topic: str
+    qos: int
+    keeps_retain: bool = False
+
+
+class _Inbox(asyncio.Queue[aiomqtt.Message]):
+    """What a connection has received. `frames_topic`: of the messages that are dropped first."""
+
+    def __init__(self, frames_topic: str | None) -> None:
         super().__init__(MAX_MESSAGES)
         self._frames_topic = frames_topic
 
@@ -41,6 +58,98 @@ class Inbox(asyncio.Queue[aiomqtt.Message]):
         if self.qsize() >= MAX_FRAMES and str(item.topic) == self._frames_topic:
             raise asyncio.QueueFull
         super().put_nowait(item)
+
+
+class BrokerConnection:
+    """One connection, from `async with` to its end; everything but `rest` may raise BrokerLost.
+
+    `will` is published by the broker if the connection is lost. `clean_start` False goes on with what the broker has
+    kept under `identifier` for `expiry_s` since its last connection was lost. Of `frames_topic` no more than MAX_FRAMES
+    messages wait.
+    """
+
+    def __init__(
+        self,
+        address: BrokerAddress,
+        tls: ssl.SSLContext | None,
+        identifier: str,
+        *,
+        will: BrokerMessage | None = None,
+        clean_start: bool = True,
+        expiry_s: int = 0,
+        frames_topic: str | None = None,
+    ) -> None:
+        self._inbox = _Inbox(frames_topic)
+        self._lost = asyncio.Event()
+        self._stack = AsyncExitStack()
+        self._client = aiomqtt.Client(
+            address.host,
+            address.port,
+            username=address.username,
+            password=address.password,
+            identifier=identifier,
+            logger=_quiet,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            queue_type=lambda maxsize: self._inbox,  # type: ignore[arg-type]
+            keepalive=KEEPALIVE_S,
+            clean_start=clean_start,
+            will=None if will is None else _will(will),
+            properties=_properties(PacketTypes.CONNECT, SessionExpiryInterval=expiry_s),
+            tls_context=tls,
+            timeout=ANSWER_S,
+        )
+
+    async def __aenter__(self) -> "BrokerConnection":
+        try:
+            await self._stack.enter_async_context(self._client)
+        except aiomqtt.MqttError as error:
+            raise BrokerLost(str(error)) from None
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        self._lost.set()
+        try:
+            await self._stack.aclose()
+        except aiomqtt.MqttError as error:
+            raise BrokerLost(str(error)) from None
+
+    async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        """Returns when the broker has them."""
+        wanted = [(one.topic, SubscribeOptions(one.qos, retainAsPublished=one.keeps_retain)) for one in subscriptions]
+        try:
+            await self._client.subscribe(wanted)
+        except aiomqtt.MqttError as error:
+            raise BrokerLost(str(error)) from None
+
+    async def publish(self, message: BrokerMessage) -> None:
+        """Returns when it is out, with QoS 1 when the broker has it."""
+        publishing = self._client.publish(
+            message.topic, message.payload, message.qos, message.retain, _publish_properties(message)
+        )
+        tasks = [asyncio.ensure_future(publishing), asyncio.ensure_future(self._lost.wait())]
+        try:  # aiomqtt itself waits on for the acknowledgement when the connection is lost
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not tasks[0].done() or isinstance(tasks[0].exception(), aiomqtt.MqttError):
+                raise BrokerLost(f"{message.topic} was not published")
+            tasks[0].result()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def messages(self) -> AsyncIterator[BrokerMessage]:
+        """What comes; never ends but by BrokerLost."""
+        try:
+            async for message in self._client.messages:
+                yield _received(message)
+        except aiomqtt.MqttError as error:
+            raise BrokerLost(str(error)) from None
+
+    def rest(self) -> list[BrokerMessage]:
+        """What had come when the connection was lost, and was not taken."""
+        found = []
+        while not self._inbox.empty():
+            found.append(_received(self._inbox.get_nowait()))
+        return found
 
 
 def tls_context(address: BrokerAddress) -> ssl.SSLContext | None:
@@ -56,51 +165,38 @@ def tls_context(address: BrokerAddress) -> ssl.SSLContext | None:
     return context
 
 
-def broker_client(
-    address: BrokerAddress,
-    tls: ssl.SSLContext | None,
-    identifier: str,
-    inbox: Inbox,
-    *,
-    will: aiomqtt.Will | None = None,
-    clean_start: bool = True,
-    expiry_s: int = 0,
-) -> aiomqtt.Client:
-    """A client that `async with` connects. `clean_start` False goes on with what the broker has kept under `identifier`
-    for `expiry_s` since that connection was lost."""
-    return aiomqtt.Client(
-        address.host,
-        address.port,
-        username=address.username,
-        password=address.password,
-        identifier=identifier,
-        logger=_quiet,
-        protocol=aiomqtt.ProtocolVersion.V5,
-        queue_type=lambda maxsize: inbox,  # type: ignore[arg-type]
-        keepalive=KEEPALIVE_S,
-        clean_start=clean_start,
-        will=will,
-        properties=properties(PacketTypes.CONNECT, SessionExpiryInterval=expiry_s),
-        tls_context=tls,
-        timeout=ANSWER_S,
+def _received(message: aiomqtt.Message) -> BrokerMessage:
+    return BrokerMessage(
+        str(message.topic),
+        message.payload,
+        message.qos,
+        message.retain,
+        getattr(message.properties, "ResponseTopic", None),
+        getattr(message.properties, "CorrelationData", None),
+        content_type=getattr(message.properties, "ContentType", None),
     )
 
 
-def properties(kind: int, **values: Any) -> Properties:
+def _will(message: BrokerMessage) -> aiomqtt.Will:
+    expires = _properties(PacketTypes.WILLMESSAGE, MessageExpiryInterval=message.expires_s)
+    return aiomqtt.Will(message.topic, message.payload, message.qos, message.retain, expires)
+
+
+def _publish_properties(message: BrokerMessage) -> Properties:
+    return _properties(
+        PacketTypes.PUBLISH,
+        ResponseTopic=message.reply_topic,
+        CorrelationData=message.correlation,
+        MessageExpiryInterval=message.expires_s,
+        ContentType=message.content_type,
+        UserProperty=None if message.rate is None else ("rate", str(message.rate)),
+    )
+
+
+def _properties(kind: int, **values: Any) -> Properties:
     """MQTT 5 properties by their names; what is None is left out."""
     made = Properties(kind)
     for name, value in values.items():
         if value is not None:
             setattr(made, name, value)
     return made
-
-
-async def published(publishing: Coroutine[Any, Any, None], lost: asyncio.Event) -> bool:
-    """Whether a message went out before the connection was `lost`: aiomqtt itself waits on for the acknowledgement."""
-    tasks = [asyncio.ensure_future(publishing), asyncio.ensure_future(lost.wait())]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return tasks[0].done() and tasks[0].exception() is None
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -4,7 +4,7 @@ A broker lets one connection have an identifier, so a session has one owner, wha
 that identifier (subscriptions, frames with QoS 1 that nobody took) is inherited by the next owner. The last will of the
 connection is the status that says that the session is lost; the Bridge decides who goes on with it.
 
-Towards the session behind, this is its socket (sessions/session.py): `is_writable`, `send`, `hold`, `release`, `close`.
+To the session behind, this is its Transport (sessions/transport.py).
 """
 
 import asyncio
@@ -13,13 +13,11 @@ import random
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
-
-import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
+from enum import Enum, auto
 
 from neucodec_streaming.errors import InputError, StreamingError
-from neucodec_streaming.protocol.messages import End, Failure
+from neucodec_streaming.protocol.messages import ClientMessage, End, Failure, ServerMessage
+from neucodec_streaming.protocol.mqtt.message import BrokerMessage
 from neucodec_streaming.protocol.mqtt.packets import SOURCES
 from neucodec_streaming.protocol.mqtt.receiver import GRACE_S
 from neucodec_streaming.protocol.mqtt.topics import (
@@ -38,8 +36,10 @@ from neucodec_streaming.protocol.mqtt.topics import (
 from neucodec_streaming.protocol.mqtt.translation import Answer, OutputFrame, Translation
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.server.auth.gate import Caller
-from neucodec_streaming.server.mqtt.broker import Inbox, properties, published
+from neucodec_streaming.server.lifecycle import moved
+from neucodec_streaming.server.mqtt.broker import BrokerConnection, BrokerLost, Subscription
 from neucodec_streaming.server.sessions.session import RESTART_STATUS
+from neucodec_streaming.server.sessions.transport import SessionHandler, check_size
 
 KEPT_S = 60
 """What the broker keeps for a session that nobody has, and for how long others may learn what became of it."""
@@ -57,19 +57,28 @@ MAX_UNSENT = 64
 _log = logging.getLogger(__name__)
 
 
-class Conversation(Protocol):
-    """What is behind: neucodec_streaming.server.sessions.session.Session."""
-
-    def opened(self, socket: Any) -> None: ...
-    def received(self, message: bytes | str) -> None: ...
-    def writable(self) -> None: ...
-    def lost(self, is_clean: bool) -> None: ...
-    def fail(self, error: StreamingError) -> None: ...
-
-
-Open = Callable[[SessionRequest, Caller], Conversation]
+Open = Callable[[SessionRequest, Caller], SessionHandler]
 """Gives a session its place. Raises StreamingError."""
-Connect = Callable[[str, Inbox, aiomqtt.Will, bool], aiomqtt.Client]
+Connect = Callable[[str, BrokerMessage, bool, str], BrokerConnection]
+"""Identifier, last will, whether to start anew, topic of frames -> a connection to be entered."""
+
+
+class BrokerPhase(Enum):
+    """CONNECTING: to the broker. SERVING: connected. LOST: the Bridge is to say whose the session is. LEAVING: what is
+    queued goes out, then the session's last status."""
+
+    CONNECTING = auto()
+    SERVING = auto()
+    LOST = auto()
+    LEAVING = auto()
+
+
+_PHASES = {
+    BrokerPhase.CONNECTING: frozenset({BrokerPhase.SERVING, BrokerPhase.LOST, BrokerPhase.LEAVING}),
+    BrokerPhase.SERVING: frozenset({BrokerPhase.LOST, BrokerPhase.LEAVING}),
+    BrokerPhase.LOST: frozenset({BrokerPhase.CONNECTING, BrokerPhase.LEAVING}),
+    BrokerPhase.LEAVING: frozenset(),
+}
 
 
 class BrokerSession:
@@ -89,6 +98,7 @@ class BrokerSession:
         connect: Connect,
         on_replaced: Callable[[str, OpenRequest, Reply, int | None], None],
         position: int | None,
+        max_message_bytes: int,
     ) -> None:
         self.name = name
         self._request = request
@@ -96,31 +106,32 @@ class BrokerSession:
         self._bridge = bridge
         self._connect = connect
         self._on_replaced = on_replaced
-        self._clean_start = position is not None
+        self._starts_anew = position is not None
+        self._max_message_bytes = max_message_bytes
         self._translation = Translation(request, reply, random.randrange(SOURCES), position)
         self._topics = {kind: topic(name, kind) for kind in (CONTROL, STATUS)}
         self._input_topic, self._output_topic = request.input_topic(name), request.output_topic(name)
-        self._content_type = content_type(request.session.input)
-        self._output_properties = self._frame_properties()
+        self._input_type = content_type(request.session.input)
+        output = request.session.output  # frames of tokens are smaller than their type, which the status has
+        self._output_type = content_type(output) if output.kind == "audio" else None
+        self._output_rate = output.rate if output.kind == "audio" else None
+        self._phase = BrokerPhase.CONNECTING
         self._outbox: deque[OutputFrame | Answer] = deque()
-        self._wake = asyncio.Event()
-        self._client: aiomqtt.Client | None = None
+        self._wake = asyncio.Event()  # for the writer
+        self._connection: BrokerConnection | None = None
         self._connected = asyncio.Event()
-        self._lost = asyncio.Event()
-        self._news = asyncio.Event()
-        self._verdict: bool | None = None
-        self._decided = asyncio.Event()
+        self._news = asyncio.Event()  # for the status
+        self._decision: asyncio.Future[bool] | None = None  # whether the session, when LOST, is still ours
         self._grace: asyncio.TimerHandle | None = None
         self._leaving: asyncio.TimerHandle | None = None
-        self.is_held = False
         self._released = asyncio.Event()
+        self._released.set()
         self._final = SessionStatus.CLOSED
-        self.is_open = True
-        self._conversation = open(request.session, Caller(None, f"mqtt:{name}"))
+        self._handler = open(request.session, Caller(None, f"mqtt:{name}"))
 
     async def run(self) -> None:
         """Serves the session until it is over and everybody has been told."""
-        self._conversation.opened(self)
+        self._handler.opened(self)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(call(), name=f"mqtt {self.name}") for call in (self._read, self._report)]
@@ -131,113 +142,135 @@ class BrokerSession:
             for timer in (self._grace, self._leaving):
                 if timer is not None:
                     timer.cancel()
-            self._conversation.lost(True)
+            self._handler.lost(True)
 
     def decide(self, goes_on: bool) -> None:
         """Whether a session whose connection is lost is still this bridge's."""
-        self._verdict = goes_on
-        self._decided.set()
+        if self._decision is not None and not self._decision.done():
+            self._decision.set_result(goes_on)
 
     def hand_over(self) -> None:
         """Leaves the session to another bridge."""
         self.close(RESTART_STATUS)
 
-    # What the session behind asks of its socket
+    # As the session's transport
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent."""
+        return self._phase is not BrokerPhase.LEAVING
 
     @property
     def is_writable(self) -> bool:
         """Whether more can be sent."""
         return len(self._outbox) < MAX_UNSENT
 
-    def send(self, message: bytes | str) -> None:
+    @property
+    def is_held(self) -> bool:
+        """Whether no more is taken from the broker."""
+        return not self._released.is_set()
+
+    def send(self, message: bytes | ServerMessage) -> None:
         """Queues what a message means on the topics."""
         self._outbox.extend(self._translation.message(message))
         self._wake.set()
 
     def hold(self) -> None:
         """Takes no more from the broker until `release`."""
-        self.is_held = True
+        self._released.clear()
 
     def release(self) -> None:
         """Takes on."""
-        self.is_held = False
         self._released.set()
 
     def close(self, code: int, reason: str = "") -> None:
         """The session is over once what is queued has been sent."""
-        self._final = SessionStatus.LOST if code == RESTART_STATUS else SessionStatus.CLOSED
-        self.is_open = False
-        self._wake.set()
+        if self.is_open:
+            self._leave(SessionStatus.LOST if code == RESTART_STATUS else SessionStatus.CLOSED)
 
     def drop(self) -> None:
         """The session is over now."""
         self._outbox.clear()
         self.close(1000)
 
+    def _leave(self, final: str) -> None:
+        self._phase = moved(_PHASES, self._phase, BrokerPhase.LEAVING)
+        self._final = final
+        self._wake.set()
+
     # From the broker
 
     async def _read(self) -> None:
         while True:
-            inbox = Inbox(self._input_topic)
-            self._verdict = None
-            self._decided.clear()
+            connection = self._connect(f"neucodec-{self.name}", self._will(), self._starts_anew, self._input_topic)
+            self._decision = asyncio.get_running_loop().create_future()
             try:
-                async with self._connect(self.name, inbox, self._will(), self._clean_start) as client:
-                    self._clean_start = False
-                    await client.subscribe([(self._input_topic, 1), (self._topics[CONTROL], 1)])
-                    self._client, self._lost = client, asyncio.Event()
+                async with connection:
+                    self._starts_anew = False
+                    await connection.subscribe(
+                        [Subscription(self._input_topic, 1), Subscription(self._topics[CONTROL], 1)]
+                    )
+                    self._connection = connection
+                    self._advance(BrokerPhase.SERVING)
                     self._connected.set()
                     self._news.set()
-                    async for message in client.messages:
+                    async for message in connection.messages():
                         await self._take_in_turn(message)
-            except aiomqtt.MqttError as error:
+            except BrokerLost as error:
                 _log.info("session %s has lost its broker: %s", self.name, error)
+            self._advance(BrokerPhase.LOST)
             self._connected.clear()
-            self._lost.set()
-            while not inbox.empty():
-                await self._take_in_turn(inbox.get_nowait())
+            for message in connection.rest():
+                await self._take_in_turn(message)
             if not await self._is_still_ours():
                 _log.info("session %s belongs to another bridge now", self.name)
-                self._final = SessionStatus.OPEN  # that is what the other says
-                self.drop()
+                self._outbox.clear()
+                if self.is_open:
+                    self._leave(SessionStatus.OPEN)  # that is what the other says
                 return
+            self._advance(BrokerPhase.CONNECTING)
+
+    def _advance(self, phase: BrokerPhase) -> None:
+        """Follows the connection, unless the session leaves, which it does over any."""
+        if self.is_open:
+            self._phase = moved(_PHASES, self._phase, phase)
 
     async def _is_still_ours(self) -> bool:
+        assert self._decision is not None, "made with the connection"
         try:
             async with asyncio.timeout(VERDICT_S):
-                await self._decided.wait()
+                return await self._decision
         except TimeoutError:
             return False
-        return bool(self._verdict)
 
-    async def _take_in_turn(self, message: aiomqtt.Message) -> None:
+    async def _take_in_turn(self, message: BrokerMessage) -> None:
         self._take(message)
-        while self.is_held:
-            self._released.clear()
-            await self._released.wait()
+        await self._released.wait()
 
-    def _take(self, message: aiomqtt.Message) -> None:
+    def _take(self, message: BrokerMessage) -> None:
         position = self._translation.input_position
         if self._leaving is not None:
             self._leaving.cancel()
-        if str(message.topic) == self._topics[CONTROL]:
+        if message.topic == self._topics[CONTROL]:
             self._take_request(message)
         else:
             self._take_frame(message)
         self._await_missing(restart=self._translation.input_position != position)
 
-    def _take_frame(self, message: aiomqtt.Message) -> None:
-        said = getattr(message.properties, "ContentType", self._content_type)
+    def _take_frame(self, message: BrokerMessage) -> None:
+        said = message.content_type or self._input_type
         try:
-            if said != self._content_type and self._request.input is None:
-                raise InputError(f"frame of {said}: the session takes {self._content_type}")
+            check_size(message.payload, self._max_message_bytes)
+            if said != self._input_type and self._request.input is None:
+                raise InputError(f"frame of {said}: the session takes {self._input_type}")
             self._converse(self._translation.frame(message.payload))
         except StreamingError as error:
-            self._conversation.fail(error)
+            self._handler.fail(error)
 
-    def _take_request(self, message: aiomqtt.Message) -> None:
+    def _take_request(self, message: BrokerMessage) -> None:
         reply = reply_of(message)
         try:
+            check_size(message.payload, self._max_message_bytes)
             request = parse_request(message.payload)
         except StreamingError as error:
             self._outbox.append(error_answer(error, reply))
@@ -254,9 +287,9 @@ class BrokerSession:
         self._converse(self._translation.give_up())
         self._converse(self._translation.request(End(), None, Reply()))
 
-    def _converse(self, messages: list[bytes | str]) -> None:
+    def _converse(self, messages: list[bytes | ClientMessage]) -> None:
         for message in messages:
-            self._conversation.received(message)
+            self._handler.received(message)
 
     def _await_missing(self, restart: bool) -> None:
         """Gives up what is missing GRACE_S after the stream last went on."""
@@ -277,25 +310,34 @@ class BrokerSession:
             while self._outbox:
                 item = self._outbox.popleft()
                 if isinstance(item, OutputFrame):
-                    properties = self._output_properties
-                    await self._publish(self._output_topic, item.payload, self._request.qos, properties=properties)
+                    await self._publish(self._frame_message(item))
                 elif item.reply.topic is not None:
-                    await self._publish(item.reply.topic, item.payload, 1, properties=_correlated(item.reply))
-                self._conversation.writable()
+                    await self._publish(answer_message(item, item.reply.topic))
+                self._handler.writable()
             if self.is_open:
                 self._wake.clear()
                 await self._wake.wait()
         if self._final is not SessionStatus.OPEN:
             await self._tell(self._final)
 
-    async def _publish(self, to: str, payload: bytes, qos: int, retain: bool = False, properties: Any = None) -> None:
+    async def _publish(self, message: BrokerMessage) -> None:
         """Publishes, on the next connection where this one fails: with QoS 1 perhaps twice, never not at all."""
         while True:
             await self._connected.wait()
-            assert self._client is not None, "connected"
-            if await published(self._client.publish(to, payload, qos, retain, properties), self._lost):
+            assert self._connection is not None, "connected"
+            with suppress(BrokerLost):
+                await self._connection.publish(message)
                 return
             await asyncio.sleep(RETRY_S)
+
+    def _frame_message(self, frame: OutputFrame) -> BrokerMessage:
+        return BrokerMessage(
+            self._output_topic,
+            frame.payload,
+            self._request.qos,
+            content_type=self._output_type,
+            rate=self._output_rate,
+        )
 
     async def _report(self) -> None:
         """Says that the session is this bridge's and how far it is: on every connection, and soon after a loss."""
@@ -322,28 +364,18 @@ class BrokerSession:
             translation.output_position,
             translation.loss.as_dict(),
         )
-        expires = properties(PacketTypes.PUBLISH, MessageExpiryInterval=STATUS_EXPIRES_S)
-        await self._publish(self._topics[STATUS], status.encode(), 1, True, expires)
+        await self._publish(
+            BrokerMessage(self._topics[STATUS], status.encode(), retain=True, expires_s=STATUS_EXPIRES_S)
+        )
 
-    def _will(self) -> aiomqtt.Will:
+    def _will(self) -> BrokerMessage:
         status = Status(SessionStatus.LOST, self._bridge, self._request, self._reply)
-        expires = properties(PacketTypes.WILLMESSAGE, MessageExpiryInterval=KEPT_S)
-        return aiomqtt.Will(self._topics[STATUS], status.encode(), 1, True, expires)
-
-    def _frame_properties(self) -> Any:
-        """Content type and rate of audio; tokens, whose frames are smaller than that, have theirs in the status."""
-        output = self._request.session.output
-        if output.kind == "tokens":
-            return None
-        rate = ("rate", str(output.rate))
-        return properties(PacketTypes.PUBLISH, ContentType=content_type(output), UserProperty=rate)
+        return BrokerMessage(self._topics[STATUS], status.encode(), retain=True, expires_s=KEPT_S)
 
 
-def reply_of(message: aiomqtt.Message) -> Reply:
+def reply_of(message: BrokerMessage) -> Reply:
     """Where the answer to a request goes."""
-    return Reply(
-        getattr(message.properties, "ResponseTopic", None), getattr(message.properties, "CorrelationData", None)
-    )
+    return Reply(message.reply_topic, message.correlation)
 
 
 def error_answer(error: StreamingError, reply: Reply) -> Answer:
@@ -351,5 +383,6 @@ def error_answer(error: StreamingError, reply: Reply) -> Answer:
     return Answer(reply, encode_answer(Failure(error.code, str(error)), 0))
 
 
-def _correlated(reply: Reply) -> Any:
-    return properties(PacketTypes.PUBLISH, CorrelationData=reply.correlation)
+def answer_message(answer: Answer, to: str) -> BrokerMessage:
+    """An answer on its way to whoever asked."""
+    return BrokerMessage(to, answer.payload, correlation=answer.reply.correlation)

@@ -43,7 +43,7 @@ class _Registration:
     @property
     def state(self) -> str:
         """Whether it has a connection, one of SESSION_STATES."""
-        return ATTACHED if self.session.lost_s is None else DETACHED
+        return DETACHED if self.session.is_lost else ATTACHED
 
 
 class Sessions:
@@ -145,7 +145,7 @@ class Sessions:
 
     def give_up_lost(self) -> None:
         """Waits no longer for those whose connection is lost: they go on elsewhere."""
-        for session in self._all(lambda entry: entry.session.lost_s is not None):
+        for session in self._all(lambda entry: entry.session.is_lost):
             session.give_up("stop")
 
     def restart(self) -> None:
@@ -206,7 +206,7 @@ class Sessions:
         lost = [
             (entry.session.lost_s, entry.session)
             for entry in self._entries.values()
-            if entry.has_place and entry.session.lost_s is not None and may(entry)
+            if entry.has_place and entry.session.is_lost and may(entry)
         ]
         if lost:
             min(lost, key=lambda pair: pair[0])[1].give_up("full")

@@ -1,8 +1,8 @@
 """One session, from its place on the device to its end; its connections come and go.
 
 Messages of the client go to the device, its results back in order; what goes out when is the ServerSession's
-business. Too much input that waits holds the socket, too much output that waits pauses the session on the device. When
-a connection is lost without a closing handshake, the session waits for its client to come back (docs/protocol.md).
+business. Too much input that waits holds the transport, too much output that waits pauses the session on the device.
+When a connection is lost without a closing handshake, the session waits for its client (docs/protocol.md).
 """
 
 import asyncio
@@ -13,12 +13,14 @@ from functools import partial
 from typing import Any
 
 from neucodec_streaming.config import FRAME_MS, TOKENS_PER_SECOND, StreamConfig
-from neucodec_streaming.errors import DeviceError, MessageTooLarge, StreamingError, TimeLimitError
-from neucodec_streaming.protocol.messages import Clear, End, Flush, Ready, Stats
+from neucodec_streaming.errors import DeviceError, StreamingError, TimeLimitError
+from neucodec_streaming.protocol.messages import Clear, ClientMessage, End, Flush, Ready, Stats
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.protocol.session import ServerSession
 from neucodec_streaming.protocol.states import State
+from neucodec_streaming.server.lifecycle import moved
 from neucodec_streaming.server.metrics import Metrics
+from neucodec_streaming.server.sessions.phases import ATTACHMENTS, SLOT_PHASES, Attachment, SlotPhase
 from neucodec_streaming.server.sessions.transport import Transport
 from neucodec_streaming.server.sessions.window_buffer import WindowBuffer
 from neucodec_streaming.server.settings.fields import Settings
@@ -33,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class Session:
-    """Serves one session; a SessionHandler of the socket that it has at the time.
+    """Serves one session; a SessionHandler of the transport that it has at the time.
 
     `ready` is what the first connection is told, with `computed_from` as ServerSession has it. `on_release` is called
     once, when the session needs its place no more, `on_end` once when nobody can come back to it.
@@ -54,7 +56,8 @@ class Session:
         self.ready = ready
         self.request = request
         self.device = device
-        self.lost_s: float | None = None
+        self.lost_s = 0.0
+        """When the connection was lost, if it `is_lost`."""
         self._logged = {"session": ready.session}
         self._conversation = ServerSession(
             ready, computed_from=computed_from, max_replay_bytes=settings.max_replay_bytes if settings.resume_s else 0
@@ -65,11 +68,10 @@ class Session:
         self._window_buffer = WindowBuffer(request.input, config)
         self._most_owed_frames = max(int(settings.max_pending_seconds * TOKENS_PER_SECOND), 4 * config.window_frames)
         self._loop = asyncio.get_running_loop()
-        self._socket: Transport | None = None
-        self._is_open = False  # the device has given it its slots
-        self._has_place = True
-        self._has_ended = False
-        self._is_paused = False
+        self._transport: Transport | None = None
+        self._phase = SlotPhase.OPENING
+        self._attachment = Attachment.NEW
+        self._is_paused = False  # the worker makes no more output
         self._behind_ms = 0.0
         self._active_s = self._loop.time()
         self._has_spoken = False
@@ -85,14 +87,14 @@ class Session:
 
     def can_resume(self, asked: SessionRequest) -> bool:
         """Whether `asked` is for this session, and all that its client lacks is still here."""
-        is_this = asked.anew == self.request.anew and self._is_open
+        is_this = asked.anew == self.request.anew and self._phase in (SlotPhase.OPEN, SlotPhase.RELEASED)
         return is_this and self._conversation.can_resume(asked.received, asked.answers)
 
     def resume(self, asked: SessionRequest) -> None:
-        """The next socket that opens goes on where the client is; one that is still there is cut off."""
-        if self._socket is not None:
-            self._socket.drop()
-        self._detach()
+        """The next connection that opens goes on where the client is; one that is still there is cut off."""
+        if self._transport is not None:
+            self._transport.drop()
+            self._detach()
         self._conversation.resume(replace(self.ready, resumed="exact"), asked.received, asked.answers)
 
     def give_up(self, why: str) -> None:
@@ -116,21 +118,26 @@ class Session:
         """Output that has not been sent yet."""
         return self._conversation.queued_units * self._conversation.output.unit_bytes
 
-    # The socket
+    @property
+    def is_lost(self) -> bool:
+        """Whether its connection was lost, and it waits for its client to come back."""
+        return self._attachment is Attachment.LOST
 
-    def opened(self, socket: Transport) -> None:
+    # The transport
+
+    def opened(self, transport: Transport) -> None:
         """A connection is there."""
-        self._socket = socket
-        self.lost_s = None
+        self._transport = transport
+        self._attachment = moved(ATTACHMENTS, self._attachment, Attachment.ATTACHED)
         self._cancel("return")
         self._after("idle", self._idle_limit_s, self._check_idle)
         if self.request.stats:
             self._after("stats", STATS_INTERVAL_S, self._report)
         self._pump()
 
-    def received(self, message: bytes | str) -> None:
+    def received(self, message: bytes | ClientMessage) -> None:
         """Takes one message of the client; the last one is the one that is wrong."""
-        if self._conversation.failure is not None or self._conversation.state is State.CLOSED:
+        if self._conversation.failure is not None or self._conversation.is_over:
             return
         self._active_s = self._loop.time()
         if not self._has_spoken:
@@ -145,8 +152,8 @@ class Session:
             _log.exception("session %s failed", self.ready.session, extra=self._logged)
             self.fail(StreamingError("internal error: connect again"))
             return
-        if waits and self._socket is not None and not self._has_room():
-            self._socket.hold()
+        if waits and self._transport is not None and not self._has_room():
+            self._transport.hold()
 
     def writable(self) -> None:
         """More can be sent."""
@@ -161,7 +168,6 @@ class Session:
             return
         conversation.lose()
         self._detach()
-        self.lost_s = self._loop.time()
         self._after("return", self._settings.resume_s, partial(self.give_up, "late"))
         _log.info(
             "session %s has lost its connection: kept for %.0f s",
@@ -173,38 +179,35 @@ class Session:
         """Ends the session with an error, which the client is told."""
         self._conversation.fail(error)
         self._release()
-        if self.lost_s is not None:
+        if self.is_lost:
             self._end("closed")
         else:
             self._pump()
 
     def restart(self) -> None:
         """The server stops: the client is told to go on elsewhere."""
-        if self._socket is not None:
-            self._socket.close(RESTART_STATUS, "the server stops: resume elsewhere")
+        if self._transport is not None:
+            self._transport.close(RESTART_STATUS, "the server stops: resume elsewhere")
         else:
             self.give_up("stop")
 
     # Input
 
-    def _accept(self, data: bytes | str) -> bool:
+    def _accept(self, message: bytes | ClientMessage) -> bool:
         """Takes one message; whether it has made something wait, and not only packets of a window to come."""
-        if len(data) > self._settings.max_message_bytes:
-            limit = self._settings.max_message_bytes
-            raise MessageTooLarge(f"message of {len(data)} bytes: the limit is {limit}, send smaller ones")
-        command = self._conversation.receive(data)
-        if isinstance(command, bytes):
-            self._input_bytes += len(command)
+        self._conversation.receive(message)
+        if isinstance(message, bytes):
+            self._input_bytes += len(message)
             if self._first_input_s is None:
                 self._first_input_s = self._active_s
-            if data := self._window_buffer.put(command):
+            if data := self._window_buffer.put(message):
                 self._link.submit(CommandKind.FEED, data)
             return bool(data)
-        if isinstance(command, (Flush, End)):
+        if isinstance(message, (Flush, End)):
             if data := self._window_buffer.end():
                 self._link.submit(CommandKind.FEED, data)
             self._link.submit(CommandKind.FLUSH)
-        elif isinstance(command, Clear):
+        elif isinstance(message, Clear):
             self._window_buffer.clear()
             self._link.submit(CommandKind.CLEAR)
         self._pump()
@@ -223,7 +226,7 @@ class Session:
 
     def _deliver(self, news: EventKind, data: Any) -> None:
         """What the device has for this session."""
-        if self._has_ended:
+        if self._phase is SlotPhase.ENDED:
             return
         try:
             self._take(news, data)
@@ -244,7 +247,7 @@ class Session:
             self.fail(data)
             return
         elif news is EventKind.OPENED:
-            self._is_open = True
+            self._phase = moved(SLOT_PHASES, self._phase, SlotPhase.OPEN)
             self._cancel("slot")
         self._pump()
 
@@ -256,18 +259,18 @@ class Session:
 
     def _pump(self) -> None:
         """Sends what can be sent, and lets as much flow as the queues have room for."""
-        conversation, socket = self._conversation, self._socket
-        if socket is not None and (self._is_open or conversation.failure is not None):
-            while socket.is_writable and socket.is_open and (message := conversation.next_message()) is not None:
-                socket.send(message)
+        conversation, transport = self._conversation, self._transport
+        if transport is not None and self._phase is not SlotPhase.OPENING:
+            while transport.is_writable and transport.is_open and (message := conversation.next_message()) is not None:
+                transport.send(message)
                 if isinstance(message, bytes):
                     self._output_bytes += len(message)
-            if conversation.state is State.CLOSED:
+            if conversation.is_over:
                 failure = conversation.failure
-                socket.close(conversation.close_code, failure.code if failure is not None else "")
+                transport.close(conversation.close_code, failure.code if failure is not None else "")
                 self._release()
-            if socket.is_held and self._has_room():
-                socket.release()
+            if transport.is_held and self._has_room():
+                transport.release()
         most_bytes = self._settings.max_queue_bytes // (2 if self._is_paused else 1)
         is_full = self.queued_bytes > most_bytes
         if is_full is not self._is_paused:
@@ -321,23 +324,25 @@ class Session:
     # The end
 
     def _detach(self) -> None:
-        self._socket = None
+        self._transport = None
+        self._attachment = moved(ATTACHMENTS, self._attachment, Attachment.LOST)
+        self.lost_s = self._loop.time()
         self._cancel("idle", "stats")
 
     def _release(self) -> None:
         """The place is free for others."""
-        if self._has_place:
-            self._has_place = False
+        if self._phase in (SlotPhase.OPENING, SlotPhase.OPEN):
+            self._phase = moved(SLOT_PHASES, self._phase, SlotPhase.RELEASED)
             self._link.submit(CommandKind.CLOSE)
             self._on_release(self)
 
     def _end(self, how: str) -> None:
-        if self._has_ended:
+        if self._phase is SlotPhase.ENDED:
             return
-        self._has_ended = True
-        self._detach()
-        self._cancel(*list(self._timers))
         self._release()
+        self._phase = moved(SLOT_PHASES, self._phase, SlotPhase.ENDED)
+        self._transport = None
+        self._cancel(*list(self._timers))
         self.count_bytes()
         conversation = self._conversation
         outcome = conversation.failure.code if conversation.failure is not None else "ok"

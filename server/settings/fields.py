@@ -21,6 +21,7 @@ Profiles = dict[str, tuple[int, int] | None]
 """Names of pairs of chunk and lookahead, in frames; None is the model's own pair."""
 
 DEFAULT_PORT = 8765
+DEFAULT_MAX_MESSAGE_BYTES = 262_144
 DEFAULT_PROFILE = "default"
 PROFILES: Profiles = {DEFAULT_PROFILE: None, "low": (2, 3), "high": (10, 10)}
 OWN_PAIR = "own"
@@ -175,7 +176,9 @@ class Settings:
     max_messages_per_s: float = setting(
         500.0, QUEUES, "frames of any kind that are read of one connection in a second; it is slowed to that", above=0
     )
-    max_message_bytes: int = setting(262_144, QUEUES, "a longer message closes the session with status 1009", least=2)
+    max_message_bytes: int = setting(
+        DEFAULT_MAX_MESSAGE_BYTES, QUEUES, "a longer message closes the session with status 1009", least=2
+    )
     max_pending_seconds: float = setting(
         10.0, QUEUES, "input that waits to be computed; then the client is slowed by back-pressure", above=0
     )

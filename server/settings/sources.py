@@ -2,7 +2,9 @@
 
 Every field of `Settings` is the flag --max-sessions, the variable NEUCODEC_MAX_SESSIONS and the key max_sessions; the
 file is named by --config or NEUCODEC_CONFIG. Flags and variables are texts, read by the field's type; the file holds
-TOML values, or the same texts. Names that no setting has are errors, so that a slip of the pen is no silent default.
+TOML values, or the same texts. A name that no setting has is an error in flags and file. In the environment it is
+reported as unknown, since other programs share that prefix; --check-config refuses it. The variables of the client are
+not settings.
 """
 
 import argparse
@@ -31,18 +33,20 @@ from neucodec_streaming.server.settings.fields import (
 
 PREFIX = "NEUCODEC_"
 CONFIG_VARIABLE = "NEUCODEC_CONFIG"
-OTHER_VARIABLES = (CONFIG_VARIABLE, "NEUCODEC_SERVER", "NEUCODEC_ACCESS_TOKEN")
-"""Variables that are no settings: the file's name, and what the client reads."""
+OTHER_VARIABLES = (CONFIG_VARIABLE, "NEUCODEC_SERVER", "NEUCODEC_API_KEY")
+"""Variables that are not settings: the file's name, and what only the client reads."""
 NONE = "none"
 _FIELDS = {item.name: item for item in fields(Settings)}
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """Settings, and for each that is no default where it was given: "flag", "environment" or "file"."""
+    """Settings; for each that is no default where it was given: "flag", "environment" or "file"; and a sentence about
+    each variable of the environment that looks like a setting and is none."""
 
     settings: Settings
     origins: dict[str, str]
+    unknown: tuple[str, ...] = ()
 
 
 def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Resolved:
@@ -62,7 +66,7 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Resolve
             where = {FILE: f"file {path}", ENVIRONMENT: _variable(name), FLAG: _flag(name)}[source]
             values[name] = _read(_FIELDS[name], given, source, where)
             origins[name] = source
-    return Resolved(Settings(**values), origins)
+    return Resolved(Settings(**values), origins, tuple(_unknown(environment)))
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -127,15 +131,15 @@ def _from_file(path: str) -> dict[str, Any]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    known = {_variable(name): name for name in _FIELDS}
-    found = {}
-    for variable, text in environment.items():
-        if variable in known:
-            found[known[variable]] = text
-        elif variable.startswith(PREFIX) and variable not in OTHER_VARIABLES:
+    return {name: environment[_variable(name)] for name in _FIELDS if _variable(name) in environment}
+
+
+def _unknown(environment: Mapping[str, str]) -> Iterator[str]:
+    known = {*map(_variable, _FIELDS), *OTHER_VARIABLES}
+    for variable in environment:
+        if variable.startswith(PREFIX) and variable not in known:
             near = _like(variable.removeprefix(PREFIX).lower(), _variable)
-            raise ConfigError(f"the environment has {variable}, which is no setting{near}")
-    return found
+            yield f"the environment has {variable}, which is no setting{near}"
 
 
 def _like(name: str, spelled: Callable[[str], str] = str) -> str:

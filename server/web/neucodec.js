@@ -101,7 +101,7 @@ export class Connection {
   async send(units) {
     const largest = LARGEST_PACKET_FRAMES * hopOf(this.session.input);
     for (let at = 0; at < units.length; at += largest) {
-      while (this.session.state === "lost" || this.bufferedBytes > MOST_BUFFERED_BYTES) await pause(POLL_MS);
+      while (this.session.isLost || this.bufferedBytes > MOST_BUFFERED_BYTES) await pause(POLL_MS);
       this.sendNow(units.subarray(at, at + largest));
     }
   }
@@ -168,7 +168,7 @@ export class Connection {
 
   /** @param {Uint8Array | string} data */
   _transmit(data) {
-    if (this.session.state !== "lost") /** @type {WebSocket} */ (this._socket).send(data);
+    if (!this.session.isLost) /** @type {WebSocket} */ (this._socket).send(data);
   }
 
   /**
@@ -247,7 +247,7 @@ export class Connection {
 
   /** @param {number} code @param {string} reason */
   async _lost(code, reason) {
-    if (this.session.state === "closed") return;
+    if (this.session.isOver) return;
     if (!LOSSES.includes(code)) {
       this._fail(new Refused("closed", `The server ended the session (${code} ${reason}).`));
       return;
@@ -257,7 +257,7 @@ export class Connection {
     this._onState("lost", { how: "", gap: 0 });
     const received = this.session.outputPosition;
     let advisedMs = 0;
-    for (let attempt = 0; this.session.state === "lost" && this.failure === null; attempt++) {
+    for (let attempt = 0; this.session.isLost && this.failure === null; attempt++) {
       const longest = Math.min(RETRY_MS.most, RETRY_MS.first * 2 ** attempt);
       await pause(Math.max(advisedMs, longest * (0.5 + Math.random() / 2)));
       try {

@@ -6,6 +6,7 @@
 
 import { UNIT_BYTES } from "./payload.js";
 import { ReplayLog } from "./replay.js";
+import { TRANSITIONS } from "./states.js";
 
 export const SUBPROTOCOL = "neucodec.v1";
 export const TOKENS_PER_SECOND = 50;
@@ -38,46 +39,6 @@ export class ProtocolError extends Error {}
 
 /** This side was asked to do what the protocol does not allow now. */
 export class LocalProtocolError extends ProtocolError {}
-
-/** State -> what may happen in it -> the state after. Payload is "input" on its way up and "output" on its way down. */
-const TRANSITIONS = {
-  opening: { ready: "streaming", error: "closed", loss: "closed" },
-  streaming: {
-    input: "streaming",
-    output: "streaming",
-    flush: "streaming",
-    flushed: "streaming",
-    clear: "streaming",
-    cleared: "streaming",
-    mark: "streaming",
-    marked: "streaming",
-    stats: "streaming",
-    end: "ending",
-    error: "closed",
-    loss: "lost",
-  },
-  ending: {
-    output: "ending",
-    flushed: "ending",
-    cleared: "ending",
-    marked: "ending",
-    stats: "ending",
-    done: "closed",
-    error: "closed",
-    loss: "lost",
-  },
-  lost: {
-    input: "lost",
-    flush: "lost",
-    clear: "lost",
-    mark: "lost",
-    end: "lost",
-    ready: "streaming",
-    error: "closed",
-    loss: "lost",
-  },
-  closed: { loss: "closed" },
-};
 
 const ANSWERS = { flushed: "flush", cleared: "clear", mark: "mark", done: "end" };
 const KNOWN = ["ready", "stats", "error", ...Object.keys(ANSWERS)];
@@ -116,6 +77,16 @@ export class ClientSession {
     this.outputPosition = 0;
     this._log = new ReplayLog(hopOf(input), hopOf(output), 60 * input.rate);
     this._answers = 0;
+  }
+
+  /** Whether there is no connection, and there may be another. */
+  get isLost() {
+    return this.state === "lost" || this.state === "lost_ending";
+  }
+
+  /** Whether nothing comes any more. */
+  get isOver() {
+    return this.state === "done" || this.state === "closed";
   }
 
   /** Whether a `clear` waits for its `cleared`: payload that arrives now is of the old utterance. */
@@ -214,7 +185,6 @@ export class ClientSession {
         this._log.renumber();
       }
       this.outputPosition = ready.output_position ?? 0;
-      if (this._log.find("end") !== undefined) this.state = "ending";
     }
     this.ready = ready;
   }

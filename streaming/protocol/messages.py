@@ -1,6 +1,7 @@
 """Every message of `neucodec.v1` as a frozen dataclass, and JSON text to and from it. Standard library only.
 
-Text messages are JSON objects with a `type`; binary messages carry payload only (audio or tokens) and have no class.
+Text messages are JSON objects with a `type`; binary messages carry payload only (audio or tokens), have no class and
+pass through unchanged. Sessions exchange these objects; JSON exists at the edges (WebSocket, MQTT) alone.
 A client's message of an unknown type is an error that names the known ones; unknown fields are ignored in both
 directions and unknown types from a server too, so that the protocol has room to grow (docs/protocol.md).
 """
@@ -9,15 +10,16 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
 from neucodec_streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_HOP, OUTPUT_RATE, TOKENS_PER_SECOND
 from neucodec_streaming.errors import AudioError, ProtocolError, TokenError
+from neucodec_streaming.formats import PCM_FORMATS
 
 SUBPROTOCOL = "neucodec.v1"
 MAX_MARK_ID_LENGTH = 256
 """Characters of a mark's id; longer ones are refused."""
-UNIT_BYTES = {"s16le": 2, "f32le": 4, "mulaw": 1, "alaw": 1, "u16le": 2}
+UNIT_BYTES = {form.name: form.sample_bytes for form in PCM_FORMATS.values()} | {"u16le": 2}
 """Bytes of one sample or one token on the wire, by format."""
 
 
@@ -89,10 +91,21 @@ class Clear:
 
 @dataclass(frozen=True)
 class Mark:
-    """Client: asks for `mark` back after the output of the last whole frame before it. `id`: text or integer."""
+    """Client: asks for `mark` back after the output of the last whole frame before it. `id`: text or integer.
+
+    Raises ProtocolError for an id that is neither, or too long.
+    """
 
     id: str | int
     type: ClassVar[str] = "mark"
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.id, int) and not isinstance(self.id, bool) and abs(self.id) < 1 << 53
+        if not whole and not (isinstance(self.id, str) and len(self.id) <= MAX_MARK_ID_LENGTH):
+            raise ProtocolError(
+                f"mark has id {_shown(self.id)}: give a text of at most {MAX_MARK_ID_LENGTH} characters, or an integer"
+                " below 2^53"
+            )
 
 
 @dataclass(frozen=True)
@@ -199,27 +212,45 @@ SERVER_MESSAGES: dict[str, type[ServerMessage]] = {
 }
 
 
-def encode_message(message: Message) -> str:
-    """The JSON text of `message`, its `type` first."""
+@overload
+def encode_message(message: Message) -> str: ...
+@overload
+def encode_message(message: bytes | Message) -> bytes | str: ...
+def encode_message(message: bytes | Message) -> bytes | str:
+    """The JSON text of `message`, its `type` first; payload as it is."""
+    return message if isinstance(message, bytes) else json.dumps(message_to_json(message), separators=(",", ":"))
+
+
+def parse_client_message(data: bytes | str) -> bytes | ClientMessage:
+    """What a client sent, payload as it is; raises ProtocolError naming what is wrong with it."""
+    return data if isinstance(data, bytes) else client_message_from_json(_json_object(data))
+
+
+def parse_server_message(data: bytes | str) -> bytes | ServerMessage | None:
+    """What a server sent, payload as it is, None for a type that this version does not know; ProtocolError when it is
+    malformed."""
+    return data if isinstance(data, bytes) else server_message_from_json(_json_object(data))
+
+
+def message_to_json(message: Message) -> dict[str, Any]:
+    """The JSON object of `message`, its `type` first."""
     body: dict[str, Any] = {"type": message.type}
     for field in fields(message):
         value = getattr(message, field.name)
         body[field.name] = asdict(value) if isinstance(value, (StreamFormat, Resume)) else value
-    return json.dumps(body, separators=(",", ":"))
+    return body
 
 
-def parse_client_message(text: str) -> ClientMessage:
+def client_message_from_json(body: dict[str, Any]) -> ClientMessage:
     """What a client said; raises ProtocolError naming what is wrong with it."""
-    body = _json_object(text)
     kind = body.get("type")
     if not isinstance(kind, str) or kind not in CLIENT_MESSAGES:
         raise ProtocolError(f"message type {_shown(kind)} is unknown: send one of {', '.join(CLIENT_MESSAGES)}")
-    return Mark(_mark_id(body)) if kind == Mark.type else _BARE_MESSAGES[kind]
+    return Mark(body.get("id")) if kind == Mark.type else _BARE_MESSAGES[kind]  # type: ignore[arg-type]
 
 
-def parse_server_message(text: str) -> ServerMessage | None:
+def server_message_from_json(body: dict[str, Any]) -> ServerMessage | None:
     """What a server said, None for a type that this version does not know; ProtocolError when it is malformed."""
-    body = _json_object(text)
     kind = body.get("type")
     if not isinstance(kind, str):
         raise ProtocolError(f"message type {_shown(kind)} is no text: the server does not speak {SUBPROTOCOL}")
@@ -243,16 +274,6 @@ def _json_object(text: str) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ProtocolError(f"text message {_shown(text)} is no JSON object: send an object with a type")
     return body
-
-
-def _mark_id(body: dict[str, Any]) -> str | int:
-    value = body.get("id")
-    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53
-    if whole or (isinstance(value, str) and len(value) <= MAX_MARK_ID_LENGTH):
-        return value  # type: ignore[return-value]
-    raise ProtocolError(
-        f"mark has id {_shown(value)}: give a text of at most {MAX_MARK_ID_LENGTH} characters, or an integer below 2^53"
-    )
 
 
 def _field(kind: str, name: str, expected: Any, value: Any) -> Any:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from neucodec_streaming.protocol.messages import ClientMessage, Mark, StreamFormat, encode_message
+from neucodec_streaming.protocol.messages import ClientMessage, Mark, StreamFormat
 
 
 @dataclass(frozen=True)
@@ -109,17 +109,17 @@ class ReplayLog:
         self.move(-self.start.input)
         self.start, self.whole = Positions(0, 0), True
 
-    def after(self, position: int, requests: int) -> Iterator[bytes | str]:
-        """What comes after an input position and so many requests, in order: payload, and the texts of requests."""
+    def after(self, position: int, requests: int) -> Iterator[bytes | ClientMessage]:
+        """What comes after an input position and so many requests, in order: payload, and requests."""
         waiting = deque(asked for asked in self.asked if asked.number >= requests)
         for first, payload in self._payload:
             while waiting and waiting[0].at <= first:
-                yield encode_message(waiting.popleft().message)
+                yield waiting.popleft().message
             rest = payload[max(0, position - first) * self._input.unit_bytes :]
             if rest:
                 yield rest
         for asked in waiting:
-            yield encode_message(asked.message)
+            yield asked.message
 
     def _shorten(self) -> None:
         """Drops whole frames from the front, as far as the oldest utterance goes."""

@@ -4,10 +4,11 @@ Both sides walk the same literal table of states. A session counts positions (un
 goes out next in order, and knows which marks and flushes still wait: the output of an utterance is known beforehand
 (one frame out for every whole frame in), so a mark's place in the output is known when the mark arrives.
 
-    server: bytes from the socket -> receive() -> a command for the engine; the engine's results -> output_ready(),
-            flush_finished() -> next_message() -> socket
-    client: send_payload(), send() -> socket;  bytes from the socket -> receive() -> payload or message for the user
+    server: transport -> receive() -> engine;  the engine's results -> output_ready(), flush_finished()
+            -> next_message() -> transport
+    client: send_payload(), send() -> transport;  transport -> receive() -> payload or message for the user
 
+What a transport carries is payload (bytes) and the dataclasses of messages.py; bytes on a wire are its own business.
 A connection that is lost without a closing handshake does not end a session: the server keeps what it has sent, as far
 as its limit goes, and the client what has not been answered, so that both go on where they were (docs/protocol.md).
 """
@@ -32,13 +33,10 @@ from neucodec_streaming.protocol.messages import (
     ServerMessage,
     Stats,
     StreamFormat,
-    encode_message,
-    parse_client_message,
-    parse_server_message,
 )
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.protocol.replay import ReplayLog
-from neucodec_streaming.protocol.states import MOVES, Move, State, next_state
+from neucodec_streaming.protocol.states import ConnectionLost, InputPayload, OutputPayload, State, next_state
 
 MAX_WAITING = 4096
 """Marks and flushes of a client that may wait for their answer; one more is an error."""
@@ -72,7 +70,7 @@ class _Sent(NamedTuple):
 class ServerSession:
     """The server's side. `input_position` counts units accepted, `output_position` units handed out to be sent.
 
-    `close_code` is the WebSocket status to close with once `state` is CLOSED.
+    `close_code` is the WebSocket status to close with once the session `is_over`.
     `epoch` counts the clears: results of an older epoch are dropped. Payload that waits is bounded by whoever feeds
     this session (`queued_units`). `max_replay_bytes` of what was handed out are kept for a client that did not get it.
     `computed_from`: the output position that belongs to `ready.input_position`; output from there to
@@ -99,32 +97,35 @@ class ServerSession:
         self._sent_bytes = 0
         self._max_replay_bytes = max_replay_bytes
 
-    def receive(self, data: bytes | str) -> bytes | ClientMessage:
-        """Accepts one message of the client and returns what the engine must do: payload, Flush, Clear, Mark or End.
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing follows what was handed out."""
+        return self.state in (State.DONE, State.CLOSED)
+
+    def receive(self, message: bytes | ClientMessage) -> None:
+        """Accepts payload or a message of the client, which the engine is then to be given: all but a Mark.
 
         Raises ProtocolError, AudioError or TokenError; the session is then as before and should `fail`.
         """
-        if isinstance(data, bytes):
-            units = self.input.count(data)
-            self.state = next_state(self.state, Move.INPUT)
+        if isinstance(message, bytes):
+            units = self.input.count(message)
+            self.state = next_state(self.state, InputPayload)
             self.input_position += units
             self._utterance_input += units
-            return data
-        message = parse_client_message(data)
+            return
         if len(self._waiting) >= MAX_WAITING and not isinstance(message, Clear):
             raise ProtocolError(f"{MAX_WAITING} marks and flushes wait for their answer: send fewer, or wait for some")
-        self.state = next_state(self.state, MOVES[type(message)])
+        self.state = next_state(self.state, type(message))
         self.requests += 1
         if isinstance(message, Clear):
             self._clear()
+            return
+        self._waiting.append(_Waiting(self._due, message))
+        if isinstance(message, Mark):
+            self._answer_marks()
         else:
-            self._waiting.append(_Waiting(self._due, message))
-            if isinstance(message, Mark):
-                self._answer_marks()
-            else:
-                self._utterance_start = self._due
-                self._utterance_input = 0
-        return message
+            self._utterance_start = self._due
+            self._utterance_input = 0
 
     def output_ready(self, payload: bytes, epoch: int) -> None:
         """Queues output of the engine; what belongs to a cleared utterance, or what the client has, is dropped."""
@@ -162,7 +163,7 @@ class ServerSession:
 
     def fail(self, error: StreamingError) -> None:
         """Drops what is unsent and queues `error` as the last message; a second failure changes nothing."""
-        if self.failure is None and self.state is not State.CLOSED:
+        if self.failure is None and not self.is_over:
             self.failure = Failure(error.code, str(error))  # the error itself would hold all that it has come through
             self.close_code = error.close_code
             self._outbox.clear()
@@ -171,7 +172,7 @@ class ServerSession:
 
     def lose(self) -> None:
         """The connection is gone; output is queued on, for `resume`."""
-        self.state = next_state(self.state, Move.LOSS)
+        self.state = next_state(self.state, ConnectionLost)
 
     def can_resume(self, received: int, answers: int | None = None) -> bool:
         """Whether everything is still here that a client lacks which has so many output units and answers."""
@@ -204,22 +205,24 @@ class ServerSession:
         self._sent.clear()
         self._sent_bytes = 0
         self.output_position = min(self.output_position, received)
-        self.state = State.LOST_ENDING if self.state is State.CLOSED else next_state(self.state, Move.LOSS)
+        self.lose()
 
-    def next_message(self) -> bytes | str | None:
+    def next_message(self) -> bytes | ServerMessage | None:
         """The next message to send, None when there is none now; payload counts as sent from here on."""
         if not self._outbox:
             return None
         item = self._outbox.popleft()
-        self.state = next_state(self.state, Move.OUTPUT if isinstance(item, bytes) else MOVES[type(item)])
-        if isinstance(item, (bytes, _Answer)):
+        if isinstance(item, bytes):
+            self.state = next_state(self.state, OutputPayload)
             self._keep(item)
-        if not isinstance(item, bytes):
-            self._answers += isinstance(item, _Answer)
-            return encode_message(item)
-        units = self.output.count(item)
-        self.queued_units -= units
-        self.output_position += units
+            units = self.output.count(item)
+            self.queued_units -= units
+            self.output_position += units
+            return item
+        self.state = next_state(self.state, type(item))
+        if isinstance(item, _Answer):
+            self._keep(item)
+            self._answers += 1
         return item
 
     @property
@@ -309,6 +312,11 @@ class ClientSession:
         return self.state in (State.LOST, State.LOST_ENDING)
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing comes any more."""
+        return self.state in (State.DONE, State.CLOSED)
+
+    @property
     def is_owed(self) -> bool:
         """Whether the server owes an answer."""
         return bool(self._log.asked)
@@ -322,7 +330,7 @@ class ClientSession:
         """Counts `payload` and returns it; AudioError, TokenError or LocalProtocolError when it may not be sent."""
         units = self.input.count(payload)
         self._check_open()
-        self.state = next_state(self.state, Move.INPUT, LocalProtocolError)
+        self.state = next_state(self.state, InputPayload, LocalProtocolError)
         self.input_position += units
         self._log.add_payload(payload)
         return payload
@@ -333,31 +341,28 @@ class ClientSession:
         self.input_position -= units
         self._log.drop(self.input_position, units)
 
-    def send(self, message: ClientMessage) -> str:
-        """The text to send for `message`; LocalProtocolError when it may not be sent now."""
-        text = encode_message(message)
-        parse_client_message(text)
+    def send(self, message: ClientMessage) -> ClientMessage:
+        """Notes `message` and returns it; LocalProtocolError when it may not be sent now."""
         self._check_open()
-        self.state = next_state(self.state, MOVES[type(message)], LocalProtocolError)
+        self.state = next_state(self.state, type(message), LocalProtocolError)
         self._log.add_request(message)
-        return text
+        return message
 
-    def receive(self, data: bytes | str) -> bytes | ServerMessage | None:
-        """What the server's message means: payload, a message, or None for what a client need not care about
-        (an unknown type, or payload that a `clear` under way has made worthless).
+    def receive(self, message: bytes | ServerMessage | None) -> bytes | ServerMessage | None:
+        """What the server's message means to the user: payload, a message, or None for what a client need not care
+        about (an unknown message, which is None here, or payload that a `clear` under way has made worthless).
 
         Raises ProtocolError when the server does what the protocol does not allow.
         """
-        if isinstance(data, bytes):
-            units = self.output.count(data)
-            self.state = next_state(self.state, Move.OUTPUT)
-            self.output_position += units
-            fresh = min(units, self.output_position - self.stale_until)
-            return None if self.clearing or fresh <= 0 else data[(units - fresh) * self.output.unit_bytes :]
-        message = parse_server_message(data)
         if message is None:
             return None
-        self.state = next_state(self.state, MOVES[type(message)])
+        if isinstance(message, bytes):
+            units = self.output.count(message)
+            self.state = next_state(self.state, OutputPayload)
+            self.output_position += units
+            fresh = min(units, self.output_position - self.stale_until)
+            return None if self.clearing or fresh <= 0 else message[(units - fresh) * self.output.unit_bytes :]
+        self.state = next_state(self.state, type(message))
         if isinstance(message, Ready):
             self._open(message)
         elif isinstance(message, _Answer):
@@ -366,7 +371,7 @@ class ClientSession:
 
     def lose(self) -> None:
         """The connection is gone."""
-        self.state = next_state(self.state, Move.LOSS)
+        self.state = next_state(self.state, ConnectionLost)
 
     def resuming(self, request: SessionRequest, replay: bool = True) -> SessionRequest:
         """`request`, asking for the rest of this session; without `replay` a server that has lost it begins anew."""
@@ -398,13 +403,13 @@ class ClientSession:
         return end - begin
 
     @property
-    def unsent(self) -> list[bytes | str]:
-        """What the server of the latest `ready` has not got, in order: payload, and the texts of requests."""
+    def unsent(self) -> list[bytes | ClientMessage]:
+        """What the server of the latest `ready` has not got, in order: payload, and requests."""
         assert self.ready is not None, "the session was never open"
         return list(self._log.after(self.ready.input_position, self.ready.requests))
 
     def _check_open(self) -> None:
-        if self.state in (State.ENDING, State.LOST_ENDING, State.CLOSED):
+        if self.state in (State.ENDING, State.LOST_ENDING, State.DONE, State.CLOSED):
             raise LocalProtocolError("the session has ended: after end() nothing can be sent; open another session")
 
     def _open(self, ready: Ready) -> None:

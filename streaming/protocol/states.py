@@ -1,4 +1,8 @@
-"""The states of a conversation of `neucodec.v1`, and the literal table of what takes it from one to the other."""
+"""The states of a conversation of `neucodec.v1`, and the literal table of what takes it from one to the other.
+
+The table is keyed by the class of a message, in either direction; payload and the loss of the connection have classes
+that are never instantiated. server/web/states.js is this table in JavaScript (tests/server/web/states_js.py writes it).
+"""
 
 from enum import Enum, auto
 
@@ -19,7 +23,7 @@ from neucodec_streaming.protocol.messages import (
 
 
 class State(Enum):
-    """Where a conversation is."""
+    """Where a conversation is. DONE: all has been said; CLOSED: it has failed."""
 
     __hash__ = object.__hash__  # that of Enum is written in Python, and every packet looks up two
     OPENING = auto()
@@ -27,98 +31,98 @@ class State(Enum):
     ENDING = auto()
     LOST = auto()
     LOST_ENDING = auto()
+    DONE = auto()
     CLOSED = auto()
 
 
-class Move(Enum):
-    """What takes a conversation from state to state: a message in either direction, or the loss of the connection."""
-
-    __hash__ = object.__hash__
-    READY = "ready"
-    INPUT = "input payload"
-    OUTPUT = "output payload"
-    FLUSH = "flush"
-    FLUSHED = "flushed"
-    CLEAR = "clear"
-    CLEARED = "cleared"
-    MARK = "mark"
-    MARKED = "mark answered"
-    END = "end"
-    DONE = "done"
-    STATS = "stats"
-    ERROR = "error"
-    LOSS = "connection lost"
+class InputPayload:
+    """A binary message of the client."""
 
 
-TRANSITIONS: dict[State, dict[Move, State]] = {
+class OutputPayload:
+    """A binary message of the server."""
+
+
+class ConnectionLost:
+    """The connection has ended without a closing handshake."""
+
+
+TRANSITIONS: dict[State, dict[type, State]] = {
     State.OPENING: {
-        Move.READY: State.STREAMING,
-        Move.ERROR: State.CLOSED,
-        Move.LOSS: State.CLOSED,
+        Ready: State.STREAMING,
+        Failure: State.CLOSED,
+        ConnectionLost: State.CLOSED,
     },
     State.STREAMING: {
-        Move.INPUT: State.STREAMING,
-        Move.OUTPUT: State.STREAMING,
-        Move.FLUSH: State.STREAMING,
-        Move.FLUSHED: State.STREAMING,
-        Move.CLEAR: State.STREAMING,
-        Move.CLEARED: State.STREAMING,
-        Move.MARK: State.STREAMING,
-        Move.MARKED: State.STREAMING,
-        Move.STATS: State.STREAMING,
-        Move.END: State.ENDING,
-        Move.ERROR: State.CLOSED,
-        Move.LOSS: State.LOST,
+        InputPayload: State.STREAMING,
+        OutputPayload: State.STREAMING,
+        Flush: State.STREAMING,
+        Flushed: State.STREAMING,
+        Clear: State.STREAMING,
+        Cleared: State.STREAMING,
+        Mark: State.STREAMING,
+        Marked: State.STREAMING,
+        Stats: State.STREAMING,
+        End: State.ENDING,
+        Failure: State.CLOSED,
+        ConnectionLost: State.LOST,
     },
     State.ENDING: {
-        Move.OUTPUT: State.ENDING,
-        Move.FLUSHED: State.ENDING,
-        Move.CLEARED: State.ENDING,
-        Move.MARKED: State.ENDING,
-        Move.STATS: State.ENDING,
-        Move.DONE: State.CLOSED,
-        Move.ERROR: State.CLOSED,
-        Move.LOSS: State.LOST_ENDING,
+        OutputPayload: State.ENDING,
+        Flushed: State.ENDING,
+        Cleared: State.ENDING,
+        Marked: State.ENDING,
+        Stats: State.ENDING,
+        Done: State.DONE,
+        Failure: State.CLOSED,
+        ConnectionLost: State.LOST_ENDING,
     },
     State.LOST: {  # a client goes on, and sends when the session is resumed
-        Move.INPUT: State.LOST,
-        Move.FLUSH: State.LOST,
-        Move.CLEAR: State.LOST,
-        Move.MARK: State.LOST,
-        Move.END: State.LOST_ENDING,
-        Move.READY: State.STREAMING,
-        Move.ERROR: State.CLOSED,
-        Move.LOSS: State.LOST,
+        InputPayload: State.LOST,
+        Flush: State.LOST,
+        Clear: State.LOST,
+        Mark: State.LOST,
+        End: State.LOST_ENDING,
+        Ready: State.STREAMING,
+        Failure: State.CLOSED,
+        ConnectionLost: State.LOST,
     },
     State.LOST_ENDING: {
-        Move.READY: State.ENDING,
-        Move.ERROR: State.CLOSED,
-        Move.LOSS: State.LOST_ENDING,
+        Ready: State.ENDING,
+        Failure: State.CLOSED,
+        ConnectionLost: State.LOST_ENDING,
+    },
+    State.DONE: {
+        ConnectionLost: State.LOST_ENDING,  # the client may not have heard it
     },
     State.CLOSED: {
-        Move.LOSS: State.CLOSED,
+        ConnectionLost: State.CLOSED,
     },
 }
 
-MOVES: dict[type, Move] = {
-    Ready: Move.READY,
-    Flush: Move.FLUSH,
-    Flushed: Move.FLUSHED,
-    Clear: Move.CLEAR,
-    Cleared: Move.CLEARED,
-    Mark: Move.MARK,
-    Marked: Move.MARKED,
-    End: Move.END,
-    Done: Move.DONE,
-    Stats: Move.STATS,
-    Failure: Move.ERROR,
+EVENT_NAMES: dict[type, str] = {
+    InputPayload: "input",
+    OutputPayload: "output",
+    ConnectionLost: "loss",
+    Ready: "ready",
+    Flush: "flush",
+    Flushed: "flushed",
+    Clear: "clear",
+    Cleared: "cleared",
+    Mark: "mark",
+    Marked: "marked",
+    End: "end",
+    Done: "done",
+    Stats: "stats",
+    Failure: "error",
 }
+"""What errors and the JavaScript table call them."""
 
 
-def next_state(state: State, move: Move, error: type[ProtocolError] = ProtocolError) -> State:
-    """The state after `move`; raises `error` when the table has no such move."""
-    after = TRANSITIONS[state].get(move)
+def next_state(state: State, event: type, error: type[ProtocolError] = ProtocolError) -> State:
+    """The state after `event`, a key of the table; raises `error` when the state has no such event."""
+    after = TRANSITIONS[state].get(event)
     if after is None:
-        allowed = ", ".join(known.value for known in TRANSITIONS[state])
-        raise error(f"{move.value} is not allowed while the session is {state.name.lower()}: only {allowed}")
+        allowed = ", ".join(EVENT_NAMES[known] for known in TRANSITIONS[state])
+        raise error(f"{EVENT_NAMES[event]} is not allowed while the session is {state.name.lower()}: only {allowed}")
     return after

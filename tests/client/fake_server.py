@@ -19,10 +19,19 @@ from websockets.typing import Subprotocol
 
 from neucodec_streaming.config import INPUT_HOP, OUTPUT_HOP
 from neucodec_streaming.errors import AudioError, StreamingError
-from neucodec_streaming.protocol.messages import Clear, End, Failure, Flush, Ready, Resume, Stats, encode_message
+from neucodec_streaming.protocol.messages import (
+    Clear,
+    End,
+    Failure,
+    Flush,
+    Ready,
+    Resume,
+    Stats,
+    encode_message,
+    parse_client_message,
+)
 from neucodec_streaming.protocol.query import SessionRequest, parse_target
 from neucodec_streaming.protocol.session import ServerSession
-from neucodec_streaming.protocol.states import State
 
 CHUNK_FRAMES = 5
 
@@ -144,7 +153,8 @@ class FakeServer:
                 websocket.transport.abort()
                 return
             try:
-                asked = session.receive(data)
+                asked = parse_client_message(data)
+                session.receive(asked)
                 if self.fault is Fault.REFUSE_INPUT:
                     raise AudioError("sample 7 is nan: audio must be finite")
             except StreamingError as error:
@@ -166,7 +176,7 @@ class FakeServer:
             if request.stats:
                 session.report(Stats(buffered_ms=0.0, behind_ms=0.0))
             await _drain(websocket, session)
-            if session.state is State.CLOSED:
+            if session.is_over:
                 await websocket.close(session.close_code)
 
     def _session(self, request: SessionRequest) -> tuple[ServerSession, "_Coder"]:
@@ -204,7 +214,7 @@ def _refusal(connection: ServerConnection, status: HTTPStatus, failure: Failure)
 async def _drain(websocket: ServerConnection, session: ServerSession) -> None:
     while (message := session.next_message()) is not None:
         if message != b"":
-            await websocket.send(message)
+            await websocket.send(encode_message(message))
 
 
 class _Coder:

@@ -64,7 +64,9 @@ def test_it_listens_where_it_says_and_is_asked_whether_it_is_ready():
     image = last_stage()
     environment = dict(pair.split("=", 1) for pair in image["ENV"].split())
     ours = {name: value for name, value in environment.items() if name.startswith("NEUCODEC_")}
-    settings = resolve({}, ours).settings
+    found = resolve({}, ours)
+    settings = found.settings
+    assert not found.unknown
     assert (settings.host, settings.port) == ("0.0.0.0", DEFAULT_PORT)
     assert image["EXPOSE"] == str(DEFAULT_PORT)
     assert f"http://127.0.0.1:{DEFAULT_PORT}{READY_PATH}" in image["HEALTHCHECK"]

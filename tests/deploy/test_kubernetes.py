@@ -39,7 +39,9 @@ def test_service_budget_and_autoscaler_mean_the_pods_of_the_deployment():
 
 def test_the_settings_are_settings_and_the_port_is_where_the_server_listens():
     environment = {one["name"]: one["value"] for one in CONTAINER["env"]}
-    settings = resolve({}, environment).settings
+    found = resolve({}, environment)
+    settings = found.settings
+    assert not found.unknown
     assert settings.workers == int(CONTAINER["resources"]["requests"]["cpu"]) and settings.api_keys_file
     (port,) = CONTAINER["ports"]
     assert port["containerPort"] == DEFAULT_PORT == int(POD["metadata"]["annotations"]["prometheus.io/port"])

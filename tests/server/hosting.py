@@ -10,7 +10,15 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 
 from neucodec_streaming.engine.engine import Engine
-from neucodec_streaming.protocol.messages import Done, End, Failure, Ready, ServerMessage
+from neucodec_streaming.protocol.messages import (
+    Done,
+    End,
+    Failure,
+    Ready,
+    ServerMessage,
+    encode_message,
+    parse_server_message,
+)
 from neucodec_streaming.protocol.query import parse_target
 from neucodec_streaming.protocol.session import ClientSession
 from neucodec_streaming.server.app import App
@@ -104,11 +112,11 @@ class Talk:
         """Payload (bytes) and messages, in order."""
         for item in items:
             out = self.session.send_payload(item) if isinstance(item, bytes) else self.session.send(item)
-            await self.socket.send(out)
+            await self.socket.send(encode_message(out))
 
     async def hear(self) -> bytes | ServerMessage | None:
         """The next thing that the server says."""
-        event = self.session.receive(await asyncio.wait_for(self.socket.recv(), DEADLINE_S))
+        event = self.session.receive(parse_server_message(await asyncio.wait_for(self.socket.recv(), DEADLINE_S)))
         if event is not None:
             self.seen.append(event)
         return event

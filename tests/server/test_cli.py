@@ -17,7 +17,7 @@ from tests.server.hosting import DEADLINE_S, GOLDEN, s16, talk
 from tests.streaming.engine.fake import CONFIG, FakeRunner, speech
 
 ROOT = Path(__file__).parent.parent.parent
-COMMAND = [sys.executable, "-m", "server", "--port", "0", "--threads", "1"]
+COMMAND = [sys.executable, "-m", "neucodec_streaming.server", "--port", "0", "--threads", "1"]
 SMALL = ["--batch-sizes", "1", "--profiles", "default", "--max-sessions", "2", "--drain-s", "0.1"]
 
 
@@ -102,6 +102,45 @@ def test_check_config_refuses_what_the_server_would_not_start_with(capsys, monke
     assert main(["--check-config"]) == 2
     said = capsys.readouterr()
     assert "22" in said.err and "short" not in said.err.split() and not said.out
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The settings with which the server would have been started."""
+    found: list[Settings] = []
+
+    async def serve(settings: Settings) -> int:
+        found.append(settings)
+        return 0
+
+    monkeypatch.setattr("neucodec_streaming.server.cli.serve", serve)
+    return found
+
+
+def test_the_variables_of_the_client_never_prevent_the_start(started, caplog, monkeypatch):
+    monkeypatch.setenv("NEUCODEC_API_KEY", "s3cret-of-twenty-two-characters")
+    monkeypatch.setenv("NEUCODEC_SERVER", "wss://codec.example")
+    monkeypatch.setenv("NEUCODEC_MQTT_USERNAME", "alice")
+    monkeypatch.setenv("NEUCODEC_MQTT_PASSWORD", "s3cret")
+    for url in ("mqtt://alice:s3cret@broker.example", "http://broker.example", "nonsense", ""):
+        monkeypatch.setenv("NEUCODEC_MQTT", url)
+        assert main([]) == 0
+        assert started.pop().mqtt is None
+        assert "s3cret" not in caplog.text and ("NEUCODEC_MQTT is for the client alone" in caplog.text) == bool(url)
+        caplog.clear()
+    monkeypatch.setenv("NEUCODEC_MQTT", "mqtt://broker.example")
+    assert main([]) == 0
+    assert started.pop().mqtt == "mqtt://broker.example"
+    assert main(["--mqtt", "nonsense"]) == 0, "which serve() refuses: it was meant for the server"
+    assert started.pop().mqtt == "nonsense"
+
+
+def test_a_variable_that_is_no_setting_is_warned_of_and_refused_by_check_config(started, capsys, caplog, monkeypatch):
+    monkeypatch.setenv("NEUCODEC_MAX_SESSION", "3")
+    assert main([]) == 0
+    assert "NEUCODEC_MAX_SESSION, which is no setting: do you mean NEUCODEC_MAX_SESSIONS" in caplog.text
+    assert main(["--check-config"]) == 2
+    assert "NEUCODEC_MAX_SESSION," in capsys.readouterr().err
 
 
 @pytest.mark.slow

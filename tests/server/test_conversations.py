@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from neucodec_streaming.protocol.messages import Clear, Cleared, End, Flush, Flushed, Mark, Marked
+from neucodec_streaming.protocol.messages import Clear, Cleared, End, Flush, Flushed, Mark, Marked, encode_message
 from tests.server.hosting import Talk, hosted, s16, talk
 from tests.streaming.engine.fake import FakeRunner, audio_of, speech, tokens_of
 
@@ -76,12 +76,12 @@ async def test_every_stretch_between_clears_is_exact_and_every_mark_returns_once
         async with talk(host.url, f"/v1/{kind}") as client:
 
             async def listen() -> None:
-                while client.session.state.name != "CLOSED":
+                while not client.session.is_over:
                     await client.hear()
 
             listening = asyncio.create_task(listen())
             await script.play(client)
-            await client.socket.send(client.session.send(End()))
+            await client.socket.send(encode_message(client.session.send(End())))
             await listening
             script.check(client)
 

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import promql_parser
 import pytest
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
 from neucodec_streaming.config import FRAME_MS
 from neucodec_streaming.protocol.messages import Flush, Flushed
-from neucodec_streaming.server.metrics import STEP_S, ChunkHistogram, Metrics
+from neucodec_streaming.server.metrics import STEP_S, Metrics
 from neucodec_streaming.server.settings.fields import PROFILES
 from tests.server.hosting import Host, hosted, s16, talk
 from tests.server.test_resume import Caller
@@ -31,8 +30,7 @@ OF_PROMETHEUS = {"instance", "le"}
 def ours() -> dict[str, tuple[str, set[str]]]:
     """Name of each metric -> its type and labels."""
     made = vars(Metrics()).values()
-    wrapped = {one._name: (one._type, set(one._labelnames)) for one in made if isinstance(one, MetricWrapperBase)}
-    return wrapped | {one.name: ("histogram", set()) for one in made if isinstance(one, ChunkHistogram)}
+    return {one._name: (one._type, set(one._labelnames)) for one in made if isinstance(one, MetricWrapperBase)}
 
 
 def series() -> dict[str, set[str]]:
@@ -61,19 +59,6 @@ def test_the_docs_list_every_metric_with_its_labels_and_no_other():
     assert documented == {
         name + ("_total" if kind == "counter" else ""): labels for name, (kind, labels) in ours().items()
     }
-
-
-def test_the_histogram_of_chunks_tells_what_a_histogram_of_prometheus_does():
-    registry, theirs = CollectorRegistry(), CollectorRegistry()
-    both = (
-        ChunkHistogram("late", "How late", (0.5, 1.0), registry),
-        Histogram("late", "How late", (), buckets=(0.5, 1.0), registry=theirs),
-    )
-    for value in (0.0, 0.5, 0.75, 1.0, 7.0):
-        for one in both:
-            one.observe(value)
-    told = [line for line in generate_latest(theirs).decode().splitlines() if "_created" not in line]
-    assert generate_latest(registry).decode().splitlines() == told
 
 
 def expressions() -> list[tuple[str, str]]:

@@ -9,7 +9,19 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from neucodec_streaming.protocol.messages import Clear, Cleared, Done, End, Flush, Flushed, Mark, Marked, Ready
+from neucodec_streaming.protocol.messages import (
+    Clear,
+    Cleared,
+    Done,
+    End,
+    Flush,
+    Flushed,
+    Mark,
+    Marked,
+    Ready,
+    encode_message,
+    parse_server_message,
+)
 from neucodec_streaming.protocol.query import SessionRequest, parse_target
 from neucodec_streaming.protocol.session import ClientSession
 from neucodec_streaming.server.auth.keys import key_line, new_key
@@ -43,16 +55,16 @@ class Caller:
         self.socket = await connect(url + request.target, open_timeout=DEADLINE_S, max_size=None, **self.options)
         assert isinstance(await self.hear(), Ready)
         for item in self.session.unsent:
-            await self.socket.send(item)
+            await self.socket.send(encode_message(item))
         return self.readies[-1]
 
     async def say(self, *items) -> None:
         for item in items:
             out = self.session.send_payload(item) if isinstance(item, bytes) else self.session.send(item)
-            await self.socket.send(out)
+            await self.socket.send(encode_message(out))
 
     async def hear(self) -> object:
-        event = self.session.receive(await asyncio.wait_for(self.socket.recv(), DEADLINE_S))
+        event = self.session.receive(parse_server_message(await asyncio.wait_for(self.socket.recv(), DEADLINE_S)))
         if isinstance(event, bytes):
             self.heard += event
         elif isinstance(event, Ready):

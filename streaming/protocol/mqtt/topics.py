@@ -19,9 +19,9 @@ from neucodec_streaming.protocol.messages import (
     ClientMessage,
     ServerMessage,
     StreamFormat,
-    encode_message,
-    parse_client_message,
-    parse_server_message,
+    client_message_from_json,
+    message_to_json,
+    server_message_from_json,
 )
 from neucodec_streaming.protocol.mqtt.packets import MAX_REPEATED
 from neucodec_streaming.protocol.query import SessionRequest, parse_target
@@ -159,7 +159,7 @@ def encode_open(request: OpenRequest, position: int = 0) -> bytes:
 
 def encode_request(message: ClientMessage, position: int) -> bytes:
     """The payload of a request at a position of the input."""
-    return _with_position(encode_message(message), position)
+    return _with_position(message, position)
 
 
 def parse_request(payload: bytes) -> Request:
@@ -169,18 +169,18 @@ def parse_request(payload: bytes) -> Request:
         return Request(_open_request(body), _position(body) or 0)
     if body.get("type") == GONE:
         return Request(Gone())
-    return Request(parse_client_message(json.dumps(body)), _position(body))
+    return Request(client_message_from_json(body), _position(body))
 
 
 def encode_answer(message: ServerMessage, position: int) -> bytes:
     """The payload of an answer that belongs behind the output before `position`."""
-    return _with_position(encode_message(message), position)
+    return _with_position(message, position)
 
 
 def parse_answer(payload: bytes) -> tuple[ServerMessage | None, int | None]:
     """Message and position; None for a message of a type that this version does not know. Raises ProtocolError."""
     body = _object(payload)
-    return parse_server_message(json.dumps(body)), _position(body)
+    return server_message_from_json(body), _position(body)
 
 
 class SessionStatus:
@@ -260,5 +260,5 @@ def _position(body: dict[str, Any]) -> int | None:
     return position
 
 
-def _with_position(text: str, position: int) -> bytes:
-    return json.dumps(json.loads(text) | {"position": position}, separators=(",", ":")).encode()
+def _with_position(message: ClientMessage | ServerMessage, position: int) -> bytes:
+    return json.dumps(message_to_json(message) | {"position": position}, separators=(",", ":")).encode()

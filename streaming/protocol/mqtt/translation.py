@@ -23,8 +23,8 @@ from neucodec_streaming.protocol.messages import (
     Flushed,
     Mark,
     Marked,
+    ServerMessage,
     encode_message,
-    parse_server_message,
 )
 from neucodec_streaming.protocol.mqtt.hermes import MAX_WAV_SECONDS, samples_of, wav_of
 from neucodec_streaming.protocol.mqtt.packets import FrameWriter
@@ -118,17 +118,17 @@ class Translation:
 
     # From the broker
 
-    def frame(self, data: bytes) -> list[bytes | str]:
+    def frame(self, data: bytes) -> list[bytes | ClientMessage]:
         """A PUBLISH of the input -> messages for the conversation. Raises InputError."""
         if self._satellite is not None:
             data = self._satellite.write(samples_of(data, self.input))
         return self._translated(self._receiver.receive(data))
 
-    def give_up(self) -> list[bytes | str]:
+    def give_up(self) -> list[bytes | ClientMessage]:
         """Nothing is waited for any longer."""
         return self._translated(self._receiver.give_up())
 
-    def request(self, message: ClientMessage, position: int | None, reply: Reply) -> list[bytes | str]:
+    def request(self, message: ClientMessage, position: int | None, reply: Reply) -> list[bytes | ClientMessage]:
         """A request at a position of the input, None where it is now; a clear does not wait for its position.
 
         One that came before, of the same correlation, is not asked again: QoS 1 may repeat it, and so may its client.
@@ -144,14 +144,14 @@ class Translation:
         self._receiver.drop_until(at)
         return self._ask(asked)
 
-    def _translated(self, items: list[Piece | _Asked]) -> list[bytes | str]:
-        messages: list[bytes | str] = []
+    def _translated(self, items: list[Piece | _Asked]) -> list[bytes | ClientMessage]:
+        messages: list[bytes | ClientMessage] = []
         for item in items:
             messages += self._piece(item) if isinstance(item, Piece) else self._ask(item)
         return messages
 
-    def _piece(self, piece: Piece) -> list[bytes | str]:
-        messages: list[bytes | str] = []
+    def _piece(self, piece: Piece) -> list[bytes | ClientMessage]:
+        messages: list[bytes | ClientMessage] = []
         if self._end is not None:
             is_gap = piece.position - piece.lost == self._end
             if not is_gap or piece.lost > MAX_CONCEALED_FRAMES * self.input.hop:
@@ -169,23 +169,22 @@ class Translation:
             messages += self._ask(_Asked(Flush()))
         return messages
 
-    def _ask(self, asked: _Asked) -> list[bytes | str]:
+    def _ask(self, asked: _Asked) -> list[bytes | ClientMessage]:
         self._asked.append(asked)
         if not isinstance(asked.message, Mark):
             self._utterances.append(_Utterance())
             self._end, self._before = None, b""
-        return [encode_message(asked.message)]
+        return [asked.message]
 
     # From the conversation
 
-    def message(self, data: bytes | str) -> list[OutputFrame | Answer]:
+    def message(self, message: bytes | ServerMessage) -> list[OutputFrame | Answer]:
         """A message of the conversation -> what is to be published, in order."""
-        if isinstance(data, bytes):
-            return self._output(data)
-        message = parse_server_message(data)
+        if isinstance(message, bytes):
+            return self._output(message)
         if isinstance(message, (Flushed, Cleared, Marked, Done)):
             return self._answer(message)
-        return _answer(self._reply, data.encode())
+        return _answer(self._reply, encode_message(message).encode())
 
     def _output(self, payload: bytes) -> list[OutputFrame | Answer]:
         utterance = self._utterances[0]

@@ -10,11 +10,10 @@ from neucodec_streaming.client.commands.completion import SHELLS, completion
 
 COMMANDS = {"encode", "decode", "roundtrip", "mic", "play", "talk", "bench", "devices", "completion"}
 COMMANDS |= {"mqtt-publish", "mqtt-listen"}
-COMMANDS |= {"mqtt-publish", "mqtt-listen"}
 ASK = """
 source "$1"; shift
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
-_neucodec
+_shtab_neucodec
 printf '%s\\n' "${COMPREPLY[@]}"
 """
 

@@ -1,23 +1,19 @@
-"""However frames are sent and cut: the listener hears what websockets' own protocol makes of them."""
+"""What a WebSocket hands to its session and sends for it: typed messages; JSON stays at this edge."""
 
 import asyncio
-import random
-import struct
 
 import pytest
-from websockets.frames import Close, Frame, Opcode
-from websockets.http11 import Request
-from websockets.protocol import State
-from websockets.server import ServerProtocol
+from websockets.frames import Frame, Opcode
 
 from benchmarks.common.raw_connection import request
+from neucodec_streaming.errors import MessageTooLarge, ProtocolError, StreamingError
+from neucodec_streaming.protocol.messages import ClientMessage, Flush, Flushed, Mark
 from neucodec_streaming.server.http.websocket import WebSocket
+from neucodec_streaming.server.sessions.transport import Transport
 from neucodec_streaming.server.settings.fields import Settings
 
 HEAD = request("/v1/encode", "host")
 MAX_BYTES = 1000
-"""The longest message of the settings; twice that is the longest that is read."""
-LENGTHS = (0, 1, 125, 126, 127, 700, 2 * MAX_BYTES)
 
 
 class FakeTransport(asyncio.Transport):
@@ -51,91 +47,42 @@ class FakeTransport(asyncio.Transport):
 
 
 class Ear:
-    """Remembers what it is told."""
+    """A session that remembers what it is told."""
 
     def __init__(self) -> None:
-        self.heard: list[bytes | str] = []
+        self.heard: list[bytes | ClientMessage | StreamingError] = []
 
-    def opened(self, socket: WebSocket) -> None: ...
+    def opened(self, transport: Transport) -> None: ...
     def writable(self) -> None: ...
     def lost(self, is_clean: bool) -> None: ...
 
-    def received(self, message: bytes | str) -> None:
+    def received(self, message: bytes | ClientMessage) -> None:
         self.heard.append(message)
 
-
-def frames(rng: random.Random) -> list[bytes]:
-    """Of a client that is mostly right: messages whole and in pieces, controls between them, and perhaps a mistake."""
-    found = []
-    for _ in range(rng.randint(1, 12)):
-        opcode = rng.choice((Opcode.BINARY, Opcode.BINARY, Opcode.BINARY, Opcode.TEXT))
-        data = bytes(rng.choices(b"abc", k=rng.choice(LENGTHS)))
-        parts = [data]
-        if rng.random() < 0.3:
-            cuts = sorted(rng.choices(range(len(data) + 1), k=rng.randint(1, 3)))
-            parts = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
-        for place, part in enumerate(parts):
-            frame = Frame(opcode if place == 0 else Opcode.CONT, part, fin=place == len(parts) - 1)
-            found.append(frame.serialize(mask=True))
-            if rng.random() < 0.2:
-                found.append(Frame(Opcode.PING, b"here?").serialize(mask=True))
-    if rng.random() < 0.5:
-        found.insert(rng.randint(0, len(found)), rng.choice(MISTAKES))
-    return found
+    def fail(self, error: StreamingError) -> None:
+        self.heard.append(error)
 
 
-MISTAKES = (
-    Frame(Opcode.BINARY, bytes(2 * MAX_BYTES + 1)).serialize(mask=True),
-    Frame(Opcode.BINARY, b"ab").serialize(mask=False),
-    Frame(Opcode.CLOSE, Close(1000, "").serialize()).serialize(mask=True),
-    b"\xc2\x82abcdef",  # a reserved bit
-    b"\x83\x82abcdef",  # an opcode that there is not
-    b"\x89\xfe\x00\xc8" + bytes(204),  # a long ping
-    b"\x82\xff" + struct.pack(">Q", 1 << 63) + bytes(4),
-    b"\x82\xfe\x00\x05abcdhello",  # a length in more bytes than it needs
-    Frame(Opcode.CONT, b"of what?").serialize(mask=True),
-)
-
-
-def expected(stream: bytes) -> tuple[list[bytes | str], State]:
-    """By websockets alone: the messages, and the state that the connection is left in."""
-    protocol = ServerProtocol(max_size=2 * MAX_BYTES)
-    messages: list[bytes | str] = []
-    parts: list[bytes] = []
-    is_text = False
-    protocol.receive_data(HEAD)
-    protocol.send_response(protocol.accept(next(one for one in protocol.events_received() if isinstance(one, Request))))
-    protocol.receive_data(stream)
-    for frame in protocol.events_received():
-        assert isinstance(frame, Frame)
-        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
-            is_text = frame.opcode is Opcode.TEXT
-        elif frame.opcode is not Opcode.CONT:
-            continue
-        parts.append(bytes(frame.data))
-        if frame.fin:
-            messages.append(b"".join(parts).decode() if is_text else b"".join(parts))
-            parts = []
-    return messages, protocol.state
-
-
-@pytest.mark.parametrize("seed", range(300))
-async def test_what_is_heard_is_what_the_protocol_makes_of_it(seed: int) -> None:
-    rng, ear, transport = random.Random(seed), Ear(), FakeTransport()
+async def test_messages_are_heard_in_order_as_objects_and_what_is_none_as_the_error_that_it_is() -> None:
+    ear, transport = Ear(), FakeTransport()
     settings = Settings(max_message_bytes=MAX_BYTES, max_messages_per_s=1e9)
     socket = WebSocket(lambda request, peer, is_upgrade: ear, settings, set())
     socket.connection_made(transport)
-    stream = b"".join(frames(rng))
-    most = rng.choice((1, 3, 50, 4000))
-    whole, start = HEAD + stream, 0
-    while start < len(whole):
-        size = min(rng.randint(1, most), len(whole) - start)
-        socket.get_buffer(-1)[:size] = whole[start : start + size]
-        socket.buffer_updated(size)
-        start += size
-    messages, state = expected(stream)
-    assert ear.heard == messages
-    assert socket._protocol.state is state
+    sent: list[tuple[Opcode, bytes]] = [
+        (Opcode.BINARY, b"ab"),
+        (Opcode.TEXT, b'{"type":"flush"}'),
+        (Opcode.TEXT, b'{"type":"mark","id":7}'),
+        (Opcode.TEXT, b"hello"),
+        (Opcode.BINARY, bytes(MAX_BYTES + 1)),
+    ]
+    data = HEAD + b"".join(Frame(*frame).serialize(mask=True) for frame in sent)
+    socket.get_buffer(-1)[: len(data)] = data
+    socket.buffer_updated(len(data))
+    assert ear.heard[:3] == [b"ab", Flush(), Mark(7)]
+    assert [type(error) for error in ear.heard[3:]] == [ProtocolError, MessageTooLarge]
+    transport.sent = b""
+    socket.send(Flushed())
+    assert transport.sent == Frame(Opcode.TEXT, b'{"type":"flushed"}').serialize(mask=False)
     socket.connection_lost(None)
 
 

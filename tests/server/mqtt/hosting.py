@@ -25,11 +25,12 @@ class BridgeHost:
 
     async def die(self) -> None:
         """Its connections end as those of a killed process do: all at once, and without a word."""
-        clients = [self.bridge._client, *(session._client for session, _ in self.bridge._sessions.values())]
+        connections = [self.bridge._connection, *(session._connection for session, _ in self.bridge._sessions.values())]
         tasks = [self.bridge._task, *(task for _, task in self.bridge._sessions.values())]
-        for client in clients:
-            if client is not None and isinstance(client._client.socket(), socket.socket):
-                client._client.socket().shutdown(socket.SHUT_RDWR)
+        for connection in connections:
+            found = None if connection is None else connection._client._client.socket()
+            if isinstance(found, socket.socket):
+                found.shutdown(socket.SHUT_RDWR)
         for task in tasks:
             if task is not None:
                 task.cancel()

@@ -19,6 +19,7 @@ from neucodec_streaming.protocol.messages import (
     Ready,
     Resume,
     encode_message,
+    message_to_json,
 )
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.protocol.session import ClientSession
@@ -67,7 +68,7 @@ class Conversation:
 
     def hear(self, message) -> None:
         self.steps.append(("message", encode_message(message)))
-        self.session.receive(encode_message(message))
+        self.session.receive(message)
 
     def say(self) -> None:
         count = self.rng.choice([1, 100, 320, 700, 4000])
@@ -108,8 +109,8 @@ class Conversation:
             sent = self.session.input_position
             ready = self.ready(self.rng.randint(start.input, sent), asked.received, self.rng.randrange(3))
         self.steps.append(("lose", encode_message(ready)))
-        self.session.receive(encode_message(ready))
-        unsent = [list(item) if isinstance(item, bytes) else json.loads(item) for item in self.session.unsent]
+        self.session.receive(ready)
+        unsent = [list(item) if isinstance(item, bytes) else message_to_json(item) for item in self.session.unsent]
         self.told += [sorted(f"{name}={value}" for name, value in query.items()), unsent]
 
 

@@ -17,6 +17,7 @@ from neucodec_streaming.protocol.messages import (
     TOKENS,
     Clear,
     Cleared,
+    ClientMessage,
     Done,
     End,
     Flush,
@@ -24,7 +25,7 @@ from neucodec_streaming.protocol.messages import (
     Mark,
     Ready,
     Resume,
-    encode_message,
+    ServerMessage,
 )
 from neucodec_streaming.protocol.query import SessionRequest, parse_target
 from neucodec_streaming.protocol.replay import Positions, ReplayLog
@@ -53,8 +54,8 @@ class Server:
         self._samples = np.zeros(0, np.int16)
         self._given = 0
 
-    def hear(self, data: bytes | str) -> None:
-        command = self.session.receive(data)
+    def hear(self, command: bytes | ClientMessage) -> None:
+        self.session.receive(command)
         if isinstance(command, Clear):
             self.commands.clear()
         if not isinstance(command, Mark):
@@ -84,8 +85,8 @@ class Line:
         self.client = ClientSession(INPUT_AUDIO, TOKENS, replay_seconds)
         self.max_replay_bytes, self.restarts = max_replay_bytes, restarts
         self.server = Server(READY, max_replay_bytes)
-        self.up: deque[bytes | str] = deque()
-        self.down: deque[bytes | str] = deque()
+        self.up: deque[bytes | ClientMessage] = deque()
+        self.down: deque[bytes | ServerMessage] = deque()
         self.heard: dict[int, int] = {}
         self.events: list = []
         self.resumed: list[Ready] = []
@@ -125,16 +126,16 @@ class Line:
             self.events.append((event, self.client.output_position))
 
     def cut(self) -> None:
-        if self.client.ready is None or self.client.state is State.CLOSED:
+        if self.client.ready is None or self.client.is_over:
             return
         for _ in range(self.rng.randrange(len(self.down) + 1)):  # what arrived before
             self.listen()
-        if self.client.state is State.CLOSED:
+        if self.client.is_over:
             return
         self.client.lose()
         for _ in range(self.rng.randrange(len(self.up) + 1)):
             self.server.hear(self.up.popleft())
-        if self.server.session.state is not State.CLOSED and self.rng.random() < 0.5:
+        if not self.server.session.is_over and self.rng.random() < 0.5:
             self.server.session.lose()
         for _ in range(self.rng.randrange(3)):
             self.server.compute()
@@ -175,7 +176,7 @@ class Line:
             else:
                 self.work()
         self.say("end")
-        while self.client.state is not State.CLOSED:
+        while not self.client.is_over:
             if self.rng.random() < 0.01:
                 self.cut()
             self.work()
@@ -238,7 +239,7 @@ def test_whoever_said_that_it_has_output_cannot_lack_it_later():
     session = ServerSession(replace(READY, output_position=1000), computed_from=0, max_replay_bytes=10_000)
     for message in (None, Mark("a"), Clear()):
         if message is not None:
-            session.receive(encode_message(message))
+            session.receive(message)
         while session.next_message() is not None:
             pass
     session.lose()
@@ -259,7 +260,7 @@ def test_after_done_is_lost_it_is_said_again():
         line.server.compute()
     while line.server.session.next_message() is not None:
         pass
-    assert line.server.session.state is State.CLOSED
+    assert line.server.session.state is State.DONE
     line.client.lose()
     line.resume(line.client.resuming(REQUEST))
     while (message := line.server.session.next_message()) is not None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from neucodec_streaming.errors import AudioError, ConfigError
-from neucodec_streaming.protocol.messages import Clear, End, Flush, Mark, Ready
+from neucodec_streaming.protocol.messages import Clear, End, Flush, Flushed, Mark, Ready
 from neucodec_streaming.protocol.mqtt.hermes import samples_of, wav_of
 from neucodec_streaming.protocol.mqtt.packets import FrameWriter, parse_frame
 from neucodec_streaming.protocol.mqtt.topics import OpenRequest, Reply, hermes_topic, topic
@@ -31,18 +31,18 @@ class Bench:
 
     def converse(self, messages) -> None:
         for message in messages:
-            command = self.session.receive(message)
-            if isinstance(command, bytes):
-                self._utterance += command
+            self.session.receive(message)
+            if isinstance(message, bytes):
+                self._utterance += message
                 whole = len(self._utterance) // HOP * HOP
                 ready, self._utterance = self._utterance[:whole], self._utterance[whole:]
                 if ready:
                     self.session.output_ready(
                         b"".join(ready[i : i + 2] for i in range(0, whole, HOP)), self.session.epoch
                     )
-            elif not isinstance(command, Mark):
+            elif not isinstance(message, Mark):
                 self._utterance = b""
-                if not isinstance(command, Clear):
+                if not isinstance(message, Clear):
                     self.session.flush_finished(self.session.epoch)
             self._pump()
 
@@ -194,7 +194,7 @@ def test_a_satellite_plays_an_utterance_as_one_wav():
     translation.frame(FrameWriter(2, 1).write(b"\1\0"))
     translation.request(Flush(), 1, Reply("ours"))
     assert translation.message(bytes(960)) == []
-    wav, answer = translation.message('{"type":"flushed"}')
+    wav, answer = translation.message(Flushed())
     assert isinstance(wav, OutputFrame) and isinstance(answer, Answer)
     assert samples_of(wav.payload, request.session.output) == bytes(960)
 

@@ -1,0 +1,29 @@
+"""LiveKit Agents' text to speech without a room: text in pieces, as a model writes it, and speech to a WAV file.
+
+    python -m demos.speak_livekit http://127.0.0.1:8000/v1 ws://127.0.0.1:8765 "Good morning." out.wav
+
+In an agent it is AgentSession(stt=..., llm=..., tts=NeuCodecTTS(spec, url)). Needs the extra `livekit`.
+"""
+
+import asyncio
+import sys
+
+from neucodec_streaming.audio import pcm_from_bytes
+from neucodec_streaming.client.files import WavWriter
+from neucodec_streaming.client.livekit import NeuCodecTTS
+from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
+
+
+async def speak(speech_lm_url: str, url: str, text: str, path: str) -> None:
+    """Says one text, word by word."""
+    async with NeuCodecTTS(SpeechLMSpec(speech_lm_url), url) as tts, tts.stream() as stream:
+        with WavWriter(path, tts.sample_rate) as file:
+            for word in text.split():
+                stream.push_text(f"{word} ")
+            stream.end_input()
+            async for audio in stream:
+                file.write(pcm_from_bytes(audio.frame.data.tobytes()))
+
+
+if __name__ == "__main__":
+    asyncio.run(speak(*sys.argv[1:]))

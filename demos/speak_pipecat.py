@@ -1,0 +1,48 @@
+"""The shortest pipeline of Pipecat that speaks: a text to a language model's server, its speech to a WAV file.
+
+python -m demos.speak_pipecat http://127.0.0.1:8000/v1 ws://127.0.0.1:8765 "Good morning." out.wav
+"""
+
+import asyncio
+import sys
+
+from pipecat.frames.frames import EndFrame, Frame, TTSAudioRawFrame, TTSSpeakFrame
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.workers.runner import WorkerRunner
+
+from neucodec_streaming.audio import pcm_from_bytes
+from neucodec_streaming.client.files import WavWriter
+from neucodec_streaming.client.pipecat_tts import NeuCodecTTSService
+from neucodec_streaming.config import OUTPUT_RATE
+from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
+
+
+class WavOutput(FrameProcessor):
+    """Writes what is said; a transport's output stands here in an agent."""
+
+    def __init__(self, file: WavWriter) -> None:
+        super().__init__()
+        self._file = file
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        await super().process_frame(frame, direction)
+        if isinstance(frame, TTSAudioRawFrame):
+            self._file.write(pcm_from_bytes(frame.audio))
+        await self.push_frame(frame, direction)
+
+
+async def speak(speech_lm_url: str, url: str, text: str, path: str) -> None:
+    """Says one text."""
+    with WavWriter(path, OUTPUT_RATE) as file:
+        pipeline = Pipeline([NeuCodecTTSService(SpeechLMSpec(speech_lm_url), url), WavOutput(file)])
+        worker = PipelineWorker(pipeline, params=PipelineParams(audio_out_sample_rate=OUTPUT_RATE), enable_rtvi=False)
+        await worker.queue_frames([TTSSpeakFrame(text), EndFrame()])
+        runner = WorkerRunner(handle_sigint=False)
+        await runner.add_workers(worker)
+        await runner.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(speak(*sys.argv[1:]))

@@ -1,0 +1,136 @@
+"""Cuts a client's bytes into messages: what websockets' ServerProtocol gives, faster where messages are alike.
+
+A binary message in one masked frame, which nearly all are, is cut out and unmasked here; the request, every other
+frame, and whatever no frame can be are left to the protocol (`benchmarks.wire` says what that is worth). Whether the
+bytes come one by one or all at once, messages, state and answers are the protocol's own: tests hold it to that law.
+"""
+
+from collections.abc import Sequence
+
+from websockets.frames import Frame, Opcode, apply_mask
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+HEAD_END = b"\r\n\r\n"
+BINARY = 0x80 | Opcode.BINARY
+"""First byte of a binary message in one frame."""
+OPCODE = 0x0F
+OPCODES = frozenset(Opcode)
+MASKED = 0x80
+MASK_BYTES = 4
+LENGTH_16_BITS, LENGTH_64_BITS = 126, 127
+"""RFC 6455, section 5.2: in place of a length, two or eight bytes with the length follow."""
+
+NEVER_ENDING = 1 << 63
+"""Bytes of what no frame can be: all that follows belongs to it."""
+
+
+class FrameReader:
+    """Reads for `protocol`; longer frames than `max_bytes` are left to it, which refuses them."""
+
+    def __init__(self, protocol: ServerProtocol, max_bytes: int) -> None:
+        self._protocol = protocol
+        self._max_bytes = max_bytes
+        self._unread = bytearray()
+        self._at = 0  # what comes next in `_unread`
+        self._size = 0  # of the unit that comes next, once it is there
+        self._payload_at = 0  # of the binary message that it is; 0: it is something else
+        self._is_connecting = True
+        self._owed = 0  # bytes that belong to what the protocol is being given
+        self._parts: list[bytes] = []  # of a message in fragments
+        self._opcode = Opcode.BINARY
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """More bytes of the client."""
+        if self._at:
+            del self._unread[: self._at]
+            self._at = 0
+        self._unread += data
+
+    def clear(self) -> None:
+        """Forgets what is unread."""
+        self._unread.clear()
+        self._at = 0
+
+    def find(self) -> bool:
+        """Whether a unit is there to be taken: a binary message, or what there is of a request or another frame."""
+        self._payload_at = 0
+        self._size = self._find()
+        return self._size > 0
+
+    @property
+    def found_payload(self) -> bool:
+        """Whether the unit that `find` has found is a binary message with something in it."""
+        return 0 < self._payload_at < self._at + self._size
+
+    def take(self) -> Sequence[bytes | str | Request]:
+        """Takes the unit that `find` has found: the messages that it completes, often one, or the request."""
+        start, end, payload_at = self._at, self._at + self._size, self._payload_at
+        self._at = end
+        if payload_at and self._protocol.state is State.OPEN:
+            mask = self._unread[payload_at - MASK_BYTES : payload_at]
+            return (apply_mask(self._unread[payload_at:end], mask),)
+        self._owed = max(0, self._owed - (end - start))
+        self._protocol.receive_data(self._unread[start:end])
+        messages: list[bytes | str | Request] = []
+        for event in self._protocol.events_received():
+            if isinstance(event, Request):
+                messages.append(event)
+            elif isinstance(event, Frame):
+                self._take_frame(event, messages)
+        return messages
+
+    def _find(self) -> int:
+        unread, start = self._unread, self._at
+        left = len(unread) - start
+        if self._owed:
+            return min(self._owed, left)
+        if left < 2:
+            return 0
+        if self._is_connecting:
+            self._is_connecting = self._protocol.state is State.CONNECTING
+            if self._is_connecting:
+                end = unread.find(HEAD_END, start)
+                return max(0, left + 1 - len(HEAD_END)) if end < 0 else end + len(HEAD_END) - start
+        first, second = unread[start], unread[start + 1]
+        length, head = second & ~MASKED, 2  # bytes of the header, by and by
+        is_lawful = second & MASKED and first & OPCODE in OPCODES
+        if is_lawful and length >= LENGTH_16_BITS:
+            head = 4 if length == LENGTH_16_BITS else 10
+            if left < head:
+                return 0
+            length = int.from_bytes(unread[start + 2 : start + head])
+        if not is_lawful or length > self._max_bytes:
+            self._owed = NEVER_ENDING
+            return left
+        size = head + MASK_BYTES + length
+        if first != BINARY or self._parts:
+            self._owed = size
+            return min(size, left)
+        if left < size:
+            return 0
+        self._payload_at = start + head + MASK_BYTES
+        return size
+
+    def _take_frame(self, frame: Frame, messages: list[bytes | str | Request]) -> None:
+        if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+            self._opcode = frame.opcode
+        elif frame.opcode is not Opcode.CONT:
+            return  # the protocol has dealt with it
+        self._parts.append(bytes(frame.data))
+        if not frame.fin:
+            return
+        data, self._parts = b"".join(self._parts), []
+        try:
+            messages.append(data.decode() if self._opcode is Opcode.TEXT else data)
+        except UnicodeDecodeError:
+            self._protocol.fail(1007, "text that is no UTF-8")
+
+
+def binary_header(length: int) -> bytes:
+    """The header of a server's frame that holds a binary message of that length."""
+    if length < LENGTH_16_BITS:
+        return bytes((BINARY, length))
+    size, code = (2, LENGTH_16_BITS) if length < 1 << 16 else (8, LENGTH_64_BITS)
+    return bytes((BINARY, code)) + length.to_bytes(size)

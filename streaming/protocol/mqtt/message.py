@@ -1,0 +1,19 @@
+"""A PUBLISH as server and client know it, whatever library carries it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BrokerMessage:
+    """A PUBLISH, received or to be sent. `expires_s`: how long the broker keeps it for those who are not there;
+    `content_type` and `rate` tell what a frame holds."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    reply_topic: str | None = None
+    correlation: bytes | None = None
+    expires_s: int | None = None
+    content_type: str | None = None
+    rate: int | None = None
