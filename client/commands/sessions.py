@@ -9,6 +9,7 @@ import numpy as np
 
 from neucodec_streaming.client.commands.display import (
     LiveRows,
+    MutedNote,
     ProgressLine,
     latency_sum,
     level_bar,
@@ -98,7 +99,10 @@ async def mic(options: argparse.Namespace) -> None:
                 if writer is not None:
                     writer.write(tokens)
 
+            note_if_muted = MutedNote(options.json)
+
             def show(report: TransferReport) -> None:
+                note_if_muted(microphone)
                 parts = {"microphone": microphone.latency_ms, "algorithm": report.ready.latency_ms}
                 parts["server and network"] = report.responses.recent_ms
                 rows.show(

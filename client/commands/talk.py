@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from neucodec_streaming.client.commands.display import LiveRows, latency_sum, level_bar, print_rows
+from neucodec_streaming.client.commands.display import LiveRows, MutedNote, latency_sum, level_bar, print_rows
 from neucodec_streaming.client.commands.sessions import LEVELS_KEPT, TOKENS_SHOWN, open_session
 from neucodec_streaming.client.commands.terminal import interruption
 from neucodec_streaming.client.connection import Connection
@@ -123,7 +123,10 @@ async def talk(options: argparse.Namespace) -> None:
                 seconds = encoder.input_position / INPUT_RATE
                 return stop.is_set() or (options.seconds is not None and seconds >= options.seconds)
 
+            note_if_muted = MutedNote(options.json)
+
             def show() -> None:
+                note_if_muted(microphone)
                 rows.show(
                     {
                         "spoken": conversation.spoken[-rows.width :],
