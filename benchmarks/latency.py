@@ -23,7 +23,7 @@ from websockets.asyncio.client import connect
 
 from benchmarks.common.surroundings import RESULTS_FOLDER, waited_s, write_report
 from demos.server_process import ServerProcess
-from neucodec_streaming.config import FRAME_MS, INPUT_HOP, MEL_OVERHANG, OUTPUT_HOP, StreamConfig
+from neucodec_streaming.config import FRAME_MS, INPUT_HOP, OUTPUT_HOP, StreamConfig, input_needed
 from neucodec_streaming.protocol.messages import End, Ready, encode_message, parse_server_message
 from neucodec_streaming.protocol.query import session_request
 from neucodec_streaming.protocol.session import ClientSession
@@ -38,14 +38,7 @@ COLUMNS = ("kind", "profile", "sessions", "waits_ms", "p50_ms", "p99_ms", "max_m
 
 def needed_packets(kind: str, config: StreamConfig, frames_out: int) -> int:
     """How many 20 ms packets must have arrived before that many frames can have left."""
-    needed = frames_out
-    if kind != "encode":
-        needed += config.synthesis_lag_frames + config.lookahead_frames
-    if kind == "decode":
-        return needed
-    chunks = -(-needed // config.chunk_frames)
-    samples = (chunks * config.chunk_frames + config.lookahead_frames) * INPUT_HOP + MEL_OVERHANG
-    return -(-samples // INPUT_HOP)
+    return -(-input_needed(kind, config, frames_out) // (1 if kind == "decode" else INPUT_HOP))
 
 
 class LatencyCaller:

@@ -29,10 +29,10 @@ from neucodec_streaming import load_codec
 from neucodec_streaming.codec import Codec
 from neucodec_streaming.config import (
     INPUT_HOP,
-    MEL_OVERHANG,
     OUTPUT_HOP,
     OUTPUT_RATE,
     TOKENS_PER_SECOND,
+    input_needed,
     roundtrip_latency_ms,
 )
 from neucodec_streaming.engine.engine import Engine, Output, pools_of
@@ -84,7 +84,7 @@ class Ours:
         self._now_s, self._chunk_s = 0.0, pools["encode"].period_s
         self.step_samples = config.chunk_frames * OUTPUT_HOP
         self._warm_up_steps = math.ceil((config.context_frames + config.lookahead_frames) / config.chunk_frames) + 1
-        samples = config.lookahead_frames * INPUT_HOP + MEL_OVERHANG  # from then on each chunk completes a window
+        samples = input_needed("encode", config, 0)  # from then on each chunk completes a window
         ahead, self._chunks = noise(sessions, samples), noise(sessions, config.chunk_frames * INPUT_HOP)
         self._feed(ahead)
 

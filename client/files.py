@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import soundfile
 
-from neucodec_streaming.audio import downmix, pcm_to_bytes
+from neucodec_streaming.audio import check_audio, downmix, pcm_to_bytes
 from neucodec_streaming.client.errors import FileError
 from neucodec_streaming.errors import ConfigError, TokenError
 from neucodec_streaming.resampler import Resampler
@@ -64,7 +64,7 @@ class AudioReader:
             resampler = Resampler(file.samplerate, self.rate)
             try:
                 for block in file.blocks(_BLOCK_SAMPLES, dtype="float32", always_2d=True):
-                    yield resampler.feed(downmix(block))
+                    yield resampler.feed(check_audio(downmix(block)))
             except soundfile.LibsndfileError as error:
                 raise FileError(f"{file.name} is damaged: {error}") from None
             yield resampler.flush()

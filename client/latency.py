@@ -9,22 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, ISTFT_REACH, MEL_OVERHANG
+from neucodec_streaming.config import INPUT_RATE, StreamConfig, input_needed
 from neucodec_streaming.protocol.messages import Ready
 
 RECENT = 20
 """How many figures make the one that is shown while a session runs."""
 
 
-def input_needed(ready: Ready, output_units: int) -> int:
-    """Input units of an utterance that the server must have before so many units of its output can leave."""
+def units_needed(ready: Ready, output_units: int) -> int:
+    """Input units of an utterance that the server needs before it can send `output_units` of its output."""
+    config = StreamConfig(ready.chunk_frames, ready.lookahead_frames)
     frames = -(-output_units // ready.output.hop)
-    if ready.output.kind == "audio":
-        frames += max(ready.lookahead_frames, ISTFT_REACH)
     if ready.input.kind == "tokens":
-        return frames
-    chunks = -(-frames // ready.chunk_frames)
-    samples = (chunks * ready.chunk_frames + ready.lookahead_frames) * INPUT_HOP + MEL_OVERHANG
+        return input_needed("decode", config, frames)
+    samples = input_needed("encode" if ready.output.kind == "tokens" else "roundtrip", config, frames)
     return -(-samples * ready.input.rate // INPUT_RATE)
 
 
@@ -45,7 +43,7 @@ class ResponseTimes:
 
     def received(self, position: int, now_s: float) -> None:
         """Output up to `position` has come."""
-        needed = input_needed(self._ready, position)
+        needed = units_needed(self._ready, position)
         while self._sent and self._sent[0][0] < needed:
             self._sent.popleft()
         if self._sent:

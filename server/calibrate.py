@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from neucodec_streaming.audio import checked_pcm
+from neucodec_streaming.audio import check_audio
 from neucodec_streaming.calibration import measure_priors
 from neucodec_streaming.codec import load_codec
 from neucodec_streaming.config import INPUT_RATE, StreamConfig
@@ -85,7 +85,7 @@ def _pieces_of(path: Path, most: int) -> Iterator[np.ndarray]:
         for place in range(count):
             file.seek((2 * place + 1) * file.frames // (2 * count) - length // 2)
             pcm = file.read(length, dtype="float32", always_2d=True).mean(axis=1)
-            yield soxr.resample(checked_pcm(pcm), file.samplerate, INPUT_RATE)
+            yield soxr.resample(check_audio(pcm), file.samplerate, INPUT_RATE)
 
 
 def _parser() -> argparse.ArgumentParser:

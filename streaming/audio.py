@@ -1,37 +1,31 @@
-"""Audio as bytes and at other rates: PCM formats, checks, downmix, a streaming resampler. No torch, no I/O.
+"""Audio as arrays and as bytes: the one check of it, PCM conversion, downmix. No torch, no I/O.
 
-Inside the project audio is float32 mono, full scale 1.0; bytes are one of PCM_FORMATS, little-endian. What cannot be
-used raises AudioError, which names the value and what to do instead; nothing is repaired in silence, except that
-`pcm_to_bytes` clips at full scale, as every converter does.
-
-The resampler is a filter of our own because a live stream waits for it: it holds 32 samples of the lower rate, 4 ms at
-8 kHz. libsoxr, which resamples recordings elsewhere in the project, works in blocks: it holds back as much as 116 ms.
+Inside the project audio is float32 mono, full scale 1.0; bytes are one of PCM_FORMATS (formats.py), little-endian.
+Unusable audio raises AudioError, which names the value and what to do instead; nothing is repaired in silence, except
+that `pcm_to_bytes` clips at full scale, as every converter does.
 """
 
+from contextlib import suppress
 from functools import cache
-from math import isfinite
 from typing import Any
 
 import numpy as np
 
-from neucodec_streaming.errors import AudioError, ConfigError
+from neucodec_streaming.errors import AudioError, ConfigError, InputError
+from neucodec_streaming.formats import PCM_FORMATS, PcmFormat
 
-PCM_FORMATS: dict[str, np.dtype[Any]] = {
-    "s16le": np.dtype("<i2"),
-    "f32le": np.dtype("<f4"),
-    "mulaw": np.dtype("u1"),
-    "alaw": np.dtype("u1"),
-}
-"""Wire name of a format -> the type of one sample. `mulaw` and `alaw` are those of ITU-T G.711."""
 _S16_SCALE = np.float32(32_768)
 _S16_LEAST, _S16_MOST = -_S16_SCALE, _S16_SCALE - 1
+_G711 = ("mulaw", "alaw")
+MAX_AMPLITUDE = 1000.0
+"""Samples beyond this are not audio of full scale 1.0, and far beyond it they would overflow in the model."""
 
 
-def _sample_type(pcm_format: str) -> np.dtype[Any]:
+def _format(name: str) -> PcmFormat:
     try:
-        return PCM_FORMATS[pcm_format]
+        return PCM_FORMATS[name]
     except KeyError:
-        raise ConfigError(f"PCM format {pcm_format!r} is unknown: give one of {', '.join(PCM_FORMATS)}") from None
+        raise ConfigError(f"PCM format {name!r} is unknown: give one of {', '.join(PCM_FORMATS)}") from None
 
 
 def pcm_from_bytes(payload: bytes | bytearray | memoryview, pcm_format: str = "s16le") -> np.ndarray:
@@ -39,14 +33,14 @@ def pcm_from_bytes(payload: bytes | bytearray | memoryview, pcm_format: str = "s
 
     Raises AudioError when the bytes are no whole number of samples or hold NaN or infinity.
     """
-    sample = _sample_type(pcm_format)
-    if len(payload) % sample.itemsize:
+    form = _format(pcm_format)
+    if len(payload) % form.sample_bytes:
         raise AudioError(
-            f"{len(payload)} bytes are no whole number of {pcm_format} samples of {sample.itemsize} bytes: "
+            f"{len(payload)} bytes are no whole number of {pcm_format} samples of {form.sample_bytes} bytes: "
             f"cut packets between samples"
         )
-    samples = np.frombuffer(payload, sample)
-    if sample.itemsize == 1:
+    samples = np.frombuffer(payload, form.sample_type)
+    if pcm_format in _G711:
         return _decoded(pcm_format)[samples]
     if pcm_format == "s16le":
         return np.multiply(samples, 1 / _S16_SCALE, dtype=np.float32)
@@ -55,15 +49,15 @@ def pcm_from_bytes(payload: bytes | bytearray | memoryview, pcm_format: str = "s
 
 def pcm_to_bytes(audio: np.ndarray, pcm_format: str = "s16le") -> bytes:
     """Samples as bytes: float32 (n,) -> n samples; all but f32le round to the nearest of 16 bits and clip there."""
-    sample = _sample_type(pcm_format)
+    form = _format(pcm_format)
     audio = check_audio(audio)
     if pcm_format != "f32le":
         audio = audio * _S16_SCALE
         np.rint(audio, out=audio)
         audio.clip(_S16_LEAST, _S16_MOST, out=audio)
-    if sample.itemsize == 1:
+    if pcm_format in _G711:
         return _encoded(pcm_format)[audio.astype(np.int16).view(np.uint16)].tobytes()
-    return audio.astype(sample).tobytes()
+    return audio.astype(form.sample_type).tobytes()
 
 
 def _g711(law: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -99,17 +93,41 @@ def _encoded(law: str) -> np.ndarray:
 
 
 def check_audio(audio: Any) -> np.ndarray:
-    """The array itself, if it is finite float32 mono (n,); otherwise AudioError with what it is and what to do."""
-    if not isinstance(audio, np.ndarray):
-        raise AudioError(f"audio is a {type(audio).__name__}: give a numpy array of float32")
+    """Audio as float32 mono (n,), in place if it is a numpy array; torch tensors and lists of numbers are converted.
+
+    Raises AudioError, which says what is wrong and what to do, for other types and shapes, NaN, infinity, and samples
+    beyond MAX_AMPLITUDE.
+    """
+    is_list = isinstance(audio, (list, tuple))
+    audio = as_array(audio, "audio is a", AudioError)
+    if is_list:
+        audio = audio.astype(np.float32)
     if audio.dtype != np.float32:
         raise AudioError(f"audio is of type {audio.dtype}: give float32 with full scale 1.0 (int16: divide by 32768)")
     if audio.ndim != 1:
         raise AudioError(f"audio has shape {audio.shape}: give mono samples of shape (n,), for instance by downmix()")
-    if not isfinite(np.vdot(audio, audio)) and not np.isfinite(audio).all():  # the first is quicker
-        where = int(np.flatnonzero(~np.isfinite(audio))[0])
-        raise AudioError(f"sample {where} of {audio.size} is {audio[where]}: audio must be finite")
+    if np.vdot(audio, audio) <= MAX_AMPLITUDE**2:  # then every sample is in range; nearly always enough, and fastest
+        return audio
+    outside = np.flatnonzero(~(np.abs(audio) <= MAX_AMPLITUDE))
+    if outside.size:
+        value = audio[outside[0]]
+        rule = "full scale is 1.0, so divide 16-bit samples by 32768" if np.isfinite(value) else "audio must be finite"
+        raise AudioError(f"sample {outside[0]} of {audio.size} is {value}: {rule}")
     return audio
+
+
+def as_array(values: Any, what: str, error: type[InputError]) -> np.ndarray:
+    """A numpy array as it is, a torch tensor or a list of numbers as one. Raises `error` for anything else."""
+    if isinstance(values, np.ndarray):
+        return values
+    if isinstance(values, (list, tuple)) and all(isinstance(value, (int, float, np.number)) for value in values):
+        return np.array(values) if values else np.zeros(0, np.int64)
+    if hasattr(values, "detach"):  # a torch tensor, recognised without importing torch
+        with suppress(TypeError, RuntimeError):  # bfloat16 and sparse ones have no numpy form
+            return np.asarray(values.detach().cpu().numpy())
+    raise error(
+        f"{what} {type(values).__name__} {values!r:.60}: give a numpy array, a torch tensor or a list of numbers"
+    )
 
 
 def downmix(audio: np.ndarray) -> np.ndarray:
@@ -119,28 +137,3 @@ def downmix(audio: np.ndarray) -> np.ndarray:
     if audio.ndim != 2 or audio.shape[1] == 0:
         raise AudioError(f"audio has shape {audio.shape}: give (samples, channels) with at least one channel")
     return audio[:, 0] if audio.shape[1] == 1 else audio.mean(axis=1, dtype=np.float32)
-
-
-MAX_AMPLITUDE = 1000.0
-"""Samples beyond this are no audio of full scale 1, and far beyond it they would overflow inside."""
-
-
-def checked_pcm(pcm: np.ndarray) -> np.ndarray:
-    """The same array, if it is finite float32 mono (n,). Raises AudioError."""
-    if not isinstance(pcm, np.ndarray) or pcm.dtype != np.float32 or pcm.ndim != 1:
-        raise AudioError(f"audio is {described(pcm)}: give a float32 numpy array of shape (n,), mono at 16 kHz")
-    if np.vdot(pcm, pcm) <= MAX_AMPLITUDE**2:
-        return pcm  # then so is every sample: the quickest to tell, and nearly always enough
-    if not np.isfinite(pcm).all():
-        place = int(np.argmin(np.isfinite(pcm)))
-        raise AudioError(f"sample {place} is {pcm[place]}: every sample must be finite")
-    if len(pcm) and max(pcm.max(), -pcm.min()) > MAX_AMPLITUDE:
-        place = int(np.argmax(np.abs(pcm)))
-        raise AudioError(f"sample {place} is {pcm[place]}: full scale is 1.0, so divide 16-bit samples by 32768")
-    return pcm
-
-
-def described(value: object) -> str:
-    if isinstance(value, np.ndarray):
-        return f"a {value.dtype} array of shape {value.shape}"
-    return f"{type(value).__name__} {value!r:.60}"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neucodec_streaming.audio import checked_pcm
+from neucodec_streaming.audio import check_audio
 from neucodec_streaming.config import CODEBOOK_SIZE, INPUT_HOP, INPUT_RATE, OUTPUT_RATE, StreamConfig
 from neucodec_streaming.decoder import Decoder
 from neucodec_streaming.encoder import Encoder
@@ -24,7 +24,7 @@ from neucodec_streaming.layers.mel import offline_features
 from neucodec_streaming.priors import Priors, read_priors
 from neucodec_streaming.stepper import raw_bytes
 from neucodec_streaming.stream import DecoderStream, EncoderStream
-from neucodec_streaming.tokens import checked_tokens
+from neucodec_streaming.tokens import check_tokens
 
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = ("nano",)
@@ -93,7 +93,7 @@ class Codec:
 
         Raises AudioError for audio that cannot be used.
         """
-        pcm = checked_pcm(read_audio(pcm) if isinstance(pcm, (str, Path)) else pcm)
+        pcm = check_audio(read_audio(pcm) if isinstance(pcm, (str, Path)) else pcm)
         frames = len(pcm) // INPUT_HOP
         if not frames:
             return np.zeros(0, np.uint16)
@@ -106,7 +106,7 @@ class Codec:
     @torch.inference_mode()
     def decode(self, tokens: np.ndarray) -> np.ndarray:
         """Tokens uint16 (F,) of a whole recording -> audio float32 (F * 480,) at 24 kHz. Raises TokenError."""
-        tokens = checked_tokens(tokens)
+        tokens = check_tokens(tokens)
         if not len(tokens):
             return np.zeros(0, np.float32)
         codes = torch.from_numpy(tokens.astype(np.int64))[None, None].to(self.device)

@@ -68,6 +68,18 @@ class StreamConfig:
         return float((self.window_frames + self.synthesis_lag_frames) * FRAME_MS)
 
 
+def input_needed(kind: str, config: StreamConfig, frames: int) -> int:
+    """Input of a stream that must have arrived before `frames` frames of its output can leave.
+
+    Samples at 16 kHz; of kind "decode" tokens. A roundtrip has `config` in both parts.
+    """
+    chunk, lag = config.chunk_frames, 0 if kind == "encode" else config.synthesis_lag_frames
+    needed = -(-(frames + lag) // chunk) * chunk + config.lookahead_frames
+    if kind == "decode":
+        return needed
+    return needed * INPUT_HOP + MEL_OVERHANG if kind == "encode" else input_needed("encode", config, needed)
+
+
 def roundtrip_latency_ms(encode: StreamConfig, decode: StreamConfig) -> float:
     """The longest that a sample waits for later samples before its audio leaves, encoder and decoder in a row.
 

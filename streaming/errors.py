@@ -5,12 +5,15 @@
     |   |-- AudioError                   code "bad_audio"      1007  NaN, wrong dtype or shape, odd byte count
     |   `-- TokenError                   code "bad_token"      1007  out of range, wrong dtype, odd byte count
     |-- ConfigError                      code "bad_config"     1008  a setting, a query or a field that cannot be
+    |-- AuthError                        code "unauthorized"   1008  no key, or an unknown one
+    |   `-- OriginError                  code "forbidden"      1008  a web page that may not use the server
     |-- ModelError                       code "bad_model"      1011  a model folder that is corrupt or incomplete
     |-- SnapshotError                    code "bad_snapshot"   1008  bytes of another version, model or configuration
     |-- ProtocolError                    code "bad_message"    1002  a message that `neucodec.v1` does not allow
     |   |-- LocalProtocolError           code "misuse"         1002  a call of one's own that the session forbids
     |   `-- MessageTooLarge              code "too_large"      1009
     |-- CapacityError                    code "full"           1013  no slot is free now
+    |   `-- LimitError                   code "too_many"       1013  too many sessions or attempts of one key or address
     |-- TimeLimitError                   code "time_limit"     1008  a session that lasts too long, or is idle
     |-- DeviceError                      code "device"         1011  a worker failed or is stuck
     `-- SpeechLMError                    code "speech_lm"      1011  a language-model server that cannot be used
@@ -56,14 +59,14 @@ class ConfigError(StreamingError):
 
 
 class AuthError(StreamingError):
-    """Whoever asks may not come in: no key was given, or one that is not known."""
+    """No key was given, or an unknown one."""
 
     code = "unauthorized"
     close_code = 1008
 
 
 class OriginError(AuthError):
-    """The web page that the request comes from is not one of those that may use the server."""
+    """The request comes from a web page that may not use the server."""
 
     code = "forbidden"
 

@@ -10,7 +10,6 @@ from math import ceil, gcd
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from neucodec_streaming.audio import check_audio
 from neucodec_streaming.errors import ConfigError
 
 MIN_RATE = 4_000
@@ -74,8 +73,8 @@ class Resampler:
         self._held = np.zeros(max(self._reach - 1, 0), np.float32)  # what the window of the next output sample spans
 
     def feed(self, audio: np.ndarray, last: bool = False) -> np.ndarray:
-        """The next packet: float32 (n,) -> float32 (m,), m may be 0. `last` adds the rest and starts anew."""
-        audio = check_audio(audio)
+        """The next packet, float32 (n,) as `check_audio` gives it -> float32 (m,), m may be 0. `last` adds the rest,
+        and the stream starts over."""
         if self._passes:
             return audio
         self._fed += audio.size

@@ -14,7 +14,7 @@ import numpy as np
 from neucodec_streaming.errors import SnapshotError
 
 MAGIC = b"NEUS"
-VERSION = 1
+VERSION = 2
 _PREFIX = struct.Struct("<4sHI")
 _DIGEST_BYTES = 32
 

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 
 from neucodec_streaming.stepper import Stepper
-from neucodec_streaming.windows import DecoderWindower, EncoderWindower, Window, Windower
+from neucodec_streaming.windows import AnyWindower, DecoderWindower, EncoderWindower, Window
 
 _LENGTH = struct.Struct("<I")
 
 
 class _Stream:
-    """A lane before one slot of a state of its own."""
+    """A windower before one slot of a state of its own."""
 
-    def __init__(self, stepper: Stepper, windower: Windower) -> None:
+    def __init__(self, stepper: Stepper, windower: AnyWindower) -> None:
         self._stepper = stepper
-        self._windower = windower
+        self._windower: AnyWindower = windower
         self._state = stepper.new_state(1)
         self._slot = torch.zeros(1, dtype=torch.int64, device=stepper.device)
 
@@ -86,8 +86,11 @@ class EncoderStream(_Stream):
         """Samples that were fed and are not yet answered by tokens."""
         return self._windower.delay
 
-    def feed(self, pcm: np.ndarray) -> np.ndarray:
-        """float32 mono at 16 kHz (n,) -> tokens uint16 (m,), m may be 0. Raises AudioError."""
+    def feed(self, pcm: Any) -> np.ndarray:
+        """float32 mono at 16 kHz (n,), an array, tensor or list -> tokens uint16 (m,), m may be 0.
+
+        Raises AudioError.
+        """
         self._windower.push(pcm)
         return _joined(self._steps(), np.uint16)
 
@@ -114,10 +117,11 @@ class DecoderStream(_Stream):
         """Tokens that were fed and are not yet answered by audio."""
         return self._windower.delay
 
-    def feed(self, tokens: np.ndarray, lost: np.ndarray | None = None) -> np.ndarray:
-        """Tokens uint16 (n,) -> audio float32 (m,) at 24 kHz, 480 | m. `lost`: bool (n,), true where none arrived.
+    def feed(self, tokens: Any, lost: np.ndarray | None = None) -> np.ndarray:
+        """Tokens (n,), an array, tensor or list -> audio float32 (m,) at 24 kHz, 480 | m.
 
-        A lost token is replaced by the last that arrived. Raises TokenError.
+        `lost`: bool (n,), true where no token arrived; those are concealed from their neighbours, without more delay.
+        Raises TokenError.
         """
         self._windower.push(tokens, lost)
         return _joined(self._steps(), np.float32)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from neucodec_streaming.audio import described
+from neucodec_streaming.audio import as_array
 from neucodec_streaming.config import CODEBOOK_SIZE
 from neucodec_streaming.errors import ConfigError, TokenError
 
@@ -32,21 +32,21 @@ _SHOWN = 60
 
 
 def check_tokens(tokens: Any) -> np.ndarray:
-    """Any integer array (n,), (1, n) or (1, 1, n) -> uint16 (n,). Raises TokenError with the value at fault."""
-    if not isinstance(tokens, np.ndarray):
-        raise TokenError(f"tokens are a {type(tokens).__name__}: give a numpy array of integers")
+    """Tokens as uint16 (n,), in place if they are that; integers in an array (n,), (1, n) or (1, 1, n), a torch tensor
+    or a list are converted. Raises TokenError with the offending value.
+    """
+    tokens = as_array(tokens, "tokens are a", TokenError)
     if tokens.dtype.kind not in "iu":
         raise TokenError(f"tokens are of type {tokens.dtype}: give integers from 0 to {CODEBOOK_SIZE - 1}")
     if tokens.ndim == 0 or any(size != 1 for size in tokens.shape[:-1]):
         raise TokenError(f"tokens have shape {tokens.shape}: give one sequence of shape (n,)")
     tokens = tokens.reshape(-1)
-    if tokens.dtype != np.uint16 and tokens.size:
-        outside = (tokens < 0) | (tokens >= CODEBOOK_SIZE)
-        if outside.any():
-            where = int(np.flatnonzero(outside)[0])
-            raise TokenError(
-                f"token {where} of {tokens.size} is {tokens[where]}: a token is from 0 to {CODEBOOK_SIZE - 1}"
-            )
+    if tokens.dtype == np.uint16:
+        return tokens
+    outside = np.flatnonzero((tokens < 0) | (tokens >= CODEBOOK_SIZE))
+    if outside.size:
+        where = outside[0]
+        raise TokenError(f"token {where} of {tokens.size} is {tokens[where]}: a token is from 0 to {CODEBOOK_SIZE - 1}")
     return tokens.astype(np.uint16)
 
 
@@ -235,16 +235,3 @@ def _all(reader: TokenText | TokenLists, text: str) -> np.ndarray:
 def tokens_to_json(tokens: np.ndarray) -> str:
     """Tokens (n,) -> a JSON list, on one line."""
     return json.dumps(check_tokens(tokens).tolist())
-
-
-def checked_tokens(tokens: np.ndarray) -> np.ndarray:
-    """The tokens as uint16 (n,). Raises TokenError for another kind of array or a value outside 0..65535."""
-    if not isinstance(tokens, np.ndarray) or tokens.dtype.kind not in "iu" or tokens.ndim != 1:
-        raise TokenError(f"tokens are {described(tokens)}: give a uint16 numpy array of shape (n,)")
-    if tokens.dtype != np.uint16:
-        outside = (tokens < 0) | (tokens >= CODEBOOK_SIZE)
-        if outside.any():
-            place = int(np.argmax(outside))
-            raise TokenError(f"token {place} is {tokens[place]}: a token is one of 0..{CODEBOOK_SIZE - 1}")
-        tokens = tokens.astype(np.uint16)
-    return tokens

@@ -1,8 +1,7 @@
-"""The host's half of one stream: input that waits for a step, and which part of a step's row is the stream's output.
+"""The host side of one stream: buffers input, cuts it into windows, and slices its output from a row of a step.
 
-A lane cuts what arrives into windows whatever the packets were, so the output cannot depend on them. It holds no
-tensors: `EncoderStream` and `DecoderStream` put one before a state of their own, the engine puts many before shared
-slots.
+Windows do not depend on how the input was cut into packets, so the output cannot either. A windower holds no tensors:
+`EncoderStream` and `DecoderStream` put one before a state of their own, the engine puts many before shared slots.
 """
 
 from abc import ABC, abstractmethod
@@ -10,14 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from neucodec_streaming.audio import checked_pcm, described
-from neucodec_streaming.config import INPUT_HOP, MEL_OVERHANG, OUTPUT_HOP, StreamConfig
+from neucodec_streaming.audio import check_audio
+from neucodec_streaming.config import INPUT_HOP, OUTPUT_HOP, StreamConfig, input_needed
 from neucodec_streaming.errors import TokenError
+from neucodec_streaming.protocol.concealment import MIDDLE_TOKEN, gap_tokens
 from neucodec_streaming.snapshot import pack, unpack
-from neucodec_streaming.tokens import checked_tokens
+from neucodec_streaming.tokens import check_tokens
 
-NEUTRAL_TOKEN = 0xAAAA
-"""The code whose eight levels are all zero: what stands for a lost token before the first that arrived."""
+LOST = -1
+"""Stands among pending tokens for one that was lost."""
 
 
 class Window(NamedTuple):
@@ -32,34 +32,33 @@ class Window(NamedTuple):
 class Windower(ABC):
     """Input in, windows out. `take` gives steady windows while the input suffices, `take_last` the ending.
 
-    A frame is `hop` samples or tokens. A steady window needs `window_units`, of which `overhang` belong to no frame of
-    it, and commits the first `chunk_units`.
+    A frame is `hop` samples or tokens. A steady window needs `window_units` of input and commits the first
+    `chunk_units`.
     """
 
     dtype: type
     hop: int
-    overhang: int
 
-    def __init__(self, config: StreamConfig) -> None:
+    def __init__(self, config: StreamConfig, window_units: int) -> None:
         self.config = config
-        self.window_units = config.window_frames * self.hop + self.overhang
+        self.window_units = window_units
         self.chunk_units = config.chunk_frames * self.hop
         self.reset()
 
     def reset(self) -> None:
-        """As new."""
+        """The stream starts over."""
         self._packets: list[np.ndarray] = []
         self._pending_units = 0
         self._position = 0
 
     def append(self, data: np.ndarray) -> None:
-        """More input, checked before and not to be changed by anyone."""
+        """Take input that has been checked; the caller must not change it any more."""
         self._packets.append(data)
         self._pending_units += len(data)
 
     @property
     def _pending(self) -> np.ndarray:
-        """All input that waits, in one piece; packets are joined when a window is cut, not when they arrive."""
+        """All pending input in one piece: packets are joined when a window is cut, not when they arrive."""
         if len(self._packets) != 1:
             self._packets = [np.concatenate(self._packets) if self._packets else np.zeros(0, self.dtype)]
         return self._packets[0]
@@ -74,8 +73,16 @@ class Windower(ABC):
         """Whether the pending input allows a steady step."""
         return self._pending_units >= self.window_units
 
+    @property
+    @abstractmethod
+    def has_last(self) -> bool:
+        """Whether `take_last` would give a window."""
+
     @abstractmethod
     def _steady(self, units: np.ndarray) -> Window: ...
+
+    @abstractmethod
+    def _last(self, units: np.ndarray) -> Window: ...
 
     @abstractmethod
     def output(self, window: Window, row: np.ndarray) -> np.ndarray:
@@ -92,27 +99,28 @@ class Windower(ABC):
         self._position += window.commit
         return window
 
-    @abstractmethod
     def take_last(self) -> Window | None:
         """The ending, once `take` gives None: what is left; None where not even a frame is. `reset` must follow."""
+        return self._last(self._pending) if self.has_last else None
 
     def snapshot(self) -> bytes:
         """Pending input and position as bytes."""
-        return pack(self._identity, [self._pending, np.array([self._position], np.int64), *self._more()])
+        pending: np.ndarray = self._pending.astype(self.dtype, copy=False)
+        return pack(self._identity, [pending, np.array([self._position, *self._more()], np.int64)])
 
     def restore(self, snapshot: bytes) -> None:
         """As when the snapshot was taken. Raises SnapshotError, and then nothing has changed."""
-        pending, position, *more = unpack(self._identity, snapshot)
+        pending, numbers = unpack(self._identity, snapshot)
         self._packets = [np.frombuffer(pending, self.dtype)]
         self._pending_units = len(self._packets[0])
-        self._position = int(np.frombuffer(position, np.int64)[0])
+        self._position, *more = np.frombuffer(numbers, np.int64).tolist()
         self._restore_more(more)
 
-    def _more(self) -> list[np.ndarray]:
+    def _more(self) -> list[int]:
         return []
 
-    def _restore_more(self, parts: list[bytes]) -> None:
-        assert not parts
+    def _restore_more(self, numbers: list[int]) -> None:
+        assert not numbers
 
     @property
     def _identity(self) -> dict[str, Any]:
@@ -125,15 +133,21 @@ class EncoderWindower(Windower):
 
     dtype = np.float32
     hop = INPUT_HOP
-    overhang = MEL_OVERHANG
 
-    def push(self, pcm: np.ndarray) -> None:
+    def __init__(self, config: StreamConfig) -> None:
+        super().__init__(config, input_needed("encode", config, config.chunk_frames))
+
+    def push(self, pcm: Any) -> None:
         """Append samples (n,). Raises AudioError, and then nothing has changed."""
-        self.append(checked_pcm(pcm).copy())
+        self.append(check_audio(pcm).copy())
 
     @property
     def delay(self) -> int:
         return self._pending_units
+
+    @property
+    def has_last(self) -> bool:
+        return self._pending_units >= INPUT_HOP
 
     def output(self, window: Window, row: np.ndarray) -> np.ndarray:
         """Row (C + L,) -> tokens uint16 (commit,)."""
@@ -142,9 +156,9 @@ class EncoderWindower(Windower):
     def _steady(self, units: np.ndarray) -> Window:
         return self._window(units, self.config.window_frames, self.config.chunk_frames)
 
-    def take_last(self) -> Window | None:
-        frames = self._pending_units // INPUT_HOP
-        return self._window(self._pending, frames, frames) if frames else None
+    def _last(self, units: np.ndarray) -> Window:
+        frames = len(units) // INPUT_HOP
+        return self._window(units, frames, frames)
 
     def _window(self, pcm: np.ndarray, valid: int, commit: int) -> Window:
         x = np.zeros((self.config.window_frames + 1) * INPUT_HOP, np.float32)
@@ -153,43 +167,43 @@ class EncoderWindower(Windower):
 
 
 class DecoderWindower(Windower):
-    """Tokens in; a lost one is replaced by the last that arrived."""
+    """Tokens in. A lost one is filled whenever its window is stepped, from the nearest known tokens: the last before
+    it, committed ones too, and the first behind it in the window. So concealment waits for nothing.
+    """
 
-    dtype = np.uint16
+    dtype = np.int32  # LOST among tokens
     hop = 1
-    overhang = 0
 
     def __init__(self, config: StreamConfig) -> None:
         self._lag = config.synthesis_lag_frames
-        super().__init__(config)
+        super().__init__(config, config.window_frames)
 
     def reset(self) -> None:
         super().reset()
-        self._last = NEUTRAL_TOKEN
+        self._known, self._known_distance = MIDDLE_TOKEN, 1
 
-    def push(self, tokens: np.ndarray, lost: np.ndarray | None = None) -> None:
-        """Append tokens uint16 (n,); where the optional bool `lost` (n,) is set, the token's value is not looked at.
+    def push(self, tokens: Any, lost: np.ndarray | None = None) -> None:
+        """Append tokens (n,); where the optional bool `lost` (n,) is set, the token's value is ignored.
 
         Raises TokenError, and then nothing has changed.
         """
-        tokens = checked_tokens(tokens) if lost is None else self._conceal(tokens, lost)
-        self.append(tokens.copy())
-
-    def append(self, data: np.ndarray) -> None:
-        super().append(data)
-        if len(data):
-            self._last = int(data[-1])
-
-    def _conceal(self, tokens: np.ndarray, lost: np.ndarray) -> np.ndarray:
-        if not isinstance(lost, np.ndarray) or lost.dtype != np.bool_ or lost.shape != np.shape(tokens):
-            raise TokenError(f"lost is {described(lost)}: give a bool array, one for each of the tokens")
-        tokens = checked_tokens(np.where(lost, 0, tokens) if isinstance(tokens, np.ndarray) else tokens)
-        index = np.maximum.accumulate(np.where(lost, 0, np.arange(1, len(tokens) + 1)))
-        return np.concatenate([[self._last], tokens]).astype(np.uint16)[index]
+        if lost is None:
+            self.append(check_tokens(tokens).copy())
+            return
+        lost, tokens = np.asarray(lost), np.asarray(tokens)
+        if lost.dtype != np.bool_ or lost.shape != tokens.shape:
+            raise TokenError(
+                f"lost is {lost.dtype} of shape {lost.shape}: give a bool for each of the {tokens.size} tokens"
+            )
+        self.append(np.where(lost, LOST, check_tokens(np.where(lost, 0, tokens)).astype(np.int32)))
 
     @property
     def delay(self) -> int:
         return self._pending_units + min(self._position, self._lag)
+
+    @property
+    def has_last(self) -> bool:
+        return self.delay > 0
 
     def output(self, window: Window, row: np.ndarray) -> np.ndarray:
         """Row (samples,) -> audio float32 (m,), 480 | m."""
@@ -197,24 +211,47 @@ class DecoderWindower(Windower):
 
     def _steady(self, units: np.ndarray) -> Window:
         chunk = self.config.chunk_frames
-        return self._window(units, chunk, self._position + chunk - self._lag)
+        window = self._window(units, chunk, self._position + chunk - self._lag)
+        self._remember(units[:chunk])
+        return window
 
-    def take_last(self) -> Window | None:
-        frames = self._pending_units
-        return self._window(self._pending, frames, self._position + frames) if self.delay else None
+    def _last(self, units: np.ndarray) -> Window:
+        return self._window(units, len(units), self._position + len(units))
 
     def _window(self, tokens: np.ndarray, commit: int, stop: int) -> Window:
         """`stop`: the hop of the stream before which this step's audio ends."""
         x = np.zeros(self.config.window_frames, np.int64)
-        x[: len(tokens)] = tokens
+        x[: len(tokens)] = self._filled(tokens)
         first = self._position - self._lag
         return Window(x, len(tokens), commit, slice(max(-first, 0) * OUTPUT_HOP, max(stop - first, 0) * OUTPUT_HOP))
 
-    def _more(self) -> list[np.ndarray]:
-        return [np.array([self._last], np.uint16)]
+    def _filled(self, tokens: np.ndarray) -> np.ndarray:
+        """Tokens (n,) of a window with LOST ones -> without."""
+        known = np.flatnonzero(tokens != LOST)
+        if len(known) == len(tokens):
+            return tokens
+        filled = tokens.copy()
+        previous, token = -self._known_distance, self._known
+        for place in (*known.tolist(), len(tokens)):
+            following = int(tokens[place]) if place < len(tokens) else MIDDLE_TOKEN
+            gap = slice(max(previous + 1, 0), place)
+            filled[gap] = gap_tokens(token, place - gap.start, following, gap.start - previous)
+            previous, token = place, following
+        return filled
 
-    def _restore_more(self, parts: list[bytes]) -> None:
-        self._last = int(np.frombuffer(parts[0], np.uint16)[0])
+    def _remember(self, committed: np.ndarray) -> None:
+        """Keeps the last known token, and how far behind it the next window starts."""
+        known = np.flatnonzero(committed != LOST)
+        if known.size:
+            self._known, self._known_distance = int(committed[known[-1]]), len(committed) - int(known[-1])
+        else:
+            self._known_distance += len(committed)
+
+    def _more(self) -> list[int]:
+        return [self._known, self._known_distance]
+
+    def _restore_more(self, numbers: list[int]) -> None:
+        self._known, self._known_distance = numbers
 
 
 AnyWindower = EncoderWindower | DecoderWindower

@@ -48,7 +48,7 @@ MAY_IMPORT = {
     f"{CORE}.kernels": CONFIG | {f"{CORE}.kernels"},
     f"{CORE}.layers": LAYERS,
     f"{CORE}.engine": NUMERIC | {f"{CORE}.engine"},
-    CORE: NUMERIC,
+    CORE: NUMERIC | {f"{CORE}.protocol.concealment"},
     f"{CORE}.server": SERVER,
     f"{CORE}.client": CLIENT,
     "demos": DEMOS,

@@ -18,6 +18,7 @@ from neucodec_streaming.client.mqtt.listener import listen
 from neucodec_streaming.client.mqtt.session import open_at_broker
 from neucodec_streaming.codec import Codec
 from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, OUTPUT_HOP
+from neucodec_streaming.protocol.concealment import MIDDLE_TOKEN
 
 SHARES = (0.01, 0.05, 0.1)
 KINDS = ("drop", "repeat", "reorder")
@@ -59,10 +60,16 @@ async def heard_by_all(broker: Broker, pcm: np.ndarray, redundancy: int, seed: i
     return heard
 
 
-def decoded(codec: Codec, tokens: np.ndarray, lost: np.ndarray | None = None) -> np.ndarray:
+def decoded(codec: Codec, tokens: np.ndarray) -> np.ndarray:
     """The stream's audio, (480 F,)."""
     decoder = codec.decoder_stream()
-    return np.concatenate([decoder.feed(tokens, lost), decoder.flush()])
+    return np.concatenate([decoder.feed(tokens), decoder.flush()])
+
+
+def repeated(codec: Codec, tokens: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    """What arrived, decoded, with the last token that did in place of a missing one."""
+    known = np.maximum.accumulate(np.where(lost, -1, np.arange(tokens.size)))
+    return decoded(codec, np.where(known < 0, MIDDLE_TOKEN, tokens[known]))
 
 
 def silenced(codec: Codec, tokens: np.ndarray, lost: np.ndarray) -> np.ndarray:
@@ -76,7 +83,7 @@ def scores(codec: Codec, pcm: np.ndarray, heard: Heard) -> dict[str, float]:
     """STOI against the recording, by what stands for lost tokens; and the share of tokens that were lost."""
     ways = {
         "silence": partial(silenced, codec, heard.tokens, heard.lost),
-        "repeated": partial(decoded, codec, heard.tokens, heard.lost),
+        "repeated": partial(repeated, codec, heard.tokens, heard.lost),
         "concealed": partial(decoded, codec, heard.tokens),
     }
     if not heard.lost.any():

@@ -1,22 +1,23 @@
 """Packets of a client, held until they complete a window: before that, nothing can be computed from them.
 
-So a worker is woken once a chunk and not once a packet, and gets the chunk in one piece. Floats are not held:
-they may be no audio at all, and a client is told at once.
+So a worker is woken once a chunk and not once a packet, and gets the chunk in one piece. Formats that can be invalid
+are not held: the worker checks them, and the client gets its error at once.
 """
 
-from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, MEL_OVERHANG, StreamConfig
+from neucodec_streaming.config import INPUT_RATE, StreamConfig, input_needed
+from neucodec_streaming.formats import PCM_FORMATS
 from neucodec_streaming.protocol.messages import StreamFormat
 from neucodec_streaming.resampler import Resampler
 
 
 class WindowBuffer:
-    """Of one session whose input has that format. No more than a window is held."""
+    """Buffers one session's input; holds at most one window."""
 
     def __init__(self, input: StreamFormat, config: StreamConfig) -> None:
-        self._holds = input.format != "f32le"
+        self._holds = input.kind == "tokens" or not PCM_FORMATS[input.format].can_be_invalid
         first = config.window_frames
         if input.kind == "audio":
-            first = Resampler(input.rate, INPUT_RATE).needed(config.window_frames * INPUT_HOP + MEL_OVERHANG)
+            first = Resampler(input.rate, INPUT_RATE).needed(input_needed("encode", config, config.chunk_frames))
         self._first_bytes = first * input.unit_bytes
         self._chunk_bytes = config.chunk_frames * input.hop * input.unit_bytes
         self.clear()

@@ -2,8 +2,10 @@
 
 export const LEVELS = 8;
 export const TOKEN_BITS = 16;
-/** The token whose levels are all in the middle: what stands for a lost one before the first that arrived. */
-const NEUTRAL = 0xaaaa;
+/** The token whose levels are all in the middle. */
+const MIDDLE_TOKEN = 0xaaaa;
+const MIDDLE = 2;
+const HIGHEST = 3;
 const TAG = /<\|speech_(\d{1,6})\|>/g;
 
 /** The eight levels of a token, 0 to 3, the first one first. @param {number} token */
@@ -26,6 +28,24 @@ export function tokensFromFile(bytes) {
   return Uint16Array.from({ length: bytes.length / 2 }, (_, i) => bytes[2 * i] | (bytes[2 * i + 1] << 8));
 }
 
+/**
+ * Tokens for a gap of `count`: twin of gap_tokens in streaming/protocol/concealment.py. `before` is the last known
+ * token, `distance` frames before the first lost one, `after` the known one that follows; MIDDLE_TOKEN without one.
+ * @param {number} before @param {number} count @param {number} after @param {number} distance
+ */
+export function gapTokens(before, count, after, distance = 1) {
+  return Array.from({ length: count }, (_, place) => {
+    let token = 0;
+    for (let shift = 0; shift < TOKEN_BITS; shift += 2) {
+      const pull =
+        (((before >> shift) & HIGHEST) - MIDDLE) * 0.5 ** (distance + place) +
+        (((after >> shift) & HIGHEST) - MIDDLE) * 0.5 ** (count - place);
+      token |= Math.min(Math.max(Math.floor(MIDDLE + pull + 0.5), 0), HIGHEST) << shift;
+    }
+    return token;
+  });
+}
+
 /** The way between encoder and decoder: it may flip bits and lose tokens. */
 export class Channel {
   /** @param {() => number} random from 0 to 1 */
@@ -34,22 +54,33 @@ export class Channel {
     this.flip = 0;
     this.lose = 0;
     this._random = random;
-    this._last = NEUTRAL;
+    /** The last token that arrived, and how many frames ago. */
+    this._known = MIDDLE_TOKEN;
+    this._distance = 0;
   }
 
   /**
-   * Tokens as they arrive. A lost one is known to be lost, and the last that arrived is said again.
+   * Tokens as they arrive. A lost one is known to be lost, and concealed at once from the tokens of this packet and the
+   * last that arrived.
    * @param {Uint16Array} tokens
    * @returns {{tokens: Uint16Array, damage: Uint16Array}} `damage`: the bits that are not what was sent
    */
   pass(tokens) {
-    const arrived = tokens.map((token) => {
-      if (this._random() < this.lose) return this._last;
+    const arrived = Uint16Array.from(tokens);
+    let gap = 0;
+    tokens.forEach((token, i) => {
+      if (this._random() < this.lose) {
+        gap += 1;
+        return;
+      }
       let mask = 0;
       for (let bit = 0; this.flip > 0 && bit < TOKEN_BITS; bit++) mask |= Number(this._random() < this.flip) << bit;
-      this._last = token ^ mask;
-      return this._last;
+      arrived[i] = token ^ mask;
+      arrived.set(gapTokens(this._known, gap, arrived[i], this._distance + 1), i - gap);
+      [this._known, this._distance, gap] = [arrived[i], 0, 0];
     });
+    arrived.set(gapTokens(this._known, gap, MIDDLE_TOKEN, this._distance + 1), arrived.length - gap);
+    this._distance += gap;
     return { tokens: arrived, damage: arrived.map((token, i) => token ^ tokens[i]) };
   }
 }

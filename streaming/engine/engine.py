@@ -6,13 +6,12 @@ order given: what follows a flush waits until the utterance before it has ended.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from neucodec_streaming.audio import checked_pcm
 from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.engine.overload import DEFAULT_MAX_BEHIND_S, Overload
 from neucodec_streaming.engine.scheduler import Pool, Scheduler, StepBatch
@@ -20,7 +19,6 @@ from neucodec_streaming.engine.slots import Slots
 from neucodec_streaming.engine.stage import END, MAX_AHEAD_S, Stage
 from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
 from neucodec_streaming.snapshot import pack, unpack
-from neucodec_streaming.tokens import checked_tokens
 from neucodec_streaming.windows import AnyWindower, Window
 
 STAGES = {"encode": ("encode",), "decode": ("decode",), "roundtrip": ("encode", "decode")}
@@ -86,7 +84,6 @@ class EngineSession:
     """One session: its stages in order, how often it was cleared, and whether its owner wants no output now."""
 
     stages: list[Stage]
-    check: Callable[[np.ndarray], np.ndarray]
     epoch: int = 0
     paused: bool = False
 
@@ -147,8 +144,7 @@ class Engine:
             raise
         for stage in stages:
             self._scheduler.enrol(stage.pool)
-        check = checked_tokens if kind == "decode" else checked_pcm
-        self._sessions[self._opened] = EngineSession(stages, check)
+        self._sessions[self._opened] = EngineSession(stages)
         return self._opened
 
     def snapshot(self, session: int) -> bytes:
@@ -179,12 +175,10 @@ class Engine:
         return session
 
     def feed(self, session: int, data: np.ndarray, now_s: float) -> None:
-        """More input, of any length, which nobody changes any more. Raises AudioError or TokenError, and then nothing
-        has changed."""
-        found = self._sessions[session]
-        data = found.check(data)
+        """More input of any length, as `check_audio` or `check_tokens` gives it; the caller must not change it any
+        more."""
         if len(data):
-            self._put(found.stages[0], data, now_s)
+            self._put(self._sessions[session].stages[0], data, now_s)
 
     def flush(self, session: int, now_s: float) -> None:
         """The utterance ends here: its tail comes out, then FlushFinished; what is fed from here on is a new one."""

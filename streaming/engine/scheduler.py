@@ -10,7 +10,7 @@ expected before it is over, unless none was begun for a chunk's duration.
 
 import heapq
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -25,29 +25,21 @@ LATE_S = 0.02
 """A window that is to be expected is expected for so long beyond its time."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Pool:
-    """Sessions that can be stepped in one batch: kind "encode" or "decode", one configuration.
-
-    Equal ones are one object, which is soon found: pools are looked up many times in every step.
-    """
+    """Sessions that can be stepped in one batch: kind "encode" or "decode", one configuration."""
 
     kind: str
     config: StreamConfig
 
-    def __new__(cls, kind: str, config: StreamConfig) -> "Pool":
-        return _POOLS.setdefault((kind, config), super().__new__(cls))
-
-    def __getnewargs__(self) -> tuple[str, StreamConfig]:
-        return self.kind, self.config
+    def __hash__(self) -> int:
+        """Cheap, since pools are looked up many times in every step."""
+        return hash((self.kind, self.config.chunk_frames, self.config.lookahead_frames))
 
     @cached_property
     def period_s(self) -> float:
         """The duration of a chunk."""
         return self.config.chunk_frames * FRAME_MS / 1000
-
-
-_POOLS: dict[tuple[str, StreamConfig], Pool] = {}
 
 
 class ReadyWindow(NamedTuple):
@@ -74,6 +66,20 @@ def batch_size(step_s: Mapping[int, float], count: int) -> int:
     return max(step_s, key=lambda size: (min(size, count) / step_s[size], -size))
 
 
+@dataclass(eq=False)
+class _Queue:
+    """Windows of one pool that can be computed, by their member; `population`: sessions that belong to the pool."""
+
+    pool: Pool
+    entries: dict[Hashable, ReadyWindow] = field(default_factory=dict)
+    population: int = 0
+
+    @property
+    def deadline_s(self) -> float:
+        """Of the most urgent window."""
+        return min(entry.deadline_s for entry in self.entries.values())
+
+
 class Scheduler:
     """`batch_sizes` ascending; `gather_s` is the longest that a lone window waits for others of its pool. `step_s`:
     pool -> batch size -> about how long a step takes; where it is not known, all sizes take as long. `mixes`: steady
@@ -92,44 +98,42 @@ class Scheduler:
         self._mixes = mixes
         self._step_s = step_s or {}
         self._equally_long = dict.fromkeys(batch_sizes, 1.0)
-        self._entries: dict[Pool, dict[Hashable, ReadyWindow]] = {}
-        self._population: dict[Pool, int] = {}
+        self._queues: dict[Pool, _Queue] = {}
         self._expected_s: dict[Hashable, float] = {}  # when the next window of a live session should be complete
         self._held_until_s = float("-inf")  # what nobody waits for
         self._may_preempt_at_s = float("-inf")  # from when on it may be stepped whoever is expected
 
     def enrol(self, pool: Pool) -> None:
         """One more session belongs to `pool`, with or without a window now."""
-        self._population[pool] = self._population.get(pool, 0) + 1
-        self._entries.setdefault(pool, {})
+        self._queues.setdefault(pool, _Queue(pool)).population += 1
 
     def leave(self, pool: Pool) -> None:
         """One session less belongs to `pool`."""
-        self._population[pool] -= 1
+        self._queues[pool].population -= 1
 
     def add(self, pool: Pool, member: Hashable, entry: ReadyWindow) -> None:
         """`member` has a window to compute; it has one entry at a time."""
-        entries = self._entries[pool]
+        entries = self._queues[pool].entries
         assert member not in entries, "one window a session"
         entries[member] = entry
         self._expected_s.pop(member, None)
 
     def remove(self, pool: Pool, member: Hashable) -> None:
         """`member` has nothing to compute any more; it need not have had."""
-        self._entries[pool].pop(member, None)
+        self._queues[pool].entries.pop(member, None)
         self._expected_s.pop(member, None)
 
     def has(self, pool: Pool, member: Hashable) -> bool:
         """Whether `member` waits to be stepped."""
-        return member in self._entries[pool]
+        return member in self._queues[pool].entries
 
     def next_batch(self, now_s: float) -> StepBatch | None:
         """Takes out the most urgent batch of a pool that need not gather any longer, if it need not wait for others."""
-        ripe = [pool for pool in self._entries if self._entries[pool] and self._ripe_s(pool) <= now_s]
+        ripe = [queue for queue in self._queues.values() if queue.entries and self._ripe_s(queue) <= now_s]
         if not ripe:
             return None
-        pool = min(ripe, key=lambda pool: min(entry.deadline_s for entry in self._entries[pool].values()))
-        entries = self._entries[pool]
+        queue = min(ripe, key=lambda queue: queue.deadline_s)
+        pool, entries = queue.pool, queue.entries
         first = self._first(entries)
         soon_s = now_s + URGENT_CHUNKS * pool.period_s
         urgent = sum(entries[member].deadline_s <= soon_s for member in first)
@@ -164,21 +168,20 @@ class Scheduler:
 
     def wake_s(self) -> float | None:
         """When the next batch can be taken, None while there is nothing to compute."""
-        return min((self._wake_s(pool) for pool in self._entries if self._entries[pool]), default=None)
+        return min((self._wake_s(queue) for queue in self._queues.values() if queue.entries), default=None)
 
-    def _wake_s(self, pool: Pool) -> float:
+    def _wake_s(self, queue: _Queue) -> float:
         """When a batch of the pool need not gather any longer, and is not held or urgent."""
-        urgent_s = min(entry.deadline_s for entry in self._entries[pool].values()) - URGENT_CHUNKS * pool.period_s
-        return max(self._ripe_s(pool), min(self._held_until_s, urgent_s))
+        urgent_s = queue.deadline_s - URGENT_CHUNKS * queue.pool.period_s
+        return max(self._ripe_s(queue), min(self._held_until_s, urgent_s))
 
     def earliest_deadline_s(self) -> float | None:
         """When the most urgent window of all is due, None while there is nothing to compute."""
-        waiting = (entry.deadline_s for entries in self._entries.values() for entry in entries.values())
-        return min(waiting, default=None)
+        return min((queue.deadline_s for queue in self._queues.values() if queue.entries), default=None)
 
-    def _ripe_s(self, pool: Pool) -> float:
-        entries = self._entries[pool]
-        first = min(entry.ready_s for entry in entries.values())
-        if len(entries) >= min(self._population[pool], self.batch_sizes[-1]):
+    def _ripe_s(self, queue: _Queue) -> float:
+        """When a batch of the pool need not gather any longer."""
+        first = min(entry.ready_s for entry in queue.entries.values())
+        if len(queue.entries) >= min(queue.population, self.batch_sizes[-1]):
             return first
-        return first + min(self.gather_s, pool.period_s * GATHER_SHARE)
+        return first + min(self.gather_s, queue.pool.period_s * GATHER_SHARE)

@@ -59,7 +59,7 @@ class Stage:
     def entry(self, now_s: float) -> ReadyWindow | None:
         """When the next window, an ending included, was complete, and when it is due; None: there is none."""
         is_ending = not self.windower.has_window
-        if is_ending and not (self.ending and self.windower.take_last()):
+        if is_ending and not (self.ending and self.windower.has_last):
             return None
         needed, arrivals = self.committed * self.windower.hop + self.windower.window_units, self.arrivals
         while len(arrivals) > 1 and arrivals[0][0] < needed:
@@ -79,7 +79,7 @@ class Stage:
     def snapshot(self, state: bytes) -> bytes:
         """The stage with the state of its slot as bytes."""
         numbers = [self.fed, self.committed, self.ending, *(-1 if data is END else len(data) for data in self.inbox)]
-        waiting = [data for data in self.inbox if data is not END]
+        waiting = [data.astype(self.windower.dtype) for data in self.inbox if data is not END]
         parts = [np.frombuffer(part, np.uint8) for part in (state, self.windower.snapshot())]
         return pack({"stage": self.pool.kind}, [*parts, np.array(numbers, np.int64), *waiting])
 

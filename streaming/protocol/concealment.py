@@ -1,13 +1,14 @@
-"""What stands for lost units of a stream: tokens that lead from the one before the gap to the one behind it, silence.
+"""What stands for lost units of a stream: silence for audio; tokens that lead from one end of the gap to the other.
 
-A gap is known when what follows it is there, so both its ends are. Each of the eight levels of a lost token is drawn to
-the level of its neighbours, half as much with every frame between, and rests in the middle where both are far: one lost
-token is the mean of its neighbours, a long gap is mostly the codebook's middle. docs/mqtt.md has what that is worth.
+Each of the eight levels of a lost token is drawn to the level of its neighbours, half as much with every frame between,
+and rests in the middle where both are far: one lost token is the mean of its neighbours, a long gap is mostly the
+codebook's middle. docs/mqtt.md has what that is worth. `gap_tokens` has a JavaScript twin, server/web/tokens.js.
 """
 
 import struct
 from math import floor
 
+from neucodec_streaming.formats import PCM_FORMATS
 from neucodec_streaming.protocol.messages import StreamFormat
 
 LEVELS_PER_TOKEN = 8
@@ -15,24 +16,28 @@ BITS_PER_LEVEL = 2
 MIDDLE_TOKEN = 0xAAAA
 """The code whose eight levels are all zero."""
 _MIDDLE, _HIGHEST = 2, 3
-_SILENCE = {"s16le": b"\0\0", "f32le": b"\0\0\0\0", "mulaw": b"\xff", "alaw": b"\xd5"}
+_SHIFTS = tuple(range(0, LEVELS_PER_TOKEN * BITS_PER_LEVEL, BITS_PER_LEVEL))
+
+
+def gap_tokens(before: int, count: int, after: int, distance: int = 1) -> list[int]:
+    """Tokens for `count` lost ones. `before` is the last known token, `distance` frames before the first lost one;
+    `after` is the known token that follows the gap. MIDDLE_TOKEN where there is none."""
+    return [_between(before, distance + place, after, count - place) for place in range(count)]
 
 
 def concealed(stream: StreamFormat, before: bytes, units: int, after: bytes) -> bytes:
     """`units` of payload for a gap between two stretches, of which the ends that meet it count; either may be empty."""
     if stream.kind != "tokens":
-        return _SILENCE[stream.format] * units
-    first, second = (
-        int.from_bytes(token or MIDDLE_TOKEN.to_bytes(2, "little"), "little") for token in (before[-2:], after[:2])
-    )
-    tokens = (_between(first, second, place, units + 1 - place) for place in range(1, units + 1))
-    return struct.pack(f"<{units}H", *tokens)
+        return PCM_FORMATS[stream.format].silence * units
+    first, last = (int.from_bytes(token, "little") if token else MIDDLE_TOKEN for token in (before[-2:], after[:2]))
+    return struct.pack(f"<{units}H", *gap_tokens(first, units, last))
 
 
-def _between(first: int, second: int, after: int, before: int) -> int:
-    """The token so many frames after the one and before the other."""
+def _between(first: int, frames_since: int, last: int, frames_until: int) -> int:
+    """The token `frames_since` frames after `first` and `frames_until` before `last`."""
     token = 0
-    for shift in range(0, LEVELS_PER_TOKEN * BITS_PER_LEVEL, BITS_PER_LEVEL):
-        ends = (((one >> shift & _HIGHEST) - _MIDDLE) * 0.5**away for one, away in ((first, after), (second, before)))
-        token |= min(max(floor(_MIDDLE + sum(ends) + 0.5), 0), _HIGHEST) << shift
+    for shift in _SHIFTS:
+        pull = ((first >> shift & _HIGHEST) - _MIDDLE) * 0.5**frames_since
+        pull += ((last >> shift & _HIGHEST) - _MIDDLE) * 0.5**frames_until
+        token |= min(max(floor(_MIDDLE + pull + 0.5), 0), _HIGHEST) << shift
     return token

@@ -14,11 +14,12 @@ from typing import Any, ClassVar, overload
 
 from neucodec_streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_HOP, OUTPUT_RATE, TOKENS_PER_SECOND
 from neucodec_streaming.errors import AudioError, ProtocolError, TokenError
+from neucodec_streaming.formats import PCM_FORMATS
 
 SUBPROTOCOL = "neucodec.v1"
 MAX_MARK_ID_LENGTH = 256
 """Characters of a mark's id; longer ones are refused."""
-UNIT_BYTES = {"s16le": 2, "f32le": 4, "mulaw": 1, "alaw": 1, "u16le": 2}
+UNIT_BYTES = {form.name: form.sample_bytes for form in PCM_FORMATS.values()} | {"u16le": 2}
 """Bytes of one sample or one token on the wire, by format."""
 
 

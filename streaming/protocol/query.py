@@ -9,12 +9,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
 from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.formats import PCM_FORMATS
 from neucodec_streaming.protocol.messages import TOKENS, StreamFormat
 from neucodec_streaming.protocol.replay import Positions
 
 PATHS = {"/v1/encode": "encode", "/v1/decode": "decode", "/v1/roundtrip": "roundtrip"}
 """Path to kind of session: audio up and tokens down, tokens up and audio down, audio both ways."""
-FORMATS = ("s16le", "f32le", "mulaw", "alaw")
+FORMATS = tuple(PCM_FORMATS)
 MIN_RATE = 8_000
 MAX_RATE = 48_000
 QUERIES = (

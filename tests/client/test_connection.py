@@ -233,7 +233,7 @@ async def test_messages_of_a_later_version_are_ignored():
         (np.zeros((2, 320), np.float32), "encode", AudioError, r"\(2, 320\)"),
         (np.array([1, 65536]), "decode", TokenError, "token 1 of 2 is 65536"),
         (np.array([-1]), "decode", TokenError, "-1"),
-        ([1, 2], "decode", TokenError, "list"),
+        (["1", "2"], "decode", TokenError, "list"),
     ],
 )
 async def test_bad_input_is_refused_before_it_is_sent_and_the_session_goes_on(chunk, kind, error, says):

@@ -1,9 +1,9 @@
-"""Which input an output waits for: what the lanes of the streams do, for configurations of every kind."""
+"""Which input an output waits for: what the streams' windowers do, for configurations of every kind."""
 
 import numpy as np
 import pytest
 
-from neucodec_streaming.client.latency import ResponseTimes, input_needed
+from neucodec_streaming.client.latency import ResponseTimes, units_needed
 from neucodec_streaming.config import INPUT_HOP, OUTPUT_HOP, StreamConfig
 from neucodec_streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, TOKENS, Ready, StreamFormat
 from neucodec_streaming.windows import DecoderWindower, EncoderWindower
@@ -24,25 +24,25 @@ def steps(lane: EncoderWindower | DecoderWindower, units: int) -> int:
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_a_chunk_waits_for_exactly_the_input_that_its_step_needs(config):
     for chunks in (1, 2, 7):
-        samples = input_needed(ready(config, INPUT_AUDIO, TOKENS), chunks * config.chunk_frames)
+        samples = units_needed(ready(config, INPUT_AUDIO, TOKENS), chunks * config.chunk_frames)
         assert steps(EncoderWindower(config), samples) == chunks > steps(EncoderWindower(config), samples - 1)
         frames = chunks * config.chunk_frames - config.synthesis_lag_frames
         if frames > 0:
-            tokens = input_needed(ready(config, TOKENS, OUTPUT_AUDIO), frames * OUTPUT_HOP)
+            tokens = units_needed(ready(config, TOKENS, OUTPUT_AUDIO), frames * OUTPUT_HOP)
             assert steps(DecoderWindower(config), tokens) == chunks > steps(DecoderWindower(config), tokens - 1)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_audio_of_a_roundtrip_waits_for_the_tokens_that_it_waits_for(config):
-    tokens = input_needed(ready(config, TOKENS, OUTPUT_AUDIO), 10 * OUTPUT_HOP)
+    tokens = units_needed(ready(config, TOKENS, OUTPUT_AUDIO), 10 * OUTPUT_HOP)
     there = ready(config, INPUT_AUDIO, TOKENS)
-    assert input_needed(ready(config, INPUT_AUDIO, OUTPUT_AUDIO), 10 * OUTPUT_HOP) == input_needed(there, tokens)
+    assert units_needed(ready(config, INPUT_AUDIO, OUTPUT_AUDIO), 10 * OUTPUT_HOP) == units_needed(there, tokens)
 
 
 def test_other_rates_need_as_much_time():
     config = StreamConfig(5, 5)
     telephone = StreamFormat("audio", "mulaw", 8_000)
-    assert 2 * input_needed(ready(config, telephone, TOKENS), 5) == input_needed(ready(config, INPUT_AUDIO, TOKENS), 5)
+    assert 2 * units_needed(ready(config, telephone, TOKENS), 5) == units_needed(ready(config, INPUT_AUDIO, TOKENS), 5)
 
 
 def test_response_times_count_from_the_packet_that_completed_the_input():

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neucodec_streaming.audio import PCM_FORMATS, check_audio, downmix, pcm_from_bytes, pcm_to_bytes
+from neucodec_streaming.audio import check_audio, downmix, pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.errors import AudioError, ConfigError
+from neucodec_streaming.formats import PCM_FORMATS
 from neucodec_streaming.resampler import Resampler, resample
 
 
@@ -92,7 +93,7 @@ def test_g711_agrees_with_the_standard_library_where_that_has_it():
 
 
 @pytest.mark.parametrize(
-    ("pcm_format", "sample"), [(name, kind.itemsize) for name, kind in PCM_FORMATS.items() if kind.itemsize > 1]
+    ("pcm_format", "sample"), [(name, form.sample_bytes) for name, form in PCM_FORMATS.items() if form.sample_bytes > 1]
 )
 def test_bytes_that_are_no_whole_samples_are_named(pcm_format, sample):
     with pytest.raises(AudioError, match=rf"{sample * 3 + 1} bytes are no whole number of {pcm_format} samples"):
@@ -113,7 +114,7 @@ def test_a_sample_that_is_not_finite_is_named_with_its_place(value):
 @pytest.mark.parametrize(
     ("audio", "says"),
     [
-        ([0.0], "list"),
+        (["0"], "list"),
         (np.zeros(3), "float64"),
         (np.zeros(3, np.int16), "int16"),
         (np.zeros((3, 2), np.float32), r"\(3, 2\)"),
@@ -251,13 +252,3 @@ def test_a_rate_that_cannot_be_is_named(rate):
         Resampler(rate, 16_000)
     with pytest.raises(ConfigError, match="rate is"):
         Resampler(16_000, rate)
-
-
-def test_bad_audio_leaves_the_resampler_as_it_was():
-    audio, resampler = noise(5_000), Resampler(48_000, 16_000)
-    start = resampler.feed(audio[:2_000])
-    with pytest.raises(AudioError):
-        resampler.feed(np.full(10, np.nan, np.float32))
-    assert np.array_equal(
-        np.concatenate([start, resampler.feed(audio[2_000:], last=True)]), resample(audio, 48_000, 16_000)
-    )

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from neucodec_streaming import SnapshotError, StreamConfig
+from neucodec_streaming.protocol.concealment import MIDDLE_TOKEN, gap_tokens
 from tests.streaming.models import MODELS, StepBatch, codec_of, random_cuts, recording, vectors, whole
 
 GRID = [(chunk, lookahead) for chunk in (1, 4, 5) for lookahead in (0, 1, 5)]
@@ -43,6 +44,44 @@ def test_law_1_any_partition_of_tokens_gives_the_same_audio(model: str, chunk: i
         parts = [stream.feed(packet) for packet in random_cuts(tokens, seed, TOKENS)]
         assert all(len(part) % 480 == 0 for part in parts)
         np.testing.assert_array_equal(np.concatenate([*parts, stream.flush()]), expected)
+
+
+@every_model
+@every_cut
+def test_law_1_any_partition_of_tokens_gives_the_same_audio_around_lost_ones(
+    model: str, chunk: int, lookahead: int
+) -> None:
+    tokens, lost = some_tokens(), np.zeros(43, bool)
+    for gap in (slice(0, 2), slice(4, 5), slice(7, 8), slice(10, 24), slice(40, 43)):  # the fourth spans windows
+        lost[gap] = True
+    stream = codec_of(model).decoder_stream(config_of(chunk, lookahead))
+    expected = np.concatenate([stream.feed(tokens, lost), stream.flush()])
+    anything = np.where(lost, 0, tokens)
+    for cuts in ([1] * 43, [11, 1, 5, 26], [41, 1, 1], [3, 4, 13, 23]):
+        places = np.split(np.arange(43), np.cumsum(cuts)[:-1])
+        parts = [stream.feed(anything[packet], lost[packet]) for packet in places]
+        np.testing.assert_array_equal(np.concatenate([*parts, stream.flush()]), expected)
+
+
+def test_lost_tokens_are_filled_from_the_nearest_known_ones_in_their_window_and_before_it() -> None:
+    stream = codec_of("golden").decoder_stream(config_of(4, 1))
+    lost = np.zeros(10, bool)
+    lost[[2, 6, 7, 9]] = True
+    tokens = some_tokens(10)
+    audio = np.concatenate([stream.feed(tokens, lost), stream.flush()])
+    filled = tokens.tolist()
+    filled[2:3] = gap_tokens(filled[1], 1, filled[3])
+    filled[6:8] = gap_tokens(filled[5], 2, filled[8])
+    filled[9:] = gap_tokens(filled[8], 1, MIDDLE_TOKEN)
+    np.testing.assert_array_equal(audio, np.concatenate([stream.feed(filled), stream.flush()]))
+
+
+def test_a_gap_over_many_windows_fades_to_the_middle_whatever_was_committed() -> None:
+    stream = codec_of("golden").decoder_stream(config_of(1, 0))
+    lost = np.arange(12) > 0
+    audio = np.concatenate([stream.feed(np.full(12, 0xFFFF), lost), stream.flush()])
+    filled = np.array([0xFFFF, *gap_tokens(0xFFFF, 11, MIDDLE_TOKEN)])
+    np.testing.assert_array_equal(audio, np.concatenate([stream.feed(filled), stream.flush()]))
 
 
 @every_model
@@ -128,6 +167,18 @@ def test_law_4_a_snapshot_goes_on_bit_identically(model: str, chunk: int, lookah
         second.restore(first.snapshot())
         expected = np.concatenate([first.feed(x[cut:]), first.flush()])
         np.testing.assert_array_equal(np.concatenate([second.feed(x[cut:]), second.flush()]), expected)
+
+
+def test_law_4_a_snapshot_inside_a_gap_goes_on_bit_identically() -> None:
+    lost = np.zeros(30, bool)
+    lost[8:20] = True
+    tokens = some_tokens(30)
+    for cut in (9, 13, 19):
+        first, second = (codec_of("golden").decoder_stream(config_of(4, 1)) for _ in range(2))
+        first.feed(tokens[:cut], lost[:cut])
+        second.restore(first.snapshot())
+        expected = np.concatenate([first.feed(tokens[cut:], lost[cut:]), first.flush()])
+        np.testing.assert_array_equal(np.concatenate([second.feed(tokens[cut:], lost[cut:]), second.flush()]), expected)
 
 
 def test_law_4_a_snapshot_of_another_stream_or_damaged_is_refused_and_changes_nothing() -> None:

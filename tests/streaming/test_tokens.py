@@ -63,7 +63,9 @@ def test_any_integer_type_and_the_shapes_of_one_sequence_are_taken(dtype, shape)
         (np.array([True]), "bool"),
         (np.array(5), r"\(\)"),
         (np.zeros((2, 3), int), r"\(2, 3\)"),
-        ([1], "list"),
+        (["1"], "list"),
+        ([1.5], "float64"),
+        ([2**70], "type object"),
     ],
 )
 def test_what_is_no_token_is_named(tokens, says):

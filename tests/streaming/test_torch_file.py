@@ -76,6 +76,16 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(protocol):
         integers_from_pt(pickle.dumps(Bomb(), protocol))
 
 
+NESTED_KEY = b"\x80\x02}K\x01" + b"2\x86" * 60 + b"K\x01s."
+HUGE_MEMO = b"\x80\x02K\x01r\xff\xff\xff\x7f."
+
+
+@pytest.mark.parametrize("pickled", [NESTED_KEY, HUGE_MEMO], ids=["a key that takes ages to hash", "16 GiB of memo"])
+def test_a_pickle_that_takes_time_or_memory_is_refused_at_once(pickled):
+    with pytest.raises(TokenError, match="its pickle holds"):
+        integers_from_pt(archive({"a/data.pkl": pickled, "a/data/0": bytes(8)}))
+
+
 def test_compressed_and_oversized_entries_are_refused():
     entries = entries_of(saved(torch.zeros(100_000, dtype=torch.int64)))
     with pytest.raises(TokenError, match="compressed"):

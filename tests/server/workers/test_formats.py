@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from neucodec_streaming import load_codec
+from neucodec_streaming import audio, load_codec
 from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, OUTPUT_RATE, StreamConfig
 from neucodec_streaming.engine.engine import Engine, Output, pools_of
@@ -115,6 +115,17 @@ async def test_floats_that_are_no_numbers_fail_at_any_rate(host):
         await client.send(np.float32([0.0, np.nan]).tobytes())
         failure = await client.fail()
         assert failure.code == "bad_audio" and "sample 1" in failure.message
+
+
+@pytest.mark.parametrize(("form", "checks"), [("f32le", 1), ("s16le", 0), ("mulaw", 0)])
+def test_a_sample_that_can_be_invalid_is_checked_once_on_its_way_in_and_others_never(form, checks, monkeypatch):
+    request, checked = session_request("encode", input_format=form, input_rate=48_000), []
+    monkeypatch.setattr(audio, "check_audio", lambda samples: checked.append(len(samples)) or samples)
+    config = StreamConfig(5, 5)
+    engine = Engine(FakeRunner(pools=[Pool("encode", config)]), gather_s=0)
+    session = engine.open("encode", pools_of("encode", config))
+    engine.feed(session, Formats(request.input, request.output).read(bytes(9_600 * request.input.unit_bytes)), 0.0)
+    assert checked == [9_600] * checks
 
 
 @pytest.mark.parametrize("kind", ["encode", "decode", "roundtrip"])

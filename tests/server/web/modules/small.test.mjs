@@ -1,6 +1,7 @@
 /** The modules of a screen or less: payload, tokens, take, latency's average, and the targets of sessions. */
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { Average } from "../../../../server/web/latency.js";
@@ -8,7 +9,7 @@ import { audioFromBytes, audioToBytes, tokensFromBytes, tokensToBytes } from "..
 import { parse, ProtocolError, target } from "../../../../server/web/protocol.js";
 import { Spectrum, heightOf } from "../../../../server/web/spectrum.js";
 import { Take } from "../../../../server/web/take.js";
-import { Channel, levelsOf, tokensFromFile } from "../../../../server/web/tokens.js";
+import { Channel, gapTokens, levelsOf, tokensFromFile } from "../../../../server/web/tokens.js";
 
 test("audio goes to s16le and back, and what is too loud is clipped", () => {
   const bytes = audioToBytes(Float32Array.of(0, 0.5, -1, 1, 7));
@@ -61,18 +62,22 @@ test("the channel flips the share of bits that it is told to, and says which", (
   assert.ok(Math.abs(flipped / (5000 * 16) - 0.05) < 0.005, `${flipped}`);
 });
 
-test("a token that is lost is the one before it", () => {
-  const channel = new Channel(() => 0);
-  channel.pass(Uint16Array.of(5));
-  channel.lose = 1;
-  const { tokens, damage } = channel.pass(Uint16Array.of(6, 7));
-  assert.deepEqual(
-    [[...tokens], [...damage]],
-    [
-      [5, 5],
-      [6 ^ 5, 7 ^ 5],
-    ],
-  );
+const { gaps } = JSON.parse(readFileSync(new URL("../../../data/concealment-vectors.json", import.meta.url)));
+
+for (const { before, distance, after, tokens } of gaps) {
+  test(`a gap of ${tokens.length} after ${before} and before ${after} is filled as in Python`, () => {
+    assert.deepEqual(gapTokens(before, tokens.length, after, distance), tokens);
+  });
+}
+
+test("a lost token is filled from both sides in its packet, and from the last that arrived in the one before", () => {
+  const random = [1, 0, 1, 0, 0, 1].values(); // 0: lost
+  const channel = new Channel(() => random.next().value);
+  channel.lose = 0.5;
+  const first = channel.pass(Uint16Array.of(9, 1, 7, 2));
+  assert.deepEqual([...first.tokens], [9, ...gapTokens(9, 1, 7), 7, ...gapTokens(7, 1, 0xaaaa)]);
+  assert.deepEqual([...first.damage], [0, first.tokens[1] ^ 1, 0, first.tokens[3] ^ 2]);
+  assert.deepEqual([...channel.pass(Uint16Array.of(3, 8)).tokens], [...gapTokens(7, 1, 8, 2), 8]);
 });
 
 test("a channel without harm passes everything as it is", () => {
