@@ -11,7 +11,17 @@
 What the server itself reports comes back as the class of the tree that has the code which it sent (`error_of`).
 """
 
-from neucodec_streaming.errors import StreamingError
+from neucodec_streaming.errors import StreamingError, error_of
+
+__all__ = [
+    "ClientError",
+    "DeadlineExceeded",
+    "Disconnected",
+    "FileError",
+    "SoundDeviceError",
+    "Unreachable",
+    "error_of",
+]
 
 
 class ClientError(StreamingError):
@@ -48,14 +58,3 @@ class SoundDeviceError(ClientError):
     """A microphone or speaker that is not there, cannot be opened or went away."""
 
     code = "sound_device"
-
-
-def error_of(code: str, message: str) -> StreamingError:
-    """The error that a server's `error` message stands for; of an unknown code: StreamingError, with the code in it."""
-    pending: list[type[StreamingError]] = [StreamingError]
-    while pending:
-        kind = pending.pop()
-        if kind.code == code:
-            return kind(message)
-        pending.extend(kind.__subclasses__())
-    return StreamingError(f"{message} ({code})")
