@@ -1,10 +1,10 @@
 """How soon a live speaker is live again after a stall of the network, and what the splices cost, on a virtual clock.
 
-Speech, clean and in rooms with noise 15 and 6 dB below it, is sent in chunks of 100 ms that arrive up to 20 ms late, and
-is pulled 10 ms at a time. At 10 s nothing arrives for a while; then all of it comes at once. `back_s` is how long after
-that the delay is again within one pitch period of what it was. STOI is taken over twelve seconds around the stall: of
-what was sent against the clean recording, and of what was heard against the clean recording cut at the same splices. The
-difference is what the splices cost.
+Speech, clean and in rooms with noise 15 and 6 dB below it, is sent in chunks of 100 ms that arrive up to 20 ms late,
+and is pulled 10 ms at a time. At 10 s nothing arrives for a while; then all of it comes at once. `back_s` is how long
+after that the delay is again within one pitch period of what it was. STOI is taken over twelve seconds around the
+stall: of what was sent against the clean recording, and of what was heard against the clean recording cut at the same
+splices. The difference is what the splices cost.
 
     python -m benchmarks.stalls
 """
