@@ -52,6 +52,7 @@ SILENCE_S = 60.0
 MAX_QUEUED = 8
 """Pieces of audio that wait to be encoded and sent; with more, the session is stepped no further."""
 _log = logging.getLogger(__name__)
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
 
 
 @dataclass(frozen=True)
