@@ -175,7 +175,7 @@ class SessionSlot:
             self._stream = None
             self.phase = moved(SLOT_PHASES, self.phase, SlotPhase.OPEN)
         elif kind is EventKind.PARKED:
-            if self.backlog or self._epoch + data.epoch != self._owner.epoch:  # it has been woken meanwhile
+            if data is None or self.backlog or self._epoch + data.epoch != self._owner.epoch:  # not quiet any more
                 self.phase = moved(SLOT_PHASES, self.phase, SlotPhase.OPEN)
             else:
                 self._stay_parked(data)

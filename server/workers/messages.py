@@ -50,7 +50,7 @@ class EventKind(Enum):
     OUTPUT = auto()  # bytes of its format, their epoch, how late they are in ms
     FINISHED = auto()  # epoch: all output of the oldest utterance that was flushed has been delivered
     ENDED = auto()  # StreamingError: the session is closed, this is why
-    PARKED = auto()  # ParkedStream: the session as it is; it lives on until CLOSE
+    PARKED = auto()  # ParkedStream, and the session lives on until CLOSE; None: there is something to compute for it
     HANDLED = auto()  # all commands before the ANSWER have been taken
 
 

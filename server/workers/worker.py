@@ -147,6 +147,8 @@ class Worker:
                 engine.pause(session)
             case CommandKind.RESUME:
                 engine.resume(session, now_s)
+            case CommandKind.PARK if not engine.is_idle(session):
+                self._tell(seat.number, EventKind.PARKED)
             case CommandKind.PARK:
                 self._tell(
                     seat.number, EventKind.PARKED, ParkedStream(engine.snapshot(session), seat.formats, seat.clears)

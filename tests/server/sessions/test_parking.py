@@ -8,6 +8,7 @@ import pytest
 
 from neucodec_streaming.protocol.messages import Clear, Cleared, Done, Failure, Flush, Flushed, Mark, Marked
 from tests.server.hosting import Host, hosted, s16, talk
+from tests.server.sessions.test_barge_in import SlowRunner
 from tests.server.test_resume import Caller
 from tests.streaming.engine.fake import FakeRunner, speech, tokens_of
 
@@ -117,3 +118,15 @@ async def test_a_parked_session_can_be_lost_and_resumed(is_lost: bool) -> None:
         await caller.say(s16(speech(*LEVELS[7:])))
         await caller.finish()
         assert caller.heard == tokens_of(LEVELS).tobytes()
+
+
+async def test_a_session_that_is_computed_for_is_not_parked_however_long_it_takes() -> None:
+    runner = SlowRunner()
+    with hosted(runner, **QUIET) as host:
+        async with talk(host.url, "/v1/encode") as client:
+            await client.send(s16(speech(*LEVELS)), Flush())
+            await asyncio.sleep(0.3)
+            assert host.app.sessions == 1
+            runner.go_on.set()
+            await client.hear_until(Flushed)
+            assert client.output == tokens_of(LEVELS).tobytes()
