@@ -81,7 +81,10 @@ class TransferReport:
             "bits_per_second": round(self.bits_per_second),
             "elapsed_seconds": round(self.elapsed_s, 3),
             "real_time_factor": round(self.real_time_factor, 4),
-            "resumed": [{"how": resumed.how, "gap": resumed.gap} for resumed in self.resumed],
+            "resumed": [
+                {"how": resumed.how, "gap": resumed.gap, "dropped_seconds": resumed.dropped_seconds}
+                for resumed in self.resumed
+            ],
             "first_output_ms": None if self.first_output_s is None else round(self.first_output_s * 1000, 1),
         }
 
@@ -108,9 +111,11 @@ async def transfer(
                 due = start + (connection.input_position + packet.size) / connection.ready.input.rate
                 await asyncio.sleep(max(0.0, due - loop.time()))
             await connection.send(packet)
+            report.input_units = connection.input_position
             report.responses.sent(connection.input_position, loop.time())
         await connection.end()
 
+    on_progress(report)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(send(), name="sender")
