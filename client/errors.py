@@ -6,12 +6,14 @@
         |-- Disconnected         code "disconnected"  the connection broke before `done`
         |-- DeadlineExceeded     code "deadline"      the server took or gave nothing in time
         |-- FileError            code "bad_file"      a file that cannot be read or written
-        `-- SoundDeviceError     code "sound_device"  no such microphone or speaker, or it was unplugged
+        |-- SoundDeviceError     code "sound_device"  no such microphone or speaker, or it was unplugged
+        `-- Interrupted          code "interrupted"   Ctrl-C ended a command before it was done
 
 What the server itself reports comes back as the class of the tree that has the code which it sent (`error_of`).
 """
 
 from neucodec_streaming.errors import StreamingError
+from neucodec_streaming.errors import error_of as error_of
 
 
 class ClientError(StreamingError):
@@ -50,12 +52,7 @@ class SoundDeviceError(ClientError):
     code = "sound_device"
 
 
-def error_of(code: str, message: str) -> StreamingError:
-    """The error that a server's `error` message stands for; of an unknown code: StreamingError, with the code in it."""
-    pending: list[type[StreamingError]] = [StreamingError]
-    while pending:
-        kind = pending.pop()
-        if kind.code == code:
-            return kind(message)
-        pending.extend(kind.__subclasses__())
-    return StreamingError(f"{message} ({code})")
+class Interrupted(ClientError):
+    """Ctrl-C ended a command before it was done; the message says what had been."""
+
+    code = "interrupted"

@@ -180,8 +180,8 @@ class NeuCodecDecoder(_Service):
 
     An InterruptionFrame ends the utterance at once; LLMFullResponseEndFrame, or the pipeline's end, when all of it has
     come out. Frames that come between tokens, and LLMFullResponseEndFrame itself, go on behind the audio of the tokens
-    before them. Metrics are the times from the first tokens of an utterance to its first and first audible audio. `url`, `profile` and `api_key` are those of `client.connect`; the rate is the pipeline's
-    audio_out_sample_rate.
+    before them. Metrics are the times from the first tokens of an utterance to its first and its first audible audio.
+    `url`, `profile` and `api_key` are those of `client.connect`; the rate is the pipeline's audio_out_sample_rate.
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, profile: str | None = None, api_key: str | None = None) -> None:

@@ -3,9 +3,8 @@
     python deploy/ray_encode.py FOLDER OUT --actors 8                    # on a machine of the cluster
     python deploy/ray_encode.py FOLDER OUT --actors 2 --gpus 1 --device cuda --batch-size 16
 
-Actors hold the model and read the recordings; this process gets their tokens (100 bytes a second of audio) and is the only
-one that writes, to the same table in the same way as the command for one machine: a job that was killed goes on, here or
-there. Needs the extras `bulk` and `ray`.
+Actors hold the model and read the recordings. This process gets their tokens (100 bytes a second of audio) and alone writes
+the table, as the command for one machine does, so a job that was killed goes on, here or there. Needs the extra `ray`.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from neucodec_streaming.server.bulk.table import SAVE_EVERY_S, TokenTable, only_
 
 
 class RayCoder:
-    """An actor of Ray Data: one row in, a batch of recordings; a row out for each recording, with tokens or a reason."""
+    """An actor of Ray Data: a batch of recordings in, a row for each of them out, with tokens or a reason."""
 
     def __init__(self, *coder: object) -> None:
         self._coder = BulkCoder(*coder)

@@ -71,14 +71,12 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
 
     An engine for each worker, to be stepped by a thread of its own. Raises ModelError, ConfigError.
     """
-    import torch
 
     from neucodec_streaming.codec import load_codec
     from neucodec_streaming.engine.runner import Runner
 
     use_threads(settings)
-    dtype = getattr(torch, settings.dtype)
-    codec = load_codec(settings.model, settings.device, dtype, stream_json=settings.stream_json)
+    codec = load_codec(settings.model, settings.device, settings.dtype, stream_json=settings.stream_json)
     own = codec.default_config
     profiles = {
         name: own if pair is None else replace(own, chunk_frames=pair[0], lookahead_frames=pair[1])

@@ -6,7 +6,7 @@ and may lie elsewhere: whoever loads a hub id has no folder to write to.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from neucodec_streaming.config import CODEBOOK_SIZE, INPUT_HOP, INPUT_RATE, OUTP
 from neucodec_streaming.decoder import Decoder
 from neucodec_streaming.encoder import Encoder
 from neucodec_streaming.errors import ConfigError, InputError, ModelError
+from neucodec_streaming.kernels.int8 import is_int8
 from neucodec_streaming.kernels.packed import keep_freed_memory, with_packed_weights
 from neucodec_streaming.layers.mel import offline_features
 from neucodec_streaming.priors import Priors, read_priors
@@ -34,16 +35,17 @@ BUNDLED = ("nano",)
 class Codec:
     """A loaded model: offline coding and new streams. Made by `load_codec`."""
 
-    def __init__(self, name: str, model: Any, priors: Priors) -> None:
+    def __init__(self, name: str, model: Any, priors: Priors, quantised: Callable[[str], bool] | None = None) -> None:
         self.name = name
         self.model = model
-        self._priors = priors
+        self.priors = priors
+        self._quantised = quantised
         self._steppers: dict[tuple[type, StreamConfig], Encoder | Decoder] = {}
 
     @property
     def default_config(self) -> StreamConfig:
         """What a stream uses when it is given no configuration: the model's `stream.json`, or chunk 5, lookahead 5."""
-        return self._priors.config
+        return self.priors.config
 
     @property
     def device(self) -> torch.device:
@@ -53,7 +55,7 @@ class Codec:
     def _stepped(self) -> Any:
         """The model as the steps use it; the original stays for whole recordings."""
         keep_freed_memory()
-        return with_packed_weights(self.model)
+        return with_packed_weights(self.model, self._quantised or (lambda name: False))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -62,7 +64,7 @@ class Codec:
         of_the_copy = ("_name_or_path", "transformers_version")
         config = {name: value for name, value in config.items() if name not in of_the_copy}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-        digest.update(repr(self._priors).encode())
+        digest.update(repr((self.priors, self._quantised is not None)).encode())
         for name, tensor in self.model.state_dict().items():
             digest.update(name.encode())
             digest.update(raw_bytes(tensor).data)
@@ -108,6 +110,9 @@ class Codec:
         (count,) = frames
         if not count:
             return [np.zeros(0, np.uint16) for _ in checked]
+        if self._quantised is not None:
+            stream = EncoderStream(Encoder(self._stepped, _one_chunk(count), self.priors, self.fingerprint))
+            return [np.concatenate([stream.feed(pcm), stream.flush()]) for pcm in checked]
         rows = [np.pad(pcm, (0, (count + 1) * INPUT_HOP - len(pcm))) for pcm in checked]
         padded = torch.from_numpy(np.stack(rows)).to(self.device)
         dtype = self.model.fc_encoder.weight.dtype
@@ -121,6 +126,9 @@ class Codec:
         tokens = check_tokens(tokens)
         if not len(tokens):
             return np.zeros(0, np.float32)
+        if self._quantised is not None:
+            decoder = DecoderStream(Decoder(self._stepped, _one_chunk(len(tokens)), self.priors, self.fingerprint))
+            return np.concatenate([decoder.feed(tokens), decoder.flush()])
         codes = torch.from_numpy(tokens.astype(np.int64))[None, None].to(self.device)
         return self.model.decode(codes).audio_values[0, 0].float().cpu().numpy()
 
@@ -139,17 +147,21 @@ class Codec:
         config = config or self.default_config
         key = (kind, config)
         if key not in self._steppers:
-            self._steppers[key] = kind(self._stepped, config, self._priors, self.fingerprint)
+            self._steppers[key] = kind(self._stepped, config, self.priors, self.fingerprint)
         return self._steppers[key]
 
 
 def load_codec(
-    name: str | Path, device: str = "cpu", dtype: torch.dtype | None = None, stream_json: str | Path | None = None
+    name: str | Path,
+    device: str = "cpu",
+    dtype: torch.dtype | str = "float32",
+    stream_json: str | Path | None = None,
 ) -> Codec:
     """Load "nano" (bundled), a folder with config.json and model.safetensors, or a hub id such as neuphonic/neucodec.
 
-    `dtype` is float32 unless given. `stream_json`: the file to take instead of the one beside the weights. Raises
-    ModelError for what is missing, corrupt, or no NeuCodec.
+    `dtype`: a torch dtype or its name, or "int8", for a CPU: most layers multiply int8 weights by int8 activations, the
+    others compute in float32, and whole recordings are stepped as one chunk. `stream_json`: the file to take instead of
+    the one beside the weights. Raises ModelError for what is missing, corrupt, or no NeuCodec.
     """
     folder = ASSETS / name if str(name) in BUNDLED else Path(name)
     is_folder = folder.is_dir()
@@ -160,12 +172,27 @@ def load_codec(
     if stream_json is not None and not Path(stream_json).is_file():
         raise ModelError(f"no file {str(stream_json)!r}: give the stream.json that a calibration wrote")
     priors = read_priors(folder / "stream.json" if stream_json is None else Path(stream_json))
-    model = _load_model(folder if is_folder else str(name), dtype or torch.float32)
+    int8 = dtype == "int8"
+    if int8 and torch.device(device).type != "cpu":
+        raise ConfigError(f"dtype int8 is computed on a CPU, not on {device}: give float32, bfloat16 or float16")
+    model = _load_model(folder if is_folder else str(name), torch.float32 if int8 else _torch_dtype(dtype))
     try:
         model = model.to(device).eval().requires_grad_(False)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {device!r} cannot be used ({error}): give cpu or cuda") from error
-    return Codec(str(name), model, priors)
+    return Codec(str(name), model, priors, is_int8 if int8 else None)
+
+
+def _torch_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ConfigError(f"dtype {dtype!r} is unknown: give float32, bfloat16, float16 or int8")
+    return found
+
+
+def _one_chunk(frames: int) -> StreamConfig:
+    """The whole recording in one step, as the offline model sees it: no lookahead, no context, no priors."""
+    return StreamConfig(chunk_frames=frames, lookahead_frames=0, context_frames=0, prior_weight=0)
 
 
 def read_audio(path: str | Path) -> np.ndarray:

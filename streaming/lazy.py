@@ -10,6 +10,7 @@ _EXTRA_OF = {
     "safetensors": "server",
     "prometheus_client": "server",
     "aiomqtt": "mqtt",
+    "h11": "server",
     "httpx": "speak",
     "pyarrow": "bulk",
 }

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from neucodec_streaming.client.commands.display import LiveRows, latency_sum, level_bar, print_rows
+from neucodec_streaming.client.commands.display import LiveRows, MutedNote, latency_sum, level_bar, print_rows
 from neucodec_streaming.client.commands.sessions import LEVELS_KEPT, TOKENS_SHOWN, open_session
 from neucodec_streaming.client.commands.terminal import interruption
 from neucodec_streaming.client.connection import Connection
@@ -117,13 +117,18 @@ async def talk(options: argparse.Namespace) -> None:
             Speaker(OUTPUT_RATE, options.speaker, chunk_ms=chunk_ms, live=True) as speaker,
             LiveRows(quiet=options.json) as rows,
         ):
+            rows.watch(encoder, decoder)
             conversation = Talk(encoder, decoder, microphone, speaker)
 
             def is_over() -> bool:
                 seconds = encoder.input_position / INPUT_RATE
                 return stop.is_set() or (options.seconds is not None and seconds >= options.seconds)
 
+            note_if_muted = MutedNote(options.json)
+
             def show() -> None:
+                note_if_muted(microphone)
+                caught_up = f"{speaker.skipped_seconds:.1f} s left out, {speaker.skips} skips to the present"
                 rows.show(
                     {
                         "spoken": conversation.spoken[-rows.width :],
@@ -131,6 +136,7 @@ async def talk(options: argparse.Namespace) -> None:
                         "heard": conversation.heard[-rows.width :],
                         "latency": latency_sum(conversation.latencies()),
                     }
+                    | ({"caught up": caught_up} if speaker.skipped_seconds else {})
                 )
 
             await conversation.run(is_over, show)
