@@ -4,7 +4,8 @@
     python deploy/ray_encode.py FOLDER OUT --actors 2 --gpus 1 --device cuda --batch-size 16
 
 Actors hold the model and read the recordings. This process gets their tokens (100 bytes a second of audio) and alone
-writes the table, as the command for one machine does: a job that was killed goes on, here or there. Needs the extra `ray`.
+writes the table, as the command for one machine does: a job that was killed goes on, here or there.
+Needs the extra `ray`.
 """
 
 import argparse
