@@ -145,6 +145,7 @@ async def mic(options: argparse.Namespace) -> None:
             Microphone(INPUT_RATE, options.device) as microphone,
             LiveRows(quiet=options.json) as rows,
         ):
+            rows.watch(connection)
 
             async def spoken() -> AsyncIterator[np.ndarray]:
                 nonlocal levels

@@ -117,6 +117,7 @@ async def talk(options: argparse.Namespace) -> None:
             Speaker(OUTPUT_RATE, options.speaker, chunk_ms=chunk_ms, live=True) as speaker,
             LiveRows(quiet=options.json) as rows,
         ):
+            rows.watch(encoder, decoder)
             conversation = Talk(encoder, decoder, microphone, speaker)
 
             def is_over() -> bool:
