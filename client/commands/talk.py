@@ -128,6 +128,7 @@ async def talk(options: argparse.Namespace) -> None:
 
             def show() -> None:
                 note_if_muted(microphone)
+                caught_up = f"{speaker.skipped_seconds:.1f} s left out, {speaker.skips} skips to the present"
                 rows.show(
                     {
                         "spoken": conversation.spoken[-rows.width :],
@@ -135,6 +136,7 @@ async def talk(options: argparse.Namespace) -> None:
                         "heard": conversation.heard[-rows.width :],
                         "latency": latency_sum(conversation.latencies()),
                     }
+                    | ({"caught up": caught_up} if speaker.skipped_seconds else {})
                 )
 
             await conversation.run(is_over, show)

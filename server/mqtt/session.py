@@ -174,6 +174,8 @@ class BrokerSession:
 
     def send(self, message: bytes | ServerMessage) -> None:
         """Queues what a message means on the topics."""
+        if isinstance(message, Failure):
+            _log.warning("session %s of %s ends: %s", self.name, self._input_topic, message.message)
         self._outbox.extend(self._translation.message(message))
         self._wake.set()
 
