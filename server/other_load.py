@@ -16,7 +16,7 @@ class OtherLoad:
         self._all_s, self._own_s, self._begun_s = _busy_s(), _own_s(), time.monotonic()
 
     def share(self) -> float:
-        """Of the processors that it may use, what programs other than this process and its children have taken since."""
+        """Of the processors that it may use, what programs other than this one and its children have taken since."""
         elapsed_s = (time.monotonic() - self._begun_s) * len(_processors())
         others_s = (_busy_s() - self._all_s) - (_own_s() - self._own_s)
         return min(1.0, max(0.0, others_s / elapsed_s)) if elapsed_s > 0 else 0.0

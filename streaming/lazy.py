@@ -10,6 +10,7 @@ _EXTRA_OF = {
     "safetensors": "server",
     "prometheus_client": "server",
     "aiomqtt": "mqtt",
+    "h11": "server",
     "httpx": "speak",
 }
 """Top-level module that a base installation lacks -> the extra that brings it."""

@@ -1,8 +1,9 @@
 """One TCP connection: an HTTP request, and after the upgrade a WebSocket. The protocol is websockets' own, without I/O.
 
 No task runs behind a connection: bytes are parsed as they come, and whoever owns it is called. No connection takes the
-event loop from the others, whatever it sends: a read may bring thousands of frames, so they are parsed no faster than a
-set pace; the rest waits, and with it the client. The JSON of text messages is read and written here (transport.py).
+event loop from the others, whatever it sends: a read may bring thousands of frames, so others have their turn after
+some of them, and messages other than payload, whose bound is the session's, are parsed no faster than a set pace; the
+rest waits, and with it the client. The JSON of text messages is read and written here (transport.py).
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import socket
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import cast
+from typing import Any, cast
 
 from websockets.http11 import Request, Response
 from websockets.protocol import State
@@ -33,8 +34,14 @@ BURST_S = 0.2
 """A connection that has been quiet may send what the pace allows in so long at once."""
 PAUSE_S = 0.02
 """Who has used that up waits for so long at least, and then has what came together in it: to look up costs time too."""
+TURN_FRAMES = 256
+"""Frames that are parsed before other connections have their turn."""
+CRUMB_BYTES = 1024
+"""A read of fewer bytes that completes nothing is as much work as a message, and counts as one."""
 MAX_UNSENT_BYTES = 1 << 18
 """With more than that to be sent (to a flood of pings, say), nothing is read."""
+OTHER_METHODS = frozenset({b"P", b"D", b"O", b"T", b"C"})
+"""How methods other than GET and HEAD begin: POST, PUT, PATCH, DELETE, OPTIONS, TRACE, CONNECT."""
 _log = logging.getLogger(__name__)
 _quiet = logging.getLogger(f"{__name__}.protocol")
 _quiet.setLevel(logging.CRITICAL)  # it tells of URLs, and keys may be in them
@@ -65,10 +72,20 @@ _PHASES = {
 
 
 class WebSocket(asyncio.BufferedProtocol):
-    """A connection that was accepted; `sockets` holds it while it lasts."""
+    """A connection that was accepted; `sockets` holds it while it lasts.
 
-    def __init__(self, handler: RequestHandler, settings: Settings, sockets: "set[WebSocket]") -> None:
+    `other` makes the protocol of connections whose request has another method than GET or HEAD.
+    """
+
+    def __init__(
+        self,
+        handler: RequestHandler,
+        settings: Settings,
+        sockets: set[Any],
+        other: Callable[[], asyncio.Protocol] | None = None,
+    ) -> None:
         self._handler = handler
+        self._other = other
         self._settings = settings
         self._sockets = sockets
         self._loop = asyncio.get_running_loop()
@@ -84,6 +101,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._is_reading = True
         self._has_heard = True
+        self._has_read = False
         self._burst = max(1.0, settings.max_messages_per_s * BURST_S)
         self._credit = self._burst
         self._credited_s = self._loop.time()
@@ -143,10 +161,13 @@ class WebSocket(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, size: int) -> None:
-        self._has_heard = True
+        if self._other is not None and not self._has_read and bytes(self._buffer[:1]) in OTHER_METHODS:
+            self._hand_over(self._other(), bytes(self._buffer[:size]))
+            return
+        self._has_heard = self._has_read = True
         self._reader.feed(self._buffer[:size])
-        if not self._parse():
-            self._credit -= 1  # crumbs of a message are as much work as messages
+        if not self._parse() and size < CRUMB_BYTES:
+            self._credit -= 1
 
     def eof_received(self) -> None:
         self._protocol.receive_eof()
@@ -178,6 +199,16 @@ class WebSocket(asyncio.BufferedProtocol):
 
     # Reading
 
+    def _hand_over(self, other: asyncio.Protocol, data: bytes) -> None:
+        """The connection, and what has been read of it, belong to another protocol from here on."""
+        self._sockets.discard(self)
+        self._timer.cancel()
+        self._phase = moved(_PHASES, self._phase, ConnectionPhase.GONE)
+        self.gone.set_result(None)
+        self._transport.set_protocol(other)
+        other.connection_made(self._transport)
+        other.data_received(data)
+
     def _parse_soon(self) -> None:
         """Not at once: others have their turn first."""
         if self._next is None:
@@ -189,22 +220,27 @@ class WebSocket(asyncio.BufferedProtocol):
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        reader, wait_s, has_parsed = self._reader, 0.0, False
+        reader, wait_s, parsed = self._reader, 0.0, 0
         is_full = self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES
-        while (found := reader.find()) and not is_full and not self.is_held and not (wait_s := self._wait_s()):
-            self._credit -= 1
-            has_parsed = True
+        while (found := reader.find()) and not is_full and not self.is_held and parsed < TURN_FRAMES:
+            if not reader.found_payload:
+                if wait_s := self._wait_s():
+                    break
+                self._credit -= 1
+            parsed += 1
             self._take(reader.take())
         if wait_s:
             if self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 self.abort()  # the peer is gone: what it has sent may be minutes of this pace
             else:
                 self._next = self._loop.call_later(wait_s, self._parse)
+        elif parsed == TURN_FRAMES:
+            self._parse_soon()
         may_read = not (found or wait_s or is_full or self.is_held)
         if may_read is not self._is_reading and not self._transport.is_closing():
             self._is_reading = may_read
             (self._transport.resume_reading if may_read else self._transport.pause_reading)()
-        return has_parsed
+        return parsed > 0
 
     def _wait_s(self) -> float:
         """How long until the connection may have something parsed; 0: now."""

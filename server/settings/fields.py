@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from neucodec_streaming.engine.budget import DEFAULT_MAX_LOAD
 from neucodec_streaming.engine.overload import DEFAULT_MAX_BEHIND_S
 from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.protocol.speech_lm import APIS, check_url
 
 Profiles = dict[str, tuple[int, int] | None]
 """Names of pairs of chunk and lookahead, in frames; None is the model's own pair."""
@@ -30,11 +31,12 @@ DTYPES = ("float32", "bfloat16", "float16", "int8")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 
-MODEL, NETWORK, ACCESS, MQTT, SESSIONS, QUEUES, TIMES, LOGGING = (
+MODEL, NETWORK, ACCESS, MQTT, SPEECH, SESSIONS, QUEUES, TIMES, LOGGING = (
     "model and device",
     "network",
     "who may come in",
     "sessions over MQTT",
+    "POST /v1/audio/speech",
     "sessions and load",
     "queues",
     "times",
@@ -152,6 +154,15 @@ class Settings:
         (), MQTT, "Rhasspy satellites whose audioFrame becomes tokens without being asked for"
     )
 
+    speech_lm_url: str | None = setting(
+        None, SPEECH, "base URL, ending in /v1, of a server with a speech language model (none: 404)"
+    )
+    speech_lm_api: str = setting("completions", SPEECH, "how that server is asked", choices=tuple(APIS))
+    speech_lm_template: str | None = setting(
+        None, SPEECH, "file of its prompt, with {text}, or .json of a whole request (none: the text)", is_file=True
+    )
+    speech_lm_key: str | None = setting(None, SPEECH, "API key of that server", sources=(ENVIRONMENT,), secret=True)
+
     max_sessions: int = setting(64, SESSIONS, "slots; more sessions get HTTP 503, or fewer by max_load", least=1)
     max_load: float = setting(
         DEFAULT_MAX_LOAD,
@@ -174,13 +185,26 @@ class Settings:
     )
 
     max_messages_per_s: float = setting(
-        500.0, QUEUES, "frames of any kind that are read of one connection in a second; it is slowed to that", above=0
+        500.0,
+        QUEUES,
+        "messages of a connection in a second, payload that is read ahead apart; it is slowed to that",
+        above=0,
     )
     max_message_bytes: int = setting(
         DEFAULT_MAX_MESSAGE_BYTES, QUEUES, "a longer message closes the session with status 1009", least=2
     )
-    max_pending_seconds: float = setting(
-        10.0, QUEUES, "input that waits to be computed; then the client is slowed by back-pressure", above=0
+    max_pending_seconds: float = setting(10.0, QUEUES, "input of a session that a worker is given ahead", above=0)
+    max_read_ahead_bytes: int = setting(
+        1_048_576,
+        QUEUES,
+        "input of a connection that waits for a worker, read ahead so that clear is heard; then the client is slowed",
+        least=1,
+    )
+    max_parked_bytes: int = setting(
+        268_435_456,
+        QUEUES,
+        "state of parked sessions; beyond it the one parked longest is closed, and its client resumes by replay",
+        least=0,
     )
     max_queue_bytes: int = setting(
         262_144, QUEUES, "output that a client has not taken; then its session is stepped no further", least=1
@@ -195,11 +219,17 @@ class Settings:
     open_timeout_s: float = setting(10.0, TIMES, "for the HTTP request of a new connection", above=0)
     slot_timeout_s: float = setting(10.0, TIMES, "for a worker to give a new session its slots", above=0)
     send_timeout_s: float = setting(20.0, TIMES, "a client that takes nothing for so long is disconnected", above=0)
+    park_after_s: float = setting(
+        10.0, TIMES, "a session that neither sends nor gets anything for so long gives its slots to others", above=0
+    )
+    wake_timeout_s: float = setting(
+        10.0, TIMES, "a parked session that has input again waits so long for a place, then it is closed", above=0
+    )
     first_message_timeout_s: float | None = setting(
-        60.0, TIMES, "for the first message of a new session (none: no limit)", above=0
+        None, TIMES, "for the first message of a new session (none: no limit)", above=0
     )
     idle_timeout_s: float | None = setting(
-        300.0, TIMES, "a session that neither sends nor gets anything for so long is closed (none: no limit)", above=0
+        None, TIMES, "a session that neither sends nor gets anything for so long is closed (none: no limit)", above=0
     )
     ping_interval_s: float = setting(20.0, TIMES, "between pings", above=0)
     ping_timeout_s: float = setting(20.0, TIMES, "for the answer to a ping", above=0)
@@ -296,6 +326,14 @@ def _wrong_profiles(profiles: Profiles) -> str | None:
     return None if profiles else f"name at least one, such as {DEFAULT_PROFILE}"
 
 
+def _wrong_speech_lm_url(url: str) -> str | None:
+    try:
+        check_url(url)
+    except ConfigError:
+        return "give the base URL of an OpenAI-compatible API, such as http://127.0.0.1:8000/v1"
+    return None
+
+
 def _wrong_batch_sizes(sizes: tuple[int, ...]) -> str | None:
     rising = bool(sizes) and list(sizes) == sorted(set(sizes)) and sizes[0] >= 1
     return None if rising else "give whole numbers from 1 on, ascending"
@@ -321,6 +359,7 @@ def _wrong_proxies(proxies: tuple[str, ...]) -> str | None:
 _FURTHER: dict[str, Callable[[Any], str | None]] = {
     "port": _wrong_port,
     "profiles": _wrong_profiles,
+    "speech_lm_url": _wrong_speech_lm_url,
     "batch_sizes": _wrong_batch_sizes,
     "allow_origins": _wrong_origins,
     "trusted_proxies": _wrong_proxies,
