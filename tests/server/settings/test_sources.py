@@ -21,6 +21,8 @@ EXAMPLES = {
     "allow_origins": ("https://a.example", ("https://a.example",)),
     "api_keys": ("one,two", ("one", "two")),
     "web": ("false", False),
+    "speech_lm_url": ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1"),
+    "speech_lm_api": ("chat", "chat"),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
 }
@@ -158,7 +160,8 @@ def test_the_table_of_settings_is_a_file_that_means_the_same(tmp_path):
     first = resolve({}, environment)
     file = tmp_path / "server.toml"
     file.write_text(table(first))
-    again = resolve({"config": str(file)}, {"NEUCODEC_API_KEYS": "one,two", "NEUCODEC_MQTT_PASSWORD": "text"})
+    secrets = {"NEUCODEC_API_KEYS": "one,two", "NEUCODEC_MQTT_PASSWORD": "text", "NEUCODEC_SPEECH_LM_KEY": "text"}
+    again = resolve({"config": str(file)}, secrets)
     assert again.settings == first.settings
     file.write_text(table(resolve({}, NONE)))
     assert resolve({"config": str(file)}, NONE).settings == Settings()
