@@ -168,7 +168,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="neucodec-server",
-        usage="%(prog)s [--config FILE] [SETTING ...] [--check-config | --capacity]",
+        usage="%(prog)s [--config FILE] [SETTING ...] [--check-config | --capacity]\n"
+        "       %(prog)s encode-files | decode-files --help   (whole recordings, many of them)",
         description="Serves NeuCodec live over WebSockets: 16 kHz audio to tokens, tokens to 24 kHz audio.",
         epilog="Every setting is also an environment variable (NEUCODEC_MAX_SESSIONS=8) and a key of the file that"
         " --config names (max_sessions = 8); a flag goes before the environment, the environment before the file.",
