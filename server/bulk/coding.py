@@ -51,8 +51,8 @@ class BulkCoder:
             audio = self.codec.decode(row.tokens)
             target.parent.mkdir(parents=True, exist_ok=True)
             _write(target, audio)
-        except (StreamingError, OSError) as error:
-            return Skipped(row.id, str(error))
+        except (StreamingError, OSError, RuntimeError, MemoryError) as error:
+            return Skipped(row.id, str(error) or "out of memory")
         return WrittenFile(row.id, len(audio) / OUTPUT_RATE, is_new=True)
 
     def _read(self, recording: AudioFile) -> np.ndarray:
@@ -66,10 +66,10 @@ class BulkCoder:
     def _encode_group(self, group: list[tuple[AudioFile, np.ndarray]]) -> list[TokenRow | Skipped]:
         try:
             tokens = self.codec.encode_batch([pcm for _, pcm in group])
-        except StreamingError as error:
-            if len(group) == 1:
-                return [Skipped(group[0][0].id, str(error))]
-            return [row for one in group for row in self._encode_group([one])]
+        except (StreamingError, RuntimeError, MemoryError) as error:  # torch lacks memory by a RuntimeError
+            if len(group) > 1:
+                return [row for one in group for row in self._encode_group([one])]
+            return [Skipped(group[0][0].id, str(error) or "out of memory")]
         return [
             TokenRow(recording.id, its, len(pcm) / INPUT_RATE, self.codec.fingerprint)
             for (recording, pcm), its in zip(group, tokens, strict=True)
