@@ -2,8 +2,8 @@
 
 A language model has said `pending` seconds of tokens ahead of what was heard; then somebody interrupts. `clear` goes
 out, then at once the tokens of another answer, and two times are taken: until `cleared`, and from then until the first
-audio. Tokens go out in messages of `--frames` by a client that holds nothing back (`raw`), by the client library, and by
-that over MQTT, which holds what the bridge has no room for. Asked: 100 ms, and the algorithmic latency more.
+audio. Tokens go out in messages of `--frames` by a client that holds nothing back (`raw`), by the client library, and
+by that over MQTT, which holds what the bridge has no room for. Asked: 100 ms, and the algorithmic latency more.
 
     python -m benchmarks.barge_in [--pending 1 10 100 3600] [--parts raw library mqtt] [--turns 5]
 """
