@@ -6,7 +6,7 @@ and may lie elsewhere: whoever loads a hub id has no folder to write to.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -90,24 +90,35 @@ class Codec:
         """A new stream from tokens to 24 kHz audio."""
         return DecoderStream(self.decoder(config))
 
-    @torch.inference_mode()
     def encode(self, pcm: np.ndarray | str | Path) -> np.ndarray:
         """A whole recording, float32 mono at 16 kHz (n,) or an audio file of any rate -> tokens uint16 (n // 320,).
 
         Raises AudioError for audio that cannot be used.
         """
-        pcm = check_audio(read_audio(pcm) if isinstance(pcm, (str, Path)) else pcm)
-        frames = len(pcm) // INPUT_HOP
-        if not frames:
-            return np.zeros(0, np.uint16)
+        return self.encode_batch([read_audio(pcm) if isinstance(pcm, (str, Path)) else pcm])[0]
+
+    @torch.inference_mode()
+    def encode_batch(self, recordings: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Whole recordings of one frame count, each as `encode` takes it -> the tokens of each, by one call.
+
+        Raises AudioError, and InputError for unequal frame counts: padding to one length would change the tokens.
+        """
+        checked = [check_audio(pcm) for pcm in recordings]
+        frames = {len(pcm) // INPUT_HOP for pcm in checked}
+        if len(frames) != 1:
+            raise InputError(f"a batch has recordings of {sorted(frames)} frames: give those of one frame count")
+        (count,) = frames
+        if not count:
+            return [np.zeros(0, np.uint16) for _ in checked]
         if self._quantised is not None:
-            stream = EncoderStream(Encoder(self._stepped, _one_chunk(frames), self.priors, self.fingerprint))
-            return np.concatenate([stream.feed(pcm), stream.flush()])
-        padded = torch.from_numpy(np.pad(pcm, (0, (frames + 1) * INPUT_HOP - len(pcm))))[None].to(self.device)
+            stream = EncoderStream(Encoder(self._stepped, _one_chunk(count), self.priors, self.fingerprint))
+            return [np.concatenate([stream.feed(pcm), stream.flush()]) for pcm in checked]
+        rows = [np.pad(pcm, (0, (count + 1) * INPUT_HOP - len(pcm))) for pcm in checked]
+        padded = torch.from_numpy(np.stack(rows)).to(self.device)
         dtype = self.model.fc_encoder.weight.dtype
         features = offline_features(padded)
         codes = self.model.encode(padded[:, None].to(dtype), features.to(dtype)).audio_codes
-        return codes[0, 0].cpu().numpy().astype(np.uint16)
+        return list(codes[:, 0].cpu().numpy().astype(np.uint16))
 
     @torch.inference_mode()
     def decode(self, tokens: np.ndarray) -> np.ndarray:

@@ -104,7 +104,7 @@ async def listen_to(options: argparse.Namespace) -> None:
         sink = _sink(options, is_audio, stack)
         events = _until(stop, listener)
         if stream == TOKENS and is_audio:
-            decoder = await stack.enter_async_context(open_session(options, "decode"))
+            decoder = await stack.enter_async_context(open_session(options, "decode", live=options.live))
             await _decode(events, decoder, sink)
         else:
             async for event in events:
@@ -116,7 +116,7 @@ async def listen_to(options: argparse.Namespace) -> None:
 
 def _sink(options: argparse.Namespace, is_audio: bool, stack: AsyncExitStack) -> _Sink:
     if options.output is None:
-        speaker = stack.enter_context(Speaker(OUTPUT_RATE, options.device, live=True))
+        speaker = stack.enter_context(Speaker(OUTPUT_RATE, options.device, live=options.live))
         return _Sink(speaker.push, speaker.finish, speaker)
     if is_audio:
         return _Sink(stack.enter_context(AudioWriter(options.output, OUTPUT_RATE, keep=True)).write)

@@ -59,6 +59,7 @@ def add_commands(
     command.add_argument("session", metavar="SESSION")
     command.add_argument("output", metavar="OUT", nargs="?", help="WAV or token file, - for tokens; or the speaker")
     command.add_argument("--decode", action="store_true", help="hear the tokens, decoded by --server")
+    command.add_argument("--live", action="store_true", help="somebody speaks: leave out what is late, do not wait")
 
 
 def _broker_options() -> argparse.ArgumentParser:
