@@ -40,7 +40,7 @@ ANSWER_TOKENS = 100
 DEADLINE_S = 60.0
 RAW, LIBRARY, MQTT = "raw", "library", "mqtt"
 
-Measured = tuple[float, float]
+Interruption = tuple[float, float]
 """Milliseconds to `cleared`, and from then to the first audio."""
 
 
@@ -49,7 +49,7 @@ def tokens(count: int) -> np.ndarray:
     return np.random.default_rng(count).integers(0, 1 << 16, count).astype(np.uint16)
 
 
-async def raw(url: str, pending: np.ndarray, frames: int) -> Measured:
+async def raw(url: str, pending: np.ndarray, frames: int) -> Interruption:
     """By a client that sends all it has at once."""
     request = session_request("decode")
     session = ClientSession(request.input, request.output)
@@ -76,7 +76,7 @@ async def _hear_raw(socket: Any, session: ClientSession) -> tuple[float, float]:
             return cleared_s, time.perf_counter()
 
 
-async def by_library(session: LiveSession, pending: np.ndarray) -> Measured:
+async def by_library(session: LiveSession, pending: np.ndarray) -> Interruption:
     """By a client that sends what the other side takes, and holds the rest."""
     heard = asyncio.create_task(_hear(session))
     sending = asyncio.create_task(session.send(pending))
@@ -100,12 +100,12 @@ async def _hear(session: LiveSession) -> tuple[float, float]:
     raise SystemExit("the session ended before the next answer was heard")
 
 
-async def library(url: str, pending: np.ndarray) -> Measured:
+async def library(url: str, pending: np.ndarray) -> Interruption:
     async with connect(url, kind="decode") as session:
         return await by_library(session, pending)
 
 
-async def mqtt(url: str, name: str, pending: np.ndarray) -> Measured:
+async def mqtt(url: str, name: str, pending: np.ndarray) -> Interruption:
     async with open_at_broker(url, name, kind="decode") as session:
         return await by_library(session, pending)
 
