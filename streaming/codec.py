@@ -23,7 +23,7 @@ from neucodec_streaming.kernels.packed import keep_freed_memory, with_packed_wei
 from neucodec_streaming.layers.mel import offline_features
 from neucodec_streaming.priors import Priors, read_priors
 from neucodec_streaming.stepper import raw_bytes
-from neucodec_streaming.stream import DecoderStream, EncoderStream
+from neucodec_streaming.stream import DecoderStream, EncoderStream, Voice
 from neucodec_streaming.tokens import check_tokens
 
 ASSETS = Path(__file__).parent / "assets"
@@ -86,6 +86,10 @@ class Codec:
     def decoder_stream(self, config: StreamConfig | None = None) -> DecoderStream:
         """A new stream from tokens to 24 kHz audio."""
         return DecoderStream(self.decoder(config))
+
+    def voice(self, tokens: Any) -> Voice:
+        """A voice for decoder streams to start from, by at least 100 of its tokens. Raises TokenError, InputError."""
+        return Voice(tokens)
 
     @torch.inference_mode()
     def encode(self, pcm: np.ndarray | str | Path) -> np.ndarray:

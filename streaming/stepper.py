@@ -69,6 +69,16 @@ class Stepper(ABC):
         for tensor in tensors_of(state):
             tensor[slots] = 0
 
+    def slot_state(self, state: Any, slot: int) -> list[Tensor]:
+        """A copy of what one slot remembers, for `load`."""
+        return [tensor[slot].clone() for tensor in tensors_of(state)]
+
+    @torch.inference_mode()
+    def load(self, state: Any, slot: int, remembered: list[Tensor]) -> None:
+        """Put a copy of a `slot_state` of this stepper into a slot."""
+        for tensor, part in zip(tensors_of(state), remembered, strict=True):
+            tensor[slot].copy_(part)
+
     def snapshot(self, state: Any, slot: int) -> bytes:
         """State of one slot, as bytes that name model and configuration."""
         return pack(self.identity, [raw_bytes(tensor[slot]) for tensor in tensors_of(state)])
