@@ -10,14 +10,10 @@ import torch
 
 from neucodec_streaming.audio import check_audio
 from neucodec_streaming.config import INPUT_HOP
-from neucodec_streaming.errors import InputError
 from neucodec_streaming.snapshot import pack, unpack
 from neucodec_streaming.stepper import Stepper
-from neucodec_streaming.tokens import check_tokens
+from neucodec_streaming.tokens import check_voice
 from neucodec_streaming.windows import AnyWindower, DecoderWindower, EncoderWindower, Window
-
-MIN_VOICE_TOKENS = 100
-"""Two seconds. Fewer tokens of a voice make a start worse than none at all (docs/fidelity.md)."""
 
 
 class Start(NamedTuple):
@@ -36,13 +32,8 @@ class Voice:
     """
 
     def __init__(self, tokens: Any) -> None:
-        self.tokens = check_tokens(tokens).copy()
+        self.tokens = check_voice(tokens).copy()
         self.tokens.flags.writeable = False
-        if len(self.tokens) < MIN_VOICE_TOKENS:
-            raise InputError(
-                f"a voice of {len(self.tokens)} tokens is too short: give at least {MIN_VOICE_TOKENS}"
-                f" ({MIN_VOICE_TOKENS // 50} s), since fewer sound worse than none"
-            )
         self._starts: dict[Stepper, Start] = {}
 
     def start(self, decoder: Stepper) -> Start:
