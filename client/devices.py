@@ -17,7 +17,7 @@ import numpy as np
 
 from neucodec_streaming.audio import downmix
 from neucodec_streaming.client.errors import SoundDeviceError
-from neucodec_streaming.client.jitter import JitterBuffer
+from neucodec_streaming.client.jitter import JitterBuffer, Splice
 from neucodec_streaming.resampler import Resampler
 
 MICROPHONE_QUEUE_SECONDS = 5.0
@@ -31,11 +31,12 @@ SPEAKER_BUFFER_S = 0.03
 """Each block waits behind so much; with the two blocks of PortAudio's "low", PulseAudio runs dry now and then."""
 BLOCKS_IN_FLIGHT = 200
 SILENT_DEVICE_S = 3.0
-"""A device that gives or takes nothing for so long has gone away."""
+"""A device that gives or takes nothing for this long has gone away; a microphone whose samples are all zero for this
+long is muted."""
 
 
 def list_devices() -> list[dict[str, Any]]:
-    """All devices: {index, name, inputs, outputs, rate, default}."""
+    """All devices: {index, name, host_api, inputs, outputs, rate, default}."""
     sounddevice = _sounddevice()
     with _translated("listing devices"):
         defaults = set(sounddevice.default.device)
@@ -43,6 +44,7 @@ def list_devices() -> list[dict[str, Any]]:
             {
                 "index": index,
                 "name": device["name"],
+                "host_api": _host_api(device),
                 "inputs": device["max_input_channels"],
                 "outputs": device["max_output_channels"],
                 "rate": round(device["default_samplerate"]),
@@ -69,7 +71,9 @@ def find_device(device: str | int | None, kind: str) -> dict[str, Any]:
     chosen = exact or named
     if len(chosen) == 1:
         return dict(chosen[0])
-    listed = ", ".join(f"{found['index']} {found['name']!r}" for found in chosen or fitting) or "none"
+    with _translated("listing devices"):
+        parts = [f"{found['index']} {found['name']!r} ({_host_api(found)})" for found in chosen or fitting]
+    listed = ", ".join(parts) or "none"
     how = f"is ambiguous: {listed}; give more of the name, or the number" if chosen else f"is not among: {listed}"
     raise SoundDeviceError(f"{kind} device {device!r} {how} (`neucodec devices` lists them)")
 
@@ -78,7 +82,8 @@ class Microphone:
     """An input device as an async iterator of float32 mono packets at `rate`; use it in `with`.
 
     `overflow_samples` counts what was lost because nobody iterated for MICROPHONE_QUEUE_SECONDS, at `device_rate`;
-    `latency_ms` is how old the first sample of the last block was. Raises SoundDeviceError when the device is not
+    `latency_ms` is how old the first sample of the last block was; `is_muted` after SILENT_DEVICE_S of digital silence:
+    muted, or without the permission to listen. Raises SoundDeviceError when the device is not
     there or goes away.
     """
 
@@ -87,6 +92,7 @@ class Microphone:
         self.overflow_samples = 0
         self.latency_ms = 0.0
         self._device = device
+        self._zero_samples = 0
         self._blocks: deque[np.ndarray] = deque()
         self._arrived = asyncio.Event()
         self._ended = False
@@ -120,6 +126,11 @@ class Microphone:
         with _translated("closing the microphone"):
             self._stream.close()
 
+    @property
+    def is_muted(self) -> bool:
+        """Whether nothing but zeros has come for SILENT_DEVICE_S."""
+        return self._zero_samples >= SILENT_DEVICE_S * self.device_rate
+
     async def __aiter__(self) -> AsyncIterator[np.ndarray]:
         resampler = Resampler(self.device_rate, self.rate)
         while True:
@@ -146,6 +157,7 @@ class Microphone:
             self._blocks.append(block.copy())
         if status.input_overflow:
             self.overflow_samples += frames
+        self._zero_samples = 0 if block.any() else self._zero_samples + frames
         self.latency_ms = (time.currentTime - time.inputBufferAdcTime) * 1000
         _wake(self._loop, self._arrived)
 
@@ -217,8 +229,18 @@ class Speaker:
 
     @property
     def skipped_seconds(self) -> float:
-        """What was left out of quiet stretches to catch up, where the source is live."""
+        """What was left out to catch up, where the source is live."""
         return self._jitter.skipped_samples / self.rate
+
+    @property
+    def skips(self) -> int:
+        """How often playback skipped to the present, because it was too far behind a live source."""
+        return self._jitter.skips
+
+    @property
+    def splices(self) -> tuple[Splice, ...]:
+        """Where something was left out, the latest ones."""
+        return tuple(self._jitter.splices)
 
     @property
     def position(self) -> int:
@@ -307,6 +329,11 @@ def _rate(found: dict[str, Any], check: Callable[..., None], channels: int) -> i
     except sounddevice.PortAudioError:
         return round(found["default_samplerate"])
     return PREFERRED_RATE
+
+
+def _host_api(device: dict[str, Any]) -> str:
+    """The system's interface that a device is reached by: the same device may be there once for each."""
+    return str(_sounddevice().query_hostapis(device["hostapi"])["name"])
 
 
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:

@@ -6,16 +6,22 @@ and a chunk that is no later than that is in time. The target is the latest of t
 which doubles when the flow breaks and halves when it has held for as long as that. Playback starts at that distance, or
 sooner when so much lies ready: a sender that is faster than real time is never late, whatever its bursts.
 
-Distance beyond the target is given up by the start of the next utterance. A `live` source may have none, and is never
-further ahead than the network was slow: there quiet stretches are shortened, by a third at most. Otherwise nothing is
-left out, since a sender that is ahead looks like one that was late. No seam clicks: gain moves by one step a sample.
+Distance beyond the target is given up by the start of the next utterance. A `live` source may have none. What it sends
+is never early, so a chunk before its place moves the line; a stall counts for the target only when it is not the only
+one; distance beyond the target is given up by skipping to the present when it is more than MAX_BEHIND_MS, else by
+time-scale compression. Otherwise nothing is left out, since a sender that is ahead looks like one
+that was late. No seam clicks: gain moves by one step a sample.
 """
 
+import heapq
 import math
 from collections import deque
 from enum import Enum, auto
+from typing import NamedTuple
 
 import numpy as np
+
+from neucodec_streaming.client.time_scale import TimeScale, overlap_add
 
 FADE_MS = 5
 MIN_MARGIN_MS = 20
@@ -25,11 +31,19 @@ FIRST_TARGET_MS = 60
 """Where it starts when nothing is known of the network yet."""
 MAX_TARGET_MS = 1000
 WINDOW_SECONDS = 20
-QUIET = 1e-3
-"""A stretch is quiet when its power is this far, 30 dB, below that of the loudest lately..."""
-SILENT = 1e-7
-"""...or below this, -70 dBFS."""
+MAX_BEHIND_MS = 500
+PLAYED_PER_SKIPPED = 10
+"""Compression makes it 10 % faster at most."""
 LOUDNESS_HALVES_SECONDS = 5
+MAX_SPLICES = 10_000
+"""Splices that are remembered."""
+
+
+class Splice(NamedTuple):
+    """`samples` of the stream were left out from `position` on; what follows them was faded in."""
+
+    position: int
+    samples: int
 
 
 class Flow(Enum):
@@ -53,8 +67,8 @@ class JitterBuffer:
 
     `chunk_samples` is how much the sender sends at a time. `position` is that of the last sample that left through
     pull, counted from 1 for the first that was ever pushed. Of all that was pushed `played_samples` left,
-    `skipped_samples` were left out of quiet stretches, `dropped_samples` were taken by a clear, `buffered_samples`
-    wait. `underruns` is how often the flow broke.
+    `skipped_samples` were left out to catch up, at `splices`, `dropped_samples` were taken by a clear,
+    `buffered_samples` wait. `underruns` is how often the flow broke, `skips` how often it skipped to the present.
     """
 
     def __init__(self, rate: int, chunk_samples: int, live: bool = False) -> None:
@@ -62,15 +76,23 @@ class JitterBuffer:
         self.live = live
         self.position = 0
         self.played_samples = self.skipped_samples = self.dropped_samples = self.buffered_samples = 0
-        self.underruns = 0
-        self._fade, self._least_margin, self._most_margin, first, self._most_target = (
-            rate * ms // 1000 for ms in (FADE_MS, MIN_MARGIN_MS, MAX_MARGIN_MS, FIRST_TARGET_MS, MAX_TARGET_MS)
+        self.underruns = self.skips = 0
+        self.splices: deque[Splice] = deque(maxlen=MAX_SPLICES)
+        self._fade, self._least_margin, self._most_margin, first, self._most_target, self._most_behind = (
+            rate * ms // 1000
+            for ms in (FADE_MS, MIN_MARGIN_MS, MAX_MARGIN_MS, FIRST_TARGET_MS, MAX_TARGET_MS, MAX_BEHIND_MS)
         )
+        self._time_scale = TimeScale(rate)
+        self._credit = 0  # samples played that allow compression to leave some out
+        self._is_skipping = False
         self._chunk = chunk_samples
         self._margin = self._least_margin
         window = max(1, WINDOW_SECONDS * rate // chunk_samples)
-        self._lateness = deque([first - self._margin] * window, maxlen=window)
+        self._usual = first - self._margin
+        self._lateness = deque([self._usual] * window, maxlen=window)
         self._calm = 0  # chunks since the flow broke or the margin was halved
+        self._unbroken = window  # chunks since the flow broke
+        self._waited = 0  # samples pulled since the latest push
         self._blocks: deque[np.ndarray] = deque()
         self._pushed = 0
         self._lag = 0  # how late a chunk would be that came now
@@ -78,12 +100,13 @@ class JitterBuffer:
         self._gain = 0.0
         self._tail = np.zeros(0, np.float32)  # what a clear left to fade out
         self._loudest = 0.0
-        self._quieter = 0.5 ** (2 * self._fade / (LOUDNESS_HALVES_SECONDS * rate))
+        self._look = 2 * self._fade  # samples played between decisions, so that the cut of pulls changes nothing
+        self._quieter = 0.5 ** (self._look / (LOUDNESS_HALVES_SECONDS * rate))
 
     @property
     def target_samples(self) -> int:
         """The distance that would have been enough lately, and a margin; below 0 when the first chunk came late."""
-        return min(max(self._lateness) + self._margin, self._most_target)
+        return min(self._usual + self._margin, self._most_target)
 
     @property
     def delay_samples(self) -> int:
@@ -97,7 +120,13 @@ class JitterBuffer:
         if self._finished or (self._lag > self._most_target and not self.buffered_samples):
             self._finished = False  # a source that was silent for longer than could be bridged begins anew too
             self._lag = 0
-        self._lateness.append(self._lag)
+        if self.live:
+            self._lag = max(self._lag, 0)
+        if not self.live or self._waited > self._chunk // 2:  # else it was held up by the one before it
+            self._lateness.append(self._lag)
+        self._usual = heapq.nlargest(2 if self.live else 1, self._lateness)[-1]
+        self._waited = 0
+        self._unbroken += 1
         self._calm += 1
         if self._calm > len(self._lateness):
             self._calm, self._margin = 0, max(self._margin // 2, self._least_margin)
@@ -134,23 +163,35 @@ class JitterBuffer:
         output[: fading.size] = fading
         self._tail = self._tail[count:]
         self._lag += fading.size
-        for start in range(fading.size, count, 2 * self._fade):
-            self._fill(output[start : start + 2 * self._fade])
+        start = fading.size
+        while start < count:
+            end = start + self._look - self.played_samples % self._look
+            self._fill(output[start:end])
+            start = end
         return output
 
     def _fill(self, output: np.ndarray) -> None:
-        """The next samples into (n,) zeros, n at most two fades."""
+        """The next samples into (n,) zeros, none beyond the next decision."""
+        if self.live and (self.flow is not Flow.PLAYING or self.played_samples % self._look == 0):
+            self._catch_up()
         if self.flow is Flow.FILLING and self._is_safe():
             self._move(Flow.PLAYING)
         if self.flow is Flow.PLAYING:
             self._play(output)
         self._lag += output.size
+        self._waited += output.size
         if self.flow is Flow.PLAYING and not self.buffered_samples:
             self._gain = 0.0
             self._move(Flow.IDLE if self._finished else Flow.FILLING)
             if not self._finished:
-                self.underruns += 1
-                self._calm, self._margin = 0, min(2 * self._margin, self._most_margin)
+                self._note_break()
+
+    def _note_break(self) -> None:
+        """A flow that breaks again and again needs a larger margin; of a live one the first break is the price."""
+        self.underruns += 1
+        if not self.live or self._unbroken < len(self._lateness):
+            self._calm, self._margin = 0, min(2 * self._margin, self._most_margin)
+        self._unbroken = 0
 
     def _is_safe(self) -> bool:
         """Whether playback can begin now and go on if chunks are as late as they were lately."""
@@ -163,32 +204,76 @@ class JitterBuffer:
 
     def _play(self, output: np.ndarray) -> None:
         count = min(output.size, self.buffered_samples)
-        skipped = self._fade if self._may_skip(count) else 0
-        left = self.buffered_samples - skipped - np.arange(count)
-        samples = self._take(count + skipped)
-        if skipped:
-            over = np.arange(1, skipped + 1, dtype=np.float32) / (skipped + 1)
-            samples[skipped : 2 * skipped] = samples[:skipped] * (1 - over) + samples[skipped : 2 * skipped] * over
-            samples = samples[skipped:]
-        self._loudest = max(_power(samples), self._loudest * self._quieter)
+        left = self.buffered_samples - np.arange(count)
+        samples = self._take(count)
         rising = self._gain + np.arange(1, count + 1) / (self._fade + 1)
         gain = np.minimum(np.minimum(rising, left / (self._fade + 1)), 1.0)
         output[:count] = samples * gain
         self._gain = float(gain[-1])
         self.played_samples += count
-        self.skipped_samples += skipped
+        self._credit = min(self._credit + count, PLAYED_PER_SKIPPED * self._time_scale.longest_lag)
 
-    def _may_skip(self, count: int) -> bool:
-        """Whether a fade's length can be left out of the next `count` samples and nobody misses it."""
-        if not self.live or count < 2 * self._fade or self.delay_samples - self.target_samples < self._fade:
-            return False
-        ahead = np.concatenate(self._blocks)[: count + 2 * self._fade]
-        most = max(SILENT, QUIET * self._loudest)
-        parts = [ahead[start : start + self._fade] for start in range(0, ahead.size, self._fade)]
-        return ahead.size == count + 2 * self._fade and all(_power(part) < most for part in parts)
+    def _catch_up(self) -> None:
+        """Leaves out what is too old, or a little of what comes next."""
+        excess = self.delay_samples - self.target_samples
+        if excess > self._most_behind and self.buffered_samples and not self._is_skipping:
+            self._is_skipping = True
+            self.skips += 1
+        if self._is_skipping:
+            self._skip(max(excess, 0))
+        elif self.flow is Flow.PLAYING:
+            self._compress(excess)
+
+    def _skip(self, excess: int) -> None:
+        """To the present, as far as it has come; playback goes on with a seam that is faded over."""
+        fade = self._fade if self.flow is Flow.PLAYING else 0
+        if fade and self.buffered_samples < excess + 2 * fade:
+            return  # the present is on its way
+        count = min(excess, self.buffered_samples)
+        before = self._ahead(fade)
+        self._leave_out(count)
+        if fade:
+            self._put_back(overlap_add(before, self._take(fade), 0.0))
+        self._is_skipping = excess > count
+
+    def _compress(self, excess: int) -> None:
+        """Leaves out a pitch period, where the next samples have one or are noise."""
+        ahead, longest = self._ahead(self._time_scale.ahead_samples), self._time_scale.longest_lag
+        if ahead.size < self._time_scale.ahead_samples:
+            return
+        next_ones = ahead[: self._look]
+        self._loudest = max(float(np.mean(np.square(next_ones))), self._loudest * self._quieter)
+        if excess < longest or self._credit < PLAYED_PER_SKIPPED * longest:
+            return
+        cut = self._time_scale.cut(ahead, self._loudest)
+        if cut is not None:
+            self._leave_out(cut.lag)
+            self._take(cut.overlap.size)
+            self._put_back(cut.overlap)
+            self._credit -= PLAYED_PER_SKIPPED * cut.lag
+
+    def _leave_out(self, count: int) -> None:
+        self.splices.append(Splice(self.position, count))
+        self._take(count)
+        self.skipped_samples += count
+
+    def _ahead(self, count: int) -> np.ndarray:
+        """The next samples, float32 (count,) or what there is."""
+        parts: list[np.ndarray] = []
+        for block in self._blocks:
+            if count <= 0:
+                break
+            parts.append(block[:count])
+            count -= block.size
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    def _put_back(self, samples: np.ndarray) -> None:
+        self._blocks.appendleft(samples)
+        self.buffered_samples += samples.size
+        self.position -= samples.size
 
     def _take(self, count: int) -> np.ndarray:
-        taken: list[np.ndarray] = []
+        taken = [np.zeros(0, np.float32)]
         self.buffered_samples -= count
         self.position = self._pushed - self.buffered_samples
         while count:
@@ -203,7 +288,3 @@ class JitterBuffer:
     def _move(self, to: Flow) -> None:
         assert to in TRANSITIONS[self.flow], f"{self.flow} -> {to}"
         self.flow = to
-
-
-def _power(samples: np.ndarray) -> float:
-    return float(np.dot(samples, samples)) / samples.size

@@ -4,11 +4,17 @@
 
 Needs the extra `pipecat`. Each service holds one session, open from the pipeline's setup until its end; what ends it
 sooner is reported by an ErrorFrame, and the service is then no longer usable. Nothing of an interrupted utterance
-follows the InterruptionFrame: what is on its way is dropped until the server says that it was the last of it.
+follows the InterruptionFrame: what is on its way is dropped until the server says that it was the last of it. Other
+frames keep their place among the audio, as in Pipecat's own TTS services: a mark tells when it has come.
 """
 
 import asyncio
+import uuid
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pipecat.frames.frames import (
@@ -29,8 +35,12 @@ from pipecat.services.settings import ServiceSettings
 
 from neucodec_streaming.audio import downmix, pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.client.connection import DEFAULT_URL, Connection, connect
-from neucodec_streaming.client.events import Audio, Cleared, Done, Event, Flushed, Tokens
+from neucodec_streaming.client.events import Audio, Cleared, Done, Event, Flushed, Marked, Tokens
 from neucodec_streaming.errors import StreamingError
+from neucodec_streaming.resampler import Resampler
+
+END_S = 3.0
+"""At the pipeline's end a server that says nothing for so long is given up: transports wait for the EndFrame."""
 
 
 @dataclass
@@ -62,6 +72,11 @@ class _Service(AIService):
         self._api_key = api_key
         self._connection: Connection | None = None
         self._listener: asyncio.Task | None = None
+        self._events = 0
+
+    def can_generate_metrics(self) -> bool:
+        """Yes: the time to the first byte of an utterance."""
+        return True
 
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]  # as Pipecat's own do
         """Opens the session, at the rates of the pipeline."""
@@ -71,12 +86,20 @@ class _Service(AIService):
         await opened.wait()
 
     async def stop(self, frame: EndFrame) -> None:
-        """Ends the session and hears it out, so that its tail goes before the EndFrame."""
+        """Ends the session and hears it out, so that its tail goes before the EndFrame, while something comes."""
         await super().stop(frame)
-        if self._connection is not None:
-            await self._connection.end()
-        if self._listener is not None:
-            await self._listener
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_S):
+                await self._tell(lambda connection: connection.end())
+        if self._listener is None:
+            return
+        heard = -1
+        while heard != self._events and not self._listener.done():
+            heard = self._events
+            await asyncio.wait({self._listener}, timeout=END_S)
+        if not self._listener.done():
+            await self.push_error(f"the server did not end its session within {END_S:g} s: the end of it is lost")
+            await self.cancel_task(self._listener)
 
     async def cleanup(self) -> None:
         """Closes the session if it is still open."""
@@ -93,18 +116,30 @@ class _Service(AIService):
                 input_rate=setup.audio_in_sample_rate,
                 output_rate=setup.audio_out_sample_rate,
                 api_key=self._api_key,
+                live=self._kind == "encode",
             ) as connection:
                 self._settings.model = connection.ready.model
                 self._sync_model_name_to_metrics()
                 self._connection = connection
                 opened.set()
                 async for event in connection:
+                    self._events += 1
                     await self._deliver(event, connection)
         except StreamingError as error:
             await self.push_error(str(error), exception=error, force_treat_as_permanent=True)
         finally:
             self._connection = None
             opened.set()
+            await self._release()
+
+    async def _tell(self, say: Callable[[Connection], Coroutine[Any, Any, None]]) -> None:
+        """Tells the session something, if there is one; what goes wrong with it is reported by the listener."""
+        if self._connection is not None:
+            with suppress(StreamingError):
+                await say(self._connection)
+
+    async def _release(self) -> None:
+        """The session is over."""
 
     async def _deliver(self, event: Event, connection: Connection) -> None:
         raise NotImplementedError
@@ -113,19 +148,27 @@ class _Service(AIService):
 class NeuCodecEncoder(_Service):
     """InputAudioRawFrames in, and out again with InputTokensFrames beside them: a token for each 20 ms.
 
-    `url`, `profile` and `api_key` are those of `client.connect`; the rate is the pipeline's audio_in_sample_rate.
+    `url`, `profile` and `api_key` are those of `client.connect`. The session runs at the pipeline's
+    audio_in_sample_rate; frames of another rate are resampled. What was said while the connection was lost is stale:
+    after a loss of more than half a second it has no tokens.
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, profile: str | None = None, api_key: str | None = None) -> None:
         super().__init__("encode", url, profile, api_key)
+        self._resampler: Resampler | None = None
+        self._frames_rate = 0
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Sends audio to the server; passes every frame on."""
         await super().process_frame(frame, direction)
         await self.push_frame(frame, direction)
         if isinstance(frame, InputAudioRawFrame) and self._connection is not None:
-            samples = pcm_from_bytes(frame.audio).reshape(-1, frame.num_channels)
-            await self._connection.send(downmix(samples))
+            samples = downmix(pcm_from_bytes(frame.audio).reshape(-1, frame.num_channels))
+            if frame.sample_rate != self._frames_rate:
+                self._frames_rate, to = frame.sample_rate, self._connection.ready.input.rate
+                self._resampler = Resampler(frame.sample_rate, to) if frame.sample_rate != to else None
+            heard = samples if self._resampler is None else self._resampler.feed(samples)
+            await self._tell(lambda connection: connection.send(heard))
 
     async def _deliver(self, event: Event, connection: Connection) -> None:
         if isinstance(event, Tokens):
@@ -136,13 +179,16 @@ class NeuCodecDecoder(_Service):
     """OutputTokensFrames in, TTSAudioRawFrames out, between a TTSStartedFrame and a TTSStoppedFrame for each utterance.
 
     An InterruptionFrame ends the utterance at once; LLMFullResponseEndFrame, or the pipeline's end, when all of it has
-    come out. `url`, `profile` and `api_key` are those of `client.connect`; the rate is the pipeline's
-    audio_out_sample_rate.
+    come out. Frames that come between tokens, and LLMFullResponseEndFrame itself, go on behind the audio of the tokens
+    before them. Metrics are the times from the first tokens of an utterance to its first and its first audible audio.
+    `url`, `profile` and `api_key` are those of `client.connect`; the rate is the pipeline's audio_out_sample_rate.
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, profile: str | None = None, api_key: str | None = None) -> None:
         super().__init__("decode", url, profile, api_key)
-        self._speaking = False  # between TTSStartedFrame and TTSStoppedFrame
+        self._context: str | None = None  # between TTSStartedFrame and TTSStoppedFrame
+        self._is_fed = False  # tokens have been sent since the latest flush
+        self._behind: deque[Frame] = deque()  # wait for the audio before them: a mark, or a flush, for each
         self._clears = 0  # that the server has not answered: audio until then is of an old utterance
         self._delivering = asyncio.Lock()  # so that no frame is on its way to the next processor during an interruption
 
@@ -150,19 +196,34 @@ class NeuCodecDecoder(_Service):
         """Takes token frames; passes all others on, an InterruptionFrame only when nothing old can follow it."""
         await super().process_frame(frame, direction)
         if isinstance(frame, OutputTokensFrame):
-            if self._connection is not None:
-                await self._connection.send(frame.tokens)
+            if not self._is_fed:
+                self._is_fed = True
+                await self.start_ttfb_metrics()
+            await self._tell(lambda connection: connection.send(frame.tokens))
         elif isinstance(frame, InterruptionFrame):
             async with self._delivering:
-                self._speaking = False
+                self._context, self._is_fed = None, False
                 self._clears += 1
+                kept = [held for held in self._behind if not held.interruptible]
+                self._behind.clear()
+            for held in kept:
+                await self.push_frame(held)
             await self.push_frame(frame, direction)
-            if self._connection is not None:
-                await self._connection.clear()
+            await self._tell(lambda connection: connection.clear())
+        elif self._has_place(frame, direction):
+            self._behind.append(frame)
+            if isinstance(frame, LLMFullResponseEndFrame):
+                self._is_fed = False
+                await self._tell(lambda connection: connection.flush())
+            else:
+                await self._tell(lambda connection: connection.mark(frame.id))
         else:
             await self.push_frame(frame, direction)
-            if isinstance(frame, LLMFullResponseEndFrame) and self._connection is not None:
-                await self._connection.flush()
+
+    def _has_place(self, frame: Frame, direction: FrameDirection) -> bool:
+        """Whether a frame has to wait for the audio of tokens that came before it."""
+        is_queued = direction is FrameDirection.DOWNSTREAM and not isinstance(frame, SystemFrame)
+        return is_queued and self._connection is not None and (self._is_fed or bool(self._behind))
 
     async def _deliver(self, event: Event, connection: Connection) -> None:
         async with self._delivering:
@@ -171,11 +232,26 @@ class NeuCodecDecoder(_Service):
             elif self._clears:
                 return
             elif isinstance(event, Audio):
-                if not self._speaking:
-                    self._speaking = True
-                    await self.push_frame(TTSStartedFrame())
-                audio = pcm_to_bytes(event.samples)
-                await self.push_frame(TTSAudioRawFrame(audio, connection.ready.output.rate, num_channels=1))
-            elif isinstance(event, Flushed | Done) and self._speaking:
-                self._speaking = False
-                await self.push_frame(TTSStoppedFrame())
+                if self._context is None:
+                    self._context = uuid.uuid4().hex
+                    await self.stop_ttfb_metrics()
+                    await self.push_frame(TTSStartedFrame(context_id=self._context))
+                audio, rate = pcm_to_bytes(event.samples), connection.ready.output.rate
+                spoken = TTSAudioRawFrame(audio, rate, num_channels=1, context_id=self._context)
+                await self.process_ttfa_metrics(spoken)
+                await self.push_frame(spoken)
+            elif isinstance(event, Flushed | Done):
+                await self._stop_speaking()
+            if isinstance(event, Flushed | Marked) and self._behind:
+                await self.push_frame(self._behind.popleft())
+
+    async def _stop_speaking(self) -> None:
+        if self._context is not None:
+            stopped = TTSStoppedFrame(context_id=self._context)
+            self._context = None
+            await self.push_frame(stopped)
+
+    async def _release(self) -> None:
+        await self._stop_speaking()
+        while self._behind:
+            await self.push_frame(self._behind.popleft())

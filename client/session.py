@@ -4,8 +4,7 @@ Both directions run at the same time: iterate over what comes while you send.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -54,7 +53,7 @@ class LiveSession(ABC):
     async def _say(self, message: ClientMessage) -> None:
         """Sends a request."""
 
-    def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> Self:
         return self
 
     @abstractmethod

@@ -92,6 +92,10 @@ class BlockingConnection:
         """Connection.send."""
         self._thread.call(self._connection.send(chunk))
 
+    def send_bytes(self, data: bytes) -> None:
+        """Connection.send_bytes."""
+        self._thread.call(self._connection.send_bytes(data))
+
     def flush(self) -> None:
         """Connection.flush."""
         self._thread.call(self._connection.flush())

@@ -81,7 +81,10 @@ class TransferReport:
             "bits_per_second": round(self.bits_per_second),
             "elapsed_seconds": round(self.elapsed_s, 3),
             "real_time_factor": round(self.real_time_factor, 4),
-            "resumed": [{"how": resumed.how, "gap": resumed.gap} for resumed in self.resumed],
+            "resumed": [
+                {"how": resumed.how, "gap": resumed.gap, "dropped_seconds": resumed.dropped_seconds}
+                for resumed in self.resumed
+            ],
             "first_output_ms": None if self.first_output_s is None else round(self.first_output_s * 1000, 1),
         }
 

@@ -9,36 +9,23 @@ import asyncio
 import errno
 import logging
 import time
-from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path
 
 from prometheus_client import Histogram
-from websockets.http11 import Request, Response
 
-from neucodec_streaming.engine.engine import STAGES
 from neucodec_streaming.engine.scheduler import Pool
-from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
-from neucodec_streaming.protocol.query import SessionRequest, parse_target
+from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError
+from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.server.auth.gate import Caller, Gate
 from neucodec_streaming.server.auth.keys import Keys
 from neucodec_streaming.server.auth.tls import Certificate
-from neucodec_streaming.server.http.pages import load_pages, page_response
-from neucodec_streaming.server.http.responses import (
-    HEALTH_PATH,
-    METRICS_PATH,
-    READY_PATH,
-    answer,
-    error_response,
-    not_found,
-    plain,
-)
+from neucodec_streaming.server.http.routes import Routes
 from neucodec_streaming.server.http.websocket import WebSocket
-from neucodec_streaming.server.metrics import CONTENT_TYPE, Metrics
+from neucodec_streaming.server.metrics import Metrics
 from neucodec_streaming.server.model import Model, load_engines
 from neucodec_streaming.server.sessions.registry import Sessions
 from neucodec_streaming.server.sessions.session import Session
-from neucodec_streaming.server.sessions.transport import SessionHandler
 from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.workers.handle import WorkerHandle, WorkerPool
 from neucodec_streaming.server.workers.messages import TimedStep
@@ -66,7 +53,7 @@ class App:
         self._step_times: dict[Pool, Histogram] = {}
         self._gate = _gate(settings)
         self._certificate = _certificate(settings)
-        self._pages = load_pages() if settings.web else {}
+        self._routes = Routes(self, self._gate, self._metrics, settings)
 
     @property
     def url(self) -> str:
@@ -107,7 +94,7 @@ class App:
         settings = self._settings
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: WebSocket(self._admit, settings, self._sockets),
+                lambda: WebSocket(self._routes.answer, settings, self._sockets),
                 settings.host,
                 settings.port,
                 ssl=None if self._certificate is None else self._certificate.context,
@@ -135,7 +122,7 @@ class App:
 
         Raises ConfigError, CapacityError, DeviceError.
         """
-        self._ready_model().profile(asked.profile)
+        self.ready_model().profile(asked.profile)
         assert self._sessions is not None, "the model is ready"
         return self._sessions.open(asked, caller)
 
@@ -199,86 +186,27 @@ class App:
         is_stuck = stuck_s > self._settings.stuck_after_s
         return f"the device has been busy with one step for {stuck_s:.0f} s" if is_stuck else None
 
-    def _why_not_ready(self) -> str | None:
+    @property
+    def registry(self) -> Sessions | None:
+        """All sessions, None until the model is loaded and warm."""
+        return self._sessions
+
+    def why_not_ready(self) -> str | None:
+        """Why no session can be opened now; None: one can."""
         if self._is_draining:
             return "the server stops"
         if self._model is None:
             return "the model is not loaded yet"
         return next(filter(None, map(self._why_not_working, self._devices.all)), None)
 
-    def _admit(self, request: Request, peer: str, is_upgrade: bool) -> Response | SessionHandler | None:
-        """Answers probes and the page, refuses what cannot be served, and has a session for what can."""
-        path = request.path.partition("?")[0]
-        if path == HEALTH_PATH:
-            return answer(HTTPStatus.OK, {"alive": True})
-        if path == READY_PATH:
-            return self._readiness()
-        if path == METRICS_PATH:
-            return self._measured()
-        if path in self._pages:
-            return page_response(self._pages[path], request)
-        try:
-            asked = parse_target(request.path)
-            if asked is None:
-                return not_found(path)
-            caller = self._gate.check(request.headers, asked.access_token, peer)
-            self._ready_model().profile(asked.profile)
-            if not is_upgrade:
-                return None
-            assert self._sessions is not None, "the model is ready"
-            session = self._sessions.find(asked, caller)
-            if session is not None:
-                session.resume(asked)
-                self._metrics.resumes.labels("exact").inc()
-                return session
-            session = self._sessions.open(asked, caller)
-            if asked.resume is not None:
-                self._metrics.resumes.labels(session.ready.resumed).inc()
-            _log.info(
-                "session %s of %s opened: %s, profile %s, %s",
-                *(session.ready.session, caller, asked.kind, session.ready.profile, session.ready.resumed),
-                extra={"session": session.ready.session},
-            )
-            return session
-        except StreamingError as error:
-            return self._refuse(error)
-
-    def _refuse(self, error: StreamingError) -> Response:
-        self._metrics.refusals.labels(error.code).inc()
-        return error_response(error)
-
-    def _ready_model(self) -> Model:
+    def ready_model(self) -> Model:
         """What is served. Raises DeviceError while it cannot be, CapacityError while the server stops."""
-        why_not = self._why_not_ready()
+        why_not = self.why_not_ready()
         if self._is_draining:
             raise CapacityError(f"{why_not}: connect again, to another one")
         if why_not is not None or self._model is None:
             raise DeviceError(f"{why_not}: try again soon")
         return self._model
-
-    def _measured(self) -> Response:
-        if self._sessions is not None:
-            self._sessions.measure()
-        return plain(HTTPStatus.OK, self._metrics.text(), CONTENT_TYPE)
-
-    def _readiness(self) -> Response:
-        why_not = self._why_not_ready()
-        body: dict[str, object] = {"ready": why_not is None, "sessions": self.sessions}
-        body["max_sessions"] = self._settings.max_sessions
-        if why_not is not None or self._model is None or self._sessions is None:
-            body["reason"] = why_not
-            return answer(HTTPStatus.SERVICE_UNAVAILABLE, body)
-        body |= {"load": round(self._sessions.load, 3), "max_load": self._settings.max_load}
-        body["model"] = self._model.name
-        body["profiles"] = {
-            name: {
-                "chunk_frames": config.chunk_frames,
-                "lookahead_frames": config.lookahead_frames,
-                "capacity": {kind: self._sessions.capacity[kind, name] for kind in STAGES},
-            }
-            for name, config in self._model.profiles.items()
-        }
-        return answer(HTTPStatus.OK, body)
 
 
 def _gate(settings: Settings) -> Gate:

@@ -1,77 +1,176 @@
-"""A built wheel, installed elsewhere, runs server and client with the bundled model inside."""
+"""The wheel, installed into fresh environments that hold what it declares and nothing else: clean contents, types for
+users, and peace with their modules, whatever their names; the client alone, or with the server."""
 
 import os
 import subprocess
 import sys
+import tomllib
+import venv
+from collections.abc import Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 import soundfile
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("streaming", "server", "client", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+SITE = Path("lib", f"python{sys.version_info.major}.{sys.version_info.minor}", "site-packages")
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+USERS_MODULES = {
+    "modules": ("client.py", "server.py", "streaming/__init__.py"),
+    "folders": ("client/app.py", "server/main.py", "streaming/live.py"),  # without __init__.py
+}
+USERS_SCRIPT = """\
+import asyncio
+import numpy as np
+from neucodec_streaming import StreamConfig, load_codec
+from neucodec_streaming.client import connect, encode
+tokens = load_codec("nano").encoder_stream(StreamConfig(chunk_frames=5)).feed(np.zeros(16_000, np.float32))
+async def main() -> None:
+    async with connect("ws://127.0.0.1:8765", kind="encode") as connection:
+        await connection.send(np.zeros(320, np.float32))
+        async for event in connection:
+            reveal_type(event)
+reveal_type(tokens), reveal_type(load_codec), reveal_type(encode), asyncio.run(main())
+"""
 
 
-def run(*command, **options) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
+def run(*command: object, code: int = 0, **options) -> str:
+    """What the command says, on both outputs, and its status is `code`."""
+    text = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run([*map(str, command)], check=False, timeout=300, **text, **options)
+    assert done.returncode == code, done.stdout
     return done.stdout
 
 
+@pytest.fixture(scope="module", autouse=True)
+def bare() -> Iterator[None]:
+    """Nothing that is installed here, or lies in the repository, is found by the way."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONPATH", raising=False)
+        yield
+
+
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory):
-    """A folder that holds the installed wheel and nothing else of ours."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("elsewhere")
+def wheel(tmp_path_factory) -> Path:
+    source = tmp_path_factory.mktemp("source")
     for part in PARTS:
-        run("cp", "-r", str(ROOT / part), str(source))
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
-    run(*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(source), str(source))
-    (wheel,) = source.glob("*.whl")
-    run(*pip, "install", "--quiet", "--no-deps", "--no-index", "--target", str(target), str(wheel))
-    return target
+        run("cp", "-r", ROOT / part, source)
+    run(*PIP, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", source, source)
+    (built,) = source.glob("*.whl")
+    return built
 
 
-@pytest.fixture
-def surroundings(elsewhere):
-    return {**os.environ, "PYTHONPATH": str(elsewhere)}
+def declared(*extras: str) -> Iterator[Path]:
+    """What the project's dependencies, those of some extras, and all that these need have put into this environment."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    texts = [*project["dependencies"], *(text for extra in extras for text in project["optional-dependencies"][extra])]
+    waiting, seen = [(Requirement(text), "") for text in texts], set()
+    while waiting:
+        requirement, extra = waiting.pop()
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        found = distribution(requirement.name)
+        for wanted in ("", *requirement.extras):
+            if (found.name, wanted) not in seen:
+                seen.add((found.name, wanted))
+                waiting += [(Requirement(text), wanted) for text in found.requires or ()]
+        names = {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}
+        yield from (Path(found.locate_file(name)) for name in names)
+
+
+def environment(folder: Path, wheel: Path, *extras: str) -> Path:
+    """A virtual environment -> its `bin`."""
+    venv.create(folder)
+    for path in {*declared(*extras)}:
+        (folder / SITE / path.name).symlink_to(path)
+    run(*PIP, "--python", folder / "bin" / "python", "install", "--quiet", "--no-deps", "--no-index", wheel)
+    return folder / "bin"
+
+
+@pytest.fixture(scope="module")
+def client_only(wheel, tmp_path_factory) -> Path:
+    return environment(tmp_path_factory.mktemp("client"), wheel)
+
+
+@pytest.fixture(scope="module")
+def with_server(wheel, tmp_path_factory) -> Path:
+    return environment(tmp_path_factory.mktemp("server"), wheel, "server")
+
+
+@pytest.fixture(params=USERS_MODULES)
+def project(request, tmp_path) -> Path:
+    """A user's project with modules that have the names of our folders."""
+    names = USERS_MODULES[request.param]
+    modules = [name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in names]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("OWNER = 'the user'\n")
+    theirs = [f"import {module}\nassert {module}.OWNER == 'the user'\n" for module in modules]
+    ours = ["from neucodec_streaming import StreamConfig, server\n", "from neucodec_streaming.client import connect\n"]
+    (tmp_path / "own.py").write_text("".join([*theirs, *ours, *theirs]))
+    return tmp_path
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_both_commands_and_every_package(elsewhere, surroundings, tmp_path):
-    for command in ("neucodec", "neucodec-server"):
-        assert command in run(str(elsewhere / "bin" / command), "--help", cwd=tmp_path, env=surroundings)
-    installed = {path.relative_to(elsewhere) for path in elsewhere.rglob("*.py")}
-    for folder, package in (("streaming", ""), ("server", "server"), ("client", "client")):
-        files = {path.relative_to(ROOT / folder) for path in (ROOT / folder).rglob("*.py")}
-        assert {Path("neucodec_streaming", package) / file for file in files} <= installed
-    model = Path("assets", "nano")
-    shipped = {path.name for path in (elsewhere / "neucodec_streaming" / model).iterdir()}
-    assert shipped == {path.name for path in (ROOT / "streaming" / model).iterdir()}
-    assert not (elsewhere / "tests").exists()
+def test_the_wheel_is_clean_and_has_every_file_of_the_package(wheel, client_only):
+    assert run("check-wheel-contents", wheel).strip().endswith("OK")
+    package = client_only.parent / SITE / "neucodec_streaming"
+    installed = {path.relative_to(package) for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    folders = {"streaming": Path(), "server": Path("server"), "client": Path("client")}
+    ours = {
+        place / path.relative_to(ROOT / folder)
+        for folder, place in folders.items()
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert installed == ours
 
 
 @pytest.mark.slow
-def test_speech_goes_through_the_installed_server_and_client(elsewhere, surroundings, tmp_path):
-    places = run(
-        sys.executable,
-        *("-c", "import neucodec_streaming, neucodec_streaming.server as server; print(server.__file__)"),
-        cwd=tmp_path,
-        env=surroundings,
-    )
-    assert str(elsewhere) in places
-    command = [str(elsewhere / "bin" / "neucodec-server"), "--model", "nano", "--port", "0", "--batch-sizes", "1"]
+def test_a_users_script_is_typed(client_only, tmp_path):
+    """Without torch in sight, so that mypy need not read it."""
+    (tmp_path / "script.py").write_text(USERS_SCRIPT)
+    mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
+    said = run(*mypy, "--python-executable", client_only / "python", "script.py", cwd=tmp_path)
+    revealed = [line.split('"')[1] for line in said.splitlines() if "Revealed type" in line]
+    event, tokens, load, encode = revealed
+    assert "neucodec_streaming.client.events.Tokens" in event and "numpy.ndarray" in tokens, said
+    assert load.endswith("-> neucodec_streaming.codec.Codec") and "ndarray" in encode, said
+
+
+@pytest.mark.slow
+def test_the_client_alone_names_the_extra_that_is_missing(client_only, tmp_path):
+    assert "neucodec" in run(client_only / "neucodec", "--help", cwd=tmp_path)
+    hint = "pip install 'neucodec-streaming[server]'"
+    said = run(client_only / "neucodec-server", code=2, cwd=tmp_path)
+    assert hint in said and said.count("\n") == 1
+    said = run(client_only / "python", "-c", "from neucodec_streaming import load_codec", code=1, cwd=tmp_path)
+    assert hint in said.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_users_modules_and_ours_are_imported_side_by_side(client_only, project):
+    run(client_only / "python", "own.py", cwd=project)
+
+
+@pytest.mark.slow
+def test_the_server_serves_from_a_folder_with_modules_of_any_name(with_server, project):
+    command = [with_server / "neucodec-server", "--model", "nano", "--port", "0", "--batch-sizes", "1"]
+    environment = {**os.environ, "NEUCODEC_API_KEY": "of-the-client-and-not-of-the-server"}
     server = subprocess.Popen(
-        [*command, "--profiles", "default"], cwd=tmp_path, env=surroundings, stdout=subprocess.PIPE, text=True
+        [*command, "--profiles", "default"], cwd=project, env=environment, stdout=subprocess.PIPE, text=True
     )
     try:
         assert server.stdout is not None
         ready = next(line for line in server.stdout if "ready at" in line)
         url = ready.split("ready at ")[1].split()[0]
-        recording = tmp_path / "in.wav"
-        soundfile.write(recording, soundfile.read(ROOT / "demos" / "data" / "speech.flac", frames=24_000)[0], 24_000)
-        neucodec = str(elsewhere / "bin" / "neucodec")
-        run(neucodec, "roundtrip", str(recording), "out.wav", "--server", url, cwd=tmp_path, env=surroundings)
-        assert soundfile.info(tmp_path / "out.wav").frames == 24_000
+        recording = soundfile.read(ROOT / "demos" / "data" / "speech.flac", frames=24_000)[0]
+        soundfile.write(project / "in.wav", recording, 24_000)
+        run(with_server / "neucodec", "roundtrip", "in.wav", "out.wav", "--server", url, cwd=project)
+        assert soundfile.info(project / "out.wav").frames == 24_000
     finally:
         server.terminate()
         assert server.wait(30) == 0

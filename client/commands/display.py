@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
+from neucodec_streaming.client.devices import Microphone
 from neucodec_streaming.client.events import Resumed
 from neucodec_streaming.client.transfer import TransferReport
 
@@ -80,6 +81,21 @@ def progress(report: TransferReport, total_seconds: float | None = None) -> str:
     return "  ".join(parts)
 
 
+class MutedNote:
+    """Says once, on standard error, that a microphone gives digital silence; not when `quiet`."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._is_said = quiet
+
+    def __call__(self, microphone: Microphone) -> None:
+        if microphone.is_muted and not self._is_said:
+            self._is_said = True
+            print(
+                f"microphone {microphone.name!r} gives nothing but zeros: is it muted, or may this program not listen?",
+                file=sys.stderr,
+            )
+
+
 def latency_sum(parts: dict[str, float]) -> str:
     """Times in ms with their names, and what they add up to."""
     named = " + ".join(f"{name} {milliseconds:.0f}" for name, milliseconds in parts.items())
@@ -111,7 +127,9 @@ def _shown(value: Any) -> str:
 
 
 def _told(resumed: Resumed, report: TransferReport) -> str:
-    return resumed.how + (f", {resumed.gap} {report.ready.output.unit}s are missing" if resumed.gap > 0 else "")
+    missing = f", {resumed.gap} {report.ready.output.unit}s are missing" if resumed.gap > 0 else ""
+    stale = f", {resumed.dropped_seconds:.1f} s of input were too old" if resumed.dropped_seconds else ""
+    return resumed.how + missing + stale
 
 
 def print_rows(rows: dict[str, str], stream: TextIO) -> None:
@@ -126,12 +144,13 @@ def print_devices(devices: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(devices))
         return
-    table = Table("", "name", "in", "out", "rate", box=None, pad_edge=False)
+    table = Table("", "name", "host API", "in", "out", "rate", box=None, pad_edge=False)
     for device in devices:
         mark = "*" if device["default"] else " "
         table.add_row(
             f"{mark}{device['index']}",
             device["name"],
+            device["host_api"],
             str(device["inputs"]),
             str(device["outputs"]),
             str(device["rate"]),

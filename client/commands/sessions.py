@@ -9,6 +9,7 @@ import numpy as np
 
 from neucodec_streaming.client.commands.display import (
     LiveRows,
+    MutedNote,
     ProgressLine,
     latency_sum,
     level_bar,
@@ -29,9 +30,9 @@ LEVELS_KEPT = 500
 TOKENS_SHOWN = 50
 
 
-def open_session(options: argparse.Namespace, kind: str) -> AbstractAsyncContextManager[Connection]:
+def open_session(options: argparse.Namespace, kind: str, live: bool = False) -> AbstractAsyncContextManager[Connection]:
     """A session of `kind` with the server that the options name."""
-    return connect(options.server, kind=kind, profile=options.profile, api_key=options.api_key)
+    return connect(options.server, kind=kind, profile=options.profile, api_key=options.api_key, live=live)
 
 
 async def encode(options: argparse.Namespace) -> None:
@@ -77,7 +78,7 @@ async def mic(options: argparse.Namespace) -> None:
     stop = interruption()
     levels = ""
     newest: list[int] = []
-    async with open_session(options, "encode") as connection:
+    async with open_session(options, "encode", live=True) as connection:
         with (
             TokenWriter(options.output, options.form) if options.output else nullcontext() as writer,
             Microphone(INPUT_RATE, options.device) as microphone,
@@ -98,7 +99,10 @@ async def mic(options: argparse.Namespace) -> None:
                 if writer is not None:
                     writer.write(tokens)
 
+            note_if_muted = MutedNote(options.json)
+
             def show(report: TransferReport) -> None:
+                note_if_muted(microphone)
                 parts = {"microphone": microphone.latency_ms, "algorithm": report.ready.latency_ms}
                 parts["server and network"] = report.responses.recent_ms
                 rows.show(

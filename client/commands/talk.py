@@ -1,7 +1,8 @@
 """`neucodec talk`: microphone -> server -> tokens -> server -> speaker, two sessions with the tokens in between.
 
 Three tasks pass things on, and each waits for the next, so that what cannot be played or computed in time is held back
-to the microphone's own queue, which counts what it loses. The speaker's jitter buffer is a live one.
+to the microphone's own queue, which counts what it loses. Sessions and jitter buffer are live ones: after a lost
+connection or a stall they drop what has become stale, and the summary says how much.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from neucodec_streaming.client.commands.display import LiveRows, latency_sum, level_bar, print_rows
+from neucodec_streaming.client.commands.display import LiveRows, MutedNote, latency_sum, level_bar, print_rows
 from neucodec_streaming.client.commands.sessions import LEVELS_KEPT, TOKENS_SHOWN, open_session
 from neucodec_streaming.client.commands.terminal import interruption
 from neucodec_streaming.client.connection import Connection
@@ -106,7 +107,10 @@ class Talk:
 async def talk(options: argparse.Namespace) -> None:
     """Until Ctrl-C or for --seconds."""
     stop = interruption()
-    async with open_session(options, "encode") as encoder, open_session(options, "decode") as decoder:
+    async with (
+        open_session(options, "encode", live=True) as encoder,
+        open_session(options, "decode", live=True) as decoder,
+    ):
         chunk_ms = decoder.ready.chunk_frames * FRAME_MS
         with (
             Microphone(INPUT_RATE, options.microphone) as microphone,
@@ -119,7 +123,10 @@ async def talk(options: argparse.Namespace) -> None:
                 seconds = encoder.input_position / INPUT_RATE
                 return stop.is_set() or (options.seconds is not None and seconds >= options.seconds)
 
+            note_if_muted = MutedNote(options.json)
+
             def show() -> None:
+                note_if_muted(microphone)
                 rows.show(
                     {
                         "spoken": conversation.spoken[-rows.width :],
@@ -148,7 +155,9 @@ def _print_summary(conversation: Talk, as_json: bool) -> None:
         "lost_samples": conversation.microphone.overflow_samples,
         "underruns": speaker.underruns,
         "left_out_ms": round(speaker.skipped_seconds * 1000),
+        "skips_to_present": speaker.skips,
         "resumed": [resumed.how for resumed in conversation.resumed],
+        "dropped_seconds": round(sum(resumed.dropped_seconds for resumed in conversation.resumed), 3),
     }
     if as_json:
         parts = {f"{name.replace(' ', '_')}_ms": ms for name, ms in latencies.items()}

@@ -14,6 +14,7 @@ def made_device(index: int, name: str, inputs: int, outputs: int, rate: float = 
     return {
         "index": index,
         "name": name,
+        "hostapi": 0,
         "max_input_channels": inputs,
         "max_output_channels": outputs,
         "default_samplerate": rate,
@@ -62,6 +63,11 @@ class Stream:
         self.callback(block, self.blocksize, times, SimpleNamespace(output_underflow=underflow))
         self.time += self.blocksize / self.samplerate
         return block[:, 0]
+
+
+def query_hostapis(index):
+    """The interface of that number."""
+    return {"name": ("ALSA", "JACK")[index]}
 
 
 InputStream = OutputStream = Stream

@@ -127,7 +127,7 @@ async def test_a_lost_connection_is_in_the_summary(tmp_path, recording, capsys):
         await server.heard.wait()
         server.drop()
         assert await running == 0
-    assert json.loads(capsys.readouterr().out)["resumed"] == [{"how": "exact", "gap": 0}]
+    assert json.loads(capsys.readouterr().out)["resumed"] == [{"how": "exact", "gap": 0, "dropped_seconds": 0.0}]
     assert read_tokens(tmp_path / "out.tok").tolist() == list(range(15))
 
 
@@ -186,12 +186,13 @@ class HandDriven(Stream):
     async def _run(self):
         while True:
             if self.channels == 2:
-                self.record(np.full((self.blocksize, 2), 0.1, np.float32))
+                self.record(np.full((self.blocksize, 2), self.level, np.float32))
             else:
                 self.heard.append(self.play())
             await asyncio.sleep(0.001)
 
     heard: ClassVar[list[np.ndarray]] = []
+    level: ClassVar[float] = 0.1
 
     def close(self):
         super().close()
@@ -227,6 +228,15 @@ async def test_mic_shows_levels_tokens_and_latency_on_a_terminal(sound, monkeypa
     shown = capsys.readouterr().err
     for row in ("level", "tokens", "latency", "microphone", "algorithm 215", "server and network", "sent"):
         assert row in shown
+
+
+@pytest.mark.parametrize("command", ["mic", "talk"])
+async def test_a_microphone_that_gives_nothing_but_zeros_is_told_once(command, sound, monkeypatch, capsys):
+    monkeypatch.setattr("neucodec_streaming.client.devices.SILENT_DEVICE_S", 0.3)
+    monkeypatch.setattr(HandDriven, "level", 0.0)
+    async with fake_server() as server:
+        assert await run(command, "--seconds", 1, "--server", server.url) == 0
+    assert capsys.readouterr().err.count("'Fake Mic' gives nothing but zeros: is it muted") == 1
 
 
 async def test_talk_gives_back_what_the_microphone_heard_and_says_what_each_part_took(sound, monkeypatch, capsys):

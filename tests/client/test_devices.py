@@ -64,6 +64,16 @@ async def test_a_microphone_that_falls_silent_is_reported(monkeypatch):
         await anext(aiter(microphone))
 
 
+async def test_a_microphone_that_gives_zeros_for_three_seconds_is_muted_until_it_gives_something():
+    with Microphone(16_000) as microphone:
+        for _ in range(300):
+            assert not microphone.is_muted
+            Stream.last.record(np.zeros((480, 2), np.float32))
+        assert microphone.is_muted
+        Stream.last.record(np.full((480, 2), 1e-5, np.float32))
+        assert not microphone.is_muted
+
+
 async def test_what_was_recorded_before_the_plug_was_pulled_is_given_then_the_end_is_told():
     with Microphone(48_000) as microphone:
         packets = aiter(microphone)
@@ -203,7 +213,7 @@ async def test_a_device_is_chosen_by_number_or_part_of_its_name(device):
 
 async def test_a_device_that_is_not_there_is_named_beside_those_that_are():
     missing = pytest.raises(
-        SoundDeviceError, match=r"input device 'Studio' is not among: 0 'Fake Mic' .*neucodec devices"
+        SoundDeviceError, match=r"input device 'Studio' is not among: 0 'Fake Mic' \(ALSA\) .*neucodec devices"
     )
     with missing, Microphone(16_000, "Studio"):
         pass
@@ -215,7 +225,8 @@ async def test_a_name_that_fits_several_devices_is_an_error_that_lists_them(monk
     names = ("USB Mic", "USB Mic Stereo", "HDMI", "Built-in Mic")
     devices = [made_device(index, name, name != "HDMI", name == "HDMI") for index, name in enumerate(names)]
     monkeypatch.setattr(fake_sounddevice, "DEVICES", devices)
-    several = r"'mic' is ambiguous: 0 'USB Mic', 1 'USB Mic Stereo', 3 'Built-in Mic'; give more of the name"
+    devices[1]["hostapi"] = 1
+    several = r"ambiguous: 0 'USB Mic' \(ALSA\), 1 'USB Mic Stereo' \(JACK\), 3 'Built-in Mic' \(ALSA\); give more"
     with pytest.raises(SoundDeviceError, match=several), Microphone(16_000, "mic"):
         pass
     for wanted, index in (("usb mic", 0), ("stereo", 1), ("BUILT", 3), ("3", 3)):
@@ -224,7 +235,8 @@ async def test_a_name_that_fits_several_devices_is_an_error_that_lists_them(monk
 
 def test_devices_are_listed_with_their_channels_rate_and_default():
     first, second = list_devices()
-    assert first == {"index": 0, "name": "Fake Mic", "inputs": 2, "outputs": 0, "rate": 48_000, "default": True}
+    channels = {"inputs": 2, "outputs": 0, "rate": 48_000}
+    assert first == {"index": 0, "name": "Fake Mic", "host_api": "ALSA", **channels, "default": True}
     assert second["outputs"] == 1
 
 

@@ -103,16 +103,80 @@ def speechlike(seconds: int) -> np.ndarray:
     return noise * np.where(np.arange(seconds * RATE) % 1000 < 700, 1, 1e-3).astype(np.float32)
 
 
-def test_a_live_source_is_caught_up_with_in_quiet_stretches_only():
+def delays(jitter: JitterBuffer, arrivals: list[int], audio: np.ndarray) -> np.ndarray:
+    """How old what is heard is, at every pull."""
+    pending = list(zip(arrivals, np.split(audio, len(arrivals)), strict=True))
+    found = []
+    for clock in range(0, arrivals[-1], BLOCK):
+        while pending and pending[0][0] <= clock:
+            jitter.push(pending.pop(0)[1])
+        jitter.pull(BLOCK)
+        found.append(clock + BLOCK - jitter.position)
+    return np.array(found)
+
+
+@pytest.mark.parametrize("stall_ms", [200, 450, 800, 1600, 5000])
+def test_a_live_source_is_live_again_within_ten_seconds_of_a_stall(stall_ms):
     jitter = buffer(live=True)
-    audio = speechlike(60)
-    heard = talk(jitter, calm(600, {20: 500}), audio)
+    arrivals = [arrival if not 10_000 < arrival < 10_000 + stall_ms else 10_000 + stall_ms for arrival in calm(600)]
+    delay = delays(jitter, arrivals, speechlike(60))
+    normal = delay[900:1000].max() + jitter._time_scale.longest_lag  # less than one cut is left as it is
+    assert delay[(10_000 + stall_ms) // BLOCK + 1000 :].max() <= normal
     assert jitter.underruns == 1
-    assert 300 < jitter.skipped_samples <= 560
-    assert heard.size < 60_000 + FIRST + MARGIN
-    loud = np.abs(audio) > 0.01
-    played = np.abs(heard) > 0.01
-    assert abs(int(played.sum()) - int(loud.sum())) < 4 * FADE
+    assert jitter.skips == (stall_ms > constants.MAX_BEHIND_MS)
+    assert sum(splice.samples for splice in jitter.splices) == jitter.skipped_samples
+
+
+def test_compression_takes_no_more_than_a_tenth():
+    jitter = buffer(live=True)
+    arrivals = calm(600, {20: 450})
+    positions = np.array(range(BLOCK, arrivals[-1] + BLOCK, BLOCK)) - delays(jitter, arrivals, speechlike(60))
+    second = 1000 // BLOCK
+    advance = positions[second:] - positions[:-second]
+    assert advance.max() <= 1000 * 1.1 + jitter._time_scale.longest_lag + BLOCK
+
+
+def test_a_live_source_that_stays_late_is_played_late_and_not_dropped():
+    jitter = buffer(live=True)
+    arrivals = [arrival + (800 if arrival > 5000 else 0) for arrival in calm(300)]
+    heard = talk(jitter, arrivals, speechlike(30))
+    assert jitter.skipped_samples <= 4 * CHUNK
+    assert heard.size >= 30_000
+
+
+def test_a_burst_whose_end_is_on_its_way_is_skipped_without_a_click():
+    jitter = buffer(live=True)
+    audio, heard = steady(6000), []
+    for start in range(0, 1000, CHUNK):
+        jitter.push(audio[start : start + CHUNK])
+        heard.append(jitter.pull(CHUNK))
+    heard.append(jitter.pull(2000))
+    for start in range(1000, 3000, CHUNK):  # one by one
+        jitter.push(audio[start : start + CHUNK])
+        heard.append(jitter.pull(BLOCK))
+    jitter.push(audio[:CHUNK])
+    heard.append(jitter.pull(CHUNK))
+    assert np.abs(np.diff(np.concatenate(heard))).max() <= 0.5 / FADE + 1e-6
+    assert jitter.delay_samples <= jitter.target_samples + CHUNK
+
+
+def test_the_cut_of_pulls_does_not_change_what_is_left_out():
+    audio = speechlike(5)
+    heard, splices = [], []
+    for seed in range(3):
+        jitter, random = buffer(live=True), np.random.default_rng(seed)
+        jitter.pull(300)  # the first chunk is on its way
+        jitter._finished = False
+        jitter._lag = 300
+        jitter.push(audio)
+        parts = []
+        while sum(map(len, parts)) < 4000:
+            parts.append(jitter.pull(int(random.integers(1, 100)) if seed else BLOCK))
+        heard.append(np.concatenate(parts)[:4000])
+        splices.append(list(jitter.splices)[:10])
+    assert len(splices[0]) == 10
+    assert splices[0] == splices[1] == splices[2]
+    assert np.array_equal(heard[0], heard[1]) and np.array_equal(heard[0], heard[2])
 
 
 def test_nothing_is_left_out_of_a_source_that_is_not_live():
@@ -127,7 +191,7 @@ def test_a_live_source_whose_first_chunk_was_late_is_caught_up_with():
     arrivals = [max(300, moment) for moment in calm(600)]
     heard = talk(jitter, arrivals, speechlike(60))
     assert jitter.underruns == 0
-    assert heard.size <= 60_000 + MARGIN + BLOCK
+    assert heard.size <= 60_000 + MARGIN + BLOCK + jitter._time_scale.longest_lag
 
 
 def test_finish_plays_a_short_rest_without_waiting_and_without_an_underrun():
@@ -275,7 +339,7 @@ def test_it_breaks_less_than_a_fixed_delay_where_the_network_stalls_and_waits_le
     def run(name: str, network: str) -> dict[str, float]:
         return simulate(BUFFERS[name](True), "live", network, 30, 0, read_audio(SPEECH, OUTPUT_RATE))
 
-    assert 5 * run("adaptive", "5 % stalls")["underruns"] < run("fixed", "5 % stalls")["underruns"]
+    assert 4 * run("adaptive", "5 % stalls")["underruns"] < run("fixed", "5 % stalls")["underruns"]
     for network in ("steady", "jitter 50 ms"):
         added = {name: run(name, network)["added_ms"] for name in BUFFERS}
         assert added["adaptive"] < min(added["fixed"], added["refilling"])

@@ -9,25 +9,35 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from pipecat.frames.frames import (
+    BotStoppedSpeakingFrame,
+    DataFrame,
     EndFrame,
     ErrorFrame,
     Frame,
     InputAudioRawFrame,
     InterruptionFrame,
     LLMFullResponseEndFrame,
+    LLMFullResponseStartFrame,
+    MetricsFrame,
+    OutputAudioRawFrame,
+    StartFrame,
     TTSAudioRawFrame,
     TTSStartedFrame,
     TTSStoppedFrame,
 )
+from pipecat.metrics.metrics import TTFBMetricsData
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.transports.base_output import BaseOutputTransport
+from pipecat.transports.base_transport import TransportParams
 from pipecat.workers.runner import WorkerRunner
 
 from benchmarks.common.faulty_proxy import proxy
 from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.client.pipecat import InputTokensFrame, NeuCodecDecoder, NeuCodecEncoder, OutputTokensFrame
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_HOP, OUTPUT_RATE
+from tests.client.fake_server import Fault, fake_server
 from tests.server.hosting import hosted
 from tests.streaming.engine.fake import FakeRunner, audio_of, speech, tokens_of
 
@@ -89,7 +99,7 @@ class Line:
     def __init__(self, *processors: FrameProcessor, input_rate: int = INPUT_RATE) -> None:
         self.ear = Ear()
         self.errors: list[ErrorFrame] = []
-        params = PipelineParams(audio_in_sample_rate=input_rate, audio_out_sample_rate=OUTPUT_RATE)
+        params = PipelineParams(audio_in_sample_rate=input_rate, audio_out_sample_rate=OUTPUT_RATE, enable_metrics=True)
         self.worker = PipelineWorker(
             Pipeline([*processors, self.ear]), params=params, cancel_on_idle_timeout=False, enable_rtvi=False
         )
@@ -157,6 +167,14 @@ async def test_a_microphone_of_another_rate_with_two_channels_has_as_many_tokens
     assert line.ear.tokens.size == 50
 
 
+@pytest.mark.parametrize("rate", [48_000, 8_000, 44_100])
+async def test_frames_of_another_rate_than_the_pipeline_s_have_tokens_by_their_own(server, rate):
+    tone = np.sin(np.arange(4 * rate) / 20).astype(np.float32) / 4
+    async with running(Line(NeuCodecEncoder(server.url))) as line:
+        await line.push(*microphone(tone, rate))
+    assert line.ear.tokens.size in (198, 199, 200)  # what the resampler holds back is less than a frame
+
+
 async def test_tokens_become_audio_between_started_and_stopped(server):
     tokens = np.arange(40, dtype=np.uint16) * 800
     async with running(Line(NeuCodecDecoder(server.url))) as line:
@@ -179,6 +197,71 @@ async def test_an_utterance_that_nobody_ended_is_heard_before_the_pipeline_ends(
         await line.push(OutputTokensFrame(tokens))
     assert np.allclose(line.ear.audio, audio_of(tokens), atol=1e-4)
     assert line.ear.kinds(TTSAudioRawFrame, TTSStoppedFrame, EndFrame) == [TTSAudioRawFrame, TTSStoppedFrame, EndFrame]
+
+
+class NoteFrame(DataFrame):
+    """A frame of somebody else's."""
+
+
+async def test_frames_keep_their_place_among_the_audio_as_in_pipecat_s_own_services(server):
+    async with running(Line(NeuCodecDecoder(server.url))) as line:
+        for _ in range(2):
+            await line.push(LLMFullResponseStartFrame(), OutputTokensFrame(said(NEW, 20)))
+            await line.push(NoteFrame(), OutputTokensFrame(said(NEW, 20)), LLMFullResponseEndFrame())
+        await line.ear.heard(LLMFullResponseEndFrame, 2)
+    answer = [LLMFullResponseStartFrame, TTSStartedFrame, TTSAudioRawFrame, NoteFrame, TTSAudioRawFrame]
+    kinds = (*answer, TTSStoppedFrame, LLMFullResponseEndFrame)
+    assert line.ear.kinds(*kinds) == [*answer, TTSStoppedFrame, LLMFullResponseEndFrame] * 2
+    contexts = [frame.context_id for frame in line.ear.of(TTSStartedFrame)]
+    assert len(set(contexts)) == 2
+    assert {frame.context_id for frame in line.ear.of(TTSAudioRawFrame)} == set(contexts)
+    assert [frame.context_id for frame in line.ear.of(TTSStoppedFrame)] == contexts
+
+
+async def test_the_time_to_the_first_byte_is_told_for_every_utterance(server):
+    async with running(Line(decoder := NeuCodecDecoder(server.url))) as line:
+        for count in range(2):
+            await line.push(OutputTokensFrame(said(NEW, 20)), LLMFullResponseEndFrame())
+            await line.ear.heard(TTSStoppedFrame, count + 1)
+    told = [data for frame in line.ear.of(MetricsFrame) for data in frame.data if isinstance(data, TTFBMetricsData)]
+    told = [data for data in told if data.processor == decoder.name and data.value > 0]
+    assert len(told) == 2 and all(data.value < DEADLINE_S for data in told)
+
+
+class Loudspeaker(BaseOutputTransport):
+    """A transport whose device takes audio at once."""
+
+    async def start(self, frame: StartFrame) -> None:
+        await super().start(frame)
+        await self.set_transport_ready(frame)
+
+    async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
+        return True
+
+
+async def test_a_transport_says_that_the_bot_has_stopped_when_its_utterance_has(server):
+    line = Line(NeuCodecDecoder(server.url), Loudspeaker(TransportParams(audio_out_enabled=True)))
+    async with running(line):
+        await line.push(LLMFullResponseStartFrame(), OutputTokensFrame(said(NEW, 20)), LLMFullResponseEndFrame())
+        await line.ear.heard(BotStoppedSpeakingFrame)
+    assert len(line.ear.of(BotStoppedSpeakingFrame)) == 1
+
+
+@pytest.mark.parametrize("service", [NeuCodecEncoder, NeuCodecDecoder])
+async def test_after_a_crash_of_the_server_the_pipeline_ends_within_the_patience_of_a_transport(service, monkeypatch):
+    monkeypatch.setattr("neucodec_streaming.client.pipecat.END_S", 0.2)
+    clock = asyncio.get_running_loop().time
+    async with fake_server(resume=True) as crashed:
+        async with running(Line(service(crashed.url))) as line:
+            await line.push(*microphone(speech(1, 2, 3, 4, 5)), OutputTokensFrame(said(NEW, 5)))
+            async with asyncio.timeout(DEADLINE_S):
+                await crashed.heard.wait()
+            crashed.fault = Fault.PROXY
+            crashed.drop()
+            begin = clock()
+        assert clock() - begin < 2
+    assert isinstance(line.ear.frames[-1], EndFrame)
+    assert "did not end its session" in line.errors[-1].error
 
 
 async def test_nothing_of_an_interrupted_utterance_follows_the_interruption():

@@ -8,7 +8,15 @@ from neucodec_streaming.errors import AudioError, ConfigError
 from neucodec_streaming.protocol.messages import Clear, End, Flush, Flushed, Mark, Ready
 from neucodec_streaming.protocol.mqtt.hermes import samples_of, wav_of
 from neucodec_streaming.protocol.mqtt.packets import FrameWriter, parse_frame
-from neucodec_streaming.protocol.mqtt.topics import OpenRequest, Reply, hermes_topic, topic
+from neucodec_streaming.protocol.mqtt.topics import (
+    OpenRequest,
+    Reply,
+    encode_request,
+    hermes_topic,
+    parse_answer,
+    parse_request,
+    topic,
+)
 from neucodec_streaming.protocol.mqtt.translation import Answer, OutputFrame, Translation
 from neucodec_streaming.protocol.session import ServerSession
 
@@ -217,3 +225,18 @@ def test_a_satellite_plays_an_utterance_as_one_wav():
 def test_an_open_that_cannot_be_is_refused(fields):
     with pytest.raises(ConfigError):
         OpenRequest(**fields)
+
+
+def test_a_flush_and_its_answer_are_each_written_and_read_as_json_once(monkeypatch):
+    passes = []
+    for name in ("dumps", "loads"):
+        work = getattr(json, name)
+        monkeypatch.setattr(
+            json, name, lambda *given, work=work, **options: passes.append(1) or work(*given, **options)
+        )
+    translation = Translation(OpenRequest("/v1/encode"), Reply(), 0)
+    request = parse_request(encode_request(Flush(), 0))
+    assert translation.request(request.message, request.position, Reply("ours", b"1")) == [Flush()]
+    *_, answer = translation.message(Flushed())
+    assert parse_answer(answer.payload) == (Flushed(), 0)
+    assert len(passes) == 4

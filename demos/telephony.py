@@ -1,0 +1,157 @@
+"""A telephone line for an agent that thinks in tokens: the server that Twilio Media Streams, and the like, connect to.
+
+    python -m demos.telephony --server ws://127.0.0.1:8765 --port 8080 --path /a-secret
+
+The carrier opens a WebSocket for each call and sends JSON: `start`, then `media` with base64 of mu-law at 8 kHz, `mark`
+when what came before a mark has been played, `dtmf`, `stop`. It takes `media`, `mark` and `clear`. Two sessions belong
+to a call: bytes go to the one and come from the other as they are. The agent here is a parrot: it greets, then says
+after the caller what it hears; a key interrupts it. docs/telephony.md shows the way of every message.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import logging
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from websockets.asyncio.server import Request, Response, Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+
+from demos.demo import RECORDING
+from demos.language_model import recorded_tokens
+from neucodec_streaming.client.connection import Connection, connect
+from neucodec_streaming.client.dial import DEFAULT_URL
+from neucodec_streaming.client.events import Audio, Marked, Tokens
+from neucodec_streaming.client.transfer import cause_of
+from neucodec_streaming.errors import StreamingError
+
+FORMATS = {"audio/x-mulaw": "mulaw", "audio/x-alaw": "alaw"}
+_log = logging.getLogger("telephony")
+
+
+class Call:
+    """One call: the carrier's WebSocket `phone`, its `stream`, and the sessions `ears` and `voice`."""
+
+    def __init__(self, phone: ServerConnection, stream: str, ears: Connection, voice: Connection, greeting: np.ndarray):
+        self._phone, self._stream = phone, stream
+        self._ears, self._voice, self._greeting = ears, voice, greeting
+
+    async def run(self, messages: AsyncIterator[dict[str, Any]]) -> None:
+        """Until the caller hangs up. Raises what either session raises."""
+        async with asyncio.TaskGroup() as tasks:
+            talking = [tasks.create_task(work) for work in (self._think(), self._speak())]
+            await self._listen(messages)
+            for task in talking:
+                task.cancel()
+
+    async def _listen(self, messages: AsyncIterator[dict[str, Any]]) -> None:
+        """What the carrier says."""
+        async for message in messages:
+            match message:
+                case {"event": "media", "media": {"payload": payload, "track": "inbound"}}:
+                    await self._ears.send_bytes(base64.b64decode(payload, validate=True))
+                case {"event": "mark", "mark": {"name": name}}:
+                    _log.info("%s: the caller has heard all up to %s", self._stream, name)
+                case {"event": "dtmf"}:
+                    await self._voice.clear()
+                    await self._tell("clear")
+                case {"event": "stop"}:
+                    return
+
+    async def _think(self) -> None:
+        """Where an agent would be: tokens heard come in, tokens to be said go out."""
+        await self._voice.send(self._greeting)
+        await self._voice.mark("greeting")
+        await self._voice.flush()
+        async for event in self._ears:
+            if isinstance(event, Tokens):
+                await self._voice.send(event.tokens)
+
+    async def _speak(self) -> None:
+        """What the agent says; what comes between a `clear` and its answer is no longer wanted, and does not come."""
+        async for event in self._voice:
+            if isinstance(event, Audio):
+                await self._tell("media", media={"payload": base64.b64encode(event.data).decode()})
+            elif isinstance(event, Marked) and event.cleared:
+                _log.info("%s: interrupted before %s", self._stream, event.id)
+            elif isinstance(event, Marked):
+                await self._tell("mark", mark={"name": str(event.id)})
+
+    async def _tell(self, event: str, **body: dict[str, str]) -> None:
+        await self._phone.send(json.dumps({"event": event, "streamSid": self._stream, **body}))
+
+
+async def messages_of(phone: ServerConnection) -> AsyncIterator[dict[str, Any]]:
+    """What the carrier sends. Raises ValueError."""
+    async for text in phone:
+        message = json.loads(text)
+        if not isinstance(message, dict):
+            raise ValueError(f"message {text[:80]!r} is no JSON object")
+        yield message
+
+
+async def answer(phone: ServerConnection, server: str, greeting: np.ndarray) -> None:
+    """One call from its `start` to its end; the carrier is told if it cannot be taken."""
+    messages = messages_of(phone)
+    try:
+        start = await anext(message["start"] async for message in messages if message.get("event") == "start")
+        sent = start["mediaFormat"]
+        form, rate = FORMATS[sent["encoding"]], int(sent["sampleRate"])
+        async with (
+            connect(server, kind="encode", input_format=form, input_rate=rate, live=True) as ears,
+            connect(server, kind="decode", output_format=form, output_rate=rate, raw=True) as voice,
+        ):
+            await Call(phone, start["streamSid"], ears, voice, greeting).run(messages)
+    except StopAsyncIteration:
+        return  # hung up before it began
+    except (ExceptionGroup, ConnectionClosed, StreamingError, ValueError, LookupError, TypeError) as error:
+        cause = cause_of(error) if isinstance(error, ExceptionGroup) else error
+        _log.warning("the call ends: %r", cause)
+        code = CloseCode.TRY_AGAIN_LATER if isinstance(cause, StreamingError) else CloseCode.POLICY_VIOLATION
+        await phone.close(code, str(cause)[:100])
+
+
+async def telephone_server(server: str, greeting: np.ndarray, host: str, port: int, path: str) -> Server:
+    """A WebSocket server for calls at `path`, which nobody else should know."""
+
+    def check(phone: ServerConnection, request: Request) -> Response | None:
+        return None if request.path == path else phone.respond(HTTPStatus.NOT_FOUND, "")
+
+    return await serve(
+        lambda phone: answer(phone, server, greeting), host, port, process_request=check, max_size=1 << 16
+    )
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Takes calls until it is interrupted."""
+    greeting = await recorded_tokens(options.server, options.greeting)
+    async with await telephone_server(options.server, greeting, options.host, options.port, options.path):
+        _log.info("taking calls at ws://%s:%s%s", options.host, options.port, options.path)
+        await asyncio.Future()
+
+
+def main() -> None:
+    """The command line of the demo."""
+    parser = argparse.ArgumentParser(prog="telephony", description="Takes calls from a carrier's media streams.")
+    parser.add_argument("--server", metavar="URL", default=DEFAULT_URL, help="(%(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="to listen on; TLS is the proxy's part (%(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="(%(default)s)")
+    parser.add_argument("--path", default="/", help="of the WebSocket; a secret one keeps others out (%(default)s)")
+    parser.add_argument("--greeting", type=Path, default=RECORDING, help="WAV or FLAC (%(default)s)")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        asyncio.run(run(parser.parse_args()))
+    except StreamingError as error:
+        raise SystemExit(f"telephony: {error}") from None
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""What the server answers to a request, by its path: probes, metrics, the page, a session or why there is none."""
+
+import logging
+from http import HTTPStatus
+from typing import Protocol as Interface
+
+from websockets.http11 import Request, Response
+
+from neucodec_streaming.engine.engine import STAGES
+from neucodec_streaming.errors import StreamingError
+from neucodec_streaming.protocol.query import SessionRequest, parse_target
+from neucodec_streaming.server.auth.gate import Caller, Gate
+from neucodec_streaming.server.http.pages import load_pages, page_response
+from neucodec_streaming.server.http.responses import (
+    HEALTH_PATH,
+    METRICS_PATH,
+    READY_PATH,
+    answer,
+    error_response,
+    not_found,
+    plain,
+)
+from neucodec_streaming.server.metrics import CONTENT_TYPE, Metrics
+from neucodec_streaming.server.model import Model
+from neucodec_streaming.server.sessions.registry import Sessions
+from neucodec_streaming.server.sessions.session import Session
+from neucodec_streaming.server.sessions.transport import SessionHandler
+from neucodec_streaming.server.settings.fields import Settings
+
+_log = logging.getLogger(__name__)
+
+
+class Served(Interface):
+    """What the routes ask of the server (app.py)."""
+
+    @property
+    def model(self) -> Model | None:
+        """What is served, None until it is loaded and warm."""
+
+    @property
+    def registry(self) -> Sessions | None:
+        """All sessions, None until the model is loaded and warm."""
+
+    def why_not_ready(self) -> str | None:
+        """Why no session can be opened now; None: one can."""
+
+    def ready_model(self) -> Model:
+        """What is served. Raises DeviceError while it cannot be, CapacityError while the server stops."""
+
+
+class Routes:
+    """Of one server; `gate` knows who may come in."""
+
+    def __init__(self, served: Served, gate: Gate, metrics: Metrics, settings: Settings) -> None:
+        self._served = served
+        self._gate = gate
+        self._metrics = metrics
+        self._max_sessions, self._max_load = settings.max_sessions, settings.max_load
+        self._pages = load_pages() if settings.web else {}
+
+    def answer(self, request: Request, peer: str, is_upgrade: bool) -> Response | SessionHandler | None:
+        """Answers probes and the page, refuses what cannot be served, and has a session for what can.
+
+        None for a session's path that is asked for without an upgrade.
+        """
+        path = request.path.partition("?")[0]
+        if path == HEALTH_PATH:
+            return answer(HTTPStatus.OK, {"alive": True})
+        if path == READY_PATH:
+            return self._readiness()
+        if path == METRICS_PATH:
+            return self._measured()
+        if path in self._pages:
+            return page_response(self._pages[path], request)
+        try:
+            asked = parse_target(request.path)
+            if asked is None:
+                return not_found(path)
+            caller = self._gate.check(request.headers, asked.access_token, peer)
+            self._served.ready_model().profile(asked.profile)
+            return self._session(asked, caller) if is_upgrade else None
+        except StreamingError as error:
+            self._metrics.refusals.labels(error.code).inc()
+            return error_response(error)
+
+    def _session(self, asked: SessionRequest, caller: Caller) -> Session:
+        """The session that `asked` goes on with, or a new one. Raises what Sessions.open raises."""
+        sessions = self._served.registry
+        assert sessions is not None, "the model is ready"
+        session = sessions.find(asked, caller)
+        if session is not None:
+            session.resume(asked)
+            self._metrics.resumes.labels("exact").inc()
+            return session
+        session = sessions.open(asked, caller)
+        if asked.resume is not None:
+            self._metrics.resumes.labels(session.ready.resumed).inc()
+        _log.info(
+            "session %s of %s opened: %s, profile %s, %s",
+            *(session.ready.session, caller, asked.kind, session.ready.profile, session.ready.resumed),
+            extra={"session": session.ready.session},
+        )
+        return session
+
+    def _measured(self) -> Response:
+        sessions = self._served.registry
+        if sessions is not None:
+            sessions.measure()
+        return plain(HTTPStatus.OK, self._metrics.text(), CONTENT_TYPE)
+
+    def _readiness(self) -> Response:
+        why_not, model, sessions = self._served.why_not_ready(), self._served.model, self._served.registry
+        body: dict[str, object] = {"ready": why_not is None, "sessions": 0 if sessions is None else sessions.count}
+        body["max_sessions"] = self._max_sessions
+        if why_not is not None or model is None or sessions is None:
+            body["reason"] = why_not
+            return answer(HTTPStatus.SERVICE_UNAVAILABLE, body)
+        body |= {"load": round(sessions.load, 3), "max_load": self._max_load}
+        body["model"] = model.name
+        body["profiles"] = {
+            name: {
+                "chunk_frames": config.chunk_frames,
+                "lookahead_frames": config.lookahead_frames,
+                "capacity": {kind: sessions.capacity[kind, name] for kind in STAGES},
+            }
+            for name, config in model.profiles.items()
+        }
+        return answer(HTTPStatus.OK, body)
