@@ -10,8 +10,9 @@ import torch
 
 from neucodec_streaming.audio import check_audio
 from neucodec_streaming.config import INPUT_HOP
+from neucodec_streaming.decoder import Decoder
 from neucodec_streaming.snapshot import pack, unpack
-from neucodec_streaming.stepper import Stepper
+from neucodec_streaming.stepper import Stepper, threads_limited
 from neucodec_streaming.tokens import check_voice
 from neucodec_streaming.windows import AnyWindower, DecoderWindower, EncoderWindower, Window
 
@@ -34,9 +35,9 @@ class Voice:
     def __init__(self, tokens: Any) -> None:
         self.tokens = check_voice(tokens).copy()
         self.tokens.flags.writeable = False
-        self._starts: dict[Stepper, Start] = {}
+        self._starts: dict[Decoder, Start] = {}
 
-    def start(self, decoder: Stepper) -> Start:
+    def start(self, decoder: Decoder) -> Start:
         """Where a stream of `decoder` starts in this voice."""
         if decoder not in self._starts:
             self._starts[decoder] = DecoderStream(decoder)._become_start(self.tokens)
@@ -119,7 +120,8 @@ class _Stream:
         device = self._slot.device
         valid, commit = (torch.tensor([count], device=device) for count in (window.valid, window.commit))
         x = torch.from_numpy(window.x)[None].to(device)
-        row = self._stepper.step(x, self._state, self._slot, valid, commit)[0]
+        with threads_limited(self._stepper.threads):
+            row = self._stepper.step(x, self._state, self._slot, valid, commit)[0]
         return self._windower.output(window, row.cpu().numpy())
 
 
@@ -174,8 +176,8 @@ class DecoderStream(_Stream):
 
     _windower: DecoderWindower
 
-    def __init__(self, stepper: Stepper) -> None:
-        super().__init__(stepper, DecoderWindower(stepper.config))
+    def __init__(self, stepper: Decoder) -> None:
+        super().__init__(stepper, DecoderWindower(stepper.config, stepper.output_hop))
 
     @property
     def latency_ms(self) -> float:
@@ -195,13 +197,18 @@ class DecoderStream(_Stream):
         """
         if voice is not None and not isinstance(voice, Voice):
             voice = Voice(voice)
-        self._prime(None if voice is None else voice.start(self._stepper))
+        self._prime(None if voice is None else voice.start(self._decoder))
+
+    @property
+    def _decoder(self) -> Decoder:
+        assert isinstance(self._stepper, Decoder)
+        return self._stepper
 
     def _start_from(self, primer: bytes) -> Start:
-        return Voice(np.frombuffer(primer, np.uint16)).start(self._stepper)
+        return Voice(np.frombuffer(primer, np.uint16)).start(self._decoder)
 
     def feed(self, tokens: Any, lost: np.ndarray | None = None) -> np.ndarray:
-        """Tokens (n,), an array, tensor or list -> audio float32 (m,) at 24 kHz, 480 | m.
+        """Tokens (n,), an array, tensor or list -> audio float32 (m,), whole frames of 480 samples at 24 kHz.
 
         `lost`: bool (n,), true where no token arrived; those are concealed from their neighbours, without more delay.
         Raises TokenError.
@@ -210,7 +217,7 @@ class DecoderStream(_Stream):
         return _joined(self._steps(), np.float32)
 
     def flush(self) -> np.ndarray:
-        """The rest: F tokens give F * 480 samples in all. The stream is then as new."""
+        """The rest: F tokens give F * 480 samples in all. The stream then starts over."""
         return _joined(self._end(), np.float32)
 
 

@@ -28,7 +28,9 @@ FORMATS = CONFIG | {f"{CORE}.{name}" for name in ("audio", "formats", "resampler
 WIRE = CONFIG | {f"{CORE}.formats", f"{CORE}.protocol"}
 LAYERS = CONFIG | {f"{CORE}.{name}" for name in ("kernels", "layers", "snapshot", "priors")}
 NUMERIC = (
-    FORMATS | LAYERS | {f"{CORE}.{name}" for name in ("encoder", "decoder", "windows", "stepper", "stream", "codec")}
+    FORMATS
+    | LAYERS
+    | {f"{CORE}.{name}" for name in ("encoder", "decoder", "windows", "stepper", "stream", "loading", "codec")}
 )
 SERVER = NUMERIC | WIRE | {CORE, f"{CORE}.calibration", f"{CORE}.engine", f"{CORE}.server"}
 CLIENT = FORMATS | WIRE | {f"{CORE}.client"}

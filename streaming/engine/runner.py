@@ -18,6 +18,7 @@ from torch import Tensor
 
 from neucodec_streaming.codec import Codec
 from neucodec_streaming.config import START_FRAMES
+from neucodec_streaming.decoder import Decoder
 from neucodec_streaming.engine.cuda_graph import Captures, GraphedStep
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.engine.traced_step import TracedStep, packed_weights
@@ -72,7 +73,9 @@ class Runner:
 
     def windower(self, pool: Pool) -> AnyWindower:
         """The host's half of a new session of `pool`."""
-        return EncoderWindower(pool.config) if pool.kind == "encode" else DecoderWindower(pool.config)
+        if pool.kind == "encode":
+            return EncoderWindower(pool.config)
+        return DecoderWindower(pool.config, self._decoder(pool).output_hop)
 
     def warm_up(self) -> None:
         """Computes every shape that can occur, on the spare slot, and records it."""
@@ -184,7 +187,7 @@ class Runner:
 
     def prime(self, pool: Pool, slot: int, voice: np.ndarray) -> AnyWindower:
         """That slot starts in a voice -> the windower that goes with it. The most recent voices are kept computed."""
-        start = self._voice(voice).start(self._steppers[pool])
+        start = self._voice(voice).start(self._decoder(pool))
         self._steppers[pool].load(self._states[pool], slot, start.state)
         return start.windower.copy()
 
@@ -194,7 +197,12 @@ class Runner:
             voice = self._held_voices[tokens.tobytes()] = Voice(tokens)
             for pool in self.pools:
                 if pool.kind == "decode":
-                    voice.start(self._steppers[pool])
+                    voice.start(self._decoder(pool))
+
+    def _decoder(self, pool: Pool) -> Decoder:
+        stepper = self._steppers[pool]
+        assert isinstance(stepper, Decoder)
+        return stepper
 
     def _voice(self, tokens: np.ndarray) -> Voice:
         key = tokens.tobytes()

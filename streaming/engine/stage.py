@@ -118,7 +118,9 @@ class Stage:
     def _unpacked(self, code: int, raw: bytes) -> np.ndarray | NextVoice:
         if code <= _VOICE:
             return NextVoice(np.frombuffer(raw, np.uint16))
-        return {_END: END, _NO_VOICE: NextVoice(None)}.get(code, np.frombuffer(raw, self.windower.dtype))
+        if code == _NO_VOICE:
+            return NextVoice(None)
+        return END if code == _END else np.frombuffer(raw, self.windower.dtype)
 
     def restart(self, start: AnyWindower | None) -> None:
         """The stream starts over, from `start` if it is primed; its slot must be reset or primed too."""
