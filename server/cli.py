@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from neucodec_streaming.engine.engine import STAGES
 from neucodec_streaming.errors import ConfigError, DeviceError, ModelError, StreamingError
 from neucodec_streaming.server.app import App
 from neucodec_streaming.server.logs import log_to_stderr
@@ -81,7 +80,8 @@ async def serve(settings: Settings, load: EngineLoader = load_engines, *, apart:
             loading.result()
             assert app.model is not None
             profiles = ", ".join(app.model.profiles)
-            limit = f"room for {app.room()} roundtrip sessions"
+            assert app.model is not None, "loaded"
+            limit = f"room for {app.room()} {app.model.kinds[-1]} sessions"
             print(
                 f"neucodec-server ready at {app.url} (model {app.model.name}; profiles {profiles}; {limit})", flush=True
             )
@@ -112,7 +112,7 @@ def capacity_table(settings: Settings, load: EngineLoader = load_engines) -> str
     """Measures, and tells how many sessions fit and what a step takes. Raises ModelError, ConfigError."""
     engines, model = load(settings)
     admission = Admission(model.budget, settings.max_sessions, len(engines))
-    kinds = list(STAGES)
+    kinds = model.kinds
     lines = [
         f"{model.name} on {settings.device}, {len(engines)} workers: sessions of one kind whose steps take at most"
         f" {settings.max_load:.0%} of the time (no more than {settings.max_sessions}, the setting max_sessions)",
@@ -120,7 +120,7 @@ def capacity_table(settings: Settings, load: EngineLoader = load_engines) -> str
     ]
     for name, config in model.profiles.items():
         counts = [admission.capacity(kind, config) for kind in kinds]
-        cells = (name, f"{latency_ms('roundtrip', config):.0f}", *counts)
+        cells = (name, f"{latency_ms(kinds[-1], config, output_rate=model.output_rate):.0f}", *counts)
         lines.append(" ".join(f"{cell!s:>12}" for cell in cells))
     lines += ["", "milliseconds of a step, by sessions in it"]
     lines.append(" ".join(f"{cell!s:>12}" for cell in ("profile", "part", *settings.batch_sizes)))

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,10 +95,9 @@ def _model_of(kinds: Sequence[str]) -> Any:
         return NeuCodecModel
 
     class NeuCodecPart(NeuCodecModel):
-        _keys_to_ignore_on_load_unexpected: ClassVar = [rf"^{name}\." for name in unneeded]
-
         def __init__(self, config: Any) -> None:
             super().__init__(config)
+            self._keys_to_ignore_on_load_unexpected = {rf"^{name}\." for name in unneeded}
             for name in unneeded:
                 delattr(self, name)
 

@@ -58,7 +58,8 @@ class WorkerSession:
 class Worker:
     """Steps `engine` for whoever is at the other end of `socket`."""
 
-    def __init__(self, engine: Engine, socket: socket.socket) -> None:
+    def __init__(self, engine: Engine, socket: socket.socket, output_rate: int) -> None:
+        self._output_rate = output_rate
         self._engine = engine
         self._socket = socket
         self._unpacker = Unpacker()
@@ -117,7 +118,7 @@ class Worker:
 
     def _open(self, number: int, order: SessionSpec) -> None:
         engine_id = self._engine.open(order.kind, pools_of(order.kind, order.config))
-        seat = WorkerSession(number, engine_id, Formats(order.input, order.output))
+        seat = WorkerSession(number, engine_id, Formats(order.input, order.output, self._output_rate))
         self._seats[number] = self._seat_of[engine_id] = seat
         self._tell(number, EventKind.OPENED)
 
@@ -262,4 +263,4 @@ def _loaded(
         return [], DeviceError(f"loading failed: {type(error).__name__}: {error}")
     gc.collect()
     gc.freeze()  # or a collection goes through all of torch and the model, while everything stands still
-    return [Worker(engine, socket) for engine, socket in zip(engines, sockets, strict=False)], model
+    return [Worker(engine, socket, model.output_rate) for engine, socket in zip(engines, sockets, strict=False)], model

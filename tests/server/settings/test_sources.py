@@ -21,6 +21,7 @@ EXAMPLES = {
     "allow_origins": ("https://a.example", ("https://a.example",)),
     "api_keys": ("one,two", ("one", "two")),
     "web": ("false", False),
+    "kinds": ("decode", ("decode",)),
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
 }
