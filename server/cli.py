@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neucodec_streaming.errors import ConfigError, DeviceError, ModelError, StreamingError
@@ -34,6 +35,9 @@ _log = logging.getLogger(__name__)
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the server until it is told to stop; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["convert"]:
+        return convert_checkpoint(arguments[1:])
     given = _parser().parse_args(arguments)
     try:
         resolved = resolve(vars(given), os.environ)
@@ -61,6 +65,25 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(error, EXIT_MODEL)
     except StreamingError as error:
         return _complain(error, 1)
+
+
+def convert_checkpoint(arguments: list[str]) -> int:
+    """`neucodec-server convert`: makes a model folder of a checkpoint in the original layout; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        "neucodec-server convert", description="Make a model folder of a checkpoint in the original package's layout."
+    )
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="a folder with pytorch_model.bin, or such a file")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the model folder to make")
+    parser.add_argument("--semantic", type=Path, metavar="FOLDER", help="w2v-BERT 2.0, without which it only decodes")
+    given = parser.parse_args(arguments)
+    from neucodec_streaming.checkpoints import convert
+
+    try:
+        remarks = convert(given.source, given.folder, given.semantic)
+    except ModelError as error:
+        return _complain(error, EXIT_MODEL)
+    print("\n".join([f"{given.folder}: a model folder, for --model or load_codec", *remarks]))
+    return 0
 
 
 async def serve(settings: Settings, load: EngineLoader = load_engines, *, apart: bool = os.name == "posix") -> int:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from neucodec_streaming.audio import check_audio
+from neucodec_streaming.checkpoints import converted, original_file
 from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, StreamConfig
 from neucodec_streaming.decoder import Decoder
 from neucodec_streaming.encoder import Encoder
@@ -189,6 +190,8 @@ def load_codec(
 ) -> Codec:
     """Load "nano" (bundled), a folder with config.json and model.safetensors, or a hub id such as neuphonic/neucodec.
 
+    A checkpoint in the original package's layout, a folder or a file, is converted into a cache (checkpoints.py).
+
     `dtype` is float32 unless given. `stream_json`: the file to take instead of the one beside the weights. `kinds`: the
     parts to load and keep. `threads` of torch for calls of this codec and its streams; None: one for a small model
     (more do not help it), and as torch is set for others. Raises ModelError for what is missing, corrupt, or no
@@ -199,6 +202,8 @@ def load_codec(
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
         raise ConfigError(f"threads is {threads!r}: give a whole number of at least 1, or None")
     folder = ASSETS / name if str(name) in BUNDLED else Path(name)
+    if original_file(folder) is not None:
+        folder = converted(folder)
     is_folder = folder.is_dir()
     if is_folder:
         check_folder(folder)

@@ -45,6 +45,9 @@ def load_model(source: Path | str, dtype: torch.dtype, kinds: Sequence[str]) -> 
     try:
         config = NeuCodecConfig.from_pretrained(source)
         _check_config(config, str(source))
+        reason = getattr(config, "without_encoder", None)
+        if reason and "encode" in kinds:
+            raise ModelError(f"model {str(source)!r} only decodes ({reason}): load it with kinds=('decode',)")
         model, loading = from_pretrained(
             source, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
         )
