@@ -1,8 +1,8 @@
 """The command `neucodec`: files, microphone and speaker through a server.
 
-Exit codes: 0 done, 1 an error of ours, 2 wrong arguments, 3 input that cannot be used, 4 no server or language
-model, or a full one, 5 the connection broke or stalled, 6 an audio device failed, 7 no key or an unknown one, 8 too
-many sessions or attempts of this key or address, 130 interrupted.
+Exit codes: 0 done, 1 an internal error, 2 wrong arguments or settings, 3 input or a file that cannot be used, 4 no
+server or language model, or a full one, 5 the connection broke or stalled, 6 an audio device failed, 7 no API key or an
+unknown one, 8 too many sessions or attempts of this key or address, 130 interrupted.
 """
 
 import argparse
@@ -21,8 +21,15 @@ from neucodec_streaming.client.commands.completion import SHELLS, CompletedParse
 from neucodec_streaming.client.commands.display import print_devices
 from neucodec_streaming.client.devices import list_devices
 from neucodec_streaming.client.dial import DEFAULT_URL
-from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, FileError, SoundDeviceError, Unreachable
-from neucodec_streaming.client.files import WRITABLE_FORMS
+from neucodec_streaming.client.errors import (
+    DeadlineExceeded,
+    Disconnected,
+    FileError,
+    Interrupted,
+    SoundDeviceError,
+    Unreachable,
+)
+from neucodec_streaming.client.files import AUDIO_ENDINGS, AUDIO_FORMATS, WRITABLE_FORMS
 from neucodec_streaming.errors import (
     AuthError,
     CapacityError,
@@ -34,12 +41,15 @@ from neucodec_streaming.errors import (
     StreamingError,
     TimeLimitError,
 )
+from neucodec_streaming.tags import TAGS
 
 FILE_FAILED = 3
+INTERRUPTED = 130
 EXIT_CODES: tuple[tuple[type[StreamingError], int], ...] = (
     (ConfigError, 2),
     (InputError, 3),
     (FileError, FILE_FAILED),
+    (Interrupted, INTERRUPTED),
     (LimitError, 8),
     (Unreachable, 4),
     (CapacityError, 4),
@@ -52,9 +62,11 @@ EXIT_CODES: tuple[tuple[type[StreamingError], int], ...] = (
     (AuthError, 7),
 )
 """The first that fits counts."""
-INTERRUPTED = 130
 BENCH_SECONDS = 5.0
 KEY_VARIABLE = "NEUCODEC_API_KEY"
+AUDIO_IN = "audio file (whatever libsndfile reads), - or a pipe"
+AUDIO_OUT = f"audio file ({' '.join(AUDIO_ENDINGS)}), - or a pipe"
+TOKENS_IN = "token file: .tok, .npy, .pt, .txt or .json; - or a pipe for text"
 RunCommand = Callable[[argparse.Namespace], Coroutine[Any, Any, None] | None]
 
 
@@ -69,22 +81,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
             asyncio.run(running)
     except StreamingError as error:
         code = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
-        return _failed(options, error.code, str(error), code)
+        remedy = f": set {KEY_VARIABLE} or give --key-file" if type(error) is AuthError else ""
+        return _failed(options, error.code, f"{error}{remedy}", code)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return _failed(options, Interrupted.code, "interrupted", INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        return _failed(options, FileError.code, str(error), FILE_FAILED)
+        return _failed(options, FileError.code, _words(error), FILE_FAILED)
     return 0
+
+
+def _words(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename else reason
 
 
 def _failed(options: argparse.Namespace, code: str, message: str, exit_code: int) -> int:
     """Says what went wrong, with --json as one object like the server's `error`."""
     if options.json:
-        print(json.dumps({"type": "error", "code": code, "message": message}), file=sys.stderr)
+        message = json.dumps({"type": "error", "code": code, "message": message})
     else:
-        print(f"neucodec: {message}", file=sys.stderr)
+        message = f"neucodec: {message}"
+    if sys.stderr is not None:
+        print(message, file=sys.stderr)
     return exit_code
 
 
@@ -103,32 +124,35 @@ def _parser() -> CompletedParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands_of = parser.add_subparsers(required=True, metavar="COMMAND")
     output, session, paced, form, device, timed = _shared_options()
+    raw, audio, tagged = _format_options()
 
     def add(name: str, run: RunCommand, parents: list[CompletedParser], help: str) -> CompletedParser:
         command = commands_of.add_parser(name, parents=parents, help=help, description=help)
         command.set_defaults(run=run, json=False)
         return command
 
-    command = add("encode", commands.encode, [paced, form], "audio file to tokens (.tok, .npy, .txt, - for a pipe)")
-    command.add_argument("input", metavar="IN.wav")
-    command.add_argument("output", metavar="OUT.tok")
-    command = add("decode", commands.decode, [paced, form], "tokens (.tok, .npy, .pt, .txt, - for a pipe) to WAV file")
-    command.add_argument("input", metavar="IN.tok")
-    command.add_argument("output", metavar="OUT.wav")
-    command = add("roundtrip", commands.roundtrip, [paced], "audio file through encoder and decoder to a WAV file")
-    command.add_argument("input", metavar="IN.wav")
-    command.add_argument("output", metavar="OUT.wav")
+    command = add("encode", commands.encode, [paced, form, raw], "audio to tokens")
+    command.add_argument("input", metavar="IN.wav", help=AUDIO_IN)
+    command.add_argument(
+        "output", metavar="OUT.tok", help="token file: .tok, .npy, .txt or .json; - for text to a pipe"
+    )
+    command = add("decode", commands.decode, [paced, form, tagged, audio], "tokens to audio")
+    command.add_argument("input", metavar="IN.tok", help=TOKENS_IN)
+    command.add_argument("output", metavar="OUT.wav", help=AUDIO_OUT)
+    command = add("roundtrip", commands.roundtrip, [paced, raw, audio], "audio through encoder and decoder to audio")
+    command.add_argument("input", metavar="IN.wav", help=AUDIO_IN)
+    command.add_argument("output", metavar="OUT.wav", help=AUDIO_OUT)
     command = add("mic", commands.mic, [session, form, device, timed], "microphone to tokens until Ctrl-C")
-    command.add_argument("output", metavar="OUT.tok", nargs="?", help="token file, or - for a pipe")
-    command = add("play", commands.play, [session, form, device], "tokens to the speaker")
-    command.add_argument("input", metavar="IN.tok", help="token file, or - for a pipe")
+    command.add_argument("output", metavar="OUT.tok", nargs="?", help="token file, or - for text to a pipe")
+    command = add("play", commands.play, [session, form, tagged, device], "tokens to the speaker")
+    command.add_argument("input", metavar="IN.tok", help=TOKENS_IN)
     command = add("talk", talk.talk, [session, timed], "microphone to tokens to speaker until Ctrl-C: hear yourself")
     command.add_argument("--microphone", metavar="DEVICE", help="number or part of the name")
     command.add_argument("--speaker", metavar="DEVICE", help="the same; headphones keep it out of the microphone")
-    speak.add_command(add, session, device)
+    speak.add_command(add, session, audio, device)
     command = add("bench", bench.bench, [session], "latency and speed of the server, seen from here")
     command.add_argument("--seconds", type=_positive, default=BENCH_SECONDS, help="of each run (%(default)g)")
-    mqtt_options.add_commands(add, output, session, form, device, timed)
+    mqtt_options.add_commands(add, output, session, form, tagged, device, timed)
     add("devices", _devices, [output], "lists microphones and speakers")
     command = add("completion", _completion, [], "prints what completes this command in a shell")
     command.add_argument("shell", choices=SHELLS)
@@ -145,6 +169,7 @@ def _shared_options() -> tuple[CompletedParser, ...]:
     )
     session.add_argument("--profile", help="one of the server's pairs of chunk and lookahead")
     session.add_argument("--key-file", metavar="FILE", help=f"holds the API key; else {KEY_VARIABLE} does")
+    session.add_argument("--ca", metavar="FILE", help="certificates to check the server's by, with wss:// (PEM)")
     paced = CompletedParser(add_help=False, parents=[session])
     paced.add_argument("--realtime", action="store_true", help="send at the pace of a microphone")
     form = CompletedParser(add_help=False)
@@ -154,6 +179,19 @@ def _shared_options() -> tuple[CompletedParser, ...]:
     timed = CompletedParser(add_help=False)
     timed.add_argument("--seconds", type=_positive, help="stop after so long")
     return output, session, paced, form, device, timed
+
+
+def _format_options() -> tuple[CompletedParser, ...]:
+    """Parents of commands: raw input, format of audio output, tags of tokens."""
+    raw = CompletedParser(add_help=False)
+    raw.add_argument("--rate", type=int, metavar="HZ", help="IN is raw samples of that rate: mono, s16le")
+    audio = CompletedParser(add_help=False)
+    audio.add_argument("--format", choices=tuple(AUDIO_FORMATS), help="of OUT; by the ending, wav for a pipe")
+    tagged = CompletedParser(add_help=False)
+    tagged.add_argument(
+        "--tag", dest="tags", metavar="TAG", action="append", help=f"of a token in text ({' or '.join(TAGS)})"
+    )
+    return raw, audio, tagged
 
 
 def _devices(options: argparse.Namespace) -> None:

@@ -10,6 +10,8 @@ of the WebSocket bound the wait for what nobody asked for, so a session may be q
 
 import asyncio
 import random
+import ssl as tls
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -79,6 +81,7 @@ class Connection(LiveSession):
         self._is_done = False
         self._closed: ConnectionClosed | None = None  # how the connection ended, if it did for good
         self._failure: StreamingError | None = None
+        self._lost_at_s: float | None = None
         self._reading = asyncio.Lock()
         self._changed = asyncio.Event()
 
@@ -97,6 +100,11 @@ class Connection(LiveSession):
     def output_position(self) -> int:
         """Samples or tokens received since the session began."""
         return self._session.output_position
+
+    @property
+    def lost_s(self) -> float | None:
+        """Seconds since the connection was lost; None while there is one."""
+        return None if self._lost_at_s is None else time.monotonic() - self._lost_at_s
 
     async def send(self, chunk: np.ndarray) -> None:
         """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits while the socket is full.
@@ -248,6 +256,7 @@ class Connection(LiveSession):
             return False
         if not self._session.is_lost:
             self._session.lose()
+            self._lost_at_s = time.monotonic()
             self._outbox.clear()
             self._changed.set()
         return True
@@ -311,6 +320,7 @@ class Connection(LiveSession):
             raise Disconnected(
                 f"the connection was lost and not back within {self._deadlines.resume_s:g} s{met}"
             ) from None
+        self._lost_at_s = None
         stream = self._session.input
         dropped = self._session.drop_stale(int(MAX_STALE_SECONDS * stream.rate) if self._live else None)
         self._outbox.extend(self._session.unsent)
@@ -334,6 +344,7 @@ async def connect(
     output_rate: int = OUTPUT_RATE,
     stats: bool = False,
     api_key: str | None = None,
+    ssl: tls.SSLContext | None = None,
     resume: bool = True,
     live: bool = False,
     raw: bool = False,
@@ -342,10 +353,11 @@ async def connect(
     """A session with the server at `url` (`ws://`, `wss://`, `http://` or `https://`, a path prefix is kept).
 
     `kind`: "encode" (audio to tokens), "decode" (tokens to audio) or "roundtrip" (audio to audio); formats and rates
-    are those of the audio. `api_key` goes into a header, never into the URL. A connection that is lost is replaced, and
-    a Resumed event says so; with `resume=False` it is Disconnected at once. `live` is for a microphone, whose audio is
-    worthless when it is late: after a loss, input older than MAX_STALE_SECONDS is dropped, and the output of all input
-    before it; `Resumed` says how much. `raw`: Audio carries `data`, the bytes as they came, and no `samples`.
+    are those of the audio. `api_key` goes into a header, never into the URL; `ssl` is what a certificate is checked by,
+    None: the authorities of the system. A connection that is lost is replaced, and a Resumed event says so; with
+    `resume=False` it is Disconnected at once. `live` is for a microphone, whose audio is worthless when it is late:
+    after a loss, input older than MAX_STALE_SECONDS is dropped, and the output of all input before it; `Resumed` says
+    how much. `raw`: Audio carries `data`, the bytes as they came, and no `samples`.
 
     Raises ConfigError for what the server does not offer, AuthError without a key that it knows, CapacityError when it
     is full (LimitError: for this key or address), Unreachable when there is none.
@@ -360,7 +372,7 @@ async def connect(
         profile=profile,
         stats=stats,
     )
-    dialer = Dialer(url, api_key, deadlines)
+    dialer = Dialer(url, api_key, deadlines, ssl)
     session = ClientSession(request.input, request.output)
     websocket = await dialer.open(request.target, session)
     connection = Connection(dialer, request, session, websocket, deadlines, resume=resume, live=live, raw=raw)

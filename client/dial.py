@@ -5,6 +5,11 @@ project. Deadlines are the longest waits of a whole connection.
 """
 
 import asyncio
+import errno
+import os
+import re
+import socket
+import ssl as tls
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -12,9 +17,18 @@ from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidProxy,
+    InvalidStatus,
+    InvalidURI,
+    ProxyError,
+)
 from websockets.frames import CloseCode
+from websockets.proxy import get_proxy, parse_proxy
 from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
 
 from neucodec_streaming.client.errors import Disconnected, Unreachable, error_of
 from neucodec_streaming.errors import AuthError, CapacityError, ConfigError, LimitError, ProtocolError, StreamingError
@@ -57,13 +71,16 @@ class Dialer:
     cannot be.
     """
 
-    def __init__(self, url: str, api_key: str | None, deadlines: Deadlines) -> None:
+    def __init__(self, url: str, api_key: str | None, deadlines: Deadlines, ssl: tls.SSLContext | None = None) -> None:
         self.address = _address(url)
         self.retry_after_s = 0
+        self._host = urlsplit(self.address).hostname or ""
         self._headers = _headers(api_key)
         self._deadlines = deadlines
-        is_local = urlsplit(self.address).hostname in LOOPBACK
-        self._options: dict[str, Any] = {"proxy": None} if is_local else {}
+        self._proxy = None if self._host in LOOPBACK else _proxy(self.address)
+        if ssl is not None and not self.address.startswith("wss:"):
+            raise ConfigError(f"ssl is set, and {self.address} is without TLS: give a URL with wss://")
+        self._options: dict[str, Any] = {} if ssl is None else {"ssl": ssl}
 
     async def open(self, target: str, session: ClientSession) -> ClientConnection:
         """A connection at path and query `target`, on which `session` has received its `ready`.
@@ -84,6 +101,7 @@ class Dialer:
                     close_timeout=self._deadlines.close_s,
                     ping_interval=self._deadlines.alive_s,
                     ping_timeout=self._deadlines.alive_s,
+                    proxy=self._proxy,
                     **self._options,
                 )
                 received = session.receive(parse_server_message(await websocket.recv()))
@@ -120,21 +138,46 @@ class Dialer:
                 return Unreachable(
                     f"no answer from {self.address} within {self._deadlines.open_s:g} s: is the server overloaded?"
                 )
-            case OSError():
-                return Unreachable(
-                    f"server not reachable at {self.address}: start it with `neucodec-server --model nano` ({error})"
+            case ImportError() if self._proxy is not None:
+                return ConfigError(
+                    f"the environment names a SOCKS proxy, {_shown(self._proxy)}: pip install 'python-socks[asyncio]',"
+                    f" or set NO_PROXY={self._host}"
                 )
+            case ProxyError():
+                return Unreachable(
+                    f"the proxy {_shown(self._proxy)} of the environment did not connect to {self.address}"
+                    f" ({_reason(error)}); NO_PROXY={self._host} goes without it"
+                )
+            case OSError():
+                return self._unreachable(error)
             case ConnectionClosed():
                 return disconnected(error)
             case InvalidHandshake() | ProtocolError() | EOFError():
-                return Unreachable(f"what answers at {self.address} does not speak {SUBPROTOCOL} ({error})")
+                hint = "; if the server has TLS, give wss://" if self.address.startswith("ws:") else ""
+                return Unreachable(f"{self.address} does not speak {SUBPROTOCOL} ({_reason(error)}){hint}")
         return error
+
+    def _unreachable(self, error: OSError) -> StreamingError:
+        """Why there is no connection: the name, the certificate, TLS, or nobody listens."""
+        match error:
+            case socket.gaierror() if self._proxy is None:
+                return Unreachable(f"host name {self._host!r} cannot be resolved ({_reason(error)}): check the URL")
+            case tls.SSLCertVerificationError():
+                return Unreachable(
+                    f"the certificate of {self.address} is not trusted ({error.verify_message}): if it is private, give"
+                    " the certificate of its authority"
+                )
+            case tls.SSLError():
+                return Unreachable(f"{self.address} does not speak TLS ({_reason(error)}): without TLS, give ws://")
+        via = f" through the proxy {_shown(self._proxy)}" if self._proxy is not None else ""
+        local = self._host in LOOPBACK
+        hint = "start it with `neucodec-server --model nano`" if local else "check its address, and that it runs"
+        return Unreachable(f"server not reachable at {self.address}{via}: {hint} ({_reason(error)})")
 
     def _refusal(self, refused: InvalidStatus) -> StreamingError:
         """The server's HTTP answer in place of a session: an `error` message in JSON, or the words of a proxy."""
         status = refused.response.status_code
         said = (refused.response.body or b"").decode("utf-8", "replace").strip()[:1000]
-        answered = f"HTTP {status} {said}".rstrip()
         after = refused.response.headers.get("Retry-After", "")
         self.retry_after_s = int(after) if after.isascii() and after.isdecimal() else 0
         again = f" (try again in {self.retry_after_s} s)" if self.retry_after_s else ""
@@ -146,10 +189,25 @@ class Dialer:
             known = error_of(failure.code, failure.message + again)
             if isinstance(known, LimitError) and self.retry_after_s:
                 known.after_s = self.retry_after_s
+            if type(known) is AuthError:
+                fault = "does not accept this API key" if self._headers else "asks for an API key"
+                return AuthError(f"{self.address} {fault}")
             return ConfigError(failure.message) if type(known) is StreamingError else known
+        first_line = "" if said.startswith("<") else said.partition("\n")[0].strip()[:100]
+        answered = f"HTTP {status} {first_line or refused.response.reason_phrase}".rstrip()
+        if status == HTTPStatus.NOT_FOUND:
+            return ConfigError(f"no NeuCodec server at {self.address} ({answered}): check the path of the URL")
         if status in _PLAIN_REFUSALS:
             return _PLAIN_REFUSALS[status](f"{self.address} answered {answered}{again}")
-        return Unreachable(f"what answers at {self.address} does not speak {SUBPROTOCOL}: {answered}")
+        return Unreachable(f"{self.address} does not speak {SUBPROTOCOL}: it answered {answered}")
+
+
+def certificates(ca_file: str) -> tls.SSLContext:
+    """What checks a server's certificate by the authorities of a file (PEM). Raises ConfigError."""
+    try:
+        return tls.create_default_context(cafile=ca_file)
+    except OSError as error:  # of OpenSSL too
+        raise ConfigError(f"{ca_file} cannot be read as certificates ({_reason(error)}): give a PEM file") from None
 
 
 def is_loss(closed: ConnectionClosed) -> bool:
@@ -179,6 +237,43 @@ def _address(url: str) -> str:
     except ValueError:
         raise ConfigError(f"server URL {url!r} cannot be used: give one like {DEFAULT_URL}") from None
     return f"{_SCHEMES[split.scheme]}://{split.netloc}{split.path}".rstrip("/")
+
+
+def _proxy(address: str) -> str | None:
+    """The proxy that the environment names for a server, unless NO_PROXY excepts it. Raises ConfigError."""
+    proxy = None
+    try:
+        proxy = get_proxy(parse_uri(address))
+        if proxy is not None:
+            parse_proxy(proxy)
+    except (InvalidProxy, ValueError) as error:
+        fault = error.msg if isinstance(error, InvalidProxy) else str(error)
+        shown = f", {_shown(proxy)!r}," if proxy else ""
+        host = urlsplit(address).hostname
+        raise ConfigError(
+            f"the proxy{shown} that the environment names cannot be used ({fault}): give one like"
+            f" http://HOST:PORT, or set NO_PROXY={host}"
+        ) from None
+    return proxy
+
+
+def _shown(proxy: str | None) -> str:
+    """A proxy without its user and password."""
+    return (proxy or "").rpartition("@")[2]
+
+
+def _reason(error: BaseException) -> str:
+    """What an error of the system or of a library says, in a few words; never empty."""
+    if isinstance(error, tls.SSLError):
+        return (error.reason or "TLS failed").replace("_", " ").lower()
+    if isinstance(error, socket.gaierror):
+        return error.strerror or "no address"
+    if isinstance(error, OSError):
+        numbers = [error.errno] if error.errno else [int(number) for number in re.findall(r"Errno (\d+)", str(error))]
+        reasons = {os.strerror(number) for number in numbers if number in errno.errorcode}
+        if reasons:
+            return ", ".join(sorted(reasons))
+    return str(error) or type(error).__name__
 
 
 def _headers(api_key: str | None) -> dict[str, str]:

@@ -1,73 +1,176 @@
-"""Audio and token files as streams of arrays: what libsndfile reads (WAV, FLAC...); `.tok`, `.npy`, `.pt`, `.txt`.
+"""Audio and token files: whatever libsndfile reads and writes; `.tok`, `.npy`, `.pt`, `.txt`, `.json`.
 
 Audio comes in at any rate and channel count and leaves as float32 mono at the rate asked for, packet by packet, so that
-an hour takes no more memory than a second. What cannot be read or written raises FileError (the file) or AudioError and
-TokenError (what is in it).
+an hour takes no more memory than a second. It is read to its true end, whatever its header says, or refused. Output
+gets its name when it is whole (output_file.py), or goes to a pipe as it comes (pipes.py). What cannot be read or
+written raises FileError (the file) or AudioError and TokenError (its content).
 """
 
-import sys
-from collections.abc import Iterator
+import os
+import stat
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
-from neucodec_streaming.audio import check_audio, downmix, pcm_to_bytes
+from neucodec_streaming.audio import pcm_to_bytes
 from neucodec_streaming.client.errors import FileError
+from neucodec_streaming.client.output_file import Writer
+from neucodec_streaming.client.packets import Packetizer
+from neucodec_streaming.client.pipes import is_stream
+from neucodec_streaming.client.sound_headers import open_corrected
 from neucodec_streaming.errors import ConfigError, TokenError
-from neucodec_streaming.resampler import Resampler
+from neucodec_streaming.tags import TAGS
 from neucodec_streaming.tokens import (
+    TokenLists,
     TokenText,
     check_tokens,
     tokens_from_bytes,
+    tokens_from_json,
     tokens_from_npy,
     tokens_from_text,
     tokens_to_bytes,
+    tokens_to_json,
     tokens_to_npy,
     tokens_to_text,
 )
 from neucodec_streaming.torch_file import integers_from_pt
 
-PIPE = "-"
-FORMS = {".tok": "raw", ".bin": "raw", ".npy": "npy", ".pt": "pt", ".txt": "text"}
+FORMS = {".tok": "raw", ".bin": "raw", ".npy": "npy", ".pt": "pt", ".txt": "text", ".json": "json"}
 """Ending of a token file -> its form."""
-WRITABLE_FORMS = ("raw", "npy", "text")
+WRITABLE_FORMS = ("raw", "npy", "text", "json")
+PIPED_FORMS = ("raw", "text", "json")
+AUDIO_ENDINGS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".aiff": ("AIFF", "PCM_16"),
+    ".aif": ("AIFF", "PCM_16"),
+    ".au": ("AU", "PCM_16"),
+    ".caf": ("CAF", "PCM_16"),
+    ".w64": ("W64", "PCM_16"),
+    ".rf64": ("RF64", "PCM_16"),
+    ".raw": ("RAW", "PCM_16"),
+    ".pcm": ("RAW", "PCM_16"),
+}
+"""Ending of an audio file to write -> libsndfile's format and encoding."""
+AUDIO_FORMATS = {"wav": AUDIO_ENDINGS[".wav"], "raw": AUDIO_ENDINGS[".raw"]}
+"""Name of a format that a pipe can carry -> the same."""
 _BLOCK_SAMPLES = 16_384
+_MAX_HEADER_BYTES = 8192
+_UNKNOWN_FRAMES = 1 << 62
+_SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4}
+_SAMPLE_BYTES |= {"FLOAT": 4, "DOUBLE": 8}
+_CHUNKED = ("WAV", "WAVEX", "RF64", "AIFF", "SVX", "CAF", "W64", "FLAC", "OGG", "MP3")
+"""Formats that may hold other things than audio, or that need no size of it."""
+_UNSAFE = {
+    "SDS": "libsndfile does not notice when it is cut off",
+    "PAF": "libsndfile does not notice when it is cut off",
+    "SD2": "its header is in another file",
+}
+"""Formats that libsndfile opens but cannot be trusted with, and why."""
 
 
 class AudioReader:
     """An audio file as packets of float32 mono at `rate`, each `packet_seconds` long but the last: iterate once.
 
-    `seconds` is its length. Raises FileError when it is no audio file, AudioError when it holds NaN.
+    `seconds` is its length, None where the header does not say; `notes` is what its user should know, complete at the
+    end. Raises FileError when it is no audio file or is damaged, AudioError for samples that cannot be used.
     """
 
-    def __init__(self, path: str | Path, rate: int, packet_seconds: float = 0.02) -> None:
-        self._file = _open_audio(path)
-        self.seconds = self._file.frames / self._file.samplerate
+    def __init__(
+        self, source: str | Path | BinaryIO, rate: int, packet_seconds: float = 0.02, name: str | None = None
+    ) -> None:
+        self.name = name or str(source)
         self.rate = rate
-        self._packet_samples = max(1, round(rate * packet_seconds))
+        self.notes: list[str] = []
+        stream = self._stream = self._opened(source)
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        try:
+            self._file = _SequentialFile(stream if self.notes or stream is source else str(source))
+            _refuse_untrue(self._file, stream, size)
+            self._packets = Packetizer(self.name, self._file.samplerate, rate, max(1, round(rate * packet_seconds)))
+        except (soundfile.LibsndfileError, OSError, FileError) as error:
+            stream.close()
+            reason = getattr(error, "error_string", str(error)).rstrip(".")
+            raise FileError(f"{self.name} cannot be read as audio ({reason}): give a WAV or FLAC file") from None
+        frames = self._file.frames
+        self.seconds = frames / self._file.samplerate if frames < _UNKNOWN_FRAMES else None
+
+    def _opened(self, source: str | Path | BinaryIO) -> BinaryIO:
+        """The bytes of an audio file, with its header corrected if need be."""
+        if not isinstance(source, str | Path):
+            return source
+        try:
+            status = os.stat(source)
+            if not stat.S_ISREG(status.st_mode) or not status.st_size:
+                fault = "is empty" if stat.S_ISREG(status.st_mode) else "is no file"
+                raise FileError(f"{self.name} {fault}: give a WAV or FLAC file")
+            file, note = open_corrected(source)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise FileError(f"{self.name} cannot be read: {reason or error}") from None
+        if note is not None:
+            self.notes.append(f"{self.name}: {note}")
+        return file
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        size, waiting = self._packet_samples, np.zeros(0, np.float32)
-        for audio in self._resampled():
-            waiting = np.concatenate([waiting, audio])
-            whole = waiting.size // size * size
-            yield from waiting[:whole].reshape(-1, size)
-            waiting = waiting[whole:]
-        if waiting.size:
-            yield waiting
+        with self._stream, self._file as file:
+            while True:
+                try:
+                    block = file.read(_BLOCK_SAMPLES, dtype="float32", always_2d=True)
+                except soundfile.LibsndfileError as error:
+                    raise FileError(
+                        f"{self.name} is damaged {self._packets.seconds:.2f} s from its start: {error.error_string}"
+                    ) from None
+                if not len(block):
+                    break
+                yield from self._packets.feed(block)
+            yield from self._packets.flush()
+        if self.seconds is not None and self._packets.samples < file.frames:
+            self.notes.append(
+                f"{self.name} is cut off: its header says {self.seconds:.2f} s, its data end after"
+                f" {self._packets.seconds:.2f} s"
+            )
+        self.notes += self._packets.notes
 
-    def _resampled(self) -> Iterator[np.ndarray]:
-        with self._file as file:
-            resampler = Resampler(file.samplerate, self.rate)
-            try:
-                for block in file.blocks(_BLOCK_SAMPLES, dtype="float32", always_2d=True):
-                    yield resampler.feed(check_audio(downmix(block)))
-            except soundfile.LibsndfileError as error:
-                raise FileError(f"{file.name} is damaged: {error}") from None
-            yield resampler.flush()
+
+class _SequentialFile(soundfile.SoundFile):
+    """A file that is read from start to end without a seek, which is inexact or impossible in many encodings, and
+    without regard to the number of frames in the header."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _refuse_untrue(file: soundfile.SoundFile, stream: BinaryIO, size: int) -> None:
+    """Raises FileError where libsndfile reads something else than the file holds."""
+    if file.format in _UNSAFE:
+        raise FileError(f"a {file.format} file, {_UNSAFE[file.format]}")
+    if file.format == "VOC" and file.subtype in ("ULAW", "ALAW"):
+        raise FileError(f"a VOC file of {file.subtype}, of which libsndfile reads too much")
+    if file.format == "OGG" and not file.frames and not _has_last_page(stream, size):
+        raise FileError("it is cut off")
+    if file.format not in _CHUNKED and file.subtype in _SAMPLE_BYTES:
+        rest = size - file.frames * file.channels * _SAMPLE_BYTES[file.subtype]
+        if rest > _MAX_HEADER_BYTES:
+            raise FileError(f"its header says {file.frames} frames, and {rest} bytes more are there")
+
+
+def _has_last_page(stream: BinaryIO, size: int) -> bool:
+    """Whether an Ogg file ends with the page that is marked as the last one (RFC 3533, section 6)."""
+    position = stream.tell()
+    stream.seek(max(0, size - 65_536))
+    end = stream.read()
+    stream.seek(position)
+    page = end.rfind(b"OggS")
+    return page >= 0 and len(end) > page + 5 and bool(end[page + 5] & 4)
 
 
 def read_audio(path: str | Path, rate: int) -> np.ndarray:
@@ -76,53 +179,108 @@ def read_audio(path: str | Path, rate: int) -> np.ndarray:
     return np.concatenate(packets) if packets else np.zeros(0, np.float32)
 
 
-class WavWriter:
-    """A mono 16-bit WAV file that grows as audio comes: a context manager with write(float32 (m,))."""
+def audio_format(path: str | Path, format: str | None = None) -> tuple[str, str]:
+    """libsndfile's format and encoding of an audio output: by `format`, else by its ending; WAV for a pipe. Raises
+    ConfigError.
+    """
+    piped, suffix = is_stream(path, 1), Path(path).suffix.lower()
+    chosen = AUDIO_FORMATS.get(format or "wav") if format or (piped and not suffix) else AUDIO_ENDINGS.get(suffix)
+    if chosen is None:
+        raise ConfigError(
+            f"{path}: {suffix or 'no ending'!r} is no audio format: name it {', '.join(AUDIO_ENDINGS)},"
+            f" or give --format {' or '.join(AUDIO_FORMATS)}"
+        )
+    if piped and chosen not in AUDIO_FORMATS.values():
+        raise ConfigError(f"{path} is a pipe or device, which takes --format {' or '.join(AUDIO_FORMATS)} alone")
+    if not soundfile.check_format(*chosen):
+        raise ConfigError(f"{path}: the libsndfile of this machine does not write {' '.join(chosen)}: give .wav")
+    return chosen
 
-    def __init__(self, path: str | Path, rate: int) -> None:
+
+class AudioWriter(Writer):
+    """A mono audio file that grows as audio comes: a context manager with write(float32 (m,)).
+
+    The format is that of the ending or `format` (`audio_format`); a pipe gets WAV with a header that leaves the length
+    open, or raw samples, 16 bits little-endian.
+    """
+
+    def __init__(self, path: str | Path, rate: int, format: str | None = None, keep: bool = False) -> None:
+        kind, encoding = audio_format(path, format)
+        super().__init__(path, keep)
+        self._path, self.samples = path, 0
+        self._file: soundfile.SoundFile | None = None
+        if self.pipe is not None:
+            self.pipe.write(b"" if kind == "RAW" else streaming_wav_header(rate))
+            return
+        assert self.output is not None
+        endian = "LITTLE" if kind == "RAW" else "FILE"
         try:
-            self._file = soundfile.SoundFile(path, "w", samplerate=rate, channels=1, format="WAV", subtype="PCM_16")
+            self._file = soundfile.SoundFile(
+                self.output.temporary, "w", samplerate=rate, channels=1, format=kind, subtype=encoding, endian=endian
+            )
         except (soundfile.LibsndfileError, OSError) as error:
+            self.output.discard()
             raise FileError(f"{path} cannot be written: {error}") from None
-        self.samples = 0
 
     def write(self, audio: np.ndarray) -> None:
         """Appends samples, clipped at full scale."""
-        try:
-            self._file.buffer_write(pcm_to_bytes(audio), dtype="int16")
-        except soundfile.LibsndfileError as error:
-            raise FileError(f"{self._file.name} cannot be written on: {error}") from None
         self.samples += audio.size
+        if self.pipe is not None:
+            self.pipe.write(pcm_to_bytes(audio))
+        elif self._file is not None:
+            file = self._file
+            self._checked(lambda: file.buffer_write(pcm_to_bytes(audio), dtype="int16"))
 
-    def __enter__(self) -> Self:
-        return self
+    def _finish(self) -> None:
+        if self.pipe is not None:
+            self.pipe.close()
+        elif self._file is not None:
+            self._checked(self._file.close)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
+    def _checked(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except (soundfile.LibsndfileError, OSError, AssertionError) as error:  # the last: fewer were written
+            reason = getattr(error, "error_string", str(error)) or "is the disk full?"
+            raise FileError(f"{self._path} cannot be written on: {reason}") from None
 
 
-def token_form(path: str | Path, form: str | None = None) -> str:
+def streaming_wav_header(rate: int) -> bytes:
+    """The header of a mono 16-bit WAV whose length is not known yet: both sizes are the largest ones."""
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 0xFFFF_FFFF, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16,
+        b"data", 0xFFFF_FFFF,
+    )  # fmt: skip
+
+
+def token_form(path: str | Path, form: str | None = None, *, writing: bool = False) -> str:
     """The form of a token file: `form` if given, else by its ending; text for a pipe. Raises ConfigError."""
-    if form is not None:
-        return form
-    if str(path) == PIPE:
-        return "text"
-    suffix = Path(path).suffix.lower()
-    if suffix not in FORMS:
-        raise ConfigError(f"{path} ends in {suffix!r}: name it {', '.join(FORMS)}, or give --form")
-    return FORMS[suffix]
+    piped, suffix = is_stream(path, int(writing)), Path(path).suffix.lower()
+    form = form or FORMS.get(suffix) or ("text" if piped else None)
+    if form is None:
+        kinds = ", ".join(name for name, kind in FORMS.items() if not writing or kind in WRITABLE_FORMS)
+        raise ConfigError(f"{path}: {suffix or 'no ending'!r} is no form of tokens: name it {kinds}, or give --form")
+    if piped and form not in PIPED_FORMS:
+        raise ConfigError(f"{path}: a pipe cannot carry form {form!r}: give --form {', '.join(PIPED_FORMS)}")
+    if writing and form not in WRITABLE_FORMS:
+        raise ConfigError(f"{path}: tokens cannot be written as {form}: use .tok, .npy, .txt or .json")
+    return form
 
 
-def read_tokens(path: str | Path, form: str | None = None) -> np.ndarray:
+def read_tokens(path: str | Path, form: str | None = None, tags: Sequence[str] = TAGS) -> np.ndarray:
     """A whole token file -> uint16 (n,). Raises FileError, or TokenError naming the file and what is wrong in it."""
     form = token_form(path, form)
     try:
         payload = Path(path).read_bytes()
-    except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror or error}") from None
-    readers = {"raw": tokens_from_bytes, "npy": tokens_from_npy, "pt": _tokens_from_pt, "text": _tokens_from_utf8}
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    readers: dict[str, Callable[[bytes], np.ndarray]] = {
+        "raw": tokens_from_bytes,
+        "npy": tokens_from_npy,
+        "pt": lambda payload: check_tokens(integers_from_pt(payload)),
+        "text": lambda payload: tokens_from_text(payload.decode("utf-8", "replace"), tags),
+        "json": lambda payload: tokens_from_json(payload.decode("utf-8", "replace")),
+    }
     try:
         return readers[form](payload)
     except TokenError as error:
@@ -130,82 +288,89 @@ def read_tokens(path: str | Path, form: str | None = None) -> np.ndarray:
 
 
 class TokenPipe:
-    """Tokens out of the bytes of a pipe, raw or text: feed(bytes) -> uint16 (n,), and finish() at its end."""
+    """Tokens out of the bytes of a pipe: feed(bytes) -> uint16 (n,), and finish() -> the last ones.
 
-    def __init__(self, form: str) -> None:
-        if form not in ("raw", "text"):
-            raise ConfigError(f"form {form!r} cannot come through a pipe: give --form raw or text")
-        self._text = TokenText() if form == "text" else None
+    Raises TokenError, in the call after the one that returned the tokens before a bad one.
+    """
+
+    def __init__(self, form: str, tags: Sequence[str] = TAGS) -> None:
+        if form not in PIPED_FORMS:
+            raise ConfigError(f"form {form!r} cannot come through a pipe: give --form {', '.join(PIPED_FORMS)}")
+        self._text = TokenText(tags) if form == "text" else TokenLists() if form == "json" else None
         self._rest = b""
+        self._bytes = self._tokens = 0
 
     def feed(self, payload: bytes) -> np.ndarray:
-        """The tokens that are complete now. Raises TokenError."""
+        """The tokens that are complete now."""
+        self._bytes += len(payload)
         if self._text is not None:
-            return self._text.feed(payload.decode("ascii", "replace"))
-        payload = self._rest + payload
-        whole = len(payload) // 2 * 2
-        self._rest = payload[whole:]
-        return tokens_from_bytes(payload[:whole])
+            tokens = self._text.feed(payload.decode("ascii", "replace"))
+        else:
+            payload = self._rest + payload
+            whole = len(payload) // 2 * 2
+            self._rest = payload[whole:]
+            tokens = tokens_from_bytes(payload[:whole])
+        self._tokens += tokens.size
+        return tokens
 
-    def finish(self) -> None:
-        """Raises TokenError when the pipe ended inside a token."""
+    def finish(self) -> np.ndarray:
+        """Raises TokenError when the pipe held no token, or ended inside one."""
+        tokens = np.zeros(0, np.uint16) if self._text is None else self._text.finish()
+        self._tokens += tokens.size
         if self._rest:
-            raise TokenError("the pipe ended in the middle of a token: raw tokens have 2 bytes each")
+            raise TokenError(f"the pipe ends in the middle of token {self._tokens}: raw tokens have 2 bytes each")
+        if not self._tokens:
+            raise TokenError("the pipe held no token" if self._bytes else "the pipe was empty: no token came")
+        return tokens
 
 
-class TokenWriter:
+class TokenWriter(Writer):
     """A token file that grows as tokens come (`.npy` is written at the end): a context manager with write(tokens)."""
 
-    def __init__(self, path: str | Path, form: str | None = None) -> None:
-        self._form = token_form(path, form)
-        if self._form not in WRITABLE_FORMS or (str(path) == PIPE and self._form == "npy"):
-            raise ConfigError(f"tokens cannot be written to {path} as {self._form}: use .tok, .npy or .txt")
-        try:
-            self._file: Any = sys.stdout.buffer if str(path) == PIPE else Path(path).open("wb")  # noqa: SIM115
-        except OSError as error:
-            raise FileError(f"{path} cannot be written: {error.strerror or error}") from None
-        self._owned = str(path) != PIPE
+    def __init__(self, path: str | Path, form: str | None = None, keep: bool = False) -> None:
+        self._form = token_form(path, form, writing=True)
+        super().__init__(path, keep)
+        self._path = path
         self._kept: list[np.ndarray] = []
         self.tokens = 0
+        self._file: BinaryIO | None = None
+        if self.output is not None:
+            self._file = open(self.output.temporary, "wb")  # noqa: SIM115 (closed by _finish)
 
     def write(self, tokens: np.ndarray) -> None:
         """Appends tokens (n,)."""
-        self.tokens += tokens.size
         if self._form == "npy":
             self._kept.append(tokens)
-            return
-        self._file.write(tokens_to_bytes(tokens) if self._form == "raw" else tokens_to_text(tokens).encode())
-        if not self._owned:
-            self._file.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._form == "npy":
-            self._file.write(tokens_to_npy(np.concatenate([*self._kept, np.zeros(0, np.uint16)])))
-        elif self._form == "text":
-            self._file.write(b"\n")
-        if self._owned:
-            self._file.close()
+        elif self._form == "json":
+            self._put(
+                (", " if self.tokens else "[").encode() * bool(tokens.size) + tokens_to_json(tokens)[1:-1].encode()
+            )
         else:
-            self._file.flush()
+            self._put(tokens_to_bytes(tokens) if self._form == "raw" else tokens_to_text(tokens).encode())
+        self.tokens += tokens.size
 
+    def _put(self, payload: bytes) -> None:
+        if self.pipe is not None:
+            self.pipe.write(payload)
+            return
+        assert self._file is not None
+        try:
+            self._file.write(payload)
+        except OSError as error:
+            raise FileError(f"{self._path} cannot be written on: {error.strerror or error}") from None
 
-def _open_audio(path: str | Path) -> soundfile.SoundFile:
-    if not Path(path).is_file():
-        raise FileError(f"{path} is no file: give a WAV or FLAC file")
-    try:
-        return soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise FileError(f"{path} cannot be read as audio ({error}): give a WAV or FLAC file") from None
-
-
-def _tokens_from_pt(payload: bytes) -> np.ndarray:
-    return check_tokens(integers_from_pt(payload))
-
-
-def _tokens_from_utf8(payload: bytes) -> np.ndarray:
-    return tokens_from_text(payload.decode("utf-8", "replace"))
+    def _finish(self) -> None:
+        if self._form == "npy":
+            self._put(tokens_to_npy(np.concatenate([*self._kept, np.zeros(0, np.uint16)])))
+        elif self._form == "json":
+            self._put(b"]\n" if self.tokens else b"[]\n")
+        elif self._form == "text":
+            self._put(b"\n")
+        if self.pipe is not None:
+            self.pipe.close()
+            return
+        assert self._file is not None
+        try:
+            self._file.close()
+        except OSError as error:
+            raise FileError(f"{self._path} cannot be written on: {error.strerror or error}") from None

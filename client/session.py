@@ -29,6 +29,11 @@ class LiveSession(ABC):
     def output_position(self) -> int:
         """Samples or tokens received since the session began."""
 
+    @property
+    def lost_s(self) -> float | None:
+        """Seconds since the connection was lost; None while there is one, or where nothing is known of it."""
+        return None
+
     @abstractmethod
     async def send(self, chunk: np.ndarray) -> None:
         """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits where there is no room."""

@@ -25,6 +25,7 @@ from neucodec_streaming.client.connection import Connection, connect
 from neucodec_streaming.client.dial import DEFAULT_URL
 from neucodec_streaming.client.events import Event
 from neucodec_streaming.client.transfer import transfer
+from neucodec_streaming.errors import LocalProtocolError
 from neucodec_streaming.protocol.messages import Ready
 
 EVENTS_WAITING = 10_000
@@ -48,7 +49,10 @@ class LoopThread:
         await self._over.wait()
 
     def submit(self, coroutine: Coroutine[Any, Any, Outcome]) -> Future[Outcome]:
-        """Runs it there."""
+        """Runs it there. Raises LocalProtocolError when the loop has ended."""
+        if self._loop.is_closed():
+            coroutine.close()
+            raise LocalProtocolError("the session was closed at the end of its `with`: open another")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def call(self, coroutine: Coroutine[Any, Any, Outcome]) -> Outcome:

@@ -111,9 +111,11 @@ async def transfer(
                 due = start + (connection.input_position + packet.size) / connection.ready.input.rate
                 await asyncio.sleep(max(0.0, due - loop.time()))
             await connection.send(packet)
+            report.input_units = connection.input_position
             report.responses.sent(connection.input_position, loop.time())
         await connection.end()
 
+    on_progress(report)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(send(), name="sender")

@@ -19,7 +19,7 @@ from demos.server_process import demo_server
 from demos.spectrogram import draw_pair
 from neucodec_streaming.client.commands.display import ProgressLine, print_rows
 from neucodec_streaming.client.connection import connect
-from neucodec_streaming.client.files import AudioReader, TokenWriter, WavWriter, read_audio, read_tokens
+from neucodec_streaming.client.files import AudioReader, AudioWriter, TokenWriter, read_audio, read_tokens
 from neucodec_streaming.client.transfer import TransferReport, transfer
 from neucodec_streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
 from neucodec_streaming.resampler import resample
@@ -62,7 +62,7 @@ async def decode(url: str, token_file: Path, wav_file: Path) -> TransferReport:
     tokens = read_tokens(token_file)
     packets = [tokens[start : start + TOKENS_PER_PACKET] for start in range(0, tokens.size, TOKENS_PER_PACKET)]
     async with connect(url, kind="decode") as connection:
-        with WavWriter(wav_file, OUTPUT_RATE) as writer, ProgressLine(tokens.size / TOKENS_PER_SECOND) as line:
+        with AudioWriter(wav_file, OUTPUT_RATE) as writer, ProgressLine(tokens.size / TOKENS_PER_SECOND) as line:
             return await transfer(connection, packets, writer.write, on_progress=line)
 
 

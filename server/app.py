@@ -133,7 +133,7 @@ class App:
         """Takes no new sessions, and returns when those that there are have ended, or after `drain_s`."""
         self._is_draining = True
         if self._sessions is not None:
-            self._sessions.give_up_lost()
+            self._sessions.give_up_idle()
         self._metrics.draining.set(1)
         try:
             async with asyncio.timeout(self._settings.drain_s):

@@ -65,6 +65,7 @@ class Metrics:
             "profile",
         )
         self.slots_used = self._gauge("neucodec_slots_used", "Places for sessions that are taken")
+        self.parked_bytes = self._gauge("neucodec_parked_bytes", "What the state of parked sessions takes")
         self.slots_limit = self._gauge("neucodec_slots_limit", "Places for sessions (the setting max_sessions)")
         self.load = self._gauge("neucodec_load_ratio", "Share of the time that the open sessions keep the device busy")
         self.max_load = self._gauge("neucodec_load_limit_ratio", "The load above which sessions are refused")
@@ -102,7 +103,7 @@ class Metrics:
             "neucodec_resumes", "Requests for the rest of a session whose connection was lost", "outcome"
         )
         self.evictions = self._counter(
-            "neucodec_evictions", "Sessions whose connection was lost and that were given up", "reason"
+            "neucodec_evictions", "Sessions that were lost or parked and were given up", "reason"
         )
 
     def _gauge(self, name: str, help: str, *labels: str) -> Gauge:

@@ -85,17 +85,17 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
 
     An engine for each worker, to be stepped by a thread of its own. Raises ModelError, ConfigError.
     """
+
     import torch
 
     from neucodec_streaming.codec import load_codec
     from neucodec_streaming.engine.runner import Runner
 
     use_threads(settings)
-    dtype = getattr(torch, settings.dtype)
     codec = load_codec(
         settings.model,
         settings.device,
-        dtype,
+        settings.dtype,
         stream_json=settings.stream_json,
         kinds=settings.kinds,
         threads=torch.get_num_threads(),

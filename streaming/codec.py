@@ -6,7 +6,7 @@ and may lie elsewhere: whoever loads a hub id has no folder to write to.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, StreamConfig
 from neucodec_streaming.decoder import Decoder
 from neucodec_streaming.encoder import Encoder
 from neucodec_streaming.errors import ConfigError, InputError, ModelError
+from neucodec_streaming.kernels.int8 import is_int8
 from neucodec_streaming.kernels.packed import keep_freed_memory, with_packed_weights
 from neucodec_streaming.layers.mel import offline_features
 from neucodec_streaming.loading import PARTS, check_folder, load_model
@@ -39,19 +40,26 @@ class Codec:
     """A loaded model: offline coding and new streams. Made by `load_codec`."""
 
     def __init__(
-        self, name: str, model: Any, priors: Priors, kinds: Sequence[str] = tuple(PARTS), threads: int | None = None
+        self,
+        name: str,
+        model: Any,
+        priors: Priors,
+        quantised: Callable[[str], bool] | None = None,
+        kinds: Sequence[str] = tuple(PARTS),
+        threads: int | None = None,
     ) -> None:
         self.name = name
         self.model = model
+        self.priors = priors
         self.kinds = tuple(kinds)
-        self._priors = priors
+        self._quantised = quantised
         self._threads = threads
         self._steppers: dict[tuple[type, StreamConfig], Encoder | Decoder] = {}
 
     @property
     def default_config(self) -> StreamConfig:
         """What a stream uses when it is given no configuration: the model's `stream.json`, or chunk 5, lookahead 5."""
-        return self._priors.config
+        return self.priors.config
 
     @property
     def device(self) -> torch.device:
@@ -78,6 +86,10 @@ class Codec:
 
     def to(self, device: str | torch.device) -> "Codec":
         """Itself, on another device; streams that were made before stay where they are. Raises ConfigError."""
+        if self._quantised is not None and torch.device(device).type != "cpu":
+            raise ConfigError(
+                f"dtype int8 is computed on a CPU, not on {device}: load the model there in another dtype"
+            )
         self.model = _on_device(self.model, device)
         self.__dict__.pop("_stepped", None)
         self._steppers = {}
@@ -87,7 +99,7 @@ class Codec:
     def _stepped(self) -> Any:
         """The model as the steps use it; the original stays for whole recordings."""
         keep_freed_memory()
-        return with_packed_weights(self.model)
+        return with_packed_weights(self.model, self._quantised or (lambda name: False))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -96,7 +108,7 @@ class Codec:
         of_the_copy = ("_name_or_path", "transformers_version")
         config = {name: value for name, value in config.items() if name not in of_the_copy}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-        digest.update(repr(self._priors).encode())
+        digest.update(repr((self.priors, self._quantised is not None)).encode())
         for name, tensor in self.model.state_dict().items():
             digest.update(name.encode())
             digest.update(raw_bytes(tensor).data)
@@ -137,11 +149,15 @@ class Codec:
         frames = len(pcm) // INPUT_HOP
         if not frames:
             return np.zeros(0, np.uint16)
+        if self._quantised is not None:
+            encoder = Encoder(self._stepped, _one_chunk(frames), self.priors, self.fingerprint)
+            encoder.threads = self._threads
+            stream = EncoderStream(encoder)
+            return np.concatenate([stream.feed(pcm), stream.flush()])
         padded = torch.from_numpy(np.pad(pcm, (0, (frames + 1) * INPUT_HOP - len(pcm))))[None].to(self.device)
         dtype = self.model.fc_encoder.weight.dtype
         with threads_limited(self._threads):
             features = offline_features(padded)
-        with threads_limited(self._threads):
             codes = self.model.encode(padded[:, None].to(dtype), features.to(dtype)).audio_codes
         return codes[0, 0].cpu().numpy().astype(np.uint16)
 
@@ -152,6 +168,11 @@ class Codec:
         tokens = check_tokens(tokens)
         if not len(tokens):
             return np.zeros(0, np.float32)
+        if self._quantised is not None:
+            decoder = Decoder(self._stepped, _one_chunk(len(tokens)), self.priors, self.fingerprint)
+            decoder.threads = self._threads
+            stream = DecoderStream(decoder)
+            return np.concatenate([stream.feed(tokens), stream.flush()])
         codes = torch.from_numpy(tokens.astype(np.int64))[None, None].to(self.device)
         with threads_limited(self._threads):
             return self.model.decode(codes).audio_values[0, 0].float().cpu().numpy()
@@ -175,7 +196,7 @@ class Codec:
         config = config or self.default_config
         key = (kind, config)
         if key not in self._steppers:
-            self._steppers[key] = kind(self._stepped, config, self._priors, self.fingerprint)
+            self._steppers[key] = kind(self._stepped, config, self.priors, self.fingerprint)
             self._steppers[key].threads = self._threads
         return self._steppers[key]
 
@@ -183,7 +204,7 @@ class Codec:
 def load_codec(
     name: str | Path,
     device: str = "cpu",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str = "float32",
     stream_json: str | Path | None = None,
     kinds: Sequence[str] = ("encode", "decode"),
     threads: int | None = None,
@@ -192,10 +213,11 @@ def load_codec(
 
     A checkpoint in the original package's layout, a folder or a file, is converted into a cache (checkpoints.py).
 
-    `dtype` is float32 unless given. `stream_json`: the file to take instead of the one beside the weights. `kinds`: the
-    parts to load and keep. `threads` of torch for calls of this codec and its streams; None: one for a small model
-    (more do not help it), and as torch is set for others. Raises ModelError for what is missing, corrupt, or no
-    NeuCodec, and ConfigError.
+    `dtype`: a torch dtype or its name, or "int8", for a CPU: most layers multiply int8 weights by int8 activations, the
+    others compute in float32, and whole recordings are stepped as one chunk. `stream_json`: the file to take instead of
+    the one beside the weights. `kinds`: the parts to load and keep. `threads` of torch for calls of this codec and its
+    streams; None: one for a small model (more do not help it), and as torch is set for others. Raises ModelError for
+    what is missing, corrupt, or no NeuCodec, and ConfigError.
     """
     if not kinds or isinstance(kinds, str) or not set(kinds) <= set(PARTS):
         raise ConfigError(f"kinds is {kinds!r}: give a sequence of {' and '.join(map(repr, PARTS))}")
@@ -212,11 +234,14 @@ def load_codec(
     if stream_json is not None and not Path(stream_json).is_file():
         raise ModelError(f"no file {str(stream_json)!r}: give the stream.json that a calibration wrote")
     priors = read_priors(folder / "stream.json" if stream_json is None else Path(stream_json))
-    model = load_model(folder if is_folder else str(name), dtype or torch.float32, kinds)
+    int8 = dtype == "int8"
+    if int8 and torch.device(device).type != "cpu":
+        raise ConfigError(f"dtype int8 is computed on a CPU, not on {device}: give float32, bfloat16 or float16")
+    model = load_model(folder if is_folder else str(name), torch.float32 if int8 else _torch_dtype(dtype), kinds)
     model = _on_device(model, device).eval().requires_grad_(False)
     if threads is None and sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL:
         threads = 1
-    return Codec(str(name), model, priors, kinds, threads)
+    return Codec(str(name), model, priors, is_int8 if int8 else None, kinds, threads)
 
 
 def _on_device(model: Any, device: str | torch.device) -> Any:
@@ -224,6 +249,18 @@ def _on_device(model: Any, device: str | torch.device) -> Any:
         return model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {device!r} cannot be used ({error}): give cpu or cuda") from error
+
+
+def _torch_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ConfigError(f"dtype {dtype!r} is unknown: give float32, bfloat16, float16 or int8")
+    return found
+
+
+def _one_chunk(frames: int) -> StreamConfig:
+    """The whole recording in one step, as the offline model sees it: no lookahead, no context, no priors."""
+    return StreamConfig(chunk_frames=frames, lookahead_frames=0, context_frames=0, prior_weight=0)
 
 
 def read_audio(path: str | Path) -> np.ndarray:

@@ -5,7 +5,7 @@ One token is one 16-bit code, 0..65535, 50 a second. Inside the project tokens a
     raw    little-endian uint16, nothing else: the wire, and `.tok` files
     npy    numpy's own, one integer array (`allow_pickle` is never on)
     pt     torch's zip of one integer tensor, as NeuTTS ships voices (read only: neucodec_streaming.torch_file)
-    text   `<|speech_12345|>`, as NeuTTS models print, or another pattern
+    text   `<|speech_12345|>`, as NeuTTS models print, or tags of other models
     json   `[1, 2, 3]`, or several such lists
 
 What cannot be used raises TokenError with the offending value.
@@ -14,20 +14,18 @@ What cannot be used raises TokenError with the offending value.
 import io
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from neucodec_streaming.audio import as_array
 from neucodec_streaming.config import CODEBOOK_SIZE, TOKENS_PER_SECOND
-from neucodec_streaming.errors import ConfigError, InputError, TokenError
+from neucodec_streaming.errors import InputError, TokenError
+from neucodec_streaming.tags import TAGS, begun_tag, whole_tag
 
 _WIRE = np.dtype("<u2")
-SPEECH_TAG = r"<\|speech_(-?\d{1,18})\|>"
-"""How NeuTTS models print a token."""
-_HALF_TAG = re.compile(r"<\|speech_-?\d*\|?$")
 _INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
-_MAX_TAG_LENGTH = 64
 _SHOWN = 60
 
 
@@ -101,37 +99,21 @@ def tokens_to_text(tokens: np.ndarray) -> str:
 class TokenText:
     """Tokens out of text that arrives in pieces, as a language model prints it: feed(text) -> uint16 (n,), finish().
 
-    `pattern` is a regular expression with the number in its first group. Text between tokens is skipped, since models
-    print other tags too. A number that is no token raises TokenError with its position in the stream, in the call after
-    the one that returned the tokens before it. Raises ConfigError for a pattern that cannot be.
+    `tags` are what a token looks like, with `{}` for its number. Text between tags is skipped, since models print other
+    tags too. A number that is no token raises TokenError with its position in the stream, in the call after the one
+    that returned the tokens before it. Raises ConfigError for a tag that cannot be.
     """
 
-    def __init__(self, pattern: str = SPEECH_TAG) -> None:
-        self._tag = _compiled(pattern)
+    def __init__(self, tags: Sequence[str] = TAGS) -> None:
+        self._tags = tags
+        self._whole, self._begun = whole_tag(tags), begun_tag(tags)
         self._count = 0
         self._rest = ""
-        self._first = ""  # how the text starts, for the message when it holds no token
-        self._last = ""
+        self._first = self._last = ""  # how the text starts and ends, for the message when it holds no token
         self._failure: TokenError | None = None
 
     def feed(self, text: str) -> np.ndarray:
         """The tokens that are complete now; the start of an incomplete one waits for the next piece."""
-        return self._taken(text, at_end=False)
-
-    def finish(self) -> np.ndarray:
-        """What was waiting for more text. Raises TokenError if there was text without a token, or half a token."""
-        tokens = self._taken("", at_end=True)
-        if half := _HALF_TAG.search(self._rest):
-            raise TokenError(f"the text ends in the middle of a token: {half[0]!r}")
-        if not self._count and self._first:
-            hint = ": is it UTF-16?" if "\0" in self._first else ""
-            raise TokenError(
-                f"no token ({self._tag.pattern}) in the text that starts with {self._first!r}"
-                f" and ends with {self._last!r}{hint}"
-            )
-        return tokens
-
-    def _taken(self, text: str, at_end: bool) -> np.ndarray:
         if self._failure is not None:
             raise self._failure
         self._first = self._first or text.strip()[:_SHOWN]
@@ -139,20 +121,31 @@ class TokenText:
         text = self._rest + text
         numbers: list[int] = []
         end = 0
-        for match in self._tag.finditer(text):
-            if match.end() == len(text) and not at_end and _may_grow(match):
-                break
-            try:
-                numbers.append(_number(match[1], self._count + len(numbers)))
-            except TokenError as error:
-                self._failure = error
-                break
-            end = match.end()
-        self._rest = "" if self._failure else text[max(end, len(text) - _MAX_TAG_LENGTH) :]
+        try:
+            for match in self._whole.finditer(text):
+                end = match.end()
+                numbers.append(_number(match[match.lastindex or 0], self._count + len(numbers)))
+        except TokenError as error:
+            self._failure = error
+            if not numbers:
+                raise
+        begun = self._begun.search(text, end)
+        self._rest = "" if begun is None else begun[0]
         self._count += len(numbers)
-        if self._failure is not None and not numbers:
-            raise self._failure
         return np.array(numbers, np.uint16)
+
+    def finish(self) -> np.ndarray:
+        """Nothing more. Raises TokenError if there was text without a token, or with half a token at its end."""
+        tokens = self.feed("")
+        if any(digit in self._rest for digit in "0123456789"):
+            raise TokenError(f"the text ends in the middle of token {self._count}: {self._rest!r}")
+        if not self._count and self._first:
+            hint = " (is it UTF-16?)" if "\0" in self._first else ""
+            raise TokenError(
+                f"no token such as {' or '.join(self._tags)} in the text that starts with {self._first!r} and ends with"
+                f" {self._last!r}{hint}"
+            )
+        return tokens
 
 
 class TokenLists:
@@ -208,22 +201,6 @@ class TokenLists:
             numbers.append(_number(value, self._count + len(numbers)))
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"pattern {pattern!r} is no regular expression ({error})") from None
-    if not compiled.groups or compiled.match(""):
-        raise ConfigError(f"pattern {pattern!r} needs the number in a group, such as <\\|s_(\\d+)\\|>")
-    return compiled
-
-
-def _may_grow(match: re.Match[str]) -> bool:
-    """Whether another digit would belong to the token."""
-    longer = match.re.match(match.string + "0", match.start())
-    return longer is not None and longer.end() > match.end()
-
-
 def _number(value: Any, position: int) -> int:
     """One token. Raises TokenError naming its position in the stream."""
     text = value if isinstance(value, str) else repr(value)
@@ -233,9 +210,9 @@ def _number(value: Any, position: int) -> int:
     return int(text)
 
 
-def tokens_from_text(text: str, pattern: str = SPEECH_TAG) -> np.ndarray:
+def tokens_from_text(text: str, tags: Sequence[str] = TAGS) -> np.ndarray:
     """All tokens of a text -> uint16 (n,). Raises TokenError when it is not empty and holds none."""
-    return _all(TokenText(pattern), text)
+    return _all(TokenText(tags), text)
 
 
 def tokens_from_json(text: str) -> np.ndarray:

@@ -23,7 +23,7 @@ CORE = "neucodec_streaming"
 
 NOTHING: frozenset[str] = frozenset()
 ERRORS = frozenset({f"{CORE}.errors", f"{CORE}.lazy"})
-CONFIG = ERRORS | {f"{CORE}.config"}
+CONFIG = ERRORS | {f"{CORE}.config", f"{CORE}.tags"}
 FORMATS = CONFIG | {f"{CORE}.{name}" for name in ("audio", "formats", "resampler", "tokens", "torch_file")}
 WIRE = CONFIG | {f"{CORE}.formats", f"{CORE}.protocol"}
 LAYERS = CONFIG | {f"{CORE}.{name}" for name in ("kernels", "layers", "snapshot", "priors")}
@@ -41,6 +41,7 @@ MAY_IMPORT = {
     f"{CORE}.errors": NOTHING,
     f"{CORE}.lazy": NOTHING,
     f"{CORE}.config": ERRORS,
+    f"{CORE}.tags": ERRORS,
     f"{CORE}.formats": CONFIG,
     f"{CORE}.audio": FORMATS,
     f"{CORE}.resampler": FORMATS,
@@ -59,7 +60,7 @@ MAY_IMPORT = {
     "tests": BENCHMARKS | TRAINING | {"tests", f"{CORE}.priors"},
 }
 """Prefix of a module (the longest that fits counts) -> prefixes of the project's modules that it may import."""
-STANDARD_ONLY = tuple(f"{CORE}.{name}" for name in ("errors", "lazy", "config", "formats", "protocol"))
+STANDARD_ONLY = tuple(f"{CORE}.{name}" for name in ("errors", "lazy", "config", "tags", "formats", "protocol"))
 TORCH = {"torch", "transformers", "safetensors", "torchaudio"}
 NO_TORCH = (*STANDARD_ONLY, *sorted(FORMATS), f"{CORE}.engine.scheduler", f"{CORE}.client")
 

@@ -49,7 +49,7 @@ class Ablation:
 
 def built(kind: type[Stepper], codec: Codec, config: StreamConfig) -> Any:
     """A stepper of that class over the codec's model and priors."""
-    return kind(codec._stepped, config, codec._priors, codec.fingerprint)
+    return kind(codec._stepped, config, codec.priors, codec.fingerprint)
 
 
 class ClippedEncoder(Encoder):

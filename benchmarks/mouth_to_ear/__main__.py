@@ -8,7 +8,8 @@ included), `algorithm` = ready.latency_ms, `computing` from the last packet that
 the network, `jitter` = what waited in the jitter buffer when a chunk came. STOI is against what the mouth said, beside
 that of the same model offline without any of this around it. Then an utterance is cut short again and again: from
 clear() to the last sound at the ear, the ear's silence after it, and what the client said had been heard beside what
-was.
+was. Last, the network carries nothing for a while (benchmarks.common.faulty_proxy), with noise NOISE_DB below the
+speech: the latency before, and from STALL_OVER_S after that on.
 
     python -m benchmarks.mouth_to_ear --data FOLDER --minutes 5
 """
@@ -52,6 +53,9 @@ UTTERANCE_S = 6.0
 GAP_S = 0.1
 """A longer silence is the end of an utterance, or of what is left of it."""
 MAX_CLEAR_MS = 60
+NOISE_DB = 15
+STALLS_S = (0.4, 1.5)
+STALL_AT_S, STALL_OVER_S, STALLED_TALK_S = 12.0, 10.0, 34.0
 LOSSES = ("microphone_lost", "underruns", "underflows", "skipped_ms")
 PARTS = ("microphone_ms", "algorithm_ms", "computing_ms", "jitter_ms", "speaker_ms")
 
@@ -202,7 +206,34 @@ def measure_clear(room: dict[str, str], url: str, profile: str, codec: Codec, ti
     }
 
 
-def report(way: dict[str, Any], clear: dict[str, Any]) -> None:
+def measure_stall(room: dict[str, str], url: str, profile: str, speech: np.ndarray, stall_s: float) -> dict[str, Any]:
+    """The latency before a stall of the network, and from STALL_OVER_S after it on, in a noisy room."""
+    level = float(np.sqrt(np.mean(speech**2))) * 10 ** (-NOISE_DB / 20)
+    speech = np.resize(speech, round(STALLED_TALK_S * RATE))
+    noisy = speech + np.random.default_rng(0).normal(0, level, speech.size).astype(np.float32)
+    seconds = LEAD_IN_S + STALLED_TALK_S + TAIL_S
+    begin_s = LEAD_IN_S + STALL_AT_S
+    with Recorder(room) as recorder, client(room, "stall", url, profile, seconds, begin_s, stall_s) as told:
+        next(told)
+        time.sleep(LEAD_IN_S)
+        voice = say(noisy, room)
+        figures = next(told)
+        voice.wait(20)
+    first = np.flatnonzero(np.abs(recorder.mouth) > SOUND)[0]
+    starts_s = [(stretch.start - first) / RATE for stretch in stretches(recorder.mouth)]
+    by_start = list(zip(starts_s, delays_ms(recorder.mouth, recorder.ear), strict=True))
+    before = [delay for start, delay in by_start if start + STRETCH_S < STALL_AT_S - MAX_S]
+    after = [delay for start, delay in by_start if start >= STALL_AT_S + stall_s + STALL_OVER_S]
+    return {
+        "stall_s": stall_s,
+        "before_ms": float(np.median(before)),
+        "after_ms": float(np.median(after)),
+        "after_most_ms": float(max(after)),
+        **{name: figures[name] for name in (*LOSSES, "skips", "splices")},
+    }
+
+
+def report(way: dict[str, Any], clear: dict[str, Any], stalls: list[dict[str, Any]]) -> None:
     rows = [
         (
             "mouth to ear, ms",
@@ -223,6 +254,13 @@ def report(way: dict[str, Any], clear: dict[str, Any]) -> None:
         (
             "error of the position heard, ms",
             f"{clear['heard_position_error_median_ms']:.0f}, at most {clear['heard_position_error_most_ms']:.0f}",
+        ),
+        *(
+            (
+                f"stall of {stall['stall_s']:g} s, noise: mouth to ear before, and {STALL_OVER_S:g} s after, ms",
+                f"{stall['before_ms']:.0f}, {stall['after_ms']:.0f}",
+            )
+            for stall in stalls
         ),
     ]
     for name, value in rows:
@@ -249,8 +287,9 @@ def main() -> None:
     ):
         way = measure_way(room, url, given.profile, speech, codec)
         clear = measure_clear(room, url, given.profile, codec, given.clears, Path(folder))
-    report(way, clear)
-    write_report(given.out, {"profile": given.profile, "way": way, "clear": clear})
+        stalls = [measure_stall(room, url, given.profile, speech, stall_s) for stall_s in STALLS_S]
+    report(way, clear, stalls)
+    write_report(given.out, {"profile": given.profile, "way": way, "clear": clear, "stalls": stalls})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 thing that it has to tell. Moments are time.perf_counter, which is one clock for all processes.
 
     talk URL PROFILE SECONDS       microphone -> server -> speaker; then what each part of the way took
+    stall URL PROFILE SECONDS S N  the same, through a proxy that carries nothing for N seconds from S on
     barge-in URL PROFILE TOKENS N  says the tokens N times and cuts itself short at a random moment
 """
 
@@ -12,9 +13,11 @@ import sys
 import time
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
+from benchmarks.common.faulty_proxy import proxy
 from neucodec_streaming.client.connection import connect
 from neucodec_streaming.client.devices import Microphone, Speaker
 from neucodec_streaming.client.events import Audio, Cleared
@@ -31,7 +34,7 @@ def tell(**said: Any) -> None:
 
 
 async def talk(url: str, profile: str, seconds: float) -> None:
-    async with connect(url, kind="roundtrip", profile=profile) as connection:
+    async with connect(url, kind="roundtrip", profile=profile, live=True) as connection:
         computing = ResponseTimes(connection.ready)
         ways: dict[str, list[float]] = {"microphone_ms": [], "computing_ms": computing.milliseconds}
         ways |= {"jitter_ms": [], "speaker_ms": []}
@@ -73,7 +76,19 @@ async def talk(url: str, profile: str, seconds: float) -> None:
                 underruns=speaker.underruns,
                 underflows=speaker.underflows,
                 skipped_ms=round(speaker.skipped_seconds * 1000),
+                skips=speaker.skips,
+                splices=len(speaker.splices),
             )
+
+
+async def stalled_talk(url: str, profile: str, seconds: float, stall_at_s: float, stall_s: float) -> None:
+    server = urlsplit(url)
+    assert server.hostname is not None and server.port is not None, "the server that was started"
+    async with proxy(server.hostname, server.port) as way:
+        loop = asyncio.get_running_loop()
+        loop.call_later(stall_at_s, way.stall)
+        loop.call_later(stall_at_s + stall_s, way.resume)
+        await talk(way.url, profile, seconds)
 
 
 async def barge_in(url: str, profile: str, tokens: np.ndarray, times: int) -> None:
@@ -105,6 +120,8 @@ def main() -> None:
     kind, url, profile = sys.argv[1:4]
     if kind == "talk":
         asyncio.run(talk(url, profile, float(sys.argv[4])))
+    elif kind == "stall":
+        asyncio.run(stalled_talk(url, profile, *map(float, sys.argv[4:7])))
     else:
         asyncio.run(barge_in(url, profile, np.fromfile(sys.argv[4], "<u2"), int(sys.argv[5])))
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from neucodec_streaming.client.devices import Microphone
 from neucodec_streaming.client.events import Resumed
+from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.client.transfer import TransferReport
 
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -31,24 +33,40 @@ def level_bar(audio: np.ndarray) -> str:
 class LiveRows:
     """Named rows on standard error that change in place: show(rows); a context manager.
 
-    Silent where standard error is no terminal, and when `quiet`. `width` characters fit beside a row's name.
+    Silent where standard error is no terminal, and when `quiet`. `width` characters fit beside a row's name. While the
+    connection of a session that it watches is lost, a row says so, with the seconds.
     """
 
     def __init__(self, quiet: bool = False) -> None:
         console = Console(stderr=True)
-        self._live = None if quiet or not console.is_terminal else Live(console=console, refresh_per_second=8)
+        self._console = console if console.is_terminal and not quiet else None
+        self._live: Live | None = None
         self.width = max(20, console.width - _LABEL_WIDTH - 2)
+        self._rows: dict[str, str] = {}
+        self._watched: list[LiveSession] = []
+
+    def watch(self, *sessions: LiveSession) -> None:
+        """Sessions whose lost connections are shown."""
+        self._watched.extend(sessions)
 
     def show(self, rows: dict[str, str]) -> None:
         """Replaces what is shown."""
-        if self._live is not None:
-            table = Table.grid(Column(width=_LABEL_WIDTH), Column(), padding=(0, 2, 0, 0))
-            for name, value in rows.items():
-                table.add_row(name, Text(value))
-            self._live.update(table)
+        self._rows = rows
+
+    def rows(self) -> dict[str, str]:
+        """What is shown now."""
+        lost = [session.lost_s for session in self._watched if session.lost_s is not None]
+        return {**self._rows, "connection": f"lost, reconnecting for {max(lost):.0f} s"} if lost else self._rows
+
+    def _table(self) -> Table:
+        table = Table.grid(Column(width=_LABEL_WIDTH), Column(), padding=(0, 2, 0, 0))
+        for name, value in self.rows().items():
+            table.add_row(name, Text(value))
+        return table
 
     def __enter__(self) -> Self:
-        if self._live is not None:
+        if self._console is not None:
+            self._live = Live(console=self._console, refresh_per_second=8, get_renderable=self._table)
             self._live.__enter__()
         return self
 
@@ -60,14 +78,34 @@ class LiveRows:
 
 
 class ProgressLine(LiveRows):
-    """One row that follows the session of a file: to hand to transfer as `on_progress`."""
+    """One row that follows the session of a file: to hand to transfer as `on_progress`; `report` is the latest."""
 
     def __init__(self, total_seconds: float | None = None, quiet: bool = False) -> None:
         super().__init__(quiet)
         self._total_seconds = total_seconds
+        self._heard_seconds: Callable[[], float] | None = None
+        self.report: TransferReport | None = None
 
     def __call__(self, report: TransferReport) -> None:
-        self.show({"sent": progress(report, self._total_seconds)})
+        self.report = report
+
+    def follow(self, heard_seconds: Callable[[], float]) -> None:
+        """Shows too how much has been heard."""
+        self._heard_seconds = heard_seconds
+
+    @property
+    def heard_seconds(self) -> float:
+        """How much has been heard so far."""
+        return self._heard_seconds() if self._heard_seconds is not None else 0.0
+
+    def rows(self) -> dict[str, str]:
+        """The row, as things are now."""
+        if self._heard_seconds is not None:
+            total = f" of {self._total_seconds:.1f}" if self._total_seconds else ""
+            self._rows["played"] = f"{self.heard_seconds:.1f}{total} s"
+        if self.report is not None:
+            self._rows["sent"] = progress(self.report, self._total_seconds)
+        return super().rows()
 
 
 def progress(report: TransferReport, total_seconds: float | None = None) -> str:

@@ -8,26 +8,27 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from neucodec_streaming.client.commands.display import ProgressLine, print_report, print_rows
-from neucodec_streaming.client.commands.sessions import TOKENS_PER_PACKET
+from neucodec_streaming.client.commands.sessions import open_session
+from neucodec_streaming.client.commands.sources import FileSource, audio_source, print_notes, token_source
 from neucodec_streaming.client.commands.terminal import interruption
-from neucodec_streaming.client.connection import Connection, connect
+from neucodec_streaming.client.connection import Connection
 from neucodec_streaming.client.devices import Microphone, Speaker
 from neucodec_streaming.client.events import Audio, Flushed, Tokens
-from neucodec_streaming.client.files import PIPE, AudioReader, TokenWriter, WavWriter, read_tokens
+from neucodec_streaming.client.files import AUDIO_ENDINGS, AudioWriter, TokenWriter
 from neucodec_streaming.client.mqtt.listener import Listener, listen
 from neucodec_streaming.client.mqtt.session import open_at_broker
 from neucodec_streaming.client.mqtt.stream import Missing, UtteranceEnded
+from neucodec_streaming.client.pipes import is_standard_output
 from neucodec_streaming.client.transfer import Source, cause_of, transfer
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress, parse_broker
 from neucodec_streaming.protocol.mqtt.topics import SPEECH, TOKENS
-
-WAV = ".wav"
 
 
 async def publish(options: argparse.Namespace) -> None:
@@ -45,6 +46,9 @@ async def publish(options: argparse.Namespace) -> None:
                 packet_frames=options.packet_tokens,
             )
         )
+        if isinstance(source, FileSource):
+            source.note_model(session.ready)
+            print_notes(source.notes, quiet=options.json)
         line = stack.enter_context(ProgressLine(quiet=options.json))
         report = await transfer(session, source, lambda output: None, realtime=options.realtime, on_progress=line)
     extra: dict[str, Any] = {"command": "mqtt-publish", "session": options.session}
@@ -57,9 +61,8 @@ def _source(options: argparse.Namespace, stack: AsyncExitStack) -> Source:
     if options.input is None:
         return _spoken(stack.enter_context(Microphone(INPUT_RATE, options.device)), interruption(), options)
     if options.kind == "decode":
-        tokens = read_tokens(options.input, options.form)
-        return [tokens[start : start + TOKENS_PER_PACKET] for start in range(0, tokens.size, TOKENS_PER_PACKET)]
-    return AudioReader(options.input, INPUT_RATE, options.packet_ms / 1000)
+        return token_source(options.input, options.form, options.tags)
+    return audio_source(options.input, packet_seconds=options.packet_ms / 1000)
 
 
 async def _spoken(
@@ -89,7 +92,7 @@ class _Sink:
 
 async def listen_to(options: argparse.Namespace) -> None:
     """A session's tokens or speech to a file or the speaker, until it ends, Ctrl-C, or for --seconds."""
-    is_audio = options.output is None or options.output.lower().endswith(WAV)
+    is_audio = options.output is None or Path(options.output).suffix.lower() in AUDIO_ENDINGS
     stream = SPEECH if is_audio and not options.decode else TOKENS
     stop = interruption()
     if options.seconds:
@@ -101,8 +104,8 @@ async def listen_to(options: argparse.Namespace) -> None:
         sink = _sink(options, is_audio, stack)
         events = _until(stop, listener)
         if stream == TOKENS and is_audio:
-            decoder = connect(options.server, kind="decode", profile=options.profile, api_key=options.api_key)
-            await _decode(events, await stack.enter_async_context(decoder), sink)
+            decoder = await stack.enter_async_context(open_session(options, "decode", live=options.live))
+            await _decode(events, decoder, sink)
         else:
             async for event in events:
                 _take(event, sink)
@@ -113,11 +116,11 @@ async def listen_to(options: argparse.Namespace) -> None:
 
 def _sink(options: argparse.Namespace, is_audio: bool, stack: AsyncExitStack) -> _Sink:
     if options.output is None:
-        speaker = stack.enter_context(Speaker(OUTPUT_RATE, options.device, live=True))
+        speaker = stack.enter_context(Speaker(OUTPUT_RATE, options.device, live=options.live))
         return _Sink(speaker.push, speaker.finish, speaker)
     if is_audio:
-        return _Sink(stack.enter_context(WavWriter(options.output, OUTPUT_RATE)).write)
-    return _Sink(stack.enter_context(TokenWriter(options.output, options.form)).write)
+        return _Sink(stack.enter_context(AudioWriter(options.output, OUTPUT_RATE, keep=True)).write)
+    return _Sink(stack.enter_context(TokenWriter(options.output, options.form, keep=True)).write)
 
 
 def _take(event: Any, sink: _Sink) -> None:
@@ -174,7 +177,7 @@ async def _until(stop: asyncio.Event, events: AsyncIterator[Any]) -> AsyncIterat
 def _print_loss(options: argparse.Namespace, listener: Listener, sink: _Sink) -> None:
     told = {"command": "mqtt-listen", "session": options.session, "written": options.output}
     told |= {**listener.loss.as_dict(), "missing_units": sink.missing_units}
-    file = sys.stderr if options.output == PIPE else sys.stdout
+    file = sys.stderr if is_standard_output(options.output) else sys.stdout
     if options.json:
         print(json.dumps(told), file=file)
     else:

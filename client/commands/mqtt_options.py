@@ -23,13 +23,19 @@ def add_commands(
     output: argparse.ArgumentParser,
     session: argparse.ArgumentParser,
     form: argparse.ArgumentParser,
+    tagged: argparse.ArgumentParser,
     device: argparse.ArgumentParser,
     timed: argparse.ArgumentParser,
 ) -> None:
     """Both commands, by the `add` and with the shared options of cli."""
     broker = _broker_options()
+    certificates = CompletedParser(add_help=False)
+    certificates.add_argument("--ca", metavar="FILE", help="certificates to check the broker's by, with mqtts://")
     command = add(
-        "mqtt-publish", publish, [output, form, device, timed, broker], "microphone or file to a session at a broker"
+        "mqtt-publish",
+        publish,
+        [output, form, tagged, device, timed, broker, certificates],
+        "microphone or file to a session at a broker",
     )
     command.add_argument("session", metavar="SESSION")
     command.add_argument(
@@ -53,6 +59,7 @@ def add_commands(
     command.add_argument("session", metavar="SESSION")
     command.add_argument("output", metavar="OUT", nargs="?", help="WAV or token file, - for tokens; or the speaker")
     command.add_argument("--decode", action="store_true", help="hear the tokens, decoded by --server")
+    command.add_argument("--live", action="store_true", help="somebody speaks: leave out what is late, do not wait")
 
 
 def _broker_options() -> argparse.ArgumentParser:
@@ -61,7 +68,6 @@ def _broker_options() -> argparse.ArgumentParser:
         "--broker", metavar="URL", default=os.environ.get("NEUCODEC_MQTT", DEFAULT_BROKER), help="(%(default)s)"
     )
     options.add_argument("--qos", type=int, choices=(0, 1), default=1, help="1: exact, 0: as the link is (%(default)s)")
-    options.add_argument("--ca", metavar="FILE", help="certificates to check the broker's by, with mqtts://")
     options.add_argument("--cert", metavar="FILE", help="certificate to show to the broker")
     options.add_argument("--key", metavar="FILE", help="its private key")
     return options

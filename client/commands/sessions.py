@@ -1,9 +1,9 @@
 """The commands that run one session: encode, decode, roundtrip, mic, play. Each takes the options of cli."""
 
 import argparse
-from collections.abc import AsyncIterator, Callable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any
 
 import numpy as np
 
@@ -16,61 +16,122 @@ from neucodec_streaming.client.commands.display import (
     print_report,
     progress,
 )
-from neucodec_streaming.client.commands.terminal import interruption, piped_tokens
+from neucodec_streaming.client.commands.sources import FileSource, audio_source, print_notes, token_source
+from neucodec_streaming.client.commands.terminal import interruption
 from neucodec_streaming.client.connection import Connection, connect
 from neucodec_streaming.client.devices import Microphone, Speaker
-from neucodec_streaming.client.files import PIPE, AudioReader, TokenWriter, WavWriter, read_tokens, token_form
-from neucodec_streaming.client.transfer import Source, TransferReport, packets_of, transfer
+from neucodec_streaming.client.dial import certificates
+from neucodec_streaming.client.errors import Interrupted
+from neucodec_streaming.client.files import AudioWriter, TokenWriter, audio_format, token_form
+from neucodec_streaming.client.pipes import (
+    PipeWriter,
+    is_standard_output,
+    is_stream,
+    name_of,
+    refuse_audio_to_terminal,
+    refuse_same_file,
+)
+from neucodec_streaming.client.transfer import TransferReport, transfer
 from neucodec_streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
 
-TOKENS_PER_PACKET = 25
 PLAY_AHEAD_SECONDS = 5.0
 """How far `play` sends tokens ahead of what has been heard: the bound of everything that waits on the way."""
+PIPE_AHEAD_SECONDS = 10.0
+"""The same for what is written into a pipe."""
+BYTES_PER_SAMPLE = 2
 LEVELS_KEPT = 500
 TOKENS_SHOWN = 50
 
 
 def open_session(options: argparse.Namespace, kind: str, live: bool = False) -> AbstractAsyncContextManager[Connection]:
     """A session of `kind` with the server that the options name."""
-    return connect(options.server, kind=kind, profile=options.profile, api_key=options.api_key, live=live)
+    ssl = None if options.ca is None else certificates(options.ca)
+    return connect(options.server, kind=kind, profile=options.profile, api_key=options.api_key, ssl=ssl, live=live)
 
 
 async def encode(options: argparse.Namespace) -> None:
-    """Audio file to token file."""
-    source = AudioReader(options.input, INPUT_RATE)
-    await _to_file(options, "encode", source, source.seconds, lambda: TokenWriter(options.output, options.form))
+    """Audio file or pipe to tokens."""
+    refuse_same_file(options.input, options.output)
+    form = token_form(options.output, options.form, writing=True)
+    source = audio_source(options.input, options.rate)
+    await _to_output(options, "encode", source, lambda: TokenWriter(options.output, form))
 
 
 async def decode(options: argparse.Namespace) -> None:
-    """Token file or pipe to WAV file."""
-    seconds = None
-    if options.input == PIPE:
-        source: Source = piped_tokens(token_form(PIPE, options.form))
-    else:
-        tokens = read_tokens(options.input, options.form)
-        source, seconds = _packets(tokens), tokens.size / TOKENS_PER_SECOND
-    await _to_file(options, "decode", source, seconds, lambda: WavWriter(options.output, OUTPUT_RATE))
+    """Tokens of a file or pipe to audio."""
+    refuse_same_file(options.input, options.output)
+    refuse_audio_to_terminal(options.output)
+    audio_format(options.output, options.format)
+    source = token_source(options.input, options.form, options.tags)
+    await _to_output(options, "decode", source, lambda: AudioWriter(options.output, OUTPUT_RATE, options.format))
 
 
 async def roundtrip(options: argparse.Namespace) -> None:
-    """Audio file to WAV file."""
-    source = AudioReader(options.input, INPUT_RATE)
-    await _to_file(options, "roundtrip", source, source.seconds, lambda: WavWriter(options.output, OUTPUT_RATE))
+    """Audio file or pipe to audio."""
+    refuse_same_file(options.input, options.output)
+    refuse_audio_to_terminal(options.output)
+    audio_format(options.output, options.format)
+    source = audio_source(options.input, options.rate)
+    await _to_output(options, "roundtrip", source, lambda: AudioWriter(options.output, OUTPUT_RATE, options.format))
 
 
-async def _to_file(
+async def _to_output(
     options: argparse.Namespace,
     kind: str,
-    source: Source,
-    seconds: float | None,
-    open_output: Callable[[], TokenWriter | WavWriter],
+    source: FileSource,
+    open_output: Callable[[], TokenWriter | AudioWriter],
 ) -> None:
-    """One session from `source` to a file, which is opened only when the server has accepted the session."""
-    async with open_session(options, kind) as connection:
-        with open_output() as output, ProgressLine(seconds, quiet=options.json) as line:
-            report = await transfer(connection, source, output.write, realtime=options.realtime, on_progress=line)
+    """One session from `source` to an output, which is opened only when the server has accepted the session.
+
+    Raises Interrupted on Ctrl-C, and what is wrong in a piped source after what came before it has been written.
+    """
+    with ProgressLine(source.seconds, quiet=options.json) as line:
+        try:
+            async with open_session(options, kind) as connection:
+                line.watch(connection)
+                source.note_model(connection.ready)
+                with open_output() as output:
+                    packets = source if output.pipe is None else _paced(source, connection, output.pipe)
+                    report = await transfer(
+                        connection, packets, output.write, realtime=options.realtime, on_progress=line
+                    )
+            if output.pipe is not None:
+                await output.pipe.drained()
+        except asyncio.CancelledError:
+            raise _interrupted(line, options.output) from None
+        finally:
+            print_notes(source.notes, quiet=options.json)
     extra = {"command": kind, "written": options.output}
-    print_report(report, extra, options.json, piped=options.output == PIPE)
+    if options.json and source.notes:
+        extra["notes"] = source.notes
+    print_report(report, extra, options.json, piped=is_standard_output(options.output))
+    if source.error is not None:
+        kept = f"what came before it is in {name_of(options.output, 1)}"
+        raise type(source.error)(f"{name_of(options.input, 0)}: {source.error}; {kept}")
+
+
+async def _paced(source: FileSource, connection: Connection, pipe: PipeWriter) -> AsyncIterator[np.ndarray]:
+    """The packets, none sent more than PIPE_AHEAD_SECONDS before what the pipe has taken: a slow reader holds them
+    back, and the connection stays alive."""
+    input_, output = connection.ready.input, connection.ready.output
+
+    def is_near(backlog_bytes: int) -> bool:
+        sent_s = connection.input_position / input_.rate
+        waiting_s = backlog_bytes / BYTES_PER_SAMPLE / output.rate if output.kind == "audio" else 0.0
+        return sent_s - connection.output_position / output.rate + waiting_s <= PIPE_AHEAD_SECONDS
+
+    async for packet in source:
+        await pipe.drained(is_near)
+        yield packet
+
+
+def _interrupted(line: ProgressLine, output: str) -> Interrupted:
+    report = line.report
+    done = "before anything was sent"
+    if report is not None:
+        done = f"after {report.input_seconds:.1f} s of input and {report.output_seconds:.1f} s of output"
+    left = "is cut off there" if is_stream(output, 1) else "was not written"
+    return Interrupted(f"interrupted {done}: {name_of(output, 1)} {left}")
 
 
 async def mic(options: argparse.Namespace) -> None:
@@ -80,10 +141,11 @@ async def mic(options: argparse.Namespace) -> None:
     newest: list[int] = []
     async with open_session(options, "encode", live=True) as connection:
         with (
-            TokenWriter(options.output, options.form) if options.output else nullcontext() as writer,
+            TokenWriter(options.output, options.form, keep=True) if options.output else nullcontext() as writer,
             Microphone(INPUT_RATE, options.device) as microphone,
             LiveRows(quiet=options.json) as rows,
         ):
+            rows.watch(connection)
 
             async def spoken() -> AsyncIterator[np.ndarray]:
                 nonlocal levels
@@ -117,34 +179,40 @@ async def mic(options: argparse.Namespace) -> None:
             report = await transfer(connection, spoken(), keep, on_progress=show)
             extra = {"command": "mic", "microphone": microphone.name, "lost_samples": microphone.overflow_samples}
             extra |= {"microphone_ms": round(microphone.latency_ms, 1), **report.responses.as_dict()}
-    print_report(report, {**extra, "written": options.output}, options.json, piped=options.output == PIPE)
+    print_report(
+        report,
+        {**extra, "written": options.output},
+        options.json,
+        piped=options.output is not None and is_stream(options.output, 1),
+    )
 
 
 async def play(options: argparse.Namespace) -> None:
     """Token file or pipe to the speaker."""
-    if options.input == PIPE:
-        tokens: Any = piped_tokens(token_form(PIPE, options.form))
-    else:
-        tokens = _packets(read_tokens(options.input, options.form))
-    async with open_session(options, "decode") as connection:
-        chunk_ms = connection.ready.chunk_frames * FRAME_MS
-        with (
-            Speaker(OUTPUT_RATE, options.device, chunk_ms=chunk_ms) as speaker,
-            ProgressLine(quiet=options.json) as line,
-        ):
+    source = token_source(options.input, options.form, options.tags)
+    with ProgressLine(source.seconds, quiet=options.json) as line:
+        try:
+            async with open_session(options, "decode") as connection:
+                line.watch(connection)
+                source.note_model(connection.ready)
+                print_notes(source.notes, quiet=options.json)
+                chunk_ms = connection.ready.chunk_frames * FRAME_MS
+                with Speaker(OUTPUT_RATE, options.device, chunk_ms=chunk_ms) as speaker:
+                    line.follow(lambda: speaker.heard_position / OUTPUT_RATE)
 
-            async def paced() -> AsyncIterator[np.ndarray]:
-                async for packet in packets_of(tokens):
-                    await speaker.reached(connection.input_position / TOKENS_PER_SECOND - PLAY_AHEAD_SECONDS)
-                    yield packet
+                    async def paced() -> AsyncIterator[np.ndarray]:
+                        async for packet in source:
+                            await speaker.reached(connection.input_position / TOKENS_PER_SECOND - PLAY_AHEAD_SECONDS)
+                            yield packet
 
-            report = await transfer(connection, paced(), speaker.push, on_progress=line)
-            speaker.finish()
-            await speaker.drained()
-            extra = {"command": "play", "speaker": speaker.name, "underruns": speaker.underruns}
+                    report = await transfer(connection, paced(), speaker.push, on_progress=line)
+                    speaker.finish()
+                    await speaker.drained()
+                    extra = {"command": "play", "speaker": speaker.name, "underruns": speaker.underruns}
+        except asyncio.CancelledError:
+            raise Interrupted(f"interrupted after {line.heard_seconds:.1f} s") from None
+    if options.json and source.notes:
+        extra["notes"] = source.notes
     print_report(report, extra, options.json, piped=False)
-
-
-def _packets(tokens: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, tokens.size, TOKENS_PER_PACKET):
-        yield tokens[start : start + TOKENS_PER_PACKET]
+    if source.error is not None:
+        raise type(source.error)(f"{name_of(options.input, 0)}: {source.error}; what came before it was played")

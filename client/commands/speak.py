@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neucodec_streaming.audio import pcm_to_bytes
 from neucodec_streaming.client.commands.display import print_rows
 from neucodec_streaming.client.commands.mqtt_options import Add
 from neucodec_streaming.client.commands.sessions import PLAY_AHEAD_SECONDS, open_session
@@ -21,7 +20,8 @@ from neucodec_streaming.client.commands.terminal import piped_lines
 from neucodec_streaming.client.connection import Connection
 from neucodec_streaming.client.devices import Speaker
 from neucodec_streaming.client.errors import ClientError
-from neucodec_streaming.client.files import PIPE, WavWriter
+from neucodec_streaming.client.files import AudioWriter
+from neucodec_streaming.client.pipes import PIPE, is_standard_output, refuse_audio_to_terminal
 from neucodec_streaming.config import FRAME_MS
 from neucodec_streaming.lazy import missing_extra
 from neucodec_streaming.protocol.speech_lm import APIS, TAGS
@@ -32,12 +32,19 @@ if TYPE_CHECKING:
 DEFAULT_SPEECH_LM = "http://127.0.0.1:8000/v1"
 
 
-def add_command(add: Add, session: argparse.ArgumentParser, device: argparse.ArgumentParser) -> None:
+def add_command(
+    add: Add,
+    session: argparse.ArgumentParser,
+    audio: argparse.ArgumentParser,
+    device: argparse.ArgumentParser,
+) -> None:
     """The command, by the `add` and with the shared options of cli."""
-    command = add("speak", speak, [session, device], "text through a speech language model to speaker or file, live")
+    command = add(
+        "speak", speak, [session, audio, device], "text through a speech language model to speaker or file, live"
+    )
     command.add_argument("text", metavar="TEXT", nargs="?", help="what to say; - for the lines of standard input")
     command.add_argument("--file", metavar="FILE", help="says the lines of a text file instead")
-    command.add_argument("--output", metavar="OUT.wav", help="WAV file, - for raw s16le to a pipe; or the speaker")
+    command.add_argument("--output", metavar="OUT.wav", help="audio file, - or a pipe; or the speaker")
     command.add_argument(
         "--speech-lm-url",
         metavar="URL",
@@ -59,6 +66,8 @@ async def speak(options: argparse.Namespace) -> None:
         from neucodec_streaming.client.speech_lm import SpeechLM, SpeechReport, TextToSpeech, read_reference, read_spec
     except ModuleNotFoundError as error:
         raise ClientError(str(missing_extra(error, "neucodec speak"))) from None
+    if options.output is not None:
+        refuse_audio_to_terminal(options.output)
     reference = read_reference(options.reference) if options.reference else None
     url, template = options.speech_lm_url, options.speech_lm_template
     spec = read_spec(url, api=options.speech_lm_api, template=template, tag=options.tag)
@@ -99,12 +108,12 @@ class _Sink:
     def __init__(self, options: argparse.Namespace, connection: Connection, stack: ExitStack) -> None:
         rate, output = connection.ready.output.rate, options.output
         self._speaker: Speaker | None = None
-        self._file: WavWriter | None = None
+        self._file: AudioWriter | None = None
         if output is None:
             chunk_ms = connection.ready.chunk_frames * FRAME_MS
             self._speaker = stack.enter_context(Speaker(rate, options.device, chunk_ms=chunk_ms))
-        elif output != PIPE:
-            self._file = stack.enter_context(WavWriter(output, rate))
+        else:
+            self._file = stack.enter_context(AudioWriter(output, rate, options.format))
 
     async def write(self, samples: np.ndarray) -> None:
         if self._speaker is not None:
@@ -113,9 +122,8 @@ class _Sink:
             self._speaker.push(samples)
         elif self._file is not None:
             self._file.write(samples)
-        else:
-            sys.stdout.buffer.write(pcm_to_bytes(samples))
-            sys.stdout.buffer.flush()
+            if self._file.pipe is not None:
+                await self._file.pipe.drained()
 
     def finish(self) -> None:
         """The utterance is complete."""
@@ -146,7 +154,7 @@ def _print_summary(
         "first_audio_ms": [_ms(report.first_audio_s) for report in reports],
         "first_audio_after_token_ms": [_ms(report.first_audio_after_token_s) for report in reports],
     }
-    stream = sys.stderr if options.output == PIPE else sys.stdout
+    stream = sys.stderr if is_standard_output(options.output) else sys.stdout
     if options.json:
         print(json.dumps({**figures, "written": options.output}), file=stream)
         return

@@ -117,6 +117,7 @@ async def talk(options: argparse.Namespace) -> None:
             Speaker(OUTPUT_RATE, options.speaker, chunk_ms=chunk_ms, live=True) as speaker,
             LiveRows(quiet=options.json) as rows,
         ):
+            rows.watch(encoder, decoder)
             conversation = Talk(encoder, decoder, microphone, speaker)
 
             def is_over() -> bool:
@@ -127,6 +128,7 @@ async def talk(options: argparse.Namespace) -> None:
 
             def show() -> None:
                 note_if_muted(microphone)
+                caught_up = f"{speaker.skipped_seconds:.1f} s left out, {speaker.skips} skips to the present"
                 rows.show(
                     {
                         "spoken": conversation.spoken[-rows.width :],
@@ -134,6 +136,7 @@ async def talk(options: argparse.Namespace) -> None:
                         "heard": conversation.heard[-rows.width :],
                         "latency": latency_sum(conversation.latencies()),
                     }
+                    | ({"caught up": caught_up} if speaker.skipped_seconds else {})
                 )
 
             await conversation.run(is_over, show)

@@ -1,19 +1,15 @@
-"""What a terminal gives a command: standard input as tokens while they come, and Ctrl-C as an event."""
+"""What a terminal gives a command: tokens of a pipe while they come, and Ctrl-C as an event."""
 
 import asyncio
 import codecs
-import os
 import signal
-import stat
-import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 
 from neucodec_streaming.client.files import TokenPipe
-
-_PIPE_BYTES = 4096
+from neucodec_streaming.client.pipes import PIPE, read_pipe
+from neucodec_streaming.tags import TAGS
 
 
 def interruption() -> asyncio.Event:
@@ -28,37 +24,25 @@ def interruption() -> asyncio.Event:
     return stop
 
 
-async def piped_tokens(form: str) -> AsyncIterator[np.ndarray]:
-    """Tokens from standard input as they come, whatever it is: a pipe, a terminal or a file."""
-    pipe = TokenPipe(form)
-    read = await _standard_input()
-    while payload := await read(_PIPE_BYTES):
+async def piped_tokens(path: str, form: str, tags: Sequence[str] = TAGS) -> AsyncIterator[np.ndarray]:
+    """Tokens from a pipe as they come. Raises FileError, TokenError."""
+    pipe = TokenPipe(form, tags)
+    async for payload in read_pipe(path):
         tokens = pipe.feed(payload)
         if tokens.size:
             yield tokens
-    pipe.finish()
+    tokens = pipe.finish()
+    if tokens.size:
+        yield tokens
 
 
 async def piped_lines() -> AsyncIterator[str]:
     """Lines of text from standard input as they come, UTF-8, without their ends and without empty ones."""
     decoder, line = codecs.getincrementaldecoder("utf-8")("replace"), ""
-    read = await _standard_input()
-    while payload := await read(_PIPE_BYTES):
+    async for payload in read_pipe(PIPE):
         *lines, line = (line + decoder.decode(payload)).split("\n")
         for whole in lines:
             if whole.strip():
                 yield whole.strip()
     if line.strip():
         yield line.strip()
-
-
-async def _standard_input() -> Callable[[int], Coroutine[Any, Any, bytes]]:
-    if stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode):
-
-        async def read_file(count: int) -> bytes:
-            return sys.stdin.buffer.read(count)
-
-        return read_file
-    stream = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), sys.stdin)
-    return stream.read

@@ -18,7 +18,7 @@ from demos.mqtt.broker import MOSQUITTO, broker
 from demos.mqtt.lossy_link import Damage, lossy
 from neucodec_streaming.client.commands.display import print_rows
 from neucodec_streaming.client.events import Tokens
-from neucodec_streaming.client.files import WavWriter, read_audio
+from neucodec_streaming.client.files import AudioWriter, read_audio
 from neucodec_streaming.client.mqtt.listener import Listener, listen
 from neucodec_streaming.client.mqtt.session import MqttSession, open_at_broker
 from neucodec_streaming.client.transfer import packets_of
@@ -108,7 +108,7 @@ def told(codec: Codec, pcm: np.ndarray, name: str, tokens: np.ndarray, listener:
     audio = codec.decode(tokens)
     OUT.mkdir(exist_ok=True)
     path = OUT / f"mqtt-{name}.wav"
-    with WavWriter(path, OUTPUT_RATE) as file:
+    with AudioWriter(path, OUTPUT_RATE) as file:
         file.write(audio)
     again = resample(audio, OUTPUT_RATE, INPUT_RATE)
     size = min(pcm.size, again.size)

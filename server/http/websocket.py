@@ -1,8 +1,9 @@
 """One TCP connection: an HTTP request, and after the upgrade a WebSocket. The protocol is websockets' own, without I/O.
 
 No task runs behind a connection: bytes are parsed as they come, and whoever owns it is called. No connection takes the
-event loop from the others, whatever it sends: a read may bring thousands of frames, so they are parsed no faster than a
-set pace; the rest waits, and with it the client. The JSON of text messages is read and written here (transport.py).
+event loop from the others, whatever it sends: a read may bring thousands of frames, so others have their turn after
+some of them, and messages other than payload, whose bound is the session's, are parsed no faster than a set pace; the
+rest waits, and with it the client. The JSON of text messages is read and written here (transport.py).
 """
 
 import asyncio
@@ -33,6 +34,10 @@ BURST_S = 0.2
 """A connection that has been quiet may send what the pace allows in so long at once."""
 PAUSE_S = 0.02
 """Who has used that up waits for so long at least, and then has what came together in it: to look up costs time too."""
+TURN_FRAMES = 256
+"""Frames that are parsed before other connections have their turn."""
+CRUMB_BYTES = 1024
+"""A read of fewer bytes that completes nothing is as much work as a message, and counts as one."""
 MAX_UNSENT_BYTES = 1 << 18
 """With more than that to be sent (to a flood of pings, say), nothing is read."""
 _log = logging.getLogger(__name__)
@@ -145,8 +150,8 @@ class WebSocket(asyncio.BufferedProtocol):
     def buffer_updated(self, size: int) -> None:
         self._has_heard = True
         self._reader.feed(self._buffer[:size])
-        if not self._parse():
-            self._credit -= 1  # crumbs of a message are as much work as messages
+        if not self._parse() and size < CRUMB_BYTES:
+            self._credit -= 1
 
     def eof_received(self) -> None:
         self._protocol.receive_eof()
@@ -189,22 +194,27 @@ class WebSocket(asyncio.BufferedProtocol):
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        reader, wait_s, has_parsed = self._reader, 0.0, False
+        reader, wait_s, parsed = self._reader, 0.0, 0
         is_full = self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES
-        while (found := reader.find()) and not is_full and not self.is_held and not (wait_s := self._wait_s()):
-            self._credit -= 1
-            has_parsed = True
+        while (found := reader.find()) and not is_full and not self.is_held and parsed < TURN_FRAMES:
+            if not reader.found_payload:
+                if wait_s := self._wait_s():
+                    break
+                self._credit -= 1
+            parsed += 1
             self._take(reader.take())
         if wait_s:
             if self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 self.abort()  # the peer is gone: what it has sent may be minutes of this pace
             else:
                 self._next = self._loop.call_later(wait_s, self._parse)
+        elif parsed == TURN_FRAMES:
+            self._parse_soon()
         may_read = not (found or wait_s or is_full or self.is_held)
         if may_read is not self._is_reading and not self._transport.is_closing():
             self._is_reading = may_read
             (self._transport.resume_reading if may_read else self._transport.pause_reading)()
-        return has_parsed
+        return parsed > 0
 
     def _wait_s(self) -> float:
         """How long until the connection may have something parsed; 0: now."""

@@ -27,6 +27,7 @@ from neucodec_streaming.protocol.mqtt.topics import (
     Status,
     encode_open,
     hermes_topic,
+    is_hermes,
     parse_request,
     parse_status,
     session_of,
@@ -54,6 +55,8 @@ TAKE_OVER_S = 0.2
 """Between a last will and the takeover: a status that comes meanwhile tells whether it is still true."""
 MIN_WAIT_S, MAX_WAIT_S = 0.1, 5.0
 """Between attempts to connect: doubled from one to the next, and jittered."""
+ASK_AGAIN_S = 3.0
+"""Between requests for the session of a site of which audio comes and which nobody serves."""
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +88,7 @@ class Bridge:
         self._open = open
         self._max_message_bytes = max_message_bytes
         self._sites = {site: hermes_topic(site, HERMES_INPUT) for site in hermes_sites}
+        self._ask_again_s: dict[str, float] = {}
         self._statuses: dict[str, tuple[Status, float]] = {}  # and when it was heard
         self._sessions: dict[str, tuple[BrokerSession, asyncio.Task[None]]] = {}
         self._claims: set[asyncio.Task[None]] = set()
@@ -149,14 +153,25 @@ class Bridge:
         for name, (status, _) in list(self._statuses.items()):
             if status.state == SessionStatus.LOST:
                 self._claim(self._offer(name))
-        for site, source in self._sites.items():
-            if self._status(site) is None:
-                request = encode_open(OpenRequest("/v1/encode", input=source))
-                await connection.publish(BrokerMessage(topic(site, CONTROL), request, correlation=site.encode()))
+        for site in self._sites:
+            self._ask_for(site)
+        if self._sites:
+            await connection.subscribe([Subscription(f"{SHARE}/{source}", 0) for source in self._sites.values()])
+
+    def _ask_for(self, site: str) -> None:
+        """Asks for a site's session, unless some bridge has it, or it was asked for just now."""
+        now = asyncio.get_running_loop().time()
+        is_served = site in self._sessions or self._status(site) is not None
+        if not is_served and now >= self._ask_again_s.get(site, 0.0):
+            self._ask_again_s[site] = now + ASK_AGAIN_S
+            request = encode_open(OpenRequest("/v1/encode", input=self._sites[site]))
+            self._claim(self._publish(BrokerMessage(topic(site, CONTROL), request, correlation=site.encode())))
 
     def _take(self, message: BrokerMessage) -> None:
         name = session_of(message.topic)
-        if message.topic.endswith(STATUS):
+        if is_hermes(message.topic):
+            self._ask_for(name)
+        elif message.topic.endswith(STATUS):
             self._take_status(name, message)
         else:
             self._take_request(name, message)
@@ -225,6 +240,8 @@ class Bridge:
                 max_message_bytes=self._max_message_bytes,
             )
         except StreamingError as error:
+            if request.input is not None and is_hermes(request.input):
+                _log.warning("no session for site %s: %s", name, error)
             self._claim(self._refuse(error, reply))
             return False
         task = asyncio.create_task(self._serve(session), name=f"mqtt session {name}")

@@ -30,6 +30,7 @@ from neucodec_streaming.protocol.mqtt.topics import (
     Status,
     content_type,
     encode_answer,
+    is_hermes,
     parse_request,
     topic,
 )
@@ -116,6 +117,7 @@ class BrokerSession:
         self._output_type = content_type(output) if output.kind == "audio" else None
         self._output_rate = output.rate if output.kind == "audio" else None
         self._phase = BrokerPhase.CONNECTING
+        self._left_out_for = ""
         self._outbox: deque[OutputFrame | Answer] = deque()
         self._wake = asyncio.Event()  # for the writer
         self._connection: BrokerConnection | None = None
@@ -172,6 +174,8 @@ class BrokerSession:
 
     def send(self, message: bytes | ServerMessage) -> None:
         """Queues what a message means on the topics."""
+        if isinstance(message, Failure):
+            _log.warning("session %s of %s ends: %s", self.name, self._input_topic, message.message)
         self._outbox.extend(self._translation.message(message))
         self._wake.set()
 
@@ -265,7 +269,16 @@ class BrokerSession:
                 raise InputError(f"frame of {said}: the session takes {self._input_type}")
             self._converse(self._translation.frame(message.payload))
         except StreamingError as error:
-            self._handler.fail(error)
+            if is_hermes(self._input_topic):  # no frame of ours, which others of the same sender would be like
+                self._leave_out(error)
+            else:
+                self._handler.fail(error)
+
+    def _leave_out(self, error: StreamingError) -> None:
+        """A satellite goes on without the frame; the log has each reason once."""
+        if str(error) != self._left_out_for:
+            self._left_out_for = str(error)
+            _log.warning("session %s leaves out a message of %s: %s", self.name, self._input_topic, error)
 
     def _take_request(self, message: BrokerMessage) -> None:
         reply = reply_of(message)

@@ -1,7 +1,8 @@
 """All sessions of a server: who gets a place, who comes back to which, who is given up, and how they end together.
 
 A place is taken by a session from its beginning until nothing is computed for it any more, also while its connection is
-lost. Those whose connection is lost give way when there is no other place: the one that has waited longest first.
+lost, but not while it is parked. Those whose connection is lost give way when there is no other place: the one that has
+waited longest first. A parked session that wants a place and finds none waits for one, in order.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.workers.handle import WorkerHandle
 
 TOKEN_BYTES = 16
-SESSION_STATES = ATTACHED, DETACHED = "attached", "detached"
+SESSION_STATES = ATTACHED, DETACHED, PARKED = "attached", "detached", "parked"
 
 
 @dataclass
@@ -35,13 +36,15 @@ class _Registration:
 
     caller: Caller
     profile: str
-    worker: int
-    has_place: bool = True
+    worker: int | None
+    """Where its place is; None: it has none."""
     session: Session = field(init=False)
 
     @property
     def state(self) -> str:
-        """Whether it has a connection, one of SESSION_STATES."""
+        """Whether it has a connection and a place, one of SESSION_STATES."""
+        if self.worker is None:
+            return PARKED
         return DETACHED if self.session.is_lost else ATTACHED
 
 
@@ -58,6 +61,8 @@ class Sessions:
         self._metrics = metrics
         self._admission = Admission(model.budget, settings.max_sessions, len(devices))
         self._entries: dict[str, _Registration] = {}  # by token
+        self._parked: dict[str, Session] = {}  # by token, in the order in which they were parked
+        self._waking: dict[str, Session] = {}  # those that wait for a place, in order
         self._released = asyncio.Event()
         self.capacity = {
             (kind, name): self._admission.capacity(kind, config)
@@ -115,8 +120,7 @@ class Sessions:
             self._devices[worker],
             self._settings,
             self._metrics,
-            on_release=self._release,
-            on_end=self._forget,
+            owner=self,
             computed_from=computed_from,
         )
         return entry.session
@@ -126,10 +130,11 @@ class Sessions:
         metrics = self._metrics
         for session in self._all(lambda entry: True):
             session.count_bytes()
-        open_entries = [entry for entry in self._entries.values() if entry.has_place]
+        open_entries = [entry for entry in self._entries.values() if entry.session.slot.is_live]
         counts = Counter((entry.session.request.kind, entry.profile, entry.state) for entry in open_entries)
         for (kind, profile), state in product(self.capacity, SESSION_STATES):
             metrics.sessions.labels(kind, profile, state).set(counts[kind, profile, state])
+        metrics.parked_bytes.set(self._parked_bytes)
         metrics.slots_used.set(self.count)
         metrics.load.set(self.load)
         slots, load = self.count / self._settings.max_sessions, self.load / self._model.budget.max_load
@@ -139,13 +144,15 @@ class Sessions:
 
     def fail(self, device: WorkerHandle, error: StreamingError) -> None:
         """Ends every session of a device with an error."""
-        for session in self._all(lambda entry: entry.session.device is device):
+        for session in self._all(lambda entry: entry.session.slot.device is device):
             session.fail(error)
 
-    def give_up_lost(self) -> None:
-        """Waits no longer for those whose connection is lost: they go on elsewhere."""
+    def give_up_idle(self) -> None:
+        """Waits no longer for those whose connection is lost or that are parked: they go on elsewhere."""
         for session in self._all(lambda entry: entry.session.is_lost):
             session.give_up("stop")
+        for session in self._all(lambda entry: entry.session.slot.is_parked):
+            session.restart()
 
     def restart(self) -> None:
         """Ends every session: clients are told to go on elsewhere."""
@@ -205,7 +212,7 @@ class Sessions:
         lost = [
             (entry.session.lost_s, entry.session)
             for entry in self._entries.values()
-            if entry.has_place and entry.session.is_lost and may(entry)
+            if entry.worker is not None and entry.session.is_lost and may(entry)
         ]
         if lost:
             min(lost, key=lambda pair: pair[0])[1].give_up("full")
@@ -214,13 +221,57 @@ class Sessions:
     def _all(self, wanted: Callable[[_Registration], bool]) -> list[Session]:
         return [entry.session for entry in self._entries.values() if wanted(entry)]
 
-    def _release(self, session: Session) -> None:
-        entry = self._entries[session.ready.resume.token]
-        entry.has_place = False
-        self._gate.leave(entry.caller)
-        config = self._model.profiles[entry.profile]
-        self._admission.release(entry.worker, session.request.kind, config)
-        self._released.set()
+    # What sessions ask of their owner
 
-    def _forget(self, session: Session) -> None:
+    def park(self, session: Session) -> None:
+        """Its place is free for others; where what is parked takes too much, the one parked longest is given up."""
+        token = session.ready.resume.token
+        self._waking.pop(token, None)
+        self._parked[token] = session
+        self._free(self._entries[token])
+        while self._parked_bytes > self._settings.max_parked_bytes:
+            next(iter(self._parked.values())).evict()
+
+    def wake(self, session: Session) -> None:
+        """It is opened at a worker as soon as there is a place."""
+        token = session.ready.resume.token
+        self._parked.pop(token, None)
+        self._waking[token] = session
+        self._place_waking()
+
+    def release(self, session: Session) -> None:
+        """It needs no place any more."""
+        token = session.ready.resume.token
+        self._parked.pop(token, None)
+        self._waking.pop(token, None)
+        self._gate.leave(self._entries[token].caller)
+        self._free(self._entries[token])
+
+    def end(self, session: Session) -> None:
+        """Nobody can come back to it."""
         del self._entries[session.ready.resume.token]
+
+    @property
+    def _parked_bytes(self) -> int:
+        return sum(session.slot.parked_bytes for session in self._parked.values())
+
+    def _free(self, entry: _Registration) -> None:
+        if entry.worker is None:
+            return
+        self._admission.release(entry.worker, entry.session.request.kind, self._model.profiles[entry.profile])
+        entry.worker = None
+        self._released.set()
+        self._place_waking()
+
+    def _place_waking(self) -> None:
+        """Gives places to those that wait for one, as far as there are any."""
+        while self._waking:
+            token, session = next(iter(self._waking.items()))
+            entry = self._entries[token]
+            try:
+                worker = self._admit(session.request.kind, self._model.profiles[entry.profile])
+            except CapacityError:
+                return
+            del self._waking[token]
+            entry.worker = worker
+            session.slot.open(self._devices[worker])

@@ -1,44 +1,65 @@
-"""One session, from its place on the device to its end; its connections come and go.
+"""One session, from its beginning to its end; its connections and its slots come and go.
 
-Messages of the client go to the device, its results back in order; what goes out when is the ServerSession's
-business. Too much input that waits holds the transport, too much output that waits pauses the session on the device.
-When a connection is lost without a closing handshake, the session waits for its client (docs/protocol.md).
+Messages of the client go to the worker, its results back in order; what goes out when is the ServerSession's
+business. Input is read ahead of computing up to a bound, then the transport is held; too much output that waits pauses
+the worker. When a connection is lost without a closing handshake, the session waits for its client (docs/protocol.md).
+One that is quiet is parked (slot.py).
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from typing import Protocol as Interface
 
 from neucodec_streaming.config import FRAME_MS, TOKENS_PER_SECOND, StreamConfig
-from neucodec_streaming.errors import DeviceError, StreamingError, TimeLimitError
+from neucodec_streaming.errors import CapacityError, DeviceError, ProtocolError, StreamingError, TimeLimitError
 from neucodec_streaming.protocol.messages import Clear, ClientMessage, End, Flush, Ready, Stats
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.protocol.session import ServerSession
 from neucodec_streaming.protocol.states import State
 from neucodec_streaming.server.lifecycle import moved
 from neucodec_streaming.server.metrics import Metrics
-from neucodec_streaming.server.sessions.phases import ATTACHMENTS, SLOT_PHASES, Attachment, SlotPhase
+from neucodec_streaming.server.sessions.phases import ATTACHMENTS, Attachment, SlotPhase
+from neucodec_streaming.server.sessions.slot import SessionSlot
 from neucodec_streaming.server.sessions.transport import Transport
-from neucodec_streaming.server.sessions.window_buffer import WindowBuffer
 from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.workers.handle import WorkerHandle
-from neucodec_streaming.server.workers.messages import CommandKind, EventKind, SessionSpec
+from neucodec_streaming.server.workers.messages import EventKind, SessionSpec
 
 STATS_INTERVAL_S = 1.0
 RESTART_STATUS = 1012
 """RFC 6455's registry: the service restarts; come again, where another server may answer."""
 
+MESSAGE_BYTES = 64
+"""What a message other than payload counts for while it waits."""
+
 _log = logging.getLogger(__name__)
 
 
-class Session:
-    """Serves one session; a SessionHandler of the transport that it has at the time.
+class SessionOwner(Interface):
+    """Who keeps places (registry.py)."""
 
-    `ready` is what the first connection is told, with `computed_from` as ServerSession has it. `on_release` is called
-    once, when the session needs its place no more, `on_end` once when nobody can come back to it.
+    def wake(self, session: "Session") -> None:
+        """A place is wanted; `session.slot.open` is called once there is one."""
+
+    def park(self, session: "Session") -> None:
+        """The place is free for others, until `wake`."""
+
+    def release(self, session: "Session") -> None:
+        """The session needs no place any more. Called once."""
+
+    def end(self, session: "Session") -> None:
+        """Nobody can come back to the session. Called once."""
+
+
+class Session:
+    """Serves one session; a SessionHandler of the transport that it has at the time, and the SlotOwner of its slot.
+
+    `ready` is what the first connection is told, with `computed_from` as ServerSession has it.
     """
 
     def __init__(
@@ -49,13 +70,11 @@ class Session:
         device: WorkerHandle,
         settings: Settings,
         metrics: Metrics,
-        on_release: Callable[["Session"], None],
-        on_end: Callable[["Session"], None],
+        owner: SessionOwner,
         computed_from: int | None = None,
     ) -> None:
         self.ready = ready
         self.request = request
-        self.device = device
         self.lost_s = 0.0
         """When the connection was lost, if it `is_lost`."""
         self._logged = {"session": ready.session}
@@ -64,14 +83,12 @@ class Session:
         )
         self._settings = settings
         self._metrics = metrics
-        self._on_release, self._on_end = on_release, on_end
-        self._window_buffer = WindowBuffer(request.input, config)
-        self._most_owed_frames = max(int(settings.max_pending_seconds * TOKENS_PER_SECOND), 4 * config.window_frames)
+        self._owner = owner
+        self._early: deque[bytes | ClientMessage] = deque()  # what came before `ready` went out
+        self._early_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._transport: Transport | None = None
-        self._phase = SlotPhase.OPENING
         self._attachment = Attachment.NEW
-        self._is_paused = False  # the worker makes no more output
         self._behind_ms = 0.0
         self._active_s = self._loop.time()
         self._has_spoken = False
@@ -81,13 +98,15 @@ class Session:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._after("slot", settings.slot_timeout_s, self._miss_slot)
         self._after("length", settings.max_session_s, self._reach_length)
-        self._link = device.open(SessionSpec(request.kind, config, request.input, request.output), self._deliver)
+        self._after("park", settings.park_after_s, self._check_quiet)
+        self.slot = SessionSlot(self, SessionSpec(request.kind, config, request.input, request.output), settings)
+        self.slot.open(device)
 
     # The client comes back
 
     def can_resume(self, asked: SessionRequest) -> bool:
         """Whether `asked` is for this session, and all that its client lacks is still here."""
-        is_this = asked.anew == self.request.anew and self._phase in (SlotPhase.OPEN, SlotPhase.RELEASED)
+        is_this = asked.anew == self.request.anew and self.slot.phase is not SlotPhase.OPENING
         return is_this and self._conversation.can_resume(asked.received, asked.answers)
 
     def resume(self, asked: SessionRequest) -> None:
@@ -98,7 +117,8 @@ class Session:
         self._conversation.resume(replace(self.ready, resumed="exact"), asked.received, asked.answers)
 
     def give_up(self, why: str) -> None:
-        """Nobody is waited for any longer: "late" came nobody, "full" is the server, or it has to "stop"."""
+        """Nobody is waited for any longer: "late" came nobody, "full" is the server, or it has to "stop"; or what is
+        "parked" takes too much."""
         self._metrics.evictions.labels(why).inc()
         self._end("given up")
 
@@ -118,6 +138,33 @@ class Session:
         """Output that has not been sent yet."""
         return self._conversation.queued_units * self._conversation.output.unit_bytes
 
+    # As the owner of its slot
+
+    @property
+    def owed_frames(self) -> int:
+        """Frames of input whose output has not come yet."""
+        return self._conversation.owed_frames - self._conversation.queued_units // self._conversation.output.hop
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the stream has had no input since it began."""
+        return self._conversation.is_fresh
+
+    @property
+    def epoch(self) -> int:
+        """How often it was cleared."""
+        return self._conversation.epoch
+
+    def parked(self) -> None:
+        """The slot needs no place for now."""
+        self._cancel("wake")
+        self._owner.park(self)
+
+    def wake(self) -> None:
+        """The slot needs a place again."""
+        self._after("wake", self._settings.wake_timeout_s, self._miss_place)
+        self._owner.wake(self)
+
     @property
     def is_lost(self) -> bool:
         """Whether its connection was lost, and it waits for its client to come back."""
@@ -133,7 +180,7 @@ class Session:
         self._after("idle", self._idle_limit_s, self._check_idle)
         if self.request.stats:
             self._after("stats", STATS_INTERVAL_S, self._report)
-        self._pump()
+        self._loop.call_soon(self._pump)  # what came with the request itself came before `ready`
 
     def received(self, message: bytes | ClientMessage) -> None:
         """Takes one message of the client; the last one is the one that is wrong."""
@@ -144,7 +191,7 @@ class Session:
             self._has_spoken = True
             self._after("idle", self._idle_limit_s, self._check_idle)
         try:
-            waits = self._accept(message)
+            waits = self._accept(message) if self._conversation.is_greeted else self._queue_early(message)
         except StreamingError as error:
             self.fail(error)
             return
@@ -191,42 +238,54 @@ class Session:
         else:
             self.give_up("stop")
 
+    def evict(self) -> None:
+        """What is parked takes too much: the client is told to resume, which replays its input."""
+        if self._transport is None:
+            self.give_up("parked")
+            return
+        self._metrics.evictions.labels("parked").inc()
+        self._transport.close(RESTART_STATUS, "parked for too long: resume")
+        self._release()
+
     # Input
+
+    def _queue_early(self, message: bytes | ClientMessage) -> bool:
+        """Before `ready`; always something that waits. Raises ProtocolError where a client must wait for it."""
+        if self.request.resume is not None or self._conversation.state is not State.OPENING:
+            raise ProtocolError("a session that is resumed says first where it goes on: wait for ready, then send")
+        self._early.append(message)
+        self._early_bytes += len(message) if isinstance(message, bytes) else MESSAGE_BYTES
+        return True
 
     def _accept(self, message: bytes | ClientMessage) -> bool:
         """Takes one message; whether it has made something wait, and not only packets of a window to come."""
-        self._conversation.receive(message)
+        conversation, slot = self._conversation, self.slot
+        conversation.receive(message)
         if isinstance(message, bytes):
             self._input_bytes += len(message)
             if self._first_input_s is None:
                 self._first_input_s = self._active_s
-            if data := self._window_buffer.put(message):
-                self._link.submit(CommandKind.FEED, data)
-            return bool(data)
-        if isinstance(message, (Flush, End)):
-            if data := self._window_buffer.end():
-                self._link.submit(CommandKind.FEED, data)
-            self._link.submit(CommandKind.FLUSH)
-        elif isinstance(message, Clear):
-            self._window_buffer.clear()
-            self._link.submit(CommandKind.CLEAR)
+            return slot.feed(message)
+        if isinstance(message, Clear):
+            slot.clear()
+        elif isinstance(message, (Flush, End)):
+            slot.end()
         self._pump()
         return True
 
     def _has_room(self) -> bool:
         """Back-pressure: nothing is read while too much waits."""
-        conversation = self._conversation
+        conversation, settings = self._conversation, self._settings
         return conversation.failure is not None or (
-            conversation.owed_frames <= self._most_owed_frames
-            and conversation.queued_messages <= self._settings.max_queue_messages
-            and self._link.has_quota
+            self._early_bytes + self.slot.backlog.bytes <= settings.max_read_ahead_bytes
+            and conversation.queued_messages <= settings.max_queue_messages
         )
 
     # Output
 
-    def _deliver(self, news: EventKind, data: Any) -> None:
-        """What the device has for this session."""
-        if self._phase is SlotPhase.ENDED:
+    def deliver(self, news: EventKind, data: Any) -> None:
+        """What the worker has for this session."""
+        if self._attachment is Attachment.ENDED:
             return
         try:
             self._take(news, data)
@@ -247,8 +306,7 @@ class Session:
             self.fail(data)
             return
         elif news is EventKind.OPENED:
-            self._phase = moved(SLOT_PHASES, self._phase, SlotPhase.OPEN)
-            self._cancel("slot")
+            self._cancel("slot", "wake")
         self._pump()
 
     def _count_first_output(self) -> None:
@@ -260,7 +318,7 @@ class Session:
     def _pump(self) -> None:
         """Sends what can be sent, and lets as much flow as the queues have room for."""
         conversation, transport = self._conversation, self._transport
-        if transport is not None and self._phase is not SlotPhase.OPENING:
+        if transport is not None and self.slot.phase is not SlotPhase.OPENING:
             while transport.is_writable and transport.is_open and (message := conversation.next_message()) is not None:
                 transport.send(message)
                 if isinstance(message, bytes):
@@ -269,13 +327,18 @@ class Session:
                 failure = conversation.failure
                 transport.close(conversation.close_code, failure.code if failure is not None else "")
                 self._release()
+            if self._early and conversation.is_greeted:
+                self._take_early()
             if transport.is_held and self._has_room():
                 transport.release()
-        most_bytes = self._settings.max_queue_bytes // (2 if self._is_paused else 1)
-        is_full = self.queued_bytes > most_bytes
-        if is_full is not self._is_paused:
-            self._is_paused = is_full
-            self._link.submit(CommandKind.PAUSE if is_full else CommandKind.RESUME)
+        self.slot.pause(self.queued_bytes)
+        self.slot.hand_on()
+
+    def _take_early(self) -> None:
+        early, self._early = self._early, deque()
+        self._early_bytes = 0
+        for message in early:
+            self.received(message)
 
     def _report(self) -> None:
         conversation = self._conversation
@@ -296,6 +359,20 @@ class Session:
         for name in names:
             if name in self._timers:
                 self._timers.pop(name).cancel()
+
+    def _check_quiet(self) -> None:
+        """Parks the session once nothing has come or gone for a while."""
+        conversation, limit_s = self._conversation, self._settings.park_after_s
+        left_s = self._active_s + limit_s - self._loop.time()
+        if left_s <= 0 and not conversation.queued_messages and (self.is_lost or conversation.is_greeted):
+            self.slot.park()
+        self._after("park", left_s if left_s > 0 else limit_s, self._check_quiet)
+
+    def _miss_place(self) -> None:
+        limit_s = self._settings.wake_timeout_s
+        self.fail(
+            CapacityError(f"the session was quiet, others took its place, and none came free in {limit_s:g} s: resume")
+        )
 
     def _miss_slot(self) -> None:
         self.fail(DeviceError("the device does not answer: try again later, or on another server"))
@@ -331,16 +408,16 @@ class Session:
 
     def _release(self) -> None:
         """The place is free for others."""
-        if self._phase in (SlotPhase.OPENING, SlotPhase.OPEN):
-            self._phase = moved(SLOT_PHASES, self._phase, SlotPhase.RELEASED)
-            self._link.submit(CommandKind.CLOSE)
-            self._on_release(self)
+        if self.slot.phase is not SlotPhase.RELEASED:
+            self.slot.release()
+            self._cancel("slot", "wake", "park")
+            self._owner.release(self)
 
     def _end(self, how: str) -> None:
-        if self._phase is SlotPhase.ENDED:
+        if self._attachment is Attachment.ENDED:
             return
         self._release()
-        self._phase = moved(SLOT_PHASES, self._phase, SlotPhase.ENDED)
+        self._attachment = moved(ATTACHMENTS, self._attachment, Attachment.ENDED)
         self._transport = None
         self._cancel(*list(self._timers))
         self.count_bytes()
@@ -353,4 +430,4 @@ class Session:
             *(self.ready.session, how, outcome, conversation.input_position, conversation.output_position),
             extra=self._logged,
         )
-        self._on_end(self)
+        self._owner.end(self)

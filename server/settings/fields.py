@@ -27,7 +27,7 @@ PROFILES: Profiles = {DEFAULT_PROFILE: None, "low": (2, 3), "high": (10, 10)}
 OWN_PAIR = "own"
 """How the model's own pair is written."""
 PARTS = ("encode", "decode")
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "int8")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 
@@ -178,13 +178,26 @@ class Settings:
     )
 
     max_messages_per_s: float = setting(
-        500.0, QUEUES, "frames of any kind that are read of one connection in a second; it is slowed to that", above=0
+        500.0,
+        QUEUES,
+        "messages of a connection in a second, payload that is read ahead apart; it is slowed to that",
+        above=0,
     )
     max_message_bytes: int = setting(
         DEFAULT_MAX_MESSAGE_BYTES, QUEUES, "a longer message closes the session with status 1009", least=2
     )
-    max_pending_seconds: float = setting(
-        10.0, QUEUES, "input that waits to be computed; then the client is slowed by back-pressure", above=0
+    max_pending_seconds: float = setting(10.0, QUEUES, "input of a session that a worker is given ahead", above=0)
+    max_read_ahead_bytes: int = setting(
+        1_048_576,
+        QUEUES,
+        "input of a connection that waits for a worker, read ahead so that clear is heard; then the client is slowed",
+        least=1,
+    )
+    max_parked_bytes: int = setting(
+        268_435_456,
+        QUEUES,
+        "state of parked sessions; beyond it the one parked longest is closed, and its client resumes by replay",
+        least=0,
     )
     max_queue_bytes: int = setting(
         262_144, QUEUES, "output that a client has not taken; then its session is stepped no further", least=1
@@ -199,11 +212,17 @@ class Settings:
     open_timeout_s: float = setting(10.0, TIMES, "for the HTTP request of a new connection", above=0)
     slot_timeout_s: float = setting(10.0, TIMES, "for a worker to give a new session its slots", above=0)
     send_timeout_s: float = setting(20.0, TIMES, "a client that takes nothing for so long is disconnected", above=0)
+    park_after_s: float = setting(
+        10.0, TIMES, "a session that neither sends nor gets anything for so long gives its slots to others", above=0
+    )
+    wake_timeout_s: float = setting(
+        10.0, TIMES, "a parked session that has input again waits so long for a place, then it is closed", above=0
+    )
     first_message_timeout_s: float | None = setting(
-        60.0, TIMES, "for the first message of a new session (none: no limit)", above=0
+        None, TIMES, "for the first message of a new session (none: no limit)", above=0
     )
     idle_timeout_s: float | None = setting(
-        300.0, TIMES, "a session that neither sends nor gets anything for so long is closed (none: no limit)", above=0
+        None, TIMES, "a session that neither sends nor gets anything for so long is closed (none: no limit)", above=0
     )
     ping_interval_s: float = setting(20.0, TIMES, "between pings", above=0)
     ping_timeout_s: float = setting(20.0, TIMES, "for the answer to a ping", above=0)

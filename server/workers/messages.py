@@ -7,15 +7,26 @@ from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.protocol.messages import StreamFormat
 from neucodec_streaming.server.model import Model
+from neucodec_streaming.server.workers.formats import Formats
+
+
+class ParkedStream(NamedTuple):
+    """A stream whose slots were given back: the engine's snapshot, the state of its formats, and how often the stream
+    had been cleared at that worker."""
+
+    snapshot: bytes
+    formats: Formats
+    epoch: int
 
 
 class SessionSpec(NamedTuple):
-    """What a session is."""
+    """What a session is; `parked`: from where it goes on."""
 
     kind: str
     config: StreamConfig
     input: StreamFormat
     output: StreamFormat
+    parked: ParkedStream | None = None
 
 
 class CommandKind(Enum):
@@ -27,6 +38,7 @@ class CommandKind(Enum):
     CLEAR = auto()
     PAUSE = auto()
     RESUME = auto()
+    PARK = auto()
     CLOSE = auto()
     ANSWER = auto()  # with HANDLED, whether the session is there or not
 
@@ -38,6 +50,7 @@ class EventKind(Enum):
     OUTPUT = auto()  # bytes of its format, their epoch, how late they are in ms
     FINISHED = auto()  # epoch: all output of the oldest utterance that was flushed has been delivered
     ENDED = auto()  # StreamingError: the session is closed, this is why
+    PARKED = auto()  # ParkedStream, and the session lives on until CLOSE; None: there is something to compute for it
     HANDLED = auto()  # all commands before the ANSWER have been taken
 
 

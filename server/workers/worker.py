@@ -30,6 +30,7 @@ from neucodec_streaming.server.workers.messages import (
     CommandKind,
     EventKind,
     Loaded,
+    ParkedStream,
     SessionSpec,
     TimedStep,
     WorkerCommand,
@@ -47,12 +48,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class WorkerSession:
-    """A session: its number at the WorkerHandle and at the engine, and how late its latest output was."""
+    """A session: its number at the WorkerHandle and at the engine, how late its latest output was, and how often it
+    was cleared here."""
 
     number: int
     engine_id: int
     formats: Formats
     behind_ms: float = 0.0
+    clears: int = 0
 
 
 class Worker:
@@ -117,8 +120,14 @@ class Worker:
             self._end(number, DeviceError("the device failed: connect again"))
 
     def _open(self, number: int, order: SessionSpec) -> None:
-        engine_id = self._engine.open(order.kind, pools_of(order.kind, order.config))
-        seat = WorkerSession(number, engine_id, Formats(order.input, order.output, self._output_rate))
+        pools, parked = pools_of(order.kind, order.config), order.parked
+        if parked is None:
+            engine_id = self._engine.open(order.kind, pools)
+            formats = Formats(order.input, order.output, self._output_rate)
+        else:
+            engine_id = self._engine.restore(order.kind, pools, parked.snapshot, time.monotonic())
+            formats = parked.formats
+        seat = WorkerSession(number, engine_id, formats)
         self._seats[number] = self._seat_of[engine_id] = seat
         self._tell(number, EventKind.OPENED)
 
@@ -134,11 +143,18 @@ class Worker:
                 engine.flush(session, now_s)
             case CommandKind.CLEAR:
                 seat.formats.clear()
+                seat.clears += 1
                 engine.clear(session, now_s)
             case CommandKind.PAUSE:
                 engine.pause(session)
             case CommandKind.RESUME:
                 engine.resume(session, now_s)
+            case CommandKind.PARK if not engine.is_idle(session):
+                self._tell(seat.number, EventKind.PARKED)
+            case CommandKind.PARK:
+                self._tell(
+                    seat.number, EventKind.PARKED, ParkedStream(engine.snapshot(session), seat.formats, seat.clears)
+                )
             case CommandKind.CLOSE:
                 self._forget(seat)
                 engine.close(session)

@@ -150,6 +150,11 @@ class Engine:
         self._sessions[self._opened] = EngineSession(stages)
         return self._opened
 
+    def is_idle(self, session: int) -> bool:
+        """Whether nothing is to be computed for the session until it is given more."""
+        stages = self._sessions[session].stages
+        return not any(self._scheduler.has(stage.pool, stage) or stage.ending or stage.inbox for stage in stages)
+
     def snapshot(self, session: int) -> bytes:
         """The session as versioned bytes, waiting input included; not in it are results that `step` has yet to give."""
         stages = self._sessions[session].stages

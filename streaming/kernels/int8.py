@@ -14,7 +14,7 @@ from neucodec_streaming.kernels import native
 
 MAX_INT8 = 127
 FLOAT_LAYERS: tuple[str, ...] = (
-    "acoustic_encoder.*",
+    "acoustic_encoder.conv2",
     "fc_encoder",
     "quantizer.*",
     "semantic_encoder.feature_projection.*",

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neucodec_streaming.kernels import native
-from neucodec_streaming.kernels.int8 import is_int8, make_int8_linear
+from neucodec_streaming.kernels.int8 import make_int8_linear
 
 PACK_ROWS = 16
 """Rows that the packed layout is chosen for; one number, so that equal steps have equal bits wherever they run."""
@@ -166,10 +166,10 @@ def has_onednn(weight: Tensor) -> bool:
     return weight.dtype == torch.float32
 
 
-def with_packed_weights(model: nn.Module, int8: bool = False) -> nn.Module:
+def with_packed_weights(model: nn.Module, is_int8: Callable[[str], bool] = lambda name: False) -> nn.Module:
     """A copy of the tree that shares its parameters and buffers, with the layers above in place of torch's.
 
-    `int8`: those that int8.py names multiply int8 weights by int8 activations.
+    Layers whose name `is_int8` approves multiply int8 weights by int8 activations (int8.py).
     """
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copy = deepcopy(model, shared)
@@ -184,7 +184,7 @@ def with_packed_weights(model: nn.Module, int8: bool = False) -> nn.Module:
             elif type(child) is nn.Conv1d:
                 packed[name] = ChannelsLastConv(child)
         for name, layer in packed.items():
-            if int8 and is_int8(f"{prefix}.{name}".removeprefix(".")):
+            if is_int8(f"{prefix}.{name}".removeprefix(".")):
                 layer.make_linear = make_int8_linear
             setattr(parent, name, layer)
     return copy

@@ -226,6 +226,16 @@ class ServerSession:
         return item
 
     @property
+    def is_greeted(self) -> bool:
+        """Whether `ready` was handed out on this connection."""
+        return self.state not in (State.OPENING, State.LOST, State.LOST_ENDING)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the stream has had no input since it began, and owes nothing."""
+        return not self._utterance_input and not any(not isinstance(each.request, Mark) for each in self._waiting)
+
+    @property
     def owed_frames(self) -> int:
         """Frames accepted whose output has neither been sent nor dropped."""
         return (self._due - self.output_position) // self.output.hop

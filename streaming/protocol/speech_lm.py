@@ -15,16 +15,15 @@ from urllib.parse import urlsplit
 
 from neucodec_streaming.config import CODEBOOK_SIZE
 from neucodec_streaming.errors import ConfigError, SpeechLMError, TokenError
+from neucodec_streaming.tags import TAGS, begun_tag, check_tag, whole_tag
 
 APIS = {"completions": "/completions", "chat": "/chat/completions"}
 """What a server is asked by -> its path after the base URL (OpenAI's API reference)."""
-TAGS = ("<|speech_{}|>", "<|s_{}|>")
 STOPS = ("<|SPEECH_GENERATION_END|>", "<|speech_end|>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "</s>")
 """Tags that end an utterance where a server shows them."""
 MAX_TOKENS = 2048
 """Of an answer, unless the template says otherwise: 41 s of speech. Some servers stop after 16 by default."""
 MAX_EVENT_BYTES = 1 << 20
-_MAX_DIGITS = 18
 _SHOWN_CHARACTERS = 60
 _DONE = "[DONE]"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -47,11 +46,8 @@ class TagScanner:
     """
 
     def __init__(self, tags: Sequence[str] = TAGS, stops: Sequence[str] = STOPS) -> None:
-        ends = [check_tag(tag) for tag in tags]
-        whole = [rf"{re.escape(left)}(-?\d{{1,{_MAX_DIGITS}}}){re.escape(right)}" for left, right in ends]
-        self._whole = re.compile("|".join([*whole, *map(re.escape, stops)]))
-        begun = [_begun(left, rf"-?\d{{0,{_MAX_DIGITS}}}", right) for left, right in ends]
-        self._begun = re.compile(f"(?:{'|'.join([*begun, *(_begun(stop) for stop in stops)])})\\Z")
+        self._whole = whole_tag(tags, stops)
+        self._begun = begun_tag(tags, stops)
         self._rest = ""
         self._is_within = False
         self.tokens = 0
@@ -88,25 +84,6 @@ class TagScanner:
         self._rest = text[begun.start() :] if begun is not None else ""
         if tokens:
             yield SpeechPiece(tokens)
-
-
-def check_tag(tag: str) -> tuple[str, str]:
-    """What stands left and right of the number in a tag such as `<|speech_{}|>`. Raises ConfigError."""
-    left, number, right = tag.partition("{}")
-    if not number or not left or not right or "{}" in right or left[-1] in "-0123456789" or right[0].isdecimal():
-        raise ConfigError(
-            f"tag {tag!r} cannot be used: give one like {TAGS[0]}, with {{}} for the number and text on both sides"
-        )
-    return left, right
-
-
-def _begun(left: str, middle: str = "", right: str = "") -> str:
-    """A pattern for all that such a tag may begin with, up to one character short of the whole; never empty."""
-    units = [*map(re.escape, left), *([middle] if middle else []), *map(re.escape, right)][:-1]
-    pattern = ""
-    for unit in reversed(units[1:]):
-        pattern = f"(?:{unit}{pattern})?"
-    return units[0] + pattern
 
 
 class EventParser:

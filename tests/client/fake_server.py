@@ -44,6 +44,7 @@ class Fault(Enum):
     PROXY = auto()
     PROXY_LIMIT = auto()
     PROXY_LOGIN = auto()
+    NEEDS_KEY = auto()
     UNKNOWN_PATH = auto()
     NO_READY = auto()
     NOT_A_READY = auto()
@@ -67,6 +68,7 @@ class FakeServer:
         self.requests: list[Request] = []
         self.open_sessions = 0
         self.all_sessions = 0
+        self.heard_units = 0
         self.emptied = asyncio.Event()
         self.heard = asyncio.Event()
         self._arrived = asyncio.Event()
@@ -83,6 +85,8 @@ class FakeServer:
         self._arrived.set()
         if self.fault is Fault.FULL:
             return _refusal(connection, HTTPStatus.SERVICE_UNAVAILABLE, Failure("full", "all 4 sessions are taken"))
+        if self.fault is Fault.NEEDS_KEY:
+            return _refusal(connection, HTTPStatus.UNAUTHORIZED, Failure("unauthorized", "send a header"))
         if self.fault is Fault.PROXY:
             return connection.respond(HTTPStatus.BAD_GATEWAY, "no upstream\n")
         if self.fault is Fault.PROXY_LIMIT:
@@ -163,6 +167,7 @@ class FakeServer:
                 await websocket.close(session.close_code)
                 return
             if isinstance(asked, bytes):
+                self.heard_units += session.input.count(asked)
                 session.output_ready(coder.feed(asked), session.epoch)
             elif isinstance(asked, Clear):
                 coder.clear()

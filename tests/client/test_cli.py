@@ -1,12 +1,9 @@
 """The command `neucodec`: every subcommand against the fake server, its output and its exit codes."""
 
 import asyncio
-import io
 import json
-import os
 import socket
 import sys
-from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -60,22 +57,6 @@ async def test_decode_and_roundtrip_write_24_khz_wav(tmp_path, recording):
         audio, rate = soundfile.read(tmp_path / name, dtype="int16")
         assert rate == 24_000
         assert np.array_equal(audio, np.repeat(np.arange(frames), 480))
-
-
-async def test_a_pipe_carries_tokens_as_text_and_the_summary_goes_elsewhere(recording, tmp_path, monkeypatch, capsys):
-    stdout = SimpleNamespace(buffer=io.BytesIO(), flush=lambda: None)
-    monkeypatch.setattr("neucodec_streaming.client.files.sys", SimpleNamespace(stdout=stdout))
-    async with fake_server() as server:
-        assert await run("encode", recording, "-", "--server", server.url) == 0
-        assert stdout.buffer.getvalue().startswith(b"<|speech_0|><|speech_1|>")
-        assert "15 (800 bit/s)" in capsys.readouterr().err
-        source, sink = os.pipe()
-        os.write(sink, b"said: <|speech_5|><|speech_6|>")
-        os.close(sink)
-        with os.fdopen(source, "rb") as pipe:
-            monkeypatch.setattr("neucodec_streaming.client.commands.terminal.sys", SimpleNamespace(stdin=pipe))
-            assert await run("decode", "-", tmp_path / "out.wav", "--server", server.url) == 0
-    assert soundfile.read(tmp_path / "out.wav", dtype="int16")[0].tolist() == [5] * 480 + [6] * 480
 
 
 def unused_url() -> str:
@@ -144,7 +125,11 @@ async def test_what_the_server_does_wrong_has_an_exit_code_and_words(tmp_path, r
 async def test_input_that_cannot_be_used_has_its_own_exit_code(tmp_path, capsys):
     (tmp_path / "odd.tok").write_bytes(b"abc")
     (tmp_path / "words.txt").write_text("no tokens here")
-    for name, says in (("odd.tok", "3 bytes"), ("words.txt", "no <|speech"), ("missing.tok", "No such file")):
+    for name, says in (
+        ("odd.tok", "3 bytes"),
+        ("words.txt", "no token such as <|speech"),
+        ("missing.tok", "No such file"),
+    ):
         assert await run("decode", tmp_path / name, tmp_path / "out.wav", "--server", unused_url()) == 3
         assert says in capsys.readouterr().err
     assert await run("encode", tmp_path / "odd.tok", tmp_path / "out.tok", "--server", unused_url()) == 3

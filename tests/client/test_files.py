@@ -7,13 +7,15 @@ import soundfile
 from neucodec_streaming.client.errors import FileError
 from neucodec_streaming.client.files import (
     AudioReader,
+    AudioWriter,
     TokenPipe,
     TokenWriter,
-    WavWriter,
+    audio_format,
     read_audio,
     read_tokens,
     token_form,
 )
+from neucodec_streaming.client.pipes import refuse_same_file
 from neucodec_streaming.errors import AudioError, ConfigError, TokenError
 from neucodec_streaming.resampler import resample
 
@@ -64,13 +66,13 @@ def test_nan_in_a_recording_is_an_audio_error(tmp_path):
     audio = tone(16_000)
     audio[100] = np.nan
     soundfile.write(tmp_path / "in.wav", audio, 16_000, subtype="FLOAT")
-    with pytest.raises(AudioError, match=r"sample 100 .* is nan"):
+    with pytest.raises(AudioError, match=r"in.wav: sample 100 \(0.006 s\) is nan"):
         list(AudioReader(tmp_path / "in.wav", 16_000))
 
 
 def test_a_wav_grows_by_packets_and_clips(tmp_path):
     path = tmp_path / "out.wav"
-    with WavWriter(path, 24_000) as writer:
+    with AudioWriter(path, 24_000) as writer:
         writer.write(np.float32([0.5, 2.0]))
         writer.write(np.zeros(0, np.float32))
         writer.write(np.float32([-2.0]))
@@ -80,10 +82,10 @@ def test_a_wav_grows_by_packets_and_clips(tmp_path):
 
 def test_a_wav_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(FileError, match="missing"):
-        WavWriter(tmp_path / "missing" / "out.wav", 24_000)
+        AudioWriter(tmp_path / "missing" / "out.wav", 24_000)
 
 
-@pytest.mark.parametrize("name", ["t.tok", "t.bin", "t.npy", "t.txt", "T.TOK"])
+@pytest.mark.parametrize("name", ["t.tok", "t.bin", "t.npy", "t.txt", "t.json", "T.TOK"])
 def test_tokens_come_back_from_every_form_that_is_written(tmp_path, name):
     with TokenWriter(tmp_path / name) as writer:
         writer.write(TOKENS[:1])
@@ -93,7 +95,7 @@ def test_tokens_come_back_from_every_form_that_is_written(tmp_path, name):
 
 
 def test_no_tokens_are_a_file_too(tmp_path):
-    for name in ("t.tok", "t.npy", "t.txt"):
+    for name in ("t.tok", "t.npy", "t.txt", "t.json"):
         with TokenWriter(tmp_path / name):
             pass
         assert read_tokens(tmp_path / name).size == 0
@@ -111,7 +113,7 @@ def test_a_form_overrides_the_ending(tmp_path):
 
 
 def test_an_unknown_ending_names_the_known_ones(tmp_path):
-    with pytest.raises(ConfigError, match=r"'.mp3': name it .tok"):
+    with pytest.raises(ConfigError, match=r"'.mp3' is no form of tokens: name it .tok"):
         token_form("x.mp3")
     assert token_form("-") == "text"
 
@@ -136,9 +138,112 @@ def test_a_raw_pipe_may_be_cut_inside_a_token_but_not_end_there():
     pipe = TokenPipe("raw")
     pieces = [pipe.feed(b"\x01"), pipe.feed(b"\x00\x02\x00\x03"), pipe.feed(b"\x00")]
     assert np.concatenate(pieces).tolist() == [1, 2, 3]
-    pipe.finish()
+    assert pipe.finish().size == 0
     pipe.feed(b"\x01")
-    with pytest.raises(TokenError, match="middle of a token"):
+    with pytest.raises(TokenError, match="middle of token 3"):
         pipe.finish()
     with pytest.raises(ConfigError, match="npy"):
         TokenPipe("npy")
+
+
+def test_a_pipe_without_a_token_is_refused():
+    for form, payload, says in (
+        ("raw", b"", "the pipe was empty"),
+        ("text", b"", "the pipe was empty"),
+        ("text", b" \n", "held no token"),
+        ("json", b"[]", "held no token"),
+        ("text", b"Traceback (most recent call last):\nKeyError: 'voice'\n", "ends with .*KeyError: 'voice'"),
+        ("text", "<|speech_1|>".encode("utf-16"), "UTF-16"),
+    ):
+        pipe = TokenPipe(form)
+        pipe.feed(payload)
+        with pytest.raises(TokenError, match=says):
+            pipe.finish()
+
+
+@pytest.mark.parametrize(
+    "name", ["a.flac", "a.ogg", "a.opus", "a.mp3", "a.aiff", "a.au", "a.caf", "a.w64", "a.rf64", "A.WAV"]
+)
+def test_the_ending_chooses_the_format_of_audio(tmp_path, name):
+    with AudioWriter(tmp_path / name, 24_000) as writer:
+        writer.write(tone(24_000))
+    audio, rate = soundfile.read(tmp_path / name)
+    assert rate == 24_000
+    assert abs(len(audio) - 12_000) <= 3_000
+    assert np.sqrt(np.mean(np.square(audio))) == pytest.approx(0.3 / np.sqrt(2), rel=0.1)
+
+
+def test_raw_samples_are_written_by_ending_or_format(tmp_path):
+    for name, format in (("a.raw", None), ("a.pcm", None), ("a.dat", "raw")):
+        with AudioWriter(tmp_path / name, 24_000, format) as writer:
+            writer.write(np.float32([0.5, -0.5]))
+        assert np.fromfile(tmp_path / name, "<i2").tolist() == [16384, -16384]
+
+
+def test_an_unknown_ending_of_audio_is_refused(tmp_path):
+    for name in ("a.tok", "a", "a.m4a"):
+        with pytest.raises(ConfigError, match=r"is no audio format: name it .wav"):
+            audio_format(tmp_path / name)
+
+
+class Stopped(Exception):
+    """Ends a writer's context."""
+
+
+@pytest.mark.parametrize(("writer", "name"), [(AudioWriter, "o.wav"), (TokenWriter, "o.tok"), (TokenWriter, "o.npy")])
+def test_output_appears_only_when_it_is_whole(tmp_path, writer, name):
+    options = (24_000,) if writer is AudioWriter else ()
+    piece = np.zeros(9, np.float32) if writer is AudioWriter else TOKENS
+    (tmp_path / name).write_bytes(b"old")
+    (tmp_path / name).chmod(0o640)
+    with pytest.raises(Stopped), writer(tmp_path / name, *options) as output:
+        output.write(piece)
+        raise Stopped
+    assert (tmp_path / name).read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with writer(tmp_path / name, *options) as output:
+        output.write(piece)
+        assert (tmp_path / name).read_bytes() == b"old"
+    assert (tmp_path / name).read_bytes() != b"old"
+    assert (tmp_path / name).stat().st_mode & 0o777 == 0o640
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_a_microphone_gave_is_kept_when_the_command_fails(tmp_path):
+    with pytest.raises(Stopped), TokenWriter(tmp_path / "o.tok", keep=True) as output:
+        output.write(TOKENS)
+        raise Stopped
+    assert np.array_equal(read_tokens(tmp_path / "o.tok"), TOKENS)
+
+
+def test_an_output_that_is_a_link_stays_one(tmp_path):
+    (tmp_path / "real.tok").write_bytes(b"old")
+    (tmp_path / "link.tok").symlink_to("real.tok")
+    with TokenWriter(tmp_path / "link.tok") as output:
+        output.write(TOKENS)
+    assert (tmp_path / "link.tok").is_symlink()
+    assert np.array_equal(read_tokens(tmp_path / "real.tok"), TOKENS)
+
+
+def test_folders_and_missing_folders_are_refused_as_outputs(tmp_path):
+    (tmp_path / "folder.tok").mkdir()
+    with pytest.raises(FileError, match="it is a folder"):
+        TokenWriter(tmp_path / "folder.tok")
+    with pytest.raises(FileError, match="No such file"):
+        TokenWriter(tmp_path / "missing" / "o.tok")
+
+
+def test_input_and_output_that_are_one_file_are_refused_by_any_name(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"audio")
+    (tmp_path / "soft.wav").symlink_to(path)
+    (tmp_path / "hard.wav").hardlink_to(path)
+    with path.open("rb") as file:
+        names = (path, tmp_path / "soft.wav", tmp_path / "hard.wav", tmp_path / "." / "a.wav")
+        for other in (*names, f"/dev/fd/{file.fileno()}", f"/proc/self/fd/{file.fileno()}"):
+            with pytest.raises(ConfigError, match="the same file"):
+                refuse_same_file(path, other)
+            with pytest.raises(ConfigError, match="the same file"):
+                refuse_same_file(other, path)
+    refuse_same_file(path, tmp_path / "new.wav")
+    refuse_same_file("/dev/null", "/dev/null")

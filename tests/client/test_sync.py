@@ -156,3 +156,18 @@ async def test_an_exception_in_the_script_closes_the_session():
             await server.emptied.wait()
         assert outcome == {"interrupted": True}
     assert threads() == []
+
+
+async def test_bytes_go_out_as_they_are_and_a_session_that_was_left_says_so():
+    def script(url):
+        with blocking(connect(url, kind="encode")) as connection:
+            connection.send_bytes((speech(5) * 32768).astype("<i2").tobytes())
+            connection.end()
+            tokens = [event.tokens for event in connection if isinstance(event, Tokens)]
+        for use in (lambda: connection.send(speech(1)), connection.clear, connection.end):
+            with pytest.raises(LocalProtocolError, match="closed at the end of its `with`"):
+                use()
+        return np.concatenate(tokens).tolist()
+
+    async with fake_server() as server:
+        assert await in_a_script(script, server.url) == [0, 1, 2, 3, 4]

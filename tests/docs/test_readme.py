@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from neucodec_streaming.client import cli
 from neucodec_streaming.client.cli import EXIT_CODES, _parser
 from neucodec_streaming.config import StreamConfig, roundtrip_latency_ms
 from neucodec_streaming.server.settings.fields import PROFILES, Settings
@@ -51,5 +52,9 @@ def test_every_command_in_the_quick_start_is_understood():
 
 
 def test_the_exit_codes_are_those_of_the_command():
-    said = {int(code) for code in re.findall(r"(\d) [a-z]", README[README.index("Exit codes:") :].split("\n\n")[0])}
-    assert said >= {code for _, code in EXIT_CODES} | {0}
+    codes = README[README.index("Exit codes:") :].split("\n\n")[0]
+    numbers = {int(code) for code in re.findall(r"(?<![\d.])(\d+)\s[a-z]", codes)}
+    assert numbers == {code for _, code in EXIT_CODES} | {0, 1}
+    assert cli.__doc__ is not None
+    told = cli.__doc__[cli.__doc__.index("Exit codes:") :].rstrip(".\n")
+    assert codes.removesuffix(" by Ctrl-C.").split() == told.split()

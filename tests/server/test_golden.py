@@ -25,7 +25,7 @@ def codec():
 @pytest.fixture(scope="module")
 def host():
     """Batches of one size only: the same kernels, so the same bits, whoever is there."""
-    with hosted(batch_sizes=(BATCH,), max_sessions=6, profiles=PROFILES) as running:
+    with hosted(batch_sizes=(BATCH,), max_sessions=6, profiles=PROFILES, park_after_s=0.5) as running:
         yield running
 
 
@@ -116,6 +116,17 @@ async def test_a_second_utterance_and_one_after_clear_are_as_new(host, codec):
         await client.finish()
         assert first[: len(wanted)] == wanted
         assert client.output[len(first) :] == wanted
+
+
+async def test_a_session_that_was_parked_goes_on_to_the_same_bits(host, codec):
+    pcm = recording(4, 1.0)
+    data = s16(pcm)
+    async with talk(host.url, "/v1/roundtrip") as client:
+        for part in (data[:17_000], data[17_000:]):
+            await client.send(part)
+            await host.emptied()
+        await client.finish()
+        assert client.output == alone(codec, "roundtrip", "default", pcm)
 
 
 async def test_any_batch_size_gives_nearly_the_same_audio(codec):

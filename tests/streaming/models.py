@@ -1,4 +1,4 @@
-"""The two models that the laws are proved on, and how tests cut input and step many slots."""
+"""The models that the laws are proved on, and how tests cut input and step many slots."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -14,15 +14,17 @@ from neucodec_streaming.windows import DecoderWindower, EncoderWindower, Windowe
 from tests.conftest import ROOT
 
 GOLDEN = ROOT / "tests" / "data" / "neucodec-mini"
-MODELS = ("golden", "nano")
+FLOAT_MODELS = ("golden", "nano")
+MODELS = (*FLOAT_MODELS, "nano-int8")
 DTYPES = {"encode": np.float32, "decode": np.int64}
 
 
 @cache
 def codec_of(model: str) -> Codec:
-    """The golden model or the bundled one, loaded once."""
+    """The golden model, or the bundled one in float32 or int8, loaded once."""
     torch.set_num_threads(1)
-    return load_codec(GOLDEN if model == "golden" else model)
+    name, _, dtype = model.partition("-")
+    return load_codec(GOLDEN if name == "golden" else name, dtype=dtype or "float32")
 
 
 @cache

@@ -1,4 +1,7 @@
-"""The five laws of a stream, on the golden model and on the bundled one, with random cuts and fixed seeds."""
+"""The five laws of a stream, on the golden model and on the bundled one, with random cuts and fixed seeds.
+
+In int8 law 2 compares with fake-quantised weights and activations: tests/streaming/test_int8.py.
+"""
 
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ import torch
 
 from neucodec_streaming import SnapshotError, StreamConfig
 from neucodec_streaming.protocol.concealment import MIDDLE_TOKEN, gap_tokens
-from tests.streaming.models import MODELS, StepBatch, codec_of, random_cuts, recording, vectors, whole
+from tests.streaming.models import FLOAT_MODELS, MODELS, StepBatch, codec_of, random_cuts, recording, vectors, whole
 
 GRID = [(chunk, lookahead) for chunk in (1, 4, 5) for lookahead in (0, 1, 5)]
 SAMPLES = (0, 1, 37, 160, 319, 320, 321, 1600, 4801)
@@ -84,7 +87,7 @@ def test_a_gap_over_many_windows_fades_to_the_middle_whatever_was_committed() ->
     np.testing.assert_array_equal(audio, np.concatenate([stream.feed(filled), stream.flush()]))
 
 
-@every_model
+@pytest.mark.parametrize("model", FLOAT_MODELS)
 @pytest.mark.parametrize("name", ["short", "exact", "long"])
 def test_law_2_one_chunk_of_a_whole_recording_equals_the_offline_model(model: str, name: str) -> None:
     codec = codec_of(model)
@@ -233,7 +236,7 @@ def test_law_5_less_than_a_frame_gives_no_token_and_no_error(model: str, samples
     assert len(decoder.flush()) == 0
 
 
-@every_model
+@pytest.mark.parametrize("model", FLOAT_MODELS)
 def test_what_the_encoder_gives_the_quantiser_equals_the_offline_model(model: str) -> None:
     """Law 2 where tokens alone would not show it."""
     codec = codec_of(model)

@@ -1,6 +1,7 @@
 """WAV as Rhasspy's satellites send and take it: each PUBLISH is a file of its own. Standard library only."""
 
 import io
+import struct
 import wave
 
 from neucodec_streaming.errors import AudioError
@@ -10,19 +11,48 @@ MAX_WAV_SECONDS = 60
 """An utterance that is longer goes out in several files."""
 
 
+MAX_CHANNELS = 8
+_SIGNED = bytes(value ^ 0x80 for value in range(256))
+
+
 def samples_of(payload: bytes, stream: StreamFormat) -> bytes:
-    """The samples of a mono WAV file with 16 bits a sample, at the stream's rate. Raises AudioError."""
+    """The samples of a WAV file at the stream's rate, as s16le: of several channels the mean, of 8, 24 or 32 bits the
+    upper 16. Raises AudioError."""
     try:
         with wave.open(io.BytesIO(payload)) as file:
-            found = (file.getnchannels(), 8 * file.getsampwidth(), file.getframerate())
+            channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
             samples = file.readframes(file.getnframes())
     except (wave.Error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise AudioError(f"payload of {len(payload)} bytes is no WAV file ({error}): audioFrame carries one") from None
-    if found != (1, 16, stream.rate):
+    if rate != stream.rate or channels > MAX_CHANNELS:
         raise AudioError(
-            f"WAV with {found[0]} channels, {found[1]} bits, {found[2]} Hz: the session takes 1, 16, {stream.rate}"
+            f"WAV with {channels} channels at {rate} Hz: the session takes 1 to {MAX_CHANNELS} at {stream.rate} Hz"
         )
-    return samples
+    samples = samples[: len(samples) // (channels * width) * channels * width]
+    return _downmixed(_sixteen_bits(samples, width), channels)
+
+
+def _sixteen_bits(samples: bytes, width: int) -> bytes:
+    """Samples of `width` bytes as s16le."""
+    if width == 2:
+        return samples
+    converted = bytearray(len(samples) // width * 2)
+    if width == 1:  # unsigned
+        converted[1::2] = samples.translate(_SIGNED)
+    else:
+        converted[0::2], converted[1::2] = samples[width - 2 :: width], samples[width - 1 :: width]
+    return bytes(converted)
+
+
+def _downmixed(samples: bytes, channels: int) -> bytes:
+    """The mean over channels of s16le."""
+    if channels == 1:
+        return samples
+    values = struct.unpack(f"<{len(samples) // 2}h", samples)
+    means = [
+        sum(frame) // channels for frame in zip(*(values[each::channels] for each in range(channels)), strict=True)
+    ]
+    return struct.pack(f"<{len(means)}h", *means)
 
 
 def wav_of(samples: bytes, stream: StreamFormat) -> bytes:

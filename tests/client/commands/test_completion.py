@@ -42,7 +42,7 @@ def test_bash_completes_every_command(scripts):
 
 def test_bash_completes_flags_and_their_choices_but_not_what_it_cannot_know(scripts):
     assert in_bash(scripts, "neucodec", "encode", "--f") == {"--form"}
-    assert in_bash(scripts, "neucodec", "encode", "--form", "") == {"raw", "npy", "text", "pt"}
+    assert in_bash(scripts, "neucodec", "encode", "--form", "") == {"raw", "npy", "text", "json", "pt"}
     assert in_bash(scripts, "neucodec", "encode", "--server", "") == set()
     assert in_bash(scripts, "neucodec", "devices", "") == set()
     assert in_bash(scripts, "neucodec", "completion", "") == set(SHELLS)
@@ -70,4 +70,4 @@ def test_fish_completes_too_where_it_is_installed(scripts):
     if shutil.which("fish"):
         ask = f"source {scripts / 'fish'}; complete -C 'neucodec encode --form '"
         done = subprocess.run(["fish", "-N", "-c", ask], capture_output=True, text=True, check=True, timeout=10)
-        assert {line.split("\t")[0] for line in done.stdout.splitlines()} == {"raw", "npy", "text", "pt"}
+        assert {line.split("\t")[0] for line in done.stdout.splitlines()} == {"raw", "npy", "text", "json", "pt"}

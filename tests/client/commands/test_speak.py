@@ -1,12 +1,10 @@
 """`neucodec speak` between the stand-in language model and the fake server."""
 
 import asyncio
-import io
 import json
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -45,24 +43,20 @@ async def test_an_argument_becomes_a_wav_file_and_a_summary(tmp_path, capsys):
 
 async def test_a_file_and_a_pipe_are_said_line_by_line_and_audio_goes_to_a_pipe(tmp_path, monkeypatch, capsys):
     (tmp_path / "text").write_text("One.\n\nTwo.\n")
-    stdout = SimpleNamespace(buffer=io.BytesIO())
     source, sink = os.pipe()
     os.write(sink, "Drei Ä.\nVier".encode())
     os.close(sink)
     async with fake_server() as server, stand_in(TOKENS, FAST) as model:
-        where = ["--server", server.url, "--speech-lm-url", model.url, "--output", "-", "--speech-lm-api", "chat"]
-        monkeypatch.setattr(
-            "neucodec_streaming.client.commands.speak.sys", SimpleNamespace(stdout=stdout, stderr=sys.stderr)
-        )
-        assert await run("speak", "--file", tmp_path / "text", *where) == 0
-        with os.fdopen(source, "rb") as pipe:
-            monkeypatch.setattr("neucodec_streaming.client.commands.terminal.sys", SimpleNamespace(stdin=pipe))
+        where = ["--server", server.url, "--speech-lm-url", model.url, "--speech-lm-api", "chat", "--format", "raw"]
+        with (tmp_path / "heard").open("wb") as heard, os.fdopen(source, "rb") as pipe:
+            where += ["--output", f"/dev/fd/{heard.fileno()}"]
+            assert await run("speak", "--file", tmp_path / "text", *where) == 0
+            monkeypatch.setattr("neucodec_streaming.client.commands.terminal.PIPE", f"/dev/fd/{pipe.fileno()}")
             assert await run("speak", "-", *where) == 0
     said = [request["messages"][0]["content"] for request in model.requests]
     assert said == ["One.", "Two.", "Drei Ä.", "Vier"]
-    heard = np.frombuffer(stdout.buffer.getvalue(), "<i2")
-    assert np.array_equal(heard, np.tile(np.repeat(TOKENS, 480), 4))
-    assert "92" in capsys.readouterr().err
+    assert np.array_equal(np.fromfile(tmp_path / "heard", "<i2"), np.tile(np.repeat(TOKENS, 480), 4))
+    assert "46" in capsys.readouterr().out
 
 
 async def test_the_speaker_plays_all_of_it(monkeypatch, capsys):

@@ -64,7 +64,7 @@ async def test_no_key_and_a_wrong_one_get_401_and_the_right_one_a_session(locked
 
 
 async def test_the_client_says_what_is_wrong_in_the_class_of_the_error(locked):
-    with pytest.raises(AuthError, match="needs an API key"):
+    with pytest.raises(AuthError, match="asks for an API key"):
         async with open_session(locked.url, kind="encode"):
             pass
     async with open_session(locked.url, kind="encode", api_key=locked.key):

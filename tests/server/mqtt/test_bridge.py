@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import aiomqtt
 import numpy as np
@@ -15,7 +16,7 @@ from neucodec_streaming.client.mqtt.listener import listen
 from neucodec_streaming.client.mqtt.session import open_at_broker
 from neucodec_streaming.client.mqtt.stream import UtteranceEnded
 from neucodec_streaming.errors import CapacityError, ConfigError
-from neucodec_streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO
+from neucodec_streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, End, encode_message
 from neucodec_streaming.protocol.mqtt.hermes import samples_of, wav_of
 from neucodec_streaming.protocol.mqtt.topics import SessionStatus, hermes_topic, parse_status, topic
 from tests.server.mqtt.broker import broker, needs_mosquitto
@@ -234,6 +235,46 @@ async def test_a_satellite_is_listened_to_unasked(mosquitto):
             while found.size < 10:  # all but the lookahead
                 found = np.concatenate([found, (await anext(listener)).tokens])
     assert np.array_equal(found, tokens_of(LEVELS)[: found.size])
+
+
+async def test_a_satellite_whose_session_has_ended_is_listened_to_again_when_it_says_something(mosquitto, monkeypatch):
+    monkeypatch.setattr("neucodec_streaming.server.mqtt.bridge.ASK_AGAIN_S", 0.0)
+    async with (
+        bridged(mosquitto.url, FakeRunner(), sites=("hall",)),
+        aiomqtt.Client("127.0.0.1", mosquitto.port) as satellite,
+    ):
+        await satellite.subscribe(topic("hall", "status"))
+
+        async def until(state: SessionStatus) -> None:
+            async with asyncio.timeout(DEADLINE_S):
+                async for message in satellite.messages:
+                    if parse_status(message.payload).state == state:
+                        return
+
+        await until(SessionStatus.OPEN)
+        for _ in range(2):
+            await satellite.publish(topic("hall", "control"), encode_message(End()), 1)
+            await until(SessionStatus.CLOSED)
+            said = wav_of(pcm_to_bytes(speech(7)), INPUT_AUDIO)
+            await satellite.publish(hermes_topic("hall", "audioFrame"), said)
+            await until(SessionStatus.OPEN)
+
+
+async def test_a_message_of_a_satellite_that_cannot_be_used_is_left_out_alone(mosquitto, caplog):
+    async with bridged(mosquitto.url, FakeRunner()), aiomqtt.Client("127.0.0.1", mosquitto.port) as satellite:
+        source = hermes_topic("attic", "audioFrame")
+        async with open_at_broker(mosquitto.url, "attic", input=source) as session:
+            for value in LEVELS:
+                await satellite.publish(source, wav_of(pcm_to_bytes(speech(value)), INPUT_AUDIO), 1)
+                await satellite.publish(source, wav_of(bytes(640), replace(INPUT_AUDIO, rate=8000)), 1)
+                await satellite.publish(source, b"no WAV", 1)
+            tokens = np.zeros(0, np.uint16)
+            async with asyncio.timeout(DEADLINE_S):
+                while tokens.size < 10:
+                    tokens = np.concatenate([tokens, tokens_in([await anext(session)])])
+    assert np.array_equal(tokens, tokens_of(LEVELS)[: tokens.size])
+    told = [record.getMessage() for record in caplog.records if "leaves out" in record.getMessage()]
+    assert any("attic" in line and "8000 Hz" in line for line in told)
 
 
 async def test_a_satellite_plays_what_is_decoded(mosquitto, host):

@@ -47,7 +47,7 @@ class Operations(TorchDispatchMode):
 @pytest.fixture
 def stepper(model: str, kind: str) -> Stepper:
     """A stepper over weights that have shapes and no values."""
-    codec = Codec("meta", deepcopy(codec_of(model).model).to("meta"), codec_of(model)._priors)
+    codec = Codec("meta", deepcopy(codec_of(model).model).to("meta"), codec_of(model).priors)
     codec.fingerprint = "weights without values have none"
     return codec.encoder(CONFIG) if kind == "encode" else codec.decoder(CONFIG)
 

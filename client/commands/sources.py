@@ -1,0 +1,92 @@
+"""What a command reads, from a file or as it comes through a pipe, and what the user should know of it."""
+
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+import numpy as np
+
+from neucodec_streaming.client.audio_pipe import AudioPipe
+from neucodec_streaming.client.commands.terminal import piped_tokens
+from neucodec_streaming.client.errors import FileError
+from neucodec_streaming.client.files import AudioReader, read_tokens, token_form
+from neucodec_streaming.client.pipes import PIPE, is_pipe, is_stream, name_of
+from neucodec_streaming.client.transfer import Source, packets_of
+from neucodec_streaming.config import INPUT_RATE, TOKENS_PER_SECOND
+from neucodec_streaming.errors import InputError
+from neucodec_streaming.protocol.messages import Ready
+from neucodec_streaming.tags import TAGS
+
+TOKENS_PER_PACKET = 25
+PACKET_SECONDS = 0.02
+NANO = "nano"
+
+
+class FileSource:
+    """A file: what is wrong in it ends the command without any output."""
+
+    def __init__(self, packets: Source, seconds: float | None, notes: list[str], form: str | None = None) -> None:
+        self.packets, self.seconds, self.notes = packets, seconds, notes
+        self._form = form
+        self.error: InputError | FileError | None = None
+
+    async def __aiter__(self) -> AsyncIterator[np.ndarray]:
+        async for packet in packets_of(self.packets):
+            yield packet
+
+    def note_model(self, ready: Ready) -> None:
+        """Notes, when tokens come in a form that others write, that this model speaks tokens of its own."""
+        if self._form in ("pt", "text") and ready.model == NANO:
+            self.notes.append(
+                "the server's model is nano, whose tokens are its own: those of NeuTTS or of neuphonic/neucodec come"
+                " out as noise (they need a server with --model neuphonic/neucodec)"
+            )
+
+
+class PipeSource(FileSource):
+    """A pipe: what comes before a fault in it counts; `error` is the fault."""
+
+    async def __aiter__(self) -> AsyncIterator[np.ndarray]:
+        came = False
+        try:
+            async for packet in packets_of(self.packets):
+                yield packet
+                came = True
+        except (InputError, FileError) as error:
+            if not came:
+                raise
+            self.error = error
+
+
+def audio_source(path: str, raw_rate: int | None = None, packet_seconds: float = PACKET_SECONDS) -> FileSource:
+    """Audio from a file or pipe; with `raw_rate` it is raw samples of that rate. Raises FileError."""
+    _refuse_terminal(path)
+    if raw_rate is not None or is_pipe(path, 0):
+        pipe = AudioPipe(path, INPUT_RATE, packet_seconds, raw_rate)
+        return PipeSource(pipe, None, pipe.notes)
+    reader = AudioReader("/dev/stdin" if path == PIPE else path, INPUT_RATE, packet_seconds, name_of(path, 0))
+    return FileSource(reader, reader.seconds, reader.notes)
+
+
+def token_source(path: str, form: str | None = None, tags: Sequence[str] | None = None) -> FileSource:
+    """Tokens from a file or pipe. Raises FileError, TokenError, ConfigError."""
+    form, tags = token_form(path, form), tags or TAGS
+    if is_stream(path, 0):
+        return PipeSource(piped_tokens(path, form, tags), None, [], form)
+    tokens = read_tokens(path, form, tags)
+    return FileSource(_cut(tokens), tokens.size / TOKENS_PER_SECOND, [], form)
+
+
+def print_notes(notes: list[str], quiet: bool) -> None:
+    """Tells the notes on standard error; with --json they are in the summary."""
+    for note in [] if quiet else notes:
+        print(f"neucodec: note: {note}", file=sys.stderr)
+
+
+def _cut(tokens: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, tokens.size, TOKENS_PER_PACKET):
+        yield tokens[start : start + TOKENS_PER_PACKET]
+
+
+def _refuse_terminal(path: str) -> None:
+    if path == PIPE and sys.stdin is not None and sys.stdin.isatty():
+        raise FileError("standard input is a terminal: pipe audio into it, or give a file; `neucodec mic` listens")

@@ -1,0 +1,80 @@
+"""Blocks of a recording as the packets of a session: checked, mono, at the session's rate, of one length."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from neucodec_streaming.audio import downmix
+from neucodec_streaming.client.errors import FileError
+from neucodec_streaming.errors import AudioError, ConfigError
+from neucodec_streaming.resampler import Resampler
+
+MAX_PEAK = 8.0
+"""Of full scale 1.0: beyond it the samples have another scale, up to it they are clipped and reported."""
+
+
+class Packetizer:
+    """feed(float32 (n, channels)) -> packets of float32 mono of `packet_samples` at `rate`; flush() -> the rest.
+
+    `name` is the recording's in messages; positions in them count from its start. Raises FileError for a rate that
+    cannot be converted, AudioError for samples that are not finite or far beyond full scale.
+    """
+
+    def __init__(self, name: str, input_rate: int, rate: int, packet_samples: int) -> None:
+        self._name, self._rate = name, input_rate
+        self._size = packet_samples
+        try:
+            self._resampler = Resampler(input_rate, rate)
+        except ConfigError as error:
+            raise FileError(f"{name} cannot be used: {error}") from None
+        self._waiting = np.zeros(0, np.float32)
+        self._clipped = 0
+        self.samples = 0
+        self.peak = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """What has been fed."""
+        return self.samples / self._rate
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the samples."""
+        if not self._clipped:
+            return []
+        return [f"{self._name} goes up to {self.peak:.3g} where full scale is 1: {self._clipped} samples are clipped"]
+
+    def feed(self, block: np.ndarray) -> Iterator[np.ndarray]:
+        """The packets that are complete now."""
+        self._check(block)
+        self.samples += len(block)
+        yield from self._packets(self._resampler.feed(downmix(block)))
+
+    def flush(self) -> Iterator[np.ndarray]:
+        """The last ones, of which the very last may be shorter."""
+        yield from self._packets(self._resampler.flush())
+        if self._waiting.size:
+            yield self._waiting
+
+    def _packets(self, audio: np.ndarray) -> Iterator[np.ndarray]:
+        audio = np.concatenate([self._waiting, audio])
+        whole = audio.size // self._size * self._size
+        self._waiting = audio[whole:]
+        yield from audio[:whole].reshape(-1, self._size)
+
+    def _check(self, block: np.ndarray) -> None:
+        size = np.abs(block)
+        peak = float(size.max(initial=0.0))  # NaN if one is
+        if peak <= 1.0:
+            self.peak = max(self.peak, peak)
+            return
+        if not peak <= MAX_PEAK:
+            row = int(np.flatnonzero(~(size <= MAX_PEAK).all(axis=1))[0])
+            value = block[row][~(size[row] <= MAX_PEAK)][0]
+            place = self.samples + row
+            where = f"{self._name}: sample {place} ({place / self._rate:.3f} s) is {value:g}"
+            if not np.isfinite(value):
+                raise AudioError(f"{where}: audio must be finite")
+            raise AudioError(f"{where}, and full scale is 1: scale it (values of 16 bits: divide by 32768)")
+        self.peak = max(self.peak, peak)
+        self._clipped += int((size > 1.0).any(axis=1).sum())

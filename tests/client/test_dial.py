@@ -1,0 +1,113 @@
+"""Why there is no connection: name, address, TLS, certificate, path, proxy, key, each told from the others."""
+
+import asyncio
+import socket
+import ssl as tls
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from neucodec_streaming.client.connection import connect
+from neucodec_streaming.client.dial import certificates
+from neucodec_streaming.errors import ConfigError, StreamingError
+from tests.client.fake_server import Fault, fake_server
+from tests.server.auth.test_tls import make_pair, needs_openssl
+
+
+@asynccontextmanager
+async def answering(payload: bytes, ssl: tls.SSLContext | None = None) -> AsyncIterator[int]:
+    """A port that answers every connection with bytes and hangs up."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.read(1)
+            writer.write(payload)
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=ssl)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def refusal(url: str, **options) -> str:
+    """Why there is no connection, in one line."""
+    with pytest.raises(StreamingError) as refused:
+        async with connect(url, **options):
+            pass
+    message = str(refused.value)
+    assert "\n" not in message and "()" not in message
+    return message
+
+
+async def test_a_name_that_does_not_resolve_is_told_from_a_server_that_does_not_run():
+    unknown = await refusal("ws://no-such-host.invalid:1")
+    assert "host name 'no-such-host.invalid' cannot be resolved" in unknown
+    with socket.socket() as free:
+        free.bind(("127.0.0.2", 0))
+        remote = await refusal(f"ws://127.0.0.2:{free.getsockname()[1]}")
+    assert "check its address" in remote and "Connection refused" in remote
+    for message in (unknown, remote):
+        assert "neucodec-server" not in message
+
+
+@needs_openssl
+async def test_tls_against_plain_and_a_private_certificate_are_told_apart(tmp_path):
+    certificate = make_pair(tmp_path, "private")
+    context = tls.SSLContext(tls.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    async with answering(b"", context) as port:
+        assert f"the certificate of wss://localhost:{port} is not trusted" in await refusal(f"wss://localhost:{port}")
+        trusting = certificates(str(certificate[0]))
+        assert "does not speak neucodec.v1" in await refusal(f"wss://localhost:{port}", ssl=trusting)
+        assert "if the server has TLS, give wss://" in await refusal(f"ws://localhost:{port}")
+        assert "without TLS" in await refusal(f"ws://localhost:{port}", ssl=trusting)
+    async with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        assert "without TLS, give ws://" in await refusal(f"wss://127.0.0.1:{port}")
+
+
+def test_a_file_that_holds_no_certificates_is_named(tmp_path):
+    (tmp_path / "ca").write_text("none")
+    for name in ("ca", "missing"):
+        with pytest.raises(ConfigError, match=name):
+            certificates(str(tmp_path / name))
+
+
+async def test_another_http_server_or_a_wrong_path_is_named_without_its_page():
+    page = b"HTTP/1.1 404 Not Found\r\nContent-Length: 29\r\n\r\n<html><h1>Not Found</h1></html>"
+    async with answering(page) as port:
+        message = await refusal(f"ws://127.0.0.1:{port}/elsewhere")
+    assert message.startswith(
+        f"no NeuCodec server at ws://127.0.0.1:{port}/elsewhere (HTTP 404 Not Found): check the path"
+    )
+    async with answering(b"SSH-2.0-OpenSSH_9.9\r\n") as port:
+        assert "does not speak neucodec.v1" in await refusal(f"ws://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(
+    ("variable", "proxy", "says"),
+    [
+        ("https_proxy", "http://user:secret@127.0.0.1:port", "the proxy, '127.0.0.1:port',"),
+        ("https_proxy", "ftp://127.0.0.1", "scheme ftp isn't supported"),
+        ("https_proxy", "nonsense", "give one like http://HOST:PORT"),
+        ("socks_proxy", "socks5://127.0.0.1:1", "pip install 'python-socks[asyncio]'"),
+        ("https_proxy", "http://user:secret@127.0.0.1:1", "through the proxy 127.0.0.1:1: check"),
+    ],
+)
+async def test_proxies_of_the_environment_are_named_without_their_password(monkeypatch, variable, proxy, says):
+    for name in ("http_proxy", "https_proxy", "socks_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv(variable, proxy)
+    message = await refusal("wss://example.invalid")
+    assert says in message and "secret" not in message
+    async with fake_server() as server, connect(server.url):
+        pass  # the loopback needs no proxy
+    monkeypatch.setenv("no_proxy", "example.invalid")
+    assert "cannot be resolved" in await refusal("wss://example.invalid")
+
+
+async def test_a_key_that_is_missing_and_one_that_is_wrong_are_told_apart():
+    async with fake_server(Fault.NEEDS_KEY) as server:
+        assert (await refusal(server.url)).endswith("asks for an API key")
+        assert (await refusal(server.url, api_key="x")).endswith("does not accept this API key")

@@ -1,0 +1,66 @@
+"""Law 2 of int8: one whole chunk equals the offline model whose layers have fake-quantised weights and activations."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from neucodec_streaming import ConfigError, load_codec
+from neucodec_streaming.kernels.int8 import fake_quantised, is_int8
+from neucodec_streaming.kernels.packed import ChannelsLastConv
+from tests.streaming.models import codec_of, recording
+
+
+def quantised_rows(x: torch.Tensor) -> torch.Tensor:
+    return fake_quantised(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+
+
+def fake_conv(conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
+    """The convolution over what each output reads, quantised as one row."""
+    reach = (conv.kernel_size[0] - 1) * conv.dilation[0]
+    padded = F.pad(x, (int(conv.padding[0]), int(conv.padding[0])))
+    spans = padded.unfold(2, reach + 1, conv.stride[0])[..., :: conv.dilation[0]]  # (B, C, T, kernel)
+    rows = quantised_rows(spans.permute(0, 2, 3, 1).flatten(2))
+    weight = fake_quantised(conv.weight.transpose(1, 2).flatten(1))
+    return F.linear(rows, weight, conv.bias).transpose(1, 2)  # (B, T, C) -> (B, C, T)
+
+
+def make_fake(model: nn.Module, frames: int) -> None:
+    for name, layer in model.named_modules():
+        if not is_int8(name):
+            continue
+        if type(layer) is nn.Linear:
+            layer.weight.data = fake_quantised(layer.weight.data)
+            layer.register_forward_pre_hook(lambda _, args: (quantised_rows(args[0]),))
+        elif type(layer) is nn.Conv1d and ChannelsLastConv(layer).is_product(frames):
+            layer.forward = lambda x, conv=layer: fake_conv(conv, x)
+
+
+def test_one_chunk_of_a_whole_recording_equals_the_fake_quantised_model():
+    pcm = recording(8000)
+    frames = len(pcm) // 320
+    quantised, reference = codec_of("nano-int8"), load_codec("nano")
+    make_fake(reference.model, frames)
+    tokens, expected_tokens = quantised.encode(pcm), reference.encode(pcm)
+    assert (tokens == expected_tokens).mean() >= 0.8, "a value that rounds the other way may change a token"
+    audio, expected = quantised.decode(expected_tokens), reference.decode(expected_tokens)
+    noise = np.linalg.norm(audio - expected) / np.linalg.norm(expected)
+    other = np.linalg.norm(load_codec("nano").decode(expected_tokens) - expected) / np.linalg.norm(expected)
+    assert noise <= 0.004 and noise <= 0.5 * other, "what is left are activations that round the other way"
+
+
+def test_int8_is_near_float32_and_another_model():
+    pcm = recording()
+    quantised, exact = codec_of("nano-int8"), codec_of("nano")
+    tokens = exact.encode(pcm)
+    audio, expected = quantised.decode(tokens), exact.decode(tokens)
+    assert np.linalg.norm(audio - expected) <= 0.02 * np.linalg.norm(expected)
+    assert quantised.fingerprint != exact.fingerprint
+
+
+def test_int8_is_refused_where_it_cannot_be_and_an_unknown_dtype_is_named():
+    with pytest.raises(ConfigError, match="int8 is computed on a CPU"):
+        load_codec("nano", device="cuda", dtype="int8")
+    with pytest.raises(ConfigError, match="'int9' is unknown"):
+        load_codec("nano", dtype="int9")
