@@ -38,7 +38,7 @@ STARTS = {
 COLUMNS = ("start", "first_300_ms", "whole", "better")
 
 
-class Speaker(NamedTuple):
+class SpeakerTokens(NamedTuple):
     """Tokens of one speaker: the reference, and what is said after it."""
 
     name: str
@@ -46,7 +46,7 @@ class Speaker(NamedTuple):
     target: np.ndarray
 
 
-def speakers(codec: Codec, data: Path) -> list[Speaker]:
+def speakers(codec: Codec, data: Path) -> list[SpeakerTokens]:
     """Of the evaluation set, where there is enough speech."""
     found = []
     for name, files in groupby(recordings(data), key=lambda entry: entry[0]):
@@ -56,19 +56,19 @@ def speakers(codec: Codec, data: Path) -> list[Speaker]:
             cut = REFERENCE_TOKENS - len(before)
             before, last = np.concatenate([before, last[:cut]]), last[cut:]
         if len(last) >= MIN_TARGET_TOKENS:
-            found.append(Speaker(name, before[-REFERENCE_TOKENS:], last[:TARGET_TOKENS]))
+            found.append(SpeakerTokens(name, before[-REFERENCE_TOKENS:], last[:TARGET_TOKENS]))
     return found
 
 
 def spoken_after(codec: Codec, before: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The stream's audio of `target` (F,) after so many tokens, which are whole chunks, and of 25 too few for a voice:
-    (F * 480,)."""
+    """The stream's audio of `target` (F,) after tokens of whole chunks, what a primed stream gives bit for bit; also
+    for fewer than make a Voice. (F * hop_length,)."""
     decoder = codec.decoder_stream()
     audio = np.concatenate([decoder.feed(np.concatenate([before, target])), decoder.flush()])
     return audio[len(before) * codec.hop_length :]
 
 
-def distances(codec: Codec, speaker: Speaker, other: Speaker) -> dict[str, tuple[float, float]]:
+def distances(codec: Codec, speaker: SpeakerTokens, other: SpeakerTokens) -> dict[str, tuple[float, float]]:
     """Name of a start -> log-mel distance of the first 300 ms and of the whole."""
     together = codec.decode(np.concatenate([speaker.reference, speaker.target]))
     meant = together[len(speaker.reference) * codec.hop_length :]

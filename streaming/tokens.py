@@ -49,7 +49,7 @@ def check_tokens(tokens: Any) -> np.ndarray:
 
 
 MIN_VOICE_TOKENS = 100
-"""Two seconds. Fewer tokens of a voice make a worse start than none (docs/voices.md)."""
+"""Two seconds; shorter stretches of a voice help less and not every time (docs/voices.md)."""
 
 
 def check_voice(tokens: Any) -> np.ndarray:
@@ -58,7 +58,7 @@ def check_voice(tokens: Any) -> np.ndarray:
     if len(tokens) < MIN_VOICE_TOKENS:
         raise InputError(
             f"a voice of {len(tokens)} tokens is too short: give at least {MIN_VOICE_TOKENS}"
-            f" ({MIN_VOICE_TOKENS // TOKENS_PER_SECOND} s), since fewer sound worse than none"
+            f" ({MIN_VOICE_TOKENS // TOKENS_PER_SECOND} s), better five seconds of clean speech"
         )
     return tokens
 
