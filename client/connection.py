@@ -29,6 +29,7 @@ from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
 from neucodec_streaming.errors import CapacityError, DeviceError, LocalProtocolError, StreamingError
 from neucodec_streaming.protocol.messages import (
+    Clear,
     ClientMessage,
     Failure,
     Ready,
@@ -134,15 +135,6 @@ class Connection(LiveSession):
             if self._clears != clears:
                 return
 
-    async def clear(self) -> None:
-        """Barge-in: pending input, here and at the server, and unsent output are dropped; nothing of the old utterance
-        follows Cleared. `input_position` is then that of what the server has received."""
-        self._raise_failure()
-        self._clears += 1
-        if not self._session.is_lost:
-            self._withdraw()
-        await super().clear()
-
     def _withdraw(self) -> None:
         """Takes back the payload that the socket has not taken; requests still go out, since each has an answer."""
         units = sum(self._session.input.count(item) for item in self._outbox if isinstance(item, bytes))
@@ -195,6 +187,10 @@ class Connection(LiveSession):
     async def _say(self, message: ClientMessage) -> None:
         self._raise_failure()
         self._session.send(message)
+        if isinstance(message, Clear):
+            self._clears += 1
+            if not self._session.is_lost:
+                self._withdraw()
         if self._wait is not None and self._wait.when() is None:
             self._wait.reschedule(asyncio.get_running_loop().time() + self._deadlines.answer_s)
         await self._give(message)

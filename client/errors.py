@@ -13,6 +13,7 @@ What the server itself reports comes back as the class of the tree that has the 
 """
 
 from neucodec_streaming.errors import StreamingError
+from neucodec_streaming.errors import error_of as error_of
 
 
 class ClientError(StreamingError):
@@ -55,14 +56,3 @@ class Interrupted(ClientError):
     """Ctrl-C ended a command before it was done; the message says what had been."""
 
     code = "interrupted"
-
-
-def error_of(code: str, message: str) -> StreamingError:
-    """The error that a server's `error` message stands for; of an unknown code: StreamingError, with the code in it."""
-    pending: list[type[StreamingError]] = [StreamingError]
-    while pending:
-        kind = pending.pop()
-        if kind.code == code:
-            return kind(message)
-        pending.extend(kind.__subclasses__())
-    return StreamingError(f"{message} ({code})")

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import logging
 import time
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -17,10 +18,14 @@ from prometheus_client import Histogram
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError
 from neucodec_streaming.protocol.query import SessionRequest
+from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
 from neucodec_streaming.server.auth.gate import Caller, Gate
 from neucodec_streaming.server.auth.keys import Keys
 from neucodec_streaming.server.auth.tls import Certificate
+from neucodec_streaming.server.http.exchange import HttpExchange
+from neucodec_streaming.server.http.posts import Posts
 from neucodec_streaming.server.http.routes import Routes
+from neucodec_streaming.server.http.speech import SpeechEndpoint
 from neucodec_streaming.server.http.websocket import WebSocket
 from neucodec_streaming.server.metrics import Metrics
 from neucodec_streaming.server.model import Model, load_engines
@@ -47,13 +52,15 @@ class App:
         self._devices = WorkerPool(settings, load, apart=apart, on_step=self._count_step)
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
-        self._sockets: set[WebSocket] = set()
+        self._sockets: set[WebSocket | HttpExchange] = set()
         self._is_draining = False
         self._metrics = Metrics()
         self._step_times: dict[Pool, Histogram] = {}
         self._gate = _gate(settings)
         self._certificate = _certificate(settings)
         self._routes = Routes(self, self._gate, self._metrics, settings)
+        self._speech = _speech(self, settings, self._gate, self._metrics)
+        self._posts = Posts(self._speech)
 
     @property
     def url(self) -> str:
@@ -94,7 +101,7 @@ class App:
         settings = self._settings
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: WebSocket(self._routes.answer, settings, self._sockets),
+                lambda: WebSocket(self._routes.answer, settings, self._sockets, self._exchange),
                 settings.host,
                 settings.port,
                 ssl=None if self._certificate is None else self._certificate.context,
@@ -155,7 +162,12 @@ class App:
         for socket in list(self._sockets):
             _log.error("a connection did not end within %.0f s", settings.stop_timeout_s)
             socket.abort()
+        if self._speech is not None:
+            await self._speech.aclose()
         await self._devices.stop(settings.stop_timeout_s)
+
+    def _exchange(self) -> HttpExchange:
+        return HttpExchange(self._posts.answer, self._settings, self._sockets)
 
     async def _begin(self) -> None:
         """Once the workers have loaded the model, the server is ready."""
@@ -210,6 +222,17 @@ class App:
         if why_not is not None or self._model is None:
             raise DeviceError(f"{why_not}: try again soon")
         return self._model
+
+
+def _speech(app: App, settings: Settings, gate: Gate, metrics: Metrics) -> SpeechEndpoint | None:
+    """What answers POST /v1/audio/speech, if a language model is set. Raises ConfigError."""
+    if settings.speech_lm_url is None:
+        return None
+    spec = SpeechLMSpec(settings.speech_lm_url, settings.speech_lm_api)
+    if settings.speech_lm_template is not None:
+        template = Path(settings.speech_lm_template)
+        spec = replace(spec, template=template.read_text(encoding="utf-8"), is_json=template.suffix == ".json")
+    return SpeechEndpoint(spec, settings.speech_lm_key, app, gate, metrics)
 
 
 def _gate(settings: Settings) -> Gate:

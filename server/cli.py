@@ -19,6 +19,7 @@ from neucodec_streaming.errors import ConfigError, DeviceError, ModelError, Stre
 from neucodec_streaming.server.app import App
 from neucodec_streaming.server.logs import log_to_stderr
 from neucodec_streaming.server.model import latency_ms, load_engines
+from neucodec_streaming.server.preflight import check_start
 from neucodec_streaming.server.sessions.admission import Admission
 from neucodec_streaming.server.settings.fields import ENVIRONMENT, Settings
 from neucodec_streaming.server.settings.sources import add_flags, check_files, resolve, table
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             if resolved.unknown:
                 raise ConfigError("; ".join(resolved.unknown))
             check_files(settings)
+            check_start(settings)
             _bridge(settings, App(settings))  # they read keys and certificates, and raise what would prevent the start
             print(table(resolved))
             return 0
@@ -189,7 +191,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="neucodec-server",
-        usage="%(prog)s [--config FILE] [SETTING ...] [--check-config | --capacity]",
+        usage="%(prog)s [--config FILE] [SETTING ...] [--check-config | --capacity]\n"
+        "       %(prog)s encode-files | decode-files --help   (whole recordings, many of them)",
         description="Serves NeuCodec live over WebSockets: 16 kHz audio to tokens, tokens to 24 kHz audio.",
         epilog="Every setting is also an environment variable (NEUCODEC_MAX_SESSIONS=8) and a key of the file that"
         " --config names (max_sessions = 8); a flag goes before the environment, the environment before the file.",

@@ -20,6 +20,7 @@ from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, StreamFormat
 from neucodec_streaming.resampler import Resampler
+from neucodec_streaming.server.other_load import BUSY_SHARE, OtherLoad
 from neucodec_streaming.server.settings.fields import Settings
 
 if TYPE_CHECKING:
@@ -112,8 +113,15 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     _log.info("model %s loaded, warming up %d shapes", codec.name, len(pools) * len(settings.batch_sizes))
     runner.warm_up()
     runners = [runner, *(runner.replicate() for _ in range(workers - 1))]
+    other_load = OtherLoad()
     with ThreadPoolExecutor(workers, initializer=use_threads, initargs=(settings,)) as threads:  # all at once, as later
         times = list(threads.map(lambda one: one.measure(time.perf_counter, MEASURE_S), runners))
+    if (share := other_load.share()) > BUSY_SHARE:
+        _log.warning(
+            "other programs took %.0f %% of the processors while the steps were measured: the capacity is that of a"
+            " busy machine; start again when it is quiet",
+            100 * share,
+        )
     step_s = {pool: {size: max(time[pool][size] for time in times) for size in settings.batch_sizes} for pool in pools}
     engines = [Engine(one, settings.gather_ms / 1000, settings.max_behind_s, step_s) for one in runners]
     budget = Budget(step_s, settings.max_load)

@@ -138,28 +138,39 @@ class Codec:
         """A voice for decoder streams to start from, by at least 100 of its tokens. Raises TokenError, InputError."""
         return Voice(tokens)
 
-    @torch.inference_mode()
     def encode(self, pcm: Any) -> np.ndarray:
         """A whole recording, float32 mono at 16 kHz (n,) or an audio file of any rate -> tokens uint16 (n // 320,).
 
         Raises AudioError for audio that cannot be used.
         """
+        return self.encode_batch([read_audio(pcm) if isinstance(pcm, (str, Path)) else pcm])[0]
+
+    @torch.inference_mode()
+    def encode_batch(self, recordings: Sequence[Any]) -> list[np.ndarray]:
+        """Whole recordings of one frame count, each as `encode` takes it -> the tokens of each, by one call.
+
+        Raises AudioError, and InputError for unequal frame counts: padding to one length would change the tokens.
+        """
         self._require("encode")
-        pcm = check_audio(read_audio(pcm) if isinstance(pcm, (str, Path)) else pcm)
-        frames = len(pcm) // INPUT_HOP
-        if not frames:
-            return np.zeros(0, np.uint16)
+        checked = [check_audio(pcm) for pcm in recordings]
+        frames = {len(pcm) // INPUT_HOP for pcm in checked}
+        if len(frames) != 1:
+            raise InputError(f"a batch has recordings of {sorted(frames)} frames: give those of one frame count")
+        (count,) = frames
+        if not count:
+            return [np.zeros(0, np.uint16) for _ in checked]
         if self._quantised is not None:
-            encoder = Encoder(self._stepped, _one_chunk(frames), self.priors, self.fingerprint)
+            encoder = Encoder(self._stepped, _one_chunk(count), self.priors, self.fingerprint)
             encoder.threads = self._threads
             stream = EncoderStream(encoder)
-            return np.concatenate([stream.feed(pcm), stream.flush()])
-        padded = torch.from_numpy(np.pad(pcm, (0, (frames + 1) * INPUT_HOP - len(pcm))))[None].to(self.device)
+            return [np.concatenate([stream.feed(pcm), stream.flush()]) for pcm in checked]
+        rows = [np.pad(pcm, (0, (count + 1) * INPUT_HOP - len(pcm))) for pcm in checked]
+        padded = torch.from_numpy(np.stack(rows)).to(self.device)
         dtype = self.model.fc_encoder.weight.dtype
         with threads_limited(self._threads):
             features = offline_features(padded)
             codes = self.model.encode(padded[:, None].to(dtype), features.to(dtype)).audio_codes
-        return codes[0, 0].cpu().numpy().astype(np.uint16)
+        return list(codes[:, 0].cpu().numpy().astype(np.uint16))
 
     @torch.inference_mode()
     def decode(self, tokens: Any) -> np.ndarray:

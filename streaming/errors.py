@@ -138,3 +138,14 @@ class SpeechLMError(StreamingError):
     """A language-model server that cannot be reached, refuses, or answers with what is no speech."""
 
     code = "speech_lm"
+
+
+def error_of(code: str, message: str) -> StreamingError:
+    """The error that a server's `error` message stands for; of an unknown code: StreamingError, with the code in it."""
+    pending: list[type[StreamingError]] = [StreamingError]
+    while pending:
+        kind = pending.pop()
+        if kind.code == code:
+            return kind(message)
+        pending.extend(kind.__subclasses__())
+    return StreamingError(f"{message} ({code})")

@@ -10,7 +10,9 @@ _EXTRA_OF = {
     "safetensors": "server",
     "prometheus_client": "server",
     "aiomqtt": "mqtt",
+    "h11": "server",
     "httpx": "speak",
+    "pyarrow": "bulk",
 }
 """Top-level module that a base installation lacks -> the extra that brings it."""
 

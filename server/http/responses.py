@@ -15,6 +15,7 @@ from neucodec_streaming.errors import (
     DeviceError,
     LimitError,
     OriginError,
+    SpeechLMError,
     StreamingError,
 )
 from neucodec_streaming.protocol.messages import Failure, encode_message
@@ -23,6 +24,7 @@ from neucodec_streaming.protocol.query import PATHS
 HEALTH_PATH = "/healthz"
 READY_PATH = "/readyz"
 METRICS_PATH = "/metrics"
+SPEECH_PATH = "/v1/audio/speech"
 RETRY_AFTER_S = 1
 _STATUS: dict[type, HTTPStatus] = {
     StreamingError: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -32,7 +34,16 @@ _STATUS: dict[type, HTTPStatus] = {
     CapacityError: HTTPStatus.SERVICE_UNAVAILABLE,
     LimitError: HTTPStatus.TOO_MANY_REQUESTS,
     DeviceError: HTTPStatus.SERVICE_UNAVAILABLE,
+    SpeechLMError: HTTPStatus.BAD_GATEWAY,
 }
+_ERROR_TYPES = {
+    HTTPStatus.BAD_REQUEST: "invalid_request_error",
+    HTTPStatus.NOT_FOUND: "invalid_request_error",
+    HTTPStatus.UNAUTHORIZED: "authentication_error",
+    HTTPStatus.FORBIDDEN: "permission_error",
+    HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
+}
+"""OpenAI's word for a status; of others: server_error."""
 
 
 def plain(status: HTTPStatus, text: str, content_type: str) -> Response:
@@ -73,9 +84,24 @@ def status_and_headers(error: StreamingError) -> tuple[HTTPStatus, dict[str, str
     return status, {}
 
 
-def not_found(path: str, kinds: Collection[str]) -> Response:
+def error_body(error: StreamingError, status: HTTPStatus | None = None) -> dict[str, object]:
+    """An error in OpenAI's shape; `status` where it is not that of the error's class."""
+    kind = _ERROR_TYPES.get(status or status_and_headers(error)[0], "server_error")
+    return {"error": {"message": str(error), "type": kind, "param": None, "code": error.code}}
+
+
+def method_not_allowed(path: str, method: str, allowed: str) -> Response:
+    """405, naming the method that there is."""
+    message = f"method {method[:20]} of {path} is none that it has: use {allowed}"
+    response = answer(HTTPStatus.METHOD_NOT_ALLOWED, encode_message(Failure("bad_method", message)))
+    response.headers["Allow"] = allowed
+    return response
+
+
+def not_found(path: str, kinds: Collection[str] = tuple(PATHS.values())) -> Response:
     """404, naming the paths that there are, of sessions those of `kinds`."""
-    served = [known for known, kind in PATHS.items() if kind in kinds]
+    sessions = [known for known, kind in PATHS.items() if kind in kinds]
+    known = ", ".join([*sessions, SPEECH_PATH, HEALTH_PATH, READY_PATH, METRICS_PATH])
     what = "not served here: those served" if path in PATHS else "unknown: the known ones"
-    message = f"path {path[:80]!r} is {what} are {', '.join([*served, HEALTH_PATH, READY_PATH, METRICS_PATH])}"
+    message = f"path {path[:80]!r} is {what} are {known}"
     return answer(HTTPStatus.NOT_FOUND, encode_message(Failure("bad_path", message)))

@@ -14,8 +14,10 @@ from neucodec_streaming.server.http.responses import (
     HEALTH_PATH,
     METRICS_PATH,
     READY_PATH,
+    SPEECH_PATH,
     answer,
     error_response,
+    method_not_allowed,
     not_found,
     plain,
 )
@@ -69,6 +71,8 @@ class Routes:
             return self._readiness()
         if path == METRICS_PATH:
             return self._measured()
+        if path == SPEECH_PATH:
+            return method_not_allowed(path, request.method, "POST")
         if path in self._pages:
             return page_response(self._pages[path], request)
         try:

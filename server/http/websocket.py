@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import cast
+from typing import Any, cast
 
 from websockets.http11 import Request, Response
 from websockets.protocol import State
@@ -40,6 +40,8 @@ CRUMB_BYTES = 1024
 """A read of fewer bytes that completes nothing is as much work as a message, and counts as one."""
 MAX_UNSENT_BYTES = 1 << 18
 """With more than that to be sent (to a flood of pings, say), nothing is read."""
+OTHER_METHODS = frozenset({b"P", b"D", b"O", b"T", b"C"})
+"""How methods other than GET and HEAD begin: POST, PUT, PATCH, DELETE, OPTIONS, TRACE, CONNECT."""
 _log = logging.getLogger(__name__)
 _quiet = logging.getLogger(f"{__name__}.protocol")
 _quiet.setLevel(logging.CRITICAL)  # it tells of URLs, and keys may be in them
@@ -70,10 +72,20 @@ _PHASES = {
 
 
 class WebSocket(asyncio.BufferedProtocol):
-    """A connection that was accepted; `sockets` holds it while it lasts."""
+    """A connection that was accepted; `sockets` holds it while it lasts.
 
-    def __init__(self, handler: RequestHandler, settings: Settings, sockets: "set[WebSocket]") -> None:
+    `other` makes the protocol of connections whose request has another method than GET or HEAD.
+    """
+
+    def __init__(
+        self,
+        handler: RequestHandler,
+        settings: Settings,
+        sockets: set[Any],
+        other: Callable[[], asyncio.Protocol] | None = None,
+    ) -> None:
         self._handler = handler
+        self._other = other
         self._settings = settings
         self._sockets = sockets
         self._loop = asyncio.get_running_loop()
@@ -89,6 +101,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._is_reading = True
         self._has_heard = True
+        self._has_read = False
         self._burst = max(1.0, settings.max_messages_per_s * BURST_S)
         self._credit = self._burst
         self._credited_s = self._loop.time()
@@ -148,7 +161,10 @@ class WebSocket(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, size: int) -> None:
-        self._has_heard = True
+        if self._other is not None and not self._has_read and bytes(self._buffer[:1]) in OTHER_METHODS:
+            self._hand_over(self._other(), bytes(self._buffer[:size]))
+            return
+        self._has_heard = self._has_read = True
         self._reader.feed(self._buffer[:size])
         if not self._parse() and size < CRUMB_BYTES:
             self._credit -= 1
@@ -182,6 +198,16 @@ class WebSocket(asyncio.BufferedProtocol):
             listener.lost(self._protocol.close_rcvd is not None)
 
     # Reading
+
+    def _hand_over(self, other: asyncio.Protocol, data: bytes) -> None:
+        """The connection, and what has been read of it, belong to another protocol from here on."""
+        self._sockets.discard(self)
+        self._timer.cancel()
+        self._phase = moved(_PHASES, self._phase, ConnectionPhase.GONE)
+        self.gone.set_result(None)
+        self._transport.set_protocol(other)
+        other.connection_made(self._transport)
+        other.data_received(data)
 
     def _parse_soon(self) -> None:
         """Not at once: others have their turn first."""

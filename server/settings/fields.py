@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from neucodec_streaming.engine.budget import DEFAULT_MAX_LOAD
 from neucodec_streaming.engine.overload import DEFAULT_MAX_BEHIND_S
 from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.protocol.speech_lm import APIS, check_url
 
 Profiles = dict[str, tuple[int, int] | None]
 """Names of pairs of chunk and lookahead, in frames; None is the model's own pair."""
@@ -31,11 +32,12 @@ DTYPES = ("float32", "bfloat16", "float16", "int8")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 
-MODEL, NETWORK, ACCESS, MQTT, SESSIONS, QUEUES, TIMES, LOGGING = (
+MODEL, NETWORK, ACCESS, MQTT, SPEECH, SESSIONS, QUEUES, TIMES, LOGGING = (
     "model and device",
     "network",
     "who may come in",
     "sessions over MQTT",
+    "POST /v1/audio/speech",
     "sessions and load",
     "queues",
     "times",
@@ -155,6 +157,15 @@ class Settings:
     mqtt_hermes_sites: tuple[str, ...] = setting(
         (), MQTT, "Rhasspy satellites whose audioFrame becomes tokens without being asked for"
     )
+
+    speech_lm_url: str | None = setting(
+        None, SPEECH, "base URL, ending in /v1, of a server with a speech language model (none: 404)"
+    )
+    speech_lm_api: str = setting("completions", SPEECH, "how that server is asked", choices=tuple(APIS))
+    speech_lm_template: str | None = setting(
+        None, SPEECH, "file of its prompt, with {text}, or .json of a whole request (none: the text)", is_file=True
+    )
+    speech_lm_key: str | None = setting(None, SPEECH, "API key of that server", sources=(ENVIRONMENT,), secret=True)
 
     max_sessions: int = setting(64, SESSIONS, "slots; more sessions get HTTP 503, or fewer by max_load", least=1)
     max_load: float = setting(
@@ -324,6 +335,14 @@ def _wrong_profiles(profiles: Profiles) -> str | None:
     return None if profiles else f"name at least one, such as {DEFAULT_PROFILE}"
 
 
+def _wrong_speech_lm_url(url: str) -> str | None:
+    try:
+        check_url(url)
+    except ConfigError:
+        return "give the base URL of an OpenAI-compatible API, such as http://127.0.0.1:8000/v1"
+    return None
+
+
 def _wrong_batch_sizes(sizes: tuple[int, ...]) -> str | None:
     rising = bool(sizes) and list(sizes) == sorted(set(sizes)) and sizes[0] >= 1
     return None if rising else "give whole numbers from 1 on, ascending"
@@ -350,6 +369,7 @@ _FURTHER: dict[str, Callable[[Any], str | None]] = {
     "port": _wrong_port,
     "kinds": _wrong_kinds,
     "profiles": _wrong_profiles,
+    "speech_lm_url": _wrong_speech_lm_url,
     "batch_sizes": _wrong_batch_sizes,
     "allow_origins": _wrong_origins,
     "trusted_proxies": _wrong_proxies,

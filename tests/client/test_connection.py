@@ -252,6 +252,17 @@ async def test_nothing_can_be_sent_after_the_end():
             await connection.send(speech(1))
 
 
+async def test_a_clear_after_the_end_is_refused_and_takes_nothing_back():
+    async with fake_server() as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(5))
+        await connection.end()
+        with pytest.raises(LocalProtocolError, match=r"after end\(\) nothing"):
+            await connection.clear()
+        *seen, done = await collect(connection)
+    assert (done.input, connection.input_position) == (5 * 320, 5 * 320)
+    assert [event.tokens.tolist() for event in seen] == [[0, 1, 2, 3, 4]]
+
+
 async def test_no_server_is_named_with_the_command_that_starts_one():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

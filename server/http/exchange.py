@@ -1,0 +1,174 @@
+"""One HTTP request with another method than GET or HEAD, and its answer: what a WebSocket's connection hands over.
+
+The protocol is h11's, without I/O. A request is read whole, up to a limit and within a deadline; then its handler runs
+as the one task of the connection, and is cancelled when the client leaves. Every answer ends the connection.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any, cast
+
+import h11
+from websockets.datastructures import Headers
+
+from neucodec_streaming.protocol.messages import Failure, encode_message
+from neucodec_streaming.server.settings.fields import Settings
+
+SERVER_NAME = "neucodec-streaming"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HttpRequest:
+    """A request that is complete; `path` has no query, `peer` is the address of the socket."""
+
+    method: str
+    path: str
+    headers: Headers
+    body: bytes
+    peer: str
+
+
+class HttpExchange(asyncio.Protocol):
+    """A connection with one request; `connections` holds it while it lasts."""
+
+    def __init__(self, handler: "HttpHandler", settings: Settings, connections: set[Any]) -> None:
+        self._handler = handler
+        self._settings = settings
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._parser = h11.Connection(h11.SERVER)
+        self._head: h11.Request | None = None
+        self._body = bytearray()
+        self._task: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport
+        self._timer: asyncio.TimerHandle
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.gone: asyncio.Future[None] = self._loop.create_future()
+        """Done when the connection is."""
+
+    # What handlers call
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether an answer is on its way."""
+        return self._parser.our_state is not h11.IDLE and self._parser.our_state is not h11.SEND_RESPONSE
+
+    def begin(self, status: HTTPStatus, headers: Mapping[str, str]) -> None:
+        """Starts an answer; without Content-Length it is sent in chunks."""
+        always = {"Date": formatdate(usegmt=True), "Server": SERVER_NAME, "Connection": "close"}
+        fields = [(name.encode(), value.encode()) for name, value in {**always, **headers}.items()]
+        self._send(h11.Response(status_code=status.value, reason=status.phrase.encode(), headers=fields))
+
+    def write(self, data: bytes) -> None:
+        """More of the answer; wait for `drained` before the next."""
+        if data:
+            self._send(h11.Data(data=data))
+
+    async def drained(self) -> None:
+        """Returns when the client has taken enough."""
+        await self._writable.wait()
+
+    def finish(self) -> None:
+        """The answer is complete."""
+        self._send(h11.EndOfMessage())
+        self._transport.close()
+
+    def reply(self, status: HTTPStatus, headers: Mapping[str, str], body: bytes) -> None:
+        """A whole answer."""
+        self.begin(status, {**headers, "Content-Length": str(len(body))})
+        self.write(body)
+        self.finish()
+
+    def abort(self) -> None:
+        """Cuts the connection: the client sees that the answer is not complete."""
+        self._transport.abort()
+
+    # What the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._connections.add(self)
+        self._timer = self._loop.call_later(self._settings.open_timeout_s, self.abort)
+
+    def data_received(self, data: bytes) -> None:
+        if self._task is not None or self._transport.is_closing():
+            return  # there is one request, and it is complete
+        try:
+            self._parser.receive_data(data)
+            while self._task is None and (event := self._parser.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+                self._take(event)
+        except h11.RemoteProtocolError as error:
+            self._refuse(HTTPStatus(error.error_status_hint), str(error))
+
+    def eof_received(self) -> None:
+        self.abort()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+        self._timer.cancel()
+        self._timer = self._loop.call_later(self._settings.send_timeout_s, self.abort)
+
+    def resume_writing(self) -> None:
+        self._timer.cancel()
+        self._writable.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._connections.discard(self)
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        self.gone.set_result(None)
+
+    # Reading
+
+    def _take(self, event: Any) -> None:
+        if isinstance(event, h11.Request):
+            self._head = event
+            if self._parser.they_are_waiting_for_100_continue:
+                self._send(h11.InformationalResponse(status_code=100, headers=[]))
+        elif isinstance(event, h11.Data):
+            self._body += event.data
+            if len(self._body) > self._settings.max_message_bytes:
+                limit = self._settings.max_message_bytes
+                self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is longer than {limit} bytes")
+                self._task = self._loop.create_task(asyncio.sleep(0), name="refused")  # reads no further
+        elif isinstance(event, h11.EndOfMessage):
+            self._timer.cancel()
+            self._task = self._loop.create_task(self._handle(), name="http request")
+
+    async def _handle(self) -> None:
+        assert self._head is not None, "complete"
+        peer = self._transport.get_extra_info("peername")
+        fields = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._head.headers)
+        path = self._head.target.decode("latin-1").partition("?")[0]
+        method = self._head.method.decode("latin-1")
+        try:
+            await self._handler(HttpRequest(method, path, fields, bytes(self._body), peer[0] if peer else ""), self)
+        except Exception:
+            _log.exception("a request failed")
+            if self.has_begun:
+                self.abort()
+            else:
+                self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
+        if self._parser.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = encode_message(Failure("bad_message", message)) + "\n"
+            self.reply(status, {"Content-Type": "application/json"}, body.encode())
+        else:
+            self.abort()
+
+    def _send(self, event: Any) -> None:
+        data = self._parser.send(event)
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+
+HttpHandler = Callable[[HttpRequest, HttpExchange], Coroutine[Any, Any, None]]
+"""Answers a request: by `reply`, or by `begin`, `write` and `finish`."""

@@ -1,0 +1,55 @@
+"""What the server answers to methods other than GET and HEAD: speech to one POST, to all others why not."""
+
+import json
+from http import HTTPStatus
+
+from websockets.http11 import Response
+
+from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.protocol.query import PATHS
+from neucodec_streaming.server.http.exchange import HttpExchange, HttpRequest
+from neucodec_streaming.server.http.responses import (
+    HEALTH_PATH,
+    METRICS_PATH,
+    READY_PATH,
+    SPEECH_PATH,
+    answer,
+    error_body,
+    method_not_allowed,
+    not_found,
+)
+from neucodec_streaming.server.http.speech import SpeechEndpoint
+
+GET_PATHS = (*PATHS, HEALTH_PATH, READY_PATH, METRICS_PATH, "/")
+
+
+class Posts:
+    """Of one server; `speech` is None where no language model is set."""
+
+    def __init__(self, speech: SpeechEndpoint | None) -> None:
+        self._speech = speech
+
+    async def answer(self, request: HttpRequest, exchange: HttpExchange) -> None:
+        """Answers one request."""
+        if request.path == SPEECH_PATH and request.method == "POST":
+            if self._speech is not None:
+                await self._speech.answer(request, exchange)
+            else:
+                _reply(exchange, _no_speech())
+        elif request.path == SPEECH_PATH:
+            _reply(exchange, method_not_allowed(request.path, request.method, "POST"))
+        elif request.path in GET_PATHS:
+            _reply(exchange, method_not_allowed(request.path, request.method, "GET"))
+        else:
+            _reply(exchange, not_found(request.path))
+
+
+def _reply(exchange: HttpExchange, response: Response) -> None:
+    own = ("Date", "Connection", "Content-Length")
+    headers = {name: value for name, value in response.headers.raw_items() if name not in own}
+    exchange.reply(HTTPStatus(response.status_code), headers, bytes(response.body))
+
+
+def _no_speech() -> Response:
+    error = ConfigError("this server has no language model to speak with: start it with --speech-lm-url")
+    return answer(HTTPStatus.NOT_FOUND, json.dumps(error_body(error, HTTPStatus.NOT_FOUND)))

@@ -1,0 +1,285 @@
+"""POST /v1/audio/speech: a text to a language-model server, its tokens to a session, the audio to the client.
+
+OpenAI's shape of request, answer and error. The session is one like any other, with this request as its transport: what
+the client does not take holds the device back, what the device does not take holds the language model back. A client
+that leaves cancels the request, which closes the language model's stream. Nothing is answered before there is audio, so
+that what fails until then has its status.
+"""
+
+import asyncio
+import json
+import logging
+from collections import deque
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+import numpy as np
+
+from neucodec_streaming.errors import (
+    CapacityError,
+    ConfigError,
+    SpeechLMError,
+    StreamingError,
+    TokenError,
+    error_of,
+)
+from neucodec_streaming.protocol.messages import Done, End, Failure, Flush, Ready, ServerMessage
+from neucodec_streaming.protocol.query import session_request
+from neucodec_streaming.protocol.speech_lm import AnswerParser, SpeechLMSpec, refusal, unreachable
+from neucodec_streaming.server.auth.gate import Gate
+from neucodec_streaming.server.http.exchange import HttpExchange, HttpRequest
+from neucodec_streaming.server.http.responses import error_body, status_and_headers
+from neucodec_streaming.server.http.routes import Served
+from neucodec_streaming.server.http.speech_formats import (
+    CONTENT_TYPES,
+    audio_event,
+    done_event,
+    event,
+    make_encoder,
+    response_formats,
+)
+from neucodec_streaming.server.metrics import Metrics
+from neucodec_streaming.server.sessions.session import Session
+from neucodec_streaming.tokens import tokens_to_bytes
+
+STREAM_FORMATS = ("audio", "sse")
+DEFAULT_VOICE = "default"
+CONNECT_S = 10.0
+SILENCE_S = 60.0
+"""How long a language model may take to its first token, or from one to the next."""
+MAX_QUEUED = 8
+"""Pieces of audio that wait to be encoded and sent; with more, the session is stepped no further."""
+_log = logging.getLogger(__name__)
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
+
+
+@dataclass(frozen=True)
+class SpeechRequest:
+    """What a client asks for, checked."""
+
+    text: str
+    model: str | None
+    response_format: str
+    stream_format: str
+    profile: str | None
+
+
+def parse_request(body: bytes) -> SpeechRequest:
+    """A request's JSON. Raises ConfigError naming the field, its value and what would do."""
+    try:
+        fields: Any = json.loads(body)
+    except ValueError as error:
+        raise ConfigError(f"the body is not JSON ({error})") from None
+    if not isinstance(fields, dict):
+        raise ConfigError("the body is not a JSON object")
+    text = fields.get("input")
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"input is {str(text)[:40]!r}: give the text to be said")
+    voice = fields.get("voice") or DEFAULT_VOICE
+    if voice != DEFAULT_VOICE:
+        raise ConfigError(f"voice {str(voice)[:40]!r} is unknown: the voices are {DEFAULT_VOICE}")
+    if fields.get("speed", 1) != 1:
+        raise ConfigError(f"speed is {str(fields['speed'])[:40]}: speech has its own, give 1 or leave it out")
+    for name in ("model", "profile"):
+        if not isinstance(fields.get(name), str | None):
+            raise ConfigError(f"{name} is {str(fields[name])[:40]!r}: give a name")
+    return SpeechRequest(
+        text,
+        fields.get("model"),
+        _choice(fields, "response_format", response_formats()),
+        _choice(fields, "stream_format", STREAM_FORMATS),
+        fields.get("profile"),
+    )
+
+
+def _choice(fields: dict[str, Any], name: str, choices: tuple[str, ...]) -> str:
+    value = fields.get(name) or choices[0]
+    if value not in choices:
+        raise ConfigError(f"{name} {str(value)[:40]!r} is unknown: choose one of {', '.join(choices)}")
+    return value
+
+
+class SpeechOutput:
+    """The transport of a request's session: its audio as a bounded queue, `next_audio`, and why it ended."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.is_held = False
+        self.failure: Failure | None = None
+        self.done: Done | None = None
+        self._audio: deque[bytes] = deque()
+        self._changed = asyncio.Event()
+        self._released = asyncio.Event()  # set by `ready`, which comes first
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether there is room for more audio."""
+        return len(self._audio) < MAX_QUEUED
+
+    def send(self, message: bytes | ServerMessage) -> None:
+        """Takes audio, and how the session ends; the rest has no place here."""
+        if isinstance(message, bytes):
+            self._audio.append(message)
+        elif isinstance(message, Ready):
+            self.release()
+        elif isinstance(message, Failure):
+            self.failure = message
+        elif isinstance(message, Done):
+            self.done = message
+        self._changed.set()
+
+    def close(self, code: int, reason: str = "") -> None:
+        """The session is over."""
+        self.is_open = False
+        self._changed.set()
+        self.release()
+
+    def drop(self) -> None:
+        """The same; nobody resumes such a session."""
+        self.close(0)
+
+    def hold(self) -> None:
+        """The language model is read no further."""
+        self.is_held = True
+        self._released.clear()
+
+    def release(self) -> None:
+        """It is read on."""
+        self.is_held = False
+        self._released.set()
+
+    async def released(self) -> None:
+        """Returns when the session takes more input."""
+        await self._released.wait()
+
+    async def next_audio(self, session: Session) -> bytes | None:
+        """The next audio, s16le; None after the last."""
+        while not self._audio and self.is_open:
+            self._changed.clear()
+            await self._changed.wait()
+        if not self._audio:
+            return None
+        audio = self._audio.popleft()
+        session.writable()
+        return audio
+
+
+class SpeechEndpoint:
+    """Answers the requests of one server; `key` is the language model's."""
+
+    def __init__(self, spec: SpeechLMSpec, key: str | None, served: Served, gate: Gate, metrics: Metrics) -> None:
+        self._spec = spec
+        self._served, self._gate, self._metrics = served, gate, metrics
+        self._client = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
+            limits=httpx.Limits(max_connections=None),
+        )
+
+    async def aclose(self) -> None:
+        """Closes the connections to the language model."""
+        await self._client.aclose()
+
+    async def answer(self, request: HttpRequest, exchange: HttpExchange) -> None:
+        """Says what the request asks for, or why not."""
+        try:
+            caller = self._gate.check(request.headers, None, request.peer)
+            asked = parse_request(request.body)
+            self._served.ready_model()
+            assert self._served.registry is not None, "the model is ready"
+            session = self._served.registry.open(session_request("decode", profile=asked.profile), caller)
+        except StreamingError as error:
+            self._refuse(error, exchange)
+            return
+        ready, output = session.ready, SpeechOutput()
+        _log.info(
+            "session %s of %s opened: speech, profile %s",
+            *(ready.session, caller, ready.profile),
+            extra={"session": ready.session},
+        )
+        session.opened(output)
+        relaying = asyncio.create_task(self._relay(asked, session, output), name="speech of the language model")
+        try:
+            await self._send(asked, session, output, relaying, exchange)
+        finally:
+            relaying.cancel()
+            await asyncio.gather(relaying, return_exceptions=True)  # which closes the language model's stream
+            session.lost(True)
+
+    async def _send(
+        self,
+        asked: SpeechRequest,
+        session: Session,
+        output: SpeechOutput,
+        relaying: "asyncio.Task[SpeechLMError | None]",
+        exchange: HttpExchange,
+    ) -> None:
+        """Audio to the client as it comes; then the end, or what went wrong."""
+        encoder = make_encoder(asked.response_format, session.ready.output.rate)
+        wrapped = audio_event if asked.stream_format == "sse" else bytes
+        while (audio := await output.next_audio(session)) is not None:
+            if not exchange.has_begun:
+                is_sse = asked.stream_format == "sse"
+                content_type = "text/event-stream" if is_sse else CONTENT_TYPES[asked.response_format]
+                exchange.begin(HTTPStatus.OK, {"Content-Type": content_type, "Cache-Control": "no-store"})
+            if data := await encoder.feed(audio):
+                exchange.write(wrapped(data))
+            await exchange.drained()
+        failure = self._failure(output, await relaying if output.done else None)
+        if failure is not None and not exchange.has_begun:
+            self._refuse(failure, exchange)
+        elif failure is not None:
+            _log.info("speech broke off: %s", failure, extra={"session": session.ready.session})
+            if asked.stream_format == "sse":
+                exchange.write(event({"type": "error", **error_body(failure)}))
+                exchange.finish()
+            else:
+                exchange.abort()
+        else:
+            if data := await encoder.finish():
+                exchange.write(wrapped(data))
+            if asked.stream_format == "sse":
+                assert output.done is not None, "or there was a failure"
+                exchange.write(done_event(output.done.input))
+            exchange.finish()
+
+    def _failure(self, output: SpeechOutput, failure: SpeechLMError | None) -> StreamingError | None:
+        """Why the answer is not complete, None if it is."""
+        if output.failure is not None:
+            return error_of(output.failure.code, output.failure.message)
+        return failure if output.done else CapacityError("the server stops: try again, at another one")
+
+    async def _relay(self, asked: SpeechRequest, session: Session, output: SpeechOutput) -> SpeechLMError | None:
+        """The language model's tokens to the session, and its end; why they are not all."""
+        failure = None
+        try:
+            body = self._spec.body(asked.text, model=asked.model)
+            async with self._client.stream("POST", self._spec.target, json=body) as response:
+                if response.status_code != HTTPStatus.OK:
+                    raise refusal(self._spec.url, response.status_code, await response.aread())
+                parser = AnswerParser(self._spec.tags, self._spec.stops)
+                async for payload in response.aiter_bytes():
+                    for piece in parser.feed(payload):
+                        await output.released()
+                        if piece.tokens:
+                            session.received(tokens_to_bytes(np.array(piece.tokens, np.uint16)))
+                        if piece.is_end:
+                            session.received(Flush())
+                    if parser.is_done:
+                        break
+                parser.finish()
+        except httpx.HTTPError as error:
+            failure = unreachable(self._spec.url, error)
+        except (SpeechLMError, TokenError, ConfigError) as error:
+            failure = SpeechLMError(str(error))
+        await output.released()
+        session.received(End())
+        return failure
+
+    def _refuse(self, error: StreamingError, exchange: HttpExchange) -> None:
+        self._metrics.refusals.labels(error.code).inc()
+        status, headers = status_and_headers(error)
+        body = json.dumps(error_body(error)) + "\n"
+        exchange.reply(status, {"Content-Type": "application/json", **headers}, body.encode())

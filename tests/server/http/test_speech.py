@@ -1,0 +1,244 @@
+"""POST /v1/audio/speech by OpenAI's own client and by hand: formats, errors, and a client that leaves."""
+
+import asyncio
+import base64
+import io
+import json
+from contextlib import asynccontextmanager
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import soundfile
+
+from demos.language_model import Pace
+from demos.speech_lm_server import stand_in
+from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.server.auth.keys import key_line, new_key
+from neucodec_streaming.server.http.speech import parse_request
+from neucodec_streaming.server.http.speech_formats import response_formats
+from tests.server.hosting import DEADLINE_S, hosted
+from tests.streaming.engine.fake import FakeRunner, audio_of
+
+FAST = Pace(prompt_s=0, tokens_per_second=20_000, pause_every=10**9)
+SLOW = Pace(prompt_s=0, tokens_per_second=300, pause_every=10**9)
+TOKENS = np.arange(200, 320, 2, dtype=np.uint16)
+PCM = np.round(audio_of(TOKENS) * 32_768).astype(np.int16)
+ASKED = {"model": "nutts", "voice": "default", "input": "Good morning."}
+
+
+def http(url):
+    return url.replace("ws://", "http://")
+
+
+@asynccontextmanager
+async def speaking(pace=FAST, tokens=TOKENS, **settings):
+    """A stand-in model, the base URL of a server that speaks with it, and that server."""
+    async with stand_in(tokens, pace) as model:
+        with hosted(FakeRunner(), speech_lm_url=model.url, **settings) as host:
+            yield model, http(host.url) + "/v1", host
+
+
+@asynccontextmanager
+async def by_openai(**settings):
+    async with (
+        speaking(**settings) as (model, url, _),
+        openai.AsyncOpenAI(base_url=url, api_key="any", max_retries=0) as client,
+    ):
+        yield model, client
+
+
+async def test_openais_client_streams_pcm_to_the_sample():
+    async with by_openai() as (model, client):
+        for _ in range(2):
+            parts = []
+            async with client.audio.speech.with_streaming_response.create(**ASKED, response_format="pcm") as response:
+                assert response.headers["content-type"] == "audio/pcm"
+                async for part in response.iter_bytes():
+                    parts.append(part)
+            assert np.array_equal(np.frombuffer(b"".join(parts), np.int16), PCM)
+    assert (model.requests[0]["prompt"], model.requests[0]["model"]) == ("Good morning.", "nutts")
+
+
+async def test_wav_is_the_default_and_can_be_read():
+    async with by_openai() as (_, client):
+        response = await client.audio.speech.create(**ASKED)
+    audio, rate = soundfile.read(io.BytesIO(response.content), dtype="int16")
+    assert rate == 24_000 and np.array_equal(audio, PCM)
+
+
+@pytest.mark.skipif("opus" not in response_formats(), reason="libsndfile without Opus")
+async def test_opus_has_the_length_of_the_audio():
+    async with by_openai() as (_, client):
+        response = await client.audio.speech.create(**ASKED, response_format="opus")
+    audio, rate = soundfile.read(io.BytesIO(response.content), dtype="float32")
+    assert rate == 24_000 and audio.size == PCM.size
+
+
+async def test_server_sent_events_are_openais():
+    sse = {"response_format": "pcm", "stream_format": "sse"}
+    async with (
+        by_openai() as (_, client),
+        client.audio.speech.with_streaming_response.create(**ASKED, **sse) as response,
+    ):
+        lines = [line async for line in response.iter_lines() if line]
+    events = [json.loads(line.removeprefix("data: ")) for line in lines]
+    audio = b"".join(base64.b64decode(event["audio"]) for event in events[:-1])
+    assert np.array_equal(np.frombuffer(audio, np.int16), PCM)
+    assert {event["type"] for event in events[:-1]} == {"speech.audio.delta"}
+    assert events[-1]["type"] == "speech.audio.done" and events[-1]["usage"]["output_tokens"] == TOKENS.size
+
+
+async def test_chat_and_a_template_are_settings(tmp_path):
+    (tmp_path / "prompt.txt").write_text("say: {text}")
+    settings = {"speech_lm_api": "chat", "speech_lm_template": str(tmp_path / "prompt.txt")}
+    async with by_openai(**settings) as (model, client):
+        await client.audio.speech.create(**ASKED)
+    assert model.requests[0]["messages"] == [{"role": "user", "content": "say: Good morning."}]
+
+
+async def test_an_unknown_voice_is_400_and_lists_the_voices():
+    async with by_openai() as (_, client):
+        with pytest.raises(openai.BadRequestError, match="'alloy' is unknown: the voices are default") as refused:
+            await client.audio.speech.create(**{**ASKED, "voice": "alloy"})
+    assert refused.value.type == "invalid_request_error" and refused.value.code == "bad_config"
+
+
+async def test_without_a_language_model_it_is_404():
+    with hosted(FakeRunner()) as host:
+        async with openai.AsyncOpenAI(base_url=http(host.url) + "/v1", api_key="any", max_retries=0) as client:
+            with pytest.raises(openai.NotFoundError, match="--speech-lm-url"):
+                await client.audio.speech.create(**ASKED)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/v1", "elsewhere"])
+async def test_a_language_model_that_cannot_be_used_is_502(url):
+    async with speaking() as (_, _url, other):
+        wrong = url if url != "elsewhere" else http(other.url) + "/v1"  # which knows no completions
+        with hosted(FakeRunner(), speech_lm_url=wrong) as host:
+            async with openai.AsyncOpenAI(base_url=http(host.url) + "/v1", api_key="any", max_retries=0) as client:
+                with pytest.raises(openai.InternalServerError) as failed:
+                    await client.audio.speech.create(**ASKED)
+            assert failed.value.status_code == 502 and failed.value.code == "speech_lm"
+            await host.emptied()
+
+
+async def test_without_a_slot_it_is_503_with_retry_after():
+    async with speaking(pace=SLOW, max_sessions=1) as (_, url, host):
+        async with httpx.AsyncClient() as client, client.stream("POST", f"{url}/audio/speech", json=ASKED) as response:
+            await anext(response.aiter_raw())
+            refused = await client.post(f"{url}/audio/speech", json=ASKED)
+            assert refused.status_code == 503 and int(refused.headers["Retry-After"]) >= 1
+            assert refused.json()["error"]["code"] == "full"
+        await host.emptied()
+
+
+async def test_a_key_is_asked_for_as_everywhere(tmp_path):
+    key, path = new_key(), tmp_path / "keys"
+    path.write_text(key_line("alice", key) + "\n")
+    async with speaking(api_keys_file=str(path)) as (_, url, _host):
+        async with openai.AsyncOpenAI(base_url=url, api_key="wrong", max_retries=0) as client:
+            with pytest.raises(openai.AuthenticationError):
+                await client.audio.speech.create(**ASKED)
+        async with openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0) as client:
+            await client.audio.speech.create(**ASKED)
+
+
+async def test_a_client_that_leaves_closes_the_language_model_within_100_ms():
+    loop = asyncio.get_running_loop()
+    async with speaking(pace=SLOW, tokens=np.arange(0, 6000, 2, dtype=np.uint16)) as (model, url, host):
+        async with httpx.AsyncClient() as client, client.stream("POST", f"{url}/audio/speech", json=ASKED) as response:
+            await anext(response.aiter_raw())
+            left_s = loop.time()
+        await asyncio.wait_for(model.cut_off.wait(), DEADLINE_S)
+        assert model.cut_off_s - left_s < 0.1
+        await host.emptied()
+
+
+async def test_a_broken_answer_breaks_off_where_audio_has_begun():
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        chunk = json.dumps({"choices": [{"text": "<|speech_2|>" * 20}]})
+        writer.write(f"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\ndata: {chunk}\n\n".encode())
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        with hosted(FakeRunner(), speech_lm_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1") as host:
+            async with httpx.AsyncClient() as client:
+                heard = b""
+                with pytest.raises(httpx.RemoteProtocolError):
+                    async with client.stream(
+                        "POST", f"{http(host.url)}/v1/audio/speech", json={**ASKED, "response_format": "pcm"}
+                    ) as response:
+                        async for part in response.aiter_raw():
+                            heard += part
+                assert len(heard) == 20 * 960
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"nonsense", "not JSON"),
+        (b"[]", "not a JSON object"),
+        (b'{"input": " "}', "input is ' '"),
+        (b'{"input": 3}', "input is '3'"),
+        (b'{"input": "a", "voice": {"id": "x"}}', "voice .* is unknown"),
+        (b'{"input": "a", "response_format": "mp3"}', "response_format 'mp3'"),
+        (b'{"input": "a", "stream_format": []}', "stream_format|the text"),
+        (b'{"input": "a", "stream_format": "x"}', "stream_format 'x'"),
+        (b'{"input": "a", "speed": 2}', "speed is 2"),
+        (b'{"input": "a", "model": 3}', "model is '3'"),
+    ],
+)
+def test_what_cannot_be_asked_is_named(body, says):
+    if b"[]" in body and b"input" in body:
+        assert parse_request(body).stream_format == "audio"
+        return
+    with pytest.raises(ConfigError, match=says):
+        parse_request(body)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("POST", "/", 405, "GET"),
+        ("PUT", "/v1/encode", 405, "GET"),
+        ("DELETE", "/v1/audio/speech", 405, "POST"),
+        ("GET", "/v1/audio/speech", 405, "POST"),
+        ("POST", "/nothing", 404, None),
+        ("OPTIONS", "/healthz", 405, "GET"),
+    ],
+)
+async def test_other_methods_get_a_status_and_json(method, path, status, allow):
+    with hosted(FakeRunner()) as host:
+        async with httpx.AsyncClient(base_url=http(host.url)) as client:
+            response = await client.request(method, path, content=b"{}" if method == "POST" else None)
+    assert (response.status_code, response.headers.get("Allow")) == (status, allow)
+    assert response.json()["type"] == "error"
+
+
+async def exchanged(url, *parts):
+    """What comes back for these bytes, until the connection ends."""
+    host, port = url.removeprefix("ws://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0)
+        return await asyncio.wait_for(reader.read(), DEADLINE_S)
+    finally:
+        writer.close()
+
+
+async def test_requests_that_are_none_have_their_status():
+    with hosted(FakeRunner(), max_message_bytes=1000, open_timeout_s=0.3) as host:
+        assert b" 400 " in (await exchanged(host.url, b"POST nonsense\r\n\r\n")).splitlines()[0]
+        head = b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n"
+        assert b" 413 " in (await exchanged(host.url, head, b"x" * 5000)).splitlines()[0]
+        whole = b"POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
+        cut = [whole[i : i + 1] for i in range(len(whole))]
+        assert b" 404 " in (await exchanged(host.url, *cut)).splitlines()[0]
+        assert await exchanged(host.url, head[:30]) == b""
