@@ -143,7 +143,7 @@ def use_threads(settings: Settings) -> None:
     """Sets how many threads torch uses for what the calling thread asks of it."""
     import torch
 
-    torch.set_num_threads(settings.threads or max(1, _cores() // worker_count(settings)))
+    torch.set_num_threads(settings.threads or 1)
 
 
 def _fingerprint(codec: "Codec", settings: Settings) -> str:

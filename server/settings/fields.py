@@ -104,9 +104,7 @@ class Settings:
     workers: int | None = setting(
         None, MODEL, "workers that share the sessions (none: one for each core, on CUDA one)", least=1
     )
-    threads: int | None = setting(
-        None, MODEL, "threads of torch in each worker, on the CPU (none: the cores that there are for it)", least=1
-    )
+    threads: int | None = setting(None, MODEL, "threads of torch in each worker, on the CPU (none: one)", least=1)
     batch_sizes: tuple[int, ...] = setting(
         (1, 2, 3, 4, 6, 8, 12, 16),
         MODEL,
@@ -177,7 +175,7 @@ class Settings:
     max_behind_s: float = setting(
         DEFAULT_MAX_BEHIND_S,
         SESSIONS,
-        "when chunks are later than that and do not catch up, the newest session is closed",
+        "when live chunks are later than that and do not catch up, the newest live session is closed, never the last",
         above=0,
     )
 

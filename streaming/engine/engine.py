@@ -90,10 +90,16 @@ class EngineSession:
     paused: bool = False
     voice: np.ndarray | None = None
 
+    @property
+    def is_live(self) -> bool:
+        """Whether its input comes no faster than it lasts."""
+        return all(stage.is_live for stage in self.stages)
+
 
 class Engine:
     """Sessions of the runner's pools. `gather_s`: the longest that a lone window waits for company; `max_behind_s`:
-    when the most urgent window is later than that and does not catch up, the newest session is closed. `step_s`: pool
+    when the most urgent live window is later than that and does not catch up, the newest live session is closed, unless
+    it is the only one. `step_s`: pool
     -> batch size -> about how long a step takes, where it is known."""
 
     def __init__(
@@ -262,11 +268,16 @@ class Engine:
         return results
 
     def _shed(self, now_s: float) -> None:
-        """Closes the newest session when the device has been too slow for those that it has."""
+        """Closes the newest live session when the device has been too slow for those that it has."""
         due_s = self._scheduler.earliest_deadline_s()
+        if due_s is not None and now_s - due_s > self._overload.max_behind_s:
+            due_s = self._scheduler.earliest_live_deadline_s()
         behind_s = 0.0 if due_s is None else now_s - due_s
         if self._overload.sheds(behind_s, now_s):
-            newest = max(session for session, found in self._sessions.items() if not found.paused)
+            live = [session for session, found in self._sessions.items() if found.is_live and not found.paused]
+            if len(live) < 2:
+                return  # nobody would be better off
+            newest = max(live)
             _log.warning("%.1f s behind with %d sessions: the newest is closed", behind_s, self.sessions)
             self._fail(
                 newest,

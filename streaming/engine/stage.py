@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from neucodec_streaming.config import START_FRAMES
-from neucodec_streaming.engine.scheduler import Pool, ReadyWindow
+from neucodec_streaming.config import FRAME_MS, START_FRAMES
+from neucodec_streaming.engine.scheduler import URGENT_CHUNKS, Pool, ReadyWindow
 from neucodec_streaming.engine.slots import Slot
 from neucodec_streaming.snapshot import pack, unpack
 from neucodec_streaming.windows import AnyWindower
@@ -18,6 +18,8 @@ after another does not go before those that speak."""
 MAX_AHEAD_S = 1.0
 """What a session had beyond real time counts against it for so long at most, once it has been cleared or has stood
 still: whoever clears a long utterance is soon served again, and whoever clears again and again does not go first."""
+MAX_LIVE_LEAD_S = 1.0
+"""An utterance whose input came further ahead of real time than that is not live: a file, a fast language model."""
 END = np.zeros((0, 0))
 """Stands in an inbox for the end of an utterance."""
 
@@ -38,7 +40,8 @@ class Stage:
     Its streams start in `voice`; within an utterance `next_voice` waits for its end.
     `arrivals` tells when the input up to a position was there: (units fed, time), oldest first. `dirty`: the slot has
     been stepped since it was new. The window that was scheduled last was complete at `ready_s` and is due at `due_s`;
-    `not_before_s`: the next is due a chunk after that at the earliest.
+    `not_before_s`: the next is due a chunk after that at the earliest. `is_live`: input comes no faster than it lasts,
+    counted from `began_s`, the start of the utterance; what is not live is never late, and so waits for what is.
     """
 
     session: int
@@ -57,14 +60,19 @@ class Stage:
     ready_s: float = 0.0
     due_s: float = 0.0
     not_before_s: float = 0.0
+    is_live: bool = True
+    began_s: float = 0.0
 
     def __post_init__(self) -> None:
         self._period_s = self.pool.period_s
 
     def push(self, data: np.ndarray, now_s: float) -> None:
         """More input, checked before."""
+        if self.windower.is_fresh:
+            self.began_s = now_s - self._lasts_s(self.fed)  # a primer counts as heard before
         self.windower.append(data)
         self.fed += len(data)
+        self.is_live &= self._lasts_s(self.fed) - (now_s - self.began_s) <= MAX_LIVE_LEAD_S
         if self.arrivals and self.arrivals[-1][1] == now_s:
             self.arrivals.pop()
         self.arrivals.append((self.fed, now_s))
@@ -78,10 +86,13 @@ class Stage:
         while len(arrivals) > 1 and arrivals[0][0] < needed:
             arrivals.popleft()
         self.ready_s = arrivals[0][1] if arrivals and arrivals[0][0] >= needed else now_s
+        if not self.is_live:
+            self.not_before_s = max(self.not_before_s, now_s + URGENT_CHUNKS * self._period_s)
         self.due_s = self.not_before_s = max(self.ready_s, self.not_before_s) + self._period_s
         if is_ending:
             self.not_before_s += FLUSH_COST_CHUNKS * self._period_s
-        return ReadyWindow(self.ready_s, self.due_s, not is_ending and self.committed >= START_FRAMES)
+        is_steady = not is_ending and self.committed >= START_FRAMES
+        return ReadyWindow(self.ready_s, self.due_s, is_steady, self.is_live)
 
     def rebase(self, now_s: float) -> None:
         """What has waited so far waited for its owner: it counts as if it had just arrived."""
@@ -107,6 +118,7 @@ class Stage:
         assert isinstance(voice, NextVoice)
         self.voice, self.next_voice = voice.tokens, next_voice if isinstance(next_voice, NextVoice) else None
         self.inbox = deque(inbox)
+        self.began_s = now_s - self._lasts_s(self.fed)
         self.arrivals = deque([(self.fed, now_s)])
         return state
 
@@ -131,3 +143,7 @@ class Stage:
         self.arrivals.clear()
         self.ending, self.dirty = False, start is not None
         self.fed, self.committed = self.windower.received_units, self.windower.position
+        self.is_live = True
+
+    def _lasts_s(self, units: int) -> float:
+        return units / self.windower.hop * FRAME_MS / 1000

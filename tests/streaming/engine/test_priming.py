@@ -36,6 +36,17 @@ def test_a_voice_gives_no_output_and_its_session_all_of_its_own(kind):
     assert set(voices_of(bench)) == {0} and len(bench.ends(session)) == 4
 
 
+def test_a_primed_session_that_speaks_at_real_time_is_live():
+    bench = Bench()
+    session = bench.open("decode")
+    primed(bench, session, VOICES[0])
+    for token in tokens_of(LEVELS):
+        bench.feed(session, np.array([token]))
+        bench.now_s += 0.02
+        bench.step()
+    assert bench.engine._sessions[session].is_live
+
+
 @pytest.mark.parametrize("kind", ["decode", "roundtrip"])
 def test_a_voice_takes_effect_at_the_end_of_the_utterance_that_it_is_given_in(kind):
     bench = Bench()
