@@ -4,10 +4,12 @@
     python deploy/ray_encode.py FOLDER OUT --actors 2 --gpus 1 --device cuda --batch-size 16
 
 Actors hold the model and read the recordings. This process gets their tokens (100 bytes a second of audio) and alone
-writes the table, as the command for one machine does: a job that was killed goes on, here or there. Needs the extra `ray`.
+writes the table, as the command for one machine does: a job that was killed goes on, here or there.
+Needs the extra `ray`.
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -66,7 +68,9 @@ def encoded(files: list[AudioFile], given: argparse.Namespace) -> Iterator[Token
 def main() -> int:
     """Runs the job; 1 if recordings were skipped, 2 for a folder or setting that cannot be used."""
     given = _parser().parse_args()
-    ray.init(address=given.address, log_to_driver=False, ignore_reinit_error=True)
+    ray.init(address=given.address, log_to_driver=False, logging_level="warning")
+    ray.data.DataContext.get_current().enable_progress_bars = False  # ours counts recordings
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     fingerprint = ray.remote(num_cpus=given.threads, num_gpus=given.gpus)(_fingerprint)
     try:
         found = find_recordings(given.folder)
