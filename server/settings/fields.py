@@ -27,6 +27,7 @@ DEFAULT_PROFILE = "default"
 PROFILES: Profiles = {DEFAULT_PROFILE: None, "low": (2, 3), "high": (10, 10)}
 OWN_PAIR = "own"
 """How the model's own pair is written."""
+PARTS = ("encode", "decode")
 DTYPES = ("float32", "bfloat16", "float16", "int8")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
@@ -93,6 +94,9 @@ class Settings:
         None, MODEL, "defaults and priors of the model, instead of the stream.json beside its weights", is_file=True
     )
     device: str = setting("cpu", MODEL, "torch device")
+    kinds: tuple[str, ...] = setting(
+        PARTS, MODEL, "parts of the model to load and serve: encode, decode, or both, for round trips too"
+    )
     dtype: str = setting("float32", MODEL, "of weights and arithmetic", choices=DTYPES)
     profiles: Profiles = setting(
         PROFILES, MODEL, f"those of {', '.join(PROFILES)} to offer, or NAME=CHUNK:LOOKAHEAD in frames of 20 ms"
@@ -320,6 +324,11 @@ def _wrong_port(port: int) -> str | None:
     return "give 0 to 65535" if port > 65_535 else None
 
 
+def _wrong_kinds(kinds: tuple[str, ...]) -> str | None:
+    is_some = bool(kinds) and len(set(kinds)) == len(kinds) and set(kinds) <= set(PARTS)
+    return None if is_some else f"give {', '.join(PARTS)}, or both"
+
+
 def _wrong_profiles(profiles: Profiles) -> str | None:
     return None if profiles else f"name at least one, such as {DEFAULT_PROFILE}"
 
@@ -356,6 +365,7 @@ def _wrong_proxies(proxies: tuple[str, ...]) -> str | None:
 
 _FURTHER: dict[str, Callable[[Any], str | None]] = {
     "port": _wrong_port,
+    "kinds": _wrong_kinds,
     "profiles": _wrong_profiles,
     "speech_lm_url": _wrong_speech_lm_url,
     "batch_sizes": _wrong_batch_sizes,

@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,10 +24,20 @@ END = np.zeros((0, 0))
 """Stands in an inbox for the end of an utterance."""
 
 
+class NextVoice(NamedTuple):
+    """Stands in an inbox where the session's voice changes: its tokens, None for no voice."""
+
+    tokens: np.ndarray | None
+
+
+_END, _NO_VOICE, _VOICE = -1, -2, -3  # in snapshots: a voice of n tokens is -3 - n
+
+
 @dataclass(eq=False)
 class Stage:
     """One part of the model in one session: a slot, its lane, and what waits behind an ending (`inbox`).
 
+    Its streams start in `voice`; within an utterance `next_voice` waits for its end.
     `arrivals` tells when the input up to a position was there: (units fed, time), oldest first. `dirty`: the slot has
     been stepped since it was new. The window that was scheduled last was complete at `ready_s` and is due at `due_s`;
     `not_before_s`: the next is due a chunk after that at the earliest. `is_live`: input comes no faster than it lasts,
@@ -38,7 +49,9 @@ class Stage:
     pool: Pool
     slot: Slot
     windower: AnyWindower
-    inbox: deque[np.ndarray] = field(default_factory=deque)
+    inbox: deque[np.ndarray | NextVoice] = field(default_factory=deque)
+    voice: np.ndarray | None = None
+    next_voice: NextVoice | None = None
     arrivals: deque[tuple[int, float]] = field(default_factory=deque)
     ending: bool = False
     dirty: bool = False
@@ -55,8 +68,8 @@ class Stage:
 
     def push(self, data: np.ndarray, now_s: float) -> None:
         """More input, checked before."""
-        if not self.fed:
-            self.began_s = now_s
+        if self.windower.is_fresh:
+            self.began_s = now_s - self._lasts_s(self.fed)  # a primer counts as heard before
         self.windower.append(data)
         self.fed += len(data)
         self.is_live &= self._lasts_s(self.fed) - (now_s - self.began_s) <= MAX_LIVE_LEAD_S
@@ -89,8 +102,9 @@ class Stage:
 
     def snapshot(self, state: bytes) -> bytes:
         """The stage with the state of its slot as bytes."""
-        numbers = [self.fed, self.committed, self.ending, *(-1 if data is END else len(data) for data in self.inbox)]
-        waiting = [data.astype(self.windower.dtype) for data in self.inbox if data is not END]
+        items = [NextVoice(self.voice), END if self.next_voice is None else self.next_voice, *self.inbox]
+        codes, waiting = zip(*map(self._packed, items), strict=True)
+        numbers = [self.fed, self.committed, self.ending, *codes]
         parts = [np.frombuffer(part, np.uint8) for part in (state, self.windower.snapshot())]
         return pack({"stage": self.pool.kind}, [*parts, np.array(numbers, np.int64), *waiting])
 
@@ -98,21 +112,38 @@ class Stage:
         """As when the snapshot was taken -> the state for its slot. Raises SnapshotError."""
         state, windower, numbers, *waiting = unpack({"stage": self.pool.kind}, snapshot)
         self.windower.restore(windower)
-        self.fed, self.committed, ending, *lengths = np.frombuffer(numbers, np.int64).tolist()
+        self.fed, self.committed, ending, *codes = np.frombuffer(numbers, np.int64).tolist()
         self.ending = bool(ending)
+        voice, next_voice, *inbox = map(self._unpacked, codes, waiting)
+        assert isinstance(voice, NextVoice)
+        self.voice, self.next_voice = voice.tokens, next_voice if isinstance(next_voice, NextVoice) else None
+        self.inbox = deque(inbox)
         self.began_s = now_s - self._lasts_s(self.fed)
-        parts = iter(waiting)
-        self.inbox = deque(END if n < 0 else np.frombuffer(next(parts), self.windower.dtype) for n in lengths)
         self.arrivals = deque([(self.fed, now_s)])
         return state
 
-    def restart(self) -> None:
-        """The stream starts anew; the slot must be reset too."""
-        self.windower.reset()
+    def _packed(self, item: np.ndarray | NextVoice) -> tuple[int, np.ndarray]:
+        if isinstance(item, NextVoice):
+            return (_NO_VOICE, END) if item.tokens is None else (_VOICE - len(item.tokens), item.tokens)
+        return (_END, END) if item is END else (len(item), item.astype(self.windower.dtype))
+
+    def _unpacked(self, code: int, raw: bytes) -> np.ndarray | NextVoice:
+        if code <= _VOICE:
+            return NextVoice(np.frombuffer(raw, np.uint16))
+        if code == _NO_VOICE:
+            return NextVoice(None)
+        return END if code == _END else np.frombuffer(raw, self.windower.dtype)
+
+    def restart(self, start: AnyWindower | None) -> None:
+        """The stream starts over, from `start` if it is primed; its slot must be reset or primed too."""
+        if start is None:
+            self.windower.reset()
+        else:
+            self.windower = start
         self.arrivals.clear()
-        self.ending = self.dirty = False
+        self.ending, self.dirty = False, start is not None
+        self.fed, self.committed = self.windower.received_units, self.windower.position
         self.is_live = True
-        self.fed = self.committed = 0
 
     def _lasts_s(self, units: int) -> float:
         return units / self.windower.hop * FRAME_MS / 1000
