@@ -27,7 +27,7 @@ from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unr
 from neucodec_streaming.client.events import NO_SAMPLES, Audio, Done, Event, Resumed, Tokens
 from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
-from neucodec_streaming.errors import CapacityError, DeviceError, LocalProtocolError, StreamingError
+from neucodec_streaming.errors import CapacityError, DeviceError, InputError, LocalProtocolError, StreamingError
 from neucodec_streaming.protocol.messages import (
     Clear,
     ClientMessage,
@@ -114,7 +114,12 @@ class Connection(LiveSession):
         sent all of the chunk or a part of it: `input_position` tells. Raises AudioError or TokenError for what cannot
         be sent, DeadlineExceeded, Disconnected, or what the server reported.
         """
-        await self.send_bytes(_to_wire(chunk, self._session.input))
+        try:
+            payload = _to_wire(chunk, self._session.input)
+        except InputError as error:
+            unit = self._session.input.unit
+            raise type(error)(f"after {self.input_position} {unit}s of the stream: {error}") from None
+        await self.send_bytes(payload)
 
     async def send_bytes(self, data: bytes) -> None:
         """Sends samples or tokens that have the format of `ready.input` already, such as mu-law from a telephone.

@@ -100,7 +100,8 @@ async def _to_output(
         except asyncio.CancelledError:
             raise _interrupted(line, options.output) from None
         finally:
-            print_notes(source.notes, quiet=options.json)
+            if line.report is not None:
+                print_notes(source.notes, quiet=options.json)
     extra = {"command": kind, "written": options.output}
     if options.json and source.notes:
         extra["notes"] = source.notes

@@ -245,6 +245,13 @@ async def test_bad_input_is_refused_before_it_is_sent_and_the_session_goes_on(ch
         assert [type(e) for e in await collect(connection)] == [Done]
 
 
+async def test_an_error_in_input_counts_from_the_start_of_the_stream():
+    async with fake_server() as server, connect(server.url, kind="decode") as connection:
+        await connection.send(np.zeros(7, np.uint16))
+        with pytest.raises(TokenError, match="after 7 tokens of the stream: token 1 of 2 is 65536"):
+            await connection.send(np.array([1, 65536]))
+
+
 async def test_nothing_can_be_sent_after_the_end():
     async with fake_server() as server, connect(server.url, kind="encode") as connection:
         await connection.end()

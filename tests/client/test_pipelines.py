@@ -115,6 +115,8 @@ async def test_audio_to_a_pipe_is_wav_of_open_length_or_raw(tmp_path):
         ("$N decode - out.wav", b"Trace ...\nKeyError: 'x'\n", "KeyError: 'x'"),
         ("$N decode - out.wav", "<|speech_1|>".encode("utf-16"), "UTF-16"),
         ("$N encode - out.tok", b"", "standard input was empty"),
+        ("$N encode - -", b"", "standard input was empty"),
+        ("$N decode - -", b"", "the pipe was empty"),
         ("$N encode - out.tok", b"no audio", "cannot be read as audio"),
         ("$N encode - out.tok <&-", b"", "standard input is closed"),
         ("$N decode - out.wav <&-", b"", "standard input is closed"),
@@ -124,7 +126,8 @@ async def test_audio_to_a_pipe_is_wav_of_open_length_or_raw(tmp_path):
 )
 async def test_a_pipe_without_anything_to_use_is_an_error_and_no_file(tmp_path, command, stdin, says):
     async with fake_server() as server:
-        code, _, said = await shell(command, tmp_path, server.url, stdin)
+        code, output, said = await shell(command, tmp_path, server.url, stdin)
+    assert output == b""
     assert code == (2 if "npy" in command else 3)
     assert said.startswith("neucodec: ") and says in said and said.count("\n") == 1
     assert not list(tmp_path.iterdir())
