@@ -167,8 +167,11 @@ async def test_a_slow_reader_holds_the_input_back(tmp_path):
     assert len(first + rest) == 5000 * 480 * 2
 
 
-@pytest.mark.parametrize("signals", [1, 2])
-async def test_ctrl_c_leaves_no_half_file_and_says_what_was_done(tmp_path, signals):
+@pytest.mark.parametrize(
+    ("signals", "pause_s"),
+    [([signal.SIGINT], 0), ([signal.SIGTERM], 0), ([signal.SIGINT] * 2, 0), ([signal.SIGINT] * 3, 0.01)],
+)
+async def test_ctrl_c_leaves_no_half_file_and_says_what_was_done(tmp_path, signals, pause_s):
     (tmp_path / "in.wav").write_bytes(wav(frames(3000)))
     (tmp_path / "out.tok").write_bytes(b"old")
     async with fake_server() as server:
@@ -178,13 +181,14 @@ async def test_ctrl_c_leaves_no_half_file_and_says_what_was_done(tmp_path, signa
         )  # fmt: skip
         await server.heard.wait()
         await asyncio.sleep(0.1)  # the client is anywhere in its recording
-        for _ in range(signals):
-            process.send_signal(signal.SIGINT)
+        for number in signals:
+            process.send_signal(number)
+            await asyncio.sleep(pause_s)
         async with asyncio.timeout(10):
             output, said = await process.communicate()
     assert (process.returncode, output) == (130, b"")
     assert said.decode().startswith("neucodec: interrupted") and said.count(b"\n") == 1
-    if signals == 1:
+    if len(signals) == 1:
         assert b"s of input and" in said and b"out.tok was not written" in said
     assert (tmp_path / "out.tok").read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.wav", "out.tok"]
