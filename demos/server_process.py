@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import IO, Self
 
 START_S = 300.0
@@ -56,9 +56,7 @@ class ServerProcess:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Ends it by that signal, by SIGKILL if it takes longer than STOP_S; returns its exit status."""
         assert self._process is not None, "not started"
-        if self._process.poll() is None:
-            with suppress(ProcessLookupError):
-                self._process.send_signal(how)
+        self._process.send_signal(how)  # nothing, if it has ended
         try:
             status = self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
