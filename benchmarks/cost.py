@@ -59,7 +59,7 @@ COLUMNS = {
     "of minima": 9, "floor": 7, "step/floor": 10, "floor is": 10, "in line": 7,
 }  # fmt: skip
 
-Call = Callable[[], object]
+TimedCall = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ TARGETS = (
 )
 
 
-def streamed(codec: Codec, kind: str, sessions: int) -> Call:
+def streamed(codec: Codec, kind: str, sessions: int) -> TimedCall:
     """One steady step of that many sessions, all older than their context."""
     stepper = _stepper(codec, kind)
     config = stepper.config
@@ -95,7 +95,7 @@ def streamed(codec: Codec, kind: str, sessions: int) -> Call:
     return partial(stepper.step, x, state, *rows)
 
 
-def offline(codec: Codec, kind: str, rows: int, frames: int) -> Call:
+def offline(codec: Codec, kind: str, rows: int, frames: int) -> TimedCall:
     """The stock model on as many inputs of that many frames, in one batch."""
     model, dtype = codec.model, codec.model.fc_encoder.weight.dtype
     if kind == "decode":
@@ -109,12 +109,12 @@ def window_frames(kind: str, config: StreamConfig) -> int:
     return (encode_geometry(config) if kind == "encode" else decode_geometry(config)).frames
 
 
-def timed(ways: dict[str, Callable[[], Call]], turns: int, budget_s: float) -> dict[str, list[float]]:
+def timed(ways: dict[str, Callable[[], TimedCall]], turns: int, budget_s: float) -> dict[str, list[float]]:
     """Seconds of the calls of each way, warmed up; the ways take turns, at least one, until the budget is spent.
 
     A way that does not fit into the device's memory has no times.
     """
-    calls: dict[str, Call] = {}
+    calls: dict[str, TimedCall] = {}
     for name, make in ways.items():
         try:
             calls[name] = make()
@@ -297,7 +297,7 @@ def _noise(kind: str, shape: tuple[int, ...]) -> torch.Tensor:
     return 0.1 * torch.randn(shape, generator=generator)
 
 
-def _seconds(call: Call) -> float:
+def _seconds(call: TimedCall) -> float:
     begin_s = time.perf_counter()
     call()
     if torch.cuda.is_initialized():

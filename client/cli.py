@@ -25,7 +25,6 @@ from neucodec_streaming.client.errors import (
     DeadlineExceeded,
     Disconnected,
     FileError,
-    Interrupted,
     SoundDeviceError,
     Unreachable,
 )
@@ -49,7 +48,6 @@ EXIT_CODES: tuple[tuple[type[StreamingError], int], ...] = (
     (ConfigError, 2),
     (InputError, 3),
     (FileError, FILE_FAILED),
-    (Interrupted, INTERRUPTED),
     (LimitError, 8),
     (Unreachable, 4),
     (CapacityError, 4),
@@ -84,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         remedy = f": set {KEY_VARIABLE} or give --key-file" if type(error) is AuthError else ""
         return _failed(options, error.code, f"{error}{remedy}", code)
     except KeyboardInterrupt:
-        return _failed(options, Interrupted.code, "interrupted", INTERRUPTED)
+        return _failed(options, "interrupted", options.interrupted, INTERRUPTED)
     except BrokenPipeError:
         if sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -128,7 +126,7 @@ def _parser() -> CompletedParser:
 
     def add(name: str, run: RunCommand, parents: list[CompletedParser], help: str) -> CompletedParser:
         command = commands_of.add_parser(name, parents=parents, help=help, description=help)
-        command.set_defaults(run=run, json=False)
+        command.set_defaults(run=run, json=False, interrupted="interrupted")
         return command
 
     command = add("encode", commands.encode, [paced, form, raw], "audio to tokens")

@@ -27,8 +27,9 @@ from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unr
 from neucodec_streaming.client.events import NO_SAMPLES, Audio, Done, Event, Resumed, Tokens
 from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
-from neucodec_streaming.errors import CapacityError, DeviceError, LocalProtocolError, StreamingError
+from neucodec_streaming.errors import CapacityError, DeviceError, InputError, LocalProtocolError, StreamingError
 from neucodec_streaming.protocol.messages import (
+    Clear,
     ClientMessage,
     Failure,
     Ready,
@@ -113,7 +114,12 @@ class Connection(LiveSession):
         sent all of the chunk or a part of it: `input_position` tells. Raises AudioError or TokenError for what cannot
         be sent, DeadlineExceeded, Disconnected, or what the server reported.
         """
-        await self.send_bytes(_to_wire(chunk, self._session.input))
+        try:
+            payload = _to_wire(chunk, self._session.input)
+        except InputError as error:
+            unit = self._session.input.unit
+            raise type(error)(f"after {self.input_position} {unit}s of the stream: {error}") from None
+        await self.send_bytes(payload)
 
     async def send_bytes(self, data: bytes) -> None:
         """Sends samples or tokens that have the format of `ready.input` already, such as mu-law from a telephone.
@@ -133,15 +139,6 @@ class Connection(LiveSession):
             await self._give(packet)
             if self._clears != clears:
                 return
-
-    async def clear(self) -> None:
-        """Barge-in: pending input, here and at the server, and unsent output are dropped; nothing of the old utterance
-        follows Cleared. `input_position` is then that of what the server has received."""
-        self._raise_failure()
-        self._clears += 1
-        if not self._session.is_lost:
-            self._withdraw()
-        await super().clear()
 
     def _withdraw(self) -> None:
         """Takes back the payload that the socket has not taken; requests still go out, since each has an answer."""
@@ -195,6 +192,10 @@ class Connection(LiveSession):
     async def _say(self, message: ClientMessage) -> None:
         self._raise_failure()
         self._session.send(message)
+        if isinstance(message, Clear):
+            self._clears += 1
+            if not self._session.is_lost:
+                self._withdraw()
         if self._wait is not None and self._wait.when() is None:
             self._wait.reschedule(asyncio.get_running_loop().time() + self._deadlines.answer_s)
         await self._give(message)

@@ -60,6 +60,9 @@ def find_device(device: str | int | None, kind: str) -> dict[str, Any]:
     `device`: its number, its name or a part of it in any case, None for the system's default.
     """
     sounddevice = _sounddevice()
+    with _translated("listing devices"):
+        if device is None and not any(found[f"max_{kind}_channels"] for found in sounddevice.query_devices()):
+            raise SoundDeviceError(f"this machine has no {kind} device, or the sound server does not run")
     if device is None or isinstance(device, int) or device.isdecimal():
         with _translated(f"looking for {kind} device {device}"):
             found = sounddevice.query_devices(None if device is None else int(device), kind)

@@ -6,8 +6,7 @@
         |-- Disconnected         code "disconnected"  the connection broke before `done`
         |-- DeadlineExceeded     code "deadline"      the server took or gave nothing in time
         |-- FileError            code "bad_file"      a file that cannot be read or written
-        |-- SoundDeviceError     code "sound_device"  no such microphone or speaker, or it was unplugged
-        `-- Interrupted          code "interrupted"   Ctrl-C ended a command before it was done
+        `-- SoundDeviceError     code "sound_device"  no such microphone or speaker, or it was unplugged
 
 What the server itself reports comes back as the class of the tree that has the code which it sent (`error_of`).
 """
@@ -50,9 +49,3 @@ class SoundDeviceError(ClientError):
     """A microphone or speaker that is not there, cannot be opened or went away."""
 
     code = "sound_device"
-
-
-class Interrupted(ClientError):
-    """Ctrl-C ended a command before it was done; the message says what had been."""
-
-    code = "interrupted"

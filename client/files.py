@@ -209,8 +209,8 @@ class AudioWriter(Writer):
         super().__init__(path, keep)
         self._path, self.samples = path, 0
         self._file: soundfile.SoundFile | None = None
+        self._header = b"" if kind == "RAW" else streaming_wav_header(rate)
         if self.pipe is not None:
-            self.pipe.write(b"" if kind == "RAW" else streaming_wav_header(rate))
             return
         assert self.output is not None
         endian = "LITTLE" if kind == "RAW" else "FILE"
@@ -226,13 +226,16 @@ class AudioWriter(Writer):
         """Appends samples, clipped at full scale."""
         self.samples += audio.size
         if self.pipe is not None:
-            self.pipe.write(pcm_to_bytes(audio))
+            self.pipe.write(self._header + pcm_to_bytes(audio))
+            self._header = b""
         elif self._file is not None:
             file = self._file
             self._checked(lambda: file.buffer_write(pcm_to_bytes(audio), dtype="int16"))
 
-    def _finish(self) -> None:
+    def _finish(self, is_whole: bool) -> None:
         if self.pipe is not None:
+            if is_whole:
+                self.pipe.write(self._header)
             self.pipe.close()
         elif self._file is not None:
             self._checked(self._file.close)
@@ -359,13 +362,9 @@ class TokenWriter(Writer):
         except OSError as error:
             raise FileError(f"{self._path} cannot be written on: {error.strerror or error}") from None
 
-    def _finish(self) -> None:
-        if self._form == "npy":
-            self._put(tokens_to_npy(np.concatenate([*self._kept, np.zeros(0, np.uint16)])))
-        elif self._form == "json":
-            self._put(b"]\n" if self.tokens else b"[]\n")
-        elif self._form == "text":
-            self._put(b"\n")
+    def _finish(self, is_whole: bool) -> None:
+        if is_whole:
+            self._put_last()
         if self.pipe is not None:
             self.pipe.close()
             return
@@ -374,3 +373,11 @@ class TokenWriter(Writer):
             self._file.close()
         except OSError as error:
             raise FileError(f"{self._path} cannot be written on: {error.strerror or error}") from None
+
+    def _put_last(self) -> None:
+        if self._form == "npy":
+            self._put(tokens_to_npy(np.concatenate([*self._kept, np.zeros(0, np.uint16)])))
+        elif self._form == "json":
+            self._put(b"]\n" if self.tokens else b"[]\n")
+        elif self._form == "text":
+            self._put(b"\n")

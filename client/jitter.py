@@ -152,7 +152,7 @@ class JitterBuffer:
         self.dropped_samples += self.buffered_samples
         self._blocks.clear()
         self.buffered_samples = 0
-        self._finished, self._gain = True, 0.0
+        self._finished, self._gain, self._is_skipping = True, 0.0, False
         if self.flow is not Flow.IDLE:
             self._move(Flow.IDLE)
 
@@ -219,8 +219,10 @@ class JitterBuffer:
         if excess > self._most_behind and self.buffered_samples and not self._is_skipping:
             self._is_skipping = True
             self.skips += 1
-        if self._is_skipping:
-            self._skip(max(excess, 0))
+        if self._is_skipping and excess > 0:
+            self._skip(excess)
+        elif self._is_skipping:
+            self._is_skipping = False
         elif self.flow is Flow.PLAYING:
             self._compress(excess)
 

@@ -78,8 +78,8 @@ class Writer:
         self.pipe = PipeWriter(path) if is_piped else None
         self.output = None if is_piped else OutputFile(path)
 
-    def _finish(self) -> None:
-        """Writes what comes last and closes the file."""
+    def _finish(self, is_whole: bool) -> None:
+        """Closes the file, after writing what comes last where it `is_whole`."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -89,7 +89,7 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._finish()
+            self._finish(error is None or self._keep)
         except BaseException:
             if self.output is not None:
                 self.output.discard()

@@ -42,7 +42,8 @@ class Packetizer:
         """What the user should know of the samples."""
         if not self._clipped:
             return []
-        return [f"{self._name} goes up to {self.peak:.3g} where full scale is 1: {self._clipped} samples are clipped"]
+        clipped = f"{self._clipped} sample{'s are' if self._clipped != 1 else ' is'} clipped"
+        return [f"{self._name} goes up to {self.peak:.3g} where full scale is 1: {clipped}"]
 
     def feed(self, block: np.ndarray) -> Iterator[np.ndarray]:
         """The packets that are complete now."""

@@ -35,10 +35,13 @@ from pipecat.services.settings import ServiceSettings
 
 from neucodec_streaming.audio import downmix, pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.client.connection import DEFAULT_URL, Connection, connect
+from neucodec_streaming.client.dial import Deadlines
 from neucodec_streaming.client.events import Audio, Cleared, Done, Event, Flushed, Marked, Tokens
 from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.resampler import Resampler
 
+DEADLINES = Deadlines(send_s=10.0)
+"""A frame that waits for the server holds up those behind it, and Pipecat gives up a pipeline after 20 s."""
 END_S = 3.0
 """At the pipeline's end a server that says nothing for so long is given up: transports wait for the EndFrame."""
 
@@ -117,6 +120,7 @@ class _Service(AIService):
                 output_rate=setup.audio_out_sample_rate,
                 api_key=self._api_key,
                 live=self._kind == "encode",
+                deadlines=DEADLINES,
             ) as connection:
                 self._settings.model = connection.ready.model
                 self._sync_model_name_to_metrics()

@@ -43,7 +43,8 @@ class LiveSession(ABC):
         await self._say(Flush())
 
     async def clear(self) -> None:
-        """Barge-in: pending input and unsent output are dropped; nothing of the old utterance follows Cleared."""
+        """Barge-in: pending input, here and at the server, and unsent output are dropped, and a `send` under way ends;
+        nothing of the old utterance follows Cleared. `input_position` is then that of what the server has received."""
         await self._say(Clear())
 
     async def mark(self, id: str | int) -> None:

@@ -1,6 +1,6 @@
 """The client without `async`, for scripts and notebooks: an event loop on a thread of its own does the waiting.
 
-    tokens = encode(pcm)                                    # whole arrays; decode and roundtrip alike
+    tokens = encode(pcm, input_rate=44_100)                 # whole arrays; decode and roundtrip alike
 
     with blocking(connect("ws://127.0.0.1:8765", kind="encode")) as connection:
         connection.send(pcm)
@@ -12,6 +12,7 @@ It works where a loop runs already, as in Jupyter. Ctrl-C and exceptions leave n
 """
 
 import asyncio
+import ssl as tls
 import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
@@ -21,12 +22,15 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from neucodec_streaming.audio import as_array, check_audio
 from neucodec_streaming.client.connection import Connection, connect
 from neucodec_streaming.client.dial import DEFAULT_URL
 from neucodec_streaming.client.events import Event
 from neucodec_streaming.client.transfer import transfer
-from neucodec_streaming.errors import LocalProtocolError
+from neucodec_streaming.config import INPUT_RATE
+from neucodec_streaming.errors import AudioError, ConfigError, LocalProtocolError
 from neucodec_streaming.protocol.messages import Ready
+from neucodec_streaming.resampler import resample
 
 EVENTS_WAITING = 10_000
 """Events that may wait for their reader, some quarter of an hour of speech; then the server is read no further."""
@@ -151,24 +155,68 @@ def blocking(session: AbstractAsyncContextManager[Connection]) -> Iterator[Block
 
 
 def encode(
-    pcm: np.ndarray, url: str = DEFAULT_URL, *, profile: str | None = None, api_key: str | None = None
+    pcm: np.ndarray,
+    url: str = DEFAULT_URL,
+    *,
+    input_rate: int = INPUT_RATE,
+    profile: str | None = None,
+    api_key: str | None = None,
+    ssl: tls.SSLContext | None = None,
 ) -> np.ndarray:
-    """Audio, float32 mono (n,) at 16 kHz -> its tokens, uint16 (n // 320,)."""
-    return _whole(connect(url, kind="encode", profile=profile, api_key=api_key), pcm, np.zeros(0, np.uint16))
+    """Audio -> its tokens, uint16, 50 a second.
+
+    `pcm` is mono of shape (n,) at `input_rate`: float32 or float64 of full scale 1.0, int16, int32. Raises AudioError.
+    """
+    session = connect(_checked_url(url), kind="encode", profile=profile, api_key=api_key, ssl=ssl)
+    return _whole(session, _mono(pcm, input_rate), np.zeros(0, np.uint16))
 
 
 def decode(
-    tokens: np.ndarray, url: str = DEFAULT_URL, *, profile: str | None = None, api_key: str | None = None
+    tokens: np.ndarray,
+    url: str = DEFAULT_URL,
+    *,
+    profile: str | None = None,
+    api_key: str | None = None,
+    ssl: tls.SSLContext | None = None,
 ) -> np.ndarray:
     """Tokens (F,) -> their audio, float32 (480 F,) at 24 kHz."""
-    return _whole(connect(url, kind="decode", profile=profile, api_key=api_key), tokens, np.zeros(0, np.float32))
+    session = connect(_checked_url(url), kind="decode", profile=profile, api_key=api_key, ssl=ssl)
+    return _whole(session, tokens, np.zeros(0, np.float32))
 
 
 def roundtrip(
-    pcm: np.ndarray, url: str = DEFAULT_URL, *, profile: str | None = None, api_key: str | None = None
+    pcm: np.ndarray,
+    url: str = DEFAULT_URL,
+    *,
+    input_rate: int = INPUT_RATE,
+    profile: str | None = None,
+    api_key: str | None = None,
+    ssl: tls.SSLContext | None = None,
 ) -> np.ndarray:
-    """Audio, float32 mono (n,) at 16 kHz -> what its tokens sound like, float32 (n // 320 * 480,) at 24 kHz."""
-    return _whole(connect(url, profile=profile, api_key=api_key), pcm, np.zeros(0, np.float32))
+    """Audio, as `encode` takes it -> what its tokens sound like, float32 at 24 kHz."""
+    session = connect(_checked_url(url), profile=profile, api_key=api_key, ssl=ssl)
+    return _whole(session, _mono(pcm, input_rate), np.zeros(0, np.float32))
+
+
+def _checked_url(url: Any) -> str:
+    """The URL. Raises ConfigError for a number, as `encode(*soundfile.read(path))` gives it: speech at a wrong rate."""
+    if not isinstance(url, str):
+        raise ConfigError(f"the server's URL is {url!r}: if that is the rate of the audio, give input_rate={url!r}")
+    return url
+
+
+def _mono(pcm: Any, input_rate: int) -> np.ndarray:
+    """Audio of any usual type -> float32 (n,) at INPUT_RATE. Raises AudioError, ConfigError."""
+    audio = as_array(pcm, "audio is a", AudioError)
+    if audio.ndim == 2 and audio.shape[1] == 1:
+        audio = audio[:, 0]
+    if audio.ndim == 2:
+        raise AudioError(f"audio has shape {audio.shape}: give one channel, for instance audio.mean(axis=1)")
+    if audio.dtype in (np.int16, np.int32):
+        audio = (audio / -float(np.iinfo(audio.dtype).min)).astype(np.float32)
+    elif audio.dtype == np.float64:
+        audio = audio.astype(np.float32)
+    return resample(check_audio(audio), input_rate, INPUT_RATE)
 
 
 def _whole(session: AbstractAsyncContextManager[Connection], units: np.ndarray, nothing: np.ndarray) -> np.ndarray:

@@ -31,6 +31,8 @@ from neucodec_streaming.client.events import Audio, Marked, Tokens
 from neucodec_streaming.client.transfer import cause_of
 from neucodec_streaming.errors import StreamingError
 
+START_S = 10.0
+"""For a connection to become a call."""
 FORMATS = {"audio/x-mulaw": "mulaw", "audio/x-alaw": "alaw"}
 _log = logging.getLogger("telephony")
 
@@ -100,7 +102,8 @@ async def answer(phone: ServerConnection, server: str, greeting: np.ndarray) -> 
     """One call from its `start` to its end; the carrier is told if it cannot be taken."""
     messages = messages_of(phone)
     try:
-        start = await anext(message["start"] async for message in messages if message.get("event") == "start")
+        async with asyncio.timeout(START_S):
+            start = await anext(message["start"] async for message in messages if message.get("event") == "start")
         sent = start["mediaFormat"]
         form, rate = FORMATS[sent["encoding"]], int(sent["sampleRate"])
         async with (
@@ -110,7 +113,7 @@ async def answer(phone: ServerConnection, server: str, greeting: np.ndarray) -> 
             await Call(phone, start["streamSid"], ears, voice, greeting).run(messages)
     except StopAsyncIteration:
         return  # hung up before it began
-    except (ExceptionGroup, ConnectionClosed, StreamingError, ValueError, LookupError, TypeError) as error:
+    except (ExceptionGroup, ConnectionClosed, StreamingError, OSError, ValueError, LookupError, TypeError) as error:
         cause = cause_of(error) if isinstance(error, ExceptionGroup) else error
         _log.warning("the call ends: %r", cause)
         code = CloseCode.TRY_AGAIN_LATER if isinstance(cause, StreamingError) else CloseCode.POLICY_VIOLATION

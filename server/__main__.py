@@ -1,4 +1,7 @@
-"""`neucodec-server`, also as `python -m neucodec_streaming.server`. Says in one line which extra is missing."""
+"""`neucodec-server`, also as `python -m neucodec_streaming.server`: the server, or a bulk job by its name.
+
+Says in one line which extra is missing.
+"""
 
 import sys
 
@@ -6,9 +9,12 @@ from neucodec_streaming.lazy import missing_extra
 
 
 def main() -> int:
-    """Runs the command and returns its exit code; 2 where the libraries of the extra `server` are not installed."""
+    """Runs the command and returns its exit code; 2 where the libraries of an extra are not installed."""
     try:
-        from neucodec_streaming.server.cli import main as run
+        if sys.argv[1:2] in (["encode-files"], ["decode-files"]):
+            from neucodec_streaming.server.bulk.cli import main as run
+        else:
+            from neucodec_streaming.server.cli import main as run
     except ModuleNotFoundError as error:
         missing = missing_extra(error, "neucodec-server")
         if missing is error:

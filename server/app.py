@@ -92,9 +92,9 @@ class App:
         return self._model
 
     def room(self) -> int:
-        """How many roundtrip sessions of the default profile an empty server holds."""
+        """How many sessions of the default profile an empty server holds, of the kind that takes the most."""
         assert self._model is not None and self._sessions is not None, "not loaded"
-        return self._sessions.capacity["roundtrip", self._model.default_profile]
+        return self._sessions.capacity[self._model.kinds[-1], self._model.default_profile]
 
     async def start(self) -> None:
         """Claims the address and begins to load; `loaded` waits for the model. Raises ConfigError for a busy port."""
@@ -129,7 +129,10 @@ class App:
 
         Raises ConfigError, CapacityError, DeviceError.
         """
-        self.ready_model().profile(asked.profile)
+        model = self.ready_model()
+        model.profile(asked.profile)
+        if asked.kind not in model.kinds:
+            raise ConfigError(f"{asked.kind} sessions are not served here: ask for {' or '.join(model.kinds)}")
         assert self._sessions is not None, "the model is ready"
         return self._sessions.open(asked, caller)
 

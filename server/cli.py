@@ -12,13 +12,14 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neucodec_streaming.engine.engine import STAGES
 from neucodec_streaming.errors import ConfigError, DeviceError, ModelError, StreamingError
 from neucodec_streaming.server.app import App
 from neucodec_streaming.server.logs import log_to_stderr
 from neucodec_streaming.server.model import latency_ms, load_engines
+from neucodec_streaming.server.preflight import check_start
 from neucodec_streaming.server.sessions.admission import Admission
 from neucodec_streaming.server.settings.fields import ENVIRONMENT, Settings
 from neucodec_streaming.server.settings.sources import add_flags, check_files, resolve, table
@@ -35,6 +36,9 @@ _log = logging.getLogger(__name__)
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the server until it is told to stop; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["convert"]:
+        return convert_checkpoint(arguments[1:])
     given = _parser().parse_args(arguments)
     try:
         resolved = resolve(vars(given), os.environ)
@@ -43,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             if resolved.unknown:
                 raise ConfigError("; ".join(resolved.unknown))
             check_files(settings)
+            check_start(settings)
             _bridge(settings, App(settings))  # they read keys and certificates, and raise what would prevent the start
             print(table(resolved))
             return 0
@@ -64,6 +69,25 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain(error, 1)
 
 
+def convert_checkpoint(arguments: list[str]) -> int:
+    """`neucodec-server convert`: makes a model folder of a checkpoint in the original layout; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        "neucodec-server convert", description="Make a model folder of a checkpoint in the original package's layout."
+    )
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="a folder with pytorch_model.bin, or such a file")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the model folder to make")
+    parser.add_argument("--semantic", type=Path, metavar="FOLDER", help="w2v-BERT 2.0, without which it only decodes")
+    given = parser.parse_args(arguments)
+    from neucodec_streaming.checkpoints import convert
+
+    try:
+        remarks = convert(given.source, given.folder, given.semantic)
+    except ModelError as error:
+        return _complain(error, EXIT_MODEL)
+    print("\n".join([f"{given.folder}: a model folder, for --model or load_codec", *remarks]))
+    return 0
+
+
 async def serve(settings: Settings, load: EngineLoader = load_engines, *, apart: bool = os.name == "posix") -> int:
     """Serves until SIGINT or SIGTERM; 0 then. `load` and `apart` as App has them. Raises what prevents the start."""
     stop = asyncio.Event()
@@ -81,7 +105,8 @@ async def serve(settings: Settings, load: EngineLoader = load_engines, *, apart:
             loading.result()
             assert app.model is not None
             profiles = ", ".join(app.model.profiles)
-            limit = f"room for {app.room()} roundtrip sessions"
+            assert app.model is not None, "loaded"
+            limit = f"room for {app.room()} {app.model.kinds[-1]} sessions"
             print(
                 f"neucodec-server ready at {app.url} (model {app.model.name}; profiles {profiles}; {limit})", flush=True
             )
@@ -112,7 +137,7 @@ def capacity_table(settings: Settings, load: EngineLoader = load_engines) -> str
     """Measures, and tells how many sessions fit and what a step takes. Raises ModelError, ConfigError."""
     engines, model = load(settings)
     admission = Admission(model.budget, settings.max_sessions, len(engines))
-    kinds = list(STAGES)
+    kinds = model.kinds
     lines = [
         f"{model.name} on {settings.device}, {len(engines)} workers: sessions of one kind whose steps take at most"
         f" {settings.max_load:.0%} of the time (no more than {settings.max_sessions}, the setting max_sessions)",
@@ -120,7 +145,7 @@ def capacity_table(settings: Settings, load: EngineLoader = load_engines) -> str
     ]
     for name, config in model.profiles.items():
         counts = [admission.capacity(kind, config) for kind in kinds]
-        cells = (name, f"{latency_ms('roundtrip', config):.0f}", *counts)
+        cells = (name, f"{latency_ms(kinds[-1], config, output_rate=model.output_rate):.0f}", *counts)
         lines.append(" ".join(f"{cell!s:>12}" for cell in cells))
     lines += ["", "milliseconds of a step, by sessions in it"]
     lines.append(" ".join(f"{cell!s:>12}" for cell in ("profile", "part", *settings.batch_sizes)))
@@ -166,7 +191,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="neucodec-server",
-        usage="%(prog)s [--config FILE] [SETTING ...] [--check-config | --capacity]",
+        usage="%(prog)s [--config FILE] [SETTING ...] [--check-config | --capacity]\n"
+        "       %(prog)s encode-files | decode-files --help   (whole recordings, many of them)",
         description="Serves NeuCodec live over WebSockets: 16 kHz audio to tokens, tokens to 24 kHz audio.",
         epilog="Every setting is also an environment variable (NEUCODEC_MAX_SESSIONS=8) and a key of the file that"
         " --config names (max_sessions = 8); a flag goes before the environment, the environment before the file.",

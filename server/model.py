@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE, StreamConfig, roundtrip_latency_ms
 from neucodec_streaming.engine.budget import Budget
-from neucodec_streaming.engine.engine import Engine
+from neucodec_streaming.engine.engine import STAGES, Engine
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, StreamFormat
 from neucodec_streaming.resampler import Resampler
+from neucodec_streaming.server.other_load import BUSY_SHARE, OtherLoad
 from neucodec_streaming.server.settings.fields import Settings
 
 if TYPE_CHECKING:
@@ -44,6 +45,13 @@ class Model:
     default_profile: str
     budget: Budget = field(default_factory=Budget)
     fingerprint: str = ""
+    parts: tuple[str, ...] = ("encode", "decode")
+    output_rate: int = OUTPUT_RATE
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of session whose parts are served."""
+        return tuple(kind for kind, parts in STAGES.items() if set(parts) <= set(self.parts))
 
     def profile(self, name: str | None) -> tuple[str, StreamConfig]:
         """A profile by name, None for the default. Raises ConfigError naming the known ones."""
@@ -54,11 +62,18 @@ class Model:
 
 
 def latency_ms(
-    kind: str, config: StreamConfig, input: StreamFormat = INPUT_AUDIO, output: StreamFormat = OUTPUT_AUDIO
+    kind: str,
+    config: StreamConfig,
+    input: StreamFormat = INPUT_AUDIO,
+    output: StreamFormat = OUTPUT_AUDIO,
+    output_rate: int = OUTPUT_RATE,
 ) -> float:
-    """The longest that input of a session of `kind` waits for later input; resampling counts where audio flows."""
+    """The longest that input of a session of `kind` waits for later input; resampling counts where audio flows.
+
+    `output_rate`: the model's.
+    """
     into_ms = Resampler(input.rate, INPUT_RATE).delay_ms if input.kind == "audio" else 0.0
-    out_of_ms = Resampler(OUTPUT_RATE, output.rate).delay_ms if output.kind == "audio" else 0.0
+    out_of_ms = Resampler(output_rate, output.rate).delay_ms if output.kind == "audio" else 0.0
     if kind == "encode":
         return into_ms + config.encode_latency_ms
     if kind == "decode":
@@ -72,30 +87,47 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     An engine for each worker, to be stepped by a thread of its own. Raises ModelError, ConfigError.
     """
 
+    import torch
+
     from neucodec_streaming.codec import load_codec
     from neucodec_streaming.engine.runner import Runner
 
     use_threads(settings)
-    codec = load_codec(settings.model, settings.device, settings.dtype, stream_json=settings.stream_json)
+    codec = load_codec(
+        settings.model,
+        settings.device,
+        settings.dtype,
+        stream_json=settings.stream_json,
+        kinds=settings.kinds,
+        threads=torch.get_num_threads(),
+    )
     own = codec.default_config
     profiles = {
         name: own if pair is None else replace(own, chunk_frames=pair[0], lookahead_frames=pair[1])
         for name, pair in settings.profiles.items()
     }
     configs = list(dict.fromkeys(profiles.values()))
-    pools = [Pool(kind, config) for config in configs for kind in ("encode", "decode")]
+    pools = [Pool(kind, config) for config in configs for kind in settings.kinds]
     workers = worker_count(settings)
     runner = Runner(codec, pools, slots_each(settings.max_sessions, workers), settings.batch_sizes)
     _log.info("model %s loaded, warming up %d shapes", codec.name, len(pools) * len(settings.batch_sizes))
     runner.warm_up()
     runners = [runner, *(runner.replicate() for _ in range(workers - 1))]
+    other_load = OtherLoad()
     with ThreadPoolExecutor(workers, initializer=use_threads, initargs=(settings,)) as threads:  # all at once, as later
         times = list(threads.map(lambda one: one.measure(time.perf_counter, MEASURE_S), runners))
+    if (share := other_load.share()) > BUSY_SHARE:
+        _log.warning(
+            "other programs took %.0f %% of the processors while the steps were measured: the capacity is that of a"
+            " busy machine; start again when it is quiet",
+            100 * share,
+        )
     step_s = {pool: {size: max(time[pool][size] for time in times) for size in settings.batch_sizes} for pool in pools}
     engines = [Engine(one, settings.gather_ms / 1000, settings.max_behind_s, step_s) for one in runners]
     budget = Budget(step_s, settings.max_load)
     fingerprint = _fingerprint(codec, settings) if len(settings.batch_sizes) == 1 else ""
-    return engines, Model(_public_name(codec.name), profiles, settings.default_profile, budget, fingerprint)
+    name, default = _public_name(codec.name), settings.default_profile
+    return engines, Model(name, profiles, default, budget, fingerprint, settings.kinds, codec.sample_rate)
 
 
 def worker_count(settings: Settings) -> int:
@@ -111,7 +143,7 @@ def use_threads(settings: Settings) -> None:
     """Sets how many threads torch uses for what the calling thread asks of it."""
     import torch
 
-    torch.set_num_threads(settings.threads or max(1, _cores() // worker_count(settings)))
+    torch.set_num_threads(settings.threads or 1)
 
 
 def _fingerprint(codec: "Codec", settings: Settings) -> str:

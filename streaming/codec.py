@@ -6,7 +6,7 @@ and may lie elsewhere: whoever loads a hub id has no folder to write to.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,30 +16,44 @@ import torch
 from torch import Tensor
 
 from neucodec_streaming.audio import check_audio
-from neucodec_streaming.config import CODEBOOK_SIZE, INPUT_HOP, INPUT_RATE, OUTPUT_RATE, StreamConfig
+from neucodec_streaming.checkpoints import converted, original_file
+from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, StreamConfig
 from neucodec_streaming.decoder import Decoder
 from neucodec_streaming.encoder import Encoder
 from neucodec_streaming.errors import ConfigError, InputError, ModelError
 from neucodec_streaming.kernels.int8 import is_int8
 from neucodec_streaming.kernels.packed import keep_freed_memory, with_packed_weights
 from neucodec_streaming.layers.mel import offline_features
+from neucodec_streaming.loading import PARTS, check_folder, load_model
 from neucodec_streaming.priors import Priors, read_priors
-from neucodec_streaming.stepper import raw_bytes
-from neucodec_streaming.stream import DecoderStream, EncoderStream
+from neucodec_streaming.stepper import raw_bytes, threads_limited
+from neucodec_streaming.stream import DecoderStream, EncoderStream, Voice
 from neucodec_streaming.tokens import check_tokens
 
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = ("nano",)
+SMALL_MODEL = 1 << 26
+"""Parameters below which one thread is as fast as more, and far faster where others use the machine too."""
 
 
 class Codec:
     """A loaded model: offline coding and new streams. Made by `load_codec`."""
 
-    def __init__(self, name: str, model: Any, priors: Priors, quantised: Callable[[str], bool] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        priors: Priors,
+        quantised: Callable[[str], bool] | None = None,
+        kinds: Sequence[str] = tuple(PARTS),
+        threads: int | None = None,
+    ) -> None:
         self.name = name
         self.model = model
         self.priors = priors
+        self.kinds = tuple(kinds)
         self._quantised = quantised
+        self._threads = threads
         self._steppers: dict[tuple[type, StreamConfig], Encoder | Decoder] = {}
 
     @property
@@ -49,7 +63,37 @@ class Codec:
 
     @property
     def device(self) -> torch.device:
-        return self.model.fc_encoder.weight.device
+        return next(self.model.parameters()).device
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the output."""
+        return int(self.model.config.output_sampling_rate)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples of output that a token becomes."""
+        return int(self.model.config.hop_length)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> "Codec":
+        """`load_codec` under the name that the original package's callers use."""
+        return load_codec(name, **options)
+
+    def eval(self) -> "Codec":
+        """Itself: a codec is always in evaluation mode."""
+        return self
+
+    def to(self, device: str | torch.device) -> "Codec":
+        """Itself, on another device; streams that were made before stay where they are. Raises ConfigError."""
+        if self._quantised is not None and torch.device(device).type != "cpu":
+            raise ConfigError(
+                f"dtype int8 is computed on a CPU, not on {device}: load the model there in another dtype"
+            )
+        self.model = _on_device(self.model, device)
+        self.__dict__.pop("_stepped", None)
+        self._steppers = {}
+        return self
 
     @cached_property
     def _stepped(self) -> Any:
@@ -90,53 +134,81 @@ class Codec:
         """A new stream from tokens to 24 kHz audio."""
         return DecoderStream(self.decoder(config))
 
-    @torch.inference_mode()
-    def encode(self, pcm: np.ndarray | str | Path) -> np.ndarray:
+    def voice(self, tokens: Any) -> Voice:
+        """A voice for decoder streams to start from, by at least 100 of its tokens. Raises TokenError, InputError."""
+        return Voice(tokens)
+
+    def encode(self, pcm: Any) -> np.ndarray:
         """A whole recording, float32 mono at 16 kHz (n,) or an audio file of any rate -> tokens uint16 (n // 320,).
 
         Raises AudioError for audio that cannot be used.
         """
-        pcm = check_audio(read_audio(pcm) if isinstance(pcm, (str, Path)) else pcm)
-        frames = len(pcm) // INPUT_HOP
-        if not frames:
-            return np.zeros(0, np.uint16)
-        if self._quantised is not None:
-            stream = EncoderStream(Encoder(self._stepped, _one_chunk(frames), self.priors, self.fingerprint))
-            return np.concatenate([stream.feed(pcm), stream.flush()])
-        padded = torch.from_numpy(np.pad(pcm, (0, (frames + 1) * INPUT_HOP - len(pcm))))[None].to(self.device)
-        dtype = self.model.fc_encoder.weight.dtype
-        features = offline_features(padded)
-        codes = self.model.encode(padded[:, None].to(dtype), features.to(dtype)).audio_codes
-        return codes[0, 0].cpu().numpy().astype(np.uint16)
+        return self.encode_batch([read_audio(pcm) if isinstance(pcm, (str, Path)) else pcm])[0]
 
     @torch.inference_mode()
-    def decode(self, tokens: np.ndarray) -> np.ndarray:
-        """Tokens uint16 (F,) of a whole recording -> audio float32 (F * 480,) at 24 kHz. Raises TokenError."""
+    def encode_batch(self, recordings: Sequence[Any]) -> list[np.ndarray]:
+        """Whole recordings of one frame count, each as `encode` takes it -> the tokens of each, by one call.
+
+        Raises AudioError, and InputError for unequal frame counts: padding to one length would change the tokens.
+        """
+        self._require("encode")
+        checked = [check_audio(pcm) for pcm in recordings]
+        frames = {len(pcm) // INPUT_HOP for pcm in checked}
+        if len(frames) != 1:
+            raise InputError(f"a batch has recordings of {sorted(frames)} frames: give those of one frame count")
+        (count,) = frames
+        if not count:
+            return [np.zeros(0, np.uint16) for _ in checked]
+        if self._quantised is not None:
+            encoder = Encoder(self._stepped, _one_chunk(count), self.priors, self.fingerprint)
+            encoder.threads = self._threads
+            stream = EncoderStream(encoder)
+            return [np.concatenate([stream.feed(pcm), stream.flush()]) for pcm in checked]
+        rows = [np.pad(pcm, (0, (count + 1) * INPUT_HOP - len(pcm))) for pcm in checked]
+        padded = torch.from_numpy(np.stack(rows)).to(self.device)
+        dtype = self.model.fc_encoder.weight.dtype
+        with threads_limited(self._threads):
+            features = offline_features(padded)
+            codes = self.model.encode(padded[:, None].to(dtype), features.to(dtype)).audio_codes
+        return list(codes[:, 0].cpu().numpy().astype(np.uint16))
+
+    @torch.inference_mode()
+    def decode(self, tokens: Any) -> np.ndarray:
+        """Tokens (F,) of a whole recording -> audio float32 (F * hop_length,) at `sample_rate`. Raises TokenError."""
+        self._require("decode")
         tokens = check_tokens(tokens)
         if not len(tokens):
             return np.zeros(0, np.float32)
         if self._quantised is not None:
-            decoder = DecoderStream(Decoder(self._stepped, _one_chunk(len(tokens)), self.priors, self.fingerprint))
-            return np.concatenate([decoder.feed(tokens), decoder.flush()])
+            decoder = Decoder(self._stepped, _one_chunk(len(tokens)), self.priors, self.fingerprint)
+            decoder.threads = self._threads
+            stream = DecoderStream(decoder)
+            return np.concatenate([stream.feed(tokens), stream.flush()])
         codes = torch.from_numpy(tokens.astype(np.int64))[None, None].to(self.device)
-        return self.model.decode(codes).audio_values[0, 0].float().cpu().numpy()
+        with threads_limited(self._threads):
+            return self.model.decode(codes).audio_values[0, 0].float().cpu().numpy()
 
-    def encode_code(self, audio: Tensor | str | Path) -> Tensor:
+    def encode_code(self, audio_or_path: Tensor | np.ndarray | str | Path) -> Tensor:
         """The original package's call: audio (B, 1, T) at 16 kHz, or a file -> codes int32 (B, 1, F)."""
-        rows = [row[0] for row in _three_axes(audio)] if isinstance(audio, Tensor) else [audio]
-        codes = [self.encode(row.cpu().numpy() if isinstance(row, Tensor) else row) for row in rows]
-        return torch.from_numpy(np.stack(codes).astype(np.int32))[:, None]
+        is_path = isinstance(audio_or_path, (str, Path))
+        rows = [audio_or_path] if is_path else [row[0] for row in _three_axes(audio_or_path)]
+        return torch.from_numpy(np.stack([self.encode(row) for row in rows]).astype(np.int32))[:, None]
 
-    def decode_code(self, codes: Tensor) -> Tensor:
-        """The original package's call: codes (B, 1, F) -> audio float32 (B, 1, F * 480) at 24 kHz."""
-        audio = [self.decode(row[0].cpu().numpy()) for row in _three_axes(codes)]
-        return torch.from_numpy(np.stack(audio))[:, None]
+    def decode_code(self, codes: Tensor | np.ndarray | list) -> Tensor:
+        """The original package's call: codes (B, 1, F) -> audio float32 (B, 1, F * hop_length) at `sample_rate`."""
+        return torch.from_numpy(np.stack([self.decode(row[0]) for row in _three_axes(codes)]))[:, None]
 
-    def _stepper(self, kind: type, config: StreamConfig | None) -> Encoder | Decoder:
+    def _require(self, kind: str) -> None:
+        if kind not in self.kinds:
+            raise ConfigError(f"this codec cannot {kind}: it was loaded with kinds={self.kinds}, so add {kind!r} there")
+
+    def _stepper(self, kind: type[Encoder | Decoder], config: StreamConfig | None) -> Encoder | Decoder:
+        self._require(kind.kind)
         config = config or self.default_config
         key = (kind, config)
         if key not in self._steppers:
             self._steppers[key] = kind(self._stepped, config, self.priors, self.fingerprint)
+            self._steppers[key].threads = self._threads
         return self._steppers[key]
 
 
@@ -145,17 +217,29 @@ def load_codec(
     device: str = "cpu",
     dtype: torch.dtype | str = "float32",
     stream_json: str | Path | None = None,
+    kinds: Sequence[str] = ("encode", "decode"),
+    threads: int | None = None,
 ) -> Codec:
     """Load "nano" (bundled), a folder with config.json and model.safetensors, or a hub id such as neuphonic/neucodec.
 
+    A checkpoint in the original package's layout, a folder or a file, is converted into a cache (checkpoints.py).
+
     `dtype`: a torch dtype or its name, or "int8", for a CPU: most layers multiply int8 weights by int8 activations, the
     others compute in float32, and whole recordings are stepped as one chunk. `stream_json`: the file to take instead of
-    the one beside the weights. Raises ModelError for what is missing, corrupt, or no NeuCodec.
+    the one beside the weights. `kinds`: the parts to load and keep. `threads` of torch for calls of this codec and its
+    streams; None: one for a small model (more do not help it), and as torch is set for others. Raises ModelError for
+    what is missing, corrupt, or no NeuCodec, and ConfigError.
     """
+    if not kinds or isinstance(kinds, str) or not set(kinds) <= set(PARTS):
+        raise ConfigError(f"kinds is {kinds!r}: give a sequence of {' and '.join(map(repr, PARTS))}")
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+        raise ConfigError(f"threads is {threads!r}: give a whole number of at least 1, or None")
     folder = ASSETS / name if str(name) in BUNDLED else Path(name)
+    if original_file(folder) is not None:
+        folder = converted(folder)
     is_folder = folder.is_dir()
     if is_folder:
-        _check_folder(folder)
+        check_folder(folder)
     elif folder.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
         raise ModelError(f"no model {str(name)!r}: give {' or '.join(BUNDLED)}, a folder with config.json, or a hub id")
     if stream_json is not None and not Path(stream_json).is_file():
@@ -164,12 +248,18 @@ def load_codec(
     int8 = dtype == "int8"
     if int8 and torch.device(device).type != "cpu":
         raise ConfigError(f"dtype int8 is computed on a CPU, not on {device}: give float32, bfloat16 or float16")
-    model = _load_model(folder if is_folder else str(name), torch.float32 if int8 else _torch_dtype(dtype))
+    model = load_model(folder if is_folder else str(name), torch.float32 if int8 else _torch_dtype(dtype), kinds)
+    model = _on_device(model, device).eval().requires_grad_(False)
+    if threads is None and sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL:
+        threads = 1
+    return Codec(str(name), model, priors, is_int8 if int8 else None, kinds, threads)
+
+
+def _on_device(model: Any, device: str | torch.device) -> Any:
     try:
-        model = model.to(device).eval().requires_grad_(False)
+        return model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {device!r} cannot be used ({error}): give cpu or cuda") from error
-    return Codec(str(name), model, priors, is_int8 if int8 else None)
 
 
 def _torch_dtype(dtype: torch.dtype | str) -> torch.dtype:
@@ -196,68 +286,8 @@ def read_audio(path: str | Path) -> np.ndarray:
     return soxr.resample(pcm.mean(axis=1), rate, INPUT_RATE) if rate != INPUT_RATE else pcm.mean(axis=1)
 
 
-def _check_folder(folder: Path) -> None:
-    for needed in ("config.json", "model.safetensors"):
-        sharded = folder / f"{needed}.index.json"
-        if not (folder / needed).is_file() and not sharded.is_file():
-            raise ModelError(f"{folder} has no {needed}: a model folder holds config.json and model.safetensors")
-    try:
-        kind = json.loads((folder / "config.json").read_text()).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise ModelError(f"{folder / 'config.json'} is no JSON object ({error}): fetch the model again") from error
-    if kind != "neucodec":
-        raise ModelError(f"{folder / 'config.json'} has model_type {kind!r}: this software steps 'neucodec' models")
-
-
-def _load_model(source: Path | str, dtype: torch.dtype) -> Any:
-    from transformers import NeuCodecConfig, NeuCodecModel
-    from transformers.utils import logging
-
-    from_pretrained: Any = NeuCodecModel.from_pretrained
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        config = NeuCodecConfig.from_pretrained(source)
-        _check_config(config, str(source))
-        model, loading = from_pretrained(
-            source, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
-        )
-    except ModelError:
-        raise
-    except Exception as error:  # the border to transformers, safetensors and the hub: many kinds, one meaning
-        raise ModelError(
-            f"model {str(source)!r} cannot be loaded ({error}): check the folder, or the name and the network"
-        ) from error
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-    wrong = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in loading[kind])
-    if wrong:
-        raise ModelError(
-            f"model {str(source)!r} lacks or misshapes {len(wrong)} weights, {wrong[0]} first: fetch it anew"
-        )
-    return model
-
-
-def _check_config(config: Any, name: str) -> None:
-    """Refuse what the steps are not written for."""
-    semantic = config.semantic_model_config
-    expected = {
-        "frame hop": (config.encoder_hop_length, INPUT_HOP),
-        "input rate": (config.input_sampling_rate, INPUT_RATE),
-        "output rate": (config.output_sampling_rate, OUTPUT_RATE),
-        "codebook size": (int(np.prod(config.quantization_levels)), CODEBOOK_SIZE),
-        "position_embeddings_type": (semantic.position_embeddings_type, "relative_key"),
-        "add_adapter": (bool(semantic.add_adapter), False),
-    }
-    for what, (found, needed) in expected.items():
-        if found != needed:
-            raise ModelError(f"model {name!r} has {what} {found!r}, and only {needed!r} can be streamed")
-
-
-def _three_axes(value: Tensor) -> Tensor:
+def _three_axes(value: Any) -> Any:
+    value = value if isinstance(value, (Tensor, np.ndarray)) else np.array(value)
     if value.ndim != 3 or value.shape[1] != 1:
         raise InputError(f"tensor has shape {tuple(value.shape)}: give (B, 1, T)")
     return value

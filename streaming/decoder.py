@@ -66,7 +66,8 @@ class DecoderState:
 
 
 class Decoder(Stepper):
-    """`step`: int64 tokens (B, C + L) to float32 audio (B, (C + L + lag) * 480), from `lag` hops before it on."""
+    """`step`: int64 tokens (B, C + L) to float32 audio (B, (C + L + lag) * hop), from `lag` hops before it on; a hop is
+    480 samples at 24 kHz."""
 
     kind = "decode"
     cap_frames = CAP_FRAMES
@@ -74,6 +75,7 @@ class Decoder(Stepper):
     def __init__(self, model: Any, config: StreamConfig, priors: Priors, fingerprint: str) -> None:
         super().__init__(model, config, fingerprint)
         self.network = network = model.acoustic_decoder
+        self.output_hop = int(network.head.hop_length)
         count = 2 * (len(network.prior_net) + len(network.post_net))
         self.prior_frames = priors.weight(config)
         norms = iter(priors.group_norm_moments(config, self.device, count))
@@ -99,7 +101,7 @@ class Decoder(Stepper):
         )
 
     def compute(self, x: Tensor, state: DecoderState, plan: StepPlan) -> Tensor:
-        """Tokens (B, C + L) -> audio (B, (C + L + lag) * 480)."""
+        """Tokens (B, C + L) -> audio (B, (C + L + lag) * hop)."""
         network = self.network
         x = network.fc(self.model.quantizer.from_codes(x[..., None]).to(self.dtype))
         x = self.embed.step(x, state.embed, plan)

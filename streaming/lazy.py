@@ -12,6 +12,7 @@ _EXTRA_OF = {
     "aiomqtt": "mqtt",
     "h11": "server",
     "httpx": "speak",
+    "pyarrow": "bulk",
 }
 """Top-level module that a base installation lacks -> the extra that brings it."""
 

@@ -1,6 +1,8 @@
 """What encoder and decoder have in common: one call steps many slots, and one slot's state becomes bytes and back."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,14 +28,16 @@ class Stepper(ABC):
         self.model = model
         self.config = config
         self.fingerprint = fingerprint
+        self.threads: int | None = None
+        """Of torch for streams of this stepper; None: as torch is set."""
 
     @property
     def device(self) -> torch.device:
-        return self.model.fc_encoder.weight.device
+        return self.model.quantizer.project_in.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.fc_encoder.weight.dtype
+        return self.model.quantizer.project_in.weight.dtype
 
     @property
     @abstractmethod
@@ -69,6 +73,16 @@ class Stepper(ABC):
         for tensor in tensors_of(state):
             tensor[slots] = 0
 
+    def slot_state(self, state: Any, slot: int) -> list[Tensor]:
+        """A copy of what one slot remembers, for `load`."""
+        return [tensor[slot].clone() for tensor in tensors_of(state)]
+
+    @torch.inference_mode()
+    def load(self, state: Any, slot: int, remembered: list[Tensor]) -> None:
+        """Put a copy of a `slot_state` of this stepper into a slot."""
+        for tensor, part in zip(tensors_of(state), remembered, strict=True):
+            tensor[slot].copy_(part)
+
     def snapshot(self, state: Any, slot: int) -> bytes:
         """State of one slot, as bytes that name model and configuration."""
         return pack(self.identity, [raw_bytes(tensor[slot]) for tensor in tensors_of(state)])
@@ -98,6 +112,20 @@ class Stepper(ABC):
             "context_frames": config.context_frames,
             "prior_weight": config.prior_weight,
         }
+
+
+@contextmanager
+def threads_limited(threads: int | None) -> Iterator[None]:
+    """Torch computes with so many threads inside, and afterwards as before; None changes nothing."""
+    before = torch.get_num_threads()
+    if threads is None or threads == before:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def raw_bytes(tensor: Tensor) -> np.ndarray:

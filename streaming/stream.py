@@ -3,16 +3,45 @@
 The stream's bits do not depend on how the input was cut into packets. A call that raises leaves the stream as it was.
 """
 
-import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from neucodec_streaming.stepper import Stepper
+from neucodec_streaming.audio import check_audio
+from neucodec_streaming.config import INPUT_HOP
+from neucodec_streaming.decoder import Decoder
+from neucodec_streaming.snapshot import pack, unpack
+from neucodec_streaming.stepper import Stepper, threads_limited
+from neucodec_streaming.tokens import check_voice
 from neucodec_streaming.windows import AnyWindower, DecoderWindower, EncoderWindower, Window
 
-_LENGTH = struct.Struct("<I")
+
+class Start(NamedTuple):
+    """Where a stream starts that was primed with `primer`: a slot's state, and the windower that goes with it."""
+
+    primer: np.ndarray
+    state: list[torch.Tensor]
+    windower: AnyWindower
+
+
+class Voice:
+    """Tokens of a voice, which streams of a decoder can start from. Made by `Codec.voice`.
+
+    Its state is computed for each decoder (model and configuration) when it is first used there. Raises TokenError, and
+    InputError for fewer than MIN_VOICE_TOKENS.
+    """
+
+    def __init__(self, tokens: Any) -> None:
+        self.tokens = check_voice(tokens).copy()
+        self.tokens.flags.writeable = False
+        self._starts: dict[Decoder, Start] = {}
+
+    def start(self, decoder: Decoder) -> Start:
+        """Where a stream of `decoder` starts in this voice."""
+        if decoder not in self._starts:
+            self._starts[decoder] = DecoderStream(decoder)._become_start(self.tokens)
+        return self._starts[decoder]
 
 
 class _Stream:
@@ -23,6 +52,7 @@ class _Stream:
         self._windower: AnyWindower = windower
         self._state = stepper.new_state(1)
         self._slot = torch.zeros(1, dtype=torch.int64, device=stepper.device)
+        self._start: Start | None = None
 
     @property
     def config(self) -> Any:
@@ -30,22 +60,48 @@ class _Stream:
         return self._stepper.config
 
     def reset(self) -> None:
-        """Forget everything: the stream is as new."""
-        self._windower.reset()
-        self._stepper.reset(self._state, self._slot)
+        """Forget everything: the stream is as new, or as it was when it was primed."""
+        if self._start is None:
+            self._windower.reset()
+            self._stepper.reset(self._state, self._slot)
+        else:
+            self._windower = self._start.windower.copy()
+            self._stepper.load(self._state, 0, self._start.state)
 
     def snapshot(self) -> bytes:
-        """The whole stream as versioned bytes with a fingerprint of model and configuration."""
-        windower = self._windower.snapshot()
-        return _LENGTH.pack(len(windower)) + windower + self._stepper.snapshot(self._state, 0)
+        """The whole stream as versioned bytes with a fingerprint of model and configuration; a primer is in it."""
+        primer = np.zeros(0, self._windower.dtype) if self._start is None else self._start.primer
+        parts = (self._windower.snapshot(), self._stepper.snapshot(self._state, 0))
+        return pack({"stream": self._stepper.kind}, [primer, *(np.frombuffer(part, np.uint8) for part in parts)])
 
     def restore(self, state: bytes) -> None:
         """Go on bit-identically from a snapshot. Raises SnapshotError, and then nothing has changed."""
-        size = _LENGTH.size + (_LENGTH.unpack_from(state)[0] if len(state) >= _LENGTH.size else 0)
-        windower = type(self._windower)(self.config)
-        windower.restore(state[_LENGTH.size : size])
-        self._stepper.restore(self._state, 0, state[size:])
-        self._windower = windower
+        primer, windower_state, slot_state = unpack({"stream": self._stepper.kind}, state)
+        windower = self._windower.copy()
+        windower.restore(windower_state)
+        start = self._start
+        if not primer:
+            start = None
+        elif start is None or start.primer.tobytes() != primer:
+            start = self._start_from(primer)
+        self._stepper.restore(self._state, 0, slot_state)
+        self._windower, self._start = windower, start
+
+    def _start_from(self, primer: bytes) -> Start:
+        raise NotImplementedError
+
+    def _prime(self, start: Start | None) -> None:
+        """Streams start from `start` from now on, this one too if nothing has been fed yet."""
+        self._start = start
+        if self._windower.is_fresh:
+            self.reset()
+
+    def _become_start(self, primer: np.ndarray) -> Start:
+        """Where a stream that was primed starts; for a new stream, which is used up."""
+        self._windower.append(primer)
+        self._steps()
+        self._windower.become_start()
+        return Start(primer, self._stepper.slot_state(self._state, 0), self._windower)
 
     def _steps(self) -> list[np.ndarray]:
         """Output of every steady step that the pending input allows."""
@@ -64,7 +120,8 @@ class _Stream:
         device = self._slot.device
         valid, commit = (torch.tensor([count], device=device) for count in (window.valid, window.commit))
         x = torch.from_numpy(window.x)[None].to(device)
-        row = self._stepper.step(x, self._state, self._slot, valid, commit)[0]
+        with threads_limited(self._stepper.threads):
+            row = self._stepper.step(x, self._state, self._slot, valid, commit)[0]
         return self._windower.output(window, row.cpu().numpy())
 
 
@@ -86,6 +143,21 @@ class EncoderStream(_Stream):
         """Samples that were fed and are not yet answered by tokens."""
         return self._windower.delay
 
+    def prime(self, pcm: Any) -> None:
+        """Start from this speech (n,), as if it had been fed before, without tokens for it; None: start from nothing.
+
+        It holds from now on, after `reset` and `flush` too; within an utterance from its end on. A remainder under
+        20 ms is dropped. Raises AudioError.
+        """
+        if pcm is None:
+            self._prime(None)
+            return
+        pcm = check_audio(pcm)
+        self._prime(self._start_from(pcm[: len(pcm) // INPUT_HOP * INPUT_HOP].tobytes()))
+
+    def _start_from(self, primer: bytes) -> Start:
+        return EncoderStream(self._stepper)._become_start(np.frombuffer(primer, np.float32))
+
     def feed(self, pcm: Any) -> np.ndarray:
         """float32 mono at 16 kHz (n,), an array, tensor or list -> tokens uint16 (m,), m may be 0.
 
@@ -104,8 +176,8 @@ class DecoderStream(_Stream):
 
     _windower: DecoderWindower
 
-    def __init__(self, stepper: Stepper) -> None:
-        super().__init__(stepper, DecoderWindower(stepper.config))
+    def __init__(self, stepper: Decoder) -> None:
+        super().__init__(stepper, DecoderWindower(stepper.config, stepper.output_hop))
 
     @property
     def latency_ms(self) -> float:
@@ -117,8 +189,26 @@ class DecoderStream(_Stream):
         """Tokens that were fed and are not yet answered by audio."""
         return self._windower.delay
 
+    def prime(self, voice: Any) -> None:
+        """Start in this voice, a Voice or its tokens, as if it had been speaking before; None: start from nothing.
+
+        It gives no audio. It holds from now on, after `reset` and `flush` too; within an utterance from its end on.
+        Raises TokenError, and InputError for fewer than MIN_VOICE_TOKENS tokens.
+        """
+        if voice is not None and not isinstance(voice, Voice):
+            voice = Voice(voice)
+        self._prime(None if voice is None else voice.start(self._decoder))
+
+    @property
+    def _decoder(self) -> Decoder:
+        assert isinstance(self._stepper, Decoder)
+        return self._stepper
+
+    def _start_from(self, primer: bytes) -> Start:
+        return Voice(np.frombuffer(primer, np.uint16)).start(self._decoder)
+
     def feed(self, tokens: Any, lost: np.ndarray | None = None) -> np.ndarray:
-        """Tokens (n,), an array, tensor or list -> audio float32 (m,) at 24 kHz, 480 | m.
+        """Tokens (n,), an array, tensor or list -> audio float32 (m,), whole frames of 480 samples at 24 kHz.
 
         `lost`: bool (n,), true where no token arrived; those are concealed from their neighbours, without more delay.
         Raises TokenError.
@@ -127,7 +217,7 @@ class DecoderStream(_Stream):
         return _joined(self._steps(), np.float32)
 
     def flush(self) -> np.ndarray:
-        """The rest: F tokens give F * 480 samples in all. The stream is then as new."""
+        """The rest: F tokens give F * 480 samples in all. The stream then starts over."""
         return _joined(self._end(), np.float32)
 
 

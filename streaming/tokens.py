@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from neucodec_streaming.audio import as_array
-from neucodec_streaming.config import CODEBOOK_SIZE
-from neucodec_streaming.errors import TokenError
+from neucodec_streaming.config import CODEBOOK_SIZE, TOKENS_PER_SECOND
+from neucodec_streaming.errors import InputError, TokenError
 from neucodec_streaming.tags import TAGS, begun_tag, whole_tag
 
 _WIRE = np.dtype("<u2")
@@ -46,6 +46,21 @@ def check_tokens(tokens: Any) -> np.ndarray:
         where = outside[0]
         raise TokenError(f"token {where} of {tokens.size} is {tokens[where]}: a token is from 0 to {CODEBOOK_SIZE - 1}")
     return tokens.astype(np.uint16)
+
+
+MIN_VOICE_TOKENS = 100
+"""Two seconds; shorter stretches of a voice help less and not every time (docs/voices.md)."""
+
+
+def check_voice(tokens: Any) -> np.ndarray:
+    """Tokens that a stream can be primed with -> uint16 (n,). Raises TokenError, and InputError for too few."""
+    tokens = check_tokens(tokens)
+    if len(tokens) < MIN_VOICE_TOKENS:
+        raise InputError(
+            f"a voice of {len(tokens)} tokens is too short: give at least {MIN_VOICE_TOKENS}"
+            f" ({MIN_VOICE_TOKENS // TOKENS_PER_SECOND} s), better five seconds of clean speech"
+        )
+    return tokens
 
 
 def tokens_from_bytes(payload: bytes | bytearray | memoryview) -> np.ndarray:

@@ -5,7 +5,8 @@ Windows do not depend on how the input was cut into packets, so the output canno
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from copy import copy
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -32,12 +33,13 @@ class Window(NamedTuple):
 class Windower(ABC):
     """Input in, windows out. `take` gives steady windows while the input suffices, `take_last` the ending.
 
-    A frame is `hop` samples or tokens. A steady window needs `window_units` of input and commits the first
-    `chunk_units`.
+    A frame is `hop` samples or tokens of input and `output_hop` of output. A steady window needs `window_units` of
+    input and commits the first `chunk_units`.
     """
 
     dtype: type
     hop: int
+    output_hop: int
 
     def __init__(self, config: StreamConfig, window_units: int) -> None:
         self.config = config
@@ -50,11 +52,25 @@ class Windower(ABC):
         self._packets: list[np.ndarray] = []
         self._pending_units = 0
         self._position = 0
+        self._primer_frames = 0  # whose output has yet to come, and is dropped
+        self.is_fresh = True
+
+    def become_start(self) -> None:
+        """What was appended so far only primes the stream, which starts here: its output is never given."""
+        self._primer_frames = self._inside // self.hop
+        self.is_fresh = True
+
+    def copy(self) -> Self:
+        """Another one that goes on from here."""
+        other = copy(self)
+        other._packets = list(self._packets)
+        return other
 
     def append(self, data: np.ndarray) -> None:
         """Take input that has been checked; the caller must not change it any more."""
         self._packets.append(data)
         self._pending_units += len(data)
+        self.is_fresh = self.is_fresh and not len(data)
 
     @property
     def _pending(self) -> np.ndarray:
@@ -64,9 +80,24 @@ class Windower(ABC):
         return self._packets[0]
 
     @property
-    @abstractmethod
+    def position(self) -> int:
+        """Frames committed, those of a primer too."""
+        return self._position
+
+    @property
+    def received_units(self) -> int:
+        """Input so far, that of a primer too."""
+        return self._position * self.hop + self._pending_units
+
+    @property
     def delay(self) -> int:
         """Input samples or tokens that are still inside: fed, and not answered by output."""
+        return self._inside - self._primer_frames * self.hop
+
+    @property
+    @abstractmethod
+    def _inside(self) -> int:
+        """Input whose output has not been cut yet."""
 
     @property
     def has_window(self) -> bool:
@@ -93,7 +124,7 @@ class Windower(ABC):
         if not self.has_window:
             return None
         pending, chunk = self._pending, self.chunk_units
-        window = self._steady(pending[: self.window_units])
+        window = self._trimmed(self._steady(pending[: self.window_units]))
         self._packets = [pending[chunk:]]
         self._pending_units -= chunk
         self._position += window.commit
@@ -101,19 +132,28 @@ class Windower(ABC):
 
     def take_last(self) -> Window | None:
         """The ending, once `take` gives None: what is left; None where not even a frame is. `reset` must follow."""
-        return self._last(self._pending) if self.has_last else None
+        return self._trimmed(self._last(self._pending)) if self.has_last else None
+
+    def _trimmed(self, window: Window) -> Window:
+        """Without the output of a primer."""
+        start, stop = window.output.start, window.output.stop
+        dropped = min(self._primer_frames, max(stop - start, 0) // self.output_hop)
+        self._primer_frames -= dropped
+        return window._replace(output=slice(start + dropped * self.output_hop, stop)) if dropped else window
 
     def snapshot(self) -> bytes:
         """Pending input and position as bytes."""
         pending: np.ndarray = self._pending.astype(self.dtype, copy=False)
-        return pack(self._identity, [pending, np.array([self._position, *self._more()], np.int64)])
+        numbers = [self._position, self._primer_frames, self.is_fresh, *self._more()]
+        return pack(self._identity, [pending, np.array(numbers, np.int64)])
 
     def restore(self, snapshot: bytes) -> None:
         """As when the snapshot was taken. Raises SnapshotError, and then nothing has changed."""
         pending, numbers = unpack(self._identity, snapshot)
         self._packets = [np.frombuffer(pending, self.dtype)]
         self._pending_units = len(self._packets[0])
-        self._position, *more = np.frombuffer(numbers, np.int64).tolist()
+        self._position, self._primer_frames, is_fresh, *more = np.frombuffer(numbers, np.int64).tolist()
+        self.is_fresh = bool(is_fresh)
         self._restore_more(more)
 
     def _more(self) -> list[int]:
@@ -133,6 +173,7 @@ class EncoderWindower(Windower):
 
     dtype = np.float32
     hop = INPUT_HOP
+    output_hop = 1
 
     def __init__(self, config: StreamConfig) -> None:
         super().__init__(config, input_needed("encode", config, config.chunk_frames))
@@ -142,12 +183,12 @@ class EncoderWindower(Windower):
         self.append(check_audio(pcm).copy())
 
     @property
-    def delay(self) -> int:
+    def _inside(self) -> int:
         return self._pending_units
 
     @property
     def has_last(self) -> bool:
-        return self._pending_units >= INPUT_HOP
+        return self.delay >= INPUT_HOP
 
     def output(self, window: Window, row: np.ndarray) -> np.ndarray:
         """Row (C + L,) -> tokens uint16 (commit,)."""
@@ -174,8 +215,9 @@ class DecoderWindower(Windower):
     dtype = np.int32  # LOST among tokens
     hop = 1
 
-    def __init__(self, config: StreamConfig) -> None:
+    def __init__(self, config: StreamConfig, output_hop: int = OUTPUT_HOP) -> None:
         self._lag = config.synthesis_lag_frames
+        self.output_hop = output_hop
         super().__init__(config, config.window_frames)
 
     def reset(self) -> None:
@@ -198,7 +240,7 @@ class DecoderWindower(Windower):
         self.append(np.where(lost, LOST, check_tokens(np.where(lost, 0, tokens)).astype(np.int32)))
 
     @property
-    def delay(self) -> int:
+    def _inside(self) -> int:
         return self._pending_units + min(self._position, self._lag)
 
     @property
@@ -223,7 +265,8 @@ class DecoderWindower(Windower):
         x = np.zeros(self.config.window_frames, np.int64)
         x[: len(tokens)] = self._filled(tokens)
         first = self._position - self._lag
-        return Window(x, len(tokens), commit, slice(max(-first, 0) * OUTPUT_HOP, max(stop - first, 0) * OUTPUT_HOP))
+        output = slice(max(-first, 0) * self.output_hop, max(stop - first, 0) * self.output_hop)
+        return Window(x, len(tokens), commit, output)
 
     def _filled(self, tokens: np.ndarray) -> np.ndarray:
         """Tokens (n,) of a window with LOST ones -> without."""

@@ -27,9 +27,11 @@ CONFIG = ERRORS | {f"{CORE}.config", f"{CORE}.tags"}
 FORMATS = CONFIG | {f"{CORE}.{name}" for name in ("audio", "formats", "resampler", "tokens", "torch_file")}
 WIRE = CONFIG | {f"{CORE}.formats", f"{CORE}.protocol"}
 LAYERS = CONFIG | {f"{CORE}.{name}" for name in ("kernels", "layers", "snapshot", "priors")}
-NUMERIC = (
-    FORMATS | LAYERS | {f"{CORE}.{name}" for name in ("encoder", "decoder", "windows", "stepper", "stream", "codec")}
-)
+STREAMS = {
+    f"{CORE}.{name}"
+    for name in ("encoder", "decoder", "windows", "stepper", "stream", "loading", "checkpoints", "codec")
+}
+NUMERIC = FORMATS | LAYERS | STREAMS
 SERVER = NUMERIC | WIRE | {CORE, f"{CORE}.calibration", f"{CORE}.engine", f"{CORE}.server"}
 CLIENT = FORMATS | WIRE | {f"{CORE}.client"}
 DEMOS = SERVER | CLIENT | {"demos"}

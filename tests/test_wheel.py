@@ -147,6 +147,7 @@ def test_the_client_alone_names_the_extra_that_is_missing(client_only, tmp_path)
     hint = "pip install 'neucodec-streaming[server]'"
     said = run(client_only / "neucodec-server", code=2, cwd=tmp_path)
     assert hint in said and said.count("\n") == 1
+    assert "[bulk]" in run(client_only / "neucodec-server", "encode-files", "in", "out", code=2, cwd=tmp_path)
     said = run(client_only / "python", "-c", "from neucodec_streaming import load_codec", code=1, cwd=tmp_path)
     assert hint in said.splitlines()[-1]
 

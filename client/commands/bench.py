@@ -28,8 +28,8 @@ async def bench(options: argparse.Namespace) -> None:
     """Measures every kind of session and prints the figures."""
     results = []
     with LiveRows(quiet=options.json) as rows:
-        for kind in PATHS.values():
-            results.append(await _measure(options, kind, rows))
+        for number, kind in enumerate(PATHS.values()):
+            results.append(await _measure(options, kind, rows, f"{kind}, run {{}} of {2 * len(PATHS)}", 2 * number))
     ready: dict[str, Any] = {name: results[0].pop(name) for name in ("model", "profile")}
     figures = {"command": "bench", "server": options.server, **ready, "seconds": options.seconds, "sessions": results}
     if options.json:
@@ -38,14 +38,16 @@ async def bench(options: argparse.Namespace) -> None:
         _print_table(figures)
 
 
-async def _measure(options: argparse.Namespace, kind: str, rows: LiveRows) -> dict[str, Any]:
+async def _measure(
+    options: argparse.Namespace, kind: str, rows: LiveRows, name: str, runs_before: int
+) -> dict[str, Any]:
     clock = asyncio.get_running_loop().time
     begin_s = clock()
     async with open_session(options, kind) as connection:
         connect_ms = (clock() - begin_s) * 1000
-        paced = await _run(connection, options.seconds, rows, realtime=True)
+        paced = await _run(connection, options.seconds, rows, name.format(runs_before + 1), realtime=True)
     async with open_session(options, kind) as connection:
-        fast = await _run(connection, options.seconds, rows, realtime=False)
+        fast = await _run(connection, options.seconds, rows, name.format(runs_before + 2), realtime=False)
     return {
         "model": paced.ready.model,
         "profile": paced.ready.profile,
@@ -58,15 +60,15 @@ async def _measure(options: argparse.Namespace, kind: str, rows: LiveRows) -> di
     }
 
 
-async def _run(connection: Connection, seconds: float, rows: LiveRows, *, realtime: bool) -> TransferReport:
+async def _run(connection: Connection, seconds: float, rows: LiveRows, name: str, *, realtime: bool) -> TransferReport:
     packets = _noise(connection, round(seconds * 1000 / FRAME_MS))
-    kind = f"{connection.ready.input.kind} to {connection.ready.output.kind}"
+    rows.watch(connection)
     return await transfer(
         connection,
         packets,
         lambda output: None,
         realtime=realtime,
-        on_progress=lambda report: rows.show({kind: progress(report, seconds)}),
+        on_progress=lambda report: rows.show({"measured": name, "sent": progress(report, seconds)}),
     )
 
 

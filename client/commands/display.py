@@ -115,7 +115,7 @@ def progress(report: TransferReport, total_seconds: float | None = None) -> str:
     if report.first_output_s is not None:
         parts.append(f"first output {report.first_output_s * 1000:.0f} ms")
     if report.resumed:
-        parts.append(f"reconnected {len(report.resumed)} times")
+        parts.append(f"reconnected {len(report.resumed)} time{'s' * (len(report.resumed) != 1)}")
     return "  ".join(parts)
 
 
@@ -165,7 +165,9 @@ def _shown(value: Any) -> str:
 
 
 def _told(resumed: Resumed, report: TransferReport) -> str:
-    missing = f", {resumed.gap} {report.ready.output.unit}s are missing" if resumed.gap > 0 else ""
+    missing = (
+        f", missing: {resumed.gap} {report.ready.output.unit}{'s' * (resumed.gap != 1)}" if resumed.gap > 0 else ""
+    )
     stale = f", {resumed.dropped_seconds:.1f} s of input were too old" if resumed.dropped_seconds else ""
     return resumed.how + missing + stale
 

@@ -21,7 +21,6 @@ from neucodec_streaming.client.commands.terminal import interruption
 from neucodec_streaming.client.connection import Connection, connect
 from neucodec_streaming.client.devices import Microphone, Speaker
 from neucodec_streaming.client.dial import certificates
-from neucodec_streaming.client.errors import Interrupted
 from neucodec_streaming.client.files import AudioWriter, TokenWriter, audio_format, token_form
 from neucodec_streaming.client.pipes import (
     PipeWriter,
@@ -83,7 +82,7 @@ async def _to_output(
 ) -> None:
     """One session from `source` to an output, which is opened only when the server has accepted the session.
 
-    Raises Interrupted on Ctrl-C, and what is wrong in a piped source after what came before it has been written.
+    Raises what is wrong in a piped source after what came before it has been written.
     """
     with ProgressLine(source.seconds, quiet=options.json) as line:
         try:
@@ -98,9 +97,11 @@ async def _to_output(
             if output.pipe is not None:
                 await output.pipe.drained()
         except asyncio.CancelledError:
-            raise _interrupted(line, options.output) from None
+            options.interrupted = _interruption(line, options.output)
+            raise
         finally:
-            print_notes(source.notes, quiet=options.json)
+            if line.report is not None:
+                print_notes(source.notes, quiet=options.json)
     extra = {"command": kind, "written": options.output}
     if options.json and source.notes:
         extra["notes"] = source.notes
@@ -125,13 +126,14 @@ async def _paced(source: FileSource, connection: Connection, pipe: PipeWriter) -
         yield packet
 
 
-def _interrupted(line: ProgressLine, output: str) -> Interrupted:
+def _interruption(line: ProgressLine, output: str) -> str:
+    """What the command says on Ctrl-C: how far it was, and what became of the output."""
     report = line.report
     done = "before anything was sent"
     if report is not None:
         done = f"after {report.input_seconds:.1f} s of input and {report.output_seconds:.1f} s of output"
     left = "is cut off there" if is_stream(output, 1) else "was not written"
-    return Interrupted(f"interrupted {done}: {name_of(output, 1)} {left}")
+    return f"interrupted {done}: {name_of(output, 1)} {left}"
 
 
 async def mic(options: argparse.Namespace) -> None:
@@ -210,7 +212,8 @@ async def play(options: argparse.Namespace) -> None:
                     await speaker.drained()
                     extra = {"command": "play", "speaker": speaker.name, "underruns": speaker.underruns}
         except asyncio.CancelledError:
-            raise Interrupted(f"interrupted after {line.heard_seconds:.1f} s") from None
+            options.interrupted = f"interrupted after {line.heard_seconds:.1f} s"
+            raise
     if options.json and source.notes:
         extra["notes"] = source.notes
     print_report(report, extra, options.json, piped=False)

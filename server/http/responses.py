@@ -1,6 +1,7 @@
 """What the server answers before or instead of a WebSocket: probes, and refusals with their HTTP status."""
 
 import json
+from collections.abc import Collection
 from email.utils import formatdate
 from http import HTTPStatus
 
@@ -97,8 +98,10 @@ def method_not_allowed(path: str, method: str, allowed: str) -> Response:
     return response
 
 
-def not_found(path: str) -> Response:
-    """404, naming the paths that there are."""
-    known = ", ".join([*PATHS, SPEECH_PATH, HEALTH_PATH, READY_PATH, METRICS_PATH])
-    message = f"path {path[:80]!r} is unknown: the known ones are {known}"
+def not_found(path: str, kinds: Collection[str] = tuple(PATHS.values())) -> Response:
+    """404, naming the paths that there are, of sessions those of `kinds`."""
+    sessions = [known for known, kind in PATHS.items() if kind in kinds]
+    known = ", ".join([*sessions, SPEECH_PATH, HEALTH_PATH, READY_PATH, METRICS_PATH])
+    what = "not served here: those served" if path in PATHS else "unknown: the known ones"
+    message = f"path {path[:80]!r} is {what} are {known}"
     return answer(HTTPStatus.NOT_FOUND, encode_message(Failure("bad_path", message)))

@@ -6,9 +6,8 @@ from typing import Protocol as Interface
 
 from websockets.http11 import Request, Response
 
-from neucodec_streaming.engine.engine import STAGES
 from neucodec_streaming.errors import StreamingError
-from neucodec_streaming.protocol.query import SessionRequest, parse_target
+from neucodec_streaming.protocol.query import PATHS, SessionRequest, parse_target
 from neucodec_streaming.server.auth.gate import Caller, Gate
 from neucodec_streaming.server.http.pages import load_pages, page_response
 from neucodec_streaming.server.http.responses import (
@@ -79,13 +78,20 @@ class Routes:
         try:
             asked = parse_target(request.path)
             if asked is None:
-                return not_found(path)
+                return self._not_found(path)
             caller = self._gate.check(request.headers, asked.access_token, peer)
-            self._served.ready_model().profile(asked.profile)
+            model = self._served.ready_model()
+            if asked.kind not in model.kinds:
+                return self._not_found(path)
+            model.profile(asked.profile)
             return self._session(asked, caller) if is_upgrade else None
         except StreamingError as error:
             self._metrics.refusals.labels(error.code).inc()
             return error_response(error)
+
+    def _not_found(self, path: str) -> Response:
+        model = self._served.model
+        return not_found(path, PATHS.values() if model is None else model.kinds)
 
     def _session(self, asked: SessionRequest, caller: Caller) -> Session:
         """The session that `asked` goes on with, or a new one. Raises what Sessions.open raises."""
@@ -125,7 +131,7 @@ class Routes:
             name: {
                 "chunk_frames": config.chunk_frames,
                 "lookahead_frames": config.lookahead_frames,
-                "capacity": {kind: sessions.capacity[kind, name] for kind in STAGES},
+                "capacity": {kind: sessions.capacity[kind, name] for kind in model.kinds},
             }
             for name, config in model.profiles.items()
         }

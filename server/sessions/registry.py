@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from neucodec_streaming.config import StreamConfig
-from neucodec_streaming.engine.engine import STAGES
 from neucodec_streaming.errors import CapacityError, LimitError, StreamingError
 from neucodec_streaming.protocol.messages import Ready, Resume
 from neucodec_streaming.protocol.query import SessionRequest
@@ -68,7 +67,7 @@ class Sessions:
         self.capacity = {
             (kind, name): self._admission.capacity(kind, config)
             for name, config in model.profiles.items()
-            for kind in STAGES
+            for kind in model.kinds
         }
         """How many an empty server holds, by kind and profile."""
         for (kind, name), count in self.capacity.items():
@@ -174,7 +173,7 @@ class Sessions:
             profile=profile,
             chunk_frames=config.chunk_frames,
             lookahead_frames=config.lookahead_frames,
-            latency_ms=latency_ms(asked.kind, config, asked.input, asked.output),
+            latency_ms=latency_ms(asked.kind, config, asked.input, asked.output, self._model.output_rate),
             input=asked.input,
             output=asked.output,
             resume=Resume(f"{secrets.token_hex(TOKEN_BYTES)}.{fingerprint}", self._settings.resume_s),

@@ -91,10 +91,15 @@ class SessionSlot:
     def feed(self, payload: bytes) -> bool:
         """More input; whether a worker can make something of it now."""
         ready = self._window_buffer.put(payload)
-        if ready:
+        if not ready:
+            return False
+        link, is_behind = self._link, self.phase is not SlotPhase.OPEN or self.backlog.bytes
+        if link is not None and not is_behind and link.has_quota and self._owner.owed_frames <= self._max_owed_frames:
+            link.submit(CommandKind.FEED, ready)
+        else:
             self.backlog.put(ready)
             self.hand_on()
-        return bool(ready)
+        return True
 
     def end(self) -> None:
         """The utterance ends here."""
@@ -116,7 +121,9 @@ class SessionSlot:
 
     def hand_on(self) -> None:
         """Gives the worker what it has room for, and wakes the session for it."""
-        if self.phase is SlotPhase.PARKED and self.backlog:
+        if not self.backlog.bytes:
+            return
+        if self.phase is SlotPhase.PARKED:
             self.phase = moved(SLOT_PHASES, self.phase, SlotPhase.WAKING)
             self._owner.wake()
         if self.phase is not SlotPhase.OPEN or self._link is None:

@@ -27,6 +27,7 @@ DEFAULT_PROFILE = "default"
 PROFILES: Profiles = {DEFAULT_PROFILE: None, "low": (2, 3), "high": (10, 10)}
 OWN_PAIR = "own"
 """How the model's own pair is written."""
+PARTS = ("encode", "decode")
 DTYPES = ("float32", "bfloat16", "float16", "int8")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
@@ -93,6 +94,9 @@ class Settings:
         None, MODEL, "defaults and priors of the model, instead of the stream.json beside its weights", is_file=True
     )
     device: str = setting("cpu", MODEL, "torch device")
+    kinds: tuple[str, ...] = setting(
+        PARTS, MODEL, "parts of the model to load and serve: encode, decode, or both, for round trips too"
+    )
     dtype: str = setting("float32", MODEL, "of weights and arithmetic", choices=DTYPES)
     profiles: Profiles = setting(
         PROFILES, MODEL, f"those of {', '.join(PROFILES)} to offer, or NAME=CHUNK:LOOKAHEAD in frames of 20 ms"
@@ -100,9 +104,7 @@ class Settings:
     workers: int | None = setting(
         None, MODEL, "workers that share the sessions (none: one for each core, on CUDA one)", least=1
     )
-    threads: int | None = setting(
-        None, MODEL, "threads of torch in each worker, on the CPU (none: the cores that there are for it)", least=1
-    )
+    threads: int | None = setting(None, MODEL, "threads of torch in each worker, on the CPU (none: one)", least=1)
     batch_sizes: tuple[int, ...] = setting(
         (1, 2, 3, 4, 6, 8, 12, 16),
         MODEL,
@@ -173,7 +175,7 @@ class Settings:
     max_behind_s: float = setting(
         DEFAULT_MAX_BEHIND_S,
         SESSIONS,
-        "when chunks are later than that and do not catch up, the newest session is closed",
+        "when live chunks are later than that and do not catch up, the newest live session is closed, never the last",
         above=0,
     )
 
@@ -322,6 +324,11 @@ def _wrong_port(port: int) -> str | None:
     return "give 0 to 65535" if port > 65_535 else None
 
 
+def _wrong_kinds(kinds: tuple[str, ...]) -> str | None:
+    is_some = bool(kinds) and len(set(kinds)) == len(kinds) and set(kinds) <= set(PARTS)
+    return None if is_some else f"give {', '.join(PARTS)}, or both"
+
+
 def _wrong_profiles(profiles: Profiles) -> str | None:
     return None if profiles else f"name at least one, such as {DEFAULT_PROFILE}"
 
@@ -358,6 +365,7 @@ def _wrong_proxies(proxies: tuple[str, ...]) -> str | None:
 
 _FURTHER: dict[str, Callable[[Any], str | None]] = {
     "port": _wrong_port,
+    "kinds": _wrong_kinds,
     "profiles": _wrong_profiles,
     "speech_lm_url": _wrong_speech_lm_url,
     "batch_sizes": _wrong_batch_sizes,

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, fields
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_origin
 
 from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.server.settings.fields import (
@@ -160,13 +160,15 @@ def _read(item: Field, given: Any, source: str, where: str) -> Any:
         value = _value(item, given)
         check(item, value)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        name = "" if source != FILE or item.name in str(error) else f"{item.name}: "
+        raise ConfigError(f"{where}: {name}{error}") from None
     return value
 
 
 def _value(item: Field, given: Any) -> Any:
     """What `given` stands for; itself where it cannot be read, which `check` then refuses."""
     kind, may_be_none = kind_of(item)
+    given = _as_text(given, kind)
     if isinstance(given, str):
         if may_be_none and given.strip() in ("", NONE):
             return None
@@ -176,7 +178,16 @@ def _value(item: Field, given: Any) -> Any:
             return given
     if isinstance(given, dict) and kind == Profiles:
         return parse_profiles(",".join(f"{name}={_pair(pair)}" for name, pair in given.items()))
-    return tuple(given) if isinstance(given, list) else given
+    return given
+
+
+def _as_text(given: Any, kind: Any) -> Any:
+    """A number or list of the file as the flag takes it; itself where the flag takes no such thing."""
+    if isinstance(given, list) and (kind == Profiles or get_origin(kind) is tuple):
+        return ",".join(str(part) for part in given)
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and kind not in (int, float):
+        return str(given)
+    return given
 
 
 def _pair(value: Any) -> str:

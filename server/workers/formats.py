@@ -12,10 +12,11 @@ from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
 class Formats:
     """Between the bytes of a session's wire and the arrays of the engine."""
 
-    def __init__(self, input: StreamFormat, output: StreamFormat) -> None:
+    def __init__(self, input: StreamFormat, output: StreamFormat, output_rate: int = OUTPUT_RATE) -> None:
+        """`output_rate`: of the engine's audio."""
         self._input, self._output = input, output
         self._from_wire = _resampler(input.rate, INPUT_RATE) if input.kind == "audio" else None
-        self._to_wire = _resampler(OUTPUT_RATE, output.rate) if output.kind == "audio" else None
+        self._to_wire = _resampler(output_rate, output.rate) if output.kind == "audio" else None
 
     def read(self, data: bytes) -> np.ndarray:
         """Input bytes as the array that the engine takes, as far as the resampler can tell by now."""

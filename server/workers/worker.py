@@ -61,7 +61,8 @@ class WorkerSession:
 class Worker:
     """Steps `engine` for whoever is at the other end of `socket`."""
 
-    def __init__(self, engine: Engine, socket: socket.socket) -> None:
+    def __init__(self, engine: Engine, socket: socket.socket, output_rate: int) -> None:
+        self._output_rate = output_rate
         self._engine = engine
         self._socket = socket
         self._unpacker = Unpacker()
@@ -121,7 +122,8 @@ class Worker:
     def _open(self, number: int, order: SessionSpec) -> None:
         pools, parked = pools_of(order.kind, order.config), order.parked
         if parked is None:
-            engine_id, formats = self._engine.open(order.kind, pools), Formats(order.input, order.output)
+            engine_id = self._engine.open(order.kind, pools)
+            formats = Formats(order.input, order.output, self._output_rate)
         else:
             engine_id = self._engine.restore(order.kind, pools, parked.snapshot, time.monotonic())
             formats = parked.formats
@@ -277,4 +279,4 @@ def _loaded(
         return [], DeviceError(f"loading failed: {type(error).__name__}: {error}")
     gc.collect()
     gc.freeze()  # or a collection goes through all of torch and the model, while everything stands still
-    return [Worker(engine, socket) for engine, socket in zip(engines, sockets, strict=False)], model
+    return [Worker(engine, socket, model.output_rate) for engine, socket in zip(engines, sockets, strict=False)], model

@@ -16,7 +16,7 @@ from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.engine.overload import DEFAULT_MAX_BEHIND_S, Overload
 from neucodec_streaming.engine.scheduler import Pool, Scheduler, StepBatch
 from neucodec_streaming.engine.slots import Slots
-from neucodec_streaming.engine.stage import END, MAX_AHEAD_S, Stage
+from neucodec_streaming.engine.stage import END, MAX_AHEAD_S, NextVoice, Stage
 from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
 from neucodec_streaming.snapshot import pack, unpack
 from neucodec_streaming.windows import AnyWindower, Window
@@ -75,22 +75,31 @@ class Steps(Protocol):
     def windower(self, pool: Pool) -> AnyWindower: ...
     def step(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> np.ndarray: ...
     def reset(self, pool: Pool, slot: int) -> None: ...
+    def prime(self, pool: Pool, slot: int, voice: np.ndarray) -> AnyWindower: ...
     def snapshot(self, pool: Pool, slot: int) -> bytes: ...
     def restore(self, pool: Pool, slot: int, snapshot: bytes) -> None: ...
 
 
 @dataclass(eq=False)
 class EngineSession:
-    """One session: its stages in order, how often it was cleared, and whether its owner wants no output now."""
+    """One session: its stages in order, how often it was cleared, and whether its owner wants no output now. `voice`:
+    the last that it was primed with."""
 
     stages: list[Stage]
     epoch: int = 0
     paused: bool = False
+    voice: np.ndarray | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether its input comes no faster than it lasts."""
+        return all(stage.is_live for stage in self.stages)
 
 
 class Engine:
     """Sessions of the runner's pools. `gather_s`: the longest that a lone window waits for company; `max_behind_s`:
-    when the most urgent window is later than that and does not catch up, the newest session is closed. `step_s`: pool
+    when the most urgent live window is later than that and does not catch up, the newest live session is closed, unless
+    it is the only one. `step_s`: pool
     -> batch size -> about how long a step takes, where it is known."""
 
     def __init__(
@@ -157,8 +166,12 @@ class Engine:
         stages = self._sessions[session].stages
         states = (self._runner.snapshot(stage.pool, stage.slot.index) for stage in stages)
         parts = [stage.snapshot(state) for stage, state in zip(stages, states, strict=True)]
+        voice = self._sessions[session].voice
         identity = {"stages": [stage.pool.kind for stage in stages]}
-        return pack(identity, [np.frombuffer(part, np.uint8) for part in parts])
+        return pack(
+            identity,
+            [np.zeros(0) if voice is None else voice, *(np.frombuffer(part, np.uint8) for part in parts)],
+        )
 
     def restore(self, kind: str, pools: dict[str, Pool], snapshot: bytes, now_s: float) -> int:
         """A new session that goes on, bit-identically at the same batch size, from where a snapshot was taken.
@@ -169,7 +182,9 @@ class Engine:
         session = self.open(kind, pools)
         stages = self._sessions[session].stages
         try:
-            for stage, part in zip(stages, unpack({"stages": list(STAGES[kind])}, snapshot), strict=True):
+            voice, *parts = unpack({"stages": list(STAGES[kind])}, snapshot)
+            self._sessions[session].voice = np.frombuffer(voice, np.uint16) if voice else None
+            for stage, part in zip(stages, parts, strict=True):
                 stage.dirty = True
                 self._runner.restore(stage.pool, stage.slot.index, stage.restore(part, now_s))
         except Exception:
@@ -189,13 +204,27 @@ class Engine:
         """The utterance ends here: its tail comes out, then FlushFinished; what is fed from here on is a new one."""
         self._put(self._sessions[session].stages[0], END, now_s)
 
+    def prime(self, session: int, voice: np.ndarray | None, now_s: float) -> None:
+        """The decoder's streams start in this voice, as `check_voice` gives it, from the next utterance on.
+
+        That is this one if nothing of it has been fed. None: they start from nothing. Raises ConfigError for a session
+        without a decoder.
+        """
+        found = self._sessions[session]
+        if found.stages[-1].pool.kind != "decode":
+            raise ConfigError("a session that only encodes has no voice: prime one that decodes")
+        found.voice = voice
+        self._put(found.stages[0], NextVoice(voice), now_s)
+
     def clear(self, session: int, now_s: float) -> None:
-        """Drops everything inside; the session is as new, its epoch one higher."""
+        """Drops everything inside; the session is as new, or in its last voice, its epoch one higher."""
         found = self._sessions[session]
         found.epoch += 1
+        found.stages[-1].voice = found.voice
         for stage in found.stages:
             self._scheduler.remove(stage.pool, stage)
             stage.inbox.clear()
+            stage.next_voice = None
             stage.not_before_s = min(stage.not_before_s, now_s + MAX_AHEAD_S)
             self._restart(stage)
 
@@ -239,11 +268,16 @@ class Engine:
         return results
 
     def _shed(self, now_s: float) -> None:
-        """Closes the newest session when the device has been too slow for those that it has."""
+        """Closes the newest live session when the device has been too slow for those that it has."""
         due_s = self._scheduler.earliest_deadline_s()
+        if due_s is not None and now_s - due_s > self._overload.max_behind_s:
+            due_s = self._scheduler.earliest_live_deadline_s()
         behind_s = 0.0 if due_s is None else now_s - due_s
         if self._overload.sheds(behind_s, now_s):
-            newest = max(session for session, found in self._sessions.items() if not found.paused)
+            live = [session for session, found in self._sessions.items() if found.is_live and not found.paused]
+            if len(live) < 2:
+                return  # nobody would be better off
+            newest = max(live)
             _log.warning("%.1f s behind with %d sessions: the newest is closed", behind_s, self.sessions)
             self._fail(
                 newest,
@@ -288,16 +322,26 @@ class Engine:
             self._finish(stage, now_s)
         self._proceed(stage, now_s)
 
-    def _put(self, stage: Stage, data: np.ndarray, now_s: float) -> None:
-        """Input or END for a stage, behind whatever waits there."""
+    def _put(self, stage: Stage, data: np.ndarray | NextVoice, now_s: float) -> None:
+        """Input, END or a voice for a stage, behind whatever waits there."""
         if stage.ending:
             stage.inbox.append(data)
-            return
+        else:
+            self._take_in(stage, data, now_s)
+            self._proceed(stage, now_s)
+
+    def _take_in(self, stage: Stage, data: np.ndarray | NextVoice, now_s: float) -> None:
         if data is END:
             stage.ending = True
-        else:
+        elif not isinstance(data, NextVoice):
             stage.push(data, now_s)
-        self._proceed(stage, now_s)
+        elif not stage.windower.is_fresh:
+            stage.next_voice = data
+        elif stage is not self._sessions[stage.session].stages[-1]:
+            self._put(self._sessions[stage.session].stages[stage.place + 1], data, now_s)
+        else:
+            stage.voice = data.tokens
+            self._restart(stage)
 
     def _proceed(self, stage: Stage, now_s: float) -> None:
         """Schedules the stage's next window; endings without one are finished at once."""
@@ -312,22 +356,24 @@ class Engine:
     def _finish(self, stage: Stage, now_s: float) -> None:
         """The stage's utterance is over: passes the end on, starts anew, and takes in what waited behind it."""
         found = self._sessions[stage.session]
+        next_voice, stage.next_voice = stage.next_voice, None
         self._restart(stage)
         if stage is found.stages[-1]:
             self._results.append(FlushFinished(stage.session, found.epoch))
         else:
             self._put(found.stages[stage.place + 1], END, now_s)
+        if next_voice is not None:
+            self._take_in(stage, next_voice, now_s)
         while stage.inbox and not stage.ending:
-            data = stage.inbox.popleft()
-            if data is END:
-                stage.ending = True
-            else:
-                stage.push(data, now_s)
+            self._take_in(stage, stage.inbox.popleft(), now_s)
 
     def _restart(self, stage: Stage) -> None:
-        if stage.dirty:
+        start = None
+        if stage.voice is not None:
+            start = self._runner.prime(stage.pool, stage.slot.index, stage.voice)
+        elif stage.dirty:
             self._runner.reset(stage.pool, stage.slot.index)
-        stage.restart()
+        stage.restart(start)
 
     def _fail(self, session: int, error: StreamingError) -> None:
         if session not in self._sessions:

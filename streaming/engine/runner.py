@@ -18,13 +18,17 @@ from torch import Tensor
 
 from neucodec_streaming.codec import Codec
 from neucodec_streaming.config import START_FRAMES
+from neucodec_streaming.decoder import Decoder
 from neucodec_streaming.engine.cuda_graph import Captures, GraphedStep
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.engine.traced_step import TracedStep, packed_weights
 from neucodec_streaming.stepper import Stepper
+from neucodec_streaming.stream import Voice
 from neucodec_streaming.windows import AnyWindower, DecoderWindower, EncoderWindower, Window
 
 MEASURED_STEPS = 3
+MAX_RECENT_VOICES = 8
+"""Voices of clients that stay computed; a voice takes as much memory as a slot in each profile that used it."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +45,8 @@ class Runner:
         self._captured: dict[tuple[Pool, int], GraphedStep] = {}
         self._traced: dict[tuple[Pool, int], TracedStep] = {}  # steady steps
         self._traced_any: dict[Pool, TracedStep] = {}
+        self._held_voices: dict[bytes, Voice] = {}
+        self._recent_voices: dict[bytes, Voice] = {}
         for pool in pools:
             stepper = codec.encoder(pool.config) if pool.kind == "encode" else codec.decoder(pool.config)
             self._steppers[pool] = stepper
@@ -49,6 +55,7 @@ class Runner:
     def replicate(self) -> "Runner":
         """After `warm_up`, on a CPU: another one, warm too, with states of its own, for a thread of its own."""
         other = copy(self)
+        other._recent_voices = {}
         other._states = {pool: stepper.new_state(self.slots + 1) for pool, stepper in self._steppers.items()}
         other._traced = {(pool, size): step.on(other._states[pool]) for (pool, size), step in self._traced.items()}
         other._traced_any = {pool: step.on(other._states[pool]) for pool, step in self._traced_any.items()}
@@ -66,7 +73,9 @@ class Runner:
 
     def windower(self, pool: Pool) -> AnyWindower:
         """The host's half of a new session of `pool`."""
-        return EncoderWindower(pool.config) if pool.kind == "encode" else DecoderWindower(pool.config)
+        if pool.kind == "encode":
+            return EncoderWindower(pool.config)
+        return DecoderWindower(pool.config, self._decoder(pool).output_hop)
 
     def warm_up(self) -> None:
         """Computes every shape that can occur, on the spare slot, and records it."""
@@ -175,6 +184,35 @@ class Runner:
     def reset(self, pool: Pool, slot: int) -> None:
         """That slot is as new."""
         self._steppers[pool].reset(self._states[pool], torch.tensor([slot], device=self._device))
+
+    def prime(self, pool: Pool, slot: int, voice: np.ndarray) -> AnyWindower:
+        """That slot starts in a voice -> the windower that goes with it. The most recent voices are kept computed."""
+        start = self._voice(voice).start(self._decoder(pool))
+        self._steppers[pool].load(self._states[pool], slot, start.state)
+        return start.windower.copy()
+
+    def hold_voices(self, voices: list[np.ndarray]) -> None:
+        """Computes voices for every decoder, and keeps them; to be called before `replicate`, which shares them."""
+        for tokens in voices:
+            voice = self._held_voices[tokens.tobytes()] = Voice(tokens)
+            for pool in self.pools:
+                if pool.kind == "decode":
+                    voice.start(self._decoder(pool))
+
+    def _decoder(self, pool: Pool) -> Decoder:
+        stepper = self._steppers[pool]
+        assert isinstance(stepper, Decoder)
+        return stepper
+
+    def _voice(self, tokens: np.ndarray) -> Voice:
+        key = tokens.tobytes()
+        if key in self._held_voices:
+            return self._held_voices[key]
+        voice = self._recent_voices.pop(key, None) or Voice(tokens)
+        self._recent_voices[key] = voice  # the most recent last
+        if len(self._recent_voices) > MAX_RECENT_VOICES:
+            del self._recent_voices[next(iter(self._recent_voices))]
+        return voice
 
     def snapshot(self, pool: Pool, slot: int) -> bytes:
         """That slot as bytes that name model and configuration."""

@@ -44,11 +44,12 @@ class Pool:
 
 class ReadyWindow(NamedTuple):
     """A window that can be computed: complete at `ready_s`, wanted at `deadline_s`. The start and the ending of a
-    stream are not steady."""
+    stream are not steady. It `is_live` unless its input came faster than it lasts."""
 
     ready_s: float
     deadline_s: float
     is_steady: bool = True
+    is_live: bool = True
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,11 @@ class Scheduler:
     def earliest_deadline_s(self) -> float | None:
         """When the most urgent window of all is due, None while there is nothing to compute."""
         return min((queue.deadline_s for queue in self._queues.values() if queue.entries), default=None)
+
+    def earliest_live_deadline_s(self) -> float | None:
+        """When the most urgent live window is due, None while there is none."""
+        waiting = (entry for queue in self._queues.values() for entry in queue.entries.values() if entry.is_live)
+        return min((entry.deadline_s for entry in waiting), default=None)
 
     def _ripe_s(self, queue: _Queue) -> float:
         """When a batch of the pool need not gather any longer."""

@@ -2,11 +2,12 @@
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from neucodec_streaming.config import START_FRAMES
-from neucodec_streaming.engine.scheduler import Pool, ReadyWindow
+from neucodec_streaming.config import FRAME_MS, START_FRAMES
+from neucodec_streaming.engine.scheduler import URGENT_CHUNKS, Pool, ReadyWindow
 from neucodec_streaming.engine.slots import Slot
 from neucodec_streaming.snapshot import pack, unpack
 from neucodec_streaming.windows import AnyWindower
@@ -17,17 +18,30 @@ after another does not go before those that speak."""
 MAX_AHEAD_S = 1.0
 """What a session had beyond real time counts against it for so long at most, once it has been cleared or has stood
 still: whoever clears a long utterance is soon served again, and whoever clears again and again does not go first."""
+MAX_LIVE_LEAD_S = 1.0
+"""An utterance whose input came further ahead of real time than that is not live: a file, a fast language model."""
 END = np.zeros((0, 0))
 """Stands in an inbox for the end of an utterance."""
+
+
+class NextVoice(NamedTuple):
+    """Stands in an inbox where the session's voice changes: its tokens, None for no voice."""
+
+    tokens: np.ndarray | None
+
+
+_END, _NO_VOICE, _VOICE = -1, -2, -3  # in snapshots: a voice of n tokens is -3 - n
 
 
 @dataclass(eq=False)
 class Stage:
     """One part of the model in one session: a slot, its lane, and what waits behind an ending (`inbox`).
 
+    Its streams start in `voice`; within an utterance `next_voice` waits for its end.
     `arrivals` tells when the input up to a position was there: (units fed, time), oldest first. `dirty`: the slot has
     been stepped since it was new. The window that was scheduled last was complete at `ready_s` and is due at `due_s`;
-    `not_before_s`: the next is due a chunk after that at the earliest.
+    `not_before_s`: the next is due a chunk after that at the earliest. `is_live`: input comes no faster than it lasts,
+    counted from `began_s`, the start of the utterance; what is not live is never late, and so waits for what is.
     """
 
     session: int
@@ -35,7 +49,9 @@ class Stage:
     pool: Pool
     slot: Slot
     windower: AnyWindower
-    inbox: deque[np.ndarray] = field(default_factory=deque)
+    inbox: deque[np.ndarray | NextVoice] = field(default_factory=deque)
+    voice: np.ndarray | None = None
+    next_voice: NextVoice | None = None
     arrivals: deque[tuple[int, float]] = field(default_factory=deque)
     ending: bool = False
     dirty: bool = False
@@ -44,14 +60,19 @@ class Stage:
     ready_s: float = 0.0
     due_s: float = 0.0
     not_before_s: float = 0.0
+    is_live: bool = True
+    began_s: float = 0.0
 
     def __post_init__(self) -> None:
         self._period_s = self.pool.period_s
 
     def push(self, data: np.ndarray, now_s: float) -> None:
         """More input, checked before."""
+        if self.windower.is_fresh:
+            self.began_s = now_s - self._lasts_s(self.fed)  # a primer counts as heard before
         self.windower.append(data)
         self.fed += len(data)
+        self.is_live &= self._lasts_s(self.fed) - (now_s - self.began_s) <= MAX_LIVE_LEAD_S
         if self.arrivals and self.arrivals[-1][1] == now_s:
             self.arrivals.pop()
         self.arrivals.append((self.fed, now_s))
@@ -65,10 +86,13 @@ class Stage:
         while len(arrivals) > 1 and arrivals[0][0] < needed:
             arrivals.popleft()
         self.ready_s = arrivals[0][1] if arrivals and arrivals[0][0] >= needed else now_s
+        if not self.is_live:
+            self.not_before_s = max(self.not_before_s, now_s + URGENT_CHUNKS * self._period_s)
         self.due_s = self.not_before_s = max(self.ready_s, self.not_before_s) + self._period_s
         if is_ending:
             self.not_before_s += FLUSH_COST_CHUNKS * self._period_s
-        return ReadyWindow(self.ready_s, self.due_s, not is_ending and self.committed >= START_FRAMES)
+        is_steady = not is_ending and self.committed >= START_FRAMES
+        return ReadyWindow(self.ready_s, self.due_s, is_steady, self.is_live)
 
     def rebase(self, now_s: float) -> None:
         """What has waited so far waited for its owner: it counts as if it had just arrived."""
@@ -78,8 +102,9 @@ class Stage:
 
     def snapshot(self, state: bytes) -> bytes:
         """The stage with the state of its slot as bytes."""
-        numbers = [self.fed, self.committed, self.ending, *(-1 if data is END else len(data) for data in self.inbox)]
-        waiting = [data.astype(self.windower.dtype) for data in self.inbox if data is not END]
+        items = [NextVoice(self.voice), END if self.next_voice is None else self.next_voice, *self.inbox]
+        codes, waiting = zip(*map(self._packed, items), strict=True)
+        numbers = [self.fed, self.committed, self.ending, *codes]
         parts = [np.frombuffer(part, np.uint8) for part in (state, self.windower.snapshot())]
         return pack({"stage": self.pool.kind}, [*parts, np.array(numbers, np.int64), *waiting])
 
@@ -87,16 +112,38 @@ class Stage:
         """As when the snapshot was taken -> the state for its slot. Raises SnapshotError."""
         state, windower, numbers, *waiting = unpack({"stage": self.pool.kind}, snapshot)
         self.windower.restore(windower)
-        self.fed, self.committed, ending, *lengths = np.frombuffer(numbers, np.int64).tolist()
+        self.fed, self.committed, ending, *codes = np.frombuffer(numbers, np.int64).tolist()
         self.ending = bool(ending)
-        parts = iter(waiting)
-        self.inbox = deque(END if n < 0 else np.frombuffer(next(parts), self.windower.dtype) for n in lengths)
+        voice, next_voice, *inbox = map(self._unpacked, codes, waiting)
+        assert isinstance(voice, NextVoice)
+        self.voice, self.next_voice = voice.tokens, next_voice if isinstance(next_voice, NextVoice) else None
+        self.inbox = deque(inbox)
+        self.began_s = now_s - self._lasts_s(self.fed)
         self.arrivals = deque([(self.fed, now_s)])
         return state
 
-    def restart(self) -> None:
-        """The stream starts anew; the slot must be reset too."""
-        self.windower.reset()
+    def _packed(self, item: np.ndarray | NextVoice) -> tuple[int, np.ndarray]:
+        if isinstance(item, NextVoice):
+            return (_NO_VOICE, END) if item.tokens is None else (_VOICE - len(item.tokens), item.tokens)
+        return (_END, END) if item is END else (len(item), item.astype(self.windower.dtype))
+
+    def _unpacked(self, code: int, raw: bytes) -> np.ndarray | NextVoice:
+        if code <= _VOICE:
+            return NextVoice(np.frombuffer(raw, np.uint16))
+        if code == _NO_VOICE:
+            return NextVoice(None)
+        return END if code == _END else np.frombuffer(raw, self.windower.dtype)
+
+    def restart(self, start: AnyWindower | None) -> None:
+        """The stream starts over, from `start` if it is primed; its slot must be reset or primed too."""
+        if start is None:
+            self.windower.reset()
+        else:
+            self.windower = start
         self.arrivals.clear()
-        self.ending = self.dirty = False
-        self.fed = self.committed = 0
+        self.ending, self.dirty = False, start is not None
+        self.fed, self.committed = self.windower.received_units, self.windower.position
+        self.is_live = True
+
+    def _lasts_s(self, units: int) -> float:
+        return units / self.windower.hop * FRAME_MS / 1000

@@ -44,7 +44,7 @@ def test_a_spent_budget_still_leaves_one_turn() -> None:
 
 
 def test_what_does_not_fit_into_memory_has_no_times() -> None:
-    def too_large() -> cost.Call:
+    def too_large() -> cost.TimedCall:
         raise torch.OutOfMemoryError
 
     assert list(cost.timed({"a": lambda: lambda: None, "b": too_large, "c": lambda: too_large}, 1, 1.0)) == ["a"]

@@ -69,6 +69,7 @@ class FakeServer:
         self.open_sessions = 0
         self.all_sessions = 0
         self.heard_units = 0
+        self.model = "fake"
         self.emptied = asyncio.Event()
         self.heard = asyncio.Event()
         self._arrived = asyncio.Event()
@@ -188,7 +189,7 @@ class FakeServer:
         """The session that is asked for: kept, computed again, or new."""
         token = f"token {self.all_sessions}"
         profile = request.profile or "default"
-        ready = Ready(token, "fake", profile, CHUNK_FRAMES, 5, 215.0, request.input, request.output)
+        ready = Ready(token, self.model, profile, CHUNK_FRAMES, 5, 215.0, request.input, request.output)
         if self.knows_resume:
             ready = replace(ready, resume=Resume(token, 30.0))
         session, coder = ServerSession(ready, max_replay_bytes=1 << 20), _Coder(request.kind)

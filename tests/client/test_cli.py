@@ -59,6 +59,37 @@ async def test_decode_and_roundtrip_write_24_khz_wav(tmp_path, recording):
         assert np.array_equal(audio, np.repeat(np.arange(frames), 480))
 
 
+@pytest.mark.parametrize(("model", "noted"), [("nano", True), ("neucodec", False)])
+async def test_nano_is_told_once_to_those_who_bring_tokens_of_other_models(tmp_path, capsys, model, noted):
+    (tmp_path / "in.txt").write_text("<|speech_5|>")
+    (tmp_path / "in.tok").write_bytes(b"\x05\x00")
+    async with fake_server() as server:
+        server.model = model
+        assert await run("decode", tmp_path / "in.txt", tmp_path / "out.wav", "--server", server.url) == 0
+        assert capsys.readouterr().err.count("nano, whose tokens are its own") == noted
+        assert await run("decode", tmp_path / "in.txt", tmp_path / "out.wav", "--server", server.url, "--json") == 0
+        assert ("notes" in json.loads(capsys.readouterr().out)) == noted
+        assert await run("decode", tmp_path / "in.tok", tmp_path / "out.wav", "--server", server.url) == 0
+        assert capsys.readouterr().err == ""
+
+
+async def test_input_is_never_overwritten(tmp_path, recording, capsys):
+    (tmp_path / "link.wav").symlink_to(recording)
+    before = recording.read_bytes()
+    for output in (recording, tmp_path / "link.wav"):
+        assert await run("roundtrip", recording, output, "--server", unused_url()) == 2
+        assert "is the same file as the input" in capsys.readouterr().err
+    assert recording.read_bytes() == before
+
+
+async def test_a_missing_key_is_told_in_the_words_of_the_command(tmp_path, recording, capsys, monkeypatch):
+    monkeypatch.delenv("NEUCODEC_API_KEY", raising=False)
+    async with fake_server(Fault.NEEDS_KEY) as server:
+        assert await run("encode", recording, tmp_path / "out.tok", "--server", server.url) == 7
+    said = capsys.readouterr().err
+    assert said == f"neucodec: {server.url} asks for an API key: set NEUCODEC_API_KEY or give --key-file\n"
+
+
 def unused_url() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

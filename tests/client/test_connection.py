@@ -245,11 +245,29 @@ async def test_bad_input_is_refused_before_it_is_sent_and_the_session_goes_on(ch
         assert [type(e) for e in await collect(connection)] == [Done]
 
 
+async def test_an_error_in_input_counts_from_the_start_of_the_stream():
+    async with fake_server() as server, connect(server.url, kind="decode") as connection:
+        await connection.send(np.zeros(7, np.uint16))
+        with pytest.raises(TokenError, match="after 7 tokens of the stream: token 1 of 2 is 65536"):
+            await connection.send(np.array([1, 65536]))
+
+
 async def test_nothing_can_be_sent_after_the_end():
     async with fake_server() as server, connect(server.url, kind="encode") as connection:
         await connection.end()
         with pytest.raises(LocalProtocolError, match=r"after end\(\) nothing"):
             await connection.send(speech(1))
+
+
+async def test_a_clear_after_the_end_is_refused_and_takes_nothing_back():
+    async with fake_server() as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(5))
+        await connection.end()
+        with pytest.raises(LocalProtocolError, match=r"after end\(\) nothing"):
+            await connection.clear()
+        *seen, done = await collect(connection)
+    assert (done.input, connection.input_position) == (5 * 320, 5 * 320)
+    assert [event.tokens.tolist() for event in seen] == [[0, 1, 2, 3, 4]]
 
 
 async def test_no_server_is_named_with_the_command_that_starts_one():

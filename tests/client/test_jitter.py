@@ -127,6 +127,19 @@ def test_a_live_source_is_live_again_within_ten_seconds_of_a_stall(stall_ms):
     assert sum(splice.samples for splice in jitter.splices) == jitter.skipped_samples
 
 
+def test_a_clear_ends_a_skip_and_the_next_utterance_is_whole():
+    jitter = buffer(live=True)
+    jitter.push(steady(CHUNK))
+    jitter.pull(900)
+    jitter.push(steady(CHUNK))
+    jitter.pull(BLOCK)
+    assert jitter.skips == 1
+    jitter.clear()
+    skipped = jitter.skipped_samples
+    talk(jitter, calm(5), steady(500))
+    assert jitter.skipped_samples == skipped
+
+
 def test_compression_takes_no_more_than_a_tenth():
     jitter = buffer(live=True)
     arrivals = calm(600, {20: 450})

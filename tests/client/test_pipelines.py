@@ -115,6 +115,8 @@ async def test_audio_to_a_pipe_is_wav_of_open_length_or_raw(tmp_path):
         ("$N decode - out.wav", b"Trace ...\nKeyError: 'x'\n", "KeyError: 'x'"),
         ("$N decode - out.wav", "<|speech_1|>".encode("utf-16"), "UTF-16"),
         ("$N encode - out.tok", b"", "standard input was empty"),
+        ("$N encode - -", b"", "standard input was empty"),
+        ("$N decode - -", b"", "the pipe was empty"),
         ("$N encode - out.tok", b"no audio", "cannot be read as audio"),
         ("$N encode - out.tok <&-", b"", "standard input is closed"),
         ("$N decode - out.wav <&-", b"", "standard input is closed"),
@@ -124,7 +126,8 @@ async def test_audio_to_a_pipe_is_wav_of_open_length_or_raw(tmp_path):
 )
 async def test_a_pipe_without_anything_to_use_is_an_error_and_no_file(tmp_path, command, stdin, says):
     async with fake_server() as server:
-        code, _, said = await shell(command, tmp_path, server.url, stdin)
+        code, output, said = await shell(command, tmp_path, server.url, stdin)
+    assert output == b""
     assert code == (2 if "npy" in command else 3)
     assert said.startswith("neucodec: ") and says in said and said.count("\n") == 1
     assert not list(tmp_path.iterdir())
@@ -164,8 +167,11 @@ async def test_a_slow_reader_holds_the_input_back(tmp_path):
     assert len(first + rest) == 5000 * 480 * 2
 
 
-@pytest.mark.parametrize("signals", [1, 2])
-async def test_ctrl_c_leaves_no_half_file_and_says_what_was_done(tmp_path, signals):
+@pytest.mark.parametrize(
+    ("signals", "pause_s"),
+    [([signal.SIGINT], 0), ([signal.SIGTERM], 0), ([signal.SIGINT] * 2, 0), ([signal.SIGINT] * 3, 0.01)],
+)
+async def test_ctrl_c_leaves_no_half_file_and_says_what_was_done(tmp_path, signals, pause_s):
     (tmp_path / "in.wav").write_bytes(wav(frames(3000)))
     (tmp_path / "out.tok").write_bytes(b"old")
     async with fake_server() as server:
@@ -175,13 +181,14 @@ async def test_ctrl_c_leaves_no_half_file_and_says_what_was_done(tmp_path, signa
         )  # fmt: skip
         await server.heard.wait()
         await asyncio.sleep(0.1)  # the client is anywhere in its recording
-        for _ in range(signals):
-            process.send_signal(signal.SIGINT)
+        for number in signals:
+            process.send_signal(number)
+            await asyncio.sleep(pause_s)
         async with asyncio.timeout(10):
             output, said = await process.communicate()
     assert (process.returncode, output) == (130, b"")
     assert said.decode().startswith("neucodec: interrupted") and said.count(b"\n") == 1
-    if signals == 1:
+    if len(signals) == 1:
         assert b"s of input and" in said and b"out.tok was not written" in said
     assert (tmp_path / "out.tok").read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.wav", "out.tok"]

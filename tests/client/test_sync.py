@@ -20,7 +20,7 @@ from neucodec_streaming.client import (
     roundtrip,
 )
 from neucodec_streaming.client.errors import Disconnected, Unreachable
-from neucodec_streaming.errors import AudioError, LocalProtocolError
+from neucodec_streaming.errors import AudioError, ConfigError, LocalProtocolError
 from tests.client.fake_server import Fault, fake_server
 from tests.client.test_connection import speech
 
@@ -44,6 +44,42 @@ async def test_whole_arrays_take_one_call():
         assert (await in_a_script(roundtrip, speech(7), server.url)).size == 7 * 480
         assert (await in_a_script(encode, np.zeros(0, np.float32), server.url)).dtype == np.uint16
     assert threads() == []
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.int16, np.int32, "column"])
+async def test_audio_of_every_usual_type_is_taken(kind):
+    audio = speech(12)
+    if kind == "column":
+        audio = audio[:, None]
+    elif kind in (np.int16, np.int32):
+        audio = (audio.astype(np.float64) * -float(np.iinfo(kind).min)).astype(kind)
+    else:
+        audio = audio.astype(kind)
+    async with fake_server() as server:
+        assert (await in_a_script(encode, audio, server.url)).tolist() == list(range(12))
+
+
+async def test_audio_of_another_rate_is_resampled():
+    async with fake_server() as server:
+        for call, units in ((encode, 50), (roundtrip, 50 * 480)):
+            result = await asyncio.to_thread(call, np.zeros(44_100), server.url, input_rate=44_100)
+            assert result.size == units
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((np.zeros((100, 2)),), r"shape \(100, 2\): give one channel"),
+        ((np.zeros(100), 44_100), "give input_rate=44100"),
+        ((np.full(100, 20_000.0),), "divide 16-bit samples by 32768"),
+        ((np.zeros(100, np.uint8),), "type uint8"),
+        (("speech.wav",), "audio is a str 'speech.wav'"),
+    ],
+)
+def test_audio_that_would_sound_wrong_is_refused_before_a_server_is_asked(arguments, says):
+    for call in (encode, roundtrip):
+        with pytest.raises((AudioError, ConfigError), match=says):
+            call(*arguments)
 
 
 async def test_a_session_in_a_script_sends_first_and_reads_later():

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from neucodec_streaming import AudioError, ConfigError, InputError, ModelError, StreamConfig, TokenError, load_codec
-from neucodec_streaming.codec import ASSETS
-from tests.streaming.models import GOLDEN, codec_of, recording, vectors
+from neucodec_streaming.codec import ASSETS, Codec
+from neucodec_streaming.loading import PARTS
+from tests.streaming.models import GOLDEN, codec_of, recording, vectors, whole
 
 
 @pytest.mark.parametrize("name", ["short", "exact", "long"])
@@ -208,3 +210,94 @@ def test_a_stream_json_of_ones_own_takes_the_place_of_the_one_beside_the_weights
 def test_a_stream_json_that_is_not_there_is_refused_before_anything_is_loaded(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError, match=r"mine\.json"):
         load_codec(name, stream_json=tmp_path / "mine.json")
+
+
+@pytest.mark.parametrize(("kind", "other"), [("decode", "encode"), ("encode", "decode")])
+def test_one_kind_alone_is_loaded_and_kept_and_computes_the_same(kind: str, other: str) -> None:
+    both, part = codec_of("golden"), load_codec(GOLDEN, kinds=[kind])
+    assert {name for name, _ in part.model.named_children()} == {*PARTS[kind], "quantizer"}
+    x = recording(9000) if kind == "encode" else np.arange(40)
+    np.testing.assert_array_equal(getattr(part, kind)(x), getattr(both, kind)(x))
+    streams = [getattr(codec, f"{kind}r_stream")() for codec in (part, both)]
+    one, two = (np.concatenate([stream.feed(x), stream.flush()]) for stream in streams)
+    np.testing.assert_array_equal(one, two)
+    for call in (lambda: getattr(part, f"{other}r_stream")(), lambda: getattr(part, other)(x)):
+        with pytest.raises(ConfigError, match="kinds"):
+            call()
+
+
+@pytest.mark.parametrize("kinds", [(), "decode", ("decode", "listen")])
+def test_kinds_that_cannot_be_are_refused(kinds: object) -> None:
+    with pytest.raises(ConfigError, match="kinds is"):
+        load_codec(GOLDEN, kinds=kinds)  # type: ignore[arg-type]
+
+
+def test_the_calls_of_the_original_package_work() -> None:
+    codec = Codec.from_pretrained(GOLDEN).eval().to("cpu")
+    assert (codec.sample_rate, codec.hop_length) == (24_000, 480)
+    pcm = recording(6400)
+    codes = codec.encode_code(audio_or_path=torch.from_numpy(pcm)[None, None])
+    np.testing.assert_array_equal(codes[0, 0], codec.encode(pcm))
+    expected = codec.decode(codec.encode(pcm))
+    for form in (codes, codes.numpy(), codes.tolist()):
+        np.testing.assert_array_equal(codec.decode_code(form)[0, 0], expected)
+    np.testing.assert_array_equal(codec.encode_code(pcm[None, None]), codes)
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, 1), (2, 2), (3, 3)])
+def test_threads_are_limited_around_calls_and_restored(asked: int | None, used: int) -> None:
+    codec, seen, before = load_codec(GOLDEN, threads=asked), [], torch.get_num_threads()
+    hook = codec.model.quantizer.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+    torch.set_num_threads(4)
+    try:
+        stream = codec.encoder_stream()
+        stepped = stream._stepper.model.quantizer.register_forward_pre_hook(
+            lambda *_: seen.append(torch.get_num_threads())
+        )
+        codec.encode(recording(3200))
+        stream.feed(recording(9600))
+        assert len(seen) > 1 and set(seen) == {used} and torch.get_num_threads() == 4
+        stepped.remove()
+    finally:
+        hook.remove()
+        torch.set_num_threads(before)
+    with pytest.raises(ConfigError, match="threads is 0"):
+        load_codec(GOLDEN, threads=0)
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+def test_decoders_of_other_output_rates_stream_what_they_compute_offline(rate: int, tmp_path: Path) -> None:
+    codec = load_codec(resampled_golden(tmp_path, rate))
+    assert (codec.sample_rate, codec.hop_length) == (rate, rate // 50)
+    tokens = np.arange(0, 60_000, 1500)
+    offline = codec.decode(tokens)
+    stream = codec.decoder_stream(whole(len(tokens)))
+    audio = np.concatenate([stream.feed(tokens), stream.flush()])
+    assert len(audio) == len(tokens) * rate // 50
+    assert np.abs(audio - offline).max() <= 1e-4 * np.abs(offline).max()
+    live = codec.decoder_stream(StreamConfig(4, 1))
+    parts = [live.feed(tokens[:7]), live.feed(tokens[7:]), live.flush()]
+    assert len(np.concatenate(parts)) == len(audio) and not any(len(part) % (rate // 50) for part in parts)
+
+
+def test_an_output_rate_that_has_no_whole_frame_is_refused(tmp_path: Path) -> None:
+    folder = copy_of_golden(tmp_path)
+    config = json.loads((folder / "config.json").read_text()) | {"output_sampling_rate": 22_051}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="output rate 22051"):
+        load_codec(folder)
+
+
+def resampled_golden(folder: Path, rate: int) -> Path:
+    """The golden model with a head for another output rate, of random weights."""
+    copy_of_golden(folder)
+    config = json.loads((folder / "config.json").read_text()) | {"output_sampling_rate": rate}
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = load_file(folder / "model.safetensors")
+    head = weights["acoustic_decoder.head.linear.weight"]
+    random = torch.Generator().manual_seed(0)
+    bins = 4 * rate // 50 + 2
+    weights["acoustic_decoder.head.linear.weight"] = torch.randn(bins, head.shape[1], generator=random) * head.std()
+    weights["acoustic_decoder.head.linear.bias"] = torch.zeros(bins)
+    save_file(weights, folder / "model.safetensors")
+    return folder

@@ -1,6 +1,9 @@
 """What a command shows while its session runs."""
 
-from neucodec_streaming.client.commands.display import LiveRows
+import numpy as np
+import pytest
+
+from neucodec_streaming.client.commands.display import LiveRows, ProgressLine, level_bar
 from neucodec_streaming.client.connection import connect
 from neucodec_streaming.client.events import Resumed
 from tests.client.fake_server import Fault, fake_server
@@ -20,3 +23,21 @@ async def test_a_lost_connection_is_shown_at_once_with_the_seconds_and_until_it_
         server.fault = Fault.NONE
         await until(connection, Resumed)
         assert rows.rows() == {"sent": "1 s"}
+
+
+def test_playing_shows_how_much_was_heard():
+    line = ProgressLine(10.0)
+    assert line.rows() == {}
+    line.follow(lambda: 2.5)
+    assert line.rows() == {"played": "2.5 of 10.0 s"}
+
+
+def test_nothing_is_shown_where_nobody_looks(capsys):
+    with ProgressLine(quiet=True):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("amplitude", "bar"), [(0.0, " "), (1.0, "█")])
+def test_a_level_is_one_character(amplitude, bar):
+    assert level_bar(np.full(320, amplitude, np.float32)) == bar

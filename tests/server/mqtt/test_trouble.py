@@ -235,7 +235,7 @@ async def test_what_a_bridge_cannot_take_is_dropped_and_told(mosquitto):
     runner, sent = GatedRunner(), 1500
     try:
         async with (
-            bridged(mosquitto.url, runner),
+            bridged(mosquitto.url, runner, max_read_ahead_bytes=256),
             open_at_broker(mosquitto.url, "flooded", kind="decode") as session,
             aiomqtt.Client("127.0.0.1", mosquitto.port) as flood,
         ):

@@ -21,6 +21,7 @@ EXAMPLES = {
     "allow_origins": ("https://a.example", ("https://a.example",)),
     "api_keys": ("one,two", ("one", "two")),
     "web": ("false", False),
+    "kinds": ("decode", ("decode",)),
     "speech_lm_url": ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1"),
     "speech_lm_api": ("chat", "chat"),
     "log_level": ("debug", "debug"),
@@ -113,16 +114,40 @@ def test_the_variables_of_the_client_and_of_others_are_left_alone():
 
 
 @pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("batch_sizes = 8", "batch_sizes = '8'"),
+        ("batch_sizes = [1, 2]", "batch_sizes = '1,2'"),
+        ("batch_sizes = ['1', '2']", "batch_sizes = '1,2'"),
+        ("profiles = ['low', 'mine=4:6']", "profiles = 'low,mine=4:6'"),
+        ("profiles = { mine = [4, 6] }", "profiles = 'mine=4:6'"),
+        ("trusted_proxies = ['10.0.0.0/8', '::1']", "trusted_proxies = '10.0.0.0/8, ::1'"),
+        ("gather_ms = 5", "gather_ms = '5'"),
+        ("web = 0", "web = 'no'"),
+        ("mqtt_username = 5", "mqtt_username = '5'"),
+    ],
+)
+def test_lists_and_numbers_of_the_file_mean_what_the_text_of_the_flag_means(tmp_path, given, text):
+    for number, content in enumerate((given, text)):
+        (tmp_path / f"{number}.toml").write_text(content)
+    first, second = (resolve({"config": str(tmp_path / f"{number}.toml")}, {}) for number in range(2))
+    assert first.settings == second.settings != Settings()
+
+
+@pytest.mark.parametrize(
     ("content", "named"),
     [
         ("max_session = 1", "max_session is no setting: do you mean max_session"),
         ("max_sessions = ", "no TOML"),
         ("max_sessions = 'many'", "max_sessions is 'many': give a whole number"),
         ("max_sessions = 1.5", "max_sessions is 1.5"),
-        ("web = 1", "web is 1: give true or false"),
+        ("web = 2", "web is '2': give true or false"),
         ("batch_sizes = ['a']", "batch_sizes"),
-        ("batch_sizes = 8", "batch_sizes is 8"),
-        ("model = 5", "model is 5: give a text"),
+        ("batch_sizes = []", "batch_sizes"),
+        ("batch_sizes = [1.0, 2.0]", "batch_sizes"),
+        ("max_sessions = [8]", "max_sessions is [8]: give a whole number"),
+        ("profiles = ['loud']", "profile 'loud' is unknown"),
+        ("model = true", "model is True: give a text"),
         ("[profiles]\nmine = [1]", "mine=1"),
         ("[max_sessions]\na = 1", "max_sessions is {'a': 1}"),
         ("api_keys = ['s3cret']", "api_keys may not be given there, only by NEUCODEC_API_KEYS"),

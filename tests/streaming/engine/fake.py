@@ -29,6 +29,7 @@ class FakeRunner:
         self.steps: list[tuple[str, list[int], int]] = []
         self.broken: Exception | None = None
         self.resets: list[tuple[str, int]] = []
+        self.primed: list[tuple[int, list[int]]] = []
 
     def windower(self, pool):
         return (EncoderWindower if pool.kind == "encode" else DecoderWindower)(pool.config)
@@ -38,6 +39,17 @@ class FakeRunner:
             raise self.broken
         self.resets.append((pool.kind, slot))
         self.committed[pool][slot] = 0
+
+    def prime(self, pool, slot, voice):
+        """Commits the voice, so that the windower is where the real one would be."""
+        self.primed.append((slot, voice.tolist()))
+        windower = self.windower(pool)
+        windower.append(voice)
+        while windower.take():
+            pass
+        windower.become_start()
+        self.committed[pool][slot] = windower.position
+        return windower
 
     def snapshot(self, pool, slot):
         return bytes([self.committed[pool][slot]])

@@ -356,6 +356,52 @@ def test_overload_lags_evenly_and_costs_the_newest_its_session():
     assert all(lateness[session][-1] < 100 for session in sessions[:2]), "the rest are in time again"
 
 
+def _drive(bench: Bench, live: list[int], step_s: float, until_s: float) -> tuple[dict[int, list[float]], list[int]]:
+    """Feeds a chunk of 100 ms to each live session as it is spoken; a step takes that long -> lateness, who failed."""
+    lateness: dict[int, list[float]] = {}
+    failed: list[int] = []
+    now_s, fed = 100.0, 0
+    while now_s < until_s:
+        while fed * 0.1 <= now_s - 100.0:
+            for session in set(live) - set(failed):
+                bench.engine.feed(session, np.zeros(5, np.uint16), 100.0 + fed * 0.1)
+            fed += 1
+        for result in bench.engine.step(now_s):
+            if isinstance(result, Output):
+                lateness.setdefault(result.session, []).append(result.behind_ms)
+            elif isinstance(result, Failed):
+                failed.append(result.session)
+        now_s += step_s
+    return lateness, failed
+
+
+def test_a_file_on_a_machine_too_slow_for_real_time_is_not_closed_for_overload():
+    bench = Bench(batch_sizes=(1,))
+    session = bench.open("decode")
+    bench.engine.feed(session, np.zeros(1000, np.uint16), 100.0)
+    lateness, failed = _drive(bench, [], 0.3, 160.0)
+    assert not failed and len(lateness[session]) == 199 and max(lateness[session]) < 1e-6
+
+
+def test_a_live_session_is_not_closed_for_overload_when_it_is_the_only_one():
+    bench = Bench(batch_sizes=(1,))
+    session, file = bench.open("decode"), bench.open("decode")
+    bench.engine.feed(file, np.zeros(1000, np.uint16), 100.0)
+    _, failed = _drive(bench, [session], 0.3, 130.0)
+    assert not failed
+
+
+def test_a_file_waits_for_live_sessions_and_takes_what_they_leave():
+    """Two live sessions need 80 ms of 100; a file of 20 s, begun before them, has the rest."""
+    bench = Bench(batch_sizes=(1,))
+    file, *live = (bench.open("decode") for _ in range(3))
+    bench.engine.feed(file, np.zeros(1000, np.uint16), 100.0)
+    lateness, failed = _drive(bench, live, 0.04, 120.0)
+    assert not failed
+    assert max(max(lateness[session]) for session in live) <= 100
+    assert len(lateness[file]) > 50
+
+
 def test_who_was_paused_is_not_late():
     bench = Bench()
     session, other = bench.open("decode"), bench.open("decode")

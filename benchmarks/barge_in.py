@@ -1,0 +1,171 @@
+"""Barge-in: from `clear` to `cleared`, and to the first audio of the next answer, whatever is pending.
+
+A language model has said `pending` seconds of tokens ahead of what was heard; then somebody interrupts. `clear` goes
+out, then at once the tokens of another answer, and two times are taken: until `cleared`, and from then until the first
+audio. Tokens go out in messages of `--frames` by a client that holds nothing back (`raw`), by the client library, and
+by that over MQTT, which holds what the bridge has no room for. Asked: 100 ms, and the algorithmic latency more.
+
+    python -m benchmarks.barge_in [--pending 1 10 100 3600] [--parts raw library mqtt] [--turns 5]
+"""
+
+import argparse
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from websockets.asyncio.client import connect as open_websocket
+
+from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
+from benchmarks.mqtt.testbed import bridge_process
+from demos.mqtt.broker import MOSQUITTO, broker
+from demos.server_process import ServerProcess
+from neucodec_streaming.client.connection import connect
+from neucodec_streaming.client.events import Audio, Cleared
+from neucodec_streaming.client.mqtt.session import open_at_broker
+from neucodec_streaming.client.session import LiveSession
+from neucodec_streaming.config import TOKENS_PER_SECOND
+from neucodec_streaming.protocol.messages import Clear, Ready, encode_message, parse_server_message
+from neucodec_streaming.protocol.query import session_request
+from neucodec_streaming.protocol.session import ClientSession
+
+RESULTS = RESULTS_FOLDER / "barge_in.json"
+MAX_CLEARED_MS = 100.0
+ANSWER_TOKENS = 100
+DEADLINE_S = 60.0
+RAW, LIBRARY, MQTT = "raw", "library", "mqtt"
+
+Interruption = tuple[float, float]
+"""Milliseconds to `cleared`, and from then to the first audio."""
+
+
+def tokens(count: int) -> np.ndarray:
+    """Some, always the same."""
+    return np.random.default_rng(count).integers(0, 1 << 16, count).astype(np.uint16)
+
+
+async def raw(url: str, pending: np.ndarray, frames: int) -> Interruption:
+    """By a client that sends all it has at once."""
+    request = session_request("decode")
+    session = ClientSession(request.input, request.output)
+    async with open_websocket(url + request.target, compression=None, max_size=None, proxy=None) as socket:
+        assert isinstance(session.receive(parse_server_message(await socket.recv())), Ready)
+        heard = asyncio.create_task(_hear_raw(socket, session))
+        data = pending.astype("<u2").tobytes()
+        for start in range(0, len(data), 2 * frames):
+            await socket.send(session.send_payload(data[start : start + 2 * frames]))
+        begin_s = time.perf_counter()
+        await socket.send(encode_message(session.send(Clear())))
+        await socket.send(session.send_payload(tokens(ANSWER_TOKENS).tobytes()))
+        cleared_s, audio_s = await asyncio.wait_for(heard, DEADLINE_S)
+    return (cleared_s - begin_s) * 1000, (audio_s - cleared_s) * 1000
+
+
+async def _hear_raw(socket: Any, session: ClientSession) -> tuple[float, float]:
+    cleared_s = 0.0
+    while True:
+        event = session.receive(parse_server_message(await socket.recv()))
+        if isinstance(event, Cleared):
+            cleared_s = time.perf_counter()
+        elif isinstance(event, bytes) and cleared_s:
+            return cleared_s, time.perf_counter()
+
+
+async def by_library(session: LiveSession, pending: np.ndarray) -> Interruption:
+    """By a client that sends what the other side takes, and holds the rest."""
+    heard = asyncio.create_task(_hear(session))
+    sending = asyncio.create_task(session.send(pending))
+    await asyncio.sleep(0.5)  # the model is ahead, and what can be on its way is
+    begin_s = time.perf_counter()
+    await session.clear()
+    with suppress(asyncio.CancelledError):
+        await sending
+    await session.send(tokens(ANSWER_TOKENS))
+    cleared_s, audio_s = await asyncio.wait_for(heard, DEADLINE_S)
+    return (cleared_s - begin_s) * 1000, (audio_s - cleared_s) * 1000
+
+
+async def _hear(session: LiveSession) -> tuple[float, float]:
+    cleared_s = 0.0
+    async for event in session:
+        if isinstance(event, Cleared):
+            cleared_s = time.perf_counter()
+        elif isinstance(event, Audio) and cleared_s:
+            return cleared_s, time.perf_counter()
+    raise SystemExit("the session ended before the next answer was heard")
+
+
+async def library(url: str, pending: np.ndarray) -> Interruption:
+    async with connect(url, kind="decode") as session:
+        return await by_library(session, pending)
+
+
+async def mqtt(url: str, name: str, pending: np.ndarray) -> Interruption:
+    async with open_at_broker(url, name, kind="decode") as session:
+        return await by_library(session, pending)
+
+
+@asynccontextmanager
+async def parts(names: list[str], frames: int) -> AsyncIterator[dict[str, Callable[[np.ndarray, int], Any]]]:
+    """What takes one measurement, by name."""
+    if MQTT not in names:
+        async with ServerProcess() as server:
+            yield {
+                RAW: lambda data, turn: raw(server.url, data, frames),
+                LIBRARY: lambda data, turn: library(server.url, data),
+            }
+        return
+    with TemporaryDirectory() as folder, broker(Path(folder)) as running:
+        async with bridge_process(running.url) as server:
+            yield {
+                RAW: lambda data, turn: raw(server.url, data, frames),
+                LIBRARY: lambda data, turn: library(server.url, data),
+                MQTT: lambda data, turn: mqtt(running.url, f"barge-in-{len(data)}-{turn}", data),
+            }
+
+
+async def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each part and amount."""
+    rows = []
+    async with parts(given.parts, given.frames) as takes:
+        for part in given.parts:
+            for seconds in given.pending:
+                pending = tokens(round(seconds * TOKENS_PER_SECOND))
+                turns = [await takes[part](pending, turn) for turn in range(given.turns)]
+                row = {
+                    "part": part,
+                    "pending_s": seconds,
+                    "cleared_ms": [round(cleared_ms, 2) for cleared_ms, _ in turns],
+                    "first_audio_ms": [round(audio_ms, 2) for _, audio_ms in turns],
+                }
+                rows.append(row)
+                medians = [statistics.median(row[name]) for name in ("cleared_ms", "first_audio_ms")]
+                print(f"{part:>8} {seconds:>8g} s {medians[0]:>10.1f} ms {medians[1]:>10.1f} ms", flush=True)
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    known = [RAW, LIBRARY, *([MQTT] if MOSQUITTO is not None else [])]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--parts", nargs="+", choices=known, default=known, help="default: %(default)s")
+    add("--pending", nargs="+", type=float, default=[1, 10, 100, 3600], help="seconds of tokens (default: %(default)s)")
+    add("--frames", type=int, default=25, help="tokens of one message of `raw` (default: %(default)s)")
+    add("--turns", type=int, default=5, help="of each; medians are shown (default: %(default)s)")
+    add("--out", type=Path, default=RESULTS)
+    given = parser.parse_args(arguments)
+    print(f"{'part':>8} {'pending':>10} {'to cleared':>13} {'to audio':>13}")
+    rows = asyncio.run(measure(given))
+    worst = max(statistics.median(row["cleared_ms"]) for row in rows)
+    target = {"most_ms": MAX_CLEARED_MS, "measured_ms": worst, "met": worst <= MAX_CLEARED_MS}
+    print(f"to cleared at most {worst:.1f} ms (asked: {MAX_CLEARED_MS:g}) {'met' if target['met'] else 'MISSED'}")
+    write_report(given.out, {"frames": given.frames, "turns": given.turns, "rows": rows, "target": target})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""The commands `neucodec-server encode-files` and `neucodec-server decode-files`.
+
+Exit codes: 0 all done, 1 some skipped or a worker died, 2 a setting that cannot be used, 3 a model that cannot be
+loaded, 130 stopped by Ctrl-C.
+"""
+
+import argparse
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+from neucodec_streaming.errors import ConfigError, ModelError, StreamingError
+from neucodec_streaming.server.bulk.jobs import decode_files, encode_files, load_coder
+from neucodec_streaming.server.bulk.rows import MAX_SECONDS
+from neucodec_streaming.server.bulk.table import SAVE_EVERY_S
+
+COMMANDS = {
+    "encode-files": "every recording in a folder to a table of tokens (Parquet: id, tokens, seconds, model)",
+    "decode-files": "every row of a table of tokens to a WAV file of 24 kHz",
+}
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one job and returns the exit code."""
+    given = _parser().parse_args(arguments)
+    workers = given.workers or (1 if given.device.startswith("cuda") else len(os.sched_getaffinity(0)))
+    make_coder = partial(load_coder, given.model, given.device, given.threads, given.max_seconds)
+    try:
+        if given.command == "encode-files":
+            progress = encode_files(
+                given.source,
+                given.out,
+                make_coder,
+                workers=workers,
+                batch_size=given.batch_size,
+                save_every_s=given.save_every_s,
+            )
+        else:
+            progress = decode_files(given.source, given.out, make_coder, workers=workers)
+    except KeyboardInterrupt:
+        print("\nneucodec-server: stopped; the same command goes on from here", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except StreamingError as error:
+        print(f"neucodec-server: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 3 if isinstance(error, ModelError) else 1
+    return 1 if progress.skipped else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="neucodec-server", description="Whole recordings to tokens and back; a job that was stopped goes on."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, help in COMMANDS.items():
+        command = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        is_encode = name == "encode-files"
+        command.add_argument("source", type=Path, metavar="FOLDER" if is_encode else "TABLE")
+        command.add_argument(
+            "out", type=Path, metavar="OUT", help="folder of the " + ("table" if is_encode else "files")
+        )
+        command.add_argument("--model", default="nano", help="a bundled name, a folder or a hub id (%(default)s)")
+        command.add_argument("--device", default="cpu", help="of torch (%(default)s)")
+        command.add_argument("--workers", type=_positive, metavar="N", help="processes (one a core; on a GPU one)")
+        command.add_argument("--threads", type=_positive, default=1, metavar="N", help="of each (%(default)s)")
+        command.set_defaults(max_seconds=MAX_SECONDS)
+        if is_encode:
+            command.add_argument(
+                "--max-seconds",
+                type=float,
+                metavar="S",
+                help="longer recordings are skipped: memory grows with the square (%(default)g)",
+            )
+            command.add_argument(
+                "--batch-size",
+                type=_positive,
+                default=1,
+                metavar="N",
+                help="recordings of one frame count that go through the model together, for GPUs (%(default)s)",
+            )
+            command.add_argument(
+                "--save-every-s",
+                type=float,
+                default=SAVE_EVERY_S,
+                metavar="S",
+                help="a job that is killed loses no more than this (%(default)g)",
+            )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return number

@@ -1,0 +1,95 @@
+"""What a worker does: recordings to rows of tokens, rows to audio files. A bad one is skipped with its reason."""
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import soundfile
+import torch
+
+from neucodec_streaming.audio import pcm_to_bytes
+from neucodec_streaming.codec import load_codec, read_audio
+from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, OUTPUT_RATE
+from neucodec_streaming.errors import InputError, StreamingError, TokenError
+from neucodec_streaming.server.bulk.recordings import AudioFile, header_seconds
+from neucodec_streaming.server.bulk.rows import MAX_SECONDS, Skipped, TokenRow, WrittenFile
+
+
+class BulkCoder:
+    """A loaded model and the limits of a job. Raises ModelError, ConfigError."""
+
+    def __init__(self, model: str, device: str = "cpu", threads: int = 1, max_seconds: float = MAX_SECONDS) -> None:
+        torch.set_num_threads(threads)
+        self.codec = load_codec(model, device)
+        self.max_seconds = max_seconds
+        """Of one recording: the model attends to all of it at once, in memory that grows with its square."""
+
+    def encode(self, recordings: Sequence[AudioFile]) -> list[TokenRow | Skipped]:
+        """A row for each recording, in any order; those of one frame count go through the model together."""
+        done: list[TokenRow | Skipped] = []
+        of_length: dict[int, list[tuple[AudioFile, np.ndarray]]] = defaultdict(list)
+        for recording in recordings:
+            try:
+                pcm = self._read(recording)
+                of_length[len(pcm) // INPUT_HOP].append((recording, pcm))
+            except (StreamingError, OSError) as error:
+                done.append(Skipped(recording.id, str(error)))
+        for group in of_length.values():
+            done += self._encode_group(group)
+        return done
+
+    def decode(self, row: TokenRow, folder: Path) -> WrittenFile | Skipped:
+        """Writes ID.wav into the folder (24 kHz, 16 bits), unless it is there: no file is ever overwritten."""
+        try:
+            target = _place(row.id, folder)
+            if target.exists():
+                return WrittenFile(row.id, row.seconds, is_new=False)
+            if row.model != self.codec.fingerprint:
+                raise TokenError(f"the tokens are of model {row.model}, and this is {self.codec.fingerprint}")
+            audio = self.codec.decode(row.tokens)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _write(target, audio)
+        except (StreamingError, OSError) as error:
+            return Skipped(row.id, str(error))
+        return WrittenFile(row.id, len(audio) / OUTPUT_RATE, is_new=True)
+
+    def _read(self, recording: AudioFile) -> np.ndarray:
+        seconds = header_seconds(recording.path)
+        pcm = read_audio(recording.path) if seconds <= self.max_seconds else np.zeros(0, np.float32)
+        seconds = max(seconds, len(pcm) / INPUT_RATE)
+        if seconds > self.max_seconds:
+            raise InputError(f"{recording.path} has {seconds:.0f} s, more than {self.max_seconds:g}: cut it")
+        return pcm
+
+    def _encode_group(self, group: list[tuple[AudioFile, np.ndarray]]) -> list[TokenRow | Skipped]:
+        try:
+            tokens = self.codec.encode_batch([pcm for _, pcm in group])
+        except StreamingError as error:
+            if len(group) == 1:
+                return [Skipped(group[0][0].id, str(error))]
+            return [row for one in group for row in self._encode_group([one])]
+        return [
+            TokenRow(recording.id, its, len(pcm) / INPUT_RATE, self.codec.fingerprint)
+            for (recording, pcm), its in zip(group, tokens, strict=True)
+        ]
+
+
+def _place(id: str, folder: Path) -> Path:
+    """Where the audio of a row goes. Raises InputError for an id that leads out of the folder."""
+    path = PurePosixPath(id)
+    if not path.name or path.is_absolute() or ".." in path.parts or "\0" in id:
+        raise InputError(f"the id {id!r} names no file below the folder of the output")
+    return folder / f"{path}.wav"
+
+
+def _write(target: Path, audio: np.ndarray) -> None:
+    """A file that appears under its name when it is whole, and never in the place of another."""
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with soundfile.SoundFile(partial, "w", OUTPUT_RATE, 1, "PCM_16", format="WAV") as file:
+            file.buffer_write(pcm_to_bytes(audio), dtype="int16")
+        os.link(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)

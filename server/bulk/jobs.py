@@ -1,0 +1,133 @@
+"""Bulk jobs on one machine: worker processes that code, and one process that reads, saves and reports."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from neucodec_streaming.errors import DeviceError
+from neucodec_streaming.server.bulk.progress import JobProgress
+from neucodec_streaming.server.bulk.recordings import AudioFile, batches, find_recordings
+from neucodec_streaming.server.bulk.rows import Skipped, TokenRow, WrittenFile
+from neucodec_streaming.server.bulk.table import SAVE_EVERY_S, TokenTable, count_rows, only_writer, read_rows
+
+if TYPE_CHECKING:
+    from neucodec_streaming.server.bulk.coding import BulkCoder
+
+AHEAD = 2
+"""Batches for each worker that are handed out before their turn."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+MakeCoder = Callable[[], "BulkCoder"]
+
+
+def load_coder(model: str, device: str, threads: int, max_seconds: float) -> "BulkCoder":
+    """A coder; torch is loaded here, and so in workers alone. Raises ModelError, ConfigError."""
+    from neucodec_streaming.server.bulk.coding import BulkCoder
+
+    return BulkCoder(model, device, threads, max_seconds)
+
+
+def encode_files(
+    source: Path,
+    out: Path,
+    make_coder: MakeCoder,
+    *,
+    workers: int = 1,
+    batch_size: int = 1,
+    save_every_s: float = SAVE_EVERY_S,
+) -> JobProgress:
+    """Every recording in a folder to a row of the table `out`, once, however often the job is killed and started again.
+
+    `make_coder` is called in each worker. Raises ConfigError, ModelError, and DeviceError when a worker dies.
+    """
+    found = find_recordings(source)
+    with only_writer(out), worker_pool(workers, make_coder) as pool:
+        with TokenTable(out, pool.submit(_fingerprint).result(), save_every_s) as table:
+            left = [recording for recording in found if recording.id not in table.done]
+            progress = JobProgress(len(found), len(found) - len(left))
+            for rows in results(pool, _encode, batches(left, batch_size), AHEAD * workers):
+                table.add([row for row in rows if isinstance(row, TokenRow)])
+                progress.add(rows)
+        progress.finish(out)
+    return progress
+
+
+def decode_files(source: Path, out: Path, make_coder: MakeCoder, *, workers: int = 1) -> JobProgress:
+    """Every row of a table to an audio file ID.wav in `out`; files that are there stay. Raises as encode_files does."""
+    progress = JobProgress(count_rows(source))
+    with only_writer(out), worker_pool(workers, make_coder) as pool:
+        for written in results(pool, partial(_decode, out), read_rows(source), AHEAD * workers):
+            progress.add([written])
+        progress.finish(out)
+    return progress
+
+
+@contextmanager
+def worker_pool(workers: int, make_coder: MakeCoder) -> Iterator[ProcessPoolExecutor]:
+    """Processes that make a coder each when they get their first work, and end with this process, however it ends."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_prepare, initargs=(make_coder,))
+    try:
+        yield pool
+    except BrokenProcessPool:
+        raise DeviceError("a worker died, perhaps for want of memory: start again with fewer --workers") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def results(
+    pool: ProcessPoolExecutor, call: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """`call` of each item in the pool, in the order in which they end, with at most `ahead` under way."""
+    source = iter(items)
+    running = {pool.submit(call, item) for item in islice(source, ahead)}
+    while running:
+        ended, running = wait(running, return_when=FIRST_COMPLETED)
+        running |= {pool.submit(call, item) for item in islice(source, len(ended))}
+        for future in ended:
+            yield future.result()
+
+
+_make_coder: MakeCoder
+"""Of a worker process."""
+
+
+def _prepare(make_coder: MakeCoder) -> None:
+    global _make_coder
+    _make_coder = make_coder
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
+    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """An executor's workers outlive a parent that is killed, since each holds both ends of their queue."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+@cache
+def _coder() -> "BulkCoder":
+    return _make_coder()
+
+
+def _fingerprint() -> str:
+    return _coder().codec.fingerprint
+
+
+def _encode(recordings: list[AudioFile]) -> list[TokenRow | Skipped]:
+    return _coder().encode(recordings)
+
+
+def _decode(out: Path, row: TokenRow) -> WrittenFile | Skipped:
+    return _coder().decode(row, out)

@@ -1,0 +1,141 @@
+"""A table of tokens: a folder of Parquet parts with the columns id, tokens, seconds and model.
+
+Parts are only ever added, each under its name when it is whole, so a job that was killed leaves a valid table and the
+next one goes on from it. One job at a time writes.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.server.bulk.rows import TokenRow
+
+SCHEMA = pa.schema(
+    [("id", pa.string()), ("tokens", pa.list_(pa.uint16())), ("seconds", pa.float64()), ("model", pa.string())]
+)
+PART_ROWS = 10_000
+SAVE_EVERY_S = 60.0
+ROWS_AT_ONCE = 64
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Makes the folder if need be and keeps other jobs out. Raises ConfigError where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a")
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written to ({error.strerror}): name another folder") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another job writes to {folder}: wait for its end, or name another folder") from None
+        yield
+
+
+class TokenTable:
+    """A table to add rows of one model to, by its only writer; `done` has the ids of the rows that are saved.
+
+    As a context manager it saves at the end. Raises ConfigError for a folder with tokens of another model.
+    """
+
+    def __init__(self, folder: Path, model: str, save_every_s: float = SAVE_EVERY_S) -> None:
+        self.done = {row_id for part in _parts(folder) for row_id in _ids(part, model)}
+        self._folder, self._save_every_s = folder, save_every_s
+        self._rows: list[TokenRow] = []
+        self._saved_s = time.monotonic()
+
+    def add(self, rows: Sequence[TokenRow]) -> None:
+        """Takes rows, and saves all that it has taken every PART_ROWS and every `save_every_s`."""
+        self._rows += rows
+        if len(self._rows) >= PART_ROWS or time.monotonic() - self._saved_s >= self._save_every_s:
+            self.save()
+
+    def save(self) -> None:
+        """Writes what is not saved as a part."""
+        if self._rows:
+            last = max((int(part.stem.removeprefix("part-")) for part in _parts(self._folder)), default=-1)
+            target = self._folder / f"part-{last + 1:05}.parquet"
+            partial = self._folder / ".partial"
+            columns = {name: [getattr(row, name) for row in self._rows] for name in SCHEMA.names}
+            with partial.open("wb") as file:
+                pq.write_table(pa.table(columns, SCHEMA), file, compression="zstd")
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(target)
+            self.done |= {row.id for row in self._rows}
+            self._rows = []
+        self._saved_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.save()
+
+
+def read_rows(source: Path) -> Iterator[TokenRow]:
+    """The rows of a table, a folder or one of its parts. Raises ConfigError for what is none."""
+    for part in _given_parts(source):
+        with _open(part) as file:
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=SCHEMA.names):
+                for row in _as_ours(batch, part).to_pylist():
+                    yield TokenRow(row["id"], np.array(row["tokens"], np.uint16), row["seconds"], row["model"])
+
+
+def count_rows(source: Path) -> int:
+    """How many rows read_rows gives. Raises as it does."""
+    return sum(_open(part).metadata.num_rows for part in _given_parts(source))
+
+
+def _given_parts(source: Path) -> list[Path]:
+    parts = _parts(source) if source.is_dir() else [source]
+    if not parts:
+        raise ConfigError(f"{source} holds no part-*.parquet: name a table of tokens")
+    return parts
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-[0-9]*.parquet"))
+
+
+def _open(part: Path) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(part)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ConfigError(f"{part} cannot be read as Parquet ({error}): name a table of tokens") from None
+    missing = set(SCHEMA.names) - set(file.schema_arrow.names)
+    if missing:
+        raise ConfigError(f"{part} has no column {', '.join(sorted(missing))}: a table of tokens has {SCHEMA.names}")
+    return file
+
+
+def _as_ours(batch: pa.RecordBatch, part: Path) -> pa.Table:
+    """With the types of our columns, whoever wrote it. Raises ConfigError for values that have none of these types."""
+    try:
+        table = pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ConfigError(f"{part} is no table of tokens: {error}") from None
+    if any(column.null_count for column in (*table.columns, pc.list_flatten(table["tokens"]))):
+        raise ConfigError(f"{part} has empty fields: every row has {SCHEMA.names}")
+    return table
+
+
+def _ids(part: Path, model: str) -> list[str]:
+    with _open(part) as file:
+        table = file.read(columns=["id", "model"])
+    others = set(table["model"].unique().to_pylist()) - {model}
+    if others:
+        raise ConfigError(f"{part} has tokens of model {others.pop()}, not of {model}: name another folder")
+    return table["id"].to_pylist()

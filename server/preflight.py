@@ -1,0 +1,56 @@
+"""What would prevent the start, found by --check-config: a model that is missing, a device that is not there."""
+
+import re
+from pathlib import Path
+
+from neucodec_streaming.errors import ConfigError, ModelError
+from neucodec_streaming.server.settings.fields import Settings
+
+HUB_TIMEOUT_S = 5.0
+MAX_REASON_LENGTH = 100
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def check_start(settings: Settings) -> None:
+    """Raises ModelError for a model that cannot be found, ConfigError for a device that cannot be used."""
+    check_model(settings.model)
+    check_device(settings.device)
+
+
+def check_model(name: str) -> None:
+    """Looks for a bundled model, a folder, or a model of the hub, there if it is not in the cache."""
+    from neucodec_streaming.codec import ASSETS, BUNDLED
+
+    folder = ASSETS / name if name in BUNDLED else Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"model {name!r}: the folder has no config.json")
+        return
+    if not _HUB_ID.fullmatch(name) or Path(name).exists():
+        raise ModelError(f"no model {name!r}: give {' or '.join(BUNDLED)}, a folder with config.json, or a hub id")
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    try:
+        HfApi().model_info(name, timeout=HUB_TIMEOUT_S)
+    except RepositoryNotFoundError:
+        raise ModelError(f"no model {name!r} on the hub, or it needs a token: check the name, set HF_TOKEN") from None
+    except OfflineModeIsEnabled:
+        raise ModelError(f"model {name!r} is not in the cache, and HF_HUB_OFFLINE is set") from None
+    except Exception as error:  # the border to the hub: many kinds, one meaning
+        raise ModelError(
+            f"model {name!r} is not in the cache, and the hub cannot be reached ({type(error).__name__})"
+        ) from None
+
+
+def check_device(device: str) -> None:
+    """Asks torch for a little memory there."""
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = f" ({error})" if len(str(error)) < MAX_REASON_LENGTH else ""
+        raise ConfigError(f"device is {device!r}: torch cannot use it{reason}; give cpu, cuda or cuda:N") from None

@@ -1,0 +1,107 @@
+"""A `NeuCodecModel` from a folder or the hub: checked before and after, and no more of it than is needed."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from neucodec_streaming.config import CODEBOOK_SIZE, INPUT_HOP, INPUT_RATE, TOKENS_PER_SECOND
+from neucodec_streaming.errors import ModelError
+
+PARTS = {
+    "encode": ("semantic_encoder", "semantic_adapter", "acoustic_encoder", "fc_encoder"),
+    "decode": ("acoustic_decoder",),
+}
+"""Kind -> the parts of the model that it alone needs; both need the quantiser."""
+MIN_RATE, MAX_RATE = 8_000, 48_000
+"""Of a decoder's output."""
+
+
+def check_folder(folder: Path) -> None:
+    for needed in ("config.json", "model.safetensors"):
+        sharded = folder / f"{needed}.index.json"
+        if not (folder / needed).is_file() and not sharded.is_file():
+            raise ModelError(f"{folder} has no {needed}: a model folder holds config.json and model.safetensors")
+    try:
+        kind = json.loads((folder / "config.json").read_text()).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{folder / 'config.json'} is no JSON object ({error}): fetch the model again") from error
+    if kind != "neucodec":
+        raise ModelError(f"{folder / 'config.json'} has model_type {kind!r}: this software steps 'neucodec' models")
+
+
+def load_model(source: Path | str, dtype: torch.dtype, kinds: Sequence[str]) -> Any:
+    """The parts of a `NeuCodecModel` that `kinds` need, from a folder or the hub; what the others need is not read."""
+    from transformers import NeuCodecConfig
+    from transformers.utils import logging
+
+    from_pretrained: Any = _model_of(kinds).from_pretrained
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        config = NeuCodecConfig.from_pretrained(source)
+        _check_config(config, str(source))
+        reason = getattr(config, "without_encoder", None)
+        if reason and "encode" in kinds:
+            raise ModelError(f"model {str(source)!r} only decodes ({reason}): load it with kinds=('decode',)")
+        model, loading = from_pretrained(
+            source, config=config, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+    except ModelError:
+        raise
+    except Exception as error:  # the border to transformers, safetensors and the hub: many kinds, one meaning
+        raise ModelError(
+            f"model {str(source)!r} cannot be loaded ({error}): check the folder, or the name and the network"
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+    wrong = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in loading[kind])
+    if wrong:
+        raise ModelError(
+            f"model {str(source)!r} lacks or misshapes {len(wrong)} weights, {wrong[0]} first: fetch it anew"
+        )
+    return model
+
+
+def _check_config(config: Any, name: str) -> None:
+    """Refuse what the steps are not written for."""
+    semantic = config.semantic_model_config
+    expected = {
+        "frame hop": (config.encoder_hop_length, INPUT_HOP),
+        "input rate": (config.input_sampling_rate, INPUT_RATE),
+        "codebook size": (int(np.prod(config.quantization_levels)), CODEBOOK_SIZE),
+        "position_embeddings_type": (semantic.position_embeddings_type, "relative_key"),
+        "add_adapter": (bool(semantic.add_adapter), False),
+    }
+    for what, (found, needed) in expected.items():
+        if found != needed:
+            raise ModelError(f"model {name!r} has {what} {found!r}, and only {needed!r} can be streamed")
+    if config.output_sampling_rate % TOKENS_PER_SECOND or not MIN_RATE <= config.output_sampling_rate <= MAX_RATE:
+        raise ModelError(
+            f"model {name!r} has output rate {config.output_sampling_rate}: give a multiple of {TOKENS_PER_SECOND}"
+            f" from {MIN_RATE} to {MAX_RATE}"
+        )
+
+
+def _model_of(kinds: Sequence[str]) -> Any:
+    """The model class, without the parts that only other kinds need."""
+    from transformers import NeuCodecModel
+
+    unneeded = [name for kind, names in PARTS.items() if kind not in kinds for name in names]
+    if not unneeded:
+        return NeuCodecModel
+
+    class NeuCodecPart(NeuCodecModel):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self._keys_to_ignore_on_load_unexpected = {rf"^{name}\." for name in unneeded}
+            for name in unneeded:
+                delattr(self, name)
+
+    return NeuCodecPart

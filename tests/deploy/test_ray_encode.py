@@ -1,0 +1,42 @@
+"""The bulk job on a Ray cluster of several nodes, which are processes here."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neucodec_streaming.codec import load_codec
+from tests.server.bulk.hosting import write_recordings
+from tests.server.hosting import GOLDEN
+
+pytest.importorskip("pyarrow", reason="the extra `bulk` is not installed")
+cluster_utils = pytest.importorskip("ray.cluster_utils", reason="the extra `ray` is not installed")
+JOB = Path(__file__).resolve().parents[2] / "deploy" / "ray_encode.py"
+pytestmark = [pytest.mark.servers, pytest.mark.slow]
+
+
+@pytest.fixture
+def address():
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    yield cluster.address
+    cluster.shutdown()
+
+
+def test_nodes_code_every_recording_once_with_the_tokens_of_each_alone(address, tmp_path):
+    from neucodec_streaming.server.bulk.table import read_rows
+
+    recordings, out = write_recordings(tmp_path / "recordings", 8), tmp_path / "out"
+    (recordings / "broken.wav").write_bytes(b"RIFF")
+    command = [sys.executable, str(JOB), str(recordings), str(out), "--model", str(GOLDEN), "--address", address]
+    command += ["--actors", "2", "--batch-size", "2"]
+    first, again = (subprocess.run(command, capture_output=True, text=True, check=False, timeout=300) for _ in range(2))
+    assert first.returncode == 1 and "skipped broken.wav" in first.stderr, first.stderr
+    assert first.stdout.startswith("8 recordings") and "8 were done before" in again.stdout
+    rows, codec = list(read_rows(out)), load_codec(GOLDEN)
+    assert sorted(row.id for row in rows) == sorted(
+        path.relative_to(recordings).as_posix() for path in recordings.glob("?/*")
+    )
+    assert all(np.array_equal(row.tokens, codec.encode(recordings / row.id)) for row in rows)

@@ -1,0 +1,45 @@
+"""A server that serves one kind alone: its paths, its capacity, and what it keeps of the model."""
+
+import json
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+
+from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.protocol.messages import Done, End
+from neucodec_streaming.server.settings.fields import Settings
+from tests.server.hosting import hosted, talk
+
+OTHERS = {"decode": ("encode", "roundtrip"), "encode": ("decode", "roundtrip")}
+
+
+def fetched(url: str) -> tuple[int, dict]:
+    try:
+        with urllib.request.urlopen(url.replace("ws://", "http://"), timeout=10) as response:
+            return response.status, json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+@pytest.mark.parametrize("kind", ["decode", "encode"])
+async def test_one_kind_alone_is_served_and_the_paths_of_others_are_not(kind):
+    with hosted(kinds=(kind,), max_sessions=1, batch_sizes=(1,)) as host:
+        for other in OTHERS[kind]:
+            status, body = fetched(f"{host.url}/v1/{other}")
+            assert status == 404 and body["code"] == "bad_path" and f"/v1/{kind}, " in body["message"]
+            assert f"/v1/{other}" not in body["message"].partition(":")[2]
+        status, body = fetched(f"{host.url}/readyz")
+        assert status == 200 and list(body["profiles"]["default"]["capacity"]) == [kind]
+        async with talk(host.url, f"/v1/{kind}") as client:
+            payload = np.arange(20, dtype="<u2").tobytes() if kind == "decode" else bytes(20 * 640)
+            await client.send(payload, End())
+            done = await client.hear_until(Done)
+            assert done.output == (9600 if kind == "decode" else 20)
+
+
+@pytest.mark.parametrize("kinds", [(), ("decode", "decode"), ("listen",)])
+def test_kinds_that_cannot_be_are_refused(kinds):
+    with pytest.raises(ConfigError, match="kinds is"):
+        Settings(kinds=kinds)

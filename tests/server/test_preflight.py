@@ -1,0 +1,42 @@
+"""What --check-config finds beyond the settings themselves."""
+
+import pytest
+
+from neucodec_streaming.errors import ConfigError, ModelError
+from neucodec_streaming.server.cli import main
+from neucodec_streaming.server.preflight import check_device, check_model
+
+
+@pytest.mark.parametrize("name", ["nothing", "/no/such/folder", "5", "a/b/c"])
+def test_a_model_that_is_missing_is_named_with_what_would_do(name):
+    with pytest.raises(ModelError, match=rf"no model '{name}': give nano, a folder with config.json, or a hub id"):
+        check_model(name)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"the folder has no config\.json"):
+        check_model(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    check_model(str(tmp_path))
+    check_model("nano")
+
+
+def test_a_model_of_the_hub_has_to_be_in_the_cache_when_offline(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="not in the cache"):
+        check_model("no-one/no-model")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:x"])
+def test_a_device_that_cannot_be_is_named(device):
+    with pytest.raises(ConfigError, match=rf"device is '{device}': torch cannot use it"):
+        check_device(device)
+    check_device("cpu")
+
+
+def test_check_config_finds_both_with_the_exit_codes_of_the_start(capsys, monkeypatch):
+    for arguments, code in ((["--model", "nothing"], 3), (["--device", "gpu"], 2), ([], 0)):
+        assert main([*arguments, "--check-config"]) == code
+    said = capsys.readouterr()
+    assert "no model 'nothing'" in said.err and "device is 'gpu'" in said.err
+    assert "Traceback" not in said.err

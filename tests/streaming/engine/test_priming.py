@@ -1,0 +1,161 @@
+"""Voices in the engine: commands in order, `clear`, snapshots; and the real model against a stream of its own."""
+
+import numpy as np
+import pytest
+
+from neucodec_streaming.engine.engine import Engine, pools_of
+from neucodec_streaming.engine.runner import MAX_RECENT_VOICES, Runner
+from neucodec_streaming.errors import ConfigError
+from tests.streaming.engine.fake import CONFIG, POOLS, audio_of, speech, tokens_of
+from tests.streaming.engine.test_engine import LEVELS, Bench
+from tests.streaming.models import codec_of
+
+VOICES = [np.arange(first, first + 100, dtype=np.uint16) for first in (0, 1000, 2000)]
+
+
+def primed(bench: Bench, session: int, voice: np.ndarray | None) -> None:
+    bench.engine.prime(session, voice, bench.now_s)
+
+
+def voices_of(bench: Bench) -> list[int]:
+    """The first token of every voice that a stream started in."""
+    return [voice[0] for _, voice in bench.runner.primed]
+
+
+@pytest.mark.parametrize("kind", ["decode", "roundtrip"])
+def test_a_voice_gives_no_output_and_its_session_all_of_its_own(kind):
+    bench = Bench()
+    session = bench.open(kind)
+    primed(bench, session, VOICES[0])
+    for _ in range(2):
+        bench.feed(session, tokens_of(LEVELS) if kind == "decode" else speech(*LEVELS))
+        bench.flush(session)
+        bench.flush(session)  # an utterance of nothing
+    bench.run()
+    np.testing.assert_array_equal(bench.output(session), np.tile(audio_of(tokens_of(LEVELS)), 2))
+    assert set(voices_of(bench)) == {0} and len(bench.ends(session)) == 4
+
+
+def test_a_primed_session_that_speaks_at_real_time_is_live():
+    bench = Bench()
+    session = bench.open("decode")
+    primed(bench, session, VOICES[0])
+    for token in tokens_of(LEVELS):
+        bench.feed(session, np.array([token]))
+        bench.now_s += 0.02
+        bench.step()
+    assert bench.engine._sessions[session].is_live
+
+
+@pytest.mark.parametrize("kind", ["decode", "roundtrip"])
+def test_a_voice_takes_effect_at_the_end_of_the_utterance_that_it_is_given_in(kind):
+    bench = Bench()
+    session = bench.open(kind)
+    data = tokens_of(LEVELS) if kind == "decode" else speech(*LEVELS)
+    bench.feed(session, data)
+    primed(bench, session, VOICES[0])
+    bench.step()
+    assert not bench.runner.primed
+    bench.flush(session)
+    bench.feed(session, data[:1])
+    primed(bench, session, VOICES[1])
+    bench.feed(session, data[1:])
+    bench.flush(session)
+    primed(bench, session, VOICES[2])  # between utterances
+    bench.feed(session, data)
+    bench.flush(session)
+    bench.run()
+    seen = voices_of(bench)
+    assert sorted(set(seen)) == [0, 1000, 2000] and seen == sorted(seen)
+    np.testing.assert_array_equal(bench.output(session), np.tile(audio_of(tokens_of(LEVELS)), 3))
+
+
+@pytest.mark.parametrize("kind", ["decode", "roundtrip"])
+def test_clear_ends_the_utterance_that_a_voice_waits_for(kind):
+    bench = Bench()
+    session = bench.open(kind)
+    data = tokens_of(LEVELS) if kind == "decode" else speech(*LEVELS)
+    bench.feed(session, data)
+    bench.flush(session)
+    bench.feed(session, data)
+    primed(bench, session, VOICES[1])
+    bench.engine.clear(session, bench.now_s)
+    assert voices_of(bench) == [1000]
+    primed(bench, session, None)
+    bench.feed(session, data)
+    bench.flush(session)
+    bench.run()
+    assert voices_of(bench) == [1000]
+    np.testing.assert_array_equal(bench.output(session), audio_of(tokens_of(LEVELS)))
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 5])
+def test_a_snapshot_carries_voices_that_are_used_and_that_wait(steps):
+    before, after = Bench(), Bench()
+    session, data = before.open("roundtrip"), speech(*LEVELS)
+    primed(before, session, VOICES[0])
+    before.feed(session, data)
+    primed(before, session, VOICES[1])
+    before.flush(session)
+    before.feed(session, data)
+    primed(before, session, VOICES[2])
+    before.flush(session)
+    before.feed(session, data)
+    before.flush(session)
+    for _ in range(steps):
+        before.step()
+    snapshot = before.engine.snapshot(session)
+    restored = after.engine.restore("roundtrip", POOLS, snapshot, after.now_s)
+    after.got[restored] = []
+    after.run()
+    got = [before.output(session), after.output(restored)]
+    np.testing.assert_array_equal(
+        np.concatenate([part for part in got if len(part)]), np.tile(audio_of(tokens_of(LEVELS)), 3)
+    )
+    assert voices_of(after)[-1] == 2000
+    after.engine.clear(restored, after.now_s)
+    assert voices_of(after)[-1] == 2000
+
+
+def test_a_session_without_a_decoder_has_no_voice_and_a_slot_is_clean_for_its_next_owner():
+    bench = Bench(slots=1)
+    with pytest.raises(ConfigError, match="decodes"):
+        primed(bench, bench.open("encode"), VOICES[0])
+    session = bench.open("decode")
+    primed(bench, session, VOICES[0])
+    bench.engine.close(session)
+    bench.open("decode")
+    assert ("decode", 0) in bench.runner.resets
+
+
+def test_the_engine_gives_a_primed_session_what_a_primed_stream_gives():
+    codec = codec_of("golden")
+    pools = pools_of("decode", CONFIG)
+    runner = Runner(codec, list(pools.values()), 2, (1,))
+    runner.warm_up()
+    runner.hold_voices([VOICES[0]])
+    bench = Bench()
+    bench.engine = Engine(runner)
+    stream, tokens = codec.decoder_stream(CONFIG), VOICES[2][:33]
+    for voice in (*VOICES[:2], None):
+        session = bench.engine.open("decode", pools)
+        bench.got[session] = []
+        stream.prime(voice)
+        bench.engine.prime(session, voice, bench.now_s)
+        bench.feed(session, tokens)
+        bench.flush(session)
+        bench.run()
+        bench.engine.close(session)
+        np.testing.assert_allclose(
+            bench.output(session), np.concatenate([stream.feed(tokens), stream.flush()]), atol=1e-4
+        )
+
+
+def test_voices_of_clients_are_kept_up_to_a_limit():
+    codec = codec_of("golden")
+    pool = pools_of("decode", CONFIG)["decode"]
+    runner = Runner(codec, [pool], 1, (1,))
+    runner.hold_voices([VOICES[0]])
+    for first in range(MAX_RECENT_VOICES + 3):
+        runner.prime(pool, 0, np.arange(first, first + 100, dtype=np.uint16))
+    assert len(runner._recent_voices) == MAX_RECENT_VOICES and len(runner._held_voices) == 1
