@@ -24,7 +24,7 @@ from neucodec_streaming.errors import ConfigError, InputError, ModelError
 from neucodec_streaming.kernels.int8 import is_int8
 from neucodec_streaming.kernels.packed import keep_freed_memory, with_packed_weights
 from neucodec_streaming.layers.mel import offline_features
-from neucodec_streaming.loading import PARTS, check_folder, load_model
+from neucodec_streaming.loading import PARTS, check_folder, hub_checkpoint, load_model
 from neucodec_streaming.priors import Priors, read_priors
 from neucodec_streaming.stepper import raw_bytes, threads_limited
 from neucodec_streaming.stream import DecoderStream, EncoderStream, Voice
@@ -234,21 +234,25 @@ def load_codec(
         raise ConfigError(f"kinds is {kinds!r}: give a sequence of {' and '.join(map(repr, PARTS))}")
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
         raise ConfigError(f"threads is {threads!r}: give a whole number of at least 1, or None")
+    if stream_json is not None and not Path(stream_json).is_file():
+        raise ModelError(f"no file {str(stream_json)!r}: give the stream.json that a calibration wrote")
     folder = ASSETS / name if str(name) in BUNDLED else Path(name)
     if original_file(folder) is not None:
         folder = converted(folder)
     is_folder = folder.is_dir()
     if is_folder:
         check_folder(folder)
+        source: Path | str = folder
     elif folder.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
         raise ModelError(f"no model {str(name)!r}: give {' or '.join(BUNDLED)}, a folder with config.json, or a hub id")
-    if stream_json is not None and not Path(stream_json).is_file():
-        raise ModelError(f"no file {str(stream_json)!r}: give the stream.json that a calibration wrote")
+    else:
+        original = hub_checkpoint(str(name))
+        source = str(name) if original is None else converted(original)
     priors = read_priors(folder / "stream.json" if stream_json is None else Path(stream_json))
     int8 = dtype == "int8"
     if int8 and torch.device(device).type != "cpu":
         raise ConfigError(f"dtype int8 is computed on a CPU, not on {device}: give float32, bfloat16 or float16")
-    model = load_model(folder if is_folder else str(name), torch.float32 if int8 else _torch_dtype(dtype), kinds)
+    model = load_model(source, torch.float32 if int8 else _torch_dtype(dtype), kinds)
     model = _on_device(model, device).eval().requires_grad_(False)
     if threads is None and sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL:
         threads = 1

@@ -1,6 +1,7 @@
 """A `NeuCodecModel` from a folder or the hub: checked before and after, and no more of it than is needed."""
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ PARTS = {
     "decode": ("acoustic_decoder",),
 }
 """Kind -> the parts of the model that it alone needs; both need the quantiser."""
+ORIGINAL = "pytorch_model.bin"
+"""Where the hub has checkpoints in the original layout."""
+HUB_PATIENCE_S = 4.0
 MIN_RATE, MAX_RATE = 8_000, 48_000
 """Of a decoder's output."""
 
@@ -31,6 +35,57 @@ def check_folder(folder: Path) -> None:
         raise ModelError(f"{folder / 'config.json'} is no JSON object ({error}): fetch the model again") from error
     if kind != "neucodec":
         raise ModelError(f"{folder / 'config.json'} has model_type {kind!r}: this software steps 'neucodec' models")
+
+
+def hub_checkpoint(name: str) -> Path | None:
+    """A checkpoint in the original layout that the hub has under `name`; None where it has a model folder.
+
+    Raises ModelError, within about HUB_PATIENCE_S where there is no network.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return None
+    cached = try_to_load_from_cache(name, ORIGINAL)
+    if isinstance(cached, str):
+        return Path(cached)
+    files = _hub_files(name)
+    return Path(hf_hub_download(name, ORIGINAL)) if ORIGINAL in files and "config.json" not in files else None
+
+
+def _hub_files(name: str) -> list[str]:
+    """Names of a repository's files, asked in a thread, since looking up a host name has no time limit of its own."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    found: list[list[str] | Exception] = []
+
+    def ask() -> None:
+        try:
+            info = HfApi().model_info(name, timeout=HUB_PATIENCE_S)
+            found.append([sibling.rfilename for sibling in info.siblings or []])
+        except Exception as error:
+            found.append(error)
+
+    asking = threading.Thread(target=ask, name="hub", daemon=True)
+    asking.start()
+    asking.join(HUB_PATIENCE_S)
+    answer = found[0] if found else TimeoutError(f"no answer within {HUB_PATIENCE_S:g} s")
+    if isinstance(answer, GatedRepoError):
+        raise ModelError(
+            f"model {name!r} is gated: accept its terms at https://huggingface.co/{name} and set HF_TOKEN"
+        ) from answer
+    if isinstance(answer, RepositoryNotFoundError):
+        raise ModelError(
+            f"the hub has no model {name!r}: check the name; a private one needs HF_TOKEN, see"
+            f" https://huggingface.co/{name}"
+        ) from answer
+    if isinstance(answer, Exception):
+        why = str(answer).partition("\n")[0]
+        raise ModelError(
+            f"model {name!r} is not on this machine and the hub cannot be asked ({why}): check the name and the network"
+        ) from answer
+    return answer
 
 
 def load_model(source: Path | str, dtype: torch.dtype, kinds: Sequence[str]) -> Any:

@@ -75,6 +75,8 @@ class ReplayLog:
 
     def drop(self, position: int, units: int) -> None:
         """Forgets `units` of payload from a position on; what comes after them moves down to there."""
+        if not units:
+            return
         end = position + units
         kept: deque[tuple[int, bytes]] = deque()
         for first, payload in self._payload:

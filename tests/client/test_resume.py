@@ -353,6 +353,15 @@ async def test_a_live_session_whose_slot_is_gone_begins_anew_with_what_is_fresh(
     assert (done.input, done.output) == (25 * 320, 25)
 
 
+async def test_a_mark_that_waited_for_a_lost_connection_is_not_told_as_cleared():
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
+        await connection.send(speech(5))
+        await until(connection, Tokens)
+        await lose_for(server, connection, speech(5))
+        await connection.mark("m")
+        assert (await until(connection, Marked))[-1] == Marked("m", cleared=False)
+
+
 async def test_input_before_a_clear_that_the_server_has_not_got_is_not_sent_again():
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         await connection.send(speech(5))

@@ -112,7 +112,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
 
 
 def test_a_hub_id_out_of_reach_is_refused_with_a_remedy() -> None:
-    with pytest.raises(ModelError, match="check the folder, or the name and the network"):
+    with pytest.raises(ModelError, match="check the name and the network"):
         load_codec("no-one-at-all/no-such-model")
 
 

@@ -22,6 +22,7 @@ UPGRADE = (
 MARK = Frame(Opcode.TEXT, b'{"type":"mark","id":1}').serialize(mask=True)
 PING = Frame(Opcode.PING, bytes(125)).serialize(mask=True)
 EMPTY = Frame(Opcode.BINARY, b"").serialize(mask=True)
+SAMPLE = Frame(Opcode.BINARY, b"ab").serialize(mask=True)
 
 
 @asynccontextmanager
@@ -37,7 +38,7 @@ async def raw(host: Host) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.S
         writer.transport.abort()
 
 
-@pytest.mark.parametrize("frame", [MARK, PING, EMPTY], ids=["marks", "pings", "empty"])
+@pytest.mark.parametrize("frame", [MARK, PING, EMPTY, SAMPLE], ids=["marks", "pings", "empty", "samples"])
 async def test_a_flood_of_small_frames_does_not_hold_up_another_session(frame: bytes) -> None:
     with hosted(FakeRunner(), max_messages_per_s=PACE, close_timeout_s=0.1) as host:
         async with talk(host.url, "/v1/encode") as healthy, raw(host) as one, raw(host) as other:

@@ -283,6 +283,37 @@ def test_a_log_drops_whole_frames_from_the_front_and_goes_on_from_there():
     assert log.start.input == 2 * HOP + 100 + 4 * HOP and not log.whole
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_dropped_from_a_log_leaves_no_hole_and_moves_what_follows(seed):
+    rng = random.Random(seed)
+    log, samples, marks = ReplayLog(INPUT_AUDIO, TOKENS, 10**6), np.zeros(0, "<i2"), []
+    for number in range(30):
+        if rng.random() < 0.3:
+            log.add_request(Mark(number))
+            marks.append((number, len(samples)))
+        else:
+            more = rng.randbytes(2 * rng.randrange(1, 700))
+            samples = np.append(samples, np.frombuffer(more, "<i2"))
+            log.add_payload(more)
+    position = rng.randrange(len(samples))
+    units = rng.randrange(len(samples) - position + 1) if seed else 0
+    log.drop(position, units)
+    kept = np.delete(samples, slice(position, position + units))
+    for start in (0, position, rng.randrange(len(kept) + 1)):
+        payload = b"".join(item for item in log.after(start, 0) if isinstance(item, bytes))
+        assert payload == kept[start:].tobytes()
+    for asked, (number, at) in zip(log.asked, marks, strict=True):
+        assert asked.message == Mark(number)
+        assert asked.at == at - min(max(0, at - position), units)
+        assert asked.is_cut == (at > position and units > 0)
+    log.move(7)
+    assert b"".join(item for item in log.after(7, 0) if isinstance(item, bytes)) == kept.tobytes()
+    log.restart()
+    assert log.start == Positions(0, 0) and log.asked[-1].at == marks[-1][1] - min(
+        max(0, marks[-1][1] - position), units
+    )
+
+
 @pytest.mark.parametrize("query", ["utterance=5", "tail=1,x", "utterance=0,7&received=6", "answers=-1", "tail=,"])
 def test_positions_that_cannot_be_are_refused_by_name(query):
     with pytest.raises(ConfigError, match=query.split("=")[0]):
