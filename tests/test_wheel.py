@@ -116,7 +116,7 @@ def project(request, tmp_path) -> Path:
 
 @pytest.mark.slow
 def test_the_wheel_is_clean_and_has_every_file_of_the_package(wheel, client_only):
-    assert run("check-wheel-contents", wheel).strip().endswith("OK")
+    assert run(sys.executable, "-m", "check_wheel_contents", wheel).strip().endswith("OK")
     package = client_only.parent / SITE / "neucodec_streaming"
     installed = {path.relative_to(package) for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     folders = {"streaming": Path(), "server": Path("server"), "client": Path("client")}

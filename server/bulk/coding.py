@@ -7,11 +7,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import soundfile
-import torch
 
 from neucodec_streaming.audio import pcm_to_bytes
 from neucodec_streaming.codec import load_codec, read_audio
-from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, OUTPUT_RATE
+from neucodec_streaming.config import INPUT_HOP, INPUT_RATE
 from neucodec_streaming.errors import InputError, StreamingError, TokenError
 from neucodec_streaming.server.bulk.recordings import AudioFile, header_seconds
 from neucodec_streaming.server.bulk.rows import MAX_SECONDS, Skipped, TokenRow, WrittenFile
@@ -21,8 +20,7 @@ class BulkCoder:
     """A loaded model and the limits of a job. Raises ModelError, ConfigError."""
 
     def __init__(self, model: str, device: str = "cpu", threads: int = 1, max_seconds: float = MAX_SECONDS) -> None:
-        torch.set_num_threads(threads)
-        self.codec = load_codec(model, device)
+        self.codec = load_codec(model, device, threads=threads)
         self.max_seconds = max_seconds
         """Of one recording: the model attends to all of it at once, in memory that grows with its square."""
 
@@ -41,7 +39,7 @@ class BulkCoder:
         return done
 
     def decode(self, row: TokenRow, folder: Path) -> WrittenFile | Skipped:
-        """Writes ID.wav into the folder (24 kHz, 16 bits), unless it is there: no file is ever overwritten."""
+        """Writes ID.wav into the folder (16 bits, at the codec's rate), unless a file of that name is there."""
         try:
             target = _place(row.id, folder)
             if target.exists():
@@ -50,10 +48,10 @@ class BulkCoder:
                 raise TokenError(f"the tokens are of model {row.model}, and this is {self.codec.fingerprint}")
             audio = self.codec.decode(row.tokens)
             target.parent.mkdir(parents=True, exist_ok=True)
-            _write(target, audio)
-        except (StreamingError, OSError) as error:
-            return Skipped(row.id, str(error))
-        return WrittenFile(row.id, len(audio) / OUTPUT_RATE, is_new=True)
+            _write(target, audio, self.codec.sample_rate)
+        except (StreamingError, OSError, RuntimeError, MemoryError) as error:
+            return Skipped(row.id, str(error) or "out of memory")
+        return WrittenFile(row.id, len(audio) / self.codec.sample_rate, is_new=True)
 
     def _read(self, recording: AudioFile) -> np.ndarray:
         seconds = header_seconds(recording.path)
@@ -66,10 +64,10 @@ class BulkCoder:
     def _encode_group(self, group: list[tuple[AudioFile, np.ndarray]]) -> list[TokenRow | Skipped]:
         try:
             tokens = self.codec.encode_batch([pcm for _, pcm in group])
-        except StreamingError as error:
-            if len(group) == 1:
-                return [Skipped(group[0][0].id, str(error))]
-            return [row for one in group for row in self._encode_group([one])]
+        except (StreamingError, RuntimeError, MemoryError) as error:  # torch lacks memory by a RuntimeError
+            if len(group) > 1:
+                return [row for one in group for row in self._encode_group([one])]
+            return [Skipped(group[0][0].id, str(error) or "out of memory")]
         return [
             TokenRow(recording.id, its, len(pcm) / INPUT_RATE, self.codec.fingerprint)
             for (recording, pcm), its in zip(group, tokens, strict=True)
@@ -84,11 +82,11 @@ def _place(id: str, folder: Path) -> Path:
     return folder / f"{path}.wav"
 
 
-def _write(target: Path, audio: np.ndarray) -> None:
+def _write(target: Path, audio: np.ndarray, rate: int) -> None:
     """A file that appears under its name when it is whole, and never in the place of another."""
     partial = target.with_name(f".{target.name}.partial")
     try:
-        with soundfile.SoundFile(partial, "w", OUTPUT_RATE, 1, "PCM_16", format="WAV") as file:
+        with soundfile.SoundFile(partial, "w", rate, 1, "PCM_16", format="WAV") as file:
             file.buffer_write(pcm_to_bytes(audio), dtype="int16")
         os.link(partial, target)
     finally:

@@ -1,5 +1,6 @@
 """Which recordings a bulk job reads, and which of them may share a batch."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,12 @@ def find_recordings(folder: Path) -> list[AudioFile]:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
     if not paths:
         raise ConfigError(f"{folder} and its folders hold no recordings: .wav, .flac, or what else libsndfile reads")
-    return [AudioFile(path.relative_to(folder).as_posix(), path) for path in paths]
+    return [AudioFile(_text(path.relative_to(folder).as_posix()), path) for path in paths]
+
+
+def _text(name: str) -> str:
+    """A file's name as a table can hold it: bytes that are not UTF-8 are written out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def batches(recordings: Sequence[AudioFile], size: int) -> Iterator[list[AudioFile]]:

@@ -49,6 +49,28 @@ def test_a_bad_recording_spares_those_that_share_its_batch(coder, recordings, tm
         assert says in reasons[name]
 
 
+def test_a_batch_for_which_memory_is_lacking_is_coded_one_by_one(coder, recordings, monkeypatch):
+    whole = coder.codec.encode_batch
+
+    def encode_batch(pcms):
+        if len(pcms) > 1 or len(pcms[0]) == 24_000:
+            raise RuntimeError("out of memory")
+        return whole(pcms)
+
+    monkeypatch.setattr(coder.codec, "encode_batch", encode_batch)
+    results = coder.encode(recordings)
+    skipped = [one for one in results if isinstance(one, Skipped)]
+    assert [one.reason for one in skipped] == ["out of memory"] * 2 and len(results) == 8
+
+
+def test_a_name_that_is_not_text_becomes_an_id_that_is(tmp_path):
+    name = b"caf\xe9.wav"
+    with open(bytes(tmp_path) + b"/" + name, "wb"):
+        pass
+    (recording,) = find_recordings(tmp_path)
+    assert recording.id == "caf\\xe9.wav" and recording.path.exists()
+
+
 def test_audio_is_written_whole_and_never_over_another_file(coder, recordings, tmp_path):
     row = next(row for row in coder.encode(recordings) if isinstance(row, TokenRow) and len(row.tokens))
     target = tmp_path / "out" / f"{row.id}.wav"
