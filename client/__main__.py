@@ -12,7 +12,6 @@ def main() -> int:
 
     try:
         signal.signal(signal.SIGINT, interrupt)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidies up as Ctrl-C does
         return cli.main()
     except KeyboardInterrupt:
         return cli.INTERRUPTED

@@ -19,6 +19,7 @@ from neucodec_streaming.client.commands import bench, mqtt_options, speak, talk
 from neucodec_streaming.client.commands import sessions as commands
 from neucodec_streaming.client.commands.completion import SHELLS, CompletedParser, completion
 from neucodec_streaming.client.commands.display import print_devices
+from neucodec_streaming.client.commands.terminal import interruptible
 from neucodec_streaming.client.devices import list_devices
 from neucodec_streaming.client.dial import DEFAULT_URL
 from neucodec_streaming.client.errors import (
@@ -76,12 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.api_key = _api_key(options.key_file)
         running = options.run(options)
         if running is not None:
-            asyncio.run(running)
+            asyncio.run(interruptible(running))
     except StreamingError as error:
         code = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
         remedy = f": set {KEY_VARIABLE} or give --key-file" if type(error) is AuthError else ""
         return _failed(options, error.code, f"{error}{remedy}", code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return _failed(options, "interrupted", options.interrupted, INTERRUPTED)
     except BrokenPipeError:
         if sys.stdout is not None:

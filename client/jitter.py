@@ -216,13 +216,13 @@ class JitterBuffer:
     def _catch_up(self) -> None:
         """Leaves out what is too old, or a little of what comes next."""
         excess = self.delay_samples - self.target_samples
-        if excess > self._most_behind and self.buffered_samples and not self._is_skipping:
+        if self._finished or excess <= 0:  # the present is the end, or reached
+            self._is_skipping = False
+        elif excess > self._most_behind and self.buffered_samples and not self._is_skipping:
             self._is_skipping = True
             self.skips += 1
-        if self._is_skipping and excess > 0:
+        if self._is_skipping:
             self._skip(excess)
-        elif self._is_skipping:
-            self._is_skipping = False
         elif self.flow is Flow.PLAYING:
             self._compress(excess)
 

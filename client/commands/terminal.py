@@ -3,7 +3,9 @@
 import asyncio
 import codecs
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -12,16 +14,34 @@ from neucodec_streaming.client.pipes import PIPE, read_pipe
 from neucodec_streaming.tags import TAGS
 
 
+async def interruptible(running: Coroutine[Any, Any, None]) -> None:
+    """Runs a command; Ctrl-C and SIGTERM cancel it, so that it tidies up. Nothing is raised in the middle of a library.
+
+    Raises CancelledError then, and what the command raises.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        _on_signal(number, task.cancel)
+    await running
+
+
 def interruption() -> asyncio.Event:
     """An event that the first Ctrl-C sets: stop listening and finish. The second one ends the command at once."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    task, stop = asyncio.current_task(), asyncio.Event()
+    assert task is not None
 
     def once() -> None:
-        loop.remove_signal_handler(signal.SIGINT)
+        _on_signal(signal.SIGINT, task.cancel)
         stop.set()
 
-    loop.add_signal_handler(signal.SIGINT, once)
+    _on_signal(signal.SIGINT, once)
     return stop
+
+
+def _on_signal(number: int, call: Callable[[], object]) -> None:
+    with suppress(ValueError, RuntimeError, NotImplementedError):  # only the main thread, on POSIX, gets signals
+        asyncio.get_running_loop().add_signal_handler(number, call)
 
 
 async def piped_tokens(path: str, form: str, tags: Sequence[str] = TAGS) -> AsyncIterator[np.ndarray]:

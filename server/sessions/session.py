@@ -184,7 +184,7 @@ class Session:
 
     def received(self, message: bytes | ClientMessage) -> None:
         """Takes one message of the client; the last one is the one that is wrong."""
-        if self._conversation.failure is not None or self._conversation.is_over:
+        if self._attachment is Attachment.ENDED or self._conversation.failure is not None or self._conversation.is_over:
             return
         self._active_s = self._loop.time()
         if not self._has_spoken:
@@ -208,6 +208,8 @@ class Session:
 
     def lost(self, is_clean: bool) -> None:
         """The connection is gone; without a closing handshake its client may come back."""
+        if self._attachment is Attachment.ENDED:
+            return
         conversation = self._conversation
         is_over = is_clean or conversation.failure is not None or conversation.state is State.OPENING
         if is_over or not self._settings.resume_s:
@@ -240,12 +242,9 @@ class Session:
 
     def evict(self) -> None:
         """What is parked takes too much: the client is told to resume, which replays its input."""
-        if self._transport is None:
-            self.give_up("parked")
-            return
-        self._metrics.evictions.labels("parked").inc()
-        self._transport.close(RESTART_STATUS, "parked for too long: resume")
-        self._release()
+        if self._transport is not None:
+            self._transport.close(RESTART_STATUS, "parked for too long: resume")
+        self.give_up("parked")
 
     # Input
 

@@ -140,6 +140,16 @@ def test_a_clear_ends_a_skip_and_the_next_utterance_is_whole():
     assert jitter.skipped_samples == skipped
 
 
+def test_the_end_of_an_utterance_that_came_late_is_played_and_not_skipped():
+    jitter = buffer(live=True)
+    jitter.push(steady(CHUNK))
+    jitter.pull(900)
+    jitter.push(steady(CHUNK))
+    jitter.finish()
+    assert np.count_nonzero(jitter.pull(2 * CHUNK)) > CHUNK // 2
+    assert jitter.flow is Flow.IDLE
+
+
 def test_compression_takes_no_more_than_a_tenth():
     jitter = buffer(live=True)
     arrivals = calm(600, {20: 450})
@@ -308,7 +318,7 @@ MOVES = ("push", "pull", "pull", "clear", "finish")
 
 @pytest.mark.parametrize("live", [False, True])
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(moves=st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 300)), max_size=80))
+@given(moves=st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 1200)), max_size=80))
 def test_every_sample_comes_out_once_and_in_order_or_is_counted(live, moves):
     jitter = JitterBuffer(RATE, CHUNK, live)
     pushed = 0

@@ -101,6 +101,9 @@ async def test_what_is_parked_is_bounded_and_the_oldest_session_is_told_to_resum
                 await asyncio.wait_for(first.socket.wait_closed(), 10)
                 assert first.socket.close_code == 1012 and "resume" in first.socket.close_reason
                 assert second.socket.close_code is None is third.socket.close_code
+            token = first.session.ready.resume.token
+            async with talk(host.url, f"/v1/encode?resume={token}&received=0&utterance=0,0") as resumed:
+                assert resumed.session.ready.resumed == "approximate", "replayed: nothing is left of the session"
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
