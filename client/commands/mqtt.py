@@ -55,6 +55,8 @@ async def publish(options: argparse.Namespace) -> None:
     if session.status is not None:
         extra["lost_input"] = session.status.loss.get("lost_units", 0)
     print_report(report, {**extra, "lost_output": session.loss.lost_units}, options.json, piped=False)
+    if isinstance(source, FileSource) and source.error is not None:
+        raise source.error
 
 
 def _source(options: argparse.Namespace, stack: AsyncExitStack) -> Source:
