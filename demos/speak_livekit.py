@@ -9,7 +9,7 @@ import asyncio
 import sys
 
 from neucodec_streaming.audio import pcm_from_bytes
-from neucodec_streaming.client.files import WavWriter
+from neucodec_streaming.client.files import AudioWriter
 from neucodec_streaming.client.livekit import NeuCodecTTS
 from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
 
@@ -17,7 +17,7 @@ from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
 async def speak(speech_lm_url: str, url: str, text: str, path: str) -> None:
     """Says one text, word by word."""
     async with NeuCodecTTS(SpeechLMSpec(speech_lm_url), url) as tts, tts.stream() as stream:
-        with WavWriter(path, tts.sample_rate) as file:
+        with AudioWriter(path, tts.sample_rate) as file:
             for word in text.split():
                 stream.push_text(f"{word} ")
             stream.end_input()

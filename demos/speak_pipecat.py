@@ -13,7 +13,7 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.workers.runner import WorkerRunner
 
 from neucodec_streaming.audio import pcm_from_bytes
-from neucodec_streaming.client.files import WavWriter
+from neucodec_streaming.client.files import AudioWriter
 from neucodec_streaming.client.pipecat_tts import NeuCodecTTSService
 from neucodec_streaming.config import OUTPUT_RATE
 from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
@@ -22,7 +22,7 @@ from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
 class WavOutput(FrameProcessor):
     """Writes what is said; a transport's output stands here in an agent."""
 
-    def __init__(self, file: WavWriter) -> None:
+    def __init__(self, file: AudioWriter) -> None:
         super().__init__()
         self._file = file
 
@@ -35,7 +35,7 @@ class WavOutput(FrameProcessor):
 
 async def speak(speech_lm_url: str, url: str, text: str, path: str) -> None:
     """Says one text."""
-    with WavWriter(path, OUTPUT_RATE) as file:
+    with AudioWriter(path, OUTPUT_RATE) as file:
         pipeline = Pipeline([NeuCodecTTSService(SpeechLMSpec(speech_lm_url), url), WavOutput(file)])
         worker = PipelineWorker(pipeline, params=PipelineParams(audio_out_sample_rate=OUTPUT_RATE), enable_rtvi=False)
         await worker.queue_frames([TTSSpeakFrame(text), EndFrame()])
