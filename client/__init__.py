@@ -26,7 +26,18 @@ if TYPE_CHECKING:
         SoundDeviceError,
         Unreachable,
     )
-    from neucodec_streaming.client.events import Audio, Cleared, Done, Event, Flushed, Marked, Resumed, Stats, Tokens
+    from neucodec_streaming.client.events import (
+        Audio,
+        Cleared,
+        Done,
+        Event,
+        Flushed,
+        Marked,
+        Primed,
+        Resumed,
+        Stats,
+        Tokens,
+    )
     from neucodec_streaming.client.sync import BlockingConnection, blocking, decode, encode, roundtrip
 
 __all__ = [
@@ -44,6 +55,7 @@ __all__ = [
     "Flushed",
     "Marked",
     "Microphone",
+    "Primed",
     "Resumed",
     "SoundDeviceError",
     "Speaker",
@@ -75,6 +87,7 @@ _MODULES = {
         "Event",
         "Flushed",
         "Marked",
+        "Primed",
         "Resumed",
         "Stats",
         "Tokens",

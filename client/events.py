@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neucodec_streaming.protocol.messages import Cleared, Done, Flushed, Marked, Stats
+from neucodec_streaming.protocol.messages import Cleared, Done, Flushed, Marked, Primed, Stats
 
-__all__ = ["Audio", "Cleared", "Done", "Event", "Flushed", "Marked", "Resumed", "Stats", "Tokens"]
+__all__ = ["Audio", "Cleared", "Done", "Event", "Flushed", "Marked", "Primed", "Resumed", "Stats", "Tokens"]
 
 
 NO_SAMPLES = np.zeros(0, np.float32)
@@ -64,4 +64,4 @@ class Resumed:
         )
 
 
-Event = Audio | Tokens | Flushed | Cleared | Marked | Stats | Done | Resumed
+Event = Audio | Tokens | Flushed | Cleared | Marked | Primed | Stats | Done | Resumed

@@ -112,6 +112,10 @@ class BlockingConnection:
         """Connection.clear; events that were received before it are given first."""
         self._thread.call(self._connection.clear())
 
+    def prime(self, voice: Any) -> None:
+        """Connection.prime."""
+        self._thread.call(self._connection.prime(voice))
+
     def mark(self, id: str | int) -> None:
         """Connection.mark."""
         self._thread.call(self._connection.mark(id))

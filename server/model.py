@@ -22,6 +22,7 @@ from neucodec_streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, Stre
 from neucodec_streaming.resampler import Resampler
 from neucodec_streaming.server.other_load import BUSY_SHARE, OtherLoad
 from neucodec_streaming.server.settings.fields import Settings
+from neucodec_streaming.server.voices import Voices, read_voices
 
 if TYPE_CHECKING:
     from neucodec_streaming.codec import Codec
@@ -47,6 +48,7 @@ class Model:
     fingerprint: str = ""
     parts: tuple[str, ...] = ("encode", "decode")
     output_rate: int = OUTPUT_RATE
+    voices: Voices = field(default_factory=Voices)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -92,6 +94,7 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     from neucodec_streaming.codec import load_codec
     from neucodec_streaming.engine.runner import Runner
 
+    voices = Voices() if settings.voices is None else read_voices(settings.voices)
     use_threads(settings)
     codec = load_codec(
         settings.model,
@@ -112,6 +115,8 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     runner = Runner(codec, pools, slots_each(settings.max_sessions, workers), settings.batch_sizes)
     _log.info("model %s loaded, warming up %d shapes", codec.name, len(pools) * len(settings.batch_sizes))
     runner.warm_up()
+    if "decode" in settings.kinds:
+        runner.hold_voices(list(voices.tokens.values()))
     runners = [runner, *(runner.replicate() for _ in range(workers - 1))]
     other_load = OtherLoad()
     with ThreadPoolExecutor(workers, initializer=use_threads, initargs=(settings,)) as threads:  # all at once, as later
@@ -127,7 +132,7 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     budget = Budget(step_s, settings.max_load)
     fingerprint = _fingerprint(codec, settings) if len(settings.batch_sizes) == 1 else ""
     name, default = _public_name(codec.name), settings.default_profile
-    return engines, Model(name, profiles, default, budget, fingerprint, settings.kinds, codec.sample_rate)
+    return engines, Model(name, profiles, default, budget, fingerprint, settings.kinds, codec.sample_rate, voices)
 
 
 def worker_count(settings: Settings) -> int:

@@ -21,6 +21,8 @@ MEL_OVERHANG = 240
 ISTFT_REACH = 2
 """Frames to the right that one hop of audio overlaps with."""
 CODEBOOK_SIZE = 65_536
+MIN_VOICE_TOKENS = 100
+"""Two seconds; shorter stretches of a voice help less and not every time (docs/voices.md)."""
 START_FRAMES = 3
 """Frames after which a stream's start is out of reach of every layer (antialias.SIDE at one element a frame)."""
 

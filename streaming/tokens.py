@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from neucodec_streaming.audio import as_array
-from neucodec_streaming.config import CODEBOOK_SIZE, TOKENS_PER_SECOND
+from neucodec_streaming.config import CODEBOOK_SIZE, MIN_VOICE_TOKENS, TOKENS_PER_SECOND
 from neucodec_streaming.errors import InputError, TokenError
 from neucodec_streaming.tags import TAGS, begun_tag, whole_tag
 
@@ -46,10 +46,6 @@ def check_tokens(tokens: Any) -> np.ndarray:
         where = outside[0]
         raise TokenError(f"token {where} of {tokens.size} is {tokens[where]}: a token is from 0 to {CODEBOOK_SIZE - 1}")
     return tokens.astype(np.uint16)
-
-
-MIN_VOICE_TOKENS = 100
-"""Two seconds; shorter stretches of a voice help less and not every time (docs/voices.md)."""
 
 
 def check_voice(tokens: Any) -> np.ndarray:

@@ -1,10 +1,12 @@
 """Input that a session has taken and its worker has not: the server reads ahead of computing, so that `clear` is heard.
 
-Payload is joined as it comes: a thousand tokens in a thousand messages are one piece. Ends of utterances stay where
-they were between the payload.
+Payload is joined as it comes: a thousand tokens in a thousand messages are one piece. Ends of utterances, and voices
+behind them, stay where they were between the payload.
 """
 
 from collections import deque
+
+import numpy as np
 
 from neucodec_streaming.protocol.messages import StreamFormat
 
@@ -18,7 +20,7 @@ class Backlog:
     def __init__(self, input: StreamFormat) -> None:
         self._unit_bytes = input.unit_bytes
         self._hop_bytes = input.hop * input.unit_bytes
-        self._items: deque[bytearray | None] = deque()  # None: an utterance ends there
+        self._items: deque[bytearray | np.ndarray | None] = deque()  # None: an utterance ends there
         self._payload_bytes = 0
         self.bytes = 0
 
@@ -32,10 +34,10 @@ class Backlog:
 
     def put(self, payload: bytes) -> None:
         """More payload."""
-        if not self._items or self._items[-1] is None:
-            self._items.append(bytearray())
-        last = self._items[-1]
-        assert last is not None, "just made"
+        last = self._items[-1] if self._items else None
+        if not isinstance(last, bytearray):
+            last = bytearray()
+            self._items.append(last)
         last += payload
         self._payload_bytes += len(payload)
         self.bytes += len(payload)
@@ -45,13 +47,22 @@ class Backlog:
         self._items.append(None)
         self.bytes += END_BYTES
 
-    def take(self, max_frames: int) -> bytes | None:
-        """The oldest payload, at most so many frames (one or more), or None for the end of an utterance."""
+    def prime(self, voice: np.ndarray) -> None:
+        """Streams start in this voice from here on, between utterances."""
+        self._items.append(voice)
+        self.bytes += voice.nbytes
+
+    def take(self, max_frames: int) -> bytes | np.ndarray | None:
+        """The oldest payload, at most so many frames (one or more), None for the end of an utterance, or a voice."""
         first = self._items[0]
         if first is None:
             self._items.popleft()
             self.bytes -= END_BYTES
             return None
+        if isinstance(first, np.ndarray):
+            self._items.popleft()
+            self.bytes -= first.nbytes
+            return first
         size = min(len(first), max_frames * self._hop_bytes)
         taken = bytes(first[:size])
         if size == len(first):
@@ -62,7 +73,9 @@ class Backlog:
         self.bytes -= size
         return taken
 
-    def clear(self) -> None:
-        """Drops everything."""
+    def clear(self) -> np.ndarray | None:
+        """Drops everything; the voice that was to be the last, if there is one."""
+        voices = [item for item in self._items if isinstance(item, np.ndarray)]
         self._items.clear()
         self._payload_bytes = self.bytes = 0
+        return voices[-1] if voices else None

@@ -104,6 +104,8 @@ class Sessions:
         Raises ConfigError, CapacityError, and of a key or an address LimitError.
         """
         profile, config = self._model.profile(asked.profile)
+        if asked.voice is not None:
+            self._model.voices.named(asked.voice)
         self._enter(caller)
         try:
             worker = self._admit(asked.kind, config)
@@ -121,6 +123,7 @@ class Sessions:
             self._settings,
             self._metrics,
             owner=self,
+            voices=self._model.voices,
             computed_from=computed_from,
         )
         return entry.session
@@ -185,8 +188,8 @@ class Sessions:
         return ready, None if start is None else start.output
 
     def _fingerprint(self, config: StreamConfig) -> str:
-        """Of what a stream of that configuration computes; "" where its bits are not sure."""
-        whole = self._model.fingerprint
+        """Of what a stream of that configuration computes, in any voice; "" where its bits are not sure."""
+        whole = self._model.fingerprint + self._model.voices.fingerprint if self._model.fingerprint else ""
         return hashlib.sha256(f"{whole} {config}".encode()).hexdigest()[:16] if whole else ""
 
     def _enter(self, caller: Caller) -> None:

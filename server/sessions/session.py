@@ -15,9 +15,11 @@ from functools import partial
 from typing import Any
 from typing import Protocol as Interface
 
+import numpy as np
+
 from neucodec_streaming.config import FRAME_MS, TOKENS_PER_SECOND, StreamConfig
 from neucodec_streaming.errors import CapacityError, DeviceError, ProtocolError, StreamingError, TimeLimitError
-from neucodec_streaming.protocol.messages import Clear, ClientMessage, End, Flush, Ready, Stats
+from neucodec_streaming.protocol.messages import Clear, ClientMessage, End, Flush, Prime, Ready, Stats
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.protocol.session import ServerSession
 from neucodec_streaming.protocol.states import State
@@ -27,6 +29,7 @@ from neucodec_streaming.server.sessions.phases import ATTACHMENTS, Attachment, S
 from neucodec_streaming.server.sessions.slot import SessionSlot
 from neucodec_streaming.server.sessions.transport import Transport
 from neucodec_streaming.server.settings.fields import Settings
+from neucodec_streaming.server.voices import Voices
 from neucodec_streaming.server.workers.handle import WorkerHandle
 from neucodec_streaming.server.workers.messages import EventKind, SessionSpec
 
@@ -71,6 +74,7 @@ class Session:
         settings: Settings,
         metrics: Metrics,
         owner: SessionOwner,
+        voices: Voices,
         computed_from: int | None = None,
     ) -> None:
         self.ready = ready
@@ -84,6 +88,7 @@ class Session:
         self._settings = settings
         self._metrics = metrics
         self._owner = owner
+        self._voices = voices
         self._early: deque[bytes | ClientMessage] = deque()  # what came before `ready` went out
         self._early_bytes = 0
         self._loop = asyncio.get_running_loop()
@@ -99,7 +104,9 @@ class Session:
         self._after("slot", settings.slot_timeout_s, self._miss_slot)
         self._after("length", settings.max_session_s, self._reach_length)
         self._after("park", settings.park_after_s, self._check_quiet)
-        self.slot = SessionSlot(self, SessionSpec(request.kind, config, request.input, request.output), settings)
+        voice = None if request.voice is None else voices.named(request.voice)
+        spec = SessionSpec(request.kind, config, request.input, request.output, voice=voice)
+        self.slot = SessionSlot(self, spec, settings)
         self.slot.open(device)
 
     # The client comes back
@@ -254,11 +261,15 @@ class Session:
             raise ProtocolError("a session that is resumed says first where it goes on: wait for ready, then send")
         self._early.append(message)
         self._early_bytes += len(message) if isinstance(message, bytes) else MESSAGE_BYTES
+        if isinstance(message, Prime):
+            self._early_bytes += 2 * len(message.tokens or ())
         return True
 
     def _accept(self, message: bytes | ClientMessage) -> bool:
         """Takes one message; whether it has made something wait, and not only packets of a window to come."""
         conversation, slot = self._conversation, self.slot
+        if isinstance(message, Prime):
+            message = self._voices.resolved(message)
         conversation.receive(message)
         if isinstance(message, bytes):
             self._input_bytes += len(message)
@@ -267,6 +278,8 @@ class Session:
             return slot.feed(message)
         if isinstance(message, Clear):
             slot.clear()
+        elif isinstance(message, Prime):
+            slot.prime(np.array(message.tokens, np.uint16))
         elif isinstance(message, (Flush, End)):
             slot.end()
         self._pump()

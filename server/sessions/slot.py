@@ -3,11 +3,13 @@
 A quiet session is parked: it gives its slots back. A fresh stream leaves nothing behind, one within an utterance its
 snapshot, from which it goes on (law 4), on any worker. The first input wakes it.
 
-    Session -> feed, end, clear -> Backlog -> worker;   worker -> SlotOwner.deliver -> Session
+    Session -> feed, end, prime, clear -> Backlog -> worker;   worker -> SlotOwner.deliver -> Session
 """
 
 from typing import Any
 from typing import Protocol as Interface
+
+import numpy as np
 
 from neucodec_streaming.config import TOKENS_PER_SECOND
 from neucodec_streaming.server.lifecycle import moved
@@ -65,6 +67,9 @@ class SessionSlot:
         self._stream: ParkedStream | None = None
         self._epoch = 0  # of the session, when the worker began to count its own
         self._is_paused = False
+        self._voice = spec.voice  # that the worker was given last
+        self._next_voice: np.ndarray | None = None  # for the end of this utterance
+        self._is_begun = False
 
     @property
     def is_live(self) -> bool:
@@ -86,10 +91,11 @@ class SessionSlot:
         self.device = device
         self._epoch = self._owner.epoch
         self._is_paused = False
-        self._link = device.open(self._spec._replace(parked=self._stream), self._take)
+        self._link = device.open(self._spec._replace(parked=self._stream, voice=self._voice), self._take)
 
     def feed(self, payload: bytes) -> bool:
         """More input; whether a worker can make something of it now."""
+        self._is_begun = self._is_begun or bool(payload)
         ready = self._window_buffer.put(payload)
         if not ready:
             return False
@@ -106,18 +112,35 @@ class SessionSlot:
         if rest := self._window_buffer.end():
             self.backlog.put(rest)
         self.backlog.end()
+        self._is_begun = False
+        if self._next_voice is not None:
+            self.backlog.prime(self._next_voice)
+            self._next_voice = None
         self.hand_on()
 
+    def prime(self, voice: np.ndarray) -> None:
+        """Streams start in this voice; within an utterance, from its end on."""
+        if self._is_begun:
+            self._next_voice = voice
+        else:
+            self.backlog.prime(voice)
+            self.hand_on()
+
     def clear(self) -> None:
-        """Everything inside is dropped, and the stream begins anew."""
+        """Everything inside is dropped, and the stream begins anew, in the latest voice."""
         self._window_buffer.clear()
-        self.backlog.clear()
+        waiting = self.backlog.clear()
+        voice, self._next_voice = waiting if self._next_voice is None else self._next_voice, None
+        self._is_begun = False
         self._stream = None
         if self._link is not None:
+            if voice is not None:
+                self._link.submit(CommandKind.PRIME, voice)
             self._link.submit(CommandKind.CLEAR)
         elif self.phase is SlotPhase.WAKING:  # and need not any more
             self.phase = moved(SLOT_PHASES, self.phase, SlotPhase.PARKED)
             self._owner.parked()
+        self._voice = self._voice if voice is None else voice
 
     def hand_on(self) -> None:
         """Gives the worker what it has room for, and wakes the session for it."""
@@ -136,6 +159,9 @@ class SessionSlot:
             payload = backlog.take(room_frames)
             if payload is None:
                 link.submit(CommandKind.FLUSH)
+            elif isinstance(payload, np.ndarray):
+                self._voice = payload
+                link.submit(CommandKind.PRIME, payload)
             else:
                 link.submit(CommandKind.FEED, payload)
 

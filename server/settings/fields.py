@@ -101,6 +101,11 @@ class Settings:
     profiles: Profiles = setting(
         PROFILES, MODEL, f"those of {', '.join(PROFILES)} to offer, or NAME=CHUNK:LOOKAHEAD in frames of 20 ms"
     )
+    voices: str | None = setting(
+        None,
+        MODEL,
+        "folder of voices to start from, by name: .pt, .npy, .json or .tok files (none: no voices)",
+    )
     workers: int | None = setting(
         None, MODEL, "workers that share the sessions (none: one for each core, on CUDA one)", least=1
     )

@@ -3,6 +3,8 @@
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.protocol.messages import StreamFormat
@@ -20,13 +22,14 @@ class ParkedStream(NamedTuple):
 
 
 class SessionSpec(NamedTuple):
-    """What a session is; `parked`: from where it goes on."""
+    """What a session is; `parked`: from where it goes on, with its voice; `voice`: in which a new one starts."""
 
     kind: str
     config: StreamConfig
     input: StreamFormat
     output: StreamFormat
     parked: ParkedStream | None = None
+    voice: np.ndarray | None = None
 
 
 class CommandKind(Enum):
@@ -36,6 +39,7 @@ class CommandKind(Enum):
     FEED = auto()  # bytes
     FLUSH = auto()
     CLEAR = auto()
+    PRIME = auto()  # tokens of a voice
     PAUSE = auto()
     RESUME = auto()
     PARK = auto()

@@ -124,6 +124,8 @@ class Worker:
         if parked is None:
             engine_id = self._engine.open(order.kind, pools)
             formats = Formats(order.input, order.output, self._output_rate)
+            if order.voice is not None:
+                self._engine.prime(engine_id, order.voice, time.monotonic())
         else:
             engine_id = self._engine.restore(order.kind, pools, parked.snapshot, time.monotonic())
             formats = parked.formats
@@ -145,6 +147,8 @@ class Worker:
                 seat.formats.clear()
                 seat.clears += 1
                 engine.clear(session, now_s)
+            case CommandKind.PRIME:
+                engine.prime(session, data, now_s)
             case CommandKind.PAUSE:
                 engine.pause(session)
             case CommandKind.RESUME:

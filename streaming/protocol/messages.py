@@ -12,13 +12,24 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, overload
 
-from neucodec_streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_HOP, OUTPUT_RATE, TOKENS_PER_SECOND
-from neucodec_streaming.errors import AudioError, ProtocolError, TokenError
+from neucodec_streaming.config import (
+    CODEBOOK_SIZE,
+    FRAME_MS,
+    INPUT_HOP,
+    INPUT_RATE,
+    MIN_VOICE_TOKENS,
+    OUTPUT_HOP,
+    OUTPUT_RATE,
+    TOKENS_PER_SECOND,
+)
+from neucodec_streaming.errors import AudioError, InputError, ProtocolError, TokenError
 from neucodec_streaming.formats import PCM_FORMATS
 
 SUBPROTOCOL = "neucodec.v1"
 MAX_MARK_ID_LENGTH = 256
 """Characters of a mark's id; longer ones are refused."""
+MAX_VOICE_TOKENS = 3000
+"""One minute; a longer voice is refused, since computing it would hold up everybody else."""
 UNIT_BYTES = {form.name: form.sample_bytes for form in PCM_FORMATS.values()} | {"u16le": 2}
 """Bytes of one sample or one token on the wire, by format."""
 
@@ -109,6 +120,37 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Prime:
+    """Client: the stream, and each one after `flush` and `clear`, starts from this voice: the name of one that the
+    server has, or tokens. Within an utterance it takes effect at its end. Answered by `primed` at once.
+
+    Raises ProtocolError unless it is one of the two, InputError and TokenError for tokens that make no voice.
+    """
+
+    voice: str | None = None
+    tokens: tuple[int, ...] | None = None
+    type: ClassVar[str] = "prime"
+
+    def __post_init__(self) -> None:
+        if (self.voice is None) == (self.tokens is None):
+            raise ProtocolError("prime needs a voice or tokens: give the name of one, or a list of the other")
+        if self.voice is not None and not isinstance(self.voice, str):
+            raise ProtocolError(f"prime has voice {_shown(self.voice)}: give a name")
+        if self.tokens is None:
+            return
+        if not isinstance(self.tokens, tuple):
+            raise ProtocolError(f"prime has tokens {_shown(self.tokens)}: give a list of integers")
+        if not MIN_VOICE_TOKENS <= len(self.tokens) <= MAX_VOICE_TOKENS:
+            raise InputError(
+                f"a voice of {len(self.tokens)} tokens: give {MIN_VOICE_TOKENS} to {MAX_VOICE_TOKENS}, best 250 of"
+                " clean speech"
+            )
+        for token in self.tokens:
+            if type(token) is not int or not 0 <= token < CODEBOOK_SIZE:
+                raise TokenError(f"the voice has token {_shown(token)}: a token is from 0 to {CODEBOOK_SIZE - 1}")
+
+
+@dataclass(frozen=True)
 class End:
     """Client: flush, totals, and then close 1000."""
 
@@ -168,6 +210,14 @@ class Marked:
 
 
 @dataclass(frozen=True)
+class Primed:
+    """Server: the voice has so many tokens."""
+
+    tokens: int
+    type: ClassVar[str] = "primed"
+
+
+@dataclass(frozen=True)
 class Done:
     """Server: the session's totals; then close 1000.
 
@@ -201,14 +251,14 @@ class Failure:
     type: ClassVar[str] = "error"
 
 
-ClientMessage = Flush | Clear | Mark | End
-ServerMessage = Ready | Flushed | Cleared | Marked | Done | Stats | Failure
+ClientMessage = Flush | Clear | Mark | Prime | End
+ServerMessage = Ready | Flushed | Cleared | Marked | Primed | Done | Stats | Failure
 Message = ClientMessage | ServerMessage
 
 _BARE_MESSAGES: dict[str, Flush | Clear | End] = {bare.type: bare for bare in (Flush(), Clear(), End())}
-CLIENT_MESSAGES = (*_BARE_MESSAGES, Mark.type)
+CLIENT_MESSAGES = (*_BARE_MESSAGES, Mark.type, Prime.type)
 SERVER_MESSAGES: dict[str, type[ServerMessage]] = {
-    kind.type: kind for kind in (Ready, Flushed, Cleared, Marked, Done, Stats, Failure)
+    kind.type: kind for kind in (Ready, Flushed, Cleared, Marked, Primed, Done, Stats, Failure)
 }
 
 
@@ -237,7 +287,8 @@ def message_to_json(message: Message) -> dict[str, Any]:
     body: dict[str, Any] = {"type": message.type}
     for field in fields(message):
         value = getattr(message, field.name)
-        body[field.name] = asdict(value) if isinstance(value, (StreamFormat, Resume)) else value
+        if value is not None:
+            body[field.name] = asdict(value) if isinstance(value, (StreamFormat, Resume)) else value
     return body
 
 
@@ -246,7 +297,12 @@ def client_message_from_json(body: dict[str, Any]) -> ClientMessage:
     kind = body.get("type")
     if not isinstance(kind, str) or kind not in CLIENT_MESSAGES:
         raise ProtocolError(f"message type {_shown(kind)} is unknown: send one of {', '.join(CLIENT_MESSAGES)}")
-    return Mark(body.get("id")) if kind == Mark.type else _BARE_MESSAGES[kind]  # type: ignore[arg-type]
+    if kind == Mark.type:
+        return Mark(body.get("id"))  # type: ignore[arg-type]
+    if kind == Prime.type:
+        tokens = body.get("tokens")
+        return Prime(body.get("voice"), tuple(tokens) if isinstance(tokens, list) else tokens)
+    return _BARE_MESSAGES[kind]
 
 
 def server_message_from_json(body: dict[str, Any]) -> ServerMessage | None:

@@ -24,6 +24,7 @@ QUERIES = (
     "output_rate",
     "output_format",
     "profile",
+    "voice",
     "stats",
     "resume",
     "received",
@@ -38,6 +39,7 @@ DEFAULT_FORMAT = "s16le"
 @dataclass(frozen=True)
 class SessionRequest:
     """A session as its URL asks for it. `profile` None: the server's default.
+    `voice`: of the server's, in which the decoder starts.
 
     To resume one: its token in `resume`, output units `received`, `answers` had, and from where on the client can send
     again: the whole `utterance`, or its `tail` alone.
@@ -54,11 +56,12 @@ class SessionRequest:
     utterance: Positions | None = None
     tail: Positions | None = None
     access_token: str | None = field(default=None, repr=False)
+    voice: str | None = None
 
     @property
     def anew(self) -> "SessionRequest":
         """The same session as it would be asked for at its beginning, whoever asks."""
-        return SessionRequest(self.kind, self.input, self.output, self.profile, self.stats)
+        return SessionRequest(self.kind, self.input, self.output, self.profile, self.stats, voice=self.voice)
 
     @property
     def target(self) -> str:
@@ -72,7 +75,7 @@ class SessionRequest:
                 query[f"{side}_rate"] = str(stream.rate)
         if self.stats:
             query["stats"] = "1"
-        for name in ("profile", "resume", "answers", "access_token"):
+        for name in ("profile", "voice", "resume", "answers", "access_token"):
             if getattr(self, name) is not None:
                 query[name] = str(getattr(self, name))
         if self.received:
@@ -94,6 +97,7 @@ def session_request(
     profile: str | None = None,
     stats: bool = False,
     access_token: str | None = None,
+    voice: str | None = None,
 ) -> SessionRequest:
     """The request for a session of `kind` ("encode", "decode", "roundtrip"); formats and rates are those of audio."""
     if kind not in PATHS.values():
@@ -104,7 +108,8 @@ def session_request(
     if kind != "encode":
         query |= {"output_format": output_format, "output_rate": str(output_rate)}
     source, sink = _formats(kind, query)
-    return SessionRequest(kind, source, sink, profile, stats, access_token=access_token)
+    _check_voice(kind, voice)
+    return SessionRequest(kind, source, sink, profile, stats, access_token=access_token, voice=voice)
 
 
 def parse_target(target: str) -> SessionRequest | None:
@@ -131,6 +136,7 @@ def parse_target(target: str) -> SessionRequest | None:
             raise ConfigError(f"query {name!r} is given twice: give it once")
         query[name] = value
     source, sink = _formats(kind, query)
+    _check_voice(kind, query.get("voice"))
     received, utterance = _position("received", query.get("received", "0")), _positions("utterance", query)
     if utterance is not None and utterance.output > received:
         raise ConfigError(
@@ -148,6 +154,7 @@ def parse_target(target: str) -> SessionRequest | None:
         utterance=utterance,
         tail=_positions("tail", query),
         access_token=query.get("access_token"),
+        voice=query.get("voice"),
     )
 
 
@@ -180,6 +187,11 @@ def _audio(side: str, query: dict[str, str], native_rate: int) -> StreamFormat:
             f" {TOKENS_PER_SECOND}, such as 8000, 16000, 22050, 24000, 44100 or 48000"
         )
     return StreamFormat("audio", form, int(rate))
+
+
+def _check_voice(kind: str, voice: str | None) -> None:
+    if voice is not None and kind == "encode":
+        raise ConfigError(f"voice is {voice[:40]!r}, but encode has no decoder that could start from it: leave it out")
 
 
 def _flag(name: str, value: str) -> bool:

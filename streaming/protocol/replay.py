@@ -1,5 +1,6 @@
 """What a client may have to send again: its payload and requests since the oldest utterance not wholly answered began.
 
+The voice in which that utterance began is kept too, for a server that has lost the session.
 Payload beyond a limit is dropped from the front in whole frames; the log then holds only the tail of that utterance
 (`whole` is false). Sans-I/O; owned by ClientSession, the twin of server/web/replay.js.
 """
@@ -8,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from neucodec_streaming.protocol.messages import ClientMessage, Mark, StreamFormat
+from neucodec_streaming.protocol.messages import ClientMessage, Mark, Prime, StreamFormat
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,14 @@ class Positions:
 @dataclass(frozen=True)
 class Asked:
     """A request that waits for its answer: the `number`th of the session, sent at input position `at`; `is_cut`: not
-    all of the input before it was sent.
+    all of the input before it was sent. `is_again`: it was answered, by a server that has lost the session.
     """
 
     message: ClientMessage
     number: int
     at: int
     is_cut: bool = False
+    is_again: bool = False
 
 
 class ReplayLog:
@@ -43,6 +45,8 @@ class ReplayLog:
         self._payload: deque[tuple[int, bytes]] = deque()  # with the position of its first unit
         self._end = 0
         self._requests = 0
+        self._voice: Asked | None = None  # in which the oldest utterance began
+        self._voices: deque[Asked] = deque()  # answered ones that came later
 
     def add_payload(self, payload: bytes) -> None:
         """Payload that was given to be sent."""
@@ -65,12 +69,15 @@ class ReplayLog:
 
     def settle(self, asked: Asked, output: int) -> None:
         """A request is answered; what is no mark ends an utterance, and the next one's output begins at `output`."""
-        if isinstance(asked.message, Mark):
+        if isinstance(asked.message, (Mark, Prime)):
             self.asked.remove(asked)
+            if isinstance(asked.message, Prime):
+                self._voices.append(replace(asked, is_again=True))
             return
         while self.asked.popleft() is not asked:
             pass
         self.start, self.whole = Positions(asked.at, output), True
+        self._begin_in_voice()
         self._drop_before(asked.at)
 
     def drop(self, position: int, units: int) -> None:
@@ -85,9 +92,12 @@ class ReplayLog:
             if after := payload[max(0, end - first) * self._input.unit_bytes :]:
                 kept.append((max(first, end) - units, after))
         self._payload = kept
-        self.asked = deque(
-            replace(asked, at=max(position, asked.at - units), is_cut=True) if asked.at > position else asked
-            for asked in self.asked
+        self.asked, self._voices = (
+            deque(
+                replace(asked, at=max(position, asked.at - units), is_cut=True) if asked.at > position else asked
+                for asked in each
+            )
+            for each in (self.asked, self._voices)
         )
         if self.start.input > position:  # the log had been shortened
             frames = (self.start.input - position) // self._input.hop
@@ -97,13 +107,21 @@ class ReplayLog:
     def move(self, units: int) -> None:
         """The server counts input from elsewhere: adds `units` to every input position."""
         self.start = replace(self.start, input=self.start.input + units)
-        self.asked = deque(replace(asked, at=asked.at + units) for asked in self.asked)
+        self.asked, self._voices = (
+            deque(replace(asked, at=asked.at + units) for asked in each) for each in (self.asked, self._voices)
+        )
         self._payload = deque((first + units, payload) for first, payload in self._payload)
         self._end += units
 
     def renumber(self) -> None:
-        """A new session counts requests from 0: those that wait are its first."""
-        self.asked = deque(replace(asked, number=number) for number, asked in enumerate(self.asked))
+        """A new session counts requests from 0: its first are the voices that it needs again, and those that wait."""
+        voices, self._voices = self._voices, deque()
+        again = [replace(asked, at=max(asked.at, self.start.input + (not self.whole))) for asked in voices]
+        if self._voice is not None:
+            again.insert(0, replace(self._voice, at=self.start.input))
+        self._voice = None
+        merged = sorted([*again, *self.asked], key=lambda asked: asked.at)  # stable: answered ones came before
+        self.asked = deque(replace(asked, number=number) for number, asked in enumerate(merged))
         self._requests = len(self.asked)
 
     def restart(self) -> None:
@@ -123,13 +141,20 @@ class ReplayLog:
         for asked in waiting:
             yield asked.message
 
+    def _begin_in_voice(self) -> None:
+        """The voice that was the last to be given when the oldest utterance began is its own."""
+        while self._voices and self._voices[0].at <= self.start.input:
+            self._voice = self._voices.popleft()
+
     def _shorten(self) -> None:
         """Drops whole frames from the front, as far as the oldest utterance goes."""
-        ends = [asked.at for asked in self.asked if not isinstance(asked.message, Mark)]
+        ends = [asked.at for asked in self.asked if not isinstance(asked.message, (Mark, Prime))]
         excess = self._end - self.start.input - self._max_units
         most = (ends[0] if ends else self._end) - self.start.input
         frames = min(-(-excess // self._input.hop), most // self._input.hop)
         if frames:
+            if self.whole:
+                self._begin_in_voice()
             input, output = self.start.input, self.start.output
             self.start = Positions(input + frames * self._input.hop, output + frames * self._output.hop)
             self.whole = False

@@ -17,7 +17,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from neucodec_streaming.errors import LocalProtocolError, ProtocolError, StreamingError
+from neucodec_streaming.errors import InputError, LocalProtocolError, ProtocolError, StreamingError
 from neucodec_streaming.protocol.messages import (
     Clear,
     Cleared,
@@ -29,6 +29,8 @@ from neucodec_streaming.protocol.messages import (
     Flushed,
     Mark,
     Marked,
+    Prime,
+    Primed,
     Ready,
     ServerMessage,
     Stats,
@@ -42,7 +44,7 @@ MAX_WAITING = 4096
 """Marks and flushes of a client that may wait for their answer; one more is an error."""
 REPLAY_SECONDS = 60.0
 """Input that a client keeps for a server that has lost it."""
-_Answer = Flushed | Cleared | Marked | Done
+_Answer = Flushed | Cleared | Marked | Primed | Done
 _ANSWER_BYTES = 64
 """What an answer that is kept counts for."""
 
@@ -105,6 +107,8 @@ class ServerSession:
     def receive(self, message: bytes | ClientMessage) -> None:
         """Accepts payload or a message of the client, which the engine is then to be given: all but a Mark.
 
+        A voice has its tokens by then, whatever its name.
+
         Raises ProtocolError, AudioError or TokenError; the session is then as before and should `fail`.
         """
         if isinstance(message, bytes):
@@ -115,10 +119,16 @@ class ServerSession:
             return
         if len(self._waiting) >= MAX_WAITING and not isinstance(message, Clear):
             raise ProtocolError(f"{MAX_WAITING} marks and flushes wait for their answer: send fewer, or wait for some")
+        if isinstance(message, Prime):
+            _check_decodes(self.output)
         self.state = next_state(self.state, type(message))
         self.requests += 1
         if isinstance(message, Clear):
             self._clear()
+            return
+        if isinstance(message, Prime):
+            assert message.tokens is not None, "a name was not looked up"
+            self._outbox.append(Primed(len(message.tokens)))
             return
         self._waiting.append(_Waiting(self._due, message))
         if isinstance(message, Mark):
@@ -354,6 +364,8 @@ class ClientSession:
     def send(self, message: ClientMessage) -> ClientMessage:
         """Notes `message` and returns it; LocalProtocolError when it may not be sent now."""
         self._check_open()
+        if isinstance(message, Prime):
+            _check_decodes(self.output)
         self.state = next_state(self.state, type(message), LocalProtocolError)
         self._log.add_request(message)
         return message
@@ -438,7 +450,7 @@ class ClientSession:
             self.output_position = ready.output_position
         self.ready = ready
 
-    def _settle(self, answer: _Answer) -> _Answer:
+    def _settle(self, answer: _Answer) -> _Answer | None:
         wanted = _ANSWERED[type(answer)]
         asked = self._log.find(wanted, answer.id if isinstance(answer, Marked) else None)
         if asked is None:
@@ -453,7 +465,20 @@ class ClientSession:
             self.stale_until = 0
             self.input_position += answer.input - asked.at  # a server that received less than was sent
             self._log.move(answer.input - asked.at)
+        if asked.is_again:
+            return None
         return replace(answer, cleared=True) if isinstance(answer, Marked) and asked.is_cut else answer
 
 
-_ANSWERED: dict[type[_Answer], type[ClientMessage]] = {Flushed: Flush, Cleared: Clear, Marked: Mark, Done: End}
+def _check_decodes(output: StreamFormat) -> None:
+    if output.kind == "tokens":
+        raise InputError("a session that only encodes has no voice: prime one that decodes")
+
+
+_ANSWERED: dict[type[_Answer], type[ClientMessage]] = {
+    Flushed: Flush,
+    Cleared: Clear,
+    Marked: Mark,
+    Primed: Prime,
+    Done: End,
+}

@@ -44,6 +44,8 @@ JSON_TYPES: dict[Any, str | list[str]] = {
     float: "number",
     bool: "boolean",
     str | int: ["string", "integer"],
+    str | None: "string",
+    tuple[int, ...] | None: "array",
     StreamFormat: "object",
     Resume: "object",
 }
@@ -160,6 +162,8 @@ def test_a_schema_refuses_what_the_code_refuses():
     for name, wrong in (
         ("mark", {"type": "mark"}),
         ("mark", {"type": "mark", "id": 257 * "x"}),
+        ("prime", {"type": "prime"}),
+        ("prime", {"type": "prime", "voice": "anna", "tokens": [7] * 100}),
         ("end", {"type": "go"}),
     ):
         assert not Draft7Validator(MESSAGES[name]["payload"]).is_valid(wrong)

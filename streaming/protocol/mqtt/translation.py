@@ -23,6 +23,8 @@ from neucodec_streaming.protocol.messages import (
     Flushed,
     Mark,
     Marked,
+    Prime,
+    Primed,
     ServerMessage,
     encode_message,
 )
@@ -39,7 +41,7 @@ from neucodec_streaming.protocol.mqtt.topics import (
 
 MAX_HEARD = 256
 """Requests that are remembered, so that none is asked twice."""
-_ANSWERS = {Flush: Flushed, Clear: Cleared, Mark: Marked, End: Done}
+_ANSWERS = {Flush: Flushed, Clear: Cleared, Mark: Marked, Prime: Primed, End: Done}
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class Translation:
 
     def _ask(self, asked: _Asked) -> list[bytes | ClientMessage]:
         self._asked.append(asked)
-        if not isinstance(asked.message, Mark):
+        if not isinstance(asked.message, (Mark, Prime)):
             self._utterances.append(_Utterance())
             self._end, self._before = None, b""
         return [asked.message]
@@ -182,7 +184,7 @@ class Translation:
         """A message of the conversation -> what is to be published, in order."""
         if isinstance(message, bytes):
             return self._output(message)
-        if isinstance(message, (Flushed, Cleared, Marked, Done)):
+        if isinstance(message, (Flushed, Cleared, Marked, Primed, Done)):
             return self._answer(message)
         return _answer(self._reply, encode_message(message).encode())
 
@@ -201,13 +203,13 @@ class Translation:
             return [OutputFrame(wav_of(payload, self.output), last)] if payload else []
         return [OutputFrame(frame, last)]
 
-    def _answer(self, message: Flushed | Cleared | Marked | Done) -> list[OutputFrame | Answer]:
+    def _answer(self, message: Flushed | Cleared | Marked | Primed | Done) -> list[OutputFrame | Answer]:
         for asked in self._asked:
             same_id = not isinstance(message, Marked) or asked.message == Mark(message.id)
             if _ANSWERS[type(asked.message)] is type(message) and same_id:
                 break
         outgoing: list[OutputFrame | Answer] = []
-        if isinstance(message, Marked):
+        if isinstance(message, (Marked, Primed)):
             outgoing += self._written() if self._gathered else []
             self._asked.remove(asked)
         else:

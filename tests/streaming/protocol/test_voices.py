@@ -1,0 +1,152 @@
+"""Voices in a conversation: the messages, and what a client sends again to a server that has lost the session."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from neucodec_streaming.errors import ConfigError, InputError, ProtocolError, TokenError
+from neucodec_streaming.protocol.messages import (
+    INPUT_AUDIO,
+    OUTPUT_AUDIO,
+    TOKENS,
+    Clear,
+    Cleared,
+    Flush,
+    Flushed,
+    Prime,
+    Primed,
+    Ready,
+    Resume,
+    encode_message,
+    parse_client_message,
+)
+from neucodec_streaming.protocol.query import parse_target, session_request
+from neucodec_streaming.protocol.session import ClientSession, ServerSession
+
+VOICE = tuple(range(100))
+READY = Ready("s0", "mini", "default", 5, 5, 215.0, TOKENS, OUTPUT_AUDIO, Resume("token", 30.0))
+
+
+def test_a_voice_goes_over_the_wire_by_its_name_or_its_tokens():
+    for message in (Prime("anna"), Prime(tokens=VOICE)):
+        assert parse_client_message(encode_message(message)) == message
+    assert json.loads(encode_message(Prime("anna"))) == {"type": "prime", "voice": "anna"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "reason"),
+    [
+        ({}, ProtocolError, "a voice or tokens"),
+        ({"voice": "anna", "tokens": [1] * 100}, ProtocolError, "a voice or tokens"),
+        ({"voice": 7}, ProtocolError, "give a name"),
+        ({"tokens": "abc"}, ProtocolError, "list of integers"),
+        ({"tokens": [1] * 99}, InputError, "99 tokens: give 100 to 3000"),
+        ({"tokens": [1] * 3001}, InputError, "3001 tokens"),
+        ({"tokens": [1] * 99 + [65_536]}, TokenError, "65536"),
+        ({"tokens": [1] * 99 + [True]}, TokenError, "True"),
+    ],
+)
+def test_what_is_no_voice_is_refused_with_the_reason(fields, error, reason):
+    with pytest.raises(error, match=reason) as raised:
+        parse_client_message(json.dumps({"type": "prime"} | fields))
+    assert raised.type is error
+
+
+def test_the_query_names_a_voice_of_what_decodes():
+    for path in ("decode", "roundtrip"):
+        request = parse_target(f"/v1/{path}?voice=anna")
+        assert request.voice == request.anew.voice == "anna" and parse_target(request.target) == request
+    for refused in (lambda: parse_target("/v1/encode?voice=anna"), lambda: session_request("encode", voice="anna")):
+        with pytest.raises(ConfigError, match="leave it out"):
+            refused()
+
+
+def test_what_only_encodes_has_no_voice_on_either_side():
+    server = ServerSession(replace(READY, input=INPUT_AUDIO, output=TOKENS))
+    client = ClientSession(INPUT_AUDIO, TOKENS)
+    client.receive(server.next_message())
+    for refused in (client.send, server.receive):
+        with pytest.raises(InputError, match="only encodes"):
+            refused(Prime(tokens=VOICE))
+    assert server.requests == 0 and not client.is_owed
+
+
+def test_a_voice_is_answered_at_once_and_before_the_flush_and_the_clear_behind_it():
+    server = ServerSession(READY)
+    server.next_message()
+    for message in (bytes(20), Flush(), Prime(tokens=VOICE), Clear()):
+        server.receive(message)
+    assert [server.next_message() for _ in range(3)] == [Primed(100), Cleared(10, 0), None]
+
+
+def opened() -> ClientSession:
+    client = ClientSession(TOKENS, OUTPUT_AUDIO)
+    client.receive(READY)
+    return client
+
+
+def primed(client: ClientSession, name: str) -> None:
+    client.send(Prime(name))
+    assert client.receive(Primed(100)) == Primed(100)
+
+
+def uttered(client: ClientSession, frames: int) -> None:
+    client.send_payload(bytes(2 * frames))
+    client.send(Flush())
+    client.receive(bytes(2 * 480 * frames))
+    client.receive(Flushed())
+
+
+def moved(client: ClientSession, session: str, resumed: str = "approximate") -> list:
+    """What the client sends to a server that has lost the session."""
+    client.lose()
+    asked = client.resuming(session_request("decode"), replay=resumed != "new")
+    start = asked.utterance or asked.tail
+    at = (0, 0) if start is None else (start.input, max(start.output, asked.received))
+    client.receive(replace(READY, session=session, resumed=resumed, input_position=at[0], output_position=at[1]))
+    return client.unsent
+
+
+def test_another_server_gets_the_voice_of_the_utterance_first_and_later_ones_in_their_place():
+    client = opened()
+    primed(client, "anna")
+    uttered(client, 10)
+    primed(client, "ben")
+    uttered(client, 10)
+    client.send_payload(bytes(10))
+    primed(client, "cara")
+    client.send_payload(bytes(6))
+    client.send(Flush())
+    expected = [Prime("ben"), bytes(10), Prime("cara"), bytes(6), Flush()]
+    assert moved(client, "s1") == expected
+    assert client.receive(Primed(100)) is None and client.receive(Primed(100)) is None  # told before
+    assert moved(client, "s2") == expected
+    for _ in range(2):
+        assert client.receive(Primed(100)) is None
+    client.receive(bytes(2 * 480 * 8))
+    assert client.receive(Flushed()) == Flushed()
+    assert moved(client, "s3", "new") == [Prime("cara")]
+
+
+def test_the_same_server_gets_an_answered_voice_no_second_time_and_an_unanswered_one():
+    client = opened()
+    primed(client, "anna")
+    client.send_payload(bytes(10))
+    client.send(Prime("ben"))
+    client.lose()
+    client.receive(replace(READY, resumed="exact", input_position=5, requests=1))
+    assert client.unsent == [Prime("ben")]
+    assert client.receive(Primed(100)) == Primed(100)
+
+
+def test_a_tail_is_in_the_voice_of_its_utterance():
+    client = ClientSession(TOKENS, OUTPUT_AUDIO, replay_seconds=0.2)
+    client.receive(READY)
+    primed(client, "anna")
+    client.send_payload(bytes(10))
+    primed(client, "ben")
+    for _ in range(3):
+        client.send_payload(bytes(10))
+    client.send(Flush())
+    assert moved(client, "s1") == [Prime("anna"), bytes(10), Prime("ben"), bytes(10), Flush()]
