@@ -42,10 +42,20 @@ LEVELS_KEPT = 500
 TOKENS_SHOWN = 50
 
 
-def open_session(options: argparse.Namespace, kind: str, live: bool = False) -> AbstractAsyncContextManager[Connection]:
+def open_session(
+    options: argparse.Namespace, kind: str, live: bool = False, voice: str | None = None
+) -> AbstractAsyncContextManager[Connection]:
     """A session of `kind` with the server that the options name."""
     ssl = None if options.ca is None else certificates(options.ca)
-    return connect(options.server, kind=kind, profile=options.profile, api_key=options.api_key, ssl=ssl, live=live)
+    return connect(
+        options.server,
+        kind=kind,
+        profile=options.profile,
+        voice=voice,
+        api_key=options.api_key,
+        ssl=ssl,
+        live=live,
+    )
 
 
 async def encode(options: argparse.Namespace) -> None:

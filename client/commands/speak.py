@@ -54,6 +54,7 @@ def add_command(
     command.add_argument("--speech-lm-api", choices=tuple(APIS), default="completions", help="(%(default)s)")
     command.add_argument("--speech-lm-template", metavar="FILE", help="prompt with {text}, or .json of a whole request")
     command.add_argument("--speech-lm-model", metavar="NAME", help="for servers that ask for one")
+    command.add_argument("--voice", metavar="NAME", help="voice of the decoding server that the audio starts from")
     command.add_argument("--tag", metavar="PATTERN", help=f"what tokens look like ({' or '.join(TAGS)})")
     command.add_argument(
         "--reference", metavar="FILE", help="tokens of the voice for {codes}; {reference_text}: the .txt of that name"
@@ -74,7 +75,7 @@ async def speak(options: argparse.Namespace) -> None:
     reports = []
     async with (
         SpeechLM(spec, model=options.speech_lm_model) as model,
-        open_session(options, "decode") as connection,
+        open_session(options, "decode", voice=options.voice) as connection,
     ):
         speech = TextToSpeech(model, connection, reference)
         with ExitStack() as stack:

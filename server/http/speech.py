@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -64,10 +65,11 @@ class SpeechRequest:
     response_format: str
     stream_format: str
     profile: str | None
+    voice: str | None
 
 
-def parse_request(body: bytes) -> SpeechRequest:
-    """A request's JSON. Raises ConfigError naming the field, its value and what would do."""
+def parse_request(body: bytes, voices: Iterable[str] = ()) -> SpeechRequest:
+    """A request's JSON; `voices` are those of the server. Raises ConfigError naming the field, its value and why."""
     try:
         fields: Any = json.loads(body)
     except ValueError as error:
@@ -78,8 +80,9 @@ def parse_request(body: bytes) -> SpeechRequest:
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(f"input is {str(text)[:40]!r}: give the text to be said")
     voice = fields.get("voice") or DEFAULT_VOICE
-    if voice != DEFAULT_VOICE:
-        raise ConfigError(f"voice {str(voice)[:40]!r} is unknown: the voices are {DEFAULT_VOICE}")
+    known = (DEFAULT_VOICE, *(name for name in voices if name != DEFAULT_VOICE))
+    if voice not in known:
+        raise ConfigError(f"voice {str(voice)[:40]!r} is unknown: the voices are {', '.join(known)}")
     if fields.get("speed", 1) != 1:
         raise ConfigError(f"speed is {str(fields['speed'])[:40]}: speech has its own, give 1 or leave it out")
     for name in ("model", "profile"):
@@ -91,6 +94,7 @@ def parse_request(body: bytes) -> SpeechRequest:
         _choice(fields, "response_format", response_formats()),
         _choice(fields, "stream_format", STREAM_FORMATS),
         fields.get("profile"),
+        None if voice == DEFAULT_VOICE else voice,
     )
 
 
@@ -186,10 +190,10 @@ class SpeechEndpoint:
         """Says what the request asks for, or why not."""
         try:
             caller = self._gate.check(request.headers, None, request.peer)
-            asked = parse_request(request.body)
-            self._served.ready_model()
+            asked = parse_request(request.body, self._served.ready_model().voices.tokens)
             assert self._served.registry is not None, "the model is ready"
-            session = self._served.registry.open(session_request("decode", profile=asked.profile), caller)
+            wanted = session_request("decode", profile=asked.profile, voice=asked.voice)
+            session = self._served.registry.open(wanted, caller)
         except StreamingError as error:
             self._refuse(error, exchange)
             return

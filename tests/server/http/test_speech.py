@@ -105,6 +105,20 @@ async def test_an_unknown_voice_is_400_and_lists_the_voices():
     assert refused.value.type == "invalid_request_error" and refused.value.code == "bad_config"
 
 
+async def test_a_voice_of_the_server_is_what_the_audio_starts_from(tmp_path):
+    np.save(tmp_path / "anna.npy", np.arange(100, dtype=np.uint16))
+    async with speaking() as (model, _, _):
+        with hosted(speech_lm_url=model.url, voices=str(tmp_path), batch_sizes=(1,), workers=1) as host:
+            async with openai.AsyncOpenAI(base_url=http(host.url) + "/v1", api_key="any", max_retries=0) as client:
+                heard = []
+                for voice in ("default", "anna", "anna"):
+                    asked = ASKED | {"voice": voice, "response_format": "pcm"}
+                    heard.append((await client.audio.speech.create(**asked)).content)
+                with pytest.raises(openai.BadRequestError, match="the voices are default, anna"):
+                    await client.audio.speech.create(**{**ASKED, "voice": "alloy"})
+    assert len(heard[0]) == len(heard[1]) == PCM.nbytes and heard[0] != heard[1] == heard[2]
+
+
 async def test_without_a_language_model_it_is_404():
     with hosted(FakeRunner()) as host:
         async with openai.AsyncOpenAI(base_url=http(host.url) + "/v1", api_key="any", max_retries=0) as client:
