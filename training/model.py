@@ -66,7 +66,10 @@ def nano_config() -> NeuCodecConfig:
 
 def new_model(heard: Tensor) -> NeuCodecModel:
     """A model with random weights, set so that it can learn; `heard` (B, (F + 1) * 320) is real speech."""
-    model = NeuCodecModel(nano_config())
+    config = nano_config()
+    # Crops are short: plain products take less time than the fused attention and its backward pass.
+    config._attn_implementation = config.semantic_model_config._attn_implementation = "eager"
+    model = NeuCodecModel(config)
     for name, part in model.named_children():
         if name != "semantic_encoder":
             part.apply(_keep_variance)
@@ -90,34 +93,88 @@ def _keep_variance(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
 
 
-def mel_input(heard: Tensor) -> Tensor:
-    """The semantic branch's input, normalised over the crop as upstream: (B, (F + 1) * 320) -> (B, F, 160)."""
+@dataclass(frozen=True)
+class Conditions:
+    """What a live stream does to a crop that a whole recording does not suffer.
+
+    Mel bins are normalised by what has been heard up to `lookahead_frames` after each chunk of `chunk_frames`, with the
+    prior of the stream (mean relative to the level and variance, (80,) each) counting as `prior_frames`. Of the tokens'
+    bits `flipped` (B,) is the probability that one is wrong when it arrives.
+    """
+
+    chunk_frames: int
+    lookahead_frames: int
+    prior: tuple[Tensor, Tensor] | None
+    prior_frames: float
+    flipped: Tensor
+
+
+def mel_input(heard: Tensor, conditions: Conditions | None = None) -> Tensor:
+    """The semantic branch's input, normalised over the crop as upstream: (B, (F + 1) * 320) -> (B, F, 160).
+
+    With `conditions`, by running statistics as in a stream.
+    """
     mel = log_mel(heard)  # (B, 2F + 1 or 2F, 80)
-    variance, mean = torch.var_mean(mel, dim=1, keepdim=True)
+    if conditions is None:
+        variance, mean = torch.var_mean(mel, dim=1, keepdim=True)
+    else:
+        variance, mean = _running(mel, conditions)
     mel = (mel - mean) / torch.sqrt(variance + _VARIANCE_FLOOR)
     frames = heard.shape[1] // 320 - 1
     return mel[:, : 2 * frames].reshape(mel.shape[0], frames, 2 * mel.shape[2])
 
 
+def _running(mel: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor]:
+    """Variance and mean for each mel frame, of all frames up to the end of its window: (B, M, 80) each."""
+    length = mel.shape[1]
+    chunk = torch.arange(length) // (2 * conditions.chunk_frames)
+    ends = (2 * ((chunk + 1) * conditions.chunk_frames + conditions.lookahead_frames)).clamp(max=length)
+    count = ends[:, None].float()
+    sums, squares = (x.cumsum(1)[:, ends - 1] for x in (mel, mel.square()))
+    if conditions.prior is not None:
+        prior_mean, prior_variance = conditions.prior
+        prior_mean = prior_mean + (sums / count).mean(2, keepdim=True)
+        weight = 2.0 * conditions.prior_frames
+        sums = sums + weight * prior_mean
+        squares = squares + weight * (prior_variance + prior_mean.square())
+        count = count + weight
+    mean = sums / count
+    variance = (squares / count - mean.square()).clamp(min=0.0) * (count / (count - 1.0).clamp(min=1.0))
+    return variance, mean
+
+
 def quantiser_input(model: NeuCodecModel, heard: Tensor) -> Tensor:
     """What the quantiser is about to round, with gradients: (B, (F + 1) * 320) at 16 kHz -> (B, F, 8)."""
-    return model.quantizer.project_in(_joined(model, heard, mixed=False))
+    return model.quantizer.project_in(_joined(model, heard, False, None))
 
 
-def reconstruct(model: NeuCodecModel, heard: Tensor, mixed: bool = False) -> Reconstruction:
+def reconstruct(
+    model: NeuCodecModel, heard: Tensor, mixed: bool = False, conditions: Conditions | None = None
+) -> Reconstruction:
     """Encodes and decodes with gradients for every part: (B, (F + 1) * 320) at 16 kHz -> (B, F * 480) at 24 kHz.
 
     `mixed` computes the semantic branch and the decoder in bfloat16; the rest, around the quantiser, is always float32.
     """
-    joined = _joined(model, heard, mixed)
-    latents, _ = model.quantizer(joined)
+    projected = model.quantizer.project_in(_joined(model, heard, mixed, conditions))
+    codes, _ = model.quantizer.quantizer(model.quantizer.quantizer.bound(projected))  # upstream bounds twice
+    if conditions is not None:
+        codes = damaged(codes, conditions.flipped)
+    latents = model.quantizer.project_out(codes)
     with torch.autocast(heard.device.type, torch.bfloat16, enabled=mixed):
         audio = model.acoustic_decoder(latents, attention_mask=None)
-    return Reconstruction(audio=audio.squeeze(1).float(), projected=model.quantizer.project_in(joined))
+    return Reconstruction(audio=audio.squeeze(1).float(), projected=projected)
 
 
-def _joined(model: NeuCodecModel, heard: Tensor, mixed: bool) -> Tensor:
-    features = mel_input(heard)
+def damaged(codes: Tensor, flipped: Tensor) -> Tensor:
+    """Codes (B, F, 8) of four levels, -1 to 0.5, each of whose bits is flipped with probability `flipped` (B,)."""
+    bits = (torch.rand(2, *codes.shape, device=codes.device) < flipped[:, None, None]).int()
+    levels = (codes.detach() * 2.0 + 2.0).round().int()
+    wrong = ((levels ^ (bits[0] + 2 * bits[1])) - 2) / 2.0
+    return torch.where(bits.any(0), wrong, codes)
+
+
+def _joined(model: NeuCodecModel, heard: Tensor, mixed: bool, conditions: Conditions | None) -> Tensor:
+    features = mel_input(heard, conditions)
     with torch.autocast(heard.device.type, torch.bfloat16, enabled=mixed):
         semantic = model.semantic_encoder(features).last_hidden_state  # (B, F, Ds)
         semantic = model.semantic_adapter(semantic.transpose(1, 2))  # (B, Ds, F)
