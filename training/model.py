@@ -13,6 +13,7 @@ from transformers import NeuCodecConfig, NeuCodecModel, Wav2Vec2BertConfig
 
 from neucodec_streaming.layers.fbank import log_mel
 from training.antialias import replace_activations
+from training.windows import Priors, Windows, decode, semantic
 
 # Where the quantiser's input uses the four levels equally: the quartiles of this normal distribution are the borders.
 QUANTISER_MEAN = -0.2
@@ -94,53 +95,21 @@ def _keep_variance(module: nn.Module) -> None:
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """What a live stream does to a crop that a whole recording does not suffer.
+class Live:
+    """What a crop suffers as a stream: windows, priors, and for each row (B,) the probability that a token's bit flips."""
 
-    Mel bins are normalised by what has been heard up to `lookahead_frames` after each chunk of `chunk_frames`, with the
-    prior of the stream (mean relative to the level and variance, (80,) each) counting as `prior_frames`. Of the tokens'
-    bits `flipped` (B,) is the probability that one is wrong when it arrives.
-    """
-
-    chunk_frames: int
-    lookahead_frames: int
-    prior: tuple[Tensor, Tensor] | None
-    prior_frames: float
+    windows: Windows
+    priors: Priors
     flipped: Tensor
 
 
-def mel_input(heard: Tensor, conditions: Conditions | None = None) -> Tensor:
-    """The semantic branch's input, normalised over the crop as upstream: (B, (F + 1) * 320) -> (B, F, 160).
-
-    With `conditions`, by running statistics as in a stream.
-    """
+def mel_input(heard: Tensor) -> Tensor:
+    """The semantic branch's input, normalised over the crop as upstream: (B, (F + 1) * 320) -> (B, F, 160)."""
     mel = log_mel(heard)  # (B, 2F + 1 or 2F, 80)
-    if conditions is None:
-        variance, mean = torch.var_mean(mel, dim=1, keepdim=True)
-    else:
-        variance, mean = _running(mel, conditions)
+    variance, mean = torch.var_mean(mel, dim=1, keepdim=True)
     mel = (mel - mean) / torch.sqrt(variance + _VARIANCE_FLOOR)
     frames = heard.shape[1] // 320 - 1
     return mel[:, : 2 * frames].reshape(mel.shape[0], frames, 2 * mel.shape[2])
-
-
-def _running(mel: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor]:
-    """Variance and mean for each mel frame, of all frames up to the end of its window: (B, M, 80) each."""
-    length = mel.shape[1]
-    chunk = torch.arange(length) // (2 * conditions.chunk_frames)
-    ends = (2 * ((chunk + 1) * conditions.chunk_frames + conditions.lookahead_frames)).clamp(max=length)
-    count = ends[:, None].float()
-    sums, squares = (x.cumsum(1)[:, ends - 1] for x in (mel, mel.square()))
-    if conditions.prior is not None:
-        prior_mean, prior_variance = conditions.prior
-        prior_mean = prior_mean + (sums / count).mean(2, keepdim=True)
-        weight = 2.0 * conditions.prior_frames
-        sums = sums + weight * prior_mean
-        squares = squares + weight * (prior_variance + prior_mean.square())
-        count = count + weight
-    mean = sums / count
-    variance = (squares / count - mean.square()).clamp(min=0.0) * (count / (count - 1.0).clamp(min=1.0))
-    return variance, mean
 
 
 def quantiser_input(model: NeuCodecModel, heard: Tensor) -> Tensor:
@@ -148,21 +117,22 @@ def quantiser_input(model: NeuCodecModel, heard: Tensor) -> Tensor:
     return model.quantizer.project_in(_joined(model, heard, False, None))
 
 
-def reconstruct(
-    model: NeuCodecModel, heard: Tensor, mixed: bool = False, conditions: Conditions | None = None
-) -> Reconstruction:
+def reconstruct(model: NeuCodecModel, heard: Tensor, mixed: bool = False, live: Live | None = None) -> Reconstruction:
     """Encodes and decodes with gradients for every part: (B, (F + 1) * 320) at 16 kHz -> (B, F * 480) at 24 kHz.
 
     `mixed` computes the semantic branch and the decoder in bfloat16; the rest, around the quantiser, is always float32.
     """
-    projected = model.quantizer.project_in(_joined(model, heard, mixed, conditions))
+    projected = model.quantizer.project_in(_joined(model, heard, mixed, live))
     codes, _ = model.quantizer.quantizer(model.quantizer.quantizer.bound(projected))  # upstream bounds twice
-    if conditions is not None:
-        codes = damaged(codes, conditions.flipped)
+    if live is not None:
+        codes = damaged(codes, live.flipped)
     latents = model.quantizer.project_out(codes)
     with torch.autocast(heard.device.type, torch.bfloat16, enabled=mixed):
-        audio = model.acoustic_decoder(latents, attention_mask=None)
-    return Reconstruction(audio=audio.squeeze(1).float(), projected=projected)
+        if live is None:
+            audio = model.acoustic_decoder(latents, attention_mask=None).squeeze(1)
+        else:
+            audio = decode(model.acoustic_decoder, latents, live.windows, live.priors)
+    return Reconstruction(audio=audio.float(), projected=projected)
 
 
 def damaged(codes: Tensor, flipped: Tensor) -> Tensor:
@@ -173,11 +143,13 @@ def damaged(codes: Tensor, flipped: Tensor) -> Tensor:
     return torch.where(bits.any(0), wrong, codes)
 
 
-def _joined(model: NeuCodecModel, heard: Tensor, mixed: bool, conditions: Conditions | None) -> Tensor:
-    features = mel_input(heard, conditions)
+def _joined(model: NeuCodecModel, heard: Tensor, mixed: bool, live: Live | None) -> Tensor:
     with torch.autocast(heard.device.type, torch.bfloat16, enabled=mixed):
-        semantic = model.semantic_encoder(features).last_hidden_state  # (B, F, Ds)
-        semantic = model.semantic_adapter(semantic.transpose(1, 2))  # (B, Ds, F)
-    acoustic = model.acoustic_encoder(heard.unsqueeze(1))[..., : semantic.shape[2]]  # (B, D, F)
-    joined = torch.cat([semantic.float(), acoustic], dim=1).transpose(1, 2)  # (B, F, Ds + D)
+        if live is None:
+            said = model.semantic_encoder(mel_input(heard)).last_hidden_state  # (B, F, Ds)
+            said = model.semantic_adapter(said.transpose(1, 2))  # (B, Ds, F)
+        else:
+            said = semantic(model, heard, live.windows, live.priors)
+    acoustic = model.acoustic_encoder(heard.unsqueeze(1))[..., : said.shape[2]]  # (B, D, F)
+    joined = torch.cat([said.float(), acoustic], dim=1).transpose(1, 2)  # (B, F, Ds + D)
     return model.fc_encoder(joined)

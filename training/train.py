@@ -31,8 +31,9 @@ from training.discriminators import (
     judging_loss,
 )
 from training.losses import RESOLUTIONS, LossWeights, losses, total
-from training.model import Conditions, new_model, reconstruct
+from training.model import Live, new_model, reconstruct
 from training.validate import plot, validate
+from training.windows import NO_PRIORS, Windows, read_priors
 
 LENGTHS_FRAMES = (15, 30, 60, 100, 150, 200)
 LENGTH_SHARES = (0.05, 0.10, 0.15, 0.25, 0.25, 0.20)
@@ -59,9 +60,8 @@ class Schedule:
     average: float = 0.999
     resolutions_a_step: int = 2
     live_share: float = 0.6
-    live_chunk_frames: tuple[int, int] = (2, 10)
+    live_chunk_frames: tuple[int, int] = (4, 12)
     live_lookahead_frames: tuple[int, int] = (1, 10)
-    live_prior_frames: float = 12.0
     damaged_share: float = 0.1
     damaged_bits: tuple[float, float] = (0.005, 0.03)
     gain_db: tuple[float, float] = (-20.0, 3.0)
@@ -87,7 +87,7 @@ class Trainer:
     ) -> None:
         self.work, self.schedule, self.weights, self.seed, self.device = work, schedule, weights, seed, device
         self.mixed = mixed
-        self.prior: tuple[Tensor, Tensor] | None = None
+        self.priors = NO_PRIORS
         self.change = partial(augmented, how=Augmentation())
         self.speech = Speech(work, held_out=False)
         torch.manual_seed(seed)
@@ -109,7 +109,8 @@ class Trainer:
         batch = self._batch(rng)
         for group in self.optimiser.param_groups:
             group["lr"] = self.schedule.rate(self.step, progress)
-        result = reconstruct(self.model, batch.heard, self.mixed, self._conditions(rng, len(batch.heard)))
+        live = self._live(rng, len(batch.heard), batch.target.shape[1] // HOP_OUT)
+        result = reconstruct(self.model, batch.heard, self.mixed, live)
         resolutions = rng.permutation(len(RESOLUTIONS))[: self.schedule.resolutions_a_step]
         chosen = tuple(RESOLUTIONS[i] for i in resolutions)
         terms = losses(result.audio, batch.target, batch.bandwidth_hz, result.projected, chosen)
@@ -160,30 +161,24 @@ class Trainer:
         scalars = {"judging": judging, "adversarial": adversarial, "features": features}
         return (piece * gradient).sum(), {name: float(value.detach()) for name, value in scalars.items()}
 
-    def _conditions(self, rng: np.random.Generator, rows: int) -> Conditions | None:
-        """Those of a stream, for some of the steps."""
+    def _live(self, rng: np.random.Generator, rows: int, frames: int) -> Live | None:
+        """What some of the steps suffer as a stream. A chunk is no shorter than the lookahead, to limit the cost."""
         if rng.random() >= self.schedule.live_share:
             return None
+        lookahead = int(rng.integers(*self.schedule.live_lookahead_frames, endpoint=True))
+        shortest, longest = self.schedule.live_chunk_frames
+        chunk = int(rng.integers(max(shortest, lookahead), longest, endpoint=True))
         hit = rng.random(rows) < self.schedule.damaged_share / self.schedule.live_share
-        return Conditions(
-            chunk_frames=int(rng.integers(self.schedule.live_chunk_frames[0], self.schedule.live_chunk_frames[1] + 1)),
-            lookahead_frames=int(
-                rng.integers(self.schedule.live_lookahead_frames[0], self.schedule.live_lookahead_frames[1] + 1)
-            ),
-            prior=self.prior,
-            prior_frames=self.schedule.live_prior_frames,
-            flipped=torch.from_numpy(hit * rng.uniform(*self.schedule.damaged_bits, rows)).to(self.device),
-        )
+        flipped = torch.from_numpy(hit * rng.uniform(*self.schedule.damaged_bits, rows)).to(self.device)
+        return Live(Windows(chunk, lookahead, frames), self.priors, flipped)
 
     def start_from(self, folder: Path) -> None:
         """Takes the weights of an exported model instead of random ones; raises OSError where there is none."""
         exported = NeuCodecModel.from_pretrained(folder, dtype=torch.float32).state_dict()
         self.model.load_state_dict(exported)
         self.average.load_state_dict(exported)
-        path = folder / "stream.json"
-        if path.exists():
-            mel = json.loads(path.read_text())["mel"]
-            self.prior = torch.tensor(mel["mean"]).to(self.device), torch.tensor(mel["variance"]).to(self.device)
+        if (folder / "stream.json").exists():
+            self.priors = read_priors(folder / "stream.json")
 
     def save(self, progress: float) -> None:
         """Writes the checkpoint so that an interruption leaves the old one or the new one."""
