@@ -96,7 +96,7 @@ def _keep_variance(module: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Live:
-    """What a crop suffers as a stream: windows, priors, and for each row (B,) the probability that a token's bit flips."""
+    """What a crop suffers as a stream: windows, priors, and for each row (B,) how likely a bit flips."""
 
     windows: Windows
     priors: Priors
