@@ -194,9 +194,9 @@ class Trainer:
         torch.save(content, self.work / "checkpoint.tmp")
         (self.work / "checkpoint.tmp").replace(self.work / "checkpoint.pt")
 
-    def restore(self) -> float:
+    def restore(self, checkpoint: Path | None = None) -> float:
         """Goes on from the checkpoint where there is one; returns the share of the run that it has behind it."""
-        path = self.work / "checkpoint.pt"
+        path = checkpoint or self.work / "checkpoint.pt"
         if not path.exists():
             return 0.0
         content = torch.load(path, weights_only=True)
