@@ -1,8 +1,8 @@
 """What more audio brings: `python -m training.curve --log training/results/log.jsonl --heard-before 44`.
 
 Draws validation STOI and PESQ over the hours of audio learned from, all runs before included, and fits each by a line
-over the logarithm of the hours; the fit says what ten times as many hours would bring if nothing else changed. The points
-of one run share a learning rate that falls, so the last ones gain by that, too: the fit is no lower bound.
+over the logarithm of the hours; the fit says what ten times as many hours would bring if nothing else changed. The
+learning rate falls within a run, which lifts its last points: the fit is a guide, not a bound.
 """
 
 import argparse
