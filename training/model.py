@@ -16,6 +16,9 @@ from training.antialias import replace_activations
 from training.windows import Priors, Windows, decode, semantic
 
 # Where the quantiser's input uses the four levels equally: the quartiles of this normal distribution are the borders.
+WEIGHTS_VERSION = 2
+"""Part of the exported configuration: tokens of another version are other tokens."""
+
 QUANTISER_MEAN = -0.2
 QUANTISER_SPREAD = 0.9
 _HEAD_LOG_MAGNITUDE = -5.0
@@ -50,7 +53,7 @@ def nano_config() -> NeuCodecConfig:
         final_dropout=0.0,
         mask_time_prob=0.0,
     )
-    return NeuCodecConfig(
+    config = NeuCodecConfig(
         hidden_size=256,
         intermediate_size=768,
         num_hidden_layers=4,
@@ -63,6 +66,8 @@ def nano_config() -> NeuCodecConfig:
         semantic_model_config=semantic,
         activation_dropout=0.0,
     )
+    config.weights_version = WEIGHTS_VERSION
+    return config
 
 
 def new_model(heard: Tensor) -> NeuCodecModel:

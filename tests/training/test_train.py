@@ -12,6 +12,7 @@ from training.cost import cost
 from training.data import Recording
 from training.export import export, missing_level_db
 from training.losses import LossWeights
+from training.model import WEIGHTS_VERSION
 from training.train import Budget, Schedule, Trainer
 
 SCHEDULE = Schedule(steps=10, adversarial_from=1, warmup_steps=2, frames_per_batch=30, judged_frames=10)
@@ -73,6 +74,7 @@ def test_an_export_loads_and_keeps_within_the_budget(work: Path, tmp_path: Path)
         "added_db": pytest.approx(missing_db),
     }
     model = NeuCodecModel.from_pretrained(tmp_path, dtype=torch.float32)
+    assert model.config.weights_version == WEIGHTS_VERSION
     for name, parameter in model.named_parameters():
         if name != "acoustic_decoder.head.linear.bias":
             torch.testing.assert_close(parameter.half(), trainer.average.get_parameter(name).half(), msg=name)
