@@ -36,6 +36,11 @@ def test_a_rate_is_of_all_words_and_not_a_mean_of_rates() -> None:
     assert error_rate(scores, "text") is None
 
 
+def test_a_file_of_repetitions_counts_as_one_of_which_nothing_was_recognised() -> None:
+    scores = [word_errors(["a"] * 50, None, ["b", "c"]), word_errors(["a", "a"], None, ["a", "a"])]
+    assert error_rate(scores, "own") == pytest.approx(0.5)
+
+
 def test_files_without_text_do_not_count_in_the_rate_against_texts() -> None:
     scores = [word_errors(["a"], ["b"]), word_errors(["a"], None)]
     assert error_rate(scores, "text") == 1.0
