@@ -13,7 +13,7 @@ from transformers import NeuCodecConfig, NeuCodecModel, Wav2Vec2BertConfig
 
 from neucodec_streaming.layers.fbank import log_mel
 from training.antialias import replace_activations
-from training.windows import Priors, Windows, decode, semantic
+from training.windows import StreamPriors, Windows, decode, semantic
 
 # Where the quantiser's input uses the four levels equally: the quartiles of this normal distribution are the borders.
 WEIGHTS_VERSION = 2
@@ -100,11 +100,11 @@ def _keep_variance(module: nn.Module) -> None:
 
 
 @dataclass(frozen=True)
-class Live:
+class LiveCrop:
     """What a crop suffers as a stream: windows, priors, and for each row (B,) how likely a bit flips."""
 
     windows: Windows
-    priors: Priors
+    priors: StreamPriors
     flipped: Tensor
 
 
@@ -122,7 +122,9 @@ def quantiser_input(model: NeuCodecModel, heard: Tensor) -> Tensor:
     return model.quantizer.project_in(_joined(model, heard, False, None))
 
 
-def reconstruct(model: NeuCodecModel, heard: Tensor, mixed: bool = False, live: Live | None = None) -> Reconstruction:
+def reconstruct(
+    model: NeuCodecModel, heard: Tensor, mixed: bool = False, live: LiveCrop | None = None
+) -> Reconstruction:
     """Encodes and decodes with gradients for every part: (B, (F + 1) * 320) at 16 kHz -> (B, F * 480) at 24 kHz.
 
     `mixed` computes the semantic branch and the decoder in bfloat16; the rest, around the quantiser, is always float32.
@@ -148,7 +150,7 @@ def damaged(codes: Tensor, flipped: Tensor) -> Tensor:
     return torch.where(bits.any(0), wrong, codes)
 
 
-def _joined(model: NeuCodecModel, heard: Tensor, mixed: bool, live: Live | None) -> Tensor:
+def _joined(model: NeuCodecModel, heard: Tensor, mixed: bool, live: LiveCrop | None) -> Tensor:
     with torch.autocast(heard.device.type, torch.bfloat16, enabled=mixed):
         if live is None:
             said = model.semantic_encoder(mel_input(heard)).last_hidden_state  # (B, F, Ds)

@@ -31,7 +31,7 @@ from training.discriminators import (
     judging_loss,
 )
 from training.losses import RESOLUTIONS, LossWeights, losses, total
-from training.model import Live, new_model, reconstruct
+from training.model import LiveCrop, new_model, reconstruct
 from training.validate import plot, validate
 from training.windows import NO_PRIORS, Windows, read_priors
 
@@ -161,7 +161,7 @@ class Trainer:
         scalars = {"judging": judging, "adversarial": adversarial, "features": features}
         return (piece * gradient).sum(), {name: float(value.detach()) for name, value in scalars.items()}
 
-    def _live(self, rng: np.random.Generator, rows: int, frames: int) -> Live | None:
+    def _live(self, rng: np.random.Generator, rows: int, frames: int) -> LiveCrop | None:
         """What some of the steps suffer as a stream. A chunk is no shorter than the lookahead, to limit the cost."""
         if rng.random() >= self.schedule.live_share:
             return None
@@ -170,7 +170,7 @@ class Trainer:
         chunk = int(rng.integers(max(shortest, lookahead), longest, endpoint=True))
         hit = rng.random(rows) < self.schedule.damaged_share / self.schedule.live_share
         flipped = torch.from_numpy(hit * rng.uniform(*self.schedule.damaged_bits, rows)).to(self.device)
-        return Live(Windows(chunk, lookahead, frames), self.priors, flipped)
+        return LiveCrop(Windows(chunk, lookahead, frames), self.priors, flipped)
 
     def start_from(self, folder: Path) -> None:
         """Takes the weights of an exported model instead of random ones; raises OSError where there is none."""
@@ -223,7 +223,7 @@ class Trainer:
 
 
 @dataclass(frozen=True)
-class Budget:
+class RunLength:
     """How long a run goes on: `minutes` of this process where given, else the steps of the schedule.
 
     While `pause_file` exists it sleeps, which counts towards the minutes.
@@ -248,7 +248,7 @@ class Budget:
             time.sleep(PAUSE_SECONDS)
 
 
-def run(trainer: Trainer, budget: Budget, validate_every: int) -> None:
+def run(trainer: Trainer, budget: RunLength, validate_every: int) -> None:
     """Trains to the end of the budget, with a log, checkpoints and validation on the way."""
     held_out = Speech(trainer.work, held_out=True)
     with (trainer.work / "log.jsonl").open("a", buffering=1) as log:
@@ -302,7 +302,7 @@ def main() -> None:
     if arguments.start:
         trainer.start_from(arguments.start)
     progress = trainer.restore()
-    budget = Budget(arguments.steps, arguments.minutes, arguments.pause_file, progress=progress)
+    budget = RunLength(arguments.steps, arguments.minutes, arguments.pause_file, progress=progress)
     run(trainer, budget, arguments.validate_every)
 
 

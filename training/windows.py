@@ -20,32 +20,32 @@ from transformers import NeuCodecModel
 from neucodec_streaming.config import ISTFT_REACH
 from neucodec_streaming.layers.fbank import log_mel
 
-Moments = tuple[Tensor, Tensor]
+MeanVariance = tuple[Tensor, Tensor]
 """Mean and variance of G statistics, (G,) each."""
 
 _VARIANCE_FLOOR = 1e-7
 
 
 @dataclass(frozen=True)
-class Priors:
+class StreamPriors:
     """What a stream believes before it has heard enough, counting as `frames`: of `stream.json`, or of nothing."""
 
     frames: float
-    mel: Moments
-    group_norm: tuple[Moments, ...]
+    mel: MeanVariance
+    group_norm: tuple[MeanVariance, ...]
 
 
-def read_priors(stream_json: Path) -> Priors:
+def read_priors(stream_json: Path) -> StreamPriors:
     """Those of a model folder's `stream.json`."""
     content = json.loads(stream_json.read_text())
     mel, *norms = (
         (torch.tensor(entry["mean"]), torch.tensor(entry["variance"]))
         for entry in (content["mel"], *content["group_norm"])
     )
-    return Priors(float(content["prior_weight"]), mel, tuple(norms))
+    return StreamPriors(float(content["prior_weight"]), mel, tuple(norms))
 
 
-NO_PRIORS = Priors(0.0, (torch.zeros(80), torch.zeros(80)), ((torch.zeros(32), torch.zeros(32)),) * 8)
+NO_PRIORS = StreamPriors(0.0, (torch.zeros(80), torch.zeros(80)), ((torch.zeros(32), torch.zeros(32)),) * 8)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,9 @@ class Windows:
         out = F.conv1d(wide, layer.weight, layer.bias, groups=layer.groups)
         return out.transpose(1, 2).unflatten(0, x.shape[:2])
 
-    def moments(self, each: Tensor, squares: Tensor, prior: Moments, prior_weight: float) -> tuple[Moments, Tensor]:
+    def moments(
+        self, each: Tensor, squares: Tensor, prior: MeanVariance, prior_weight: float
+    ) -> tuple[MeanVariance, Tensor]:
         """Mean and variance (B, N, G) of prior, past and window together, and how many elements these are (N, 1).
 
         `each` and `squares` (B, N, S, G): mean of every element and of its square.
@@ -142,7 +144,7 @@ class Windows:
         return torch.cat([past, own], dim=2).clamp(right + 1 - places, right) + places - 1 - right
 
 
-def semantic(model: NeuCodecModel, heard: Tensor, windows: Windows, priors: Priors) -> Tensor:
+def semantic(model: NeuCodecModel, heard: Tensor, windows: Windows, priors: StreamPriors) -> Tensor:
     """The semantic branch: heard (B, (F + 1) * 320) at 16 kHz -> (B, Ds, F)."""
     encoder = model.semantic_encoder
     x, _ = encoder.feature_projection(_features(heard, windows, priors))
@@ -159,7 +161,7 @@ def semantic(model: NeuCodecModel, heard: Tensor, windows: Windows, priors: Prio
     return windows.committed(windows.convolve(x, adapter.conv4, 1, 1))[:, : windows.length].transpose(1, 2)
 
 
-def decode(decoder: nn.Module, latents: Tensor, windows: Windows, priors: Priors) -> Tensor:
+def decode(decoder: nn.Module, latents: Tensor, windows: Windows, priors: StreamPriors) -> Tensor:
     """The acoustic decoder: latents (B, F, D) -> audio (B, F * 480) at 24 kHz."""
     norms = iter(priors.group_norm)
     x = windows.convolve(windows.split(decoder.fc(latents)), decoder.embed, 3, 3)
@@ -178,7 +180,7 @@ def decode(decoder: nn.Module, latents: Tensor, windows: Windows, priors: Priors
     return decoder.head(decoder.norm(added[:, : windows.length])).squeeze(1)
 
 
-def _features(heard: Tensor, windows: Windows, priors: Priors) -> Tensor:
+def _features(heard: Tensor, windows: Windows, priors: StreamPriors) -> Tensor:
     """(B, (F + 1) * 320) -> (B, N, S, 160): two mel frames each, normalised by what each window knows."""
     mel = log_mel(heard)[:, : 2 * windows.length]
     double = Windows(2 * windows.chunk, 2 * windows.lookahead, 2 * windows.length)
@@ -201,14 +203,16 @@ def _convolution(module: nn.Module, x: Tensor, windows: Windows) -> Tensor:
     return F.linear(x, module.pointwise_conv2.weight.squeeze(2))
 
 
-def _residual(block: nn.Module, x: Tensor, windows: Windows, priors: tuple[Moments, Moments], frames: float) -> Tensor:
+def _residual(
+    block: nn.Module, x: Tensor, windows: Windows, priors: tuple[MeanVariance, MeanVariance], frames: float
+) -> Tensor:
     inner = x
     for norm, layer, prior in ((block.norm1, block.conv1, priors[0]), (block.norm2, block.conv2, priors[1])):
         inner = windows.convolve(F.silu(_group_norm(norm, inner, windows, prior, frames)), layer, 1, 1)
     return x + inner
 
 
-def _group_norm(norm: nn.GroupNorm, x: Tensor, windows: Windows, prior: Moments, frames: float) -> Tensor:
+def _group_norm(norm: nn.GroupNorm, x: Tensor, windows: Windows, prior: MeanVariance, frames: float) -> Tensor:
     """By the statistics that run over the stream: (B, N, S, D) -> (B, N, S, D)."""
     grouped = x.float().unflatten(3, (norm.num_groups, -1))  # (B, N, S, G, D / G)
     (mean, variance), _ = windows.moments(grouped.mean(4), grouped.square().mean(4), prior, frames)

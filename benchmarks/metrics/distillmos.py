@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.metrics.scores import Scores
 
-SHORTEST_SAMPLES = 16_000
+MIN_SAMPLES = 16_000
 """Less than a second says little of a voice."""
 
 
@@ -37,6 +37,6 @@ class DistillMos:
     @torch.no_grad()
     def rate(self, audio: np.ndarray) -> Scores:
         """(T,) at 16 kHz -> `distillmos`; empty for less than a second."""
-        if len(audio) < SHORTEST_SAMPLES:
+        if len(audio) < MIN_SAMPLES:
             return {}
         return {"distillmos": float(self._model(torch.from_numpy(audio.astype(np.float32))[None]))}

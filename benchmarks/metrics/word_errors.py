@@ -102,7 +102,7 @@ def word_errors(heard: Sequence[str], text: Sequence[str] | None, transcript: Se
 def error_rate(scores: Iterable[Scores], kind: str) -> float | None:
     """All edits over all words, of kind `text` or `own`; None where no file has words.
 
-    A file counts at most as if nothing had been recognised: on unintelligible speech Whisper may repeat itself for long.
+    A file counts at most as if nothing had been recognised: Whisper may repeat itself on unintelligible speech.
     """
     counts = [(s[f"{kind}_edits"], s[f"{kind}_words"]) for s in scores if s.get(f"{kind}_words") is not None]
     words = sum(count for _, count in counts)

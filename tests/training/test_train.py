@@ -13,7 +13,7 @@ from training.data import Recording
 from training.export import export, missing_level_db
 from training.losses import LossWeights
 from training.model import WEIGHTS_VERSION
-from training.train import Budget, Schedule, Trainer
+from training.train import RunLength, Schedule, Trainer
 
 SCHEDULE = Schedule(steps=10, adversarial_from=1, warmup_steps=2, frames_per_batch=30, judged_frames=10)
 
@@ -54,9 +54,9 @@ def test_the_rate_warms_up_and_ends_at_its_final_value() -> None:
 
 
 def test_a_budget_of_minutes_goes_on_from_the_share_of_the_run_that_a_checkpoint_has_behind_it() -> None:
-    assert Budget(steps=10).spent(5) == 0.5
-    assert Budget(steps=10, minutes=60.0, progress=0.25).spent(step=9) == pytest.approx(0.25, abs=1e-3)
-    assert Budget(steps=10, minutes=1e-9, progress=0.25).spent(step=0) == 1.0
+    assert RunLength(steps=10).spent(5) == 0.5
+    assert RunLength(steps=10, minutes=60.0, progress=0.25).spent(step=9) == pytest.approx(0.25, abs=1e-3)
+    assert RunLength(steps=10, minutes=1e-9, progress=0.25).spent(step=0) == 1.0
 
 
 def test_coherence_is_pushed_at_first() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from neucodec_streaming import StreamConfig, load_codec
 from neucodec_streaming.codec import Codec
-from training.windows import NO_PRIORS, Priors, Windows, decode, read_priors, semantic
+from training.windows import NO_PRIORS, StreamPriors, Windows, decode, read_priors, semantic
 
 FRAMES = 37
 PRIORS = read_priors(Path("streaming/assets/nano/stream.json"))
@@ -21,7 +21,7 @@ def codec() -> Codec:
 
 @pytest.mark.parametrize(("chunk", "lookahead", "priors"), [(5, 5, NO_PRIORS), (2, 3, PRIORS), (7, 1, NO_PRIORS)])
 @torch.no_grad()
-def test_decoding_in_windows_equals_a_stream(codec: Codec, chunk: int, lookahead: int, priors: Priors) -> None:
+def test_decoding_in_windows_equals_a_stream(codec: Codec, chunk: int, lookahead: int, priors: StreamPriors) -> None:
     tokens = np.random.default_rng(1).integers(0, 65_536, FRAMES).astype(np.uint16)
     stream = codec.decoder_stream(StreamConfig(chunk, lookahead, 50 * chunk, prior_weight=priors.frames))
     expected = np.concatenate([stream.feed(tokens), stream.flush()])
@@ -32,7 +32,7 @@ def test_decoding_in_windows_equals_a_stream(codec: Codec, chunk: int, lookahead
 
 @pytest.mark.parametrize(("chunk", "lookahead", "priors"), [(5, 5, NO_PRIORS), (2, 3, PRIORS)])
 @torch.no_grad()
-def test_the_semantic_branch_in_windows_equals_a_stream(chunk: int, lookahead: int, priors: Priors) -> None:
+def test_the_semantic_branch_in_windows_equals_a_stream(chunk: int, lookahead: int, priors: StreamPriors) -> None:
     codec = load_codec("nano")
     codec.model.fc_encoder.weight[:, -codec.model.config.hidden_size :] = 0.0  # tokens of the semantic branch alone
     time = np.arange((FRAMES + 1) * 320) / 16_000
