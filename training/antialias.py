@@ -3,7 +3,7 @@
 The original doubles the rate with a 12-tap transposed depthwise convolution, activates, and halves it with another;
 both are slow where channels are few. `antialias.cpp` does all of it, and the backward pass, in two passes over each
 row; it is compiled when first needed. `FastActivation` shares its parameters with the module that it replaces, so that
-a checkpoint knows nothing of it. Without a C++ compiler, or on another device, the original stays.
+a checkpoint knows nothing of it. It is for CPUs; without a C++ compiler the original stays.
 """
 
 import ctypes

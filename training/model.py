@@ -70,7 +70,7 @@ def nano_config() -> NeuCodecConfig:
     return config
 
 
-def new_model(heard: Tensor) -> NeuCodecModel:
+def new_model(heard: Tensor, on_cpu: bool = True) -> NeuCodecModel:
     """A model with random weights, set so that it can learn; `heard` (B, (F + 1) * 320) is real speech."""
     config = nano_config()
     # Crops are short: plain products take less time than the fused attention and its backward pass.
@@ -88,7 +88,8 @@ def new_model(heard: Tensor) -> NeuCodecModel:
         scale = QUANTISER_SPREAD / projected.std(dim=0)
         project.weight *= scale.unsqueeze(1)
         project.bias.copy_(QUANTISER_MEAN + (project.bias - projected.mean(dim=0)) * scale)
-    replace_activations(model.acoustic_encoder)
+    if on_cpu:
+        replace_activations(model.acoustic_encoder)
     return model
 
 

@@ -33,7 +33,7 @@ from training.discriminators import (
 from training.losses import RESOLUTIONS, LossWeights, losses, total
 from training.model import LiveCrop, new_model, reconstruct
 from training.validate import plot, validate
-from training.windows import NO_PRIORS, Windows, read_priors
+from training.windows import Windows, no_priors, read_priors
 
 LENGTHS_FRAMES = (15, 30, 60, 100, 150, 200)
 LENGTH_SHARES = (0.05, 0.10, 0.15, 0.25, 0.25, 0.20)
@@ -87,11 +87,12 @@ class Trainer:
     ) -> None:
         self.work, self.schedule, self.weights, self.seed, self.device = work, schedule, weights, seed, device
         self.mixed = mixed
-        self.priors = NO_PRIORS
+        self.priors = no_priors(device)
         self.change = partial(augmented, how=Augmentation())
         self.speech = Speech(work, held_out=False)
         torch.manual_seed(seed)
-        self.model = new_model(self.speech.batch(np.random.default_rng(seed), 8, 100, (-6.0, 0.0)).heard).to(device)
+        heard = self.speech.batch(np.random.default_rng(seed), 8, 100, (-6.0, 0.0)).heard
+        self.model = new_model(heard, on_cpu=device == "cpu").to(device)
         self.judges = Judges().to(device)
         self.average: NeuCodecModel = deepcopy(self.model).eval().requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
@@ -170,7 +171,7 @@ class Trainer:
         chunk = int(rng.integers(max(shortest, lookahead), longest, endpoint=True))
         hit = rng.random(rows) < self.schedule.damaged_share / self.schedule.live_share
         flipped = torch.from_numpy(hit * rng.uniform(*self.schedule.damaged_bits, rows)).to(self.device)
-        return LiveCrop(Windows(chunk, lookahead, frames), self.priors, flipped)
+        return LiveCrop(Windows(chunk, lookahead, frames, self.device), self.priors, flipped)
 
     def start_from(self, folder: Path) -> None:
         """Takes the weights of an exported model instead of random ones; raises OSError where there is none."""
@@ -178,7 +179,7 @@ class Trainer:
         self.model.load_state_dict(exported)
         self.average.load_state_dict(exported)
         if (folder / "stream.json").exists():
-            self.priors = read_priors(folder / "stream.json")
+            self.priors = read_priors(folder / "stream.json", self.device)
 
     def save(self, progress: float) -> None:
         """Writes the checkpoint so that an interruption leaves the old one or the new one."""

@@ -35,17 +35,20 @@ class StreamPriors:
     group_norm: tuple[MeanVariance, ...]
 
 
-def read_priors(stream_json: Path) -> StreamPriors:
+def read_priors(stream_json: Path, device: str = "cpu") -> StreamPriors:
     """Those of a model folder's `stream.json`."""
     content = json.loads(stream_json.read_text())
     mel, *norms = (
-        (torch.tensor(entry["mean"]), torch.tensor(entry["variance"]))
+        (torch.tensor(entry["mean"], device=device), torch.tensor(entry["variance"], device=device))
         for entry in (content["mel"], *content["group_norm"])
     )
     return StreamPriors(float(content["prior_weight"]), mel, tuple(norms))
 
 
-NO_PRIORS = StreamPriors(0.0, (torch.zeros(80), torch.zeros(80)), ((torch.zeros(32), torch.zeros(32)),) * 8)
+def no_priors(device: str = "cpu") -> StreamPriors:
+    """Those of a stream without `stream.json`."""
+    mel, norm = torch.zeros(80, device=device), torch.zeros(32, device=device)
+    return StreamPriors(0.0, (mel, mel), ((norm, norm),) * 8)
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Windows:
     chunk: int
     lookahead: int
     length: int
+    device: str = "cpu"
 
     @property
     def count(self) -> int:
@@ -66,8 +70,11 @@ class Windows:
 
     def exists(self) -> Tensor:
         """(N, S): 1 for the frames that the crop has."""
-        at = torch.arange(self.count)[:, None] * self.chunk + torch.arange(self.size)
-        return (at < self.length).float()
+        return (self.starts()[:, None] + torch.arange(self.size, device=self.device) < self.length).float()
+
+    def starts(self) -> Tensor:
+        """(N,): the first frame of each window, which is how many were committed before it."""
+        return torch.arange(self.count, device=self.device) * self.chunk
 
     def split(self, x: Tensor) -> Tensor:
         """(B, F, D) -> (B, N, S, D), zero beyond the crop."""
@@ -105,7 +112,7 @@ class Windows:
         for at, x in enumerate((each * weights, squares * weights)):
             chunks = x[:, :, : self.chunk].sum(2)  # (B, N, G)
             sums[at] = sums[at] + chunks.cumsum(1) - chunks + x.sum(2)
-        count = prior_weight + (torch.arange(self.count) * self.chunk + exists.sum(1)).unsqueeze(1)
+        count = prior_weight + (self.starts() + exists.sum(1)).unsqueeze(1)
         mean = sums[0] / count
         return (mean, (sums[1] / count - mean.square()).clamp(min=0.0)), count
 
@@ -130,16 +137,16 @@ class Windows:
 
     def _hidden(self) -> Tensor:
         """(N, 1, N * C + S): minus infinity for keys that a window does not see."""
-        past = torch.arange(self.count * self.chunk)[None] < torch.arange(self.count)[:, None] * self.chunk
+        past = torch.arange(self.count * self.chunk, device=self.device)[None] < self.starts()[:, None]
         seen = torch.cat([past, self.exists().bool()], dim=1)
-        return torch.zeros(seen.shape).masked_fill(~seen, float("-inf")).unsqueeze(1)
+        return torch.zeros(seen.shape, device=self.device).masked_fill(~seen, float("-inf")).unsqueeze(1)
 
     def _places(self, places: int) -> Tensor:
         """Row of each query's distance to each key in the table of distances: (N, S, N * C + S)."""
         right = 8
-        window = torch.arange(self.size)
-        query = torch.arange(self.count)[:, None, None] * self.chunk + window[:, None]  # (N, S, 1)
-        past = torch.arange(self.count * self.chunk) - query
+        window = torch.arange(self.size, device=self.device)
+        query = self.starts()[:, None, None] + window[:, None]  # (N, S, 1)
+        past = torch.arange(self.count * self.chunk, device=self.device) - query
         own = (window - window[:, None]).expand(self.count, -1, -1)
         return torch.cat([past, own], dim=2).clamp(right + 1 - places, right) + places - 1 - right
 
@@ -183,10 +190,10 @@ def decode(decoder: nn.Module, latents: Tensor, windows: Windows, priors: Stream
 def _features(heard: Tensor, windows: Windows, priors: StreamPriors) -> Tensor:
     """(B, (F + 1) * 320) -> (B, N, S, 160): two mel frames each, normalised by what each window knows."""
     mel = log_mel(heard)[:, : 2 * windows.length]
-    double = Windows(2 * windows.chunk, 2 * windows.lookahead, 2 * windows.length)
+    double = Windows(2 * windows.chunk, 2 * windows.lookahead, 2 * windows.length, windows.device)
     x, exists = double.split(mel), double.exists()
     chunks = (x.mean(3) * exists)[:, :, : double.chunk].sum(2)
-    known = torch.arange(double.count) * double.chunk + exists.sum(1)
+    known = double.starts() + exists.sum(1)
     level = (chunks.cumsum(1) - chunks + (x.mean(3) * exists).sum(2)) / known  # (B, N)
     prior = priors.mel[0] + level.unsqueeze(2), priors.mel[1]
     (mean, variance), count = double.moments(x, x.square(), prior, 2.0 * priors.frames)

@@ -8,7 +8,7 @@ import torch
 
 from neucodec_streaming import StreamConfig, load_codec
 from neucodec_streaming.codec import Codec
-from training.windows import NO_PRIORS, StreamPriors, Windows, decode, read_priors, semantic
+from training.windows import StreamPriors, Windows, decode, no_priors, read_priors, semantic
 
 FRAMES = 37
 PRIORS = read_priors(Path("streaming/assets/nano/stream.json"))
@@ -19,7 +19,7 @@ def codec() -> Codec:
     return load_codec("nano")
 
 
-@pytest.mark.parametrize(("chunk", "lookahead", "priors"), [(5, 5, NO_PRIORS), (2, 3, PRIORS), (7, 1, NO_PRIORS)])
+@pytest.mark.parametrize(("chunk", "lookahead", "priors"), [(5, 5, no_priors()), (2, 3, PRIORS), (7, 1, no_priors())])
 @torch.no_grad()
 def test_decoding_in_windows_equals_a_stream(codec: Codec, chunk: int, lookahead: int, priors: StreamPriors) -> None:
     tokens = np.random.default_rng(1).integers(0, 65_536, FRAMES).astype(np.uint16)
@@ -30,7 +30,7 @@ def test_decoding_in_windows_equals_a_stream(codec: Codec, chunk: int, lookahead
     np.testing.assert_allclose(got[0].numpy(), expected, atol=2e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(("chunk", "lookahead", "priors"), [(5, 5, NO_PRIORS), (2, 3, PRIORS)])
+@pytest.mark.parametrize(("chunk", "lookahead", "priors"), [(5, 5, no_priors()), (2, 3, PRIORS)])
 @torch.no_grad()
 def test_the_semantic_branch_in_windows_equals_a_stream(chunk: int, lookahead: int, priors: StreamPriors) -> None:
     codec = load_codec("nano")
