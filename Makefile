@@ -63,7 +63,8 @@ $(STAMPS)/dev: $(STAMPS)/torch pyproject.toml setup.py
 	touch $@ $(STAMPS)/demo
 
 $(STAMPS)/bench: $(STAMPS)/dev
-	$(INSTALL) -e '.[bench]'
+	$(INSTALL) -e '.[bench,listen]'
+	$(INSTALL) --no-deps distillmos resemblyzer xls-r-sqa
 	touch $@
 
 clean:
