@@ -19,6 +19,19 @@ RUN /opt/neucodec/bin/pip install -c constraints.txt '.[server]'
 RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 RUN XDG_CACHE_HOME=/opt/neucodec/cache /opt/neucodec/bin/python -m neucodec_streaming.kernels.native
 
+# For GPUs, not yet run on hardware (docs/gpu.md): docker build --target cuda -t neucodec-server:0.1.0-cuda . , without
+# PIP_EXTRA_INDEX_URL. It keeps the compiler: Triton compiles its kernels at the start, into the cache folder.
+FROM build AS cuda
+ENV PATH=/opt/neucodec/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 XDG_CACHE_HOME=/opt/neucodec/cache \
+    TRITON_CACHE_DIR=/tmp/triton NEUCODEC_HOST=0.0.0.0 NEUCODEC_LOG_FORMAT=json NEUCODEC_DEVICE=cuda \
+    NEUCODEC_DTYPE=bfloat16 NEUCODEC_BATCH_SIZES=1,2,4,8,16,32,64,128,256
+USER 10001:10001
+EXPOSE 8765
+# Loading the published checkpoint and capturing its graphs takes minutes.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=600s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8765/readyz', timeout=4)"]
+ENTRYPOINT ["neucodec-server"]
+
 FROM python:3.11-slim-bookworm
 COPY --from=build /opt/neucodec /opt/neucodec
 ENV PATH=/opt/neucodec/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 XDG_CACHE_HOME=/opt/neucodec/cache \

@@ -12,7 +12,7 @@ INSTALL = $(PIP) install --quiet -c constraints.txt
 SPEECH ?= ../shared/speech
 STAMPS := $(VENV)/.stamps
 
-.PHONY: demo test test-all check typing bench clean
+.PHONY: demo test test-all check typing bench gpu-report clean
 TEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: $(STAMPS)/demo
@@ -39,6 +39,11 @@ bench: $(STAMPS)/bench
 	@if [ -d $(SPEECH)/eval ]; then $(BIN)/python -m benchmarks.quality --data $(SPEECH); \
 	else echo "no $(SPEECH)/eval: make bench SPEECH=FOLDER measures quality on the recordings in it"; fi
 
+# MODEL: a folder, bundled name or hub id. Needs a CUDA build of torch and a GPU.
+MODEL ?= neuphonic/neucodec
+gpu-report: $(STAMPS)/bench
+	$(BIN)/python -m benchmarks.gpu_report --model $(MODEL)
+
 $(STAMPS)/torch: constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -58,7 +63,8 @@ $(STAMPS)/dev: $(STAMPS)/torch pyproject.toml setup.py
 	touch $@ $(STAMPS)/demo
 
 $(STAMPS)/bench: $(STAMPS)/dev
-	$(INSTALL) -e '.[bench]'
+	$(INSTALL) -e '.[bench,listen]'
+	$(INSTALL) --no-deps distillmos resemblyzer xls-r-sqa
 	touch $@
 
 clean:

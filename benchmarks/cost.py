@@ -91,7 +91,8 @@ def streamed(codec: Codec, kind: str, sessions: int) -> TimedCall:
     x = _noise(kind, (sessions, *stepper.window_shape))
     rows = torch.tensor([range(sessions), [config.window_frames] * sessions, [config.chunk_frames] * sessions])
     if codec.device.type == "cuda":
-        return partial(GraphedStep(stepper, state, x, rows, Captures(codec.device)), x, rows)
+        graph = GraphedStep(stepper, state, x, rows, Captures(codec.device), steady=True)
+        return lambda: graph.launch().wait()
     return partial(stepper.step, x, state, *rows)
 
 
@@ -119,7 +120,10 @@ def timed(ways: dict[str, Callable[[], TimedCall]], turns: int, budget_s: float)
         try:
             calls[name] = make()
             calls[name]()
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:  # torch.OutOfMemoryError is one, and so is what cuDNN says instead
+            said = str(error)
+            if not isinstance(error, torch.OutOfMemoryError) and "memory" not in said and "CUDNN_STATUS" not in said:
+                raise
             calls.pop(name, None)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     begin_s = time.perf_counter()
@@ -346,6 +350,7 @@ def main() -> None:
                 for row in measure(codec, kind, given, bytes_per_s):
                     rows.append(row)
                     show(row)
+                    write_report(given.out, about(device) | {"rows": rows})  # what is measured is not lost
                 whole.append(measure_offline(codec, kind, given))
                 print(f"{dtype:>8} {kind:>6}: offline, {OFFLINE_SECONDS} s in one: {whole[-1]['rtf']:.3f}", flush=True)
             del codec  # one dtype's weights at a time

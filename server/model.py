@@ -112,7 +112,8 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     configs = list(dict.fromkeys(profiles.values()))
     pools = [Pool(kind, config) for config in configs for kind in settings.kinds]
     workers = worker_count(settings)
-    runner = Runner(codec, pools, slots_each(settings.max_sessions, workers), settings.batch_sizes)
+    slots = slots_each(settings.max_sessions, workers)
+    runner = Runner(codec, pools, slots, settings.batch_sizes, settings.cuda_graphs)
     _log.info("model %s loaded, warming up %d shapes", codec.name, len(pools) * len(settings.batch_sizes))
     runner.warm_up()
     if "decode" in settings.kinds:
@@ -131,7 +132,7 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     engines = [Engine(one, settings.gather_ms / 1000, settings.max_behind_s, step_s) for one in runners]
     budget = Budget(step_s, settings.max_load)
     fingerprint = _fingerprint(codec, settings) if len(settings.batch_sizes) == 1 else ""
-    name, default = _public_name(codec.name), settings.default_profile
+    name, default = _public_name(codec), settings.default_profile
     return engines, Model(name, profiles, default, budget, fingerprint, settings.kinds, codec.sample_rate, voices)
 
 
@@ -145,9 +146,13 @@ def worker_count(settings: Settings) -> int:
 
 
 def use_threads(settings: Settings) -> None:
-    """Sets how many threads torch uses for what the calling thread asks of it."""
+    """Sets what torch uses for the calling thread: the device, and how many threads on the CPU."""
     import torch
 
+    if settings.device.startswith("cuda"):
+        torch.cuda.set_device(torch.device(settings.device).index or 0)
+        is_tf32 = settings.float32_products == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_tf32
     torch.set_num_threads(settings.threads or 1)
 
 
@@ -155,8 +160,10 @@ def _fingerprint(codec: "Codec", settings: Settings) -> str:
     """Of all that the bits of the output depend on."""
     import torch
 
-    on_cuda = settings.device.startswith("cuda")
-    chip = torch.cuda.get_device_name() if on_cuda else torch.backends.cpu.get_cpu_capability()
+    chip: object = torch.backends.cpu.get_cpu_capability()
+    if settings.device.startswith("cuda"):
+        name, cudnn = torch.cuda.get_device_name(settings.device), torch.backends.cudnn.version()
+        chip = name, torch.version.cuda, cudnn, settings.float32_products, settings.cuda_graphs
     versions = [version(name) for name in ("neucodec-streaming", "torch", "transformers")]
     parts = (codec.fingerprint, versions, chip, settings.dtype, settings.batch_sizes, torch.get_num_threads())
     return hashlib.sha256(repr(parts).encode()).hexdigest()
@@ -167,9 +174,12 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _public_name(name: str) -> str:
-    """A folder's last part; a hub id or a bundled name as it is."""
-    return Path(name).name if Path(name).is_dir() else name
+def _public_name(codec: "Codec") -> str:
+    """A folder's last part; a hub id or a bundled name as it is. With the version of the weights, where the
+    configuration has one: tokens of two versions are not the same."""
+    name = Path(codec.name).name if Path(codec.name).is_dir() else codec.name
+    version = getattr(codec.model.config, "weights_version", None)
+    return name if version is None else f"{name}-{version}"
 
 
 def slots_each(max_sessions: int, workers: int) -> int:

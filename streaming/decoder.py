@@ -11,6 +11,7 @@ from neucodec_streaming.layers.attention import Ring, RingView, StreamingAttenti
 from neucodec_streaming.layers.conv import StreamingConv
 from neucodec_streaming.layers.istft import StreamingISTFT
 from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, PoolingWeights, StreamingGroupNorm
+from neucodec_streaming.layers.state import SlotState
 from neucodec_streaming.layers.step import StepPlan
 from neucodec_streaming.priors import Priors
 from neucodec_streaming.stepper import Stepper
@@ -51,13 +52,10 @@ class ResNetBlock:
         return x + self.conv2.step(self.activation(self.norm2.step(y, state.norm2, weights)), state.conv2, plan)
 
 
-@dataclass
-class DecoderState:
-    """All that the decoder remembers, slot axis first; all zero is fresh. `position`: frames committed, (slots,);
-    `frames_seen`: as many as the running statistics stand for, (slots, 1)."""
+@dataclass(kw_only=True)
+class DecoderState(SlotState):
+    """All that the decoder remembers."""
 
-    position: Tensor
-    frames_seen: Tensor
     embed: Tensor
     prior_net: list[ResNetState]
     layers: list[Ring]
@@ -89,7 +87,7 @@ class Decoder(Stepper):
     def window_shape(self) -> tuple[int, ...]:
         return (self.config.window_frames,)
 
-    def new_state(self, slots: int) -> DecoderState:
+    def separate_state(self, slots: int) -> DecoderState:
         return DecoderState(
             position=torch.zeros(slots, dtype=torch.int64, device=self.device),
             frames_seen=torch.zeros(slots, 1, device=self.device),

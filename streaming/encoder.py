@@ -18,18 +18,16 @@ from neucodec_streaming.layers.conformer import ConformerState, StreamingConform
 from neucodec_streaming.layers.conv import StreamingConv
 from neucodec_streaming.layers.mel import MEL_PER_FRAME, StreamingMel
 from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, PoolingWeights
+from neucodec_streaming.layers.state import SlotState
 from neucodec_streaming.layers.step import StepPlan
 from neucodec_streaming.priors import Priors
 from neucodec_streaming.stepper import Stepper
 
 
-@dataclass
-class EncoderState:
-    """All that the encoder remembers, slot axis first; all zero is fresh. `position`: frames committed, (slots,);
-    `frames_seen`: as many as the running statistics stand for, (slots, 1)."""
+@dataclass(kw_only=True)
+class EncoderState(SlotState):
+    """All that the encoder remembers."""
 
-    position: Tensor
-    frames_seen: Tensor
     mel: Moments
     conformer: list[ConformerState]
     adapter: list[Tensor]
@@ -40,6 +38,7 @@ class Encoder(Stepper):
     """`step`: float32 PCM (B, (C + L + 1) * 320) to int64 tokens (B, C + L); a row's first `commit` are meant."""
 
     kind = "encode"
+    output_hop = 1
     cap_frames = CAP_FRAMES
 
     def __init__(self, model: Any, config: StreamConfig, priors: Priors, fingerprint: str) -> None:
@@ -57,7 +56,7 @@ class Encoder(Stepper):
     def window_shape(self) -> tuple[int, ...]:
         return ((self.config.window_frames + 1) * INPUT_HOP,)
 
-    def new_state(self, slots: int) -> EncoderState:
+    def separate_state(self, slots: int) -> EncoderState:
         return EncoderState(
             position=torch.zeros(slots, dtype=torch.int64, device=self.device),
             frames_seen=torch.zeros(slots, 1, device=self.device),

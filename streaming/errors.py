@@ -16,6 +16,7 @@
     |   `-- LimitError                   code "too_many"       1013  too many sessions or attempts of one key or address
     |-- TimeLimitError                   code "time_limit"     1008  a session that lasts too long, or is idle
     |-- DeviceError                      code "device"         1011  a worker failed or is stuck
+    |   `-- LostDeviceError              code "device"         1011  no later call can succeed either
     `-- SpeechLMError                    code "speech_lm"      1011  a language-model server that cannot be used
 
 What only a client can run into is a branch of its own in client/errors.py.
@@ -132,6 +133,10 @@ class DeviceError(StreamingError):
     """A worker failed or does not answer."""
 
     code = "device"
+
+
+class LostDeviceError(DeviceError):
+    """A device that fails for good, as CUDA does after most errors: the process has to start again."""
 
 
 class SpeechLMError(StreamingError):

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from neucodec_streaming.config import START_FRAMES, StreamConfig
 from neucodec_streaming.errors import SnapshotError
+from neucodec_streaming.layers.state import laid_over, memory_for
 from neucodec_streaming.layers.step import StepPlan, tensors_of
 from neucodec_streaming.snapshot import pack, unpack
 
@@ -23,6 +25,8 @@ class Stepper(ABC):
 
     kind: str
     """"encode" or "decode"."""
+    output_hop: int
+    """Elements of output that a frame gives."""
 
     def __init__(self, model: Any, config: StreamConfig, fingerprint: str) -> None:
         self.model = model
@@ -44,60 +48,85 @@ class Stepper(ABC):
     def window_shape(self) -> tuple[int, ...]:
         """Shape of one row of a step's input."""
 
-    @abstractmethod
     def new_state(self, slots: int) -> Any:
-        """State of that many fresh slots."""
+        """State of that many fresh slots; elsewhere than on a CPU in one piece of memory (layers/state.py)."""
+        if self.device.type == "cpu":
+            return self.separate_state(slots)
+        return laid_over(memory_for(self._one_slot, slots, self.device), self._one_slot)
+
+    @cached_property
+    def _one_slot(self) -> Any:
+        """A fresh state of one slot, for the shapes of its tensors."""
+        return self.separate_state(1)
+
+    @abstractmethod
+    def separate_state(self, slots: int) -> Any:
+        """State of that many fresh slots, each of its tensors by itself."""
 
     @abstractmethod
     def compute(self, x: Tensor, state: Any, plan: StepPlan) -> Tensor:
         """One step over gathered positions; the state but for `position` advances."""
 
     @torch.inference_mode()
-    def step(self, x: Tensor, state: Any, slots: Tensor, valid: Tensor, commit: Tensor) -> Tensor:
-        """StepPlan the rows of x (B, *window_shape) that stand for `slots`; slots, valid, commit int64 (B,)."""
-        plan = self._plan(slots, valid, commit, state.position[slots])
+    def step(
+        self, x: Tensor, state: Any, slots: Tensor, valid: Tensor, commit: Tensor, *, steady: bool | None = None
+    ) -> Tensor:
+        """Steps the rows of x (B, *window_shape) that stand for `slots`; slots, valid, commit int64 (B,).
+
+        `steady`: whether every row commits a chunk of a whole window, past its stream's start. Unless that is said, a
+        CPU looks, where looking costs nothing, and others compute what starts and endings need.
+        """
+        position = state.position[slots]
+        if steady is None:
+            steady = position.device.type == "cpu" and not self._has_edges(valid, commit, position)
+        plan = StepPlan(slots, valid, commit, position, self.config.chunk_frames if steady else None)
         y = self.compute(x, state, plan)
-        state.position[slots] = plan.position + commit
+        state.position[slots] = position + commit
         return y
 
-    def _plan(self, slots: Tensor, valid: Tensor, commit: Tensor, position: Tensor) -> StepPlan:
-        if position.device.type != "cpu":
-            return StepPlan(slots, valid, commit, position)
-        chunk = self.config.chunk_frames
-        edges = (valid < self.config.window_frames) | (position < START_FRAMES) | (commit != chunk)
-        return StepPlan(slots, valid, commit, position, None if edges.any() else chunk)
+    def _has_edges(self, valid: Tensor, commit: Tensor, position: Tensor) -> bool:
+        whole = (valid >= self.config.window_frames) & (commit == self.config.chunk_frames)
+        return not bool((whole & (position >= START_FRAMES)).all())
 
     @torch.inference_mode()
-    def reset(self, state: Any, slots: Tensor) -> None:
-        """Those slots are as new."""
-        for tensor in tensors_of(state):
-            tensor[slots] = 0
+    def reset(self, state: Any, slot: int) -> None:
+        """That slot is as new."""
+        for tensor in _pieces(state):
+            tensor[slot].zero_()
 
+    @torch.inference_mode()
     def slot_state(self, state: Any, slot: int) -> list[Tensor]:
         """A copy of what one slot remembers, for `load`."""
-        return [tensor[slot].clone() for tensor in tensors_of(state)]
+        return [tensor[slot].clone() for tensor in _pieces(state)]
 
     @torch.inference_mode()
     def load(self, state: Any, slot: int, remembered: list[Tensor]) -> None:
         """Put a copy of a `slot_state` of this stepper into a slot."""
-        for tensor, part in zip(tensors_of(state), remembered, strict=True):
+        for tensor, part in zip(_pieces(state), remembered, strict=True):
             tensor[slot].copy_(part)
 
+    @torch.inference_mode()
     def snapshot(self, state: Any, slot: int) -> bytes:
         """State of one slot, as bytes that name model and configuration."""
+        if state.memory is not None:
+            state, slot = laid_over(state.memory[slot : slot + 1].cpu(), self._one_slot), 0
         return pack(self.identity, [raw_bytes(tensor[slot]) for tensor in tensors_of(state)])
 
     @torch.inference_mode()
     def restore(self, state: Any, slot: int, snapshot: bytes) -> None:
         """Put a snapshot into a slot. Raises SnapshotError, and then nothing has changed."""
-        own = [tensor[slot] for tensor in tensors_of(state)]
-        raw = unpack(self.identity, snapshot)
-        if [len(part) for part in raw] != [tensor.nbytes for tensor in own]:
+        raw, own, at = unpack(self.identity, snapshot), state, slot
+        if state.memory is not None:  # put together on the host, and copied in one piece
+            own, at = laid_over(memory_for(self._one_slot, 1, torch.device("cpu")), self._one_slot), 0
+        tensors = [tensor[at] for tensor in tensors_of(own)]
+        if [len(part) for part in raw] != [tensor.nbytes for tensor in tensors]:
             raise SnapshotError("snapshot holds tensors of other shapes: restore it where it was taken")
-        for tensor, part in zip(own, raw, strict=True):
+        for tensor, part in zip(tensors, raw, strict=True):
             if part:
                 flat = torch.frombuffer(bytearray(part), dtype=tensor.dtype)
                 tensor.copy_(flat.view(tensor.shape))
+        if own is not state:
+            state.memory[slot].copy_(own.memory[0])
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -112,6 +141,11 @@ class Stepper(ABC):
             "context_frames": config.context_frames,
             "prior_weight": config.prior_weight,
         }
+
+
+def _pieces(state: Any) -> Iterator[Tensor]:
+    """All of a state, slot axis first: its tensors, or the memory that they share."""
+    return tensors_of(state) if state.memory is None else iter([state.memory])
 
 
 @contextmanager

@@ -63,7 +63,7 @@ class _Stream:
         """Forget everything: the stream is as new, or as it was when it was primed."""
         if self._start is None:
             self._windower.reset()
-            self._stepper.reset(self._state, self._slot)
+            self._stepper.reset(self._state, 0)
         else:
             self._windower = self._start.windower.copy()
             self._stepper.load(self._state, 0, self._start.state)

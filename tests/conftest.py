@@ -10,13 +10,19 @@ under one of ESSENTIAL fails the run.
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if os.environ.get("NEUCODEC_TEST_DEVICE") != "cuda":
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # is looked at when a kernel is defined
 
 import pytest
 from filelock import ReadWriteLock
 
+DEVICE = os.environ.get("NEUCODEC_TEST_DEVICE", "cpu")
+"""On which device the laws are proved: cpu, where CUDA is a software device beside it, or cuda."""
+assert DEVICE in ("cpu", "cuda"), f"NEUCODEC_TEST_DEVICE is {DEVICE!r}: give cpu or cuda"
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 """Worker processes run without the working directory on their path, and some load what a test module defines."""
@@ -59,6 +65,19 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def data_folder() -> Path:
     """tests/data."""
     return ROOT / "tests" / "data"
+
+
+@pytest.fixture
+def cuda(request: pytest.FixtureRequest) -> Generator[Any, None, None]:
+    """`torch.cuda` is there: the device of NEUCODEC_TEST_DEVICE=cuda (None), or else one in software (a SoftDevice)."""
+    if DEVICE == "cuda":
+        yield None
+        return
+    request.getfixturevalue("compiled")
+    from tests.soft_cuda import installed
+
+    with installed() as device:
+        yield device
 
 
 @pytest.fixture

@@ -1,26 +1,32 @@
 """Training-time twin of NeuCodec's anti-aliased SnakeBeta: the same numbers, many times faster on a CPU.
 
 The original doubles the rate with a 12-tap transposed depthwise convolution, activates, and halves it with another;
-both are slow where channels are few. Here each filter is a small Toeplitz matrix applied to blocks of the signal (one
-matrix product), and the backward pass is written out. `FastActivation` shares its parameters with the module that it
-replaces, so that a checkpoint knows nothing of it.
+both are slow where channels are few. `antialias.cpp` does all of it, and the backward pass, in two passes over each
+row; it is compiled when first needed. `FastActivation` shares its parameters with the module that it replaces, so that
+a checkpoint knows nothing of it. It is for CPUs; without a C++ compiler the original stays.
 """
 
+import ctypes
+import hashlib
+import shutil
+import subprocess
+import tempfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.models.neucodec.modeling_neucodec import NeuCodecAntiAliasedActivation1d, kaiser_sinc_filter1d
 
-_BLOCK = 16
+SOURCE = Path(__file__).with_name("antialias.cpp")
+FLAGS = ("-O3", "-march=native", "-ffast-math", "-fPIC", "-shared", "-std=c++17")
 _TAPS = 12
 _EPSILON = 1e-9
 
 
 class FastActivation(nn.Module):
-    """Equals `NeuCodecAntiAliasedActivation1d` with ratios of 2 and 12 taps: (B, C, T) -> (B, C, T)."""
+    """Equals `NeuCodecAntiAliasedActivation1d` with ratios of 2 and 12 taps: (B, C, T) -> (B, C, T), float32."""
 
     def __init__(self, original: NeuCodecAntiAliasedActivation1d) -> None:
         super().__init__()
@@ -35,6 +41,8 @@ class FastActivation(nn.Module):
 
 def replace_activations(module: nn.Module) -> None:
     """Replaces every anti-aliased activation inside `module` by its fast twin; names of parameters stay."""
+    if compiler() is None:
+        return
     for name, child in module.named_children():
         if isinstance(child, NeuCodecAntiAliasedActivation1d):
             setattr(module, name, FastActivation(child))
@@ -42,116 +50,50 @@ def replace_activations(module: nn.Module) -> None:
             replace_activations(child)
 
 
+@cache
+def compiler() -> str | None:
+    """The C++ compiler's command, None where there is none."""
+    return next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+
+
 class _AntiAliasedSnake(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+        x, a, inverse = x.contiguous(), alpha.exp(), 1.0 / (beta.exp() + _EPSILON)
+        ctx.save_for_backward(x, a, inverse)
+        out = torch.empty_like(x)
         batch, channels, samples = x.shape
-        a, inverse = _column(alpha.exp(), batch), _column(1.0 / (beta.exp() + _EPSILON), batch)
-        doubled = _upsample(x.reshape(batch * channels, samples))  # (B * C, 2T)
-        ctx.save_for_backward(doubled, a, inverse)
-        ctx.channels = channels
-        return _downsample(_snake(doubled, a, inverse)).view(batch, channels, samples)
+        _call("snake", (x, out, a, inverse, _taps()), (batch * channels, channels, samples))
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        doubled, a, inverse = ctx.saved_tensors
-        batch, channels, samples = grad.shape
-        grad_active = _downsample_adjoint(grad.reshape(batch * channels, samples))
-        grad_doubled, grad_alpha, grad_beta = _snake_backward(grad_active, doubled, a, inverse)
-        grad_x = _upsample_adjoint(grad_doubled).view(batch, channels, samples)
-        return grad_x, grad_alpha.view(batch, channels).sum(0), grad_beta.view(batch, channels).sum(0)
+        x, a, inverse = ctx.saved_tensors
+        batch, channels, samples = x.shape
+        grad_x, grad_alpha, grad_beta = torch.empty_like(x), x.new_empty(batch, channels), x.new_empty(batch, channels)
+        tensors = (x, grad.contiguous(), grad_x, grad_alpha, grad_beta, a, inverse, _taps())
+        _call("snake_backward", tensors, (batch * channels, channels, samples))
+        return grad_x, grad_alpha.sum(0), grad_beta.sum(0)
 
 
-def _snake(x: Tensor, a: Tensor, inverse: Tensor) -> Tensor:
-    return torch.addcmul(x, (x * a).sin_().square_(), inverse)
-
-
-def _snake_backward(grad: Tensor, x: Tensor, a: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the snake for its input (R, 2T), log alpha (R,) and log beta (R,)."""
-    angle = x * (2.0 * a)
-    sine = torch.sin(angle) * grad
-    versine = (1.0 - torch.cos(angle)) * grad
-    grad_x = torch.addcmul(grad, sine, a * inverse)
-    grad_alpha = (sine * x).sum(1) * (a * inverse).squeeze(1)
-    return grad_x, grad_alpha, -0.5 * versine.sum(1) * inverse.squeeze(1)
-
-
-def _column(per_channel: Tensor, batch: int) -> Tensor:
-    """(C,) -> (B * C, 1)."""
-    return per_channel.detach().repeat(batch).unsqueeze(1)
-
-
-def _upsample(x: Tensor) -> Tensor:
-    """(R, T) -> (R, 2T): output j is the sum over m of 2 f[j + 5 - 2m] x[m], the edges of x replicated."""
-    padded = F.pad(x.unsqueeze(0), (3, 3), mode="replicate").squeeze(0)
-    return _blocks(padded, _up_matrix(), _BLOCK, 2 * x.shape[1])
-
-
-def _downsample(x: Tensor) -> Tensor:
-    """(R, 2T) -> (R, T): output n is the sum over k of f[k] x[2n + k - 5], the edges of x replicated."""
-    padded = F.pad(x.unsqueeze(0), (5, 6), mode="replicate").squeeze(0)
-    return _blocks(padded, _down_matrix(), 2 * _BLOCK, x.shape[1] // 2)
-
-
-def _downsample_adjoint(grad: Tensor) -> Tensor:
-    """(R, T) -> (R, 2T)."""
-    samples = grad.shape[1]
-    spread = _blocks(F.pad(grad, (5, 6)), _up_matrix(adjoint=True), _BLOCK, 2 * samples + 11)
-    return _fold_edges(spread, 5, 2 * samples)
-
-
-def _upsample_adjoint(grad: Tensor) -> Tensor:
-    """(R, 2T) -> (R, T)."""
-    samples = grad.shape[1] // 2
-    gathered = _blocks(F.pad(grad, (11, 12)), _down_matrix(adjoint=True), 2 * _BLOCK, samples + 6)
-    return _fold_edges(gathered, 3, samples)
-
-
-def _fold_edges(padded: Tensor, left: int, length: int) -> Tensor:
-    """Adjoint of replicating the edges: what fell on the padding counts for the first and the last element."""
-    inner = padded[:, left : left + length].contiguous()
-    inner[:, 0] += padded[:, :left].sum(1)
-    inner[:, -1] += padded[:, left + length :].sum(1)
-    return inner
-
-
-def _blocks(x: Tensor, matrix: Tensor, step: int, length: int) -> Tensor:
-    """Multiplies overlapping windows of x, one every `step`, by `matrix` (window, out); joins the results, cut."""
-    window, out = matrix.shape
-    count = -(-length // out)
-    missing = (count - 1) * step + window - x.shape[1]
-    if missing > 0:
-        x = F.pad(x, (0, missing))
-    windows = x.unfold(1, window, step)[:, :count]  # (R, count, window)
-    return (windows @ matrix.to(x)).reshape(x.shape[0], count * out)[:, :length]
+def _call(name: str, tensors: tuple[Tensor, ...], sizes: tuple[int, ...]) -> None:
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
+    getattr(_library(), name)(*pointers, *map(ctypes.c_long, sizes))
 
 
 @cache
-def _up_matrix(adjoint: bool = False) -> Tensor:
-    """One input apart is two outputs apart; tap of input i for output j as the two callers index them."""
-    taps = kaiser_sinc_filter1d(cutoff=0.25, half_width=0.3, kernel_size=_TAPS).flatten()
-    halo, offset, gain = (5, 10, 1.0) if adjoint else (6, 11, 2.0)
-    matrix = torch.zeros(_BLOCK + halo, 2 * _BLOCK)
-    for j in range(2 * _BLOCK):
-        for i in range(_BLOCK + halo):
-            if 0 <= j + offset - 2 * i < _TAPS:
-                matrix[i, j] = gain * taps[j + offset - 2 * i]
-    return matrix
+def _library() -> ctypes.CDLL:
+    digest = hashlib.sha256((SOURCE.read_text() + " ".join(FLAGS)).encode()).hexdigest()[:16]
+    built = SOURCE.parent / "run" / f"antialias-{digest}.so"
+    if not built.exists():
+        built.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=built.parent) as folder:  # another process may do the same
+            made = Path(folder) / built.name
+            subprocess.run([compiler() or "c++", *FLAGS, str(SOURCE), "-o", str(made)], check=True)
+            made.replace(built)
+    return ctypes.CDLL(str(built))
 
 
 @cache
-def _down_matrix(adjoint: bool = False) -> Tensor:
-    """(2 * block + 10, block): two inputs apart is one output apart."""
-    taps = kaiser_sinc_filter1d(cutoff=0.25, half_width=0.3, kernel_size=_TAPS).flatten()
-    gain = 2.0 if adjoint else 1.0
-    matrix = torch.zeros(2 * _BLOCK + 10, _BLOCK)
-    for n in range(_BLOCK):
-        matrix[2 * n : 2 * n + _TAPS, n] = gain * taps
-    return matrix
-
-
-def compile_elementwise() -> None:
-    """Fuses the elementwise parts with torch.compile, which needs a C++ compiler; halves the time of an activation."""
-    global _snake, _snake_backward
-    _snake = torch.compile(_snake, dynamic=True)
-    _snake_backward = torch.compile(_snake_backward, dynamic=True)
+def _taps() -> Tensor:
+    return kaiser_sinc_filter1d(cutoff=0.25, half_width=0.3, kernel_size=_TAPS).flatten().contiguous()

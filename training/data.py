@@ -9,6 +9,7 @@ crop says so by `bandwidth_hz`, and the losses do not look there.
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,20 +27,35 @@ RATE_IN = 16_000
 RATE_OUT = 24_000
 FULL_SCALE = 32_767.0
 
-# Share of the batches that each corpus gets: the varied ones more often than their hours, full-band ones too.
+# Share of the batches that each corpus gets: many speakers and full band often, single words rarely.
 CORPUS_SHARE = {
-    "librispeech": 0.42,
-    "speechocean762": 0.16,
-    "gcompris": 0.16,
-    "audio_cmn": 0.10,
-    "asterisk_core": 0.08,
-    "picovoice_s2i": 0.04,
-    "festvox_ru": 0.04,
+    "librispeech": 0.22,
+    "rhasspy_voices": 0.16,
+    "speechocean762": 0.12,
+    "robotutor": 0.07,
+    "gcompris": 0.07,
+    "artikulate": 0.06,
+    "alphanumeric": 0.06,
+    "tinkr": 0.05,
+    "tofugu": 0.04,
+    "audio_cmn": 0.03,
+    "asterisk_core": 0.04,
+    "picovoice_s2i": 0.03,
+    "festvox_ru": 0.03,
+    "nabucasa": 0.03,
+    "css10": 0.02,
+    "picovoice_wake": 0.01,
+    "linku": 0.01,
+    "curiouslearning": 0.01,
 }
 OTHER_SHARE = 0.05
 FOLDER_CORPUS = "folder"
 # Every n-th recording of these corpora is held out.
-HELD_OUT_EVERY = {"librispeech": 32, "speechocean762": 58, FOLDER_CORPUS: 50}
+HELD_OUT_EVERY = {"librispeech": 32, "speechocean762": 58, "alphanumeric": 16, FOLDER_CORPUS: 50}
+
+
+Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+"""What is done to a crop, as it is heard (T,) at 16 kHz and meant (T,) at 24 kHz."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +136,22 @@ class Speech:
         self._target = np.memmap(work / "target.i16", dtype=np.int16, mode="r")
         self._weights = _weights(self.recordings)
 
-    def batch(self, rng: np.random.Generator, crops: int, frames: int, gain_db: tuple[float, float]) -> Batch:
-        """`crops` random crops of `frames` hops, each with its own gain; see `Batch` for shapes."""
+    def batch(
+        self,
+        rng: np.random.Generator,
+        crops: int,
+        frames: int,
+        gain_db: tuple[float, float],
+        change: Change | None = None,
+    ) -> Batch:
+        """`crops` random crops of `frames` hops, each with its own gain and change; see `Batch` for shapes."""
         chosen = rng.choice(len(self.recordings), size=crops, p=self._weights)
         pairs = [self._crop(rng, self.recordings[i], frames, gain_db) for i in chosen]
+        if change is not None:
+            pairs = [change(heard, target, rng) for heard, target in pairs]
         return Batch(
-            heard=torch.stack([heard for heard, _ in pairs]),
-            target=torch.stack([target for _, target in pairs]),
+            heard=torch.from_numpy(np.stack([heard for heard, _ in pairs])),
+            target=torch.from_numpy(np.stack([target for _, target in pairs])),
             bandwidth_hz=torch.tensor([float(self.recordings[i].bandwidth_hz) for i in chosen]),
         )
 
@@ -140,12 +165,12 @@ class Speech:
 
     def _crop(
         self, rng: np.random.Generator, recording: Recording, frames: int, gain_db: tuple[float, float]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[np.ndarray, np.ndarray]:
         start = recording.start + int(rng.integers(0, max(1, recording.frames - frames)))
         gain = 10.0 ** (rng.uniform(*gain_db) / 20.0)
         heard = self._read(self._heard, HOP_IN, start, frames + 1) * gain
         target = self._read(self._target, HOP_OUT, start, frames) * gain
-        return torch.from_numpy(heard.astype(np.float32)), torch.from_numpy(target.astype(np.float32))
+        return heard.astype(np.float32), target.astype(np.float32)
 
     @staticmethod
     def _read(samples: np.ndarray, hop: int, start: int, frames: int) -> np.ndarray:
@@ -154,11 +179,14 @@ class Speech:
 
 
 def _weights(recordings: list[Recording]) -> np.ndarray:
-    """Probability of each recording: its corpus' share, spread by length within the corpus."""
-    seconds: dict[str, float] = {}
+    """Probability of each recording: its corpus' share, spread by the root of the length within the corpus.
+
+    A speaker of a corpus is a recording: the root gives those of whom there is little more than their hours.
+    """
+    roots: dict[str, float] = {}
     for recording in recordings:
-        seconds[recording.corpus] = seconds.get(recording.corpus, 0.0) + recording.frames
-    share = [CORPUS_SHARE.get(r.corpus, OTHER_SHARE) * r.frames / seconds[r.corpus] for r in recordings]
+        roots[recording.corpus] = roots.get(recording.corpus, 0.0) + recording.frames**0.5
+    share = [CORPUS_SHARE.get(r.corpus, OTHER_SHARE) * r.frames**0.5 / roots[r.corpus] for r in recordings]
     return np.array(share) / np.sum(share)
 
 

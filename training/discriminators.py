@@ -1,15 +1,18 @@
 """The judges of the adversarial phase: networks that learn to tell recorded speech from what the decoder says.
 
-Two families, as in HiFi-GAN (Kong et al. 2020) and EnCodec (Defossez et al. 2022): `PeriodJudge` looks at every p-th
-sample, `SpectrumJudge` at a complex spectrogram. Neither may see above the bandwidth of the recording, where most
-training speech holds nothing: `below_bandwidth` takes that away from both sides first. They are narrow, since on a CPU
-they cost more than the decoder that they judge.
+Two families, as in HiFi-GAN (Kong et al. 2020) and the multi-band spectra of DAC (Kumar et al. 2023): `PeriodJudge`
+looks at every p-th sample, `BandJudge` at one band of a complex spectrogram. Neither may see above the bandwidth of
+the recording: `below_bandwidth` takes that away from both sides first, and a row is not judged in a band that it
+does not reach. They are narrow, and a step asks a random part of them: on a CPU they cost more than the decoder that
+they judge.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,8 +23,12 @@ from training.data import RATE_OUT
 PERIODS = (2, 3, 5, 7, 11)
 PERIOD_WIDTHS = (16, 32, 64, 128)
 FFT_SIZES = (2048, 1024, 512)
-SPECTRUM_WIDTH = 16
-SPECTRUM_DILATIONS = (1, 2, 4)
+BAND_EDGES_HZ = (0, 1_500, 4_000, 8_000, 12_000)
+BAND_WIDTH = 16
+BAND_DILATIONS = (1, 2, 4)
+SITTING_PERIODS, SITTING_SPECTRA = 3, 2
+_COMPRESSION = 0.5
+_QUIET = 1e-4
 _SLOPE = 0.1
 _FEATURE_FLOOR = 1e-3
 
@@ -49,36 +56,73 @@ class PeriodJudge(nn.Module):
         return _judge(self, audio.view(audio.shape[0], 1, -1, self.period))  # (B, 1, T / p, p)
 
 
-class SpectrumJudge(nn.Module):
-    """Sees real and imaginary part of a spectrogram: (B, T) at 24 kHz -> `Verdict`."""
+class BandJudge(nn.Module):
+    """Sees real and imaginary part of one band of a spectrogram: (B, 2, M, K) -> `Verdict`."""
 
-    def __init__(self, fft: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.fft = fft
-        self.register_buffer("taper", torch.hann_window(fft), persistent=False)
-        width = SPECTRUM_WIDTH
-        self.layers = nn.ModuleList([weight_norm(nn.Conv2d(2, width, (3, 9), padding=(1, 4)))])
-        for dilation in SPECTRUM_DILATIONS:
+        width = BAND_WIDTH
+        self.layers = nn.ModuleList([weight_norm(nn.Conv2d(2, width, (3, 9), (1, 2), (1, 4)))])
+        for dilation in BAND_DILATIONS:
             layer = nn.Conv2d(width, width, (3, 9), (1, 2), (dilation, 4), (dilation, 1))
             self.layers.append(weight_norm(layer))
         self.layers.append(weight_norm(nn.Conv2d(width, width, 3, padding=1)))
         self.last = weight_norm(nn.Conv2d(width, 1, 3, padding=1))
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, audio: Tensor) -> Verdict:
+    def forward(self, band: Tensor) -> Verdict:
+        return _judge(self, band.contiguous(memory_format=torch.channels_last))
+
+
+class SpectrumJudge(nn.ModuleList):
+    """A `BandJudge` for each band of a spectrogram: (B, T) at 24 kHz, bandwidth_hz (B,) -> `Verdict`s."""
+
+    def __init__(self, fft: int) -> None:
+        super().__init__(BandJudge() for _ in pairwise(BAND_EDGES_HZ))
+        self.fft = fft
+        self.register_buffer("taper", torch.hann_window(fft), persistent=False)
+
+    def forward(self, audio: Tensor, bandwidth_hz: Tensor) -> list[Verdict]:
         spectrum = torch.stft(audio, self.fft, self.fft // 4, window=self.taper, normalized=True, return_complex=True)
         pair = torch.view_as_real(spectrum).permute(0, 3, 2, 1)  # (B, K, M, 2) -> (B, 2, M, K)
-        return _judge(self, pair)
+        # As the ear does: what is quiet counts, too.
+        pair = pair * (pair.square().sum(1, keepdim=True) + _QUIET) ** ((_COMPRESSION - 1.0) / 2.0)
+        verdicts = []
+        for judge, (low, high) in zip(self, pairwise(BAND_EDGES_HZ), strict=True):
+            rows = bandwidth_hz > (low + high) / 2.0
+            if rows.any():
+                bins = slice(round(low * self.fft / RATE_OUT), round(high * self.fft / RATE_OUT))
+                verdicts.append(judge(pair[rows][..., bins]))
+        return verdicts
 
 
-class Judges(nn.ModuleList):
-    """All of them: (B, T) -> one `Verdict` each."""
+class Sitting(NamedTuple):
+    """Which judges a step asks, by their place among `PERIODS` and `FFT_SIZES`."""
+
+    periods: tuple[int, ...]
+    spectra: tuple[int, ...]
+
+
+def drawn_sitting(rng: np.random.Generator) -> Sitting:
+    """A random part of the judges: over the steps each is asked, at two thirds of the cost."""
+    return Sitting(
+        tuple(rng.permutation(len(PERIODS))[:SITTING_PERIODS].tolist()),
+        tuple(rng.permutation(len(FFT_SIZES))[:SITTING_SPECTRA].tolist()),
+    )
+
+
+class Judges(nn.Module):
+    """All of them: (B, T) at 24 kHz, bandwidth_hz (B,) -> one `Verdict` each."""
 
     def __init__(self) -> None:
-        super().__init__([*map(PeriodJudge, PERIODS), *map(SpectrumJudge, FFT_SIZES)])
+        super().__init__()
+        self.periods = nn.ModuleList(map(PeriodJudge, PERIODS))
+        self.spectra = nn.ModuleList(map(SpectrumJudge, FFT_SIZES))
 
-    def forward(self, audio: Tensor) -> list[Verdict]:
-        return [judge(audio) for judge in self]
+    def forward(self, audio: Tensor, bandwidth_hz: Tensor, sitting: Sitting | None = None) -> list[Verdict]:
+        periods, spectra = sitting or Sitting(tuple(range(len(PERIODS))), tuple(range(len(FFT_SIZES))))
+        verdicts = [self.periods[i](audio) for i in periods]
+        return verdicts + [verdict for i in spectra for verdict in self.spectra[i](audio, bandwidth_hz)]
 
 
 def judging_loss(real: list[Verdict], said: list[Verdict]) -> Tensor:
@@ -104,13 +148,13 @@ def below_bandwidth(audio: Tensor, bandwidth_hz: Tensor) -> Tensor:
     return torch.fft.irfft(spectrum * (bins < bandwidth_hz[:, None]), n=audio.shape[1])
 
 
-def _judge(judge: PeriodJudge | SpectrumJudge, x: Tensor) -> Verdict:
+def _judge(judge: PeriodJudge | BandJudge, x: Tensor) -> Verdict:
     features = []
     for layer in judge.layers:
         x = F.leaky_relu(layer(x), _SLOPE)
         features.append(x)
-    return Verdict(judge.last(x), features)
+    return Verdict(judge.last(x).float(), features)
 
 
 def _mean(values: Iterable[Tensor]) -> Tensor:
-    return torch.stack(list(values)).mean()
+    return torch.stack([value.float() for value in values]).mean()

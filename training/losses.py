@@ -16,7 +16,8 @@ from training.loudness import loudness_loss
 from training.model import QUANTISER_MEAN, QUANTISER_SPREAD
 
 # (fft, mel bands) of each resolution; hop is a quarter of the fft, the window is as long as the fft.
-RESOLUTIONS = ((512, 40), (1024, 80), (2048, 120))
+# The shortest sees what changes within a frame of 20 ms: a decoder that treats its frames apart flickers at 50 Hz.
+RESOLUTIONS = ((256, 20), (512, 40), (1024, 80), (2048, 120))
 _FLOOR = 3e-4
 _GUARD_HZ = 200.0
 
@@ -50,10 +51,19 @@ class LossWeights:
     features: float = 2.0
 
 
-def losses(audio: Tensor, target: Tensor, bandwidth_hz: Tensor, projected: Tensor) -> dict[str, Tensor]:
-    """All terms, unweighted: audio and target (B, T) at 24 kHz, bandwidth_hz (B,), projected (B, F, 8)."""
+def losses(
+    audio: Tensor,
+    target: Tensor,
+    bandwidth_hz: Tensor,
+    projected: Tensor,
+    resolutions: tuple[tuple[int, int], ...] = RESOLUTIONS,
+) -> dict[str, Tensor]:
+    """All terms, unweighted: audio and target (B, T) at 24 kHz, bandwidth_hz (B,), projected (B, F, 8).
+
+    `resolutions` are those of the spectral terms: a step may look at some of them only.
+    """
     mel, log_magnitude, convergence = [], [], []
-    for fft, bands in RESOLUTIONS:
+    for fft, bands in resolutions:
         if fft // 2 >= audio.shape[1]:
             continue
         got, wanted = magnitude(audio, fft, fft, fft // 4), magnitude(target, fft, fft, fft // 4)  # (B, K, M)

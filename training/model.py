@@ -13,8 +13,12 @@ from transformers import NeuCodecConfig, NeuCodecModel, Wav2Vec2BertConfig
 
 from neucodec_streaming.layers.fbank import log_mel
 from training.antialias import replace_activations
+from training.windows import StreamPriors, Windows, decode, semantic
 
 # Where the quantiser's input uses the four levels equally: the quartiles of this normal distribution are the borders.
+WEIGHTS_VERSION = 2
+"""Part of the exported configuration: tokens of another version are other tokens."""
+
 QUANTISER_MEAN = -0.2
 QUANTISER_SPREAD = 0.9
 _HEAD_LOG_MAGNITUDE = -5.0
@@ -49,7 +53,7 @@ def nano_config() -> NeuCodecConfig:
         final_dropout=0.0,
         mask_time_prob=0.0,
     )
-    return NeuCodecConfig(
+    config = NeuCodecConfig(
         hidden_size=256,
         intermediate_size=768,
         num_hidden_layers=4,
@@ -62,11 +66,16 @@ def nano_config() -> NeuCodecConfig:
         semantic_model_config=semantic,
         activation_dropout=0.0,
     )
+    config.weights_version = WEIGHTS_VERSION
+    return config
 
 
-def new_model(heard: Tensor) -> NeuCodecModel:
+def new_model(heard: Tensor, on_cpu: bool = True) -> NeuCodecModel:
     """A model with random weights, set so that it can learn; `heard` (B, (F + 1) * 320) is real speech."""
-    model = NeuCodecModel(nano_config())
+    config = nano_config()
+    # Crops are short: plain products take less time than the fused attention and its backward pass.
+    config._attn_implementation = config.semantic_model_config._attn_implementation = "eager"
+    model = NeuCodecModel(config)
     for name, part in model.named_children():
         if name != "semantic_encoder":
             part.apply(_keep_variance)
@@ -79,7 +88,8 @@ def new_model(heard: Tensor) -> NeuCodecModel:
         scale = QUANTISER_SPREAD / projected.std(dim=0)
         project.weight *= scale.unsqueeze(1)
         project.bias.copy_(QUANTISER_MEAN + (project.bias - projected.mean(dim=0)) * scale)
-    replace_activations(model.acoustic_encoder)
+    if on_cpu:
+        replace_activations(model.acoustic_encoder)
     return model
 
 
@@ -88,6 +98,15 @@ def _keep_variance(module: nn.Module) -> None:
     first steps are then far too large: start with variance kept instead."""
     if isinstance(module, nn.Linear | nn.Conv1d):
         nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+
+
+@dataclass(frozen=True)
+class LiveCrop:
+    """What a crop suffers as a stream: windows, priors, and for each row (B,) how likely a bit flips."""
+
+    windows: Windows
+    priors: StreamPriors
+    flipped: Tensor
 
 
 def mel_input(heard: Tensor) -> Tensor:
@@ -101,26 +120,44 @@ def mel_input(heard: Tensor) -> Tensor:
 
 def quantiser_input(model: NeuCodecModel, heard: Tensor) -> Tensor:
     """What the quantiser is about to round, with gradients: (B, (F + 1) * 320) at 16 kHz -> (B, F, 8)."""
-    return model.quantizer.project_in(_joined(model, heard, mixed=False))
+    return model.quantizer.project_in(_joined(model, heard, False, None))
 
 
-def reconstruct(model: NeuCodecModel, heard: Tensor, mixed: bool = False) -> Reconstruction:
+def reconstruct(
+    model: NeuCodecModel, heard: Tensor, mixed: bool = False, live: LiveCrop | None = None
+) -> Reconstruction:
     """Encodes and decodes with gradients for every part: (B, (F + 1) * 320) at 16 kHz -> (B, F * 480) at 24 kHz.
 
     `mixed` computes the semantic branch and the decoder in bfloat16; the rest, around the quantiser, is always float32.
     """
-    joined = _joined(model, heard, mixed)
-    latents, _ = model.quantizer(joined)
+    projected = model.quantizer.project_in(_joined(model, heard, mixed, live))
+    codes, _ = model.quantizer.quantizer(model.quantizer.quantizer.bound(projected))  # upstream bounds twice
+    if live is not None:
+        codes = damaged(codes, live.flipped)
+    latents = model.quantizer.project_out(codes)
     with torch.autocast(heard.device.type, torch.bfloat16, enabled=mixed):
-        audio = model.acoustic_decoder(latents, attention_mask=None)
-    return Reconstruction(audio=audio.squeeze(1).float(), projected=model.quantizer.project_in(joined))
+        if live is None:
+            audio = model.acoustic_decoder(latents, attention_mask=None).squeeze(1)
+        else:
+            audio = decode(model.acoustic_decoder, latents, live.windows, live.priors)
+    return Reconstruction(audio=audio.float(), projected=projected)
 
 
-def _joined(model: NeuCodecModel, heard: Tensor, mixed: bool) -> Tensor:
-    features = mel_input(heard)
+def damaged(codes: Tensor, flipped: Tensor) -> Tensor:
+    """Codes (B, F, 8) of four levels, -1 to 0.5, each of whose bits is flipped with probability `flipped` (B,)."""
+    bits = (torch.rand(2, *codes.shape, device=codes.device) < flipped[:, None, None]).int()
+    levels = (codes.detach() * 2.0 + 2.0).round().int()
+    wrong = ((levels ^ (bits[0] + 2 * bits[1])) - 2) / 2.0
+    return torch.where(bits.any(0), wrong, codes)
+
+
+def _joined(model: NeuCodecModel, heard: Tensor, mixed: bool, live: LiveCrop | None) -> Tensor:
     with torch.autocast(heard.device.type, torch.bfloat16, enabled=mixed):
-        semantic = model.semantic_encoder(features).last_hidden_state  # (B, F, Ds)
-        semantic = model.semantic_adapter(semantic.transpose(1, 2))  # (B, Ds, F)
-    acoustic = model.acoustic_encoder(heard.unsqueeze(1))[..., : semantic.shape[2]]  # (B, D, F)
-    joined = torch.cat([semantic.float(), acoustic], dim=1).transpose(1, 2)  # (B, F, Ds + D)
+        if live is None:
+            said = model.semantic_encoder(mel_input(heard)).last_hidden_state  # (B, F, Ds)
+            said = model.semantic_adapter(said.transpose(1, 2))  # (B, Ds, F)
+        else:
+            said = semantic(model, heard, live.windows, live.priors)
+    acoustic = model.acoustic_encoder(heard.unsqueeze(1))[..., : said.shape[2]]  # (B, D, F)
+    joined = torch.cat([said.float(), acoustic], dim=1).transpose(1, 2)  # (B, F, Ds + D)
     return model.fc_encoder(joined)

@@ -11,7 +11,8 @@ import json
 import math
 import time
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +20,27 @@ import torch
 from torch import Tensor
 from transformers import NeuCodecModel
 
-from training import antialias
+from training.augment import Augmentation, augmented
 from training.data import HOP_IN, HOP_OUT, Batch, Speech, prepare
-from training.discriminators import Judges, adversarial_loss, below_bandwidth, feature_loss, judging_loss
-from training.losses import LossWeights, losses, total
-from training.model import new_model, reconstruct
+from training.discriminators import (
+    Judges,
+    adversarial_loss,
+    below_bandwidth,
+    drawn_sitting,
+    feature_loss,
+    judging_loss,
+)
+from training.losses import RESOLUTIONS, LossWeights, losses, total
+from training.model import LiveCrop, new_model, reconstruct
 from training.validate import plot, validate
+from training.windows import Windows, no_priors, read_priors
 
 LENGTHS_FRAMES = (15, 30, 60, 100, 150, 200)
 LENGTH_SHARES = (0.05, 0.10, 0.15, 0.25, 0.25, 0.20)
 JUDGED_FLOOR = 1e-3
 LOG_EVERY = 25
 CHECKPOINT_EVERY = 250
+PAUSE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -41,22 +51,27 @@ class Schedule:
     adversarial_from: int = 12_000
     warmup_steps: int = 300
     frames_per_batch: int = 400
-    judged_frames: int = 50
+    judged_frames: int = 60
     peak_rate: float = 6e-4
     final_rate: float = 1e-5
     judge_rate: float = 2e-4
     weight_decay: float = 0.01
     gradient_norm: float = 1.0
     average: float = 0.999
+    resolutions_a_step: int = 2
+    live_share: float = 0.6
+    live_chunk_frames: tuple[int, int] = (4, 12)
+    live_lookahead_frames: tuple[int, int] = (1, 10)
+    damaged_share: float = 0.1
+    damaged_bits: tuple[float, float] = (0.005, 0.03)
     gain_db: tuple[float, float] = (-20.0, 3.0)
     ends_share: float = 0.3
     coherence_push: tuple[tuple[int, float], ...] = ((250, 15.0), (500, 3.0))
 
-    def rate(self, step: int) -> float:
-        """Learning rate at a step: linear warm-up, then half a cosine down to the final rate."""
+    def rate(self, step: int, progress: float) -> float:
+        """Learning rate at a step and a share of the run: linear warm-up, then half a cosine down to the final rate."""
         if step < self.warmup_steps:
             return self.peak_rate * (step + 1) / self.warmup_steps
-        progress = min(1.0, (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps))
         return self.final_rate + (self.peak_rate - self.final_rate) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
     def push(self, step: int) -> float:
@@ -67,11 +82,17 @@ class Schedule:
 class Trainer:
     """A model, its moving average, its judges and the optimisers, somewhere between step 0 and the schedule's end."""
 
-    def __init__(self, work: Path, schedule: Schedule, weights: LossWeights, seed: int, device: str = "cpu") -> None:
+    def __init__(
+        self, work: Path, schedule: Schedule, weights: LossWeights, seed: int, device: str = "cpu", mixed: bool = False
+    ) -> None:
         self.work, self.schedule, self.weights, self.seed, self.device = work, schedule, weights, seed, device
+        self.mixed = mixed
+        self.priors = no_priors(device)
+        self.change = partial(augmented, how=Augmentation())
         self.speech = Speech(work, held_out=False)
         torch.manual_seed(seed)
-        self.model = new_model(self.speech.batch(np.random.default_rng(seed), 8, 100, (-6.0, 0.0)).heard).to(device)
+        heard = self.speech.batch(np.random.default_rng(seed), 8, 100, (-6.0, 0.0)).heard
+        self.model = new_model(heard, on_cpu=device == "cpu").to(device)
         self.judges = Judges().to(device)
         self.average: NeuCodecModel = deepcopy(self.model).eval().requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
@@ -82,19 +103,25 @@ class Trainer:
         )
         self.step = 0
 
-    def advance(self) -> dict[str, float]:
-        """One step; gives the terms of the loss, their sum and the norm of the gradient."""
+    def advance(self, progress: float) -> dict[str, float]:
+        """One step, at a share of the run from 0 to 1; gives the terms of the loss and the norm of the gradient."""
         rng = np.random.default_rng([self.seed, self.step])
+        torch.manual_seed(int(rng.integers(2**31)))
         batch = self._batch(rng)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.schedule.rate(self.step)
-        result = reconstruct(self.model, batch.heard, mixed=self.device != "cpu")
-        terms = losses(result.audio, batch.target, batch.bandwidth_hz, result.projected)
-        scalars: dict[str, float] = {}
+            group["lr"] = self.schedule.rate(self.step, progress)
+        live = self._live(rng, len(batch.heard), batch.target.shape[1] // HOP_OUT)
+        result = reconstruct(self.model, batch.heard, self.mixed, live)
+        resolutions = rng.permutation(len(RESOLUTIONS))[: self.schedule.resolutions_a_step]
+        chosen = tuple(RESOLUTIONS[i] for i in resolutions)
+        terms = losses(result.audio, batch.target, batch.bandwidth_hz, result.projected, chosen)
+        weights = replace(self.weights, coherence=self.weights.coherence * self.schedule.push(self.step))
+        loss = total(terms, weights)
+        scalars = {name: float(value.detach()) for name, value in terms.items()}
         if self.step >= self.schedule.adversarial_from:
-            scalars["judging"], convincing = self._judge(rng, result.audio, batch)
-            terms |= convincing
-        loss = total(terms, replace(self.weights, coherence=self.weights.coherence * self.schedule.push(self.step)))
+            convincing, verdict = self._judge(rng, result.audio, batch)
+            loss = loss + convincing
+            scalars |= verdict
         self.optimiser.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.gradient_norm)
@@ -103,40 +130,62 @@ class Trainer:
         self.optimiser.step()
         self._update_average()
         self.step += 1
-        scalars |= {name: float(value.detach()) for name, value in terms.items()}
-        return scalars | {"loss": float(loss.detach()), "gradient": float(norm)}
+        return scalars | {"gradient": float(norm)}
 
-    def _judge(self, rng: np.random.Generator, audio: Tensor, batch: Batch) -> tuple[float, dict[str, Tensor]]:
-        """Lets the judges learn from a piece of the batch, then judge it: their loss, and terms of the model's."""
+    def _judge(self, rng: np.random.Generator, audio: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+        """Lets the judges rate a piece of the batch and learn from it: a term of the model's loss, and what they said.
+
+        Both sides learn from the same verdict, so that each judge looks at each side once. The term is the product of
+        the audio and the judges' gradient for it: it has that gradient, and no value of its own.
+        """
         length = min(audio.shape[1], self.schedule.judged_frames * HOP_OUT // 2)
         rows = max(1, self.schedule.judged_frames * HOP_OUT // length)
         start = int(rng.integers(0, audio.shape[1] - length + 1))
-        pieces = (x[:rows, start : start + length] for x in (batch.target, audio))
-        recorded, said = (below_bandwidth(x, batch.bandwidth_hz[:rows]) for x in pieces)
+        piece, bandwidth_hz = audio[:rows, start : start + length], batch.bandwidth_hz[:rows]
+        heard = piece.detach().requires_grad_()
+        recorded, said = (
+            below_bandwidth(x, bandwidth_hz) for x in (batch.target[:rows, start : start + length], heard)
+        )
         level = recorded.square().mean(dim=1, keepdim=True).sqrt() + JUDGED_FLOOR
-        recorded, said = recorded / level, said / level
-        real = self.judges(recorded)
-        judging = judging_loss(real, self.judges(said.detach()))
+        sitting = drawn_sitting(rng)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.mixed):
+            real = self.judges(recorded / level, bandwidth_hz, sitting)
+            verdicts = self.judges(said / level, bandwidth_hz, sitting)
+        judging = judging_loss(real, verdicts)
+        adversarial, features = adversarial_loss(verdicts), feature_loss(real, verdicts)
+        convincing = self.weights.adversarial * adversarial + self.weights.features * features
+        (gradient,) = torch.autograd.grad(convincing, heard, retain_graph=True)
         self.judge_optimiser.zero_grad()
-        judging.backward()
+        judging.backward(inputs=list(self.judges.parameters()))
         torch.nn.utils.clip_grad_norm_(self.judges.parameters(), self.schedule.gradient_norm)
         self.judge_optimiser.step()
-        self.judges.requires_grad_(False)
-        verdicts = self.judges(said)
-        self.judges.requires_grad_(True)
-        terms = {"adversarial": adversarial_loss(verdicts), "features": feature_loss(real, verdicts)}
-        return float(judging.detach()), terms
+        scalars = {"judging": judging, "adversarial": adversarial, "features": features}
+        return (piece * gradient).sum(), {name: float(value.detach()) for name, value in scalars.items()}
+
+    def _live(self, rng: np.random.Generator, rows: int, frames: int) -> LiveCrop | None:
+        """What some of the steps suffer as a stream. A chunk is no shorter than the lookahead, to limit the cost."""
+        if rng.random() >= self.schedule.live_share:
+            return None
+        lookahead = int(rng.integers(*self.schedule.live_lookahead_frames, endpoint=True))
+        shortest, longest = self.schedule.live_chunk_frames
+        chunk = int(rng.integers(max(shortest, lookahead), longest, endpoint=True))
+        hit = rng.random(rows) < self.schedule.damaged_share / self.schedule.live_share
+        flipped = torch.from_numpy(hit * rng.uniform(*self.schedule.damaged_bits, rows)).to(self.device)
+        return LiveCrop(Windows(chunk, lookahead, frames, self.device), self.priors, flipped)
 
     def start_from(self, folder: Path) -> None:
         """Takes the weights of an exported model instead of random ones; raises OSError where there is none."""
         exported = NeuCodecModel.from_pretrained(folder, dtype=torch.float32).state_dict()
         self.model.load_state_dict(exported)
         self.average.load_state_dict(exported)
+        if (folder / "stream.json").exists():
+            self.priors = read_priors(folder / "stream.json", self.device)
 
-    def save(self) -> None:
+    def save(self, progress: float) -> None:
         """Writes the checkpoint so that an interruption leaves the old one or the new one."""
         content = {
             "step": self.step,
+            "progress": progress,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -146,11 +195,11 @@ class Trainer:
         torch.save(content, self.work / "checkpoint.tmp")
         (self.work / "checkpoint.tmp").replace(self.work / "checkpoint.pt")
 
-    def restore(self) -> None:
-        """Goes on from the checkpoint where there is one."""
-        path = self.work / "checkpoint.pt"
+    def restore(self, checkpoint: Path | None = None) -> float:
+        """Goes on from the checkpoint where there is one; returns the share of the run that it has behind it."""
+        path = checkpoint or self.work / "checkpoint.pt"
         if not path.exists():
-            return
+            return 0.0
         content = torch.load(path, weights_only=True)
         self.model.load_state_dict(content["model"])
         self.average.load_state_dict(content["average"])
@@ -158,11 +207,12 @@ class Trainer:
         self.judges.load_state_dict(content["judges"])
         self.judge_optimiser.load_state_dict(content["judge_optimiser"])
         self.step = content["step"]
+        return content["progress"]
 
     def _batch(self, rng: np.random.Generator) -> Batch:
         frames = int(rng.choice(LENGTHS_FRAMES, p=LENGTH_SHARES))
         crops = max(1, self.schedule.frames_per_batch // frames)
-        batch = self.speech.batch(rng, crops, frames, self.schedule.gain_db)
+        batch = self.speech.batch(rng, crops, frames, self.schedule.gain_db, self.change)
         if rng.random() < self.schedule.ends_share:
             batch.heard[:, frames * HOP_IN :] = 0.0  # as at the end of a recording
         return Batch(*(x.to(self.device) for x in (batch.heard, batch.target, batch.bandwidth_hz)))
@@ -173,27 +223,58 @@ class Trainer:
         torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1.0 - decay)
 
 
-def run(trainer: Trainer, validate_every: int) -> None:
-    """Trains to the end of the schedule, with a log, checkpoints and validation on the way."""
+@dataclass(frozen=True)
+class RunLength:
+    """How long a run goes on: `minutes` of this process where given, else the steps of the schedule.
+
+    While `pause_file` exists it sleeps, which counts towards the minutes.
+    """
+
+    steps: int
+    minutes: float | None = None
+    pause_file: Path | None = None
+    started: float = field(default_factory=time.monotonic)
+    progress: float = 0.0
+
+    def spent(self, step: int) -> float:
+        """Share of the run that is over, from 0 to 1."""
+        if self.minutes is None:
+            return min(1.0, step / self.steps)
+        elapsed = (time.monotonic() - self.started) / 60.0 / self.minutes
+        return min(1.0, self.progress + (1.0 - self.progress) * elapsed)
+
+    def wait(self) -> None:
+        """Returns when there is no pause file."""
+        while self.pause_file is not None and self.pause_file.exists():
+            time.sleep(PAUSE_SECONDS)
+
+
+def run(trainer: Trainer, budget: RunLength, validate_every: int) -> None:
+    """Trains to the end of the budget, with a log, checkpoints and validation on the way."""
     held_out = Speech(trainer.work, held_out=True)
     with (trainer.work / "log.jsonl").open("a", buffering=1) as log:
-        sums: dict[str, float] = {}
-        started = time.monotonic()
-        while trainer.step < trainer.schedule.steps:
-            for name, value in trainer.advance().items():
-                sums[name] = sums.get(name, 0.0) + value / LOG_EVERY
-            step = trainer.step
+        if trainer.step == 0:
+            log.write(json.dumps({"step": 0} | validate(trainer.average, held_out)) + "\n")
+        sums: dict[str, list[float]] = {}
+        seconds = 0.0
+        while (progress := budget.spent(trainer.step)) < 1.0:
+            budget.wait()
+            started = time.process_time()
+            for name, value in trainer.advance(progress).items():
+                sums.setdefault(name, []).append(value)
+            seconds += time.process_time() - started
+            step, is_last = trainer.step, budget.spent(trainer.step) >= 1.0
             if step % LOG_EVERY == 0:
-                seconds = (time.monotonic() - started) / LOG_EVERY
-                entry = {"step": step, "rate": trainer.schedule.rate(step), "step_seconds": seconds} | sums
+                rate = trainer.schedule.rate(step, progress)
+                entry = {"step": step, "rate": rate, "progress": progress, "core_seconds": seconds / LOG_EVERY}
+                entry |= {name: float(np.mean(values)) for name, values in sums.items()}
                 log.write(json.dumps({k: round(v, 6) for k, v in entry.items()}) + "\n")
-                sums, started = {}, time.monotonic()
-            if step % CHECKPOINT_EVERY == 0 or step == trainer.schedule.steps:
-                trainer.save()
-            if step % validate_every == 0 or step == trainer.schedule.steps:
+                sums, seconds = {}, 0.0
+            if step % CHECKPOINT_EVERY == 0 or is_last:
+                trainer.save(progress)
+            if step % validate_every == 0 or is_last:
                 log.write(json.dumps({"step": step} | validate(trainer.average, held_out)) + "\n")
                 plot(trainer.work / "log.jsonl", trainer.work / "curves.png")
-                started = time.monotonic()
 
 
 def main() -> None:
@@ -209,20 +290,21 @@ def main() -> None:
     parser.add_argument("--validate-every", type=int, default=500)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--no-compile", action="store_true", help="do without a C++ compiler (a quarter slower)")
+    parser.add_argument("--minutes", type=float, help="length of the run by the clock, in place of --steps")
+    parser.add_argument("--pause-file", type=Path, help="sleep while this file exists")
+    parser.add_argument("--mixed", action="store_true", help="bfloat16: pays on a GPU, or a CPU with avx512_bf16")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if not arguments.no_compile:
-        antialias.compile_elementwise()
     prepare(arguments.data, arguments.work)
     schedule = Schedule(arguments.steps, arguments.adversarial_from, peak_rate=arguments.peak_rate)
     if arguments.no_push:
         schedule = replace(schedule, coherence_push=())
-    trainer = Trainer(arguments.work, schedule, LossWeights(), arguments.seed, arguments.device)
+    trainer = Trainer(arguments.work, schedule, LossWeights(), arguments.seed, arguments.device, arguments.mixed)
     if arguments.start:
         trainer.start_from(arguments.start)
-    trainer.restore()
-    run(trainer, arguments.validate_every)
+    progress = trainer.restore()
+    budget = RunLength(arguments.steps, arguments.minutes, arguments.pause_file, progress=progress)
+    run(trainer, budget, arguments.validate_every)
 
 
 if __name__ == "__main__":

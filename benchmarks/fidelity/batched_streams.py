@@ -30,7 +30,7 @@ def stream_all(
                     EncoderWindower(stepper.config) if stepper.kind == "encode" else DecoderWindower(stepper.config)
                 )
                 windower.push(inputs[index])
-                stepper.reset(state, torch.tensor([row]))
+                stepper.reset(state, row)
                 if seed is not None:
                     seed(state, row, index)
                 running[row] = index, windower

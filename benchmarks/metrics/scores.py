@@ -13,6 +13,7 @@ from pesq import NoUtterancesError, pesq
 from pystoi import stoi
 from transformers.audio_utils import mel_filter_bank
 
+from benchmarks.metrics.flicker import flicker
 from benchmarks.metrics.nearness import FLOOR_ENERGY, RANGE_DB
 from benchmarks.metrics.pitch import pitch_kept
 from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, OUTPUT_RATE
@@ -31,12 +32,16 @@ def compare(pcm: np.ndarray, audio: np.ndarray) -> Scores:
 
 def nearness_of(original: np.ndarray, heard: np.ndarray) -> Scores:
     """All of what was heard against its original, both (T,) at 16 kHz."""
-    return {
-        "stoi": float(stoi(original, heard, INPUT_RATE)),
-        "estoi": float(stoi(original, heard, INPUT_RATE, extended=True)),
-        "pesq": pesq_of(original, heard),
-        "log_mel": log_mel_distance(original, heard),
-    } | pitch_kept(original, heard)
+    return (
+        {
+            "stoi": float(stoi(original, heard, INPUT_RATE)),
+            "estoi": float(stoi(original, heard, INPUT_RATE, extended=True)),
+            "pesq": pesq_of(original, heard),
+            "log_mel": log_mel_distance(original, heard),
+        }
+        | pitch_kept(original, heard)
+        | flicker(original, heard)
+    )
 
 
 def aligned(pcm: np.ndarray, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ model's defaults, and through Opus and Codec2 where their commands are installed
     voiced frames whose pitch is within a semitone, periodicity  against the original (benchmarks.metrics.pitch)
     DNSMOS P.835: overall, speech, background                    by itself, and of the original (metrics.dnsmos)
     word errors against the true text, and the original's        only of files that --texts has (metrics.word_errors)
-    word errors against what is recognised in the original       says little: the recogniser errs on both sides
+    word errors against what is recognised in the original       by Whisper base, in any language
 
 The recordings as they are handed out come without texts; without a file for --texts the first of the two rates does not
 exist. Opus and Codec2 are rated by DNSMOS and the recogniser with --listen-to-others alone, which takes far longer.

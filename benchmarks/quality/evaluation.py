@@ -4,13 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.common.recordings import load
+from benchmarks.metrics.distillmos import DistillMos
 from benchmarks.metrics.dnsmos import Dnsmos
 from benchmarks.metrics.scores import Scores, aligned, compare, nearness_of, whole_hops
+from benchmarks.metrics.speaker import SpeakerEncoder
 from benchmarks.metrics.word_errors import Recogniser, word_errors
 from benchmarks.quality.damage import DAMAGES, TOKEN_BITS, damaged
 from benchmarks.quality.other_codecs import OtherCodec
@@ -58,23 +61,45 @@ class Measured:
 
 @dataclass(frozen=True)
 class Ears:
-    """What rates audio without its original; None for what is not installed or not wanted."""
+    """The networks that rate what comes out; None for what is not installed or not wanted."""
 
     dnsmos: Dnsmos | None = None
+    distillmos: DistillMos | None = None
+    speaker: SpeakerEncoder | None = None
     recogniser: Recogniser | None = None
 
     def rate(self, audio: np.ndarray) -> Scores:
-        """DNSMOS of (T,) at 16 kHz; empty where it is not installed."""
-        return {} if self.dnsmos is None else self.dnsmos.rate(audio)
+        """DNSMOS and DistilMOS of (T,) at 16 kHz, which need no original; empty where neither is installed."""
+        networks = (network for network in (self.dnsmos, self.distillmos) if network is not None)
+        return {name: value for network in networks for name, value in network.rate(audio).items()}
 
-    def words(self, audio: np.ndarray) -> list[str] | None:
+    def words(self, audio: np.ndarray, language: str | None = None) -> list[str] | None:
         """What is recognised in (T,) at 16 kHz; None where no recogniser is installed."""
-        return None if self.recogniser is None else self.recogniser.words(audio)
+        return None if self.recogniser is None else self.recogniser.words(audio, language)
 
-    def listen(self, audio: np.ndarray, text: list[str] | None, transcript: list[str] | None) -> Scores:
-        """Both, the words compared with the true text and with the original's transcript, where there are any."""
-        words = self.words(audio)
-        return self.rate(audio) | ({} if words is None else word_errors(words, text, transcript))
+    def language(self, audio: np.ndarray) -> str | None:
+        """The language of (T,) at 16 kHz; None where no recogniser is installed."""
+        return None if self.recogniser is None else self.recogniser.language(audio)
+
+    def likeness(self, original: np.ndarray, output: np.ndarray) -> Scores:
+        """How alike the voices of two (T,) at 16 kHz are; empty where no speaker encoder is installed."""
+        return {} if self.speaker is None else self.speaker.likeness(original, output)
+
+
+@dataclass(frozen=True)
+class Original:
+    """A recording to compare with: (T,) at 16 kHz, its language, what is recognised in it and what it says."""
+
+    audio: np.ndarray
+    language: str | None
+    transcript: list[str] | None
+    text: list[str] | None
+
+    def listen(self, ears: Ears, output: np.ndarray) -> Scores:
+        """Ratings of an output, its voice beside the original's, and its words beside transcript and true text."""
+        words = ears.words(output, self.language)
+        errors = {} if words is None else word_errors(words, self.text, self.transcript)
+        return ears.rate(output) | ears.likeness(self.audio, output) | errors
 
 
 def encoded(codec: Codec, pcm: np.ndarray, config: StreamConfig | None = None) -> np.ndarray:
@@ -114,9 +139,14 @@ def ways_of(codec: Codec, streams: bool = True) -> dict[str, Coder]:
 
 def open_ears() -> tuple[Ears, list[str]]:
     """Whatever is installed, and of the rest why it is left out."""
-    opened: dict[str, Dnsmos | Recogniser] = {}
+    opened: dict[str, Any] = {}
     reasons = []
-    for name, measure, kind in (("dnsmos", "DNSMOS", Dnsmos), ("recogniser", "word errors", Recogniser)):
+    for name, measure, kind in (
+        ("dnsmos", "DNSMOS", Dnsmos),
+        ("distillmos", "DistilMOS", DistillMos),
+        ("speaker", "speaker similarity", SpeakerEncoder),
+        ("recogniser", "word errors", Recogniser),
+    ):
         try:
             opened[name] = kind()
         except ImportError as error:
@@ -150,22 +180,21 @@ def measure(
 ) -> Measured:
     """Speaker, corpus, file, seconds, and of each way and of the original its scores."""
     pcm = load(recording.path)
-    original = pcm[: whole_hops(pcm)]
-    transcript = ears.words(original)
-    own = {} if transcript is None else word_errors(transcript, recording.text)
-    scores: dict[str, Scores] = {"original": ears.rate(original) | own}
+    audio = pcm[: whole_hops(pcm)]
+    language = ears.language(audio)
+    original = Original(audio, language, ears.words(audio, language), recording.text)
+    own = {} if original.transcript is None else word_errors(original.transcript, recording.text)
+    scores: dict[str, Scores] = {"original": ears.rate(audio) | own}
     tokens = {}
     for name, way in ways.items():
-        tokens[name], audio = way(pcm)
-        _, output = aligned(pcm, audio)
-        scores[name] = (
-            {"kbits": KBITS} | nearness_of(original, output) | ears.listen(output, recording.text, transcript)
-        )
+        tokens[name], decoded_audio = way(pcm)
+        _, output = aligned(pcm, decoded_audio)
+        scores[name] = {"kbits": KBITS} | nearness_of(audio, output) | original.listen(ears, output)
     for codec in others:
-        output, kbits = codec.code(original)
-        scores[codec.name] = {"kbits": kbits} | nearness_of(original, output)
+        output, kbits = codec.code(audio)
+        scores[codec.name] = {"kbits": kbits} | nearness_of(audio, output)
         if listens_to_others:
-            scores[codec.name] |= ears.listen(output, recording.text, transcript)
+            scores[codec.name] |= original.listen(ears, output)
     entry = {
         "file": recording.path.name,
         "speaker": recording.speaker,

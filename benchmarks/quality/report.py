@@ -9,7 +9,10 @@ from benchmarks.metrics.word_errors import error_rate
 from benchmarks.quality.damage import DAMAGES
 from neucodec_streaming.config import INPUT_RATE
 
-MEANS = ("stoi", "estoi", "pesq", "log_mel", "pitch", "periodicity", "dnsmos", "dnsmos_sig", "dnsmos_bak", "kbits")
+MEANS = (
+    *("stoi", "estoi", "pesq", "log_mel", "pitch", "periodicity", "flicker_db"),
+    *("dnsmos", "dnsmos_sig", "dnsmos_bak", "distillmos", "speaker", "kbits"),
+)
 COLUMNS: dict[str, tuple[str, int, int]] = {
     "group": ("of", 30, 0),
     "files": ("files", 5, 0),
@@ -24,6 +27,9 @@ COLUMNS: dict[str, tuple[str, int, int]] = {
     "dnsmos": ("DNSMOS", 6, 2),
     "dnsmos_sig": ("speech", 6, 2),
     "dnsmos_bak": ("backgr", 6, 2),
+    "distillmos": ("Distil", 6, 2),
+    "speaker": ("voice", 6, 2),
+    "flicker_db": ("50 Hz", 6, 2),
     "wer_text": ("WER", 6, 3),
     "wer_own": ("to own", 6, 3),
 }
@@ -113,7 +119,9 @@ def _check(way: str, goal: str, measured: float | None, needed: float | None, si
 def print_report(rows: list[QualityRow], usage: dict[str, dict], damages: list[QualityRow], checks: list[dict]) -> None:
     """The table (of speakers our own ways only), code usage, damage, goals."""
     print(
-        "\nMeans over files; WER: word errors against true texts, to own: against what is recognised in the original."
+        "\nMeans over files; 50 Hz: modulation at the frame rate in voiced speech, in dB over the original's; Distil:"
+        " DistilMOS; voice: likeness of the speaker; WER: word errors against true texts, to own: against what is"
+        " recognised in the original."
     )
     print(" ".join(f"{title:>{width}}" for title, width, _ in COLUMNS.values()).rstrip())
     for row in rows:

@@ -20,6 +20,7 @@ from benchmarks.common.surroundings import ROOT
 from neucodec_streaming.config import OUTPUT_HOP, StreamConfig
 from neucodec_streaming.engine.engine import STAGES, Engine
 from neucodec_streaming.engine.scheduler import Pool
+from neucodec_streaming.engine.steps import StepRows
 from neucodec_streaming.protocol.query import session_request
 from neucodec_streaming.server.app import App
 from neucodec_streaming.server.cli import _loop_factory as loop_factory
@@ -40,7 +41,8 @@ Serving = Callable[[], AbstractAsyncContextManager[str]]
 class ConstantRunner:
     """In place of the model: a step takes `step_s` and gives zeros."""
 
-    mixes = True
+    max_edges = None
+    depth = 1
 
     def __init__(self, slots: int, batch_sizes: tuple[int, ...], step_s: float) -> None:
         self.slots, self.batch_sizes = slots, batch_sizes
@@ -55,9 +57,12 @@ class ConstantRunner:
     def windower(self, pool: Pool) -> EncoderWindower | DecoderWindower:
         return EncoderWindower(pool.config) if pool.kind == "encode" else DecoderWindower(pool.config)
 
-    def step(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> np.ndarray:
+    def is_alive(self) -> bool:
+        return True
+
+    def launch(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> StepRows:
         time.sleep(self._step_s)  # gives up the interpreter for 0 s too
-        return self._rows[pool.kind][: len(windows)]
+        return StepRows(lambda: self._rows[pool.kind], len(windows))
 
     def reset(self, pool: Pool, slot: int) -> None:
         """Nothing is kept."""

@@ -19,6 +19,7 @@ from neucodec_streaming.tags import TAGS
 TOKENS_PER_PACKET = 25
 PACKET_SECONDS = 0.02
 NANO = "nano"
+"""What `ready.model` begins with on a server of the bundled model; the version of its weights follows."""
 
 
 class FileSource:
@@ -35,7 +36,7 @@ class FileSource:
 
     def note_model(self, ready: Ready) -> None:
         """Notes, when tokens come in a form that others write, that this model speaks tokens of its own."""
-        if self._form in ("pt", "text") and ready.model == NANO:
+        if self._form in ("pt", "text") and ready.model.partition("-")[0] == NANO:
             self.notes.append(
                 "the server's model is nano, whose tokens are its own: those of NeuTTS or of neuphonic/neucodec come"
                 " out as noise (they need a server with --model neuphonic/neucodec)"

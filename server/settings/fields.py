@@ -29,6 +29,8 @@ OWN_PAIR = "own"
 """How the model's own pair is written."""
 PARTS = ("encode", "decode")
 DTYPES = ("float32", "bfloat16", "float16", "int8")
+FLOAT32_PRODUCTS = ("exact", "tf32")
+CUDA_GRAPHS = ("auto", "on", "off")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 
@@ -93,7 +95,7 @@ class Settings:
     stream_json: str | None = setting(
         None, MODEL, "defaults and priors of the model, instead of the stream.json beside its weights", is_file=True
     )
-    device: str = setting("cpu", MODEL, "torch device")
+    device: str = setting("cpu", MODEL, "torch device; cuda is not yet run on hardware (docs/gpu.md)")
     kinds: tuple[str, ...] = setting(
         PARTS, MODEL, "parts of the model to load and serve: encode, decode, or both, for round trips too"
     )
@@ -110,6 +112,12 @@ class Settings:
         None, MODEL, "workers that share the sessions (none: one for each core, on CUDA one)", least=1
     )
     threads: int | None = setting(None, MODEL, "threads of torch in each worker, on the CPU (none: one)", least=1)
+    float32_products: str = setting(
+        "exact", MODEL, "on CUDA, products in float32: exact, or in tf32, which is faster", choices=FLOAT32_PRODUCTS
+    )
+    cuda_graphs: str = setting(
+        "auto", MODEL, "whether steps on CUDA are captured; auto: if a replay has the same bits", choices=CUDA_GRAPHS
+    )
     batch_sizes: tuple[int, ...] = setting(
         (1, 2, 3, 4, 6, 8, 12, 16),
         MODEL,

@@ -2,7 +2,8 @@
 
 The other end is a WorkerHandle of the event loop (handle.py), in this process or in another one. A message to a worker
 is a list of commands, one from it a WorkerReport; the first of all, from the first worker, is Loaded, or an error.
-What fails for one session is reported to that session; the worker lives on, until the other end is closed.
+What fails for one session is reported to that session; the worker lives on, until the other end is closed. Where the
+device fails for good its process ends with exit code 1, for its supervisor to start it again.
 
 Workers are threads, or processes forked once the model is loaded and warm: those share its memory, and no interpreter.
 """
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neucodec_streaming.engine.engine import Engine, EngineResult, Failed, FlushFinished, Output, pools_of
-from neucodec_streaming.errors import DeviceError, StreamingError
+from neucodec_streaming.errors import DeviceError, LostDeviceError, StreamingError
 from neucodec_streaming.server.model import Model
 from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.workers.formats import Formats
@@ -73,7 +74,7 @@ class Worker:
         self._steps: list[TimedStep] = []
 
     def run(self) -> None:
-        """Until the other end is closed."""
+        """Until the other end is closed. Raises LostDeviceError: what runs it must end, to be started again."""
         with self._socket, selectors.DefaultSelector() as selector:
             selector.register(self._socket, selectors.EVENT_READ)
             try:
@@ -113,10 +114,13 @@ class Worker:
                 self._open(number, data)
             elif (seat := self._seats.get(number)) is not None:
                 self._command(seat, verb, data)
+        except LostDeviceError:
+            raise
         except StreamingError as error:
             self._end(number, error)
         except Exception:
             _log.exception("%s failed", verb.name)
+            self._engine.check_device()
             self._end(number, DeviceError("the device failed: connect again"))
 
     def _open(self, number: int, order: SessionSpec) -> None:
@@ -172,8 +176,11 @@ class Worker:
                 self._steps.append(TimedStep(engine.stepped, time.monotonic() - begin_s))
             for result in results:
                 self._translate(result)
+        except LostDeviceError:
+            raise
         except Exception:
             _log.exception("the engine failed")
+            self._engine.check_device()
             for number in list(self._seats):
                 self._end(number, DeviceError("the device failed: connect again"))
 

@@ -6,9 +6,10 @@ order given: what follows a flush waits until the utterance before it has ended.
 """
 
 import logging
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,9 +18,10 @@ from neucodec_streaming.engine.overload import DEFAULT_MAX_BEHIND_S, Overload
 from neucodec_streaming.engine.scheduler import Pool, Scheduler, StepBatch
 from neucodec_streaming.engine.slots import Slots
 from neucodec_streaming.engine.stage import END, MAX_AHEAD_S, NextVoice, Stage
-from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, StreamingError
+from neucodec_streaming.engine.steps import StepRows, Steps
+from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, LostDeviceError, StreamingError
 from neucodec_streaming.snapshot import pack, unpack
-from neucodec_streaming.windows import AnyWindower, Window
+from neucodec_streaming.windows import Window
 
 STAGES = {"encode": ("encode",), "decode": ("decode",), "roundtrip": ("encode", "decode")}
 """Kind of session -> the parts of the model that it goes through."""
@@ -62,22 +64,15 @@ class Failed:
 EngineResult = Output | FlushFinished | Failed
 
 
-class Steps(Protocol):
-    """What the engine asks of a runner (`neucodec_streaming.engine.runner.Runner`)."""
+@dataclass(eq=False)
+class StepInFlight:
+    """A batch that the device has been given: the windows of each stage and whether they end it, and since when."""
 
-    slots: int
-    batch_sizes: tuple[int, ...]
-
-    @property
-    def mixes(self) -> bool: ...
-    @property
-    def pools(self) -> list[Pool]: ...
-    def windower(self, pool: Pool) -> AnyWindower: ...
-    def step(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> np.ndarray: ...
-    def reset(self, pool: Pool, slot: int) -> None: ...
-    def prime(self, pool: Pool, slot: int, voice: np.ndarray) -> AnyWindower: ...
-    def snapshot(self, pool: Pool, slot: int) -> bytes: ...
-    def restore(self, pool: Pool, slot: int, snapshot: bytes) -> None: ...
+    stages: list[Stage]
+    windows: list[Window]
+    last: list[bool]
+    launched_s: float
+    rows: StepRows | None = None
 
 
 @dataclass(eq=False)
@@ -111,12 +106,13 @@ class Engine:
     ) -> None:
         self._runner = runner
         self._overload = Overload(max_behind_s)
-        self._scheduler = Scheduler(runner.batch_sizes, gather_s, step_s, mixes=runner.mixes)
+        self._scheduler = Scheduler(runner.batch_sizes, gather_s, step_s, max_edges=runner.max_edges)
         self._slots = {pool: Slots(runner.slots) for pool in runner.pools}
         self._used: set[tuple[Pool, int]] = set()  # free places that are not as new
         self._sessions: dict[int, EngineSession] = {}
         self._opened = 0
         self._results: list[EngineResult] = []
+        self._in_flight: deque[StepInFlight] = deque()
         self.stepped: Pool | None = None
         """Whose batch the last `step` ran, if it ran one."""
 
@@ -164,6 +160,8 @@ class Engine:
     def snapshot(self, session: int) -> bytes:
         """The session as versioned bytes, waiting input included; not in it are results that `step` has yet to give."""
         stages = self._sessions[session].stages
+        while any(stage.in_flight for stage in stages):
+            self._land()
         states = (self._runner.snapshot(stage.pool, stage.slot.index) for stage in stages)
         parts = [stage.snapshot(state) for stage, state in zip(stages, states, strict=True)]
         voice = self._sessions[session].voice
@@ -247,6 +245,7 @@ class Engine:
         """Drops everything inside and gives the slots back; they are reset when they are taken again."""
         found = self._sessions.pop(session)
         for stage in found.stages:
+            stage.in_flight = None
             self._scheduler.remove(stage.pool, stage)
             self._scheduler.leave(stage.pool)
             self._slots[stage.pool].release(stage.slot)
@@ -255,15 +254,18 @@ class Engine:
 
     def wake_s(self) -> float | None:
         """When `step` next has something to do, None while there is nothing; results that wait are due at once."""
-        return float("-inf") if self._results else self._scheduler.wake_s()
+        return float("-inf") if self._results or self._in_flight else self._scheduler.wake_s()
 
     def step(self, now_s: float) -> list[EngineResult]:
-        """Schedules, runs and delivers at most one batch; also delivers what the commands since have brought about."""
+        """Schedules and launches at most one batch, and delivers the oldest one once `runner.depth` are in flight or no
+        other was launched; also delivers what the commands since have brought about. Raises LostDeviceError."""
         self._shed(now_s)
         batch = self._scheduler.next_batch(now_s)
         self.stepped = None if batch is None else batch.pool
         if batch is not None:
-            self._run(batch, now_s)
+            self._launch(batch, now_s)
+        if batch is None or len(self._in_flight) >= self._runner.depth:
+            self._land()
         results, self._results = self._results, []
         return results
 
@@ -287,26 +289,52 @@ class Engine:
                 ),
             )
 
-    def _run(self, batch: StepBatch, now_s: float) -> None:
+    def _launch(self, batch: StepBatch, now_s: float) -> None:
         stages: list[Stage] = batch.members
-        windows, last = [], []
+        step = StepInFlight(stages, [], [], now_s)
         for stage in stages:
             window = stage.windower.take()
-            last.append(window is None)
+            step.last.append(window is None)
             window = window or stage.windower.take_last()
             assert window is not None, "only stages with a window are scheduled"
-            windows.append(window)
-            stage.dirty = True
+            step.windows.append(window)
+            stage.dirty, stage.in_flight = True, step
         try:
-            rows = self._runner.step(batch.pool, [stage.slot.index for stage in stages], windows, batch.size)
+            slots = [stage.slot.index for stage in stages]
+            step.rows = self._runner.launch(batch.pool, slots, step.windows, batch.size)
         except Exception:
-            _log.exception("step of %d %s sessions failed", len(stages), batch.pool.kind)
-            for stage in stages:
-                self._fail(stage.session, DeviceError("the device failed in the step of this session: connect again"))
+            self._fail_step(step)
+        else:
+            self._in_flight.append(step)
+
+    def _land(self) -> None:
+        """Delivers the oldest step in flight, if there is one."""
+        if not self._in_flight:
             return
-        for stage, window, row, ends in zip(stages, windows, rows, last, strict=True):
-            if self._slots[stage.pool].is_current(stage.slot):
-                self._deliver(stage, window, row, ends, now_s)
+        step = self._in_flight.popleft()
+        assert step.rows is not None, "it was launched"
+        try:
+            rows = step.rows.wait()
+        except Exception:
+            self._fail_step(step)
+            return
+        for stage, window, row, ends in zip(step.stages, step.windows, rows, step.last, strict=True):
+            if stage.in_flight is step:  # neither closed nor cleared meanwhile
+                stage.in_flight = None
+                self._deliver(stage, window, row, ends, step.launched_s)
+
+    def _fail_step(self, step: StepInFlight) -> None:
+        """Closes the sessions of a step that raised."""
+        _log.exception("step of %d %s sessions failed", len(step.stages), step.stages[0].pool.kind)
+        self.check_device()
+        for stage in step.stages:
+            if stage.in_flight is step:
+                self._fail(stage.session, DeviceError("the device failed in the step of this session: connect again"))
+
+    def check_device(self) -> None:
+        """After the runner has raised. Raises LostDeviceError where no later call can succeed either."""
+        if not self._runner.is_alive():
+            raise LostDeviceError("the device does not answer any more: restart the process")
 
     def _deliver(self, stage: Stage, window: Window, row: np.ndarray, ends: bool, now_s: float) -> None:
         stage.committed += window.commit
@@ -345,7 +373,7 @@ class Engine:
 
     def _proceed(self, stage: Stage, now_s: float) -> None:
         """Schedules the stage's next window; endings without one are finished at once."""
-        if self._sessions[stage.session].paused or self._scheduler.has(stage.pool, stage):
+        if self._sessions[stage.session].paused or stage.in_flight or self._scheduler.has(stage.pool, stage):
             return
         while (entry := stage.entry(now_s)) is None:
             if not stage.ending:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from neucodec_streaming.codec import Codec
-from neucodec_streaming.config import START_FRAMES
+from neucodec_streaming.config import CODEBOOK_SIZE, START_FRAMES
 from neucodec_streaming.decoder import Decoder
 from neucodec_streaming.engine.cuda_graph import Captures, GraphedStep
 from neucodec_streaming.engine.scheduler import Pool
+from neucodec_streaming.engine.steps import StepRows
 from neucodec_streaming.engine.traced_step import TracedStep, packed_weights
 from neucodec_streaming.stepper import Stepper
 from neucodec_streaming.stream import Voice
@@ -34,37 +35,54 @@ _log = logging.getLogger(__name__)
 
 
 class Runner:
-    """Steps the sessions of `pools`, up to `slots` in each, on the codec's device."""
+    """Steps the sessions of `pools`, up to `slots` in each, on the codec's device.
 
-    def __init__(self, codec: Codec, pools: list[Pool], slots: int, batch_sizes: tuple[int, ...]) -> None:
+    `cuda_graphs`: whether steps on CUDA are captured; "auto": if the first replay has the bits of the eager step.
+    """
+
+    def __init__(
+        self, codec: Codec, pools: list[Pool], slots: int, batch_sizes: tuple[int, ...], cuda_graphs: str = "auto"
+    ) -> None:
         self.slots = slots
         self.batch_sizes = batch_sizes
         self._device = codec.device
+        self._cuda_graphs = cuda_graphs
         self._steppers: dict[Pool, Stepper] = {}
         self._states: dict[Pool, Any] = {}
-        self._captured: dict[tuple[Pool, int], GraphedStep] = {}
-        self._traced: dict[tuple[Pool, int], TracedStep] = {}  # steady steps
-        self._traced_any: dict[Pool, TracedStep] = {}
+        self._positions: dict[Pool, np.ndarray] = {}  # as in the states, for the host
+        self._traced: dict[tuple[Pool, int, bool], TracedStep] = {}  # by pool, batch size, and whether it is steady
+        self._graphs: dict[tuple[Pool, int, bool], GraphedStep] = {}
         self._held_voices: dict[bytes, Voice] = {}
         self._recent_voices: dict[bytes, Voice] = {}
         for pool in pools:
-            stepper = codec.encoder(pool.config) if pool.kind == "encode" else codec.decoder(pool.config)
-            self._steppers[pool] = stepper
-            self._states[pool] = stepper.new_state(slots + 1)
+            self._steppers[pool] = codec.encoder(pool.config) if pool.kind == "encode" else codec.decoder(pool.config)
+        self._renew()
+
+    def _renew(self) -> None:
+        """States as new."""
+        self._states = {pool: stepper.new_state(self.slots + 1) for pool, stepper in self._steppers.items()}
+        self._positions = {pool: np.zeros(self.slots + 1, np.int64) for pool in self._steppers}
 
     def replicate(self) -> "Runner":
         """After `warm_up`, on a CPU: another one, warm too, with states of its own, for a thread of its own."""
         other = copy(self)
         other._recent_voices = {}
-        other._states = {pool: stepper.new_state(self.slots + 1) for pool, stepper in self._steppers.items()}
-        other._traced = {(pool, size): step.on(other._states[pool]) for (pool, size), step in self._traced.items()}
-        other._traced_any = {pool: step.on(other._states[pool]) for pool, step in self._traced_any.items()}
+        other._renew()
+        other._traced = {key: step.on(other._states[key[0]]) for key, step in self._traced.items()}
         return other
 
     @property
-    def mixes(self) -> bool:
-        """Whether starts and endings are stepped together with others; where steps are recorded, they are not."""
-        return not self._traced
+    def max_edges(self) -> int | None:
+        """The largest batch of starts and endings, which are stepped apart from steady windows where steps are
+        recorded; None: together with them."""
+        if self._graphs:
+            return self.batch_sizes[-1]
+        return self.batch_sizes[0] if self._traced else None
+
+    @property
+    def depth(self) -> int:
+        """Steps that may be in flight."""
+        return 2 if self._graphs else 1
 
     @property
     def pools(self) -> list[Pool]:
@@ -78,9 +96,9 @@ class Runner:
         return DecoderWindower(pool.config, self._decoder(pool).output_hop)
 
     def warm_up(self) -> None:
-        """Computes every shape that can occur, on the spare slot, and records it."""
+        """Computes every shape that can occur and records it; all slots are as new then."""
         if self._device.type == "cuda":
-            self._capture()
+            self._warm_up_cuda()
             return
         for pool in self.pools:
             for size in self.batch_sizes:
@@ -94,13 +112,51 @@ class Runner:
         for pool in self.pools:
             self.reset(pool, self.slots)
 
-    def _capture(self) -> None:
-        shared = Captures(self._device)
-        for pool, stepper in self._steppers.items():
+    def _warm_up_cuda(self) -> None:
+        if self._cuda_graphs != "off":
+            try:
+                self._capture()
+                return
+            except Exception:
+                if self._cuda_graphs == "on" or not self.is_alive():
+                    raise
+                _log.warning("steps are not captured as CUDA graphs; they are slower without", exc_info=True)
+                self._graphs.clear()
+        for pool in self.pools:
             for size in self.batch_sizes:
-                captured = GraphedStep(stepper, self._states[pool], *self._silent_batch(pool, size), shared)
-                self._captured[pool, size] = captured
-            self.reset(pool, self.slots)
+                self._eager(pool, *self._noise_batch(pool, size))
+                self._reset_first(pool, size)
+
+    def _capture(self) -> None:
+        """Largest first: smaller graphs fit into the memory that they share with it."""
+        shared, graphs = Captures(self._device), {}
+        for size in reversed(self.batch_sizes):
+            for pool, stepper in self._steppers.items():
+                for steady in (False, True):
+                    x, rows = self._noise_batch(pool, size)
+                    graph = GraphedStep(stepper, self._states[pool], x, rows, shared, steady=steady)
+                    self._reset_first(pool, size)
+                    if self._cuda_graphs == "auto":
+                        self._check_replay(pool, graph, x, rows, steady)
+                    graphs[pool, size, steady] = graph
+        self._graphs = graphs
+
+    def _check_replay(self, pool: Pool, graph: GraphedStep, x: Tensor, rows: Tensor, steady: bool) -> None:
+        """Raises RuntimeError where a replay has other bits than the eager step."""
+        outputs = []
+        for replays in (False, True):
+            for _ in range(-(-START_FRAMES // pool.config.chunk_frames) if steady else 0):
+                self._eager(pool, x, rows, steady=False)
+            if replays:
+                graph.next.x.copy_(x)
+                graph.next.rows.copy_(rows)
+                outputs.append(graph.launch().wait())
+            else:
+                outputs.append(self._eager(pool, x, rows, steady=steady).numpy())
+            self._reset_first(pool, len(x))
+        eager, replayed = outputs
+        if not np.array_equal(eager[:, : replayed.shape[1]], replayed):
+            raise RuntimeError(f"a replayed {pool.kind} step of {len(x)} rows does not have the bits of the eager one")
 
     def _trace(self, pool: Pool) -> None:
         """The steady step at every batch size, and any step at the smallest. Raises where PyTorch cannot."""
@@ -108,87 +164,125 @@ class Runner:
         packed = packed_weights(lambda: self._eager(pool, *self._silent_batch(pool, smallest)))
         for size in self.batch_sizes:
             x_and_at = self._silent_batch(pool, size)
-            self._traced[pool, size] = TracedStep(stepper, state, *x_and_at, packed, steady=True)
+            self._traced[pool, size, True] = TracedStep(stepper, state, *x_and_at, packed, steady=True)
         x_and_at = self._silent_batch(pool, smallest)
-        self._traced_any[pool] = TracedStep(stepper, state, *x_and_at, packed, steady=False)
+        self._traced[pool, smallest, False] = TracedStep(stepper, state, *x_and_at, packed, steady=False)
 
     def _silent_batch(self, pool: Pool, size: int) -> tuple[Tensor, Tensor]:
         """A steady step of the spare slot alone."""
-        return self._batch(pool, [self.slots] * size, [self._silence(pool)] * size, size)
+        return self._batch(pool, [self.slots] * size, [self._window(pool)] * size, size)
+
+    def _noise_batch(self, pool: Pool, size: int) -> tuple[Tensor, Tensor]:
+        """A step of the first slots; `_reset_first` must follow."""
+        rng = np.random.default_rng(0)
+        windows = [self._window(pool, rng) for _ in range(min(size, self.slots))]
+        return self._batch(pool, list(range(len(windows))), windows, size)
+
+    def _reset_first(self, pool: Pool, size: int) -> None:
+        for slot in (*range(min(size, self.slots)), self.slots):
+            self.reset(pool, slot)
 
     def measure(self, clock: Callable[[], float], at_most_s: float) -> dict[Pool, dict[int, float]]:
         """Seconds of a steady step for every pool and batch size, by `clock`; about `at_most_s` in all.
 
-        Medians of a few steps on the spare slot, after `warm_up`; of one step where more would take too long. Where
-        fewer rows took longer than more, that was noise, and they count as long as those.
+        Medians of a few steps of noise, each row in a slot of its own, while no slot is in use; of one step where more
+        would take too long. Where fewer rows took longer than more, that was noise, and they count as long as those.
         """
         share_s = at_most_s / (len(self._steppers) * len(self.batch_sizes))
         times: dict[Pool, dict[int, float]] = {}
         for pool in self.pools:
-            for _ in range(START_FRAMES):
-                self.step(pool, [self.slots], [self._silence(pool)], self.batch_sizes[0])
             measured = {size: self._step_s(pool, size, clock, share_s) for size in self.batch_sizes}
             times[pool] = {size: min(measured[other] for other in measured if other >= size) for size in measured}
-            self.reset(pool, self.slots)
         return times
 
     def _step_s(self, pool: Pool, size: int, clock: Callable[[], float], at_most_s: float) -> float:
+        rng, slots = np.random.default_rng(0), list(range(min(size, self.slots)))
+        windows = [self._window(pool, rng) for _ in slots]
+        self._positions[pool][slots] = START_FRAMES  # what is measured is a steady step, whatever it computes on
         times: list[float] = []
         while len(times) < MEASURED_STEPS and sum(times) + max(times, default=0.0) <= at_most_s:
             begin_s = clock()
-            self.step(pool, [self.slots] * size, [self._silence(pool)] * size, size)
+            self.step(pool, slots, windows, size)
             times.append(clock() - begin_s)
+        self._reset_first(pool, size)
         return median(times)
 
-    def _silence(self, pool: Pool) -> Window:
-        """A steady window whose output nobody wants."""
-        x = np.zeros(self._steppers[pool].window_shape, np.float32 if pool.kind == "encode" else np.int64)
+    def _window(self, pool: Pool, rng: np.random.Generator | None = None) -> Window:
+        """A steady window of silence, or noise, whose output nobody wants."""
+        shape = self._steppers[pool].window_shape
+        x: np.ndarray = np.zeros(shape, np.float32 if pool.kind == "encode" else np.int64)
+        if rng is not None:
+            x = (
+                rng.normal(0, 0.1, shape).astype(x.dtype)
+                if pool.kind == "encode"
+                else rng.integers(CODEBOOK_SIZE, size=shape)
+            )
         return Window(x, pool.config.window_frames, pool.config.chunk_frames, slice(0, 0))
 
     def step(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> np.ndarray:
-        """One step at batch `size` >= len(windows); rows of output in the order of `windows`.
+        """`launch`, and its rows."""
+        return self.launch(pool, slots, windows, size).wait()
 
-        Where steps are recorded, one with starts or endings is one of the smallest size.
+    def launch(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> StepRows:
+        """Begins a step at batch `size` >= len(windows), whose rows of output are in the order of `windows`.
+
+        Where steps are recorded, one with starts or endings has a size up to `max_edges`.
         """
         torch.get_num_threads()  # takes over what was set: before a thread has asked, oneDNN uses all cores in it
+        key = pool, size, self._is_steady(pool, slots, windows)
+        self._positions[pool][slots] += [window.commit for window in windows]
+        graph = self._graphs.get(key)
+        if graph is not None:
+            self._fill(graph.next.x.numpy(), graph.next.rows.numpy(), pool, slots, windows)
+            return StepRows(graph.launch().wait, len(windows))
         x, rows = self._batch(pool, slots, windows, size)
-        if (pool, size) not in self._traced:
-            captured = self._captured.get((pool, size))
-            output = self._eager(pool, x, rows) if captured is None else captured(x, rows)
-        elif self._is_steady(pool, slots, windows):
-            output = self._traced[pool, size](x, rows)
-        else:
-            assert size == self.batch_sizes[0], "starts and endings are stepped apart"
-            output = self._traced_any[pool](x, rows)
-        return output[: len(windows)].numpy()
+        assert not self._traced or key in self._traced, "starts and endings are stepped apart"
+        output = self._traced[key](x, rows) if self._traced else self._eager(pool, x, rows, key[2])
+        return StepRows(output.numpy, len(windows))
+
+    def is_alive(self) -> bool:
+        """Whether the device still computes: most CUDA errors are for good, and every later call fails too."""
+        try:
+            return torch.ones(1, device=self._device).item() == 1
+        except Exception:
+            _log.exception("the device does not answer")
+            return False
 
     def _is_steady(self, pool: Pool, slots: list[int], windows: list[Window]) -> bool:
         """Whether every row is past its stream's start and not its ending."""
         whole = pool.config.window_frames, pool.config.chunk_frames
-        is_past_start = self._states[pool].position.numpy()[slots].min() >= START_FRAMES
-        return is_past_start and all((window.valid, window.commit) == whole for window in windows)
+        is_past_start = self._positions[pool][slots].min() >= START_FRAMES
+        return bool(is_past_start) and all((window.valid, window.commit) == whole for window in windows)
 
-    def _eager(self, pool: Pool, x: Tensor, rows: Tensor) -> Tensor:
-        return self._steppers[pool].step(x.to(self._device), self._states[pool], *rows.to(self._device)).cpu()
+    def _eager(self, pool: Pool, x: Tensor, rows: Tensor, steady: bool | None = None) -> Tensor:
+        state, stepper = self._states[pool], self._steppers[pool]
+        return stepper.step(x.to(self._device), state, *rows.to(self._device), steady=steady).cpu()
 
     def _batch(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> tuple[Tensor, Tensor]:
-        """x (size, *window_shape), and slots, valid and commit as (3, size), spare rows filled up; on the host."""
-        x = np.zeros((size, *self._steppers[pool].window_shape), windows[0].x.dtype)
+        """x (size, *window_shape), and slots, valid and commit as (3, size), on the host."""
+        x = np.empty((size, *self._steppers[pool].window_shape), windows[0].x.dtype)
         rows = np.empty((3, size), np.int64)
+        self._fill(x, rows, pool, slots, windows)
+        return torch.from_numpy(x), torch.from_numpy(rows)
+
+    def _fill(self, x: np.ndarray, rows: np.ndarray, pool: Pool, slots: list[int], windows: list[Window]) -> None:
+        """Rows of a step, and spare ones: silence in the spare slot."""
+        x[len(windows) :] = 0
         rows[:] = np.array([self.slots, pool.config.window_frames, pool.config.chunk_frames])[:, None]
         for row, (slot, window) in enumerate(zip(slots, windows, strict=True)):
             x[row] = window.x
             rows[:, row] = slot, window.valid, window.commit
-        return torch.from_numpy(x), torch.from_numpy(rows)
 
     def reset(self, pool: Pool, slot: int) -> None:
         """That slot is as new."""
-        self._steppers[pool].reset(self._states[pool], torch.tensor([slot], device=self._device))
+        self._steppers[pool].reset(self._states[pool], slot)
+        self._positions[pool][slot] = 0
 
     def prime(self, pool: Pool, slot: int, voice: np.ndarray) -> AnyWindower:
         """That slot starts in a voice -> the windower that goes with it. The most recent voices are kept computed."""
         start = self._voice(voice).start(self._decoder(pool))
         self._steppers[pool].load(self._states[pool], slot, start.state)
+        self._positions[pool][slot] = start.windower.position
         return start.windower.copy()
 
     def hold_voices(self, voices: list[np.ndarray]) -> None:
@@ -221,3 +315,4 @@ class Runner:
     def restore(self, pool: Pool, slot: int, snapshot: bytes) -> None:
         """That slot as it was when the snapshot was taken. Raises SnapshotError, and then nothing has changed."""
         self._steppers[pool].restore(self._states[pool], slot, snapshot)
+        self._positions[pool][slot] = int(self._states[pool].position[slot])

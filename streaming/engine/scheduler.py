@@ -83,8 +83,8 @@ class _Queue:
 
 class Scheduler:
     """`batch_sizes` ascending; `gather_s` is the longest that a lone window waits for others of its pool. `step_s`:
-    pool -> batch size -> about how long a step takes; where it is not known, all sizes take as long. `mixes`: steady
-    windows and others go into one batch; or else others are stepped by themselves, at the smallest size."""
+    pool -> batch size -> about how long a step takes; where it is not known, all sizes take as long. `max_edges`:
+    starts and endings are stepped by themselves, up to that many at once; None: in one batch with steady windows."""
 
     def __init__(
         self,
@@ -92,11 +92,11 @@ class Scheduler:
         gather_s: float,
         step_s: Mapping[Pool, Mapping[int, float]] | None = None,
         *,
-        mixes: bool = True,
+        max_edges: int | None = None,
     ) -> None:
         self.batch_sizes = batch_sizes
         self.gather_s = gather_s
-        self._mixes = mixes
+        self._max_edges = max_edges
         self._step_s = step_s or {}
         self._equally_long = dict.fromkeys(batch_sizes, 1.0)
         self._queues: dict[Pool, _Queue] = {}
@@ -151,10 +151,10 @@ class Scheduler:
     def _first(self, entries: Mapping[Hashable, ReadyWindow]) -> list[Hashable]:
         """The most urgent, and as many others as can be stepped with it, the most urgent first."""
         most, peers = self.batch_sizes[-1], list(entries)
-        if not self._mixes:
+        if self._max_edges is not None:
             is_steady = min(entries.values(), key=lambda entry: entry.deadline_s).is_steady
             peers = [member for member in entries if entries[member].is_steady is is_steady]
-            most = most if is_steady else self.batch_sizes[0]
+            most = most if is_steady else self._max_edges
         return heapq.nsmallest(most, peers, key=lambda member: entries[member].deadline_s)
 
     def _defers(self, pool: Pool, size: int, now_s: float) -> bool:

@@ -42,6 +42,7 @@ class Stage:
     been stepped since it was new. The window that was scheduled last was complete at `ready_s` and is due at `due_s`;
     `not_before_s`: the next is due a chunk after that at the earliest. `is_live`: input comes no faster than it lasts,
     counted from `began_s`, the start of the utterance; what is not live is never late, and so waits for what is.
+    `in_flight`: the step that computes its window.
     """
 
     session: int
@@ -62,6 +63,7 @@ class Stage:
     not_before_s: float = 0.0
     is_live: bool = True
     began_s: float = 0.0
+    in_flight: object | None = None
 
     def __post_init__(self) -> None:
         self._period_s = self.pool.period_s
@@ -141,6 +143,7 @@ class Stage:
         else:
             self.windower = start
         self.arrivals.clear()
+        self.in_flight = None
         self.ending, self.dirty = False, start is not None
         self.fed, self.committed = self.windower.received_units, self.windower.position
         self.is_live = True

@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,44 +49,44 @@ def operations(weight: Tensor) -> Any:
 @cache
 def _loaded() -> Any:
     try:
-        torch.ops.load_library(_library())
+        torch.ops.load_library(library())
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         logger.warning("steps on the CPU take longer than they could: %s", error)
         return None
     return torch.ops.neucodec
 
 
-def _library() -> Path:
-    """Where the compiled file is; compiles it if it is not there."""
+def library(sources: Sequence[Path] = SOURCES) -> Path:
+    """Where the compiled file is, named after the first source; compiles it if it is not there."""
     flags = (*FLAGS, *MARCH.get(torch.backends.cpu.get_cpu_capability(), ()))
-    parts = (*(source.read_text() for source in SOURCES), *flags, torch.__version__, platform.machine(), sys.platform)
+    parts = (*(source.read_text() for source in sources), *flags, torch.__version__, platform.machine(), sys.platform)
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    library = cache_folder / "neucodec-streaming" / f"native-{digest}.so"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=library.parent) as folder:  # another process may do the same
-            built = Path(folder) / library.name
-            _compile(built, flags)
-            built.replace(library)
-    if library.stat().st_uid not in (0, os.getuid()):
-        raise PermissionError(f"{library} belongs to another user: remove it, or set XDG_CACHE_HOME")
-    return library
+    path = cache_folder / "neucodec-streaming" / f"{sources[0].stem}-{digest}.so"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent) as folder:  # another process may do the same
+            built = Path(folder) / path.name
+            _compile(sources, built, flags)
+            built.replace(path)
+    if path.stat().st_uid not in (0, os.getuid()):
+        raise PermissionError(f"{path} belongs to another user: remove it, or set XDG_CACHE_HOME")
+    return path
 
 
-def _compile(built: Path, flags: tuple[str, ...]) -> None:
+def _compile(sources: Sequence[Path], built: Path, flags: tuple[str, ...]) -> None:
     names = (os.environ["CXX"],) if "CXX" in os.environ else COMPILERS
     compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
         raise FileNotFoundError(f"no C++ compiler is found ({', '.join(names)}; CXX names another)")
-    logger.info("compiling native operations, once for this machine")
+    logger.info("compiling %s, once for this machine", built.name)
     torch_folder = Path(torch.__file__).parent
     abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     places = (f"-I{torch_folder / 'include'}", f"-L{torch_folder / 'lib'}")
-    command = [compiler, *flags, abi, *places, *map(str, SOURCES), "-o", str(built), "-ltorch_cpu", "-lc10"]
+    command = [compiler, *flags, abi, *places, *map(str, sources), "-o", str(built), "-ltorch_cpu", "-lc10"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     if done.returncode:
-        raise RuntimeError(f"{compiler} does not compile the native operations: {done.stderr.strip()[:500]}")
+        raise RuntimeError(f"{compiler} does not compile {built.name}: {done.stderr.strip()[:500]}")
 
 
 if __name__ == "__main__":

@@ -95,7 +95,6 @@ class StreamingAcoustic:
     """A `NeuCodecEncoder`: PCM of whole hops to one vector a hop. Windows hold `lookahead` frames, and a hop more."""
 
     def __init__(self, encoder: Any, lookahead: int) -> None:
-        on_cpu = encoder.conv1.conv.weight.device.type == "cpu"  # elsewhere a step cannot tell whether a stream starts
         real = lookahead * INPUT_HOP + MEL_OVERHANG  # samples after the chunk
         unit, reach = INPUT_HOP, 0
         layers: list[Layer | ResidualUnit] = [StreamingConv(encoder.conv1, unit)]
@@ -107,7 +106,7 @@ class StreamingAcoustic:
             if number == len(encoder.block):
                 layers += [StreamingActivation(encoder.snake1, unit), StreamingConv(encoder.conv2, unit)]
             reach += sum(layer.right * (INPUT_HOP // layer.unit) for layer in layers)
-            lead = max(0, (real - reach) // INPUT_HOP) if on_cpu else 0
+            lead = max(0, (real - reach) // INPUT_HOP)
             self.blocks.append(Block(layers, lead, lookahead + 1))
             layers = []
 

@@ -6,7 +6,7 @@ offline model replicates the edge twice, the input's and the activated signal's 
 here.
 
 The activation y = u + sin(alpha u)^2 / beta is computed on beta u, whose scale the filters take on and off: that spares
-a pass over the signal. All of it is one native operation where there is one (native.py).
+a pass over the signal. All of it is one operation where there is one (kernels/native.py, kernels/gpu.py).
 """
 
 from functools import cached_property
@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neucodec_streaming.kernels import native
+from neucodec_streaming.kernels import gpu, native
 from neucodec_streaming.kernels.packed import LinearFn, make_conv
-from neucodec_streaming.layers.step import StepPlan, advance, read, write
+from neucodec_streaming.layers.step import StepPlan, advance
 
 TAPS = 7
 SIDE = TAPS // 2
@@ -57,6 +57,7 @@ class StreamingActivation:
         self.native = native.operations(snake.alpha)
         self.exact = up, down, alpha, 1 / beta  # float64: what is made of them is rounded once
         self.constants = [x.to(snake.alpha.dtype) for x in self.exact]
+        self.in_float32 = [x.float() for x in self.exact]
         self.alpha_by_beta = (alpha / beta).to(snake.alpha.dtype)
         self._alphas: dict[int, Tensor] = {}
 
@@ -84,12 +85,15 @@ class StreamingActivation:
             return self.native.snake(
                 x, past, plan.slots, plan.position, plan.valid, plan.commit, self.unit, *self.constants
             )
+        if (operations := gpu.operations(x)) is not None:
+            rows = plan.slots, plan.position, plan.valid, plan.commit
+            return operations.snake(x, past, *rows, self.unit, *self.in_float32)
         last = x.narrow(1, x.shape[1] - 1, 1).expand(-1, REACH, -1)
         joined = torch.cat([self._start(x, past, plan), x, last], dim=1)
         plan.store(past, advance(joined, REACH, plan, self.unit))
         if plan.edges:
             beyond = REACH + plan.beyond(REACH, self.unit)
-            write(joined, beyond, read(joined, beyond[:, :1] - 1))
+            plan.write(joined, beyond, plan.read(joined, beyond[:, :1] - 1))
         up, down = self._filters
         doubled = up(joined.unsqueeze(1))  # (B, 2, T + 6, C)
         sine = (doubled * self._alpha_of(doubled.shape[2])).sin_()
@@ -110,12 +114,12 @@ class StreamingActivation:
             return
         even, odd = doubled.unbind(1)
         before = plan.before(SIDE, self.unit)
-        first = read(even, before.sum(dim=1, keepdim=True))[:, None]  # (B, 1, 1, C)
+        first = plan.read(even, before.sum(dim=1, keepdim=True))[:, None]  # (B, 1, 1, C)
         doubled[:, :, :SIDE] = torch.where(before[:, None, :, None], first, doubled[:, :, :SIDE])
         beyond = SIDE + plan.beyond(SIDE, self.unit)
-        last = read(odd, beyond[:, :1] - 1)  # (B, 1, C)
+        last = plan.read(odd, beyond[:, :1] - 1)  # (B, 1, C)
         for phase in (even, odd):
-            write(phase, beyond, last)
+            plan.write(phase, beyond, last)
 
 
 def depthwise(taps: Tensor, scale: Tensor, dtype: torch.dtype, padded_rows: int = 0) -> LinearFn:

@@ -12,11 +12,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from neucodec_streaming.config import StreamConfig
-from neucodec_streaming.kernels import native
+from neucodec_streaming.kernels import gpu, native
 from neucodec_streaming.kernels.packed import make_linear
 from neucodec_streaming.layers.step import StepPlan
+
+EXACT_WITH_MASKS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""On CUDA: cuDNN's kernels had faults with masks (pytorch #169849, #191612, #196678), flash attention takes none."""
 
 
 @dataclass
@@ -33,9 +37,9 @@ class RingView:
     def __init__(self, plan: StepPlan, config: StreamConfig, dtype: torch.dtype) -> None:
         frames, context = config.window_frames, config.context_frames
         device = plan.position.device
-        entry = torch.arange(context, device=device)
+        entry = plan.index(context)
         age = (plan.position[:, None] - 1 - entry) % max(context, 1)  # (B, context): 0 is the frame before this window
-        window = torch.arange(frames, device=device)
+        window = plan.index(frames)
         self.plan = plan
         self.frames = frames
         self.slots = plan.slots[:, None]
@@ -62,6 +66,11 @@ class RingView:
             rows = plan.slots, plan.position, plan.valid, plan.commit
             count = query_key_value.shape[2] // (3 * width)
             return operations.attend(query_key_value, ring.keys, ring.values, *rows, count, scale, by_distance, left)
+        operations = gpu.operations(query_key_value)
+        if operations is not None and operations.takes_heads_of(width):
+            rows = plan.slots, plan.position, plan.valid, plan.commit
+            count = query_key_value.shape[2] // (3 * width)
+            return operations.attend(query_key_value, ring.keys, ring.values, *rows, count, scale, by_distance, left)
         query, keys, values = query_key_value.chunk(3, dim=2)
         bias = self.bias
         if by_distance is not None:
@@ -77,7 +86,7 @@ class RingView:
     def _distance_index(self, left: int, right: int) -> Tensor:
         """Element of each query and key in what is given by distances from -left to right: (B, 1, F, K)."""
         if self._distance is None:
-            distance = self.key_offset[:, None] - torch.arange(self.frames, device=self.key_offset.device)[:, None]
+            distance = self.key_offset[:, None] - self.plan.index(self.frames)[:, None]
             self._distance = distance.clamp(-left, right)[:, None] + left
         return self._distance
 
@@ -86,7 +95,8 @@ class RingView:
         attention, width = partial(F.scaled_dot_product_attention, scale=scale), query.shape[3]
         if query.device.type != "cpu":
             keys, values = (heads(self.plan.load(past), width) for past in (ring.keys, ring.values))
-            return attention(query, keys, values, attn_mask=bias)
+            with sdpa_kernel(EXACT_WITH_MASKS):
+                return attention(query, keys, values, attn_mask=bias)
         keys, values = heads(ring.keys, width), heads(ring.values, width)
         of_rows = []
         for row, slot in enumerate(self.plan.slots):  # each reads its ring where it is: copying would cost more

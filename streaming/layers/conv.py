@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neucodec_streaming.kernels import native
 from neucodec_streaming.kernels.packed import ChannelsLastConv
-from neucodec_streaming.layers.step import StepPlan, advance, write
+from neucodec_streaming.layers.step import StepPlan, advance
 
 
 class StreamingConv:
@@ -49,7 +49,7 @@ class StreamingConv:
         nothing = torch.zeros(len(x), self.right, x.shape[2], dtype=x.dtype, device=x.device)
         joined = torch.cat([plan.load(past), x, nothing], dim=1)
         if self.right and plan.edges:  # outputs read no further beyond what exists, and find zeros there
-            write(joined, self.left + plan.beyond(self.right, self.unit), x.new_zeros(1, 1, 1))
+            plan.write(joined, self.left + plan.beyond(self.right, self.unit), x.new_zeros(1, 1, 1))
         plan.store(past, advance(joined, self.left, plan, self.unit))
         return layer(joined)
 

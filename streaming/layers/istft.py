@@ -48,12 +48,12 @@ class StreamingISTFT:
         """What follows the committed frames in audio (B, samples): (B, 3.5 hops)."""
         if plan.chunk is not None:
             return audio.narrow(1, plan.chunk * self.hop, self.tail_samples)
-        places = (plan.commit * self.hop)[:, None] + torch.arange(self.tail_samples, device=audio.device)
+        places = (plan.commit * self.hop)[:, None] + plan.index(self.tail_samples)
         return audio.gather(1, places.clamp(max=audio.shape[1] - 1))  # only an ending commits more, and leaves no tail
 
     def _added(self, frames: int, plan: StepPlan) -> Tensor:
         """Which frames are in the buffer after this step, those of earlier steps included: float (B, lag + F + 6)."""
-        index = torch.arange(-self.lag - PARTS + 1, frames + PARTS - 1, device=plan.position.device)
+        index = plan.index(self.lag + frames + 2 * PARTS - 2) - (self.lag + PARTS - 1)
         until = torch.minimum(plan.commit + self.ahead, plan.valid)
         return ((index >= -plan.position[:, None]) & (index < until[:, None])).float()
 
@@ -68,7 +68,7 @@ class StreamingISTFT:
         first, spans = chunk.start, self._windowed(x[:, chunk])
         if plan.edges:
             first, spans = 0, self._with_others(x, spans, chunk)
-            new = torch.arange(frames, device=x.device) >= torch.where(plan.position > 0, self.ahead, 0)[:, None]
+            new = plan.index(frames) >= torch.where(plan.position > 0, self.ahead, 0)[:, None]
             spans = spans * (added[:, :frames] * new)[..., None]
         total = spans.new_zeros(len(x), frames + self.lag + PARTS - 1, self.hop)
         for part in range(PARTS):

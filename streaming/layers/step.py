@@ -1,9 +1,9 @@
 """One step of many slots: which rows, how far each exists, how much each commits; and how state is read and written.
 
 Every layer gets its input of B rows, a state whose tensors have the slot axis first, and a `StepPlan`. It reads the
-rows of `slots`, computes, and writes back what the next step needs. On CUDA nothing branches on values, so a graph can
-replay it; on a CPU, where looking costs nothing, a steady step leaves out what the edges of streams need, to the same
-bits. A slot whose tensors are all zero is fresh: no layer needs another reset.
+rows of `slots`, computes, and writes back what the next step needs. Nothing branches on values, so a CUDA graph can
+replay it. A steady step leaves out what the edges of streams need, to the same bits. A slot whose tensors are all zero
+is fresh: no layer needs another reset.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,6 +28,7 @@ class StepPlan:
     position: Tensor
     chunk: int | None = None
     _shared: dict[tuple, Tensor] = field(default_factory=dict, repr=False)
+    _indices: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def edges(self) -> bool:
@@ -80,29 +81,33 @@ class StepPlan:
         """What the layers of a step share is computed by the first that asks."""
         key = (name, length, unit)
         if key not in self._shared:
-            self._shared[key] = make(torch.arange(length, device=self.position.device))
+            self._shared[key] = make(self.index(length))
         return self._shared[key]
 
+    def index(self, length: int) -> Tensor:
+        """0, 1, ... length - 1; made once a step, for all its branches."""
+        if length not in self._indices:
+            self._indices[length] = torch.arange(length, device=self.position.device)
+        return self._indices[length]
 
-def read(x: Tensor, places: Tensor) -> Tensor:
-    """x (B, T, C) at `places` (B, N) of its time axis: (B, N, C)."""
-    return x[torch.arange(len(x), device=x.device)[:, None], places]
+    def read(self, x: Tensor, places: Tensor) -> Tensor:
+        """x (B, T, C) at `places` (B, N) of its time axis: (B, N, C)."""
+        return x[self.index(len(x))[:, None], places]
 
-
-def write(x: Tensor, places: Tensor, values: Tensor) -> None:
-    """Put values (B, N or 1, C or 1) into x (B, T, C) at `places` (B, N) of its time axis."""
-    x[torch.arange(len(x), device=x.device)[:, None], places] = values
+    def write(self, x: Tensor, places: Tensor, values: Tensor) -> None:
+        """Put values (B, N or 1, C or 1) into x (B, T, C) at `places` (B, N) of its time axis."""
+        x[self.index(len(x))[:, None], places] = values
 
 
 def advance(past_and_window: Tensor, kept: int, plan: StepPlan, unit: int = 1) -> Tensor:
     """The `kept` elements before the committed border, of (B, kept + T or more, C): (B, kept, C)."""
     if plan.chunk is not None:
         return past_and_window.narrow(1, plan.chunk * unit, kept)
-    return read(past_and_window, plan.border(kept, unit))
+    return plan.read(past_and_window, plan.border(kept, unit))
 
 
 def tensors_of(state: object) -> Iterator[Tensor]:
-    """Every tensor of a state (dataclasses, lists and tensors), in a fixed order."""
+    """Every tensor of a state (dataclasses, lists and tensors), in a fixed order; not what they are views of."""
     if isinstance(state, Tensor):
         yield state
     elif isinstance(state, (list, tuple)):
@@ -110,6 +115,7 @@ def tensors_of(state: object) -> Iterator[Tensor]:
             yield from tensors_of(part)
     elif is_dataclass(state):
         for part in fields(state):
-            yield from tensors_of(getattr(state, part.name))
+            if part.name != "memory":
+                yield from tensors_of(getattr(state, part.name))
     else:
         raise TypeError(f"a state holds tensors, lists and dataclasses, not {type(state).__name__}")

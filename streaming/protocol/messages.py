@@ -28,8 +28,8 @@ from neucodec_streaming.formats import PCM_FORMATS
 SUBPROTOCOL = "neucodec.v1"
 MAX_MARK_ID_LENGTH = 256
 """Characters of a mark's id; longer ones are refused."""
-MAX_VOICE_TOKENS = 3000
-"""One minute; a longer voice is refused, since computing it would hold up everybody else."""
+MAX_VOICE_TOKENS = 750
+"""Fifteen seconds; a longer voice is refused, since computing it would hold up everybody else."""
 UNIT_BYTES = {form.name: form.sample_bytes for form in PCM_FORMATS.values()} | {"u16le": 2}
 """Bytes of one sample or one token on the wire, by format."""
 

@@ -11,20 +11,24 @@ from neucodec_streaming import StreamConfig
 from neucodec_streaming.codec import Codec, load_codec
 from neucodec_streaming.stepper import Stepper
 from neucodec_streaming.windows import DecoderWindower, EncoderWindower, Windower
-from tests.conftest import ROOT
+from tests.conftest import DEVICE, ROOT
 
 GOLDEN = ROOT / "tests" / "data" / "neucodec-mini"
 FLOAT_MODELS = ("golden", "nano")
-MODELS = (*FLOAT_MODELS, "nano-int8")
+MODELS = (*FLOAT_MODELS, "nano-int8") if DEVICE == "cpu" else FLOAT_MODELS
+SOFT = "golden-soft"
+"""The golden model on the software CUDA device (tests.soft_cuda)."""
+ALL_MODELS = (*MODELS, SOFT) if DEVICE == "cpu" else MODELS
 DTYPES = {"encode": np.float32, "decode": np.int64}
 
 
 @cache
 def codec_of(model: str) -> Codec:
-    """The golden model, or the bundled one in float32 or int8, loaded once."""
+    """One of ALL_MODELS, loaded once."""
     torch.set_num_threads(1)
-    name, _, dtype = model.partition("-")
-    return load_codec(GOLDEN if name == "golden" else name, dtype=dtype or "float32")
+    name, _, kind = model.partition("-")
+    device = "cuda" if model == SOFT else DEVICE
+    return load_codec(GOLDEN if name == "golden" else name, device, dtype=kind if kind == "int8" else "float32")
 
 
 @cache
@@ -68,13 +72,15 @@ class StepBatch:
         x = np.zeros((len(windows), *self.stepper.window_shape), DTYPES[self.stepper.kind])
         slots = torch.full((len(windows),), len(windows))
         valid, commit = torch.zeros(2, len(windows), dtype=torch.int64)
+        device = self.stepper.device
         for row, window in enumerate(windows):
             if window is not None:
                 x[row], slots[row], valid[row], commit[row] = window.x, row, window.valid, window.commit
-        y = self.stepper.step(torch.from_numpy(x), self.state, slots, valid, commit).numpy()
+        plan = (part.to(device) for part in (slots, valid, commit))
+        y = self.stepper.step(torch.from_numpy(x).to(device), self.state, *plan).cpu().numpy()
         for row in last:
             self.lanes[row].reset()
-            self.stepper.reset(self.state, torch.tensor([row]))
+            self.stepper.reset(self.state, row)
         none = np.zeros(0, np.float32)
         return [
             none if window is None else windower.output(window, y[row])

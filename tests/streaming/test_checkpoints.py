@@ -209,7 +209,11 @@ class Bomb:
         return (exec, ("raise SystemExit('the pickle was run')",))
 
 
-@pytest.mark.parametrize("content", [Bomb(), {"a": Bomb()}, [1], {"a": 1}, {"fc.weight": torch.ones(1)}], ids=str)
+@pytest.mark.parametrize(
+    "content",
+    [Bomb(), {"a": Bomb()}, [1], {"a": 1}, {"fc.weight": torch.ones(1)}],
+    ids=["bomb", "bomb inside", "list", "number", "other name"],
+)
 def test_a_file_that_is_no_checkpoint_is_refused_and_leaves_nothing(tmp_path: Path, content: object, capsys) -> None:
     (tmp_path / "original").mkdir()
     torch.save(content, tmp_path / "original" / "pytorch_model.bin")

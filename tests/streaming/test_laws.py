@@ -1,6 +1,7 @@
 """The five laws of a stream, on the golden model and on the bundled one, with random cuts and fixed seeds.
 
 In int8 law 2 compares with fake-quantised weights and activations: tests/streaming/test_int8.py.
+On the CPU, and on a CUDA device in software; with NEUCODEC_TEST_DEVICE=cuda on a real one.
 """
 
 import numpy as np
@@ -9,14 +10,36 @@ import torch
 
 from neucodec_streaming import SnapshotError, StreamConfig
 from neucodec_streaming.protocol.concealment import MIDDLE_TOKEN, gap_tokens
-from tests.streaming.models import FLOAT_MODELS, MODELS, StepBatch, codec_of, random_cuts, recording, vectors, whole
+from tests.streaming.models import (
+    ALL_MODELS,
+    SOFT,
+    StepBatch,
+    codec_of,
+    random_cuts,
+    recording,
+    vectors,
+    whole,
+)
 
 GRID = [(chunk, lookahead) for chunk in (1, 4, 5) for lookahead in (0, 1, 5)]
 SAMPLES = (0, 1, 37, 160, 319, 320, 321, 1600, 4801)
 TOKENS = (0, 1, 2, 3, 5, 8, 17)
 
-every_model = pytest.mark.parametrize("model", MODELS)
-every_cut = pytest.mark.parametrize(("chunk", "lookahead"), GRID)
+SOFT_GRID = [(5, 5)]  # software takes its time
+
+every_model = pytest.mark.parametrize("model", ALL_MODELS)
+every_exact_model = pytest.mark.parametrize("model", [model for model in ALL_MODELS if not model.endswith("int8")])
+every_model_and_cut = pytest.mark.parametrize(
+    ("model", "chunk", "lookahead"),
+    [(model, *cut) for model in ALL_MODELS for cut in (SOFT_GRID if model == SOFT else GRID)],
+)
+
+
+@pytest.fixture(autouse=True)
+def _software_device(request: pytest.FixtureRequest) -> None:
+    callspec = getattr(request.node, "callspec", None)
+    if callspec is not None and callspec.params.get("model") == SOFT:
+        request.getfixturevalue("cuda")
 
 
 def config_of(chunk: int, lookahead: int) -> StreamConfig:
@@ -27,8 +50,7 @@ def some_tokens(count: int = 43, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 65_536, count).astype(np.uint16)
 
 
-@every_model
-@every_cut
+@every_model_and_cut
 def test_law_1_any_partition_of_audio_gives_the_same_tokens(model: str, chunk: int, lookahead: int) -> None:
     pcm = recording(3000 + 1000 * chunk)
     stream = codec_of(model).encoder_stream(config_of(chunk, lookahead))
@@ -37,8 +59,7 @@ def test_law_1_any_partition_of_audio_gives_the_same_tokens(model: str, chunk: i
     np.testing.assert_array_equal(np.concatenate([*parts, stream.flush()]), expected)
 
 
-@every_model
-@every_cut
+@every_model_and_cut
 def test_law_1_any_partition_of_tokens_gives_the_same_audio(model: str, chunk: int, lookahead: int) -> None:
     tokens = some_tokens()
     stream = codec_of(model).decoder_stream(config_of(chunk, lookahead))
@@ -49,8 +70,7 @@ def test_law_1_any_partition_of_tokens_gives_the_same_audio(model: str, chunk: i
         np.testing.assert_array_equal(np.concatenate([*parts, stream.flush()]), expected)
 
 
-@every_model
-@every_cut
+@every_model_and_cut
 def test_law_1_any_partition_of_tokens_gives_the_same_audio_around_lost_ones(
     model: str, chunk: int, lookahead: int
 ) -> None:
@@ -87,7 +107,7 @@ def test_a_gap_over_many_windows_fades_to_the_middle_whatever_was_committed() ->
     np.testing.assert_array_equal(audio, np.concatenate([stream.feed(filled), stream.flush()]))
 
 
-@pytest.mark.parametrize("model", FLOAT_MODELS)
+@every_exact_model
 @pytest.mark.parametrize("name", ["short", "exact", "long"])
 def test_law_2_one_chunk_of_a_whole_recording_equals_the_offline_model(model: str, name: str) -> None:
     codec = codec_of(model)
@@ -101,8 +121,7 @@ def test_law_2_one_chunk_of_a_whole_recording_equals_the_offline_model(model: st
     assert np.abs(audio - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-@every_model
-@every_cut
+@every_model_and_cut
 def test_law_3_a_row_of_a_batch_does_not_see_its_neighbours(model: str, chunk: int, lookahead: int) -> None:
     codec = codec_of(model)
     config = config_of(chunk, lookahead)
@@ -157,8 +176,7 @@ def test_law_3_reset_equals_new(model: str) -> None:
         np.testing.assert_array_equal(np.concatenate([stream.feed(x), stream.flush()]), expected)
 
 
-@every_model
-@every_cut
+@every_model_and_cut
 def test_law_4_a_snapshot_goes_on_bit_identically(model: str, chunk: int, lookahead: int) -> None:
     codec = codec_of(model)
     config = config_of(chunk, lookahead)
@@ -203,8 +221,7 @@ def test_law_4_a_snapshot_of_another_stream_or_damaged_is_refused_and_changes_no
     np.testing.assert_array_equal(audio, expected[-len(audio) :])
 
 
-@every_model
-@every_cut
+@every_model_and_cut
 def test_law_5_delay_is_what_is_inside_and_the_lengths_hold(model: str, chunk: int, lookahead: int) -> None:
     codec = codec_of(model)
     encoder = codec.encoder_stream(config_of(chunk, lookahead))
@@ -236,7 +253,7 @@ def test_law_5_less_than_a_frame_gives_no_token_and_no_error(model: str, samples
     assert len(decoder.flush()) == 0
 
 
-@pytest.mark.parametrize("model", FLOAT_MODELS)
+@every_exact_model
 def test_what_the_encoder_gives_the_quantiser_equals_the_offline_model(model: str) -> None:
     """Law 2 where tokens alone would not show it."""
     codec = codec_of(model)
@@ -246,11 +263,11 @@ def test_what_the_encoder_gives_the_quantiser_equals_the_offline_model(model: st
     codec.encode(pcm)
     hook.remove()
     encoder = codec.encoder(whole(25))
-    x = torch.zeros(1, *encoder.window_shape)
-    x[0, :8000] = torch.from_numpy(pcm)
+    x = torch.zeros(1, *encoder.window_shape, device=codec.device)
+    x[0, :8000] = torch.from_numpy(pcm).to(codec.device)
     steps: list[torch.Tensor] = []
     hook = encoder.model.quantizer.register_forward_pre_hook(lambda _, args: steps.append(args[0]))
-    encoder.step(x, encoder.new_state(1), torch.tensor([0]), torch.tensor([25]), torch.tensor([25]))
+    encoder.step(x, encoder.new_state(1), *torch.tensor([[0], [25], [25]], device=codec.device))
     hook.remove()
     error = (steps[0][:, :25] - offline[0]).abs().max()
     assert error <= 1e-4 * offline[0].abs().max()

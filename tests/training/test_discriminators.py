@@ -1,12 +1,24 @@
 """The judges learn to tell recordings from imitations, see nothing above the bandwidth, and teach by their gradient."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from training.discriminators import Judges, adversarial_loss, below_bandwidth, feature_loss, judging_loss
+from training.discriminators import (
+    FFT_SIZES,
+    PERIODS,
+    Judges,
+    Sitting,
+    adversarial_loss,
+    below_bandwidth,
+    drawn_sitting,
+    feature_loss,
+    judging_loss,
+)
 
 SAMPLES = 4_800
+FULL_BAND = torch.tensor([12_000.0, 12_000.0])
 
 
 def noise(seed: int) -> Tensor:
@@ -21,22 +33,22 @@ def test_judges_learn_to_tell_a_smooth_signal_from_noise_and_the_gradient_leads_
     smooth = torch.sin(torch.arange(SAMPLES) / 7.0).repeat(2, 1)
     first = None
     for step in range(15):
-        loss = judging_loss(judges(smooth), judges(noise(step)))
+        loss = judging_loss(judges(smooth, FULL_BAND), judges(noise(step), FULL_BAND))
         first = first or float(loss.detach())
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     assert float(loss.detach()) < 0.6 * first
     said = (0.5 * smooth + 0.5 * noise(99)).requires_grad_()
-    verdicts = judges(said)
-    (adversarial_loss(verdicts) + feature_loss(judges(smooth), verdicts)).backward()
+    verdicts = judges(said, FULL_BAND)
+    (adversarial_loss(verdicts) + feature_loss(judges(smooth, FULL_BAND), verdicts)).backward()
     towards = smooth - said.detach()
     assert float((-said.grad * towards).sum()) > 0.0
 
 
 def test_the_features_of_the_same_audio_are_no_distance_apart() -> None:
     judges = Judges()
-    assert float(feature_loss(judges(noise(0)), judges(noise(0))).detach()) == 0.0
+    assert float(feature_loss(judges(noise(0), FULL_BAND), judges(noise(0), FULL_BAND)).detach()) == 0.0
 
 
 def test_what_lies_above_the_bandwidth_is_taken_away_and_the_rest_stays() -> None:
@@ -45,3 +57,16 @@ def test_what_lies_above_the_bandwidth_is_taken_away_and_the_rest_stays() -> Non
     kept = below_bandwidth((low + high).repeat(2, 1), torch.tensor([8_000.0, 12_000.0]))
     torch.testing.assert_close(kept[0], low, atol=1e-4, rtol=0)
     torch.testing.assert_close(kept[1], low + high, atol=1e-4, rtol=0)
+
+
+def test_a_row_is_not_judged_in_a_band_that_its_recording_does_not_reach() -> None:
+    judges, sitting = Judges(), Sitting(periods=(), spectra=(1,))
+    rows = [verdict.scores.shape[0] for verdict in judges(noise(0), torch.tensor([8_000.0, 12_000.0]), sitting)]
+    assert rows == [2, 2, 2, 1]
+    assert len(judges(noise(0), torch.tensor([8_000.0, 7_000.0]), sitting)) == 3
+
+
+def test_every_judge_sits_sometimes() -> None:
+    sittings = [drawn_sitting(np.random.default_rng(seed)) for seed in range(20)]
+    assert {judge for sitting in sittings for judge in sitting.periods} == set(range(len(PERIODS)))
+    assert {judge for sitting in sittings for judge in sitting.spectra} == set(range(len(FFT_SIZES)))

@@ -8,6 +8,7 @@ from training.losses import LossWeights, losses, total
 from training.model import (
     QUANTISER_MEAN,
     QUANTISER_SPREAD,
+    damaged,
     mel_input,
     nano_config,
     new_model,
@@ -59,3 +60,11 @@ def test_every_parameter_that_counts_gets_a_gradient(model: NeuCodecModel, heard
 def test_is_small_enough() -> None:
     parameters = sum(p.numel() for p in NeuCodecModel(nano_config()).parameters())
     assert parameters * 2 < 24e6  # bytes, as shipped in float16
+
+
+def test_no_bit_flips_without_a_probability_and_every_level_stays_one_of_four() -> None:
+    codes = (torch.randint(0, 4, (2, 500, 8)) - 2) / 2.0
+    torch.testing.assert_close(damaged(codes, torch.tensor([0.0, 0.0])), codes)
+    wrong = damaged(codes, torch.tensor([0.0, 0.1]))
+    assert set(wrong.unique().tolist()) == {-1.0, -0.5, 0.0, 0.5}
+    assert float((wrong[1] != codes[1]).float().mean()) == pytest.approx(0.19, abs=0.03)

@@ -12,7 +12,8 @@ from training.cost import cost
 from training.data import Recording
 from training.export import export, missing_level_db
 from training.losses import LossWeights
-from training.train import Schedule, Trainer
+from training.model import WEIGHTS_VERSION
+from training.train import RunLength, Schedule, Trainer
 
 SCHEDULE = Schedule(steps=10, adversarial_from=1, warmup_steps=2, frames_per_batch=30, judged_frames=10)
 
@@ -34,22 +35,28 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(work: Path) -> None:
     whole = Trainer(work, SCHEDULE, LossWeights(), seed=1)
     first = Trainer(work, SCHEDULE, LossWeights(), seed=1)
     for _ in range(2):
-        whole.advance()
-        first.advance()
-    first.save()
+        whole.advance(0.0)
+        first.advance(0.0)
+    first.save(0.25)
     second = Trainer(work, SCHEDULE, LossWeights(), seed=2)
     second.seed = 1
-    second.restore()
+    assert second.restore() == 0.25
     assert second.step == 2
-    assert second.advance() == pytest.approx(whole.advance(), rel=1e-4)
+    assert second.advance(0.0) == pytest.approx(whole.advance(0.0), rel=1e-4)
 
 
 def test_the_rate_warms_up_and_ends_at_its_final_value() -> None:
     schedule = Schedule()
-    rates = [schedule.rate(step) for step in range(0, schedule.steps + 1, 10)]
+    rates = [schedule.rate(step, step / schedule.steps) for step in range(0, schedule.steps + 1, 10)]
     assert max(rates) == pytest.approx(schedule.peak_rate, rel=0.02)
     assert rates[0] < 0.01 * schedule.peak_rate
     assert rates[-1] == pytest.approx(schedule.final_rate)
+
+
+def test_a_budget_of_minutes_goes_on_from_the_share_of_the_run_that_a_checkpoint_has_behind_it() -> None:
+    assert RunLength(steps=10).spent(5) == 0.5
+    assert RunLength(steps=10, minutes=60.0, progress=0.25).spent(step=9) == pytest.approx(0.25, abs=1e-3)
+    assert RunLength(steps=10, minutes=1e-9, progress=0.25).spent(step=0) == 1.0
 
 
 def test_coherence_is_pushed_at_first() -> None:
@@ -60,13 +67,14 @@ def test_coherence_is_pushed_at_first() -> None:
 @pytest.mark.slow
 def test_an_export_loads_and_keeps_within_the_budget(work: Path, tmp_path: Path) -> None:
     trainer = Trainer(work, SCHEDULE, LossWeights(), seed=1)
-    trainer.save()
+    trainer.save(0.0)
     missing_db = missing_level_db(trainer.average, trainer.speech)
     assert export(work / "checkpoint.pt", trainer.speech, tmp_path) == {
         "step": 0,
         "added_db": pytest.approx(missing_db),
     }
     model = NeuCodecModel.from_pretrained(tmp_path, dtype=torch.float32)
+    assert model.config.weights_version == WEIGHTS_VERSION
     for name, parameter in model.named_parameters():
         if name != "acoustic_decoder.head.linear.bias":
             torch.testing.assert_close(parameter.half(), trainer.average.get_parameter(name).half(), msg=name)

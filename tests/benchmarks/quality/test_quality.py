@@ -27,7 +27,7 @@ class Parrot(Ears):
     def rate(self, audio: np.ndarray) -> dict:
         return {"dnsmos": float(np.abs(audio).max())}
 
-    def words(self, audio: np.ndarray) -> list[str]:
+    def words(self, audio: np.ndarray, language: str | None = None) -> list[str]:
         return ["loud"] if np.abs(audio).max() > 1 else ["not", "loud"]
 
 
@@ -84,12 +84,22 @@ def test_without_ears_nothing_is_said_of_naturalness_and_words(folder: Path) -> 
 
 
 def test_what_is_not_installed_is_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in ("onnxruntime", "pocketsphinx"):
+    for package in ("onnxruntime", "distillmos", "faster_whisper"):
         monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("benchmarks.metrics.speaker.find_spec", lambda name: None)
     ears, reasons = open_ears()
-    assert (ears.dnsmos, ears.recogniser) == (None, None)
-    assert reasons[0].startswith("DNSMOS: ") and "onnxruntime" in reasons[0]
-    assert reasons[1].startswith("word errors: ") and "pocketsphinx" in reasons[1]
+    assert ears == Ears()
+    for reason, (name, package) in zip(
+        reasons,
+        [
+            ("DNSMOS", "onnxruntime"),
+            ("DistilMOS", "distillmos"),
+            ("speaker similarity", "Resemblyzer"),
+            ("word errors", "faster_whisper"),
+        ],
+        strict=True,
+    ):
+        assert reason.startswith(f"{name}: ") and package in reason
 
 
 def test_words_are_counted_against_the_text_and_against_the_original(folder: Path) -> None:

@@ -21,6 +21,8 @@ EXAMPLES = {
     "allow_origins": ("https://a.example", ("https://a.example",)),
     "api_keys": ("one,two", ("one", "two")),
     "web": ("false", False),
+    "cuda_graphs": ("off", "off"),
+    "float32_products": ("tf32", "tf32"),
     "kinds": ("decode", ("decode",)),
     "speech_lm_url": ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1"),
     "speech_lm_api": ("chat", "chat"),

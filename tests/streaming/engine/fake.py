@@ -4,6 +4,7 @@ import numpy as np
 
 from neucodec_streaming.config import INPUT_HOP, OUTPUT_HOP, StreamConfig
 from neucodec_streaming.engine.scheduler import Pool
+from neucodec_streaming.engine.steps import StepRows
 from neucodec_streaming.errors import SnapshotError
 from neucodec_streaming.windows import DecoderWindower, EncoderWindower
 
@@ -19,7 +20,7 @@ def level(pcm: np.ndarray) -> int:
 class FakeRunner:
     """A token is the frame's level * 256 + the frames committed before (mod 256); a hop is the token / 65536."""
 
-    mixes = True
+    max_edges = None
 
     def __init__(self, slots: int = 8, batch_sizes: tuple[int, ...] = (1, 2, 4), pools=None) -> None:
         self.slots = slots
@@ -28,6 +29,8 @@ class FakeRunner:
         self.committed = {pool: [0] * slots for pool in self.pools}
         self.steps: list[tuple[str, list[int], int]] = []
         self.broken: Exception | None = None
+        self.alive = True
+        self.depth = 1
         self.resets: list[tuple[str, int]] = []
         self.primed: list[tuple[int, list[int]]] = []
 
@@ -58,6 +61,13 @@ class FakeRunner:
         if snapshot == b"":
             raise SnapshotError("empty")
         self.committed[pool][slot] = snapshot[0]
+
+    def is_alive(self):
+        return self.alive
+
+    def launch(self, pool, slots, windows, size):
+        rows = self.step(pool, slots, windows, size)
+        return StepRows(lambda: rows, len(windows))
 
     def step(self, pool, slots, windows, size):
         assert len(slots) == len(set(slots)) <= size in self.batch_sizes

@@ -30,14 +30,14 @@ def runner(codec):
     return Runner(codec, POOLS, SLOTS, (2, 4))
 
 
-def stream(pool: Pool, seed: int, runner: Runner) -> list:
+def stream(pool: Pool, seed: int, runner: Runner, frames: int = 29) -> list:
     """Windows of one stream: a few steady ones and the ending."""
     windower = runner.windower(pool)
     rng = np.random.default_rng(seed)
     if pool.kind == "encode":
-        windower.push(rng.normal(0, 0.1, 320 * 29).astype(np.float32))
+        windower.push(rng.normal(0, 0.1, 320 * frames).astype(np.float32))
     else:
-        windower.push(rng.integers(0, 65_536, 29).astype(np.uint16))
+        windower.push(rng.integers(0, 65_536, frames).astype(np.uint16))
     windows = []
     while (window := windower.take()) is not None:
         windows.append(window)
@@ -113,15 +113,92 @@ def test_a_twin_keeps_no_states_but_its_own(codec):
     assert len(alone(replicate, POOLS[0], 0, stream(POOLS[0], 1, replicate), 2))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.kind)
-def test_a_captured_step_has_the_bits_of_the_eager_one(pool):
+@pytest.mark.slow
+def test_a_replayed_step_has_the_bits_of_the_eager_one_and_waits_once(cuda):
     codec = load_codec(GOLDEN, device="cuda")
-    eager, captured = (Runner(codec, POOLS, SLOTS, (2, 4)) for _ in range(2))
-    captured.warm_up()
-    mine, other = stream(pool, 1, eager), stream(pool, 2, eager)
-    for own, theirs in zip(mine, other, strict=True):
-        for slots, windows, size in (([0], [own], 2), ([3, 1], [theirs, own], 4)):
-            wanted = eager.step(pool, slots, windows, size)
-            np.testing.assert_array_equal(captured.step(pool, slots, windows, size), wanted)
+    eager, replaying = (Runner(codec, POOLS, SLOTS, (2, 4)) for _ in range(2))
+    replaying.warm_up()
+    assert (eager.max_edges, eager.depth) == (None, 1)
+    assert (replaying.max_edges, replaying.depth) == (4, 2)
+    for pool in POOLS:
+        mine, other = stream(pool, 1, eager, 13), stream(pool, 2, eager, 13)
+        for own, theirs in zip(mine, other, strict=True):
+            for slots, windows, size in (([0], [own], 2), ([3, 1], [theirs, own], 4)):
+                wanted = eager.step(pool, slots, windows, size)
+                if cuda is not None:
+                    cuda.syncs.clear()
+                got = replaying.step(pool, slots, windows, size)
+                assert cuda is None or cuda.syncs == ["event.synchronize"]
+                for row, window in enumerate(windows):
+                    np.testing.assert_array_equal(got[row][window.output], wanted[row][window.output])
+
+
+def test_two_steps_of_one_graph_may_be_in_flight(cuda):
+    runner = Runner(load_codec(GOLDEN, device="cuda"), POOLS[1:], SLOTS, (2,))
+    runner.warm_up()
+    (pool,) = POOLS[1:]
+    mine, other = stream(pool, 1, runner), stream(pool, 2, runner)
+    wanted = [alone(runner, pool, 0, mine[:1], 2)[0].copy(), alone(runner, pool, 1, other[:1], 2)[0].copy()]
+    runner.reset(pool, 0)
+    runner.reset(pool, 1)
+    steps = [runner.launch(pool, [slot], [windows[0]], 2) for slot, windows in enumerate((mine, other))]
+    for step, row in zip(steps, wanted, strict=True):
+        np.testing.assert_array_equal(step.wait()[0], row)
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.kind)
+def test_a_reset_is_one_operation_and_a_snapshot_is_one_copy(cuda, pool):
+    runner = Runner(load_codec(GOLDEN, device="cuda"), [pool], SLOTS, (2,))
+    windows = stream(pool, 1, runner, 9)
+    wanted = alone(runner, pool, 0, windows, 2)
+    runner.reset(pool, 0)
+    alone(runner, pool, 0, windows[:2], 2)
+    if cuda is not None:
+        cuda.syncs.clear()
+        before = cuda.operations
+    snapshot = runner.snapshot(pool, 0)
+    if cuda is not None:
+        assert len(cuda.syncs) == 1
+        before = cuda.operations
+    runner.reset(pool, 0)
+    if cuda is not None:
+        assert cuda.operations - before == 2, "a view and a fill"
+        assert len(cuda.syncs) == 1
+    runner.restore(pool, 2, snapshot)
+    np.testing.assert_array_equal(alone(runner, pool, 2, windows[2:], 2), wanted[2:])
+    np.testing.assert_array_equal(alone(runner, pool, 0, windows, 2), wanted)
+
+
+def test_a_snapshot_of_one_device_is_restored_on_another(cuda):
+    (pool,) = POOLS[1:]
+    there, here = (Runner(load_codec(GOLDEN, device), [pool], SLOTS, (2,)) for device in ("cuda", "cpu"))
+    windows = stream(pool, 1, here)
+    alone(there, pool, 0, windows[:5], 2)
+    here.restore(pool, 1, there.snapshot(pool, 0))
+    wanted, got = alone(there, pool, 0, windows[5:6], 2), alone(here, pool, 1, windows[5:6], 2)
+    meant = got[0][windows[5].output]
+    assert np.abs(wanted[0][windows[5].output] - meant).max() <= 1e-4 * np.abs(meant).max()
+
+
+@pytest.mark.parametrize("fault", ["a capture fails", "a replay differs"])
+def test_without_exact_graphs_steps_are_eager_unless_graphs_are_demanded(cuda, fault, monkeypatch, caplog):
+    codec = load_codec(GOLDEN, device="cuda")
+
+    def replay(graph):
+        graph.replays += 1
+
+    def capture_begin(graph, *args, **kwargs):
+        raise RuntimeError("no capture")
+
+    if fault == "a replay differs":
+        monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", replay)
+    else:
+        monkeypatch.setattr(torch.cuda, "graph", capture_begin)
+    runner = Runner(codec, POOLS[1:], SLOTS, (2,))
+    runner.warm_up()
+    assert (runner.max_edges, runner.depth) == (None, 1)
+    assert "not captured" in caplog.text
+    demanding = Runner(codec, POOLS[1:], SLOTS, (2,), cuda_graphs="on")
+    if fault == "a capture fails":
+        with pytest.raises(RuntimeError, match="no capture"):
+            demanding.warm_up()

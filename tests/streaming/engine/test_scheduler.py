@@ -175,6 +175,9 @@ def test_starts_and_endings_are_stepped_by_themselves_where_they_do_not_mix():
         return made
 
     assert waiting().next_batch(1.1).members == [0, 1, 2, 3]
-    apart = waiting(mixes=False)
+    apart = waiting(max_edges=1)
     batches = [apart.next_batch(1.1) for _ in range(3)]
     assert [(batch.members, batch.size) for batch in batches] == [([0], 1), ([1, 2], 2), ([3], 1)]
+    at_once = waiting(max_edges=4)
+    batches = [at_once.next_batch(1.1) for _ in range(2)]
+    assert [(batch.members, batch.size) for batch in batches] == [([0, 3], 2), ([1, 2], 2)]

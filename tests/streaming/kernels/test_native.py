@@ -89,10 +89,10 @@ def test_without_a_compiler_that_works_torch_computes_and_it_is_told_once(fresh,
 
 def test_it_is_compiled_once_and_again_for_another_cpu_or_torch(fresh, monkeypatch) -> None:
     compiler(fresh, f"echo >> {fresh}/runs; while [ $1 != -o ]; do shift; done; echo compiled > $2")
-    first = native._library()
-    assert first == native._library() and first.read_text() == "compiled\n"
+    first = native.library()
+    assert first == native.library() and first.read_text() == "compiled\n"
     monkeypatch.setattr(torch, "__version__", "3.0")
-    assert native._library() != first
+    assert native.library() != first
     assert (fresh / "runs").read_text() == "\n\n"
 
 
@@ -105,7 +105,7 @@ def test_what_cannot_be_loaded_is_not_used(fresh, caplog) -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
 def test_what_another_user_has_compiled_is_not_run(fresh, monkeypatch, caplog) -> None:
     compiler(fresh, "while [ $1 != -o ]; do shift; done; echo compiled > $2")
-    library = native._library()
+    library = native.library()
     monkeypatch.setattr(native.os, "getuid", lambda: 12345)
     os.chown(library, 54321, -1)
     assert native.operations(torch.zeros(1)) is None

@@ -1,0 +1,196 @@
+"""The stages of the report, most important first. Each runs in a process of its own, where a CUDA error stays, and
+yields findings as it goes: a name and a value; `False`, or a name that begins with FAILED, is a fault.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from benchmarks.common.surroundings import ROOT
+from benchmarks.roofline import rows_of
+from neucodec_streaming import StreamConfig, load_codec
+from neucodec_streaming.codec import Codec
+from neucodec_streaming.config import CODEBOOK_SIZE
+from neucodec_streaming.engine.cuda_graph import Captures, GraphedStep
+from neucodec_streaming.engine.runner import Runner
+from neucodec_streaming.engine.scheduler import Pool
+from neucodec_streaming.kernels import gpu
+from neucodec_streaming.stepper import Stepper
+
+Finding = tuple[str, Any]
+KINDS = ("encode", "decode")
+REPEATS = 9
+
+
+class ReportSize(NamedTuple):
+    """How much is measured. `model`: a name or folder; `rows`: batch sizes of the table, ascending."""
+
+    model: str
+    rows: tuple[int, ...]
+    live: tuple[tuple[str, int], ...]
+    config: StreamConfig
+
+
+def machine(size: ReportSize) -> Iterator[Finding]:
+    """What it is, and how fast its memory and products are."""
+    yield "device", torch.cuda.get_device_name()
+    yield "torch, CUDA, cuDNN", [torch.__version__, torch.version.cuda, torch.backends.cudnn.version()]
+    yield "free and total memory, bytes", list(torch.cuda.mem_get_info())
+    yield "kernels", "torch's" if gpu.operations(torch.ones(1, device="cuda")) is None else "Triton's"
+    count = 1 << (28 if size.rows[-1] > 16 else 10)
+    x = torch.zeros(count, dtype=torch.float32, device="cuda")
+    yield "bytes of memory read and written in a second", 2 * x.nbytes / _seconds(lambda: x.clone())
+    side = 8192 if size.rows[-1] > 16 else 32
+    for dtype in (torch.bfloat16, torch.float32):
+        a = torch.ones(side, side, device="cuda").to(dtype)
+        yield f"operations of a product in a second, {_name(dtype)}", 2 * side**3 / _seconds(partial(torch.mm, a, a))
+
+
+def replay(size: ReportSize) -> Iterator[Finding]:
+    """Whether a replayed step has the bits of the eager one: the runner's own check, at every size."""
+    codec = load_codec(size.model, "cuda")
+    pools = [Pool(kind, size.config) for kind in KINDS]
+    runner = Runner(codec, pools, max(size.rows[:3]), size.rows[:3])
+    begin_s = time.perf_counter()
+    runner.warm_up()
+    yield "replayed equals eager", runner.depth == 2
+    yield "seconds of warming up", time.perf_counter() - begin_s
+
+
+def laws(size: ReportSize) -> Iterator[Finding]:
+    """Every law, the runner, the engine and a whole server, by the tests; on the GPU."""
+    tests = ["tests/streaming/test_laws.py", "tests/streaming/engine", "tests/server/test_on_cuda.py"]
+    done = _run("pytest", "-q", "-p", "no:cacheprovider", *tests, NEUCODEC_TEST_DEVICE="cuda")
+    yield "the tests pass", done.returncode == 0
+    yield "what they say", done.stdout.strip().splitlines()[-30:]
+
+
+def against_cpu(size: ReportSize) -> Iterator[Finding]:
+    """Each dtype on the GPU against float32 on the CPU: tokens that are equal, and audio decoded from equal tokens."""
+    rng = np.random.default_rng(0)
+    pcm = rng.normal(0, 0.1, 320 * 2 * size.config.window_frames).astype(np.float32)
+    tokens = rng.integers(0, CODEBOOK_SIZE, 2 * size.config.window_frames).astype(np.uint16)
+    wanted: dict[str, np.ndarray] = {}
+    for device, dtype in (("cpu", "float32"), ("cuda", "float32"), ("cuda", "bfloat16"), ("cuda", "float16")):
+        codec = load_codec(size.model, device, dtype)
+        encoder, decoder = codec.encoder_stream(size.config), codec.decoder_stream(size.config)
+        encoded = np.concatenate([encoder.feed(pcm), encoder.flush()])
+        audio = np.concatenate([decoder.feed(tokens), decoder.flush()])
+        if device == "cpu":
+            wanted = {"tokens": encoded, "audio": audio}
+            continue
+        error = float(np.abs(audio - wanted["audio"]).max() / np.abs(wanted["audio"]).max())
+        yield f"{dtype}: share of equal tokens", float((encoded == wanted["tokens"]).mean())
+        yield f"{dtype}: largest error of the audio", error
+        yield f"{dtype}: audio is finite", bool(np.isfinite(audio).all())
+        if dtype == "float32":
+            yield "float32 equals the CPU to 1e-3", error <= 1e-3
+
+
+def steps(size: ReportSize) -> Iterator[Finding]:
+    """Milliseconds of a steady replay by rows, beside the roofline of the published size."""
+    for dtype in ("bfloat16", "float32"):
+        codec = load_codec(size.model, "cuda", dtype)
+        for kind in KINDS:
+            for rows in size.rows:
+                try:
+                    yield f"{kind} {dtype}, {rows} rows, ms", 1e3 * _step_s(codec, kind, size.config, rows)
+                except RuntimeError as error:  # cuDNN's lack of memory is one too
+                    yield f"{kind} {dtype}, {rows} rows, not measured", str(error)[:200]
+                    break
+    paper = StreamConfig(prior_weight=0)
+    for kind in KINDS:
+        for row in rows_of(kind, paper, size.rows[-1:]):
+            yield f"roofline of {kind}, {row['way']}, {size.rows[-1]} rows", row["milliseconds"]
+
+
+def resets(size: ReportSize) -> Iterator[Finding]:
+    """What an ending and a move of a session cost beside their steps."""
+    codec = load_codec(size.model, "cuda", "bfloat16")
+    for kind in KINDS:
+        stepper = _stepper(codec, kind, size.config)
+        state = stepper.new_state(3)
+        snapshot = stepper.snapshot(state, 1)
+        yield f"{kind}: bytes of a slot", state.memory.shape[1]
+        yield f"{kind}: reset, ms", 1e3 * _seconds(partial(stepper.reset, state, 1))
+        yield f"{kind}: snapshot, ms", 1e3 * _seconds(partial(stepper.snapshot, state, 1))
+        yield f"{kind}: restore, ms", 1e3 * _seconds(partial(stepper.restore, state, 1, snapshot))
+
+
+def capacity(size: ReportSize) -> Iterator[Finding]:
+    """What the server concludes at its start."""
+    flags = ["--model", size.model, "--device", "cuda", "--dtype", "bfloat16", "--profiles", "default"]
+    flags += ["--max-sessions", str(size.rows[-1]), "--batch-sizes", ",".join(map(str, size.rows)), "--capacity"]
+    done = _run("neucodec_streaming.server", *flags)
+    yield "the server measures its capacity", done.returncode == 0
+    yield "what it says", (done.stdout or done.stderr).strip().splitlines()[-20:]
+
+
+def live(size: ReportSize) -> Iterator[Finding]:
+    """Sessions in real time, as many as asked for: how late their chunks are."""
+    for kind, sessions in size.live:
+        flags = ["--mix", f"{kind}:1", "--sessions", str(sessions), "--max-sessions", str(sessions)]
+        flags += ["--model", size.model, "--batch-sizes", ",".join(map(str, size.rows))]
+        settings = {"NEUCODEC_DEVICE": "cuda", "NEUCODEC_DTYPE": "bfloat16", "NEUCODEC_PROFILES": "default"}
+        done = _run("benchmarks.load", *flags, **settings)
+        yield f"{sessions} sessions, {kind}: in time", done.returncode == 0
+        yield f"{sessions} sessions, {kind}", (done.stdout or done.stderr).strip().splitlines()[-20:]
+
+
+STAGES: dict[str, tuple[Callable[[ReportSize], Iterator[Finding]], int]] = {
+    "machine": (machine, 120),
+    "replay": (replay, 300),
+    "laws": (laws, 900),
+    "against_cpu": (against_cpu, 600),
+    "steps": (steps, 900),
+    "resets": (resets, 120),
+    "capacity": (capacity, 600),
+    "live": (live, 600),
+}
+"""Name -> what yields findings, and the seconds that it may take."""
+
+
+def _run(module: str, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """`python -m module`, with those variables in its environment."""
+    command, environment = [sys.executable, "-m", module, *arguments], os.environ | settings
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def _stepper(codec: Codec, kind: str, config: StreamConfig) -> Stepper:
+    return codec.encoder(config) if kind == "encode" else codec.decoder(config)
+
+
+def _step_s(codec: Codec, kind: str, config: StreamConfig, rows: int) -> float:
+    stepper = _stepper(codec, kind, config)
+    state = stepper.new_state(rows)
+    state.position.fill_(2 * config.context_frames)
+    dtype = torch.float32 if kind == "encode" else torch.int64
+    plan = torch.tensor([list(range(rows)), [config.window_frames] * rows, [config.chunk_frames] * rows])
+    x = torch.zeros(rows, *stepper.window_shape, dtype=dtype)
+    graph = GraphedStep(stepper, state, x, plan, Captures(codec.device), steady=True)
+    return _seconds(lambda: graph.launch().wait())
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """Median of a few calls, the device's part included."""
+    call()
+    times = []
+    for _ in range(REPEATS):
+        torch.cuda.synchronize()
+        begin_s = time.perf_counter()
+        call()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - begin_s)
+    return statistics.median(times)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

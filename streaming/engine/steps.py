@@ -1,0 +1,42 @@
+"""What the engine asks of a runner, and what it gets back from a step. No torch."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from neucodec_streaming.engine.scheduler import Pool
+from neucodec_streaming.windows import AnyWindower, Window
+
+
+class StepRows:
+    """A step under way, or over. `output`: waits for it and gives its rows, of which the first `count` are meant."""
+
+    def __init__(self, output: Callable[[], np.ndarray], count: int) -> None:
+        self._output = output
+        self._count = count
+
+    def wait(self) -> np.ndarray:
+        """The rows, in the order of the windows. On CUDA the second step after this one overwrites them."""
+        return self._output()[: self._count]
+
+
+class Steps(Protocol):
+    """What the engine asks of a runner (`neucodec_streaming.engine.runner.Runner`)."""
+
+    slots: int
+    batch_sizes: tuple[int, ...]
+
+    @property
+    def max_edges(self) -> int | None: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def pools(self) -> list[Pool]: ...
+    def windower(self, pool: Pool) -> AnyWindower: ...
+    def launch(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> StepRows: ...
+    def is_alive(self) -> bool: ...
+    def reset(self, pool: Pool, slot: int) -> None: ...
+    def prime(self, pool: Pool, slot: int, voice: np.ndarray) -> AnyWindower: ...
+    def snapshot(self, pool: Pool, slot: int) -> bytes: ...
+    def restore(self, pool: Pool, slot: int, snapshot: bytes) -> None: ...

@@ -1,0 +1,36 @@
+"""Layers on CUDA as one Triton kernel each, where its kernels run and compute what torch's operations do."""
+
+import logging
+from functools import cache
+from importlib.util import find_spec
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+_loading = Lock()
+
+
+def operations(x: Tensor) -> Any:
+    """The module `triton_kernels` where layers with such tensors are computed by it, else None."""
+    if x.device.type != "cuda":
+        return None
+    with _loading:
+        return _loaded(x.device)
+
+
+@cache
+def _loaded(device: torch.device) -> Any:
+    if find_spec("triton") is None:
+        return None
+    try:
+        from neucodec_streaming.kernels import triton_kernels
+
+        with torch.inference_mode():
+            triton_kernels.check(device)
+    except Exception as error:  # a compiler for a device: anything may fail, and torch's operations are there
+        logger.warning("steps on CUDA take longer than they could, Triton's kernels are not used: %s", error)
+        return None
+    return triton_kernels

@@ -1,0 +1,44 @@
+"""The report runs, over the software device, and says what went wrong."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu_report.__main__ import ORDER, report, run_all
+from benchmarks.gpu_report.stages import STAGES
+
+COMMAND = [sys.executable, "-m", "tests.benchmarks.gpu_report.dry_run"]
+
+
+def test_every_stage_has_its_place() -> None:
+    assert tuple(STAGES) == ORDER
+
+
+@pytest.mark.slow
+def test_stages_write_what_they_find(tmp_path: Path, compiled: None) -> None:
+    stages = ["machine", "resets"]
+    assert run_all([*COMMAND, str(tmp_path)], stages, dict.fromkeys(stages, 300.0), tmp_path)
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["machine"]["device"] == "software" and found["run"]["resets"] == "done"
+    assert found["resets"]["encode: bytes of a slot"] > 0
+    assert "| device | software |" in (tmp_path / "report.md").read_text()
+
+
+def test_a_stage_that_fails_or_takes_too_long_is_named_and_the_others_run(tmp_path: Path, capsys) -> None:
+    program = (
+        "import sys, time, json; name = sys.argv[-1];"
+        "name == 'laws' and time.sleep(60); name == 'replay' and sys.exit(3);"
+        f"open({str(tmp_path)!r} + '/' + name + '.jsonl', 'w').write(json.dumps(['fits', name == 'steps']))"
+    )
+    stages = ["replay", "laws", "steps", "resets"]
+    limits = dict.fromkeys(stages, 60.0) | {"laws": 0.5}
+    assert not run_all([sys.executable, "-c", program], stages, limits, tmp_path)
+    said = capsys.readouterr().out
+    assert "replay: FAILED with exit code 3" in said and "laws: FAILED: stopped" in said and "resets: fits" in said
+    assert "steps: fits" not in said
+
+
+def test_a_table_has_a_line_for_every_finding() -> None:
+    assert "| a / b | 0.5 |" in report({"steps": {"a / b": 0.5}})
