@@ -224,6 +224,7 @@ class AudioWriter(Writer):
 
     def write(self, audio: np.ndarray) -> None:
         """Appends samples, clipped at full scale."""
+        self.has_written = True
         self.samples += audio.size
         if self.pipe is not None:
             self.pipe.write(self._header + pcm_to_bytes(audio))
@@ -342,6 +343,7 @@ class TokenWriter(Writer):
 
     def write(self, tokens: np.ndarray) -> None:
         """Appends tokens (n,)."""
+        self.has_written = True
         if self._form == "npy":
             self._kept.append(tokens)
         elif self._form == "json":

@@ -69,11 +69,13 @@ class OutputFile:
 class Writer:
     """What writers share: a context manager over an OutputFile or a PipeWriter.
 
-    An output file appears when the context is left without an error, or, with `keep`, also after one.
+    An output file appears when the context is left without an error, or, with `keep`, after one as well if anything was
+    written: an error at the very start leaves the file that was there.
     """
 
     def __init__(self, path: str | Path, keep: bool) -> None:
         self._keep = keep
+        self.has_written = False
         is_piped = is_stream(path, 1)
         self.pipe = PipeWriter(path) if is_piped else None
         self.output = None if is_piped else OutputFile(path)
@@ -88,8 +90,9 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        is_kept = error is None or (self._keep and self.has_written)
         try:
-            self._finish(error is None or self._keep)
+            self._finish(is_kept)
         except BaseException:
             if self.output is not None:
                 self.output.discard()
@@ -97,7 +100,7 @@ class Writer:
                 raise
             return
         if self.output is not None:
-            if error is None or self._keep:
+            if is_kept:
                 self.output.commit()
             else:
                 self.output.discard()

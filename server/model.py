@@ -150,6 +150,8 @@ def use_threads(settings: Settings) -> None:
     import torch
 
     if settings.device.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise ConfigError(f"device {settings.device!r} cannot be used: PyTorch finds no CUDA device; give cpu")
         torch.cuda.set_device(torch.device(settings.device).index or 0)
         is_tf32 = settings.float32_products == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_tf32

@@ -16,8 +16,8 @@ def uses(live: Ours) -> list[bool]:
 
 
 def test_one_has_native_operations_and_the_other_none() -> None:
-    assert uses(Ours(load_codec("nano"), 1)) == [True, True]
-    assert uses(native.with_torch_alone("nano", 1)) == [False, False]
+    assert set(uses(Ours(load_codec("nano"), 1))) == {True}
+    assert set(uses(native.with_torch_alone("nano", 1))) == {False}
 
 
 def test_a_row_is_the_share_of_each_and_what_is_left() -> None:

@@ -1,5 +1,7 @@
 """Audio and token files as streams."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import soundfile
@@ -214,6 +216,15 @@ def test_what_a_microphone_gave_is_kept_when_the_command_fails(tmp_path):
         output.write(TOKENS)
         raise Stopped
     assert np.array_equal(read_tokens(tmp_path / "o.tok"), TOKENS)
+
+
+@pytest.mark.parametrize("name", ["kept.tok", "kept.wav"])
+def test_a_command_that_fails_before_anything_came_leaves_the_file_that_was_there(tmp_path, name):
+    (tmp_path / name).write_bytes(b"mine")
+    new = TokenWriter if name.endswith("tok") else partial(AudioWriter, rate=24_000)
+    with pytest.raises(RuntimeError), new(tmp_path / name, keep=True):
+        raise RuntimeError
+    assert (tmp_path / name).read_bytes() == b"mine" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_an_output_that_is_a_link_stays_one(tmp_path):

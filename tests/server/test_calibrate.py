@@ -111,7 +111,7 @@ def test_files_that_cannot_be_read_are_named_and_left_out(speech, tmp_path, caps
     assert calibrate("--data", speech, "--out", tmp_path / "mine.json") == 0
     said = capsys.readouterr()
     assert "in 2 pieces" in said.out
-    assert "broken.wav" in said.err and "nan.wav: sample 0 is nan" in said.err and "notes" not in said.err
+    assert "broken.wav" in said.err and "nan.wav: sample 0 of 16000 is nan" in said.err and "notes" not in said.err
 
 
 def test_silence_alone_is_refused(tmp_path, capsys) -> None:

@@ -139,7 +139,7 @@ async def test_the_bare_server_answers_a_chunk_by_the_size_of_its_output() -> No
 def test_a_constant_step_gives_zeros_of_the_shape_of_a_step(kind: str) -> None:
     runner = ConstantRunner(4, (1, 4), 0.0)
     pool = next(pool for pool in runner.pools if pool.kind == kind)
-    rows = runner.step(pool, [0, 1, 2], 3 * [runner.windower(pool).take_last()], 4)
+    rows = runner.launch(pool, [0, 1, 2], 3 * [runner.windower(pool).take_last()], 4).wait()
     frames = CONFIG.window_frames
     assert rows.shape == (3, frames if kind == "encode" else frames * OUTPUT_HOP) and not rows.any()
 

@@ -139,7 +139,7 @@ async def test_a_language_model_that_cannot_be_used_is_502(url):
 
 
 async def test_without_a_slot_it_is_503_with_retry_after():
-    async with speaking(pace=SLOW, max_sessions=1) as (_, url, host):
+    async with speaking(pace=SLOW, tokens=np.arange(0, 6000, 2, dtype=np.uint16), max_sessions=1) as (_, url, host):
         async with httpx.AsyncClient() as client, client.stream("POST", f"{url}/audio/speech", json=ASKED) as response:
             await anext(response.aiter_raw())
             refused = await client.post(f"{url}/audio/speech", json=ASKED)
