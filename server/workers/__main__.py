@@ -1,6 +1,8 @@
 """The first process of the workers, started by handle.py: sockets by their numbers, and the rest at standard
 input."""
 
+import logging
+import os
 import signal
 import socket
 import sys
@@ -21,3 +23,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    logging.shutdown()
+    os._exit(0)  # all is done, and some libraries of PyTorch report leaks when the interpreter is taken down
