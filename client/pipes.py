@@ -12,6 +12,7 @@ import stat
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from pathlib import Path
 
@@ -97,7 +98,7 @@ async def read_pipe(path: str | Path) -> AsyncIterator[bytes]:
     number = descriptor_of(path, 0)
 
     def read() -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError, CancelledError):  # the loop is closed or closing: nobody waits any more
             try:
                 descriptor = os.open(path, os.O_RDONLY) if number is None else os.dup(number)
                 while block := os.read(descriptor, _READ_BYTES):
@@ -159,7 +160,7 @@ class PipeWriter:
             raise FileError(f"{self._name} cannot be written: {_reason(self._error)}")
 
     def _run(self) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError, CancelledError):  # the loop is closed or closing: nobody waits any more
             try:
                 number = self._descriptor
                 descriptor = os.open(self._path, os.O_WRONLY) if number is None else os.dup(number)
