@@ -1,6 +1,6 @@
 """One measurement of `benchmarks.load`: a server, client processes, and the rows that come of what they saw.
 
-`patient_server` is the server's process, `hold` holds so many sessions against it for as long as the phases last. A row
+`patient_server` is the server's process, `hold` keeps a number of sessions open at it while the phases last. A row
 tells of one phase. Lateness is measured against the schedule of the packets, so late clients count too.
 """
 

@@ -117,7 +117,7 @@ class Gate:
 
     def leave(self, caller: Caller) -> None:
         """Gives back what `enter` counted."""
-        self._sessions -= Counter(_counted(caller))  # and forgets whoever has none left
+        self._sessions -= Counter(_counted(caller))  # drops callers with no session left
 
     def _check_origin(self, origins: Sequence[str]) -> None:
         """Programs send no origin and are let in; browsers always do. Raises OriginError."""

@@ -122,7 +122,7 @@ def _open(part: Path) -> pq.ParquetFile:
 
 
 def _as_ours(batch: pa.RecordBatch, part: Path) -> pa.Table:
-    """With the types of our columns, whoever wrote it. Raises ConfigError for values that have none of these types."""
+    """The table cast to our column types. Raises ConfigError for values that do not fit them."""
     try:
         table = pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

@@ -30,7 +30,7 @@ ANSWER_S = 3.0
 """For the broker's answer to connect and subscribe: a broker that goes down may take the connection and say nothing."""
 
 _quiet = logging.getLogger(f"{__name__}.aiomqtt")
-_quiet.setLevel(logging.CRITICAL)  # what matters is told by whoever connects
+_quiet.setLevel(logging.CRITICAL)  # errors that matter are logged by the caller
 
 
 class BrokerLost(Exception):

@@ -61,7 +61,7 @@ _log = logging.getLogger(__name__)
 Open = Callable[[SessionRequest, Caller], SessionHandler]
 """Gives a session its place. Raises StreamingError."""
 Connect = Callable[[str, BrokerMessage, bool, str], BrokerConnection]
-"""Identifier, last will, whether to start anew, topic of frames -> a connection to be entered."""
+"""Identifier, last will, clean start, topic of frames -> a connection, as an async context manager."""
 
 
 class BrokerPhase(Enum):

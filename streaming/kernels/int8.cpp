@@ -30,7 +30,7 @@ using at::Tensor;
 
 constexpr int PANEL = 32;  // output channels that are computed at a time
 constexpr int GROUP = 4;   // products that one instruction adds up
-constexpr int MOST_ROWS = 12;
+constexpr int MAX_ROWS = 12;
 constexpr int OFFSET = 128;
 constexpr int AHEAD_BYTES = 4096;
 
@@ -180,7 +180,7 @@ void multiply_avx512_vnni(const int8_t* x, int64_t depth, const uint8_t* panel, 
 struct Instructions {
     const char* name;
     int rows;                          // the most that are multiplied at a time
-    Multiply multiply[MOST_ROWS + 1];  // by the number of rows
+    Multiply multiply[MAX_ROWS + 1];  // by the number of rows
 };
 
 template <template <int> class By, int... R>
@@ -206,7 +206,7 @@ const std::vector<Instructions>& known() {
         std::vector<Instructions> sets;
 #if defined(__x86_64__)
         if (__builtin_cpu_supports("avx512vnni"))
-            sets.push_back(table<Avx512Vnni>("avx512_vnni", std::make_integer_sequence<int, MOST_ROWS>{}));
+            sets.push_back(table<Avx512Vnni>("avx512_vnni", std::make_integer_sequence<int, MAX_ROWS>{}));
         if (__builtin_cpu_supports("avxvnni"))
             sets.push_back(table<AvxVnni>("avx_vnni", std::make_integer_sequence<int, 3>{}));
         if (__builtin_cpu_supports("avx2"))
@@ -247,7 +247,7 @@ Tensor linear(const Tensor& input, const Tensor& packed, const Tensor& scales, c
     const float *const scale = floats(scales), *const offset = bias ? floats(*bias) : nullptr;
     float* const out = y.mutable_data_ptr<float>();
     at::parallel_for(0, packed.size(0), 1, [&](int64_t begin, int64_t end) {
-        int32_t sums[MOST_ROWS * PANEL];
+        int32_t sums[MAX_ROWS * PANEL];
         for (int64_t panel = begin; panel < end; panel++) {
             const uint8_t* weights = packed.const_data_ptr<uint8_t>() + panel * padded * PANEL;
             const int64_t first = panel * PANEL, count = std::min<int64_t>(PANEL, width - first);

@@ -3,7 +3,7 @@
 // antialias.py, attention.py and norm.py do with torch's operations, which tests compare; float32, one thread, and a
 // row's bits depend on that row alone.
 //
-// slots, position, valid and commit are int64 (B,), as in step.py's Step; state tensors have the slot axis first.
+// slots, position, valid and commit are int64 (B,), as in step.py's StepPlan; state tensors have the slot axis first.
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>

@@ -1,6 +1,6 @@
 """Layers that torch needs many operations for, as one each: native.cpp and int8.cpp, compiled once.
 
-Where a C++ compiler is found, the first model that is stepped on a CPU has the files compiled (30 s) into the user's
+Where a C++ compiler is found, the first model that is stepped on a CPU has the files compiled (20 s) into the user's
 cache (XDG_CACHE_HOME, ~/.cache), under a name that tells source, torch and kind of CPU apart; `python -m
 neucodec_streaming.kernels.native` does it beforehand. Where none is, the same layers are computed with torch's own
 operations: to 1e-5 the same values, in half as much time again and more.
