@@ -14,6 +14,7 @@ import soundfile
 
 from demos.language_model import Pace
 from demos.speech_lm_server import stand_in
+from neucodec_streaming.client import connect
 from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.server.auth.keys import key_line, new_key
 from neucodec_streaming.server.http.speech import parse_request
@@ -139,9 +140,8 @@ async def test_a_language_model_that_cannot_be_used_is_502(url):
 
 
 async def test_without_a_slot_it_is_503_with_retry_after():
-    async with speaking(pace=SLOW, tokens=np.arange(0, 6000, 2, dtype=np.uint16), max_sessions=1) as (_, url, host):
-        async with httpx.AsyncClient() as client, client.stream("POST", f"{url}/audio/speech", json=ASKED) as response:
-            await anext(response.aiter_raw())
+    async with speaking(max_sessions=1) as (_, url, host):
+        async with connect(host.url, kind="decode"), httpx.AsyncClient() as client:
             refused = await client.post(f"{url}/audio/speech", json=ASKED)
             assert refused.status_code == 503 and int(refused.headers["Retry-After"]) >= 1
             assert refused.json()["error"]["code"] == "full"
