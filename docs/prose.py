@@ -1,7 +1,7 @@
 """Finds warning signs of prose that must be read twice: `python docs/prose.py [FILE ...]`, by default in all words.
 
-Reads Markdown outside code, and docstrings and comments of Python, C++ and JavaScript. Part of `make check`. A line that
-needs such a word all the same ends with `prose: ok` in a comment.
+Reads Markdown outside code, and docstrings and comments of Python, C++ and JavaScript. Part of `make check`. A
+line that needs such a word ends with `prose: ok` in a comment.
 """
 
 import ast
