@@ -98,6 +98,14 @@ def method_not_allowed(path: str, method: str, allowed: str) -> Response:
     return response
 
 
+def upgrade_required(path: str) -> Response:
+    """426, for a session's path that is asked for without an upgrade."""
+    message = f"{path} is a WebSocket: connect to it with ws:// or wss://"
+    response = answer(HTTPStatus.UPGRADE_REQUIRED, encode_message(Failure("bad_message", message)))
+    response.headers["Upgrade"] = "websocket"
+    return response
+
+
 def not_found(path: str, kinds: Collection[str] = tuple(PATHS.values())) -> Response:
     """404, naming the paths that there are, of sessions those of `kinds`."""
     sessions = [known for known, kind in PATHS.items() if kind in kinds]
