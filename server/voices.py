@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neucodec_streaming.errors import ConfigError, InputError
+from neucodec_streaming.errors import ConfigError, InputError, reason_of
 from neucodec_streaming.protocol.messages import MAX_VOICE_TOKENS, Prime
 from neucodec_streaming.tokens import check_tokens, check_voice, tokens_from_bytes, tokens_from_json, tokens_from_npy
 from neucodec_streaming.torch_file import integers_from_pt
@@ -66,7 +66,7 @@ def read_voices(folder: str) -> Voices:
         try:
             tokens = check_voice(READERS[path.suffix](path.read_bytes()))
         except (InputError, OSError) as error:
-            raise ConfigError(f"{path} is no voice: {error}") from None
+            raise ConfigError(f"{path} is no voice: {reason_of(error)}") from None
         if len(tokens) > MAX_VOICE_TOKENS:
             raise ConfigError(f"{path} has {len(tokens)} tokens: a voice has at most {MAX_VOICE_TOKENS}")
         found[path.stem] = tokens

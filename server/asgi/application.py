@@ -88,7 +88,7 @@ class Application:
             await self._serve_socket(app, path, scope, receive, send)
         elif scope["method"] in READING:
             outcome = app.routes.answer(_request(scope, path), _peer(scope), False)
-            response = outcome if isinstance(outcome, Response) else upgrade_required(path)
+            response = outcome if isinstance(outcome, Response) else upgrade_required()
             await _respond(send, response, "http.response")
         else:
             headers = _headers(scope)

@@ -98,10 +98,9 @@ def method_not_allowed(path: str, method: str, allowed: str) -> Response:
     return response
 
 
-def upgrade_required(path: str) -> Response:
-    """426, for a session's path that is asked for without an upgrade."""
-    message = f"{path} is a WebSocket: connect to it with ws:// or wss://"
-    response = answer(HTTPStatus.UPGRADE_REQUIRED, encode_message(Failure("bad_message", message)))
+def upgrade_required() -> Response:
+    """426: the session could be opened, by a WebSocket."""
+    response = answer(HTTPStatus.UPGRADE_REQUIRED, encode_message(Failure("no_websocket", "open a WebSocket here")))
     response.headers["Upgrade"] = "websocket"
     return response
 

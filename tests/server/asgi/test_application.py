@@ -8,6 +8,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from neucodec_streaming.client import Tokens
 from neucodec_streaming.client import connect as open_session
 from neucodec_streaming.engine.engine import Engine
 from neucodec_streaming.errors import ConfigError, ModelError
@@ -141,8 +142,9 @@ async def _tokens_of(url: str, samples):
     async with open_session(url, kind="encode") as session:
         await session.send(samples)
         await session.end()
-        async for part in session:
-            yield part.tokens.tobytes()
+        async for event in session:
+            if isinstance(event, Tokens):
+                yield event.tokens.tobytes()
 
 
 # How it ends
