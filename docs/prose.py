@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SIGNS = re.compile(
-    r"\b(whoever|whatever|anew|so many|so long as|held to|is no|are no|is told|are told|told to|tells? of"
+    r"\b(whoever|whatever|anew|so many|so long as|held to|(?<!there )(?:is|are) no|is told|are told|told to|tells? of"
     r"|what (?:was|came|comes|has|leaves|waits|there)|nobody|beside)\b",
     re.IGNORECASE,
 )
