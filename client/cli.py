@@ -40,6 +40,7 @@ from neucodec_streaming.errors import (
     SpeechLMError,
     StreamingError,
     TimeLimitError,
+    reason_of,
 )
 from neucodec_streaming.tags import TAGS
 from neucodec_streaming.token_files import FORMS, WRITABLE_FORMS
@@ -95,8 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _words(error: OSError) -> str:
-    reason = error.strerror or str(error) or type(error).__name__
-    return f"{error.filename}: {reason}" if error.filename else reason
+    return f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
 
 
 def _failed(options: argparse.Namespace, code: str, message: str, exit_code: int) -> int:
@@ -117,7 +117,7 @@ def _api_key(key_file: str | None) -> str | None:
     try:
         return Path(key_file).read_text().strip()
     except (OSError, UnicodeError) as error:
-        raise FileError(f"key file {key_file} cannot be read: {error}") from None
+        raise FileError(f"key file {key_file} cannot be read: {reason_of(error)}") from None
 
 
 def _parser() -> CompletedParser:

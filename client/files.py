@@ -187,7 +187,7 @@ def audio_format(path: str | Path, format: str | None = None) -> tuple[str, str]
     chosen = AUDIO_FORMATS.get(format or "wav") if format or (piped and not suffix) else AUDIO_ENDINGS.get(suffix)
     if chosen is None:
         raise ConfigError(
-            f"{path}: {suffix or 'no ending'!r} is no audio format: name it {', '.join(AUDIO_ENDINGS)},"
+            f"{path} does not end like an audio file: name it {', '.join(AUDIO_ENDINGS)},"
             f" or give --format {' or '.join(AUDIO_FORMATS)}"
         )
     if piped and chosen not in AUDIO_FORMATS.values():
@@ -263,7 +263,7 @@ def token_form(path: str | Path, form: str | None = None, *, writing: bool = Fal
     form = form or FORMS.get(suffix) or ("text" if piped else None)
     if form is None:
         kinds = ", ".join(name for name, kind in FORMS.items() if not writing or kind in WRITABLE_FORMS)
-        raise ConfigError(f"{path}: {suffix or 'no ending'!r} is no form of tokens: name it {kinds}, or give --form")
+        raise ConfigError(f"{path} does not end like a token file: name it {kinds}, or give --form")
     if piped and form not in PIPED_FORMS:
         raise ConfigError(f"{path}: a pipe cannot carry form {form!r}: give --form {', '.join(PIPED_FORMS)}")
     if writing and form not in WRITABLE_FORMS:

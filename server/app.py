@@ -16,7 +16,7 @@ from pathlib import Path
 from prometheus_client import Histogram
 
 from neucodec_streaming.engine.scheduler import Pool
-from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError
+from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, PathError, reason_of
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
 from neucodec_streaming.server.auth.gate import Caller, Gate
@@ -132,7 +132,7 @@ class App:
         model = self.ready_model()
         model.profile(asked.profile)
         if asked.kind not in model.kinds:
-            raise ConfigError(f"{asked.kind} sessions are not served here: ask for {' or '.join(model.kinds)}")
+            raise PathError(f"{asked.kind} sessions are not served here: ask for {' or '.join(model.kinds)}")
         assert self._sessions is not None, "the model is ready"
         return self._sessions.open(asked, caller)
 
@@ -231,7 +231,13 @@ def _speech(app: App, settings: Settings, gate: Gate, metrics: Metrics) -> Speec
     spec = SpeechLMSpec(settings.speech_lm_url, settings.speech_lm_api)
     if settings.speech_lm_template is not None:
         template = Path(settings.speech_lm_template)
-        spec = replace(spec, template=template.read_text(encoding="utf-8"), is_json=template.suffix == ".json")
+        try:
+            text = template.read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(
+                f"speech_lm_template is {str(template)!r}: it cannot be read ({reason_of(error)})"
+            ) from None
+        spec = replace(spec, template=text, is_json=template.suffix == ".json")
     return SpeechEndpoint(spec, settings.speech_lm_key, app, gate, metrics)
 
 
@@ -264,4 +270,4 @@ def _why_not_bound(settings: Settings, error: OSError) -> str:
         )
     if error.errno == errno.EACCES:
         return f"port {settings.port} may not be used by this user ({where}): give a --port of 1024 or more"
-    return f"cannot listen at {where} ({error}): give a --host of this machine"
+    return f"cannot listen at {where} ({reason_of(error)}): give a --host of this machine"

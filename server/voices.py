@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neucodec_streaming.errors import ConfigError, InputError
+from neucodec_streaming.errors import ConfigError, InputError, reason_of
 from neucodec_streaming.protocol.messages import MAX_VOICE_TOKENS, Prime
 from neucodec_streaming.token_files import FORMS, record_from_bytes
 from neucodec_streaming.tokens import check_voice
@@ -61,7 +61,7 @@ def read_voices(folder: str) -> Voices:
         try:
             tokens = check_voice(record_from_bytes(path.read_bytes(), FORMS[path.suffix]).tokens)
         except (InputError, OSError) as error:
-            raise ConfigError(f"{path} is no voice: {error}") from None
+            raise ConfigError(f"{path} is no voice: {reason_of(error)}") from None
         if len(tokens) > MAX_VOICE_TOKENS:
             raise ConfigError(f"{path} has {len(tokens)} tokens: a voice has at most {MAX_VOICE_TOKENS}")
         found[path.stem] = tokens

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from neucodec_streaming.config import TOKENS_PER_SECOND
-from neucodec_streaming.errors import ModelError
+from neucodec_streaming.errors import ModelError, reason_of
 
 FILES = ("pytorch_model.bin", "model.pt", "model.ckpt")
 """Names under which a folder has an original checkpoint."""
@@ -154,7 +154,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read ({error}): fetch it again") from error
+        raise ModelError(f"{path} cannot be read ({reason_of(error)}): fetch it again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} is no JSON object: fetch it again")
     return content

@@ -5,6 +5,7 @@
     |   |-- AudioError                   code "bad_audio"      1007  NaN, wrong dtype or shape, odd byte count
     |   `-- TokenError                   code "bad_token"      1007  out of range, wrong dtype, odd byte count
     |-- ConfigError                      code "bad_config"     1008  a setting, a query or a field that cannot be
+    |   `-- PathError                    code "bad_path"       1008  a path that is unknown or not served
     |-- AuthError                        code "unauthorized"   1008  no key, or an unknown one
     |   `-- OriginError                  code "forbidden"      1008  a web page that may not use the server
     |-- ModelError                       code "bad_model"      1011  a model folder that is corrupt or incomplete
@@ -57,6 +58,12 @@ class ConfigError(StreamingError):
 
     code = "bad_config"
     close_code = 1008
+
+
+class PathError(ConfigError):
+    """A path that the server does not know, or a kind of session that it does not serve."""
+
+    code = "bad_path"
 
 
 class AuthError(StreamingError):
@@ -143,6 +150,11 @@ class SpeechLMError(StreamingError):
     """A language-model server that cannot be reached, refuses, or answers with what is no speech."""
 
     code = "speech_lm"
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a call to the system failed, in its words, without number and path; never empty."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def error_of(code: str, message: str) -> StreamingError:

@@ -93,8 +93,10 @@ def tokens_from_npy(payload: bytes) -> np.ndarray:
     """The bytes of a `.npy` file with one integer array -> uint16 (n,); pickled objects are refused."""
     try:
         array = np.load(io.BytesIO(payload), allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, MemoryError, OverflowError) as error:
-        raise TokenError(f"this is no .npy file of numbers ({error}): save one with numpy.save(path, tokens)") from None
+    except (ValueError, OSError, EOFError, SyntaxError, MemoryError, OverflowError):
+        raise TokenError(
+            "not a .npy file of integers (damaged, or it holds objects): save one with numpy.save(path, tokens)"
+        ) from None
     return check_tokens(array)
 
 

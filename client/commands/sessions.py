@@ -32,6 +32,7 @@ from neucodec_streaming.client.pipes import (
 )
 from neucodec_streaming.client.transfer import TransferReport, transfer
 from neucodec_streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
+from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.protocol.messages import Ready
 
 PLAY_AHEAD_SECONDS = 5.0
@@ -93,7 +94,7 @@ async def _to_output(
 ) -> None:
     """One session from `source` to an output, which is opened only when the server has accepted the session.
 
-    Raises what is wrong in a piped source after what came before it has been written.
+    Raises what is wrong in a piped source; what came before it is written, unless that would replace a file.
     """
     with ProgressLine(source.seconds, quiet=options.json) as line:
         try:
@@ -105,6 +106,8 @@ async def _to_output(
                     report = await transfer(
                         connection, packets, output.write, realtime=options.realtime, on_progress=line
                     )
+                    if source.error is not None and output.output is not None and output.output.replaces:
+                        raise _fault(source, options.input, f"{options.output} stays as it was")
             if output.pipe is not None:
                 await output.pipe.drained()
         except asyncio.CancelledError:
@@ -118,8 +121,13 @@ async def _to_output(
         extra["notes"] = source.notes
     print_report(report, extra, options.json, piped=is_standard_output(options.output))
     if source.error is not None:
-        kept = f"what came before it is in {name_of(options.output, 1)}"
-        raise type(source.error)(f"{name_of(options.input, 0)}: {source.error}; {kept}")
+        raise _fault(source, options.input, f"what came before it is in {name_of(options.output, 1)}")
+
+
+def _fault(source: FileSource, input: str, outcome: str) -> StreamingError:
+    """What is wrong in a piped source, and what became of the output."""
+    assert source.error is not None
+    return type(source.error)(f"{name_of(input, 0)}: {source.error}; {outcome}")
 
 
 async def _paced(source: FileSource, connection: Connection, pipe: PipeWriter) -> AsyncIterator[np.ndarray]:
@@ -233,4 +241,4 @@ async def play(options: argparse.Namespace) -> None:
         extra["notes"] = source.notes
     print_report(report, extra, options.json, piped=False)
     if source.error is not None:
-        raise type(source.error)(f"{name_of(options.input, 0)}: {source.error}; what came before it was played")
+        raise _fault(source, options.input, "what came before it was played")

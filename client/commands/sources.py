@@ -71,6 +71,8 @@ def audio_source(path: str, raw_rate: int | None = None, packet_seconds: float =
         pipe = AudioPipe(path, INPUT_RATE, packet_seconds, raw_rate)
         return PipeSource(pipe, None, pipe.notes)
     reader = AudioReader("/dev/stdin" if path == PIPE else path, INPUT_RATE, packet_seconds, name_of(path, 0))
+    if reader.seconds == 0:
+        raise FileError(f"{reader.name} holds no audio")
     return FileSource(reader, reader.seconds, reader.notes)
 
 
@@ -80,6 +82,8 @@ def token_source(path: str, form: str | None = None, tags: Sequence[str] | None 
     if is_stream(path, 0):
         return PipeSource(piped_tokens(path, form, tags), None, [], form)
     record = read_record(path, form, tags)
+    if not record.tokens.size:
+        raise FileError(f"{path} holds no token")
     return FileSource(_cut(record.tokens), record.tokens.size / TOKENS_PER_SECOND, [], form, record.model)
 
 

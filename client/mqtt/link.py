@@ -20,7 +20,7 @@ from paho.mqtt.properties import Properties
 
 from neucodec_streaming.client.dial import Deadlines
 from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unreachable
-from neucodec_streaming.errors import AuthError, ConfigError, StreamingError
+from neucodec_streaming.errors import AuthError, ConfigError, StreamingError, reason_of
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress
 from neucodec_streaming.protocol.mqtt.message import BrokerMessage
 
@@ -222,5 +222,5 @@ def _tls_context(address: BrokerAddress) -> ssl.SSLContext | None:
         if address.cert_file is not None:
             context.load_cert_chain(address.cert_file, address.key_file)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"the certificates for the broker cannot be used: {error}") from None
+        raise ConfigError(f"the certificates for the broker cannot be used: {reason_of(error)}") from None
     return context

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from websockets.datastructures import Headers
 
-from neucodec_streaming.errors import AuthError, ConfigError
+from neucodec_streaming.errors import AuthError, ConfigError, reason_of
 from neucodec_streaming.server.auth.file_watch import FileWatch
 
 MIN_KEY_LENGTH = 22
@@ -120,7 +120,7 @@ def _read(path: Path) -> _Entries:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the file of API keys cannot be read ({path}: {error})") from None
+        raise ConfigError(f"the file of API keys cannot be read ({path}: {reason_of(error)})") from None
     entries = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):

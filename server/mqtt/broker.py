@@ -16,7 +16,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.errors import ConfigError, reason_of
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress
 from neucodec_streaming.protocol.mqtt.message import BrokerMessage
 
@@ -161,7 +161,7 @@ def tls_context(address: BrokerAddress) -> ssl.SSLContext | None:
         if address.cert_file is not None:
             context.load_cert_chain(address.cert_file, address.key_file)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"the certificates for the broker cannot be used: {error}") from None
+        raise ConfigError(f"the certificates for the broker cannot be used: {reason_of(error)}") from None
     return context
 
 

@@ -229,7 +229,7 @@ def _metavar(item: Field) -> str:
     entry, (kind, _) = entry_of(item), kind_of(item)
     if entry.choices:
         return "|".join(entry.choices)
-    units = {"_s": "SECONDS", "_seconds": "SECONDS", "_ms": "MS", "_bytes": "BYTES"}
+    units = {"_per_s": "N", "_s": "SECONDS", "_seconds": "SECONDS", "_ms": "MS", "_bytes": "BYTES"}
     for ending, unit in units.items():
         if item.name.endswith(ending) and kind in (int, float):
             return unit
