@@ -173,8 +173,7 @@ class JitterBuffer {
   }
   _observe(lateness, durationMs, now) {
     const heldUp = this.live && now - this._arrivedAt < this._latestMs / 2000;
-    const latest = Math.max(...this._arrivals.map((arrival) => arrival.lateness));
-    const stalls = this.live && this._arrivals.length > 0 && lateness - latest > MAX_BEHIND_MS / 1000;
+    const stalls = this.live && this._isElsewhere(lateness);
     if (stalls) {
       this._forget();
       this._stalledAt = now;
@@ -190,6 +189,12 @@ class JitterBuffer {
     const least = all.length < FEW_ARRIVALS ? FIRST_MARGIN_MS : LEAST_MARGIN_MS;
     this._marginMs = Math.min(MOST_MARGIN_MS, Math.max(least, advised));
   }
+  _isElsewhere(lateness) {
+    const counted = this._arrivals.filter(({ counts }) => counts);
+    const known = (counted.length > 0 ? counted : this._arrivals).map((arrival) => arrival.lateness);
+    const far = MAX_BEHIND_MS / 1000;
+    return known.length > 0 && (lateness > Math.max(...known) + far || lateness < Math.min(...known) - far);
+  }
   _forget() {
     this._arrivals = [];
     this._earliest = 0;
@@ -197,7 +202,8 @@ class JitterBuffer {
     this._removedAt = 0;
   }
   _behind(now) {
-    return Math.floor((now - this._earliest - this._marginMs / 1000) * this.rate - this.position);
+    const behind = Math.floor((now - this._earliest - this._marginMs / 1000) * this.rate - this.position);
+    return Math.min(behind, this._buffered - this._samples(this._marginMs));
   }
   _returnToPresent(now) {
     if (!this.playing) return;
