@@ -122,7 +122,8 @@ class Mark:
 @dataclass(frozen=True)
 class Prime:
     """Client: the stream, and each one after `flush` and `clear`, starts from this voice: the name of one that the
-    server has, or tokens. Within an utterance it takes effect at its end. Answered by `primed` at once.
+    server has, or tokens; no tokens: from nothing. Within an utterance it takes effect at its end. Answered by `primed`
+    at once.
 
     Raises ProtocolError unless it is one of the two, InputError and TokenError for tokens that make no voice.
     """
@@ -140,7 +141,7 @@ class Prime:
             return
         if not isinstance(self.tokens, tuple):
             raise ProtocolError(f"prime has tokens {_shown(self.tokens)}: give a list of integers")
-        if not MIN_VOICE_TOKENS <= len(self.tokens) <= MAX_VOICE_TOKENS:
+        if self.tokens and not MIN_VOICE_TOKENS <= len(self.tokens) <= MAX_VOICE_TOKENS:
             raise InputError(
                 f"a voice of {len(self.tokens)} tokens: give {MIN_VOICE_TOKENS} to {MAX_VOICE_TOKENS}, best 250 of"
                 " clean speech"
