@@ -6,7 +6,7 @@ import * as panels from "./panels.js";
 import { element } from "./panels.js";
 import { Pictures } from "./pictures.js";
 import { demandSecureOrigin } from "./sound.js";
-import { MICROPHONE, SAMPLE, decodeAudio, original, recording, spoken } from "./sources.js";
+import { MICROPHONE, SAMPLE, WORKLET_URL, decodeAudio, original, recording, spoken } from "./sources.js";
 import { Take } from "./take.js";
 import { Channel, levelsOf, tokensFromFile } from "./tokens.js";
 
@@ -168,7 +168,11 @@ export class Demo {
     if (this.context === null) {
       demandSecureOrigin();
       this.context = new AudioContext({ latencyHint: "interactive" });
-      this.speaker = await Speaker.open(this.context, { live: true, onPlayback: (playback) => this._tick(playback) });
+      this.speaker = await Speaker.open(this.context, {
+        live: true,
+        workletUrl: WORKLET_URL,
+        onPlayback: (playback) => this._tick(playback),
+      });
       this.speaker.muted = element("mute").checked;
       this.loop = new Loop(this.context, this.speaker, this.channel, {
         onTokens: (tokens) => this.take.tokens.add(tokens),

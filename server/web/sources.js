@@ -6,6 +6,8 @@ import { Pacer } from "./pacer.js";
 
 const INPUT_HOP = 320;
 const INPUT_RATE = 16000;
+/** The page's policy lets no script come from a blob. */
+export const WORKLET_URL = "worklet.js";
 
 /**
  * What can be heard: what of it comes into the loop, and how it starts.
@@ -21,6 +23,7 @@ export const MICROPHONE = {
   start: (demo) =>
     Microphone.open(/** @type {AudioContext} */ (demo.context), {
       echoCancellation: !element("headphones").checked,
+      workletUrl: WORKLET_URL,
       onFrame: ({ samples, time }) => demo.say(samples, time),
       onEnded: () => {
         demo.end();

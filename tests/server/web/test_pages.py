@@ -8,6 +8,7 @@ import pytest
 
 from neucodec_streaming.server.http.pages import CONTENT_TYPES, FOLDER, load_pages
 from tests.server.hosting import hosted
+from tests.server.web import worklet_js
 from tests.streaming.engine.fake import FakeRunner
 
 SERVED = sorted(path.name for path in FOLDER.iterdir() if path.suffix in CONTENT_TYPES)
@@ -115,7 +116,7 @@ def test_everything_that_the_page_names_is_there():
         named |= set(re.findall(r'from "\./([^"]+)"', path.read_text()))
         named |= set(re.findall(r'new URL\("([^"]+)", import', path.read_text()))
     assert named <= set(SERVED)
-    assert {name for name in SERVED if name.endswith(".js")} <= named
+    assert {name for name in SERVED if name.endswith(".js")} <= named | {"worklet.js", *worklet_js.MODULES}
 
 
 def test_a_server_without_a_page_says_that_there_is_none():
