@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +37,11 @@ class Voices:
         except ConfigError as error:
             raise InputError(str(error)) from None
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of all names and tokens; "" of no voices."""
+    def fingerprint(self, name: str | None) -> str:
+        """Of the name and tokens of a voice, or of all; "" of no voices."""
         digest = hashlib.sha256()
-        for name, tokens in sorted(self.tokens.items()):
-            digest.update(f"{name} {len(tokens)} ".encode() + tokens.tobytes())
+        for known in sorted(self.tokens) if name is None else [name]:
+            digest.update(f"{known} {len(self.tokens[known])} ".encode() + self.tokens[known].tobytes())
         return digest.hexdigest() if self.tokens else ""
 
 
