@@ -62,6 +62,10 @@ async def test_a_talk_is_live_again_after_a_restart_of_the_server(tab):
         await asyncio.sleep(0.5)
         with hosted(FakeRunner(), port=port):
             assert await above_ms(tab) <= MAX_ABOVE_MS
-            assert (await run(tab, "talk.states.at(-1)"))[1]["how"] == "new"
+            (state, resumed), skipped_s, away_s = await run(
+                tab, "[talk.states.at(-1), talk.skipped, (talk.backAt - talk.lostAt) / 1000]"
+            )
+            assert (state, resumed["how"]) == ("resumed", "new")
+            assert skipped_s == pytest.approx(away_s, abs=0.4)
     finally:
         await talk.__aexit__(None, None, None)
