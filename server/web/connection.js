@@ -150,14 +150,13 @@ export class Connection {
 
   /**
    * The decoder starts from this voice, one of the server's by its name or 100 to 750 tokens of it, now and after each
-   * `flush` and `clear`; within an utterance from its end on. Resolves with `tokens`, how many the voice has. A name
-   * that the server does not know ends the session.
-   * @param {string | Uint16Array} voice
+   * `flush` and `clear`; within an utterance from its end on. null: from none. Resolves with `tokens`, how many the
+   * voice has. A name that the server does not know ends the session.
+   * @param {string | Uint16Array | null} voice
    */
   prime(voice) {
-    return this._ask(
-      typeof voice === "string" ? { type: "prime", voice } : { type: "prime", tokens: Array.from(voice) },
-    );
+    const named = typeof voice === "string";
+    return this._ask(named ? { type: "prime", voice } : { type: "prime", tokens: Array.from(voice ?? []) });
   }
 
   /** Ends the session: resolves with the totals when all output has come. */

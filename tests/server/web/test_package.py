@@ -12,11 +12,12 @@ import pytest
 
 from benchmarks.browser.__main__ import served
 from benchmarks.browser.chromium import CHROMIUM, browser
+from benchmarks.browser.elsewhere import hosted_elsewhere
+from benchmarks.browser.live_talk import run
 from benchmarks.mouth_to_ear.__main__ import SPEECH
 from neucodec_streaming.client import encode
 from neucodec_streaming.client.files import read_audio
 from tests.server.hosting import hosted
-from tests.server.web.elsewhere import hosted_elsewhere, run
 from tests.streaming.engine.fake import FakeRunner
 
 ROOT = Path(__file__).parents[3]
