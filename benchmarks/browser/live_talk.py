@@ -27,7 +27,10 @@ TALK = """(async () => {
         url: "%s",
         live: true,
         onOutput: (audio, position) => speaker.push(audio, position),
-        onState: (state, resumed) => talk.states.push([state, resumed]),
+        onState: (state, resumed) => {
+            talk.states.push([state, resumed]);
+            talk[state === "lost" ? "lostAt" : "backAt"] = performance.now();
+        },
         onSkip,
     });
     const onFrame = ({ samples, time }) => {

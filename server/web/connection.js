@@ -266,20 +266,25 @@ export class Connection {
     const message = parse(data);
     if (message.type === "error") throw new Refused(message.code, message.message);
     if (message.type !== "ready") throw new ProtocolError("The server's first message is no ready.");
-    const received = this.session.outputPosition;
+    const { outputPosition: received, pendingFrames: unheard } = this.session;
     const isFirst = this.session.ready === null;
     this.session.receive(data);
     this._socket = socket;
     socket.onmessage = ({ data }) => this._receive(data);
     socket.onclose = ({ code, reason }) => this._lost(code, reason);
-    if (!isFirst) this._resume(received);
+    if (!isFirst) this._resume(received, unheard * hopOf(this.session.input));
     this._goOn();
   }
 
-  /** Sends what the new connection's server has not got, and says what was lost. @param {number} received output */
-  _resume(received) {
+  /**
+   * Sends what the new connection's server has not got, and says what was lost.
+   * @param {number} received units of output
+   * @param {number} unheard units of input that had no output: a server that has lost the session needs no other
+   */
+  _resume(received, unheard) {
     const { session } = this;
-    const dropped = session.dropStale(this._live ? MAX_BEHIND_S * session.input.rate : Infinity);
+    const kept = this._live ? MAX_BEHIND_S * session.input.rate : Infinity;
+    const dropped = Math.max(0, Math.min(session.dropStale(kept), unheard - kept));
     for (const item of session.unsent) this._transmit(item);
     const position = Math.max(session.outputPosition, session.staleUntil);
     const how = this.ready.resumed;

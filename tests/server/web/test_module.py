@@ -11,7 +11,6 @@ from benchmarks.browser.chromium import CHROMIUM, browser
 from benchmarks.browser.elsewhere import hosted_elsewhere
 from benchmarks.browser.live_talk import run
 from tests.server.hosting import hosted
-from tests.server.web.test_page import page_of
 from tests.streaming.engine.fake import FakeRunner
 
 pytestmark = [
@@ -59,6 +58,10 @@ ABORT = """(async () => {
         await new Promise((go) => setTimeout(go, 200));
         return [on, frames - until_now];
 })()"""
+
+
+def page_of(url: str) -> str:
+    return url.replace("ws://", "http://")
 
 
 @pytest.fixture(scope="module")

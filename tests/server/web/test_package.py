@@ -132,4 +132,5 @@ def test_node_22_sends_faster_than_real_time_and_is_told_what_is_wrong(app):
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["tokens"] == said["totals"]["output"] == 1500
-    assert (said["aborted"], said["unreachable"], said["wrong"]) == ("no time", "unreachable", "unauthorized")
+    assert (said["aborted"], said["closed"]) == ("no time", "closed")
+    assert (said["unreachable"], said["wrong"]) == ("unreachable", "unauthorized")
