@@ -96,17 +96,25 @@ async def read_pipe(path: str | Path) -> AsyncIterator[bytes]:
     blocks: asyncio.Queue[bytes | OSError] = asyncio.Queue(_READ_AHEAD)
     number = descriptor_of(path, 0)
 
+    def hand_over(block: bytes | OSError) -> None:
+        putting = blocks.put(block)
+        try:
+            asyncio.run_coroutine_threadsafe(putting, loop).result()
+        except RuntimeError:  # the loop is closed
+            putting.close()
+            raise
+
     def read() -> None:
         with suppress(RuntimeError, CancelledError):  # the loop is closed or closing: no consumer is left
             try:
                 descriptor = os.open(path, os.O_RDONLY) if number is None else os.dup(number)
                 while block := os.read(descriptor, _READ_BYTES):
-                    asyncio.run_coroutine_threadsafe(blocks.put(block), loop).result()
+                    hand_over(block)
                 os.close(descriptor)
                 last: bytes | OSError = b""
             except OSError as error:
                 last = error
-            asyncio.run_coroutine_threadsafe(blocks.put(last), loop).result()
+            hand_over(last)
 
     threading.Thread(target=read, name="neucodec pipe", daemon=True).start()
     while block := await blocks.get():

@@ -24,7 +24,7 @@ from neucodec_streaming.client.devices import Microphone, Speaker
 from neucodec_streaming.client.events import Audio, Resumed, Tokens
 from neucodec_streaming.client.latency import RECENT, ResponseTimes
 from neucodec_streaming.client.transfer import cause_of
-from neucodec_streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE, StreamConfig, roundtrip_latency_ms
+from neucodec_streaming.config import FRAME_MS, INPUT_RATE, StreamConfig, roundtrip_latency_ms
 from neucodec_streaming.protocol.messages import Ready
 
 
@@ -114,7 +114,7 @@ async def talk(options: argparse.Namespace) -> None:
         chunk_ms = decoder.ready.chunk_frames * FRAME_MS
         with (
             Microphone(INPUT_RATE, options.microphone) as microphone,
-            Speaker(OUTPUT_RATE, options.speaker, chunk_ms=chunk_ms, live=True) as speaker,
+            Speaker(decoder.ready.output.rate, options.speaker, chunk_ms=chunk_ms, live=True) as speaker,
             LiveRows(quiet=options.json) as rows,
         ):
             rows.watch(encoder, decoder)
@@ -153,7 +153,7 @@ def _print_summary(conversation: Talk, as_json: bool) -> None:
         "microphone": conversation.microphone.name,
         "speaker": speaker.name,
         "spoken_seconds": round(encoder.input_position / INPUT_RATE, 3),
-        "heard_seconds": round(decoder.output_position / OUTPUT_RATE, 3),
+        "heard_seconds": round(decoder.output_position / decoder.ready.output.rate, 3),
         "tokens": conversation.tokens,
         "lost_samples": conversation.microphone.overflow_samples,
         "underruns": speaker.underruns,

@@ -150,14 +150,13 @@ export class Connection {
 
   /**
    * The decoder starts from this voice, one of the server's by its name or 100 to 750 tokens of it, now and after each
-   * `flush` and `clear`; within an utterance from its end on. Resolves with `tokens`, how many the voice has. A name
-   * that the server does not know ends the session.
-   * @param {string | Uint16Array} voice
+   * `flush` and `clear`; within an utterance from its end on. null: from none. Resolves with `tokens`, how many the
+   * voice has. A name that the server does not know ends the session.
+   * @param {string | Uint16Array | null} voice
    */
   prime(voice) {
-    return this._ask(
-      typeof voice === "string" ? { type: "prime", voice } : { type: "prime", tokens: Array.from(voice) },
-    );
+    const named = typeof voice === "string";
+    return this._ask(named ? { type: "prime", voice } : { type: "prime", tokens: Array.from(voice ?? []) });
   }
 
   /** Ends the session: resolves with the totals when all output has come. */
@@ -213,9 +212,9 @@ export class Connection {
     });
   }
 
-  /** @param {Uint8Array<ArrayBuffer> | string} data */
+  /** @param {Uint8Array | string} data */
   _transmit(data) {
-    if (!this.session.isLost) /** @type {WebSocket} */ (this._socket).send(data);
+    if (!this.session.isLost) /** @type {WebSocket} */ (this._socket).send(/** @type {any} */ (data));
   }
 
   _goOn() {
@@ -267,20 +266,25 @@ export class Connection {
     const message = parse(data);
     if (message.type === "error") throw new Refused(message.code, message.message);
     if (message.type !== "ready") throw new ProtocolError("The server's first message is no ready.");
-    const received = this.session.outputPosition;
+    const { outputPosition: received, pendingFrames: unheard } = this.session;
     const isFirst = this.session.ready === null;
     this.session.receive(data);
     this._socket = socket;
     socket.onmessage = ({ data }) => this._receive(data);
     socket.onclose = ({ code, reason }) => this._lost(code, reason);
-    if (!isFirst) this._resume(received);
+    if (!isFirst) this._resume(received, unheard * hopOf(this.session.input));
     this._goOn();
   }
 
-  /** Sends what the new connection's server has not got, and says what was lost. @param {number} received output */
-  _resume(received) {
+  /**
+   * Sends what the new connection's server has not got, and says what was lost.
+   * @param {number} received units of output
+   * @param {number} unheard units of input that had no output: a server that has lost the session needs no other
+   */
+  _resume(received, unheard) {
     const { session } = this;
-    const dropped = session.dropStale(this._live ? MAX_BEHIND_S * session.input.rate : Infinity);
+    const kept = this._live ? MAX_BEHIND_S * session.input.rate : Infinity;
+    const dropped = Math.max(0, Math.min(session.dropStale(kept), unheard - kept));
     for (const item of session.unsent) this._transmit(item);
     const position = Math.max(session.outputPosition, session.staleUntil);
     const how = this.ready.resumed;

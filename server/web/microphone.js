@@ -58,11 +58,13 @@ export class Microphone {
     };
     this._source.connect(this._node);
     const [track] = stream.getAudioTracks();
-    track.onended = () => {
+    this.label = track.label;
+    this._closed = new AbortController();
+    const lost = () => {
       this.close();
       onEnded();
     };
-    this.label = track.label;
+    track.addEventListener("ended", lost, { signal: this._closed.signal });
   }
 
   /** Audio inputs; browsers tell their names once the user has allowed one. */
@@ -87,7 +89,7 @@ export class Microphone {
     try {
       signal?.throwIfAborted();
       const microphone = new Microphone(context, stream, options);
-      signal?.addEventListener("abort", () => microphone.close(), { once: true });
+      signal?.addEventListener("abort", () => microphone.close(), { signal: microphone._closed.signal });
       return microphone;
     } catch (error) {
       if (stream !== options.stream) letGo(stream);
@@ -97,6 +99,7 @@ export class Microphone {
 
   /** Lets go of the device. */
   close() {
+    this._closed.abort();
     this._node.port.onmessage = null;
     this._node.port.postMessage("close");
     this._source.disconnect();
@@ -107,10 +110,7 @@ export class Microphone {
 
 /** @param {MediaStream} stream */
 function letGo(stream) {
-  for (const track of stream.getTracks()) {
-    track.onended = null;
-    track.stop();
-  }
+  for (const track of stream.getTracks()) track.stop();
 }
 
 /** @param {MicrophoneOptions} options */
