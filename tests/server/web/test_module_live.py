@@ -39,7 +39,9 @@ async def tab():
             yield tab
 
 
-@pytest.mark.parametrize("name", INTERRUPTIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.servers if " 5 s" in name else ()) for name in INTERRUPTIONS]
+)
 async def test_a_talk_is_live_again_and_tells_what_was_skipped(tab, name):
     with hosted(FakeRunner(), resume_s=30) as host:
         async with proxy("127.0.0.1", port_of(host.url)) as line:
