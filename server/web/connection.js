@@ -19,7 +19,8 @@ const MAX_BEHIND_S = 0.3;
 const GROWTH_FRAMES = 0.2;
 const LARGEST_PACKET_FRAMES = 25;
 const OPEN_DEADLINE_MS = 10000;
-const RETRY_MS = { first: 100, most: 3000, mostLive: 500, tries: 40 };
+/** Pauses between attempts to connect again, and for how long it is tried. */
+const RETRY_MS = { first: 100, most: 3000, mostLive: 500, all: 120000 };
 /** Status of a connection that comes back: the server goes away, no closing handshake, service restart. */
 const LOSSES = [1001, 1006, 1012];
 /** Refusals that may be over soon. */
@@ -333,6 +334,7 @@ export class Connection {
     this._socket = null;
     this._usualFrames = Infinity;
     this._onState("lost", { how: "", gap: 0, position: this.session.outputPosition, skippedSeconds: 0 });
+    const givesUpAt = performance.now() + RETRY_MS.all;
     let advisedMs = 0;
     for (let attempt = 0; this.session.isLost && this.failure === null; attempt++) {
       const most = this._live ? RETRY_MS.mostLive : RETRY_MS.most;
@@ -343,7 +345,7 @@ export class Connection {
         await this._attempt(this.session.resuming(!this._live));
       } catch (error) {
         const passing = error instanceof Refused && PASSING.includes(error.code);
-        if (!passing || attempt >= RETRY_MS.tries) this._fail(/** @type {Error} */ (error));
+        if (!passing || performance.now() > givesUpAt) this._fail(/** @type {Error} */ (error));
         else advisedMs = error.retryAfterS * 1000;
       }
     }

@@ -38,6 +38,9 @@ export const TOKENS = { kind: "tokens", format: "u16le", rate: TOKENS_PER_SECOND
  * @returns {{input: StreamFormat, output: StreamFormat}}
  */
 export function formatsOf(kind, formats = {}) {
+  if (!["encode", "decode", "roundtrip"].includes(kind)) {
+    throw new TypeError(`kind ${shown(kind)} is unknown: choose encode, decode or roundtrip`);
+  }
   const { inputFormat = "s16le", inputRate = 16000, outputFormat = "s16le", outputRate = 24000 } = formats;
   return {
     input: kind === "decode" ? TOKENS : { kind: "audio", format: inputFormat, rate: inputRate },
