@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from neucodec_streaming.errors import AuthError, ConfigError
 
 MAX_MINUTES = 60
-"""A longer life is refused, whatever was signed."""
+"""Tokens that live longer are refused."""
 DEFAULT_MINUTES = 5
 _TOKEN = re.compile(r"nct_(\d{1,12})_([0-9a-f]{64})")
 
