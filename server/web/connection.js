@@ -374,20 +374,14 @@ function serverUrl(url) {
   return found;
 }
 
-/** Formats and rates of the audio as query fields, where they are not the usual ones. @param {ClientSession} session */
-function formatQuery({ kind, input, output }) {
-  const usual = new ClientSession(kind);
-  /** @type {Record<string, string | number>} */
-  const query = {};
-  for (const [side, given, common] of /** @type {const} */ ([
-    ["input", input, usual.input],
-    ["output", output, usual.output],
-  ])) {
-    if (given.format !== common.format) query[`${side}_format`] = given.format;
-    if (given.rate !== common.rate) query[`${side}_rate`] = given.rate;
-  }
-  return query;
-}
+/**
+ * Formats and rates of the audio as query fields: all are named, since a server's own rate is its model's.
+ * @param {ClientSession} session
+ */
+const formatQuery = ({ input, output }) => ({
+  ...(input.kind === "audio" && { input_format: input.format, input_rate: input.rate }),
+  ...(output.kind === "audio" && { output_format: output.format, output_rate: output.rate }),
+});
 
 /** @param {number} ms */
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
