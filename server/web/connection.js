@@ -32,7 +32,7 @@ const PASSING = ["unreachable", "full", "too_many", "device"];
  * @typedef {{how: string, gap: number, position: number, skippedSeconds: number}} Resumed `how` as in docs/protocol.md;
  *   output continues at `position`, after `gap` lost units; a live session has skipped `skippedSeconds` of input
  */
-/** @template {Kind} K @typedef {K extends "decode" ? Uint16Array : Float32Array} Input audio of full scale 1, or tokens */
+/** @template {Kind} K @typedef {K extends "decode" ? Uint16Array : Float32Array} Input tokens, or audio (full scale 1) */
 /** @template {Kind} K @typedef {K extends "encode" ? Uint16Array : Float32Array} Output */
 
 /**
