@@ -94,15 +94,16 @@ class Sessions:
     def find(self, asked: SessionRequest, caller: Caller) -> Session | None:
         """The session that `asked` is to go on with, None when it is gone or has not all that its client lacks."""
         entry = self._entries.get(asked.resume) if asked.resume is not None else None
-        if entry is None or entry.caller.name != caller.name or not entry.session.can_resume(asked):
+        if entry is None or entry.caller.name != caller.name:
             return None
-        return entry.session
+        return entry.session if entry.session.can_resume(asked.at_rate(self._model.output_rate)) else None
 
     def open(self, asked: SessionRequest, caller: Caller) -> Session:
         """A new session, which goes on with the input that a lost one had, where `asked` says so.
 
         Raises ConfigError, CapacityError, and of a key or an address LimitError.
         """
+        asked = asked.at_rate(self._model.output_rate)
         profile, config = self._model.profile(asked.profile)
         if asked.voice is not None:
             self._model.voices.named(asked.voice)

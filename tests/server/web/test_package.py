@@ -47,8 +47,9 @@ def npm(*arguments: str, cwd: Path) -> str:
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory) -> tuple[Path, list[str]]:
     """The tarball, and the files in it."""
-    folder = tmp_path_factory.mktemp("package") / "web"
+    folder = tmp_path_factory.mktemp("package") / "server" / "web"
     shutil.copytree(WEB, folder, ignore=shutil.ignore_patterns("node_modules", "types"))
+    shutil.copy(ROOT / "LICENSE", folder.parents[1])
     npm("install", "--no-audit", "--no-fund", "--no-package-lock", cwd=folder)
     (told,) = json.loads(npm("pack", "--json", cwd=folder))
     return folder / told["filename"], [file["path"] for file in told["files"]]
@@ -83,6 +84,7 @@ def test_the_package_has_the_module_its_types_and_not_the_page(packed):
     assert manifest["version"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     modules = {name for name in files if "/" not in name and name.endswith(".js")}
     imported = {name for file in modules for name in re.findall(r'from "\./([^"]+)"', (WEB / file).read_text())}
+    assert {"LICENSE", "README.md", "package.json"} <= files
     assert modules == imported | {"neucodec.js", "worklet.js"}
     assert {f"types/{name.removesuffix('.js')}.d.ts" for name in modules - {"worklet.js"}} <= files
     assert not any("page" in name or name.endswith((".html", ".css", ".flac")) for name in files)
@@ -91,7 +93,9 @@ def test_the_package_has_the_module_its_types_and_not_the_page(packed):
 def test_the_documented_example_is_typed(app):
     example = re.search(r"```js\n(.*?)```", (ROOT / "docs" / "browser.md").read_text(), re.DOTALL)
     assert example is not None and 'from "neucodec-streaming"' in example[1]
-    script = f"{example[1]}\ndeclare const SERVER: string;\nexport const totals = stop;\n"
+    types = "Frame, Message, MicrophoneOptions, Options, Playback, Resumed, SpeakerOptions"
+    script = f'import type {{ {types} }} from "neucodec-streaming";\n{example[1]}\ndeclare const SERVER: string;\n'
+    script += "export const totals: () => Promise<Message> = stop;\nexport const options: Options<'encode'>[] = [];\n"
     (app / "example.ts").write_text(script)
     npm("exec", "--", *STRICT.split(), cwd=app)
     (app / "example.ts").write_text(script.replace("({ samples })", "({ sample: samples })"))
@@ -132,4 +136,5 @@ def test_node_22_sends_faster_than_real_time_and_is_told_what_is_wrong(app):
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["tokens"] == said["totals"]["output"] == 1500
-    assert (said["aborted"], said["unreachable"], said["wrong"]) == ("no time", "unreachable", "unauthorized")
+    assert (said["aborted"], said["closed"]) == ("no time", "closed")
+    assert (said["unreachable"], said["wrong"]) == ("unreachable", "unauthorized")
