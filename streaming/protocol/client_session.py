@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from neucodec_streaming.errors import LocalProtocolError, ProtocolError
 from neucodec_streaming.protocol.messages import (
-    Answer,
+    AnswerMessage,
     Clear,
     Cleared,
     ClientMessage,
@@ -32,7 +32,7 @@ from neucodec_streaming.protocol.states import OVER, ConnectionLost, InputPayloa
 
 REPLAY_SECONDS = 60.0
 """Input that a client keeps for a server that has lost it."""
-_ANSWERED: dict[type[Answer], type[ClientMessage]] = {
+_ANSWERED: dict[type[AnswerMessage], type[ClientMessage]] = {
     Flushed: Flush,
     Cleared: Clear,
     Marked: Mark,
@@ -127,7 +127,7 @@ class ClientSession:
         self.state = next_state(self.state, type(message))
         if isinstance(message, Ready):
             self._open(message)
-        elif isinstance(message, Answer):
+        elif isinstance(message, AnswerMessage):
             return self._settle(message)
         return message
 
@@ -193,7 +193,7 @@ class ClientSession:
             self.output_position = ready.output_position
         self.ready = ready
 
-    def _settle(self, answer: Answer) -> Answer | None:
+    def _settle(self, answer: AnswerMessage) -> AnswerMessage | None:
         wanted = _ANSWERED[type(answer)]
         asked = self._log.find(wanted, answer.id if isinstance(answer, Marked) else None)
         if asked is None:

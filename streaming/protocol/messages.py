@@ -261,7 +261,7 @@ class Failure:
 ClientMessage = Flush | Clear | Mark | Prime | End
 ServerMessage = Ready | Flushed | Cleared | Marked | Primed | Done | Stats | Failure
 Message = ClientMessage | ServerMessage
-Answer = Flushed | Cleared | Marked | Primed | Done
+AnswerMessage = Flushed | Cleared | Marked | Primed | Done
 """What the server says because the client has asked for it."""
 
 _BARE_MESSAGES: dict[str, Flush | Clear | End] = {bare.type: bare for bare in (Flush(), Clear(), End())}

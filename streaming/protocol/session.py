@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from neucodec_streaming.errors import ProtocolError, StreamingError
 from neucodec_streaming.protocol.messages import (
-    Answer,
+    AnswerMessage,
     Clear,
     Cleared,
     ClientMessage,
@@ -62,7 +62,7 @@ class _Waiting:
 class _Sent(NamedTuple):
     """What was handed out, after output up to `position` and after `answers` answers."""
 
-    item: bytes | Answer
+    item: bytes | AnswerMessage
     position: int
     answers: int
 
@@ -232,7 +232,7 @@ class ServerSession:
             self.output_position += units
             return item
         self.state = next_state(self.state, type(item))
-        if isinstance(item, Answer):
+        if isinstance(item, AnswerMessage):
             self._keep(item)
             self._answers += 1
         return item
@@ -269,7 +269,7 @@ class ServerSession:
             return self._sent[0].position, self._sent[0].answers
         return max(self.output_position, self._known), self._answers
 
-    def _keep(self, item: bytes | Answer) -> None:
+    def _keep(self, item: bytes | AnswerMessage) -> None:
         self._sent.append(_Sent(item, self.output_position, self._answers))
         self._sent_bytes += self._sent[-1].size
         while self._sent_bytes > self._max_replay_bytes:
