@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from logging import getLogger
-from typing import Any
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection
@@ -33,7 +32,6 @@ from neucodec_streaming.protocol.messages import (
     Clear,
     ClientMessage,
     Failure,
-    Prime,
     Ready,
     StreamFormat,
     encode_message,
@@ -42,7 +40,7 @@ from neucodec_streaming.protocol.messages import (
 from neucodec_streaming.protocol.query import SessionRequest, session_request
 from neucodec_streaming.protocol.session import ClientSession
 from neucodec_streaming.protocol.states import State
-from neucodec_streaming.tokens import check_voice, tokens_from_bytes, tokens_to_bytes
+from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
 
 MAX_PACKET_SECONDS = 0.5
 """Longer input is cut into binary messages of this length, below every server's limit."""
@@ -141,14 +139,6 @@ class Connection(LiveSession):
             await self._give(packet)
             if self._clears != clears:
                 return
-
-    async def prime(self, voice: Any) -> None:
-        """The decoder starts from this voice, of the server's by its name or by 100 tokens of it or more, now and after
-        each `flush` and `clear`; within an utterance from its end on. A Primed event tells how many tokens it has.
-
-        Raises TokenError, InputError; a name that the server does not know ends the session with InputError.
-        """
-        await self._say(Prime(voice) if isinstance(voice, str) else Prime(tokens=tuple(check_voice(voice).tolist())))
 
     def _withdraw(self) -> None:
         """Takes back the payload that the socket has not taken; requests still go out, since each has an answer."""

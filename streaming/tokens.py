@@ -15,6 +15,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,23 @@ def check_tokens(tokens: Any) -> np.ndarray:
         where = outside[0]
         raise TokenError(f"token {where} of {tokens.size} is {tokens[where]}: a token is from 0 to {CODEBOOK_SIZE - 1}")
     return tokens.astype(np.uint16)
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """Tokens of a recording, uint16 (n,), its duration, and whose tokens they are: the model as `ready` names it
+    (`Codec.token_model`), "" where nobody knows."""
+
+    id: str
+    tokens: np.ndarray
+    seconds: float
+    model: str
+
+
+def record_of(tokens: np.ndarray, model: str = "", id: str = "") -> TokenRecord:
+    """A record of as many seconds as its tokens last."""
+    tokens = check_tokens(tokens)
+    return TokenRecord(id, tokens, len(tokens) / TOKENS_PER_SECOND, model)
 
 
 def check_voice(tokens: Any) -> np.ndarray:

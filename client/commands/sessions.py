@@ -33,6 +33,7 @@ from neucodec_streaming.client.pipes import (
 from neucodec_streaming.client.transfer import TransferReport, transfer
 from neucodec_streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
 from neucodec_streaming.errors import StreamingError
+from neucodec_streaming.protocol.messages import Ready
 
 PLAY_AHEAD_SECONDS = 5.0
 """How far `play` sends tokens ahead of what has been heard: the bound of everything that waits on the way."""
@@ -64,7 +65,7 @@ async def encode(options: argparse.Namespace) -> None:
     refuse_same_file(options.input, options.output)
     form = token_form(options.output, options.form, writing=True)
     source = audio_source(options.input, options.rate)
-    await _to_output(options, "encode", source, lambda: TokenWriter(options.output, form))
+    await _to_output(options, "encode", source, lambda ready: TokenWriter(options.output, form, model=ready.model))
 
 
 async def decode(options: argparse.Namespace) -> None:
@@ -73,7 +74,7 @@ async def decode(options: argparse.Namespace) -> None:
     refuse_audio_to_terminal(options.output)
     audio_format(options.output, options.format)
     source = token_source(options.input, options.form, options.tags)
-    await _to_output(options, "decode", source, lambda: AudioWriter(options.output, OUTPUT_RATE, options.format))
+    await _to_output(options, "decode", source, lambda _: AudioWriter(options.output, OUTPUT_RATE, options.format))
 
 
 async def roundtrip(options: argparse.Namespace) -> None:
@@ -82,14 +83,14 @@ async def roundtrip(options: argparse.Namespace) -> None:
     refuse_audio_to_terminal(options.output)
     audio_format(options.output, options.format)
     source = audio_source(options.input, options.rate)
-    await _to_output(options, "roundtrip", source, lambda: AudioWriter(options.output, OUTPUT_RATE, options.format))
+    await _to_output(options, "roundtrip", source, lambda _: AudioWriter(options.output, OUTPUT_RATE, options.format))
 
 
 async def _to_output(
     options: argparse.Namespace,
     kind: str,
     source: FileSource,
-    open_output: Callable[[], TokenWriter | AudioWriter],
+    open_output: Callable[[Ready], TokenWriter | AudioWriter],
 ) -> None:
     """One session from `source` to an output, which is opened only when the server has accepted the session.
 
@@ -100,7 +101,7 @@ async def _to_output(
             async with open_session(options, kind) as connection:
                 line.watch(connection)
                 source.note_model(connection.ready)
-                with open_output() as output:
+                with open_output(connection.ready) as output:
                     packets = source if output.pipe is None else _paced(source, connection, output.pipe)
                     report = await transfer(
                         connection, packets, output.write, realtime=options.realtime, on_progress=line
@@ -161,7 +162,7 @@ async def mic(options: argparse.Namespace) -> None:
     newest: list[int] = []
     async with open_session(options, "encode", live=True) as connection:
         with (
-            TokenWriter(options.output, options.form, keep=True) if options.output else nullcontext() as writer,
+            _kept_tokens(options, connection.ready) if options.output else nullcontext() as writer,
             Microphone(INPUT_RATE, options.device) as microphone,
             LiveRows(quiet=options.json) as rows,
         ):
@@ -205,6 +206,10 @@ async def mic(options: argparse.Namespace) -> None:
         options.json,
         piped=options.output is not None and is_stream(options.output, 1),
     )
+
+
+def _kept_tokens(options: argparse.Namespace, ready: Ready) -> TokenWriter:
+    return TokenWriter(options.output, options.form, keep=True, model=ready.model)
 
 
 async def play(options: argparse.Namespace) -> None:

@@ -106,7 +106,7 @@ class Settings:
     voices: str | None = setting(
         None,
         MODEL,
-        "folder of voices to start from, by name: .pt, .npy, .json or .tok files (none: no voices)",
+        "folder of voices to start from, by name: .pt, .npy, .npz, .json or .tok files (none: no voices)",
     )
     workers: int | None = setting(
         None, MODEL, "workers that share the sessions (none: one for each core, on CUDA one)", least=1

@@ -213,9 +213,9 @@ export class Connection {
     });
   }
 
-  /** @param {Uint8Array<ArrayBuffer> | string} data */
+  /** @param {Uint8Array | string} data */
   _transmit(data) {
-    if (!this.session.isLost) /** @type {WebSocket} */ (this._socket).send(data);
+    if (!this.session.isLost) /** @type {WebSocket} */ (this._socket).send(/** @type {any} */ (data));
   }
 
   _goOn() {

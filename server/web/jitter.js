@@ -10,8 +10,8 @@
  * A `live` source has a present: what was pushed last, less the margin. When packets have come early for seconds, the
  * surplus is taken out in small pieces, each where the sound repeats itself, so that a delay which is no longer needed
  * goes away unheard. More than 0.3 s behind, playback skips to the present. A packet that comes so much later than all
- * others of late is a stall: what was known of the network before it counts no more, the packets that it held up are
- * no measure for the margin, and playback goes on at the present.
+ * others of late, or earlier, ends a stall: what was known of the network before counts no more, the packets that were
+ * held up are no measure for the margin, and playback goes on at the present.
  */
 
 const FADE_MS = 5;
@@ -155,8 +155,7 @@ export class JitterBuffer {
    */
   _observe(lateness, durationMs, now) {
     const heldUp = this.live && now - this._arrivedAt < this._latestMs / 2000;
-    const latest = Math.max(...this._arrivals.map((arrival) => arrival.lateness));
-    const stalls = this.live && this._arrivals.length > 0 && lateness - latest > MAX_BEHIND_MS / 1000;
+    const stalls = this.live && this._isElsewhere(lateness);
     if (stalls) {
       this._forget();
       this._stalledAt = now;
@@ -173,6 +172,14 @@ export class JitterBuffer {
     this._marginMs = Math.min(MOST_MARGIN_MS, Math.max(least, advised));
   }
 
+  /** Whether a packet is far later than all others of late, or far earlier. @param {number} lateness */
+  _isElsewhere(lateness) {
+    const counted = this._arrivals.filter(({ counts }) => counts);
+    const known = (counted.length > 0 ? counted : this._arrivals).map((arrival) => arrival.lateness);
+    const far = MAX_BEHIND_MS / 1000;
+    return known.length > 0 && (lateness > Math.max(...known) + far || lateness < Math.min(...known) - far);
+  }
+
   _forget() {
     /** @type {{lateness: number, now: number, slackMs: number, counts: boolean}[]} */
     this._arrivals = [];
@@ -184,9 +191,10 @@ export class JitterBuffer {
     this._removedAt = 0;
   }
 
-  /** Samples that playback is behind the present. @param {number} now seconds */
+  /** Samples that playback is behind the present, of those that can be spared. @param {number} now seconds */
   _behind(now) {
-    return Math.floor((now - this._earliest - this._marginMs / 1000) * this.rate - this.position);
+    const behind = Math.floor((now - this._earliest - this._marginMs / 1000) * this.rate - this.position);
+    return Math.min(behind, this._buffered - this._samples(this._marginMs));
   }
 
   /** @param {number} now seconds */

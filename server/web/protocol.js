@@ -218,7 +218,7 @@ export class ClientSession {
   _open(ready) {
     for (const [name, asked] of Object.entries({ input: this.input, output: this.output })) {
       const given = ready[name] ?? {};
-      if (["kind", "format", "rate"].some((field) => given[field] !== asked[field])) {
+      if (Object.entries(asked).some(([field, value]) => given[field] !== value)) {
         throw new ProtocolError(`asked for ${name} ${shown(asked)}, the server gives ${shown(given)}`);
       }
     }

@@ -11,6 +11,9 @@ class Resampler {
     const taps = (ATTENUATION_DB - 7.95) / (2.285 * Math.PI * TRANSITION * lower);
     this._half = fromRate === toRate ? 0 : Math.ceil(taps / 2);
     this._filters = filters(this._up, this._half, lower * (1 - TRANSITION / 2), beta);
+    this._input = new Float32Array(0);
+    this._center = 0;
+    this._phase = 0;
     this.clear();
   }
   get delay() {
@@ -18,7 +21,7 @@ class Resampler {
   }
   clear() {
     this._input = new Float32Array(this._half); // silence before the start
-    this._center = this._half; // of the next output sample, in this._input
+    this._center = this._half;
     this._phase = 0;
   }
   feed(samples) {
@@ -173,8 +176,7 @@ class JitterBuffer {
   }
   _observe(lateness, durationMs, now) {
     const heldUp = this.live && now - this._arrivedAt < this._latestMs / 2000;
-    const latest = Math.max(...this._arrivals.map((arrival) => arrival.lateness));
-    const stalls = this.live && this._arrivals.length > 0 && lateness - latest > MAX_BEHIND_MS / 1000;
+    const stalls = this.live && this._isElsewhere(lateness);
     if (stalls) {
       this._forget();
       this._stalledAt = now;
@@ -190,6 +192,12 @@ class JitterBuffer {
     const least = all.length < FEW_ARRIVALS ? FIRST_MARGIN_MS : LEAST_MARGIN_MS;
     this._marginMs = Math.min(MOST_MARGIN_MS, Math.max(least, advised));
   }
+  _isElsewhere(lateness) {
+    const counted = this._arrivals.filter(({ counts }) => counts);
+    const known = (counted.length > 0 ? counted : this._arrivals).map((arrival) => arrival.lateness);
+    const far = MAX_BEHIND_MS / 1000;
+    return known.length > 0 && (lateness > Math.max(...known) + far || lateness < Math.min(...known) - far);
+  }
   _forget() {
     this._arrivals = [];
     this._earliest = 0;
@@ -197,7 +205,8 @@ class JitterBuffer {
     this._removedAt = 0;
   }
   _behind(now) {
-    return Math.floor((now - this._earliest - this._marginMs / 1000) * this.rate - this.position);
+    const behind = Math.floor((now - this._earliest - this._marginMs / 1000) * this.rate - this.position);
+    return Math.min(behind, this._buffered - this._samples(this._marginMs));
   }
   _returnToPresent(now) {
     if (!this.playing) return;

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from neucodec_streaming.client.cli import main
-from neucodec_streaming.client.files import read_tokens
+from neucodec_streaming.client.files import read_record, read_tokens
 from tests.client import fake_sounddevice
 from tests.client.fake_server import Fault, fake_server
 from tests.client.fake_sounddevice import Stream
@@ -30,7 +30,7 @@ def recording(tmp_path):
     return tmp_path / "in.wav"
 
 
-@pytest.mark.parametrize("name", ["out.tok", "out.npy", "out.txt"])
+@pytest.mark.parametrize("name", ["out.tok", "out.npy", "out.npz", "out.txt", "out.json"])
 async def test_encode_writes_tokens_and_a_summary(tmp_path, recording, name, capsys):
     async with fake_server() as server:
         assert await run("encode", recording, tmp_path / name, "--server", server.url) == 0
@@ -38,6 +38,22 @@ async def test_encode_writes_tokens_and_a_summary(tmp_path, recording, name, cap
     shown = capsys.readouterr().out
     for words in ("0.30 s", "15 (800 bit/s)", "real-time factor", "first output", name):
         assert words in shown
+
+
+@pytest.mark.parametrize("ending", ["npz", "json", "parquet", "tok"])
+async def test_tokens_of_another_version_are_told_where_the_file_says_whose_they_are(
+    tmp_path, recording, ending, capsys
+):
+    async with fake_server() as server:
+        server.model = "nano-1"
+        assert await run("encode", recording, tmp_path / f"out.{ending}", "--server", server.url) == 0
+        for model, is_noted in (("nano-1", False), ("nano-2", ending != "tok")):
+            server.model = model
+            capsys.readouterr()
+            assert await run("decode", tmp_path / f"out.{ending}", tmp_path / "a.wav", "--server", server.url) == 0
+            assert capsys.readouterr().err.count("the tokens are of nano-1, the server's model is nano-2") == is_noted
+    record = read_record(tmp_path / f"out.{ending}")
+    assert (record.model, record.tokens.tolist()) == ("" if ending == "tok" else "nano-1", list(range(15)))
 
 
 async def test_json_is_one_object_for_machines(tmp_path, recording, capsys):

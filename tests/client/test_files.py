@@ -89,7 +89,7 @@ def test_a_wav_that_cannot_be_written_is_named(tmp_path):
         AudioWriter(tmp_path / "missing" / "out.wav", 24_000)
 
 
-@pytest.mark.parametrize("name", ["t.tok", "t.bin", "t.npy", "t.txt", "t.json", "T.TOK"])
+@pytest.mark.parametrize("name", ["t.tok", "t.bin", "t.npy", "t.npz", "t.txt", "t.json", "t.parquet", "T.TOK"])
 def test_tokens_come_back_from_every_form_that_is_written(tmp_path, name):
     with TokenWriter(tmp_path / name) as writer:
         writer.write(TOKENS[:1])
@@ -99,7 +99,7 @@ def test_tokens_come_back_from_every_form_that_is_written(tmp_path, name):
 
 
 def test_no_tokens_are_a_file_too(tmp_path):
-    for name in ("t.tok", "t.npy", "t.txt", "t.json"):
+    for name in ("t.tok", "t.npy", "t.npz", "t.txt", "t.json"):
         with TokenWriter(tmp_path / name):
             pass
         assert read_tokens(tmp_path / name).size == 0

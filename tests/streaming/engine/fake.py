@@ -33,6 +33,9 @@ class FakeRunner:
         self.depth = 1
         self.resets: list[tuple[str, int]] = []
         self.primed: list[tuple[int, list[int]]] = []
+        self.voice_steps = 0
+        """That a voice takes to compute; `prepared` is how many it has had."""
+        self.prepared: dict[bytes, int] = {}
 
     def windower(self, pool):
         return (EncoderWindower if pool.kind == "encode" else DecoderWindower)(pool.config)
@@ -42,6 +45,11 @@ class FakeRunner:
             raise self.broken
         self.resets.append((pool.kind, slot))
         self.committed[pool][slot] = 0
+
+    def prepare_voice(self, pool, voice, max_steps):
+        key = voice.tobytes()
+        self.prepared[key] = self.prepared.get(key, 0) + max_steps
+        return self.prepared[key] >= self.voice_steps
 
     def prime(self, pool, slot, voice):
         """Commits the voice, so that the windower is where the real one would be."""
