@@ -4,7 +4,8 @@ A cluster of `--nodes` nodes (processes on this machine) has a replica with one 
 head; beside it runs `neucodec-server` with as many workers. `--sessions` live clients send 20 ms packets to one and
 then to the other. A chunk's latency is that of benchmarks.latency. A round trip is that of a `mark` in a session of its
 own meanwhile, which the server answers at once, without the model. Added: the median over the turns of the difference
-within a turn.
+within a turn. `front_percent` is what a live session takes of a core in the process that speaks with clients: the
+server's own, or Serve's proxy; `replica_percent` what it takes in the processes between proxy and workers.
 
     python -m benchmarks.serve --turns 3        # needs the extra `ray`
 """
@@ -13,11 +14,13 @@ import argparse
 import asyncio
 import statistics
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
 from benchmarks.latency import LatencyCaller
@@ -29,7 +32,7 @@ RESULTS = RESULTS_FOLDER / "serve.json"
 OWN, SERVE = "own", "serve"
 PAUSE_S = 0.05
 """Between round trips."""
-FIGURES = ("chunk_p50_ms", "chunk_p99_ms", "trip_p50_ms", "trip_p99_ms")
+FIGURES = ("chunk_p50_ms", "chunk_p99_ms", "trip_p50_ms", "trip_p99_ms", "front_percent", "replica_percent")
 
 
 async def round_trips(url: str, seconds: float) -> list[float]:
@@ -47,13 +50,23 @@ async def round_trips(url: str, seconds: float) -> list[float]:
     return trips_ms
 
 
-async def turn(url: str, kind: str, sessions: int, seconds: float) -> dict[str, float]:
-    """Live sessions, and round trips beside them."""
+async def turn(
+    url: str, watched: Sequence[Sequence[psutil.Process]], kind: str, sessions: int, seconds: float
+) -> dict[str, float]:
+    """Live sessions, and round trips beside them; what each of them takes of a core in the processes `watched`."""
+    before_s, began_s = [_used_s(group) for group in watched], time.perf_counter()
     callers = [LatencyCaller(url, kind, "default", seconds, seed) for seed in range(sessions)]
     trips_ms, *_ = await asyncio.gather(round_trips(url, seconds), *(caller.run() for caller in callers))
     chunks_ms = np.concatenate([caller.latencies_ms for caller in callers])
-    found = (*np.percentile(chunks_ms, (50, 99)), *np.percentile(trips_ms, (50, 99)))
+    took_s = time.perf_counter() - began_s
+    used_s = (_used_s(group) - before for group, before in zip(watched, before_s, strict=True))
+    percents = (100 * used / took_s / sessions for used in used_s)
+    found = (*np.percentile(chunks_ms, (50, 99)), *np.percentile(trips_ms, (50, 99)), *percents)
     return {name: round(float(value), 2) for name, value in zip(FIGURES, found, strict=True)}
+
+
+def _used_s(processes: Sequence[psutil.Process]) -> float:
+    return sum(sum(one.cpu_times()[:2]) for one in processes)
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
@@ -68,8 +81,10 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     ):
         for _ in range(given.turns):
             one = {}
-            for name, url in ((OWN, server.url), (SERVE, cluster.url)):
-                one[name] = asyncio.run(turn(url, given.kind, given.sessions, given.seconds))
+            own = [psutil.Process(server.pid)], []
+            behind = cluster.processes("ProxyActor"), cluster.processes("ServeReplica")
+            for name, url, watched in ((OWN, server.url, own), (SERVE, cluster.url, behind)):
+                one[name] = asyncio.run(turn(url, watched, given.kind, given.sessions, given.seconds))
                 print(" ".join(f"{cell:>14}" for cell in (name, *one[name].values())), flush=True)
             turns.append(one)
     medians = {name: {f: statistics.median(one[name][f] for one in turns) for f in FIGURES} for name in (OWN, SERVE)}

@@ -28,15 +28,20 @@ class ServedCluster:
 
     def replica_ids(self) -> list[str]:
         """Of those that run, as they stand in tokens."""
-        from ray.util.state import list_actors
+        from ray.util import list_named_actors
 
-        actors = list_actors(self.cluster.address, filters=[("state", "=", "ALIVE")])
-        return [actor.name.rsplit("#", 1)[1] for actor in actors if "CodecReplica#" in actor.name]
+        names = [actor["name"] for actor in list_named_actors(all_namespaces=True)]
+        return [name.rsplit("#", 1)[1] for name in names if "CodecReplica#" in name]
 
     def worker_processes(self) -> list[psutil.Process]:
         """Processes that own a device for one of this cluster's replicas."""
         mine = psutil.Process().children(recursive=True)
         return [one for one in mine if WORKERS in one.cmdline()]
+
+    def processes(self, actor: str) -> list[psutil.Process]:
+        """Those of Ray's actors of that name, such as the proxy at the head that speaks with clients."""
+        mine = psutil.Process().children(recursive=True)
+        return [one for one in mine if one.cmdline()[:1] and one.cmdline()[0].startswith(f"ray::{actor}")]
 
     async def until_replicas(self, count: int) -> None:
         """Returns when so many run."""
