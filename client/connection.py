@@ -26,7 +26,7 @@ from neucodec_streaming.client.dial import DEFAULT_URL, Deadlines, Dialer, disco
 from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unreachable, error_of
 from neucodec_streaming.client.events import NO_SAMPLES, Audio, Done, Event, Resumed, Tokens
 from neucodec_streaming.client.session import LiveSession
-from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
+from neucodec_streaming.config import INPUT_RATE
 from neucodec_streaming.errors import CapacityError, DeviceError, InputError, LocalProtocolError, StreamingError
 from neucodec_streaming.protocol.messages import (
     Clear,
@@ -343,7 +343,7 @@ async def connect(
     input_format: str = "s16le",
     output_format: str = "s16le",
     input_rate: int = INPUT_RATE,
-    output_rate: int = OUTPUT_RATE,
+    output_rate: int | None = None,
     stats: bool = False,
     api_key: str | None = None,
     ssl: tls.SSLContext | None = None,
@@ -355,12 +355,12 @@ async def connect(
     """A session with the server at `url` (`ws://`, `wss://`, `http://` or `https://`, a path prefix is kept).
 
     `kind`: "encode" (audio to tokens), "decode" (tokens to audio) or "roundtrip" (audio to audio); formats and rates
-    are those of the audio. `voice` is one of the server's, from which the decoder starts. `api_key` goes into a header,
-    never into the URL; `ssl` is what a certificate is checked by, None: the authorities of the system. A connection
-    that is lost is replaced, and a Resumed event says so; with `resume=False` it is Disconnected at once. `live` is for
-    a microphone, whose audio is worthless when it is late: after a loss, input older than MAX_STALE_SECONDS is dropped,
-    and the output of all input before it; `Resumed` says how much. `raw`: Audio carries `data`, the bytes as they came,
-    and no `samples`.
+    are those of the audio, and the `output_rate` is the model's unless it is given. `voice` is one of the server's,
+    from which the decoder starts. `api_key` goes into a header, never into the URL; `ssl` is what a certificate is
+    checked by, None: the authorities of the system. A connection that is lost is replaced, and a Resumed event says so;
+    with `resume=False` it is Disconnected at once. `live` is for a microphone, whose audio is worthless when it is
+    late: after a loss, input older than MAX_STALE_SECONDS is dropped, and the output of all input before it; `Resumed`
+    says how much. `raw`: Audio carries `data`, the bytes as they came, and no `samples`.
 
     Raises ConfigError for what the server does not offer, AuthError without a key that it knows, CapacityError when it
     is full (LimitError: for this key or address), Unreachable when there is none.
@@ -377,7 +377,7 @@ async def connect(
         stats=stats,
     )
     dialer = Dialer(url, api_key, deadlines, ssl)
-    session = ClientSession(request.input, request.output)
+    session = ClientSession(request.input, request.output, has_model_rate=request.has_model_rate)
     websocket = await dialer.open(request.target, session)
     connection = Connection(dialer, request, session, websocket, deadlines, resume=resume, live=live, raw=raw)
     running = asyncio.create_task(connection._run(), name="neucodec connection")

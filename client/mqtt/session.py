@@ -25,6 +25,7 @@ from neucodec_streaming.client.events import Audio, Tokens
 from neucodec_streaming.client.mqtt.link import BrokerLink, broker_link
 from neucodec_streaming.client.mqtt.stream import Inbound, Missing, StreamReader, UtteranceEnded
 from neucodec_streaming.client.session import LiveSession
+from neucodec_streaming.config import OUTPUT_RATE
 from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.protocol.messages import (
     Cleared,
@@ -356,7 +357,7 @@ async def open_at_broker(
     """
     deadlines = deadlines or Deadlines()
     address = parse_broker(broker) if isinstance(broker, str) else broker
-    target = session_request(kind, profile=profile).target
+    target = session_request(kind, output_rate=OUTPUT_RATE, profile=profile).target
     session = MqttSession(name, OpenRequest(target, qos, redundancy, packet_frames, input, output), qos, deadlines)
     async with broker_link(
         address,

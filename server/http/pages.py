@@ -1,8 +1,7 @@
 """The web page: the files of server/web, read once and served from memory by name. No I/O after `load_pages`.
 
-Only a path that is the name of one of these files finds anything, so there is nothing to climb out of. Browsers ask
-again each time (`no-cache`) and are told by the ETag whether what they have is still right. The policy lets the page
-load from this server alone, and lets no page of others frame it.
+Only exact names of these files are served, so paths cannot escape the folder. Browsers revalidate each time
+(`no-cache`) by ETag. The content security policy allows loading from this server only, and no framing by other pages.
 """
 
 import hashlib
@@ -38,7 +37,7 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Page:
-    """One file as it is served."""
+    """One served file."""
 
     body: bytes
     content_type: str
@@ -46,7 +45,7 @@ class Page:
 
 
 def load_pages(folder: Path = FOLDER) -> dict[str, Page]:
-    """The pages by their path: `/` and `/NAME` for every file of a known type in `folder`."""
+    """The pages by path: `/` and `/NAME` for every file of a known type in `folder`."""
     pages = {}
     for file in sorted(folder.iterdir()):
         if file.suffix in CONTENT_TYPES:
@@ -58,7 +57,7 @@ def load_pages(folder: Path = FOLDER) -> dict[str, Page]:
 
 
 def page_response(page: Page, request: Request) -> Response:
-    """The page with its headers; 304 when the browser has it already, no body for HEAD."""
+    """The page with its headers; 304 if the browser's copy is current, no body for HEAD."""
     known = {tag.strip().removeprefix("W/") for tag in ",".join(request.headers.get_all("If-None-Match")).split(",")}
     status = HTTPStatus.NOT_MODIFIED if known & {page.etag, "*"} else HTTPStatus.OK
     headers = Headers([("Date", formatdate(usegmt=True)), ("Connection", "close"), ("ETag", page.etag)])

@@ -21,6 +21,7 @@ class FakeRunner:
     """A token is the frame's level * 256 + the frames committed before (mod 256); a hop is the token / 65536."""
 
     max_edges = None
+    output_hop = OUTPUT_HOP
 
     def __init__(self, slots: int = 8, batch_sizes: tuple[int, ...] = (1, 2, 4), pools=None) -> None:
         self.slots = slots
@@ -38,7 +39,9 @@ class FakeRunner:
         self.prepared: dict[bytes, int] = {}
 
     def windower(self, pool):
-        return (EncoderWindower if pool.kind == "encode" else DecoderWindower)(pool.config)
+        if pool.kind == "encode":
+            return EncoderWindower(pool.config)
+        return DecoderWindower(pool.config, self.output_hop)
 
     def reset(self, pool, slot):
         if self.broken is not None:
@@ -92,7 +95,7 @@ class FakeRunner:
         if pool.kind == "encode":
             hops = window.x[: frames * INPUT_HOP].reshape(frames, INPUT_HOP)
             return np.array([level(hop) * 256 + (before + i) % 256 for i, hop in enumerate(hops)], np.int64)
-        return np.repeat(window.x.astype(np.float32) / 65536, OUTPUT_HOP)
+        return np.repeat(window.x.astype(np.float32) / 65536, self.output_hop)
 
 
 def speech(*levels: int) -> np.ndarray:
