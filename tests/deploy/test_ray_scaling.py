@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 async def test_it_scales_up_under_load_and_down_after_it_without_a_lost_sample():
     scaling = {"min_replicas": 1, "max_replicas": 2, "upscale_delay_s": 1, "downscale_delay_s": 3}
-    with served_cluster(2, SETTINGS, room=2, **scaling) as cluster, hosted(**PINNED) as alone:
+    with served_cluster(2, SETTINGS, room=4, **scaling) as cluster, hosted(**PINNED) as alone:
         await cluster.until_replicas(1)
         speakers = [Speaker(cluster.url, seed) for seed in range(4)]
         tasks = [asyncio.create_task(speaker.run()) for speaker in speakers]
