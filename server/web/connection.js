@@ -32,7 +32,7 @@ const PASSING = ["unreachable", "full", "too_many", "device"];
  * @typedef {{how: string, gap: number, position: number, skippedSeconds: number}} Resumed `how` as in docs/protocol.md;
  *   output continues at `position`, after `gap` lost units; a live session has skipped `skippedSeconds` of input
  */
-/** @template {Kind} K @typedef {K extends "decode" ? Uint16Array : Float32Array} Input tokens, or audio (full scale 1) */
+/** @template {Kind} K @typedef {K extends "decode" ? Uint16Array : Float32Array} Input tokens, or audio up to 1.0 */
 /** @template {Kind} K @typedef {K extends "encode" ? Uint16Array : Float32Array} Output */
 
 /**
@@ -267,25 +267,25 @@ export class Connection {
     const message = parse(data);
     if (message.type === "error") throw new Refused(message.code, message.message);
     if (message.type !== "ready") throw new ProtocolError("The server's first message is no ready.");
-    const { outputPosition: received, pendingFrames: unheard } = this.session;
+    const { outputPosition: received, pendingFrames } = this.session;
     const isFirst = this.session.ready === null;
     this.session.receive(data);
     this._socket = socket;
     socket.onmessage = ({ data }) => this._receive(data);
     socket.onclose = ({ code, reason }) => this._lost(code, reason);
-    if (!isFirst) this._resume(received, unheard * hopOf(this.session.input));
+    if (!isFirst) this._resume(received, pendingFrames * hopOf(this.session.input));
     this._goOn();
   }
 
   /**
    * Sends everything that the server lacks, and reports the loss.
    * @param {number} received units of output
-   * @param {number} unheard units of input without output so far: a live session has lost nothing else
+   * @param {number} unheard units of input without output: a live session sends no other to a server that has lost it
    */
   _resume(received, unheard) {
     const { session } = this;
-    const kept = this._live ? MAX_BEHIND_S * session.input.rate : Infinity;
-    const dropped = Math.max(0, Math.min(session.dropStale(kept), unheard - kept));
+    const kept = this._live ? Math.min(unheard, MAX_BEHIND_S * session.input.rate) : Infinity;
+    const dropped = Math.min(session.dropStale(kept), unheard - kept);
     for (const item of session.unsent) this._transmit(item);
     const position = Math.max(session.outputPosition, session.staleUntil);
     const how = this.ready.resumed;
