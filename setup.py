@@ -10,6 +10,7 @@ FOLDERS = {
     "neucodec_streaming": "streaming",
     "neucodec_streaming.server": "server",
     "neucodec_streaming.client": "client",
+    "neucodec_streaming.docs": "docs",  # the page links to them
 }
 
 setup(

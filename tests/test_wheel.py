@@ -15,7 +15,7 @@ import soundfile
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("streaming", "server", "client", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+PARTS = ("streaming", "server", "client", "docs", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 SITE = Path("lib", f"python{sys.version_info.major}.{sys.version_info.minor}", "site-packages")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 USERS_MODULES = {

@@ -1,0 +1,78 @@
+/** What was said live: input, tokens and output of the last two minutes, in memory that does not grow. */
+
+import { audioToBytes } from "../payload.js";
+import { FRAME_S, INPUT_HOP, OUTPUT_HOP, Take } from "./take.js";
+
+const MAX_FRAMES = 2 * 60 * 50;
+
+/** Units in frames, of which the last MAX_FRAMES are kept. */
+class Track {
+  /**
+   * @param {typeof Int16Array | typeof Uint16Array} Store
+   * @param {number} hop units in a frame
+   */
+  constructor(Store, hop) {
+    this._units = new Store(MAX_FRAMES * hop);
+    this.count = 0;
+  }
+
+  clear() {
+    this.count = 0;
+  }
+
+  /** @param {ArrayLike<number>} units */
+  add(units) {
+    for (let i = 0; i < units.length; i++) this._units[this.count++ % this._units.length] = units[i];
+  }
+
+  /** All that is kept, oldest first. */
+  get units() {
+    const size = this._units.length;
+    if (this.count <= size) return this._units.slice(0, this.count);
+    const oldest = this.count % size;
+    const whole = this._units.slice();
+    whole.set(this._units.subarray(oldest));
+    whole.set(this._units.subarray(0, oldest), size - oldest);
+    return whole;
+  }
+}
+
+export class History {
+  constructor() {
+    this.input = new Track(Int16Array, INPUT_HOP);
+    this.tokens = new Track(Uint16Array, 1);
+    this.output = new Track(Int16Array, OUTPUT_HOP);
+  }
+
+  clear() {
+    for (const track of [this.input, this.tokens, this.output]) track.clear();
+  }
+
+  /** @param {"input" | "output"} track @param {Float32Array} samples */
+  addAudio(track, samples) {
+    this[track].add(new Int16Array(audioToBytes(samples).buffer));
+  }
+
+  get seconds() {
+    return this.tokens.count * FRAME_S;
+  }
+
+  /** What is kept, as a take. @param {string} model */
+  take(model) {
+    const tokens = /** @type {Uint16Array} */ (this.tokens.units);
+    return new Take({
+      title: "Your live talk",
+      model,
+      tokens,
+      input: samplesOf(this.input.units, tokens.length * INPUT_HOP),
+      output: samplesOf(this.output.units, tokens.length * OUTPUT_HOP),
+    });
+  }
+}
+
+/** The last `count` of 16-bit samples. @param {Int16Array | Uint16Array} units @param {number} count */
+function samplesOf(units, count) {
+  const samples = new Float32Array(count);
+  units.subarray(-count).forEach((unit, i) => (samples[i] = unit / 32768));
+  return samples;
+}
