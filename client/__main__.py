@@ -1,5 +1,9 @@
-"""`python -m neucodec_streaming.client`: the command `neucodec`. Ctrl-C never gives a traceback, not while it loads."""
+"""`python -m neucodec_streaming.client`: the command `neucodec`.
 
+Neither Ctrl-C, even while it loads, nor a reader of its output that has gone (`| head`) gives a traceback.
+"""
+
+import os
 import signal
 import sys
 
@@ -17,6 +21,15 @@ def main() -> int:
         return cli.INTERRUPTED
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _flush()
+
+
+def _flush() -> None:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@ from neucodec_streaming.client.sound_headers import UNKNOWN_BYTES
 _PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_CHANNELS = 1024
+_MAGICS = {b"RIFF": "WAV", b"RF64": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"FORM": "AIFF", b"caff": "CAF"}
+_MAGICS |= {b"ID3": "MP3"}
+"""How a file begins that says its rate itself -> what it is."""
 
 
 class AudioPipe:
@@ -45,7 +48,11 @@ class AudioPipe:
         start, length = 0, None
         async for block in blocks:
             head += block
-            if found is None:
+            if self._raw is not None:
+                if len(head) < 4:
+                    continue
+                self._refuse_header(head)
+            elif found is None:
                 try:
                     header = parse_wav_header(head)
                 except FileError:
@@ -68,6 +75,11 @@ class AudioPipe:
             for packet in reader:
                 yield packet
             self.notes += reader.notes
+
+    def _refuse_header(self, head: bytes) -> None:
+        kind = next((name for magic, name in _MAGICS.items() if head.startswith(magic)), None)
+        if kind is not None:
+            raise FileError(f"{self.name} is no raw audio but {kind}, which says its rate itself: leave --rate out")
 
     async def _samples(
         self, wav: "WavFormat", waiting: bytes, blocks: AsyncIterator[bytes], length: int | None

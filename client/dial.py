@@ -31,7 +31,15 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from neucodec_streaming.client.errors import Disconnected, Unreachable, error_of
-from neucodec_streaming.errors import AuthError, CapacityError, ConfigError, LimitError, ProtocolError, StreamingError
+from neucodec_streaming.errors import (
+    AuthError,
+    CapacityError,
+    ConfigError,
+    LimitError,
+    PathError,
+    ProtocolError,
+    StreamingError,
+)
 from neucodec_streaming.protocol.messages import SUBPROTOCOL, Failure, Ready, parse_server_message
 from neucodec_streaming.protocol.session import ClientSession
 
@@ -169,6 +177,8 @@ class Dialer:
                 )
             case tls.SSLError():
                 return Unreachable(f"{self.address} does not speak TLS ({_reason(error)}): without TLS, give ws://")
+            case ConnectionResetError() if self.address.startswith("wss:"):
+                return Unreachable(f"{self.address} hung up before TLS was set up: if it is without TLS, give ws://")
         via = f" through the proxy {_shown(self._proxy)}" if self._proxy is not None else ""
         local = self._host in LOOPBACK
         hint = "start it with `neucodec-server --model nano`" if local else "check its address, and that it runs"
@@ -192,6 +202,9 @@ class Dialer:
             if type(known) is AuthError:
                 fault = "does not accept this API key" if self._headers else "asks for an API key"
                 return AuthError(f"{self.address} {fault}")
+            prefix = urlsplit(self.address).path
+            if isinstance(known, PathError) and prefix:
+                return PathError(f"{failure.message}: give the server's URL without {prefix!r}")
             return ConfigError(failure.message) if type(known) is StreamingError else known
         first_line = "" if said.startswith("<") else said.partition("\n")[0].strip()[:100]
         answered = f"HTTP {status} {first_line or refused.response.reason_phrase}".rstrip()

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from neucodec_streaming.client.errors import FileError
-from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.errors import ConfigError, reason_of
 
 PIPE = "-"
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
@@ -54,7 +54,7 @@ def status_of(path: str | Path, default: int) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise FileError(f"{name_of(path, default)} cannot be used: {_reason(error)}") from None
+        raise FileError(f"{name_of(path, default)} cannot be used: {reason_of(error)}") from None
 
 
 def is_pipe(path: str | Path, default: int) -> bool:
@@ -112,7 +112,7 @@ async def read_pipe(path: str | Path) -> AsyncIterator[bytes]:
     threading.Thread(target=read, name="neucodec pipe", daemon=True).start()
     while block := await blocks.get():
         if isinstance(block, OSError):
-            raise FileError(f"{name_of(path, 0)} cannot be read: {_reason(block)}")
+            raise FileError(f"{name_of(path, 0)} cannot be read: {reason_of(block)}")
         yield block
 
 
@@ -157,7 +157,7 @@ class PipeWriter:
         if isinstance(self._error, BrokenPipeError):
             raise self._error
         if self._error is not None:
-            raise FileError(f"{self._name} cannot be written: {_reason(self._error)}")
+            raise FileError(f"{self._name} cannot be written: {reason_of(self._error)}")
 
     def _run(self) -> None:
         with suppress(RuntimeError, CancelledError):  # the loop is closed or closing: nobody waits any more
@@ -180,7 +180,3 @@ class PipeWriter:
         if self._waiting is not None:
             loop, changed = self._waiting
             loop.call_soon_threadsafe(changed.set)
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

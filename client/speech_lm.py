@@ -28,7 +28,7 @@ from neucodec_streaming.client.dial import LOOPBACK
 from neucodec_streaming.client.errors import FileError
 from neucodec_streaming.client.events import Audio, Cleared, Event, Flushed
 from neucodec_streaming.client.files import read_tokens
-from neucodec_streaming.errors import StreamingError
+from neucodec_streaming.errors import StreamingError, reason_of
 from neucodec_streaming.protocol.speech_lm import (
     TAGS,
     AnswerParser,
@@ -73,7 +73,7 @@ def read_text(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        raise FileError(f"{path} cannot be read as text: {error}") from None
+        raise FileError(f"{path} cannot be read as text: {reason_of(error)}") from None
 
 
 class SpeechLM:

@@ -1,8 +1,9 @@
 """`neucodec-server`, also as `python -m neucodec_streaming.server`: the server, or a bulk job by its name.
 
-Says in one line which extra is missing.
+Says in one line which extra is missing, and ends without a word when the reader of its output has gone (`| head`).
 """
 
+import os
 import sys
 
 from neucodec_streaming.lazy import missing_extra
@@ -21,7 +22,14 @@ def main() -> int:
             raise
         print(f"neucodec-server: {missing}", file=sys.stderr)
         return 2
-    return run()
+    try:
+        try:
+            return run()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the server counts, for Prometheus: every name of a metric is in this module.
 
-docs/serving.md lists them and deploy/grafana-dashboard.json shows them; tests/server/test_metrics.py holds the three
+docs/metrics.md lists them and deploy/grafana-dashboard.json shows them; tests/server/test_metrics.py holds the three
 together. Counters and histograms are told when something happens; gauges are set at the moment of a scrape or of a
 change.
 """

@@ -10,7 +10,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE, StreamConfig, roundtrip_latency_ms
@@ -132,7 +131,7 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     engines = [Engine(one, settings.gather_ms / 1000, settings.max_behind_s, step_s) for one in runners]
     budget = Budget(step_s, settings.max_load)
     fingerprint = _fingerprint(codec, settings) if len(settings.batch_sizes) == 1 else ""
-    name, default = _public_name(codec), settings.default_profile
+    name, default = codec.public_name, settings.default_profile
     return engines, Model(name, profiles, default, budget, fingerprint, settings.kinds, codec.sample_rate, voices)
 
 
@@ -174,14 +173,6 @@ def _fingerprint(codec: "Codec", settings: Settings) -> str:
 def _cores() -> int:
     """Of this machine, as far as this process may use them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _public_name(codec: "Codec") -> str:
-    """A folder's last part; a hub id or a bundled name as it is. With the version of the weights, where the
-    configuration has one: tokens of two versions are not the same."""
-    name = Path(codec.name).name if Path(codec.name).is_dir() else codec.name
-    version = getattr(codec.model.config, "weights_version", None)
-    return name if version is None else f"{name}-{version}"
 
 
 def slots_each(max_sessions: int, workers: int) -> int:

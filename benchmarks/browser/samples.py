@@ -61,8 +61,8 @@ SAMPLES = (
     Sample(
         "voices",
         "Two voices",
-        "But you must not eat with your cap on your head, she said. / For a full hour he had paced up and down, waiting,"
-        " but he could wait no longer.",
+        "But you must not eat with your cap on your head, she said. / For a full hour he had paced up and down,"
+        " waiting, but he could wait no longer.",
         LIBRITTS,
         (
             "eval/en_libritts7021/vocos_mel-gt-7021_85628_000023_000000.flac",

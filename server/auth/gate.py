@@ -104,6 +104,17 @@ class Gate:
             self._attempts.take("key", name)
         return Caller(name, address)
 
+    def sharing(self, headers: Headers) -> dict[str, str]:
+        """The headers by which a browser lets the page that asked read the answer, if it may use this server (CORS)."""
+        shared = {"Access-Control-Expose-Headers": "Retry-After"}
+        if not self._origins:
+            return shared | {"Access-Control-Allow-Origin": "*"}
+        try:
+            self._check_origin(headers.get_all("Origin"))
+            return shared | {"Access-Control-Allow-Origin": headers["Origin"], "Vary": "Origin"}
+        except (OriginError, LookupError):
+            return {"Vary": "Origin"}
+
     def enter(self, caller: Caller) -> None:
         """Counts a session, until `unregister`. Raises LimitError, and then nothing is counted."""
         counted = _counted(caller)

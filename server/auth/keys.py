@@ -12,13 +12,15 @@ import hmac
 import logging
 import re
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from websockets.datastructures import Headers
 
-from neucodec_streaming.errors import AuthError, ConfigError
+from neucodec_streaming.errors import AuthError, ConfigError, reason_of
 from neucodec_streaming.server.auth.file_watch import FileWatch
+from neucodec_streaming.server.auth.tokens import is_token, name_of_token
 
 MIN_KEY_LENGTH = 22
 """Characters of a plain key: 128 random bits in base64."""
@@ -33,12 +35,18 @@ _log = logging.getLogger(__name__)
 class Keys:
     """The keys that open the server: those of `file`, and the `plain` ones, which are named plain-1, plain-2, ...
 
-    A name may have several keys, so that a key can be changed without a gap. `clock` gives seconds. Raises ConfigError
-    for a file that cannot be read or a plain key that is too short. A file that becomes unreadable later is logged,
-    and the keys that it had stay.
+    A name may have several keys, so that a key can be changed without a gap. `clock` gives seconds, `wall_clock` those
+    of Unix time. Raises ConfigError for a file that cannot be read or a plain key that is too short. A file that
+    becomes unreadable later is logged, and the keys that it had stay.
     """
 
-    def __init__(self, file: Path | None, plain: Sequence[str], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        file: Path | None,
+        plain: Sequence[str],
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         for number, key in enumerate(plain, 1):
             if len(key) < MIN_KEY_LENGTH:
                 raise ConfigError(
@@ -46,6 +54,7 @@ class Keys:
                     " as `python -m neucodec_streaming.server.auth NAME` makes them"
                 )
         self._plain: _Entries = [(f"plain-{number}", _digest(key)) for number, key in enumerate(plain, 1)]
+        self._wall_clock = wall_clock
         self._path = file
         self._watch = FileWatch([file] if file else [], clock)
         self._filed = _read(file) if file else []
@@ -56,7 +65,9 @@ class Keys:
         return self._path is not None or bool(self._plain)
 
     def name_of(self, key: str | None) -> str | None:
-        """Whose key it is; None where everyone may come in. Raises AuthError for no key or an unknown one.
+        """Whose key it is, or whose key signed this token (tokens.py); None where everyone may come in.
+
+        Raises AuthError for no key or an unknown one.
 
         Every entry is compared, each in constant time, so that the time tells nothing about the keys.
         """
@@ -67,6 +78,8 @@ class Keys:
                 "this server needs an API key: send `Authorization: Bearer KEY`, or access_token in the URL"
             )
         self._reread()
+        if is_token(key):
+            return name_of_token(key, self._filed + self._plain, self._wall_clock())
         given = _digest(key)
         found = None
         for name, digest in self._filed + self._plain:
@@ -120,7 +133,7 @@ def _read(path: Path) -> _Entries:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the file of API keys cannot be read ({path}: {error})") from None
+        raise ConfigError(f"the file of API keys cannot be read ({path}: {reason_of(error)})") from None
     entries = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):

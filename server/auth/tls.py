@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
-from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.errors import ConfigError, reason_of
 from neucodec_streaming.server.auth.file_watch import FileWatch
 
 _log = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ def _read(cert: Path, key: Path) -> ssl.SSLContext:
         context.load_cert_chain(cert, key, password=_refuse_to_ask)
     except OSError as error:  # SSLError is one too
         raise ConfigError(
-            f"certificate {cert} and key {key} cannot be used ({error}): give PEM files that belong together,"
-            " the chain with the server's own certificate first, and a key without a password"
+            f"certificate {cert} and key {key} cannot be used ({reason_of(error)}): give PEM files that belong"
+            " together, the chain with the server's own certificate first, and a key without a password"
         ) from None
     return context
 

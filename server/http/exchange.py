@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, cast
+from typing import Protocol as Interface
 
 import h11
 from websockets.datastructures import Headers
@@ -33,10 +34,40 @@ class HttpRequest:
     peer: str
 
 
+class Exchange(Interface):
+    """How a handler answers a request: by `reply`, or by `begin`, `write` and `finish`."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether an answer is on its way."""
+
+    def begin(self, status: HTTPStatus, headers: Mapping[str, str]) -> None:
+        """Starts an answer; without Content-Length it is sent in chunks."""
+
+    def write(self, data: bytes) -> None:
+        """More of the answer; wait for `drained` before the next."""
+
+    async def drained(self) -> None:
+        """Returns when the client has taken enough."""
+
+    def finish(self) -> None:
+        """The answer is complete."""
+
+    def reply(self, status: HTTPStatus, headers: Mapping[str, str], body: bytes) -> None:
+        """A whole answer."""
+
+    def abort(self) -> None:
+        """Cuts the connection: the client sees that the answer is not complete."""
+
+
+HttpHandler = Callable[[HttpRequest, Exchange], Coroutine[Any, Any, None]]
+"""Answers a request."""
+
+
 class HttpExchange(asyncio.Protocol):
     """A connection with one request; `connections` holds it while it lasts."""
 
-    def __init__(self, handler: "HttpHandler", settings: Settings, connections: set[Any]) -> None:
+    def __init__(self, handler: HttpHandler, settings: Settings, connections: set[Any]) -> None:
         self._handler = handler
         self._settings = settings
         self._connections = connections
@@ -159,8 +190,7 @@ class HttpExchange(asyncio.Protocol):
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
         if self._parser.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = encode_message(Failure("bad_message", message)) + "\n"
-            self.reply(status, {"Content-Type": "application/json"}, body.encode())
+            refuse(self, status, message)
         else:
             self.abort()
 
@@ -170,5 +200,7 @@ class HttpExchange(asyncio.Protocol):
             self._transport.write(data)
 
 
-HttpHandler = Callable[[HttpRequest, HttpExchange], Coroutine[Any, Any, None]]
-"""Answers a request: by `reply`, or by `begin`, `write` and `finish`."""
+def refuse(exchange: Exchange, status: HTTPStatus, message: str) -> None:
+    """Answers a request that is not valid HTTP, too long, or that failed."""
+    body = encode_message(Failure("bad_message", message)) + "\n"
+    exchange.reply(status, {"Content-Type": "application/json"}, body.encode())

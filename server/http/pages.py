@@ -1,8 +1,8 @@
 """The web page: the files of server/web and the documents that it links to, read once and served from memory by name.
 
-No I/O after `load_pages`. Only a path that is the name of one of these files finds anything, so there is nothing to climb out of. Browsers ask
-again each time (`no-cache`) and are told by the ETag whether what they have is still right. The policy lets the page
-load from this server alone, and lets no page of others frame it.
+No I/O after `load_pages` and `load_documents`. Only a path that is the name of one of these files finds anything, so
+there is nothing to climb out of. Browsers ask again each time (`no-cache`) and are told by the ETag whether what they
+have is still right. The policy lets the page load from this server alone, and lets no page of others frame it.
 """
 
 import hashlib
@@ -84,7 +84,7 @@ def _of_distribution(name: str) -> bytes:
         installed = distribution(DISTRIBUTION)
     except PackageNotFoundError:
         return b""
-    text = installed.metadata.get_payload() if name == "README.md" else installed.read_text(f"licenses/{name}")
+    text = installed.metadata["Description"] if name == "README.md" else installed.read_text(f"licenses/{name}")
     return str(text or "").encode()
 
 

@@ -98,6 +98,13 @@ def method_not_allowed(path: str, method: str, allowed: str) -> Response:
     return response
 
 
+def upgrade_required() -> Response:
+    """426: the session could be opened, by a WebSocket."""
+    response = answer(HTTPStatus.UPGRADE_REQUIRED, encode_message(Failure("no_websocket", "open a WebSocket here")))
+    response.headers["Upgrade"] = "websocket"
+    return response
+
+
 def not_found(path: str, kinds: Collection[str] = tuple(PATHS.values())) -> Response:
     """404, naming the paths that there are, of sessions those of `kinds`."""
     sessions = [known for known, kind in PATHS.items() if kind in kinds]

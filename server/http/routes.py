@@ -20,6 +20,7 @@ from neucodec_streaming.server.http.responses import (
     method_not_allowed,
     not_found,
     plain,
+    upgrade_required,
 )
 from neucodec_streaming.server.metrics import CONTENT_TYPE, Metrics
 from neucodec_streaming.server.model import Model
@@ -60,9 +61,16 @@ class Routes:
         self._pages = load_pages() | load_documents() if settings.web else {}
 
     def answer(self, request: Request, peer: str, is_upgrade: bool) -> Response | SessionHandler | None:
+        """What `_answer` says, for web pages of the origins that may use the server to read; not the metrics."""
+        outcome = self._answer(request, peer, is_upgrade)
+        if isinstance(outcome, Response) and request.path.partition("?")[0] != METRICS_PATH:
+            outcome.headers.update(self._gate.sharing(request.headers))
+        return outcome
+
+    def _answer(self, request: Request, peer: str, is_upgrade: bool) -> Response | SessionHandler | None:
         """Answers probes and the page, refuses what cannot be served, and has a session for what can.
 
-        None for a session's path that is asked for without an upgrade.
+        None for a session that could be opened, asked for by a bad handshake.
         """
         path = request.path.partition("?")[0]
         if path == HEALTH_PATH:
@@ -84,7 +92,7 @@ class Routes:
             if asked.kind not in model.kinds:
                 return self._not_found(path)
             model.profile(asked.profile)
-            return self._session(asked, caller) if is_upgrade else None
+            return self._session(asked, caller) if is_upgrade else self._would_open(asked, caller, request)
         except StreamingError as error:
             self._metrics.refusals.labels(error.code).inc()
             return error_response(error)
@@ -111,6 +119,14 @@ class Routes:
             extra={"session": session.ready.session},
         )
         return session
+
+    def _would_open(self, asked: SessionRequest, caller: Caller, request: Request) -> Response | None:
+        """Tells a browser, which learns nothing of a refused WebSocket, why it was refused. Raises as `_session`."""
+        sessions = self._served.registry
+        assert sessions is not None, "the model is ready"
+        if sessions.find(asked, caller) is None:
+            sessions.check(asked, caller)
+        return None if "Upgrade" in request.headers else upgrade_required()
 
     def _measured(self) -> Response:
         sessions = self._served.registry

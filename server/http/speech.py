@@ -30,7 +30,7 @@ from neucodec_streaming.protocol.messages import Done, End, Failure, Flush, Read
 from neucodec_streaming.protocol.query import session_request
 from neucodec_streaming.protocol.speech_lm import AnswerParser, SpeechLMSpec, refusal, unreachable
 from neucodec_streaming.server.auth.gate import Gate
-from neucodec_streaming.server.http.exchange import HttpExchange, HttpRequest
+from neucodec_streaming.server.http.exchange import Exchange, HttpRequest
 from neucodec_streaming.server.http.responses import error_body, status_and_headers
 from neucodec_streaming.server.http.routes import Served
 from neucodec_streaming.server.http.speech_formats import (
@@ -186,7 +186,7 @@ class SpeechEndpoint:
         """Closes the connections to the language model."""
         await self._client.aclose()
 
-    async def answer(self, request: HttpRequest, exchange: HttpExchange) -> None:
+    async def answer(self, request: HttpRequest, exchange: Exchange) -> None:
         """Says what the request asks for, or why not."""
         try:
             caller = self._gate.check(request.headers, None, request.peer)
@@ -218,7 +218,7 @@ class SpeechEndpoint:
         session: Session,
         output: SpeechOutput,
         relaying: "asyncio.Task[SpeechLMError | None]",
-        exchange: HttpExchange,
+        exchange: Exchange,
     ) -> None:
         """Audio to the client as it comes; then the end, or what went wrong."""
         encoder = make_encoder(asked.response_format, session.ready.output.rate)
@@ -282,7 +282,7 @@ class SpeechEndpoint:
         session.received(End())
         return failure
 
-    def _refuse(self, error: StreamingError, exchange: HttpExchange) -> None:
+    def _refuse(self, error: StreamingError, exchange: Exchange) -> None:
         self._metrics.refusals.labels(error.code).inc()
         status, headers = status_and_headers(error)
         body = json.dumps(error_body(error)) + "\n"

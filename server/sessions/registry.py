@@ -128,6 +128,17 @@ class Sessions:
         )
         return entry.session
 
+    def check(self, asked: SessionRequest, caller: Caller) -> None:
+        """Raises what `open` would raise now. Nothing is reserved, and no lost session gives way."""
+        _, config = self._model.profile(asked.profile)
+        if asked.voice is not None:
+            self._model.voices.named(asked.voice)
+        self._gate.enter(caller)
+        try:
+            self._admission.release(self._admission.admit(asked.kind, config), asked.kind, config)
+        finally:
+            self._gate.leave(caller)
+
     def measure(self) -> None:
         """Sets gauges and counters to what is so now."""
         metrics = self._metrics

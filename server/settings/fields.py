@@ -106,7 +106,7 @@ class Settings:
     voices: str | None = setting(
         None,
         MODEL,
-        "folder of voices to start from, by name: .pt, .npy, .json or .tok files (none: no voices)",
+        "folder of voices to start from, by name: .pt, .npy, .npz, .json or .tok files (none: no voices)",
     )
     workers: int | None = setting(
         None, MODEL, "workers that share the sessions (none: one for each core, on CUDA one)", least=1
@@ -291,8 +291,13 @@ def check(item: Field, value: Any) -> None:
     """Raises ConfigError when a field cannot have that value."""
     wrong = _wrong(item, value)
     if wrong:
-        shown = "set" if entry_of(item).secret else repr(value)
+        shown = "set" if entry_of(item).secret else _shown(value)
         raise ConfigError(f"{item.name} is {shown}: {wrong}")
+
+
+def _shown(value: Any) -> str:
+    """As it was given: a list as texts with commas, or empty."""
+    return repr(",".join(map(str, value))) if isinstance(value, tuple) else repr(value)
 
 
 def _wrong(item: Field, value: Any) -> str | None:

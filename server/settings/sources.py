@@ -77,7 +77,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     for item in _FIELDS.values():
         entry = entry_of(item)
         group = groups[entry.group] = groups.get(entry.group) or parser.add_argument_group(entry.group)
-        help = f"{entry.help} (default {_text(getattr(defaults, item.name))})".replace("%", "%%")
+        help = f"{entry.help} (default {value_text(getattr(defaults, item.name))})".replace("%", "%%")
         if FLAG not in entry.sources:
             group.description = f"{_variable(item.name)}, which is no flag: {entry.help}"
         elif item.type is bool:
@@ -229,7 +229,7 @@ def _metavar(item: Field) -> str:
     entry, (kind, _) = entry_of(item), kind_of(item)
     if entry.choices:
         return "|".join(entry.choices)
-    units = {"_s": "SECONDS", "_seconds": "SECONDS", "_ms": "MS", "_bytes": "BYTES"}
+    units = {"_per_s": "N", "_s": "SECONDS", "_seconds": "SECONDS", "_ms": "MS", "_bytes": "BYTES"}
     for ending, unit in units.items():
         if item.name.endswith(ending) and kind in (int, float):
             return unit
@@ -238,7 +238,7 @@ def _metavar(item: Field) -> str:
     return {int: "N", float: "X", str: item.name.upper()}.get(kind, "LIST")
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value as a flag takes it."""
     if value is None or value == ():
         return NONE
@@ -254,8 +254,8 @@ def _text(value: Any) -> str:
 def _toml(value: Any) -> str:
     """A value as the file takes it; TOML has no null, so none is a text."""
     if isinstance(value, (bool, int, float)):
-        return _text(value)
-    return json.dumps(list(value) if isinstance(value, tuple) else _text(value))
+        return value_text(value)
+    return json.dumps(list(value) if isinstance(value, tuple) else value_text(value))
 
 
 def _profile_texts(profiles: Profiles) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""What a session is asked for by: the path and the query of its URL, parsed and built. Standard library only.
+"""The request for a session: path and query of its URL, parsed and built. Standard library only.
 
-Unknown parameters and values are refused with a ConfigError that names the known ones. The fields from `resume` to
-`tail` ask for the rest of a session whose connection was lost (docs/protocol.md).
+Unknown parameters and values are refused with a ConfigError that lists the known ones. The fields from `resume` to
+`tail` continue a session whose connection was lost (docs/protocol.md).
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from neucodec_streaming.protocol.messages import TOKENS, StreamFormat
 from neucodec_streaming.protocol.replay import Positions
 
 PATHS = {"/v1/encode": "encode", "/v1/decode": "decode", "/v1/roundtrip": "roundtrip"}
-"""Path to kind of session: audio up and tokens down, tokens up and audio down, audio both ways."""
+"""Path to kind of session: audio to tokens, tokens to audio, audio to audio."""
 FORMATS = tuple(PCM_FORMATS)
 MIN_RATE = 8_000
 MAX_RATE = 48_000
@@ -38,11 +38,10 @@ DEFAULT_FORMAT = "s16le"
 
 @dataclass(frozen=True)
 class SessionRequest:
-    """A session as its URL asks for it. `profile` None: the server's default.
-    `voice`: of the server's, in which the decoder starts.
+    """A session's request. `profile` None: the server's default. `voice`: a voice of the server to start decoding from.
 
-    To resume one: its token in `resume`, output units `received`, `answers` had, and from where on the client can send
-    again: the whole `utterance`, or its `tail` alone.
+    To resume: the session's token in `resume`, the output units `received`, the `answers` received, and the position
+    from which the client can replay: the whole `utterance`, or only its `tail`.
     """
 
     kind: str
@@ -60,12 +59,12 @@ class SessionRequest:
 
     @property
     def anew(self) -> "SessionRequest":
-        """The same session as it would be asked for at its beginning, whoever asks."""
+        """The request for the same session from its beginning."""
         return SessionRequest(self.kind, self.input, self.output, self.profile, self.stats, voice=self.voice)
 
     @property
     def target(self) -> str:
-        """Path and query that `parse_target` reads back as this request."""
+        """Path and query that `parse_target` decodes to this request."""
         path = next(path for path, kind in PATHS.items() if kind == self.kind)
         query: dict[str, str] = {}
         for side, stream, rate in (("input", self.input, INPUT_RATE), ("output", self.output, OUTPUT_RATE)):
@@ -99,7 +98,7 @@ def session_request(
     access_token: str | None = None,
     voice: str | None = None,
 ) -> SessionRequest:
-    """The request for a session of `kind` ("encode", "decode", "roundtrip"); formats and rates are those of audio."""
+    """The request for a session of `kind` ("encode", "decode", "roundtrip"); formats and rates apply to its audio."""
     if kind not in PATHS.values():
         raise ConfigError(f"kind {kind!r} is unknown: choose one of {', '.join(PATHS.values())}")
     query: dict[str, str] = {}
@@ -113,9 +112,9 @@ def session_request(
 
 
 def parse_target(target: str) -> SessionRequest | None:
-    """The request that a URL's path and query stand for; None for a path that is not in PATHS.
+    """Decodes a URL's path and query; None for a path that is not in PATHS.
 
-    Raises ConfigError naming the parameter, its value and what would do.
+    Raises ConfigError naming the parameter, its value and the valid ones.
     """
     try:
         split = urlsplit(target)

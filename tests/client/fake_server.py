@@ -70,6 +70,7 @@ class FakeServer:
         self.all_sessions = 0
         self.heard_units = 0
         self.model = "fake"
+        self.kinds: tuple[str, ...] = ("encode", "decode", "roundtrip")
         self.emptied = asyncio.Event()
         self.heard = asyncio.Event()
         self._arrived = asyncio.Event()
@@ -94,7 +95,8 @@ class FakeServer:
             return connection.respond(HTTPStatus.TOO_MANY_REQUESTS, "slow down\n")
         if self.fault is Fault.PROXY_LOGIN:
             return connection.respond(HTTPStatus.UNAUTHORIZED, "log in first\n")
-        if self.fault is Fault.UNKNOWN_PATH or parse_target(request.path) is None:
+        asked = parse_target(request.path)
+        if self.fault is Fault.UNKNOWN_PATH or asked is None or asked.kind not in self.kinds:
             return _refusal(connection, HTTPStatus.NOT_FOUND, Failure("bad_path", "path '/elsewhere' is unknown"))
         return None
 

@@ -4,7 +4,6 @@ import { joined } from "./take.js";
 
 /**
  * @typedef {import("./server.js").Server} Server
- * @typedef {import("../neucodec.js").Connection} Connection
  */
 
 /**
@@ -46,15 +45,11 @@ export async function decode(server, tokens, signal, onAudio = () => {}) {
  * @param {(output: Float32Array | Uint16Array) => void} onOutput
  */
 async function through(server, kind, units, signal, onOutput) {
-  const connection = await server.connect({ kind, onOutput });
-  const leave = () => connection.close();
-  signal.addEventListener("abort", leave);
+  const connection = await server.connect({ kind, signal, onOutput });
   try {
-    signal.throwIfAborted();
-    await connection.send(units);
+    await connection.send(/** @type {any} */ (units));
     await connection.end();
   } finally {
-    signal.removeEventListener("abort", leave);
     connection.close();
   }
 }

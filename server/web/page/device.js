@@ -1,33 +1,29 @@
 /** The page's one AudioContext: it runs while somebody holds it, and sleeps otherwise. */
 
-import { SoundError } from "../neucodec.js";
+import { SoundError, keepAwake, openContext } from "../neucodec.js";
 
-const SLEEP_AFTER_MS = 300;
 const START_DEADLINE_MS = 3000;
 const NO_WEB_AUDIO = "This browser has no Web Audio, so the page can neither play nor record here.";
 const NOT_STARTED = "The browser does not let the page make sound yet. Click once more.";
+/** The page's policy lets no script come from a blob. */
+export const WORKLET_URL = new URL("../worklet.js", import.meta.url);
 
 export class Device {
-  /** @param {(interrupted: boolean) => void} onInterruption the system took the sound away (a phone call), or gave it back */
-  constructor(onInterruption) {
+  /** @param {(interrupted: boolean) => void} onInterrupted the system took the sound away (a phone call), or gave it back */
+  constructor(onInterrupted) {
     /** @type {AudioContext | null} */
     this.context = null;
-    /** @type {Set<string>} */
-    this._holders = new Set();
-    this._timer = 0;
-    this._onInterruption = onInterruption;
-    document.addEventListener("visibilitychange", () => this.wake());
+    /** @type {Map<string, () => void>} */
+    this._holders = new Map();
+    this._onInterrupted = onInterrupted;
   }
 
   /** The context, running. Rejects with SoundError. @param {string} holder */
   async hold(holder) {
-    if (globalThis.AudioContext === undefined) throw new SoundError("missing", NO_WEB_AUDIO);
-    clearTimeout(this._timer);
-    this._holders.add(holder);
-    if (this.context === null) {
-      this.context = new AudioContext({ latencyHint: "interactive" });
-      this.context.onstatechange = () => this._changed();
-    }
+    if (globalThis.AudioContext === undefined) throw new SoundError("unsupported", NO_WEB_AUDIO);
+    // A page that is not secure has no worklets, but it can play.
+    this.context ??= isSecureContext ? openContext({ onInterrupted: this._onInterrupted }) : new AudioContext();
+    if (!this._holders.has(holder)) this._holders.set(holder, keepAwake(this.context));
     const late = new Promise((_, reject) => {
       setTimeout(() => reject(new SoundError("failed", NOT_STARTED)), START_DEADLINE_MS);
     });
@@ -42,17 +38,7 @@ export class Device {
 
   /** @param {string} holder */
   release(holder) {
+    this._holders.get(holder)?.();
     this._holders.delete(holder);
-    clearTimeout(this._timer);
-    if (this._holders.size === 0) this._timer = window.setTimeout(() => this.context?.suspend(), SLEEP_AFTER_MS);
-  }
-
-  /** Tries to go on after an interruption. */
-  wake() {
-    if (this._holders.size > 0 && this.context?.state !== "running") this.context?.resume().catch(() => {});
-  }
-
-  _changed() {
-    this._onInterruption(this._holders.size > 0 && this.context?.state !== "running");
   }
 }

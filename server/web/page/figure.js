@@ -123,16 +123,18 @@ function drawWave({ context, width, height, scale }, peaks, seconds, colour) {
 function drawTokens({ context, width, height, scale }, { seconds, tokens, damage, lost }, palette) {
   const wide = (width * FRAME_S) / seconds;
   const high = height / LEVELS;
-  const gap = wide > 4 * scale ? scale : wide > 2 * scale ? 0.5 * scale : 0;
+  const gap = wide > 3 * scale ? Math.round(scale) : 0;
   const strokes = new Path2D();
   for (let i = 0; i < tokens.length; i++) {
+    const left = Math.round(i * wide);
+    const broad = Math.max(1, Math.round((i + 1) * wide) - left - gap);
     for (let level = 0; tokens[i] >= 0 && level < LEVELS; level++) {
-      const [left, top] = [i * wide, level * high];
+      const top = level * high;
       context.fillStyle = palette.levels[(tokens[i] >> (2 * level)) & 3];
-      context.fillRect(left, top + gap / 2, Math.max(wide - gap, 0.5), high - Math.max(gap, scale));
+      context.fillRect(left, top, broad, high - scale);
       if (!lost?.[i] && !(((damage?.[i] ?? 0) >> (2 * level)) & 3)) continue;
       context.fillStyle = palette.damage;
-      context.fillRect(left, top + gap / 2, Math.max(wide - gap, 0.5), high - Math.max(gap, scale));
+      context.fillRect(left, top, broad, high - scale);
       const inset = Math.min(wide, high) * 0.15;
       strokes.moveTo(left + inset, top + high - inset);
       strokes.lineTo(left + wide - inset, top + inset);

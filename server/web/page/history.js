@@ -1,8 +1,10 @@
 /** What was said live: input, tokens and output of the last two minutes, in memory that does not grow. */
 
 import { audioToBytes } from "../payload.js";
-import { FRAME_S, INPUT_HOP, OUTPUT_HOP, Take } from "./take.js";
+import { FRAME_S, INPUT_HOP, INPUT_RATE, OUTPUT_HOP, Take } from "./take.js";
 
+/** What a live session keeps of its input when it drops to the present. */
+const MAX_BEHIND_S = 0.3;
 const MAX_FRAMES = 2 * 60 * 50;
 
 /** Units in frames, of which the last MAX_FRAMES are kept. */
@@ -25,6 +27,19 @@ class Track {
     for (let i = 0; i < units.length; i++) this._units[this.count++ % this._units.length] = units[i];
   }
 
+  /**
+   * Takes units out again, before the last ones.
+   * @param {number} count @param {number} last how many stay after them
+   */
+  cut(count, last) {
+    const size = this._units.length;
+    const taken = Math.min(count, this.count - last);
+    for (let i = this.count - last; taken > 0 && i < this.count; i++) {
+      this._units[(i - taken) % size] = this._units[i % size];
+    }
+    this.count -= Math.max(0, taken);
+  }
+
   /** All that is kept, oldest first. */
   get units() {
     const size = this._units.length;
@@ -42,10 +57,22 @@ export class History {
     this.input = new Track(Int16Array, INPUT_HOP);
     this.tokens = new Track(Uint16Array, 1);
     this.output = new Track(Int16Array, OUTPUT_HOP);
+    /** Whether the output is that of all tokens. */
+    this._isWhole = true;
+  }
+
+  /**
+   * A live session went on in the present: what was skipped is in no take.
+   * @param {"input" | "output"} kind @param {number} seconds
+   */
+  skip(kind, seconds) {
+    if (kind === "input") this.input.cut(Math.round(seconds * INPUT_RATE), MAX_BEHIND_S * INPUT_RATE);
+    else this._isWhole = false;
   }
 
   clear() {
     for (const track of [this.input, this.tokens, this.output]) track.clear();
+    this._isWhole = true;
   }
 
   /** @param {"input" | "output"} track @param {Float32Array} samples */
@@ -65,7 +92,7 @@ export class History {
       model,
       tokens,
       input: samplesOf(this.input.units, tokens.length * INPUT_HOP),
-      output: samplesOf(this.output.units, tokens.length * OUTPUT_HOP),
+      output: this._isWhole ? samplesOf(this.output.units, tokens.length * OUTPUT_HOP) : null,
     });
   }
 }

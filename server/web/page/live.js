@@ -1,6 +1,7 @@
 /** The second tab: the visitor talks and hears the codec at once, a fraction of a second later. */
 
 import { Microphone, SoundError, Speaker } from "../neucodec.js";
+import { WORKLET_URL } from "./device.js";
 import { element, grouped, tell } from "./dom.js";
 import { Figure, peaksOf } from "./figure.js";
 import { History } from "./history.js";
@@ -32,9 +33,8 @@ export class Live {
     this.onPlayback = () => {};
     this._device = device;
     this._server = server;
-    /** @type {Microphone | null} */
-    this._microphone = null;
     this._turn = 0;
+    this._given = new AbortController();
     this._ticks = 0;
     /** @type {Float32Array[]} frames that came in and have not been shown */
     this._said = [];
@@ -56,21 +56,25 @@ export class Live {
   async start() {
     const turn = ++this._turn;
     const overtaken = () => turn !== this._turn;
+    this._given = new AbortController();
     tell("live");
     this.history.clear();
     this._be("opening", "opening");
     try {
       const context = await this._device.hold(HOLDER);
-      this.speaker ??= await Speaker.open(context, { live: true, onPlayback: (playback) => this._tick(playback) });
+      const onPlayback = (/** @type {import("../speaker.js").Playback} */ playback) => this._tick(playback);
+      this.speaker ??= await Speaker.open(context, { live: true, workletUrl: WORKLET_URL, onPlayback });
       if (overtaken()) return;
       this.speaker.clear();
-      const microphone = await Microphone.open(context, {
+      await Microphone.open(context, {
         echoCancellation: false, // the visitor wears headphones
+        live: true,
+        workletUrl: WORKLET_URL,
+        signal: this._given.signal,
         onFrame: ({ samples, time }) => !overtaken() && this._hear(samples, time),
         onEnded: () => !overtaken() && this._fail(new SoundError("missing", GONE)),
       });
-      if (overtaken()) return microphone.close(); // given up while the browser asked
-      this._microphone = microphone;
+      if (overtaken()) return;
       await this._openLoop(turn);
     } catch (error) {
       if (!overtaken()) this._fail(/** @type {Error} */ (error));
@@ -162,6 +166,7 @@ export class Live {
     const loop = new Loop(/** @type {AudioContext} */ (this._device.context), /** @type {Speaker} */ (this.speaker), this._server, {
       onTokens: (tokens) => this.history.tokens.add(tokens),
       onAudio: (audio) => this.history.addAudio("output", audio),
+      onSkip: (kind, seconds) => this.history.skip(kind, seconds),
       onLost: () => this._say("lost", "connection lost, coming back"),
       onReturn: (gapMs) => this._say("live", gapMs > 0 ? `back, ${(gapMs / 1000).toFixed(1)} s skipped` : "back"),
       onFailure: (error) => loop === this.loop && this._fail(error),
@@ -194,8 +199,7 @@ export class Live {
   }
 
   _closeMicrophone() {
-    this._microphone?.close();
-    this._microphone = null;
+    this._given.abort(); // also where the browser still asks
     this._said = [];
   }
 
@@ -266,9 +270,10 @@ export class Live {
 
   get _trouble() {
     const lostMs = (this.loop?.lostFrames ?? 0) * 20;
-    const parts = [`${this.underruns} gaps in the sound`];
+    const parts = [];
+    if (this.underruns > 0) parts.push(`${this.underruns} gaps in the sound`);
     if (lostMs > 0) parts.push(`${lostMs} ms of input lost`);
-    return parts.join(", ");
+    return parts.join(", ") || "none";
   }
 }
 
@@ -283,8 +288,9 @@ function push(strip, more) {
  * @param {NonNullable<Loop["latency"]>} latency @param {number} deviceMs
  */
 export function sentenceOf({ totalMs, modelMs, computingMs, bufferMs }, deviceMs) {
-  const [total, model, computing, buffer] = [totalMs, modelMs, computingMs, bufferMs].map((ms) => Math.round(ms));
-  const rest = total - model - computing - buffer;
+  const [total, model, buffer] = [totalMs, modelMs, bufferMs].map((ms) => Math.round(ms));
+  const rest = Math.max(0, Math.round(totalMs - modelMs - bufferMs - computingMs));
+  const computing = total - model - buffer - rest;
   return (
     `${model} ms that the model hears ahead, ${computing} ms network and computing, ${buffer} ms playback buffer, ` +
     `${rest} ms packets and filters; the sound device adds ${Math.round(deviceMs)} ms.`

@@ -19,6 +19,7 @@ const MAX_BUFFERED_BYTES = 0.5 * INPUT_RATE * 2;
  * @property {(audio: Float32Array) => void} onAudio
  * @property {() => void} onLost a connection is gone, and will come back
  * @property {(gapMs: number) => void} onReturn all connections are back; so much was lost meanwhile
+ * @property {(kind: "input" | "output", seconds: number) => void} onSkip so much of what was given will not come out
  * @property {(error: Error) => void} onFailure
  */
 
@@ -35,9 +36,9 @@ export class Loop {
     this._speaker = speaker;
     this._server = server;
     this._callbacks = callbacks;
-    /** @type {import("../neucodec.js").Connection | null} */
+    /** @type {import("../connection.js").Connection<"encode"> | null} */
     this._encoder = null;
-    /** @type {import("../neucodec.js").Connection | null} */
+    /** @type {import("../connection.js").Connection<"decode"> | null} */
     this._decoder = null;
     /** Connections that are lost, and what the returned ones have lost. */
     this._away = 0;
@@ -57,12 +58,16 @@ export class Loop {
         kind: "decode",
         ...shared,
         onState: (state, resumed) => this._connectionIs(state, resumed, OUTPUT_HOP),
+        onSkip: (seconds) => this._callbacks.onSkip("output", seconds),
         onOutput: (audio, position) => this._onAudio(/** @type {Float32Array} */ (audio), position),
       });
       this._encoder = await this._server.connect({
         kind: "encode",
         ...shared,
-        onState: (state, resumed) => this._connectionIs(state, resumed, 1),
+        onState: (state, resumed) => {
+          this._connectionIs(state, resumed, 1);
+          if (resumed.skippedSeconds > 0) this._callbacks.onSkip("input", resumed.skippedSeconds);
+        },
         onOutput: (tokens, position) => this._onTokens(/** @type {Uint16Array} */ (tokens), position),
       });
     } catch (error) {
@@ -84,9 +89,10 @@ export class Loop {
       this.lostFrames += 1;
       return false;
     }
-    this._clock = time - encoder.session.inputPosition / INPUT_RATE;
+    const position = encoder.session.inputPosition;
+    this._clock = time - position / INPUT_RATE;
     encoder.sendNow(samples);
-    return true;
+    return encoder.session.inputPosition > position; // a live session that is behind skips it
   }
 
   /** Ends both sessions when all that was said is in the speaker. */

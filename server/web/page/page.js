@@ -148,7 +148,6 @@ function wireRest() {
     live.halt();
     if (recording && take) stage.show(take);
   });
-  element("interrupted").addEventListener("click", () => device.wake());
   window.addEventListener("pagehide", () => {
     stage.halt();
     live.halt();

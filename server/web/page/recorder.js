@@ -4,6 +4,7 @@
  */
 
 import { Microphone, SoundError } from "../neucodec.js";
+import { WORKLET_URL } from "./device.js";
 import { Take, joined } from "./take.js";
 
 export const MAX_SECONDS = 15;
@@ -28,10 +29,10 @@ export class Recorder {
     this._device = device;
     this._server = server;
     this._callbacks = callbacks;
-    this._turn = 0;
+    this._given = new AbortController();
     /** @type {Microphone | null} */
     this._microphone = null;
-    /** @type {import("../neucodec.js").Connection | null} */
+    /** @type {import("../connection.js").Connection<"encode"> | null} */
     this._connection = null;
   }
 
@@ -41,33 +42,31 @@ export class Recorder {
 
   /** Opens the microphone and sends what it hears. */
   async start() {
-    const turn = ++this._turn;
-    const overtaken = () => turn !== this._turn;
+    this._given = new AbortController();
+    const { signal } = this._given;
+    const overtaken = () => signal.aborted;
     [this.frames, this.tokens] = [[], []];
     this._be("opening");
     try {
       const context = await this._device.hold(HOLDER);
-      const microphone = await Microphone.open(context, {
+      this._microphone = await Microphone.open(context, {
         echoCancellation: false, // nothing sounds meanwhile
+        workletUrl: WORKLET_URL,
+        signal,
         onFrame: ({ samples }) => !overtaken() && this._hear(samples),
         onEnded: () => !overtaken() && this._fail(new SoundError("missing", GONE)),
       });
-      if (overtaken()) {
-        microphone.close(); // given up while the browser asked
-        if (this.phase === "idle") this._device.release(HOLDER);
-        return;
-      }
-      this._microphone = microphone;
       this._be("recording");
       const connection = await this._server.connect({
         kind: "encode",
+        signal,
         onOutput: (tokens) => !overtaken() && this._learn(/** @type {Uint16Array} */ (tokens)),
         onFailure: (error) => !overtaken() && this._fail(error),
       });
-      if (overtaken()) return connection.close();
+      if (overtaken()) return;
       this._connection = connection;
       for (const frame of this.frames) connection.sendNow(frame);
-      if (this.phase === "finishing") await this._finish(turn);
+      if (this.phase === "finishing") await this._finish(signal);
     } catch (error) {
       if (!overtaken()) this._fail(/** @type {Error} */ (error));
     }
@@ -83,14 +82,12 @@ export class Recorder {
     if (this.phase !== "recording") return;
     this._closeMicrophone();
     this._be("finishing");
-    if (this._connection !== null) await this._finish(this._turn);
+    if (this._connection !== null) await this._finish(this._given.signal);
   }
 
   /** Forgets it all, at once. */
   cancel() {
-    if (this.phase === "idle") return;
-    this._turn += 1;
-    this._close();
+    if (this.phase !== "idle") this._close();
   }
 
   /** @param {Float32Array} samples */
@@ -112,15 +109,15 @@ export class Recorder {
     this._callbacks.onChange();
   }
 
-  /** @param {number} turn */
-  async _finish(turn) {
+  /** @param {AbortSignal} signal */
+  async _finish(signal) {
     try {
       await this._connection?.end();
     } catch (error) {
-      if (turn === this._turn) this._fail(/** @type {Error} */ (error));
+      if (!signal.aborted) this._fail(/** @type {Error} */ (error));
       return;
     }
-    if (turn !== this._turn) return;
+    if (signal.aborted) return;
     const tokens = Uint16Array.from(this.tokens);
     const input = joined(this.frames);
     this._close();
@@ -130,7 +127,6 @@ export class Recorder {
 
   /** @param {Error} error */
   _fail(error) {
-    this._turn += 1;
     this._close();
     this._callbacks.onFailure(error);
   }
@@ -141,8 +137,8 @@ export class Recorder {
   }
 
   _close() {
+    this._given.abort(); // lets go of microphone and session, also where they are not open yet
     this._closeMicrophone();
-    this._connection?.close();
     this._connection = null;
     this._device.release(HOLDER);
     this._be("idle");

@@ -7,8 +7,6 @@ const KEY_ITEM = "neucodec-access-token";
 const READY_URL = new URL("../readyz", import.meta.url);
 const LOOK_AGAIN_MS = { ready: 15000, wait: 3000, lost: 3000 };
 const ASK_DEADLINE_MS = 10000;
-const FULL = "The server is full just now. Try again when somebody has left.";
-const NO_WEBSOCKETS = "The server has room, but a proxy between it and this browser keeps WebSockets out.";
 const NO_KEY = "This server asks for a key.";
 
 /**
@@ -62,18 +60,19 @@ export class Server {
 
   /**
    * Opens a session. A key is asked for where one is needed; rejects with an error whose message a visitor understands.
-   * @param {Omit<import("../neucodec.js").Options, "profile" | "accessToken">} options
+   * @template {Kind} K
+   * @param {Omit<import("../connection.js").Options<K>, "profile" | "accessToken">} options
+   * @returns {Promise<import("../connection.js").Connection<K>>}
    */
   async connect(options) {
     for (;;) {
       const accessToken = sessionStorage.getItem(KEY_ITEM);
       try {
-        return await connect({ ...options, profile: this.profile || null, accessToken });
+        return await connect(/** @type {any} */ ({ ...options, profile: this.profile || null, accessToken }));
       } catch (error) {
         if (!(error instanceof Refused)) throw error;
         if (error.code === "unauthorized" && (await this.askForKey())) continue;
         if (error.code === "unauthorized") throw new Refused("unauthorized", NO_KEY);
-        if (error.code === "full") throw new Refused("full", await this._whyFull());
         this.look();
         throw error;
       }
@@ -97,16 +96,6 @@ export class Server {
     dialog.close();
     if (key) sessionStorage.setItem(KEY_ITEM, key);
     return key !== "";
-  }
-
-  /** A refused WebSocket looks the same whether the server is full or a proxy is in the way: its figures tell. */
-  async _whyFull() {
-    try {
-      const { sessions, max_sessions: maxSessions, load, max_load: maxLoad } = await ask();
-      return sessions < maxSessions && load < 0.8 * maxLoad ? NO_WEBSOCKETS : FULL;
-    } catch {
-      return FULL;
-    }
   }
 }
 

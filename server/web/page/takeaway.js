@@ -1,9 +1,10 @@
 /** Take away: the take as tokens, sound, text, link or picture. */
 
+import { tokensToText } from "../neucodec.js";
 import { tokensToBytes } from "../payload.js";
 import { element, grouped, save, tell } from "./dom.js";
 import { OUTPUT_RATE, wavFile } from "./take.js";
-import { fragmentOf, textOfTokens } from "./tokens.js";
+import { fragmentOf } from "./tokens.js";
 
 const PICTURE = { width: 1200, margin: 48, bands: [150, 120, 150], gap: 18, head: 150 };
 
@@ -25,7 +26,7 @@ export function wireTakeaway(stage) {
   on("save-tokens", () => save(new Blob([tokensToBytes(take().tokens)]), "speech.tok"));
   on("save-wav", () => save(wavFile(/** @type {Float32Array} */ (take().output), OUTPUT_RATE), "speech.wav"));
   on("copy-text", async () => {
-    const text = textOfTokens(take().tokens);
+    const text = tokensToText(take().tokens);
     await copy(text, "speech.txt");
     done(`${grouped(take().tokens.length)} tokens copied as text.`);
   });

@@ -1,6 +1,7 @@
 /** Tokens as numbers, as eight levels of four values each, and as text and files. */
 
 import { tokensFromBytes, tokensToBytes } from "../payload.js";
+import { tokensFromText } from "../token-text.js";
 
 export const LEVELS = 8;
 export const TOKEN_BITS = 16;
@@ -8,7 +9,6 @@ export const TOKEN_BITS = 16;
 const MIDDLE_TOKEN = 0xaaaa;
 const MIDDLE = 2;
 const HIGHEST = 3;
-const TAG = /<\|speech_(\d{1,6})\|>/g;
 
 /** The eight levels of a token, 0 to 3, the first one first. @param {number} token */
 export const levelsOf = (token) => Array.from({ length: LEVELS }, (_, level) => (token >> (2 * level)) & 3);
@@ -19,21 +19,13 @@ export const levelsOf = (token) => Array.from({ length: LEVELS }, (_, level) => 
  * @param {Uint8Array} bytes @param {string} name of the file
  */
 export function tokensFromFile(bytes, name) {
-  const text = new TextDecoder().decode(bytes);
-  const numbers = [...text.matchAll(TAG)].map(([, number]) => Number(number));
-  if (numbers.length > 0) {
-    const wrong = numbers.find((number) => number > 0xffff);
-    if (wrong !== undefined) throw new RangeError(`token ${wrong} is above 65535`);
-    return Uint16Array.from(numbers);
-  }
+  const tokens = tokensFromText(new TextDecoder().decode(bytes));
+  if (tokens.length > 0) return tokens;
   if (!/\.tok$/i.test(name)) throw new RangeError("it holds no <|speech_N|>");
   if (bytes.length === 0) throw new RangeError("the file is empty");
   if (bytes.length % 2) throw new RangeError(`${bytes.length} bytes are no whole number of tokens of 2 bytes`);
   return tokensFromBytes(bytes);
 }
-
-/** @param {Uint16Array} tokens */
-export const textOfTokens = (tokens) => Array.from(tokens, (token) => `<|speech_${token}|>`).join("");
 
 /** The fragment of a link that replays tokens. @param {Uint16Array} tokens @param {string} model */
 export function fragmentOf(tokens, model) {

@@ -148,6 +148,17 @@ async def test_without_a_slot_it_is_503_with_retry_after():
         await host.emptied()
 
 
+async def test_an_answer_that_streams_holds_its_slot_until_its_client_leaves():
+    async with speaking(pace=SLOW, tokens=np.arange(0, 6000, 2, dtype=np.uint16), max_sessions=1) as (_, url, host):
+        async with httpx.AsyncClient() as client, client.stream("POST", f"{url}/audio/speech", json=ASKED) as response:
+            pieces = response.aiter_raw()  # named: httpx closes the connection of a generator that nobody holds
+            await anext(pieces)
+            refused = await client.post(f"{url}/audio/speech", json=ASKED)
+            assert refused.status_code == 503 and refused.json()["error"]["code"] == "full"
+            await anext(pieces)
+        await host.emptied()
+
+
 async def test_a_key_is_asked_for_as_everywhere(tmp_path):
     key, path = new_key(), tmp_path / "keys"
     path.write_text(key_line("alice", key) + "\n")
@@ -163,7 +174,8 @@ async def test_a_client_that_leaves_closes_the_language_model_within_100_ms():
     loop = asyncio.get_running_loop()
     async with speaking(pace=SLOW, tokens=np.arange(0, 6000, 2, dtype=np.uint16)) as (model, url, host):
         async with httpx.AsyncClient() as client, client.stream("POST", f"{url}/audio/speech", json=ASKED) as response:
-            await anext(response.aiter_raw())
+            pieces = response.aiter_raw()
+            await anext(pieces)
             left_s = loop.time()
         await asyncio.wait_for(model.cut_off.wait(), DEADLINE_S)
         assert model.cut_off_s - left_s < 0.1
