@@ -36,12 +36,25 @@ class Voice:
         self.tokens = check_voice(tokens).copy()
         self.tokens.flags.writeable = False
         self._starts: dict[Decoder, Start] = {}
+        self._begun: dict[Decoder, DecoderStream] = {}
 
     def start(self, decoder: Decoder) -> Start:
         """Where a stream of `decoder` starts in this voice."""
-        if decoder not in self._starts:
-            self._starts[decoder] = DecoderStream(decoder)._become_start(self.tokens)
+        self.prepare(decoder)
         return self._starts[decoder]
+
+    def prepare(self, decoder: Decoder, max_steps: int | None = None) -> bool:
+        """Computes up to `max_steps` steps (None: all) of that start; whether `start` has nothing left to compute."""
+        if decoder not in self._starts and max_steps != 0:
+            if decoder not in self._begun:
+                self._begun[decoder] = DecoderStream(decoder)
+                self._begun[decoder]._windower.append(self.tokens)
+            stream = self._begun[decoder]
+            stream._steps(max_steps)
+            if not stream._windower.has_window:
+                self._starts[decoder] = stream._become_start(self.tokens)
+                del self._begun[decoder]
+        return decoder in self._starts
 
 
 class _Stream:
@@ -97,16 +110,14 @@ class _Stream:
             self.reset()
 
     def _become_start(self, primer: np.ndarray) -> Start:
-        """Where a stream that was primed starts; for a new stream, which is used up."""
-        self._windower.append(primer)
-        self._steps()
+        """Where a stream starts that is primed with what this one was fed, all of it stepped; it is used up."""
         self._windower.become_start()
         return Start(primer, self._stepper.slot_state(self._state, 0), self._windower)
 
-    def _steps(self) -> list[np.ndarray]:
-        """Output of every steady step that the pending input allows."""
-        outputs = []
-        while (window := self._windower.take()) is not None:
+    def _steps(self, max_steps: int | None = None) -> list[np.ndarray]:
+        """Output of every steady step that the pending input allows, or of the first of them."""
+        outputs: list[np.ndarray] = []
+        while len(outputs) != max_steps and (window := self._windower.take()) is not None:
             outputs.append(self._step(window))
         return outputs
 
@@ -156,7 +167,10 @@ class EncoderStream(_Stream):
         self._prime(self._start_from(pcm[: len(pcm) // INPUT_HOP * INPUT_HOP].tobytes()))
 
     def _start_from(self, primer: bytes) -> Start:
-        return EncoderStream(self._stepper)._become_start(np.frombuffer(primer, np.float32))
+        stream, pcm = EncoderStream(self._stepper), np.frombuffer(primer, np.float32)
+        stream._windower.append(pcm)
+        stream._steps()
+        return stream._become_start(pcm)
 
     def feed(self, pcm: Any) -> np.ndarray:
         """float32 mono at 16 kHz (n,), an array, tensor or list -> tokens uint16 (m,), m may be 0.

@@ -1,8 +1,8 @@
 """The web page: the files of server/web and the documents that it links to, read once and served from memory by name.
 
-No I/O after `load_pages` and `load_documents`. Only a path that is the name of one of these files finds anything, so
-there is nothing to climb out of. Browsers ask again each time (`no-cache`) and are told by the ETag whether what they
-have is still right. The policy lets the page load from this server alone, and lets no page of others frame it.
+No I/O after `load_pages` and `load_documents`. Only exact names of these files are served, so paths cannot escape the
+folder. Browsers revalidate each time (`no-cache`) by ETag. The content security policy allows loading from this server
+only, and no framing by other pages.
 """
 
 import hashlib
@@ -22,11 +22,10 @@ FOLDERS = ("", "page", "samples")
 """Those of FOLDER whose files are served."""
 INDEX = "index.html"
 ROOT = Path(__file__).resolve().parents[2]
-"""The repository, or the installed package: both hold docs/."""
-DOCUMENTS = ROOT / "docs"
-DOCUMENT_TYPE = "text/plain; charset=utf-8"
+"""The repository; of an installed package, its own folder."""
+INSTALLED = ("share/doc/neucodec-streaming", ".dist-info/licenses")
+"""Where the documents and LICENSE are, once installed."""
 MODEL_CARD = Path(neucodec_streaming.__file__).parent / "assets" / "nano" / "README.md"
-DISTRIBUTION = "neucodec-streaming"
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -50,7 +49,7 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Page:
-    """One file as it is served."""
+    """One served file."""
 
     body: bytes
     content_type: str
@@ -58,7 +57,7 @@ class Page:
 
 
 def load_pages(folder: Path = FOLDER) -> dict[str, Page]:
-    """The pages by their path: `/`, and for every file of a known type in `folder` its path in there."""
+    """The pages by path: `/`, and every file of a known type in `folder` by its path in there."""
     pages = {}
     for file in sorted(file for name in FOLDERS for file in (folder / name).glob("*")):
         if file.suffix in CONTENT_TYPES:
@@ -68,24 +67,21 @@ def load_pages(folder: Path = FOLDER) -> dict[str, Page]:
 
 
 def load_documents() -> dict[str, Page]:
-    """The documents by their path, as plain text: `/docs/NAME`."""
-    texts = {file.name: file.read_bytes() for file in sorted(DOCUMENTS.glob("*.md"))}
+    """README, licence, model card and docs by path, `/docs/NAME`, as plain text; missing where not installed."""
+    texts = {path.name: path.read_bytes() for path in _documents()}
     texts["model-card.md"] = MODEL_CARD.read_bytes()
-    for name in ("README.md", "LICENSE"):
-        texts[name] = _of_distribution(name)
-    return {f"/docs/{name}": _page(body, DOCUMENT_TYPE) for name, body in texts.items() if body}
+    return {f"/docs/{name}": _page(body, "text/plain; charset=utf-8") for name, body in texts.items()}
 
 
-def _of_distribution(name: str) -> bytes:
-    """README.md or LICENSE: the repository's, or what the installed package holds of it."""
-    if (ROOT / name).exists():
-        return (ROOT / name).read_bytes()
+def _documents() -> list[Path]:
+    """Of the repository, or of the installed distribution."""
+    if (ROOT / "docs").is_dir():
+        return [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "LICENSE"]
     try:
-        installed = distribution(DISTRIBUTION)
+        files = distribution("neucodec-streaming").files or []
     except PackageNotFoundError:
-        return b""
-    text = installed.metadata["Description"] if name == "README.md" else installed.read_text(f"licenses/{name}")
-    return str(text or "").encode()
+        return []
+    return [Path(str(file.locate())) for file in files if file.parent.as_posix().endswith(INSTALLED)]
 
 
 def _page(body: bytes, content_type: str) -> Page:
@@ -93,7 +89,7 @@ def _page(body: bytes, content_type: str) -> Page:
 
 
 def page_response(page: Page, request: Request) -> Response:
-    """The page with its headers; 304 when the browser has it already, no body for HEAD."""
+    """The page with its headers; 304 if the browser's copy is current, no body for HEAD."""
     known = {tag.strip().removeprefix("W/") for tag in ",".join(request.headers.get_all("If-None-Match")).split(",")}
     status = HTTPStatus.NOT_MODIFIED if known & {page.etag, "*"} else HTTPStatus.OK
     headers = Headers([("Date", formatdate(usegmt=True)), ("Connection", "close"), ("ETag", page.etag)])

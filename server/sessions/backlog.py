@@ -11,7 +11,7 @@ import numpy as np
 from neucodec_streaming.protocol.messages import StreamFormat
 
 END_BYTES = 64
-"""What the end of an utterance counts for."""
+"""What the end of an utterance counts for, and a voice beside its tokens."""
 
 
 class Backlog:
@@ -50,7 +50,7 @@ class Backlog:
     def prime(self, voice: np.ndarray) -> None:
         """Streams start in this voice from here on, between utterances."""
         self._items.append(voice)
-        self.bytes += voice.nbytes
+        self.bytes += END_BYTES + voice.nbytes
 
     def take(self, max_frames: int) -> bytes | np.ndarray | None:
         """The oldest payload, at most so many frames (one or more), None for the end of an utterance, or a voice."""
@@ -61,7 +61,7 @@ class Backlog:
             return None
         if isinstance(first, np.ndarray):
             self._items.popleft()
-            self.bytes -= first.nbytes
+            self.bytes -= END_BYTES + first.nbytes
             return first
         size = min(len(first), max_frames * self._hop_bytes)
         taken = bytes(first[:size])

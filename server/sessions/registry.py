@@ -94,15 +94,16 @@ class Sessions:
     def find(self, asked: SessionRequest, caller: Caller) -> Session | None:
         """The session that `asked` is to go on with, None when it is gone or has not all that its client lacks."""
         entry = self._entries.get(asked.resume) if asked.resume is not None else None
-        if entry is None or entry.caller.name != caller.name or not entry.session.can_resume(asked):
+        if entry is None or entry.caller.name != caller.name:
             return None
-        return entry.session
+        return entry.session if entry.session.can_resume(asked.at_rate(self._model.output_rate)) else None
 
     def open(self, asked: SessionRequest, caller: Caller) -> Session:
         """A new session, which goes on with the input that a lost one had, where `asked` says so.
 
         Raises ConfigError, CapacityError, and of a key or an address LimitError.
         """
+        asked = asked.at_rate(self._model.output_rate)
         profile, config = self._model.profile(asked.profile)
         if asked.voice is not None:
             self._model.voices.named(asked.voice)
@@ -175,7 +176,7 @@ class Sessions:
 
     def _ready(self, asked: SessionRequest, profile: str, config: StreamConfig) -> tuple[Ready, int | None]:
         """What the client is told, and the output position that belongs to the input from which on it sends."""
-        fingerprint = self._fingerprint(config)
+        fingerprint = self._fingerprint(asked, config)
         start = asked.utterance or asked.tail if asked.resume is not None else None
         resumed = "new"
         if start is not None and asked.resume is not None:
@@ -198,10 +199,15 @@ class Sessions:
         )
         return ready, None if start is None else start.output
 
-    def _fingerprint(self, config: StreamConfig) -> str:
-        """Of what a stream of that configuration computes, in any voice; "" where its bits are not sure."""
-        whole = self._model.fingerprint + self._model.voices.fingerprint if self._model.fingerprint else ""
-        return hashlib.sha256(f"{whole} {config}".encode()).hexdigest()[:16] if whole else ""
+    def _fingerprint(self, asked: SessionRequest, config: StreamConfig) -> str:
+        """Of what the streams of such a session compute, in the voice that it names; "" where its bits are not sure.
+
+        A session that decodes and names none may name any voice later.
+        """
+        if not self._model.fingerprint:
+            return ""
+        voices = "" if asked.kind == "encode" else self._model.voices.fingerprint(asked.voice)
+        return hashlib.sha256(f"{self._model.fingerprint}{voices} {config}".encode()).hexdigest()[:16]
 
     def _enter(self, caller: Caller) -> None:
         """Counts a session of a visitor, whose own lost ones give way first."""

@@ -42,7 +42,8 @@ class Stage:
     been stepped since it was new. The window that was scheduled last was complete at `ready_s` and is due at `due_s`;
     `not_before_s`: the next is due a chunk after that at the earliest. `is_live`: input comes no faster than it lasts,
     counted from `began_s`, the start of the utterance; what is not live is never late, and so waits for what is.
-    `in_flight`: the step that computes its window.
+    `in_flight`: the step that computes its window. While it `is_unready`, its voice is being computed, and all input
+    waits in the inbox.
     """
 
     session: int
@@ -64,6 +65,7 @@ class Stage:
     is_live: bool = True
     began_s: float = 0.0
     in_flight: object | None = None
+    is_unready: bool = False
 
     def __post_init__(self) -> None:
         self._period_s = self.pool.period_s
@@ -144,7 +146,7 @@ class Stage:
             self.windower = start
         self.arrivals.clear()
         self.in_flight = None
-        self.ending, self.dirty = False, start is not None
+        self.ending, self.dirty, self.is_unready = False, start is not None, False
         self.fed, self.committed = self.windower.received_units, self.windower.position
         self.is_live = True
 

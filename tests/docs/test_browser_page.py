@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.browser.chromium import CHROMIUM, browser
+from benchmarks.browser.elsewhere import hosted_elsewhere
+from benchmarks.browser.live_talk import run
 from neucodec_streaming.server.http.pages import FOLDER
 from tests.server.hosting import hosted
-from tests.server.web.elsewhere import hosted_elsewhere, run
 from tests.streaming.engine.fake import FakeRunner
 
 DOCS = (Path(__file__).parents[2] / "docs" / "browser.md").read_text()

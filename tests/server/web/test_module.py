@@ -2,14 +2,15 @@
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from benchmarks.browser.chromium import CHROMIUM, browser
+from benchmarks.browser.elsewhere import hosted_elsewhere
+from benchmarks.browser.live_talk import run
 from tests.server.hosting import hosted
-from tests.server.web.elsewhere import hosted_elsewhere, run
-from tests.server.web.test_page import page_of
 from tests.streaming.engine.fake import FakeRunner
 
 pytestmark = [
@@ -17,6 +18,7 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian's chromium)"),
 ]
+DEMOS = Path(__file__).parents[3] / "demos"
 REFUSAL = """import("%s/neucodec.js").then(({ connect }) => connect({ kind: "encode", url: "%s", %s }))
     .then((session) => session.close(), (error) => [error.code, error.message, error.retryAfterS])"""
 TRACKS = """(() => {
@@ -58,6 +60,10 @@ ABORT = """(async () => {
 })()"""
 
 
+def page_of(url: str) -> str:
+    return url.replace("ws://", "http://")
+
+
 @pytest.fixture(scope="module")
 def server():
     with hosted(FakeRunner()) as host:
@@ -78,7 +84,7 @@ async def chromium():
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def tab(chromium, origin, server):
-    """An empty page elsewhere, with the module as `neucodec`; whatever it complains of fails the test."""
+    """An empty page elsewhere, with the module as `neucodec`; errors on its console fail the test."""
     await chromium.open(origin)
     await run(chromium, TRACKS)
     await run(chromium, f'import("{page_of(server.url)}/neucodec.js").then((all) => {{ window.neucodec = all; }})')
@@ -232,11 +238,27 @@ async def test_a_voice_is_primed_and_tokens_are_decoded(tab, server):
             const {{ tokens }} = await session.prime(new Uint16Array(120).fill(7));
             await session.send(neucodec.tokensFromText("<|speech_1|>".repeat(50)));
             await session.flush();
+            const without = await session.prime(null);
             await session.end();
-            return [tokens, samples];
+            return [tokens, without.tokens, samples];
         }})()""",
     )
-    assert said == [120, 8000]
+    assert said == [120, 0, 8000]
+
+
+async def test_the_file_to_copy_talks_and_stops(chromium, server):
+    with hosted_elsewhere(DEMOS) as origin:
+        await chromium.open(f"{origin}/talk.html?server={server.url}")
+        status = "document.getElementById('status').textContent"
+        async with asyncio.timeout(10):
+            while await run(chromium, "document.getElementById('talk').disabled"):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            await run(chromium, "document.getElementById('talk').click()")
+            while not (await run(chromium, status)).startswith("Live, 3"):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await run(chromium, "document.getElementById('talk').click()")
+        assert await run(chromium, status) == "Stopped."
+        await server.emptied()
 
 
 async def test_a_hidden_tab_sends_as_fast_as_one_that_is_seen(server, origin):

@@ -12,11 +12,12 @@ import pytest
 
 from benchmarks.browser.__main__ import served
 from benchmarks.browser.chromium import CHROMIUM, browser
+from benchmarks.browser.elsewhere import hosted_elsewhere
+from benchmarks.browser.live_talk import run
 from benchmarks.mouth_to_ear.__main__ import SPEECH
 from neucodec_streaming.client import encode
 from neucodec_streaming.client.files import read_audio
 from tests.server.hosting import hosted
-from tests.server.web.elsewhere import hosted_elsewhere, run
 from tests.streaming.engine.fake import FakeRunner
 
 ROOT = Path(__file__).parents[3]
@@ -46,8 +47,9 @@ def npm(*arguments: str, cwd: Path) -> str:
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory) -> tuple[Path, list[str]]:
     """The tarball, and the files in it."""
-    folder = tmp_path_factory.mktemp("package") / "web"
+    folder = tmp_path_factory.mktemp("package") / "server" / "web"
     shutil.copytree(WEB, folder, ignore=shutil.ignore_patterns("node_modules", "types"))
+    shutil.copy(ROOT / "LICENSE", folder.parents[1])
     npm("install", "--no-audit", "--no-fund", "--no-package-lock", cwd=folder)
     (told,) = json.loads(npm("pack", "--json", cwd=folder))
     return folder / told["filename"], [file["path"] for file in told["files"]]
@@ -82,6 +84,7 @@ def test_the_package_has_the_module_its_types_and_not_the_page(packed):
     assert manifest["version"] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     modules = {name for name in files if "/" not in name and name.endswith(".js")}
     imported = {name for file in modules for name in re.findall(r'from "\./([^"]+)"', (WEB / file).read_text())}
+    assert {"LICENSE", "README.md", "package.json"} <= files
     assert modules == imported | {"neucodec.js", "worklet.js"}
     assert {f"types/{name.removesuffix('.js')}.d.ts" for name in modules - {"worklet.js"}} <= files
     assert not any("page" in name or name.endswith((".html", ".css", ".flac")) for name in files)
@@ -90,7 +93,9 @@ def test_the_package_has_the_module_its_types_and_not_the_page(packed):
 def test_the_documented_example_is_typed(app):
     example = re.search(r"```js\n(.*?)```", (ROOT / "docs" / "browser.md").read_text(), re.DOTALL)
     assert example is not None and 'from "neucodec-streaming"' in example[1]
-    script = f"{example[1]}\ndeclare const SERVER: string;\nexport const totals = stop;\n"
+    types = "Frame, Message, MicrophoneOptions, Options, Playback, Resumed, SpeakerOptions"
+    script = f'import type {{ {types} }} from "neucodec-streaming";\n{example[1]}\ndeclare const SERVER: string;\n'
+    script += "export const totals: () => Promise<Message> = stop;\nexport const options: Options<'encode'>[] = [];\n"
     (app / "example.ts").write_text(script)
     npm("exec", "--", *STRICT.split(), cwd=app)
     (app / "example.ts").write_text(script.replace("({ samples })", "({ sample: samples })"))
@@ -131,4 +136,5 @@ def test_node_22_sends_faster_than_real_time_and_is_told_what_is_wrong(app):
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["tokens"] == said["totals"]["output"] == 1500
-    assert (said["aborted"], said["unreachable"], said["wrong"]) == ("no time", "unreachable", "unauthorized")
+    assert (said["aborted"], said["closed"]) == ("no time", "closed")
+    assert (said["unreachable"], said["wrong"]) == ("unreachable", "unauthorized")
