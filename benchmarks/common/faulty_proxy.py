@@ -200,7 +200,7 @@ class Side(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        transport.set_write_buffer_limits(0)  # bytes that the kernel does not take are held here, where they can be stalled
+        transport.set_write_buffer_limits(0)  # held here instead, where they can be stalled
         if self is self._link.client:
             self._link.proxy.connect(self._link)
         elif self._is_deaf:
