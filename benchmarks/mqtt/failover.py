@@ -155,7 +155,7 @@ async def _constant(broker_url: str, count: int) -> AsyncIterator[str]:
 
 
 async def many_sessions(count: int, seconds: float) -> dict[str, object]:
-    """That many live sessions at once, over steps of constant time: lateness of their tokens, and whether all arrived."""
+    """`count` live sessions at once, over steps of constant time: lateness of their tokens, and whether all came."""
     loop = asyncio.get_running_loop()
     with (
         TemporaryDirectory() as folder,
