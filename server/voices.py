@@ -1,4 +1,4 @@
-"""The voices of a server's folder, by name: what `voice=NAME` and the message `prime` mean."""
+"""The voices of a server's folder, by name, for `voice=NAME` and the message `prime`."""
 
 import hashlib
 from collections.abc import Mapping
@@ -22,14 +22,14 @@ class Voices:
     tokens: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def named(self, name: str) -> np.ndarray:
-        """The tokens of a voice. Raises ConfigError naming the known ones."""
+        """The tokens of a voice. Raises ConfigError listing the known ones."""
         if name not in self.tokens:
             known = f"choose one of {', '.join(self.tokens)}" if self.tokens else "this server has none (--voices)"
             raise ConfigError(f"voice {name[:40]!r} is unknown: {known}")
         return self.tokens[name]
 
     def resolved(self, message: Prime) -> Prime:
-        """The message with tokens instead of a name. Raises InputError naming the known ones."""
+        """The message with tokens in place of a name. Raises InputError listing the known ones."""
         if message.voice is None:
             return message
         try:

@@ -1,4 +1,4 @@
-"""How live a talk in a browser is 2 s after an interruption: latency beyond the algorithmic one, and what was skipped.
+"""How live a talk in a browser is 2 s after an interruption: latency beyond the algorithmic one, and skipped input.
 
 Headless Chromium with its own microphone, the module on a page of another origin, `nano` over loopback through a proxy
 that makes the faults.
@@ -25,7 +25,7 @@ RESULTS = RESULTS_FOLDER / "browser-interruptions.json"
 
 
 def free_port() -> int:
-    """One that nobody listens at just now; a server that starts again needs the one that it had."""
+    """A free one: a server that restarts needs the same port again."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -41,7 +41,7 @@ TALK = """(async () => {
     talk.stop = () => { talk.microphone.close(); talk.session.close(); speaker.close(); return context.close(); };
     window.talk = talk;
 })()"""
-"""`talk.latencyMs`: how long ago what leaves for the device now came from the microphone."""
+"""`talk.latencyMs`: from the microphone to the device, of the sound that leaves now."""
 LATER = """new Promise((resolve) => {
     const { plays } = talk;
     setTimeout(() => resolve(talk.plays > plays ? talk.latencyMs - talk.session.ready.latency_ms : null), 200);
@@ -50,7 +50,7 @@ BLOCK = "(() => { const end = performance.now() + 1500; while (performance.now()
 
 
 async def run(tab: Tab, script: str) -> Any:
-    """The value of an expression on whatever page the tab shows, awaited where it is a promise."""
+    """The value of an expression on the tab's page, of any origin; promises are awaited."""
     answer = await tab.send(
         "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
     )

@@ -1,4 +1,4 @@
-"""`python -m neucodec_streaming.server.auth NAME` makes an API key, `... auth token` a token of minutes."""
+"""`python -m neucodec_streaming.server.auth NAME` creates an API key; `... auth token` a short-lived token."""
 
 import argparse
 import os
@@ -15,7 +15,7 @@ KEY_VARIABLE = "NEUCODEC_API_KEY"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Makes a key or a token; the status of the process."""
+    """Creates a key or a token; returns the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _token(given[1:]) if given[:1] == ["token"] else _key(given)
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _key(arguments: Sequence[str]) -> int:
-    """The line for the file goes to stdout, the key itself to stderr, and nowhere else."""
+    """Prints the line for the key file to stdout and the key itself to stderr, its only appearance."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Makes an API key. Append the line to the file: %(prog)s NAME >> KEYS",
@@ -40,7 +40,7 @@ def _key(arguments: Sequence[str]) -> int:
 
 
 def _token(arguments: Sequence[str]) -> int:
-    """The token goes to stdout; the key comes from the environment, since other users see command lines."""
+    """Prints the token to stdout. The key comes from the environment, since other users see command lines."""
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} token",
         description=f"Makes a token of minutes, for a browser, signed by the key in {KEY_VARIABLE}.",

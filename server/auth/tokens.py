@@ -1,8 +1,8 @@
-"""Tokens of minutes for browsers, which cannot keep a key: signed by who has a key, checked by who has its hash.
+"""Short-lived tokens for browsers, which cannot keep a key: signed with a key, verified with its hash.
 
 A token is `nct_UNTIL_MAC`: UNTIL in Unix seconds, MAC the HMAC-SHA256 of "neucodec token until UNTIL" in hexadecimal,
-by the SHA-256 of the key. It opens what the key opens, until then. Nothing is stored: a server that starts again, or
-another one with the same file of keys, takes it too.
+keyed by the SHA-256 of the API key. Until then it grants what the key grants. Nothing is stored, so a restarted server
+and other servers with the same key file accept it.
 """
 
 import hashlib
@@ -13,18 +13,18 @@ from collections.abc import Iterable
 from neucodec_streaming.errors import AuthError, ConfigError
 
 MAX_MINUTES = 60
-"""A longer life is refused, whatever was signed."""
+"""Limit of a token's lifetime; longer ones are refused even if signed."""
 DEFAULT_MINUTES = 5
 _TOKEN = re.compile(r"nct_(\d{1,12})_([0-9a-f]{64})")
 
 
 def is_token(text: str) -> bool:
-    """Whether it is a token and no key."""
+    """Whether a text is a token, not a key."""
     return text.startswith("nct_")
 
 
 def new_token(key: str, now_s: float, minutes: float = DEFAULT_MINUTES) -> str:
-    """A token that the key signs, good from now on. Raises ConfigError for a life that no server takes."""
+    """A token signed with the key, valid from now on. Raises ConfigError for a lifetime that servers refuse."""
     if not 0 < minutes <= MAX_MINUTES:
         raise ConfigError(f"a token of {minutes:g} minutes: give more than 0, and at most {MAX_MINUTES}")
     until = int(now_s + 60 * minutes)
@@ -32,9 +32,9 @@ def new_token(key: str, now_s: float, minutes: float = DEFAULT_MINUTES) -> str:
 
 
 def name_of_token(token: str, entries: Iterable[tuple[str, bytes]], now_s: float) -> str:
-    """Whose key has signed the token, of these names and hashes. Raises AuthError.
+    """The name of the key that signed the token. Raises AuthError.
 
-    Every entry is compared, each in constant time.
+    Every entry is compared in constant time.
     """
     parts = _TOKEN.fullmatch(token)
     until = int(parts[1]) if parts else 0

@@ -1,12 +1,12 @@
 /**
- * The microphone as frames of 20 ms at 16 kHz, whatever rate the device has. Needs a secure origin (https or localhost)
- * and the user's leave; `open` says in a SoundError what is missing. It opens when `open` is called, and never by itself.
+ * The microphone as frames of 20 ms at 16 kHz, from a device of any rate. Needs a secure origin (https or localhost)
+ * and the user's permission; `open` rejects with a SoundError that says what is missing. It never opens by itself.
  */
 
 import { SoundError, demandSound, keepAwake } from "./sound.js";
 import { addWorklet } from "./worklets.js";
 
-/** A live microphone's frames that are so late are dropped. */
+/** A live microphone drops frames that are later. */
 const MAX_LATE_S = 0.3;
 const FRAME_S = 0.02;
 
@@ -21,7 +21,7 @@ const FRAME_S = 0.02;
  * @property {boolean} [noiseSuppression] off
  * @property {boolean} [autoGainControl] off
  * @property {string} [deviceId] one of `Microphone.devices()`
- * @property {MediaStream} [stream] in place of a device; whoever made it stops it
+ * @property {MediaStream} [stream] in place of a device; the caller stops it
  * @property {AbortSignal} [signal] gives up opening, and later closes the microphone
  * @property {string | URL} [workletUrl] of worklet.js, for pages whose policy forbids `blob:` scripts
  */
@@ -74,8 +74,8 @@ export class Microphone {
   }
 
   /**
-   * Asks for the microphone and starts it. Whatever fails or is aborted, the device is let go of. Rejects with SoundError,
-   * or with the reason of `signal`.
+   * Asks for the microphone and starts it. Every failure and an abort release the device. Rejects with SoundError, or
+   * with the reason of `signal`.
    * @param {AudioContext} context of `openContext`, or one of your own
    * @param {MicrophoneOptions} options
    */
@@ -97,7 +97,7 @@ export class Microphone {
     }
   }
 
-  /** Lets go of the device. */
+  /** Releases the device. */
   close() {
     this._closed.abort();
     this._node.port.onmessage = null;
@@ -118,7 +118,7 @@ async function ask({ echoCancellation = false, noiseSuppression = false, autoGai
   const device = deviceId === undefined ? {} : { deviceId: { exact: deviceId } };
   const audio = { channelCount: 1, echoCancellation, noiseSuppression, autoGainControl, ...device };
   const asked = navigator.mediaDevices.getUserMedia({ audio }).catch((error) => Promise.reject(failed(error)));
-  // A prompt cannot be taken back: what it gives after an abort is let go of at once.
+  // A prompt cannot be withdrawn: a stream that it gives after an abort is released at once.
   const aborted = new Promise((_, reject) => {
     signal?.addEventListener("abort", () => {
       asked.then(letGo, () => {});

@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from neucodec_streaming.engine.engine import Engine, EngineResult, Failed, FlushFinished, Output, pools_of
+from neucodec_streaming.engine.engine import Engine, pools_of
+from neucodec_streaming.engine.results import EngineResult, Failed, FlushFinished, Output
 from neucodec_streaming.errors import DeviceError, LostDeviceError, StreamingError
 from neucodec_streaming.server.model import Model
 from neucodec_streaming.server.settings.fields import Settings

@@ -9,12 +9,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.engine.overload import DEFAULT_MAX_BEHIND_S, Overload
+from neucodec_streaming.engine.results import EngineResult, Failed, FlushFinished, Output
 from neucodec_streaming.engine.scheduler import Pool, Scheduler, StepBatch
 from neucodec_streaming.engine.slots import Slots
 from neucodec_streaming.engine.stage import END, MAX_AHEAD_S, NextVoice, Stage
@@ -39,34 +39,6 @@ def pools_of(kind: str, config: StreamConfig) -> dict[str, Pool]:
 
 
 _log = logging.getLogger(__name__)
-
-
-class Output(NamedTuple):
-    """New output of a session: tokens uint16 (n,) or audio float32 (480 n,); and how late it is."""
-
-    session: int
-    epoch: int
-    data: np.ndarray
-    behind_ms: float
-
-
-@dataclass(frozen=True)
-class FlushFinished:
-    """All output of the oldest utterance that was flushed has been delivered."""
-
-    session: int
-    epoch: int
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The session is closed, its slots are free: it could not be stepped."""
-
-    session: int
-    error: StreamingError
-
-
-EngineResult = Output | FlushFinished | Failed
 
 
 @dataclass(eq=False)

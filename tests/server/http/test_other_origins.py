@@ -59,5 +59,5 @@ async def test_a_plain_get_says_what_the_upgrade_would():
             assert (status, headers["Retry-After"], json.loads(body)["code"]) == (503, "1", "full")
         await host.emptied()
         assert get(host, "/v1/encode")[0] == 426
-        async with talk(host.url, "/v1/encode") as found:  # what was asked for before has taken no place
+        async with talk(host.url, "/v1/encode") as found:  # the plain GETs have taken no place
             await found.finish()

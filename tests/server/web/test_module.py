@@ -84,7 +84,7 @@ async def chromium():
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def tab(chromium, origin, server):
-    """An empty page elsewhere, with the module as `neucodec`; whatever it complains of fails the test."""
+    """An empty page elsewhere, with the module as `neucodec`; errors on its console fail the test."""
     await chromium.open(origin)
     await run(chromium, TRACKS)
     await run(chromium, f'import("{page_of(server.url)}/neucodec.js").then((all) => {{ window.neucodec = all; }})')

@@ -8,7 +8,8 @@ import pytest
 from neucodec_streaming import audio, load_codec
 from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, OUTPUT_RATE, StreamConfig
-from neucodec_streaming.engine.engine import Engine, Output, pools_of
+from neucodec_streaming.engine.engine import Engine, pools_of
+from neucodec_streaming.engine.results import Output
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.protocol.messages import Clear, Cleared, Done, Flush, Flushed, Mark, Marked, StreamFormat
 from neucodec_streaming.protocol.query import SessionRequest, session_request

@@ -3,7 +3,12 @@ import { Refused, connect } from "neucodec-streaming";
 const [url, key] = process.argv.slice(2);
 const samples = Float32Array.from({ length: 30 * 16000 }, (_, i) => 0.3 * Math.sin(i / 7));
 const tokens = [];
-const session = await connect({ kind: "encode", url, accessToken: () => key, onOutput: (more) => tokens.push(...more) });
+const session = await connect({
+  kind: "encode",
+  url,
+  accessToken: () => key,
+  onOutput: (more) => tokens.push(...more),
+});
 await session.send(samples);
 await session.flush();
 const stop = new AbortController();
@@ -14,5 +19,9 @@ const other = await connect({ kind: "encode", url, accessToken: key, signal: lat
 later.abort();
 const closed = await other.flush().catch((error) => error.code);
 const unreachable = await connect({ kind: "encode", url: "ws://127.0.0.1:9" }).catch((error) => error.code);
-const wrong = await connect({ kind: "encode", url, accessToken: "wrong" }).catch((error) => error instanceof Refused && error.code);
-console.log(JSON.stringify({ tokens: tokens.length, totals: await session.end(), aborted, closed, unreachable, wrong }));
+const wrong = await connect({ kind: "encode", url, accessToken: "wrong" }).catch(
+  (error) => error instanceof Refused && error.code,
+);
+console.log(
+  JSON.stringify({ tokens: tokens.length, totals: await session.end(), aborted, closed, unreachable, wrong }),
+);
