@@ -9,7 +9,7 @@ import sys
 
 
 def main() -> int:
-    """Loads the command and runs it; returns its exit code."""
+    """Loads and runs the command; returns its exit code."""
     interrupt = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.SIG_DFL if interrupt is signal.default_int_handler else signal.SIG_IGN)
     from neucodec_streaming.client import cli

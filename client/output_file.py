@@ -1,8 +1,8 @@
-"""An output file that appears under its name only when it is whole.
+"""An output file that appears under its name only when it is complete.
 
-It is written beside its place under a temporary name, and renamed over what is there. Links are followed, and the mode
-of a file that is replaced is kept. The temporary file is locked, so the next process tells one that is being written
-from one that a killed process left, and removes the latter.
+It is written to a temporary file in the same folder and renamed over the old one. Links are followed, and the mode of a
+replaced file is kept. The temporary file is locked while it is written, so another process can recognise and remove one
+that a killed process left.
 """
 
 import glob
@@ -19,14 +19,14 @@ from neucodec_streaming.errors import reason_of
 
 try:
     import fcntl
-except ImportError:  # not on Windows, where what a killed process leaves stays
+except ImportError:  # not on Windows, where files of killed processes stay
     fcntl = None  # type: ignore[assignment]
 
 _MAX_NAME_LENGTH = 100
 
 
 class OutputFile:
-    """A file to be written at `temporary`; then commit() or discard(). `replaces`: there is one of that name already.
+    """A file written at `temporary`; ends with commit() or discard(). `replaces`: a file of that name exists.
 
     Raises FileError.
     """
@@ -49,7 +49,7 @@ class OutputFile:
             raise self._failed(error) from None
 
     def commit(self) -> None:
-        """Gives the file its name."""
+        """Renames the file to its name."""
         os.close(self._lock)
         try:
             os.replace(self.temporary, self._target)
@@ -58,7 +58,7 @@ class OutputFile:
             raise self._failed(error) from None
 
     def discard(self) -> None:
-        """Removes it; what had its name before stays."""
+        """Removes the file; an existing file of its name stays."""
         os.close(self._lock)
         self._remove()
 
@@ -67,7 +67,7 @@ class OutputFile:
             os.unlink(self.temporary)
 
     def _mode(self) -> int | None:
-        """That of the file to replace, None without one."""
+        """Status of the file to replace; None if there is none."""
         try:
             mode = os.stat(self._target).st_mode
         except FileNotFoundError:
@@ -85,7 +85,7 @@ class OutputFile:
 
 
 def _is_locked(descriptor: int) -> bool:
-    """Whether this process has the lock of an open file now; nobody else had it then."""
+    """Locks an open file; returns whether no other process holds the lock."""
     if fcntl is None:
         return False
     try:
@@ -96,7 +96,7 @@ def _is_locked(descriptor: int) -> bool:
 
 
 def _remove_abandoned(path: str) -> None:
-    """Removes a temporary file that no process writes."""
+    """Removes a temporary file that no process is writing."""
     with suppress(OSError):
         descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
         try:
@@ -107,10 +107,10 @@ def _remove_abandoned(path: str) -> None:
 
 
 class Writer:
-    """What writers share: a context manager over an OutputFile or a PipeWriter.
+    """Base of the writers: a context manager over an OutputFile or a PipeWriter.
 
-    An output file appears when the context is left without an error, or, with `keep`, after one as well if anything was
-    written: an error at the very start leaves the file that was there.
+    The output appears when the context exits without an error, or with `keep` also after an error if anything was
+    written: an error at the very start leaves the old file.
     """
 
     def __init__(self, path: str | Path, keep: bool) -> None:
@@ -121,7 +121,7 @@ class Writer:
         self.output = None if is_piped else OutputFile(path)
 
     def _finish(self, is_whole: bool) -> None:
-        """Closes the file, after writing what comes last where it `is_whole`."""
+        """Closes the file, after writing its last part if it `is_whole`."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

@@ -1,6 +1,6 @@
 """`neucodec-server`, also as `python -m neucodec_streaming.server`: the server, or a bulk job by its name.
 
-Says in one line which extra is missing, and ends without a word when the reader of its output has gone (`| head`).
+Names a missing extra in one line, and ends silently when the reader of its output has gone (`| head`).
 """
 
 import os
@@ -10,7 +10,7 @@ from neucodec_streaming.lazy import missing_extra
 
 
 def main() -> int:
-    """Runs the command and returns its exit code; 2 where the libraries of an extra are not installed."""
+    """Runs the command and returns its exit code; 2 if an extra is not installed."""
     try:
         if sys.argv[1:2] in (["encode-files"], ["decode-files"]):
             from neucodec_streaming.server.bulk.cli import main as run

@@ -17,7 +17,7 @@ from typing import Protocol as Interface
 from prometheus_client import Histogram
 
 from neucodec_streaming.engine.scheduler import Pool
-from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, PathError, reason_of
+from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, reason_of
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
 from neucodec_streaming.server.auth.gate import Caller, Gate
@@ -150,7 +150,7 @@ class App:
         model = self.ready_model()
         model.profile(asked.profile)
         if asked.kind not in model.kinds:
-            raise PathError(f"{asked.kind} sessions are not served here: ask for {' or '.join(model.kinds)}")
+            raise ConfigError(f"{asked.kind} sessions are not served here: ask for {' or '.join(model.kinds)}")
         assert self._sessions is not None, "the model is ready"
         return self._sessions.open(asked, caller)
 

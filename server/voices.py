@@ -1,9 +1,8 @@
-"""The voices of a server's folder, by name: what `voice=NAME` and the message `prime` mean."""
+"""The voices of a server's folder, by name, for `voice=NAME` and the message `prime`."""
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +22,14 @@ class Voices:
     tokens: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def named(self, name: str) -> np.ndarray:
-        """The tokens of a voice. Raises ConfigError naming the known ones."""
+        """The tokens of a voice. Raises ConfigError listing the known ones."""
         if name not in self.tokens:
             known = f"choose one of {', '.join(self.tokens)}" if self.tokens else "this server has none (--voices)"
             raise ConfigError(f"voice {name[:40]!r} is unknown: {known}")
         return self.tokens[name]
 
     def resolved(self, message: Prime) -> Prime:
-        """The message with tokens instead of a name. Raises InputError naming the known ones."""
+        """The message with tokens in place of a name. Raises InputError listing the known ones."""
         if message.voice is None:
             return message
         try:
@@ -38,12 +37,11 @@ class Voices:
         except ConfigError as error:
             raise InputError(str(error)) from None
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of all names and tokens; "" of no voices."""
+    def fingerprint(self, name: str | None) -> str:
+        """Of the name and tokens of a voice, or of all; "" of no voices."""
         digest = hashlib.sha256()
-        for name, tokens in sorted(self.tokens.items()):
-            digest.update(f"{name} {len(tokens)} ".encode() + tokens.tobytes())
+        for known in sorted(self.tokens) if name is None else [name]:
+            digest.update(f"{known} {len(self.tokens[known])} ".encode() + self.tokens[known].tobytes())
         return digest.hexdigest() if self.tokens else ""
 
 

@@ -1,8 +1,7 @@
-"""`neucodec bench`: what a server and the way to it are like, seen from here.
+"""`neucodec bench`: latency and speed of a server and the network to it.
 
-Each kind of session that the server has is run twice: at the pace of a microphone, for the time that the first output
-and every later one take, and as fast as the server goes, for its real-time factor. What is sent is noise; the cost does
-not depend on it.
+Each kind of session that the server offers runs twice: at the pace of a microphone, for the first output and response
+times, and as fast as possible, for the real-time factor. The input is noise; the cost does not depend on it.
 """
 
 import argparse
@@ -27,14 +26,14 @@ _COLUMNS = ("algorithm", "connect", "first output", "p50", "p99", "max", "real-t
 
 
 async def bench(options: argparse.Namespace) -> None:
-    """Measures every kind of session that is served, and prints the figures."""
+    """Measures every kind of session that is served and prints the figures."""
     results: list[dict[str, Any]] = []
     refused: PathError | None = None
     with LiveRows(quiet=options.json) as rows:
         for kind in PATHS.values():
             try:
                 results.append(await _measure(options, kind, rows))
-            except PathError as error:  # a kind that is not served
+            except PathError as error:  # this kind is not served
                 refused = error
     if refused is not None and not results:
         raise refused

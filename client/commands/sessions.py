@@ -4,6 +4,7 @@ import argparse
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from neucodec_streaming.client.pipes import (
     refuse_same_file,
 )
 from neucodec_streaming.client.transfer import TransferReport, transfer
-from neucodec_streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
+from neucodec_streaming.config import FRAME_MS, INPUT_RATE, TOKENS_PER_SECOND
 from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.protocol.messages import Ready
 
@@ -74,7 +75,7 @@ async def decode(options: argparse.Namespace) -> None:
     refuse_audio_to_terminal(options.output)
     audio_format(options.output, options.format)
     source = token_source(options.input, options.form, options.tags)
-    await _to_output(options, "decode", source, lambda _: AudioWriter(options.output, OUTPUT_RATE, options.format))
+    await _to_output(options, "decode", source, partial(_audio_writer, options))
 
 
 async def roundtrip(options: argparse.Namespace) -> None:
@@ -83,7 +84,11 @@ async def roundtrip(options: argparse.Namespace) -> None:
     refuse_audio_to_terminal(options.output)
     audio_format(options.output, options.format)
     source = audio_source(options.input, options.rate)
-    await _to_output(options, "roundtrip", source, lambda _: AudioWriter(options.output, OUTPUT_RATE, options.format))
+    await _to_output(options, "roundtrip", source, partial(_audio_writer, options))
+
+
+def _audio_writer(options: argparse.Namespace, ready: Ready) -> AudioWriter:
+    return AudioWriter(options.output, ready.output.rate, options.format)
 
 
 async def _to_output(
@@ -222,8 +227,8 @@ async def play(options: argparse.Namespace) -> None:
                 source.note_model(connection.ready)
                 print_notes(source.notes, quiet=options.json)
                 chunk_ms = connection.ready.chunk_frames * FRAME_MS
-                with Speaker(OUTPUT_RATE, options.device, chunk_ms=chunk_ms) as speaker:
-                    line.follow(lambda: speaker.heard_position / OUTPUT_RATE)
+                with Speaker(connection.ready.output.rate, options.device, chunk_ms=chunk_ms) as speaker:
+                    line.follow(lambda: speaker.heard_position / speaker.rate)
 
                     async def paced() -> AsyncIterator[np.ndarray]:
                         async for packet in source:

@@ -25,6 +25,7 @@ from neucodec_streaming.client.events import Audio, Tokens
 from neucodec_streaming.client.mqtt.link import BrokerLink, broker_link
 from neucodec_streaming.client.mqtt.stream import Inbound, Missing, StreamReader, UtteranceEnded
 from neucodec_streaming.client.session import LiveSession
+from neucodec_streaming.config import OUTPUT_RATE
 from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.protocol.messages import (
     Cleared,
@@ -34,6 +35,8 @@ from neucodec_streaming.protocol.messages import (
     Failure,
     Flushed,
     Marked,
+    Prime,
+    Primed,
     Ready,
     Stats,
     encode_message,
@@ -60,11 +63,13 @@ from neucodec_streaming.protocol.query import session_request
 from neucodec_streaming.tokens import tokens_to_bytes
 
 MAX_FRAME_SECONDS = 0.5
+NO_ANSWER = b"-1"
+"""Correlation of a request whose answer nobody waits for."""
 AHEAD_FRAMES = 250
 """Limit of input in flight whose output has not been taken, in frames of 20 ms."""
 REOPEN_S = 3.0
 """Interval of repeated `open` requests while no bridge owns the session."""
-MqttEvent = Audio | Tokens | Missing | UtteranceEnded | Flushed | Cleared | Marked | Stats | Done
+MqttEvent = Audio | Tokens | Missing | UtteranceEnded | Flushed | Cleared | Marked | Primed | Stats | Done
 
 
 class MqttSession(LiveSession):
@@ -94,6 +99,7 @@ class MqttSession(LiveSession):
         self._news = asyncio.Event()  # of that bridge
         self._asked: dict[int, tuple[ClientMessage, int]] = {}
         self._requests = 0
+        self._voice: Prime | None = None  # the last one requested
         self._clears = 0  # number of clears: a `send` in progress belongs to an older utterance if it changes
         self._taken_frames = 0
         self._room = asyncio.Event()  # wakes waiting senders
@@ -256,8 +262,8 @@ class MqttSession(LiveSession):
             self._is_ready.set()
             if not is_first:  # a new bridge, which knows none of the requests
                 self._spawn(self._ask_again())
-        elif isinstance(answer, (Flushed, Cleared, Marked, Done)) and position is not None:
-            number = int(message.correlation or b"-1")
+        elif isinstance(answer, (Flushed, Cleared, Marked, Primed, Done)) and position is not None:
+            number = int(message.correlation or NO_ANSWER)
             if number in self._asked:
                 self._reader.put((number, answer), position)
         elif isinstance(answer, Stats):
@@ -281,6 +287,8 @@ class MqttSession(LiveSession):
         number, position = self._requests, self._writer.position
         self._requests += 1
         self._asked[number] = message, position
+        if isinstance(message, Prime):
+            self._voice = message
         await self._ask(encode_request(message, position), str(number).encode())
 
     async def _ask(self, payload: bytes, correlation: bytes) -> None:
@@ -290,6 +298,8 @@ class MqttSession(LiveSession):
 
     async def _ask_again(self) -> None:
         with suppress(StreamingError):
+            if self._voice is not None:
+                await self._ask(encode_request(self._voice, self._writer.position), NO_ANSWER)
             for number, (message, position) in list(self._asked.items()):
                 await self._ask(encode_request(message, position), str(number).encode())
 
@@ -347,7 +357,7 @@ async def open_at_broker(
     """
     deadlines = deadlines or Deadlines()
     address = parse_broker(broker) if isinstance(broker, str) else broker
-    target = session_request(kind, profile=profile).target
+    target = session_request(kind, output_rate=OUTPUT_RATE, profile=profile).target
     session = MqttSession(name, OpenRequest(target, qos, redundancy, packet_frames, input, output), qos, deadlines)
     async with broker_link(
         address,

@@ -1,4 +1,4 @@
-"""What the server answers to methods other than GET and HEAD: speech to one POST, to all others why not."""
+"""Answers methods other than GET and HEAD: speech for one POST, 405 for others."""
 
 import json
 from http import HTTPStatus
@@ -24,7 +24,7 @@ GET_PATHS = (*PATHS, HEALTH_PATH, READY_PATH, METRICS_PATH, "/")
 
 
 class Posts:
-    """Of one server; `speech` is None where no language model is set."""
+    """The POST routes of one server; `speech` is None without a language model."""
 
     def __init__(self, speech: SpeechEndpoint | None) -> None:
         self._speech = speech

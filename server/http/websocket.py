@@ -217,12 +217,14 @@ class WebSocket(asyncio.BufferedProtocol):
         reader, wait_s, parsed = self._reader, 0.0, 0
         is_full = self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES
         while (found := reader.find()) and not is_full and not self.is_held and parsed < TURN_FRAMES:
-            if not reader.found_payload:
-                if wait_s := self._pace.wait_s():
-                    break
+            if reader.found_payload:
+                self._take_message(reader.take_payload())
+            elif wait_s := self._pace.wait_s():
+                break
+            else:
                 self._pace.spend()
+                self._take(reader.take())
             parsed += 1
-            self._take(reader.take())
         if wait_s:
             if self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 self.abort()  # the peer is gone: what it has sent may be minutes of this pace
@@ -242,10 +244,9 @@ class WebSocket(asyncio.BufferedProtocol):
                 self._answer(message)
             else:
                 self._take_message(message)
-        if len(messages) != 1 or not isinstance(messages[0], bytes):  # the protocol has had something to do
-            self._write()  # pongs, the answer to a close, what to say to a frame that cannot be
-            if self._protocol.close_expected():
-                self._end_soon()
+        self._write()  # pongs, the answer to a close, what to say to a frame that cannot be
+        if self._protocol.close_expected():
+            self._end_soon()
 
     def _answer(self, request: Request) -> None:
         """Lets the request in, or answers it."""

@@ -70,7 +70,7 @@ def hand_on(data: bytes | str, handler: SessionHandler, max_bytes: int) -> None:
     """Gives a session one WebSocket message; one that is invalid or too long ends it with the error."""
     try:
         check_size(data, max_bytes)
-        message = parse_client_message(data)
+        message = data if isinstance(data, bytes) else parse_client_message(data)
     except StreamingError as error:
         handler.fail(error)
     else:

@@ -13,13 +13,14 @@ import { Refused, why } from "./refused.js";
 
 /** How far `send` runs ahead of the output. */
 const MAX_AHEAD_S = 5;
-/** A live session that is so far behind drops to the present. */
+/** A live session that is further behind drops to the present. */
 const MAX_BEHIND_S = 0.3;
-/** The usual number of pending frames may grow by so much with each message: a route that has become longer. */
+/** Growth of the usual number of pending frames with each message, for routes that become longer. */
 const GROWTH_FRAMES = 0.2;
 const LARGEST_PACKET_FRAMES = 25;
 const OPEN_DEADLINE_MS = 10000;
-const RETRY_MS = { first: 100, most: 3000, mostLive: 500, tries: 40 };
+/** Pauses between attempts to connect again, and for how long it is tried. */
+const RETRY_MS = { first: 100, most: 3000, mostLive: 500, all: 120000 };
 /** Status of a connection that comes back: the server goes away, no closing handshake, service restart. */
 const LOSSES = [1001, 1006, 1012];
 /** Refusals that may be over soon. */
@@ -28,10 +29,10 @@ const PASSING = ["unreachable", "full", "too_many", "device"];
 /**
  * @typedef {import("./protocol.js").Kind} Kind
  * @typedef {import("./protocol.js").Message} Message
- * @typedef {{how: string, gap: number, position: number, skippedSeconds: number}} Resumed `how` as in docs/protocol.md;
- *   output goes on at `position`, after a gap of so many units; so much input of a live session was skipped
+ * @typedef {{how: string, gap: number, position: number, droppedSeconds: number}} Resumed `how` as in docs/protocol.md;
+ *   output continues at `position`, after `gap` lost units; a live session has dropped `droppedSeconds` of input
  */
-/** @template {Kind} K @typedef {K extends "decode" ? Uint16Array : Float32Array} Input audio, full scale 1, or tokens */
+/** @template {Kind} K @typedef {K extends "decode" ? Uint16Array : Float32Array} Input tokens, or audio up to 1.0 */
 /** @template {Kind} K @typedef {K extends "encode" ? Uint16Array : Float32Array} Output */
 
 /**
@@ -47,14 +48,14 @@ const PASSING = ["unreachable", "full", "too_many", "device"];
  * @property {AbortSignal} [signal] gives up opening, and later closes the session
  * @property {(output: Output<K>, position: number) => void} [onOutput] audio or tokens
  * @property {(state: "open" | "lost" | "resumed", resumed: Resumed) => void} [onState]
- * @property {(seconds: number) => void} [onSkip] so much input of a live session was skipped
+ * @property {(seconds: number) => void} [onSkip] a live session has skipped input
  * @property {(error: Error) => void} [onFailure] the session has ended before `end` was answered
  */
 /** @template {Kind} K @typedef {SessionOptions<K> & import("./protocol.js").Formats} Options */
 
 /**
- * Opens a session. Rejects with Refused, with ProtocolError when what answers is no such server, or with the reason of
- * `signal`.
+ * Opens a session. Rejects with Refused, with ProtocolError if the server speaks another protocol, or with the reason
+ * of `signal`.
  * @template {Kind} K
  * @param {Options<K>} options
  * @returns {Promise<Connection<K>>}
@@ -84,10 +85,10 @@ export class Connection {
     this._socket = null;
     /** @type {{type: string, id?: string | number, resolve: (m: Message) => void, reject: (e: Error) => void}[]} */
     this._waiting = [];
-    /** @type {(() => void)[]} what goes on when the server has said something, or the connection is another */
+    /** @type {(() => void)[]} calls of `send` that wait for a message or another connection */
     this._paused = [];
     this._clears = 0;
-    /** Frames that usually wait for their output when some has come. */
+    /** Pending frames right after output has come, in normal operation. */
     this._usualFrames = Infinity;
     /** @type {Error | null} */
     this.failure = null;
@@ -119,7 +120,7 @@ export class Connection {
 
   /**
    * Sends audio or tokens without waiting: for a microphone, which cannot wait. While the connection is lost the last
-   * minute is kept, and sent when it is back; of a live session that is behind nothing is.
+   * minute is kept and sent later. A live session skips input while it is behind.
    * @param {Input<K>} units
    */
   sendNow(units) {
@@ -136,7 +137,7 @@ export class Connection {
     return this._ask({ type: "flush" });
   }
 
-  /** Barge-in: drops what is pending; resolves with both positions. Nothing of before comes out after this call. */
+  /** Barge-in: drops what is pending; resolves with both positions. No earlier output follows this call. */
   clear() {
     this._clears += 1;
     this._goOn();
@@ -150,14 +151,13 @@ export class Connection {
 
   /**
    * The decoder starts from this voice, one of the server's by its name or 100 to 750 tokens of it, now and after each
-   * `flush` and `clear`; within an utterance from its end on. Resolves with `tokens`, how many the voice has. A name
-   * that the server does not know ends the session.
-   * @param {string | Uint16Array} voice
+   * `flush` and `clear`; within an utterance from its end on. null: from none. Resolves with `tokens`, how many the
+   * voice has. A name that the server does not know ends the session.
+   * @param {string | Uint16Array | null} voice
    */
   prime(voice) {
-    return this._ask(
-      typeof voice === "string" ? { type: "prime", voice } : { type: "prime", tokens: Array.from(voice) },
-    );
+    const named = typeof voice === "string";
+    return this._ask(named ? { type: "prime", voice } : { type: "prime", tokens: Array.from(voice ?? []) });
   }
 
   /** Ends the session: resolves with the totals when all output has come. */
@@ -180,7 +180,7 @@ export class Connection {
       throw error;
     }
     this._signal?.addEventListener("abort", () => this.close(), { once: true });
-    this._onState("open", { how: "new", gap: 0, position: 0, skippedSeconds: 0 });
+    this._onState("open", { how: "new", gap: 0, position: 0, droppedSeconds: 0 });
   }
 
   /** Whether `send` has to wait. */
@@ -213,9 +213,9 @@ export class Connection {
     });
   }
 
-  /** @param {Uint8Array<ArrayBuffer> | string} data */
+  /** @param {Uint8Array | string} data */
   _transmit(data) {
-    if (!this.session.isLost) /** @type {WebSocket} */ (this._socket).send(data);
+    if (!this.session.isLost) /** @type {WebSocket} */ (this._socket).send(/** @type {any} */ (data));
   }
 
   _goOn() {
@@ -267,33 +267,39 @@ export class Connection {
     const message = parse(data);
     if (message.type === "error") throw new Refused(message.code, message.message);
     if (message.type !== "ready") throw new ProtocolError("The server's first message is no ready.");
-    const received = this.session.outputPosition;
+    const { outputPosition: received, pendingFrames } = this.session;
     const isFirst = this.session.ready === null;
     this.session.receive(data);
     this._socket = socket;
     socket.onmessage = ({ data }) => this._receive(data);
     socket.onclose = ({ code, reason }) => this._lost(code, reason);
-    if (!isFirst) this._resume(received);
+    if (!isFirst) this._resume(received, pendingFrames * hopOf(this.session.input));
     this._goOn();
   }
 
-  /** Sends what the new connection's server has not got, and says what was lost. @param {number} received output */
-  _resume(received) {
+  /**
+   * Sends everything that the server lacks, and reports the loss.
+   * @param {number} received units of output
+   * @param {number} unheard units of input without output: a live session sends no other to a server that has lost it
+   */
+  _resume(received, unheard) {
     const { session } = this;
-    const dropped = session.dropStale(this._live ? MAX_BEHIND_S * session.input.rate : Infinity);
+    const kept = this._live ? Math.min(unheard, MAX_BEHIND_S * session.input.rate) : Infinity;
+    const dropped = Math.min(session.dropStale(kept), unheard - kept);
     for (const item of session.unsent) this._transmit(item);
     const position = Math.max(session.outputPosition, session.staleUntil);
     const how = this.ready.resumed;
-    const skippedSeconds = this._live ? dropped / session.input.rate : 0;
-    this._onState("resumed", { how, gap: how === "new" ? 0 : position - received, position, skippedSeconds });
-    if (skippedSeconds > 0) this._onSkip(skippedSeconds);
+    const droppedSeconds = this._live ? dropped / session.input.rate : 0;
+    this._onState("resumed", { how, gap: how === "new" ? 0 : position - received, position, droppedSeconds });
+    if (droppedSeconds > 0) this._onSkip(droppedSeconds);
   }
 
   /** @param {string | ArrayBuffer} data */
   _receive(data) {
     try {
       const event = this.session.receive(typeof data === "string" ? data : new Uint8Array(data));
-      if (typeof data !== "string") this._usualFrames = Math.min(this.session.pendingFrames, this._usualFrames + GROWTH_FRAMES);
+      const most = this._usualFrames + GROWTH_FRAMES;
+      if (typeof data !== "string") this._usualFrames = Math.min(this.session.pendingFrames, most);
       if (event instanceof Uint8Array) this._give(event);
       else if (event?.type === "error") this._fail(new Refused(event.code, event.message));
       else if (event !== null) this._settle(event);
@@ -309,7 +315,7 @@ export class Connection {
     this._onOutput(units, this.session.outputPosition - units.length);
   }
 
-  /** Answers whoever waits for this message; a `cleared` answers the flushes before it too. @param {Message} message */
+  /** Resolves the request that this answers; `cleared` also answers the flushes before it. @param {Message} message */
   _settle(message) {
     const asked = ANSWERS[/** @type {keyof typeof ANSWERS} */ (message.type)];
     const index = this._waiting.findIndex(({ type, id }) => type === asked && id === message.id);
@@ -328,7 +334,8 @@ export class Connection {
     this.session.lose();
     this._socket = null;
     this._usualFrames = Infinity;
-    this._onState("lost", { how: "", gap: 0, position: this.session.outputPosition, skippedSeconds: 0 });
+    this._onState("lost", { how: "", gap: 0, position: this.session.outputPosition, droppedSeconds: 0 });
+    const givesUpAt = performance.now() + RETRY_MS.all;
     let advisedMs = 0;
     for (let attempt = 0; this.session.isLost && this.failure === null; attempt++) {
       const most = this._live ? RETRY_MS.mostLive : RETRY_MS.most;
@@ -339,7 +346,7 @@ export class Connection {
         await this._attempt(this.session.resuming(!this._live));
       } catch (error) {
         const passing = error instanceof Refused && PASSING.includes(error.code);
-        if (!passing || attempt >= RETRY_MS.tries) this._fail(/** @type {Error} */ (error));
+        if (!passing || performance.now() > givesUpAt) this._fail(/** @type {Error} */ (error));
         else advisedMs = error.retryAfterS * 1000;
       }
     }
@@ -370,20 +377,14 @@ function serverUrl(url) {
   return found;
 }
 
-/** Formats and rates of the audio as query fields, where they are not the usual ones. @param {ClientSession} session */
-function formatQuery({ kind, input, output }) {
-  const usual = new ClientSession(kind);
-  /** @type {Record<string, string | number>} */
-  const query = {};
-  for (const [side, given, common] of /** @type {const} */ ([
-    ["input", input, usual.input],
-    ["output", output, usual.output],
-  ])) {
-    if (given.format !== common.format) query[`${side}_format`] = given.format;
-    if (given.rate !== common.rate) query[`${side}_rate`] = given.rate;
-  }
-  return query;
-}
+/**
+ * Formats and rates of the audio as query fields: all are named, since a server's own rate is its model's.
+ * @param {ClientSession} session
+ */
+const formatQuery = ({ input, output }) => ({
+  ...(input.kind === "audio" && { input_format: input.format, input_rate: input.rate }),
+  ...(output.kind === "audio" && { output_format: output.format, output_rate: output.rate }),
+});
 
 /** @param {number} ms */
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

@@ -7,19 +7,19 @@
  * When the buffer runs empty an underrun is counted and it fills again. There is no click at any seam: gain rises and
  * falls by one step a sample. Every sample knows its position.
  *
- * A `live` source has a present: what was pushed last, less the margin. When packets have come early for seconds, the
- * surplus is taken out in small pieces, each where the sound repeats itself, so that a delay which is no longer needed
- * goes away unheard. More than 0.3 s behind, playback skips to the present. A packet that comes so much later than all
- * others of late, or earlier, ends a stall: what was known of the network before counts no more, the packets that were
- * held up are no measure for the margin, and playback goes on at the present.
+ * A `live` source has a present: the latest sample, less the margin. When packets have come early for seconds, the
+ * surplus is removed in small pieces, each where the sound repeats itself, so that an unnecessary delay goes away
+ * unheard. More than 0.3 s behind, playback skips to the present. A packet that is 0.3 s later or earlier than all
+ * recent ones ends a stall: older arrivals are forgotten, delayed packets do not count for the margin, and playback
+ * continues at the present.
  */
 
 const FADE_MS = 5;
 const LEAST_MARGIN_MS = 25;
 const MOST_MARGIN_MS = 500;
-/** Live playback that is so far behind skips to the present. */
+/** Live playback that is further behind skips to the present. */
 const MAX_BEHIND_MS = 300;
-/** After a stall it skips for so long whatever is behind by more than SURPLUS_MS. */
+/** For this time after a stall, playback skips when it is more than SURPLUS_MS behind. */
 const RECOVERY_S = 1;
 const FIRST_MARGIN_MS = 40;
 const SAFETY_MS = 15;
@@ -148,7 +148,7 @@ export class JitterBuffer {
   }
 
   /**
-   * How late a packet came, beside the others of late.
+   * Records how late a packet came.
    * @param {number} lateness seconds
    * @param {number} durationMs of the packet
    * @param {number} now seconds
@@ -223,7 +223,7 @@ export class JitterBuffer {
     this.skipped += count;
   }
 
-  /** So many samples will not be played: what lay ready was less. @param {number} samples */
+  /** Corrects the recorded slack for samples that will not be played. @param {number} samples */
   _leftOut(samples) {
     for (const arrival of this._arrivals) arrival.slackMs -= (samples * 1000) / this.rate;
   }

@@ -1,12 +1,12 @@
 /**
- * The microphone as frames of 20 ms at 16 kHz, whatever rate the device has. Needs a secure origin (https or localhost)
- * and the user's leave; `open` says in a SoundError what is missing. It opens when `open` is called, and never by itself.
+ * The microphone as frames of 20 ms at 16 kHz, from a device of any rate. Needs a secure origin (https or localhost)
+ * and the user's permission; `open` rejects with a SoundError that says what is missing. It never opens by itself.
  */
 
 import { SoundError, demandSound, keepAwake } from "./sound.js";
 import { addWorklet } from "./worklets.js";
 
-/** A live microphone's frames that are so late are dropped. */
+/** A live microphone drops frames that are later. */
 const MAX_LATE_S = 0.3;
 const FRAME_S = 0.02;
 
@@ -21,7 +21,7 @@ const FRAME_S = 0.02;
  * @property {boolean} [noiseSuppression] off
  * @property {boolean} [autoGainControl] off
  * @property {string} [deviceId] one of `Microphone.devices()`
- * @property {MediaStream} [stream] in place of a device; whoever made it stops it
+ * @property {MediaStream} [stream] in place of a device; the caller stops it
  * @property {AbortSignal} [signal] gives up opening, and later closes the microphone
  * @property {string | URL} [workletUrl] of worklet.js, for pages whose policy forbids `blob:` scripts
  */
@@ -58,11 +58,13 @@ export class Microphone {
     };
     this._source.connect(this._node);
     const [track] = stream.getAudioTracks();
-    track.onended = () => {
+    this.label = track.label;
+    this._closed = new AbortController();
+    const lost = () => {
       this.close();
       onEnded();
     };
-    this.label = track.label;
+    track.addEventListener("ended", lost, { signal: this._closed.signal });
   }
 
   /** Audio inputs; browsers tell their names once the user has allowed one. */
@@ -72,8 +74,8 @@ export class Microphone {
   }
 
   /**
-   * Asks for the microphone and starts it. Whatever fails or is aborted, the device is let go of. Rejects with SoundError,
-   * or with the reason of `signal`.
+   * Asks for the microphone and starts it. Every failure and an abort release the device. Rejects with SoundError, or
+   * with the reason of `signal`.
    * @param {AudioContext} context of `openContext`, or one of your own
    * @param {MicrophoneOptions} options
    */
@@ -87,7 +89,7 @@ export class Microphone {
     try {
       signal?.throwIfAborted();
       const microphone = new Microphone(context, stream, options);
-      signal?.addEventListener("abort", () => microphone.close(), { once: true });
+      signal?.addEventListener("abort", () => microphone.close(), { signal: microphone._closed.signal });
       return microphone;
     } catch (error) {
       if (stream !== options.stream) letGo(stream);
@@ -95,8 +97,9 @@ export class Microphone {
     }
   }
 
-  /** Lets go of the device. */
+  /** Releases the device. */
   close() {
+    this._closed.abort();
     this._node.port.onmessage = null;
     this._node.port.postMessage("close");
     this._source.disconnect();
@@ -107,10 +110,7 @@ export class Microphone {
 
 /** @param {MediaStream} stream */
 function letGo(stream) {
-  for (const track of stream.getTracks()) {
-    track.onended = null;
-    track.stop();
-  }
+  for (const track of stream.getTracks()) track.stop();
 }
 
 /** @param {MicrophoneOptions} options */
@@ -118,7 +118,7 @@ async function ask({ echoCancellation = false, noiseSuppression = false, autoGai
   const device = deviceId === undefined ? {} : { deviceId: { exact: deviceId } };
   const audio = { channelCount: 1, echoCancellation, noiseSuppression, autoGainControl, ...device };
   const asked = navigator.mediaDevices.getUserMedia({ audio }).catch((error) => Promise.reject(failed(error)));
-  // A prompt cannot be taken back: what it gives after an abort is let go of at once.
+  // A prompt cannot be withdrawn: a stream that it gives after an abort is released at once.
   const aborted = new Promise((_, reject) => {
     signal?.addEventListener("abort", () => {
       asked.then(letGo, () => {});

@@ -9,6 +9,15 @@
  *     await Microphone.open(context, { live: true, onFrame: ({ samples }) => session.sendNow(samples) });
  */
 
+/** @template {Kind} K @typedef {import("./connection.js").Options<K>} Options */
+/** @typedef {import("./connection.js").Resumed} Resumed */
+/** @typedef {import("./protocol.js").Kind} Kind */
+/** @typedef {import("./protocol.js").Message} Message */
+/** @typedef {import("./microphone.js").Frame} Frame */
+/** @typedef {import("./microphone.js").MicrophoneOptions} MicrophoneOptions */
+/** @typedef {import("./speaker.js").Playback} Playback */
+/** @typedef {import("./speaker.js").SpeakerOptions} SpeakerOptions */
+
 export { connect, Connection } from "./connection.js";
 export { Microphone } from "./microphone.js";
 export { FRAME_MS, ProtocolError } from "./protocol.js";

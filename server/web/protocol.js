@@ -1,7 +1,7 @@
 /**
  * One conversation of `neucodec.v1` as a client sees it, without I/O: the states, the positions, and what is to be sent
  * again when a lost connection is resumed. The shell around it is Connection in connection.js; the Python twin is
- * streaming/protocol/session.py, and both are held to the same conversations (tests/data/protocol-vectors.json).
+ * streaming/protocol/session.py, and both are tested with the same conversations (tests/data/protocol-vectors.json).
  */
 
 import { FRAME_MS, hopOf, unitBytesOf } from "./payload.js";
@@ -38,6 +38,9 @@ export const TOKENS = { kind: "tokens", format: "u16le", rate: TOKENS_PER_SECOND
  * @returns {{input: StreamFormat, output: StreamFormat}}
  */
 export function formatsOf(kind, formats = {}) {
+  if (!["encode", "decode", "roundtrip"].includes(kind)) {
+    throw new TypeError(`kind ${shown(kind)} is unknown: choose encode, decode or roundtrip`);
+  }
   const { inputFormat = "s16le", inputRate = 16000, outputFormat = "s16le", outputRate = 24000 } = formats;
   return {
     input: kind === "decode" ? TOKENS : { kind: "audio", format: inputFormat, rate: inputRate },
@@ -173,7 +176,7 @@ export class ClientSession {
 
   /**
    * The query fields that ask for the rest of this session on a new connection; without `replay` a server that has lost
-   * it begins anew.
+   * it starts a new session.
    * @param {boolean} replay
    * @returns {Record<string, string | number>}
    */
@@ -186,7 +189,7 @@ export class ClientSession {
 
   /**
    * After a new `ready`: drops input that precedes a `clear` which the server has not got, and of a live stream all but
-   * the latest `maxAgeUnits`, with the output of what came before them.
+   * the latest `maxAgeUnits`, with the output of older input.
    * @param {number} maxAgeUnits
    * @returns {number} units of input that were dropped
    */
@@ -218,7 +221,7 @@ export class ClientSession {
   _open(ready) {
     for (const [name, asked] of Object.entries({ input: this.input, output: this.output })) {
       const given = ready[name] ?? {};
-      if (["kind", "format", "rate"].some((field) => given[field] !== asked[field])) {
+      if (Object.entries(asked).some(([field, value]) => given[field] !== value)) {
         throw new ProtocolError(`asked for ${name} ${shown(asked)}, the server gives ${shown(given)}`);
       }
     }

@@ -5,7 +5,7 @@ import { parse } from "./protocol.js";
 const DEADLINE_MS = 10000;
 /** What a session's address answers to plain HTTP when the server would have the session. */
 const UPGRADE_REQUIRED = 426;
-/** @type {Record<string, string>} what a visitor is told, in place of the server's words for a developer */
+/** @type {Record<string, string>} messages for visitors, in place of the server's for developers */
 const WORDS = {
   unreachable: "The server does not answer.",
   full: "The server is full just now: try again when somebody has left.",

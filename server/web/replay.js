@@ -64,7 +64,7 @@ export class ReplayLog {
   }
 
   /**
-   * A request is answered; what is no mark or voice ends an utterance, and the next one's output begins at `output`.
+   * A request is answered. Marks and voices aside, it ends an utterance; the next one's output starts at `output`.
    * @param {Asked} asked
    * @param {number} output
    */
@@ -84,7 +84,7 @@ export class ReplayLog {
   }
 
   /**
-   * Forgets `units` of payload from a position on; what comes after them moves down to there.
+   * Forgets `units` of payload from a position on; later payload moves down to there.
    * @param {number} position
    * @param {number} units
    */
@@ -140,7 +140,7 @@ export class ReplayLog {
   }
 
   /**
-   * What comes after an input position and so many requests, in order: payload, and requests.
+   * Payload from an input position on and the requests from a number on, in order.
    * @param {number} position
    * @param {number} requests
    */

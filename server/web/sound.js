@@ -12,7 +12,7 @@ export class SoundError extends Error {
 const INSECURE =
   "Browsers give microphone and live sound to secure origins only. Open this page by https, or at localhost.";
 const UNSUPPORTED = "This browser has no Web Audio with worklets, which live sound needs. Try a current one.";
-/** A context that nobody needs goes on for so long, so that one word after another does not wake it each time. */
+/** An unused context runs on for this time, so that pauses between words do not suspend it. */
 const LINGER_MS = 1000;
 
 /** Throws SoundError on a page that came over plain http from another machine. */
@@ -27,7 +27,7 @@ export function demandSound() {
 }
 
 /**
- * Who keeps a context awake, and what is to happen when nobody does.
+ * The holders that keep a context awake, and the action when the last one has left.
  * @type {WeakMap<BaseAudioContext, {holders: Set<symbol>, sleep: () => void}>}
  */
 const contexts = new WeakMap();

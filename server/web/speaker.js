@@ -6,11 +6,11 @@ import { addWorklet } from "./worklets.js";
 /**
  * @typedef {{heard: Float32Array, time: number, position: number, bufferedMs: number, slackMs: number,
  *   marginMs: number, underruns: number, removed: number, skipped: number, playing: boolean}} Playback 20 ms of what
- *   goes to the device, at 24 kHz; `position` of the stream leaves at `time` of the context's clock. So many samples
- *   were `removed` in small pieces, and `skipped` to get back to the present.
+ *   goes to the device, at 24 kHz; `position` of the stream leaves at `time` of the context's clock. `removed` counts
+ *   samples left out in small pieces, `skipped` those left out to return to the present.
  * @typedef {object} SpeakerOptions
- * @property {boolean} [live] audio comes at the pace at which it is played, so that a surplus in the buffer is a delay to
- *   be taken out, and what comes more than 0.3 s late is skipped
+ * @property {boolean} [live] audio comes at the pace at which it is played, so that a surplus in the buffer is a delay,
+ *   which is removed, at once if it exceeds 0.3 s
  * @property {number} [rate] Hz of the audio, 24000
  * @property {(playback: Playback) => void} [onPlayback]
  * @property {string | URL} [workletUrl] of worklet.js, for pages whose policy forbids `blob:` scripts
@@ -61,15 +61,15 @@ export class Speaker {
   }
 
   /**
-   * No more is coming for now: all of it is played, and the end is no underrun. Resolves when it has been played, or
-   * `clear` or `close` has dropped it.
+   * The utterance is complete: everything is played, and the end does not count as an underrun. Resolves when it has
+   * been played, or dropped by `clear` or `close`.
    * @returns {Promise<void>}
    */
   finish() {
     return this._expectEnd({ finish: true });
   }
 
-  /** Silence within a few milliseconds; what was queued is dropped. */
+  /** Silence within a few milliseconds; queued audio is dropped. */
   clear() {
     this._expectEnd({ clear: true });
   }

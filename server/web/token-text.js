@@ -8,7 +8,7 @@ const MAX_TAG_LENGTH = "<|speech_123456|>".length;
 export const tokensToText = (tokens) => Array.from(tokens, (token) => `<|speech_${token}|>`).join("");
 
 /**
- * The tokens in a text; what is no tag is passed over. Throws RangeError for a number above 65535.
+ * The tokens in a text; other text is ignored. Throws RangeError for a number above 65535.
  * @param {string} text
  */
 export const tokensFromText = (text) => new TokenReader().feed(text);

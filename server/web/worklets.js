@@ -1,4 +1,4 @@
-/** The code of the audio thread, loaded once a context: as text inside whatever bundle this is in, or from a URL. */
+/** The code of the audio thread, loaded once per context: from the text in this module's bundle, or from a URL. */
 
 import { WORKLET } from "./worklet-text.js";
 

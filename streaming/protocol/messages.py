@@ -122,7 +122,7 @@ class Mark:
 @dataclass(frozen=True)
 class Prime:
     """Client: starts the stream, and each one after `flush` and `clear`, from a voice: the name of a voice of the
-    server, or tokens. Within an utterance it takes effect at its end. Answered by `primed` at once.
+    server, or tokens (none: no voice). Within an utterance it takes effect at its end. Answered by `primed` at once.
 
     Raises ProtocolError unless exactly one is given, and InputError or TokenError for invalid tokens.
     """
@@ -140,7 +140,7 @@ class Prime:
             return
         if not isinstance(self.tokens, tuple):
             raise ProtocolError(f"prime has tokens {_shown(self.tokens)}: give a list of integers")
-        if not MIN_VOICE_TOKENS <= len(self.tokens) <= MAX_VOICE_TOKENS:
+        if self.tokens and not MIN_VOICE_TOKENS <= len(self.tokens) <= MAX_VOICE_TOKENS:
             raise InputError(
                 f"a voice of {len(self.tokens)} tokens: give {MIN_VOICE_TOKENS} to {MAX_VOICE_TOKENS}, best 250 of"
                 " clean speech"

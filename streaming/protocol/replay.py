@@ -41,7 +41,7 @@ class ReplayLog:
         self.whole = True
         self.start = Positions(0, 0)
         self.asked: deque[Asked] = deque()
-        self._input, self._output = input, output
+        self._input, self.output = input, output
         self._max_units = max_units
         self._payload: deque[tuple[int, bytes]] = deque()  # with the position of its first unit
         self._end = 0
@@ -102,7 +102,7 @@ class ReplayLog:
         )
         if self.start.input > position:  # the log had been shortened
             frames = (self.start.input - position) // self._input.hop
-            self.start = Positions(position, self.start.output - frames * self._output.hop)
+            self.start = Positions(position, self.start.output - frames * self.output.hop)
         self._end -= units
 
     def move(self, units: int) -> None:
@@ -157,7 +157,7 @@ class ReplayLog:
             if self.whole:
                 self._begin_in_voice()
             input, output = self.start.input, self.start.output
-            self.start = Positions(input + frames * self._input.hop, output + frames * self._output.hop)
+            self.start = Positions(input + frames * self._input.hop, output + frames * self.output.hop)
             self.whole = False
             self._drop_before(self.start.input)
 

@@ -24,6 +24,7 @@ from neucodec_streaming.protocol.messages import (
     End,
     Failure,
     Flush,
+    Prime,
     Ready,
     Resume,
     Stats,
@@ -70,6 +71,7 @@ class FakeServer:
         self.all_sessions = 0
         self.heard_units = 0
         self.model = "fake"
+        self.primes: list[Prime] = []
         self.kinds: tuple[str, ...] = ("encode", "decode", "roundtrip")
         self.emptied = asyncio.Event()
         self.heard = asyncio.Event()
@@ -169,7 +171,9 @@ class FakeServer:
                 await _drain(websocket, session)
                 await websocket.close(session.close_code)
                 return
-            if isinstance(asked, bytes):
+            if isinstance(asked, Prime):
+                self.primes.append(asked)
+            elif isinstance(asked, bytes):
                 self.heard_units += session.input.count(asked)
                 session.output_ready(coder.feed(asked), session.epoch)
             elif isinstance(asked, Clear):

@@ -71,7 +71,9 @@ def hosted(runner: FakeRunner | None = None, **settings) -> Iterator[Host]:
     """
 
     def load_fake(settings: Settings) -> tuple[list[Engine], Model]:
-        return [Engine(runner, settings.gather_ms / 1000)], Model("fake", {"default": CONFIG}, "default")
+        rate = 50 * runner.output_hop
+        engines = [Engine(runner, settings.gather_ms / 1000)]
+        return engines, Model("fake", {"default": CONFIG}, "default", output_rate=rate)
 
     patient = {"max_load": 1e9, "max_behind_s": 1e9, "max_messages_per_s": 1e6}
     made = Settings(**{"model": str(GOLDEN), "port": 0, "threads": 1, "resume_s": 0} | patient | settings)
@@ -114,7 +116,7 @@ class Talk:
         request = parse_target(target)
         assert request is not None
         self.socket = socket
-        self.session = ClientSession(request.input, request.output)
+        self.session = ClientSession(request.input, request.output, has_model_rate=request.has_model_rate)
         self.seen: list[bytes | ServerMessage] = []
 
     async def send(self, *items) -> None:

@@ -27,7 +27,7 @@ def rendered() -> dict[Path, str]:
     """The text of each file."""
     return {
         WEB / "worklet.js": HEAD + script(),
-        WEB / "worklet-text.js": f"{HEAD}export const WORKLET = {json.dumps(script())};\n",
+        WEB / "worklet-text.js": f"{HEAD}/** @type {{string}} */\nexport const WORKLET = {json.dumps(script())};\n",
     }
 
 

@@ -13,7 +13,6 @@ from neucodec_streaming.protocol.messages import (
     Ready,
     client_message_from_json,
     encode_message,
-    message_to_json,
     parse_client_message,
     parse_server_message,
 )
@@ -95,7 +94,8 @@ class Client:
             case {"server": message}:
                 assert given == parse_server_message(json.dumps(message))
         if "unsent" in step:
-            sent = [item if isinstance(item, bytes) else message_to_json(item) for item in self.session.unsent]
+            unsent = self.session.unsent
+            sent = [item if isinstance(item, bytes) else json.loads(encode_message(item)) for item in unsent]
             assert sent == [units(item) if isinstance(item, list) else item for item in step["unsent"]]
 
 

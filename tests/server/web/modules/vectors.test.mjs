@@ -58,3 +58,5 @@ for (const { name, kind, steps, after } of conversations) {
     if (after) assert.deepEqual({ input: session.inputPosition, output: session.outputPosition }, after);
   });
 }
+
+test("an unknown kind is told", () => assert.throws(() => new ClientSession("speak"), /"speak" is unknown/));

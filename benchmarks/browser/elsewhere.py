@@ -5,9 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-
-from benchmarks.browser.chromium import Tab
 
 TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
 EMPTY = b"<!doctype html><title>elsewhere</title><link rel=icon href=data:,>"
@@ -41,12 +38,3 @@ def hosted_elsewhere(folder: Path | None = None, headers: Mapping[str, str] | No
         finally:
             server.shutdown()
             thread.join()
-
-
-async def run(tab: Tab, script: str) -> Any:
-    """The value of an expression on whatever page the tab shows, awaited where it is a promise; `userGesture`."""
-    answer = await tab.send(
-        "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
-    )
-    assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-    return answer["result"].get("value")
