@@ -1,14 +1,14 @@
-"""What a live roundtrip costs beside Mimi's: `python -m benchmarks.mimi`.
+"""The cost of a live round trip beside Mimi's: `python -m benchmarks.mimi`.
 
-The same number of live sessions through both codecs, one thread, float32, taking turns of equal audio, so that what
-else the machine does hits both. Ours: a chunk of every session through the engine at the model's default profile,
-encode step and decode step. Mimi (Kyutai's codec, the package `moshi`): a frame of 80 ms of every session through its
-streaming mode, 8 codebooks, weights random at the real size, which cost what trained ones do. Both rings are full.
-Figures are seconds of processor time per second of audio per session, that is shares of one core; `in line` is the
-share of the time that this process waited for the core, and should be near 0. This is cost, not quality.
+The same number of live sessions in both codecs, one thread, float32, in turns of equal audio, so that other programs
+affect both. Ours: a chunk of every session through the engine at the default profile, encoder and decoder step. Mimi
+(Kyutai's codec, the package `moshi`): a frame of 80 ms of every session in its streaming mode, 8 codebooks, random
+weights of the real size, which cost the same as trained ones. Both rings are full. Figures are seconds of processor
+time per second of audio per session, that is shares of one core; `in line` is the share of time that this process
+waited for the core, and should be near 0. This compares cost, not quality.
 
-`moshi` is in no extra: it asks for torch < 2.10, numpy < 2.3 and huggingface-hub < 1, older than what this project is
-tested with. Mimi runs with ours, so INSTALL takes the package without what it asks for.
+`moshi` is in no extra: it requires torch < 2.10, numpy < 2.3 and huggingface-hub < 1, older than this project's. Mimi
+runs with newer ones, so INSTALL installs the package without its dependencies.
 """
 
 import argparse
