@@ -134,7 +134,7 @@ class Mimi:
 
 
 def random_mimi() -> Any:
-    """A Mimi of the package's own configuration with random weights. Exits with install instructions if it is missing."""
+    """A Mimi of the package's own configuration with random weights. Exits with install instructions if missing."""
     try:
         from moshi.models.loaders import get_mimi
         from moshi.quantization.core_vq import EuclideanCodebook
