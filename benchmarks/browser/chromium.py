@@ -83,7 +83,7 @@ class Tab:
 
     async def evaluate(self, script: str) -> Any:
         """The value of an expression, awaited where it is a promise. `demo` is the page's Demo."""
-        wrapped = f"(async () => {{ const {{ demo }} = await import('/page.js'); return ({script}); }})()"
+        wrapped = f"(async () => {{ const {{ demo }} = await import('/page/page.js'); return ({script}); }})()"
         result = await self.send(
             "Runtime.evaluate", expression=wrapped, awaitPromise=True, returnByValue=True, userGesture=True
         )

@@ -9,7 +9,7 @@ from websockets.http11 import Request, Response
 from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.protocol.query import PATHS, SessionRequest, parse_target
 from neucodec_streaming.server.auth.gate import Caller, Gate
-from neucodec_streaming.server.http.pages import load_pages, page_response
+from neucodec_streaming.server.http.pages import load_documents, load_pages, page_response
 from neucodec_streaming.server.http.responses import (
     HEALTH_PATH,
     METRICS_PATH,
@@ -58,7 +58,7 @@ class Routes:
         self._gate = gate
         self._metrics = metrics
         self._max_sessions, self._max_load = settings.max_sessions, settings.max_load
-        self._pages = load_pages() if settings.web else {}
+        self._pages = load_pages() | load_documents() if settings.web else {}
 
     def answer(self, request: Request, peer: str, is_upgrade: bool) -> Response | SessionHandler | None:
         """The answer of `_answer`, readable for web pages of allowed origins, except metrics."""

@@ -1,11 +1,11 @@
-"""The pace of one connection's messages other than payload: a token bucket, so that no flood starves the others."""
+"""Rate limit of one connection's messages other than payload: a token bucket, so that a flood cannot starve others."""
 
 from collections.abc import Callable
 
 BURST_S = 0.2
-"""A connection that has been quiet may send a burst: what its pace allows in this time."""
+"""A quiet connection may send a burst: the messages of this much time."""
 PAUSE_S = 0.02
-"""Once the burst is spent, the shortest wait: waking up has a cost too, so messages are then taken in batches."""
+"""Once the burst is spent, parse at most every 20 ms, in one batch: waking up has a cost too."""
 
 
 class MessagePace:
@@ -22,7 +22,7 @@ class MessagePace:
         self._credit -= 1
 
     def wait_s(self) -> float:
-        """Seconds until the next message may be taken; 0: now."""
+        """Seconds until the next message may be parsed; 0 means now."""
         if self._credit < 1:
             now_s = self._clock()
             self._credit = min(self._burst, self._credit + (now_s - self._credited_s) * self._per_s)

@@ -1,8 +1,8 @@
-"""All sessions of a server: who gets a place, who comes back to which, who is given up, and how they end together.
+"""All sessions of a server: placement, resuming, eviction, and shutdown.
 
-A place is taken by a session from its beginning until nothing is computed for it any more, also while its connection is
-lost, but not while it is parked. Those whose connection is lost give way when there is no other place: the one that has
-waited longest first. A parked session that wants a place and finds none waits for one, in order.
+A session holds a place from its start until nothing is computed for it any more, also while its connection is lost, but
+not while it is parked. Lost sessions are evicted if no other place is free, the longest-lost first. A parked session
+that needs a place and finds none waits in order.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from neucodec_streaming.config import StreamConfig
+from neucodec_streaming.engine.budget import Budget
 from neucodec_streaming.errors import CapacityError, LimitError, StreamingError
 from neucodec_streaming.protocol.messages import Ready, Resume
 from neucodec_streaming.protocol.query import SessionRequest
@@ -32,12 +33,12 @@ SESSION_STATES = ATTACHED, DETACHED, PARKED = "attached", "detached", "parked"
 
 @dataclass
 class _Registration:
-    """A session that is open, or that somebody may come back to."""
+    """A session that is open or can be resumed."""
 
     caller: Caller
     profile: str
     worker: int | None
-    """Where its place is; None: it has none."""
+    """The worker of its place; None without a place."""
     session: Session = field(init=False)
 
     @property
@@ -49,59 +50,69 @@ class _Registration:
 
 
 class Sessions:
-    """Of one model, stepped by these devices."""
+    """Sessions of one model, stepped by these devices."""
 
     def __init__(
-        self, model: Model, gate: Gate, devices: Sequence[WorkerHandle], settings: Settings, metrics: Metrics
+        self,
+        model: Model,
+        gate: Gate,
+        devices: Sequence[WorkerHandle],
+        settings: Settings,
+        metrics: Metrics,
+        token_prefix: str = "",
     ) -> None:
         self._model = model
         self._gate = gate
         self._devices = devices
         self._settings = settings
         self._metrics = metrics
+        self._token_prefix = token_prefix
         self._admission = Admission(model.budget, settings.max_sessions, len(devices))
         self._entries: dict[str, _Registration] = {}  # by token
-        self._parked: dict[str, Session] = {}  # by token, in the order in which they were parked
-        self._waking: dict[str, Session] = {}  # those that wait for a place, in order
+        self._parked: dict[str, Session] = {}  # by token, in order of parking
+        self._waking: dict[str, Session] = {}  # waiting for a place, in order
         self._released = asyncio.Event()
-        self.capacity = {
-            (kind, name): self._admission.capacity(kind, config)
-            for name, config in model.profiles.items()
-            for kind in model.kinds
-        }
-        """How many an empty server holds, by kind and profile."""
-        for (kind, name), count in self.capacity.items():
-            metrics.capacity.labels(kind, name).set(count)
+        self.capacity: dict[tuple[str, str], int] = {}
+        """Number of sessions that fit on the empty server, by kind and profile."""
+        self.use_budget(model.budget)
         metrics.max_load.set(model.budget.max_load)
         metrics.slots_limit.set(settings.max_sessions)
 
+    def use_budget(self, budget: Budget) -> None:
+        """Sessions are let in by these step times from now on."""
+        self._admission.use_budget(budget)
+        for name, config in self._model.profiles.items():
+            for kind in self._model.kinds:
+                self.capacity[kind, name] = self._admission.capacity(kind, config)
+                self._metrics.capacity.labels(kind, name).set(self.capacity[kind, name])
+
     @property
     def count(self) -> int:
-        """Places that are taken."""
+        """Number of reserved places."""
         return self._admission.sessions
 
     @property
     def load(self) -> float:
-        """The share of the time that the sessions keep the devices busy."""
+        """Share of time in which the sessions keep the devices busy."""
         return self._admission.load
 
     async def emptied(self, down_to: int = 0) -> None:
-        """Returns when no more than that many places are taken."""
+        """Waits until at most `count` places are reserved."""
         while self.count > down_to:
             self._released.clear()
             await self._released.wait()
 
     def find(self, asked: SessionRequest, caller: Caller) -> Session | None:
-        """The session that `asked` is to go on with, None when it is gone or has not all that its client lacks."""
+        """The session that `asked` resumes; None if it is gone or lacks output that the client needs."""
         entry = self._entries.get(asked.resume) if asked.resume is not None else None
         if entry is None or entry.caller.name != caller.name:
             return None
         return entry.session if entry.session.can_resume(asked.at_rate(self._model.output_rate)) else None
 
     def open(self, asked: SessionRequest, caller: Caller) -> Session:
-        """A new session, which goes on with the input that a lost one had, where `asked` says so.
+        """Opens a new session, which continues a lost one's input if `asked` says so.
 
-        Raises ConfigError, CapacityError, and of a key or an address LimitError.
+        Raises ConfigError, CapacityError, and LimitError for a key or an address.
         """
         asked = asked.at_rate(self._model.output_rate)
         profile, config = self._model.profile(asked.profile)
@@ -130,7 +141,7 @@ class Sessions:
         return entry.session
 
     def check(self, asked: SessionRequest, caller: Caller) -> None:
-        """Raises what `open` would raise now. Nothing is reserved, and no lost session gives way."""
+        """Raises what `open` would raise now, without reserving anything or evicting a lost session."""
         _, config = self._model.profile(asked.profile)
         if asked.voice is not None:
             self._model.voices.named(asked.voice)
@@ -141,7 +152,7 @@ class Sessions:
             self._gate.leave(caller)
 
     def measure(self) -> None:
-        """Sets gauges and counters to what is so now."""
+        """Updates gauges and counters."""
         metrics = self._metrics
         for session in self._all(lambda entry: True):
             session.count_bytes()
@@ -163,19 +174,19 @@ class Sessions:
             session.fail(error)
 
     def give_up_idle(self) -> None:
-        """Waits no longer for those whose connection is lost or that are parked: they go on elsewhere."""
+        """Stops waiting for lost and parked sessions: their clients resume elsewhere."""
         for session in self._all(lambda entry: entry.session.is_lost):
             session.give_up("stop")
         for session in self._all(lambda entry: entry.session.slot.is_parked):
             session.restart()
 
     def restart(self) -> None:
-        """Ends every session: clients are told to go on elsewhere."""
+        """Ends every session; clients are told to resume elsewhere."""
         for session in self._all(lambda entry: True):
             session.restart()
 
     def _ready(self, asked: SessionRequest, profile: str, config: StreamConfig) -> tuple[Ready, int | None]:
-        """What the client is told, and the output position that belongs to the input from which on it sends."""
+        """The client's `ready`, and the output position that belongs to the input position to replay from."""
         fingerprint = self._fingerprint(asked, config)
         start = asked.utterance or asked.tail if asked.resume is not None else None
         resumed = "new"
@@ -191,7 +202,9 @@ class Sessions:
             latency_ms=latency_ms(asked.kind, config, asked.input, asked.output, self._model.output_rate),
             input=asked.input,
             output=asked.output,
-            resume=Resume(f"{secrets.token_hex(TOKEN_BYTES)}.{fingerprint}", self._settings.resume_s),
+            resume=Resume(
+                f"{self._token_prefix}{secrets.token_hex(TOKEN_BYTES)}.{fingerprint}", self._settings.resume_s
+            ),
             resumed=resumed,
             input_position=0 if start is None else start.input,
             output_position=0 if start is None else max(start.output, asked.received),
@@ -200,9 +213,9 @@ class Sessions:
         return ready, None if start is None else start.output
 
     def _fingerprint(self, asked: SessionRequest, config: StreamConfig) -> str:
-        """Of what the streams of such a session compute, in the voice that it names; "" where its bits are not sure.
+        """Hash of what determines the bits of such a session, with its voice; "" if they are not determined.
 
-        A session that decodes and names none may name any voice later.
+        A session that decodes without naming a voice may name one later.
         """
         if not self._model.fingerprint:
             return ""
@@ -210,7 +223,7 @@ class Sessions:
         return hashlib.sha256(f"{self._model.fingerprint}{voices} {config}".encode()).hexdigest()[:16]
 
     def _enter(self, caller: Caller) -> None:
-        """Counts a session of a visitor, whose own lost ones give way first."""
+        """Counts a caller's session; the caller's own lost sessions are evicted first."""
         try:
             self._gate.enter(caller)
         except LimitError:
@@ -219,7 +232,7 @@ class Sessions:
             self._gate.enter(caller)
 
     def _admit(self, kind: str, config: StreamConfig) -> int:
-        """A place, for which lost sessions give way as long as it takes."""
+        """Reserves a place, evicting lost sessions as long as necessary."""
         while True:
             try:
                 return self._admission.admit(kind, config)
@@ -228,7 +241,7 @@ class Sessions:
                     raise
 
     def _give_way(self, may: Callable[[_Registration], bool]) -> bool:
-        """Gives up the session that has been lost longest, if there is one."""
+        """Evicts the longest-lost session, if any."""
         lost = [
             (entry.session.lost_s, entry.session)
             for entry in self._entries.values()
@@ -244,7 +257,7 @@ class Sessions:
     # What sessions ask of their owner
 
     def park(self, session: Session) -> None:
-        """Its place is free for others; where what is parked takes too much, the one parked longest is given up."""
+        """Its place is free for others; if parked sessions exceed their memory limit, the oldest is evicted."""
         token = session.ready.resume.token
         self._waking.pop(token, None)
         self._parked[token] = session
@@ -253,14 +266,14 @@ class Sessions:
             next(iter(self._parked.values())).evict()
 
     def wake(self, session: Session) -> None:
-        """It is opened at a worker as soon as there is a place."""
+        """Opens the session on a worker as soon as there is a place."""
         token = session.ready.resume.token
         self._parked.pop(token, None)
         self._waking[token] = session
         self._place_waking()
 
     def release(self, session: Session) -> None:
-        """It needs no place any more."""
+        """The session needs no place any more."""
         token = session.ready.resume.token
         self._parked.pop(token, None)
         self._waking.pop(token, None)
@@ -268,7 +281,7 @@ class Sessions:
         self._free(self._entries[token])
 
     def end(self, session: Session) -> None:
-        """Nobody can come back to it."""
+        """The session cannot be resumed any more."""
         del self._entries[session.ready.resume.token]
 
     @property
@@ -284,7 +297,7 @@ class Sessions:
         self._place_waking()
 
     def _place_waking(self) -> None:
-        """Gives places to those that wait for one, as far as there are any."""
+        """Gives free places to waiting sessions."""
         while self._waking:
             token, session = next(iter(self._waking.items()))
             entry = self._entries[token]

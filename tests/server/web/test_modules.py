@@ -42,7 +42,7 @@ def test_the_page_and_the_server_agree_about_latency_and_bytes():
     pairs = [(chunk, lookahead) for chunk in range(1, 11) for lookahead in range(16)]
     samples = [0.0, 0.1, -0.1, 0.99999, 1.0, -1.0, 3.0, 1e-5, 0.4999 / 32768]
     latencies, payload = evaluate(f"""
-        import {{ algorithmicMs }} from "./latency.js";
+        import {{ algorithmicMs }} from "./page/latency.js";
         import {{ audioToBytes }} from "./payload.js";
         const profile = ([chunk_frames, lookahead_frames]) => ({{ chunk_frames, lookahead_frames }});
         const latencies = {json.dumps(pairs)}.map((pair) => algorithmicMs(profile(pair)));

@@ -1,6 +1,6 @@
 /** How long a sample takes from the microphone to the speaker, and what it waits for on the way. */
 
-import { FRAME_MS } from "./protocol.js";
+import { FRAME_MS } from "../protocol.js";
 
 const MEL_OVERHANG_MS = 15;
 const ISTFT_REACH = 2;
