@@ -56,10 +56,16 @@ class OpenConnection(Interface):
 
 
 class App:
-    """One server in one event loop. `load` makes the engines and the model, `apart`: in a process of their own."""
+    """One server in one event loop. `load` makes the engines and the model, `apart`: in a process of their own.
 
-    def __init__(self, settings: Settings, load: EngineLoader = load_engines, *, apart: bool = False) -> None:
+    `token_prefix` begins every token that resumes a session here, so that a router can tell whose it is; without a dot.
+    """
+
+    def __init__(
+        self, settings: Settings, load: EngineLoader = load_engines, *, apart: bool = False, token_prefix: str = ""
+    ) -> None:
         self._settings = settings
+        self._token_prefix = token_prefix
         self._model: Model | None = None
         self._sessions: Sessions | None = None
         self._devices = WorkerPool(settings, load, apart=apart, on_step=self._count_step)
@@ -193,7 +199,9 @@ class App:
         """Once the workers have loaded the model, the server is ready."""
         model = await self._devices.loaded()
         self._metrics.watch_workers(self._devices.pids)
-        self._sessions = Sessions(model, self._gate, self._devices.all, self._settings, self._metrics)
+        self._sessions = Sessions(
+            model, self._gate, self._devices.all, self._settings, self._metrics, self._token_prefix
+        )
         self._model = model
         self._tasks.append(asyncio.create_task(self._watch(), name="watch"))
         if model.is_measured_busy:

@@ -53,13 +53,20 @@ class Sessions:
     """Sessions of one model, stepped by these devices."""
 
     def __init__(
-        self, model: Model, gate: Gate, devices: Sequence[WorkerHandle], settings: Settings, metrics: Metrics
+        self,
+        model: Model,
+        gate: Gate,
+        devices: Sequence[WorkerHandle],
+        settings: Settings,
+        metrics: Metrics,
+        token_prefix: str = "",
     ) -> None:
         self._model = model
         self._gate = gate
         self._devices = devices
         self._settings = settings
         self._metrics = metrics
+        self._token_prefix = token_prefix
         self._admission = Admission(model.budget, settings.max_sessions, len(devices))
         self._entries: dict[str, _Registration] = {}  # by token
         self._parked: dict[str, Session] = {}  # by token, in order of parking
@@ -195,7 +202,9 @@ class Sessions:
             latency_ms=latency_ms(asked.kind, config, asked.input, asked.output, self._model.output_rate),
             input=asked.input,
             output=asked.output,
-            resume=Resume(f"{secrets.token_hex(TOKEN_BYTES)}.{fingerprint}", self._settings.resume_s),
+            resume=Resume(
+                f"{self._token_prefix}{secrets.token_hex(TOKEN_BYTES)}.{fingerprint}", self._settings.resume_s
+            ),
             resumed=resumed,
             input_position=0 if start is None else start.input,
             output_position=0 if start is None else max(start.output, asked.received),
