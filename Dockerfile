@@ -11,6 +11,7 @@ COPY constraints.txt ./
 RUN /opt/neucodec/bin/pip install -c constraints.txt torch
 COPY setup.py pyproject.toml README.md LICENSE ./
 COPY client client
+COPY docs docs
 COPY server server
 COPY streaming streaming
 RUN /opt/neucodec/bin/pip install -c constraints.txt '.[server]'

@@ -1,4 +1,4 @@
-# The only words to know: demo, check, test, test-all, bench. Each sets up what it needs in .venv, once; a second run
+# The only words to know: demo, check, test, test-all, bench, docs. Each sets up what it needs in .venv, once; a second run
 # starts in seconds. `test` is for every change; `test-all` adds what needs further servers, a cluster or minutes, which is
 # what CI runs. Needs Python 3.11+ (with venv). With a C++ compiler steps on the CPU take half the time; PESQ needs a C
 # compiler: `bench` asks for one, `test` does without.
@@ -12,7 +12,7 @@ INSTALL = $(PIP) install --quiet -c constraints.txt
 SPEECH ?= ../shared/speech
 STAMPS := $(VENV)/.stamps
 
-.PHONY: demo test test-all check typing bench gpu-report clean
+.PHONY: demo test test-all check typing bench docs gpu-report clean
 TEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: $(STAMPS)/demo
@@ -44,6 +44,11 @@ MODEL ?= neuphonic/neucodec
 gpu-report: $(STAMPS)/bench
 	$(BIN)/python -m benchmarks.gpu_report --model $(MODEL)
 
+# The site, in build/site; a broken link or a missing name fails.
+docs: $(STAMPS)/docs typing
+	$(BIN)/python docs/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 $(STAMPS)/torch: constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -65,6 +70,10 @@ $(STAMPS)/dev: $(STAMPS)/torch pyproject.toml setup.py
 $(STAMPS)/bench: $(STAMPS)/dev
 	$(INSTALL) -e '.[bench,listen]'
 	$(INSTALL) --no-deps distillmos resemblyzer xls-r-sqa
+	touch $@
+
+$(STAMPS)/docs: $(STAMPS)/dev
+	$(INSTALL) -e '.[docs]'
 	touch $@
 
 clean:

@@ -4,6 +4,8 @@
 `__init__.py` is found here, so that adding one needs no entry anywhere.
 """
 
+from glob import glob
+
 from setuptools import find_packages, setup
 
 FOLDERS = {
@@ -19,4 +21,6 @@ setup(
         for package, folder in FOLDERS.items()
         for name in (package, *(f"{package}.{inner}" for inner in find_packages(folder)))
     ],
+    # The web page links to them (server/http/pages.py).
+    data_files=[("share/doc/neucodec-streaming", ["README.md", *sorted(glob("docs/*.md"))])],
 )

@@ -2,10 +2,11 @@
 
 A language model has said `pending` seconds of tokens ahead of what was heard; then somebody interrupts. `clear` goes
 out, then at once the tokens of another answer, and two times are taken: until `cleared`, and from then until the first
-audio. Tokens go out in messages of `--frames` by a client that holds nothing back (`raw`), by the client library, and
-by that over MQTT, which holds what the bridge has no room for. Asked: 100 ms, and the algorithmic latency more.
+audio. Tokens go out in messages of `--frames` by a client that holds nothing back (`raw`), by the client library, by
+that over MQTT, which holds what the bridge has no room for, and by the module in headless Chromium, on another origin's
+page. Asked: 100 ms, and the algorithmic latency more.
 
-    python -m benchmarks.barge_in [--pending 1 10 100 3600] [--parts raw library mqtt] [--turns 5]
+    python -m benchmarks.barge_in [--pending 1 10 100 3600] [--parts raw library mqtt browser] [--turns 5]
 """
 
 import argparse
@@ -13,7 +14,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +22,9 @@ from typing import Any
 import numpy as np
 from websockets.asyncio.client import connect as open_websocket
 
+from benchmarks.browser.chromium import CHROMIUM, Tab, browser
+from benchmarks.browser.elsewhere import hosted_elsewhere
+from benchmarks.browser.live_talk import run
 from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
 from benchmarks.mqtt.testbed import bridge_process
 from demos.mqtt.broker import MOSQUITTO, broker
@@ -38,7 +42,24 @@ RESULTS = RESULTS_FOLDER / "barge_in.json"
 MAX_CLEARED_MS = 100.0
 ANSWER_TOKENS = 100
 DEADLINE_S = 60.0
-RAW, LIBRARY, MQTT = "raw", "library", "mqtt"
+RAW, LIBRARY, MQTT, BROWSER = "raw", "library", "mqtt", "browser"
+IN_BROWSER = """(async () => {
+    const { connect } = await import("%s/neucodec.js");
+    const tokens = (count) => Uint16Array.from({ length: count }, () => Math.floor(65536 * Math.random()));
+    const times = {};
+    const heard = new Promise((resolve) => { times.resolve = resolve; });
+    const onOutput = () => { if (times.cleared) times.resolve(performance.now()); };
+    const session = await connect({ kind: "decode", url: "%s", onOutput });
+    session.send(tokens(%d));
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    const begin = performance.now();
+    const cleared = session.clear().then(() => { times.cleared = performance.now(); });
+    session.send(tokens(%d));
+    await cleared;
+    const audio = await heard;
+    session.close();
+    return [times.cleared - begin, audio - times.cleared];
+})()"""
 
 Interruption = tuple[float, float]
 """Milliseconds to `cleared`, and from then to the first audio."""
@@ -110,23 +131,32 @@ async def mqtt(url: str, name: str, pending: np.ndarray) -> Interruption:
         return await by_library(session, pending)
 
 
+async def in_browser(tab: Tab, url: str, pending: int) -> Interruption:
+    """By the module, which holds the rest as the library does."""
+    module = url.replace("ws://", "http://")
+    cleared_ms, audio_ms = await run(tab, IN_BROWSER % (module, url, pending, ANSWER_TOKENS))
+    return cleared_ms, audio_ms
+
+
 @asynccontextmanager
 async def parts(names: list[str], frames: int) -> AsyncIterator[dict[str, Callable[[np.ndarray, int], Any]]]:
     """What takes one measurement, by name."""
-    if MQTT not in names:
-        async with ServerProcess() as server:
-            yield {
-                RAW: lambda data, turn: raw(server.url, data, frames),
-                LIBRARY: lambda data, turn: library(server.url, data),
-            }
-        return
-    with TemporaryDirectory() as folder, broker(Path(folder)) as running:
-        async with bridge_process(running.url) as server:
-            yield {
-                RAW: lambda data, turn: raw(server.url, data, frames),
-                LIBRARY: lambda data, turn: library(server.url, data),
-                MQTT: lambda data, turn: mqtt(running.url, f"barge-in-{len(data)}-{turn}", data),
-            }
+    async with AsyncExitStack() as stack:
+        takes: dict[str, Callable[[np.ndarray, int], Any]] = {}
+        if MQTT in names:
+            running = stack.enter_context(broker(Path(stack.enter_context(TemporaryDirectory()))))
+            server = await stack.enter_async_context(bridge_process(running.url))
+            takes[MQTT] = lambda data, turn: mqtt(running.url, f"barge-in-{len(data)}-{turn}", data)
+        else:
+            server = await stack.enter_async_context(ServerProcess())
+        if BROWSER in names:
+            origin = stack.enter_context(hosted_elsewhere())
+            tab = await stack.enter_async_context(browser())
+            await tab.open(origin)
+            takes[BROWSER] = lambda data, turn: in_browser(tab, server.url, len(data))
+        takes[RAW] = lambda data, turn: raw(server.url, data, frames)
+        takes[LIBRARY] = lambda data, turn: library(server.url, data)
+        yield takes
 
 
 async def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -150,7 +180,7 @@ async def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    known = [RAW, LIBRARY, *([MQTT] if MOSQUITTO is not None else [])]
+    known = [RAW, LIBRARY, *([MQTT] if MOSQUITTO is not None else []), *([BROWSER] if CHROMIUM is not None else [])]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--parts", nargs="+", choices=known, default=known, help="default: %(default)s")

@@ -35,7 +35,8 @@ from neucodec_streaming.config import (
     input_needed,
     roundtrip_latency_ms,
 )
-from neucodec_streaming.engine.engine import Engine, Output, pools_of
+from neucodec_streaming.engine.engine import Engine, pools_of
+from neucodec_streaming.engine.results import Output
 from neucodec_streaming.engine.runner import Runner
 
 INSTALL = "pip install --no-deps moshi==0.2.13 einops==0.8.2 sentencepiece==0.2.3"

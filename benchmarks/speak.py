@@ -3,7 +3,8 @@
 A stand-in says random tokens at an even pace (demos.speech_lm_server), and notes when its first one goes out; the real
 server runs in a process of its own, everything over loopback. `asked_ms` is what the profile waits for by design and
 40 ms more. The model is faster than speech, so it waits for less than the design says. `exact`: every answer had 480
-samples a token. `closed_ms`: from an interruption in mid-sentence until the model's HTTP stream was closed.
+samples a token. `primed`: answers start in a voice. `closed_ms`: from an interruption in mid-sentence until
+the model's HTTP stream was closed.
 
     python -m benchmarks.speak
 
@@ -15,7 +16,9 @@ import argparse
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -26,7 +29,7 @@ from demos.language_model import Pace
 from demos.server_process import ServerProcess
 from demos.speech_lm_server import StandIn, stand_in
 from neucodec_streaming.client.connection import connect
-from neucodec_streaming.client.speech_lm import SpeechLM, TextToSpeech
+from neucodec_streaming.client.speech_lm import ReferenceVoice, SpeechLM, TextToSpeech
 from neucodec_streaming.config import OUTPUT_HOP
 from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
 
@@ -36,18 +39,21 @@ INTERRUPTION_MS = 100.0
 TOKENS = 120
 STORY_TOKENS = 1500
 TEXT = "Good morning."
+VOICE = "reference"
+REFERENCE = ReferenceVoice(np.random.default_rng(1).integers(0, 65_536, 250).astype(np.uint16))
 Say = Callable[[], AsyncIterator[int]]
 """Says TEXT: the samples of each piece as it comes; closing it is an interruption."""
 
 
 @asynccontextmanager
-async def by_client(url: str, model_url: str, profile: str) -> AsyncIterator[Say]:
+async def by_client(url: str, model_url: str, profile: str, primed: bool) -> AsyncIterator[Say]:
     """What `neucodec speak` does."""
     async with (
         SpeechLM(SpeechLMSpec(model_url)) as model,
         connect(url, kind="decode", profile=profile) as connection,
     ):
-        speech = TextToSpeech(model, connection)
+        speech = TextToSpeech(model, connection, REFERENCE if primed else None)
+        await speech.prime()
 
         async def say() -> AsyncIterator[int]:
             async with aclosing(speech.say(TEXT)) as audio:
@@ -58,9 +64,9 @@ async def by_client(url: str, model_url: str, profile: str) -> AsyncIterator[Say
 
 
 @asynccontextmanager
-async def by_http(url: str, model_url: str, profile: str) -> AsyncIterator[Say]:
+async def by_http(url: str, model_url: str, profile: str, primed: bool) -> AsyncIterator[Say]:
     """POST /v1/audio/speech of the server, which knows the model."""
-    body = {"input": TEXT, "response_format": "pcm", "profile": profile}
+    body = {"input": TEXT, "response_format": "pcm", "profile": profile, "voice": VOICE if primed else "default"}
     async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
 
         async def say() -> AsyncIterator[int]:
@@ -74,21 +80,25 @@ async def by_http(url: str, model_url: str, profile: str) -> AsyncIterator[Say]:
 
 
 @asynccontextmanager
-async def by_pipecat(url: str, model_url: str, profile: str) -> AsyncIterator[Say]:
+async def by_pipecat(url: str, model_url: str, profile: str, primed: bool) -> AsyncIterator[Say]:
     """A TTSService in a pipeline of Pipecat."""
     from benchmarks.common.pipecat_line import speaking_line
     from neucodec_streaming.client.pipecat_tts import NeuCodecTTSService
 
-    async with speaking_line(NeuCodecTTSService(SpeechLMSpec(model_url), url, profile=profile), TEXT) as say:
+    async with speaking_line(
+        NeuCodecTTSService(SpeechLMSpec(model_url), url, profile=profile, reference=REFERENCE if primed else None), TEXT
+    ) as say:
         yield say
 
 
 @asynccontextmanager
-async def by_livekit(url: str, model_url: str, profile: str) -> AsyncIterator[Say]:
+async def by_livekit(url: str, model_url: str, profile: str, primed: bool) -> AsyncIterator[Say]:
     """A tts.TTS of LiveKit Agents. Its marker of 10 ms of silence at the end is not counted."""
     from neucodec_streaming.client.livekit import NeuCodecTTS
 
-    async with NeuCodecTTS(SpeechLMSpec(model_url), url, profile=profile) as tts:
+    async with NeuCodecTTS(
+        SpeechLMSpec(model_url), url, profile=profile, reference=REFERENCE if primed else None
+    ) as tts:
         tts.prewarm()
 
         async def say() -> AsyncIterator[int]:
@@ -127,7 +137,14 @@ async def interrupted(say: Say, model: StandIn) -> float:
 
 
 async def measure(
-    way: str, url: str, pid: int | None, port: int, profile: str, tokens_per_second: float, repeats: int
+    way: str,
+    primed: bool,
+    url: str,
+    pid: int | None,
+    port: int,
+    profile: str,
+    tokens_per_second: float,
+    repeats: int,
 ) -> dict[str, Any]:
     """One row: the ways, and how the server stood in line for a processor meanwhile."""
     tokens = np.random.default_rng(0).integers(1, 65_536, TOKENS).astype(np.uint16)
@@ -138,17 +155,18 @@ async def measure(
     begun_s, waited_before_s = loop.time(), waited_s(pid) if pid else 0.0
     pace = Pace(prompt_s=0.05, tokens_per_second=tokens_per_second, pause_every=10**9)
     firsts, exact, closed = [], True, []
-    async with stand_in(tokens, pace, port=port) as model, WAYS[way](url, model.url, profile) as say:
+    async with stand_in(tokens, pace, port=port) as model, WAYS[way](url, model.url, profile, primed) as say:
         await timed(say, model)
         for _ in range(repeats):
             first_ms, samples = await timed(say, model)
             firsts.append(first_ms)
             exact = exact and samples == TOKENS * OUTPUT_HOP
-    async with stand_in(story, pace, port=port) as model, WAYS[way](url, model.url, profile) as say:
+    async with stand_in(story, pace, port=port) as model, WAYS[way](url, model.url, profile, primed) as say:
         closed = [await interrupted(say, model) for _ in range(max(3, repeats // 3))]
     in_line = (waited_s(pid) - waited_before_s) / (loop.time() - begun_s) if pid else None
     return {
         "way": way,
+        "primed": primed,
         "profile": profile,
         "tokens_per_second": tokens_per_second,
         "design_ms": design_ms,
@@ -172,19 +190,20 @@ async def run(given: argparse.Namespace) -> list[dict[str, Any]]:
         if url is None:
             options = ("--profiles", "default,low", "--batch-sizes", 1, "--workers", 1, "--max-load", 1e9)
             speech = ("--speech-lm-url", f"http://127.0.0.1:{port}/v1", "--max-behind-s", 1e9)
-            server = await stack.enter_async_context(ServerProcess("--model", given.model, *options, *speech))
+            folder = stack.enter_context(TemporaryDirectory())
+            np.save(Path(folder) / f"{VOICE}.npy", REFERENCE.tokens)
+            server = await stack.enter_async_context(
+                ServerProcess("--model", given.model, *options, *speech, "--voices", folder)
+            )
             url, pid = server.url, server.pid
-        for way in given.ways:
-            for profile in ("low", "default"):
-                for tokens_per_second in (75.0, 200.0):
-                    row = await measure(way, url, pid, port, profile, tokens_per_second, given.repeats)
-                    row["meets"] = (
-                        row["first_audio_ms"] <= row["asked_ms"]
-                        and row["exact"]
-                        and row["closed_ms"] <= INTERRUPTION_MS
-                    )
-                    rows.append(row)
-                    print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+        cases = product(given.ways, (False, True), ("low", "default"), (75.0, 200.0))
+        for way, primed, profile, tokens_per_second in cases:
+            row = await measure(way, primed, url, pid, port, profile, tokens_per_second, given.repeats)
+            row["meets"] = (
+                row["first_audio_ms"] <= row["asked_ms"] and row["exact"] and row["closed_ms"] <= INTERRUPTION_MS
+            )
+            rows.append(row)
+            print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     return rows
 
 

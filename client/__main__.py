@@ -1,11 +1,15 @@
-"""`python -m neucodec_streaming.client`: the command `neucodec`. Ctrl-C never gives a traceback, not while it loads."""
+"""`python -m neucodec_streaming.client`: the command `neucodec`.
 
+Neither Ctrl-C, even while it loads, nor a reader of its output that has gone (`| head`) gives a traceback.
+"""
+
+import os
 import signal
 import sys
 
 
 def main() -> int:
-    """Loads the command and runs it; returns its exit code."""
+    """Loads and runs the command; returns its exit code."""
     interrupt = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.SIG_DFL if interrupt is signal.default_int_handler else signal.SIG_IGN)
     from neucodec_streaming.client import cli
@@ -17,6 +21,15 @@ def main() -> int:
         return cli.INTERRUPTED
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _flush()
+
+
+def _flush() -> None:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

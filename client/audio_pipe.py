@@ -1,7 +1,7 @@
-"""Audio from a pipe as packets: raw samples or WAV as they come, anything else once it is whole.
+"""Audio from a pipe as packets: raw samples and WAV while they arrive, other formats once they are complete.
 
-WAV in a pipe has no length (its writer cannot go back to fill it in), or a made-up one, and needs no seek, so it is
-read here; libsndfile, which reads all other formats, needs a file, and gets a temporary one.
+WAV in a pipe has an unknown or invented length, since its writer cannot go back to fill it in, and needs no seeking, so
+it is parsed here. libsndfile, which reads all other formats, needs a file and gets a temporary one.
 """
 
 import struct
@@ -22,13 +22,16 @@ from neucodec_streaming.client.sound_headers import UNKNOWN_BYTES
 _PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
 _MAX_HEADER_BYTES = 1 << 20
 _MAX_CHANNELS = 1024
+_MAGICS = {b"RIFF": "WAV", b"RF64": "WAV", b"fLaC": "FLAC", b"OggS": "Ogg", b"FORM": "AIFF", b"caff": "CAF"}
+_MAGICS |= {b"ID3": "MP3"}
+"""First bytes of files that state their own rate -> format."""
 
 
 class AudioPipe:
-    """Audio from the pipe, FIFO or device `path` as packets of float32 mono at `rate`: an asynchronous iterable.
+    """Audio from the pipe, FIFO or device `path` as an asynchronous iterable of float32 mono packets at `rate`.
 
-    With `raw_rate` it holds raw samples of that rate: mono, 16 bits, little-endian. `notes` is what its user should
-    know, complete at the end. Raises FileError, AudioError.
+    With `raw_rate` it contains raw samples of that rate: mono, 16 bits, little-endian. `notes` lists remarks for the
+    user, complete at the end. Raises FileError, AudioError.
     """
 
     seconds = None
@@ -45,7 +48,11 @@ class AudioPipe:
         start, length = 0, None
         async for block in blocks:
             head += block
-            if found is None:
+            if self._raw is not None:
+                if len(head) < 4:
+                    continue
+                self._refuse_header(head)
+            elif found is None:
                 try:
                     header = parse_wav_header(head)
                 except FileError:
@@ -69,6 +76,11 @@ class AudioPipe:
                 yield packet
             self.notes += reader.notes
 
+    def _refuse_header(self, head: bytes) -> None:
+        kind = next((name for magic, name in _MAGICS.items() if head.startswith(magic)), None)
+        if kind is not None:
+            raise FileError(f"{self.name} is no raw audio but {kind}, which says its rate itself: leave --rate out")
+
     async def _samples(
         self, wav: "WavFormat", waiting: bytes, blocks: AsyncIterator[bytes], length: int | None
     ) -> AsyncIterator[np.ndarray]:
@@ -86,13 +98,13 @@ class AudioPipe:
             if left is not None and left < frame and len(waiting) >= 8 + left % 2:
                 if _is_chunk(waiting[left + left % 2 :]):
                     break
-                left = None  # the length was an earlier one: audio goes on
+                left = None  # the length was an earlier one: audio continues
                 continue
             block = await anext(blocks, b"")
             if not block:
                 break
             waiting += block
-        async for _ in blocks:  # chunks behind the audio: a program that writes them is not to fail
+        async for _ in blocks:  # chunks after the audio: read them, so that the writing program does not fail
             pass
         for packet in packets.flush():
             yield packet
@@ -103,7 +115,7 @@ class AudioPipe:
 
 @dataclass(frozen=True)
 class WavFormat:
-    """How the samples of a WAV stream are written."""
+    """Sample format of a WAV stream."""
 
     code: int
     channels: int
@@ -112,16 +124,16 @@ class WavFormat:
 
     @property
     def frame_bytes(self) -> int:
-        """Of one sample of every channel."""
+        """Bytes of one sample of every channel."""
         return self.channels * self.bits // 8
 
     def decoder(self) -> Callable[[bytes], np.ndarray]:
-        """Whole samples -> float32 (n,)."""
+        """Converts whole samples to float32 (n,)."""
         return _DECODERS[self.code, self.bits]
 
 
 def parse_wav_header(head: bytes) -> tuple[WavFormat, int, int | None] | None:
-    """Format, start of the samples and their bytes (None: to the end) of a WAV stream; None if more of it is needed.
+    """Format, offset of the samples and their bytes (None: to the end) of a WAV stream; None if more input is needed.
 
     Raises FileError for anything but a WAV of plain samples.
     """
@@ -188,4 +200,4 @@ _DECODERS: dict[tuple[int, int], Callable[[bytes], np.ndarray]] = {
     (_ALAW, 8): lambda payload: pcm_from_bytes(payload, "alaw"),
     (_MULAW, 8): lambda payload: pcm_from_bytes(payload, "mulaw"),
 }
-"""Format code and bits of a sample -> bytes to float32."""
+"""Format code and bits of a sample -> conversion to float32."""

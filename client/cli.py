@@ -29,7 +29,7 @@ from neucodec_streaming.client.errors import (
     SoundDeviceError,
     Unreachable,
 )
-from neucodec_streaming.client.files import AUDIO_ENDINGS, AUDIO_FORMATS, WRITABLE_FORMS
+from neucodec_streaming.client.files import AUDIO_ENDINGS, AUDIO_FORMATS
 from neucodec_streaming.errors import (
     AuthError,
     CapacityError,
@@ -40,8 +40,10 @@ from neucodec_streaming.errors import (
     SpeechLMError,
     StreamingError,
     TimeLimitError,
+    reason_of,
 )
 from neucodec_streaming.tags import TAGS
+from neucodec_streaming.token_files import FORMS, WRITABLE_FORMS
 
 FILE_FAILED = 3
 INTERRUPTED = 130
@@ -65,7 +67,8 @@ BENCH_SECONDS = 5.0
 KEY_VARIABLE = "NEUCODEC_API_KEY"
 AUDIO_IN = "audio file (whatever libsndfile reads), - or a pipe"
 AUDIO_OUT = f"audio file ({' '.join(AUDIO_ENDINGS)}), - or a pipe"
-TOKENS_IN = "token file: .tok, .npy, .pt, .txt or .json; - or a pipe for text"
+TOKENS_IN = f"token file ({' '.join(FORMS)}), - or a pipe for text"
+TOKENS_OUT = f"token file ({' '.join(end for end in FORMS if FORMS[end] in WRITABLE_FORMS)}), - for text to a pipe"
 RunCommand = Callable[[argparse.Namespace], Coroutine[Any, Any, None] | None]
 
 
@@ -93,8 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _words(error: OSError) -> str:
-    reason = error.strerror or str(error) or type(error).__name__
-    return f"{error.filename}: {reason}" if error.filename else reason
+    return f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
 
 
 def _failed(options: argparse.Namespace, code: str, message: str, exit_code: int) -> int:
@@ -115,7 +117,7 @@ def _api_key(key_file: str | None) -> str | None:
     try:
         return Path(key_file).read_text().strip()
     except (OSError, UnicodeError) as error:
-        raise FileError(f"key file {key_file} cannot be read: {error}") from None
+        raise FileError(f"key file {key_file} cannot be read: {reason_of(error)}") from None
 
 
 def _parser() -> CompletedParser:
@@ -132,9 +134,7 @@ def _parser() -> CompletedParser:
 
     command = add("encode", commands.encode, [paced, form, raw], "audio to tokens")
     command.add_argument("input", metavar="IN.wav", help=AUDIO_IN)
-    command.add_argument(
-        "output", metavar="OUT.tok", help="token file: .tok, .npy, .txt or .json; - for text to a pipe"
-    )
+    command.add_argument("output", metavar="OUT.tok", help=TOKENS_OUT)
     command = add("decode", commands.decode, [paced, form, tagged, audio], "tokens to audio")
     command.add_argument("input", metavar="IN.tok", help=TOKENS_IN)
     command.add_argument("output", metavar="OUT.wav", help=AUDIO_OUT)
@@ -142,7 +142,7 @@ def _parser() -> CompletedParser:
     command.add_argument("input", metavar="IN.wav", help=AUDIO_IN)
     command.add_argument("output", metavar="OUT.wav", help=AUDIO_OUT)
     command = add("mic", commands.mic, [session, form, device, timed], "microphone to tokens until Ctrl-C")
-    command.add_argument("output", metavar="OUT.tok", nargs="?", help="token file, or - for text to a pipe")
+    command.add_argument("output", metavar="OUT.tok", nargs="?", help=TOKENS_OUT)
     command = add("play", commands.play, [session, form, tagged, device], "tokens to the speaker")
     command.add_argument("input", metavar="IN.tok", help=TOKENS_IN)
     command = add("talk", talk.talk, [session, timed], "microphone to tokens to speaker until Ctrl-C: hear yourself")

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from logging import getLogger
-from typing import Any
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection
@@ -27,13 +26,12 @@ from neucodec_streaming.client.dial import DEFAULT_URL, Deadlines, Dialer, disco
 from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unreachable, error_of
 from neucodec_streaming.client.events import NO_SAMPLES, Audio, Done, Event, Resumed, Tokens
 from neucodec_streaming.client.session import LiveSession
-from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
+from neucodec_streaming.config import INPUT_RATE
 from neucodec_streaming.errors import CapacityError, DeviceError, InputError, LocalProtocolError, StreamingError
 from neucodec_streaming.protocol.messages import (
     Clear,
     ClientMessage,
     Failure,
-    Prime,
     Ready,
     StreamFormat,
     encode_message,
@@ -42,7 +40,7 @@ from neucodec_streaming.protocol.messages import (
 from neucodec_streaming.protocol.query import SessionRequest, session_request
 from neucodec_streaming.protocol.session import ClientSession
 from neucodec_streaming.protocol.states import State
-from neucodec_streaming.tokens import check_voice, tokens_from_bytes, tokens_to_bytes
+from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
 
 MAX_PACKET_SECONDS = 0.5
 """Longer input is cut into binary messages of this length, below every server's limit."""
@@ -141,14 +139,6 @@ class Connection(LiveSession):
             await self._give(packet)
             if self._clears != clears:
                 return
-
-    async def prime(self, voice: Any) -> None:
-        """The decoder starts from this voice, of the server's by its name or by 100 tokens of it or more, now and after
-        each `flush` and `clear`; within an utterance from its end on. A Primed event tells how many tokens it has.
-
-        Raises TokenError, InputError; a name that the server does not know ends the session with InputError.
-        """
-        await self._say(Prime(voice) if isinstance(voice, str) else Prime(tokens=tuple(check_voice(voice).tolist())))
 
     def _withdraw(self) -> None:
         """Takes back the payload that the socket has not taken; requests still go out, since each has an answer."""
@@ -353,7 +343,7 @@ async def connect(
     input_format: str = "s16le",
     output_format: str = "s16le",
     input_rate: int = INPUT_RATE,
-    output_rate: int = OUTPUT_RATE,
+    output_rate: int | None = None,
     stats: bool = False,
     api_key: str | None = None,
     ssl: tls.SSLContext | None = None,
@@ -365,12 +355,12 @@ async def connect(
     """A session with the server at `url` (`ws://`, `wss://`, `http://` or `https://`, a path prefix is kept).
 
     `kind`: "encode" (audio to tokens), "decode" (tokens to audio) or "roundtrip" (audio to audio); formats and rates
-    are those of the audio. `voice` is one of the server's, from which the decoder starts. `api_key` goes into a header,
-    never into the URL; `ssl` is what a certificate is checked by, None: the authorities of the system. A connection
-    that is lost is replaced, and a Resumed event says so; with `resume=False` it is Disconnected at once. `live` is for
-    a microphone, whose audio is worthless when it is late: after a loss, input older than MAX_STALE_SECONDS is dropped,
-    and the output of all input before it; `Resumed` says how much. `raw`: Audio carries `data`, the bytes as they came,
-    and no `samples`.
+    are those of the audio, and the `output_rate` is the model's unless it is given. `voice` is one of the server's,
+    from which the decoder starts. `api_key` goes into a header, never into the URL; `ssl` is what a certificate is
+    checked by, None: the authorities of the system. A connection that is lost is replaced, and a Resumed event says so;
+    with `resume=False` it is Disconnected at once. `live` is for a microphone, whose audio is worthless when it is
+    late: after a loss, input older than MAX_STALE_SECONDS is dropped, and the output of all input before it; `Resumed`
+    says how much. `raw`: Audio carries `data`, the bytes as they came, and no `samples`.
 
     Raises ConfigError for what the server does not offer, AuthError without a key that it knows, CapacityError when it
     is full (LimitError: for this key or address), Unreachable when there is none.
@@ -387,7 +377,7 @@ async def connect(
         stats=stats,
     )
     dialer = Dialer(url, api_key, deadlines, ssl)
-    session = ClientSession(request.input, request.output)
+    session = ClientSession(request.input, request.output, has_model_rate=request.has_model_rate)
     websocket = await dialer.open(request.target, session)
     connection = Connection(dialer, request, session, websocket, deadlines, resume=resume, live=live, raw=raw)
     running = asyncio.create_task(connection._run(), name="neucodec connection")

@@ -1,9 +1,9 @@
-"""Microphone and speaker through sounddevice (PortAudio), which is loaded when one is opened and not before.
+"""Microphone and speaker through sounddevice (PortAudio), which loads when a device is opened.
 
-PortAudio calls back on a thread of its own, which must never wait: the microphone's callback copies into a bounded
-queue and counts what does not fit; the speaker's callback is the one owner of the jitter buffer and takes what the
-event loop left for it. Rates: 48 kHz where the device takes it, else the device's own, converted here. The jitter
-buffer is on the stream's side of that, so that it counts in the stream's samples.
+PortAudio calls back on its own thread, which must never wait. The microphone's callback copies into a bounded queue and
+counts what does not fit. The speaker's callback owns the jitter buffer and takes what the event loop queued for it.
+Devices run at 48 kHz if they support it, else at their own rate, with conversion here. The jitter buffer works at the
+stream's rate, so its positions count the stream's samples.
 """
 
 import asyncio
@@ -22,17 +22,17 @@ from neucodec_streaming.resampler import Resampler
 
 MICROPHONE_QUEUE_SECONDS = 5.0
 PREFERRED_RATE = 48_000
-"""A whole multiple of a stream's rates. What PortAudio calls a device's own rate is a guess where a sound server is
-behind it: 44.1 kHz for ALSA's, whatever that runs at."""
+"""A multiple of the usual stream rates. PortAudio only guesses a device's own rate behind a sound server (44.1 kHz for
+ALSA).
+"""
 BLOCK_MS = 10
 MICROPHONE_BUFFER_S = 0.04
-"""Adds no latency: a block is handed on when it is complete."""
+"""Adds no latency: a block is passed on when it is complete."""
 SPEAKER_BUFFER_S = 0.03
-"""Each block waits behind so much; with the two blocks of PortAudio's "low", PulseAudio runs dry now and then."""
+"""Buffer ahead of each block; with PortAudio's "low" (two blocks), PulseAudio underruns now and then."""
 BLOCKS_IN_FLIGHT = 200
 SILENT_DEVICE_S = 3.0
-"""A device that gives or takes nothing for this long has gone away; a microphone whose samples are all zero for this
-long is muted."""
+"""A device that is inactive for this long is gone; a microphone with only zeros for this long is muted."""
 
 
 def list_devices() -> list[dict[str, Any]]:
@@ -55,9 +55,9 @@ def list_devices() -> list[dict[str, Any]]:
 
 
 def find_device(device: str | int | None, kind: str) -> dict[str, Any]:
-    """What sounddevice says of the one that is meant; `kind`: "input" or "output". Raises SoundDeviceError.
+    """sounddevice's description of a device; `kind`: "input" or "output". Raises SoundDeviceError.
 
-    `device`: its number, its name or a part of it in any case, None for the system's default.
+    `device`: number, name or part of a name in any case; None for the system's default.
     """
     sounddevice = _sounddevice()
     with _translated("listing devices"):
@@ -84,10 +84,10 @@ def find_device(device: str | int | None, kind: str) -> dict[str, Any]:
 class Microphone:
     """An input device as an async iterator of float32 mono packets at `rate`; use it in `with`.
 
-    `overflow_samples` counts what was lost because nobody iterated for MICROPHONE_QUEUE_SECONDS, at `device_rate`;
-    `latency_ms` is how old the first sample of the last block was; `is_muted` after SILENT_DEVICE_S of digital silence:
-    muted, or without the permission to listen. Raises SoundDeviceError when the device is not
-    there or goes away.
+    `overflow_samples` counts samples at `device_rate` lost because the iteration paused for more than
+    MICROPHONE_QUEUE_SECONDS. `latency_ms` is the age of the latest block's first sample. `is_muted` turns true after
+    SILENT_DEVICE_S of digital silence: the device is muted, or permission is missing. Raises SoundDeviceError if the
+    device is missing or is removed.
     """
 
     def __init__(self, rate: int, device: str | int | None = None) -> None:
@@ -131,7 +131,7 @@ class Microphone:
 
     @property
     def is_muted(self) -> bool:
-        """Whether nothing but zeros has come for SILENT_DEVICE_S."""
+        """Whether only zeros have arrived for SILENT_DEVICE_S."""
         return self._zero_samples >= SILENT_DEVICE_S * self.device_rate
 
     async def __aiter__(self) -> AsyncIterator[np.ndarray]:
@@ -170,14 +170,13 @@ class Microphone:
 
 
 class Speaker:
-    """An output device that plays what is pushed at `rate`, through a jitter buffer; use it in `with`.
+    """An output device that plays samples pushed at `rate` through a jitter buffer; use it in `with`.
 
-    push(samples), finish(), clear() never wait; `reached(seconds)` waits until so much has been played, `drained()`
-    until all has been heard. What is pushed is kept until it is played, so whoever pushes paces himself by `reached`.
-    `chunk_ms` is how much the sender sends at a time, `live` as in JitterBuffer. Positions are those among the
-    `pushed_samples`; `latency_ms` is from a sample's leaving the jitter buffer to its being heard, `underflows` how
-    often the device ran dry because this process was too late. Raises SoundDeviceError when the device is not there or
-    goes away.
+    push(samples), finish() and clear() never wait; `reached(seconds)` waits until that much was played, `drained()`
+    until everything was heard. Pushed samples are kept until they are played, so pace long pushes by `reached`.
+    `chunk_ms` is the sender's packet size, `live` as in JitterBuffer. Positions count the `pushed_samples`.
+    `latency_ms` is the time from the jitter buffer to the ear, `underflows` counts late callbacks of this process.
+    Raises SoundDeviceError if the device is missing or is removed.
     """
 
     def __init__(
@@ -222,44 +221,44 @@ class Speaker:
     ) -> None:
         with _translated("closing the speaker"):
             if kind is None:
-                self._stream.stop()  # lets the device play what it has taken, where close alone would cut it off
+                self._stream.stop()  # plays what the device has taken; close alone would cut it off
             self._stream.close()
 
     @property
     def underruns(self) -> int:
-        """How often playback broke because audio came too late."""
+        """Number of underruns because audio was late."""
         return self._jitter.underruns
 
     @property
     def skipped_seconds(self) -> float:
-        """What was left out to catch up, where the source is live."""
+        """Seconds skipped to catch up with a live source."""
         return self._jitter.skipped_samples / self.rate
 
     @property
     def skips(self) -> int:
-        """How often playback skipped to the present, because it was too far behind a live source."""
+        """Number of skips to the present of a live source."""
         return self._jitter.skips
 
     @property
     def splices(self) -> tuple[Splice, ...]:
-        """Where something was left out, the latest ones."""
+        """The latest splices."""
         return tuple(self._jitter.splices)
 
     @property
     def position(self) -> int:
-        """Position of the sample after the last that went to the device."""
+        """Position after the last sample that went to the device."""
         return self._jitter.position
 
     @property
     def heard_position(self) -> int:
-        """Position of the sample that is heard now: `position` of as long ago as the device and conversion take."""
+        """Position of the sample that is audible now: `position` minus the delay of device and conversion."""
         heard = tuple(self._heard)
         moments, positions = [moment for moment, _ in heard], [position for _, position in heard]
         return int(np.interp(self._stream.time, moments, positions))
 
     @property
     def queued_seconds(self) -> float:
-        """Seconds that wait to be played."""
+        """Seconds waiting to be played."""
         gone = self._jitter.played_samples + self._jitter.skipped_samples + self._jitter.dropped_samples
         return (self.pushed_samples - gone) / self.rate
 
@@ -269,11 +268,11 @@ class Speaker:
         self._orders.append(samples)
 
     def finish(self) -> None:
-        """The utterance is complete: play all of it, without waiting for more."""
+        """Ends the utterance: plays all of it without waiting for more."""
         self._orders.append("finish")
 
     def clear(self) -> None:
-        """Silence as soon as the device has played what it has taken; what was queued is dropped."""
+        """Drops queued audio; silent once the device has played its own buffer."""
         self._orders.append("clear")
 
     async def reached(self, seconds: float) -> None:
@@ -311,7 +310,7 @@ class Speaker:
             self._converted = np.concatenate([self._converted, samples])
         block[:] = self._converted[:frames, None]
         inside_s = (self._converted.size - frames) / self.device_rate + self._resampler.delay_ms / 1000
-        end_s = time.outputBufferDacTime + frames / self.device_rate + inside_s  # of what has left the jitter buffer
+        end_s = time.outputBufferDacTime + frames / self.device_rate + inside_s  # of the latest audio
         self.latency_ms = (time.outputBufferDacTime - time.currentTime + inside_s) * 1000
         self._heard.append((end_s, self._jitter.position))
         self._converted = self._converted[frames:]
@@ -324,7 +323,7 @@ class Speaker:
 
 
 def _rate(found: dict[str, Any], check: Callable[..., None], channels: int) -> int:
-    """PREFERRED_RATE where the device takes it, else the device's own."""
+    """PREFERRED_RATE if the device supports it, else the device's own."""
     import sounddevice
 
     try:
@@ -335,7 +334,7 @@ def _rate(found: dict[str, Any], check: Callable[..., None], channels: int) -> i
 
 
 def _host_api(device: dict[str, Any]) -> str:
-    """The system's interface that a device is reached by: the same device may be there once for each."""
+    """The host API of a device; the same device may be listed once for each."""
     return str(_sounddevice().query_hostapis(device["hostapi"])["name"])
 
 

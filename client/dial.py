@@ -1,7 +1,7 @@
-"""A WebSocket to a server: opened with its key and the session's `ready`, closed in time.
+"""Opens a WebSocket to a server, with key and `ready`, and closes it in time.
 
-The only module that knows the WebSocket library's handshake: its failures are translated here into the errors of this
-project. Deadlines are the longest waits of a whole connection.
+The only module that handles the WebSocket library's handshake; it translates the library's failures into the errors of
+this project. Deadlines limit waits of a whole connection.
 """
 
 import asyncio
@@ -31,7 +31,15 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from neucodec_streaming.client.errors import Disconnected, Unreachable, error_of
-from neucodec_streaming.errors import AuthError, CapacityError, ConfigError, LimitError, ProtocolError, StreamingError
+from neucodec_streaming.errors import (
+    AuthError,
+    CapacityError,
+    ConfigError,
+    LimitError,
+    PathError,
+    ProtocolError,
+    StreamingError,
+)
 from neucodec_streaming.protocol.messages import SUBPROTOCOL, Failure, Ready, parse_server_message
 from neucodec_streaming.protocol.session import ClientSession
 
@@ -45,15 +53,15 @@ _PLAIN_REFUSALS: dict[int, type[StreamingError]] = {
     HTTPStatus.TOO_MANY_REQUESTS: LimitError,
     HTTPStatus.SERVICE_UNAVAILABLE: CapacityError,
 }
-"""What a status means where no `error` message came with it, as from a proxy."""
+"""The error for a status without an `error` message, as from a proxy."""
 
 
 @dataclass(frozen=True)
 class Deadlines:
     """The longest waits in seconds: for the connection and `ready`, for room to send, for an answer, for the close.
 
-    `alive_s` is how long a silent connection may go without answering a ping, `resume_s` how long a session may be
-    without a connection.
+    `alive_s`: interval of pings and the wait for their answers. `resume_s`: how long a session may be without a
+    connection.
     """
 
     open_s: float = 10.0
@@ -65,10 +73,11 @@ class Deadlines:
 
 
 class Dialer:
-    """Opens WebSockets to the server at `url` (`ws://`, `wss://`, `http://` or `https://`, a path prefix is kept).
+    """Opens WebSockets to the server at `url` (`ws://`, `wss://`, `http://` or `https://`, with an optional path
+    prefix).
 
-    `retry_after_s` is what the server asked for when it last refused, else 0. Raises ConfigError for a URL or key that
-    cannot be.
+    `retry_after_s` is the pause that the latest refusal asked for, else 0. Raises ConfigError for an invalid URL or
+    key.
     """
 
     def __init__(self, url: str, api_key: str | None, deadlines: Deadlines, ssl: tls.SSLContext | None = None) -> None:
@@ -83,9 +92,9 @@ class Dialer:
         self._options: dict[str, Any] = {} if ssl is None else {"ssl": ssl}
 
     async def open(self, target: str, session: ClientSession) -> ClientConnection:
-        """A connection at path and query `target`, on which `session` has received its `ready`.
+        """A connection for path and query `target`, on which `session` has received its `ready`.
 
-        Raises what the server reported, or Unreachable.
+        Raises the server's error, or Unreachable.
         """
         self.retry_after_s = 0
         websocket = None
@@ -119,7 +128,7 @@ class Dialer:
             raise translated from None
 
     async def close(self, websocket: ClientConnection) -> None:
-        """Closes in time, whatever the server does: a closing handshake cannot go out while the socket is full."""
+        """Closes within the deadline: a closing handshake cannot be sent while the socket is full."""
         try:
             async with asyncio.timeout(self._deadlines.close_s):
                 await websocket.close()
@@ -128,7 +137,7 @@ class Dialer:
             await websocket.wait_closed()
 
     def _translated(self, error: BaseException) -> BaseException:
-        """A failure to connect in the words of this project; what is no failure of the network is itself."""
+        """Translates a failure to connect; returns other errors unchanged."""
         match error:
             case InvalidStatus():
                 return self._refusal(error)
@@ -158,7 +167,7 @@ class Dialer:
         return error
 
     def _unreachable(self, error: OSError) -> StreamingError:
-        """Why there is no connection: the name, the certificate, TLS, or nobody listens."""
+        """Why there is no connection: name resolution, certificate, TLS, or nothing listens."""
         match error:
             case socket.gaierror() if self._proxy is None:
                 return Unreachable(f"host name {self._host!r} cannot be resolved ({_reason(error)}): check the URL")
@@ -169,13 +178,15 @@ class Dialer:
                 )
             case tls.SSLError():
                 return Unreachable(f"{self.address} does not speak TLS ({_reason(error)}): without TLS, give ws://")
+            case ConnectionResetError() if self.address.startswith("wss:"):
+                return Unreachable(f"{self.address} hung up before TLS was set up: if it is without TLS, give ws://")
         via = f" through the proxy {_shown(self._proxy)}" if self._proxy is not None else ""
         local = self._host in LOOPBACK
         hint = "start it with `neucodec-server --model nano`" if local else "check its address, and that it runs"
         return Unreachable(f"server not reachable at {self.address}{via}: {hint} ({_reason(error)})")
 
     def _refusal(self, refused: InvalidStatus) -> StreamingError:
-        """The server's HTTP answer in place of a session: an `error` message in JSON, or the words of a proxy."""
+        """The error in a server's HTTP answer: an `error` message in JSON, or the words of a proxy."""
         status = refused.response.status_code
         said = (refused.response.body or b"").decode("utf-8", "replace").strip()[:1000]
         after = refused.response.headers.get("Retry-After", "")
@@ -192,6 +203,9 @@ class Dialer:
             if type(known) is AuthError:
                 fault = "does not accept this API key" if self._headers else "asks for an API key"
                 return AuthError(f"{self.address} {fault}")
+            prefix = urlsplit(self.address).path
+            if isinstance(known, PathError) and prefix:
+                return PathError(f"{failure.message}: give the server's URL without {prefix!r}")
             return ConfigError(failure.message) if type(known) is StreamingError else known
         first_line = "" if said.startswith("<") else said.partition("\n")[0].strip()[:100]
         answered = f"HTTP {status} {first_line or refused.response.reason_phrase}".rstrip()
@@ -203,17 +217,17 @@ class Dialer:
 
 
 def certificates(ca_file: str) -> tls.SSLContext:
-    """What checks a server's certificate by the authorities of a file (PEM). Raises ConfigError."""
+    """An SSL context that verifies the server with the authorities in a file (PEM). Raises ConfigError."""
     try:
         return tls.create_default_context(cafile=ca_file)
-    except OSError as error:  # of OpenSSL too
+    except OSError as error:  # OpenSSL's too
         raise ConfigError(f"{ca_file} cannot be read as certificates ({_reason(error)}): give a PEM file") from None
 
 
 def is_loss(closed: ConnectionClosed) -> bool:
-    """Whether the session may go on after such an end: there was no closing handshake, or the server leaves its post.
+    """Whether the session may continue: the connection ended without a closing handshake, or the server is restarting.
 
-    Our own close without an answer is one for pings that were not answered, and none for a fault in what came.
+    Our own unanswered close counts as a loss after missed pings, but not after an invalid message.
     """
     if closed.rcvd is not None:
         return closed.rcvd.code in (CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART)
@@ -221,7 +235,7 @@ def is_loss(closed: ConnectionClosed) -> bool:
 
 
 def disconnected(closed: ConnectionClosed) -> Disconnected:
-    """What an end of the connection before that of the session is to a user."""
+    """The error for a connection that ended before its session."""
     received = closed.rcvd
     how = f"status {received.code} {received.reason}".rstrip() if received else "without a closing handshake"
     return Disconnected(f"the server ended the connection before the session was over ({how}): connect again")
@@ -240,7 +254,7 @@ def _address(url: str) -> str:
 
 
 def _proxy(address: str) -> str | None:
-    """The proxy that the environment names for a server, unless NO_PROXY excepts it. Raises ConfigError."""
+    """The environment's proxy for a server, unless NO_PROXY excludes it. Raises ConfigError."""
     proxy = None
     try:
         proxy = get_proxy(parse_uri(address))
@@ -258,12 +272,12 @@ def _proxy(address: str) -> str | None:
 
 
 def _shown(proxy: str | None) -> str:
-    """A proxy without its user and password."""
+    """A proxy without user and password."""
     return (proxy or "").rpartition("@")[2]
 
 
 def _reason(error: BaseException) -> str:
-    """What an error of the system or of a library says, in a few words; never empty."""
+    """The reason of a system's or library's error in a few words; never empty."""
     if isinstance(error, tls.SSLError):
         return (error.reason or "TLS failed").replace("_", " ").lower()
     if isinstance(error, socket.gaierror):
@@ -277,7 +291,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _headers(api_key: str | None) -> dict[str, str]:
-    """Those that carry the key (RFC 6750, section 2.1)."""
+    """Headers with the key (RFC 6750, section 2.1)."""
     if api_key is None:
         return {}
     if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:

@@ -1,14 +1,14 @@
-"""What can go wrong on the client's side; a branch of the tree in streaming/errors.py.
+"""Errors of the client's side; a branch of the tree in streaming/errors.py.
 
     StreamingError
     `-- ClientError              code "client"
-        |-- Unreachable          code "unreachable"   no server answers, or what answers is none
+        |-- Unreachable          code "unreachable"   no server answers, or something else does
         |-- Disconnected         code "disconnected"  the connection broke before `done`
-        |-- DeadlineExceeded     code "deadline"      the server took or gave nothing in time
+        |-- DeadlineExceeded     code "deadline"      the server took or sent nothing in time
         |-- FileError            code "bad_file"      a file that cannot be read or written
         `-- SoundDeviceError     code "sound_device"  no such microphone or speaker, or it was unplugged
 
-What the server itself reports comes back as the class of the tree that has the code which it sent (`error_of`).
+An error that the server reports becomes the class of the tree with its code (`error_of`).
 """
 
 from neucodec_streaming.errors import StreamingError
@@ -16,13 +16,13 @@ from neucodec_streaming.errors import error_of as error_of
 
 
 class ClientError(StreamingError):
-    """Base of what only a client can run into."""
+    """Base of the errors that only a client meets."""
 
     code = "client"
 
 
 class Unreachable(ClientError):
-    """No server answers there, or what answers does not speak `neucodec.v1`."""
+    """No server answers, or the answer is not `neucodec.v1`."""
 
     code = "unreachable"
 
@@ -34,18 +34,18 @@ class Disconnected(ClientError):
 
 
 class DeadlineExceeded(ClientError):
-    """The server neither took nor gave anything for longer than the deadline."""
+    """The server took or sent nothing for longer than the deadline."""
 
     code = "deadline"
 
 
 class FileError(ClientError):
-    """A file that cannot be read, written or understood."""
+    """A file that cannot be read, written or parsed."""
 
     code = "bad_file"
 
 
 class SoundDeviceError(ClientError):
-    """A microphone or speaker that is not there, cannot be opened or went away."""
+    """A microphone or speaker that is missing, cannot be opened or was removed."""
 
     code = "sound_device"

@@ -1,6 +1,6 @@
-"""What a connection gives its user, in the order in which the server sent it.
+"""Events of a connection, in the order in which the server sent them.
 
-Audio and Tokens carry payload as arrays with their position in the session; the rest are the protocol's own messages.
+Audio and Tokens carry payload as arrays with their position in the session; the others are the protocol's messages.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,7 @@ NO_SAMPLES.flags.writeable = False
 class Audio:
     """Decoded audio: float32 (m,) at `ready.output.rate`; `position` of its first sample since the session began.
 
-    With `connect(..., raw=True)` `data` holds the bytes as they came, in the format of `ready.output`, and `samples`
-    nothing.
+    With `connect(..., raw=True)`, `data` holds the bytes in the format of `ready.output`, and `samples` is empty.
     """
 
     samples: np.ndarray
@@ -31,22 +30,23 @@ class Audio:
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Tokens: uint16 (n,); `position` is that of the first since the session began."""
+    """Tokens: uint16 (n,); `position` of the first since the session began."""
 
     tokens: np.ndarray
     position: int
 
 
 HOWS = ("exact", "approximate", "new")
-"""How a session was resumed, from best to worst (docs/protocol.md)."""
+"""Outcomes of resuming, from best to worst (docs/protocol.md)."""
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """The connection was lost and is back: output goes on at `position`, after a `gap` of samples or tokens that will
-    not come. `how`: "exact" to the byte; "approximate", computed again by a server that may differ in the last bits or
-    had not all of the utterance; "new", another session from its start. `dropped_seconds` of input were too old for a
-    live session and were not sent; the next sample took the position of the first of them.
+    """A lost connection was resumed: output continues at `position`, after a `gap` of missing samples or tokens.
+
+    `how`: "exact" to the byte; "approximate", recomputed by a server that may differ in the last bits or lacked part of
+    the utterance; "new", another session from its start. `dropped_seconds` of input were too old for a live session and
+    not sent; the next sample took the position of the first of them.
     """
 
     how: str
@@ -55,7 +55,7 @@ class Resumed:
     dropped_seconds: float = 0.0
 
     def followed_by(self, later: "Resumed") -> "Resumed":
-        """Both in one, when a second loss came before the first was told."""
+        """Combines two losses, if the second came before the first was delivered."""
         return Resumed(
             max(self.how, later.how, key=HOWS.index),
             self.gap + later.gap,

@@ -1,4 +1,4 @@
-"""Audio and token files: whatever libsndfile reads and writes; `.tok`, `.npy`, `.pt`, `.txt`, `.json`.
+"""Audio files, whatever libsndfile reads and writes, and token files (forms: neucodec_streaming.token_files).
 
 Audio comes in at any rate and channel count and leaves as float32 mono at the rate asked for, packet by packet, so that
 an hour takes no more memory than a second. It is read to its true end, whatever its header says, or refused. Output
@@ -24,24 +24,24 @@ from neucodec_streaming.client.pipes import is_stream
 from neucodec_streaming.client.sound_headers import open_corrected
 from neucodec_streaming.errors import ConfigError, TokenError
 from neucodec_streaming.tags import TAGS
+from neucodec_streaming.token_files import (
+    FORMS,
+    WRITABLE_FORMS,
+    record_from_bytes,
+    record_to_bytes,
+    require_form,
+)
 from neucodec_streaming.tokens import (
     TokenLists,
+    TokenRecord,
     TokenText,
-    check_tokens,
+    record_of,
     tokens_from_bytes,
-    tokens_from_json,
-    tokens_from_npy,
-    tokens_from_text,
     tokens_to_bytes,
     tokens_to_json,
-    tokens_to_npy,
     tokens_to_text,
 )
-from neucodec_streaming.torch_file import integers_from_pt
 
-FORMS = {".tok": "raw", ".bin": "raw", ".npy": "npy", ".pt": "pt", ".txt": "text", ".json": "json"}
-"""Ending of a token file -> its form."""
-WRITABLE_FORMS = ("raw", "npy", "text", "json")
 PIPED_FORMS = ("raw", "text", "json")
 AUDIO_ENDINGS = {
     ".wav": ("WAV", "PCM_16"),
@@ -187,7 +187,7 @@ def audio_format(path: str | Path, format: str | None = None) -> tuple[str, str]
     chosen = AUDIO_FORMATS.get(format or "wav") if format or (piped and not suffix) else AUDIO_ENDINGS.get(suffix)
     if chosen is None:
         raise ConfigError(
-            f"{path}: {suffix or 'no ending'!r} is no audio format: name it {', '.join(AUDIO_ENDINGS)},"
+            f"{path} does not end like an audio file: name it {', '.join(AUDIO_ENDINGS)},"
             f" or give --format {' or '.join(AUDIO_FORMATS)}"
         )
     if piped and chosen not in AUDIO_FORMATS.values():
@@ -263,30 +263,30 @@ def token_form(path: str | Path, form: str | None = None, *, writing: bool = Fal
     form = form or FORMS.get(suffix) or ("text" if piped else None)
     if form is None:
         kinds = ", ".join(name for name, kind in FORMS.items() if not writing or kind in WRITABLE_FORMS)
-        raise ConfigError(f"{path}: {suffix or 'no ending'!r} is no form of tokens: name it {kinds}, or give --form")
+        raise ConfigError(f"{path} does not end like a token file: name it {kinds}, or give --form")
     if piped and form not in PIPED_FORMS:
         raise ConfigError(f"{path}: a pipe cannot carry form {form!r}: give --form {', '.join(PIPED_FORMS)}")
     if writing and form not in WRITABLE_FORMS:
-        raise ConfigError(f"{path}: tokens cannot be written as {form}: use .tok, .npy, .txt or .json")
+        raise ConfigError(f"{path}: tokens cannot be written as {form}: use {', '.join(WRITABLE_FORMS)}")
+    require_form(form)
     return form
 
 
 def read_tokens(path: str | Path, form: str | None = None, tags: Sequence[str] = TAGS) -> np.ndarray:
-    """A whole token file -> uint16 (n,). Raises FileError, or TokenError naming the file and what is wrong in it."""
+    """A whole token file -> uint16 (n,). Raises as read_record does."""
+    return read_record(path, form, tags).tokens
+
+
+def read_record(path: str | Path, form: str | None = None, tags: Sequence[str] = TAGS) -> TokenRecord:
+    """A whole token file, and which model's tokens it holds. Raises FileError, or TokenError naming the file and what
+    is wrong in it."""
     form = token_form(path, form)
     try:
         payload = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         raise FileError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    readers: dict[str, Callable[[bytes], np.ndarray]] = {
-        "raw": tokens_from_bytes,
-        "npy": tokens_from_npy,
-        "pt": lambda payload: check_tokens(integers_from_pt(payload)),
-        "text": lambda payload: tokens_from_text(payload.decode("utf-8", "replace"), tags),
-        "json": lambda payload: tokens_from_json(payload.decode("utf-8", "replace")),
-    }
     try:
-        return readers[form](payload)
+        return record_from_bytes(payload, form, tags)
     except TokenError as error:
         raise TokenError(f"{path}: {error}") from None
 
@@ -329,12 +329,17 @@ class TokenPipe:
 
 
 class TokenWriter(Writer):
-    """A token file that grows as tokens come (`.npy` is written at the end): a context manager with write(tokens)."""
+    """A token file that grows as tokens come: a context manager with write(tokens).
 
-    def __init__(self, path: str | Path, form: str | None = None, keep: bool = False) -> None:
+    Those of .tok and text, and all in a pipe, go out at once; the others are written at the end and, .npy apart, say
+    that their tokens are of `model`, a name as `ready` tells it.
+    """
+
+    def __init__(self, path: str | Path, form: str | None = None, keep: bool = False, model: str = "") -> None:
         self._form = token_form(path, form, writing=True)
         super().__init__(path, keep)
-        self._path = path
+        self._path, self._model = path, model
+        self._is_whole = self.pipe is None and self._form not in ("raw", "text")
         self._kept: list[np.ndarray] = []
         self.tokens = 0
         self._file: BinaryIO | None = None
@@ -344,7 +349,7 @@ class TokenWriter(Writer):
     def write(self, tokens: np.ndarray) -> None:
         """Appends tokens (n,)."""
         self.has_written = True
-        if self._form == "npy":
+        if self._is_whole:
             self._kept.append(tokens)
         elif self._form == "json":
             self._put(
@@ -377,8 +382,9 @@ class TokenWriter(Writer):
             raise FileError(f"{self._path} cannot be written on: {error.strerror or error}") from None
 
     def _put_last(self) -> None:
-        if self._form == "npy":
-            self._put(tokens_to_npy(np.concatenate([*self._kept, np.zeros(0, np.uint16)])))
+        if self._is_whole:
+            tokens = np.concatenate([*self._kept, np.zeros(0, np.uint16)])
+            self._put(record_to_bytes(record_of(tokens, self._model, Path(self._path).stem), self._form))
         elif self._form == "json":
             self._put(b"]\n" if self.tokens else b"[]\n")
         elif self._form == "text":

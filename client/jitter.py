@@ -1,16 +1,15 @@
-"""An adaptive jitter buffer: audio that arrives unevenly goes in, an even flow for the speaker comes out. Sans-I/O.
+"""An adaptive jitter buffer: audio arrives unevenly and leaves evenly for the speaker. Sans-I/O.
 
-Its clock is the speaker: one tick for each sample that is pulled. A chunk is as late as it comes after its place on a
-line that begins with the arrival of its utterance's first chunk; playback runs `delay_samples` behind the same line,
-and a chunk that is no later than that is in time. The target is the latest of the last twenty seconds and a margin,
-which doubles when the flow breaks and halves when it has held for as long as that. Playback starts at that distance, or
-sooner when so much lies ready: a sender that is faster than real time is never late, whatever its bursts.
+Its clock is the speaker: one tick for each pulled sample. The first chunk of an utterance starts a time line, and a
+chunk's lateness is measured against its place on it. Playback runs `delay_samples` behind the same line. The target
+delay is the largest lateness of the last twenty seconds plus a margin, which doubles at each underrun and halves after
+twenty calm seconds. Playback starts at the target, or sooner if that much audio is ready: a sender that is faster than
+real time is never late.
 
-Distance beyond the target is given up by the start of the next utterance. A `live` source may have none. What it sends
-is never early, so a chunk before its place moves the line; a stall counts for the target only when it is not the only
-one; distance beyond the target is given up by skipping to the present when it is more than MAX_BEHIND_MS, else by
-time-scale compression. Otherwise nothing is left out, since a sender that is ahead looks like one
-that was late. No seam clicks: gain moves by one step a sample.
+Excess delay is removed at the start of the next utterance. With `live`, it is removed at once: more than MAX_BEHIND_MS
+by skipping to the present, less by time-scale compression. A live source cannot be early, so a chunk before its place
+moves the line; and a single stall does not raise the target. Without `live` nothing is skipped, since a sender that is
+ahead looks like one that was late. Gain changes by one step a sample, so seams do not click.
 """
 
 import heapq
@@ -25,32 +24,32 @@ from neucodec_streaming.client.time_scale import TimeScale, overlap_add
 
 FADE_MS = 5
 MIN_MARGIN_MS = 20
-"""More than the speaker takes at a time."""
+"""More than the speaker takes at once."""
 MAX_MARGIN_MS = 160
 FIRST_TARGET_MS = 60
-"""Where it starts when nothing is known of the network yet."""
+"""Initial target, before anything is known about the network."""
 MAX_TARGET_MS = 1000
 WINDOW_SECONDS = 20
 MAX_BEHIND_MS = 500
 PLAYED_PER_SKIPPED = 10
-"""Compression makes it 10 % faster at most."""
+"""Compression plays at most 10 % faster."""
 LOUDNESS_HALVES_SECONDS = 5
 MAX_SPLICES = 10_000
-"""Splices that are remembered."""
+"""Number of remembered splices."""
 
 
 class Splice(NamedTuple):
-    """`samples` of the stream were left out from `position` on; what follows them was faded in."""
+    """`samples` of the stream were skipped at `position`; the audio after them was faded in."""
 
     position: int
     samples: int
 
 
 class Flow(Enum):
-    """What the buffer is doing."""
+    """State of the buffer."""
 
     IDLE = auto()  # nothing to play, nothing expected
-    FILLING = auto()  # an utterance has begun: silence until it is safe to play (on)
+    FILLING = auto()  # an utterance has started: silence until playback is safe
     PLAYING = auto()
 
 
@@ -62,13 +61,12 @@ TRANSITIONS = {
 
 
 class JitterBuffer:
-    """push(samples) as they arrive, pull(n) when the speaker wants them; finish() at an utterance's end, clear() for
-    barge-in.
+    """push(samples) as they arrive, pull(n) for the speaker; finish() ends an utterance, clear() is barge-in.
 
-    `chunk_samples` is how much the sender sends at a time. `position` is that of the last sample that left through
-    pull, counted from 1 for the first that was ever pushed. Of all that was pushed `played_samples` left,
-    `skipped_samples` were left out to catch up, at `splices`, `dropped_samples` were taken by a clear,
-    `buffered_samples` wait. `underruns` is how often the flow broke, `skips` how often it skipped to the present.
+    `chunk_samples` is the sender's packet size. `position` counts samples up to the last one pulled, from 1 for the
+    first ever pushed. Of all pushed samples `played_samples` were pulled, `skipped_samples` were skipped to catch up
+    (at `splices`), `dropped_samples` were dropped by a clear, and `buffered_samples` wait. `underruns` counts
+    interruptions of the flow, `skips` the skips to the present.
     """
 
     def __init__(self, rate: int, chunk_samples: int, live: bool = False) -> None:
@@ -83,46 +81,46 @@ class JitterBuffer:
             for ms in (FADE_MS, MIN_MARGIN_MS, MAX_MARGIN_MS, FIRST_TARGET_MS, MAX_TARGET_MS, MAX_BEHIND_MS)
         )
         self._time_scale = TimeScale(rate)
-        self._credit = 0  # samples played that allow compression to leave some out
+        self._credit = 0  # samples played that allow compression to skip some
         self._is_skipping = False
         self._chunk = chunk_samples
         self._margin = self._least_margin
         window = max(1, WINDOW_SECONDS * rate // chunk_samples)
         self._usual = first - self._margin
         self._lateness = deque([self._usual] * window, maxlen=window)
-        self._calm = 0  # chunks since the flow broke or the margin was halved
-        self._unbroken = window  # chunks since the flow broke
+        self._calm = 0  # chunks since the last underrun or halving of the margin
+        self._unbroken = window  # chunks since the last underrun
         self._waited = 0  # samples pulled since the latest push
         self._blocks: deque[np.ndarray] = deque()
         self._pushed = 0
-        self._lag = 0  # how late a chunk would be that came now
+        self._lag = 0  # lateness of a chunk that would arrive now
         self._finished = True
         self._gain = 0.0
-        self._tail = np.zeros(0, np.float32)  # what a clear left to fade out
+        self._tail = np.zeros(0, np.float32)  # audio left by a clear to fade out
         self._loudest = 0.0
-        self._look = 2 * self._fade  # samples played between decisions, so that the cut of pulls changes nothing
+        self._look = 2 * self._fade  # samples played between decisions, so that the sizes of pulls change nothing
         self._quieter = 0.5 ** (self._look / (LOUDNESS_HALVES_SECONDS * rate))
 
     @property
     def target_samples(self) -> int:
-        """The distance that would have been enough lately, and a margin; below 0 when the first chunk came late."""
+        """The recent largest lateness plus a margin; below 0 if the first chunk was late."""
         return min(self._usual + self._margin, self._most_target)
 
     @property
     def delay_samples(self) -> int:
-        """How far playback is, or would be if it began now, behind the arrival of the utterance's first chunk."""
+        """Delay of playback, or its delay if it started now, behind the arrival of the utterance's first chunk."""
         return self._lag + self.buffered_samples
 
     def push(self, samples: np.ndarray) -> None:
-        """Appends float32 (m,) that has just arrived; after `finish` or `clear` it is a new utterance's first."""
+        """Appends float32 (m,) that has just arrived; after `finish` or `clear` it starts a new utterance."""
         if not samples.size:
             return
         if self._finished or (self._lag > self._most_target and not self.buffered_samples):
-            self._finished = False  # a source that was silent for longer than could be bridged begins anew too
+            self._finished = False  # a source that was silent for too long to bridge starts a new line too
             self._lag = 0
         if self.live:
             self._lag = max(self._lag, 0)
-        if not self.live or self._waited > self._chunk // 2:  # else it was held up by the one before it
+        if not self.live or self._waited > self._chunk // 2:  # else the previous chunk held it up
             self._lateness.append(self._lag)
         self._usual = heapq.nlargest(2 if self.live else 1, self._lateness)[-1]
         self._waited = 0
@@ -138,13 +136,13 @@ class JitterBuffer:
             self._move(Flow.FILLING)
 
     def finish(self) -> None:
-        """The utterance is complete: play what is there without waiting for more, and call the end no underrun."""
+        """Ends the utterance: plays the rest without waiting, and its end is not an underrun."""
         self._finished = True
         if self.flow is Flow.FILLING and not self.buffered_samples:
             self._move(Flow.IDLE)
 
     def clear(self) -> None:
-        """Drops everything but what a fade from the present gain takes, one fade length at most."""
+        """Drops everything except a fade-out from the present gain, at most one fade length."""
         fading = min(math.ceil(self._gain * (self._fade + 1)) - 1, self.buffered_samples)
         if fading > 0:
             self._tail = self._take(fading) * np.linspace(self._gain, 0, fading + 2, dtype=np.float32)[1:-1]
@@ -157,7 +155,7 @@ class JitterBuffer:
             self._move(Flow.IDLE)
 
     def pull(self, count: int) -> np.ndarray:
-        """The next `count` samples, float32 (count,): audio where there is some, else silence."""
+        """The next `count` samples, float32 (count,): audio if available, else silence."""
         output = np.zeros(count, np.float32)
         fading = self._tail[:count]
         output[: fading.size] = fading
@@ -171,7 +169,7 @@ class JitterBuffer:
         return output
 
     def _fill(self, output: np.ndarray) -> None:
-        """The next samples into (n,) zeros, none beyond the next decision."""
+        """Fills (n,) zeros with the next samples, up to the next decision."""
         if self.live and (self.flow is not Flow.PLAYING or self.played_samples % self._look == 0):
             self._catch_up()
         if self.flow is Flow.FILLING and self._is_safe():
@@ -187,14 +185,14 @@ class JitterBuffer:
                 self._note_break()
 
     def _note_break(self) -> None:
-        """A flow that breaks again and again needs a larger margin; of a live one the first break is the price."""
+        """Repeated underruns need a larger margin; with a live source the first one does not count."""
         self.underruns += 1
         if not self.live or self._unbroken < len(self._lateness):
             self._calm, self._margin = 0, min(2 * self._margin, self._most_margin)
         self._unbroken = 0
 
     def _is_safe(self) -> bool:
-        """Whether playback can begin now and go on if chunks are as late as they were lately."""
+        """Whether playback can start now and continue if chunks are as late as recently."""
         if self._finished:
             return True
         enough = max(self.target_samples, self._least_margin)
@@ -214,7 +212,7 @@ class JitterBuffer:
         self._credit = min(self._credit + count, PLAYED_PER_SKIPPED * self._time_scale.longest_lag)
 
     def _catch_up(self) -> None:
-        """Leaves out what is too old, or a little of what comes next."""
+        """Skips audio that is too old, or compresses the next audio."""
         excess = self.delay_samples - self.target_samples
         if self._finished or excess <= 0:  # the present is the end, or reached
             self._is_skipping = False
@@ -227,10 +225,10 @@ class JitterBuffer:
             self._compress(excess)
 
     def _skip(self, excess: int) -> None:
-        """To the present, as far as it has come; playback goes on with a seam that is faded over."""
+        """Skips to the latest audio; playback continues with a faded seam."""
         fade = self._fade if self.flow is Flow.PLAYING else 0
         if fade and self.buffered_samples < excess + 2 * fade:
-            return  # the present is on its way
+            return  # the present has not arrived yet
         count = min(excess, self.buffered_samples)
         before = self._ahead(fade)
         self._leave_out(count)
@@ -239,7 +237,7 @@ class JitterBuffer:
         self._is_skipping = excess > count
 
     def _compress(self, excess: int) -> None:
-        """Leaves out a pitch period, where the next samples have one or are noise."""
+        """Removes a pitch period, if the next samples have one or are noise."""
         ahead, longest = self._ahead(self._time_scale.ahead_samples), self._time_scale.longest_lag
         if ahead.size < self._time_scale.ahead_samples:
             return
@@ -260,7 +258,7 @@ class JitterBuffer:
         self.skipped_samples += count
 
     def _ahead(self, count: int) -> np.ndarray:
-        """The next samples, float32 (count,) or what there is."""
+        """Removes and returns the next samples, float32, at most `count`."""
         parts: list[np.ndarray] = []
         for block in self._blocks:
             if count <= 0:

@@ -1,7 +1,7 @@
-"""How long output takes once its input is there, as a client sees it: network, queues and computing, no algorithm.
+"""Response time of output after its input, as a client sees it: network, queues and computing, without the algorithm.
 
-The output of a chunk can leave when the last input that it waits for has arrived (DESIGN: chunk and lookahead). Whoever
-notes when input went and when output came gets the difference, for one utterance from its start.
+The output of a chunk can be sent once the last input that it depends on (chunk and lookahead) has arrived. The times at
+which input was sent and output arrived give the difference, for each utterance from its start.
 """
 
 from collections import deque
@@ -13,7 +13,7 @@ from neucodec_streaming.config import INPUT_RATE, StreamConfig, input_needed
 from neucodec_streaming.protocol.messages import Ready
 
 RECENT = 20
-"""How many figures make the one that is shown while a session runs."""
+"""Number of values in the median shown while a session runs."""
 
 
 def units_needed(ready: Ready, output_units: int) -> int:
@@ -27,9 +27,9 @@ def units_needed(ready: Ready, output_units: int) -> int:
 
 
 class ResponseTimes:
-    """sent(position, now_s) for input, received(position, now_s) for output; `milliseconds` has what came of it.
+    """sent(position, now_s) for input, received(position, now_s) for output; `milliseconds` collects the results.
 
-    Positions are those after the packet. What comes out by a flush waits for nothing, and is not counted.
+    Positions are those after the packet. Output caused by a flush depends on no further input and is not counted.
     """
 
     def __init__(self, ready: Ready) -> None:
@@ -38,11 +38,11 @@ class ResponseTimes:
         self._sent: deque[tuple[int, float]] = deque()
 
     def sent(self, position: int, now_s: float) -> None:
-        """Input up to `position` has gone out."""
+        """Input up to `position` was sent."""
         self._sent.append((position, now_s))
 
     def received(self, position: int, now_s: float) -> None:
-        """Output up to `position` has come."""
+        """Output up to `position` has arrived."""
         needed = units_needed(self._ready, position)
         while self._sent and self._sent[0][0] < needed:
             self._sent.popleft()
@@ -51,11 +51,11 @@ class ResponseTimes:
 
     @property
     def recent_ms(self) -> float:
-        """The median of the last few; 0 when there are none."""
+        """The median of the last few values; 0 if there are none."""
         return float(np.median(self.milliseconds[-RECENT:])) if self.milliseconds else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """The distribution as JSON takes it."""
+        """The distribution in JSON types."""
         if not self.milliseconds:
             return {"response_ms": None}
         p50, p99, most = np.percentile(self.milliseconds, [50, 99, 100]).round(1).tolist()

@@ -91,7 +91,9 @@ class NeuCodecTTS(tts.TTS):
 
     async def _open(self) -> TextToSpeech:
         connection = await self._stack.enter_async_context(connect(**self._session))
-        return TextToSpeech(self._speech_lm, connection, self._reference)
+        speech = TextToSpeech(self._speech_lm, connection, self._reference)
+        await speech.prime()
+        return speech
 
     def release(self, speech: TextToSpeech) -> None:
         """The session is free for the next one."""

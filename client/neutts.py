@@ -7,8 +7,8 @@
     for audio in tts.infer_stream(text, ref_codes, ref_text):
         ...                                                  # float32 (m,) at 24 kHz
 
-No torch is imported here: arrays come back as what was given, numpy for numpy and tensors for tensors. Nothing is
-watermarked on the way; `infer` watermarks as it always does, `infer_stream` here does not.
+This module does not import torch: results are numpy arrays for numpy arguments and tensors for tensors. `infer` adds
+NeuTTS's watermark as usual; `infer_stream` does not.
 """
 
 import sys
@@ -33,27 +33,27 @@ STOP = "<|SPEECH_GENERATION_END|>"
 
 
 class RemoteCodec:
-    """A codec as NeuTTS calls it, computed by the server at `url`; `profile` and `api_key` are those of `connect`."""
+    """The codec that NeuTTS calls, computed by the server at `url`; `profile` and `api_key` as in `connect`."""
 
     sample_rate = OUTPUT_RATE
     hop_length = OUTPUT_HOP
     device = "cpu"
-    """Where NeuTTS puts codes before it hands them over."""
+    """The device on which NeuTTS places codes."""
 
     def __init__(self, url: str = DEFAULT_URL, *, profile: str | None = None, api_key: str | None = None) -> None:
         self._url = url
         self._options: dict[str, Any] = {"profile": profile, "api_key": api_key}
 
     def eval(self) -> Self:
-        """As modules of torch have it; the server's model never trains."""
+        """No effect; part of the interface of torch modules."""
         return self
 
     def to(self, device: Any) -> Self:
-        """As modules of torch have it; the device is the server's."""
+        """No effect, since the server chooses the device; part of the interface of torch modules."""
         return self
 
     def encode_code(self, audio_or_path: Any) -> Any:
-        """16 kHz audio, (1, 1, T) or (T,), or the path of a file at any rate -> codes (1, 1, T // 320)."""
+        """Encodes 16 kHz audio, (1, 1, T) or (T,), or a file at any rate, to codes (1, 1, T // 320)."""
         if isinstance(audio_or_path, str | Path):
             pcm = read_audio(audio_or_path, INPUT_RATE)
         else:
@@ -64,15 +64,15 @@ class RemoteCodec:
         return _like(audio_or_path, codes[None, None])
 
     def decode_code(self, codes: Any) -> Any:
-        """Codes (1, 1, F) -> audio (1, 1, 480 F), float32 at 24 kHz."""
+        """Decodes codes (1, 1, F) to audio (1, 1, 480 F), float32 at 24 kHz."""
         tokens = check_tokens(np.asarray(codes))
         return _like(codes, decode(tokens, self._url, **self._options)[None, None])
 
     def decode_stream(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
-        """What a language model prints, piece by piece -> the audio of its tokens as it comes: float32 (m,) at 24 kHz.
+        """Decodes a language model's text, piece by piece, to audio as it arrives: float32 (m,) at 24 kHz.
 
-        `texts` is iterated on a thread of its own, so that audio is not held up by a model that is thinking. What was
-        printed before it failed is heard before that is raised. Closing the iteration stops at the next piece.
+        `texts` is iterated on a thread of its own, so that a slow model does not delay audio. If it raises, the audio
+        of earlier text comes first. Closing the iteration stops at the next piece.
         """
         scanner, is_over = TagScanner(), threading.Event()
         failures: list[Exception] = []
@@ -107,7 +107,7 @@ class RemoteCodec:
 
 
 class RemoteDecoding:
-    """For a subclass of `neutts.NeuTTS` (1.4 on) whose `codec_repo` is the URL of a server."""
+    """Mixin for a subclass of `neutts.NeuTTS` (1.4 on) whose `codec_repo` is the URL of a server."""
 
     def _load_codec(self, codec_repo: str, codec_device: str) -> None:
         self.codec = RemoteCodec(codec_repo)
@@ -128,6 +128,6 @@ class RemoteDecoding:
 
 
 def _like(given: Any, array: np.ndarray) -> Any:
-    """The array as a tensor where a tensor was given; torch is loaded then."""
+    """Converts the array to a tensor if the argument was one; loads torch then."""
     torch = sys.modules.get("torch")
     return torch.from_numpy(array) if torch is not None and isinstance(given, torch.Tensor) else array

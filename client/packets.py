@@ -1,4 +1,4 @@
-"""Blocks of a recording as the packets of a session: checked, mono, at the session's rate, of one length."""
+"""Converts blocks of a recording to packets of a session: checked, mono, at the session's rate, of equal length."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from neucodec_streaming.errors import AudioError, ConfigError
 from neucodec_streaming.resampler import Resampler
 
 MAX_PEAK = 8.0
-"""Of full scale 1.0: beyond it the samples have another scale, up to it they are clipped and reported."""
+"""Peaks up to this times full scale are clipped and reported; higher ones mean another scale and are refused."""
 
 
 class Packetizer:
@@ -34,25 +34,25 @@ class Packetizer:
 
     @property
     def seconds(self) -> float:
-        """What has been fed."""
+        """Seconds fed so far."""
         return self.samples / self._rate
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know of the samples."""
+        """Remarks on the samples for the user."""
         if not self._clipped:
             return []
         clipped = f"{self._clipped} sample{'s are' if self._clipped != 1 else ' is'} clipped"
         return [f"{self._name} goes up to {self.peak:.3g} where full scale is 1: {clipped}"]
 
     def feed(self, block: np.ndarray) -> Iterator[np.ndarray]:
-        """The packets that are complete now."""
+        """The complete packets."""
         self._check(block)
         self.samples += len(block)
         yield from self._packets(self._resampler.feed(downmix(block)))
 
     def flush(self) -> Iterator[np.ndarray]:
-        """The last ones, of which the very last may be shorter."""
+        """The remaining packets; the last one may be shorter."""
         yield from self._packets(self._resampler.flush())
         if self._waiting.size:
             yield self._waiting
@@ -65,7 +65,7 @@ class Packetizer:
 
     def _check(self, block: np.ndarray) -> None:
         size = np.abs(block)
-        peak = float(size.max(initial=0.0))  # NaN if one is
+        peak = float(size.max(initial=0.0))  # NaN if a sample is NaN
         if peak <= 1.0:
             self.peak = max(self.peak, peak)
             return

@@ -1,11 +1,11 @@
-"""Services for Pipecat: microphone frames to tokens, token frames to audio, and an interruption as a `clear`.
+"""Services for Pipecat: microphone frames to tokens, token frames to audio; an interruption is sent as `clear`.
 
     Pipeline([transport.input(), vad, NeuCodecEncoder(url), speech_model, NeuCodecDecoder(url), transport.output()])
 
-Needs the extra `pipecat`. Each service holds one session, open from the pipeline's setup until its end; what ends it
-sooner is reported by an ErrorFrame, and the service is then no longer usable. Nothing of an interrupted utterance
-follows the InterruptionFrame: what is on its way is dropped until the server says that it was the last of it. Other
-frames keep their place among the audio, as in Pipecat's own TTS services: a mark tells when it has come.
+Needs the extra `pipecat`. Each service holds one session from the pipeline's setup to its end. If the session ends
+sooner, an ErrorFrame reports the reason and the service is unusable. Audio in flight is dropped after an interruption,
+so nothing of the old utterance follows the InterruptionFrame. Other frames keep their order relative to the audio, as
+in Pipecat's own TTS services: a mark tells when the audio before them has arrived.
 """
 
 import asyncio
@@ -41,16 +41,16 @@ from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.resampler import Resampler
 
 DEADLINES = Deadlines(send_s=10.0)
-"""A frame that waits for the server holds up those behind it, and Pipecat gives up a pipeline after 20 s."""
+"""Limit of waiting for the server in a frame's way; Pipecat gives up a blocked pipeline after 20 s."""
 END_S = 3.0
-"""At the pipeline's end a server that says nothing for so long is given up: transports wait for the EndFrame."""
+"""At the pipeline's end, an unresponsive server is abandoned after this time: transports wait for the EndFrame."""
 
 
 @dataclass
 class InputTokensFrame(SystemFrame):
-    """Tokens of what was heard: uint16 (n,), `position` that of the first since the session began.
+    """Tokens of the heard audio: uint16 (n,); `position` of the first since the session began.
 
-    A system frame, as InputAudioRawFrame is: the speech that interrupts must not be dropped by the interruption.
+    A system frame, like InputAudioRawFrame: an interruption must not drop the speech that caused it.
     """
 
     tokens: np.ndarray
@@ -59,13 +59,13 @@ class InputTokensFrame(SystemFrame):
 
 @dataclass
 class OutputTokensFrame(DataFrame):
-    """Tokens to be said: uint16 (n,). LLMFullResponseEndFrame ends the utterance."""
+    """Tokens to be spoken: uint16 (n,). LLMFullResponseEndFrame ends the utterance."""
 
     tokens: np.ndarray
 
 
 class _Service(AIService):
-    """One session, and the task that hears its events."""
+    """One session, and the task that receives its events."""
 
     def __init__(self, kind: str, url: str, profile: str | None, api_key: str | None) -> None:
         super().__init__(settings=ServiceSettings(model=None))
@@ -78,18 +78,18 @@ class _Service(AIService):
         self._events = 0
 
     def can_generate_metrics(self) -> bool:
-        """Yes: the time to the first byte of an utterance."""
+        """True: reports the time to the first byte of an utterance."""
         return True
 
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]  # as Pipecat's own do
-        """Opens the session, at the rates of the pipeline."""
+        """Opens the session at the pipeline's rates."""
         await super().setup(setup)
         opened = asyncio.Event()
         self._listener = self.create_task(self._converse(setup, opened), "listener")
         await opened.wait()
 
     async def stop(self, frame: EndFrame) -> None:
-        """Ends the session and hears it out, so that its tail goes before the EndFrame, while something comes."""
+        """Ends the session and receives its remaining output, so that it precedes the EndFrame."""
         await super().stop(frame)
         with suppress(TimeoutError):
             async with asyncio.timeout(END_S):
@@ -105,7 +105,7 @@ class _Service(AIService):
             await self.cancel_task(self._listener)
 
     async def cleanup(self) -> None:
-        """Closes the session if it is still open."""
+        """Closes the session if it is open."""
         if self._listener is not None:
             await self.cancel_task(self._listener)
         await super().cleanup()
@@ -137,7 +137,7 @@ class _Service(AIService):
             await self._release()
 
     async def _tell(self, say: Callable[[Connection], Coroutine[Any, Any, None]]) -> None:
-        """Tells the session something, if there is one; what goes wrong with it is reported by the listener."""
+        """Calls the session, if it is open; the receiving task reports its errors."""
         if self._connection is not None:
             with suppress(StreamingError):
                 await say(self._connection)
@@ -150,11 +150,11 @@ class _Service(AIService):
 
 
 class NeuCodecEncoder(_Service):
-    """InputAudioRawFrames in, and out again with InputTokensFrames beside them: a token for each 20 ms.
+    """InputAudioRawFrames in and out, with InputTokensFrames added: a token for each 20 ms.
 
-    `url`, `profile` and `api_key` are those of `client.connect`. The session runs at the pipeline's
-    audio_in_sample_rate; frames of another rate are resampled. What was said while the connection was lost is stale:
-    after a loss of more than half a second it has no tokens.
+    `url`, `profile` and `api_key` as in `client.connect`. The session runs at the pipeline's audio_in_sample_rate;
+    frames of other rates are resampled. Speech during a lost connection is stale: beyond half a second it gets no
+    tokens.
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, profile: str | None = None, api_key: str | None = None) -> None:
@@ -182,22 +182,22 @@ class NeuCodecEncoder(_Service):
 class NeuCodecDecoder(_Service):
     """OutputTokensFrames in, TTSAudioRawFrames out, between a TTSStartedFrame and a TTSStoppedFrame for each utterance.
 
-    An InterruptionFrame ends the utterance at once; LLMFullResponseEndFrame, or the pipeline's end, when all of it has
-    come out. Frames that come between tokens, and LLMFullResponseEndFrame itself, go on behind the audio of the tokens
-    before them. Metrics are the times from the first tokens of an utterance to its first and its first audible audio.
-    `url`, `profile` and `api_key` are those of `client.connect`; the rate is the pipeline's audio_out_sample_rate.
+    An InterruptionFrame ends the utterance at once; LLMFullResponseEndFrame and the pipeline's end, once all of its
+    audio is out. Frames between tokens, and LLMFullResponseEndFrame itself, follow the audio of the tokens before them.
+    Metrics are the times from an utterance's first tokens to its first audio, and to its first audible audio. `url`,
+    `profile` and `api_key` as in `client.connect`; the rate is the pipeline's audio_out_sample_rate.
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, profile: str | None = None, api_key: str | None = None) -> None:
         super().__init__("decode", url, profile, api_key)
         self._context: str | None = None  # between TTSStartedFrame and TTSStoppedFrame
-        self._is_fed = False  # tokens have been sent since the latest flush
-        self._behind: deque[Frame] = deque()  # wait for the audio before them: a mark, or a flush, for each
-        self._clears = 0  # that the server has not answered: audio until then is of an old utterance
-        self._delivering = asyncio.Lock()  # so that no frame is on its way to the next processor during an interruption
+        self._is_fed = False  # tokens were sent since the latest flush
+        self._behind: deque[Frame] = deque()  # wait for the audio before them: a mark or a flush for each
+        self._clears = 0  # clears in flight: audio until their answer is of an old utterance
+        self._delivering = asyncio.Lock()  # so that no frame is passed on during an interruption
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Takes token frames; passes all others on, an InterruptionFrame only when nothing old can follow it."""
+        """Takes token frames and passes all others on; an InterruptionFrame only when no old audio can follow it."""
         await super().process_frame(frame, direction)
         if isinstance(frame, OutputTokensFrame):
             if not self._is_fed:
@@ -225,7 +225,7 @@ class NeuCodecDecoder(_Service):
             await self.push_frame(frame, direction)
 
     def _has_place(self, frame: Frame, direction: FrameDirection) -> bool:
-        """Whether a frame has to wait for the audio of tokens that came before it."""
+        """Whether a frame has to wait for the audio of earlier tokens."""
         is_queued = direction is FrameDirection.DOWNSTREAM and not isinstance(frame, SystemFrame)
         return is_queued and self._connection is not None and (self._is_fed or bool(self._behind))
 

@@ -63,10 +63,12 @@ class NeuCodecTTSService(TTSService):
             )
             session: dict[str, Any] = {**self._session, "kind": "decode", "output_rate": self.sample_rate}
             connection = await self._stack.enter_async_context(connect(**session))
+            speech = TextToSpeech(model, connection, self._reference)
+            await speech.prime()
         except StreamingError as error:
             await self.push_error(str(error), exception=error, force_treat_as_permanent=True)
             return
-        self._speech = TextToSpeech(model, connection, self._reference)
+        self._speech = speech
 
     async def cleanup(self) -> None:
         """Closes the session."""

@@ -1,7 +1,7 @@
-"""Standard input and output, FIFOs, process substitutions and devices: read and written by a thread of their own.
+"""Standard input and output, FIFOs, process substitutions and devices, read and written on a thread.
 
-A thread, because a pipe waits for the program at its other end, and meanwhile the connection must stay alive. Paths
-that name an open descriptor (`-`, `/dev/stdin`, `/dev/fd/63`) use that descriptor, so nothing is truncated.
+A thread, because a pipe waits for the program at its other end while the connection must stay alive. Paths that name an
+open descriptor (`-`, `/dev/stdin`, `/dev/fd/63`) use that descriptor, so nothing is truncated.
 """
 
 import asyncio
@@ -17,64 +17,63 @@ from contextlib import suppress
 from pathlib import Path
 
 from neucodec_streaming.client.errors import FileError
-from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.errors import ConfigError, reason_of
 
 PIPE = "-"
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 _READ_BYTES = 4096
 _READ_AHEAD = 16
-"""Blocks read from a pipe that may wait; then the program that writes it waits."""
+"""Limit of buffered blocks read from a pipe; beyond it the writing program waits."""
 
 
 def name_of(path: str | Path, default: int) -> str:
-    """How messages call it; `default` is the descriptor that `-` means."""
+    """The pipe's name in messages; `default` is the descriptor for `-`."""
     return ("standard input", "standard output")[default] if str(path) == PIPE else str(path)
 
 
 def descriptor_of(path: str | Path, default: int) -> int | None:
-    """The open descriptor that a path names, `default` for `-`; None for an ordinary path. Raises FileError if that
-    of standard input or output is closed.
+    """The open descriptor that a path names, `default` for `-`; None for an ordinary path.
+
+    Raises FileError if standard input or output is closed.
     """
     text = str(path)
     match = _DESCRIPTOR.fullmatch(text)
     number = default if text == PIPE else int(match[1]) if match else _STANDARD.get(text)
-    if number in (0, 1) and (sys.stdin, sys.stdout)[number] is None:  # its number may be that of a socket by now
+    if number in (0, 1) and (sys.stdin, sys.stdout)[number] is None:  # its number may belong to a socket by now
         raise FileError(f"standard {('input', 'output')[number]} is closed: give a file")
     return number
 
 
 def status_of(path: str | Path, default: int) -> os.stat_result | None:
-    """What the file system says of a path or descriptor, links followed; None when there is nothing. Raises
-    FileError.
-    """
+    """The file status of a path or descriptor, links followed; None if it does not exist. Raises FileError."""
     number = descriptor_of(path, default)
     try:
         return os.stat(path) if number is None else os.fstat(number)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise FileError(f"{name_of(path, default)} cannot be used: {_reason(error)}") from None
+        raise FileError(f"{name_of(path, default)} cannot be used: {reason_of(error)}") from None
 
 
 def is_pipe(path: str | Path, default: int) -> bool:
-    """Whether a path is something other than a file or folder: a pipe, terminal, socket or device."""
+    """Whether a path is neither a file nor a folder: a pipe, terminal, socket or device."""
     status = status_of(path, default)
     return status is not None and not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode)
 
 
 def is_stream(path: str | Path, default: int) -> bool:
-    """Whether it is a pipe or names an open descriptor, even that of a file: its bytes are taken or given in order."""
+    """Whether a path is a pipe or names an open descriptor, even of a file: its bytes are read or written in order."""
     return descriptor_of(path, default) is not None or is_pipe(path, default)
 
 
 def is_standard_output(path: str | Path | None) -> bool:
-    """Whether an output shares standard output with what a command says at its end, which then goes elsewhere."""
+    """Whether an output uses standard output; the command's summary then goes to standard error."""
     return path is not None and descriptor_of(path, 1) == 1
 
 
 def refuse_same_file(source: str | Path, output: str | Path) -> None:
-    """Raises ConfigError when both are one file or FIFO, by whatever links or names."""
+    """Raises ConfigError if both are one file or FIFO, under any links or names."""
     here, there = status_of(source, 0), status_of(output, 1)
     if here is None or there is None or not os.path.samestat(here, there):
         return
@@ -85,41 +84,49 @@ def refuse_same_file(source: str | Path, output: str | Path) -> None:
 
 
 def refuse_audio_to_terminal(output: str | Path) -> None:
-    """Raises ConfigError when audio would be written to a terminal."""
+    """Raises ConfigError if audio would be written to a terminal."""
     number = descriptor_of(output, 1)
     if number is not None and os.isatty(number):
         raise ConfigError(f"{name_of(output, 1)} is a terminal: give a file, or pipe the audio on (| aplay)")
 
 
 async def read_pipe(path: str | Path) -> AsyncIterator[bytes]:
-    """The bytes of a pipe, or of any file, as they come. Raises FileError."""
+    """The bytes of a pipe or file as they arrive. Raises FileError."""
     loop = asyncio.get_running_loop()
     blocks: asyncio.Queue[bytes | OSError] = asyncio.Queue(_READ_AHEAD)
     number = descriptor_of(path, 0)
 
+    def hand_over(block: bytes | OSError) -> None:
+        putting = blocks.put(block)
+        try:
+            asyncio.run_coroutine_threadsafe(putting, loop).result()
+        except RuntimeError:  # the loop is closed
+            putting.close()
+            raise
+
     def read() -> None:
-        with suppress(RuntimeError, CancelledError):  # the loop is closed or closing: nobody waits any more
+        with suppress(RuntimeError, CancelledError):  # the loop is closed or closing: no consumer is left
             try:
                 descriptor = os.open(path, os.O_RDONLY) if number is None else os.dup(number)
                 while block := os.read(descriptor, _READ_BYTES):
-                    asyncio.run_coroutine_threadsafe(blocks.put(block), loop).result()
+                    hand_over(block)
                 os.close(descriptor)
                 last: bytes | OSError = b""
             except OSError as error:
                 last = error
-            asyncio.run_coroutine_threadsafe(blocks.put(last), loop).result()
+            hand_over(last)
 
     threading.Thread(target=read, name="neucodec pipe", daemon=True).start()
     while block := await blocks.get():
         if isinstance(block, OSError):
-            raise FileError(f"{name_of(path, 0)} cannot be read: {_reason(block)}")
+            raise FileError(f"{name_of(path, 0)} cannot be read: {reason_of(block)}")
         yield block
 
 
 class PipeWriter:
-    """Bytes to a pipe, terminal or device: write(bytes) queues them, a thread writes them, drained() waits for it.
+    """Writes to a pipe, terminal or device: write(bytes) queues, a thread writes, drained() waits.
 
-    The caller bounds the queue by waiting for drained(). Raises FileError, or BrokenPipeError when the reader has gone.
+    The caller bounds the queue by drained(). Raises FileError, or BrokenPipeError if the reader has gone.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -132,16 +139,14 @@ class PipeWriter:
         threading.Thread(target=self._run, name="neucodec output", daemon=True).start()
 
     def write(self, payload: bytes) -> None:
-        """Queues bytes. Raises what writing earlier ones met."""
+        """Queues bytes. Raises the error of an earlier write."""
         self._raise_error()
         if payload:
             self._queued += len(payload)
             self._queue.put(payload)
 
     async def drained(self, enough: Callable[[int], bool] = lambda backlog_bytes: not backlog_bytes) -> None:
-        """Waits until nothing is left to be written, or until so little that it is `enough`. Raises what writing
-        met.
-        """
+        """Waits until at most `enough` bytes are queued. Raises the error of an earlier write."""
         changed = asyncio.Event()
         self._waiting = asyncio.get_running_loop(), changed
         while self._error is None and not enough(self._queued - self._written):
@@ -150,17 +155,17 @@ class PipeWriter:
         self._raise_error()
 
     def close(self) -> None:
-        """Ends the thread behind what is queued."""
+        """Ends the thread after the queue."""
         self._queue.put(b"")
 
     def _raise_error(self) -> None:
         if isinstance(self._error, BrokenPipeError):
             raise self._error
         if self._error is not None:
-            raise FileError(f"{self._name} cannot be written: {_reason(self._error)}")
+            raise FileError(f"{self._name} cannot be written: {reason_of(self._error)}")
 
     def _run(self) -> None:
-        with suppress(RuntimeError, CancelledError):  # the loop is closed or closing: nobody waits any more
+        with suppress(RuntimeError, CancelledError):  # the loop is closed or closing: no consumer is left
             try:
                 number = self._descriptor
                 descriptor = os.open(self._path, os.O_WRONLY) if number is None else os.dup(number)
@@ -180,7 +185,3 @@ class PipeWriter:
         if self._waiting is not None:
             loop, changed = self._waiting
             loop.call_soon_threadsafe(changed.set)
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

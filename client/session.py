@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from neucodec_streaming.protocol.messages import Clear, ClientMessage, End, Flush, Mark, Ready
+from neucodec_streaming.protocol.messages import Clear, ClientMessage, End, Flush, Mark, Prime, Ready
+from neucodec_streaming.tokens import check_voice
 
 
 class LiveSession(ABC):
@@ -50,6 +51,18 @@ class LiveSession(ABC):
     async def mark(self, id: str | int) -> None:
         """Asks for a Marked event after the output of the last whole frame sent so far."""
         await self._say(Mark(id))
+
+    async def prime(self, voice: Any) -> None:
+        """The decoder starts from this voice, the name of one of the server's, or 100 tokens or more of it, now and
+        after each `flush` and `clear`; within an utterance from its end on. None: from nothing. A Primed event tells
+        how many tokens it has.
+
+        Raises TokenError, InputError; a name that the server does not know ends the session with InputError.
+        """
+        if isinstance(voice, str):
+            await self._say(Prime(voice))
+        else:
+            await self._say(Prime(tokens=() if voice is None else tuple(check_voice(voice).tolist())))
 
     async def end(self) -> None:
         """No more input: the tail comes out, then a Done event with the totals, then the iteration ends."""

@@ -1,8 +1,8 @@
-"""Headers of audio files whose sizes the data contradicts, corrected on the way to libsndfile.
+"""Corrects sizes in headers of audio files that contradict the data, for libsndfile.
 
-A recorder that was killed, or that wrote into a pipe, leaves sizes of zero, unknown ones, or those of an earlier
-moment. libsndfile believes them, and reads nothing or too little. `open_corrected` compares the size of the audio chunk
-with what follows it: where that is neither the end of the file nor another chunk, audio goes on to the end.
+A recorder that was killed, or that wrote into a pipe, leaves sizes of zero, unknown ones, or outdated ones. libsndfile
+trusts them and reads too little. `open_corrected` compares the size of the audio chunk with the bytes after it: unless
+the file ends or another chunk starts there, the audio continues to the end.
 """
 
 import io
@@ -14,12 +14,12 @@ from typing import Any, BinaryIO
 
 _ZEROS_BLOCK_BYTES = 65_536
 UNKNOWN_BYTES = 0x7FFF_0000
-"""A 32-bit size from here on is what programs write into a pipe, for want of the true one."""
+"""Sizes from here on are placeholders that programs write into a pipe."""
 
 
 @dataclass(frozen=True)
 class Correction:
-    """Bytes of a header to replace, at `offset`, and what was wrong."""
+    """Bytes of a header to replace at `offset`, and the fault they had."""
 
     offset: int
     replacement: bytes
@@ -28,7 +28,7 @@ class Correction:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a container writes its chunks: id and size, in this order of bytes, padded to even lengths or not."""
+    """Chunk layout of a container: id and size, byte order, padding to even lengths."""
 
     head: str
     audio: bytes
@@ -42,7 +42,7 @@ _CAF = _Layout(">4sq", b"data", padded=False)
 
 
 def open_corrected(path: str | Path) -> tuple[BinaryIO, str | None]:
-    """An audio file whose header says what the file holds, and a note if it did not. Raises OSError."""
+    """An audio file with a correct header, and a note if it was corrected. Raises OSError."""
     file: Any = open(path, "rb")  # noqa: SIM115 (the caller closes it)
     try:
         correction = find_correction(file)
@@ -56,7 +56,7 @@ def open_corrected(path: str | Path) -> tuple[BinaryIO, str | None]:
 
 
 def find_correction(file: BinaryIO) -> Correction | None:
-    """What in the header of an audio file contradicts its data."""
+    """The contradiction between header and data, if any."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     start = file.read(12)
@@ -115,7 +115,7 @@ def _correction(offset: int, size_format: str, length: int, true_length: int) ->
 
 
 def _ends_well(file: BinaryIO, size: int, end: int, layout: _Layout | None) -> bool:
-    """Whether the file goes on after `end` with chunks up to its own end, with zeros, or not at all."""
+    """Whether after `end` the file has chunks up to its own end, zeros, or nothing."""
     if end > size:
         return False
     position = end

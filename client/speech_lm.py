@@ -28,7 +28,9 @@ from neucodec_streaming.client.dial import LOOPBACK
 from neucodec_streaming.client.errors import FileError
 from neucodec_streaming.client.events import Audio, Cleared, Event, Flushed
 from neucodec_streaming.client.files import read_tokens
-from neucodec_streaming.errors import StreamingError
+from neucodec_streaming.config import MIN_VOICE_TOKENS
+from neucodec_streaming.errors import StreamingError, reason_of
+from neucodec_streaming.protocol.messages import MAX_VOICE_TOKENS
 from neucodec_streaming.protocol.speech_lm import (
     TAGS,
     AnswerParser,
@@ -50,6 +52,11 @@ class ReferenceVoice:
 
     tokens: np.ndarray
     text: str = ""
+
+    @property
+    def primer(self) -> np.ndarray | None:
+        """The tokens that audio starts from; None where there are too few."""
+        return self.tokens[-MAX_VOICE_TOKENS:] if len(self.tokens) >= MIN_VOICE_TOKENS else None
 
 
 def read_reference(path: str | Path) -> ReferenceVoice:
@@ -73,7 +80,7 @@ def read_text(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
-        raise FileError(f"{path} cannot be read as text: {error}") from None
+        raise FileError(f"{path} cannot be read as text: {reason_of(error)}") from None
 
 
 class SpeechLM:
@@ -167,6 +174,12 @@ class TextToSpeech:
         self.is_usable = True
         self._clears = 0  # that the server has not answered: events until then are of an old text
         self._saying = asyncio.Lock()
+
+    async def prime(self) -> None:
+        """The audio of every text starts in the voice of the reference, where that has enough tokens."""
+        primer = None if self._reference is None else self._reference.primer
+        if primer is not None:
+            await self._connection.prime(primer)
 
     async def say(self, text: str, report: SpeechReport | None = None) -> AsyncGenerator[np.ndarray, None]:
         """The audio of a text as it comes: float32 (m,) at `connection.ready.output.rate`; `report` is kept up to date.

@@ -1,4 +1,4 @@
-"""The client without `async`, for scripts and notebooks: an event loop on a thread of its own does the waiting.
+"""The client without `async`, for scripts and notebooks; an event loop runs on a thread of its own.
 
     tokens = encode(pcm, input_rate=44_100)                 # whole arrays; decode and roundtrip alike
 
@@ -8,7 +8,7 @@
         for event in connection:
             ...
 
-It works where a loop runs already, as in Jupyter. Ctrl-C and exceptions leave nothing behind.
+It works where a loop is already running, as in Jupyter. Ctrl-C and exceptions leave nothing running.
 """
 
 import asyncio
@@ -33,12 +33,12 @@ from neucodec_streaming.protocol.messages import Ready
 from neucodec_streaming.resampler import resample
 
 EVENTS_WAITING = 10_000
-"""Events that may wait for their reader, some quarter of an hour of speech; then the server is read no further."""
+"""Limit of buffered events, about a quarter of an hour of speech; beyond it the connection is not read."""
 Outcome = TypeVar("Outcome")
 
 
 class LoopThread:
-    """An event loop on a thread: a context manager that cancels at its end what still runs there."""
+    """An event loop on a thread: a context manager that cancels its remaining tasks at exit."""
 
     def __enter__(self) -> Self:
         begun: Future[asyncio.AbstractEventLoop] = Future()
@@ -53,14 +53,14 @@ class LoopThread:
         await self._over.wait()
 
     def submit(self, coroutine: Coroutine[Any, Any, Outcome]) -> Future[Outcome]:
-        """Runs it there. Raises LocalProtocolError when the loop has ended."""
+        """Starts a coroutine on the loop. Raises LocalProtocolError if the loop has ended."""
         if self._loop.is_closed():
             coroutine.close()
             raise LocalProtocolError("the session was closed at the end of its `with`: open another")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def call(self, coroutine: Coroutine[Any, Any, Outcome]) -> Outcome:
-        """Runs it there and returns what it returns; it is cancelled when waiting for it is interrupted."""
+        """Runs a coroutine on the loop and returns its result; an interrupted wait cancels it."""
         future = self.submit(coroutine)
         try:
             return future.result()
@@ -75,7 +75,7 @@ class LoopThread:
 
 
 class BlockingConnection:
-    """A Connection whose calls return when they are done: `blocking` makes one.
+    """A Connection with blocking calls, created by `blocking`.
 
     Events are received all the time, up to EVENTS_WAITING of them, so a short script may send first and read later.
     """
@@ -88,7 +88,7 @@ class BlockingConnection:
 
     @property
     def ready(self) -> Ready:
-        """What the server said about the session."""
+        """The server's description of the session."""
         return self._connection.ready
 
     @property
@@ -109,7 +109,7 @@ class BlockingConnection:
         self._thread.call(self._connection.flush())
 
     def clear(self) -> None:
-        """Connection.clear; events that were received before it are given first."""
+        """Connection.clear; events received before it are delivered first."""
         self._thread.call(self._connection.clear())
 
     def prime(self, voice: Any) -> None:
@@ -137,7 +137,7 @@ class BlockingConnection:
         raise StopIteration if isinstance(self._ended, StopAsyncIteration) else self._ended
 
     async def receive(self) -> None:
-        """Queues events as long as there are some, and then why there are no more."""
+        """Queues events until the connection ends, then its reason."""
         try:
             while True:
                 await self._events.put(await anext(self._connection))
@@ -147,7 +147,7 @@ class BlockingConnection:
 
 @contextmanager
 def blocking(session: AbstractAsyncContextManager[Connection]) -> Iterator[BlockingConnection]:
-    """The session that `connect(...)` stands for, in a `with`."""
+    """Opens the session of `connect(...)` as a context manager."""
     with LoopThread() as thread:
         connection = BlockingConnection(thread, thread.call(session.__aenter__()))
         receiving = thread.submit(connection.receive())
@@ -167,9 +167,10 @@ def encode(
     api_key: str | None = None,
     ssl: tls.SSLContext | None = None,
 ) -> np.ndarray:
-    """Audio -> its tokens, uint16, 50 a second.
+    """Encodes audio to tokens, uint16, 50 a second.
 
-    `pcm` is mono of shape (n,) at `input_rate`: float32 or float64 of full scale 1.0, int16, int32. Raises AudioError.
+    `pcm` is mono of shape (n,) at `input_rate`: float32 or float64 with full scale 1.0, int16, int32. Raises
+    AudioError.
     """
     session = connect(_checked_url(url), kind="encode", profile=profile, api_key=api_key, ssl=ssl)
     return _whole(session, _mono(pcm, input_rate), np.zeros(0, np.uint16))
@@ -183,7 +184,7 @@ def decode(
     api_key: str | None = None,
     ssl: tls.SSLContext | None = None,
 ) -> np.ndarray:
-    """Tokens (F,) -> their audio, float32 (480 F,) at 24 kHz."""
+    """Decodes tokens (F,) to audio, float32 (480 F,) at 24 kHz."""
     session = connect(_checked_url(url), kind="decode", profile=profile, api_key=api_key, ssl=ssl)
     return _whole(session, tokens, np.zeros(0, np.float32))
 
@@ -197,20 +198,20 @@ def roundtrip(
     api_key: str | None = None,
     ssl: tls.SSLContext | None = None,
 ) -> np.ndarray:
-    """Audio, as `encode` takes it -> what its tokens sound like, float32 at 24 kHz."""
+    """Encodes and decodes audio (as `encode`) to float32 at 24 kHz."""
     session = connect(_checked_url(url), profile=profile, api_key=api_key, ssl=ssl)
     return _whole(session, _mono(pcm, input_rate), np.zeros(0, np.float32))
 
 
 def _checked_url(url: Any) -> str:
-    """The URL. Raises ConfigError for a number, as `encode(*soundfile.read(path))` gives it: speech at a wrong rate."""
+    """Checks the URL. Raises ConfigError for a number, as `encode(*soundfile.read(path))` passes the rate here."""
     if not isinstance(url, str):
         raise ConfigError(f"the server's URL is {url!r}: if that is the rate of the audio, give input_rate={url!r}")
     return url
 
 
 def _mono(pcm: Any, input_rate: int) -> np.ndarray:
-    """Audio of any usual type -> float32 (n,) at INPUT_RATE. Raises AudioError, ConfigError."""
+    """Converts audio of any usual type to float32 (n,) at INPUT_RATE. Raises AudioError, ConfigError."""
     audio = as_array(pcm, "audio is a", AudioError)
     if audio.ndim == 2 and audio.shape[1] == 1:
         audio = audio[:, 0]

@@ -1,9 +1,9 @@
-"""Shortens audio without changing its pitch: leaves out a stretch that is like the one before it, and joins the two.
+"""Shortens audio without changing its pitch: removes a part that resembles the one before it, and joins the ends.
 
-As in WSOLA (Verhelst and Roelands 1993) and the `accelerate` of WebRTC's NetEq: the head of the audio is compared with
-itself a little later, at every lag of a pitch period; the most similar place follows the head by overlap-add, and what
-lies between is gone. Speech is cut by whole pitch periods, noise anywhere, since in noise any place is as good. Nothing
-is cut where neither is possible, as at the onset of a word. Pure: arrays in, arrays out.
+As in WSOLA (Verhelst and Roelands 1993) and the `accelerate` operation of WebRTC's NetEq, the head of the audio is
+compared with itself at every lag of a pitch period. The most similar place follows the head by overlap-add, and the
+samples in between are removed. Speech is cut by whole pitch periods, noise anywhere, since all places in noise are
+similar. Nothing is cut where neither is possible, as at the onset of a word. Pure functions of arrays.
 """
 
 from typing import NamedTuple
@@ -14,20 +14,20 @@ SHORTEST_LAG_MS, LONGEST_LAG_MS = 2.5, 15.0
 """Pitch periods of 400 and 67 Hz."""
 OVERLAP_MS = 10
 MIN_SIMILARITY = 0.8
-"""Normalised correlation of two stretches that may follow one another wherever they are."""
+"""Normalised correlation above which two parts may be joined at any level."""
 QUIET = 10 ** (-12 / 10)
-"""Below this share of the power of the loudest lately, any two stretches may."""
+"""Below this share of the recent maximum power, any two parts may be joined."""
 
 
 class Cut(NamedTuple):
-    """`lag` samples are left out; `overlap` (n,) replaces the n samples at the head and the n samples `lag` later."""
+    """`lag` samples are removed; `overlap` (n,) replaces the n samples at the head and the n samples `lag` later."""
 
     lag: int
     overlap: np.ndarray
 
 
 class TimeScale:
-    """Finds cuts in audio at `rate`. `ahead_samples` of it are needed; `longest_lag` is the most that one cut takes."""
+    """Finds cuts in audio at `rate`. It needs `ahead_samples` of audio; `longest_lag` is the longest cut."""
 
     def __init__(self, rate: int) -> None:
         self._overlap = int(OVERLAP_MS * rate / 1000)
@@ -36,9 +36,9 @@ class TimeScale:
         self.ahead_samples = self._overlap + self.longest_lag
 
     def cut(self, ahead: np.ndarray, loudest_power: float) -> Cut | None:
-        """The best cut at the head of float32 (ahead_samples,), None where each would be heard.
+        """The best cut at the head of float32 (ahead_samples,); None if every cut would be audible.
 
-        `loudest_power` is the mean square of the loudest stretch lately.
+        `loudest_power` is the mean square of the loudest recent part.
         """
         head, later = ahead[: self._overlap], ahead[self._shortest :]
         products = np.correlate(later, head, "valid")
@@ -55,9 +55,9 @@ class TimeScale:
 
 
 def overlap_add(before: np.ndarray, after: np.ndarray, similarity: float) -> np.ndarray:
-    """One stretch that begins as `before` and ends as `after`, float32 (n,) each, at an even loudness.
+    """Cross-fades `before` into `after`, float32 (n,) each, at constant loudness.
 
-    Of stretches that are alike the amplitudes add up, of others the powers: `similarity` is their correlation.
+    Amplitudes of similar parts add up, powers of dissimilar ones: `similarity` is their correlation.
     """
     rising = np.sin(np.linspace(0, np.pi / 2, before.size + 2, dtype=np.float32)[1:-1]) ** 2
     falling = 1 - rising

@@ -1,7 +1,7 @@
-"""One recording, token list or live source through one session, and what it took: the pump of every command.
+"""Runs a recording, token list or live source through one session, with statistics; used by every command.
 
-A sender task and the receiving loop run side by side; whichever fails ends the other. `realtime` sends each packet when
-a microphone would have it: at the end of the time that it lasts.
+A sending task and the receiving loop run concurrently; a failure of one ends the other. `realtime` sends each packet at
+the moment when a microphone would have it: at the end of its duration.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ Source = Iterable[np.ndarray] | AsyncIterable[np.ndarray]
 
 @dataclass
 class TransferReport:
-    """What has gone through a session so far; positions in units of the stream, times in seconds since its start.
+    """Progress of a session; positions in units of the stream, times in seconds since its start.
 
-    `responses` tells something about the server only where input is sent at its own pace.
+    `responses` describes the server only if input is sent at its own pace.
     """
 
     ready: Ready = field(repr=False)
@@ -41,17 +41,17 @@ class TransferReport:
 
     @property
     def input_seconds(self) -> float:
-        """Length of what was sent."""
+        """Seconds of sent input."""
         return self.input_units / self.ready.input.rate
 
     @property
     def output_seconds(self) -> float:
-        """Length of what came back."""
+        """Seconds of received output."""
         return self.output_units / self.ready.output.rate
 
     @property
     def tokens(self) -> int:
-        """Tokens that went either way, or between encoder and decoder on the server."""
+        """Tokens sent or received, or in a round trip passed between encoder and decoder."""
         if self.ready.output.kind == "tokens":
             return self.output_units
         return self.input_units if self.ready.input.kind == "tokens" else self.output_units // self.ready.output.hop
@@ -64,11 +64,11 @@ class TransferReport:
 
     @property
     def real_time_factor(self) -> float:
-        """Time taken for a second of audio; under 1 is faster than real time."""
+        """Time taken for a second of audio; below 1 is faster than real time."""
         return self.elapsed_s / self.input_seconds if self.input_units else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as JSON takes it."""
+        """All values in JSON types."""
         return {
             "model": self.ready.model,
             "profile": self.ready.profile,
@@ -97,9 +97,9 @@ async def transfer(
     realtime: bool = False,
     on_progress: Callable[[TransferReport], None] = lambda report: None,
 ) -> TransferReport:
-    """Sends all of `source`, ends the session and hands every output, samples or tokens, to `on_output`.
+    """Sends all of `source`, ends the session and passes every output (samples or tokens) to `on_output`.
 
-    Raises what either side raises.
+    Raises the error of either side.
     """
     report = TransferReport(connection.ready)
     loop = asyncio.get_running_loop()
@@ -144,7 +144,7 @@ def _count(report: TransferReport, connection: LiveSession, event: Event, now_s:
 
 
 def cause_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one failure to tell of: ours before anything else, as that is the one with the remedy in it."""
+    """The error to report of several: ours first, since it names the remedy."""
     leaves: list[BaseException] = []
     pending: list[BaseException] = [group]
     while pending:
@@ -157,7 +157,7 @@ def cause_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def packets_of(source: Source) -> AsyncIterator[np.ndarray]:
-    """The packets of a source of either kind."""
+    """The packets of either kind of source."""
     if isinstance(source, AsyncIterable):
         async for packet in source:
             yield packet

@@ -22,8 +22,9 @@ from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.server.bulk.coding import BulkCoder
 from neucodec_streaming.server.bulk.progress import JobProgress
 from neucodec_streaming.server.bulk.recordings import AudioFile, batches, find_recordings
-from neucodec_streaming.server.bulk.rows import MAX_SECONDS, Skipped, TokenRow
+from neucodec_streaming.server.bulk.rows import MAX_SECONDS, Skipped
 from neucodec_streaming.server.bulk.table import SAVE_EVERY_S, TokenTable, only_writer
+from neucodec_streaming.tokens import TokenRecord
 
 
 class RayCoder:
@@ -37,18 +38,18 @@ class RayCoder:
         return [_columns(one) for one in self._coder.encode(files)]
 
 
-def _columns(one: TokenRow | Skipped) -> dict:
+def _columns(one: TokenRecord | Skipped) -> dict:
     row = {"tokens": np.zeros(0, np.uint16), "seconds": 0.0, "model": "", "reason": ""} | asdict(one)
     return row | {"tokens": row["tokens"].tobytes()}
 
 
-def _result(row: dict) -> TokenRow | Skipped:
+def _result(row: dict) -> TokenRecord | Skipped:
     if row["reason"]:
         return Skipped(row["id"], row["reason"])
-    return TokenRow(row["id"], np.frombuffer(row["tokens"], np.uint16), row["seconds"], row["model"])
+    return TokenRecord(row["id"], np.frombuffer(row["tokens"], np.uint16), row["seconds"], row["model"])
 
 
-def encoded(files: list[AudioFile], given: argparse.Namespace) -> Iterator[TokenRow | Skipped]:
+def encoded(files: list[AudioFile], given: argparse.Namespace) -> Iterator[TokenRecord | Skipped]:
     """What the actors make of the recordings, in the order in which it comes."""
     rows = [
         {"ids": [one.id for one in batch], "paths": [str(one.path.resolve()) for one in batch]}
@@ -71,16 +72,16 @@ def main() -> int:
     ray.init(address=given.address, log_to_driver=False, logging_level="warning")
     ray.data.DataContext.get_current().enable_progress_bars = False  # ours counts recordings
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    fingerprint = ray.remote(num_cpus=given.threads, num_gpus=given.gpus)(_fingerprint)
+    token_model = ray.remote(num_cpus=given.threads, num_gpus=given.gpus)(_token_model)
     try:
         found = find_recordings(given.folder)
         with only_writer(given.out):
-            model = ray.get(fingerprint.remote(given.model, given.device))
+            model = ray.get(token_model.remote(given.model, given.device))
             with TokenTable(given.out, model, given.save_every_s) as table:
                 left = [one for one in found if one.id not in table.done]
                 progress = JobProgress(len(found), len(found) - len(left))
                 for one in encoded(left, given) if left else ():
-                    table.add([one] if isinstance(one, TokenRow) else [])
+                    table.add([one] if isinstance(one, TokenRecord) else [])
                     progress.add([one])
             progress.finish(given.out)
     except StreamingError as error:
@@ -89,8 +90,8 @@ def main() -> int:
     return 1 if progress.skipped else 0
 
 
-def _fingerprint(model: str, device: str) -> str:
-    return BulkCoder(model, device).codec.fingerprint
+def _token_model(model: str, device: str) -> str:
+    return BulkCoder(model, device).codec.token_model
 
 
 def _parser() -> argparse.ArgumentParser:

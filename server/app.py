@@ -12,11 +12,12 @@ import time
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Protocol as Interface
 
 from prometheus_client import Histogram
 
 from neucodec_streaming.engine.scheduler import Pool
-from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError
+from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, reason_of
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
 from neucodec_streaming.server.auth.gate import Caller, Gate
@@ -42,6 +43,16 @@ WATCH_INTERVAL_S = 1.0
 _log = logging.getLogger(__name__)
 
 
+class OpenConnection(Interface):
+    """What a server holds of each of its connections."""
+
+    gone: asyncio.Future[None]
+    """Done when the connection is."""
+
+    def abort(self) -> None:
+        """Cuts it."""
+
+
 class App:
     """One server in one event loop. `load` makes the engines and the model, `apart`: in a process of their own."""
 
@@ -52,15 +63,18 @@ class App:
         self._devices = WorkerPool(settings, load, apart=apart, on_step=self._count_step)
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
-        self._sockets: set[WebSocket | HttpExchange] = set()
+        self.connections: set[OpenConnection] = set()
+        """Those that are open; `stop` waits for them."""
         self._is_draining = False
         self._metrics = Metrics()
         self._step_times: dict[Pool, Histogram] = {}
         self._gate = _gate(settings)
         self._certificate = _certificate(settings)
-        self._routes = Routes(self, self._gate, self._metrics, settings)
+        self.routes = Routes(self, self._gate, self._metrics, settings)
+        """What answers GET and HEAD, and opens sessions."""
         self._speech = _speech(self, settings, self._gate, self._metrics)
-        self._posts = Posts(self._speech)
+        self.posts = Posts(self._speech)
+        """What answers every other method."""
 
     @property
     def url(self) -> str:
@@ -101,7 +115,7 @@ class App:
         settings = self._settings
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: WebSocket(self._routes.answer, settings, self._sockets, self._exchange),
+                lambda: WebSocket(self.routes.answer, settings, self.connections, self._exchange),
                 settings.host,
                 settings.port,
                 ssl=None if self._certificate is None else self._certificate.context,
@@ -112,6 +126,10 @@ class App:
         _log.info("listening at %s, loading model %s", self.url, settings.model)
         if self._gate.is_open and not self._is_local:
             _log.warning("whoever reaches %s is let in: give it keys (docs/security.md)", self.url)
+        await self.start_workers()
+
+    async def start_workers(self) -> None:
+        """Begins to load; `loaded` waits for the model. Opens no socket: for hosts that listen themselves (ASGI)."""
         await self._devices.start()
         self._tasks.append(asyncio.create_task(self._begin(), name="loading"))
 
@@ -157,9 +175,9 @@ class App:
             task.cancel()
         if self._sessions is not None:
             self._sessions.restart()
-        if self._sockets:
-            await asyncio.wait([socket.gone for socket in self._sockets], timeout=settings.stop_timeout_s)
-        for socket in list(self._sockets):
+        if self.connections:
+            await asyncio.wait([socket.gone for socket in self.connections], timeout=settings.stop_timeout_s)
+        for socket in list(self.connections):
             _log.error("a connection did not end within %.0f s", settings.stop_timeout_s)
             socket.abort()
         if self._speech is not None:
@@ -167,7 +185,7 @@ class App:
         await self._devices.stop(settings.stop_timeout_s)
 
     def _exchange(self) -> HttpExchange:
-        return HttpExchange(self._posts.answer, self._settings, self._sockets)
+        return HttpExchange(self.posts.answer, self._settings, self.connections)
 
     async def _begin(self) -> None:
         """Once the workers have loaded the model, the server is ready."""
@@ -211,7 +229,8 @@ class App:
         if self._is_draining:
             return "the server stops"
         if self._model is None:
-            return "the model is not loaded yet"
+            is_failed = bool(self._tasks) and self._tasks[0].done()
+            return "the model cannot be loaded: see the server's log" if is_failed else "the model is not loaded yet"
         return next(filter(None, map(self._why_not_working, self._devices.all)), None)
 
     def ready_model(self) -> Model:
@@ -231,7 +250,13 @@ def _speech(app: App, settings: Settings, gate: Gate, metrics: Metrics) -> Speec
     spec = SpeechLMSpec(settings.speech_lm_url, settings.speech_lm_api)
     if settings.speech_lm_template is not None:
         template = Path(settings.speech_lm_template)
-        spec = replace(spec, template=template.read_text(encoding="utf-8"), is_json=template.suffix == ".json")
+        try:
+            text = template.read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(
+                f"speech_lm_template is {str(template)!r}: it cannot be read ({reason_of(error)})"
+            ) from None
+        spec = replace(spec, template=text, is_json=template.suffix == ".json")
     return SpeechEndpoint(spec, settings.speech_lm_key, app, gate, metrics)
 
 
@@ -264,4 +289,4 @@ def _why_not_bound(settings: Settings, error: OSError) -> str:
         )
     if error.errno == errno.EACCES:
         return f"port {settings.port} may not be used by this user ({where}): give a --port of 1024 or more"
-    return f"cannot listen at {where} ({error}): give a --host of this machine"
+    return f"cannot listen at {where} ({reason_of(error)}): give a --host of this machine"

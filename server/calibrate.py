@@ -2,10 +2,10 @@
 
     python -m neucodec_streaming.server.calibrate --model NAME --data FOLDER --out stream.json
 
-Works for any model that `load_codec` loads: `neucodec-server --stream-json FILE` serves a hub id with the result, a
-folder has it beside the weights. Takes `--minutes` of audio, spread evenly over the files, in pieces of 10 s.
+Works for any model that `load_codec` loads: `neucodec-server --stream-json FILE` serves a hub id with the result; a
+folder holds it beside the weights. Takes `--minutes` of audio, spread evenly over the files, in pieces of 10 s.
 
-Exit codes: 0 written, 2 a setting or data that cannot be, 3 a model that cannot be loaded.
+Exit codes: 0 written, 2 an invalid setting or unusable data, 3 a model that cannot be loaded.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SUFFIXES = (".flac", ".mp3", ".ogg", ".opus", ".wav")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures and writes; returns the exit code."""
+    """Measures and writes the file; returns the exit code."""
     given = _parser().parse_args(arguments)
     try:
         calibrate(given)
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def calibrate(given: argparse.Namespace) -> None:
-    """Writes `given.out` and says what was measured. Raises ConfigError, InputError, ModelError."""
+    """Writes `given.out` and prints a summary. Raises ConfigError, InputError, ModelError."""
     config = StreamConfig(given.chunk, given.lookahead, given.context, given.prior_weight)
     if not 0 < given.minutes < float("inf"):
         raise ConfigError(f"minutes is {given.minutes}: give a number above 0")
@@ -57,7 +57,7 @@ def calibrate(given: argparse.Namespace) -> None:
 
 
 def audio_files(folder: Path) -> list[Path]:
-    """Every file below `folder` whose name says that it is audio, in order. Raises ConfigError where there is none."""
+    """All audio files below `folder` by extension, in order. Raises ConfigError if there are none."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not files:
         raise ConfigError(f"{folder} holds no {', '.join(SUFFIXES)} file: --data names a folder with recorded speech")
@@ -65,9 +65,9 @@ def audio_files(folder: Path) -> list[Path]:
 
 
 def pieces(files: list[Path], minutes: float) -> Iterator[np.ndarray]:
-    """As many pieces as the minutes ask for, spread over files and within them: float32 mono at 16 kHz (n,).
+    """Pieces for the given minutes, spread over files and within them: float32 mono at 16 kHz (n,).
 
-    A file that cannot be read is named on standard error and left out.
+    An unreadable file is reported on standard error and skipped.
     """
     wanted = max(1, round(minutes * 60 / PIECE_SECONDS))
     for index in np.linspace(0, len(files) - 1, min(wanted, len(files))).round().astype(int):
@@ -78,7 +78,7 @@ def pieces(files: list[Path], minutes: float) -> Iterator[np.ndarray]:
 
 
 def _pieces_of(path: Path, most: int) -> Iterator[np.ndarray]:
-    """Up to `most` pieces that do not overlap, or the one that there is, evenly spread."""
+    """Up to `most` evenly spread pieces that do not overlap."""
     with soundfile.SoundFile(path) as file:
         length = min(file.frames, PIECE_SECONDS * file.samplerate)
         count = min(most, max(1, file.frames // (PIECE_SECONDS * file.samplerate)))

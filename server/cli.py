@@ -1,7 +1,7 @@
 """The command `neucodec-server`: settings, start, one line when ready, and a clean stop on SIGINT or SIGTERM.
 
-Exit codes: 0 stopped as asked, 2 a setting that cannot be (a busy port among them), 3 a model that cannot be loaded,
-1 anything else, such as a worker that ended.
+Exit codes: 0 stopped on request, 2 an invalid setting (also a busy port), 3 a model that cannot be loaded, 1 anything
+else, such as a worker that ended.
 """
 
 import argparse
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the server until it is told to stop; returns the exit code."""
+    """Runs the server until it is stopped; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["convert"]:
         return convert_checkpoint(arguments[1:])
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def convert_checkpoint(arguments: list[str]) -> int:
-    """`neucodec-server convert`: makes a model folder of a checkpoint in the original layout; returns the exit code."""
+    """`neucodec-server convert`: converts an original checkpoint to a model folder; returns the exit code."""
     parser = argparse.ArgumentParser(
         "neucodec-server convert", description="Make a model folder of a checkpoint in the original package's layout."
     )
@@ -89,7 +89,7 @@ def convert_checkpoint(arguments: list[str]) -> int:
 
 
 async def serve(settings: Settings, load: EngineLoader = load_engines, *, apart: bool = os.name == "posix") -> int:
-    """Serves until SIGINT or SIGTERM; 0 then. `load` and `apart` as App has them. Raises what prevents the start."""
+    """Serves until SIGINT or SIGTERM, then returns 0. `load` and `apart` as in App. Raises errors of the start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
@@ -134,7 +134,7 @@ async def serve(settings: Settings, load: EngineLoader = load_engines, *, apart:
 
 
 def capacity_table(settings: Settings, load: EngineLoader = load_engines) -> str:
-    """Measures, and tells how many sessions fit and what a step takes. Raises ModelError, ConfigError."""
+    """Measures and prints how many sessions fit and how long steps take. Raises ModelError, ConfigError."""
     engines, model = load(settings)
     admission = Admission(model.budget, settings.max_sessions, len(engines))
     kinds = model.kinds
@@ -157,7 +157,7 @@ def capacity_table(settings: Settings, load: EngineLoader = load_engines) -> str
 
 
 def _bridge(settings: Settings, app: App) -> "Bridge | None":
-    """What serves the sessions of a broker, where one is named. Raises ConfigError."""
+    """The bridge to a broker, if the settings name one. Raises ConfigError."""
     if settings.mqtt is None:
         return None
     try:
@@ -170,7 +170,7 @@ def _bridge(settings: Settings, app: App) -> "Bridge | None":
 
 
 def _without_broker_of_client(settings: Settings) -> Settings:
-    """The client reads NEUCODEC_MQTT too: one that only the client can use is no reason not to start."""
+    """The client reads NEUCODEC_MQTT too: a value that only the client can use must not stop the server."""
     try:
         _bridge(settings, App(settings))
     except ConfigError as error:
@@ -180,7 +180,7 @@ def _without_broker_of_client(settings: Settings) -> Settings:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's where it is installed, otherwise asyncio's own."""
+    """uvloop's event loop if installed, else asyncio's."""
     try:
         import uvloop
     except ImportError:

@@ -1,4 +1,4 @@
-"""Lifecycles: an enum of states and one literal table of what may follow which; a move that it lacks is a bug."""
+"""Lifecycles: an enum of states and a table of allowed transitions; any other transition is a bug."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -8,7 +8,7 @@ S = TypeVar("S", bound=Enum)
 
 
 def moved(table: Mapping[S, frozenset[S]], state: S, to: S) -> S:
-    """`to`, which may follow `state`. Raises RuntimeError if not."""
+    """Returns `to` if it may follow `state`. Raises RuntimeError otherwise."""
     if to not in table[state]:
         raise RuntimeError(f"{type(state).__name__} cannot go from {state.name} to {to.name}")
     return to

@@ -1,6 +1,6 @@
-"""How the server logs: to stderr, as lines of text, or as one JSON object a line for a log collector.
+"""The server's log on stderr: lines of text, or one JSON object a line for a log collector.
 
-A log record may carry `extra={"session": ID}`: the object then has it as `session`.
+A log record may carry `extra={"session": ID}`, which the object has as `session`.
 """
 
 import json
@@ -11,7 +11,7 @@ TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class JsonFormatter(logging.Formatter):
-    """One line a record: time (RFC 3339, UTC), level, logger, message, and session and traceback where it has them."""
+    """One line for each record: time (RFC 3339, UTC), level, logger, message, and session and traceback if present."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -25,7 +25,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_to_stderr(level: str, form: str) -> None:
-    """Sets up the root logger; `level` and `form` are the settings log_level and log_format."""
+    """Configures the root logger; `level` and `form` are the settings log_level and log_format."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(TEXT_FORMAT))
     logging.basicConfig(level=level.upper(), handlers=[handler])

@@ -1,8 +1,7 @@
-"""What the server counts, for Prometheus: every name of a metric is in this module.
+"""The server's metrics for Prometheus; every metric's name is in this module.
 
-docs/serving.md lists them and deploy/grafana-dashboard.json shows them; tests/server/test_metrics.py holds the three
-together. Counters and histograms are told when something happens; gauges are set at the moment of a scrape or of a
-change.
+docs/metrics.md lists them and deploy/grafana-dashboard.json shows them; tests/server/test_metrics.py compares all
+three. Counters and histograms are updated by events; gauges are set at a scrape or when their value changes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,20 +14,20 @@ from prometheus_client.registry import Collector
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 STEP_S = (0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.5, 1.0, 2.0)
-"""Chunks of 1 to 5 and of 10 frames are among the edges: the share of steps that took longer than theirs is exact."""
+"""Durations of chunks of 1 to 5 and 10 frames are bucket edges, so the share of longer steps is exact."""
 BEHIND_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 FIRST_OUTPUT_S = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0)
 
 
 class Processes(Collector):
-    """What processes take, as prometheus_client has it for one, each with its number as `worker`."""
+    """Resource use of several processes, as in prometheus_client for one, labelled by number as `worker`."""
 
     def __init__(self, namespace: str, pids: Sequence[int], registry: CollectorRegistry) -> None:
         self._processes = [ProcessCollector(namespace, partial(int, pid), registry=None) for pid in pids]
         registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
-        """For the registry."""
+        """Called by the registry."""
         found: dict[str, Metric] = {}
         for number, process in enumerate(self._processes):
             for family in process.collect():
@@ -39,7 +38,7 @@ class Processes(Collector):
 
 
 class Metrics:
-    """The metrics of one server, in a registry of their own."""
+    """The metrics of one server, in their own registry."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -49,11 +48,11 @@ class Metrics:
         self._count_events()
 
     def watch_workers(self, pids: Sequence[int]) -> None:
-        """What the processes of the workers take is told too, as `neucodec_workers_process_*`."""
+        """Adds the worker processes' resource use, as `neucodec_workers_process_*`."""
         Processes("neucodec_workers", pids, self._registry)
 
     def text(self) -> str:
-        """All of them in the format that Prometheus reads."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry).decode()
 
     def _count_sessions(self) -> None:

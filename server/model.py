@@ -1,6 +1,6 @@
-"""What the server serves: a loaded codec, its profiles, and the engine over them, warmed up.
+"""The served model: a loaded codec, its profiles, and warmed-up engines.
 
-`load_engines` runs where the workers do; torch is imported there, so that the server's process does without it.
+`load_engines` runs in the worker process and imports torch there, so that the server's own process does without it.
 """
 
 import hashlib
@@ -10,7 +10,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE, StreamConfig, roundtrip_latency_ms
@@ -28,17 +27,17 @@ if TYPE_CHECKING:
     from neucodec_streaming.codec import Codec
 
 MEASURE_S = 8.0
-"""The most that measuring the steps may take at the start, about."""
+"""Approximate time limit of measuring the steps at startup."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Model:
-    """What sessions are told: the model's name, the profiles that it is served in, and what its steps take.
+    """Description of the served model: its name, its profiles, and the measured time of its steps.
 
-    Where two have the same `fingerprint`, the same input gives the same bits; "": it may not, since the bits depend on
-    how many sessions happen to be stepped at once.
+    Models of equal `fingerprint` compute the same bits from the same input. It is empty if bits depend on how many
+    sessions are stepped together.
     """
 
     name: str
@@ -56,7 +55,7 @@ class Model:
         return tuple(kind for kind, parts in STAGES.items() if set(parts) <= set(self.parts))
 
     def profile(self, name: str | None) -> tuple[str, StreamConfig]:
-        """A profile by name, None for the default. Raises ConfigError naming the known ones."""
+        """A profile by name, None for the default. Raises ConfigError listing the known ones."""
         name = self.default_profile if name is None else name
         if name not in self.profiles:
             raise ConfigError(f"profile {name[:40]!r} is unknown: choose one of {', '.join(self.profiles)}")
@@ -70,7 +69,7 @@ def latency_ms(
     output: StreamFormat = OUTPUT_AUDIO,
     output_rate: int = OUTPUT_RATE,
 ) -> float:
-    """The longest that input of a session of `kind` waits for later input; resampling counts where audio flows.
+    """The longest wait of a session's input for later input; includes resampling.
 
     `output_rate`: the model's.
     """
@@ -84,9 +83,9 @@ def latency_ms(
 
 
 def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
-    """Loads the model, gives every profile its slots, computes every shape once, and measures it.
+    """Loads the model, allocates every profile's slots, runs every shape once, and measures it.
 
-    An engine for each worker, to be stepped by a thread of its own. Raises ModelError, ConfigError.
+    Returns an engine for each worker, to be stepped on its own thread. Raises ModelError, ConfigError.
     """
 
     import torch
@@ -132,12 +131,12 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     engines = [Engine(one, settings.gather_ms / 1000, settings.max_behind_s, step_s) for one in runners]
     budget = Budget(step_s, settings.max_load)
     fingerprint = _fingerprint(codec, settings) if len(settings.batch_sizes) == 1 else ""
-    name, default = _public_name(codec), settings.default_profile
+    name, default = codec.public_name, settings.default_profile
     return engines, Model(name, profiles, default, budget, fingerprint, settings.kinds, codec.sample_rate, voices)
 
 
 def worker_count(settings: Settings) -> int:
-    """WorkerHandle threads that these settings mean on this machine. Raises ConfigError for more than one on CUDA."""
+    """Number of workers under these settings on this machine. Raises ConfigError for more than one on CUDA."""
     if settings.device.startswith("cpu"):
         return settings.workers or _cores()
     if settings.workers not in (None, 1):
@@ -146,7 +145,7 @@ def worker_count(settings: Settings) -> int:
 
 
 def use_threads(settings: Settings) -> None:
-    """Sets what torch uses for the calling thread: the device, and how many threads on the CPU."""
+    """Configures torch for the calling thread: the device, and the number of CPU threads."""
     import torch
 
     if settings.device.startswith("cuda"):
@@ -159,7 +158,7 @@ def use_threads(settings: Settings) -> None:
 
 
 def _fingerprint(codec: "Codec", settings: Settings) -> str:
-    """Of all that the bits of the output depend on."""
+    """Hash of everything that determines the bits of the output."""
     import torch
 
     chip: object = torch.backends.cpu.get_cpu_capability()
@@ -172,18 +171,10 @@ def _fingerprint(codec: "Codec", settings: Settings) -> str:
 
 
 def _cores() -> int:
-    """Of this machine, as far as this process may use them."""
+    """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _public_name(codec: "Codec") -> str:
-    """A folder's last part; a hub id or a bundled name as it is. With the version of the weights, where the
-    configuration has one: tokens of two versions are not the same."""
-    name = Path(codec.name).name if Path(codec.name).is_dir() else codec.name
-    version = getattr(codec.model.config, "weights_version", None)
-    return name if version is None else f"{name}-{version}"
-
-
 def slots_each(max_sessions: int, workers: int) -> int:
-    """Slots that each worker has in every pool."""
+    """Slots of each worker in every pool."""
     return -(-max_sessions // workers)

@@ -1,4 +1,4 @@
-"""How busy other programs keep the processors meanwhile: a measurement beside them says too little of the machine."""
+"""Measures how busy other programs keep the processors, which makes a concurrent measurement unreliable."""
 
 import os
 import time
@@ -6,29 +6,29 @@ from pathlib import Path
 
 _STAT = Path("/proc/stat")
 BUSY_SHARE = 0.1
-"""Of the processors, taken by others: more makes a measurement doubtful."""
+"""Share of the processors used by others above which a measurement is unreliable."""
 
 
 class OtherLoad:
-    """Made before a measurement; share() after it. It is 0 where the system does not tell (only Linux does)."""
+    """Created before a measurement; share() after it. Always 0 on systems other than Linux."""
 
     def __init__(self) -> None:
         self._all_s, self._own_s, self._begun_s = _busy_s(), _own_s(), time.monotonic()
 
     def share(self) -> float:
-        """Of the processors that it may use, what programs other than this one and its children have taken since."""
+        """The share of the usable processors that programs other than this one and its children have used since."""
         elapsed_s = (time.monotonic() - self._begun_s) * len(_processors())
         others_s = (_busy_s() - self._all_s) - (_own_s() - self._own_s)
         return min(1.0, max(0.0, others_s / elapsed_s)) if elapsed_s > 0 else 0.0
 
 
 def _processors() -> set[int]:
-    """Those that this process may use."""
+    """Processors that this process may use."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}
 
 
 def _busy_s() -> float:
-    """Seconds that these processors have worked: user, nice, system, and what other guests took (proc(5))."""
+    """Seconds of work of these processors: user, nice, system, and other guests (proc(5))."""
     try:
         lines = [line.split() for line in _STAT.read_text().splitlines()]
     except OSError:

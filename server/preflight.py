@@ -1,4 +1,4 @@
-"""What would prevent the start, found by --check-config: a model that is missing, a device that is not there."""
+"""Checks of --check-config for faults that would prevent a start: a missing model, an unusable device."""
 
 import re
 from pathlib import Path
@@ -12,13 +12,13 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def check_start(settings: Settings) -> None:
-    """Raises ModelError for a model that cannot be found, ConfigError for a device that cannot be used."""
+    """Raises ModelError for a missing model, ConfigError for an unusable device."""
     check_model(settings.model)
     check_device(settings.device)
 
 
 def check_model(name: str) -> None:
-    """Looks for a bundled model, a folder, or a model of the hub, there if it is not in the cache."""
+    """Looks for a bundled model, a folder, or a hub model, in the cache or on the hub."""
     from neucodec_streaming.codec import ASSETS, BUNDLED
 
     folder = ASSETS / name if name in BUNDLED else Path(name)
@@ -39,14 +39,14 @@ def check_model(name: str) -> None:
         raise ModelError(f"no model {name!r} on the hub, or it needs a token: check the name, set HF_TOKEN") from None
     except OfflineModeIsEnabled:
         raise ModelError(f"model {name!r} is not in the cache, and HF_HUB_OFFLINE is set") from None
-    except Exception as error:  # the border to the hub: many kinds, one meaning
+    except Exception as error:  # the hub's library raises many kinds of errors, all meaning the same
         raise ModelError(
             f"model {name!r} is not in the cache, and the hub cannot be reached ({type(error).__name__})"
         ) from None
 
 
 def check_device(device: str) -> None:
-    """Asks torch for a little memory there."""
+    """Allocates a little memory on the device."""
     import torch
 
     try:

@@ -1,24 +1,18 @@
-"""The voices of a server's folder, by name: what `voice=NAME` and the message `prime` mean."""
+"""The voices of a server's folder, by name, for `voice=NAME` and the message `prime`."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from neucodec_streaming.errors import ConfigError, InputError
+from neucodec_streaming.errors import ConfigError, InputError, reason_of
 from neucodec_streaming.protocol.messages import MAX_VOICE_TOKENS, Prime
-from neucodec_streaming.tokens import check_tokens, check_voice, tokens_from_bytes, tokens_from_json, tokens_from_npy
-from neucodec_streaming.torch_file import integers_from_pt
+from neucodec_streaming.token_files import FORMS, record_from_bytes
+from neucodec_streaming.tokens import check_voice
 
-READERS: Mapping[str, Callable[[bytes], np.ndarray]] = {
-    ".pt": lambda payload: check_tokens(integers_from_pt(payload)),
-    ".npy": tokens_from_npy,
-    ".json": lambda payload: tokens_from_json(payload.decode("utf-8", "replace")),
-    ".tok": tokens_from_bytes,
-}
+ENDINGS = (".pt", ".npy", ".npz", ".json", ".tok")
 
 
 @dataclass(frozen=True)
@@ -28,14 +22,14 @@ class Voices:
     tokens: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def named(self, name: str) -> np.ndarray:
-        """The tokens of a voice. Raises ConfigError naming the known ones."""
+        """The tokens of a voice. Raises ConfigError listing the known ones."""
         if name not in self.tokens:
             known = f"choose one of {', '.join(self.tokens)}" if self.tokens else "this server has none (--voices)"
             raise ConfigError(f"voice {name[:40]!r} is unknown: {known}")
         return self.tokens[name]
 
     def resolved(self, message: Prime) -> Prime:
-        """The message with tokens instead of a name. Raises InputError naming the known ones."""
+        """The message with tokens in place of a name. Raises InputError listing the known ones."""
         if message.voice is None:
             return message
         try:
@@ -43,12 +37,11 @@ class Voices:
         except ConfigError as error:
             raise InputError(str(error)) from None
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of all names and tokens; "" of no voices."""
+    def fingerprint(self, name: str | None) -> str:
+        """Of the name and tokens of a voice, or of all; "" of no voices."""
         digest = hashlib.sha256()
-        for name, tokens in sorted(self.tokens.items()):
-            digest.update(f"{name} {len(tokens)} ".encode() + tokens.tobytes())
+        for known in sorted(self.tokens) if name is None else [name]:
+            digest.update(f"{known} {len(self.tokens[known])} ".encode() + self.tokens[known].tobytes())
         return digest.hexdigest() if self.tokens else ""
 
 
@@ -57,16 +50,16 @@ def read_voices(folder: str) -> Voices:
     naming the file and what is wrong with it."""
     found: dict[str, np.ndarray] = {}
     try:
-        paths = sorted(path for path in Path(folder).iterdir() if path.suffix in READERS)
+        paths = sorted(path for path in Path(folder).iterdir() if path.suffix in ENDINGS)
     except OSError as error:
         raise ConfigError(f"voices is {folder!r}, which cannot be read ({error.strerror}): give a folder") from None
     for path in paths:
         if path.stem in found:
             raise ConfigError(f"two files of {folder} are voice {path.stem!r}: rename one")
         try:
-            tokens = check_voice(READERS[path.suffix](path.read_bytes()))
+            tokens = check_voice(record_from_bytes(path.read_bytes(), FORMS[path.suffix]).tokens)
         except (InputError, OSError) as error:
-            raise ConfigError(f"{path} is no voice: {error}") from None
+            raise ConfigError(f"{path} is no voice: {reason_of(error)}") from None
         if len(tokens) > MAX_VOICE_TOKENS:
             raise ConfigError(f"{path} has {len(tokens)} tokens: a voice has at most {MAX_VOICE_TOKENS}")
         found[path.stem] = tokens

@@ -1,8 +1,8 @@
-"""Measures on speech what `stream.json` holds: the priors of the running statistics (streaming/priors.py).
+"""Measures on speech the content of `stream.json`: the priors of the running statistics (streaming/priors.py).
 
-Every recording goes through the offline model. What counts is what a stream must guess before it has heard enough: each
-recording's own mean and variance, averaged over recordings; the mel means relative to the recording's overall level.
-Statistics are float32, whatever the dtype of the model.
+Every recording goes through the offline model. The priors are the mean and variance of each recording, averaged over
+recordings, with the mel means relative to the recording's overall level: the best guess before a stream has heard
+enough. Statistics are float32 for every dtype of the model.
 """
 
 from collections.abc import Iterable
@@ -21,14 +21,14 @@ from neucodec_streaming.priors import VERSION
 
 MIN_SAMPLES = 50 * INPUT_HOP
 SILENCE_DBFS = -60.0
-"""A recording whose RMS is below this says nothing about speech."""
+"""Recordings with a lower RMS are skipped as silence."""
 
 
 @torch.inference_mode()
 def measure_priors(codec: Codec, recordings: Iterable[np.ndarray], config: StreamConfig) -> dict[str, Any]:
     """The content of a `stream.json` with the defaults of `config`, from recordings float32 mono at 16 kHz.
 
-    Recordings under a second and silent ones are left out. Raises InputError when none is left.
+    Recordings under a second and silent ones are skipped. Raises InputError if none remains.
     """
     samples = 0
     levels_dbfs: list[float] = []
@@ -72,7 +72,7 @@ def _mel_statistics(pcm: np.ndarray) -> tuple[Tensor, Tensor]:
 
 
 def _norm_statistics(codec: Codec, pcm: np.ndarray) -> list[tuple[Tensor, Tensor]]:
-    """Mean and variance of each group, (G,), of what every GroupNorm of the decoder is given, in its order."""
+    """Mean and variance of each group, (G,), at the input of every GroupNorm of the decoder, in its order."""
     network = codec.model.acoustic_decoder
     blocks = [*network.prior_net, *network.post_net]
     layers = [norm for block in blocks for norm in (block.norm1, block.norm2)]
@@ -102,5 +102,5 @@ def _average(statistics: list[tuple[Tensor, Tensor]]) -> dict[str, list[float]]:
 
 
 def _rounded(values: Tensor) -> list[float]:
-    """Five significant digits: what a model computes with may be very small."""
+    """Five significant digits, since the model's values may be very small."""
     return [float(f"{value:.5g}") for value in values.tolist()]

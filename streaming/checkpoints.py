@@ -1,12 +1,12 @@
-"""Checkpoints in the original layout (PyPI `neucodec`) as model folders: names, fused weights, configuration.
+"""Converts checkpoints in the original layout (PyPI `neucodec`) to model folders: names, fused weights, configuration.
 
     pytorch_model.bin (or .pt, .ckpt, .safetensors): generator.*, CodecEnc.*, SemanticEncoder_module.*, fc_prior,
     fc_post_a
     w2v-BERT 2.0 apart (a folder of facebook/w2v-bert-2.0), or in it as semantic_model.*; the first 16 layers are used
 
-Checkpoints of a decoder alone, fine-tunes and distill-neucodec among them, become folders that decode only. Decoder
-convolutions often stand twice, plain and as weight norm: the plain one is taken, since the original package loads that
-one. Files are read with torch's restricted loader; nothing in them is run. Source of the names: neucodec/model.py and
+Checkpoints of a decoder alone, such as fine-tunes and distill-neucodec, become folders that decode only. Decoder
+convolutions often appear twice, plain and as weight norm; the plain one is used, as the original package does. Files
+are read with torch's restricted loader, so nothing in them is executed. Source of the names: neucodec/model.py and
 transformers' NeuCodec port.
 """
 
@@ -24,19 +24,19 @@ import torch
 from torch import Tensor
 
 from neucodec_streaming.config import TOKENS_PER_SECOND
-from neucodec_streaming.errors import ModelError
+from neucodec_streaming.errors import ModelError, reason_of
 
 FILES = ("pytorch_model.bin", "model.pt", "model.ckpt")
-"""Names under which a folder has an original checkpoint."""
+"""File names of an original checkpoint in a folder."""
 SEMANTIC_LAYERS = 16
 HEAD_DIM = 64
 FFT_HOPS = 4
 DISTILL = ("codec_encoder.", "fc_sq_prior.")
 DISTILL_REASON = "the encoder of distill-neucodec hears 1.28 s ahead, so it cannot be streamed"
 UNUSED = ("fc_post_s", "SemanticDecoder", "codec_encoder.", "fc_sq_prior.", "feature_extractor.")
-"""Parts that training or other models need."""
+"""Parts that only training or other models need."""
 BUFFERS = (".filter", ".window", "quantizer.layers.0.", "num_batches_tracked", "rotary")
-"""Constants that the model computes."""
+"""Constants that the model computes itself."""
 _ACTIVATION_AND_CONV = ("snake1", "conv1", "snake2", "conv2")
 _RENAMED = {
     "generator.quantizer.": "quantizer.",
@@ -55,7 +55,7 @@ _RENAMED = {
     "CodecEnc.conv_final_block.0.": "acoustic_encoder.snake1.",
     "CodecEnc.conv_final_block.1.": "acoustic_encoder.conv2.",
 }
-"""Original prefix -> ours; the first that fits counts."""
+"""Original prefix -> ours; the first match applies."""
 _IN_LAYER = {".att.c_proj.": ".self_attn.o_proj.", ".att_norm.": ".input_layernorm."}
 _IN_LAYER |= {".ffn_norm.": ".post_attention_layernorm."}
 _BLOCK = re.compile(r"CodecEnc\.conv_blocks\.(\d+)\.block\.(\d)\.(?:block\.(\d)\.)?(.+)")
@@ -63,7 +63,7 @@ _FUSED = ".att.c_attn.weight"
 
 
 def original_file(path: Path) -> Path | None:
-    """The original checkpoint that `path` is or holds; None for something else."""
+    """The original checkpoint at or in `path`; None if there is none."""
     if path.is_file() and path.suffix in (".bin", ".pt", ".ckpt", ".pth", ".safetensors"):
         return path
     if not path.is_dir() or (path / "model.safetensors").exists() or (path / "model.safetensors.index.json").exists():
@@ -72,7 +72,7 @@ def original_file(path: Path) -> Path | None:
 
 
 def converted(source: Path, semantic: Path | None = None) -> Path:
-    """The folder in the cache that `source` becomes, converted at the first call. Raises ModelError."""
+    """The cached folder converted from `source`; the first call converts it. Raises ModelError."""
     file = original_file(source)
     if file is None:
         raise ModelError(f"{source} is no checkpoint in the original layout: give a folder with {', '.join(FILES)}")
@@ -90,11 +90,11 @@ def converted(source: Path, semantic: Path | None = None) -> Path:
 
 
 def convert(source: Path, folder: Path, semantic: Path | None = None) -> list[str]:
-    """Writes the model folder that an original checkpoint stands for -> remarks for people.
+    """Converts an original checkpoint to a model folder; returns remarks for the user.
 
-    `semantic`: a folder of w2v-BERT 2.0, where the checkpoint has none; without one the result decodes only. A
-    `config.json` beside the checkpoint gives what the weights do not tell, such as the number of heads. Raises
-    ModelError, and then nothing has been written.
+    `semantic`: a folder of w2v-BERT 2.0, if the checkpoint has none; without it the result decodes only. A
+    `config.json` beside the checkpoint provides what the weights do not show, such as the number of heads. Raises
+    ModelError, and then writes nothing.
     """
     from safetensors.torch import save_file
 
@@ -141,7 +141,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # the border to torch and safetensors: many kinds, one meaning
+    except Exception as error:  # torch and safetensors raise many kinds of errors, all meaning the same
         why = str(error).partition("\n")[0]
         raise ModelError(f"{file} cannot be read as weights alone ({why}): fetch it again") from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
@@ -154,14 +154,14 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read ({error}): fetch it again") from error
+        raise ModelError(f"{path} cannot be read ({reason_of(error)}): fetch it again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} is no JSON object: fetch it again")
     return content
 
 
 def _without_encoder(original: Mapping[str, Tensor]) -> str | None:
-    """Why the checkpoint cannot encode; None: it can."""
+    """Why the checkpoint cannot encode; None if it can."""
     if any(name.startswith(DISTILL) for name in original):
         return DISTILL_REASON
     for prefix, what in (("CodecEnc.", "acoustic encoder"), ("semantic_model.", "w2v-BERT 2.0 (give its folder)")):
@@ -171,7 +171,7 @@ def _without_encoder(original: Mapping[str, Tensor]) -> str | None:
 
 
 def _config(original: Mapping[str, Tensor], given: dict[str, Any], semantic: dict[str, Any]) -> dict[str, Any]:
-    """Sizes that the weights tell, and what was given, which counts more."""
+    """Sizes inferred from the weights, overridden by the given configuration."""
 
     def shape(name: str) -> torch.Size:
         found = next((original[key] for key in (name, f"{name}_v") if key in original), None)
@@ -230,7 +230,7 @@ def _renamed(
 
 
 def _placed(name: str, value: Tensor, heads: int, with_encoder: bool) -> Iterator[tuple[str, Tensor]]:
-    """The weight under our names; none of an encoder that is not wanted."""
+    """The weight under our names; empty for parts of an unwanted encoder."""
     if name.endswith(_FUSED):
         prefix = _our_name(name.removesuffix(_FUSED))
         for part, rows in zip("qkv", value.chunk(3), strict=True):
@@ -246,7 +246,7 @@ def _placed(name: str, value: Tensor, heads: int, with_encoder: bool) -> Iterato
 
 
 def _half_split(rows: Tensor, heads: int) -> Tensor:
-    """Rows of each head from pairs side by side to halves, as transformers' rotary embedding has them."""
+    """Reorders each head's rows from adjacent pairs to halves, as transformers' rotary embedding expects."""
     return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
 
 

@@ -114,6 +114,20 @@ class Codec:
             digest.update(raw_bytes(tensor).data)
         return digest.hexdigest()[:32]
 
+    @property
+    def public_name(self) -> str:
+        """A folder's last part; a hub id or a bundled name as it is. With the version of the weights, where the
+        configuration has one: tokens of two versions are not the same."""
+        name = Path(self.name).name if Path(self.name).is_dir() else self.name
+        version = getattr(self.model.config, "weights_version", None)
+        return name if version is None else f"{name}-{version}"
+
+    @property
+    def token_model(self) -> str:
+        """Whose tokens these are: the public name where it has a version, else the fingerprint."""
+        is_versioned = getattr(self.model.config, "weights_version", None) is not None
+        return self.public_name if is_versioned else self.fingerprint
+
     def encoder(self, config: StreamConfig | None = None) -> Encoder:
         """The stepped encoder, shared by all streams of one configuration."""
         stepper = self._stepper(Encoder, config)

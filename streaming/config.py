@@ -1,4 +1,4 @@
-"""What a stream is configured by, and the times that follow from it. Pure numbers: no torch, no I/O.
+"""The configuration of a stream, and the latencies that follow from it. Pure numbers: no torch, no I/O.
 
 A stream is stepped in chunks of `chunk_frames`, each computed together with `lookahead_frames` that are committed
 later, over `context_frames` of remembered keys and values. One frame is one token: 20 ms.
@@ -13,18 +13,18 @@ TOKENS_PER_SECOND = 50
 INPUT_RATE = 16_000
 OUTPUT_RATE = 24_000
 INPUT_HOP = 320
-"""Samples at 16 kHz that one token stands for."""
+"""Samples at 16 kHz for each token."""
 OUTPUT_HOP = 480
-"""Samples at 24 kHz that one token becomes."""
+"""Samples at 24 kHz for each token."""
 MEL_OVERHANG = 240
-"""Samples after a frame's end that its second mel window still reads (400 - 160)."""
+"""Samples after a frame's end that its second mel window reads (400 - 160)."""
 ISTFT_REACH = 2
-"""Frames to the right that one hop of audio overlaps with."""
+"""Following frames that overlap one hop of audio."""
 CODEBOOK_SIZE = 65_536
 MIN_VOICE_TOKENS = 100
-"""Two seconds; shorter stretches of a voice help less and not every time (docs/voices.md)."""
+"""Two seconds; shorter references help less, and not reliably (docs/voices.md)."""
 START_FRAMES = 3
-"""Frames after which a stream's start is out of reach of every layer (antialias.SIDE at one element a frame)."""
+"""Frames after which no layer reaches back to a stream's start (antialias.SIDE at one element a frame)."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,24 @@ class StreamConfig:
 
     @property
     def synthesis_lag_frames(self) -> int:
-        """Hops by which decoded audio lags behind the committed frames: what the ISTFT lacks to the right."""
+        """Hops by which decoded audio lags behind the committed frames, because the ISTFT lacks frames to the right."""
         return max(0, ISTFT_REACH - self.lookahead_frames)
 
     @property
     def encode_latency_ms(self) -> float:
-        """The longest that a sample waits for later samples before its token leaves."""
+        """The longest wait of a sample for later samples before its token is emitted."""
         return self.window_frames * FRAME_MS + MEL_OVERHANG * 1000 / INPUT_RATE
 
     @property
     def decode_latency_ms(self) -> float:
-        """The longest that a token's audio waits for later tokens."""
+        """The longest wait of a token for later tokens before its audio is emitted."""
         return float((self.window_frames + self.synthesis_lag_frames) * FRAME_MS)
 
 
 def input_needed(kind: str, config: StreamConfig, frames: int) -> int:
-    """Input of a stream that must have arrived before `frames` frames of its output can leave.
+    """Input of a stream that must have arrived before `frames` frames of its output can be emitted.
 
-    Samples at 16 kHz; of kind "decode" tokens. A roundtrip has `config` in both parts.
+    In samples at 16 kHz; for kind "decode" in tokens. A round trip uses `config` in both parts.
     """
     chunk, lag = config.chunk_frames, 0 if kind == "encode" else config.synthesis_lag_frames
     needed = -(-(frames + lag) // chunk) * chunk + config.lookahead_frames
@@ -83,9 +83,9 @@ def input_needed(kind: str, config: StreamConfig, frames: int) -> int:
 
 
 def roundtrip_latency_ms(encode: StreamConfig, decode: StreamConfig) -> float:
-    """The longest that a sample waits for later samples before its audio leaves, encoder and decoder in a row.
+    """The longest wait of a sample for later samples before its audio is emitted by encoder and decoder in sequence.
 
-    It is that of the composed schedule: tokens come in chunks, so the two latencies do not simply add up.
+    Tokens arrive in chunks, so this is less than the sum of both latencies.
     """
     period = encode.chunk_frames * decode.chunk_frames
     longest = 0.0

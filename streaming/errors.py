@@ -1,66 +1,73 @@
-"""The one error tree of the project.
+"""The error tree of the project.
 
     StreamingError                       code "internal"       WebSocket close 1011
-    |-- InputError                       code "bad_input"      1007  what was sent cannot be used
-    |   |-- AudioError                   code "bad_audio"      1007  NaN, wrong dtype or shape, odd byte count
-    |   `-- TokenError                   code "bad_token"      1007  out of range, wrong dtype, odd byte count
-    |-- ConfigError                      code "bad_config"     1008  a setting, a query or a field that cannot be
-    |-- AuthError                        code "unauthorized"   1008  no key, or an unknown one
+    |-- InputError                       code "bad_input"      1007  unusable input
+    |   |-- AudioError                   code "bad_audio"      1007  NaN, wrong dtype or shape, partial samples
+    |   `-- TokenError                   code "bad_token"      1007  out of range, wrong dtype, partial tokens
+    |-- ConfigError                      code "bad_config"     1008  an invalid setting, query or field
+    |   `-- PathError                    code "bad_path"       1008  a path that is unknown or not served
+    |-- AuthError                        code "unauthorized"   1008  a missing or unknown API key
     |   `-- OriginError                  code "forbidden"      1008  a web page that may not use the server
-    |-- ModelError                       code "bad_model"      1011  a model folder that is corrupt or incomplete
+    |-- ModelError                       code "bad_model"      1011  a corrupt or incomplete model folder
     |-- SnapshotError                    code "bad_snapshot"   1008  bytes of another version, model or configuration
     |-- ProtocolError                    code "bad_message"    1002  a message that `neucodec.v1` does not allow
-    |   |-- LocalProtocolError           code "misuse"         1002  a call of one's own that the session forbids
+    |   |-- LocalProtocolError           code "misuse"         1002  a local call that the session does not allow
     |   `-- MessageTooLarge              code "too_large"      1009
-    |-- CapacityError                    code "full"           1013  no slot is free now
+    |-- CapacityError                    code "full"           1013  no free slot
     |   `-- LimitError                   code "too_many"       1013  too many sessions or attempts of one key or address
-    |-- TimeLimitError                   code "time_limit"     1008  a session that lasts too long, or is idle
+    |-- TimeLimitError                   code "time_limit"     1008  a session that lasts or idles too long
     |-- DeviceError                      code "device"         1011  a worker failed or is stuck
-    |   `-- LostDeviceError              code "device"         1011  no later call can succeed either
-    `-- SpeechLMError                    code "speech_lm"      1011  a language-model server that cannot be used
+    |   `-- LostDeviceError              code "device"         1011  every later call fails too
+    `-- SpeechLMError                    code "speech_lm"      1011  an unusable language-model server
 
-What only a client can run into is a branch of its own in client/errors.py.
+client/errors.py adds errors that only a client meets.
 
-`code` is what goes over the wire, `close_code` the WebSocket status that follows it (RFC 6455, section 7.4). A message
-says what was wrong, with the offending value, and what to do.
+`code` is sent over the wire; `close_code` is the WebSocket status that follows it (RFC 6455, section 7.4). A message
+says what is wrong, with the value, and what to do.
 """
 
 
 class StreamingError(Exception):
-    """Base of everything that this project raises on purpose."""
+    """Base of every error that this project raises on purpose."""
 
     code = "internal"
     close_code = 1011
 
 
 class InputError(StreamingError):
-    """Audio or tokens that cannot be used; the stream is as it was before the call."""
+    """Unusable audio or tokens; the stream is unchanged by the call."""
 
     code = "bad_input"
     close_code = 1007
 
 
 class AudioError(InputError):
-    """Audio that is not finite float32 mono, or bytes that are no whole number of samples."""
+    """Audio that is not finite float32 mono, or bytes with a partial sample."""
 
     code = "bad_audio"
 
 
 class TokenError(InputError):
-    """Tokens outside 0..65535, of a wrong type, or bytes that are no whole number of tokens."""
+    """Tokens outside 0..65535, of a wrong type, or bytes with a partial token."""
 
     code = "bad_token"
 
 
 class ConfigError(StreamingError):
-    """A configuration field or query parameter with a value that cannot be."""
+    """A configuration field or query parameter with an invalid value."""
 
     code = "bad_config"
     close_code = 1008
 
 
+class PathError(ConfigError):
+    """An unknown path, or a kind of session that is not served."""
+
+    code = "bad_path"
+
+
 class AuthError(StreamingError):
-    """No key was given, or an unknown one."""
+    """The API key is missing or unknown."""
 
     code = "unauthorized"
     close_code = 1008
@@ -79,21 +86,21 @@ class ModelError(StreamingError):
 
 
 class SnapshotError(StreamingError):
-    """Snapshot bytes that do not fit this stream: other version, model, configuration, or damaged."""
+    """Snapshot bytes that do not fit this stream: other version, model or configuration, or damaged."""
 
     code = "bad_snapshot"
     close_code = 1008
 
 
 class ProtocolError(StreamingError):
-    """A message that the wire protocol does not allow here."""
+    """A message that the wire protocol does not allow in this state."""
 
     code = "bad_message"
     close_code = 1002
 
 
 class LocalProtocolError(ProtocolError):
-    """A call of one's own side that the session does not allow now, such as sending after `end`; nothing was sent."""
+    """A local call that the session does not allow in this state, such as sending after `end`; nothing was sent."""
 
     code = "misuse"
 
@@ -106,14 +113,14 @@ class MessageTooLarge(ProtocolError):
 
 
 class CapacityError(StreamingError):
-    """No slot is free: try again later or elsewhere."""
+    """No slot is free; try later or another server."""
 
     code = "full"
     close_code = 1013
 
 
 class LimitError(CapacityError):
-    """One key or one address has too many sessions, or tries too often; another attempt makes sense `after_s` later."""
+    """One key or address has too many sessions or attempts; retry after `after_s`."""
 
     code = "too_many"
 
@@ -123,30 +130,35 @@ class LimitError(CapacityError):
 
 
 class TimeLimitError(StreamingError):
-    """A session that lasts longer than the server allows, or in which nothing happens."""
+    """A session that lasts longer than the server allows, or idles."""
 
     code = "time_limit"
     close_code = 1008
 
 
 class DeviceError(StreamingError):
-    """A worker failed or does not answer."""
+    """A worker failed or does not respond."""
 
     code = "device"
 
 
 class LostDeviceError(DeviceError):
-    """A device that fails for good, as CUDA does after most errors: the process has to start again."""
+    """A device that failed permanently, as CUDA does after most errors: restart the process."""
 
 
 class SpeechLMError(StreamingError):
-    """A language-model server that cannot be reached, refuses, or answers with what is no speech."""
+    """A language-model server that is unreachable, refuses, or answers without speech."""
 
     code = "speech_lm"
 
 
+def reason_of(error: BaseException) -> str:
+    """The system's reason for a failed call, without number and path; never empty."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
 def error_of(code: str, message: str) -> StreamingError:
-    """The error that a server's `error` message stands for; of an unknown code: StreamingError, with the code in it."""
+    """The error for a server's `error` message; a StreamingError that names the code if it is unknown."""
     pending: list[type[StreamingError]] = [StreamingError]
     while pending:
         kind = pending.pop()

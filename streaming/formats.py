@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 
 class PcmFormat(NamedTuple):
-    """`sample_type` is the array-interface type of one sample, `silence` one sample of silence as bytes.
-    `can_be_invalid`: some of its byte patterns are no sample (NaN, infinity)."""
+    """One PCM format. `sample_type`: array-interface type of a sample. `silence`: one silent sample as bytes.
+
+    `can_be_invalid`: some byte patterns are not samples (NaN, infinity).
+    """
 
     name: str
     sample_type: str
@@ -30,4 +32,4 @@ PCM_FORMATS = {
         PcmFormat("alaw", "|u1", b"\xd5"),
     )
 }
-"""By name on the wire."""
+"""The formats by their name on the wire."""

@@ -14,13 +14,13 @@ _EXTRA_OF = {
     "httpx": "speak",
     "pyarrow": "bulk",
 }
-"""Top-level module that a base installation lacks -> the extra that brings it."""
+"""Top-level module that the base installation lacks -> the extra that installs it."""
 
 
 def lazy_names(package: str, modules: Mapping[str, tuple[str, ...]]) -> Callable[[str], Any]:
-    """The `__getattr__` of `package`: a name is taken from the module that has it in `modules`.
+    """The `__getattr__` of `package`: loads a name from its module in `modules`.
 
-    Raises AttributeError for other names, and ImportError naming the extra where a library is missing.
+    Raises AttributeError for other names, and ImportError naming the extra if a library is missing.
     """
     homes = {name: module for module, names in modules.items() for name in names}
 
@@ -36,7 +36,7 @@ def lazy_names(package: str, modules: Mapping[str, tuple[str, ...]]) -> Callable
 
 
 def missing_extra(error: ModuleNotFoundError, wanted: str) -> ImportError:
-    """`error`, or where an extra brings the missing library an ImportError that names the extra."""
+    """An ImportError that names the extra, if one installs the missing library; else `error`."""
     extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
     if extra is None:
         return error

@@ -1,10 +1,9 @@
-"""What `stream.json` beside the weights says: the defaults of a stream, and what speech looks like to the
-normalisations.
+"""The content of `stream.json`: defaults of a stream, and priors of its normalisations.
 
     {"version": 1, "chunk_frames": 5, "lookahead_frames": 5, "context_frames": 250, "prior_weight": 12,
      "mel": {"mean": [80], "variance": [80]},                       mean relative to the overall level (log units)
      "group_norm": [{"mean": [32], "variance": [32]}, ...],         in the order of the decoder, two a ResNet block
-     "measured": {"recordings": 180, "minutes": 30, "level_dbfs": -26.1}}       on what; for people, nothing reads it
+     "measured": {"recordings": 180, "minutes": 30, "level_dbfs": -26.1}}       information only
 
 A folder without the file streams without priors.
 """
@@ -25,7 +24,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and variance of G statistics over speech."""
+    """Mean and variance of G statistics of speech."""
 
     mean: tuple[float, ...]
     variance: tuple[float, ...]
@@ -37,14 +36,14 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Priors:
-    """Defaults of a stream and the statistics that seed it; empty where the model has no `stream.json`."""
+    """Defaults of a stream and its priors; no priors if the model has no `stream.json`."""
 
     config: StreamConfig = field(default_factory=lambda: StreamConfig(prior_weight=0))
     mel: Statistics | None = None
     group_norm: tuple[Statistics, ...] = ()
 
     def weight(self, config: StreamConfig) -> float:
-        """Frames that the priors count as under `config`; 0 is without priors."""
+        """Weight of the priors in frames under `config`; 0 disables them."""
         own = self.config.prior_weight if config.prior_weight is None else config.prior_weight
         return float(own or 0) if self.mel and self.group_norm else 0.0
 
@@ -63,7 +62,7 @@ class Priors:
 
 
 def read_priors(path: Path) -> Priors:
-    """The priors in a `stream.json`; none where there is no such file. Raises ModelError for a file that cannot be."""
+    """Reads a `stream.json`; a missing file gives no priors. Raises ModelError for an invalid file."""
     if not path.exists():
         return Priors()
     try:

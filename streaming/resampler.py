@@ -1,7 +1,7 @@
-"""A streaming resampler of low delay: a windowed sinc whose delay is taken out. No torch, no I/O.
+"""A streaming resampler with low, exact delay: a windowed sinc. No torch, no I/O.
 
-The filter is our own because a live stream waits for it: it holds 32 samples of the lower rate, 4 ms at 8 kHz. libsoxr,
-which resamples recordings elsewhere in the project, works in blocks and holds back up to 116 ms.
+The filter is our own because a live stream waits for it: it spans 32 samples of the lower rate, a delay of 4 ms at 8
+kHz. libsoxr, which resamples recordings elsewhere in the project, works in blocks and delays by up to 116 ms.
 """
 
 from functools import lru_cache
@@ -19,31 +19,32 @@ MAX_RATE = 768_000
 
 
 _ZERO_CROSSINGS = 32
-"""Of the resampler's sinc on either side, in samples of the lower rate: its delay."""
+"""Length of the sinc on either side, in samples of the lower rate: its delay."""
 
 
 _PASSBAND_EDGE = 0.94
-"""Where the filter is 6 dB down, as a share of the lower rate's half: so that it is closed from that half on."""
+"""The -6 dB point as a share of the lower Nyquist frequency, such that the stopband starts there."""
 
 
 _KAISER_BETA = 7.0
-"""Closed is 70 dB down, flat is up to 0.87 of the half."""
+"""Kaiser beta: 70 dB of attenuation in the stopband, flat up to 0.87 of the Nyquist frequency."""
 
 
 _FEW_PLACES = 8
-"""Up to so many places of an output sample between two of input, those of the same place are computed together."""
+"""Up to this many phases, output samples of one phase are computed together."""
 
 
 _BLOCK_SAMPLES = 512
-"""Beyond that, so many neighbours are: bounds the memory for their windows."""
+"""Above that, this many neighbours are computed together, which bounds the memory of their windows."""
 
 
 class Resampler:
-    """A stream of float32 mono from one rate to another; equal rates pass through untouched.
+    """Converts a stream of float32 mono from one rate to another; equal rates pass through unchanged.
 
-    A windowed sinc, linear in phase, whose delay is taken out: output sample n lies at the time of input n * input_rate
-    / output_rate. The output does not depend on how the input is cut into packets; `flush` brings it to n * output_rate
-    // input_rate samples for n of input. Raises ConfigError for a rate that is no whole hertz in range.
+    A linear-phase windowed sinc whose delay is compensated: output sample n lies at the time of input n * input_rate /
+    output_rate. The output does not depend on how the input is cut into packets. `flush` completes it to n *
+    output_rate // input_rate samples for n of input. Raises ConfigError for a rate that is not a whole number of hertz
+    in range.
     """
 
     def __init__(self, input_rate: int, output_rate: int) -> None:
@@ -60,21 +61,23 @@ class Resampler:
 
     @property
     def delay_ms(self) -> float:
-        """The longest that a sample waits for later ones; 0 for equal rates."""
+        """The longest wait of a sample for later ones; 0 for equal rates."""
         return 0.0 if self._passes else (self._reach + 1) * 1000 / self.input_rate
 
     def needed(self, output_samples: int) -> int:
-        """Samples of a stream that must have been fed for that many of output (at least 1), before any flush."""
+        """Input samples needed for `samples` (at least 1) of output before any flush."""
         return (output_samples - 1) * self._down // self._up + self._reach + 1
 
     def clear(self) -> None:
-        """Drop what is inside; the stream is then as new."""
+        """Discards the buffered input; the stream is then as new."""
         self._fed = self._given = 0
-        self._held = np.zeros(max(self._reach - 1, 0), np.float32)  # what the window of the next output sample spans
+        self._held = np.zeros(max(self._reach - 1, 0), np.float32)  # the window of the next output sample
 
     def feed(self, audio: np.ndarray, last: bool = False) -> np.ndarray:
-        """The next packet, float32 (n,) as `check_audio` gives it -> float32 (m,), m may be 0. `last` adds the rest,
-        and the stream starts over."""
+        """Converts the next packet, float32 (n,) as from `check_audio`, to float32 (m,) with m >= 0.
+
+        `last` adds the rest of the stream and resets it.
+        """
         if self._passes:
             return audio
         self._fed += audio.size
@@ -93,11 +96,11 @@ class Resampler:
         return output
 
     def flush(self) -> np.ndarray:
-        """What is still inside; the stream is then as new."""
+        """The rest of the stream; it is then as new."""
         return self.feed(np.zeros(0, np.float32), last=True)
 
     def _filtered(self, samples: np.ndarray, stop: int) -> np.ndarray:
-        """Output from `_given` to `stop`; `samples` begins where the window of the first of them does."""
+        """Output from `_given` to `stop`; `samples` starts at the window of the first of them."""
         output = np.empty(stop - self._given, np.float32)
         if not output.size:
             return output
@@ -105,7 +108,7 @@ class Resampler:
         filters = _filters(up, down)
         windows = sliding_window_view(samples, 2 * self._reach)
         first = self._given * down // up
-        if up <= _FEW_PLACES:  # nothing is copied
+        if up <= _FEW_PLACES:  # a view, nothing is copied
             for residue in range(min(up, output.size)):
                 place, same = (self._given + residue) * down, output[residue::up]
                 np.einsum("nt,t->n", windows[place // up - first :: down][: same.size], filters[place % up], out=same)
@@ -118,16 +121,16 @@ class Resampler:
 
 
 def _reach(up: int, down: int) -> int:
-    """Input samples that the filter spans on either side."""
+    """Input samples on either side of the filter's centre."""
     return ceil(_ZERO_CROSSINGS * max(1, down / up))
 
 
 @lru_cache(maxsize=32)
 def _filters(up: int, down: int) -> np.ndarray:
-    """The filter at each of the `up` places that an output sample can have between two of input.
+    """The filter at each of the `up` phases of an output sample between two of input: float32 (up, 2 * reach).
 
-    float32 (up, 2 * reach); its taps are the inputs from `reach` - 1 before that place to `reach` after it, for each
-    place their sum is 1. Kaiser-windowed sinc (Kaiser 1974).
+    The taps are the inputs from `reach` - 1 before to `reach` after, and sum to 1 for each phase. Kaiser-windowed sinc
+    (Kaiser 1974).
     """
     reach = _reach(up, down)
     distance = np.arange(up)[:, None] / up - np.arange(1 - reach, reach + 1)  # (up, T), in input samples
@@ -137,5 +140,5 @@ def _filters(up: int, down: int) -> np.ndarray:
 
 
 def resample(audio: np.ndarray, input_rate: int, output_rate: int) -> np.ndarray:
-    """A whole recording at another rate: float32 (n,) -> float32 (m,)."""
+    """Resamples a whole recording: float32 (n,) -> float32 (m,)."""
     return Resampler(input_rate, output_rate).feed(audio, last=True)

@@ -1,7 +1,7 @@
-"""Versioned bytes of a slot or a lane: magic, version, a JSON header that says whose they are, raw arrays, SHA-256.
+"""Versioned bytes of a slot or a stream: magic, version, a JSON header that identifies the owner, raw arrays, SHA-256.
 
-No pickle: what is read back is numbers of known shapes. Bytes of another model, configuration or version are refused,
-and so is anything that changed on the way.
+No pickle: reading gives numbers of known shapes. Bytes of another model, configuration or version are refused, and so
+are damaged ones.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ _DIGEST_BYTES = 32
 
 
 def pack(identity: dict[str, Any], arrays: list[np.ndarray]) -> bytes:
-    """Header and arrays as bytes. `identity` is what must be equal where they are unpacked."""
+    """Packs header and arrays. `identity` must be equal when they are unpacked."""
     header = json.dumps({"identity": identity, "bytes": [array.nbytes for array in arrays]}).encode()
     body = b"".join([_PREFIX.pack(MAGIC, VERSION, len(header)), header, *(array.tobytes() for array in arrays)])
     return body + hashlib.sha256(body).digest()
 
 
 def unpack(identity: dict[str, Any], snapshot: bytes) -> list[bytes]:
-    """The arrays' raw bytes, in the order of packing. Raises SnapshotError where they are not `identity`'s."""
+    """The arrays' raw bytes, in the order of packing. Raises SnapshotError if their identity is not `identity`."""
     body, digest = snapshot[:-_DIGEST_BYTES], snapshot[-_DIGEST_BYTES:]
     if len(snapshot) < _PREFIX.size + _DIGEST_BYTES or not body.startswith(MAGIC):
         raise SnapshotError(f"{len(snapshot)} bytes are no snapshot: give what `snapshot()` returned")

@@ -1,6 +1,6 @@
-"""`EncoderStream` and `DecoderStream`: packets of any size in, exact output out; one slot of a stepper.
+"""`EncoderStream` and `DecoderStream`: packets of any size in, exact output out; each is one slot of a stepper.
 
-The stream's bits do not depend on how the input was cut into packets. A call that raises leaves the stream as it was.
+The output's bits do not depend on how the input was cut into packets. A call that raises leaves the stream unchanged.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from neucodec_streaming.windows import AnyWindower, DecoderWindower, EncoderWind
 
 
 class Start(NamedTuple):
-    """Where a stream starts that was primed with `primer`: a slot's state, and the windower that goes with it."""
+    """The start of a stream primed with `primer`: a slot's state and its windower."""
 
     primer: np.ndarray
     state: list[torch.Tensor]
@@ -26,9 +26,9 @@ class Start(NamedTuple):
 
 
 class Voice:
-    """Tokens of a voice, which streams of a decoder can start from. Made by `Codec.voice`.
+    """Tokens of a voice from which decoder streams can start. Created by `Codec.voice`.
 
-    Its state is computed for each decoder (model and configuration) when it is first used there. Raises TokenError, and
+    Its state is computed once for each decoder (model and configuration), at first use. Raises TokenError, and
     InputError for fewer than MIN_VOICE_TOKENS.
     """
 
@@ -36,16 +36,31 @@ class Voice:
         self.tokens = check_voice(tokens).copy()
         self.tokens.flags.writeable = False
         self._starts: dict[Decoder, Start] = {}
+        self._begun: dict[Decoder, DecoderStream] = {}
 
     def start(self, decoder: Decoder) -> Start:
-        """Where a stream of `decoder` starts in this voice."""
-        if decoder not in self._starts:
-            self._starts[decoder] = DecoderStream(decoder)._become_start(self.tokens)
+        """The start of a stream of `decoder` in this voice."""
+        self.prepare(decoder)
         return self._starts[decoder]
+
+    def prepare(self, decoder: Decoder, max_steps: int | None = None) -> bool:
+        """Computes up to `max_steps` steps (None: all) of that start; returns whether `start` has nothing left to
+        compute.
+        """
+        if decoder not in self._starts and max_steps != 0:
+            if decoder not in self._begun:
+                self._begun[decoder] = DecoderStream(decoder)
+                self._begun[decoder]._windower.append(self.tokens)
+            stream = self._begun[decoder]
+            stream._steps(max_steps)
+            if not stream._windower.has_window:
+                self._starts[decoder] = stream._become_start(self.tokens)
+                del self._begun[decoder]
+        return decoder in self._starts
 
 
 class _Stream:
-    """A windower before one slot of a state of its own."""
+    """A windower with its own one-slot state."""
 
     def __init__(self, stepper: Stepper, windower: AnyWindower) -> None:
         self._stepper = stepper
@@ -60,7 +75,7 @@ class _Stream:
         return self._stepper.config
 
     def reset(self) -> None:
-        """Forget everything: the stream is as new, or as it was when it was primed."""
+        """Resets the stream to new, or to its primed start."""
         if self._start is None:
             self._windower.reset()
             self._stepper.reset(self._state, 0)
@@ -69,13 +84,13 @@ class _Stream:
             self._stepper.load(self._state, 0, self._start.state)
 
     def snapshot(self) -> bytes:
-        """The whole stream as versioned bytes with a fingerprint of model and configuration; a primer is in it."""
+        """The whole stream, primer included, as versioned bytes with a fingerprint of model and configuration."""
         primer = np.zeros(0, self._windower.dtype) if self._start is None else self._start.primer
         parts = (self._windower.snapshot(), self._stepper.snapshot(self._state, 0))
         return pack({"stream": self._stepper.kind}, [primer, *(np.frombuffer(part, np.uint8) for part in parts)])
 
     def restore(self, state: bytes) -> None:
-        """Go on bit-identically from a snapshot. Raises SnapshotError, and then nothing has changed."""
+        """Continues bit-identically from a snapshot. Raises SnapshotError, and then changes nothing."""
         primer, windower_state, slot_state = unpack({"stream": self._stepper.kind}, state)
         windower = self._windower.copy()
         windower.restore(windower_state)
@@ -91,22 +106,20 @@ class _Stream:
         raise NotImplementedError
 
     def _prime(self, start: Start | None) -> None:
-        """Streams start from `start` from now on, this one too if nothing has been fed yet."""
+        """Sets the start of later streams, and of this one if nothing has been fed yet."""
         self._start = start
         if self._windower.is_fresh:
             self.reset()
 
     def _become_start(self, primer: np.ndarray) -> Start:
-        """Where a stream that was primed starts; for a new stream, which is used up."""
-        self._windower.append(primer)
-        self._steps()
+        """Steps everything that this stream was fed and turns it into a start; the stream is then used up."""
         self._windower.become_start()
         return Start(primer, self._stepper.slot_state(self._state, 0), self._windower)
 
-    def _steps(self) -> list[np.ndarray]:
-        """Output of every steady step that the pending input allows."""
-        outputs = []
-        while (window := self._windower.take()) is not None:
+    def _steps(self, max_steps: int | None = None) -> list[np.ndarray]:
+        """Output of all steady steps that the pending input allows, or of the first `limit`."""
+        outputs: list[np.ndarray] = []
+        while len(outputs) != max_steps and (window := self._windower.take()) is not None:
             outputs.append(self._step(window))
         return outputs
 
@@ -126,7 +139,7 @@ class _Stream:
 
 
 class EncoderStream(_Stream):
-    """Audio to tokens. Made by `Codec.encoder_stream`."""
+    """Audio to tokens. Created by `Codec.encoder_stream`."""
 
     _windower: EncoderWindower
 
@@ -135,18 +148,18 @@ class EncoderStream(_Stream):
 
     @property
     def latency_ms(self) -> float:
-        """The longest that a sample waits for later samples before its token leaves."""
+        """The longest wait of a sample for later samples before its token is returned."""
         return self._stepper.config.encode_latency_ms
 
     @property
     def delay_samples(self) -> int:
-        """Samples that were fed and are not yet answered by tokens."""
+        """Samples that were fed and have no tokens yet."""
         return self._windower.delay
 
     def prime(self, pcm: Any) -> None:
-        """Start from this speech (n,), as if it had been fed before, without tokens for it; None: start from nothing.
+        """Starts from this speech (n,) as if it had been fed before, without its tokens; None removes the primer.
 
-        It holds from now on, after `reset` and `flush` too; within an utterance from its end on. A remainder under
+        It stays in effect after `reset` and `flush`; within an utterance it takes effect at its end. A remainder under
         20 ms is dropped. Raises AudioError.
         """
         if pcm is None:
@@ -156,10 +169,13 @@ class EncoderStream(_Stream):
         self._prime(self._start_from(pcm[: len(pcm) // INPUT_HOP * INPUT_HOP].tobytes()))
 
     def _start_from(self, primer: bytes) -> Start:
-        return EncoderStream(self._stepper)._become_start(np.frombuffer(primer, np.float32))
+        stream, pcm = EncoderStream(self._stepper), np.frombuffer(primer, np.float32)
+        stream._windower.append(pcm)
+        stream._steps()
+        return stream._become_start(pcm)
 
     def feed(self, pcm: Any) -> np.ndarray:
-        """float32 mono at 16 kHz (n,), an array, tensor or list -> tokens uint16 (m,), m may be 0.
+        """Encodes float32 mono at 16 kHz (n,), an array, tensor or list, to tokens uint16 (m,); m may be 0.
 
         Raises AudioError.
         """
@@ -167,12 +183,12 @@ class EncoderStream(_Stream):
         return _joined(self._steps(), np.uint16)
 
     def flush(self) -> np.ndarray:
-        """The rest: n samples give n // 320 tokens in all, a remainder under 20 ms is dropped. The stream is as new."""
+        """Returns the remaining tokens and resets the stream: n samples give n // 320 tokens, the rest is dropped."""
         return _joined(self._end(), np.uint16)
 
 
 class DecoderStream(_Stream):
-    """Tokens to audio. Made by `Codec.decoder_stream`."""
+    """Tokens to audio. Created by `Codec.decoder_stream`."""
 
     _windower: DecoderWindower
 
@@ -181,18 +197,18 @@ class DecoderStream(_Stream):
 
     @property
     def latency_ms(self) -> float:
-        """The longest that a token's audio waits for later tokens."""
+        """The longest wait of a token for later tokens before its audio is returned."""
         return self._stepper.config.decode_latency_ms
 
     @property
     def delay_frames(self) -> int:
-        """Tokens that were fed and are not yet answered by audio."""
+        """Tokens that were fed and have no audio yet."""
         return self._windower.delay
 
     def prime(self, voice: Any) -> None:
-        """Start in this voice, a Voice or its tokens, as if it had been speaking before; None: start from nothing.
+        """Starts in this voice (a Voice or its tokens) as if it had been speaking before; None removes the voice.
 
-        It gives no audio. It holds from now on, after `reset` and `flush` too; within an utterance from its end on.
+        Returns no audio. It stays in effect after `reset` and `flush`; within an utterance it takes effect at its end.
         Raises TokenError, and InputError for fewer than MIN_VOICE_TOKENS tokens.
         """
         if voice is not None and not isinstance(voice, Voice):
@@ -208,16 +224,16 @@ class DecoderStream(_Stream):
         return Voice(np.frombuffer(primer, np.uint16)).start(self._decoder)
 
     def feed(self, tokens: Any, lost: np.ndarray | None = None) -> np.ndarray:
-        """Tokens (n,), an array, tensor or list -> audio float32 (m,), whole frames of 480 samples at 24 kHz.
+        """Decodes tokens (n,), an array, tensor or list, to audio float32 (m,), whole frames of `hop_length` samples.
 
-        `lost`: bool (n,), true where no token arrived; those are concealed from their neighbours, without more delay.
+        `lost`: bool (n,), true for missing tokens, which are concealed from their neighbours without additional delay.
         Raises TokenError.
         """
         self._windower.push(tokens, lost)
         return _joined(self._steps(), np.float32)
 
     def flush(self) -> np.ndarray:
-        """The rest: F tokens give F * 480 samples in all. The stream then starts over."""
+        """Returns the remaining audio and resets the stream: F tokens give F * `hop_length` samples in all."""
         return _joined(self._end(), np.float32)
 
 

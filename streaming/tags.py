@@ -1,4 +1,4 @@
-"""What tokens look like in the text of a speech language model: tags with `{}` for the number."""
+"""Patterns of tokens in the text of a speech language model: tags with `{}` for the number."""
 
 import re
 from collections.abc import Sequence
@@ -6,26 +6,26 @@ from collections.abc import Sequence
 from neucodec_streaming.errors import ConfigError
 
 TAGS = ("<|speech_{}|>", "<|s_{}|>")
-"""Of NeuTTS, and of other models."""
+"""NeuTTS's, and that of other models."""
 _MAX_DIGITS = 18
 
 
 def whole_tag(tags: Sequence[str], others: Sequence[str] = ()) -> re.Pattern[str]:
-    """Any of the tags, each with its number in a group of its own, or of other texts. Raises ConfigError."""
+    """Matches any of the tags, each number in its own group, or other texts. Raises ConfigError."""
     ends = [check_tag(tag) for tag in tags]
     numbered = [rf"{re.escape(left)}(-?\d{{1,{_MAX_DIGITS}}}){re.escape(right)}" for left, right in ends]
     return re.compile("|".join([*numbered, *map(re.escape, others)]))
 
 
 def begun_tag(tags: Sequence[str], others: Sequence[str] = ()) -> re.Pattern[str]:
-    """The start of any of those, up to one character short of the whole, at the end of a text. Raises ConfigError."""
+    """Matches a proper prefix of any tag at the end of a text. Raises ConfigError."""
     ends = [check_tag(tag) for tag in tags]
     begun = [_begun(left, rf"-?\d{{0,{_MAX_DIGITS}}}", right) for left, right in ends]
     return re.compile(f"(?:{'|'.join([*begun, *(_begun(other) for other in others)])})\\Z")
 
 
 def check_tag(tag: str) -> tuple[str, str]:
-    """What stands left and right of the number in a tag such as `<|speech_{}|>`. Raises ConfigError."""
+    """The text before and after the number in a tag such as `<|speech_{}|>`. Raises ConfigError."""
     left, number, right = tag.partition("{}")
     if not number or not left or not right or "{}" in right or left[-1] in "-0123456789" or right[0].isdecimal():
         raise ConfigError(
@@ -35,7 +35,7 @@ def check_tag(tag: str) -> tuple[str, str]:
 
 
 def _begun(left: str, middle: str = "", right: str = "") -> str:
-    """A pattern for all that such a tag may begin with, up to one character short of the whole; never empty."""
+    """A pattern for every proper, non-empty prefix of a tag."""
     units = [*map(re.escape, left), *([middle] if middle else []), *map(re.escape, right)][:-1]
     pattern = ""
     for unit in reversed(units[1:]):

@@ -15,6 +15,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,23 @@ def check_tokens(tokens: Any) -> np.ndarray:
     return tokens.astype(np.uint16)
 
 
+@dataclass(frozen=True)
+class TokenRecord:
+    """Tokens of a recording, uint16 (n,), its duration, and whose tokens they are: the model as `ready` names it
+    (`Codec.token_model`), "" where nobody knows."""
+
+    id: str
+    tokens: np.ndarray
+    seconds: float
+    model: str
+
+
+def record_of(tokens: np.ndarray, model: str = "", id: str = "") -> TokenRecord:
+    """A record of as many seconds as its tokens last."""
+    tokens = check_tokens(tokens)
+    return TokenRecord(id, tokens, len(tokens) / TOKENS_PER_SECOND, model)
+
+
 def check_voice(tokens: Any) -> np.ndarray:
     """Tokens that a stream can be primed with -> uint16 (n,). Raises TokenError, and InputError for too few."""
     tokens = check_tokens(tokens)
@@ -75,8 +93,10 @@ def tokens_from_npy(payload: bytes) -> np.ndarray:
     """The bytes of a `.npy` file with one integer array -> uint16 (n,); pickled objects are refused."""
     try:
         array = np.load(io.BytesIO(payload), allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError, MemoryError, OverflowError) as error:
-        raise TokenError(f"this is no .npy file of numbers ({error}): save one with numpy.save(path, tokens)") from None
+    except (ValueError, OSError, EOFError, SyntaxError, MemoryError, OverflowError):
+        raise TokenError(
+            "not a .npy file of integers (damaged, or it holds objects): save one with numpy.save(path, tokens)"
+        ) from None
     return check_tokens(array)
 
 

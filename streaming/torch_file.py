@@ -1,9 +1,9 @@
-"""The one integer tensor of a `.pt` file, without torch and without running what the file says.
+"""Reads the integer tensor of a `.pt` file, without torch and without executing the file.
 
-torch.save writes a zip: `data.pkl` says how to rebuild the tensor, `data/0` holds its numbers. A pickle is a program,
-so the standard library's unpickler is restricted to the names in the pickle of one tensor, none of which does anything
-here, and to the operations there, since others can set attributes of what a name stands for, or take hours and all
-memory in a few bytes (nested keys, memo indices). Format: torch/serialization.py, version 3.
+torch.save writes a zip: `data.pkl` describes how to rebuild the tensor, `data/0` holds its numbers. A pickle is a
+program, so the standard library's unpickler is restricted to the names in the pickle of one tensor, which do nothing
+here, and to its operations: others can set attributes, or take hours and all memory with a few bytes (nested keys, memo
+indices). Format: torch/serialization.py, version 3.
 """
 
 import io
@@ -27,7 +27,7 @@ _OPERATIONS |= {"BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "NEWTRUE"
 
 
 class _Tensor(NamedTuple):
-    """What torch._utils._rebuild_tensor_v2 is called with; `storage`: ("storage", type, key, device, count)."""
+    """Arguments of torch._utils._rebuild_tensor_v2; `storage`: ("storage", type, key, device, count)."""
 
     storage: Any
     offset: Any
@@ -38,7 +38,7 @@ class _Tensor(NamedTuple):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the names in the pickle of one integer tensor."""
+    """Resolves only the names in the pickle of one integer tensor."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _STORAGES:
@@ -60,7 +60,7 @@ def _refuse(why: str) -> TokenError:
 
 
 def integers_from_pt(payload: bytes) -> np.ndarray:
-    """The bytes of a `.pt` file that holds one integer tensor -> an integer array of its shape. Raises TokenError."""
+    """Decodes a `.pt` file with one integer tensor to an integer array of its shape. Raises TokenError."""
     try:
         with zipfile.ZipFile(io.BytesIO(payload)) as archive:
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
@@ -101,7 +101,7 @@ def _description(pickled: bytes) -> tuple[str, str, int, _Tensor]:
         tensor = _Unpickler(io.BytesIO(pickled)).load()
     except TokenError:
         raise
-    except Exception as error:  # a damaged pickle raises whatever the operation that it asks for does
+    except Exception as error:  # a damaged pickle raises any error
         raise _refuse(f"its pickle is damaged: {error}") from None
     match tensor:
         case _Tensor(("storage", str() as dtype, str() as key, str(), int() as count), int(), tuple(), tuple()):

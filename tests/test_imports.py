@@ -24,7 +24,9 @@ CORE = "neucodec_streaming"
 NOTHING: frozenset[str] = frozenset()
 ERRORS = frozenset({f"{CORE}.errors", f"{CORE}.lazy"})
 CONFIG = ERRORS | {f"{CORE}.config", f"{CORE}.tags"}
-FORMATS = CONFIG | {f"{CORE}.{name}" for name in ("audio", "formats", "resampler", "tokens", "torch_file")}
+FORMATS = CONFIG | {
+    f"{CORE}.{name}" for name in ("audio", "formats", "resampler", "tokens", "token_files", "token_table", "torch_file")
+}
 WIRE = CONFIG | {f"{CORE}.formats", f"{CORE}.protocol"}
 LAYERS = CONFIG | {f"{CORE}.{name}" for name in ("kernels", "layers", "snapshot", "priors")}
 STREAMS = {
@@ -47,6 +49,8 @@ MAY_IMPORT = {
     f"{CORE}.resampler": FORMATS,
     f"{CORE}.torch_file": CONFIG,
     f"{CORE}.tokens": FORMATS,
+    f"{CORE}.token_files": FORMATS,
+    f"{CORE}.token_table": FORMATS,
     f"{CORE}.protocol": WIRE,
     f"{CORE}.kernels": CONFIG | {f"{CORE}.kernels"},
     f"{CORE}.layers": LAYERS,

@@ -15,7 +15,7 @@ import soundfile
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("streaming", "server", "client", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+PARTS = ("streaming", "server", "client", "docs", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 SITE = Path("lib", f"python{sys.version_info.major}.{sys.version_info.minor}", "site-packages")
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 USERS_MODULES = {
@@ -127,6 +127,10 @@ def test_the_wheel_is_clean_and_has_every_file_of_the_package(wheel, client_only
         if path.is_file() and path.suffix != ".pyc"
     }
     assert installed == ours
+    documents = client_only.parent / "share" / "doc" / "neucodec-streaming"
+    assert {path.name for path in documents.iterdir()} == {
+        *(path.name for path in (ROOT / "docs").glob("*.md")), "README.md"
+    }  # fmt: skip
 
 
 @pytest.mark.slow

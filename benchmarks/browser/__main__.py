@@ -38,18 +38,18 @@ SETTLED_S = 5.0
 EAVESDROP = """(() => {
     window.said = { start: null, parts: [] };
     window.heard = { start: null, parts: [] };
-    demo.say = (samples, time) => {
+    demo.live._hear = (samples, time) => {
         said.start ??= time;
         said.parts.push(samples.slice());
-        Object.getPrototypeOf(demo).say.call(demo, samples, time);
+        Object.getPrototypeOf(demo.live)._hear.call(demo.live, samples, time);
     };
-    demo.onPlayback = ({ heard: samples, time }) => {
+    demo.live.onPlayback = ({ heard: samples, time }) => {
         heard.start ??= time - 0.02;
         heard.parts.push(samples);
     };
 })()"""
-UNDERRUNS = "Number(document.getElementById('underruns').textContent)"
-COUNTED = "[demo.take.tokens.count, demo.context.currentTime]"
+UNDERRUNS = "demo.live.underruns"
+COUNTED = "[demo.live.history.tokens.count, demo.device.context.currentTime]"
 PERCENTILES = {"p50": 50, "p95": 95, "max": 100}
 PARTS = ("computingMs", "bufferMs", "restMs")
 RECORDED = """new Promise((resolve) => {
@@ -89,7 +89,7 @@ async def page(url: str, microphone: Path) -> AsyncIterator[Tab]:
         await tab.open(url.replace("ws://", "http://"))
         await tab.until("document.getElementById('status').dataset.state === 'ready'")
         yield tab
-        await tab.evaluate("demo.loop.close()")
+        await tab.evaluate("demo.live.halt()")
 
 
 def later_ms(said: Track, heard: Track, seconds: float) -> float:
@@ -139,12 +139,12 @@ async def speak(tab: Tab, seconds: float) -> Spoken:
     await tab.evaluate(EAVESDROP)
     before = await tab.evaluate(UNDERRUNS)
     await tab.click("talk")
-    await tab.until("demo.take.tokens.count > 0")
+    await tab.until("demo.live.history.tokens.count > 0")
     first = await tab.evaluate(COUNTED)
-    await tab.until(f"demo.take.input.count >= {round(seconds * INPUT_RATE)}")
-    last, shown = await tab.evaluate(f"[{COUNTED}, demo.loop.latency]")
+    await tab.until(f"demo.live.history.input.count >= {round(seconds * INPUT_RATE)}")
+    last, shown = await tab.evaluate(f"[{COUNTED}, demo.live.loop.latency]")
     await tab.click("talk")
-    await tab.until("demo.source === null && !demo.playing")
+    await tab.until("demo.live.phase === 'idle' && !demo.live.playing")
     return Spoken(
         await track(tab, "said", INPUT_RATE),
         await track(tab, "heard", OUTPUT_RATE),
@@ -178,7 +178,7 @@ async def endurance(url: str, recording: Path, seconds: float) -> dict[str, obje
         first = await tab.evaluate(COUNTED)
         for second in range(round(seconds)):
             await asyncio.sleep(1)
-            figures.append(await tab.evaluate("demo.loop.latency"))
+            figures.append(await tab.evaluate("demo.live.loop.latency"))
             if second % 30 == 29:
                 memories.append(await memory(tab))
         last = await tab.evaluate(COUNTED)

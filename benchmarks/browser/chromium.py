@@ -17,14 +17,17 @@ from websockets.asyncio.client import ClientConnection, connect
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DEADLINE_S = 30.0
+UNTHROTTLED = (
+    "--disable-background-timer-throttling",
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows",
+)
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-dev-shm-usage",
-    "--disable-background-timer-throttling",
-    "--disable-renderer-backgrounding",
-    "--disable-backgrounding-occluded-windows",
+    *UNTHROTTLED,
     "--disable-features=Translate,OptimizationHints,MediaRouter",
     "--disable-component-update",
     "--disable-background-networking",
@@ -80,7 +83,7 @@ class Tab:
 
     async def evaluate(self, script: str) -> Any:
         """The value of an expression, awaited where it is a promise. `demo` is the page's Demo."""
-        wrapped = f"(async () => {{ const {{ demo }} = await import('/page.js'); return ({script}); }})()"
+        wrapped = f"(async () => {{ const {{ demo }} = await import('/page/page.js'); return ({script}); }})()"
         result = await self.send(
             "Runtime.evaluate", expression=wrapped, awaitPromise=True, returnByValue=True, userGesture=True
         )
@@ -157,16 +160,21 @@ def ahead_of_others() -> Iterator[None]:
 
 @asynccontextmanager
 async def browser(
-    microphone: Path | None = None, *, allowed: bool = True, names: str | None = None, ahead: bool = False
+    microphone: Path | None = None,
+    *,
+    allowed: bool = True,
+    names: str | None = None,
+    ahead: bool = False,
+    throttled: bool = False,
 ) -> AsyncIterator[Tab]:
     """A fresh browser with one empty tab.
 
     `microphone`: a WAV file that is heard in a loop; `allowed`: by the user; `names`: of hosts that are this machine;
-    `ahead`: of the machine's other work.
+    `ahead`: of the machine's other work; `throttled`: hidden tabs are slow, as for visitors.
     """
     assert CHROMIUM is not None, "no chromium"
     profile = tempfile.mkdtemp(prefix="neucodec-browser-")
-    flags = [*FLAGS, f"--user-data-dir={profile}"]
+    flags = [flag for flag in FLAGS if not (throttled and flag in UNTHROTTLED)] + [f"--user-data-dir={profile}"]
     flags += ["--use-fake-ui-for-media-stream"] if allowed else ["--deny-permission-prompts"]
     if names is not None:
         flags.append(f"--host-resolver-rules=MAP {names} 127.0.0.1")

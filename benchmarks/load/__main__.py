@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.common.other_program import other_program
 from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
 from benchmarks.load.client import Job, Plan
 from benchmarks.load.hold import BURST, PHASES_S, Held, RemoteServer, hold, patient_server, phases_of, plans_of, poured
@@ -119,7 +120,8 @@ class LoadRun:
         if given.burst:
             job = Job(sessions, given.burst_kind, str(payload_path(self._folder, given.burst_kind, 0)))
             burst = Plan(server.url, (job,), self._seconds, pours=True, since_s=self._phases[-1].since_s)
-        held = await hold(server, plans, self._phases, burst)
+        with other_program(given.others, 2 * seconds + 60):
+            held = await hold(server, plans, self._phases, burst)
         if held.beside is not None:
             held.rows[-1]["burst"] = poured(held.beside["sessions"][0])
         return held
@@ -222,6 +224,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--step", type=int, default=8, help="of the ramp, and its start (default 8)")
     add("--ramp-seconds", type=float, default=20.0, help="for each number of sessions (default 20)")
     add("--most", type=int, default=256, help="where the ramp ends if nothing breaks (default 256)")
+    add("--others", type=float, default=0.0, metavar="CORES", help="that another program takes (default 0)")
     add("--burst", action="store_true", help="a second half beside a session that sends as fast as it can")
     add("--burst-kind", choices=KINDS, default="decode", help="(default decode)")
     add("--verify", action="store_true", help="compare every output with what the session gets alone")
@@ -264,6 +267,7 @@ def main(arguments: list[str] | None = None) -> int:
         "mix": given.mix,
         "seconds": given.ramp_seconds if given.ramp else given.seconds,
         "clips": given.clips,
+        "others": given.others,
         "seed": given.seed,
         "rows": rows,
         "most_in_time": largest_in_time(rows),

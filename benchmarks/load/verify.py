@@ -21,7 +21,8 @@ from benchmarks.metrics.nearness import level_differences
 from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.codec import Codec
 from neucodec_streaming.config import INPUT_HOP, OUTPUT_HOP, StreamConfig
-from neucodec_streaming.engine.engine import STAGES, Engine, Failed, FlushFinished, Output
+from neucodec_streaming.engine.engine import STAGES, Engine
+from neucodec_streaming.engine.results import Failed, FlushFinished, Output
 from neucodec_streaming.engine.runner import Runner
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes

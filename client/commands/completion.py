@@ -1,4 +1,4 @@
-"""Shell completion by shtab: commands, flags, their choices, and file names where a file is meant."""
+"""Shell completion by shtab: commands, flags, choices, and file names."""
 
 import argparse
 from typing import Any
@@ -7,14 +7,14 @@ import shtab
 
 SHELLS = ("bash", "zsh", "fish")
 FILE = "FILE"
-"""A value that is shown by this name, or by one with an ending, is a file."""
+"""Arguments with this metavar, or with one that has an extension, are files."""
 
 
 class CompletedParser(argparse.ArgumentParser):
-    """A parser whose arguments for files are known as such to shtab."""
+    """A parser that tells shtab which arguments are files."""
 
     def add_argument(self, *names: str, **options: Any) -> argparse.Action:
-        """As argparse has it."""
+        """As in argparse."""
         action = super().add_argument(*names, **options)
         shown = str(options.get("metavar"))
         if shown == FILE or "." in shown:
@@ -23,5 +23,5 @@ class CompletedParser(argparse.ArgumentParser):
 
 
 def completion(shell: str, parser: CompletedParser) -> str:
-    """The script for a user to source (bash), to put on `fpath` (zsh) or into `completions` (fish)."""
+    """The script to source (bash), to put on `fpath` (zsh) or into `completions` (fish)."""
     return shtab.complete(parser, shell) + "\n"

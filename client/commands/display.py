@@ -1,4 +1,4 @@
-"""What the command shows: live rows while a session runs (on a terminal only), a table or JSON at its end."""
+"""The command's display: live rows while a session runs (on a terminal only), and a table or JSON at its end."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ _LABEL_WIDTH = 10
 
 
 def level_bar(audio: np.ndarray) -> str:
-    """The loudness of a packet as one character."""
+    """The level of a packet as one character."""
     power = float(np.mean(np.square(audio))) if audio.size else 0.0
     decibels = 10 * np.log10(power + 1e-12)
     step = (decibels - _QUIETEST_DB) / -_QUIETEST_DB * (len(_BARS) - 1)
@@ -33,8 +33,8 @@ def level_bar(audio: np.ndarray) -> str:
 class LiveRows:
     """Named rows on standard error that change in place: show(rows); a context manager.
 
-    Silent where standard error is no terminal, and when `quiet`. `width` characters fit beside a row's name. While the
-    connection of a session that it watches is lost, a row says so, with the seconds.
+    Silent if standard error is not a terminal, or with `quiet`. A row's value has room for `width` characters. While a
+    watched session's connection is lost, a row says so, with the seconds.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -50,11 +50,11 @@ class LiveRows:
         self._watched.extend(sessions)
 
     def show(self, rows: dict[str, str]) -> None:
-        """Replaces what is shown."""
+        """Replaces the rows."""
         self._rows = rows
 
     def rows(self) -> dict[str, str]:
-        """What is shown now."""
+        """The present rows."""
         lost = [session.lost_s for session in self._watched if session.lost_s is not None]
         return {**self._rows, "connection": f"lost, reconnecting for {max(lost):.0f} s"} if lost else self._rows
 
@@ -78,7 +78,7 @@ class LiveRows:
 
 
 class ProgressLine(LiveRows):
-    """One row that follows the session of a file: to hand to transfer as `on_progress`; `report` is the latest."""
+    """One row for the session of a file, passed to transfer as `on_progress`; `report` is the latest."""
 
     def __init__(self, total_seconds: float | None = None, quiet: bool = False) -> None:
         super().__init__(quiet)
@@ -90,16 +90,16 @@ class ProgressLine(LiveRows):
         self.report = report
 
     def follow(self, heard_seconds: Callable[[], float]) -> None:
-        """Shows too how much has been heard."""
+        """Also shows how much has been heard."""
         self._heard_seconds = heard_seconds
 
     @property
     def heard_seconds(self) -> float:
-        """How much has been heard so far."""
+        """Seconds heard so far."""
         return self._heard_seconds() if self._heard_seconds is not None else 0.0
 
     def rows(self) -> dict[str, str]:
-        """The row, as things are now."""
+        """The present row."""
         if self._heard_seconds is not None:
             total = f" of {self._total_seconds:.1f}" if self._total_seconds else ""
             self._rows["played"] = f"{self.heard_seconds:.1f}{total} s"
@@ -109,7 +109,7 @@ class ProgressLine(LiveRows):
 
 
 def progress(report: TransferReport, total_seconds: float | None = None) -> str:
-    """How far a session is, in a line."""
+    """A session's progress in one line."""
     total = f" of {total_seconds:.1f}" if total_seconds else ""
     parts = [f"{report.input_seconds:.1f}{total} s", f"{report.tokens} tokens", f"{report.elapsed_s:.1f} s passed"]
     if report.first_output_s is not None:
@@ -120,7 +120,7 @@ def progress(report: TransferReport, total_seconds: float | None = None) -> str:
 
 
 class MutedNote:
-    """Says once, on standard error, that a microphone gives digital silence; not when `quiet`."""
+    """Warns once, on standard error, of a microphone with digital silence; not with `quiet`."""
 
     def __init__(self, quiet: bool) -> None:
         self._is_said = quiet
@@ -135,13 +135,13 @@ class MutedNote:
 
 
 def latency_sum(parts: dict[str, float]) -> str:
-    """Times in ms with their names, and what they add up to."""
+    """Times in ms by name, and their sum."""
     named = " + ".join(f"{name} {milliseconds:.0f}" for name, milliseconds in parts.items())
     return f"{named} = {sum(parts.values()):.0f} ms"
 
 
 def print_report(report: TransferReport, extra: dict[str, Any], as_json: bool, piped: bool) -> None:
-    """The summary of a session: to standard output, or to standard error when the output itself went there."""
+    """Prints the summary of a session: to standard output, or to standard error if the output itself went there."""
     stream = sys.stderr if piped else sys.stdout
     if as_json:
         print(json.dumps({**extra, **report.as_dict()}), file=stream)
@@ -173,14 +173,14 @@ def _told(resumed: Resumed, report: TransferReport) -> str:
 
 
 def print_rows(rows: dict[str, str], stream: TextIO) -> None:
-    """Names and values in two columns, never broken, so that a path can be copied."""
+    """Names and values in two columns, without line breaks, so that a path can be copied."""
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}", file=stream)
 
 
 def print_devices(devices: list[dict[str, Any]], as_json: bool) -> None:
-    """The list of audio devices."""
+    """Prints the list of audio devices."""
     if as_json:
         print(json.dumps(devices))
         return

@@ -1,4 +1,4 @@
-"""What `mqtt-publish` and `mqtt-listen` do. Each takes the options of mqtt_options."""
+"""The commands `mqtt-publish` and `mqtt-listen`; their options are in mqtt_options."""
 
 import argparse
 import asyncio
@@ -32,7 +32,7 @@ from neucodec_streaming.protocol.mqtt.topics import SPEECH, TOKENS
 
 
 async def publish(options: argparse.Namespace) -> None:
-    """Microphone or file to a session."""
+    """Publishes microphone or file to a session."""
     async with AsyncExitStack() as stack:
         source = _source(options, stack)
         session = await stack.enter_async_context(
@@ -70,7 +70,7 @@ def _source(options: argparse.Namespace, stack: AsyncExitStack) -> Source:
 async def _spoken(
     microphone: Microphone, stop: asyncio.Event, options: argparse.Namespace
 ) -> AsyncIterator[np.ndarray]:
-    """What a microphone hears, in packets of the length that is asked for."""
+    """Microphone audio in packets of the given length."""
     size, waiting, sent = INPUT_RATE * options.packet_ms // 1000, np.zeros(0, np.float32), 0
     async for packet in microphone:
         waiting = np.concatenate([waiting, packet])
@@ -84,7 +84,7 @@ async def _spoken(
 
 @dataclass
 class _Sink:
-    """Where output goes, and how an utterance's end is told there."""
+    """A destination of output, and of the ends of utterances."""
 
     write: Callable[[np.ndarray], None]
     finish: Callable[[], None] = lambda: None
@@ -93,7 +93,7 @@ class _Sink:
 
 
 async def listen_to(options: argparse.Namespace) -> None:
-    """A session's tokens or speech to a file or the speaker, until it ends, Ctrl-C, or for --seconds."""
+    """Writes a session's tokens or speech to a file or the speaker, until it ends, Ctrl-C, or for --seconds."""
     is_audio = options.output is None or Path(options.output).suffix.lower() in AUDIO_ENDINGS
     stream = SPEECH if is_audio and not options.decode else TOKENS
     stop = interruption()
@@ -137,7 +137,7 @@ def _take(event: Any, sink: _Sink) -> None:
 
 
 async def _decode(events: AsyncIterator[Any], decoder: Connection, sink: _Sink) -> None:
-    """Tokens through a server on their way to the sink."""
+    """Decodes tokens on a server on their way to the sink."""
 
     async def forward() -> None:
         async for event in events:
@@ -160,7 +160,7 @@ async def _decode(events: AsyncIterator[Any], decoder: Connection, sink: _Sink) 
 
 
 async def _until(stop: asyncio.Event, events: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """The events until there are no more, or until `stop`."""
+    """The events until the last one, or until `stop`."""
     stopping = asyncio.ensure_future(stop.wait())
     try:
         while True:
@@ -187,7 +187,7 @@ def _print_loss(options: argparse.Namespace, listener: Listener, sink: _Sink) ->
 
 
 def broker_of(options: argparse.Namespace) -> BrokerAddress:
-    """The broker that the options name, with user and password of the environment where the URL has none.
+    """The broker of the options, with user and password from the environment if the URL has none.
 
     Raises ConfigError.
     """

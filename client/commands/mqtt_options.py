@@ -1,6 +1,6 @@
-"""The commands `mqtt-publish` and `mqtt-listen`: their options; what they do is loaded when they run.
+"""Options of the commands `mqtt-publish` and `mqtt-listen`; their code loads when they run.
 
-aiomqtt, which they need, is in the extra `mqtt` and not in the base installation.
+They need aiomqtt, which is in the extra `mqtt` and not in the base installation.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def add_commands(
     device: argparse.ArgumentParser,
     timed: argparse.ArgumentParser,
 ) -> None:
-    """Both commands, by the `add` and with the shared options of cli."""
+    """Adds both commands with the shared options of cli."""
     broker = _broker_options()
     certificates = CompletedParser(add_help=False)
     certificates.add_argument("--ca", metavar="FILE", help="certificates to check the broker's by, with mqtts://")
@@ -74,12 +74,12 @@ def _broker_options() -> argparse.ArgumentParser:
 
 
 async def publish(options: argparse.Namespace) -> None:
-    """Microphone or file to a session."""
+    """Publishes microphone or file to a session."""
     await _commands().publish(options)
 
 
 async def listen(options: argparse.Namespace) -> None:
-    """A session's tokens or speech to a file or the speaker."""
+    """Writes a session's tokens or speech to a file or the speaker."""
     await _commands().listen_to(options)
 
 

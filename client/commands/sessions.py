@@ -4,6 +4,7 @@ import argparse
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 
 import numpy as np
 
@@ -31,7 +32,9 @@ from neucodec_streaming.client.pipes import (
     refuse_same_file,
 )
 from neucodec_streaming.client.transfer import TransferReport, transfer
-from neucodec_streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
+from neucodec_streaming.config import FRAME_MS, INPUT_RATE, TOKENS_PER_SECOND
+from neucodec_streaming.errors import StreamingError
+from neucodec_streaming.protocol.messages import Ready
 
 PLAY_AHEAD_SECONDS = 5.0
 """How far `play` sends tokens ahead of what has been heard: the bound of everything that waits on the way."""
@@ -63,7 +66,7 @@ async def encode(options: argparse.Namespace) -> None:
     refuse_same_file(options.input, options.output)
     form = token_form(options.output, options.form, writing=True)
     source = audio_source(options.input, options.rate)
-    await _to_output(options, "encode", source, lambda: TokenWriter(options.output, form))
+    await _to_output(options, "encode", source, lambda ready: TokenWriter(options.output, form, model=ready.model))
 
 
 async def decode(options: argparse.Namespace) -> None:
@@ -72,7 +75,7 @@ async def decode(options: argparse.Namespace) -> None:
     refuse_audio_to_terminal(options.output)
     audio_format(options.output, options.format)
     source = token_source(options.input, options.form, options.tags)
-    await _to_output(options, "decode", source, lambda: AudioWriter(options.output, OUTPUT_RATE, options.format))
+    await _to_output(options, "decode", source, partial(_audio_writer, options))
 
 
 async def roundtrip(options: argparse.Namespace) -> None:
@@ -81,29 +84,35 @@ async def roundtrip(options: argparse.Namespace) -> None:
     refuse_audio_to_terminal(options.output)
     audio_format(options.output, options.format)
     source = audio_source(options.input, options.rate)
-    await _to_output(options, "roundtrip", source, lambda: AudioWriter(options.output, OUTPUT_RATE, options.format))
+    await _to_output(options, "roundtrip", source, partial(_audio_writer, options))
+
+
+def _audio_writer(options: argparse.Namespace, ready: Ready) -> AudioWriter:
+    return AudioWriter(options.output, ready.output.rate, options.format)
 
 
 async def _to_output(
     options: argparse.Namespace,
     kind: str,
     source: FileSource,
-    open_output: Callable[[], TokenWriter | AudioWriter],
+    open_output: Callable[[Ready], TokenWriter | AudioWriter],
 ) -> None:
     """One session from `source` to an output, which is opened only when the server has accepted the session.
 
-    Raises what is wrong in a piped source after what came before it has been written.
+    Raises what is wrong in a piped source; what came before it is written, unless that would replace a file.
     """
     with ProgressLine(source.seconds, quiet=options.json) as line:
         try:
             async with open_session(options, kind) as connection:
                 line.watch(connection)
                 source.note_model(connection.ready)
-                with open_output() as output:
+                with open_output(connection.ready) as output:
                     packets = source if output.pipe is None else _paced(source, connection, output.pipe)
                     report = await transfer(
                         connection, packets, output.write, realtime=options.realtime, on_progress=line
                     )
+                    if source.error is not None and output.output is not None and output.output.replaces:
+                        raise _fault(source, options.input, f"{options.output} stays as it was")
             if output.pipe is not None:
                 await output.pipe.drained()
         except asyncio.CancelledError:
@@ -117,8 +126,13 @@ async def _to_output(
         extra["notes"] = source.notes
     print_report(report, extra, options.json, piped=is_standard_output(options.output))
     if source.error is not None:
-        kept = f"what came before it is in {name_of(options.output, 1)}"
-        raise type(source.error)(f"{name_of(options.input, 0)}: {source.error}; {kept}")
+        raise _fault(source, options.input, f"what came before it is in {name_of(options.output, 1)}")
+
+
+def _fault(source: FileSource, input: str, outcome: str) -> StreamingError:
+    """What is wrong in a piped source, and what became of the output."""
+    assert source.error is not None
+    return type(source.error)(f"{name_of(input, 0)}: {source.error}; {outcome}")
 
 
 async def _paced(source: FileSource, connection: Connection, pipe: PipeWriter) -> AsyncIterator[np.ndarray]:
@@ -153,7 +167,7 @@ async def mic(options: argparse.Namespace) -> None:
     newest: list[int] = []
     async with open_session(options, "encode", live=True) as connection:
         with (
-            TokenWriter(options.output, options.form, keep=True) if options.output else nullcontext() as writer,
+            _kept_tokens(options, connection.ready) if options.output else nullcontext() as writer,
             Microphone(INPUT_RATE, options.device) as microphone,
             LiveRows(quiet=options.json) as rows,
         ):
@@ -199,6 +213,10 @@ async def mic(options: argparse.Namespace) -> None:
     )
 
 
+def _kept_tokens(options: argparse.Namespace, ready: Ready) -> TokenWriter:
+    return TokenWriter(options.output, options.form, keep=True, model=ready.model)
+
+
 async def play(options: argparse.Namespace) -> None:
     """Token file or pipe to the speaker."""
     source = token_source(options.input, options.form, options.tags)
@@ -209,8 +227,8 @@ async def play(options: argparse.Namespace) -> None:
                 source.note_model(connection.ready)
                 print_notes(source.notes, quiet=options.json)
                 chunk_ms = connection.ready.chunk_frames * FRAME_MS
-                with Speaker(OUTPUT_RATE, options.device, chunk_ms=chunk_ms) as speaker:
-                    line.follow(lambda: speaker.heard_position / OUTPUT_RATE)
+                with Speaker(connection.ready.output.rate, options.device, chunk_ms=chunk_ms) as speaker:
+                    line.follow(lambda: speaker.heard_position / speaker.rate)
 
                     async def paced() -> AsyncIterator[np.ndarray]:
                         async for packet in source:
@@ -228,4 +246,4 @@ async def play(options: argparse.Namespace) -> None:
         extra["notes"] = source.notes
     print_report(report, extra, options.json, piped=False)
     if source.error is not None:
-        raise type(source.error)(f"{name_of(options.input, 0)}: {source.error}; what came before it was played")
+        raise _fault(source, options.input, "what came before it was played")

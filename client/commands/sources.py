@@ -8,7 +8,7 @@ import numpy as np
 from neucodec_streaming.client.audio_pipe import AudioPipe
 from neucodec_streaming.client.commands.terminal import piped_tokens
 from neucodec_streaming.client.errors import FileError
-from neucodec_streaming.client.files import AudioReader, read_tokens, token_form
+from neucodec_streaming.client.files import AudioReader, read_record, token_form
 from neucodec_streaming.client.pipes import PIPE, is_pipe, is_stream, name_of
 from neucodec_streaming.client.transfer import Source, packets_of
 from neucodec_streaming.config import INPUT_RATE, TOKENS_PER_SECOND
@@ -25,9 +25,11 @@ NANO = "nano"
 class FileSource:
     """A file: what is wrong in it ends the command without any output."""
 
-    def __init__(self, packets: Source, seconds: float | None, notes: list[str], form: str | None = None) -> None:
+    def __init__(
+        self, packets: Source, seconds: float | None, notes: list[str], form: str | None = None, model: str = ""
+    ) -> None:
         self.packets, self.seconds, self.notes = packets, seconds, notes
-        self._form = form
+        self._form, self._model = form, model
         self.error: InputError | FileError | None = None
 
     async def __aiter__(self) -> AsyncIterator[np.ndarray]:
@@ -35,8 +37,12 @@ class FileSource:
             yield packet
 
     def note_model(self, ready: Ready) -> None:
-        """Notes, when tokens come in a form that others write, that this model speaks tokens of its own."""
-        if self._form in ("pt", "text") and ready.model.partition("-")[0] == NANO:
+        """Notes tokens that come out as noise: of another model or version, or in a form that NeuTTS writes."""
+        if self._model not in ("", ready.model) and NANO in (name_part(self._model), name_part(ready.model)):
+            self.notes.append(
+                f"the tokens are of {self._model}, the server's model is {ready.model}: they come out as noise"
+            )
+        if self._form in ("pt", "text") and name_part(ready.model) == NANO:
             self.notes.append(
                 "the server's model is nano, whose tokens are its own: those of NeuTTS or of neuphonic/neucodec come"
                 " out as noise (they need a server with --model neuphonic/neucodec)"
@@ -65,6 +71,8 @@ def audio_source(path: str, raw_rate: int | None = None, packet_seconds: float =
         pipe = AudioPipe(path, INPUT_RATE, packet_seconds, raw_rate)
         return PipeSource(pipe, None, pipe.notes)
     reader = AudioReader("/dev/stdin" if path == PIPE else path, INPUT_RATE, packet_seconds, name_of(path, 0))
+    if reader.seconds == 0:
+        raise FileError(f"{reader.name} holds no audio")
     return FileSource(reader, reader.seconds, reader.notes)
 
 
@@ -73,8 +81,15 @@ def token_source(path: str, form: str | None = None, tags: Sequence[str] | None 
     form, tags = token_form(path, form), tags or TAGS
     if is_stream(path, 0):
         return PipeSource(piped_tokens(path, form, tags), None, [], form)
-    tokens = read_tokens(path, form, tags)
-    return FileSource(_cut(tokens), tokens.size / TOKENS_PER_SECOND, [], form)
+    record = read_record(path, form, tags)
+    if not record.tokens.size:
+        raise FileError(f"{path} holds no token")
+    return FileSource(_cut(record.tokens), record.tokens.size / TOKENS_PER_SECOND, [], form, record.model)
+
+
+def name_part(model: str) -> str:
+    """The name of a model without the version of its weights."""
+    return model.partition("-")[0]
 
 
 def print_notes(notes: list[str], quiet: bool) -> None:

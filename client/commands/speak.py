@@ -54,7 +54,9 @@ def add_command(
     command.add_argument("--speech-lm-api", choices=tuple(APIS), default="completions", help="(%(default)s)")
     command.add_argument("--speech-lm-template", metavar="FILE", help="prompt with {text}, or .json of a whole request")
     command.add_argument("--speech-lm-model", metavar="NAME", help="for servers that ask for one")
-    command.add_argument("--voice", metavar="NAME", help="voice of the decoding server that the audio starts from")
+    command.add_argument(
+        "--voice", metavar="NAME", help="voice of the decoding server to start from (that of --reference)"
+    )
     command.add_argument("--tag", metavar="PATTERN", help=f"what tokens look like ({' or '.join(TAGS)})")
     command.add_argument(
         "--reference", metavar="FILE", help="tokens of the voice for {codes}; {reference_text}: the .txt of that name"
@@ -78,6 +80,8 @@ async def speak(options: argparse.Namespace) -> None:
         open_session(options, "decode", voice=options.voice) as connection,
     ):
         speech = TextToSpeech(model, connection, reference)
+        if options.voice is None:
+            await speech.prime()
         with ExitStack() as stack:
             sink = _Sink(options, connection, stack)
             async for line in _lines(options):

@@ -1,8 +1,8 @@
-"""`neucodec talk`: microphone -> server -> tokens -> server -> speaker, two sessions with the tokens in between.
+"""`neucodec talk`: microphone -> server -> tokens -> server -> speaker, with two sessions.
 
-Three tasks pass things on, and each waits for the next, so that what cannot be played or computed in time is held back
-to the microphone's own queue, which counts what it loses. Sessions and jitter buffer are live ones: after a lost
-connection or a stall they drop what has become stale, and the summary says how much.
+Three tasks pass data on, each waiting for the next, so a bottleneck holds back everything up to the microphone's own
+queue, which counts what it loses. Sessions and jitter buffer are live: after a lost connection or a stall they drop
+stale audio, and the summary says how much.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from neucodec_streaming.client.devices import Microphone, Speaker
 from neucodec_streaming.client.events import Audio, Resumed, Tokens
 from neucodec_streaming.client.latency import RECENT, ResponseTimes
 from neucodec_streaming.client.transfer import cause_of
-from neucodec_streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE, StreamConfig, roundtrip_latency_ms
+from neucodec_streaming.config import FRAME_MS, INPUT_RATE, StreamConfig, roundtrip_latency_ms
 from neucodec_streaming.protocol.messages import Ready
 
 
 @dataclass
 class Talk:
-    """Both sessions and both devices, and what passes through them."""
+    """Both sessions, both devices, and the data passed between them."""
 
     encoder: Connection
     decoder: Connection
@@ -48,7 +48,7 @@ class Talk:
         self._clock = asyncio.get_running_loop().time
 
     async def run(self, is_over: Callable[[], bool], show: Callable[[], None]) -> None:
-        """Talks until `is_over`, and hears the rest out. Raises what any of the four raises."""
+        """Talks until `is_over`, then plays the rest. Raises the error of any of the four."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen(is_over), name="microphone to encoder")
@@ -60,7 +60,7 @@ class Talk:
         await self.speaker.drained()
 
     def latencies(self) -> dict[str, float]:
-        """The parts of the way from mouth to ear, in ms, as they are now."""
+        """The present latency from mouth to ear by part, in ms."""
         return {
             "microphone": self.microphone.latency_ms,
             "algorithm": roundtrip_latency_ms(_config(self.encoder.ready), _config(self.decoder.ready)),
@@ -99,13 +99,13 @@ class Talk:
                 self.to_audio.received(self.decoder.output_position, self._clock())
                 packets = event.samples.reshape(-1, self.decoder.ready.output.hop // 2)
                 self.heard = (self.heard + "".join(map(level_bar, packets)))[-LEVELS_KEPT:]
-                self.queued_ms.append(self.speaker.queued_seconds * 1000)  # so long the samples that have come wait
+                self.queued_ms.append(self.speaker.queued_seconds * 1000)  # jitter of the samples that have arrived
                 self.speaker.push(event.samples)
                 show()
 
 
 async def talk(options: argparse.Namespace) -> None:
-    """Until Ctrl-C or for --seconds."""
+    """Talks until Ctrl-C or for --seconds."""
     stop = interruption()
     async with (
         open_session(options, "encode", live=True) as encoder,
@@ -114,7 +114,7 @@ async def talk(options: argparse.Namespace) -> None:
         chunk_ms = decoder.ready.chunk_frames * FRAME_MS
         with (
             Microphone(INPUT_RATE, options.microphone) as microphone,
-            Speaker(OUTPUT_RATE, options.speaker, chunk_ms=chunk_ms, live=True) as speaker,
+            Speaker(decoder.ready.output.rate, options.speaker, chunk_ms=chunk_ms, live=True) as speaker,
             LiveRows(quiet=options.json) as rows,
         ):
             rows.watch(encoder, decoder)
@@ -153,7 +153,7 @@ def _print_summary(conversation: Talk, as_json: bool) -> None:
         "microphone": conversation.microphone.name,
         "speaker": speaker.name,
         "spoken_seconds": round(encoder.input_position / INPUT_RATE, 3),
-        "heard_seconds": round(decoder.output_position / OUTPUT_RATE, 3),
+        "heard_seconds": round(decoder.output_position / decoder.ready.output.rate, 3),
         "tokens": conversation.tokens,
         "lost_samples": conversation.microphone.overflow_samples,
         "underruns": speaker.underruns,

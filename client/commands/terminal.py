@@ -1,4 +1,4 @@
-"""What a terminal gives a command: tokens of a pipe while they come, and Ctrl-C as an event."""
+"""A command's terminal: tokens of a pipe as they arrive, and Ctrl-C as an event."""
 
 import asyncio
 import codecs
@@ -15,9 +15,9 @@ from neucodec_streaming.tags import TAGS
 
 
 async def interruptible(running: Coroutine[Any, Any, None]) -> None:
-    """Runs a command; Ctrl-C and SIGTERM cancel it, so that it tidies up. Nothing is raised in the middle of a library.
+    """Runs a command; Ctrl-C and SIGTERM cancel it, so that it cleans up and no library is interrupted in between.
 
-    Raises CancelledError then, and what the command raises.
+    Raises CancelledError then, and the command's own errors.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -40,12 +40,12 @@ def interruption() -> asyncio.Event:
 
 
 def _on_signal(number: int, call: Callable[[], object]) -> None:
-    with suppress(ValueError, RuntimeError, NotImplementedError):  # only the main thread, on POSIX, gets signals
+    with suppress(ValueError, RuntimeError, NotImplementedError):  # only the main thread, on POSIX, receives signals
         asyncio.get_running_loop().add_signal_handler(number, call)
 
 
 async def piped_tokens(path: str, form: str, tags: Sequence[str] = TAGS) -> AsyncIterator[np.ndarray]:
-    """Tokens from a pipe as they come. Raises FileError, TokenError."""
+    """Tokens from a pipe as they arrive. Raises FileError, TokenError."""
     pipe = TokenPipe(form, tags)
     async for payload in read_pipe(path):
         tokens = pipe.feed(payload)
@@ -57,7 +57,7 @@ async def piped_tokens(path: str, form: str, tags: Sequence[str] = TAGS) -> Asyn
 
 
 async def piped_lines() -> AsyncIterator[str]:
-    """Lines of text from standard input as they come, UTF-8, without their ends and without empty ones."""
+    """Lines of text from standard input as they arrive, UTF-8, stripped, without empty ones."""
     decoder, line = codecs.getincrementaldecoder("utf-8")("replace"), ""
     async for payload in read_pipe(PIPE):
         *lines, line = (line + decoder.decode(payload)).split("\n")

@@ -1,7 +1,7 @@
-"""A connection to a broker that lasts: replaced when it is lost, until nobody needs it or the deadline has passed.
+"""A durable connection to a broker: reconnects after each loss, until it is closed or the deadline has passed.
 
-The only module of the client that imports aiomqtt and paho, MQTT 5 throughout: what crosses this border is ours.
-`publish` waits for a connection and, with QoS 1, for the broker's acknowledgement; what was not acknowledged goes out
+The client's only module that imports aiomqtt and paho, with MQTT 5 throughout; its interface uses our own types.
+`publish` waits for a connection and, with QoS 1, for the broker's acknowledgement; unacknowledged messages are sent
 again on the next connection.
 """
 
@@ -20,31 +20,33 @@ from paho.mqtt.properties import Properties
 
 from neucodec_streaming.client.dial import Deadlines
 from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unreachable
-from neucodec_streaming.errors import AuthError, ConfigError, StreamingError
+from neucodec_streaming.errors import AuthError, ConfigError, StreamingError, reason_of
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress
 from neucodec_streaming.protocol.mqtt.message import BrokerMessage
 
 KEPT_S = 60
-"""What the broker keeps for a client whose connection is lost."""
+"""How long the broker keeps the state of a client whose connection is lost."""
 KEEPALIVE_S = 10
 ANSWER_S = 3.0
-"""For the broker's answer to connect and subscribe: a broker that goes down may take the connection and say nothing."""
+"""Timeout of the broker's answer to connect and subscribe: a broker that shuts down may accept a connection and stay
+silent.
+"""
 MAX_QUEUED = 4096
-"""Messages that wait to be taken; they are taken at once, so that is the bound of one read."""
+"""Limit of queued messages; they are taken at once, so this bounds a single read."""
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 3.0
-"""Between attempts to connect: doubled from one to the next, and jittered."""
+"""Delay between attempts to connect: doubles each time, with jitter."""
 
 NOT_LET_IN = (0x86, 0x87)
 """Reason codes of a CONNACK: bad user name or password, not authorized."""
 
 _quiet = getLogger(f"{__name__}.aiomqtt")
-_quiet.setLevel(CRITICAL)  # what matters is raised
+_quiet.setLevel(CRITICAL)  # errors that matter are raised
 
 
 class BrokerLink:
-    """Calls `on_message` with what comes on `subscriptions` (topic, QoS), `on_connected` whenever it is connected anew.
+    """Calls `on_message` with messages of `subscriptions` (topic, QoS), and `on_connected` after each connection.
 
-    Made by `broker_link`. `failure` is what ended it for good.
+    Created by `broker_link`. `failure` is the error that ended it for good.
     """
 
     def __init__(
@@ -70,12 +72,12 @@ class BrokerLink:
         self.failure: StreamingError | None = None
 
     async def publish(self, message: BrokerMessage) -> None:
-        """On this connection or a later one. Raises DeadlineExceeded, or what ended the link."""
+        """Publishes on this connection or a later one. Raises DeadlineExceeded, or the error that ended the link."""
         while not await self.attempt(message):
             pass
 
     async def attempt(self, message: BrokerMessage) -> bool:
-        """Whether it went out; if not, there is a new connection now. Raises as `publish` does."""
+        """Publishes once; returns False if the connection was replaced meanwhile. Raises as `publish` does."""
         try:
             async with asyncio.timeout(self._deadlines.send_s):
                 if self._connected.is_set() and self.failure is None:
@@ -85,7 +87,7 @@ class BrokerLink:
                     )
                     if await _went_out(publishing, self._lost):
                         return True
-                    await asyncio.sleep(FIRST_PAUSE_S)  # whoever keeps the connection may not know yet that it is lost
+                    await asyncio.sleep(FIRST_PAUSE_S)  # the loss may not have been noticed yet
                 await self._connected.wait()
         except TimeoutError:
             raise DeadlineExceeded(f"the broker took nothing for {self._deadlines.send_s:g} s") from None
@@ -94,7 +96,7 @@ class BrokerLink:
         return False
 
     async def run(self, first: asyncio.Future[None]) -> None:
-        """Keeps the connection; `first` tells of the first attempt. `broker_link` runs this."""
+        """Keeps the connection; `first` gets the result of the first attempt. Run by `broker_link`."""
         loop = asyncio.get_running_loop()
         pause_s, lost_s = FIRST_PAUSE_S, loop.time()
         while True:
@@ -167,7 +169,7 @@ async def broker_link(
     will: BrokerMessage | None = None,
     deadlines: Deadlines,
 ) -> AsyncIterator[BrokerLink]:
-    """A link that is connected. Raises Unreachable, ConfigError."""
+    """A connected link. Raises Unreachable, ConfigError."""
     link = BrokerLink(address, subscriptions, on_message, on_connected, on_failure, will, deadlines)
     first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     running = asyncio.create_task(link.run(first), name="neucodec broker")
@@ -180,7 +182,9 @@ async def broker_link(
 
 
 async def _went_out(publishing: Coroutine[Any, Any, None], lost: asyncio.Event) -> bool:
-    """Whether a message went out before the connection was `lost`: aiomqtt itself waits on for the acknowledgement."""
+    """Whether a message was sent before the connection was `lost`: aiomqtt itself keeps waiting for the
+    acknowledgement.
+    """
     tasks = [asyncio.ensure_future(publishing), asyncio.ensure_future(lost.wait())]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -206,7 +210,7 @@ def _publish_properties(message: BrokerMessage) -> Properties:
 
 
 def _properties(kind: int, **values: Any) -> Properties:
-    """MQTT 5 properties by their names; what is None is left out."""
+    """MQTT 5 properties by name; None values are omitted."""
     made = Properties(kind)
     for name, value in values.items():
         if value is not None:
@@ -222,5 +226,5 @@ def _tls_context(address: BrokerAddress) -> ssl.SSLContext | None:
         if address.cert_file is not None:
             context.load_cert_chain(address.cert_file, address.key_file)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"the certificates for the broker cannot be used: {error}") from None
+        raise ConfigError(f"the certificates for the broker cannot be used: {reason_of(error)}") from None
     return context

@@ -1,4 +1,4 @@
-"""Who only listens: `async for event in listener` gives one stream of a session, whoever makes it, from now on."""
+"""A listener: `async for event in listener` yields one stream of a session from now on, independent of its sender."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,15 +17,15 @@ from neucodec_streaming.protocol.mqtt.receiver import Loss
 from neucodec_streaming.protocol.mqtt.topics import SPEECH, STATUS, TOKENS, SessionStatus, Status, parse_status, topic
 
 _OVER = object()
-"""Stands for the end of a session behind its last unit."""
+"""Marks the end of a session after its last unit."""
 STREAMS = {TOKENS: TOKEN_FORMAT, SPEECH: OUTPUT_AUDIO}
 
 
 class Listener:
-    """One stream of a session as Audio or Tokens, Missing and UtteranceEnded. Made by `listen`.
+    """One stream of a session as Audio or Tokens, Missing and UtteranceEnded. Created by `listen`.
 
-    The iteration ends when the session does and all of its output has come or is lost. `loss` is what befell the stream
-    on its way here.
+    The iteration ends when the session has ended and all its output has arrived or is lost. `loss` counts the losses of
+    this listener's own link.
     """
 
     def __init__(self, name: str, stream: str) -> None:
@@ -39,7 +39,7 @@ class Listener:
 
     @property
     def loss(self) -> Loss:
-        """What has befallen the stream."""
+        """Statistics of the stream."""
         return self._reader.loss
 
     def __aiter__(self) -> AsyncIterator[Audio | Tokens | Missing | UtteranceEnded]:
@@ -53,7 +53,7 @@ class Listener:
         return event
 
     def on_message(self, message: BrokerMessage) -> None:
-        """A frame, or the status."""
+        """Accepts a frame or the status."""
         try:
             if message.topic == self._status_topic:
                 self._on_status(parse_status(message.payload))
@@ -80,7 +80,7 @@ class Listener:
             self._inbound.add(event)
 
     def close(self) -> None:
-        """The stream is over."""
+        """The stream has ended."""
         self._reader.close()
         self._inbound.finish()
 

@@ -4,9 +4,9 @@
         await session.send(pcm); await session.end()
         async for event in session: ...
 
-A bridge (`neucodec-server --mqtt`) serves the session; which one may change while it runs. Frames go out in order, each
-acknowledged before the next one at QoS 1, while a bridge has the session, and no further ahead of the output than
-AHEAD_FRAMES, since a bridge that is given more than it can take has to drop it.
+A bridge (`neucodec-server --mqtt`) serves the session; it may be replaced by another one while the session runs. Frames
+are sent in order, with QoS 1 each acknowledged before the next, only while a bridge owns the session, and at most
+AHEAD_FRAMES ahead of the output, since a bridge drops frames that exceed its queue.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from neucodec_streaming.client.events import Audio, Tokens
 from neucodec_streaming.client.mqtt.link import BrokerLink, broker_link
 from neucodec_streaming.client.mqtt.stream import Inbound, Missing, StreamReader, UtteranceEnded
 from neucodec_streaming.client.session import LiveSession
+from neucodec_streaming.config import OUTPUT_RATE
 from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.protocol.messages import (
     Cleared,
@@ -34,6 +35,8 @@ from neucodec_streaming.protocol.messages import (
     Failure,
     Flushed,
     Marked,
+    Prime,
+    Primed,
     Ready,
     Stats,
     encode_message,
@@ -60,17 +63,19 @@ from neucodec_streaming.protocol.query import session_request
 from neucodec_streaming.tokens import tokens_to_bytes
 
 MAX_FRAME_SECONDS = 0.5
+NO_ANSWER = b"-1"
+"""Correlation of a request whose answer nobody waits for."""
 AHEAD_FRAMES = 250
-"""Input that may be on its way before output that belongs to it has been taken, in frames of 20 ms."""
+"""Limit of input in flight whose output has not been taken, in frames of 20 ms."""
 REOPEN_S = 3.0
-"""A session of which no bridge says that it has it is asked for again so often."""
-MqttEvent = Audio | Tokens | Missing | UtteranceEnded | Flushed | Cleared | Marked | Stats | Done
+"""Interval of repeated `open` requests while no bridge owns the session."""
+MqttEvent = Audio | Tokens | Missing | UtteranceEnded | Flushed | Cleared | Marked | Primed | Stats | Done
 
 
 class MqttSession(LiveSession):
-    """An open session, made by `open_at_broker`.
+    """An open session, created by `open_at_broker`.
 
-    `loss` is what befell the output, `status` the last that was heard of the session: in it, what befell the input.
+    `loss` counts the losses of the output, `status` is the latest status, which counts those of the input.
     """
 
     def __init__(self, name: str, request: OpenRequest, qos: int, deadlines: Deadlines) -> None:
@@ -90,27 +95,28 @@ class MqttSession(LiveSession):
         self._reader = StreamReader(session.output, self._on_event, 0)
         self._ready: Ready | None = None
         self._is_ready = asyncio.Event()
-        self._is_served = False  # a bridge says that it has the session
-        self._news = asyncio.Event()  # of that
+        self._is_served = False  # a bridge owns the session
+        self._news = asyncio.Event()  # of that bridge
         self._asked: dict[int, tuple[ClientMessage, int]] = {}
         self._requests = 0
-        self._clears = 0  # requested so far: a `send` under way belongs to an utterance that a later one ends
+        self._voice: Prime | None = None  # the last one requested
+        self._clears = 0  # number of clears: a `send` in progress belongs to an older utterance if it changes
         self._taken_frames = 0
-        self._room = asyncio.Event()  # something may have changed for what waits to be sent
+        self._room = asyncio.Event()  # wakes waiting senders
         self._tasks: set[asyncio.Task[None]] = set()
-        is_audio = self._input.kind == "audio"  # frames of tokens are smaller than their type, which the status has
+        is_audio = self._input.kind == "audio"  # token frames carry none: it would be longer
         self._frame_type = content_type(self._input) if is_audio else None
         self._frame_rate = self._input.rate if is_audio else None
 
     @property
     def ready(self) -> Ready:
-        """What the bridge said about the session."""
+        """The bridge's `ready`."""
         assert self._ready is not None, "open_at_broker waits for it"
         return self._ready
 
     @property
     def loss(self) -> Loss:
-        """What has befallen the output."""
+        """Statistics of the output."""
         return self._reader.loss
 
     @property
@@ -120,29 +126,29 @@ class MqttSession(LiveSession):
 
     @property
     def output_position(self) -> int:
-        """Of the next sample or token to come."""
+        """Position of the next sample or token to arrive."""
         return self._reader.position
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing comes any more."""
+        """Whether the session has ended."""
         return self._inbound.is_over
 
     @property
     def subscriptions(self) -> list[tuple[str, int]]:
-        """What the link subscribes to."""
+        """Subscriptions of the link."""
         output = (self._request.output_topic(self.name), self._request.qos)
         return [output, (self._answers_topic, 1), (topic(self.name, STATUS), 1)]
 
     @property
     def will(self) -> BrokerMessage:
-        """Ends the session when this client is gone for good."""
+        """The last will: ends the session if this client is gone for good."""
         return BrokerMessage(topic(self.name, CONTROL), GONE_PAYLOAD)
 
     async def send(self, chunk: np.ndarray) -> None:
         """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits for the broker and the bridge.
 
-        A `clear` drops what a call under way has not sent yet.
+        A `clear` drops the unsent rest of a call in progress.
         """
         stream, clears = self._input, self._clears
         payload = tokens_to_bytes(chunk) if stream.kind == "tokens" else pcm_to_bytes(chunk, stream.format)
@@ -160,18 +166,18 @@ class MqttSession(LiveSession):
                 rate=self._frame_rate,
             )
             while not await self.link.attempt(frame):
-                await self._until_room()  # whoever bridges the session may not be back yet
+                await self._until_room()  # the session's bridge may not be back yet
 
     async def clear(self) -> None:
-        """Barge-in: pending input, here and at the bridge, and unsent output are dropped; nothing of the old utterance
-        follows Cleared."""
+        """Barge-in: drops pending input, here and at the bridge, and unsent output; nothing of the old utterance
+        follows Cleared.
+        """
         self._clears += 1
         self._room.set()
         await super().clear()
 
     async def __anext__(self) -> MqttEvent:
-        """The next event; StopAsyncIteration after Done. Raises what the bridge reported, Disconnected or
-        DeadlineExceeded."""
+        """The next event, until Done. Raises the error of the bridge, Disconnected or DeadlineExceeded."""
         event = await self._inbound.next(self._deadlines.answer_s if self._asked else None)
         if event is None:
             raise StopAsyncIteration
@@ -184,7 +190,7 @@ class MqttSession(LiveSession):
         return event
 
     async def opened(self) -> None:
-        """Returns when a bridge has the session. Raises what it reported, or Unreachable."""
+        """Waits until a bridge owns the session. Raises the bridge's error, or Unreachable."""
         try:
             async with asyncio.timeout(self._deadlines.open_s):
                 await self._is_ready.wait()
@@ -196,7 +202,7 @@ class MqttSession(LiveSession):
         self._inbound.check()
 
     async def watch(self) -> None:
-        """Asks for the session, and again when nobody has had it for REOPEN_S."""
+        """Requests the session, and again after REOPEN_S without an owner."""
         is_asked_for = True
         while self.link.failure is None:
             if is_asked_for:
@@ -210,7 +216,7 @@ class MqttSession(LiveSession):
                 is_asked_for = True
 
     def leave(self) -> None:
-        """Nobody waits for output any more."""
+        """No output is expected any more."""
         self._inbound.finish()
         self._reader.close()
         for task in self._tasks:
@@ -219,7 +225,7 @@ class MqttSession(LiveSession):
     # What the link calls
 
     def on_connected(self) -> None:
-        """Whoever has the session says so, or it is asked for anew."""
+        """Called on each connection: waits for the owner's status, or requests the session."""
         self._note_served(False)
 
     def on_failure(self, error: StreamingError) -> None:
@@ -229,7 +235,7 @@ class MqttSession(LiveSession):
         self._room.set()
 
     def on_message(self, message: BrokerMessage) -> None:
-        """Frames, answers, the status."""
+        """Accepts frames, answers and the status."""
         try:
             if message.topic == self._answers_topic:
                 self._on_answer(message)
@@ -254,10 +260,10 @@ class MqttSession(LiveSession):
             self._note_served(True)
             is_first, self._ready = self._ready is None, answer
             self._is_ready.set()
-            if not is_first:  # another bridge, which knows nothing of what was asked
+            if not is_first:  # a new bridge, which knows none of the requests
                 self._spawn(self._ask_again())
-        elif isinstance(answer, (Flushed, Cleared, Marked, Done)) and position is not None:
-            number = int(message.correlation or b"-1")
+        elif isinstance(answer, (Flushed, Cleared, Marked, Primed, Done)) and position is not None:
+            number = int(message.correlation or NO_ANSWER)
             if number in self._asked:
                 self._reader.put((number, answer), position)
         elif isinstance(answer, Stats):
@@ -267,7 +273,7 @@ class MqttSession(LiveSession):
         if isinstance(event, tuple):
             number, event = event
             if self._asked.pop(number, None) is None:
-                return  # answered twice
+                return  # a repeated answer
             if isinstance(event, Cleared):
                 self._asked = {n: asked for n, asked in self._asked.items() if n > number}
         self._inbound.add(event)
@@ -281,6 +287,8 @@ class MqttSession(LiveSession):
         number, position = self._requests, self._writer.position
         self._requests += 1
         self._asked[number] = message, position
+        if isinstance(message, Prime):
+            self._voice = message
         await self._ask(encode_request(message, position), str(number).encode())
 
     async def _ask(self, payload: bytes, correlation: bytes) -> None:
@@ -290,6 +298,8 @@ class MqttSession(LiveSession):
 
     async def _ask_again(self) -> None:
         with suppress(StreamingError):
+            if self._voice is not None:
+                await self._ask(encode_request(self._voice, self._writer.position), NO_ANSWER)
             for number, (message, position) in list(self._asked.items()):
                 await self._ask(encode_request(message, position), str(number).encode())
 
@@ -339,15 +349,15 @@ async def open_at_broker(
     output: str | None = None,
     deadlines: Deadlines | None = None,
 ) -> AsyncIterator[MqttSession]:
-    """The session `name` at a broker: what is sent comes to whoever bridges it, its output also to all who listen.
+    """Opens the session `name` at a broker: any bridge serves it, and any number of listeners receive its output.
 
-    `qos`: 1 exact, 0 as the link has it, of input and output. `redundancy`: tokens that each frame of tokens repeats;
-    `packet_frames`: the least that one holds; `input`, `output`: other topics than the session's own (docs/mqtt.md).
-    Raises ConfigError, CapacityError, Unreachable when there is no broker or no bridge.
+    `qos` of input and output: 1 exact, 0 lossy. `redundancy`: tokens that each token frame repeats; `packet_frames`:
+    minimum number of tokens in a frame; `input`, `output`: other topics than the session's own (docs/mqtt.md). Raises
+    ConfigError, CapacityError, or Unreachable if there is no broker or no bridge.
     """
     deadlines = deadlines or Deadlines()
     address = parse_broker(broker) if isinstance(broker, str) else broker
-    target = session_request(kind, profile=profile).target
+    target = session_request(kind, output_rate=OUTPUT_RATE, profile=profile).target
     session = MqttSession(name, OpenRequest(target, qos, redundancy, packet_frames, input, output), qos, deadlines)
     async with broker_link(
         address,

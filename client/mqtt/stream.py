@@ -1,5 +1,6 @@
-"""A stream of frames as its listener hears it: arrays in order, what is missing told and concealed; and where events
-wait for whoever iterates. Sans-I/O but for the timer that ends the wait for missing frames."""
+"""A stream of frames as its listener receives it: ordered arrays with reported and concealed losses, and a queue of
+events for the iteration. Sans-I/O except for the timer that ends the wait for missing frames.
+"""
 
 import asyncio
 from collections import deque
@@ -20,8 +21,9 @@ from neucodec_streaming.tokens import tokens_from_bytes
 
 @dataclass(frozen=True)
 class Missing:
-    """`units` (samples or tokens) up to `position` did not arrive; `is_concealed`: something stands for them in what
-    follows, else they are left out."""
+    """`units` (samples or tokens) before `position` did not arrive. `is_concealed`: they are filled in; else they are
+    omitted.
+    """
 
     units: int
     position: int
@@ -30,15 +32,15 @@ class Missing:
 
 @dataclass(frozen=True)
 class UtteranceEnded:
-    """Whoever sends has ended an utterance at `position`."""
+    """The sender ended an utterance at `position`."""
 
     position: int
 
 
 class StreamReader:
-    """Calls `on_event` with Audio or Tokens, Missing, UtteranceEnded, and whatever was `put`.
+    """Calls `on_event` with Audio or Tokens, Missing, UtteranceEnded, and events that were `put`.
 
-    `position`: of the first unit, None to join a stream that runs.
+    `position`: that of the first unit; None to join a running stream.
     """
 
     def __init__(self, stream: StreamFormat, on_event: Callable[[Any], None], position: int | None = None) -> None:
@@ -50,27 +52,27 @@ class StreamReader:
 
     @property
     def loss(self) -> Loss:
-        """What has befallen the stream."""
+        """Statistics of the stream."""
         return self._receiver.loss
 
     @property
     def position(self) -> int:
-        """Of the next unit."""
+        """Position of the next unit."""
         return self._receiver.position or 0
 
     def receive(self, data: bytes) -> None:
-        """A frame. Raises InputError."""
+        """Accepts a frame. Raises InputError."""
         position = self.position
         self._hand_on(self._receiver.receive(data))
         self._await_missing(restart=self.position != position)
 
     def put(self, event: Any, position: int) -> None:
-        """An event that comes when everything before `position` has."""
+        """Queues an event after everything before `position`."""
         self._hand_on(self._receiver.put(event, position))
         self._await_missing(restart=False)
 
     def close(self) -> None:
-        """Nothing is waited for any longer."""
+        """Stops waiting for missing frames."""
         if self._grace is not None:
             self._grace.cancel()
         self._give_up()
@@ -100,7 +102,7 @@ class StreamReader:
         return Audio(pcm_from_bytes(payload, self._stream.format), position)
 
     def _await_missing(self, restart: bool) -> None:
-        """Gives up what is missing GRACE_S after the stream last went on."""
+        """Stops waiting for missing frames GRACE_S after the stream last advanced."""
         if self._grace is not None and (restart or not self._receiver.waits):
             self._grace.cancel()
             self._grace = None
@@ -113,7 +115,7 @@ class StreamReader:
 
 
 class Inbound:
-    """Events for whoever iterates, until the last one or a failure."""
+    """Events for the iteration, until the last one or a failure."""
 
     def __init__(self) -> None:
         self._events: deque[Any] = deque()
@@ -122,23 +124,23 @@ class Inbound:
         self.is_over = False
 
     def add(self, event: Any) -> None:
-        """Queues an event; bounded by whoever sends no further ahead than what was taken."""
+        """Queues an event; the sender bounds the queue by sending only a limited way ahead of the taken output."""
         self._events.append(event)
         self._changed.set()
 
     def finish(self, failure: StreamingError | None = None) -> None:
-        """Nothing comes after this."""
+        """No event follows."""
         self.is_over = True
         self._failure = self._failure or failure
         self._changed.set()
 
     def check(self) -> None:
-        """Raises what went wrong."""
+        """Ends the iteration with an error."""
         if self._failure is not None:
             raise self._failure
 
     async def next(self, timeout_s: float | None) -> Any:
-        """The next event, None when there is none any more. Raises what went wrong, DeadlineExceeded."""
+        """The next event, or None after the last. Raises the failure, or DeadlineExceeded."""
         try:
             async with asyncio.timeout(timeout_s):
                 while not self._events and not self.is_over:

@@ -1,7 +1,7 @@
-"""Whether files have changed, for what is read again without a restart: key files and certificates.
+"""Detects changes of files that are reloaded without a restart: key files and certificates.
 
-There is no task behind it: whoever is about to use what the files hold asks, and the disk is asked once a second at
-most. A change is noticed by modification time, size or file number (a file that was moved into place).
+No task runs for it: the user of a file asks before each use, and the disk is checked at most once a second. A change is
+detected by modification time, size or inode (a file that was moved into place).
 """
 
 import os
@@ -13,7 +13,7 @@ _Stamp = tuple[int, int, int] | None
 
 
 class FileWatch:
-    """Tells once of every change of the files after it was made. `clock` gives seconds."""
+    """Reports each change of the files once. `clock` gives seconds."""
 
     def __init__(self, paths: Sequence[Path], clock: Callable[[], float]) -> None:
         self._paths = paths
@@ -22,7 +22,7 @@ class FileWatch:
         self._seen = [_stamp(path) for path in paths]
 
     def changed(self) -> bool:
-        """Whether a file is another than at the last look. Read the files after it, not before."""
+        """Whether a file has changed since the last call. Read the files after it, not before."""
         now_s = self._clock()
         if now_s - self._looked_s < PERIOD_S:
             return False
@@ -32,7 +32,7 @@ class FileWatch:
 
 
 def _stamp(path: Path) -> _Stamp:
-    """What is another when the file is; None: there is none."""
+    """A stamp that changes whenever the file does; None if the file is missing."""
     try:
         found = os.stat(path)
     except OSError:

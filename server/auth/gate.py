@@ -1,7 +1,7 @@
-"""Who may come in: by origin, by API key, and by how often and how many at a time one key or one address comes.
+"""Access control: by origin, API key, and rates and numbers of sessions for each key and address.
 
-Sans-I/O but for the file of keys; the clock is an argument. `check` answers for one request, before anything is
-reserved for it; a session is then counted from `enter` to `unregister`. Memory is bounded however many addresses come.
+Sans-I/O except for the key file; the clock is an argument. `check` decides about one request before anything is
+reserved for it; a session counts from `enter` to `unregister`. Memory is bounded for any number of addresses.
 """
 
 import math
@@ -17,16 +17,16 @@ from neucodec_streaming.errors import ConfigError, LimitError, OriginError
 from neucodec_streaming.server.auth.keys import Keys, key_from
 
 MAX_REMEMBERED = 10_000
-"""Addresses and keys whose attempts are counted at a time; beyond that the one that came longest ago is forgotten."""
+"""Limit of addresses and keys with attempt counts; beyond it the least recent one is forgotten."""
 SESSION_RETRY_AFTER_S = 5
 IPV6_PREFIX = 64
-"""What one household or host is given: addresses within count as one."""
+"""Network of one household or host: its addresses count as one."""
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*://)(\*(?=\.))?([^\s/*]+)")
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks. `name`: of the key, None where none is needed. `address`: as it is counted, of IPv6 the /64."""
+    """A caller. `name`: of its key, None if no key is required. `address`: as counted, of IPv6 the /64."""
 
     name: str | None
     address: str
@@ -36,15 +36,15 @@ class Caller:
 
 
 class Attempts:
-    """How often each of many may try: a bucket each, which holds `per_minute` attempts and fills evenly again."""
+    """Rate limit of attempts for each of many callers: token buckets of `per_minute` that refill evenly."""
 
     def __init__(self, per_minute: int | None, clock: Callable[[], float]) -> None:
         self._per_minute = per_minute
         self._clock = clock
-        self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()  # attempts left, at what time
+        self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()  # attempts left, and when
 
     def take(self, kind: str, who: str) -> None:
-        """Counts one attempt. Raises LimitError when there is none left; that one costs nothing."""
+        """Counts one attempt. Raises LimitError if none is left, at no cost to the caller."""
         if self._per_minute is None:
             return
         now_s, per_s = self._clock(), self._per_minute / 60
@@ -62,10 +62,10 @@ class Attempts:
 
 
 class Gate:
-    """The doorkeeper of one server. A limit of None is no limit; `origins` () lets every web page in.
+    """Access control of one server. A limit of None means no limit; `origins` () allows every web page.
 
-    `origins`: as browsers send them, `https://example.org` or `https://*.example.org` (every name below).
-    `trusted_proxies`: addresses or networks whose X-Forwarded-For is believed. Raises ConfigError.
+    `origins`: as browsers send them, `https://example.org` or `https://*.example.org` (every subdomain).
+    `trusted_proxies`: addresses or networks whose X-Forwarded-For is trusted. Raises ConfigError.
     """
 
     def __init__(
@@ -88,13 +88,13 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
-        """Whether everybody is let in, key or not."""
+        """Whether everybody is admitted without a key."""
         return not self._keys.required
 
     def check(self, headers: Headers, access_token: str | None, peer: str) -> Caller:
-        """Who asks, from the socket address `peer`. Raises LimitError, OriginError or AuthError, in that order.
+        """The caller at socket address `peer`. Raises LimitError, OriginError or AuthError, in that order.
 
-        Every call is an attempt of the address, and one with a valid key is an attempt of the key.
+        Every call counts as an attempt of the address, and with a valid key also of the key.
         """
         address = counted_address(client_address(peer, headers.get_all("X-Forwarded-For"), self._trusted))
         self._attempts.take("address", address)
@@ -104,8 +104,19 @@ class Gate:
             self._attempts.take("key", name)
         return Caller(name, address)
 
+    def sharing(self, headers: Headers) -> dict[str, str]:
+        """CORS headers that let the requesting page read the answer, if its origin may use this server."""
+        shared = {"Access-Control-Expose-Headers": "Retry-After"}
+        if not self._origins:
+            return shared | {"Access-Control-Allow-Origin": "*"}
+        try:
+            self._check_origin(headers.get_all("Origin"))
+            return shared | {"Access-Control-Allow-Origin": headers["Origin"], "Vary": "Origin"}
+        except (OriginError, LookupError):
+            return {"Vary": "Origin"}
+
     def enter(self, caller: Caller) -> None:
-        """Counts a session, until `unregister`. Raises LimitError, and then nothing is counted."""
+        """Counts a session until `unregister`. Raises LimitError, and then counts nothing."""
         counted = _counted(caller)
         for kind, who in counted:
             most = self._most[kind]
@@ -116,21 +127,20 @@ class Gate:
         self._sessions.update(counted)
 
     def leave(self, caller: Caller) -> None:
-        """Gives back what `enter` counted."""
-        self._sessions -= Counter(_counted(caller))  # drops callers with no session left
+        """Uncounts a session."""
+        self._sessions -= Counter(_counted(caller))  # drops callers without sessions
 
     def _check_origin(self, origins: Sequence[str]) -> None:
-        """Programs send no origin and are let in; browsers always do. Raises OriginError."""
+        """Checks the origin; programs send none and are admitted, browsers always do. Raises OriginError."""
         for origin in origins if self._origins else ():
             if not any(pattern.fullmatch(origin.lower()) for pattern in self._origins):
                 raise OriginError(f"web pages of {origin[:80]!r} may not use this server: ask its owner to allow it")
 
 
 def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[IPv4Network | IPv6Network]) -> str:
-    """The address nearest to us that is no trusted proxy: the peer, or of what proxies say, from the last to the first.
+    """The nearest address that is not a trusted proxy: the peer, then the forwarded ones from last to first.
 
-    `forwarded`: the X-Forwarded-For headers, each a list separated by commas. What an untrusted one says is not read,
-    and so anyone may send it without effect.
+    `forwarded`: the X-Forwarded-For headers, each a comma-separated list. Entries from untrusted senders are ignored.
     """
     address = peer
     for said in reversed(",".join(forwarded).split(",")):
@@ -141,7 +151,7 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[IPv4Ne
 
 
 def counted_address(address: str) -> str:
-    """As it is counted: IPv4 as it is, inside IPv6 too, of IPv6 the network that one household has."""
+    """The address as counted: IPv4 itself, also if mapped into IPv6; of IPv6 one household's network."""
     try:
         found = ip_address(address)
     except ValueError:

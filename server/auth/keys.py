@@ -1,10 +1,10 @@
-"""API keys: who made a request, by the key that came with it.
+"""API keys: authenticates a request by its key.
 
-`python -m neucodec_streaming.server.auth NAME` makes a key. Keys are kept as SHA-256 hashes: in a file of lines
-`NAME:HASH` that is read again when it changes, or made at once from plain keys of the environment. A slow, salted hash
-protects secrets that can be guessed; a key is 256 random bits (and a plain one at least 22 characters), so one fast
-hash is enough, and an attempt costs the event loop next to nothing. Without a file and without plain keys everyone
-may come in; an empty file lets nobody in.
+`python -m neucodec_streaming.server.auth NAME` creates a key. Keys are kept as SHA-256 hashes, in a file of lines
+`NAME:HASH` that is reloaded when it changes, or computed from plain keys of the environment. Slow, salted hashes
+protect guessable secrets; a key is 256 random bits (a plain one at least 22 characters), so one fast hash suffices and
+an attempt costs the event loop next to nothing. Without a file and plain keys everybody is admitted; an empty file
+admits nobody.
 """
 
 import hashlib
@@ -12,16 +12,18 @@ import hmac
 import logging
 import re
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from websockets.datastructures import Headers
 
-from neucodec_streaming.errors import AuthError, ConfigError
+from neucodec_streaming.errors import AuthError, ConfigError, reason_of
 from neucodec_streaming.server.auth.file_watch import FileWatch
+from neucodec_streaming.server.auth.tokens import is_token, name_of_token
 
 MIN_KEY_LENGTH = 22
-"""Characters of a plain key: 128 random bits in base64."""
+"""Minimum length of a plain key: 128 random bits in base64."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _HOW = "a line is NAME:HASH, as `python -m neucodec_streaming.server.auth NAME` prints it"
@@ -31,14 +33,20 @@ _log = logging.getLogger(__name__)
 
 
 class Keys:
-    """The keys that open the server: those of `file`, and the `plain` ones, which are named plain-1, plain-2, ...
+    """The valid keys: those of `file`, and the `plain` ones, which are named plain-1, plain-2, ...
 
-    A name may have several keys, so that a key can be changed without a gap. `clock` gives seconds. Raises ConfigError
-    for a file that cannot be read or a plain key that is too short. A file that becomes unreadable later is logged,
-    and the keys that it had stay.
+    A name may have several keys, for rotation without a gap. `clock` gives seconds, `wall_clock` Unix time. Raises
+    ConfigError for an unreadable file or a plain key that is too short. If the file becomes unreadable later, that is
+    logged and its old keys stay.
     """
 
-    def __init__(self, file: Path | None, plain: Sequence[str], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        file: Path | None,
+        plain: Sequence[str],
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         for number, key in enumerate(plain, 1):
             if len(key) < MIN_KEY_LENGTH:
                 raise ConfigError(
@@ -46,19 +54,21 @@ class Keys:
                     " as `python -m neucodec_streaming.server.auth NAME` makes them"
                 )
         self._plain: _Entries = [(f"plain-{number}", _digest(key)) for number, key in enumerate(plain, 1)]
+        self._wall_clock = wall_clock
         self._path = file
         self._watch = FileWatch([file] if file else [], clock)
         self._filed = _read(file) if file else []
 
     @property
     def required(self) -> bool:
-        """Whether one needs a key at all."""
+        """Whether a key is required."""
         return self._path is not None or bool(self._plain)
 
     def name_of(self, key: str | None) -> str | None:
-        """Whose key it is; None where everyone may come in. Raises AuthError for no key or an unknown one.
+        """The name of a key, or of the key that signed a token (tokens.py); None if no key is required.
 
-        Every entry is compared, each in constant time, so that the time tells nothing about the keys.
+        Raises AuthError for a missing or unknown key. Every entry is compared in constant time, so that timing reveals
+        nothing.
         """
         if not self.required:
             return None
@@ -67,6 +77,8 @@ class Keys:
                 "this server needs an API key: send `Authorization: Bearer KEY`, or access_token in the URL"
             )
         self._reread()
+        if is_token(key):
+            return name_of_token(key, self._filed + self._plain, self._wall_clock())
         given = _digest(key)
         found = None
         for name, digest in self._filed + self._plain:
@@ -88,9 +100,9 @@ class Keys:
 
 
 def key_from(headers: Headers, access_token: str | None) -> str | None:
-    """The key that came with a request: of `Authorization: Bearer` (RFC 6750), else of the query, else None.
+    """The key of a request: from `Authorization: Bearer` (RFC 6750), else from the query, else None.
 
-    Another scheme, such as the Basic of a proxy in front, is no key.
+    Other schemes, such as Basic for a proxy, are ignored.
     """
     for value in headers.get_all("Authorization"):
         scheme, _, key = value.strip().partition(" ")
@@ -100,12 +112,12 @@ def key_from(headers: Headers, access_token: str | None) -> str | None:
 
 
 def new_key() -> str:
-    """256 random bits, in characters that a URL and a header can hold."""
+    """256 random bits, in characters allowed in URLs and headers."""
     return "nck_" + secrets.token_urlsafe(32)
 
 
 def key_line(name: str, key: str) -> str:
-    """The line of the file for a key. Raises ConfigError for a name that cannot be."""
+    """The line of the file for a key. Raises ConfigError for an invalid name."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"key name {name!r} cannot be: give 1 to 64 of A-Z, a-z, 0-9, dot, dash and underscore")
     return f"{name}:{_digest(key).hex()}"
@@ -116,17 +128,17 @@ def _digest(key: str) -> bytes:
 
 
 def _read(path: Path) -> _Entries:
-    """Names and hashes; empty lines and those that begin with # are none. Raises ConfigError."""
+    """Parses names and hashes; empty lines and comments (#) are skipped. Raises ConfigError."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the file of API keys cannot be read ({path}: {error})") from None
+        raise ConfigError(f"the file of API keys cannot be read ({path}: {reason_of(error)})") from None
     entries = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, _, digest = line.strip().partition(":")
         if not (_NAME.fullmatch(name) and _HASH.fullmatch(digest)):
-            raise ConfigError(f"line {number} of {path} is no API key: {_HOW}")  # never the line: it may hold a key
+            raise ConfigError(f"line {number} of {path} is no API key: {_HOW}")  # never the line: it may contain a key
         entries.append((name, bytes.fromhex(digest)))
     return entries

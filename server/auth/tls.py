@@ -1,8 +1,8 @@
-"""TLS from certificate files, which are read again when they change: a renewed certificate needs no restart.
+"""TLS from certificate files that are reloaded when they change, so that a renewed certificate needs no restart.
 
-A pair of files is read into a context of its own and takes over whole or not at all. Every handshake asks for the
-present one (`sni_callback`, which OpenSSL calls for clients without a server name too), so there is no task and no
-moment at which certificate and key do not match. Open connections keep what they began with.
+A pair of files is loaded into a context of its own and takes effect as a whole or not at all. Every handshake asks for
+the present context (`sni_callback`, which OpenSSL also calls for clients without a server name), so no task is needed
+and certificate and key always match. Open connections keep their context.
 """
 
 import logging
@@ -10,17 +10,17 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
-from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.errors import ConfigError, reason_of
 from neucodec_streaming.server.auth.file_watch import FileWatch
 
 _log = logging.getLogger(__name__)
 
 
 class Certificate:
-    """The certificate chain and private key in these PEM files; `context` is what a server listens with.
+    """The certificate chain and private key in two PEM files; `context` is for the listening socket.
 
-    TLS 1.2 or newer, with the ciphers of Python's defaults. `clock` gives seconds. Raises ConfigError for files that
-    cannot be read or do not belong together; later that is logged, and the certificate stays as it was.
+    TLS 1.2 or newer, with Python's default ciphers. `clock` gives seconds. Raises ConfigError for unreadable or
+    mismatched files; later such files are logged, and the old certificate stays.
     """
 
     def __init__(self, cert: Path, key: Path, clock: Callable[[], float]) -> None:
@@ -45,14 +45,14 @@ def _read(cert: Path, key: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(cert, key, password=_refuse_to_ask)
-    except OSError as error:  # SSLError is one too
+    except OSError as error:  # SSLError is an OSError too
         raise ConfigError(
-            f"certificate {cert} and key {key} cannot be used ({error}): give PEM files that belong together,"
-            " the chain with the server's own certificate first, and a key without a password"
+            f"certificate {cert} and key {key} cannot be used ({reason_of(error)}): give PEM files that belong"
+            " together, the chain with the server's own certificate first, and a key without a password"
         ) from None
     return context
 
 
 def _refuse_to_ask() -> str:
-    """In place of OpenSSL's question for a password at the terminal."""
+    """Replaces OpenSSL's password prompt on the terminal."""
     return ""

@@ -1,7 +1,7 @@
 """The commands `neucodec-server encode-files` and `neucodec-server decode-files`.
 
-Exit codes: 0 all done, 1 some skipped or a worker died, 2 a setting that cannot be used, 3 a model that cannot be
-loaded, 130 stopped by Ctrl-C.
+Exit codes: 0 all done, 1 a worker died, 2 a setting that cannot be used, 3 recordings that were skipped or a model that
+cannot be loaded, 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -19,6 +19,7 @@ COMMANDS = {
     "encode-files": "every recording in a folder to a table of tokens (Parquet: id, tokens, seconds, model)",
     "decode-files": "every row of a table of tokens to a WAV file of 24 kHz",
 }
+EXIT_INPUT = 3
 EXIT_INTERRUPTED = 130
 
 
@@ -44,8 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     except StreamingError as error:
         print(f"neucodec-server: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 3 if isinstance(error, ModelError) else 1
-    return 1 if progress.skipped else 0
+        return 2 if isinstance(error, ConfigError) else EXIT_INPUT if isinstance(error, ModelError) else 1
+    return EXIT_INPUT if progress.skipped else 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,7 +13,8 @@ from neucodec_streaming.codec import load_codec, read_audio
 from neucodec_streaming.config import INPUT_HOP, INPUT_RATE
 from neucodec_streaming.errors import InputError, StreamingError, TokenError
 from neucodec_streaming.server.bulk.recordings import AudioFile, header_seconds
-from neucodec_streaming.server.bulk.rows import MAX_SECONDS, Skipped, TokenRow, WrittenFile
+from neucodec_streaming.server.bulk.rows import MAX_SECONDS, Skipped, WrittenFile
+from neucodec_streaming.tokens import TokenRecord
 
 
 class BulkCoder:
@@ -24,9 +25,9 @@ class BulkCoder:
         self.max_seconds = max_seconds
         """Of one recording: the model attends to all of it at once, in memory that grows with its square."""
 
-    def encode(self, recordings: Sequence[AudioFile]) -> list[TokenRow | Skipped]:
+    def encode(self, recordings: Sequence[AudioFile]) -> list[TokenRecord | Skipped]:
         """A row for each recording, in any order; those of one frame count go through the model together."""
-        done: list[TokenRow | Skipped] = []
+        done: list[TokenRecord | Skipped] = []
         of_length: dict[int, list[tuple[AudioFile, np.ndarray]]] = defaultdict(list)
         for recording in recordings:
             try:
@@ -38,14 +39,14 @@ class BulkCoder:
             done += self._encode_group(group)
         return done
 
-    def decode(self, row: TokenRow, folder: Path) -> WrittenFile | Skipped:
+    def decode(self, row: TokenRecord, folder: Path) -> WrittenFile | Skipped:
         """Writes ID.wav into the folder (16 bits, at the codec's rate), unless a file of that name is there."""
         try:
             target = _place(row.id, folder)
             if target.exists():
                 return WrittenFile(row.id, row.seconds, is_new=False)
-            if row.model != self.codec.fingerprint:
-                raise TokenError(f"the tokens are of model {row.model}, and this is {self.codec.fingerprint}")
+            if row.model not in (self.codec.token_model, self.codec.public_name):
+                raise TokenError(f"the tokens are of model {row.model!r}, and this is {self.codec.token_model!r}")
             audio = self.codec.decode(row.tokens)
             target.parent.mkdir(parents=True, exist_ok=True)
             _write(target, audio, self.codec.sample_rate)
@@ -61,7 +62,7 @@ class BulkCoder:
             raise InputError(f"{recording.path} has {seconds:.0f} s, more than {self.max_seconds:g}: cut it")
         return pcm
 
-    def _encode_group(self, group: list[tuple[AudioFile, np.ndarray]]) -> list[TokenRow | Skipped]:
+    def _encode_group(self, group: list[tuple[AudioFile, np.ndarray]]) -> list[TokenRecord | Skipped]:
         try:
             tokens = self.codec.encode_batch([pcm for _, pcm in group])
         except (StreamingError, RuntimeError, MemoryError) as error:  # torch lacks memory by a RuntimeError
@@ -69,7 +70,7 @@ class BulkCoder:
                 return [row for one in group for row in self._encode_group([one])]
             return [Skipped(group[0][0].id, str(error) or "out of memory")]
         return [
-            TokenRow(recording.id, its, len(pcm) / INPUT_RATE, self.codec.fingerprint)
+            TokenRecord(recording.id, its, len(pcm) / INPUT_RATE, self.codec.token_model)
             for (recording, pcm), its in zip(group, tokens, strict=True)
         ]
 

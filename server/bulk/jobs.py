@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, TypeVar
 from neucodec_streaming.errors import DeviceError
 from neucodec_streaming.server.bulk.progress import JobProgress
 from neucodec_streaming.server.bulk.recordings import AudioFile, batches, find_recordings
-from neucodec_streaming.server.bulk.rows import Skipped, TokenRow, WrittenFile
+from neucodec_streaming.server.bulk.rows import Skipped, WrittenFile
 from neucodec_streaming.server.bulk.table import SAVE_EVERY_S, TokenTable, count_rows, only_writer, read_rows
+from neucodec_streaming.tokens import TokenRecord
 
 if TYPE_CHECKING:
     from neucodec_streaming.server.bulk.coding import BulkCoder
@@ -51,11 +52,11 @@ def encode_files(
     """
     found = find_recordings(source)
     with only_writer(out), worker_pool(workers, make_coder) as pool:
-        with TokenTable(out, pool.submit(_fingerprint).result(), save_every_s) as table:
+        with TokenTable(out, pool.submit(_token_model).result(), save_every_s) as table:
             left = [recording for recording in found if recording.id not in table.done]
             progress = JobProgress(len(found), len(found) - len(left))
             for rows in results(pool, _encode, batches(left, batch_size), AHEAD * workers):
-                table.add([row for row in rows if isinstance(row, TokenRow)])
+                table.add([row for row in rows if isinstance(row, TokenRecord)])
                 progress.add(rows)
         progress.finish(out)
     return progress
@@ -121,13 +122,13 @@ def _coder() -> "BulkCoder":
     return _make_coder()
 
 
-def _fingerprint() -> str:
-    return _coder().codec.fingerprint
+def _token_model() -> str:
+    return _coder().codec.token_model
 
 
-def _encode(recordings: list[AudioFile]) -> list[TokenRow | Skipped]:
+def _encode(recordings: list[AudioFile]) -> list[TokenRecord | Skipped]:
     return _coder().encode(recordings)
 
 
-def _decode(out: Path, row: TokenRow) -> WrittenFile | Skipped:
+def _decode(out: Path, row: TokenRecord) -> WrittenFile | Skipped:
     return _coder().decode(row, out)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from neucodec_streaming.server.bulk.rows import Skipped, TokenRow, WrittenFile
+from neucodec_streaming.server.bulk.rows import Skipped, WrittenFile
+from neucodec_streaming.tokens import TokenRecord
 
 LOG_EVERY_S = 10.0
 SKIPPED_FILE = "_skipped.jsonl"
@@ -33,7 +34,7 @@ class JobProgress:
         """Hours of audio that are coded in an hour."""
         return self.audio_s / max(self.clock() - self._began_s, 1e-9)
 
-    def add(self, results: Sequence[TokenRow | WrittenFile | Skipped]) -> None:
+    def add(self, results: Sequence[TokenRecord | WrittenFile | Skipped]) -> None:
         """Counts results, reports those skipped, and shows the progress when it is time."""
         for one in results:
             match one:

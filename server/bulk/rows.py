@@ -2,20 +2,8 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 MAX_SECONDS = 120.0
 """Of a recording, unless told otherwise."""
-
-
-@dataclass(frozen=True)
-class TokenRow:
-    """A row of the table: uint16 tokens (F,) of a recording, its duration, and the fingerprint of the model."""
-
-    id: str
-    tokens: np.ndarray
-    seconds: float
-    model: str
 
 
 @dataclass(frozen=True)

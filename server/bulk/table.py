@@ -12,17 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from neucodec_streaming.errors import ConfigError
-from neucodec_streaming.server.bulk.rows import TokenRow
+from neucodec_streaming.errors import ConfigError, TokenError
+from neucodec_streaming.token_table import SCHEMA, records_of, table_of
+from neucodec_streaming.tokens import TokenRecord
 
-SCHEMA = pa.schema(
-    [("id", pa.string()), ("tokens", pa.list_(pa.uint16())), ("seconds", pa.float64()), ("model", pa.string())]
-)
 PART_ROWS = 10_000
 SAVE_EVERY_S = 60.0
 ROWS_AT_ONCE = 64
@@ -53,10 +49,10 @@ class TokenTable:
     def __init__(self, folder: Path, model: str, save_every_s: float = SAVE_EVERY_S) -> None:
         self.done = {row_id for part in _parts(folder) for row_id in _ids(part, model)}
         self._folder, self._save_every_s = folder, save_every_s
-        self._rows: list[TokenRow] = []
+        self._rows: list[TokenRecord] = []
         self._saved_s = time.monotonic()
 
-    def add(self, rows: Sequence[TokenRow]) -> None:
+    def add(self, rows: Sequence[TokenRecord]) -> None:
         """Takes rows, and saves all that it has taken every PART_ROWS and every `save_every_s`."""
         self._rows += rows
         if len(self._rows) >= PART_ROWS or time.monotonic() - self._saved_s >= self._save_every_s:
@@ -68,9 +64,8 @@ class TokenTable:
             last = max((int(part.stem.removeprefix("part-")) for part in _parts(self._folder)), default=-1)
             target = self._folder / f"part-{last + 1:05}.parquet"
             partial = self._folder / ".partial"
-            columns = {name: [getattr(row, name) for row in self._rows] for name in SCHEMA.names}
             with partial.open("wb") as file:
-                pq.write_table(pa.table(columns, SCHEMA), file, compression="zstd")
+                pq.write_table(table_of(self._rows), file, compression="zstd")
                 file.flush()
                 os.fsync(file.fileno())
             partial.rename(target)
@@ -85,13 +80,15 @@ class TokenTable:
         self.save()
 
 
-def read_rows(source: Path) -> Iterator[TokenRow]:
+def read_rows(source: Path) -> Iterator[TokenRecord]:
     """The rows of a table, a folder or one of its parts. Raises ConfigError for what is none."""
     for part in _given_parts(source):
         with _open(part) as file:
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=SCHEMA.names):
-                for row in _as_ours(batch, part).to_pylist():
-                    yield TokenRow(row["id"], np.array(row["tokens"], np.uint16), row["seconds"], row["model"])
+                try:
+                    yield from records_of(batch)
+                except TokenError as error:
+                    raise ConfigError(f"{part}: {error}") from None
 
 
 def count_rows(source: Path) -> int:
@@ -119,17 +116,6 @@ def _open(part: Path) -> pq.ParquetFile:
     if missing:
         raise ConfigError(f"{part} has no column {', '.join(sorted(missing))}: a table of tokens has {SCHEMA.names}")
     return file
-
-
-def _as_ours(batch: pa.RecordBatch, part: Path) -> pa.Table:
-    """The table cast to our column types. Raises ConfigError for values that do not fit them."""
-    try:
-        table = pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise ConfigError(f"{part} is no table of tokens: {error}") from None
-    if any(column.null_count for column in (*table.columns, pc.list_flatten(table["tokens"]))):
-        raise ConfigError(f"{part} has empty fields: every row has {SCHEMA.names}")
-    return table
 
 
 def _ids(part: Path, model: str) -> list[str]:

@@ -1,7 +1,7 @@
-"""One HTTP request with another method than GET or HEAD, and its answer: what a WebSocket's connection hands over.
+"""One HTTP request with a method other than GET or HEAD, and its answer; takes over a WebSocket's connection.
 
-The protocol is h11's, without I/O. A request is read whole, up to a limit and within a deadline; then its handler runs
-as the one task of the connection, and is cancelled when the client leaves. Every answer ends the connection.
+The protocol is h11's, without I/O. A request is read completely, up to a size limit and a deadline. Its handler runs as
+the connection's only task and is cancelled when the client disconnects. Every answer ends the connection.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, cast
+from typing import Protocol as Interface
 
 import h11
 from websockets.datastructures import Headers
@@ -24,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class HttpRequest:
-    """A request that is complete; `path` has no query, `peer` is the address of the socket."""
+    """A complete request; `path` has no query, `peer` is the address of the socket."""
 
     method: str
     path: str
@@ -33,10 +34,40 @@ class HttpRequest:
     peer: str
 
 
-class HttpExchange(asyncio.Protocol):
-    """A connection with one request; `connections` holds it while it lasts."""
+class Exchange(Interface):
+    """A handler's answer to a request: by `reply`, or by `begin`, `write` and `finish`."""
 
-    def __init__(self, handler: "HttpHandler", settings: Settings, connections: set[Any]) -> None:
+    @property
+    def has_begun(self) -> bool:
+        """Whether an answer has started."""
+
+    def begin(self, status: HTTPStatus, headers: Mapping[str, str]) -> None:
+        """Starts an answer; without Content-Length it is sent in chunks."""
+
+    def write(self, data: bytes) -> None:
+        """Sends a part of the answer; wait for `drained` before the next."""
+
+    async def drained(self) -> None:
+        """Waits until the client has taken enough."""
+
+    def finish(self) -> None:
+        """Completes the answer."""
+
+    def reply(self, status: HTTPStatus, headers: Mapping[str, str], body: bytes) -> None:
+        """Sends a whole answer."""
+
+    def abort(self) -> None:
+        """Cuts the connection: the client sees that the answer is incomplete."""
+
+
+HttpHandler = Callable[[HttpRequest, Exchange], Coroutine[Any, Any, None]]
+"""Answers a request."""
+
+
+class HttpExchange(asyncio.Protocol):
+    """A connection with one request; `connections` contains it while it is open."""
+
+    def __init__(self, handler: HttpHandler, settings: Settings, connections: set[Any]) -> None:
         self._handler = handler
         self._settings = settings
         self._connections = connections
@@ -50,13 +81,13 @@ class HttpExchange(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self.gone: asyncio.Future[None] = self._loop.create_future()
-        """Done when the connection is."""
+        """Done when the connection is closed."""
 
     # What handlers call
 
     @property
     def has_begun(self) -> bool:
-        """Whether an answer is on its way."""
+        """Whether an answer has started."""
         return self._parser.our_state is not h11.IDLE and self._parser.our_state is not h11.SEND_RESPONSE
 
     def begin(self, status: HTTPStatus, headers: Mapping[str, str]) -> None:
@@ -66,27 +97,27 @@ class HttpExchange(asyncio.Protocol):
         self._send(h11.Response(status_code=status.value, reason=status.phrase.encode(), headers=fields))
 
     def write(self, data: bytes) -> None:
-        """More of the answer; wait for `drained` before the next."""
+        """Sends a part of the answer; wait for `drained` before the next."""
         if data:
             self._send(h11.Data(data=data))
 
     async def drained(self) -> None:
-        """Returns when the client has taken enough."""
+        """Waits until the client has taken enough."""
         await self._writable.wait()
 
     def finish(self) -> None:
-        """The answer is complete."""
+        """Completes the answer."""
         self._send(h11.EndOfMessage())
         self._transport.close()
 
     def reply(self, status: HTTPStatus, headers: Mapping[str, str], body: bytes) -> None:
-        """A whole answer."""
+        """Sends a whole answer."""
         self.begin(status, {**headers, "Content-Length": str(len(body))})
         self.write(body)
         self.finish()
 
     def abort(self) -> None:
-        """Cuts the connection: the client sees that the answer is not complete."""
+        """Cuts the connection: the client sees that the answer is incomplete."""
         self._transport.abort()
 
     # What the transport calls
@@ -137,7 +168,7 @@ class HttpExchange(asyncio.Protocol):
             if len(self._body) > self._settings.max_message_bytes:
                 limit = self._settings.max_message_bytes
                 self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is longer than {limit} bytes")
-                self._task = self._loop.create_task(asyncio.sleep(0), name="refused")  # reads no further
+                self._task = self._loop.create_task(asyncio.sleep(0), name="refused")  # stops reading
         elif isinstance(event, h11.EndOfMessage):
             self._timer.cancel()
             self._task = self._loop.create_task(self._handle(), name="http request")
@@ -159,8 +190,7 @@ class HttpExchange(asyncio.Protocol):
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
         if self._parser.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = encode_message(Failure("bad_message", message)) + "\n"
-            self.reply(status, {"Content-Type": "application/json"}, body.encode())
+            refuse(self, status, message)
         else:
             self.abort()
 
@@ -170,5 +200,7 @@ class HttpExchange(asyncio.Protocol):
             self._transport.write(data)
 
 
-HttpHandler = Callable[[HttpRequest, HttpExchange], Coroutine[Any, Any, None]]
-"""Answers a request: by `reply`, or by `begin`, `write` and `finish`."""
+def refuse(exchange: Exchange, status: HTTPStatus, message: str) -> None:
+    """Answers a request that is invalid or too long, or that failed."""
+    body = encode_message(Failure("bad_message", message)) + "\n"
+    exchange.reply(status, {"Content-Type": "application/json"}, body.encode())

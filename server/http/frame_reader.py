@@ -34,8 +34,10 @@ class FrameReader:
         self._max_bytes = max_bytes
         self._unread = bytearray()
         self._at = 0  # what comes next in `_unread`
-        self._size = 0  # of the unit that comes next, once it is there
-        self._payload_at = 0  # of the binary message that it is; 0: it is something else
+        self._end = 0  # of the unit that `find` has found
+        self._payload_at = 0
+        self.found_payload = False
+        """Whether the unit that `find` has found is a binary message with something in it, for `take_payload`."""
         self._is_connecting = True
         self._owed = 0  # bytes that belong to what the protocol is being given
         self._parts: list[bytes] = []  # of a message in fragments
@@ -55,24 +57,52 @@ class FrameReader:
 
     def find(self) -> bool:
         """Whether a unit is there to be taken: a binary message, or what there is of a request or another frame."""
-        self._payload_at = 0
-        self._size = self._find()
-        return self._size > 0
+        unread, start = self._unread, self._at
+        self.found_payload = False
+        left = len(unread) - start
+        if self._owed and left:
+            self._end = start + min(self._owed, left)
+            return True
+        if left < 2:
+            return False
+        if self._is_connecting:
+            self._is_connecting = self._protocol.state is State.CONNECTING
+            if self._is_connecting:
+                end = unread.find(HEAD_END, start)
+                self._end = end + len(HEAD_END) if end >= 0 else len(unread) + 1 - len(HEAD_END)
+                return self._end > start
+        first, second = unread[start], unread[start + 1]
+        length, payload_at = second & ~MASKED, start + 2 + MASK_BYTES
+        is_lawful = second & MASKED and first & OPCODE in OPCODES
+        if is_lawful and length >= LENGTH_16_BITS:
+            size = 2 if length == LENGTH_16_BITS else 8
+            if left < 2 + size:
+                return False
+            length = int.from_bytes(unread[start + 2 : start + 2 + size])
+            payload_at += size
+        self._end = end = payload_at + length
+        if not is_lawful or length > self._max_bytes:
+            self._owed = NEVER_ENDING
+        elif first != BINARY or self._parts or not length or self._protocol.state is not State.OPEN:
+            self._owed = end - start
+        else:
+            self._payload_at = payload_at
+            self.found_payload = end - start <= left
+            return self.found_payload
+        self._end = start + min(self._owed, left)
+        return True
 
-    @property
-    def found_payload(self) -> bool:
-        """Whether the unit that `find` has found is a binary message with something in it."""
-        return 0 < self._payload_at < self._at + self._size
+    def take_payload(self) -> bytes:
+        """Takes the binary message that `find` has found."""
+        at = self._payload_at
+        self._at = end = self._end
+        return apply_mask(self._unread[at:end], self._unread[at - MASK_BYTES : at])
 
     def take(self) -> Sequence[bytes | str | Request]:
-        """Takes the unit that `find` has found: the messages that it completes, often one, or the request."""
-        start, end, payload_at = self._at, self._at + self._size, self._payload_at
-        self._at = end
-        if payload_at and self._protocol.state is State.OPEN:
-            mask = self._unread[payload_at - MASK_BYTES : payload_at]
-            return (apply_mask(self._unread[payload_at:end], mask),)
-        self._owed = max(0, self._owed - (end - start))
-        self._protocol.receive_data(self._unread[start:end])
+        """Takes anything else that `find` has found: the messages that it completes, or the request."""
+        start, self._at = self._at, self._end
+        self._owed = max(0, self._owed - (self._end - start))
+        self._protocol.receive_data(self._unread[start : self._end])
         messages: list[bytes | str | Request] = []
         for event in self._protocol.events_received():
             if isinstance(event, Request):
@@ -80,38 +110,6 @@ class FrameReader:
             elif isinstance(event, Frame):
                 self._take_frame(event, messages)
         return messages
-
-    def _find(self) -> int:
-        unread, start = self._unread, self._at
-        left = len(unread) - start
-        if self._owed:
-            return min(self._owed, left)
-        if left < 2:
-            return 0
-        if self._is_connecting:
-            self._is_connecting = self._protocol.state is State.CONNECTING
-            if self._is_connecting:
-                end = unread.find(HEAD_END, start)
-                return max(0, left + 1 - len(HEAD_END)) if end < 0 else end + len(HEAD_END) - start
-        first, second = unread[start], unread[start + 1]
-        length, head = second & ~MASKED, 2  # bytes of the header, by and by
-        is_lawful = second & MASKED and first & OPCODE in OPCODES
-        if is_lawful and length >= LENGTH_16_BITS:
-            head = 4 if length == LENGTH_16_BITS else 10
-            if left < head:
-                return 0
-            length = int.from_bytes(unread[start + 2 : start + head])
-        if not is_lawful or length > self._max_bytes:
-            self._owed = NEVER_ENDING
-            return left
-        size = head + MASK_BYTES + length
-        if first != BINARY or self._parts:
-            self._owed = size
-            return min(size, left)
-        if left < size:
-            return 0
-        self._payload_at = start + head + MASK_BYTES
-        return size
 
     def _take_frame(self, frame: Frame, messages: list[bytes | str | Request]) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.BINARY):

@@ -1,4 +1,4 @@
-"""What the server answers to methods other than GET and HEAD: speech to one POST, to all others why not."""
+"""Answers methods other than GET and HEAD: speech for one POST, 405 for others."""
 
 import json
 from http import HTTPStatus
@@ -7,7 +7,7 @@ from websockets.http11 import Response
 
 from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.protocol.query import PATHS
-from neucodec_streaming.server.http.exchange import HttpExchange, HttpRequest
+from neucodec_streaming.server.http.exchange import Exchange, HttpRequest
 from neucodec_streaming.server.http.responses import (
     HEALTH_PATH,
     METRICS_PATH,
@@ -24,12 +24,12 @@ GET_PATHS = (*PATHS, HEALTH_PATH, READY_PATH, METRICS_PATH, "/")
 
 
 class Posts:
-    """Of one server; `speech` is None where no language model is set."""
+    """The POST routes of one server; `speech` is None without a language model."""
 
     def __init__(self, speech: SpeechEndpoint | None) -> None:
         self._speech = speech
 
-    async def answer(self, request: HttpRequest, exchange: HttpExchange) -> None:
+    async def answer(self, request: HttpRequest, exchange: Exchange) -> None:
         """Answers one request."""
         if request.path == SPEECH_PATH and request.method == "POST":
             if self._speech is not None:
@@ -44,7 +44,7 @@ class Posts:
             _reply(exchange, not_found(request.path))
 
 
-def _reply(exchange: HttpExchange, response: Response) -> None:
+def _reply(exchange: Exchange, response: Response) -> None:
     own = ("Date", "Connection", "Content-Length")
     headers = {name: value for name, value in response.headers.raw_items() if name not in own}
     exchange.reply(HTTPStatus(response.status_code), headers, bytes(response.body))

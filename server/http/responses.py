@@ -1,4 +1,4 @@
-"""What the server answers before or instead of a WebSocket: probes, and refusals with their HTTP status."""
+"""HTTP responses before or in place of a WebSocket: probes, and refusals with their status."""
 
 import json
 from collections.abc import Collection
@@ -43,11 +43,11 @@ _ERROR_TYPES = {
     HTTPStatus.FORBIDDEN: "permission_error",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
 }
-"""OpenAI's word for a status; of others: server_error."""
+"""OpenAI's error type for a status; server_error for others."""
 
 
 def plain(status: HTTPStatus, text: str, content_type: str) -> Response:
-    """Text of any type."""
+    """A text response."""
     body = text.encode()
     headers = [
         ("Date", formatdate(usegmt=True)),
@@ -65,7 +65,7 @@ def answer(status: HTTPStatus, body: object) -> Response:
 
 
 def error_response(error: StreamingError) -> Response:
-    """An error as the WebSocket would have said it, with the status and the headers that go with it."""
+    """An error as the WebSocket's `error` message, with the status and headers for it."""
     status, headers = status_and_headers(error)
     response = answer(status, encode_message(Failure(error.code, str(error))))
     response.headers.update(headers)
@@ -73,7 +73,7 @@ def error_response(error: StreamingError) -> Response:
 
 
 def status_and_headers(error: StreamingError) -> tuple[HTTPStatus, dict[str, str]]:
-    """The status and the headers for an error, those of its nearest class that has some (RFC 9110, RFC 6750)."""
+    """Status and headers for an error, from its nearest class in the table (RFC 9110, RFC 6750)."""
     status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     match status:
         case HTTPStatus.UNAUTHORIZED:
@@ -85,21 +85,28 @@ def status_and_headers(error: StreamingError) -> tuple[HTTPStatus, dict[str, str
 
 
 def error_body(error: StreamingError, status: HTTPStatus | None = None) -> dict[str, object]:
-    """An error in OpenAI's shape; `status` where it is not that of the error's class."""
+    """An error in OpenAI's form; `status` overrides that of the error's class."""
     kind = _ERROR_TYPES.get(status or status_and_headers(error)[0], "server_error")
     return {"error": {"message": str(error), "type": kind, "param": None, "code": error.code}}
 
 
 def method_not_allowed(path: str, method: str, allowed: str) -> Response:
-    """405, naming the method that there is."""
+    """405, naming the allowed method."""
     message = f"method {method[:20]} of {path} is none that it has: use {allowed}"
     response = answer(HTTPStatus.METHOD_NOT_ALLOWED, encode_message(Failure("bad_method", message)))
     response.headers["Allow"] = allowed
     return response
 
 
+def upgrade_required() -> Response:
+    """426: the session could be opened, by a WebSocket."""
+    response = answer(HTTPStatus.UPGRADE_REQUIRED, encode_message(Failure("no_websocket", "open a WebSocket here")))
+    response.headers["Upgrade"] = "websocket"
+    return response
+
+
 def not_found(path: str, kinds: Collection[str] = tuple(PATHS.values())) -> Response:
-    """404, naming the paths that there are, of sessions those of `kinds`."""
+    """404, listing the paths, of sessions those of `kinds`."""
     sessions = [known for known, kind in PATHS.items() if kind in kinds]
     known = ", ".join([*sessions, SPEECH_PATH, HEALTH_PATH, READY_PATH, METRICS_PATH])
     what = "not served here: those served" if path in PATHS else "unknown: the known ones"

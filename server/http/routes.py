@@ -1,4 +1,4 @@
-"""What the server answers to a request, by its path: probes, metrics, the page, a session or why there is none."""
+"""Routes of GET requests: probes, metrics, the page, and sessions or the reason for a refusal."""
 
 import logging
 from http import HTTPStatus
@@ -9,7 +9,7 @@ from websockets.http11 import Request, Response
 from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.protocol.query import PATHS, SessionRequest, parse_target
 from neucodec_streaming.server.auth.gate import Caller, Gate
-from neucodec_streaming.server.http.pages import load_pages, page_response
+from neucodec_streaming.server.http.pages import load_documents, load_pages, page_response
 from neucodec_streaming.server.http.responses import (
     HEALTH_PATH,
     METRICS_PATH,
@@ -20,6 +20,7 @@ from neucodec_streaming.server.http.responses import (
     method_not_allowed,
     not_found,
     plain,
+    upgrade_required,
 )
 from neucodec_streaming.server.metrics import CONTENT_TYPE, Metrics
 from neucodec_streaming.server.model import Model
@@ -32,37 +33,44 @@ _log = logging.getLogger(__name__)
 
 
 class Served(Interface):
-    """What the routes ask of the server (app.py)."""
+    """The server's interface for the routes (app.py)."""
 
     @property
     def model(self) -> Model | None:
-        """What is served, None until it is loaded and warm."""
+        """The served model; None until it is loaded and warm."""
 
     @property
     def registry(self) -> Sessions | None:
-        """All sessions, None until the model is loaded and warm."""
+        """All sessions; None until the model is loaded and warm."""
 
     def why_not_ready(self) -> str | None:
-        """Why no session can be opened now; None: one can."""
+        """Why no session can be opened now; None if one can."""
 
     def ready_model(self) -> Model:
-        """What is served. Raises DeviceError while it cannot be, CapacityError while the server stops."""
+        """The served model. Raises DeviceError while it is unavailable, CapacityError while the server stops."""
 
 
 class Routes:
-    """Of one server; `gate` knows who may come in."""
+    """The routes of one server; `gate` controls access."""
 
     def __init__(self, served: Served, gate: Gate, metrics: Metrics, settings: Settings) -> None:
         self._served = served
         self._gate = gate
         self._metrics = metrics
         self._max_sessions, self._max_load = settings.max_sessions, settings.max_load
-        self._pages = load_pages() if settings.web else {}
+        self._pages = load_pages() | load_documents() if settings.web else {}
 
     def answer(self, request: Request, peer: str, is_upgrade: bool) -> Response | SessionHandler | None:
-        """Answers probes and the page, refuses what cannot be served, and has a session for what can.
+        """The answer of `_answer`, readable for web pages of allowed origins, except metrics."""
+        outcome = self._answer(request, peer, is_upgrade)
+        if isinstance(outcome, Response) and request.path.partition("?")[0] != METRICS_PATH:
+            outcome.headers.update(self._gate.sharing(request.headers))
+        return outcome
 
-        None for a session's path that is asked for without an upgrade.
+    def _answer(self, request: Request, peer: str, is_upgrade: bool) -> Response | SessionHandler | None:
+        """Answers probes and pages, refuses requests, and opens sessions.
+
+        None for a session that could be opened but was requested by a bad handshake.
         """
         path = request.path.partition("?")[0]
         if path == HEALTH_PATH:
@@ -84,7 +92,7 @@ class Routes:
             if asked.kind not in model.kinds:
                 return self._not_found(path)
             model.profile(asked.profile)
-            return self._session(asked, caller) if is_upgrade else None
+            return self._session(asked, caller) if is_upgrade else self._would_open(asked, caller, request)
         except StreamingError as error:
             self._metrics.refusals.labels(error.code).inc()
             return error_response(error)
@@ -94,7 +102,7 @@ class Routes:
         return not_found(path, PATHS.values() if model is None else model.kinds)
 
     def _session(self, asked: SessionRequest, caller: Caller) -> Session:
-        """The session that `asked` goes on with, or a new one. Raises what Sessions.open raises."""
+        """The session that `asked` resumes, or a new one. Raises as Sessions.open does."""
         sessions = self._served.registry
         assert sessions is not None, "the model is ready"
         session = sessions.find(asked, caller)
@@ -111,6 +119,14 @@ class Routes:
             extra={"session": session.ready.session},
         )
         return session
+
+    def _would_open(self, asked: SessionRequest, caller: Caller, request: Request) -> Response | None:
+        """Tells a browser why its WebSocket was refused, which it cannot see itself. Raises as `_session`."""
+        sessions = self._served.registry
+        assert sessions is not None, "the model is ready"
+        if sessions.find(asked, caller) is None:
+            sessions.check(asked, caller)
+        return None if "Upgrade" in request.headers else upgrade_required()
 
     def _measured(self) -> Response:
         sessions = self._served.registry

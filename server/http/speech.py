@@ -1,9 +1,9 @@
-"""POST /v1/audio/speech: a text to a language-model server, its tokens to a session, the audio to the client.
+"""POST /v1/audio/speech: text to a language-model server, its tokens to a session, the audio to the client.
 
-OpenAI's shape of request, answer and error. The session is one like any other, with this request as its transport: what
-the client does not take holds the device back, what the device does not take holds the language model back. A client
-that leaves cancels the request, which closes the language model's stream. Nothing is answered before there is audio, so
-that what fails until then has its status.
+OpenAI's form of request, answer and error. The session is a regular one with this request as its transport: unread
+audio pauses the device, and a paused device pauses the language model. A disconnecting client cancels the request,
+which closes the language model's stream. The answer starts with the first audio, so that earlier failures have their
+own status.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from neucodec_streaming.protocol.messages import Done, End, Failure, Flush, Read
 from neucodec_streaming.protocol.query import session_request
 from neucodec_streaming.protocol.speech_lm import AnswerParser, SpeechLMSpec, refusal, unreachable
 from neucodec_streaming.server.auth.gate import Gate
-from neucodec_streaming.server.http.exchange import HttpExchange, HttpRequest
+from neucodec_streaming.server.http.exchange import Exchange, HttpRequest
 from neucodec_streaming.server.http.responses import error_body, status_and_headers
 from neucodec_streaming.server.http.routes import Served
 from neucodec_streaming.server.http.speech_formats import (
@@ -49,16 +49,16 @@ STREAM_FORMATS = ("audio", "sse")
 DEFAULT_VOICE = "default"
 CONNECT_S = 10.0
 SILENCE_S = 60.0
-"""How long a language model may take to its first token, or from one to the next."""
+"""Longest wait for a language model's first token, and for each next one."""
 MAX_QUEUED = 8
-"""Pieces of audio that wait to be encoded and sent; with more, the session is stepped no further."""
+"""Limit of queued audio pieces; beyond it the session is not stepped."""
 _log = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
 
 
 @dataclass(frozen=True)
 class SpeechRequest:
-    """What a client asks for, checked."""
+    """A client's request, checked."""
 
     text: str
     model: str | None
@@ -69,7 +69,9 @@ class SpeechRequest:
 
 
 def parse_request(body: bytes, voices: Iterable[str] = ()) -> SpeechRequest:
-    """A request's JSON; `voices` are those of the server. Raises ConfigError naming the field, its value and why."""
+    """Parses a request's JSON; `voices` are those of the server. Raises ConfigError naming the field, its value and the
+    reason.
+    """
     try:
         fields: Any = json.loads(body)
     except ValueError as error:
@@ -106,7 +108,7 @@ def _choice(fields: dict[str, Any], name: str, choices: tuple[str, ...]) -> str:
 
 
 class SpeechOutput:
-    """The transport of a request's session: its audio as a bounded queue, `next_audio`, and why it ended."""
+    """The transport of a request's session: a bounded queue of audio (`next_audio`), and the reason of its end."""
 
     def __init__(self) -> None:
         self.is_open = True
@@ -115,7 +117,7 @@ class SpeechOutput:
         self.done: Done | None = None
         self._audio: deque[bytes] = deque()
         self._changed = asyncio.Event()
-        self._released = asyncio.Event()  # set by `ready`, which comes first
+        self._released = asyncio.Event()  # set by `ready`, the first message
 
     @property
     def is_writable(self) -> bool:
@@ -123,7 +125,7 @@ class SpeechOutput:
         return len(self._audio) < MAX_QUEUED
 
     def send(self, message: bytes | ServerMessage) -> None:
-        """Takes audio, and how the session ends; the rest has no place here."""
+        """Accepts audio and the session's end; other messages do not matter here."""
         if isinstance(message, bytes):
             self._audio.append(message)
         elif isinstance(message, Ready):
@@ -141,21 +143,21 @@ class SpeechOutput:
         self.release()
 
     def drop(self) -> None:
-        """The same; nobody resumes such a session."""
+        """The same, since such a session is never resumed."""
         self.close(0)
 
     def hold(self) -> None:
-        """The language model is read no further."""
+        """Pauses reading the language model."""
         self.is_held = True
         self._released.clear()
 
     def release(self) -> None:
-        """It is read on."""
+        """Resumes reading."""
         self.is_held = False
         self._released.set()
 
     async def released(self) -> None:
-        """Returns when the session takes more input."""
+        """Waits until the session takes more input."""
         await self._released.wait()
 
     async def next_audio(self, session: Session) -> bytes | None:
@@ -186,8 +188,8 @@ class SpeechEndpoint:
         """Closes the connections to the language model."""
         await self._client.aclose()
 
-    async def answer(self, request: HttpRequest, exchange: HttpExchange) -> None:
-        """Says what the request asks for, or why not."""
+    async def answer(self, request: HttpRequest, exchange: Exchange) -> None:
+        """Streams the requested speech, or answers with the error."""
         try:
             caller = self._gate.check(request.headers, None, request.peer)
             asked = parse_request(request.body, self._served.ready_model().voices.tokens)
@@ -209,7 +211,7 @@ class SpeechEndpoint:
             await self._send(asked, session, output, relaying, exchange)
         finally:
             relaying.cancel()
-            await asyncio.gather(relaying, return_exceptions=True)  # which closes the language model's stream
+            await asyncio.gather(relaying, return_exceptions=True)  # closes the language model's stream
             session.lost(True)
 
     async def _send(
@@ -218,9 +220,9 @@ class SpeechEndpoint:
         session: Session,
         output: SpeechOutput,
         relaying: "asyncio.Task[SpeechLMError | None]",
-        exchange: HttpExchange,
+        exchange: Exchange,
     ) -> None:
-        """Audio to the client as it comes; then the end, or what went wrong."""
+        """Sends audio to the client as it arrives, then the end or the error."""
         encoder = make_encoder(asked.response_format, session.ready.output.rate)
         wrapped = audio_event if asked.stream_format == "sse" else bytes
         while (audio := await output.next_audio(session)) is not None:
@@ -250,13 +252,13 @@ class SpeechEndpoint:
             exchange.finish()
 
     def _failure(self, output: SpeechOutput, failure: SpeechLMError | None) -> StreamingError | None:
-        """Why the answer is not complete, None if it is."""
+        """Why the answer is incomplete; None if it is complete."""
         if output.failure is not None:
             return error_of(output.failure.code, output.failure.message)
         return failure if output.done else CapacityError("the server stops: try again, at another one")
 
     async def _relay(self, asked: SpeechRequest, session: Session, output: SpeechOutput) -> SpeechLMError | None:
-        """The language model's tokens to the session, and its end; why they are not all."""
+        """Passes the language model's tokens to the session, and its end; returns an error if they are incomplete."""
         failure = None
         try:
             body = self._spec.body(asked.text, model=asked.model)
@@ -282,7 +284,7 @@ class SpeechEndpoint:
         session.received(End())
         return failure
 
-    def _refuse(self, error: StreamingError, exchange: HttpExchange) -> None:
+    def _refuse(self, error: StreamingError, exchange: Exchange) -> None:
         self._metrics.refusals.labels(error.code).inc()
         status, headers = status_and_headers(error)
         body = json.dumps(error_body(error)) + "\n"

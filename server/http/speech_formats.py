@@ -1,4 +1,4 @@
-"""Audio as POST /v1/audio/speech sends it, piece by piece: pcm, wav, opus; plain, or in server-sent events."""
+"""Audio formats of POST /v1/audio/speech, encoded piece by piece: pcm, wav, opus; plain, or in server-sent events."""
 
 import asyncio
 import base64
@@ -11,32 +11,32 @@ import numpy as np
 import soundfile
 
 CONTENT_TYPES = {"wav": "audio/wav", "pcm": "audio/pcm", "opus": "audio/ogg"}
-"""What may be asked for as response_format; the first one is the default."""
+"""Values of response_format; the first one is the default."""
 UNKNOWN_LENGTH = 0xFFFFFFFF
-"""In a WAV header that is sent before its audio is there."""
+"""Length field of a WAV header that is sent before its audio is complete."""
 OGG_PAGE_MS = 100.0
-_SET_OGG_PAGE_LATENCY_MS = 0x1302  # of libsndfile's sf_command; a second otherwise
+_SET_OGG_PAGE_LATENCY_MS = 0x1302  # command number of libsndfile's sf_command; OGG pages last a second otherwise
 
 
 def response_formats() -> tuple[str, ...]:
-    """Those that this installation has."""
+    """The formats that this installation supports."""
     has_opus = "OPUS" in soundfile.available_subtypes("OGG") if "OGG" in soundfile.available_formats() else False
     return tuple(name for name in CONTENT_TYPES if name != "opus" or has_opus)
 
 
 class PcmEncoder:
-    """s16le as it is, behind a WAV header if `is_wav`: feed(bytes) -> bytes, finish() -> bytes."""
+    """s16le unchanged, after a WAV header if `is_wav`: feed(bytes) -> bytes, finish() -> bytes."""
 
     def __init__(self, rate: int, is_wav: bool) -> None:
         self._head = _wav_header(rate) if is_wav else b""
 
     async def feed(self, payload: bytes) -> bytes:
-        """More audio."""
+        """Encodes more audio."""
         head, self._head = self._head, b""
         return head + payload
 
     async def finish(self) -> bytes:
-        """No more audio."""
+        """Ends the audio."""
         return await self.feed(b"")
 
 
@@ -49,11 +49,11 @@ class OpusEncoder:
         self._file: soundfile.SoundFile | None = None
 
     async def feed(self, payload: bytes) -> bytes:
-        """More audio; pages come out every OGG_PAGE_MS."""
+        """Encodes more audio; returns pages every OGG_PAGE_MS."""
         return await asyncio.to_thread(self._feed, payload)
 
     async def finish(self) -> bytes:
-        """No more audio."""
+        """Ends the audio."""
         return await asyncio.to_thread(self._finish)
 
     def _feed(self, payload: bytes) -> bytes:
@@ -80,12 +80,12 @@ class OpusEncoder:
 
 
 def make_encoder(response_format: str, rate: int) -> PcmEncoder | OpusEncoder:
-    """The encoder of one of CONTENT_TYPES."""
+    """The encoder for one of CONTENT_TYPES."""
     return OpusEncoder(rate) if response_format == "opus" else PcmEncoder(rate, response_format == "wav")
 
 
 def audio_event(data: bytes) -> bytes:
-    """Audio as OpenAI's `stream_format: sse` has it."""
+    """Audio as an event of OpenAI's `stream_format: sse`."""
     return event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
 
 
@@ -101,6 +101,6 @@ def event(body: dict[str, Any]) -> bytes:
 
 
 def _wav_header(rate: int) -> bytes:
-    """Of mono s16le of a length that nobody knows yet."""
+    """The WAV header of mono s16le with an open length."""
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
     return struct.pack("<4sI4s", b"RIFF", UNKNOWN_LENGTH, b"WAVE") + form + struct.pack("<4sI", b"data", UNKNOWN_LENGTH)

@@ -19,21 +19,17 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from neucodec_streaming.errors import StreamingError
-from neucodec_streaming.protocol.messages import SUBPROTOCOL, ServerMessage, encode_message, parse_client_message
+from neucodec_streaming.protocol.messages import SUBPROTOCOL, ServerMessage, encode_message
 from neucodec_streaming.server.http.frame_reader import FrameReader, binary_header
 from neucodec_streaming.server.http.responses import plain
 from neucodec_streaming.server.lifecycle import moved
-from neucodec_streaming.server.sessions.transport import SessionHandler, check_size
+from neucodec_streaming.server.sessions.pace import MessagePace
+from neucodec_streaming.server.sessions.transport import SessionHandler, hand_on
 from neucodec_streaming.server.settings.fields import Settings
 
 SERVER_NAME = "neucodec-streaming"
 READ_BYTES = 16_384
 """The most that is read at once: a peer that is gone is noticed behind it, and it may be 2,700 frames of nothing."""
-BURST_S = 0.2
-"""A connection that has been quiet may send what the pace allows in so long at once."""
-PAUSE_S = 0.02
-"""Who has used that up waits for so long at least, and then has what came together in it: to look up costs time too."""
 TURN_FRAMES = 256
 """Frames that are parsed before other connections have their turn."""
 CRUMB_BYTES = 1024
@@ -102,9 +98,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self._is_reading = True
         self._has_heard = True
         self._has_read = False
-        self._burst = max(1.0, settings.max_messages_per_s * BURST_S)
-        self._credit = self._burst
-        self._credited_s = self._loop.time()
+        self._pace = MessagePace(settings.max_messages_per_s, self._loop.time)
         self.is_writable = True
         self.is_held = False
         """Whether nothing is read, by `hold`."""
@@ -167,7 +161,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self._has_heard = self._has_read = True
         self._reader.feed(self._buffer[:size])
         if not self._parse() and size < CRUMB_BYTES:
-            self._credit -= 1
+            self._pace.spend()
 
     def eof_received(self) -> None:
         self._protocol.receive_eof()
@@ -223,12 +217,14 @@ class WebSocket(asyncio.BufferedProtocol):
         reader, wait_s, parsed = self._reader, 0.0, 0
         is_full = self._transport.get_write_buffer_size() > MAX_UNSENT_BYTES
         while (found := reader.find()) and not is_full and not self.is_held and parsed < TURN_FRAMES:
-            if not reader.found_payload:
-                if wait_s := self._wait_s():
-                    break
-                self._credit -= 1
+            if reader.found_payload:
+                self._take_message(reader.take_payload())
+            elif wait_s := self._pace.wait_s():
+                break
+            else:
+                self._pace.spend()
+                self._take(reader.take())
             parsed += 1
-            self._take(reader.take())
         if wait_s:
             if self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 self.abort()  # the peer is gone: what it has sent may be minutes of this pace
@@ -242,24 +238,15 @@ class WebSocket(asyncio.BufferedProtocol):
             (self._transport.resume_reading if may_read else self._transport.pause_reading)()
         return parsed > 0
 
-    def _wait_s(self) -> float:
-        """How long until the connection may have something parsed; 0: now."""
-        if self._credit < 1:
-            now_s, per_s = self._loop.time(), self._settings.max_messages_per_s
-            self._credit = min(self._burst, self._credit + (now_s - self._credited_s) * per_s)
-            self._credited_s = now_s
-        return 0.0 if self._credit >= 1 else max(PAUSE_S, (1 - self._credit) / self._settings.max_messages_per_s)
-
     def _take(self, messages: Sequence[bytes | str | Request]) -> None:
         for message in messages:
             if isinstance(message, Request):
                 self._answer(message)
             else:
                 self._take_message(message)
-        if len(messages) != 1 or not isinstance(messages[0], bytes):  # the protocol has had something to do
-            self._write()  # pongs, the answer to a close, what to say to a frame that cannot be
-            if self._protocol.close_expected():
-                self._end_soon()
+        self._write()  # pongs, the answer to a close, what to say to a frame that cannot be
+        if self._protocol.close_expected():
+            self._end_soon()
 
     def _answer(self, request: Request) -> None:
         """Lets the request in, or answers it."""
@@ -288,13 +275,7 @@ class WebSocket(asyncio.BufferedProtocol):
         if self._listener is None:
             return
         try:
-            try:
-                check_size(data, self._settings.max_message_bytes)
-                message = parse_client_message(data)
-            except StreamingError as error:
-                self._listener.fail(error)
-            else:
-                self._listener.received(message)
+            hand_on(data, self._listener, self._settings.max_message_bytes)
         except Exception:
             _log.exception("a message failed")
             self._protocol.fail(1011, "internal")

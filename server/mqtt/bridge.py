@@ -1,8 +1,8 @@
-"""The bridge: sessions of this server on the topics of a broker, shared with whatever other bridges are there.
+"""The bridge: serves sessions on the topics of a broker, together with other bridges.
 
-`open` requests and lost sessions come by shared subscriptions, so the broker hands each to one bridge; that one owns
-the session before its frames flow (BrokerSession has the connection that proves it). Every bridge also hears every
-status, and so knows whose a session is. When a bridge dies, the last will of each of its sessions is a lost session.
+Shared subscriptions deliver each `open` request and each lost session to one bridge, which owns the session before its
+frames flow (the connection of its BrokerSession proves it). Every bridge also receives every status, and so knows the
+owner of each session. When a bridge dies, the last wills of its sessions announce them as lost.
 """
 
 import asyncio
@@ -52,17 +52,17 @@ from neucodec_streaming.server.settings.fields import DEFAULT_MAX_MESSAGE_BYTES,
 
 SHARE = "$share/neucodec"
 TAKE_OVER_S = 0.2
-"""Between a last will and the takeover: a status that comes meanwhile tells whether it is still true."""
+"""Delay between a last will and the takeover, in which a newer status may arrive."""
 MIN_WAIT_S, MAX_WAIT_S = 0.1, 5.0
-"""Between attempts to connect: doubled from one to the next, and jittered."""
+"""Delay between attempts to connect: doubles each time, with jitter."""
 ASK_AGAIN_S = 3.0
-"""Between requests for the session of a site of which audio comes and which nobody serves."""
+"""Delay between requests for the session of a site that sends audio without one."""
 
 _log = logging.getLogger(__name__)
 
 
 def broker_address(settings: Settings) -> BrokerAddress:
-    """Where the broker is that the settings name. Raises ConfigError."""
+    """The broker address from the settings. Raises ConfigError."""
     assert settings.mqtt is not None, "whoever calls has looked"
     address = parse_broker(settings.mqtt, settings.mqtt_ca, settings.mqtt_cert, settings.mqtt_key)
     if address.username is not None:
@@ -71,7 +71,9 @@ def broker_address(settings: Settings) -> BrokerAddress:
 
 
 class Bridge:
-    """At one broker; `open` gives a session its place. `hermes_sites`: satellites that are listened to unasked."""
+    """The bridge at one broker; `open` opens a session in the server. `hermes_sites`: satellites that get a session
+    unasked.
+    """
 
     def __init__(
         self,
@@ -82,14 +84,14 @@ class Bridge:
     ) -> None:
         self.name = uuid.uuid4().hex[:12]
         self.connected = asyncio.Event()
-        """Set while the broker is there and sessions can be opened."""
+        """Set while the broker is connected and sessions can be opened."""
         self._address = address
         self._tls = tls_context(address)
         self._open = open
         self._max_message_bytes = max_message_bytes
         self._sites = {site: hermes_topic(site, HERMES_INPUT) for site in hermes_sites}
         self._ask_again_s: dict[str, float] = {}
-        self._statuses: dict[str, tuple[Status, float]] = {}  # and when it was heard
+        self._statuses: dict[str, tuple[Status, float]] = {}  # and the time of its arrival
         self._sessions: dict[str, tuple[BrokerSession, asyncio.Task[None]]] = {}
         self._claims: set[asyncio.Task[None]] = set()
         self._connection: BrokerConnection | None = None
@@ -97,15 +99,15 @@ class Bridge:
 
     @property
     def sessions(self) -> list[str]:
-        """The names of those that are this bridge's."""
+        """Names of the sessions that this bridge owns."""
         return list(self._sessions)
 
     def start(self) -> None:
-        """Connects, again and again if need be, until `stop`."""
+        """Connects, and reconnects after each loss, until `stop`."""
         self._task = asyncio.create_task(self._run(), name="mqtt bridge")
 
     async def stop(self, timeout_s: float) -> None:
-        """Leaves the sessions to other bridges, and the broker."""
+        """Leaves the sessions to other bridges and disconnects."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=timeout_s)
@@ -135,13 +137,13 @@ class Bridge:
             attempt = min(attempt + 1, 10)
 
     async def _look_around(self, connection: BrokerConnection) -> None:
-        """Learns the retained statuses, then says which of the sessions here go on, and offers the lost ones."""
+        """Reads the retained statuses, then decides which sessions here continue, and offers the lost ones."""
         self._statuses.clear()
         await connection.subscribe([Subscription(f"{ROOT}/+/{STATUS}", 0, keeps_retain=True)])
         marker = f"{ROOT}/bridge-{self.name}/{CONTROL}"
         await connection.subscribe([Subscription(marker, 0)])
         await connection.publish(BrokerMessage(marker, b"", 0))
-        async for message in connection.messages():  # the broker is done with retained ones when this comes
+        async for message in connection.messages():  # arrives after all retained ones
             if message.topic == marker:
                 break
             self._take(message)
@@ -159,7 +161,7 @@ class Bridge:
             await connection.subscribe([Subscription(f"{SHARE}/{source}", 0) for source in self._sites.values()])
 
     def _ask_for(self, site: str) -> None:
-        """Asks for a site's session, unless some bridge has it, or it was asked for just now."""
+        """Requests a session for a site, unless a bridge has it or it was requested just now."""
         now = asyncio.get_running_loop().time()
         is_served = site in self._sessions or self._status(site) is not None
         if not is_served and now >= self._ask_again_s.get(site, 0.0):
@@ -182,7 +184,7 @@ class Bridge:
         except StreamingError as error:
             _log.debug("status of %s: %s", name, error)
             return
-        if not message.retain:  # by the shared subscription: it came to nobody else
+        if not message.retain:  # shared subscription: no other bridge received it
             if status.state == SessionStatus.LOST:
                 self._claim(self._take_over(name, status))
             return
@@ -206,14 +208,14 @@ class Bridge:
             self._begin(name, request.message, reply, request.position)
 
     async def _offer(self, name: str) -> None:
-        """Hands a session that nobody has taken, as a bridge that died itself cannot, to one of those that are here."""
-        await asyncio.sleep(random.uniform(2, 4) * TAKE_OVER_S)  # somebody may be about to, and one need do it
+        """Offers a lost session that no bridge has taken (a dying bridge cannot) to one of the present bridges."""
+        await asyncio.sleep(random.uniform(2, 4) * TAKE_OVER_S)  # another bridge may do so, and one suffices
         status = self._status(name)
         if status is not None and status.state == SessionStatus.LOST:
             await self._publish(BrokerMessage(topic(name, STATUS), status.encode(), retain=True, expires_s=KEPT_S))
 
     async def _take_over(self, name: str, lost: Status) -> None:
-        """Goes on with a session whose owner is gone, unless a later status says otherwise."""
+        """Takes over a session whose owner is gone, unless a newer status says otherwise."""
         if name in self._sessions:
             self._sessions[name][0].decide(True)
             return
@@ -226,7 +228,7 @@ class Bridge:
                 await self._publish(BrokerMessage(topic(name, STATUS), closed.encode(), retain=True))
 
     def _begin(self, name: str, request: OpenRequest, reply: Reply, position: int | None) -> bool:
-        """Whether there is a place for the session; whoever asked is told if not."""
+        """Opens the session, or answers the request with the refusal."""
         try:
             session = BrokerSession(
                 name,
@@ -258,7 +260,7 @@ class Bridge:
                 del self._sessions[session.name]
 
     def _replace(self, name: str, request: OpenRequest, reply: Reply, position: int | None) -> None:
-        """A client opens a session that is open: whoever had it before is gone."""
+        """A client opens a session that is already open: its previous client is gone."""
         self._sessions[name][1].cancel()
         self._begin(name, request, reply, position)
 
@@ -282,7 +284,7 @@ class Bridge:
         )
 
     def _status(self, name: str) -> Status | None:
-        """The last status of a session that is not over, None where it is unknown or too old."""
+        """The latest status of an unfinished session; None if unknown or too old."""
         status, heard_s = self._statuses.get(name, (None, 0.0))
         if status is None or status.state == SessionStatus.CLOSED:
             return None

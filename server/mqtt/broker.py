@@ -1,6 +1,6 @@
-"""Connections to a broker, MQTT 5 throughout. The only module of the server that imports aiomqtt and paho.
+"""Connections to a broker with MQTT 5. The server's only module that imports aiomqtt and paho.
 
-What crosses this border is ours: BrokerMessage, whose fields stand for MQTT's properties, and BrokerLost.
+Its interface uses our own types: BrokerMessage, whose fields represent MQTT properties, and BrokerLost.
 """
 
 import asyncio
@@ -16,30 +16,32 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.errors import ConfigError, reason_of
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress
 from neucodec_streaming.protocol.mqtt.message import BrokerMessage
 
 MAX_FRAMES = 256
-"""Frames of a session that wait to be taken: what comes beyond is dropped, and the frames' numbers tell."""
+"""Limit of a session's queued frames; later ones are dropped, which their numbering reveals."""
 MAX_MESSAGES = 1024
-"""Messages of one connection, requests among them, that wait to be taken; what comes beyond is dropped."""
+"""Limit of a connection's queued messages, requests included; later ones are dropped."""
 KEEPALIVE_S = 5
 """The broker drops a connection after 1.5 keep-alives of silence (MQTT 5, 3.1.2.10)."""
 ANSWER_S = 3.0
-"""For the broker's answer to connect and subscribe: a broker that goes down may take the connection and say nothing."""
+"""Timeout of the broker's answer to connect and subscribe: a broker that shuts down may accept a connection and stay
+silent.
+"""
 
 _quiet = logging.getLogger(f"{__name__}.aiomqtt")
-_quiet.setLevel(logging.CRITICAL)  # errors that matter are logged by the caller
+_quiet.setLevel(logging.CRITICAL)  # the caller logs errors that matter
 
 
 class BrokerLost(Exception):
-    """The broker is not there, or not any more."""
+    """The broker is unreachable, or the connection to it was lost."""
 
 
 @dataclass(frozen=True)
 class Subscription:
-    """`keeps_retain`: whether retained messages come as such later too."""
+    """A subscription. `keeps_retain`: later retained messages are marked as such too."""
 
     topic: str
     qos: int
@@ -47,25 +49,24 @@ class Subscription:
 
 
 class _Inbox(asyncio.Queue[aiomqtt.Message]):
-    """What a connection has received. `frames_topic`: of the messages that are dropped first."""
+    """Queue of received messages. Frames of `frames_topic` are dropped first."""
 
     def __init__(self, frames_topic: str | None) -> None:
         super().__init__(MAX_MESSAGES)
         self._frames_topic = frames_topic
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
-        """What aiomqtt calls; it expects QueueFull."""
+        """Called by aiomqtt, which expects QueueFull."""
         if self.qsize() >= MAX_FRAMES and str(item.topic) == self._frames_topic:
             raise asyncio.QueueFull
         super().put_nowait(item)
 
 
 class BrokerConnection:
-    """One connection, from `async with` to its end; everything but `rest` may raise BrokerLost.
+    """One connection, for the duration of `async with`; everything but `rest` may raise BrokerLost.
 
-    `will` is published by the broker if the connection is lost. `clean_start` False goes on with what the broker has
-    kept under `identifier` for `expiry_s` since its last connection was lost. Of `frames_topic` no more than MAX_FRAMES
-    messages wait.
+    The broker publishes `will` if the connection is lost. With `clean_start` False it resumes the session state that
+    the broker kept under `identifier` for `expiry_s`. At most MAX_FRAMES messages of `frames_topic` are queued.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class BrokerConnection:
             raise BrokerLost(str(error)) from None
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
-        """Returns when the broker has them."""
+        """Subscribes; returns when the broker has confirmed."""
         wanted = [(one.topic, SubscribeOptions(one.qos, retainAsPublished=one.keeps_retain)) for one in subscriptions]
         try:
             await self._client.subscribe(wanted)
@@ -122,12 +123,12 @@ class BrokerConnection:
             raise BrokerLost(str(error)) from None
 
     async def publish(self, message: BrokerMessage) -> None:
-        """Returns when it is out, with QoS 1 when the broker has it."""
+        """Publishes; returns when the message is sent, with QoS 1 when the broker has acknowledged it."""
         publishing = self._client.publish(
             message.topic, message.payload, message.qos, message.retain, _publish_properties(message)
         )
         tasks = [asyncio.ensure_future(publishing), asyncio.ensure_future(self._lost.wait())]
-        try:  # aiomqtt itself waits on for the acknowledgement when the connection is lost
+        try:  # aiomqtt itself keeps waiting for the acknowledgement after the connection is lost
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if not tasks[0].done() or isinstance(tasks[0].exception(), aiomqtt.MqttError):
                 raise BrokerLost(f"{message.topic} was not published")
@@ -137,7 +138,7 @@ class BrokerConnection:
                 task.cancel()
 
     async def messages(self) -> AsyncIterator[BrokerMessage]:
-        """What comes; never ends but by BrokerLost."""
+        """Incoming messages; ends only by BrokerLost."""
         try:
             async for message in self._client.messages:
                 yield _received(message)
@@ -145,7 +146,7 @@ class BrokerConnection:
             raise BrokerLost(str(error)) from None
 
     def rest(self) -> list[BrokerMessage]:
-        """What had come when the connection was lost, and was not taken."""
+        """Messages that had arrived but were not taken when the connection was lost."""
         found = []
         while not self._inbox.empty():
             found.append(_received(self._inbox.get_nowait()))
@@ -153,7 +154,7 @@ class BrokerConnection:
 
 
 def tls_context(address: BrokerAddress) -> ssl.SSLContext | None:
-    """What to connect with; None: without TLS. Raises ConfigError for files that cannot be used."""
+    """The TLS context; None without TLS. Raises ConfigError for unusable files."""
     if not address.tls:
         return None
     try:
@@ -161,7 +162,7 @@ def tls_context(address: BrokerAddress) -> ssl.SSLContext | None:
         if address.cert_file is not None:
             context.load_cert_chain(address.cert_file, address.key_file)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"the certificates for the broker cannot be used: {error}") from None
+        raise ConfigError(f"the certificates for the broker cannot be used: {reason_of(error)}") from None
     return context
 
 
@@ -194,7 +195,7 @@ def _publish_properties(message: BrokerMessage) -> Properties:
 
 
 def _properties(kind: int, **values: Any) -> Properties:
-    """MQTT 5 properties by their names; what is None is left out."""
+    """MQTT 5 properties by name; None values are omitted."""
     made = Properties(kind)
     for name, value in values.items():
         if value is not None:

@@ -1,10 +1,10 @@
-"""One session at a broker: a connection of its own, whose identifier is the session's.
+"""One session at a broker, on a connection of its own whose identifier is the session's.
 
-A broker lets one connection have an identifier, so a session has one owner, whatever happens; and what it keeps under
-that identifier (subscriptions, frames with QoS 1 that nobody took) is inherited by the next owner. The last will of the
-connection is the status that says that the session is lost; the Bridge decides who goes on with it.
+A broker allows one connection for each identifier, so a session always has one owner, and the next owner inherits what
+the broker keeps under that identifier (subscriptions, QoS 1 frames that were not taken). The connection's last will is
+the status that announces the session as lost; the Bridge decides who continues it.
 
-To the session behind, this is its Transport (sessions/transport.py).
+For the session, this class is its Transport (sessions/transport.py).
 """
 
 import asyncio
@@ -43,30 +43,31 @@ from neucodec_streaming.server.sessions.session import RESTART_STATUS
 from neucodec_streaming.server.sessions.transport import SessionHandler, check_size
 
 KEPT_S = 60
-"""What the broker keeps for a session that nobody has, and for how long others may learn what became of it."""
+"""How long the broker keeps the state of a session without owner, and its last status."""
 STATUS_EXPIRES_S = 30
 STATUS_INTERVAL_S = 10.0
 LOSS_INTERVAL_S = 1.0
 LEAVING_S = 30.0
-"""A client whose connection is lost has left when nothing is heard of it for so long."""
+"""A client whose connection was lost counts as gone after this silence."""
 VERDICT_S = 60.0
-"""A session whose connection is lost is kept so long for the Bridge to say whose it is."""
+"""How long a session whose connection was lost waits for the Bridge to decide its ownership."""
 RETRY_S = 0.1
 MAX_UNSENT = 64
-"""Frames and answers that wait for the broker; with more, the session is stepped no further."""
+"""Limit of queued frames and answers; beyond it the session is not stepped."""
 
 _log = logging.getLogger(__name__)
 
 
 Open = Callable[[SessionRequest, Caller], SessionHandler]
-"""Gives a session its place. Raises StreamingError."""
+"""Opens a session in the server. Raises StreamingError."""
 Connect = Callable[[str, BrokerMessage, bool, str], BrokerConnection]
 """Identifier, last will, clean start, topic of frames -> a connection, as an async context manager."""
 
 
 class BrokerPhase(Enum):
-    """CONNECTING: to the broker. SERVING: connected. LOST: the Bridge is to say whose the session is. LEAVING: what is
-    queued goes out, then the session's last status."""
+    """CONNECTING: to the broker. SERVING: connected. LOST: waiting for the Bridge to decide the ownership. LEAVING:
+    sending the queue, then the session's last status.
+    """
 
     CONNECTING = auto()
     SERVING = auto()
@@ -83,9 +84,10 @@ _PHASES = {
 
 
 class BrokerSession:
-    """The session `name` until it ends: `run`. `position`: of its first input, None where another bridge has lost it.
+    """Runs the session `name` until it ends. `position`: that of its first input; None if another bridge lost the
+    session.
 
-    `on_replaced` is called when a client opens it anew. Raises StreamingError when there is no place for it.
+    `on_replaced` is called when a client opens the session again. Raises StreamingError if there is no room for it.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class BrokerSession:
         self._topics = {kind: topic(name, kind) for kind in (CONTROL, STATUS)}
         self._input_topic, self._output_topic = request.input_topic(name), request.output_topic(name)
         self._input_type = content_type(request.session.input)
-        output = request.session.output  # frames of tokens are smaller than their type, which the status has
+        output = request.session.output  # token frames carry none: it would be longer
         self._output_type = content_type(output) if output.kind == "audio" else None
         self._output_rate = output.rate if output.kind == "audio" else None
         self._phase = BrokerPhase.CONNECTING
@@ -123,7 +125,7 @@ class BrokerSession:
         self._connection: BrokerConnection | None = None
         self._connected = asyncio.Event()
         self._news = asyncio.Event()  # for the status
-        self._decision: asyncio.Future[bool] | None = None  # whether the session, when LOST, is still ours
+        self._decision: asyncio.Future[bool] | None = None  # whether the session is still ours, when LOST
         self._grace: asyncio.TimerHandle | None = None
         self._leaving: asyncio.TimerHandle | None = None
         self._released = asyncio.Event()
@@ -132,7 +134,7 @@ class BrokerSession:
         self._handler = open(request.session, Caller(None, f"mqtt:{name}"))
 
     async def run(self) -> None:
-        """Serves the session until it is over and everybody has been told."""
+        """Serves the session until it is over and its last status is published."""
         self._handler.opened(self)
         try:
             async with asyncio.TaskGroup() as group:
@@ -147,7 +149,7 @@ class BrokerSession:
             self._handler.lost(True)
 
     def decide(self, goes_on: bool) -> None:
-        """Whether a session whose connection is lost is still this bridge's."""
+        """Continues a session whose connection was lost, if it still belongs to this bridge."""
         if self._decision is not None and not self._decision.done():
             self._decision.set_result(goes_on)
 
@@ -169,31 +171,31 @@ class BrokerSession:
 
     @property
     def is_held(self) -> bool:
-        """Whether no more is taken from the broker."""
+        """Whether input from the broker is paused."""
         return not self._released.is_set()
 
     def send(self, message: bytes | ServerMessage) -> None:
-        """Queues what a message means on the topics."""
+        """Queues the publications of a message."""
         if isinstance(message, Failure):
             _log.warning("session %s of %s ends: %s", self.name, self._input_topic, message.message)
         self._outbox.extend(self._translation.message(message))
         self._wake.set()
 
     def hold(self) -> None:
-        """Takes no more from the broker until `release`."""
+        """Pauses input from the broker until `release`."""
         self._released.clear()
 
     def release(self) -> None:
-        """Takes on."""
+        """Resumes input."""
         self._released.set()
 
     def close(self, code: int, reason: str = "") -> None:
-        """The session is over once what is queued has been sent."""
+        """Ends the session after the queue has been sent."""
         if self.is_open:
             self._leave(SessionStatus.LOST if code == RESTART_STATUS else SessionStatus.CLOSED)
 
     def drop(self) -> None:
-        """The session is over now."""
+        """Ends the session now."""
         self._outbox.clear()
         self.close(1000)
 
@@ -230,12 +232,12 @@ class BrokerSession:
                 _log.info("session %s belongs to another bridge now", self.name)
                 self._outbox.clear()
                 if self.is_open:
-                    self._leave(SessionStatus.OPEN)  # that is what the other says
+                    self._leave(SessionStatus.OPEN)  # the other one announces it
                 return
             self._advance(BrokerPhase.CONNECTING)
 
     def _advance(self, phase: BrokerPhase) -> None:
-        """Follows the connection, unless the session leaves, which it does over any."""
+        """Reconnects after each loss, unless the session is leaving, for which any connection serves."""
         if self.is_open:
             self._phase = moved(_PHASES, self._phase, phase)
 
@@ -269,13 +271,13 @@ class BrokerSession:
                 raise InputError(f"frame of {said}: the session takes {self._input_type}")
             self._converse(self._translation.frame(message.payload))
         except StreamingError as error:
-            if is_hermes(self._input_topic):  # no frame of ours, which others of the same sender would be like
+            if is_hermes(self._input_topic):  # not one of our frames; others of this sender would not be either
                 self._leave_out(error)
             else:
                 self._handler.fail(error)
 
     def _leave_out(self, error: StreamingError) -> None:
-        """A satellite goes on without the frame; the log has each reason once."""
+        """Skips a satellite's unusable frame; the log has each reason once."""
         if str(error) != self._left_out_for:
             self._left_out_for = str(error)
             _log.warning("session %s leaves out a message of %s: %s", self.name, self._input_topic, error)
@@ -293,7 +295,7 @@ class BrokerSession:
             self._leaving = asyncio.get_running_loop().call_later(LEAVING_S, self._end)
         elif not isinstance(request.message, OpenRequest):
             self._converse(self._translation.request(request.message, request.position, reply))
-        elif reply != self._reply:  # and no repeat of what opened it
+        elif reply != self._reply:  # and not a repetition of its `open`
             self._on_replaced(self.name, request.message, reply, request.position)
 
     def _end(self) -> None:
@@ -305,7 +307,7 @@ class BrokerSession:
             self._handler.received(message)
 
     def _await_missing(self, restart: bool) -> None:
-        """Gives up what is missing GRACE_S after the stream last went on."""
+        """Stops waiting for missing frames GRACE_S after the stream last advanced."""
         if self._grace is not None and (restart or not self._translation.waits):
             self._grace.cancel()
             self._grace = None
@@ -334,7 +336,7 @@ class BrokerSession:
             await self._tell(self._final)
 
     async def _publish(self, message: BrokerMessage) -> None:
-        """Publishes, on the next connection where this one fails: with QoS 1 perhaps twice, never not at all."""
+        """Publishes, on the next connection if this one fails: with QoS 1 possibly twice, never not at all."""
         while True:
             await self._connected.wait()
             assert self._connection is not None, "connected"
@@ -353,7 +355,7 @@ class BrokerSession:
         )
 
     async def _report(self) -> None:
-        """Says that the session is this bridge's and how far it is: on every connection, and soon after a loss."""
+        """Publishes the ownership and progress of the session: on every new connection, and soon after a loss."""
         told: dict[str, int] = {}
         while True:
             with suppress(TimeoutError):
@@ -387,15 +389,15 @@ class BrokerSession:
 
 
 def reply_of(message: BrokerMessage) -> Reply:
-    """Where the answer to a request goes."""
+    """Where to send the answer to a request."""
     return Reply(message.reply_topic, message.correlation)
 
 
 def error_answer(error: StreamingError, reply: Reply) -> Answer:
-    """What whoever asked for the impossible is told."""
+    """Answers an impossible request."""
     return Answer(reply, encode_answer(Failure(error.code, str(error)), 0))
 
 
 def answer_message(answer: Answer, to: str) -> BrokerMessage:
-    """An answer on its way to whoever asked."""
+    """An answer to be published."""
     return BrokerMessage(to, answer.payload, correlation=answer.reply.correlation)

@@ -1,4 +1,4 @@
-"""Who may open a session, and which worker steps it: as many as can be stepped in time, by measured step times."""
+"""Admission: decides whether a session may open, and on which worker, by measured step times."""
 
 from collections import Counter
 
@@ -11,9 +11,9 @@ from neucodec_streaming.server.model import slots_each
 
 
 class Admission:
-    """Counts the sessions of every worker, open or about to be. `max_sessions`: slots of all workers together.
+    """Counts the sessions of every worker, open or opening. `max_sessions`: slots of all workers together.
 
-    A worker is always given one session: what a slow device computes late is better than nothing.
+    A worker always accepts one session: late output of a slow device is better than none.
     """
 
     def __init__(self, budget: Budget, max_sessions: int, workers: int = 1) -> None:
@@ -25,23 +25,23 @@ class Admission:
 
     @property
     def sessions(self) -> int:
-        """Places that are taken."""
+        """Number of reserved places."""
         return sum(self._sessions)
 
     @property
     def load(self) -> float:
-        """The share of the time that the sessions keep the workers busy."""
+        """Share of time in which the sessions keep the workers busy."""
         return sum(map(self._budget.load, self._pools)) / len(self._pools)
 
     def capacity(self, kind: str, config: StreamConfig) -> int:
-        """How many sessions of that kind and configuration the server holds, with no others beside them."""
+        """Number of sessions of that kind and configuration that fit on the empty server."""
         each = max(1, self._budget.capacity(list(pools_of(kind, config).values()), self._slots))
         return min(each * len(self._pools), self._max_sessions)
 
     def admit(self, kind: str, config: StreamConfig) -> int:
-        """Reserves a place, to be released once -> the worker that it is at, the one with the least load.
+        """Reserves a place and returns its worker, the least loaded one. Release it once.
 
-        Raises CapacityError, and then nothing is reserved.
+        Raises CapacityError, and then reserves nothing.
         """
         after = [pools + Counter(pools_of(kind, config).values()) for pools in self._pools]
         free = [worker for worker, pools in enumerate(after) if max(pools.values()) <= self._slots]
@@ -58,6 +58,6 @@ class Admission:
         return worker
 
     def release(self, worker: int, kind: str, config: StreamConfig) -> None:
-        """Gives a place back."""
+        """Releases a place."""
         self._pools[worker] -= Counter(pools_of(kind, config).values())
         self._sessions[worker] -= 1

@@ -1,7 +1,7 @@
-"""Input that a session has taken and its worker has not: the server reads ahead of computing, so that `clear` is heard.
+"""Input that a session has accepted and its worker has not: the server reads ahead so that it receives `clear`.
 
-Payload is joined as it comes: a thousand tokens in a thousand messages are one piece. Ends of utterances, and voices
-behind them, stay where they were between the payload.
+Payload is joined as it arrives, so a thousand single tokens become one piece. Ends of utterances and changes of voice
+keep their places among the payload.
 """
 
 from collections import deque
@@ -11,11 +11,11 @@ import numpy as np
 from neucodec_streaming.protocol.messages import StreamFormat
 
 END_BYTES = 64
-"""What the end of an utterance counts for."""
+"""Bytes that the end of an utterance counts for, and a voice in addition to its tokens."""
 
 
 class Backlog:
-    """Of one session whose input has that format, oldest first. `bytes` is what waits."""
+    """The backlog of one session with input of that format, oldest first. `bytes`: its size."""
 
     def __init__(self, input: StreamFormat) -> None:
         self._unit_bytes = input.unit_bytes
@@ -29,11 +29,11 @@ class Backlog:
 
     @property
     def frames(self) -> int:
-        """Whole frames of payload."""
+        """Number of whole frames of payload."""
         return self._payload_bytes // self._hop_bytes
 
     def put(self, payload: bytes) -> None:
-        """More payload."""
+        """Appends payload."""
         last = self._items[-1] if self._items else None
         if not isinstance(last, bytearray):
             last = bytearray()
@@ -43,17 +43,19 @@ class Backlog:
         self.bytes += len(payload)
 
     def end(self) -> None:
-        """The utterance ends here."""
+        """Appends the end of an utterance."""
         self._items.append(None)
         self.bytes += END_BYTES
 
     def prime(self, voice: np.ndarray) -> None:
-        """Streams start in this voice from here on, between utterances."""
+        """Appends a change of voice, between utterances."""
         self._items.append(voice)
-        self.bytes += voice.nbytes
+        self.bytes += END_BYTES + voice.nbytes
 
     def take(self, max_frames: int) -> bytes | np.ndarray | None:
-        """The oldest payload, at most so many frames (one or more), None for the end of an utterance, or a voice."""
+        """Removes and returns the oldest payload, at most `frames` (1 or more); None for an utterance's end; or a
+        voice.
+        """
         first = self._items[0]
         if first is None:
             self._items.popleft()
@@ -61,7 +63,7 @@ class Backlog:
             return None
         if isinstance(first, np.ndarray):
             self._items.popleft()
-            self.bytes -= first.nbytes
+            self.bytes -= END_BYTES + first.nbytes
             return first
         size = min(len(first), max_frames * self._hop_bytes)
         taken = bytes(first[:size])
@@ -74,7 +76,7 @@ class Backlog:
         return taken
 
     def clear(self) -> np.ndarray | None:
-        """Drops everything; the voice that was to be the last, if there is one."""
+        """Clears the backlog; returns the voice that would have been the last, if any."""
         voices = [item for item in self._items if isinstance(item, np.ndarray)]
         self._items.clear()
         self._payload_bytes = self.bytes = 0

@@ -1,12 +1,12 @@
-"""The two lifecycles of a session: what it has on a worker, and whether it has a connection."""
+"""The two lifecycles of a session: of its slots on a worker, and of its connection."""
 
 from enum import Enum, auto
 
 
 class SlotPhase(Enum):
-    """OPENING: the worker has not given the first slots yet. OPEN: it has. PARKING: the worker is asked for a snapshot.
-    PARKED: a quiet session holds no slots. WAKING: it waits for a place and its slots. RELEASED: for good; the client
-    may still fetch what there is."""
+    """OPENING: waits for its first slots. OPEN: has slots. PARKING: waits for the worker's snapshot. PARKED: a quiet
+    session without slots. WAKING: waits for a place and slots. RELEASED: final; the client may still fetch output.
+    """
 
     OPENING = auto()
     OPEN = auto()
@@ -27,8 +27,7 @@ SLOT_PHASES = {
 
 
 class Attachment(Enum):
-    """NEW: it has had no connection yet. ATTACHED: it has one. LOST: it waits for its client. ENDED: nobody can come
-    back to it."""
+    """NEW: had no connection yet. ATTACHED: has one. LOST: waits for its client. ENDED: cannot be resumed."""
 
     NEW = auto()
     ATTACHED = auto()

@@ -1,8 +1,8 @@
-"""All sessions of a server: who gets a place, who comes back to which, who is given up, and how they end together.
+"""All sessions of a server: placement, resuming, eviction, and shutdown.
 
-A place is taken by a session from its beginning until nothing is computed for it any more, also while its connection is
-lost, but not while it is parked. Those whose connection is lost give way when there is no other place: the one that has
-waited longest first. A parked session that wants a place and finds none waits for one, in order.
+A session holds a place from its start until nothing is computed for it any more, also while its connection is lost, but
+not while it is parked. Lost sessions are evicted if no other place is free, the longest-lost first. A parked session
+that needs a place and finds none waits in order.
 """
 
 import asyncio
@@ -32,12 +32,12 @@ SESSION_STATES = ATTACHED, DETACHED, PARKED = "attached", "detached", "parked"
 
 @dataclass
 class _Registration:
-    """A session that is open, or that somebody may come back to."""
+    """A session that is open or can be resumed."""
 
     caller: Caller
     profile: str
     worker: int | None
-    """Where its place is; None: it has none."""
+    """The worker of its place; None without a place."""
     session: Session = field(init=False)
 
     @property
@@ -49,7 +49,7 @@ class _Registration:
 
 
 class Sessions:
-    """Of one model, stepped by these devices."""
+    """Sessions of one model, stepped by these devices."""
 
     def __init__(
         self, model: Model, gate: Gate, devices: Sequence[WorkerHandle], settings: Settings, metrics: Metrics
@@ -61,15 +61,15 @@ class Sessions:
         self._metrics = metrics
         self._admission = Admission(model.budget, settings.max_sessions, len(devices))
         self._entries: dict[str, _Registration] = {}  # by token
-        self._parked: dict[str, Session] = {}  # by token, in the order in which they were parked
-        self._waking: dict[str, Session] = {}  # those that wait for a place, in order
+        self._parked: dict[str, Session] = {}  # by token, in order of parking
+        self._waking: dict[str, Session] = {}  # waiting for a place, in order
         self._released = asyncio.Event()
         self.capacity = {
             (kind, name): self._admission.capacity(kind, config)
             for name, config in model.profiles.items()
             for kind in model.kinds
         }
-        """How many an empty server holds, by kind and profile."""
+        """Number of sessions that fit on the empty server, by kind and profile."""
         for (kind, name), count in self.capacity.items():
             metrics.capacity.labels(kind, name).set(count)
         metrics.max_load.set(model.budget.max_load)
@@ -77,32 +77,33 @@ class Sessions:
 
     @property
     def count(self) -> int:
-        """Places that are taken."""
+        """Number of reserved places."""
         return self._admission.sessions
 
     @property
     def load(self) -> float:
-        """The share of the time that the sessions keep the devices busy."""
+        """Share of time in which the sessions keep the devices busy."""
         return self._admission.load
 
     async def emptied(self, down_to: int = 0) -> None:
-        """Returns when no more than that many places are taken."""
+        """Waits until at most `count` places are reserved."""
         while self.count > down_to:
             self._released.clear()
             await self._released.wait()
 
     def find(self, asked: SessionRequest, caller: Caller) -> Session | None:
-        """The session that `asked` is to go on with, None when it is gone or has not all that its client lacks."""
+        """The session that `asked` resumes; None if it is gone or lacks output that the client needs."""
         entry = self._entries.get(asked.resume) if asked.resume is not None else None
-        if entry is None or entry.caller.name != caller.name or not entry.session.can_resume(asked):
+        if entry is None or entry.caller.name != caller.name:
             return None
-        return entry.session
+        return entry.session if entry.session.can_resume(asked.at_rate(self._model.output_rate)) else None
 
     def open(self, asked: SessionRequest, caller: Caller) -> Session:
-        """A new session, which goes on with the input that a lost one had, where `asked` says so.
+        """Opens a new session, which continues a lost one's input if `asked` says so.
 
-        Raises ConfigError, CapacityError, and of a key or an address LimitError.
+        Raises ConfigError, CapacityError, and LimitError for a key or an address.
         """
+        asked = asked.at_rate(self._model.output_rate)
         profile, config = self._model.profile(asked.profile)
         if asked.voice is not None:
             self._model.voices.named(asked.voice)
@@ -128,8 +129,19 @@ class Sessions:
         )
         return entry.session
 
+    def check(self, asked: SessionRequest, caller: Caller) -> None:
+        """Raises what `open` would raise now, without reserving anything or evicting a lost session."""
+        _, config = self._model.profile(asked.profile)
+        if asked.voice is not None:
+            self._model.voices.named(asked.voice)
+        self._gate.enter(caller)
+        try:
+            self._admission.release(self._admission.admit(asked.kind, config), asked.kind, config)
+        finally:
+            self._gate.leave(caller)
+
     def measure(self) -> None:
-        """Sets gauges and counters to what is so now."""
+        """Updates gauges and counters."""
         metrics = self._metrics
         for session in self._all(lambda entry: True):
             session.count_bytes()
@@ -151,20 +163,20 @@ class Sessions:
             session.fail(error)
 
     def give_up_idle(self) -> None:
-        """Waits no longer for those whose connection is lost or that are parked: they go on elsewhere."""
+        """Stops waiting for lost and parked sessions: their clients resume elsewhere."""
         for session in self._all(lambda entry: entry.session.is_lost):
             session.give_up("stop")
         for session in self._all(lambda entry: entry.session.slot.is_parked):
             session.restart()
 
     def restart(self) -> None:
-        """Ends every session: clients are told to go on elsewhere."""
+        """Ends every session; clients are told to resume elsewhere."""
         for session in self._all(lambda entry: True):
             session.restart()
 
     def _ready(self, asked: SessionRequest, profile: str, config: StreamConfig) -> tuple[Ready, int | None]:
-        """What the client is told, and the output position that belongs to the input from which on it sends."""
-        fingerprint = self._fingerprint(config)
+        """The client's `ready`, and the output position that belongs to the input position to replay from."""
+        fingerprint = self._fingerprint(asked, config)
         start = asked.utterance or asked.tail if asked.resume is not None else None
         resumed = "new"
         if start is not None and asked.resume is not None:
@@ -187,13 +199,18 @@ class Sessions:
         )
         return ready, None if start is None else start.output
 
-    def _fingerprint(self, config: StreamConfig) -> str:
-        """Of what a stream of that configuration computes, in any voice; "" where its bits are not sure."""
-        whole = self._model.fingerprint + self._model.voices.fingerprint if self._model.fingerprint else ""
-        return hashlib.sha256(f"{whole} {config}".encode()).hexdigest()[:16] if whole else ""
+    def _fingerprint(self, asked: SessionRequest, config: StreamConfig) -> str:
+        """Hash of what determines the bits of such a session, with its voice; "" if they are not determined.
+
+        A session that decodes without naming a voice may name one later.
+        """
+        if not self._model.fingerprint:
+            return ""
+        voices = "" if asked.kind == "encode" else self._model.voices.fingerprint(asked.voice)
+        return hashlib.sha256(f"{self._model.fingerprint}{voices} {config}".encode()).hexdigest()[:16]
 
     def _enter(self, caller: Caller) -> None:
-        """Counts a session of a visitor, whose own lost ones give way first."""
+        """Counts a caller's session; the caller's own lost sessions are evicted first."""
         try:
             self._gate.enter(caller)
         except LimitError:
@@ -202,7 +219,7 @@ class Sessions:
             self._gate.enter(caller)
 
     def _admit(self, kind: str, config: StreamConfig) -> int:
-        """A place, for which lost sessions give way as long as it takes."""
+        """Reserves a place, evicting lost sessions as long as necessary."""
         while True:
             try:
                 return self._admission.admit(kind, config)
@@ -211,7 +228,7 @@ class Sessions:
                     raise
 
     def _give_way(self, may: Callable[[_Registration], bool]) -> bool:
-        """Gives up the session that has been lost longest, if there is one."""
+        """Evicts the longest-lost session, if any."""
         lost = [
             (entry.session.lost_s, entry.session)
             for entry in self._entries.values()
@@ -227,7 +244,7 @@ class Sessions:
     # What sessions ask of their owner
 
     def park(self, session: Session) -> None:
-        """Its place is free for others; where what is parked takes too much, the one parked longest is given up."""
+        """Its place is free for others; if parked sessions exceed their memory limit, the oldest is evicted."""
         token = session.ready.resume.token
         self._waking.pop(token, None)
         self._parked[token] = session
@@ -236,14 +253,14 @@ class Sessions:
             next(iter(self._parked.values())).evict()
 
     def wake(self, session: Session) -> None:
-        """It is opened at a worker as soon as there is a place."""
+        """Opens the session on a worker as soon as there is a place."""
         token = session.ready.resume.token
         self._parked.pop(token, None)
         self._waking[token] = session
         self._place_waking()
 
     def release(self, session: Session) -> None:
-        """It needs no place any more."""
+        """The session needs no place any more."""
         token = session.ready.resume.token
         self._parked.pop(token, None)
         self._waking.pop(token, None)
@@ -251,7 +268,7 @@ class Sessions:
         self._free(self._entries[token])
 
     def end(self, session: Session) -> None:
-        """Nobody can come back to it."""
+        """The session cannot be resumed any more."""
         del self._entries[session.ready.resume.token]
 
     @property
@@ -267,7 +284,7 @@ class Sessions:
         self._place_waking()
 
     def _place_waking(self) -> None:
-        """Gives places to those that wait for one, as far as there are any."""
+        """Gives free places to waiting sessions."""
         while self._waking:
             token, session = next(iter(self._waking.items()))
             entry = self._entries[token]

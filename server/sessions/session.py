@@ -94,6 +94,7 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._transport: Transport | None = None
         self._attachment = Attachment.NEW
+        self._outcome = "ok"
         self._behind_ms = 0.0
         self._active_s = self._loop.time()
         self._has_spoken = False
@@ -127,6 +128,7 @@ class Session:
         """Nobody is waited for any longer: "late" came nobody, "full" is the server, or it has to "stop"; or what is
         "parked" takes too much."""
         self._metrics.evictions.labels(why).inc()
+        self._outcome = why
         self._end("given up")
 
     def count_bytes(self) -> None:
@@ -242,6 +244,7 @@ class Session:
 
     def restart(self) -> None:
         """The server stops: the client is told to go on elsewhere."""
+        self._outcome = "stop"
         if self._transport is not None:
             self._transport.close(RESTART_STATUS, "the server stops: resume elsewhere")
         else:
@@ -434,7 +437,7 @@ class Session:
         self._cancel(*list(self._timers))
         self.count_bytes()
         conversation = self._conversation
-        outcome = conversation.failure.code if conversation.failure is not None else "ok"
+        outcome = conversation.failure.code if conversation.failure is not None else self._outcome
         if conversation.failure is not None:
             self._metrics.errors.labels(outcome).inc()
         _log.info(

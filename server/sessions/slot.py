@@ -1,7 +1,7 @@
-"""What one session has on a worker: its slots, taken, parked and woken; and the input that waits for them.
+"""A session's slots on a worker: opened, parked and woken; and the input that waits for them.
 
-A quiet session is parked: it gives its slots back. A fresh stream leaves nothing behind, one within an utterance its
-snapshot, from which it goes on (law 4), on any worker. The first input wakes it.
+A quiet session is parked: it releases its slots. A fresh stream leaves nothing behind; within an utterance the worker
+returns a snapshot, from which any worker continues (law 4). The next input wakes the session.
 
     Session -> feed, end, prime, clear -> Backlog -> worker;   worker -> SlotOwner.deliver -> Session
 """
@@ -21,15 +21,15 @@ from neucodec_streaming.server.workers.handle import WorkerHandle, WorkerLink
 from neucodec_streaming.server.workers.messages import CommandKind, EventKind, ParkedStream, SessionSpec
 
 PARKED_BYTES = 16_384
-"""What a parked session counts for beside its snapshot."""
+"""Bytes that a parked session counts for in addition to its snapshot."""
 
 
 class SlotOwner(Interface):
-    """What a slot asks of its session."""
+    """A slot's interface to its session."""
 
     @property
     def owed_frames(self) -> int:
-        """Frames of input whose output has not come yet."""
+        """Frames of input without output yet."""
 
     @property
     def is_fresh(self) -> bool:
@@ -37,20 +37,20 @@ class SlotOwner(Interface):
 
     @property
     def epoch(self) -> int:
-        """How often it was cleared."""
+        """Number of clears."""
 
     def deliver(self, kind: EventKind, data: Any) -> None:
-        """OPENED, OUTPUT, FINISHED or ENDED, as the worker has it, with epochs of the session."""
+        """Accepts OPENED, OUTPUT, FINISHED or ENDED from the worker, with the session's epochs."""
 
     def parked(self) -> None:
         """The place is free for others."""
 
     def wake(self) -> None:
-        """A place is wanted: `SessionSlot.open` is called once there is one."""
+        """A place is needed: `SessionSlot.open` is called once there is one."""
 
 
 class SessionSlot:
-    """Of the session that `spec` describes. `device` is the worker that it is at, None while it is parked."""
+    """The slots of the session that `spec` describes. `device` is its worker, None while parked."""
 
     def __init__(self, owner: SlotOwner, spec: SessionSpec, settings: Settings) -> None:
         self.phase = SlotPhase.OPENING
@@ -65,10 +65,10 @@ class SessionSlot:
         self._max_queue_bytes = settings.max_queue_bytes
         self._link: WorkerLink | None = None
         self._stream: ParkedStream | None = None
-        self._epoch = 0  # of the session, when the worker began to count its own
+        self._epoch = 0  # the session's epoch when the worker's began at 0
         self._is_paused = False
-        self._voice = spec.voice  # that the worker was given last
-        self._next_voice: np.ndarray | None = None  # for the end of this utterance
+        self._voice = spec.voice  # latest state given to the worker
+        self._next_voice: np.ndarray | None = None  # in effect at the end of this utterance
         self._is_begun = False
 
     @property
@@ -78,23 +78,23 @@ class SessionSlot:
 
     @property
     def is_parked(self) -> bool:
-        """Whether it holds no slots, though the session lives."""
+        """Whether the session is alive without slots."""
         return self.phase in (SlotPhase.PARKED, SlotPhase.WAKING)
 
     @property
     def parked_bytes(self) -> int:
-        """What it takes while it is parked."""
+        """Memory of the parked state."""
         return PARKED_BYTES + (0 if self._stream is None else len(self._stream.snapshot))
 
     def open(self, device: WorkerHandle) -> None:
-        """Asks a worker, at which there is a place, for slots."""
+        """Requests slots from a worker with a reserved place."""
         self.device = device
         self._epoch = self._owner.epoch
         self._is_paused = False
         self._link = device.open(self._spec._replace(parked=self._stream, voice=self._voice), self._take)
 
     def feed(self, payload: bytes) -> bool:
-        """More input; whether a worker can make something of it now."""
+        """Appends input; returns whether the worker can compute something from it now."""
         self._is_begun = self._is_begun or bool(payload)
         ready = self._window_buffer.put(payload)
         if not ready:
@@ -108,7 +108,7 @@ class SessionSlot:
         return True
 
     def end(self) -> None:
-        """The utterance ends here."""
+        """Ends the utterance."""
         if rest := self._window_buffer.end():
             self.backlog.put(rest)
         self.backlog.end()
@@ -119,7 +119,7 @@ class SessionSlot:
         self.hand_on()
 
     def prime(self, voice: np.ndarray) -> None:
-        """Streams start in this voice; within an utterance, from its end on."""
+        """Starts streams in this voice; within an utterance, from its end on."""
         if self._is_begun:
             self._next_voice = voice
         else:
@@ -127,7 +127,7 @@ class SessionSlot:
             self.hand_on()
 
     def clear(self) -> None:
-        """Everything inside is dropped, and the stream begins anew, in the latest voice."""
+        """Drops all input and resets the stream to the latest voice."""
         self._window_buffer.clear()
         waiting = self.backlog.clear()
         voice, self._next_voice = waiting if self._next_voice is None else self._next_voice, None
@@ -137,13 +137,13 @@ class SessionSlot:
             if voice is not None:
                 self._link.submit(CommandKind.PRIME, voice)
             self._link.submit(CommandKind.CLEAR)
-        elif self.phase is SlotPhase.WAKING:  # and need not any more
+        elif self.phase is SlotPhase.WAKING:  # and no longer needed
             self.phase = moved(SLOT_PHASES, self.phase, SlotPhase.PARKED)
             self._owner.parked()
         self._voice = self._voice if voice is None else voice
 
     def hand_on(self) -> None:
-        """Gives the worker what it has room for, and wakes the session for it."""
+        """Passes input to the worker as far as it has room, and wakes the session if needed."""
         if not self.backlog.bytes:
             return
         if self.phase is SlotPhase.PARKED:
@@ -166,14 +166,14 @@ class SessionSlot:
                 link.submit(CommandKind.FEED, payload)
 
     def pause(self, queued_bytes: int) -> None:
-        """Has the worker make no more output while so much waits to be sent, and more once half of it is out."""
+        """Pauses the worker's output while too much waits to be sent; resumes it at half of that."""
         is_full = queued_bytes > self._max_queue_bytes // (2 if self._is_paused else 1)
         if is_full is not self._is_paused and self._link is not None:
             self._is_paused = is_full
             self._link.submit(CommandKind.PAUSE if is_full else CommandKind.RESUME)
 
     def park(self) -> None:
-        """Gives the slots back; input is taken on."""
+        """Releases the slots and keeps accepting input."""
         if self.phase is not SlotPhase.OPEN or self.backlog or self._link is None:
             return
         if self._owner.is_fresh:
@@ -183,12 +183,12 @@ class SessionSlot:
             self._link.submit(CommandKind.PARK)
 
     def release(self) -> None:
-        """Gives the place back for good; nothing is computed any more."""
+        """Releases the place for good."""
         self.phase = moved(SLOT_PHASES, self.phase, SlotPhase.RELEASED)
         self.backlog.clear()
         self._stream = None
         self._leave()
-        del self._owner  # or the two would keep each other in memory
+        del self._owner  # breaks the reference cycle
 
     def _stay_parked(self, stream: ParkedStream | None) -> None:
         self._stream = stream
@@ -203,12 +203,12 @@ class SessionSlot:
             self._link = None
 
     def _take(self, kind: EventKind, data: Any) -> None:
-        """What the worker has for the session."""
+        """Accepts an event of the worker."""
         if kind is EventKind.OPENED:
             self._stream = None
             self.phase = moved(SLOT_PHASES, self.phase, SlotPhase.OPEN)
         elif kind is EventKind.PARKED:
-            if data is None or self.backlog or self._epoch + data.epoch != self._owner.epoch:  # not quiet any more
+            if data is None or self.backlog or self._epoch + data.epoch != self._owner.epoch:  # no longer quiet
                 self.phase = moved(SLOT_PHASES, self.phase, SlotPhase.OPEN)
             else:
                 self._stay_parked(data)

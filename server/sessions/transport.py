@@ -1,4 +1,4 @@
-"""The seam between a transport (WebSocket, MQTT) and a session: what each offers the other, in typed messages.
+"""The seam between a transport (WebSocket, ASGI, MQTT) and a session: what each offers the other, in typed messages.
 
 Payload is bytes, everything else a dataclass of protocol/messages.py; what they are on a wire is the transport's own
 business. All calls come from the event loop, and a call may lead to calls in the other direction before it returns.
@@ -7,7 +7,7 @@ business. All calls come from the event loop, and a call may lead to calls in th
 from typing import Protocol as Interface
 
 from neucodec_streaming.errors import MessageTooLarge, StreamingError
-from neucodec_streaming.protocol.messages import ClientMessage, ServerMessage
+from neucodec_streaming.protocol.messages import ClientMessage, ServerMessage, parse_client_message
 
 
 class Transport(Interface):
@@ -64,3 +64,14 @@ def check_size(data: bytes | str, max_bytes: int) -> None:
     """Raises MessageTooLarge for a message that is longer than that, as it came over the wire."""
     if len(data) > max_bytes:
         raise MessageTooLarge(f"message of {len(data)} bytes: the limit is {max_bytes}, send smaller ones")
+
+
+def hand_on(data: bytes | str, handler: SessionHandler, max_bytes: int) -> None:
+    """Gives a session one WebSocket message; one that is invalid or too long ends it with the error."""
+    try:
+        check_size(data, max_bytes)
+        message = data if isinstance(data, bytes) else parse_client_message(data)
+    except StreamingError as error:
+        handler.fail(error)
+    else:
+        handler.received(message)

@@ -1,7 +1,7 @@
-"""Packets of a client, held until they complete a window: before that, nothing can be computed from them.
+"""Collects a client's packets until they complete a window, since nothing can be computed before.
 
-So a worker is woken once a chunk and not once a packet, and gets the chunk in one piece. Formats that can be invalid
-are not held: the worker checks them, and the client gets its error at once.
+The worker is then woken once a chunk instead of once a packet, and gets the chunk in one piece. Formats with invalid
+values are not collected: the worker checks them, and the client gets its error at once.
 """
 
 from neucodec_streaming.config import INPUT_RATE, StreamConfig, input_needed
@@ -23,12 +23,12 @@ class WindowBuffer:
         self.clear()
 
     def clear(self) -> None:
-        """What is held is dropped, and a stream begins."""
+        """Discards collected input; a stream starts."""
         self._held: list[bytes] = []
         self._missing_bytes = self._first_bytes
 
     def put(self, payload: bytes) -> bytes:
-        """More input -> all that is held, if that completes a window; otherwise nothing."""
+        """Appends input; returns everything collected if it completes a window, else nothing."""
         self._held.append(payload)
         self._missing_bytes -= len(payload)
         if self._missing_bytes > 0 and self._holds:
@@ -37,7 +37,7 @@ class WindowBuffer:
         return self._joined()
 
     def end(self) -> bytes:
-        """The stream ends here -> what is held."""
+        """The stream ends: returns everything collected."""
         rest = self._joined()
         self.clear()
         return rest

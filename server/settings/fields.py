@@ -1,10 +1,10 @@
-"""Every setting of the server with its default, limits and help, checked when made. No I/O, no torch.
+"""Every setting of the server with its default, limits and help, validated on construction. No I/O, no torch.
 
-A new setting is one entry of `Settings`: its flag, environment variable, key of the file and help follow from it
-(server/settings/sources.py). What a value may be is said there too: by the type, `least` or `above`, and `choices`.
+A new setting is one field of `Settings`: its flag, environment variable, file key and help follow from it
+(server/settings/sources.py). Valid values are given by the type, `least` or `above`, and `choices`.
 """
 
-# ruff: noqa: RUF009 (`setting` is this module's word for a dataclass field)
+# ruff: noqa: RUF009 (`setting` declares a dataclass field)
 
 from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
@@ -19,14 +19,14 @@ from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.protocol.speech_lm import APIS, check_url
 
 Profiles = dict[str, tuple[int, int] | None]
-"""Names of pairs of chunk and lookahead, in frames; None is the model's own pair."""
+"""Names of chunk and lookahead in frames; None is the model's own pair."""
 
 DEFAULT_PORT = 8765
 DEFAULT_MAX_MESSAGE_BYTES = 262_144
 DEFAULT_PROFILE = "default"
 PROFILES: Profiles = {DEFAULT_PROFILE: None, "low": (2, 3), "high": (10, 10)}
 OWN_PAIR = "own"
-"""How the model's own pair is written."""
+"""Text form of the model's own pair."""
 PARTS = ("encode", "decode")
 DTYPES = ("float32", "bfloat16", "float16", "int8")
 FLOAT32_PRODUCTS = ("exact", "tf32")
@@ -37,7 +37,7 @@ LOG_FORMATS = ("text", "json")
 MODEL, NETWORK, ACCESS, MQTT, SPEECH, SESSIONS, QUEUES, TIMES, LOGGING = (
     "model and device",
     "network",
-    "who may come in",
+    "access",
     "sessions over MQTT",
     "POST /v1/audio/speech",
     "sessions and load",
@@ -50,7 +50,7 @@ FLAG, ENVIRONMENT, FILE = "flag", "environment", "file"
 
 @dataclass(frozen=True)
 class SettingSpec:
-    """What there is to know of a setting beside its name, type and default; see `setting`."""
+    """Description of a setting beyond name, type and default; see `setting`."""
 
     group: str
     help: str
@@ -76,9 +76,8 @@ def setting(
 ) -> Any:
     """A field of Settings.
 
-    `least`, `above`: limits of a number. `choices`: what a text may be. `sources`: where it may be given; a secret has
-    no flag, since command lines are seen by everyone on the machine. `secret`: it is never shown. `is_file`: it is the
-    path of a file that is to be there.
+    `least`, `above`: limits of a number. `choices`: valid texts. `sources`: where it may be set; a secret has no flag,
+    since command lines are visible to other users. `secret`: never shown. `is_file`: the path of an existing file.
     """
     assert not (secret and FLAG in sources), "a secret on the command line"
     metadata = {"entry": SettingSpec(group, help, least, above, choices, sources, secret, is_file)}
@@ -89,177 +88,190 @@ def setting(
 
 @dataclass(frozen=True)
 class Settings:
-    """How the server runs. Raises ConfigError naming the field, its value and what would do."""
+    """The server's settings. Raises ConfigError naming the field, its value and valid ones."""
 
     model: str = setting("nano", MODEL, "nano (bundled), a folder, or a hub id such as neuphonic/neucodec")
     stream_json: str | None = setting(
-        None, MODEL, "defaults and priors of the model, instead of the stream.json beside its weights", is_file=True
+        None, MODEL, "stream.json to use instead of the model's own: defaults and priors of its streams", is_file=True
     )
     device: str = setting("cpu", MODEL, "torch device; cuda is not yet run on hardware (docs/gpu.md)")
     kinds: tuple[str, ...] = setting(
-        PARTS, MODEL, "parts of the model to load and serve: encode, decode, or both, for round trips too"
+        PARTS, MODEL, "parts of the model to load and serve: encode, decode, or both (adds round trips)"
     )
-    dtype: str = setting("float32", MODEL, "of weights and arithmetic", choices=DTYPES)
+    dtype: str = setting("float32", MODEL, "data type of weights and arithmetic", choices=DTYPES)
     profiles: Profiles = setting(
-        PROFILES, MODEL, f"those of {', '.join(PROFILES)} to offer, or NAME=CHUNK:LOOKAHEAD in frames of 20 ms"
+        PROFILES,
+        MODEL,
+        f"profiles to offer: any of {', '.join(PROFILES)} to offer, and NAME=CHUNK:LOOKAHEAD in frames of 20 ms",
     )
     voices: str | None = setting(
         None,
         MODEL,
-        "folder of voices to start from, by name: .pt, .npy, .json or .tok files (none: no voices)",
+        "folder of voices that sessions can start from: .pt, .npy, .npz, .json or .tok files (none: no voices)",
     )
     workers: int | None = setting(
-        None, MODEL, "workers that share the sessions (none: one for each core, on CUDA one)", least=1
+        None, MODEL, "worker processes that share the sessions (none: one for each core; on CUDA one)", least=1
     )
-    threads: int | None = setting(None, MODEL, "threads of torch in each worker, on the CPU (none: one)", least=1)
+    threads: int | None = setting(None, MODEL, "torch threads in each worker on a CPU (none: one)", least=1)
     float32_products: str = setting(
-        "exact", MODEL, "on CUDA, products in float32: exact, or in tf32, which is faster", choices=FLOAT32_PRODUCTS
+        "exact", MODEL, "float32 products on CUDA: exact, or tf32, which is faster", choices=FLOAT32_PRODUCTS
     )
     cuda_graphs: str = setting(
-        "auto", MODEL, "whether steps on CUDA are captured; auto: if a replay has the same bits", choices=CUDA_GRAPHS
+        "auto", MODEL, "capture steps as CUDA graphs; auto: if a replay gives the same bits", choices=CUDA_GRAPHS
     )
     batch_sizes: tuple[int, ...] = setting(
         (1, 2, 3, 4, 6, 8, 12, 16),
         MODEL,
-        "sessions in one step, warmed up at the start; one size alone: the same bits always",
+        "batch sizes to warm up; a single one gives the same bits under any load",
     )
-    gather_ms: float = setting(
-        4.0, MODEL, "the longest that a lone chunk waits for others to be computed with", least=0
-    )
+    gather_ms: float = setting(4.0, MODEL, "longest wait of a lone chunk for others to share its step", least=0)
 
-    host: str = setting("127.0.0.1", NETWORK, "address to listen at; 0.0.0.0 for every one of this machine")
+    host: str = setting("127.0.0.1", NETWORK, "address to listen on; 0.0.0.0 for all addresses of this machine")
     port: int = setting(
-        DEFAULT_PORT, NETWORK, "port to listen at; 0 for any free one, the ready line says which", least=0
+        DEFAULT_PORT, NETWORK, "port to listen on; 0 for any free port, which the ready line shows", least=0
     )
-    tls_cert: str | None = setting(
-        None, NETWORK, "certificate chain (PEM); with tls_key, the port speaks TLS", is_file=True
-    )
+    tls_cert: str | None = setting(None, NETWORK, "certificate chain (PEM); with tls_key, enables TLS", is_file=True)
     tls_key: str | None = setting(None, NETWORK, "private key of tls_cert (PEM)", is_file=True)
     trusted_proxies: tuple[str, ...] = setting(
-        (), NETWORK, "addresses or networks of proxies, whose X-Forwarded-For is believed"
+        (), NETWORK, "addresses or networks of proxies whose X-Forwarded-For is trusted"
     )
     web: bool = setting(True, NETWORK, "serve the web page at /")
 
-    api_keys_file: str | None = setting(None, ACCESS, "file of the API keys that are let in", is_file=True)
+    api_keys_file: str | None = setting(None, ACCESS, "file of accepted API keys", is_file=True)
     api_keys: tuple[str, ...] = setting(
-        (), ACCESS, "API keys that are let in; with neither, everybody is", sources=(ENVIRONMENT,), secret=True
+        (),
+        ACCESS,
+        "accepted API keys; without keys and file, everybody is admitted",
+        sources=(ENVIRONMENT,),
+        secret=True,
     )
     allow_origins: tuple[str, ...] = setting(
-        (), ACCESS, "web origins whose pages are let in, such as https://example.org (empty: any)"
+        (), ACCESS, "origins of allowed web pages, such as https://example.org (empty: any)"
     )
-    max_sessions_per_key: int | None = setting(None, ACCESS, "open sessions of one API key (none: no limit)", least=1)
+    max_sessions_per_key: int | None = setting(
+        None, ACCESS, "limit of open sessions for each API key (none: no limit)", least=1
+    )
     max_sessions_per_address: int | None = setting(
-        None, ACCESS, "open sessions of one address (none: no limit)", least=1
+        None, ACCESS, "limit of open sessions for each address (none: no limit)", least=1
     )
     max_attempts_per_minute: int | None = setting(
-        600, ACCESS, "connections that one address may try in a minute (none: no limit)", least=1
+        600, ACCESS, "limit of connection attempts a minute for each address (none: no limit)", least=1
     )
 
     mqtt: str | None = setting(
-        None, MQTT, "broker whose sessions are served: mqtt://HOST:PORT, with TLS mqtts:// (none: no bridge)"
+        None, MQTT, "broker whose sessions to serve: mqtt://HOST:PORT, or mqtts:// for TLS (none: no bridge)"
     )
     mqtt_username: str | None = setting(None, MQTT, "user at the broker")
     mqtt_password: str | None = setting(None, MQTT, "password of that user", sources=(ENVIRONMENT,), secret=True)
     mqtt_ca: str | None = setting(
-        None, MQTT, "certificates (PEM) to check the broker's by (none: those of the system)", is_file=True
+        None, MQTT, "certificate authorities (PEM) for the broker (none: the system's)", is_file=True
     )
-    mqtt_cert: str | None = setting(None, MQTT, "certificate (PEM) to show to the broker", is_file=True)
+    mqtt_cert: str | None = setting(None, MQTT, "client certificate (PEM) for the broker", is_file=True)
     mqtt_key: str | None = setting(None, MQTT, "private key of mqtt_cert (PEM)", is_file=True)
-    mqtt_hermes_sites: tuple[str, ...] = setting(
-        (), MQTT, "Rhasspy satellites whose audioFrame becomes tokens without being asked for"
-    )
+    mqtt_hermes_sites: tuple[str, ...] = setting((), MQTT, "Rhasspy satellites to encode without a request")
 
     speech_lm_url: str | None = setting(
-        None, SPEECH, "base URL, ending in /v1, of a server with a speech language model (none: 404)"
+        None, SPEECH, "base URL of a speech language model's server, ending in /v1 (none: 404)"
     )
-    speech_lm_api: str = setting("completions", SPEECH, "how that server is asked", choices=tuple(APIS))
+    speech_lm_api: str = setting("completions", SPEECH, "API of that server", choices=tuple(APIS))
     speech_lm_template: str | None = setting(
-        None, SPEECH, "file of its prompt, with {text}, or .json of a whole request (none: the text)", is_file=True
+        None,
+        SPEECH,
+        "prompt file with {text}, or a .json file with the whole request (none: only the text)",
+        is_file=True,
     )
     speech_lm_key: str | None = setting(None, SPEECH, "API key of that server", sources=(ENVIRONMENT,), secret=True)
 
-    max_sessions: int = setting(64, SESSIONS, "slots; more sessions get HTTP 503, or fewer by max_load", least=1)
+    max_sessions: int = setting(
+        64, SESSIONS, "limit of sessions; more get HTTP 503 (max_load may refuse earlier)", least=1
+    )
     max_load: float = setting(
         DEFAULT_MAX_LOAD,
         SESSIONS,
-        "share of the time that steps may take, as measured at the start; a session beyond it gets 503",
+        "limit of the share of time that steps take, by the times measured at startup; more sessions get 503",
         above=0,
     )
     max_behind_s: float = setting(
         DEFAULT_MAX_BEHIND_S,
         SESSIONS,
-        "when live chunks are later than that and do not catch up, the newest live session is closed, never the last",
+        "lateness of live chunks beyond which overload closes the newest live session (never the last)",
         above=0,
     )
 
-    max_session_s: float | None = setting(
-        None, SESSIONS, "the longest that a session may last (none: no limit)", above=0
-    )
+    max_session_s: float | None = setting(None, SESSIONS, "limit of a session's duration (none: no limit)", above=0)
     resume_s: float = setting(
-        30.0, SESSIONS, "a session whose connection was lost is kept so long for its client; 0: not at all", least=0
+        30.0,
+        SESSIONS,
+        "how long to keep a session whose connection was lost, for its client to resume; 0: not at all",
+        least=0,
     )
 
     max_messages_per_s: float = setting(
         500.0,
         QUEUES,
-        "messages of a connection in a second, payload that is read ahead apart; it is slowed to that",
+        "limit of messages a second for each connection, payload read ahead excepted; more are delayed",
         above=0,
     )
     max_message_bytes: int = setting(
-        DEFAULT_MAX_MESSAGE_BYTES, QUEUES, "a longer message closes the session with status 1009", least=2
+        DEFAULT_MAX_MESSAGE_BYTES,
+        QUEUES,
+        "limit of a message; a longer one closes the session with status 1009",
+        least=2,
     )
-    max_pending_seconds: float = setting(10.0, QUEUES, "input of a session that a worker is given ahead", above=0)
+    max_pending_seconds: float = setting(10.0, QUEUES, "limit of a session's input queued at its worker", above=0)
     max_read_ahead_bytes: int = setting(
         1_048_576,
         QUEUES,
-        "input of a connection that waits for a worker, read ahead so that clear is heard; then the client is slowed",
+        "limit of a connection's input read ahead of its worker; beyond it the client is slowed",
         least=1,
     )
     max_parked_bytes: int = setting(
         268_435_456,
         QUEUES,
-        "state of parked sessions; beyond it the one parked longest is closed, and its client resumes by replay",
+        "limit of memory for parked sessions; beyond it the oldest is closed, and its client resumes by replay",
         least=0,
     )
     max_queue_bytes: int = setting(
-        262_144, QUEUES, "output that a client has not taken; then its session is stepped no further", least=1
+        262_144, QUEUES, "limit of unread output of a session; beyond it the session is not stepped", least=1
     )
     max_queue_messages: int = setting(
-        1024, QUEUES, "messages that a client has not taken; then nothing more is read from it", least=1
+        1024, QUEUES, "limit of unread messages of a session; beyond it the client is not read", least=1
     )
     max_replay_bytes: int = setting(
-        2_097_152, QUEUES, "of what was sent, so much is kept for a client whose connection is lost", least=0
+        2_097_152, QUEUES, "sent output kept for a client whose connection is lost", least=0
     )
 
-    open_timeout_s: float = setting(10.0, TIMES, "for the HTTP request of a new connection", above=0)
-    slot_timeout_s: float = setting(10.0, TIMES, "for a worker to give a new session its slots", above=0)
-    send_timeout_s: float = setting(20.0, TIMES, "a client that takes nothing for so long is disconnected", above=0)
+    open_timeout_s: float = setting(10.0, TIMES, "timeout of the HTTP request of a new connection", above=0)
+    slot_timeout_s: float = setting(10.0, TIMES, "timeout of allocating a new session's slots", above=0)
+    send_timeout_s: float = setting(20.0, TIMES, "timeout of a client that reads nothing; it is disconnected", above=0)
     park_after_s: float = setting(
-        10.0, TIMES, "a session that neither sends nor gets anything for so long gives its slots to others", above=0
+        10.0, TIMES, "time without traffic after which a session is parked and releases its slots", above=0
     )
     wake_timeout_s: float = setting(
-        10.0, TIMES, "a parked session that has input again waits so long for a place, then it is closed", above=0
+        10.0, TIMES, "how long a parked session with new input waits for a slot before it is closed", above=0
     )
     first_message_timeout_s: float | None = setting(
-        None, TIMES, "for the first message of a new session (none: no limit)", above=0
+        None, TIMES, "timeout of a new session's first message (none: no limit)", above=0
     )
     idle_timeout_s: float | None = setting(
-        None, TIMES, "a session that neither sends nor gets anything for so long is closed (none: no limit)", above=0
+        None, TIMES, "time without traffic after which a session is closed (none: no limit)", above=0
     )
-    ping_interval_s: float = setting(20.0, TIMES, "between pings", above=0)
-    ping_timeout_s: float = setting(20.0, TIMES, "for the answer to a ping", above=0)
-    close_timeout_s: float = setting(5.0, TIMES, "for the closing handshake", above=0)
-    stuck_after_s: float = setting(20.0, TIMES, "a device that is busy with one step for so long is not ready", above=0)
+    ping_interval_s: float = setting(20.0, TIMES, "interval of pings", above=0)
+    ping_timeout_s: float = setting(20.0, TIMES, "timeout of the answer to a ping", above=0)
+    close_timeout_s: float = setting(5.0, TIMES, "timeout of the closing handshake", above=0)
+    stuck_after_s: float = setting(
+        20.0, TIMES, "time of a single step after which the server reports not ready", above=0
+    )
     drain_s: float = setting(
         30.0,
         TIMES,
-        "for open sessions to end once the server is told to stop; then clients go elsewhere",
+        "time for open sessions to end after SIGTERM; the rest resume elsewhere",
         least=0,
     )
-    stop_timeout_s: float = setting(10.0, TIMES, "for everything to end once the sessions are closed", above=0)
+    stop_timeout_s: float = setting(10.0, TIMES, "timeout of shutting down after the sessions are closed", above=0)
 
-    log_level: str = setting("info", LOGGING, "the least that is logged", choices=LOG_LEVELS)
-    log_format: str = setting("text", LOGGING, "json: one object a line", choices=LOG_FORMATS)
+    log_level: str = setting("info", LOGGING, "lowest level to log", choices=LOG_LEVELS)
+    log_format: str = setting("text", LOGGING, "format of the log; json: one object a line", choices=LOG_FORMATS)
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -270,17 +282,17 @@ class Settings:
 
     @property
     def default_profile(self) -> str:
-        """What a session gets that asks for none: "default" where there is one, or the first."""
+        """The profile of sessions that name none: "default" if offered, else the first."""
         return DEFAULT_PROFILE if DEFAULT_PROFILE in self.profiles else next(iter(self.profiles))
 
 
 def entry_of(item: Field) -> SettingSpec:
-    """What `setting` was told of a field."""
+    """The description of a field."""
     return item.metadata["entry"]
 
 
 def kind_of(item: Field) -> tuple[Any, bool]:
-    """The type of a field's values, and whether None is one too."""
+    """The type of a field's values, and whether None is allowed."""
     if isinstance(item.type, UnionType):
         (kind,) = (part for part in get_args(item.type) if part is not NoneType)
         return kind, True
@@ -288,15 +300,20 @@ def kind_of(item: Field) -> tuple[Any, bool]:
 
 
 def check(item: Field, value: Any) -> None:
-    """Raises ConfigError when a field cannot have that value."""
+    """Raises ConfigError if a field cannot have the value."""
     wrong = _wrong(item, value)
     if wrong:
-        shown = "set" if entry_of(item).secret else repr(value)
+        shown = "set" if entry_of(item).secret else _shown(value)
         raise ConfigError(f"{item.name} is {shown}: {wrong}")
 
 
+def _shown(value: Any) -> str:
+    """The value as given: a list as texts with commas, or empty."""
+    return repr(",".join(map(str, value))) if isinstance(value, tuple) else repr(value)
+
+
 def _wrong(item: Field, value: Any) -> str | None:
-    """What to do about a value that cannot be; None for one that can."""
+    """Advice for an invalid value; None for a valid one."""
     entry = entry_of(item)
     kind, may_be_none = kind_of(item)
     if value is None and may_be_none:
@@ -385,11 +402,11 @@ _FURTHER: dict[str, Callable[[Any], str | None]] = {
     "allow_origins": _wrong_origins,
     "trusted_proxies": _wrong_proxies,
 }
-"""What a value has to satisfy beyond type, limits and choices."""
+"""Validations beyond type, limits and choices."""
 
 
 def parse_profiles(text: str) -> Profiles:
-    """`default,low,mine=4:6,theirs=own` -> names with chunk and lookahead. Raises ConfigError."""
+    """Parses `default,low,mine=4:6,theirs=own` to names with chunk and lookahead. Raises ConfigError."""
     profiles: Profiles = {}
     for part in text.split(","):
         name, given, pair = (piece.strip() for piece in part.partition("="))
@@ -411,7 +428,7 @@ def parse_profiles(text: str) -> Profiles:
 
 
 def parse_batch_sizes(text: str) -> tuple[int, ...]:
-    """`1,4,8` -> (1, 4, 8). Raises ConfigError."""
+    """Parses `1,4,8` to (1, 4, 8). Raises ConfigError."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
         raise ConfigError(f"batch sizes {text!r} cannot be read: give whole numbers such as 1,4,8")

@@ -1,10 +1,9 @@
-"""Where settings come from: a flag, else the environment, else the TOML file, else the default.
+"""Sources of settings: a flag, else the environment, else the TOML file, else the default.
 
-Every field of `Settings` is the flag --max-sessions, the variable NEUCODEC_MAX_SESSIONS and the key max_sessions; the
-file is named by --config or NEUCODEC_CONFIG. Flags and variables are texts, read by the field's type; the file holds
-TOML values, or the same texts. A name that no setting has is an error in flags and file. In the environment it is
-reported as unknown, since other programs share that prefix; --check-config refuses it. The variables of the client are
-not settings.
+Every field of `Settings` is a flag (--max-sessions), a variable (NEUCODEC_MAX_SESSIONS) and a key (max_sessions) of the
+file that --config or NEUCODEC_CONFIG names. Flags and variables are texts, parsed by the field's type; the file has
+TOML values or the same texts. An unknown name is an error in flags and file. In the environment it is only reported,
+since other programs share the prefix; --check-config rejects it. The client's variables are not settings.
 """
 
 import argparse
@@ -34,15 +33,16 @@ from neucodec_streaming.server.settings.fields import (
 PREFIX = "NEUCODEC_"
 CONFIG_VARIABLE = "NEUCODEC_CONFIG"
 OTHER_VARIABLES = (CONFIG_VARIABLE, "NEUCODEC_SERVER", "NEUCODEC_API_KEY")
-"""Variables that are not settings: the file's name, and what only the client reads."""
+"""Variables that are not settings: the file's name, and the client's."""
 NONE = "none"
 _FIELDS = {item.name: item for item in fields(Settings)}
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """Settings; for each that is no default where it was given: "flag", "environment" or "file"; and a sentence about
-    each variable of the environment that looks like a setting and is none."""
+    """Settings; for each that is not a default its source ("flag", "environment" or "file"); and a sentence about each
+    environment variable that looks like a setting but is unknown.
+    """
 
     settings: Settings
     origins: dict[str, str]
@@ -50,9 +50,9 @@ class Resolved:
 
 
 def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Resolved:
-    """The settings that flags (by field; None: not given, and `config`), environment and file mean together.
+    """Combines flags (by field; None: not given; and `config`), environment and file.
 
-    Raises ConfigError naming the source, the setting and what would do.
+    Raises ConfigError naming the source, the setting and valid values.
     """
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -70,14 +70,14 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Resolve
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """A flag for every setting that may be given by one, in the groups of the settings."""
+    """Adds a flag for every setting that may be one, grouped as the settings are."""
     parser.add_argument("--config", metavar="FILE", help=f"TOML file of settings (or {CONFIG_VARIABLE})")
     defaults = Settings()
     groups: dict[str, Any] = {}
     for item in _FIELDS.values():
         entry = entry_of(item)
         group = groups[entry.group] = groups.get(entry.group) or parser.add_argument_group(entry.group)
-        help = f"{entry.help} (default {_text(getattr(defaults, item.name))})".replace("%", "%%")
+        help = f"{entry.help} (default {value_text(getattr(defaults, item.name))})".replace("%", "%%")
         if FLAG not in entry.sources:
             group.description = f"{_variable(item.name)}, which is no flag: {entry.help}"
         elif item.type is bool:
@@ -105,7 +105,7 @@ def table(resolved: Resolved) -> str:
 
 
 def check_files(settings: Settings) -> None:
-    """Raises ConfigError when a file that the settings name cannot be read."""
+    """Raises ConfigError if a file that the settings name cannot be read."""
     for item in _FIELDS.values():
         path = getattr(settings, item.name)
         if entry_of(item).is_file and path is not None:
@@ -152,7 +152,7 @@ def _like(name: str, spelled: Callable[[str], str] = str) -> str:
 
 
 def _read(item: Field, given: Any, source: str, where: str) -> Any:
-    """A value as a source gives it -> as Settings takes it. Raises ConfigError naming `where`."""
+    """Converts a source's value for Settings. Raises ConfigError naming `where`."""
     entry = entry_of(item)
     if source not in entry.sources:
         raise ConfigError(f"{where}: {item.name} may not be given there, only by {_variable(item.name)}")
@@ -166,7 +166,7 @@ def _read(item: Field, given: Any, source: str, where: str) -> Any:
 
 
 def _value(item: Field, given: Any) -> Any:
-    """What `given` stands for; itself where it cannot be read, which `check` then refuses."""
+    """The parsed value; unparsable ones are returned unchanged and rejected by `check`."""
     kind, may_be_none = kind_of(item)
     given = _as_text(given, kind)
     if isinstance(given, str):
@@ -182,7 +182,7 @@ def _value(item: Field, given: Any) -> Any:
 
 
 def _as_text(given: Any, kind: Any) -> Any:
-    """A number or list of the file as the flag takes it; itself where the flag takes no such thing."""
+    """A number or list of the file as text for the flag's parser; other values unchanged."""
     if isinstance(given, list) and (kind == Profiles or get_origin(kind) is tuple):
         return ",".join(str(part) for part in given)
     if isinstance(given, (int, float)) and not isinstance(given, bool) and kind not in (int, float):
@@ -191,7 +191,7 @@ def _as_text(given: Any, kind: Any) -> Any:
 
 
 def _pair(value: Any) -> str:
-    """A pair of the file's table of profiles, as the text form has it."""
+    """A pair of the file's table of profiles in text form."""
     return ":".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -229,7 +229,7 @@ def _metavar(item: Field) -> str:
     entry, (kind, _) = entry_of(item), kind_of(item)
     if entry.choices:
         return "|".join(entry.choices)
-    units = {"_s": "SECONDS", "_seconds": "SECONDS", "_ms": "MS", "_bytes": "BYTES"}
+    units = {"_per_s": "N", "_s": "SECONDS", "_seconds": "SECONDS", "_ms": "MS", "_bytes": "BYTES"}
     for ending, unit in units.items():
         if item.name.endswith(ending) and kind in (int, float):
             return unit
@@ -238,8 +238,8 @@ def _metavar(item: Field) -> str:
     return {int: "N", float: "X", str: item.name.upper()}.get(kind, "LIST")
 
 
-def _text(value: Any) -> str:
-    """A value as a flag takes it."""
+def value_text(value: Any) -> str:
+    """A value in the form of a flag."""
     if value is None or value == ():
         return NONE
     if isinstance(value, dict):
@@ -252,10 +252,10 @@ def _text(value: Any) -> str:
 
 
 def _toml(value: Any) -> str:
-    """A value as the file takes it; TOML has no null, so none is a text."""
+    """A value in the form of the file; TOML has no null, so none is a text."""
     if isinstance(value, (bool, int, float)):
-        return _text(value)
-    return json.dumps(list(value) if isinstance(value, tuple) else _text(value))
+        return value_text(value)
+    return json.dumps(list(value) if isinstance(value, tuple) else value_text(value))
 
 
 def _profile_texts(profiles: Profiles) -> Iterator[str]:

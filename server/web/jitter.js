@@ -4,15 +4,23 @@
  *
  * Playback starts `margin` behind the earliest packet of the last seconds, each at its place in the stream, or when
  * `finish` says that no more will come. The margin is the spread of how late packets came in that time, and a little.
- * When the buffer runs empty an underrun is counted and it fills again. When packets have come early for seconds, the
- * surplus is taken out in small pieces, each where the sound repeats itself, so that a delay which is no longer needed
- * goes away unheard. There is no click at any seam: gain rises and falls by one step a sample. Every sample knows its
- * position.
+ * When the buffer runs empty an underrun is counted and it fills again. There is no click at any seam: gain rises and
+ * falls by one step a sample. Every sample knows its position.
+ *
+ * A `live` source has a present: the latest sample, less the margin. When packets have come early for seconds, the
+ * surplus is removed in small pieces, each where the sound repeats itself, so that an unnecessary delay goes away
+ * unheard. More than 0.3 s behind, playback skips to the present. A packet that is 0.3 s later or earlier than all
+ * recent ones ends a stall: older arrivals are forgotten, delayed packets do not count for the margin, and playback
+ * continues at the present.
  */
 
 const FADE_MS = 5;
 const LEAST_MARGIN_MS = 25;
 const MOST_MARGIN_MS = 500;
+/** Live playback that is further behind skips to the present. */
+const MAX_BEHIND_MS = 300;
+/** For this time after a stall, playback skips when it is more than SURPLUS_MS behind. */
+const RECOVERY_S = 1;
 const FIRST_MARGIN_MS = 40;
 const SAFETY_MS = 15;
 const FEW_ARRIVALS = 8;
@@ -37,13 +45,17 @@ export class JitterBuffer {
     this.live = live;
     this.playing = false;
     this.underruns = 0;
-    /** Samples played, and samples taken out to catch up. */
+    /** Samples played, taken out to catch up, and skipped to get back to the present. */
     this.played = 0;
     this.removed = 0;
+    this.skipped = 0;
     this._fade = this._samples(FADE_MS);
     this._gain = 0;
     this._finished = true;
     this._startsAt = 0;
+    this._stalledAt = -Infinity;
+    this._arrivedAt = -Infinity;
+    this._latestMs = 0;
     this._slackMs = 0;
     /** @type {{samples: Float32Array, position: number}[]} */
     this._blocks = [];
@@ -84,11 +96,12 @@ export class JitterBuffer {
     if (starts && this._finished) this._forget();
     this._finished = false;
     this._slackMs = (this._buffered * 1000) / this.rate;
-    this._observe(now - position / this.rate, now);
+    this._observe(now - position / this.rate, (samples.length * 1000) / this.rate, now);
     if (starts) this._startsAt = this._earliest + position / this.rate + this._marginMs / 1000;
     this._blocks.push({ samples, position });
     this._buffered += samples.length;
     this._position = position + samples.length;
+    if (this.live) this._returnToPresent(now);
     this._catchUp(now);
   }
 
@@ -114,6 +127,7 @@ export class JitterBuffer {
     output.fill(0);
     if (!this.playing) {
       if (this._buffered === 0 || (now < this._startsAt && !this._finished)) return;
+      if (this.live && now < this._stalledAt + RECOVERY_S) this._skip(this._behind(now));
       this.playing = true;
     }
     let left = this._buffered;
@@ -133,19 +147,41 @@ export class JitterBuffer {
     }
   }
 
-  /** How late a packet came, beside the others of late. @param {number} lateness @param {number} now seconds */
-  _observe(lateness, now) {
-    this._arrivals.push({ lateness, now, slackMs: this.playing ? this._slackMs : Infinity });
+  /**
+   * Records how late a packet came.
+   * @param {number} lateness seconds
+   * @param {number} durationMs of the packet
+   * @param {number} now seconds
+   */
+  _observe(lateness, durationMs, now) {
+    const heldUp = this.live && now - this._arrivedAt < this._latestMs / 2000;
+    const stalls = this.live && this._isElsewhere(lateness);
+    if (stalls) {
+      this._forget();
+      this._stalledAt = now;
+    }
+    [this._arrivedAt, this._latestMs] = [now, durationMs];
+    const slackMs = this.playing ? this._slackMs : Infinity;
+    this._arrivals.push({ lateness, now, slackMs, counts: !stalls && !heldUp });
     while (this._arrivals[0].now < now - MEMORY_S) this._arrivals.shift();
     const all = this._arrivals.map((arrival) => arrival.lateness);
+    const counted = this._arrivals.filter(({ counts }) => counts).map((arrival) => arrival.lateness);
     this._earliest = Math.min(...all);
-    const advised = (Math.max(...all) - this._earliest) * 1000 + SAFETY_MS;
+    const advised = (Math.max(this._earliest, ...counted) - this._earliest) * 1000 + SAFETY_MS;
     const least = all.length < FEW_ARRIVALS ? FIRST_MARGIN_MS : LEAST_MARGIN_MS;
     this._marginMs = Math.min(MOST_MARGIN_MS, Math.max(least, advised));
   }
 
+  /** Whether a packet is far later than all others of late, or far earlier. @param {number} lateness */
+  _isElsewhere(lateness) {
+    const counted = this._arrivals.filter(({ counts }) => counts);
+    const known = (counted.length > 0 ? counted : this._arrivals).map((arrival) => arrival.lateness);
+    const far = MAX_BEHIND_MS / 1000;
+    return known.length > 0 && (lateness > Math.max(...known) + far || lateness < Math.min(...known) - far);
+  }
+
   _forget() {
-    /** @type {{lateness: number, now: number, slackMs: number}[]} */
+    /** @type {{lateness: number, now: number, slackMs: number, counts: boolean}[]} */
     this._arrivals = [];
     /** @type {number} */
     this._earliest = 0;
@@ -153,6 +189,43 @@ export class JitterBuffer {
     this._marginMs = FIRST_MARGIN_MS;
     /** @type {number} */
     this._removedAt = 0;
+  }
+
+  /** Samples that playback is behind the present, of those that can be spared. @param {number} now seconds */
+  _behind(now) {
+    const behind = Math.floor((now - this._earliest - this._marginMs / 1000) * this.rate - this.position);
+    return Math.min(behind, this._buffered - this._samples(this._marginMs));
+  }
+
+  /** @param {number} now seconds */
+  _returnToPresent(now) {
+    if (!this.playing) return;
+    const recovers = now < this._stalledAt + RECOVERY_S;
+    const behind = this._behind(now);
+    if (behind > this._samples(recovers ? SURPLUS_MS : MAX_BEHIND_MS)) this._skip(behind);
+  }
+
+  /** Leaves out the next samples; in mid-play the seam is a crossfade. @param {number} samples */
+  _skip(samples) {
+    const fade = this.playing ? this._fade : 0;
+    const count = Math.min(samples, this._buffered - fade);
+    if (count <= fade) return;
+    const old = this._take(fade).flatMap((block) => Array.from(block.samples));
+    this._take(count - fade);
+    let at = 0;
+    const seam = this._take(fade).map(({ samples: fresh, position }) => ({
+      samples: fresh.map((sample) => sample + ((old[at] - sample) * (fade - at++)) / (fade + 1)),
+      position,
+    }));
+    this._blocks.unshift(...seam);
+    this._buffered += fade;
+    this._leftOut(count);
+    this.skipped += count;
+  }
+
+  /** Corrects the recorded slack for samples that will not be played. @param {number} samples */
+  _leftOut(samples) {
+    for (const arrival of this._arrivals) arrival.slackMs -= (samples * 1000) / this.rate;
   }
 
   /** Takes one piece out when even the latest packet of the memory came well before it was due. @param {number} now */
@@ -166,7 +239,7 @@ export class JitterBuffer {
     if (removed === 0) return;
     this._removedAt = now;
     this.removed += removed;
-    for (const arrival of this._arrivals) arrival.slackMs -= (removed * 1000) / this.rate;
+    this._leftOut(removed);
   }
 
   /** Cuts a piece out of the newest block where the sound before it and at its end are most alike, and crossfades. */

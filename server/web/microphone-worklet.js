@@ -2,17 +2,17 @@
 
 import { Resampler } from "./resampler.js";
 
-const RATE = 16000;
-const HOP = 320;
+const MICROPHONE_RATE = 16000;
+const FRAME_SAMPLES = 320;
 
 class MicrophoneProcessor extends AudioWorkletProcessor {
   constructor() {
     super();
-    this._resampler = new Resampler(sampleRate, RATE);
-    this._frame = new Float32Array(HOP);
+    this._resampler = new Resampler(sampleRate, MICROPHONE_RATE);
+    this._frame = new Float32Array(FRAME_SAMPLES);
     this._filled = 0;
-    this._frames = 0;
-    this._startedAt = -1;
+    /** @type {number | null} the context's clock at the first sample of the next frame */
+    this._time = null;
     this._open = true;
     this.port.onmessage = () => {
       this._open = false;
@@ -26,17 +26,19 @@ class MicrophoneProcessor extends AudioWorkletProcessor {
    */
   process(inputs) {
     const channels = inputs[0];
-    if (channels.length === 0) return this._open; // the device gives nothing yet
-    if (this._startedAt < 0) this._startedAt = currentTime;
+    if (channels.length === 0) {
+      this._time = null; // the device gives nothing: no time passes for it
+      return this._open;
+    }
+    this._time ??= currentTime - this._filled / MICROPHONE_RATE;
     const mono = channels[0].map((_, i) => channels.reduce((sum, channel) => sum + channel[i], 0) / channels.length);
     for (const sample of this._resampler.feed(mono)) {
       this._frame[this._filled++] = sample;
-      if (this._filled < HOP) continue;
-      const time = this._startedAt + (this._frames * HOP) / RATE;
-      this.port.postMessage({ samples: this._frame, time }, [this._frame.buffer]);
-      this._frame = new Float32Array(HOP);
+      if (this._filled < FRAME_SAMPLES) continue;
+      this.port.postMessage({ samples: this._frame, time: this._time }, [this._frame.buffer]);
+      this._frame = new Float32Array(FRAME_SAMPLES);
       this._filled = 0;
-      this._frames += 1;
+      this._time += FRAME_SAMPLES / MICROPHONE_RATE;
     }
     return this._open;
   }

@@ -1,63 +1,137 @@
 /**
- * The microphone as frames of 20 ms at 16 kHz, whatever rate the device has. Needs a secure origin (https or localhost)
- * and the user's leave; `open` says in a SoundError what is missing.
+ * The microphone as frames of 20 ms at 16 kHz, from a device of any rate. Needs a secure origin (https or localhost)
+ * and the user's permission; `open` rejects with a SoundError that says what is missing. It never opens by itself.
  */
 
-import { SoundError, demandSecureOrigin } from "./sound.js";
+import { SoundError, demandSound, keepAwake } from "./sound.js";
+import { addWorklet } from "./worklets.js";
+
+/** A live microphone drops frames that are later. */
+const MAX_LATE_S = 0.3;
+const FRAME_S = 0.02;
 
 /**
  * @typedef {{samples: Float32Array, time: number}} Frame 320 samples; `time` is the context's clock at the first one
+ * @typedef {object} MicrophoneOptions
+ * @property {(frame: Frame) => void} onFrame
+ * @property {() => void} [onEnded] the device has gone away; it is closed then
+ * @property {boolean} [live] frames that the page comes to more than 0.3 s late are dropped, and `onSkip` tells
+ * @property {(seconds: number) => void} [onSkip]
+ * @property {boolean} [echoCancellation] off: it takes the sound apart, so on without headphones only
+ * @property {boolean} [noiseSuppression] off
+ * @property {boolean} [autoGainControl] off
+ * @property {string} [deviceId] one of `Microphone.devices()`
+ * @property {MediaStream} [stream] in place of a device; the caller stops it
+ * @property {AbortSignal} [signal] gives up opening, and later closes the microphone
+ * @property {string | URL} [workletUrl] of worklet.js, for pages whose policy forbids `blob:` scripts
  */
 
 const REASONS = {
   NotAllowedError: ["refused", "The microphone was refused. Allow it in the browser's site settings, then try again."],
   NotFoundError: ["missing", "There is no microphone. Plug one in, or open a file instead."],
+  OverconstrainedError: ["missing", "That microphone is not there any more. Choose another one."],
   NotReadableError: ["busy", "The microphone cannot be read: another program may hold it."],
 };
+
 export class Microphone {
   /**
+   * Use `Microphone.open`.
    * @param {AudioContext} context
    * @param {MediaStream} stream
-   * @param {(frame: Frame) => void} onFrame
-   * @param {() => void} onEnded the device has gone away
+   * @param {MicrophoneOptions} options
    */
-  constructor(context, stream, onFrame, onEnded) {
-    this._stream = stream;
+  constructor(context, stream, { onFrame, onEnded = () => {}, live = false, onSkip = () => {}, stream: given }) {
     this._source = context.createMediaStreamSource(stream);
     this._node = new AudioWorkletNode(context, "neucodec-microphone", { numberOfOutputs: 0 });
-    this._node.port.onmessage = ({ data }) => onFrame(data);
+    this._own = given === undefined ? stream : null;
+    this._letSleep = keepAwake(context);
+    /** Gives silence instead. */
+    this.muted = false;
+    /** Root mean square of the latest frame, full scale 1. */
+    this.level = 0;
+    this._node.port.onmessage = ({ data }) => {
+      const { samples, time } = /** @type {Frame} */ (data);
+      if (live && context.currentTime - time - FRAME_S > MAX_LATE_S) return onSkip(FRAME_S);
+      if (this.muted) samples.fill(0);
+      this.level = Math.hypot(...samples) / Math.sqrt(samples.length);
+      onFrame({ samples, time });
+    };
     this._source.connect(this._node);
     const [track] = stream.getAudioTracks();
-    track.onended = onEnded;
     this.label = track.label;
+    this._closed = new AbortController();
+    const lost = () => {
+      this.close();
+      onEnded();
+    };
+    track.addEventListener("ended", lost, { signal: this._closed.signal });
+  }
+
+  /** Audio inputs; browsers tell their names once the user has allowed one. */
+  static async devices() {
+    const all = await navigator.mediaDevices.enumerateDevices();
+    return all.filter(({ kind }) => kind === "audioinput").map(({ deviceId, label }) => ({ deviceId, label }));
   }
 
   /**
-   * Asks for the microphone and starts it.
-   * @param {AudioContext} context running
-   * @param {{echoCancellation: boolean, onFrame: (frame: Frame) => void, onEnded: () => void}} options
+   * Asks for the microphone and starts it. Every failure and an abort release the device. Rejects with SoundError, or
+   * with the reason of `signal`.
+   * @param {AudioContext} context of `openContext`, or one of your own
+   * @param {MicrophoneOptions} options
    */
-  static async open(context, { echoCancellation, onFrame, onEnded }) {
-    demandSecureOrigin();
-    await context.audioWorklet.addModule(new URL("microphone-worklet.js", import.meta.url));
-    const audio = { channelCount: 1, echoCancellation, noiseSuppression: false, autoGainControl: false };
-    let stream;
+  static async open(context, options) {
+    const { signal, workletUrl } = options;
+    demandSound();
+    signal?.throwIfAborted();
+    await addWorklet(context, workletUrl);
+    signal?.throwIfAborted();
+    const stream = options.stream ?? (await ask(options));
     try {
-      stream = await navigator.mediaDevices.getUserMedia({ audio });
+      signal?.throwIfAborted();
+      const microphone = new Microphone(context, stream, options);
+      signal?.addEventListener("abort", () => microphone.close(), { signal: microphone._closed.signal });
+      return microphone;
     } catch (error) {
-      const { name, message } = /** @type {DOMException} */ (error);
-      const known = REASONS[/** @type {keyof typeof REASONS} */ (name)];
-      const [reason, said] = known ?? ["failed", `The microphone does not start: ${message}`];
-      throw new SoundError(reason, said);
+      if (stream !== options.stream) letGo(stream);
+      throw signal?.aborted ? error : failed(error);
     }
-    return new Microphone(context, stream, onFrame, onEnded);
   }
 
-  /** Lets go of the device. */
+  /** Releases the device. */
   close() {
+    this._closed.abort();
     this._node.port.onmessage = null;
     this._node.port.postMessage("close");
     this._source.disconnect();
-    for (const track of this._stream.getTracks()) track.stop();
+    this._letSleep();
+    if (this._own) letGo(this._own);
   }
+}
+
+/** @param {MediaStream} stream */
+function letGo(stream) {
+  for (const track of stream.getTracks()) track.stop();
+}
+
+/** @param {MicrophoneOptions} options */
+async function ask({ echoCancellation = false, noiseSuppression = false, autoGainControl = false, deviceId, signal }) {
+  const device = deviceId === undefined ? {} : { deviceId: { exact: deviceId } };
+  const audio = { channelCount: 1, echoCancellation, noiseSuppression, autoGainControl, ...device };
+  const asked = navigator.mediaDevices.getUserMedia({ audio }).catch((error) => Promise.reject(failed(error)));
+  // A prompt cannot be withdrawn: a stream that it gives after an abort is released at once.
+  const aborted = new Promise((_, reject) => {
+    signal?.addEventListener("abort", () => {
+      asked.then(letGo, () => {});
+      reject(signal.reason);
+    });
+  });
+  return Promise.race([asked, /** @type {Promise<never>} */ (aborted)]);
+}
+
+/** @param {unknown} error */
+function failed(error) {
+  const { name, message } = /** @type {DOMException} */ (error);
+  const known = REASONS[/** @type {keyof typeof REASONS} */ (name)];
+  const [reason, said] = known ?? ["failed", `The microphone does not start: ${message}`];
+  return new SoundError(reason, said);
 }

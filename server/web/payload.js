@@ -1,34 +1,103 @@
-/** Audio and tokens as the wire carries them: little-endian, 16 bits a unit. */
+/** Audio and tokens as the wire carries them, in the formats of docs/protocol.md; the twin of streaming/audio.py. */
 
+/**
+ * What binary messages in one direction carry.
+ * @typedef {"s16le" | "f32le" | "mulaw" | "alaw"} AudioFormat
+ * @typedef {{kind: "audio" | "tokens", format: AudioFormat | "u16le", rate: number}} StreamFormat
+ */
+
+export const FRAME_MS = 20;
 /** Bytes of one sample or token. */
-export const UNIT_BYTES = 2;
+const UNIT_BYTES = { s16le: 2, f32le: 4, mulaw: 1, alaw: 1, u16le: 2 };
 const FULL_SCALE = 32768;
 
-/** @param {Float32Array} samples full scale 1; louder ones are clipped @returns {Uint8Array} s16le */
-export function audioToBytes(samples) {
-  const view = new DataView(new ArrayBuffer(samples.length * 2));
+/** Units in one frame of 20 ms. @param {StreamFormat} format */
+export const hopOf = ({ rate }) => (rate * FRAME_MS) / 1000;
+
+/** Bytes of one sample or token. @param {StreamFormat} format */
+export const unitBytesOf = ({ format }) => UNIT_BYTES[format];
+
+/** @param {Float32Array | Uint16Array} units @param {StreamFormat} format */
+export const toPayload = (units, { format }) =>
+  format === "u16le" ? tokensToBytes(units) : audioToBytes(/** @type {Float32Array} */ (units), format);
+
+/** @param {Uint8Array} payload @param {StreamFormat} format */
+export const fromPayload = (payload, { format }) =>
+  format === "u16le" ? tokensFromBytes(payload) : audioFromBytes(payload, format);
+
+/**
+ * @param {Float32Array} samples full scale 1; louder ones are clipped, except in f32le
+ * @param {AudioFormat} format
+ */
+export function audioToBytes(samples, format = "s16le") {
+  const view = new DataView(new ArrayBuffer(samples.length * UNIT_BYTES[format]));
+  if (format === "f32le") {
+    samples.forEach((sample, i) => view.setFloat32(i * 4, sample, true));
+    return new Uint8Array(view.buffer);
+  }
+  const law = format === "s16le" ? null : g711(format);
   samples.forEach((sample, i) => {
     const value = Math.max(-FULL_SCALE, Math.min(FULL_SCALE - 1, Math.round(sample * FULL_SCALE)));
-    view.setInt16(i * 2, value, true);
+    if (law === null) view.setInt16(i * 2, value, true);
+    else view.setUint8(i, law.encoded[value & 0xffff]);
   });
   return new Uint8Array(view.buffer);
 }
 
-/** @param {Uint8Array} payload s16le @returns {Float32Array} */
-export function audioFromBytes(payload) {
+/** @param {Uint8Array} payload @param {AudioFormat} format */
+export function audioFromBytes(payload, format = "s16le") {
   const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
-  return Float32Array.from({ length: payload.byteLength / 2 }, (_, i) => view.getInt16(i * 2, true) / FULL_SCALE);
+  const samples = new Float32Array(payload.byteLength / UNIT_BYTES[format]);
+  const read = {
+    s16le: (/** @type {number} */ i) => view.getInt16(i * 2, true) / FULL_SCALE,
+    f32le: (/** @type {number} */ i) => view.getFloat32(i * 4, true),
+    mulaw: (/** @type {number} */ i) => g711("mulaw").decoded[view.getUint8(i)],
+    alaw: (/** @type {number} */ i) => g711("alaw").decoded[view.getUint8(i)],
+  }[format];
+  for (let i = 0; i < samples.length; i++) samples[i] = read(i);
+  return samples;
 }
 
-/** @param {Uint16Array} tokens @returns {Uint8Array} */
+/** @param {ArrayLike<number>} tokens */
 export function tokensToBytes(tokens) {
   const view = new DataView(new ArrayBuffer(tokens.length * 2));
-  tokens.forEach((token, i) => view.setUint16(i * 2, token, true));
+  for (let i = 0; i < tokens.length; i++) view.setUint16(i * 2, tokens[i], true);
   return new Uint8Array(view.buffer);
 }
 
-/** @param {Uint8Array} payload @returns {Uint16Array} */
+/** @param {Uint8Array} payload */
 export function tokensFromBytes(payload) {
   const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
   return Uint16Array.from({ length: payload.byteLength / 2 }, (_, i) => view.getUint16(i * 2, true));
+}
+
+/** @type {Partial<Record<"mulaw" | "alaw", {decoded: Float32Array, encoded: Uint8Array}>>} */
+const G711 = {};
+
+/** The tables of a law of ITU-T G.711: byte to sample, and 16-bit sample to byte. @param {"mulaw" | "alaw"} law */
+const g711 = (law) => (G711[law] ??= g711Tables(law));
+
+/** @param {"mulaw" | "alaw"} law */
+function g711Tables(law) {
+  const decoded = new Float32Array(256);
+  const encoded = new Uint8Array(65536);
+  const steps = Array.from({ length: 128 }, (_, step) => {
+    const [segment, place] = [step >> 4, step & 15];
+    if (law === "mulaw") {
+      const value = ((8 * place + 132) << segment) - 132;
+      return { value, from: Math.max(value - (4 << segment), 0), code: 0xff - step };
+    }
+    const double = Math.max(segment - 1, 0);
+    const value = (16 * place + 8 + (segment > 0 ? 256 : 0)) << double;
+    return { value, from: value - (8 << double), code: step ^ 0xd5 };
+  });
+  steps.forEach(({ value, from, code }, step) => {
+    decoded[code] = value / FULL_SCALE;
+    decoded[code ^ 0x80] = -value / FULL_SCALE;
+    for (let sample = from; sample < (steps[step + 1]?.from ?? FULL_SCALE); sample++) {
+      encoded[sample] = code;
+      encoded[~sample & 0xffff] = code ^ 0x80; // as the reference software of ITU-T G.191
+    }
+  });
+  return { decoded, encoded };
 }

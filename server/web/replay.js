@@ -1,47 +1,56 @@
 /**
  * What a client may have to send again: its payload and requests since the oldest utterance not wholly answered began.
- * Payload beyond a limit is dropped from the front in whole frames; the log then holds only the tail of that utterance
- * (`whole` is false). Sans-I/O; owned by ClientSession in protocol.js, the twin of streaming/protocol/replay.py.
+ *
+ * The voice in which that utterance began is kept too, for a server that has lost the session. Payload beyond a limit
+ * is dropped from the front in whole frames; the log then holds only the tail of that utterance (`whole` is false).
+ * Sans-I/O; owned by ClientSession in protocol.js, the twin of streaming/protocol/replay.py.
  */
 
-import { UNIT_BYTES } from "./payload.js";
+import { hopOf, unitBytesOf } from "./payload.js";
 
 /**
- * A request that waits for its answer: the `number`th of the session, sent at input position `at`.
- * @typedef {{request: import("./protocol.js").Request, number: number, at: number}} Asked
+ * A request that waits for its answer: the `number`th of the session, sent at input position `at`. `isCut`: not all of
+ * the input before it was sent. `isAgain`: it was answered, by a server that has lost the session.
+ * @typedef {{request: import("./protocol.js").Request, number: number, at: number, isCut: boolean, isAgain: boolean}}
+ *   Asked
  */
 
 export class ReplayLog {
   /**
-   * @param {number} inputHop units of input in a frame
-   * @param {number} outputHop units of output in a frame
-   * @param {number} mostUnits of payload that is kept
+   * @param {import("./payload.js").StreamFormat} input
+   * @param {import("./payload.js").StreamFormat} output
+   * @param {number} maxUnits of payload that is kept
    */
-  constructor(inputHop, outputHop, mostUnits) {
+  constructor(input, output, maxUnits) {
     this.whole = true;
     /** Positions of the first unit of payload: of the input, and of the output that belongs to it. */
     this.start = { input: 0, output: 0 };
-    this._inputHop = inputHop;
-    this._outputHop = outputHop;
-    this._mostUnits = mostUnits;
+    /** @type {Asked[]} */
+    this.asked = [];
+    this._unitBytes = unitBytesOf(input);
+    this._inputHop = hopOf(input);
+    this._outputHop = hopOf(output);
+    this._maxUnits = maxUnits;
     this._end = 0;
     this._requests = 0;
-    /** @type {Asked[]} */
-    this._asked = [];
     /** @type {{payload: Uint8Array, first: number}[]} `first`: position of its first unit */
     this._payload = [];
+    /** @type {Asked | null} the voice in which the oldest utterance began */
+    this._voice = null;
+    /** @type {Asked[]} answered voices that came later */
+    this._voices = [];
   }
 
   /** Payload that was given to be sent. @param {Uint8Array} payload */
   addPayload(payload) {
     this._payload.push({ payload, first: this._end });
-    this._end += payload.byteLength / UNIT_BYTES;
-    if (this._end - this.start.input > this._mostUnits) this._shorten();
+    this._end += this._count(payload);
+    if (this._end - this.start.input > this._maxUnits) this._shorten();
   }
 
   /** A request that was given to be sent. @param {import("./protocol.js").Request} request */
   addRequest(request) {
-    this._asked.push({ request, number: this._requests, at: this._end });
+    this.asked.push({ request, number: this._requests, at: this._end, isCut: false, isAgain: false });
     this._requests += 1;
   }
 
@@ -51,55 +60,116 @@ export class ReplayLog {
    * @param {string | number} [id]
    */
   find(type, id) {
-    return this._asked.find(({ request }) => request.type === type && (request.type !== "mark" || request.id === id));
+    return this.asked.find(({ request }) => request.type === type && (request.type !== "mark" || request.id === id));
   }
 
   /**
-   * A request is answered; what is no mark ends an utterance, and the next one's output begins at `output`.
+   * A request is answered. Marks and voices aside, it ends an utterance; the next one's output starts at `output`.
    * @param {Asked} asked
    * @param {number} output
    */
   settle(asked, output) {
-    const index = this._asked.indexOf(asked);
-    if (asked.request.type === "mark") {
-      this._asked.splice(index, 1);
+    const index = this.asked.indexOf(asked);
+    const { type } = asked.request;
+    if (type === "mark" || type === "prime") {
+      this.asked.splice(index, 1);
+      if (type === "prime") this._voices.push({ ...asked, isAgain: true });
       return;
     }
-    this._asked.splice(0, index + 1);
+    this.asked.splice(0, index + 1);
     this.start = { input: asked.at, output };
     this.whole = true;
+    this._beginInVoice();
     this._dropBefore(asked.at);
   }
 
-  /** A new session counts requests from 0: those that wait are its first. */
+  /**
+   * Forgets `units` of payload from a position on; later payload moves down to there.
+   * @param {number} position
+   * @param {number} units
+   */
+  drop(position, units) {
+    if (units === 0) return;
+    const end = position + units;
+    const kept = [];
+    for (const { payload, first } of this._payload) {
+      const before = payload.subarray(0, Math.max(0, position - first) * this._unitBytes);
+      const after = payload.subarray(Math.max(0, end - first) * this._unitBytes);
+      if (before.byteLength > 0) kept.push({ payload: before, first });
+      if (after.byteLength > 0) kept.push({ payload: after, first: Math.max(first, end) - units });
+    }
+    this._payload = kept;
+    const moved = (/** @type {Asked} */ asked) =>
+      asked.at > position ? { ...asked, at: Math.max(position, asked.at - units), isCut: true } : asked;
+    this.asked = this.asked.map(moved);
+    this._voices = this._voices.map(moved);
+    if (this.start.input > position) {
+      // the log had been shortened
+      const frames = Math.floor((this.start.input - position) / this._inputHop);
+      this.start = { input: position, output: this.start.output - frames * this._outputHop };
+    }
+    this._end -= units;
+  }
+
+  /** The server counts input from elsewhere: adds `units` to every input position. @param {number} units */
+  move(units) {
+    const moved = (/** @type {Asked} */ asked) => ({ ...asked, at: asked.at + units });
+    this.start = { ...this.start, input: this.start.input + units };
+    this.asked = this.asked.map(moved);
+    this._voices = this._voices.map(moved);
+    this._payload = this._payload.map(({ payload, first }) => ({ payload, first: first + units }));
+    this._end += units;
+  }
+
+  /** A new session counts requests from 0: its first are the voices that it needs again, and those that wait. */
   renumber() {
-    this._asked.forEach((asked, number) => Object.assign(asked, { number }));
-    this._requests = this._asked.length;
+    const { input } = this.start;
+    const again = this._voices.map((asked) => ({ ...asked, at: Math.max(asked.at, input + Number(!this.whole)) }));
+    if (this._voice !== null) again.unshift({ ...this._voice, at: input });
+    [this._voice, this._voices] = [null, []];
+    const merged = [...again, ...this.asked].sort((one, other) => one.at - other.at); // stable: answered ones first
+    this.asked = merged.map((asked, number) => ({ ...asked, number }));
+    this._requests = this.asked.length;
+  }
+
+  /** A new session counts positions from 0: what the log holds is its first input. */
+  restart() {
+    this.move(-this.start.input);
+    this.start = { input: 0, output: 0 };
+    this.whole = true;
   }
 
   /**
-   * What comes after an input position and so many requests, in order: payload, and requests.
+   * Payload from an input position on and the requests from a number on, in order.
    * @param {number} position
    * @param {number} requests
    */
   after(position, requests) {
-    const waiting = this._asked.filter(({ number }) => number >= requests);
+    const waiting = this.asked.filter(({ number }) => number >= requests);
     const rest = [];
     for (const { payload, first } of this._payload) {
       while (waiting.length > 0 && waiting[0].at <= first) rest.push(/** @type {Asked} */ (waiting.shift()).request);
-      const left = payload.subarray(Math.max(0, position - first) * UNIT_BYTES);
+      const left = payload.subarray(Math.max(0, position - first) * this._unitBytes);
       if (left.byteLength > 0) rest.push(left);
     }
     return [...rest, ...waiting.map(({ request }) => request)];
   }
 
+  /** The voice that was the last to be given when the oldest utterance began is its own. */
+  _beginInVoice() {
+    while (this._voices.length > 0 && this._voices[0].at <= this.start.input) {
+      this._voice = /** @type {Asked} */ (this._voices.shift());
+    }
+  }
+
   /** Drops whole frames from the front, as far as the oldest utterance goes. */
   _shorten() {
-    const end = this._asked.find(({ request }) => request.type !== "mark")?.at ?? this._end;
-    const excess = this._end - this.start.input - this._mostUnits;
+    const end = this.asked.find(({ request }) => request.type !== "mark" && request.type !== "prime")?.at ?? this._end;
+    const excess = this._end - this.start.input - this._maxUnits;
     const most = Math.floor((end - this.start.input) / this._inputHop);
     const frames = Math.min(Math.ceil(excess / this._inputHop), most);
     if (frames === 0) return;
+    if (this.whole) this._beginInVoice();
     const { input, output } = this.start;
     this.start = { input: input + frames * this._inputHop, output: output + frames * this._outputHop };
     this.whole = false;
@@ -110,12 +180,17 @@ export class ReplayLog {
   _dropBefore(position) {
     while (this._payload.length > 0) {
       const { payload, first } = this._payload[0];
-      if (first + payload.byteLength / UNIT_BYTES > position) {
+      if (first + this._count(payload) > position) {
         const skipped = Math.max(0, position - first);
-        this._payload[0] = { payload: payload.subarray(skipped * UNIT_BYTES), first: first + skipped };
+        this._payload[0] = { payload: payload.subarray(skipped * this._unitBytes), first: first + skipped };
         return;
       }
       this._payload.shift();
     }
+  }
+
+  /** @param {Uint8Array} payload */
+  _count(payload) {
+    return payload.byteLength / this._unitBytes;
   }
 }

@@ -23,6 +23,11 @@ export class Resampler {
     /** Input samples on either side of an output sample. */
     this._half = fromRate === toRate ? 0 : Math.ceil(taps / 2);
     this._filters = filters(this._up, this._half, lower * (1 - TRANSITION / 2), beta);
+    /** @type {Float32Array} */
+    this._input = new Float32Array(0);
+    /** Of the next output sample, in this._input. */
+    this._center = 0;
+    this._phase = 0;
     this.clear();
   }
 
@@ -33,11 +38,8 @@ export class Resampler {
 
   /** As new. */
   clear() {
-    /** @type {Float32Array} */
     this._input = new Float32Array(this._half); // silence before the start
-    /** @type {number} */
-    this._center = this._half; // of the next output sample, in this._input
-    /** @type {number} */
+    this._center = this._half;
     this._phase = 0;
   }
 

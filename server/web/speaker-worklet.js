@@ -1,37 +1,45 @@
 /**
- * The speaker's side of the audio thread: 24 kHz audio goes through the jitter buffer and the resampler to the device.
+ * The speaker's side of the audio thread: audio goes through the jitter buffer and the resampler to the device.
  *
- * In: {samples, position}, {finish: true}, {clear: true} or {close: true}. Out, every 20 ms of sound: {heard:
- * Float32Array (480), time, position, bufferedMs, slackMs, marginMs, underruns, removed, playing}; `position` of the
- * stream leaves for the device at `time` of the context's clock.
+ * In: {samples, position}, {finish: true}, {clear: true} or {close: true}. Out, every 20 ms of sound: a Playback, whose
+ * `position` of the stream leaves for the device at `time` of the context's clock; and {ended: true} once all that was
+ * pushed before a `finish` or a `clear` has left.
  */
 
 import { JitterBuffer } from "./jitter.js";
 import { Resampler } from "./resampler.js";
 
-const RATE = 24000;
-const HOP = 480;
-const STEP = 48;
+const HEARD_RATE = 24000;
 
 class SpeakerProcessor extends AudioWorkletProcessor {
-  /** @param {{processorOptions: {live: boolean}}} options */
-  constructor({ processorOptions }) {
+  /** @param {{processorOptions: {live: boolean, rate: number}}} options */
+  constructor({ processorOptions: { live, rate } }) {
     super();
-    this._jitter = new JitterBuffer(RATE, processorOptions.live);
-    this._resampler = new Resampler(RATE, sampleRate);
+    this._rate = rate;
+    this._jitter = new JitterBuffer(rate, live);
+    this._resampler = new Resampler(rate, sampleRate);
+    this._toHeard = new Resampler(rate, HEARD_RATE);
+    this._step = new Float32Array(rate / 500);
     this._ready = new Float32Array(0);
-    this._heard = new Float32Array(HOP);
+    this._heard = new Float32Array(HEARD_RATE / 50);
     this._filled = 0;
+    this._pushed = 0;
+    /** @type {number[]} samples pushed before each end that has not been told */
+    this._ends = [];
     this._open = true;
     this.port.onmessage = ({ data }) => this._obey(data);
   }
 
   /** @param {{samples?: Float32Array, position?: number, finish?: boolean, clear?: boolean, close?: boolean}} order */
   _obey({ samples, position = 0, finish, clear, close }) {
-    if (samples) this._jitter.push(samples, position, currentTime);
+    if (samples) {
+      this._pushed += samples.length;
+      this._jitter.push(samples, position, currentTime);
+    }
     if (finish) this._jitter.finish();
     if (clear) this._jitter.clear();
     if (close) this._open = false;
+    if (finish || clear) this._ends.push(this._pushed);
   }
 
   /**
@@ -41,43 +49,50 @@ class SpeakerProcessor extends AudioWorkletProcessor {
   process(_inputs, outputs) {
     const channels = outputs[0];
     const count = channels[0].length;
-    const step = new Float32Array(STEP);
     while (this._ready.length < count) {
-      this._jitter.pull(step, currentTime);
-      const more = this._resampler.feed(step);
+      this._jitter.pull(this._step, currentTime);
+      const more = this._resampler.feed(this._step);
       const ready = new Float32Array(this._ready.length + more.length);
       ready.set(this._ready);
       ready.set(more, this._ready.length);
       this._ready = ready;
-      this._record(step);
+      this._record();
     }
     for (const channel of channels) channel.set(this._ready.subarray(0, count));
     this._ready = this._ready.slice(count);
+    while (this._ends[0] <= this._pushed - this._jitter.buffered) {
+      this._ends.shift();
+      this.port.postMessage({ ended: true });
+    }
     return this._open;
   }
 
-  /** @param {Float32Array} step */
-  _record(step) {
-    this._heard.set(step, this._filled);
-    this._filled += STEP;
-    if (this._filled < HOP) return;
-    const { position, buffered, slackMs, marginMs, underruns, removed, playing } = this._jitter;
-    const heldBack = this._resampler.delay + (this._ready.length * RATE) / sampleRate; // not yet out of the resampler
+  _record() {
+    for (const sample of this._toHeard.feed(this._step)) {
+      this._heard[this._filled++] = sample;
+      if (this._filled === this._heard.length) this._tell();
+    }
+  }
+
+  _tell() {
+    const { position, buffered, slackMs, marginMs, underruns, removed, skipped, playing } = this._jitter;
+    const heldBack = this._resampler.delay + (this._ready.length * this._rate) / sampleRate; // not yet out of it
     this.port.postMessage(
       {
         heard: this._heard,
         time: currentTime,
         position: position - heldBack,
-        bufferedMs: (buffered * 1000) / RATE,
+        bufferedMs: (buffered * 1000) / this._rate,
         slackMs,
         marginMs,
         underruns,
         removed,
+        skipped,
         playing,
       },
       [this._heard.buffer],
     );
-    this._heard = new Float32Array(HOP);
+    this._heard = new Float32Array(HEARD_RATE / 50);
     this._filled = 0;
   }
 }

@@ -4,6 +4,7 @@ import numpy as np
 
 from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
+from neucodec_streaming.errors import AudioError
 from neucodec_streaming.protocol.messages import StreamFormat
 from neucodec_streaming.resampler import Resampler
 from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
@@ -15,6 +16,7 @@ class Formats:
     def __init__(self, input: StreamFormat, output: StreamFormat, output_rate: int = OUTPUT_RATE) -> None:
         """`output_rate`: of the engine's audio."""
         self._input, self._output = input, output
+        self._read_samples = 0  # of this stream
         self._from_wire = _resampler(input.rate, INPUT_RATE) if input.kind == "audio" else None
         self._to_wire = _resampler(output_rate, output.rate) if output.kind == "audio" else None
 
@@ -22,11 +24,16 @@ class Formats:
         """Input bytes as the array that the engine takes, as far as the resampler can tell by now."""
         if self._input.kind == "tokens":
             return tokens_from_bytes(data)
-        audio = pcm_from_bytes(data, self._input.format)
+        try:
+            audio = pcm_from_bytes(data, self._input.format)
+        except AudioError as error:
+            raise AudioError(f"after {self._read_samples} samples of the stream: {error}") from None
+        self._read_samples += audio.size
         return audio if self._from_wire is None else self._from_wire.feed(audio)
 
     def read_rest(self) -> np.ndarray | None:
         """At the end of an utterance: what `read` still owes."""
+        self._read_samples = 0
         return None if self._from_wire is None else self._from_wire.flush()
 
     def written(self, data: np.ndarray) -> bytes:
@@ -41,6 +48,7 @@ class Formats:
 
     def clear(self) -> None:
         """The stream starts anew."""
+        self._read_samples = 0
         for resampler in (self._from_wire, self._to_wire):
             if resampler is not None:
                 resampler.clear()

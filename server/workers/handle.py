@@ -201,10 +201,11 @@ class WorkerPool:
         return model
 
     async def stop(self, timeout_s: float) -> None:
-        """Ends the workers after the steps under way; gives up waiting after `timeout_s`."""
+        """Ends the workers after the steps under way; gives up waiting after `timeout_s`. One that still loads has
+        nothing to finish, and is not waited for."""
         for device in self.all:
             device.close()
-        await asyncio.to_thread(self._join, timeout_s)
+        await asyncio.to_thread(self._join, timeout_s if self._is_loaded else 0.0)
 
     def _lose(self) -> None:
         if self._is_loaded and not self.lost.is_set() and not all(device.alive for device in self.all):
@@ -213,15 +214,16 @@ class WorkerPool:
             self.lost.set()
 
     def _join(self, timeout_s: float) -> None:
+        level = logging.ERROR if self._is_loaded else logging.DEBUG
         if self._thread is not None:
             self._thread.join(timeout_s)
             if self._thread.is_alive():
-                _log.error("the workers did not end within %.0f s", timeout_s)
+                _log.log(level, "the workers did not end within %.0f s", timeout_s)
         if self._process is not None:
             try:
                 self._process.wait(timeout_s)
             except subprocess.TimeoutExpired:
-                _log.error("the workers did not end within %.0f s: killed", timeout_s)
+                _log.log(level, "the workers did not end within %.0f s: killed", timeout_s)
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
 

@@ -23,7 +23,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from neucodec_streaming.engine.engine import Engine, EngineResult, Failed, FlushFinished, Output, pools_of
+import numpy as np
+
+from neucodec_streaming.engine.engine import Engine, pools_of
+from neucodec_streaming.engine.results import EngineResult, Failed, FlushFinished, Output
 from neucodec_streaming.errors import DeviceError, LostDeviceError, StreamingError
 from neucodec_streaming.server.model import Model
 from neucodec_streaming.server.settings.fields import Settings
@@ -165,7 +168,7 @@ class Worker:
             engine_id = self._engine.open(order.kind, pools)
             formats = self._formats(order)
             if order.voice is not None:
-                self._engine.prime(engine_id, order.voice, time.monotonic())
+                self._engine.prime(engine_id, _voice(order.voice), time.monotonic())
         else:
             engine_id = self._engine.restore(order.kind, pools, parked.snapshot, time.monotonic())
             formats = parked.formats
@@ -193,7 +196,7 @@ class Worker:
                 seat.clears += 1
                 engine.clear(session, now_s)
             case CommandKind.PRIME:
-                engine.prime(session, data, now_s)
+                engine.prime(session, _voice(data), now_s)
             case CommandKind.PAUSE:
                 engine.pause(session)
             case CommandKind.RESUME:
@@ -261,6 +264,11 @@ class Worker:
 
     def _forget(self, seat: WorkerSession) -> None:
         del self._seats[seat.number], self._seat_of[seat.engine_id]
+
+
+def _voice(tokens: np.ndarray) -> np.ndarray | None:
+    """As the engine takes a voice; no tokens are none."""
+    return tokens if len(tokens) else None
 
 
 def work(sockets: Sequence[socket.socket], settings: Settings, load: EngineLoader, *, forks: bool) -> None:

@@ -9,12 +9,12 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.engine.overload import DEFAULT_MAX_BEHIND_S, Overload
+from neucodec_streaming.engine.results import EngineResult, Failed, FlushFinished, Output
 from neucodec_streaming.engine.scheduler import Pool, Scheduler, StepBatch
 from neucodec_streaming.engine.slots import Slots
 from neucodec_streaming.engine.stage import END, MAX_AHEAD_S, NextVoice, Stage
@@ -28,6 +28,9 @@ STAGES = {"encode": ("encode",), "decode": ("decode",), "roundtrip": ("encode", 
 DEFAULT_GATHER_S = 0.004
 POLL_S = 0.0003
 """Between looks at a step in flight: the device tells nobody when it is done."""
+VOICE_STEP_EVERY_S = 0.02
+"""A voice is computed in steps, while no batch is due, and at least this often: other sessions are late by at most one
+such step, and the session that waits for its voice does not starve."""
 
 
 def pools_of(kind: str, config: StreamConfig) -> dict[str, Pool]:
@@ -36,34 +39,6 @@ def pools_of(kind: str, config: StreamConfig) -> dict[str, Pool]:
 
 
 _log = logging.getLogger(__name__)
-
-
-class Output(NamedTuple):
-    """New output of a session: tokens uint16 (n,) or audio float32 (480 n,); and how late it is."""
-
-    session: int
-    epoch: int
-    data: np.ndarray
-    behind_ms: float
-
-
-@dataclass(frozen=True)
-class FlushFinished:
-    """All output of the oldest utterance that was flushed has been delivered."""
-
-    session: int
-    epoch: int
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The session is closed, its slots are free: it could not be stepped."""
-
-    session: int
-    error: StreamingError
-
-
-EngineResult = Output | FlushFinished | Failed
 
 
 @dataclass(eq=False)
@@ -116,6 +91,8 @@ class Engine:
         self._opened = 0
         self._results: list[EngineResult] = []
         self._in_flight: deque[StepInFlight] = deque()
+        self._unready: dict[Stage, None] = {}  # those that wait for their voice, in order
+        self._voice_stepped_s = float("-inf")
         self._stepped_s = 0.0
         self.stepped: StepInFlight | None = None
         """What the last `step` delivered, if it did."""
@@ -164,7 +141,10 @@ class Engine:
     def is_idle(self, session: int) -> bool:
         """Whether nothing is to be computed for the session until it is given more."""
         stages = self._sessions[session].stages
-        return not any(self._scheduler.has(stage.pool, stage) or stage.ending or stage.inbox for stage in stages)
+        return not any(
+            self._scheduler.has(stage.pool, stage) or stage.ending or stage.inbox or stage.is_unready
+            for stage in stages
+        )
 
     def snapshot(self, session: int) -> bytes:
         """The session as versioned bytes, waiting input included; not in it are results that `step` has yet to give."""
@@ -198,6 +178,9 @@ class Engine:
             self.close(session)
             raise
         for stage in stages:
+            if stage.voice is not None and not stage.committed:  # it waited for its voice
+                self._restart(stage)
+                self._take_in_waiting(stage, now_s)
             self._proceed(stage, now_s)
         return session
 
@@ -254,6 +237,7 @@ class Engine:
         """Drops everything inside and gives the slots back; they are reset when they are taken again."""
         found = self._sessions.pop(session)
         for stage in found.stages:
+            self._unready.pop(stage, None)
             stage.in_flight = None
             self._scheduler.remove(stage.pool, stage)
             self._scheduler.leave(stage.pool)
@@ -263,7 +247,7 @@ class Engine:
 
     def wake_s(self) -> float | None:
         """When `step` next has something to do, None while there is nothing; results that wait are due at once."""
-        if self._results or self._is_step_done:
+        if self._results or self._unready or self._is_step_done:
             return float("-inf")
         due_s = self._scheduler.wake_s() if len(self._in_flight) < self._runner.depth else None
         if not self._in_flight:
@@ -281,6 +265,9 @@ class Engine:
         if batch is not None:
             self._launch(batch, now_s)
         self.stepped = self._land() if self._is_step_done else None
+        if self._unready and (batch is None or now_s - self._voice_stepped_s >= VOICE_STEP_EVERY_S):
+            self._voice_stepped_s = now_s
+            self._prepare_voice(next(iter(self._unready)), now_s)
         results, self._results = self._results, []
         return results
 
@@ -374,7 +361,7 @@ class Engine:
 
     def _put(self, stage: Stage, data: np.ndarray | NextVoice, now_s: float) -> None:
         """Input, END or a voice for a stage, behind whatever waits there."""
-        if stage.ending:
+        if stage.ending or stage.is_unready:
             stage.inbox.append(data)
         else:
             self._take_in(stage, data, now_s)
@@ -414,11 +401,37 @@ class Engine:
             self._put(found.stages[stage.place + 1], END, now_s)
         if next_voice is not None:
             self._take_in(stage, next_voice, now_s)
-        while stage.inbox and not stage.ending:
+        self._take_in_waiting(stage, now_s)
+
+    def _take_in_waiting(self, stage: Stage, now_s: float) -> None:
+        while stage.inbox and not stage.ending and not stage.is_unready:
             self._take_in(stage, stage.inbox.popleft(), now_s)
 
+    def _prepare_voice(self, stage: Stage, now_s: float) -> None:
+        """A step of the voice that the stage waits for; with the last one it goes on."""
+        assert stage.voice is not None, "it waits for a voice"
+        try:
+            if not self._runner.prepare_voice(stage.pool, stage.voice, 1):
+                return
+            self._restart(stage)
+        except Exception:
+            _log.exception("a voice cannot be computed")
+            self.check_device()
+            self._fail(stage.session, DeviceError("the device failed in the voice of this session: connect again"))
+            return
+        self._take_in_waiting(stage, now_s)
+        self._proceed(stage, now_s)
+
     def _restart(self, stage: Stage) -> None:
+        """The stage starts over, in its voice; or as soon as that is computed."""
+        self._unready.pop(stage, None)
         start = None
+        if stage.voice is not None and not self._runner.prepare_voice(stage.pool, stage.voice, 0):
+            is_dirty = stage.dirty
+            stage.restart(None)
+            stage.is_unready, stage.dirty = True, is_dirty
+            self._unready[stage] = None
+            return
         if stage.voice is not None:
             start = self._runner.prime(stage.pool, stage.slot.index, stage.voice)
         elif stage.dirty:

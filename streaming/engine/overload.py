@@ -1,21 +1,19 @@
-"""When a device that cannot keep up must lose a session so that the others are in time again. No clock."""
+"""Decides when a device that cannot keep up has to drop a session. No clock."""
 
 DEFAULT_MAX_BEHIND_S = 2.0
 PATIENCE_S = 1.0
-"""How long what was done last, or a pause of the machine, has to show an effect."""
+"""Time for the last measure, or for a pause of the machine, to take effect."""
 
 
 class Overload:
-    """Watches how late the most urgent window is, and says when one session is too many."""
+    """Watches the lateness of the most urgent window and decides when a session must be dropped."""
 
     def __init__(self, max_behind_s: float) -> None:
         self.max_behind_s = max_behind_s
-        self._seen: tuple[float, float] | None = (
-            None  # when the bound was passed or looked at last, and how late it was
-        )
+        self._seen: tuple[float, float] | None = None  # time and lateness when the bound was passed or last checked
 
     def sheds(self, behind_s: float, now_s: float) -> bool:
-        """Whether a session must go now: past the bound for the length of the patience, and not catching up."""
+        """Whether a session must be dropped now: late beyond the bound for PATIENCE_S, without recovering."""
         if behind_s <= self.max_behind_s:
             self._seen = None
             return False

@@ -28,8 +28,9 @@ from neucodec_streaming.stream import Voice
 from neucodec_streaming.windows import AnyWindower, DecoderWindower, EncoderWindower, Window
 
 MEASURED_STEPS = 3
-MAX_RECENT_VOICES = 8
-"""Voices of clients that stay computed; a voice takes as much memory as a slot in each profile that used it."""
+MIN_RECENT_VOICES = 8
+"""Voices of clients that stay computed, or one for each slot if that is more: so clearing a stream computes none again.
+A voice takes as much memory as a slot in each profile that used it."""
 
 _log = logging.getLogger(__name__)
 
@@ -280,6 +281,11 @@ class Runner:
         self._steppers[pool].reset(self._states[pool], slot)
         self._positions[pool][slot] = 0
 
+    def prepare_voice(self, pool: Pool, voice: np.ndarray, max_steps: int) -> bool:
+        """Computes a voice a few steps further; whether `prime` has nothing left to compute."""
+        known = self._found_voice(voice) if max_steps == 0 else self._voice(voice)
+        return known is not None and known.prepare(self._decoder(pool), max_steps)
+
     def prime(self, pool: Pool, slot: int, voice: np.ndarray) -> AnyWindower:
         """That slot starts in a voice -> the windower that goes with it. The most recent voices are kept computed."""
         start = self._voice(voice).start(self._decoder(pool))
@@ -300,13 +306,17 @@ class Runner:
         assert isinstance(stepper, Decoder)
         return stepper
 
+    def _found_voice(self, tokens: np.ndarray) -> Voice | None:
+        key = tokens.tobytes()
+        return self._held_voices.get(key) or self._recent_voices.get(key)
+
     def _voice(self, tokens: np.ndarray) -> Voice:
         key = tokens.tobytes()
         if key in self._held_voices:
             return self._held_voices[key]
         voice = self._recent_voices.pop(key, None) or Voice(tokens)
         self._recent_voices[key] = voice  # the most recent last
-        if len(self._recent_voices) > MAX_RECENT_VOICES:
+        if len(self._recent_voices) > max(MIN_RECENT_VOICES, self.slots):
             del self._recent_voices[next(iter(self._recent_voices))]
         return voice
 

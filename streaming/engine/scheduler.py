@@ -1,11 +1,11 @@
-"""Who is stepped next: one window a session, the earliest deadlines first, in one of a few batch sizes. No torch.
+"""Selects the next batch: one window of a session, earliest deadlines first, in one of a few batch sizes. No torch.
 
-A window is due one chunk after its input was complete, and one chunk after the window before it: so a session that
-sends faster than real time has late deadlines and uses what is left over. A pool (sessions that can be stepped
-together) gathers for a time far shorter than a chunk, unless all its sessions are there or its largest batch is full.
+A window is due one chunk after its input was complete and one chunk after the previous window, so sessions that send
+faster than real time have late deadlines and only use spare capacity. A pool (sessions that can be stepped together)
+gathers windows for a time far shorter than a chunk, unless all its sessions are ready or its largest batch is full.
 
-A step cannot be interrupted. So a batch that nobody waits for is not begun when a live session's next window is to be
-expected before it is over, unless none was begun for a chunk's duration.
+Steps are not preemptible, so a best-effort batch is deferred if it would overrun the next live window, but never for
+longer than one chunk (no starvation).
 """
 
 import heapq
@@ -17,12 +17,13 @@ from typing import NamedTuple
 from neucodec_streaming.config import FRAME_MS, StreamConfig
 
 GATHER_SHARE = 1 / 8
-"""The most of a chunk's duration that gathering may take."""
+"""Limit of the gathering time, as a share of a chunk."""
 URGENT_CHUNKS = 2
-"""A batch has a row for each window that is due within so many chunks: those of live sessions, whose packets may come
-up to a chunk early, and not those of a session that sends faster than real time."""
+"""Windows due within this many chunks share a batch: those of live sessions, whose packets may arrive up to a chunk
+early, but not those of a session that sends faster than real time.
+"""
 LATE_S = 0.02
-"""A window that is to be expected is expected for so long beyond its time."""
+"""How long a late window is still expected."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,20 @@ class Pool:
     config: StreamConfig
 
     def __hash__(self) -> int:
-        """Cheap, since pools are looked up many times in every step."""
+        """Cached, since pools are looked up many times in every step."""
         return hash((self.kind, self.config.chunk_frames, self.config.lookahead_frames))
 
     @cached_property
     def period_s(self) -> float:
-        """The duration of a chunk."""
+        """Duration of a chunk."""
         return self.config.chunk_frames * FRAME_MS / 1000
 
 
 class ReadyWindow(NamedTuple):
-    """A window that can be computed: complete at `ready_s`, wanted at `deadline_s`. The start and the ending of a
-    stream are not steady. It `is_live` unless its input came faster than it lasts."""
+    """A window that can be computed: complete at `ready_s`, due at `deadline_s`.
+
+    The first and last windows of a stream are not steady. It `is_live` unless its input came faster than real time.
+    """
 
     ready_s: float
     deadline_s: float
@@ -54,7 +57,7 @@ class ReadyWindow(NamedTuple):
 
 @dataclass(frozen=True)
 class StepBatch:
-    """Members of one pool to be stepped together at a batch size; the other rows are spare."""
+    """Members of one pool to be stepped together in a batch of `size`; the other rows are spare."""
 
     pool: Pool
     members: list
@@ -62,14 +65,16 @@ class StepBatch:
 
 
 def batch_size(step_s: Mapping[int, float], count: int) -> int:
-    """The size that steps the most of `count` sessions in a second, by the seconds of a step of each size: of five,
-    four go first if eight rows would take more time for each."""
+    """The batch size that steps the most of `count` sessions a second, by the measured step times.
+
+    For example, four of five go first if a step of eight rows takes more time for each.
+    """
     return max(step_s, key=lambda size: (min(size, count) / step_s[size], -size))
 
 
 @dataclass(eq=False)
 class _Queue:
-    """Windows of one pool that can be computed, by their member; `population`: sessions that belong to the pool."""
+    """Ready windows of one pool by member; `population`: number of sessions in the pool."""
 
     pool: Pool
     entries: dict[Hashable, ReadyWindow] = field(default_factory=dict)
@@ -77,14 +82,17 @@ class _Queue:
 
     @property
     def deadline_s(self) -> float:
-        """Of the most urgent window."""
+        """Deadline of the most urgent window."""
         return min(entry.deadline_s for entry in self.entries.values())
 
 
 class Scheduler:
-    """`batch_sizes` ascending; `gather_s` is the longest that a lone window waits for others of its pool. `step_s`:
-    pool -> batch size -> about how long a step takes; where it is not known, all sizes take as long. `max_edges`:
-    starts and endings are stepped by themselves, up to that many at once; None: in one batch with steady windows."""
+    """The queue of ready windows. `batch_sizes` ascend. `gather_s`: longest wait of a lone window for others of its
+    pool.
+
+    `step_s`: pool -> batch size -> approximate step time; unknown sizes count as equal. `max_edges`: first and last
+    windows are stepped separately, up to this many at once; None: together with steady windows.
+    """
 
     def __init__(
         self,
@@ -101,26 +109,26 @@ class Scheduler:
         self._equally_long = dict.fromkeys(batch_sizes, 1.0)
         self._queues: dict[Pool, _Queue] = {}
         self._expected_s: dict[Hashable, float] = {}  # when the next window of a live session should be complete
-        self._held_until_s = float("-inf")  # what nobody waits for
-        self._may_preempt_at_s = float("-inf")  # from when on it may be stepped whoever is expected
+        self._held_until_s = float("-inf")  # best-effort windows
+        self._may_preempt_at_s = float("-inf")  # time from which it may be stepped regardless of expected windows
 
     def enrol(self, pool: Pool) -> None:
-        """One more session belongs to `pool`, with or without a window now."""
+        """Adds a session to `pool`, with or without a ready window."""
         self._queues.setdefault(pool, _Queue(pool)).population += 1
 
     def leave(self, pool: Pool) -> None:
-        """One session less belongs to `pool`."""
+        """Removes a session from `pool`."""
         self._queues[pool].population -= 1
 
     def add(self, pool: Pool, member: Hashable, entry: ReadyWindow) -> None:
-        """`member` has a window to compute; it has one entry at a time."""
+        """Queues the window of `member`, which has at most one."""
         entries = self._queues[pool].entries
         assert member not in entries, "one window a session"
         entries[member] = entry
         self._expected_s.pop(member, None)
 
     def remove(self, pool: Pool, member: Hashable) -> None:
-        """`member` has nothing to compute any more; it need not have had."""
+        """Removes the window of `member`, if it has one."""
         self._queues[pool].entries.pop(member, None)
         self._expected_s.pop(member, None)
 
@@ -129,7 +137,7 @@ class Scheduler:
         return member in self._queues[pool].entries
 
     def next_batch(self, now_s: float) -> StepBatch | None:
-        """Takes out the most urgent batch of a pool that need not gather any longer, if it need not wait for others."""
+        """Removes and returns the most urgent batch that need not gather longer and is not deferred."""
         ripe = [queue for queue in self._queues.values() if queue.entries and self._ripe_s(queue) <= now_s]
         if not ripe:
             return None
@@ -149,7 +157,7 @@ class Scheduler:
         return StepBatch(pool, members, size)
 
     def _first(self, entries: Mapping[Hashable, ReadyWindow]) -> list[Hashable]:
-        """The most urgent, and as many others as can be stepped with it, the most urgent first."""
+        """The most urgent window and as many others as can be stepped with it, most urgent first."""
         most, peers = self.batch_sizes[-1], list(entries)
         if self._max_edges is not None:
             is_steady = min(entries.values(), key=lambda entry: entry.deadline_s).is_steady
@@ -158,7 +166,7 @@ class Scheduler:
         return heapq.nsmallest(most, peers, key=lambda member: entries[member].deadline_s)
 
     def _defers(self, pool: Pool, size: int, now_s: float) -> bool:
-        """Whether a batch that nobody waits for is not begun now, since a live session's window is to be expected."""
+        """Whether a best-effort batch is deferred because a live window is expected."""
         step_s = self._step_s.get(pool, {}).get(size, 0.0)
         next_s = min((at_s for at_s in self._expected_s.values() if at_s + LATE_S > now_s), default=float("inf"))
         if not step_s or now_s + step_s <= next_s or now_s >= self._may_preempt_at_s:
@@ -168,25 +176,25 @@ class Scheduler:
         return True
 
     def wake_s(self) -> float | None:
-        """When the next batch can be taken, None while there is nothing to compute."""
+        """When the next batch can be taken; None without windows."""
         return min((self._wake_s(queue) for queue in self._queues.values() if queue.entries), default=None)
 
     def _wake_s(self, queue: _Queue) -> float:
-        """When a batch of the pool need not gather any longer, and is not held or urgent."""
+        """When a batch of the pool need not gather longer and is not deferred."""
         urgent_s = queue.deadline_s - URGENT_CHUNKS * queue.pool.period_s
         return max(self._ripe_s(queue), min(self._held_until_s, urgent_s))
 
     def earliest_deadline_s(self) -> float | None:
-        """When the most urgent window of all is due, None while there is nothing to compute."""
+        """Deadline of the most urgent window; None without windows."""
         return min((queue.deadline_s for queue in self._queues.values() if queue.entries), default=None)
 
     def earliest_live_deadline_s(self) -> float | None:
-        """When the most urgent live window is due, None while there is none."""
+        """Deadline of the most urgent live window; None if there is none."""
         waiting = (entry for queue in self._queues.values() for entry in queue.entries.values() if entry.is_live)
         return min((entry.deadline_s for entry in waiting), default=None)
 
     def _ripe_s(self, queue: _Queue) -> float:
-        """When a batch of the pool need not gather any longer."""
+        """When a batch of the pool need not gather longer."""
         first = min(entry.ready_s for entry in queue.entries.values())
         if len(queue.entries) >= min(queue.population, self.batch_sizes[-1]):
             return first

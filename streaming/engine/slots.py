@@ -1,5 +1,6 @@
-"""Which places of a state are free. A slot carries the generation of its place: a place that has changed hands has a
-higher one, so a result that arrives late can be told from a current one."""
+"""Allocation of slots in a state. A slot carries the generation of its place, which rises at each reuse, so that late
+results are recognised.
+"""
 
 from collections import deque
 from dataclasses import dataclass
@@ -9,14 +10,14 @@ from neucodec_streaming.errors import CapacityError
 
 @dataclass(frozen=True)
 class Slot:
-    """A place in the state, and how many times that place had been given away before."""
+    """A place in the state, and how often it was allocated before."""
 
     index: int
     generation: int
 
 
 class Slots:
-    """`count` places, numbered from 0; the one that was free the longest goes first."""
+    """`count` places, numbered from 0; the one that has been free longest is allocated first."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -25,22 +26,22 @@ class Slots:
 
     @property
     def used(self) -> int:
-        """Places that are taken."""
+        """Number of allocated places."""
         return self.count - len(self._free)
 
     def acquire(self) -> Slot:
-        """A free place. Raises CapacityError when there is none."""
+        """Allocates a place. Raises CapacityError if none is free."""
         if not self._free:
             raise CapacityError(f"all {self.count} slots are in use: try again later, or raise max_sessions")
         index = self._free.popleft()
         return Slot(index, self._generations[index])
 
     def release(self, slot: Slot) -> None:
-        """Gives a place back; releasing a place that has changed hands is a mistake."""
+        """Frees a place; freeing one that was reallocated is a bug."""
         assert self.is_current(slot), "a slot is released once, by whoever acquired it"
         self._generations[slot.index] += 1
         self._free.append(slot.index)
 
     def is_current(self, slot: Slot) -> bool:
-        """Whether `slot` still belongs to whoever acquired it."""
+        """Whether `slot` is still allocated to its owner."""
         return self._generations[slot.index] == slot.generation

@@ -1,4 +1,4 @@
-"""One part of the model in one session, as the engine has it: what waits for it, and when its next window is due."""
+"""One part of the model in one session of the engine: its queue, and the deadline of its next window."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -13,19 +13,21 @@ from neucodec_streaming.snapshot import pack, unpack
 from neucodec_streaming.windows import AnyWindower
 
 FLUSH_COST_CHUNKS = 2
-"""For so many chunks more does the ending of an utterance count, which takes longer to step: a session that ends one
-after another does not go before those that speak."""
+"""Additional chunks for which an utterance's end counts, since it takes longer to step: repeated short utterances do
+not overtake live sessions.
+"""
 MAX_AHEAD_S = 1.0
-"""What a session had beyond real time counts against it for so long at most, once it has been cleared or has stood
-still: whoever clears a long utterance is soon served again, and whoever clears again and again does not go first."""
+"""Limit of the lead over real time that still counts after a clear or a pause: a cleared long utterance is served soon,
+repeated clears do not overtake others.
+"""
 MAX_LIVE_LEAD_S = 1.0
-"""An utterance whose input came further ahead of real time than that is not live: a file, a fast language model."""
+"""Lead over real time beyond which an utterance is not live: a file, or a fast language model."""
 END = np.zeros((0, 0))
-"""Stands in an inbox for the end of an utterance."""
+"""Marks the end of an utterance in an inbox."""
 
 
 class NextVoice(NamedTuple):
-    """Stands in an inbox where the session's voice changes: its tokens, None for no voice."""
+    """Marks a change of voice in an inbox: its tokens, None for no voice."""
 
     tokens: np.ndarray | None
 
@@ -42,7 +44,8 @@ class Stage:
     been stepped since it was new. The window that was scheduled last was complete at `ready_s` and is due at `due_s`;
     `not_before_s`: the next is due a chunk after that at the earliest. `is_live`: input comes no faster than it lasts,
     counted from `began_s`, the start of the utterance; what is not live is never late, and so waits for what is.
-    `in_flight`: the step that computes its window.
+    `in_flight`: the step that computes its window. While it `is_unready`, its voice is being computed, and all input
+    waits in the inbox.
     """
 
     session: int
@@ -64,12 +67,13 @@ class Stage:
     is_live: bool = True
     began_s: float = 0.0
     in_flight: object | None = None
+    is_unready: bool = False
 
     def __post_init__(self) -> None:
         self._period_s = self.pool.period_s
 
     def push(self, data: np.ndarray, now_s: float) -> None:
-        """More input, checked before."""
+        """a primer counts as received before"""
         if self.windower.is_fresh:
             self.began_s = now_s - self._lasts_s(self.fed)  # a primer counts as heard before
         self.windower.append(data)
@@ -144,7 +148,7 @@ class Stage:
             self.windower = start
         self.arrivals.clear()
         self.in_flight = None
-        self.ending, self.dirty = False, start is not None
+        self.ending, self.dirty, self.is_unready = False, start is not None, False
         self.fed, self.committed = self.windower.received_units, self.windower.position
         self.is_live = True
 

@@ -1,9 +1,10 @@
-"""A step on a CPU recorded once and replayed: the same operations to the same bits, issued without Python.
+"""A CPU step recorded once and replayed: the same operations and bits, without Python.
 
-A step is hundreds of operations. Python takes a third of a small batch's time to issue them, and to do so it needs the
-lock that workers want as well which are threads of the same process. A recording (a TorchScript trace) needs it once a
-step. There are two kinds: of a steady step, in which every row has all of its frames, commits a chunk and is past its
-stream's start; and of any step, which computes what starts and endings need too and takes half as long again.
+A step is hundreds of operations. Issuing them from Python takes a third of a small batch's time and holds the
+interpreter's lock, which other workers in the process need too. Replaying a TorchScript trace takes the lock once a
+step. There are two kinds of traces: of a steady step, in which every row has all its frames, commits a chunk and is
+past its stream's start; and of any step, which includes the operations for starts and ends and takes half as long
+again.
 """
 
 import warnings
@@ -25,8 +26,10 @@ class TracedStep:
     def __init__(
         self, stepper: Stepper, state: Any, x: Tensor, rows: Tensor, packed: tuple[Tensor, ...], steady: bool
     ) -> None:
-        """x (B, *window_shape) and at (3, B), slots, valid and commit: a steady step that changes nobody; `packed` is
-        what `packed_weights` gives. Raises where PyTorch cannot record.
+        """Records a steady step on x (B, *window_shape) and at (3, B): slots, valid and commit, without changing a
+        stream.
+
+        `packed` is the result of `packed_weights`. Raises if PyTorch cannot record.
         """
 
         def step(x: Tensor, rows: Tensor, *_: Tensor) -> Tensor:
@@ -39,32 +42,32 @@ class TracedStep:
         constants = rows[1].clone(), rows[2].clone()
         chunk = stepper.config.chunk_frames if steady else None
         with torch.inference_mode():
-            # What is passed along is an input of the recording wherever it is used: what changes, and what cannot be
-            # one of its constants.
+            # Everything used in the trace is an input of it: values that change, and values that cannot be constants of
+            # it.
             self._packed = packed
             self._others = (*tensors_of(state), *packed)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that tracing is deprecated, and that shapes become constants
                 self._graph = torch.jit.trace(step, (x, rows, *self._others), check_trace=False)
             _simplify(self._graph.graph)
-        state = None  # in `step` too, which the recording holds: it would outlive its engine
+        state = None  # also in `step`, which the trace holds: it would outlive its engine
         self(x, rows)
 
     def on(self, state: Any) -> "TracedStep":
-        """The same step on another state of as many slots."""
+        """The same step on another state with as many slots."""
         other = copy(self)
         other._others = (*tensors_of(state), *self._packed)
         return other
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, rows: Tensor) -> Tensor:
-        """The step on other x and at -> its output."""
-        with torch.jit.optimized_execution(False):  # nothing here gains by it, and it keeps a second copy
+        """Runs the step on other x and at; returns its output."""
+        with torch.jit.optimized_execution(False):  # no gain here, and it would keep a second copy
             return self._graph(x, rows, *self._others)
 
 
 def _simplify(graph: Any) -> None:
-    """Computes beforehand what depends on no input, sizes among it: most of the nodes go."""
+    """Folds everything that depends on no input, such as sizes: most of the nodes."""
     passes: Any = torch._C
     passes._jit_pass_inline(graph)
     passes._jit_pass_peephole(graph, False)  # sizes are those of this trace
@@ -74,7 +77,7 @@ def _simplify(graph: Any) -> None:
 
 
 def packed_weights(step: Callable[[], object]) -> tuple[Tensor, ...]:
-    """Calls `step` -> every weight in a layout of oneDNN's own that its operations were given."""
+    """Calls `step` and returns every weight that its operations got in oneDNN's own layout."""
     with _PackedWeights() as packed:
         step()
     return tuple(packed.seen.values())

@@ -1,7 +1,7 @@
 """BigCodec's convolutional encoder, stepped: residual units and strided convolutions from audio rate to frame rate.
 
-Layers at audio rate see little to the right, so most of what a step needs of them is final before its chunk ends: a
-block's outputs are kept as far ahead as their right context was complete, and the block is stepped from there on.
+Layers at audio rate have a short right context, so most of their outputs are final before the chunk ends. A block keeps
+the outputs whose right context was complete (its lead) and computes only what follows them.
 """
 
 from dataclasses import dataclass
@@ -44,16 +44,16 @@ class ResidualUnit:
 
 @dataclass
 class BlockState:
-    """Outputs of the `lead` hops after the committed ones, (slots, lead * unit, C), and the pasts of the layers."""
+    """Outputs of the `lead` hops after the committed ones, (slots, lead * unit, C), and the layers' past inputs."""
 
     ahead: Tensor
     layers: list
 
 
 class Block:
-    """Layers in a row from PCM or a block before, the last of them strided or the encoder's last convolution.
+    """Consecutive layers, ending with a strided convolution or the encoder's last one.
 
-    They run `lead` hops ahead of what is committed. A stream's first step fills the lead, from `start_hops` hops.
+    They run `lead` hops ahead of the committed frames. A stream's first step fills the lead, from `start_hops` hops.
     """
 
     def __init__(self, layers: list[Layer | ResidualUnit], lead: int, start_hops: int) -> None:
@@ -92,7 +92,7 @@ class Block:
 
 
 class StreamingAcoustic:
-    """A `NeuCodecEncoder`: PCM of whole hops to one vector a hop. Windows hold `lookahead` frames, and a hop more."""
+    """A `NeuCodecEncoder`: whole hops of PCM to one vector a hop. A window has one hop more than its frames."""
 
     def __init__(self, encoder: Any, lookahead: int) -> None:
         real = lookahead * INPUT_HOP + MEL_OVERHANG  # samples after the chunk

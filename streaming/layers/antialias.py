@@ -1,12 +1,11 @@
-"""Anti-aliased SnakeBeta: twice the rate, activate, back; BigCodec's activation, stepped.
+"""Anti-aliased SnakeBeta, BigCodec's activation, stepped: upsample by two, activate, downsample.
 
-Both filters are polyphase: even and odd samples of the double rate are the two rows of an image, so that each filter
-is one depthwise convolution of 2 x 7 taps: the way up makes the rows of one, the way down takes them together. The
-offline model replicates the edge twice, the input's and the activated signal's at double rate; both edges are kept
-here.
+Both filters are polyphase. Even and odd samples at the double rate are the two rows of an image, so each filter is one
+depthwise convolution of 2 x 7 taps. The offline model replicates the edges of the input and of the activated signal;
+both are reproduced here.
 
-The activation y = u + sin(alpha u)^2 / beta is computed on beta u, whose scale the filters take on and off: that spares
-a pass over the signal. All of it is one operation where there is one (kernels/native.py, kernels/gpu.py).
+The activation y = u + sin(alpha u)^2 / beta is computed on beta u. The filters apply and remove that scale, which saves
+a pass over the signal. Fused kernels replace all of it where available (kernels/native.py, kernels/gpu.py).
 """
 
 from functools import cached_property
@@ -23,7 +22,7 @@ TAPS = 7
 SIDE = TAPS // 2
 """Samples on each side that one filter reads."""
 REACH = 2 * SIDE
-"""Inputs on each side that are looked at: those of the way up and those of the way down."""
+"""Context on each side, in inputs: that of the upsampling and the downsampling filter."""
 
 
 def up_taps(filter: Tensor) -> Tensor:
@@ -55,7 +54,7 @@ class StreamingActivation:
         up = up_taps(activation.upsample.filter.flatten().double())
         down = down_taps(activation.downsample.filter.flatten().double())
         self.native = native.operations(snake.alpha)
-        self.exact = up, down, alpha, 1 / beta  # float64: what is made of them is rounded once
+        self.exact = up, down, alpha, 1 / beta  # float64, so that the products are rounded once
         self.constants = [x.to(snake.alpha.dtype) for x in self.exact]
         self.in_float32 = [x.float() for x in self.exact]
         self.alpha_by_beta = (alpha / beta).to(snake.alpha.dtype)
@@ -70,7 +69,7 @@ class StreamingActivation:
         return depthwise(up, 1 / by_beta, dtype, padded_rows=1), depthwise(down, by_beta, dtype)
 
     def _alpha_of(self, samples: int) -> Tensor:
-        """`alpha_by_beta` for each of so many samples, (samples, C): with few channels, to repeat it is slow."""
+        """`alpha_by_beta` repeated for each sample, (samples, C); expanding it each time is slow with few channels."""
         if samples not in self._alphas:
             self._alphas[samples] = self.alpha_by_beta.expand(samples, -1).contiguous()
         return self._alphas[samples]
@@ -102,12 +101,12 @@ class StreamingActivation:
         return down(doubled).squeeze(1)
 
     def _start(self, x: Tensor, past: Tensor, plan: StepPlan) -> Tensor:
-        """The inputs before x, (B, REACH, C); before a stream, its first."""
+        """The inputs before x, (B, REACH, C); before the stream's start, its first input."""
         start = plan.load(past)
         return torch.where((plan.position == 0)[:, None, None], x[:, :1], start) if plan.edges else start
 
     def _hold(self, doubled: Tensor, plan: StepPlan) -> None:
-        """Repeat the first and the last double-rate sample of the stream beyond it; element 0 is sample pair -3."""
+        """Replicates the stream's first and last double-rate sample beyond its edges; element 0 is sample pair -3."""
         end = doubled.shape[2] - SIDE
         doubled.narrow(2, end, SIDE).copy_(doubled.narrow(2, end - 1, 1).narrow(1, 1, 1))
         if not plan.edges:

@@ -1,8 +1,8 @@
 """Attention whose committed keys and values live in a ring of `context` frames a slot.
 
-Chunk and lookahead attend to the ring and to each other. The ring's order does not matter to attention; where a layer
-knows distances (w2v-BERT's relative keys), they follow from each slot's position. Behind the ring is room for the
-window, so that both are read as one.
+Chunk and lookahead attend to the ring and to each other. Attention does not depend on the ring's order; layers with
+relative positions (w2v-BERT) derive distances from each slot's position. Room for the window follows the ring in
+memory, so that both are read as one tensor.
 """
 
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ from neucodec_streaming.kernels.packed import make_linear
 from neucodec_streaming.layers.step import StepPlan
 
 EXACT_WITH_MASKS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""On CUDA: cuDNN's kernels had faults with masks (pytorch #169849, #191612, #196678), flash attention takes none."""
+"""On CUDA: cuDNN's kernels had bugs with masks (pytorch #169849, #191612, #196678); flash attention accepts none."""
 
 
 @dataclass
 class Ring:
-    """Committed keys and values and those of the last window, each (slots, context + F, D)."""
+    """Committed keys and values, followed by those of the last window, each (slots, context + F, D)."""
 
     keys: Tensor
     values: Tensor
 
 
 class RingView:
-    """Where each row's ring stands in one step; computed once a step and shared by every layer of a branch."""
+    """Positions and masks of each row's ring in one step, shared by every layer of a branch."""
 
     def __init__(self, plan: StepPlan, config: StreamConfig, dtype: torch.dtype) -> None:
         frames, context = config.window_frames, config.context_frames
@@ -56,7 +56,7 @@ class RingView:
     def attend(
         self, ring: Ring, query_key_value: Tensor, width: int, scale: float, by_distance: Tensor | None = None, left=0
     ) -> Tensor:
-        """Queries of the window over it and the ring, which then takes what is committed.
+        """Attends from the window to itself and the ring, then writes the committed frames into the ring.
 
         query_key_value (B, F, 3 * H * width) -> (B, F, H * width). by_distance (B, H, F, distances): added to the score
         of a key by its distance from the query, of which element `left` is 0 and the outermost are all beyond.
@@ -84,7 +84,7 @@ class RingView:
         return attended.transpose(1, 2).flatten(2)  # (B, H, F, D) -> (B, F, H * D)
 
     def _distance_index(self, left: int, right: int) -> Tensor:
-        """Element of each query and key in what is given by distances from -left to right: (B, 1, F, K)."""
+        """Index of each query and key into a table by distance from -left to right: (B, 1, F, K)."""
         if self._distance is None:
             distance = self.key_offset[:, None] - self.plan.index(self.frames)[:, None]
             self._distance = distance.clamp(-left, right)[:, None] + left
@@ -99,14 +99,14 @@ class RingView:
                 return attention(query, keys, values, attn_mask=bias)
         keys, values = heads(ring.keys, width), heads(ring.values, width)
         of_rows = []
-        for row, slot in enumerate(self.plan.slots):  # each reads its ring where it is: copying would cost more
+        for row, slot in enumerate(self.plan.slots):  # each row reads its ring in place
             past = keys.narrow(0, slot, 1), values.narrow(0, slot, 1)
             of_rows.append(attention(query.narrow(0, row, 1), *past, attn_mask=bias.narrow(0, row, 1)))
         return torch.cat(of_rows)
 
 
 def new_ring(projection: Any, slots: int, entries: int) -> Ring:
-    """An empty ring for what `projection` makes."""
+    """An empty ring for the outputs of `projection`."""
     return Ring(*(projection.weight.new_zeros(slots, entries, len(projection.weight)) for _ in range(2)))
 
 
@@ -116,7 +116,7 @@ def heads(x: Tensor, head_width: int) -> Tensor:
 
 
 class StreamingAttention:
-    """The decoder's attention: no position in time, since upstream's rotary embedding runs over heads and cancels."""
+    """The decoder's attention. It ignores position in time: upstream's rotary embedding runs over heads and cancels."""
 
     def __init__(self, attention: Any, config: StreamConfig) -> None:
         self.attention = attention
@@ -132,7 +132,7 @@ class StreamingAttention:
 
 
 class StreamingRelativeAttention:
-    """w2v-BERT's attention with relative keys: the bias of a key is the query times the embedding of their distance."""
+    """w2v-BERT's attention with relative keys: a key's bias is the query times the embedding of their distance."""
 
     def __init__(self, attention: Any, config: StreamConfig) -> None:
         self.attention = attention

@@ -1,7 +1,7 @@
 """Convolutions over time that continue where the last chunk ended.
 
-A layer keeps as many committed inputs as it pads on the left. Left of a stream there are zeros, right of what exists
-too, as the offline model pads.
+A layer keeps as many committed inputs as its left padding. Beyond both ends of a stream it reads zeros, as the offline
+model pads.
 """
 
 from functools import cached_property
@@ -48,14 +48,14 @@ class StreamingConv:
             return layer(x)
         nothing = torch.zeros(len(x), self.right, x.shape[2], dtype=x.dtype, device=x.device)
         joined = torch.cat([plan.load(past), x, nothing], dim=1)
-        if self.right and plan.edges:  # outputs read no further beyond what exists, and find zeros there
+        if self.right and plan.edges:  # beyond the stream's end, outputs read zeros
             plan.write(joined, self.left + plan.beyond(self.right, self.unit), x.new_zeros(1, 1, 1))
         plan.store(past, advance(joined, self.left, plan, self.unit))
         return layer(joined)
 
     @property
     def _is_small(self) -> bool:
-        """Whether it is too small for a matrix product: few channels, or each by itself."""
+        """Whether the layer is too small for a matrix product: few channels, or depthwise."""
         conv = self.layer.conv
         return conv.groups == conv.in_channels == conv.out_channels or (
             conv.groups == 1 and conv.in_channels <= native.FEW_CHANNELS
@@ -63,7 +63,7 @@ class StreamingConv:
 
     @cached_property
     def _weights(self) -> tuple[Tensor, Tensor]:
-        """(kernel, C_in or 1, C_out) and (C_out,), filled up with zeros to whole vectors."""
+        """Weight (kernel, C_in or 1, C_out) and bias (C_out,), zero-padded to whole vector registers."""
         weight = self.layer.conv.weight.detach().permute(2, 1, 0)
         bias = self.layer.conv.bias
         bias = weight.new_zeros(weight.shape[2]) if bias is None else bias.detach()

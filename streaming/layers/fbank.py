@@ -2,7 +2,7 @@
 
 Owns `log_mel`, the Kaldi filter bank (frames of 25 ms every 10 ms, 80 bins) in plain torch, batched and differentiable.
 It equals `torchaudio.compliance.kaldi.fbank` with the settings of transformers' `NeuCodecFeatureExtractor`, without
-needing torchaudio. Pure: no state, nothing read or written; `streaming` steps it and `training` calls it whole.
+needing torchaudio. It has no state; `streaming` calls it on windows and `training` on whole crops.
 """
 
 from collections.abc import Callable
@@ -27,8 +27,8 @@ _FLOOR = torch.finfo(torch.float32).eps
 def log_mel(pcm: Tensor, to_mel: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Log-mel filter bank of Kaldi, before any normalisation: (B, T) float32 at 16 kHz -> (B, M, 80).
 
-    `pcm` has full scale 1. `to_mel` multiplies by `mel_matrix` where that is not left to torch. Only whole
-    frames count (`snip_edges`), so M = (T - 400) // 160 + 1, and 0 where T < 400.
+    `pcm` has full scale 1. `to_mel` optionally replaces the product with `mel_matrix`. Only whole frames count
+    (`snip_edges`), so M = (T - 400) // 160 + 1, and 0 if T < 400.
     Source: kaldi `feature-fbank.cc`; same result as `torchaudio.compliance.kaldi.fbank`.
     """
     if pcm.shape[1] < FRAME_SAMPLES:

@@ -1,9 +1,9 @@
-"""The ISTFT head with its overlap tail: each spectral frame is added once, so a chunk's border leaves no seam.
+"""The ISTFT head with its overlap tail: each spectral frame is added once, so chunk borders leave no seam.
 
 Frame f of 4 hops lies at [480 f - 720, 480 f + 1200) of the output ("same" padding, Vocos), so a hop needs two frames
-to its right. A step adds the frames up to two past the committed ones, as far as the lookahead has them, and its audio
-starts `lag` hops before the window's first frame (config.synthesis_lag_frames). What was added but not yet given out is
-the tail. A steady step adds a chunk of frames; the others of its window matter only to a start or an ending.
+to its right. A step adds the frames up to two past the committed ones if the lookahead has them, and its audio starts
+`lag` hops before the window's first frame (config.synthesis_lag_frames). The tail is audio that was added but not yet
+emitted. A steady step adds one chunk of frames; the window's other frames matter only at a stream's start or end.
 """
 
 from typing import Any
@@ -30,11 +30,11 @@ class StreamingISTFT:
         self.tail_samples = head.n_fft - self.hop // 2
 
     def new_state(self, slots: int) -> Tensor:
-        """The tail: overlap-added audio that was not given out yet, (slots, 3.5 hops)."""
+        """The tail: overlap-added audio that was not emitted yet, (slots, 3.5 hops)."""
         return torch.zeros(slots, self.tail_samples, device=self.head.linear.weight.device)
 
     def step(self, x: Tensor, tail: Tensor, plan: StepPlan) -> Tensor:
-        """x (B, F, D) -> audio (B, (F + lag) * hop) in float32; what is right of the row's frames is not meant."""
+        """x (B, F, D) -> audio (B, (F + lag) * hop) in float32; samples after the row's frames are undefined."""
         frames = x.shape[1]
         added = self._added(frames, plan)
         audio = self._overlap_add(x, added[:, self.lag + PARTS - 1 :], plan)
@@ -45,14 +45,14 @@ class StreamingISTFT:
         return audio[:, out] / self._energy(added)[:, out].clamp(min=1e-11)
 
     def _tail_of(self, audio: Tensor, plan: StepPlan) -> Tensor:
-        """What follows the committed frames in audio (B, samples): (B, 3.5 hops)."""
+        """The audio after the committed frames in (B, samples): (B, 3.5 hops)."""
         if plan.chunk is not None:
             return audio.narrow(1, plan.chunk * self.hop, self.tail_samples)
         places = (plan.commit * self.hop)[:, None] + plan.index(self.tail_samples)
-        return audio.gather(1, places.clamp(max=audio.shape[1] - 1))  # only an ending commits more, and leaves no tail
+        return audio.gather(1, places.clamp(max=audio.shape[1] - 1))  # only a stream's end commits more, without a tail
 
     def _added(self, frames: int, plan: StepPlan) -> Tensor:
-        """Which frames are in the buffer after this step, those of earlier steps included: float (B, lag + F + 6)."""
+        """Mask of the frames in the buffer after this step, including earlier steps': float (B, lag + F + 6)."""
         index = plan.index(self.lag + frames + 2 * PARTS - 2) - (self.lag + PARTS - 1)
         until = torch.minimum(plan.commit + self.ahead, plan.valid)
         return ((index >= -plan.position[:, None]) & (index < until[:, None])).float()
@@ -63,7 +63,7 @@ class StreamingISTFT:
         return (added.unfold(1, PARTS, 1) @ parts).flatten(1)  # (B, F + lag + 3, 4) @ (4, hop)
 
     def _overlap_add(self, x: Tensor, added: Tensor, plan: StepPlan) -> Tensor:
-        """x (B, F, D) -> the frames that this step adds, (B, (F + lag + 3) * hop): frame j starts at hop j + lag."""
+        """x (B, F, D) -> overlap-added frames of this step, (B, (F + lag + 3) * hop): frame j starts at hop j + lag."""
         frames, chunk = x.shape[1], slice(self.ahead, self.ahead + self.config.chunk_frames)
         first, spans = chunk.start, self._windowed(x[:, chunk])
         if plan.edges:

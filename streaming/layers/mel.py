@@ -1,7 +1,7 @@
 """The semantic branch's input: log-mel frames normalised by running statistics, two of them a token.
 
-The offline feature extractor normalises every mel bin by mean and variance over the recording. Here they run over the
-stream; the prior is the shape of speech relative to its overall level, and the level comes from the stream itself.
+The offline feature extractor normalises each mel bin by its mean and variance over the recording. Here the statistics
+run over the stream. The prior is the spectral shape of speech relative to its level; the level comes from the stream.
 """
 
 import torch
@@ -30,7 +30,7 @@ class StreamingMel:
         mel = log_mel(pcm.float(), self.to_mel)
         mel = mel[:, : mel.shape[1] // MEL_PER_FRAME * MEL_PER_FRAME]
         each, past = Moments(mel, torch.zeros_like(mel)), state.load(weights.plan)
-        # Without a prior its share is 0, whatever stands in its place.
+        # Without a prior its share is 0, so its value does not matter.
         prior = past if self.prior is None else self._at_level(self.prior, each, past, weights)
         pooled_from = PooledMoments(prior, past, each)
         state.store(weights.plan, pooled_from.pooled(weights.carried))
@@ -40,7 +40,7 @@ class StreamingMel:
         return normal.unflatten(1, (-1, MEL_PER_FRAME)).flatten(2)  # (B, 2 F, 80) -> (B, F, 160)
 
     def _at_level(self, prior: Moments, each: Moments, past: Moments, weights: PoolingWeights) -> Moments:
-        """The prior (1, 80) at the overall level of what is known of the stream: (B, 80)."""
+        """The prior (1, 80) at the stream's overall level so far: (B, 80)."""
         known = weights.current[:, 1:, 0]  # (B, 1 + 2 F)
         levels = torch.cat([past.mean[:, None], each.mean], dim=1).mean(dim=2)
         level = (levels * known).sum(dim=1, keepdim=True) / known.sum(dim=1, keepdim=True).clamp(min=1e-9)
@@ -48,7 +48,7 @@ class StreamingMel:
 
 
 def offline_features(pcm: Tensor) -> Tensor:
-    """Features of a whole recording as upstream's extractor makes them: pcm (1, T), padded -> (1, F, 160)."""
+    """Features of a whole recording, equal to upstream's extractor: pcm (1, T), padded -> (1, F, 160)."""
     mel = log_mel(pcm)
     mel = (mel - mel.mean(1, keepdim=True)) / torch.sqrt(mel.var(1, keepdim=True) + VARIANCE_FLOOR)
     return mel.unflatten(1, (-1, MEL_PER_FRAME)).flatten(2)

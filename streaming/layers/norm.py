@@ -1,9 +1,9 @@
-"""Running statistics: what a normalisation over the whole recording becomes in a stream.
+"""Running statistics: the streaming form of a normalisation over the whole recording.
 
-What is normalised by is the mean and variance of three things together, each by the frames that it stands for: a prior,
-what was committed before, and the window. They are pooled from means and variances of single frames: plain sums lose
-the variance of a quiet mel bin after minutes. Only the committed part of the window stays, and what was committed
-before weighs at most a cap, so that the statistics follow a new speaker.
+Mean and variance are pooled over a prior, the committed past and the window, each weighted by its number of frames. The
+pool works on means and variances of single frames, since plain sums lose the variance of a quiet mel bin after minutes.
+Only the committed part of the window is kept, and the weight of the past is capped, so that the statistics follow a new
+speaker.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from neucodec_streaming.kernels import native
 from neucodec_streaming.layers.step import StepPlan
 
 CAP_FRAMES = 300
-"""6 s: measured (`benchmarks.fidelity`) to cost the same voice next to nothing, and to follow another sooner."""
+"""6 s: costs a constant voice next to nothing and adapts to a new one sooner (`benchmarks.fidelity`)."""
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Moments:
     variance: Tensor
 
     def load(self, plan: StepPlan) -> "Moments":
-        """Those of each row's slot."""
+        """The moments of each row's slot."""
         return Moments(plan.load(self.mean), plan.load(self.variance))
 
     def store(self, plan: StepPlan, new: "Moments") -> None:
@@ -36,16 +36,16 @@ class Moments:
 
 
 class PooledMoments:
-    """What a step's statistics are pooled from: the prior (B or 1, G), the past (B, G) and each element (B, T, G)."""
+    """The parts of a step's statistics: the prior (B or 1, G), the past (B, G) and each element (B, T, G)."""
 
     def __init__(self, prior: Moments, past: Moments, each: Moments) -> None:
         self._mean = past.mean
-        # Differences to the past: what is averaged for minutes loses no bits.
+        # Differences to the past, so that averaging over minutes loses no bits.
         self._apart = _joined(prior.mean, past.mean, each.mean) - past.mean.unsqueeze(1)
         self._variance = _joined(prior.variance, past.variance, each.variance)
 
     def pooled(self, weights: Tensor) -> Moments:
-        """Moments (B, G) of all of them together, of which each has its share (B, 2 + T, 1)."""
+        """Pooled moments (B, G), each part weighted by its share (B, 2 + T, 1)."""
         mean = (self._apart * weights).sum(dim=1)
         apart = (self._apart - mean.unsqueeze(1)).square_().add_(self._variance).mul_(weights)
         return Moments(self._mean + mean, apart.sum(dim=1))
@@ -56,7 +56,7 @@ def _joined(prior: Tensor, past: Tensor, each: Tensor) -> Tensor:
 
 
 def new_moments(like: Tensor, slots: int, groups: int) -> Moments:
-    """Moments of `groups` statistics that stand for nothing yet, float32 on the device of `like`."""
+    """Empty moments of `groups` statistics, float32 on the device of `like`."""
     empty = torch.zeros(slots, groups, device=like.device)
     return Moments(empty, empty.clone())
 
@@ -70,9 +70,9 @@ def moments_of_frames(x: Tensor) -> Moments:
 class PoolingWeights:
     """Weights of the prior, the past and each element of the window in a step; the same for all norms of a branch.
 
-    `current` (B, 2 + T, 1) weighs the moments that this step normalises with, `carried` those that stay, without the
-    prior. `frames` (B, 1): how many frames the current ones stand for. `frames_seen` (slots, 1), float32: how many the
-    past stands for; it advances. `length` elements, `unit` of them a frame.
+    `current` (B, 2 + T, 1) weighs the moments that this step normalises with, `carried` those that the state keeps,
+    without the prior. `frames` (B, 1): frames in the current moments. `frames_seen` (slots, 1), float32: frames in the
+    past; updated. `length` elements, `unit` of them a frame.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class PoolingWeights:
 
 
 def _pooling_weights(prior: Tensor, past: Tensor, elements: Tensor) -> tuple[Tensor, Tensor]:
-    """Frames of the prior and the past (B, 1) and of each element (B, T) -> those of all (B, 1), each one's share."""
+    """Frames of the prior and the past (B, 1) and of each element (B, T) -> total (B, 1), and each part's share."""
     frames = torch.cat([prior, past, elements], dim=1)
     total = frames.sum(dim=1, keepdim=True)
     return total, (frames / total.clamp(min=1e-9))[..., None]
@@ -113,7 +113,7 @@ class StreamingGroupNorm:
             prior = self.prior.mean, self.prior.variance
             return self.native.group_norm(x, *moments, *prior, norm.weight, norm.bias, norm.eps)
         finite = x.float()
-        if plan.edges:  # what does not exist stays finite
+        if plan.edges:  # padding stays finite
             finite = finite.masked_fill(~plan.exists(x.shape[1])[..., None], 0.0)
         each = moments_of_frames(finite.unflatten(2, (-1, self.width)))  # (B, F, C) -> (B, F, G, C / G)
         pooled_from = PooledMoments(self.prior, state.load(plan), each)

@@ -1,7 +1,7 @@
-"""The state of many slots in one piece of memory: a slot is a row of bytes, and each of its tensors a strided view.
+"""The state of many slots in one block of memory: a slot is a row of bytes, and each of its tensors a strided view.
 
-So a reset is one operation, and so is a copy of a slot, where an operation costs more than what it does: on CUDA. The
-native operations of a CPU want each tensor without gaps.
+Resetting or copying a slot is then a single operation, which matters on CUDA, where launching costs more than the work.
+The native CPU operations need contiguous tensors instead.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ ALIGNMENT_BYTES = 64
 
 @dataclass(kw_only=True)
 class SlotState:
-    """What a stepper keeps, slot axis first; all zero is fresh. `position`: frames committed, (slots,). `frames_seen`:
-    as many as the running statistics stand for, (slots, 1). `memory`: all tensors, (slots, bytes), or None."""
+    """A stepper's state, slot axis first; all zeros is fresh. `position`: frames committed, (slots,). `frames_seen`:
+    frames in the running statistics, (slots, 1). `memory`: all tensors as (slots, bytes), or None."""
 
     position: Tensor
     frames_seen: Tensor
@@ -30,12 +30,12 @@ AnyState = TypeVar("AnyState", bound=SlotState)
 
 
 def memory_for(one: SlotState, slots: int, device: torch.device) -> Tensor:
-    """Memory of that many fresh slots, each like the state `one` of one slot: uint8 (slots, bytes)."""
+    """Memory for `slots` fresh slots, each laid out like the one-slot state `one`: uint8 (slots, bytes)."""
     return torch.zeros(slots, sum(map(_bytes, tensors_of(one))), dtype=torch.uint8, device=device)
 
 
 def laid_over(memory: Tensor, one: AnyState) -> AnyState:
-    """The state in that memory (slots, bytes), of which each slot is like `one`."""
+    """A state over `memory` (slots, bytes), each slot laid out like `one`."""
     tensors = list(tensors_of(one))
     parts = zip(memory.split([_bytes(tensor) for tensor in tensors], dim=1), tensors, strict=True)
 
@@ -52,7 +52,7 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def _mapped(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The state with each of its tensors changed, in the order of `tensors_of`."""
+    """The state with each tensor replaced, in the order of `tensors_of`."""
     if isinstance(state, Tensor):
         return change(state)
     if isinstance(state, (list, tuple)):

@@ -1,8 +1,8 @@
-"""What stands for lost units of a stream: silence for audio; tokens that lead from one end of the gap to the other.
+"""Fills lost units of a stream: silence for audio; tokens interpolated across the gap.
 
-Each of the eight levels of a lost token is drawn to the level of its neighbours, half as much with every frame between,
-and rests in the middle where both are far: one lost token is the mean of its neighbours, a long gap is mostly the
-codebook's middle. docs/mqtt.md has what that is worth. `gap_tokens` has a JavaScript twin, server/web/tokens.js.
+Each of the eight levels of a lost token is drawn to the levels of its neighbours, half as much with every frame of
+distance, and rests in the middle of the codebook where both are far. A single lost token is the mean of its neighbours;
+a long gap is mostly the middle. Measured in docs/results.md. `gap_tokens` has a JavaScript twin, server/web/tokens.js.
 """
 
 import struct
@@ -20,13 +20,16 @@ _SHIFTS = tuple(range(0, LEVELS_PER_TOKEN * BITS_PER_LEVEL, BITS_PER_LEVEL))
 
 
 def gap_tokens(before: int, count: int, after: int, distance: int = 1) -> list[int]:
-    """Tokens for `count` lost ones. `before` is the last known token, `distance` frames before the first lost one;
-    `after` is the known token that follows the gap. MIDDLE_TOKEN where there is none."""
+    """Tokens for `count` lost ones.
+
+    `before` is the last known token, `distance` frames before the first lost one; `after` is the known token after the
+    gap. MIDDLE_TOKEN if unknown.
+    """
     return [_between(before, distance + place, after, count - place) for place in range(count)]
 
 
 def concealed(stream: StreamFormat, before: bytes, units: int, after: bytes) -> bytes:
-    """`units` of payload for a gap between two stretches, of which the ends that meet it count; either may be empty."""
+    """`units` of payload for a gap between two pieces, of which either may be empty."""
     if stream.kind != "tokens":
         return PCM_FORMATS[stream.format].silence * units
     first, last = (int.from_bytes(token, "little") if token else MIDDLE_TOKEN for token in (before[-2:], after[:2]))

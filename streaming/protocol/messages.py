@@ -1,9 +1,9 @@
-"""Every message of `neucodec.v1` as a frozen dataclass, and JSON text to and from it. Standard library only.
+"""Every message of `neucodec.v1` as a frozen dataclass, with JSON encoding and decoding. Standard library only.
 
-Text messages are JSON objects with a `type`; binary messages carry payload only (audio or tokens), have no class and
-pass through unchanged. Sessions exchange these objects; JSON exists at the edges (WebSocket, MQTT) alone.
-A client's message of an unknown type is an error that names the known ones; unknown fields are ignored in both
-directions and unknown types from a server too, so that the protocol has room to grow (docs/protocol.md).
+Text messages are JSON objects with a `type`; binary messages carry only payload (audio or tokens), have no class and
+pass through unchanged. Sessions exchange these objects; only the edges (WebSocket, MQTT) handle JSON. A client message
+of an unknown type is an error that lists the known ones. Unknown fields are ignored in both directions, and unknown
+types from a server too, so that the protocol can grow (docs/protocol.md).
 """
 
 import json
@@ -27,16 +27,16 @@ from neucodec_streaming.formats import PCM_FORMATS
 
 SUBPROTOCOL = "neucodec.v1"
 MAX_MARK_ID_LENGTH = 256
-"""Characters of a mark's id; longer ones are refused."""
+"""Limit of a mark's id, in characters."""
 MAX_VOICE_TOKENS = 750
-"""Fifteen seconds; a longer voice is refused, since computing it would hold up everybody else."""
+"""Fifteen seconds; computing a longer voice would delay other sessions."""
 UNIT_BYTES = {form.name: form.sample_bytes for form in PCM_FORMATS.values()} | {"u16le": 2}
-"""Bytes of one sample or one token on the wire, by format."""
+"""Bytes of one sample or token on the wire, by format."""
 
 
 @dataclass(frozen=True)
 class StreamFormat:
-    """What binary messages in one direction carry: kind "audio" or "tokens", format, and rate in units a second.
+    """Payload of one direction: kind "audio" or "tokens", format, and rate in units a second.
 
     A frame of 20 ms is a whole number of units, so `rate` is a multiple of 50.
     """
@@ -52,16 +52,16 @@ class StreamFormat:
 
     @cached_property
     def hop(self) -> int:
-        """Samples or tokens that one frame of 20 ms holds."""
+        """Samples or tokens in a frame of 20 ms."""
         return self.rate * FRAME_MS // 1000
 
     @property
     def unit(self) -> str:
-        """The word for one unit, for messages."""
+        """The name of a unit, for error messages."""
         return "token" if self.kind == "tokens" else "sample"
 
     def count(self, payload: bytes) -> int:
-        """Samples or tokens in `payload`; AudioError or TokenError when it is no whole number of them."""
+        """Number of samples or tokens in `payload`. Raises AudioError or TokenError for a partial one."""
         units, rest = divmod(len(payload), self.unit_bytes)
         if rest:
             error = TokenError if self.kind == "tokens" else AudioError
@@ -80,7 +80,7 @@ assert (TOKENS.hop, INPUT_AUDIO.hop, OUTPUT_AUDIO.hop) == (1, INPUT_HOP, OUTPUT_
 
 @dataclass(frozen=True)
 class Resume:
-    """How a lost session can be resumed: a token, and the seconds that its slot lives (0: it does not)."""
+    """How to resume a lost session: its token, and the seconds that its slot is kept (0: not at all)."""
 
     token: str = ""
     seconds: float = 0.0
@@ -88,23 +88,23 @@ class Resume:
 
 @dataclass(frozen=True)
 class Flush:
-    """Client: end of the utterance; the tail comes out, then `flushed`, and the stream starts anew."""
+    """Client: ends the utterance; the server sends its rest, then `flushed`, and resets the stream."""
 
     type: ClassVar[str] = "flush"
 
 
 @dataclass(frozen=True)
 class Clear:
-    """Client: barge-in; pending input and unsent output are dropped, then `cleared`, and the stream starts anew."""
+    """Client: barge-in; the server drops pending input and unsent output, sends `cleared`, and resets the stream."""
 
     type: ClassVar[str] = "clear"
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Client: asks for `mark` back after the output of the last whole frame before it. `id`: text or integer.
+    """Client: requests `mark` after the output of the last whole frame before it. `id`: a string or an integer.
 
-    Raises ProtocolError for an id that is neither, or too long.
+    Raises ProtocolError for another type of id, or one that is too long.
     """
 
     id: str | int
@@ -121,10 +121,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Prime:
-    """Client: the stream, and each one after `flush` and `clear`, starts from this voice: the name of one that the
-    server has, or tokens. Within an utterance it takes effect at its end. Answered by `primed` at once.
+    """Client: starts the stream, and each one after `flush` and `clear`, from a voice: the name of a voice of the
+    server, or tokens (none: no voice). Within an utterance it takes effect at its end. Answered by `primed` at once.
 
-    Raises ProtocolError unless it is one of the two, InputError and TokenError for tokens that make no voice.
+    Raises ProtocolError unless exactly one is given, and InputError or TokenError for invalid tokens.
     """
 
     voice: str | None = None
@@ -140,7 +140,7 @@ class Prime:
             return
         if not isinstance(self.tokens, tuple):
             raise ProtocolError(f"prime has tokens {_shown(self.tokens)}: give a list of integers")
-        if not MIN_VOICE_TOKENS <= len(self.tokens) <= MAX_VOICE_TOKENS:
+        if self.tokens and not MIN_VOICE_TOKENS <= len(self.tokens) <= MAX_VOICE_TOKENS:
             raise InputError(
                 f"a voice of {len(self.tokens)} tokens: give {MIN_VOICE_TOKENS} to {MAX_VOICE_TOKENS}, best 250 of"
                 " clean speech"
@@ -152,7 +152,7 @@ class Prime:
 
 @dataclass(frozen=True)
 class End:
-    """Client: flush, totals, and then close 1000."""
+    """Client: flush, `done`, close 1000."""
 
     type: ClassVar[str] = "end"
 
@@ -161,9 +161,9 @@ class End:
 class Ready:
     """Server: the session is open; always the first message of a connection.
 
-    `capacity`: sessions of this kind and profile that the server holds, with no others beside them; 0: not told.
-    Of a resumed session (`resumed` "exact" or "approximate"): from which input position to send again, from which
-    output position on output comes, and how many text messages of the client the session has (docs/protocol.md).
+    `capacity`: sessions of this kind and profile that fit on the empty server; 0: unknown. In a resumed session
+    (`resumed` "exact" or "approximate"): the input position to replay from, the output position where output continues,
+    and the number of the client's text messages that the session has received (docs/protocol.md).
     """
 
     session: str
@@ -186,14 +186,14 @@ class Ready:
 
 @dataclass(frozen=True)
 class Flushed:
-    """Server: everything of the utterance has been sent."""
+    """Server: all output of the utterance has been sent."""
 
     type: ClassVar[str] = "flushed"
 
 
 @dataclass(frozen=True)
 class Cleared:
-    """Server: nothing of the old utterance follows. Positions: units accepted and units sent since the start."""
+    """Server: nothing of the old utterance follows. Positions: units accepted and sent since the start."""
 
     input: int
     output: int
@@ -202,7 +202,7 @@ class Cleared:
 
 @dataclass(frozen=True)
 class Marked:
-    """Server: the output of the last whole frame before the mark has been sent, or was dropped (`cleared`)."""
+    """Server: the output of the last whole frame before the mark was sent, or dropped (`cleared`)."""
 
     id: str | int
     cleared: bool = False
@@ -211,7 +211,7 @@ class Marked:
 
 @dataclass(frozen=True)
 class Primed:
-    """Server: the voice has so many tokens."""
+    """Server: the number of the voice's tokens."""
 
     tokens: int
     type: ClassVar[str] = "primed"
@@ -221,8 +221,8 @@ class Primed:
 class Done:
     """Server: the session's totals; then close 1000.
 
-    `dropped` counts the input units that became no output: remainders under one frame, and what `clear` took.
-    So input = output in frames, times the input's hop, + dropped.
+    `dropped` counts input units without output: remainders under one frame, and input dropped by `clear`. So input =
+    output in frames, times the input's hop, + dropped.
     """
 
     input: int
@@ -233,7 +233,9 @@ class Done:
 
 @dataclass(frozen=True)
 class Stats:
-    """Server: once a second when asked. `buffered_ms` of input wait to be computed; the session is `behind_ms` late."""
+    """Server: once a second on request. `buffered_ms`: input waiting to be computed; `behind_ms`: lateness of the
+    session.
+    """
 
     buffered_ms: float
     behind_ms: float
@@ -244,7 +246,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class Failure:
-    """Server: what went wrong; the connection then closes with the code's WebSocket status."""
+    """Server: the error; the connection then closes with the code's WebSocket status."""
 
     code: str
     message: str
@@ -267,18 +269,17 @@ def encode_message(message: Message) -> str: ...
 @overload
 def encode_message(message: bytes | Message) -> bytes | str: ...
 def encode_message(message: bytes | Message) -> bytes | str:
-    """The JSON text of `message`, its `type` first; payload as it is."""
+    """The JSON text of `message`, its `type` first; payload unchanged."""
     return message if isinstance(message, bytes) else json.dumps(message_to_json(message), separators=(",", ":"))
 
 
 def parse_client_message(data: bytes | str) -> bytes | ClientMessage:
-    """What a client sent, payload as it is; raises ProtocolError naming what is wrong with it."""
+    """Decodes a client's message; payload unchanged. Raises ProtocolError naming the fault."""
     return data if isinstance(data, bytes) else client_message_from_json(_json_object(data))
 
 
 def parse_server_message(data: bytes | str) -> bytes | ServerMessage | None:
-    """What a server sent, payload as it is, None for a type that this version does not know; ProtocolError when it is
-    malformed."""
+    """Decodes a server's message; payload unchanged; None for an unknown type. Raises ProtocolError if malformed."""
     return data if isinstance(data, bytes) else server_message_from_json(_json_object(data))
 
 
@@ -293,7 +294,7 @@ def message_to_json(message: Message) -> dict[str, Any]:
 
 
 def client_message_from_json(body: dict[str, Any]) -> ClientMessage:
-    """What a client said; raises ProtocolError naming what is wrong with it."""
+    """Decodes a client's JSON object. Raises ProtocolError naming the fault."""
     kind = body.get("type")
     if not isinstance(kind, str) or kind not in CLIENT_MESSAGES:
         raise ProtocolError(f"message type {_shown(kind)} is unknown: send one of {', '.join(CLIENT_MESSAGES)}")
@@ -306,7 +307,7 @@ def client_message_from_json(body: dict[str, Any]) -> ClientMessage:
 
 
 def server_message_from_json(body: dict[str, Any]) -> ServerMessage | None:
-    """What a server said, None for a type that this version does not know; ProtocolError when it is malformed."""
+    """Decodes a server's JSON object; None for an unknown type. Raises ProtocolError if malformed."""
     kind = body.get("type")
     if not isinstance(kind, str):
         raise ProtocolError(f"message type {_shown(kind)} is no text: the server does not speak {SUBPROTOCOL}")

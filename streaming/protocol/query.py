@@ -1,10 +1,10 @@
-"""What a session is asked for by: the path and the query of its URL, parsed and built. Standard library only.
+"""The request for a session: path and query of its URL, parsed and built. Standard library only.
 
-Unknown parameters and values are refused with a ConfigError that names the known ones. The fields from `resume` to
-`tail` ask for the rest of a session whose connection was lost (docs/protocol.md).
+Unknown parameters and values are refused with a ConfigError that lists the known ones. The fields from `resume` to
+`tail` continue a session whose connection was lost (docs/protocol.md).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
@@ -14,7 +14,7 @@ from neucodec_streaming.protocol.messages import TOKENS, StreamFormat
 from neucodec_streaming.protocol.replay import Positions
 
 PATHS = {"/v1/encode": "encode", "/v1/decode": "decode", "/v1/roundtrip": "roundtrip"}
-"""Path to kind of session: audio up and tokens down, tokens up and audio down, audio both ways."""
+"""Path to kind of session: audio to tokens, tokens to audio, audio to audio."""
 FORMATS = tuple(PCM_FORMATS)
 MIN_RATE = 8_000
 MAX_RATE = 48_000
@@ -38,11 +38,11 @@ DEFAULT_FORMAT = "s16le"
 
 @dataclass(frozen=True)
 class SessionRequest:
-    """A session as its URL asks for it. `profile` None: the server's default.
-    `voice`: of the server's, in which the decoder starts.
+    """A session's request. `profile` None: the server's default. `voice`: a voice of the server to start decoding from.
+    `has_model_rate`: the output has the rate of the model, which `ready` tells.
 
-    To resume one: its token in `resume`, output units `received`, `answers` had, and from where on the client can send
-    again: the whole `utterance`, or its `tail` alone.
+    To resume: the session's token in `resume`, the output units `received`, the `answers` received, and the position
+    from which the client can replay: the whole `utterance`, or only its `tail`.
     """
 
     kind: str
@@ -57,22 +57,31 @@ class SessionRequest:
     tail: Positions | None = None
     access_token: str | None = field(default=None, repr=False)
     voice: str | None = None
+    has_model_rate: bool = field(default=False, compare=False)
 
     @property
     def anew(self) -> "SessionRequest":
-        """The same session as it would be asked for at its beginning, whoever asks."""
+        """The request for the same session from its beginning."""
         return SessionRequest(self.kind, self.input, self.output, self.profile, self.stats, voice=self.voice)
+
+    def at_rate(self, model_rate: int) -> "SessionRequest":
+        """The request with the rate of a model where it names none."""
+        if not self.has_model_rate:
+            return self
+        return replace(self, output=replace(self.output, rate=model_rate), has_model_rate=False)
 
     @property
     def target(self) -> str:
-        """Path and query that `parse_target` reads back as this request."""
+        """Path and query that `parse_target` decodes to this request."""
         path = next(path for path, kind in PATHS.items() if kind == self.kind)
         query: dict[str, str] = {}
-        for side, stream, rate in (("input", self.input, INPUT_RATE), ("output", self.output, OUTPUT_RATE)):
+        for side, stream in (("input", self.input), ("output", self.output)):
             if stream.kind == "audio" and stream.format != DEFAULT_FORMAT:
                 query[f"{side}_format"] = stream.format
-            if stream.kind == "audio" and stream.rate != rate:
-                query[f"{side}_rate"] = str(stream.rate)
+        if self.input.kind == "audio" and self.input.rate != INPUT_RATE:
+            query["input_rate"] = str(self.input.rate)
+        if self.output.kind == "audio" and not self.has_model_rate:
+            query["output_rate"] = str(self.output.rate)
         if self.stats:
             query["stats"] = "1"
         for name in ("profile", "voice", "resume", "answers", "access_token"):
@@ -93,29 +102,43 @@ def session_request(
     input_format: str = DEFAULT_FORMAT,
     output_format: str = DEFAULT_FORMAT,
     input_rate: int = INPUT_RATE,
-    output_rate: int = OUTPUT_RATE,
+    output_rate: int | None = None,
     profile: str | None = None,
     stats: bool = False,
     access_token: str | None = None,
     voice: str | None = None,
 ) -> SessionRequest:
-    """The request for a session of `kind` ("encode", "decode", "roundtrip"); formats and rates are those of audio."""
+    """The request for a session of `kind` ("encode", "decode", "roundtrip"); formats and rates apply to its audio.
+
+    `output_rate` None: the model's.
+    """
     if kind not in PATHS.values():
         raise ConfigError(f"kind {kind!r} is unknown: choose one of {', '.join(PATHS.values())}")
     query: dict[str, str] = {}
     if kind != "decode":
         query |= {"input_format": input_format, "input_rate": str(input_rate)}
     if kind != "encode":
-        query |= {"output_format": output_format, "output_rate": str(output_rate)}
+        query |= {"output_format": output_format}
+    if kind != "encode" and output_rate is not None:
+        query |= {"output_rate": str(output_rate)}
     source, sink = _formats(kind, query)
     _check_voice(kind, voice)
-    return SessionRequest(kind, source, sink, profile, stats, access_token=access_token, voice=voice)
+    return SessionRequest(
+        kind,
+        source,
+        sink,
+        profile,
+        stats,
+        access_token=access_token,
+        voice=voice,
+        has_model_rate=_has_model_rate(sink, query),
+    )
 
 
 def parse_target(target: str) -> SessionRequest | None:
-    """The request that a URL's path and query stand for; None for a path that is not in PATHS.
+    """Decodes a URL's path and query; None for a path that is not in PATHS.
 
-    Raises ConfigError naming the parameter, its value and what would do.
+    Raises ConfigError naming the parameter, its value and the valid ones.
     """
     try:
         split = urlsplit(target)
@@ -155,7 +178,12 @@ def parse_target(target: str) -> SessionRequest | None:
         tail=_positions("tail", query),
         access_token=query.get("access_token"),
         voice=query.get("voice"),
+        has_model_rate=_has_model_rate(sink, query),
     )
+
+
+def _has_model_rate(sink: StreamFormat, query: dict[str, str]) -> bool:
+    return sink.kind == "audio" and "output_rate" not in query
 
 
 def _formats(kind: str, query: dict[str, str]) -> tuple[StreamFormat, StreamFormat]:

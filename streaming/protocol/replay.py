@@ -1,8 +1,7 @@
-"""What a client may have to send again: its payload and requests since the oldest utterance not wholly answered began.
+"""A client's replay log: its payload and requests since the start of the oldest unanswered utterance, and its voice.
 
-The voice in which that utterance began is kept too, for a server that has lost the session.
-Payload beyond a limit is dropped from the front in whole frames; the log then holds only the tail of that utterance
-(`whole` is false). Sans-I/O; owned by ClientSession, the twin of server/web/replay.js.
+Payload beyond a limit is dropped from the front in whole frames; the log then holds only the tail of the utterance
+(`whole` is false). Sans-I/O; owned by ClientSession. Its JavaScript twin is server/web/replay.js.
 """
 
 from collections import deque
@@ -14,7 +13,7 @@ from neucodec_streaming.protocol.messages import ClientMessage, Mark, Prime, Str
 
 @dataclass(frozen=True)
 class Positions:
-    """An input position and the output position that belongs to it, in units since the session began."""
+    """An input position and its output position, in units since the session began."""
 
     input: int
     output: int
@@ -22,8 +21,10 @@ class Positions:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that waits for its answer: the `number`th of the session, sent at input position `at`; `is_cut`: not
-    all of the input before it was sent. `is_again`: it was answered, by a server that has lost the session.
+    """An unanswered request, the `number`th of the session, sent at input position `at`.
+
+    `is_cut`: part of the input before it was not sent. `is_again`: it was answered, by a server that has lost the
+    session.
     """
 
     message: ClientMessage
@@ -34,41 +35,41 @@ class Asked:
 
 
 class ReplayLog:
-    """Of a session with those formats; `max_units` of payload are kept."""
+    """The log of a session with those formats; keeps at most `max_units` of payload."""
 
     def __init__(self, input: StreamFormat, output: StreamFormat, max_units: int) -> None:
         self.whole = True
         self.start = Positions(0, 0)
         self.asked: deque[Asked] = deque()
-        self._input, self._output = input, output
+        self._input, self.output = input, output
         self._max_units = max_units
         self._payload: deque[tuple[int, bytes]] = deque()  # with the position of its first unit
         self._end = 0
         self._requests = 0
-        self._voice: Asked | None = None  # in which the oldest utterance began
+        self._voice: Asked | None = None  # in effect when the oldest utterance started
         self._voices: deque[Asked] = deque()  # answered ones that came later
 
     def add_payload(self, payload: bytes) -> None:
-        """Payload that was given to be sent."""
+        """Appends payload."""
         self._payload.append((self._end, payload))
         self._end += self._input.count(payload)
         if self._end - self.start.input > self._max_units:
             self._shorten()
 
     def add_request(self, message: ClientMessage) -> None:
-        """A request that was given to be sent."""
+        """Appends a request."""
         self.asked.append(Asked(message, self._requests, self._end))
         self._requests += 1
 
     def find(self, kind: type[ClientMessage], id: str | int | None = None) -> Asked | None:
-        """The oldest request of a kind that waits, of a mark the one with that id."""
+        """The oldest unanswered request of a type; of a mark, the one with that id."""
         for asked in self.asked:
             if isinstance(asked.message, kind) and (not isinstance(asked.message, Mark) or asked.message.id == id):
                 return asked
         return None
 
     def settle(self, asked: Asked, output: int) -> None:
-        """A request is answered; what is no mark ends an utterance, and the next one's output begins at `output`."""
+        """Marks a request as answered. All but a mark end an utterance; the next one's output starts at `output`."""
         if isinstance(asked.message, (Mark, Prime)):
             self.asked.remove(asked)
             if isinstance(asked.message, Prime):
@@ -81,7 +82,7 @@ class ReplayLog:
         self._drop_before(asked.at)
 
     def drop(self, position: int, units: int) -> None:
-        """Forgets `units` of payload from a position on; what comes after them moves down to there."""
+        """Forgets `units` of payload from a position on; later payload moves down to it."""
         if not units:
             return
         end = position + units
@@ -101,11 +102,11 @@ class ReplayLog:
         )
         if self.start.input > position:  # the log had been shortened
             frames = (self.start.input - position) // self._input.hop
-            self.start = Positions(position, self.start.output - frames * self._output.hop)
+            self.start = Positions(position, self.start.output - frames * self.output.hop)
         self._end -= units
 
     def move(self, units: int) -> None:
-        """The server counts input from elsewhere: adds `units` to every input position."""
+        """The server counts input differently: adds `units` to every input position."""
         self.start = replace(self.start, input=self.start.input + units)
         self.asked, self._voices = (
             deque(replace(asked, at=asked.at + units) for asked in each) for each in (self.asked, self._voices)
@@ -114,7 +115,7 @@ class ReplayLog:
         self._end += units
 
     def renumber(self) -> None:
-        """A new session counts requests from 0: its first are the voices that it needs again, and those that wait."""
+        """A new session counts requests from 0: first the needed voices, then the unanswered requests."""
         voices, self._voices = self._voices, deque()
         again = [replace(asked, at=max(asked.at, self.start.input + (not self.whole))) for asked in voices]
         if self._voice is not None:
@@ -125,12 +126,12 @@ class ReplayLog:
         self._requests = len(self.asked)
 
     def restart(self) -> None:
-        """A new session counts positions from 0: what the log holds is its first input."""
+        """A new session counts positions from 0: the log is its first input."""
         self.move(-self.start.input)
         self.start, self.whole = Positions(0, 0), True
 
     def after(self, position: int, requests: int) -> Iterator[bytes | ClientMessage]:
-        """What comes after an input position and so many requests, in order: payload, and requests."""
+        """Payload and requests after an input position and a number of requests, in order."""
         waiting = deque(asked for asked in self.asked if asked.number >= requests)
         for first, payload in self._payload:
             while waiting and waiting[0].at <= first:
@@ -142,12 +143,12 @@ class ReplayLog:
             yield asked.message
 
     def _begin_in_voice(self) -> None:
-        """The voice that was the last to be given when the oldest utterance began is its own."""
+        """The voice in effect is the last one set before the oldest utterance started."""
         while self._voices and self._voices[0].at <= self.start.input:
             self._voice = self._voices.popleft()
 
     def _shorten(self) -> None:
-        """Drops whole frames from the front, as far as the oldest utterance goes."""
+        """Drops whole frames from the front of the oldest utterance."""
         ends = [asked.at for asked in self.asked if not isinstance(asked.message, (Mark, Prime))]
         excess = self._end - self.start.input - self._max_units
         most = (ends[0] if ends else self._end) - self.start.input
@@ -156,7 +157,7 @@ class ReplayLog:
             if self.whole:
                 self._begin_in_voice()
             input, output = self.start.input, self.start.output
-            self.start = Positions(input + frames * self._input.hop, output + frames * self._output.hop)
+            self.start = Positions(input + frames * self._input.hop, output + frames * self.output.hop)
             self.whole = False
             self._drop_before(self.start.input)
 

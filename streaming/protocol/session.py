@@ -316,9 +316,17 @@ class ClientSession:
     new `ready` the caller sends `unsent`. `replay_seconds` of input are kept for a server that has lost the session.
     """
 
-    def __init__(self, input: StreamFormat, output: StreamFormat, replay_seconds: float = REPLAY_SECONDS) -> None:
+    def __init__(
+        self,
+        input: StreamFormat,
+        output: StreamFormat,
+        replay_seconds: float = REPLAY_SECONDS,
+        *,
+        has_model_rate: bool = False,
+    ) -> None:
         self.state = State.OPENING
         self.input, self.output = input, output
+        self._has_model_rate = has_model_rate
         self.ready: Ready | None = None
         self.input_position = 0
         self.output_position = 0
@@ -435,6 +443,9 @@ class ClientSession:
             raise LocalProtocolError("the session has ended: after end() nothing can be sent; open another session")
 
     def _open(self, ready: Ready) -> None:
+        if self._has_model_rate and self.ready is None:
+            self.output = replace(self.output, rate=ready.output.rate)
+            self._log.output = self.output
         for name, asked, given in (("input", self.input, ready.input), ("output", self.output, ready.output)):
             if asked != given:
                 raise ProtocolError(

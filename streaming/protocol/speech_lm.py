@@ -1,9 +1,9 @@
-"""Speech out of a language model's streamed answer: bytes of HTTP in, tokens and ends of utterances out. Sans-I/O.
+"""Extracts speech from a language model's streamed answer: HTTP bytes to tokens and ends of utterances. Sans-I/O.
 
     bytes -> EventParser -> data of server-sent events -> delta_of -> text -> TagScanner -> tokens
 
-AnswerParser is the three in one; SpeechLMSpec is what is asked of which server, and how. An answer may be cut
-anywhere: in a tag, in an event, in a character. Text between tags is skipped, since models print other tags too.
+AnswerParser combines the three; SpeechLMSpec describes the server and the request. An answer may be split anywhere:
+within a tag, an event or a character. Text between tags is skipped, since models print other tags too.
 """
 
 import json
@@ -18,11 +18,11 @@ from neucodec_streaming.errors import ConfigError, SpeechLMError, TokenError
 from neucodec_streaming.tags import TAGS, begun_tag, check_tag, whole_tag
 
 APIS = {"completions": "/completions", "chat": "/chat/completions"}
-"""What a server is asked by -> its path after the base URL (OpenAI's API reference)."""
+"""API -> path after the base URL (OpenAI's API reference)."""
 STOPS = ("<|SPEECH_GENERATION_END|>", "<|speech_end|>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "</s>")
-"""Tags that end an utterance where a server shows them."""
+"""Tags that end an utterance, if a server shows them."""
 MAX_TOKENS = 2048
-"""Of an answer, unless the template says otherwise: 41 s of speech. Some servers stop after 16 by default."""
+"""Limit of an answer unless the template sets another: 41 s of speech. Some servers default to 16 tokens."""
 MAX_EVENT_BYTES = 1 << 20
 _SHOWN_CHARACTERS = 60
 _DONE = "[DONE]"
@@ -32,17 +32,17 @@ _PLACEHOLDER = re.compile(r"\{(text|codes|reference_text)\}")
 
 @dataclass(frozen=True)
 class SpeechPiece:
-    """Tokens of an answer in their order; `is_end`: the utterance ends after them (the last one: with the answer)."""
+    """Consecutive tokens of an answer. `is_end`: the utterance ends after them (the last one ends with the answer)."""
 
     tokens: list[int]
     is_end: bool = False
 
 
 class TagScanner:
-    """Tokens out of text that arrives in pieces.
+    """Extracts tokens from text that arrives in pieces.
 
-    `tags` are what a token looks like, with `{}` for its number; `stops` end an utterance. Raises ConfigError for a tag
-    without a number, or with nothing on one side of it.
+    `tags` are patterns of a token with `{}` for its number; `stops` end an utterance. Raises ConfigError for a tag
+    without a number, or with nothing before or after it.
     """
 
     def __init__(self, tags: Sequence[str] = TAGS, stops: Sequence[str] = STOPS) -> None:
@@ -51,12 +51,12 @@ class TagScanner:
         self._rest = ""
         self._is_within = False
         self.tokens = 0
-        """Tokens found so far."""
+        """Number of tokens so far."""
 
     def feed(self, text: str) -> Iterator[SpeechPiece]:
-        """What is complete now; the start of an incomplete tag waits for the next piece. Iterate to the end.
+        """The complete tokens; an incomplete tag waits for the next piece. Iterate to the end.
 
-        Raises TokenError for a number that is no token, after the tokens before it.
+        Raises TokenError for a number outside the codebook, after the tokens before it.
         """
         text = self._rest + text
         tokens: list[int] = []
@@ -87,7 +87,7 @@ class TagScanner:
 
 
 class EventParser:
-    """Data of server-sent events (WHATWG HTML, 9.2.6) out of bytes: feed(bytes) -> one text for each event."""
+    """Extracts the data of server-sent events (WHATWG HTML, 9.2.6): feed(bytes) -> one text for each event."""
 
     def __init__(self) -> None:
         self._line = bytearray()
@@ -97,7 +97,7 @@ class EventParser:
         self._is_first = True
 
     def feed(self, payload: bytes) -> Iterator[str]:
-        """The events that are complete now; iterate to the end. Raises SpeechLMError for one that is too long."""
+        """The complete events; iterate to the end. Raises SpeechLMError for an oversized event."""
         if self._ends_in_return:
             payload = payload.removeprefix(b"\n")
         if payload:
@@ -126,21 +126,21 @@ class EventParser:
         if name == "data":
             self._data.append(value.removeprefix(" "))
         elif not self._data:
-            self._bytes = 0  # comments keep a connection alive for as long as they like
+            self._bytes = 0  # comments keep a connection alive for any time
 
 
 @dataclass(frozen=True)
 class TextDelta:
-    """The next text of an answer; `reason` is why it ends after it: "stop", "length", None while it goes on."""
+    """The next text of an answer. `reason`: why it ends after this text ("stop", "length"); None while it continues."""
 
     text: str
     reason: str | None = None
 
 
 def delta_of(data: str) -> TextDelta:
-    """One chunk of a streamed completion, plain or chat, its first choice alone.
+    """One chunk of a streamed completion, plain or chat; only its first choice.
 
-    Raises SpeechLMError for an error that the server reports in it, and for what is no chunk.
+    Raises SpeechLMError for an error that the server reports in it, and for anything else.
     """
     try:
         chunk = json.loads(data)
@@ -161,7 +161,7 @@ def delta_of(data: str) -> TextDelta:
 
 
 def error_text(body: str) -> str:
-    """The message in the JSON of an error as OpenAI, vLLM, FastAPI or llama.cpp shape it, else the body's start."""
+    """The message of a JSON error in the form of OpenAI, vLLM, FastAPI or llama.cpp; else the start of the body."""
     try:
         found: Any = json.loads(body)
     except ValueError:
@@ -173,24 +173,24 @@ def error_text(body: str) -> str:
 
 
 class AnswerParser:
-    """Speech out of the bytes of one streamed answer; `is_done`: nothing more will come."""
+    """Extracts speech from the bytes of one streamed answer; `is_done`: the answer has ended."""
 
     def __init__(self, tags: Sequence[str] = TAGS, stops: Sequence[str] = STOPS) -> None:
         self._events = EventParser()
         self._scanner = TagScanner(tags, stops)
         self._tags = tags
-        self._shown = ""  # the start of the answer's text
+        self._shown = ""  # start of the answer's text
         self.reason: str | None = None
-        """Why the answer ended, as the server said it."""
+        """Why the answer ended, according to the server."""
         self.is_done = False
 
     @property
     def tokens(self) -> int:
-        """Tokens found so far."""
+        """Number of tokens so far."""
         return self._scanner.tokens
 
     def feed(self, payload: bytes) -> Iterator[SpeechPiece]:
-        """The speech that is complete now; iterate to the end. Raises SpeechLMError, TokenError."""
+        """The complete speech; iterate to the end. Raises SpeechLMError, TokenError."""
         for data in self._events.feed(payload):
             if data.strip() == _DONE:
                 self.is_done = True
@@ -201,8 +201,7 @@ class AnswerParser:
             yield from self._scanner.feed(delta.text)
 
     def finish(self) -> None:
-        """The connection has ended, and with it the last utterance. Raises SpeechLMError for an answer that was cut,
-        or that holds no token."""
+        """Ends the answer and its last utterance. Raises SpeechLMError for an answer that was cut or has no token."""
         if not self.is_done and self.reason is None:
             raise SpeechLMError(f"the language model's answer broke off after {self.tokens} tokens: try again")
         if not self.tokens:
@@ -215,11 +214,11 @@ class AnswerParser:
 
 @dataclass(frozen=True)
 class SpeechLMSpec:
-    """A language-model server with an OpenAI-compatible API, and how it is asked for speech.
+    """A language-model server with an OpenAI-compatible API, and the form of its requests.
 
-    `url` is its base URL and ends in /v1. `template` makes a text the prompt: `{text}` stands for it, `{codes}` for the
-    tokens of the voice, `{reference_text}` for what the voice says in them. With `is_json` the template is the whole
-    JSON request instead, placeholders within its strings. Raises ConfigError.
+    `url` is the base URL, ending in /v1. `template` turns a text into the prompt: `{text}` is the text, `{codes}` the
+    tokens of the voice, `{reference_text}` the transcript of the voice. With `is_json` the template is the whole JSON
+    request, with placeholders in its strings. Raises ConfigError.
     """
 
     url: str
@@ -242,18 +241,18 @@ class SpeechLMSpec:
 
     @property
     def needs_codes(self) -> bool:
-        """Whether the prompt holds the tokens of a voice."""
+        """Whether the prompt contains the tokens of a voice."""
         return "{codes}" in self.template
 
     @property
     def target(self) -> str:
-        """The URL that requests go to."""
+        """The URL of requests."""
         return self.url.rstrip("/") + APIS[self.api]
 
     def body(
         self, text: str, *, model: str | None = None, codes: Sequence[int] = (), reference_text: str = ""
     ) -> dict[str, Any]:
-        """The JSON of a request that has `text` said. Raises ConfigError when the template asks for what is missing."""
+        """The JSON request for `text`. Raises ConfigError if the template needs something that is missing."""
         if self.needs_codes and not len(codes):
             raise ConfigError("the prompt template has {codes}, and there is no voice to take them from: give a voice")
         filled = {
@@ -295,7 +294,7 @@ def _json_request(template: str) -> dict[str, Any]:
 
 
 def _filled(value: Any, filled: dict[str, str]) -> Any:
-    """The value with its placeholders replaced, in all of its strings; never within what replaced one."""
+    """Replaces placeholders in all strings of a value; replacements are not scanned again."""
     if isinstance(value, str):
         return _PLACEHOLDER.sub(lambda found: filled[found[1]], value)
     if isinstance(value, list):
@@ -306,12 +305,12 @@ def _filled(value: Any, filled: dict[str, str]) -> Any:
 
 
 def refusal(url: str, status: int, body: bytes) -> SpeechLMError:
-    """What an HTTP answer of the language model other than 200 means."""
+    """The error for an HTTP status other than 200 from the language model."""
     return SpeechLMError(
         f"the language model at {url} answered HTTP {status}: {error_text(body.decode('utf-8', 'replace'))}"
     )
 
 
 def unreachable(url: str, error: Exception) -> SpeechLMError:
-    """What a failure of the connection to the language model means."""
+    """The error for a failed connection to the language model."""
     return SpeechLMError(f"the language model at {url} does not answer ({type(error).__name__}: {error}): does it run?")

@@ -24,6 +24,7 @@ from neucodec_streaming.protocol.messages import (
     End,
     Failure,
     Flush,
+    Prime,
     Ready,
     Resume,
     Stats,
@@ -70,6 +71,8 @@ class FakeServer:
         self.all_sessions = 0
         self.heard_units = 0
         self.model = "fake"
+        self.primes: list[Prime] = []
+        self.kinds: tuple[str, ...] = ("encode", "decode", "roundtrip")
         self.emptied = asyncio.Event()
         self.heard = asyncio.Event()
         self._arrived = asyncio.Event()
@@ -94,7 +97,8 @@ class FakeServer:
             return connection.respond(HTTPStatus.TOO_MANY_REQUESTS, "slow down\n")
         if self.fault is Fault.PROXY_LOGIN:
             return connection.respond(HTTPStatus.UNAUTHORIZED, "log in first\n")
-        if self.fault is Fault.UNKNOWN_PATH or parse_target(request.path) is None:
+        asked = parse_target(request.path)
+        if self.fault is Fault.UNKNOWN_PATH or asked is None or asked.kind not in self.kinds:
             return _refusal(connection, HTTPStatus.NOT_FOUND, Failure("bad_path", "path '/elsewhere' is unknown"))
         return None
 
@@ -167,7 +171,9 @@ class FakeServer:
                 await _drain(websocket, session)
                 await websocket.close(session.close_code)
                 return
-            if isinstance(asked, bytes):
+            if isinstance(asked, Prime):
+                self.primes.append(asked)
+            elif isinstance(asked, bytes):
                 self.heard_units += session.input.count(asked)
                 session.output_ready(coder.feed(asked), session.epoch)
             elif isinstance(asked, Clear):

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from neucodec_streaming.client.cli import main
-from neucodec_streaming.client.files import read_tokens
+from neucodec_streaming.client.files import read_record, read_tokens
 from tests.client import fake_sounddevice
 from tests.client.fake_server import Fault, fake_server
 from tests.client.fake_sounddevice import Stream
@@ -30,7 +30,7 @@ def recording(tmp_path):
     return tmp_path / "in.wav"
 
 
-@pytest.mark.parametrize("name", ["out.tok", "out.npy", "out.txt"])
+@pytest.mark.parametrize("name", ["out.tok", "out.npy", "out.npz", "out.txt", "out.json"])
 async def test_encode_writes_tokens_and_a_summary(tmp_path, recording, name, capsys):
     async with fake_server() as server:
         assert await run("encode", recording, tmp_path / name, "--server", server.url) == 0
@@ -38,6 +38,22 @@ async def test_encode_writes_tokens_and_a_summary(tmp_path, recording, name, cap
     shown = capsys.readouterr().out
     for words in ("0.30 s", "15 (800 bit/s)", "real-time factor", "first output", name):
         assert words in shown
+
+
+@pytest.mark.parametrize("ending", ["npz", "json", "parquet", "tok"])
+async def test_tokens_of_another_version_are_told_where_the_file_says_whose_they_are(
+    tmp_path, recording, ending, capsys
+):
+    async with fake_server() as server:
+        server.model = "nano-1"
+        assert await run("encode", recording, tmp_path / f"out.{ending}", "--server", server.url) == 0
+        for model, is_noted in (("nano-1", False), ("nano-2", ending != "tok")):
+            server.model = model
+            capsys.readouterr()
+            assert await run("decode", tmp_path / f"out.{ending}", tmp_path / "a.wav", "--server", server.url) == 0
+            assert capsys.readouterr().err.count("the tokens are of nano-1, the server's model is nano-2") == is_noted
+    record = read_record(tmp_path / f"out.{ending}")
+    assert (record.model, record.tokens.tolist()) == ("" if ending == "tok" else "nano-1", list(range(15)))
 
 
 async def test_json_is_one_object_for_machines(tmp_path, recording, capsys):
@@ -315,3 +331,44 @@ async def test_a_device_that_is_not_there_has_its_own_exit_code(tmp_path, sound,
     async with fake_server() as server:
         assert await run("mic", "--device", "Studio", "--server", server.url) == 6
     assert "neucodec devices" in capsys.readouterr().err
+
+
+async def test_a_key_file_that_is_missing_is_told_without_an_error_number(tmp_path, recording, capsys):
+    assert await run("encode", recording, tmp_path / "out.tok", "--key-file", tmp_path / "nothing") == 3
+    said = capsys.readouterr().err
+    assert said.endswith("/nothing cannot be read: No such file or directory\n")
+
+
+@pytest.mark.parametrize(("name", "form"), [("in.wav", "WAV"), ("in.flac", "FLAC"), ("in.ogg", "Ogg")])
+async def test_raw_audio_that_is_a_file_with_a_header_is_refused(tmp_path, name, form, capsys):
+    soundfile.write(tmp_path / name, np.zeros(1600), 16_000)
+    async with fake_server() as server:
+        code = await run("encode", tmp_path / name, tmp_path / "out.tok", "--rate", "16000", "--server", server.url)
+    assert code == 3 and f"{form}, which says its rate itself: leave --rate out" in capsys.readouterr().err
+    assert not (tmp_path / "out.tok").exists()
+
+
+async def test_files_that_hold_nothing_are_errors(tmp_path, capsys):
+    (tmp_path / "in.tok").write_bytes(b"")
+    (tmp_path / "in.json").write_text("[]")
+    np.save(tmp_path / "in.npy", np.zeros(0, np.uint16))
+    soundfile.write(tmp_path / "in.wav", np.zeros(0), 16_000)
+    for command, name, what in (
+        ("decode", "in.tok", "token"),
+        ("decode", "in.json", "token"),
+        ("decode", "in.npy", "token"),
+        ("encode", "in.wav", "audio"),
+    ):
+        output = tmp_path / ("out.wav" if command == "decode" else "out.tok")
+        assert await run(command, tmp_path / name, output, "--server", unused_url()) == 3
+        assert f"{name} holds no {what}" in capsys.readouterr().err
+
+
+async def test_bench_measures_the_kinds_that_are_served(capsys):
+    async with fake_server() as server:
+        server.kinds = ("decode",)
+        assert await run("bench", "--seconds", "0.1", "--server", server.url, "--json") == 0
+        assert [one["kind"] for one in json.loads(capsys.readouterr().out)["sessions"]] == ["decode"]
+        server.kinds = ()
+        assert await run("bench", "--seconds", "0.1", "--server", server.url) == 2
+    assert "is unknown" in capsys.readouterr().err

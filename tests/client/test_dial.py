@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl as tls
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -26,6 +27,20 @@ async def answering(payload: bytes, ssl: tls.SSLContext | None = None) -> AsyncI
             writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=ssl)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@asynccontextmanager
+async def hanging_up() -> AsyncIterator[int]:
+    """A port that resets every connection once something has come."""
+
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
 
@@ -64,6 +79,9 @@ async def test_tls_against_plain_and_a_private_certificate_are_told_apart(tmp_pa
         assert "without TLS" in await refusal(f"ws://localhost:{port}", ssl=trusting)
     async with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
         assert "without TLS, give ws://" in await refusal(f"wss://127.0.0.1:{port}")
+    async with hanging_up() as port:
+        message = await refusal(f"wss://127.0.0.1:{port}")
+        assert "if it is without TLS, give ws://" in message and "start it" not in message
 
 
 def test_a_file_that_holds_no_certificates_is_named(tmp_path):
@@ -111,3 +129,9 @@ async def test_a_key_that_is_missing_and_one_that_is_wrong_are_told_apart():
     async with fake_server(Fault.NEEDS_KEY) as server:
         assert (await refusal(server.url)).endswith("asks for an API key")
         assert (await refusal(server.url, api_key="x")).endswith("does not accept this API key")
+
+
+async def test_a_session_path_in_the_url_is_named_as_what_is_wrong():
+    async with fake_server(Fault.UNKNOWN_PATH) as server:
+        assert (await refusal(f"{server.url}/v1/encode")).endswith("give the server's URL without '/v1/encode'")
+        assert "give the server's URL" not in await refusal(server.url)

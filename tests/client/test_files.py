@@ -1,5 +1,6 @@
 """Audio and token files as streams."""
 
+import os
 from functools import partial
 
 import numpy as np
@@ -17,6 +18,7 @@ from neucodec_streaming.client.files import (
     read_tokens,
     token_form,
 )
+from neucodec_streaming.client.output_file import OutputFile
 from neucodec_streaming.client.pipes import refuse_same_file
 from neucodec_streaming.errors import AudioError, ConfigError, TokenError
 from neucodec_streaming.resampler import resample
@@ -87,7 +89,7 @@ def test_a_wav_that_cannot_be_written_is_named(tmp_path):
         AudioWriter(tmp_path / "missing" / "out.wav", 24_000)
 
 
-@pytest.mark.parametrize("name", ["t.tok", "t.bin", "t.npy", "t.txt", "t.json", "T.TOK"])
+@pytest.mark.parametrize("name", ["t.tok", "t.bin", "t.npy", "t.npz", "t.txt", "t.json", "t.parquet", "T.TOK"])
 def test_tokens_come_back_from_every_form_that_is_written(tmp_path, name):
     with TokenWriter(tmp_path / name) as writer:
         writer.write(TOKENS[:1])
@@ -97,7 +99,7 @@ def test_tokens_come_back_from_every_form_that_is_written(tmp_path, name):
 
 
 def test_no_tokens_are_a_file_too(tmp_path):
-    for name in ("t.tok", "t.npy", "t.txt", "t.json"):
+    for name in ("t.tok", "t.npy", "t.npz", "t.txt", "t.json"):
         with TokenWriter(tmp_path / name):
             pass
         assert read_tokens(tmp_path / name).size == 0
@@ -115,7 +117,7 @@ def test_a_form_overrides_the_ending(tmp_path):
 
 
 def test_an_unknown_ending_names_the_known_ones(tmp_path):
-    with pytest.raises(ConfigError, match=r"'.mp3' is no form of tokens: name it .tok"):
+    with pytest.raises(ConfigError, match=r"x.mp3 does not end like a token file: name it .tok"):
         token_form("x.mp3")
     assert token_form("-") == "text"
 
@@ -184,7 +186,7 @@ def test_raw_samples_are_written_by_ending_or_format(tmp_path):
 
 def test_an_unknown_ending_of_audio_is_refused(tmp_path):
     for name in ("a.tok", "a", "a.m4a"):
-        with pytest.raises(ConfigError, match=r"is no audio format: name it .wav"):
+        with pytest.raises(ConfigError, match=r"does not end like an audio file: name it .wav"):
             audio_format(tmp_path / name)
 
 
@@ -225,6 +227,17 @@ def test_a_command_that_fails_before_anything_came_leaves_the_file_that_was_ther
     with pytest.raises(RuntimeError), new(tmp_path / name, keep=True):
         raise RuntimeError
     assert (tmp_path / name).read_bytes() == b"mine" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_killed_command_left_goes_with_the_next_one_and_what_is_being_written_stays(tmp_path):
+    writing = OutputFile(tmp_path / "o[1].tok")
+    os.rename(writing.temporary, tmp_path / ".o[1].tok.1.part")  # as by another process
+    (tmp_path / ".o[1].tok.2.part").write_bytes(b"left")
+    (tmp_path / ".other.tok.2.part").write_bytes(b"of another output")
+    with TokenWriter(tmp_path / "o[1].tok"):
+        assert sorted(path.name for path in tmp_path.glob(".*")) == sorted(
+            [".o[1].tok.1.part", f".o[1].tok.{os.getpid()}.part", ".other.tok.2.part"]
+        )
 
 
 def test_an_output_that_is_a_link_stays_one(tmp_path):

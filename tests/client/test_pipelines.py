@@ -142,6 +142,28 @@ async def test_what_came_before_a_bad_token_is_kept(tmp_path):
     assert soundfile.read(tmp_path / "out.wav", dtype="int16")[0].tolist() == [1] * 480 + [2] * 480
 
 
+@pytest.mark.parametrize(
+    ("command", "name", "stdin"),
+    [
+        ("$N decode - out.wav", "out.wav", b"<|speech_1|><|speech_65536|>"),
+        ("$N encode - out.tok --form raw", "out.tok", wav(np.full(640, np.nan, np.float32), subtype="FLOAT")),
+    ],
+)
+async def test_a_damaged_pipe_leaves_the_file_that_was_there(tmp_path, command, name, stdin):
+    (tmp_path / name).write_bytes(b"good")
+    async with fake_server() as server:
+        code, _, said = await shell(command, tmp_path, server.url, stdin)
+    assert code == 3 and (tmp_path / name).read_bytes() == b"good" and len(list(tmp_path.iterdir())) == 1
+    if command.startswith("$N decode"):
+        assert said.endswith("; out.wav stays as it was\n")
+
+
+async def test_a_reader_of_a_listing_may_leave_early(tmp_path):
+    for line in ("$N completion bash | head -c 1", "$N --help | true", "$N devices --help | true"):
+        code, _, said = await shell(f"set -o pipefail; {line}", tmp_path, "ws://127.0.0.1:1")
+        assert (code, said) == (0, ""), line
+
+
 async def test_a_reader_that_leaves_early_is_no_fault(tmp_path):
     np.zeros(5000, "<u2").tofile(tmp_path / "in.tok")
     async with fake_server() as server:

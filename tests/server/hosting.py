@@ -1,4 +1,7 @@
-"""A server with real sockets in a thread of its own, and a small client that checks everything it is told."""
+"""A server with real sockets in a thread of its own, and a small client that checks everything it is told.
+
+The server is our own listener, or whatever `serving` is set to: tests/server/asgi runs the same tests over ASGI.
+"""
 
 import asyncio
 import threading
@@ -24,6 +27,7 @@ from neucodec_streaming.protocol.session import ClientSession
 from neucodec_streaming.server.app import App
 from neucodec_streaming.server.model import Model, load_engines
 from neucodec_streaming.server.settings.fields import Settings
+from neucodec_streaming.server.workers.worker import EngineLoader
 from tests.streaming.engine.fake import CONFIG, FakeRunner
 
 GOLDEN = Path(__file__).parent.parent / "data" / "neucodec-mini"
@@ -33,17 +37,29 @@ DEADLINE_S = 30.0
 class Host:
     """A running server. `runner` is the fake one, where there is one."""
 
-    def __init__(self, app: App, loop: asyncio.AbstractEventLoop, runner: FakeRunner | None) -> None:
-        self.app, self.loop, self.runner = app, loop, runner
-
-    @property
-    def url(self) -> str:
-        return self.app.url
+    def __init__(self, app: App, url: str, loop: asyncio.AbstractEventLoop, runner: FakeRunner | None) -> None:
+        self.app, self.url, self.loop, self.runner = app, url, loop, runner
 
     async def emptied(self, down_to: int = 0) -> None:
         """Returns when no more than that many sessions are open."""
         waiting = asyncio.run_coroutine_threadsafe(self.app.emptied(down_to), self.loop)
         await asyncio.wait_for(asyncio.wrap_future(waiting), DEADLINE_S)
+
+
+@asynccontextmanager
+async def own_listener(settings: Settings, load: EngineLoader) -> AsyncIterator[tuple[App, str]]:
+    """A server on a free port, and its URL."""
+    app = App(settings, load)
+    try:
+        await app.start()
+        await app.loaded()
+        yield app, app.url
+    finally:
+        await app.stop()
+
+
+serving = own_listener
+"""How `hosted` serves."""
 
 
 @contextmanager
@@ -55,7 +71,9 @@ def hosted(runner: FakeRunner | None = None, **settings) -> Iterator[Host]:
     """
 
     def load_fake(settings: Settings) -> tuple[list[Engine], Model]:
-        return [Engine(runner, settings.gather_ms / 1000)], Model("fake", {"default": CONFIG}, "default")
+        rate = 50 * runner.output_hop
+        engines = [Engine(runner, settings.gather_ms / 1000)]
+        return engines, Model("fake", {"default": CONFIG}, "default", output_rate=rate)
 
     patient = {"max_load": 1e9, "max_behind_s": 1e9, "max_messages_per_s": 1e6}
     made = Settings(**{"model": str(GOLDEN), "port": 0, "threads": 1, "resume_s": 0} | patient | settings)
@@ -65,16 +83,9 @@ def hosted(runner: FakeRunner | None = None, **settings) -> Iterator[Host]:
     async def serve() -> None:
         found["loop"] = asyncio.get_running_loop()
         found["stop"] = asyncio.Event()
-        app = App(made, load_fake if runner is not None else load_engines)
-        try:
-            await app.start()
-            await app.loaded()
-            found["app"] = app
+        async with serving(made, load_fake if runner is not None else load_engines) as found["app"]:
             up.set()
             await found["stop"].wait()
-        finally:
-            await app.stop()
-            up.set()
 
     def run() -> None:
         try:
@@ -89,7 +100,7 @@ def hosted(runner: FakeRunner | None = None, **settings) -> Iterator[Host]:
     if "error" in found:
         raise found["error"]
     try:
-        yield Host(found["app"], found["loop"], runner)
+        yield Host(*found["app"], found["loop"], runner)
     finally:
         found["loop"].call_soon_threadsafe(found["stop"].set)
         thread.join(30)
@@ -105,7 +116,7 @@ class Talk:
         request = parse_target(target)
         assert request is not None
         self.socket = socket
-        self.session = ClientSession(request.input, request.output)
+        self.session = ClientSession(request.input, request.output, has_model_rate=request.has_model_rate)
         self.seen: list[bytes | ServerMessage] = []
 
     async def send(self, *items) -> None:

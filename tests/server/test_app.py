@@ -71,7 +71,8 @@ async def test_a_model_that_cannot_be_loaded_says_why(error):
         await app.stop()
 
 
-async def test_stopping_tells_open_sessions_to_go_on_elsewhere():
+async def test_stopping_tells_open_sessions_to_go_on_elsewhere(caplog):
+    caplog.set_level("INFO")
     app = App(Settings(port=0), lambda settings: ([Engine(FakeRunner())], MODEL))
     await app.start()
     await app.loaded()
@@ -80,7 +81,7 @@ async def test_stopping_tells_open_sessions_to_go_on_elsewhere():
         await asyncio.wait_for(client.socket.wait_closed(), DEADLINE_S)
         await stopping
         assert client.socket.close_code == 1012
-    assert app.sessions == 0
+    assert app.sessions == 0 and "closed: stop, 0 in" in caplog.text
 
 
 def test_the_latency_of_a_kind_is_that_of_its_schedule():

@@ -153,3 +153,28 @@ def test_a_stream_json_that_is_not_there_ends_with_code_3_and_its_name():
 def test_a_model_that_is_not_there_ends_with_code_3_and_its_name():
     result = run("--model", "/nowhere/model")
     assert result.returncode == 3 and "/nowhere/model" in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--check-config"], ["--help"], ["encode-files", "--help"]])
+def test_a_reader_of_a_listing_may_leave_early(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run([*COMMAND[:3], *arguments], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_settings_are_called_by_their_kind_and_shown_as_they_were_given(capsys):
+    assert main(["--kinds", "foo,bar"]) == 2
+    assert "kinds is 'foo,bar': give encode, decode, or both" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert "--max-messages-per-s N" in shown and "--idle-timeout-s SECONDS" in shown
+
+
+def test_a_template_that_is_missing_is_named_without_an_error_number(capsys):
+    options = ["--speech-lm-url", "http://127.0.0.1:1/v1", "--speech-lm-template", "/nowhere/template"]
+    assert main(options) == 2
+    said = capsys.readouterr().err
+    assert "'/nowhere/template'" in said and "No such file" in said and "Errno" not in said

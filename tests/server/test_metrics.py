@@ -53,7 +53,7 @@ def test_every_name_is_ours_and_says_its_unit():
 
 
 def test_the_docs_list_every_metric_with_its_labels_and_no_other():
-    page = (ROOT / "docs" / "serving.md").read_text()
+    page = (ROOT / "docs" / "metrics.md").read_text()
     said = re.findall(r"`(neucodec_\w+)(?:\{([a-z,]+)\})?`", page)
     documented = {name: set(labels.split(",")) - {""} for name, labels in said}
     assert documented == {

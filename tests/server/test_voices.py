@@ -61,6 +61,8 @@ async def test_a_primed_session_is_a_primed_stream_to_the_bit_after_flush_and_cl
             await client.send(TEXT.tobytes(), Clear())
             await client.hear_until(Cleared)
             assert await said(client) == utterance(voice)
+        assert await said(client, Prime(tokens=())) == utterance(None)
+        assert client.messages[-2:] == [Primed(0), Flushed()]
         await client.finish()
 
 
@@ -104,11 +106,19 @@ async def test_a_roundtrip_is_primed_and_plays_as_many_samples(host):
     assert len(heard[0]) == len(heard[1]) and heard[0] != heard[1]
 
 
-@pytest.mark.parametrize("change, how", [(None, "exact"), (ANNA[::-1], "approximate")])
-async def test_another_server_goes_on_in_the_voice(host, folder, tmp_path, change, how):
+@pytest.mark.parametrize(
+    "query, change, how",
+    [
+        ("", None, "exact"),
+        ("", ANNA[::-1], "approximate"),  # it may have named any
+        ("&voice=ben", ANNA[::-1], "exact"),
+        ("&voice=anna", ANNA[::-1], "approximate"),
+    ],
+)
+async def test_another_server_goes_on_in_the_voice(host, folder, tmp_path, query, change, how):
     np.save(tmp_path / "anna.npy", ANNA if change is None else change)
     (tmp_path / "ben.json").write_text((folder / "ben.json").read_text())
-    client = Caller(DECODE)
+    client = Caller(DECODE + query)
     await client.call(host.url)
     await client.say(Prime(tokens=tuple(OWN.tolist())), TEXT.tobytes())
     await client.hear_until(Primed)
@@ -143,9 +153,8 @@ async def test_an_unknown_voice_is_refused_in_the_query_and_in_the_message(host)
 async def test_the_client_primes_by_name_by_tokens_and_when_it_connects(host):
     async with connect(host.url, kind="decode", output_format="f32le", voice="anna") as connection:
         heard = []
-        for voice in (None, "ben", OWN):
-            if voice is not None:
-                await connection.prime(voice)
+        for voice in ("anna", "ben", OWN, None):
+            await connection.prime(voice)
             await connection.send(TEXT)
             await connection.flush()
         with pytest.raises(InputError, match="too short"):
@@ -153,8 +162,8 @@ async def test_the_client_primes_by_name_by_tokens_and_when_it_connects(host):
         await connection.end()
         events = [event async for event in connection]
         heard = b"".join(event.samples.astype("<f4").tobytes() for event in events if isinstance(event, Audio))
-        assert heard == utterance(ANNA) + utterance(BEN) + utterance(OWN)
-        assert [event for event in events if isinstance(event, Primed)] == [Primed(110), Primed(105)]
+        assert heard == utterance(ANNA) + utterance(BEN) + utterance(OWN) + utterance(None)
+        assert [event.tokens for event in events if isinstance(event, Primed)] == [100, 110, 105, 0]
 
 
 def test_a_folder_of_voices_is_read_by_name_and_what_is_wrong_in_it_is_told(folder, tmp_path):

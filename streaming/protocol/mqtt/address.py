@@ -1,4 +1,4 @@
-"""Where a broker is and how it is entered: `mqtt://` and `mqtts://` URLs, TLS files. Standard library only."""
+"""Broker URLs (`mqtt://`, `mqtts://`) and TLS files. Standard library only."""
 
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
@@ -10,8 +10,9 @@ PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 @dataclass(frozen=True)
 class BrokerAddress:
-    """A broker. `tls`: with the authorities of the system, or of `ca_file`; `cert_file` and `key_file`: the client's
-    own certificate, for brokers that ask for one."""
+    """A broker. With `tls`, its certificate is verified by the system's authorities or by `ca_file`; `cert_file` and
+    `key_file` are the client certificate, for brokers that require one.
+    """
 
     host: str
     port: int
@@ -29,9 +30,9 @@ class BrokerAddress:
 def parse_broker(
     url: str, ca_file: str | None = None, cert_file: str | None = None, key_file: str | None = None
 ) -> BrokerAddress:
-    """`mqtt://USER:PASSWORD@HOST:PORT`, or `mqtts://` for TLS; user, password and port may be left out.
+    """Parses `mqtt://USER:PASSWORD@HOST:PORT`, or `mqtts://` for TLS; user, password and port are optional.
 
-    Raises ConfigError, without the password in it.
+    Raises ConfigError, whose message never contains the password.
     """
     try:
         split = urlsplit(url)

@@ -1,4 +1,4 @@
-"""WAV as Rhasspy's satellites send and take it: each PUBLISH is a file of its own. Standard library only."""
+"""WAV messages of Rhasspy satellites: each PUBLISH is a complete file. Standard library only."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ from neucodec_streaming.errors import AudioError
 from neucodec_streaming.protocol.messages import StreamFormat
 
 MAX_WAV_SECONDS = 60
-"""An utterance that is longer goes out in several files."""
+"""Longer utterances are split into several files."""
 
 
 MAX_CHANNELS = 8
@@ -16,8 +16,10 @@ _SIGNED = bytes(value ^ 0x80 for value in range(256))
 
 
 def samples_of(payload: bytes, stream: StreamFormat) -> bytes:
-    """The samples of a WAV file at the stream's rate, as s16le: of several channels the mean, of 8, 24 or 32 bits the
-    upper 16. Raises AudioError."""
+    """Decodes a WAV file at the stream's rate to s16le: channels are averaged, 8, 24 and 32 bits reduced to 16.
+
+    Raises AudioError.
+    """
     try:
         with wave.open(io.BytesIO(payload)) as file:
             channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
@@ -33,7 +35,7 @@ def samples_of(payload: bytes, stream: StreamFormat) -> bytes:
 
 
 def _sixteen_bits(samples: bytes, width: int) -> bytes:
-    """Samples of `width` bytes as s16le."""
+    """Converts samples of `width` bytes to s16le."""
     if width == 2:
         return samples
     converted = bytearray(len(samples) // width * 2)
@@ -45,7 +47,7 @@ def _sixteen_bits(samples: bytes, width: int) -> bytes:
 
 
 def _downmixed(samples: bytes, channels: int) -> bytes:
-    """The mean over channels of s16le."""
+    """Averages the channels of s16le samples."""
     if channels == 1:
         return samples
     values = struct.unpack(f"<{len(samples) // 2}h", samples)
@@ -56,7 +58,7 @@ def _downmixed(samples: bytes, channels: int) -> bytes:
 
 
 def wav_of(samples: bytes, stream: StreamFormat) -> bytes:
-    """A WAV file of s16le samples."""
+    """Encodes s16le samples as a WAV file."""
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setnchannels(1)

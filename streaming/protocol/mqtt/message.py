@@ -1,12 +1,14 @@
-"""A PUBLISH as server and client know it, whatever library carries it."""
+"""A PUBLISH as server and client see it, independent of the MQTT library."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class BrokerMessage:
-    """A PUBLISH, received or to be sent. `expires_s`: how long the broker keeps it for those who are not there;
-    `content_type` and `rate` tell what a frame holds."""
+    """A PUBLISH, received or to be sent.
+
+    `expires_s`: how long the broker keeps it for absent subscribers. `content_type` and `rate` describe the payload.
+    """
 
     topic: str
     payload: bytes

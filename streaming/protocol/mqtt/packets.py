@@ -1,11 +1,11 @@
-"""What a PUBLISH on a stream's topic carries: a header of 8 bytes, units repeated from earlier frames, new ones.
+"""Frames, the payload of a PUBLISH on a stream's topic: a header of 8 bytes, repeated units, new units.
 
     source u8 | flags u8 | sequence u16 | position u32 | repeated units | new units        (little-endian)
 
-`source` is another number for every sender that takes up a stream, `sequence` counts its frames, `position` is that of
-the first new unit (a sample or a token) on the stream's line of time, modulo 2^32. Frames whose sequence is unbroken
-may leave out a stretch of that line, and nothing is lost then; where the sequence is broken, all between the positions
-is. `flags`: bit 7 says that an utterance ends with this frame, the others count the repeated units.
+`source` changes with every sender that takes over a stream, `sequence` counts its frames, and `position` is the stream
+position of the first new unit (a sample or a token), modulo 2^32. With an unbroken sequence, a jump in positions means
+that the sender skipped that part; with a broken one, the units in between are lost. `flags`: bit 7 ends an utterance,
+the other bits count the repeated units.
 """
 
 import struct
@@ -23,7 +23,7 @@ _LAST = 0x80
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame; the first `repeated` units of `payload` lie before `position`, `last` ends an utterance."""
+    """One frame; the first `repeated` units of `payload` precede `position`, and `last` ends an utterance."""
 
     source: int
     sequence: int
@@ -33,14 +33,14 @@ class Frame:
     last: bool = False
 
     def encode(self) -> bytes:
-        """The bytes of a PUBLISH; sequence and position wrap."""
+        """Encodes the frame; sequence and position wrap."""
         flags = self.repeated | (_LAST if self.last else 0)
         header = HEADER.pack(self.source, flags, self.sequence % SEQUENCES, self.position % POSITIONS)
         return header + self.payload
 
 
 def parse_frame(data: bytes, unit_bytes: int) -> Frame:
-    """The frame in a PUBLISH of a stream whose units have so many bytes. Raises InputError."""
+    """Decodes a frame of a stream with units of `unit_bytes`. Raises InputError."""
     if len(data) < HEADER.size:
         raise InputError(f"frame of {len(data)} bytes: a frame begins with a header of {HEADER.size} bytes")
     source, flags, sequence, position = HEADER.unpack_from(data)
@@ -56,9 +56,9 @@ def parse_frame(data: bytes, unit_bytes: int) -> Frame:
 
 
 class FrameWriter:
-    """Payload in, frames out, numbered by one `source`. `redundancy`: so many of the latest units are repeated in each.
+    """Splits payload into frames numbered by one `source`. Each frame repeats the latest `redundancy` units.
 
-    `position` is that of the next unit, from the stream's beginning and without wrapping.
+    `position` is that of the next unit since the stream began, without wrapping.
     """
 
     def __init__(self, unit_bytes: int, source: int, redundancy: int = 0, position: int = 0) -> None:
@@ -71,7 +71,7 @@ class FrameWriter:
         self._latest = b""
 
     def write(self, payload: bytes, last: bool = False) -> bytes:
-        """The next frame, with whole units or, to end an utterance, none."""
+        """Encodes the next frame, with whole units, or with none to end an utterance."""
         repeated = len(self._latest) // self._unit_bytes
         frame = Frame(self._source, self._sequence, self.position, self._latest + payload, repeated, last)
         self._sequence += 1
@@ -81,7 +81,7 @@ class FrameWriter:
         return frame.encode()
 
     def skip_to(self, position: int) -> None:
-        """The next unit lies there: what is between never was."""
+        """Skips to `position`: the units in between do not exist."""
         if position != self.position:
             self.position = position
             self._latest = b""

@@ -1,9 +1,8 @@
-"""The frames of one stream as they arrive, back in order: loss, repeats and reordering found and counted. Sans-I/O.
+"""Reorders the frames of one stream and detects and counts loss, repeats and reordering. Sans-I/O.
 
-A frame that is missing is waited for until a later one repeats what it held, until `reorder` later ones are there, or
-until the owner, who has the clock, says `give_up`. What comes in order is handed on at once. Events that belong to a
-position of the stream (a flush, the answer to one) are put among the units: they travel on another topic, which may be
-faster or slower.
+The receiver waits for a missing frame until a later one repeats its units, until `reorder` later ones have arrived, or
+until the owner, who has the clock, calls `give_up`. In-order units are passed on at once. Events at a stream position
+(a flush, an answer) are inserted among the units, since they travel on another topic that may be faster or slower.
 """
 
 from collections import deque
@@ -15,15 +14,16 @@ from neucodec_streaming.protocol.mqtt.packets import POSITIONS, SEQUENCES, Frame
 
 DEFAULT_REORDER = 3
 GRACE_S = 0.5
-"""How long whoever has the clock should wait for missing frames while nothing goes on."""
+"""How long the owner should wait for missing frames while the stream does not advance."""
 _REMEMBERED = 1024
-"""Frames that were given up and are still told from repeats when they come."""
+"""Number of abandoned frames that are still distinguished from repeats when they arrive."""
 
 
 @dataclass
 class Loss:
-    """What has befallen a stream: frames received in time, given up, repeated, come out of order and in time, come too
-    late; units lost, and units that were in missing frames and came as repeated ones."""
+    """Statistics of a stream: frames received in time, lost, repeated, reordered but in time, and late; units lost, and
+    units recovered from repetitions.
+    """
 
     frames: int = 0
     lost_frames: int = 0
@@ -34,14 +34,16 @@ class Loss:
     recovered_units: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        """By name, for reports."""
+        """The counts by name, for reports."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The next units of the stream: `payload` from `position`, after `lost` units that did not arrive; `last` ends an
-    utterance. `position` - `lost` is behind the piece before, except where the sender left something out."""
+    """The next units of the stream: `payload` from `position`, after `lost` missing units; `last` ends an utterance.
+
+    `position` - `lost` follows the previous piece, unless the sender skipped a part.
+    """
 
     position: int
     payload: bytes
@@ -56,10 +58,10 @@ class _Event:
 
 
 class Receiver:
-    """receive(bytes) and put(event, position) -> pieces and events in order.
+    """Turns receive(bytes) and put(event, position) into ordered pieces and events.
 
-    `position`: of the next unit; None begins wherever the first frame does, as a listener who joins late must. Of
-    positions given to `put` and `drop_until` what is modulo 2^32 counts.
+    `position`: that of the next unit; None starts at the first frame, as a late listener must. Positions given to `put`
+    and `drop_until` count modulo 2^32.
     """
 
     def __init__(self, unit_bytes: int, position: int | None = 0, reorder: int = DEFAULT_REORDER) -> None:
@@ -69,19 +71,19 @@ class Receiver:
         self._reorder = reorder
         self._source: int | None = None
         self._next = 0  # sequence without wrapping
-        self._broken = False  # frames before `_next` were given up
-        self._floor = 0  # what lies before was dropped
+        self._broken = False  # abandoned frames before `_next`
+        self._floor = 0  # everything before was dropped
         self._held: dict[int, Frame] = {}
         self._given_up: deque[int] = deque(maxlen=_REMEMBERED)
         self._events: deque[_Event] = deque()
 
     @property
     def waits(self) -> bool:
-        """Whether something is held until frames come that are missing."""
+        """Whether units are held back for missing frames."""
         return bool(self._held or self._events)
 
     def receive(self, data: bytes) -> list[Any]:
-        """What the frame completes, in order; InputError for bytes that are no frame."""
+        """Accepts a frame and returns the output it completes, in order. Raises InputError for an invalid frame."""
         frame = parse_frame(data, self._unit_bytes)
         ready: list[Any] = []
         if frame.source != self._source:
@@ -106,12 +108,12 @@ class Receiver:
         return ready + list(self._due_events())
 
     def put(self, event: Any, position: int) -> list[Any]:
-        """`event` comes behind the units before `position`, and behind events that wait already."""
+        """Queues `event` after the units before `position` and after earlier events."""
         self._events.append(_Event(self._nearest(position), event))
         return list(self._due_events())
 
     def give_up(self) -> list[Any]:
-        """Waits no longer: everything held, with what is missing lost."""
+        """Stops waiting: releases everything held and counts the missing units as lost."""
         ready = self._release_frames()
         while self._events:
             ready += self._due_events()
@@ -120,16 +122,16 @@ class Receiver:
         return ready
 
     def drop_until(self, position: int) -> None:
-        """Forgets everything before `position`, and the events that wait: it was cleared."""
+        """Discards everything before `position` and all queued events, after a clear."""
         self._events.clear()
         self._floor = self._nearest(position)
         self.position = max(self._floor, self.position or 0)
 
     def _begin(self, frame: Frame) -> None:
-        """A sender takes the stream up: its sequence is its own, its position goes on."""
+        """Starts with a new sender: its sequence restarts, its positions continue."""
         is_first = self._source is None and self.position == 0
         self._source = frame.source
-        self._next = 0 if is_first else frame.sequence  # from the beginning all is expected
+        self._next = 0 if is_first else frame.sequence  # from the start everything is expected
         self._given_up.clear()
         self._broken = True
 
@@ -143,7 +145,7 @@ class Receiver:
         return position if self.position is None else _nearest(position % POSITIONS, self.position, POSITIONS)
 
     def _in_order(self) -> Iterator[Piece]:
-        """Pieces that need not wait for anything."""
+        """Pieces that need not wait."""
         while self._held:
             first = min(self._held)
             if first > self._next:
@@ -164,7 +166,7 @@ class Receiver:
         return pieces
 
     def _skip(self, sequence: int, lost: bool) -> None:
-        """The frames before that one will not be waited for."""
+        """Stops waiting for the frames before `sequence`."""
         if sequence > self._next:
             self._given_up.extend(range(max(self._next, sequence - _REMEMBERED), sequence))
             self.loss.lost_frames += (sequence - self._next) if lost else 0
@@ -197,6 +199,6 @@ class Receiver:
 
 
 def _nearest(value: int, expected: int, modulus: int) -> int:
-    """The number that is `value` modulo `modulus` and closest to `expected`."""
+    """The number congruent to `value` modulo `modulus` that is closest to `expected`."""
     ahead = (value - expected) % modulus
     return expected + ahead - (modulus if ahead >= modulus // 2 else 0)

@@ -1,11 +1,11 @@
 """`neucodec.v1` over MQTT: topics, requests, answers and the retained status of a session. Standard library only.
 
-    neucodec/v1/SESSION/audio | tokens | speech     frames (mqtt_frames), by whoever has them
+    neucodec/v1/SESSION/audio | tokens | speech     frames (packets.py)
     neucodec/v1/SESSION/control                     requests: `open`, then the client messages of the WebSocket
-    neucodec/v1/SESSION/status                      retained: whose the session is, how far it is, what was lost
+    neucodec/v1/SESSION/status                      retained: the session's owner, positions and losses
 
-A request is JSON with the `position` of the input at which it applies; its answer goes to its response topic with its
-correlation data, and is the server message of the WebSocket with the `position` of the output at which it belongs.
+A request is JSON with the `position` of the input at which it applies. Its answer goes to its response topic with its
+correlation data; it is the WebSocket's server message plus the `position` of the output to which it belongs.
 """
 
 import json
@@ -33,43 +33,43 @@ HERMES_OUTPUT = "playBytes"
 OPEN = "open"
 GONE = "gone"
 MAX_CONCEALED_FRAMES = 1000 // FRAME_MS
-"""A longer gap is not filled: the utterance ends there, and another begins behind it."""
+"""A longer gap is not filled: the utterance ends before it and another starts after it."""
 _SESSION = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _STREAM = re.compile(rf"{ROOT}/({_SESSION.pattern})/({AUDIO}|{TOKENS}|{SPEECH})")
 _HERMES = re.compile(rf"hermes/audioServer/({_SESSION.pattern})/({HERMES_INPUT}|{HERMES_OUTPUT})")
 
 
 def topic(session: str, name: str) -> str:
-    """The session's topic of that name. Raises ConfigError for what cannot be a session's name."""
+    """The session's topic of that name. Raises ConfigError for an invalid session name."""
     if not _SESSION.fullmatch(session):
         raise ConfigError(f"session {session[:80]!r} cannot be: give 1 to 64 letters, digits, dots, dashes")
     return f"{ROOT}/{session}/{name}"
 
 
 def hermes_topic(site: str, name: str) -> str:
-    """The topic of a Rhasspy satellite. Raises ConfigError for what cannot be a site's name."""
+    """The topic of a Rhasspy satellite. Raises ConfigError for an invalid site name."""
     if not _SESSION.fullmatch(site):
         raise ConfigError(f"site {site[:80]!r} cannot be: give 1 to 64 letters, digits, dots, dashes")
     return f"hermes/audioServer/{site}/{name}"
 
 
 def is_hermes(stream_topic: str) -> bool:
-    """Whether WAV goes over that topic, and no frames of ours."""
+    """Whether the topic carries WAV messages instead of frames."""
     return _HERMES.fullmatch(stream_topic) is not None
 
 
 def session_of(any_topic: str) -> str:
-    """The session that a topic of ours belongs to."""
+    """The session of one of our topics."""
     return any_topic.split("/")[2]
 
 
 @dataclass(frozen=True)
 class OpenRequest:
-    """A session as its `open` asks for it: path and query as for a WebSocket, and what MQTT has beside that.
+    """The `open` request of a session: path and query as for a WebSocket, plus options of MQTT.
 
-    `qos` of the output, `redundancy` (tokens that each frame repeats), `packet_frames` (the least that a frame of
-    tokens holds; 0: as they come), `input` and `output`: other topics than the session's own: a stream of another
-    session, the audioFrame of a Rhasspy satellite or its playBytes. Raises ConfigError.
+    `qos` of the output. `redundancy`: tokens that each frame repeats. `packet_frames`: minimum number of tokens in a
+    frame; 0: one chunk. `input` and `output`: other topics than the session's own, such as another session's stream, or
+    the audioFrame or playBytes of a Rhasspy satellite. Raises ConfigError.
     """
 
     target: str
@@ -110,24 +110,24 @@ class OpenRequest:
 
     @property
     def session(self) -> SessionRequest:
-        """The target, parsed. Raises ConfigError."""
+        """The parsed target. Raises ConfigError."""
         request = parse_target(self.target)
         if request is None:
             raise ConfigError(f"target {self.target!r:.80} is unknown: give /v1/encode, /v1/decode or /v1/roundtrip")
         return request
 
     def input_topic(self, session: str) -> str:
-        """Where the input comes from."""
+        """The topic of the input."""
         return self.input or topic(session, AUDIO if self.session.input.kind == "audio" else TOKENS)
 
     def output_topic(self, session: str) -> str:
-        """Where the output goes."""
+        """The topic of the output."""
         return self.output or topic(session, TOKENS if self.session.output.kind == "tokens" else SPEECH)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """Where the answer to a request goes: its response topic and correlation data (hexadecimal in JSON)."""
+    """Where to send the answer to a request: its response topic and correlation data (hexadecimal in JSON)."""
 
     topic: str | None = None
     correlation: bytes | None = None
@@ -135,14 +135,14 @@ class Reply:
 
 @dataclass(frozen=True)
 class Gone:
-    """The last will of a client: its session ends unless it is heard of again soon."""
+    """A client's last will: its session ends unless the client sends again soon."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One message on a control topic: `open`, or a message of the client at a position of its input (None: at once).
+    """A message on a control topic: `open`, or a client message at a position of the input (None: at once).
 
-    An `open` has the position of the first input that will come.
+    The position of an `open` is that of the first input.
     """
 
     message: OpenRequest | Gone | ClientMessage
@@ -153,17 +153,17 @@ GONE_PAYLOAD = json.dumps({"type": GONE}).encode()
 
 
 def encode_open(request: OpenRequest, position: int = 0) -> bytes:
-    """The payload of an `open`."""
+    """Encodes an `open`."""
     return json.dumps({"type": OPEN, "position": position, **asdict(request)}, separators=(",", ":")).encode()
 
 
 def encode_request(message: ClientMessage, position: int) -> bytes:
-    """The payload of a request at a position of the input."""
+    """Encodes a request at a position of the input."""
     return _with_position(message, position)
 
 
 def parse_request(payload: bytes) -> Request:
-    """What a control topic carries. Raises ProtocolError, ConfigError."""
+    """Decodes a message on a control topic. Raises ProtocolError, ConfigError."""
     body = _object(payload)
     if body.get("type") == OPEN:
         return Request(_open_request(body), _position(body) or 0)
@@ -173,27 +173,27 @@ def parse_request(payload: bytes) -> Request:
 
 
 def encode_answer(message: ServerMessage, position: int) -> bytes:
-    """The payload of an answer that belongs behind the output before `position`."""
+    """Encodes an answer that follows the output before `position`."""
     return _with_position(message, position)
 
 
 def parse_answer(payload: bytes) -> tuple[ServerMessage | None, int | None]:
-    """Message and position; None for a message of a type that this version does not know. Raises ProtocolError."""
+    """Decodes an answer into message and position; None for an unknown type. Raises ProtocolError."""
     body = _object(payload)
     return server_message_from_json(body), _position(body)
 
 
 class SessionStatus:
-    """What a status says of its session: `open`, `lost` (by its bridge, whose last will this is) or `closed`."""
+    """The state in a session's status: `open`, `lost` (the last will of its bridge) or `closed`."""
 
     OPEN, LOST, CLOSED = "open", "lost", "closed"
 
 
 @dataclass(frozen=True)
 class Status:
-    """The retained payload of a status topic: enough for another bridge to take the session over.
+    """The retained status of a session: all that another bridge needs to take it over.
 
-    `bridge` owns it; positions are those of the input taken and the output sent.
+    `bridge` owns the session; positions are those of the received input and the sent output.
     """
 
     state: str
@@ -205,7 +205,7 @@ class Status:
     loss: dict[str, int] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        """The payload."""
+        """Encodes the status."""
         correlation = self.reply.correlation.hex() if self.reply.correlation is not None else None
         return json.dumps(
             asdict(self) | {"reply": {"topic": self.reply.topic, "correlation": correlation}}, separators=(",", ":")
@@ -213,7 +213,7 @@ class Status:
 
 
 def parse_status(payload: bytes) -> Status:
-    """What a status topic carries. Raises ProtocolError, ConfigError."""
+    """Decodes a status. Raises ProtocolError, ConfigError."""
     body = _object(payload)
     try:
         reply, loss = body["reply"], body["loss"]
@@ -232,7 +232,7 @@ def parse_status(payload: bytes) -> Status:
 
 
 def content_type(stream: StreamFormat) -> str:
-    """The MQTT content type of a stream's frames; its rate is a user property of its own."""
+    """The MQTT content type of a stream's frames; the rate is a separate user property."""
     return "application/x-neucodec-tokens" if stream.kind == "tokens" else f"audio/x-{stream.format}"
 
 

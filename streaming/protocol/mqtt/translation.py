@@ -1,12 +1,11 @@
-"""One session between its MQTT topics and the `neucodec.v1` conversation behind them. Sans-I/O.
+"""Translates one session between its MQTT topics and the `neucodec.v1` conversation. Sans-I/O.
 
     frames and requests of the broker -> frame(), request(), give_up() -> messages for the conversation
     messages of the conversation      -> message()                    -> frames and answers for the broker
 
-The conversation counts what goes through it; on the topics there is one line of time for input and output. An utterance
-whose input begins at position I has its output from the frame that I lies in or before, so whoever takes a stream up
-knows where its output belongs. Lost input is concealed, unless the gap is long: then an utterance ends before it and
-another begins behind it.
+The conversation counts its own input and output; the topics share one time line. The output of an utterance whose input
+starts at position I starts at the frame that contains I, so a new owner or a late listener knows where output belongs.
+Short gaps of lost input are concealed; at a long gap the utterance ends and another starts after it.
 """
 
 from collections import deque
@@ -40,13 +39,13 @@ from neucodec_streaming.protocol.mqtt.topics import (
 )
 
 MAX_HEARD = 256
-"""Requests that are remembered, so that none is asked twice."""
+"""Number of remembered requests, to detect repetitions."""
 _ANSWERS = {Flush: Flushed, Clear: Cleared, Mark: Marked, Prime: Primed, End: Done}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A payload for whoever asked."""
+    """A payload for the sender of a request."""
 
     reply: Reply
     payload: bytes
@@ -54,7 +53,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class OutputFrame:
-    """A payload for the output topic; `last`: an utterance ends with it."""
+    """A payload for the output topic; `last` ends an utterance."""
 
     payload: bytes
     last: bool
@@ -62,7 +61,7 @@ class OutputFrame:
 
 @dataclass
 class _Utterance:
-    """`start`: where its output begins; None while it has no input."""
+    """An utterance. `start`: position where its output starts; None before its first input."""
 
     start: int | None = None
 
@@ -74,9 +73,9 @@ class _Asked:
 
 
 class Translation:
-    """Of a session that `request` asked for, by whoever `reply` leads to; `source` numbers our output frames.
+    """The session that `request` opened; answers go to `reply`, and `source` numbers its output frames.
 
-    `position`: of the first input, None where the session was another bridge's and goes on wherever its next frame is.
+    `position`: that of the first input; None if another bridge had the session, which then continues at its next frame.
     """
 
     def __init__(self, request: OpenRequest, reply: Reply, source: int, position: int | None = 0) -> None:
@@ -86,54 +85,54 @@ class Translation:
         self._reply = reply
         redundancy = request.redundancy if self.output.kind == "tokens" else 0
         self._writer = FrameWriter(self.output.unit_bytes, source, redundancy, self._output_at(position or 0))
-        self._has_place = position is not None  # the writer is where the output belongs
+        self._has_place = position is not None  # the writer's position is that of the output
         self._satellite = FrameWriter(self.input.unit_bytes, 0) if is_hermes(request.input or "") else None
         self._plays_wav = is_hermes(request.output or "")
         least = MAX_WAV_SECONDS * self.output.rate if self._plays_wav else request.packet_frames * self.output.hop
         self._least_bytes = least * self.output.unit_bytes
         self._gathered = b""
-        self._utterances = deque([_Utterance()])  # the first is that of the next output
+        self._utterances = deque([_Utterance()])  # the first item is the start of the next output
         self._asked: deque[_Asked] = deque()
         self._heard: deque[Reply] = deque(maxlen=MAX_HEARD)
-        self._end: int | None = None  # where the input of the utterance ends so far, None while it has none
+        self._end: int | None = None  # end of the utterance's input so far, None before its first
         self._before = b""  # the last unit of that input
 
     @property
     def waits(self) -> bool:
-        """Whether frames are missing that something waits for."""
+        """Whether something waits for missing frames."""
         return self._receiver.waits
 
     @property
     def loss(self) -> Loss:
-        """What has befallen the input."""
+        """Statistics of the input."""
         return self._receiver.loss
 
     @property
     def input_position(self) -> int:
-        """Of the next input, on the line of time."""
+        """Position of the next input on the time line."""
         return self._receiver.position or 0
 
     @property
     def output_position(self) -> int:
-        """Of the next output."""
+        """Position of the next output on the time line."""
         return self._writer.position
 
     # From the broker
 
     def frame(self, data: bytes) -> list[bytes | ClientMessage]:
-        """A PUBLISH of the input -> messages for the conversation. Raises InputError."""
+        """Accepts an input frame and returns messages for the conversation. Raises InputError."""
         if self._satellite is not None:
             data = self._satellite.write(samples_of(data, self.input))
         return self._translated(self._receiver.receive(data))
 
     def give_up(self) -> list[bytes | ClientMessage]:
-        """Nothing is waited for any longer."""
+        """Stops waiting for missing frames."""
         return self._translated(self._receiver.give_up())
 
     def request(self, message: ClientMessage, position: int | None, reply: Reply) -> list[bytes | ClientMessage]:
-        """A request at a position of the input, None where it is now; a clear does not wait for its position.
+        """Accepts a request at a position of the input (None: now); a clear does not wait for its position.
 
-        One that came before, of the same correlation, is not asked again: QoS 1 may repeat it, and so may its client.
+        A repeated request (same correlation) is ignored: with QoS 1 the broker or the client may repeat it.
         """
         if reply.correlation is not None:
             if reply in self._heard:
@@ -181,7 +180,7 @@ class Translation:
     # From the conversation
 
     def message(self, message: bytes | ServerMessage) -> list[OutputFrame | Answer]:
-        """A message of the conversation -> what is to be published, in order."""
+        """Accepts a message of the conversation and returns what to publish, in order."""
         if isinstance(message, bytes):
             return self._output(message)
         if isinstance(message, (Flushed, Cleared, Marked, Primed, Done)):
@@ -221,11 +220,11 @@ class Translation:
         return outgoing + _answer(asked.reply, encode_answer(message, self.output_position))
 
     def _output_at(self, position: int) -> int:
-        """Where the output of an utterance begins whose input does there."""
+        """Where the output of an utterance starts whose input starts at `position`."""
         return -(-position // self.input.hop) * self.output.hop
 
     def _settle(self, asked: _Asked) -> None:
-        """Takes a request off the list that ended an utterance, with those before it that a clear has overtaken."""
+        """Removes a request that ended an utterance, and earlier ones that a clear has overtaken."""
         while True:
             first = self._asked.popleft()
             self._utterances.popleft()

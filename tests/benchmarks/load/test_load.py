@@ -23,7 +23,8 @@ from benchmarks.load.hold import BURST, Footprint, Phase, Usage, phases_of, plan
 from benchmarks.load.verify import References, compared, is_right, payload_path, verified, worst, write_payloads
 from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.config import INPUT_HOP, OUTPUT_HOP, StreamConfig
-from neucodec_streaming.engine.engine import STAGES, Engine, Output
+from neucodec_streaming.engine.engine import STAGES, Engine
+from neucodec_streaming.engine.results import Output
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.errors import ConfigError, ProtocolError
 from neucodec_streaming.protocol.messages import Done, End, Failure, Ready, encode_message

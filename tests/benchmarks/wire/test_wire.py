@@ -15,7 +15,8 @@ from benchmarks.wire import servers as wire_servers
 from benchmarks.wire.__main__ import BARE, MODEL, OURS, Line, Rounds
 from benchmarks.wire.servers import CONFIG, ConstantRunner, Serving, Traffic, WireServer
 from neucodec_streaming.config import INPUT_HOP, OUTPUT_HOP
-from neucodec_streaming.engine.engine import STAGES, Engine, Output
+from neucodec_streaming.engine.engine import STAGES, Engine
+from neucodec_streaming.engine.results import Output
 from neucodec_streaming.protocol.messages import End, encode_message
 from neucodec_streaming.server.settings.fields import Settings
 

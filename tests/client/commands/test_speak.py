@@ -41,6 +41,18 @@ async def test_an_argument_becomes_a_wav_file_and_a_summary(tmp_path, capsys):
     assert 0 < figures["first_token_ms"][0] < figures["first_audio_ms"][0]
 
 
+@pytest.mark.parametrize(("count", "voice"), [(99, None), (900, None), (100, "anna")])
+async def test_the_audio_starts_in_the_voice_of_the_reference(tmp_path, count, voice):
+    np.arange(count, dtype="<u2").tofile(tmp_path / "in.tok")
+    async with fake_server() as server, stand_in(TOKENS, FAST) as model:
+        where = ["--server", server.url, "--speech-lm-url", model.url, "--output", tmp_path / "out.wav"]
+        where += ["--voice", voice] if voice else []
+        assert await run("speak", "One.", "--reference", tmp_path / "in.tok", *where) == 0
+        assert np.array_equal(soundfile.read(tmp_path / "out.wav", dtype="int16")[0], np.repeat(TOKENS, 480))
+    expected = [tuple(range(150, 900))] if count == 900 else []
+    assert [message.tokens for message in server.primes] == expected
+
+
 async def test_a_file_and_a_pipe_are_said_line_by_line_and_audio_goes_to_a_pipe(tmp_path, monkeypatch, capsys):
     (tmp_path / "text").write_text("One.\n\nTwo.\n")
     source, sink = os.pipe()

@@ -6,7 +6,8 @@ import soundfile
 
 from neucodec_streaming.server.bulk.coding import BulkCoder
 from neucodec_streaming.server.bulk.recordings import AudioFile, batches, find_recordings
-from neucodec_streaming.server.bulk.rows import Skipped, TokenRow, WrittenFile
+from neucodec_streaming.server.bulk.rows import Skipped, WrittenFile
+from neucodec_streaming.tokens import TokenRecord
 from tests.server.bulk.hosting import write_recordings
 from tests.server.hosting import GOLDEN
 
@@ -33,7 +34,7 @@ def test_a_batch_gives_the_tokens_of_each_alone(coder, recordings):
     rows = coder.encode(recordings)
     assert sorted(row.id for row in rows) == [one.id for one in recordings]
     for row in rows:
-        assert isinstance(row, TokenRow) and row.tokens.dtype == np.uint16
+        assert isinstance(row, TokenRecord) and row.tokens.dtype == np.uint16
         (recording,) = (one for one in recordings if one.id == row.id)
         assert np.array_equal(row.tokens, coder.codec.encode(recording.path))
 
@@ -72,7 +73,7 @@ def test_a_name_that_is_not_text_becomes_an_id_that_is(tmp_path):
 
 
 def test_audio_is_written_whole_and_never_over_another_file(coder, recordings, tmp_path):
-    row = next(row for row in coder.encode(recordings) if isinstance(row, TokenRow) and len(row.tokens))
+    row = next(row for row in coder.encode(recordings) if isinstance(row, TokenRecord) and len(row.tokens))
     target = tmp_path / "out" / f"{row.id}.wav"
     assert coder.decode(row, tmp_path / "out") == WrittenFile(row.id, len(row.tokens) / 50, is_new=True)
     audio, rate = soundfile.read(target)
@@ -84,11 +85,11 @@ def test_audio_is_written_whole_and_never_over_another_file(coder, recordings, t
 
 @pytest.mark.parametrize("name", ["../up", "/etc/passwd", "a/../../b", "", ".", "a\0b"])
 def test_an_id_that_leads_out_of_the_folder_is_skipped(coder, name, tmp_path):
-    row = TokenRow(name, np.zeros(3, np.uint16), 0.06, coder.codec.fingerprint)
+    row = TokenRecord(name, np.zeros(3, np.uint16), 0.06, coder.codec.token_model)
     result = coder.decode(row, tmp_path / "out")
     assert isinstance(result, Skipped) and "names no file below" in result.reason and not list(tmp_path.iterdir())
 
 
 def test_tokens_of_another_model_are_skipped(coder, tmp_path):
-    result = coder.decode(TokenRow("a", np.zeros(3, np.uint16), 0.06, "another"), tmp_path)
-    assert isinstance(result, Skipped) and "tokens are of model another" in result.reason
+    result = coder.decode(TokenRecord("a", np.zeros(3, np.uint16), 0.06, "another"), tmp_path)
+    assert isinstance(result, Skipped) and "tokens are of model 'another'" in result.reason

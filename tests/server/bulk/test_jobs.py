@@ -37,7 +37,7 @@ def ids_of(table: Path) -> list[str]:
 
 def check_tokens_are_those_alone(table: Path, recordings: Path, codec: Codec) -> None:
     for row in read_rows(table):
-        assert row.model == codec.fingerprint
+        assert row.model == codec.token_model
         assert row.seconds == soundfile.info(recordings / row.id).duration
         assert np.array_equal(row.tokens, codec.encode(recordings / row.id)), row.id
 

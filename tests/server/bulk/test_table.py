@@ -6,12 +6,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from neucodec_streaming.errors import ConfigError
-from neucodec_streaming.server.bulk.rows import TokenRow
-from neucodec_streaming.server.bulk.table import SCHEMA, TokenTable, count_rows, read_rows
+from neucodec_streaming.server.bulk.table import TokenTable, count_rows, read_rows
+from neucodec_streaming.token_table import SCHEMA
+from neucodec_streaming.tokens import TokenRecord
 
 
-def row(name: str, model: str = "m") -> TokenRow:
-    return TokenRow(name, np.arange(3, dtype=np.uint16), 0.06, model)
+def row(name: str, model: str = "m") -> TokenRecord:
+    return TokenRecord(name, np.arange(3, dtype=np.uint16), 0.06, model)
 
 
 def test_rows_come_back_and_a_new_job_knows_them(tmp_path):
@@ -54,7 +55,7 @@ def test_files_that_are_no_tables_are_refused_by_name(tmp_path):
 def test_tokens_that_are_none_are_refused_whoever_wrote_them(tokens, tmp_path):
     columns = {"id": ["a"], "tokens": [tokens], "seconds": [1.0], "model": ["m"]}
     pq.write_table(pa.table(columns), tmp_path / "part-00000.parquet")
-    with pytest.raises(ConfigError, match=r"part-00000.parquet (is no table of tokens|has empty fields)"):
+    with pytest.raises(ConfigError, match=r"part-00000.parquet: (this is no table of tokens|there are empty fields)"):
         list(read_rows(tmp_path))
 
 

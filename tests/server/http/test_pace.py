@@ -10,7 +10,7 @@ import pytest
 from websockets.frames import Frame, Opcode
 
 from neucodec_streaming.protocol.messages import Flush, Flushed, Mark, Marked
-from neucodec_streaming.server.http.websocket import BURST_S
+from neucodec_streaming.server.sessions.pace import BURST_S
 from tests.server.hosting import DEADLINE_S, Host, hosted, talk
 from tests.streaming.engine.fake import FakeRunner
 

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import ssl
 from contextlib import asynccontextmanager
 
 import httpx
@@ -19,6 +20,7 @@ from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.server.auth.keys import key_line, new_key
 from neucodec_streaming.server.http.speech import parse_request
 from neucodec_streaming.server.http.speech_formats import response_formats
+from tests.server.auth.test_tls import make_pair, needs_openssl
 from tests.server.hosting import DEADLINE_S, hosted
 from tests.streaming.engine.fake import FakeRunner, audio_of
 
@@ -148,6 +150,17 @@ async def test_without_a_slot_it_is_503_with_retry_after():
         await host.emptied()
 
 
+async def test_an_answer_that_streams_holds_its_slot_until_its_client_leaves():
+    async with speaking(pace=SLOW, tokens=np.arange(0, 6000, 2, dtype=np.uint16), max_sessions=1) as (_, url, host):
+        async with httpx.AsyncClient() as client, client.stream("POST", f"{url}/audio/speech", json=ASKED) as response:
+            pieces = response.aiter_raw()  # named: httpx closes the connection of a generator that nobody holds
+            await anext(pieces)
+            refused = await client.post(f"{url}/audio/speech", json=ASKED)
+            assert refused.status_code == 503 and refused.json()["error"]["code"] == "full"
+            await anext(pieces)
+        await host.emptied()
+
+
 async def test_a_key_is_asked_for_as_everywhere(tmp_path):
     key, path = new_key(), tmp_path / "keys"
     path.write_text(key_line("alice", key) + "\n")
@@ -163,11 +176,45 @@ async def test_a_client_that_leaves_closes_the_language_model_within_100_ms():
     loop = asyncio.get_running_loop()
     async with speaking(pace=SLOW, tokens=np.arange(0, 6000, 2, dtype=np.uint16)) as (model, url, host):
         async with httpx.AsyncClient() as client, client.stream("POST", f"{url}/audio/speech", json=ASKED) as response:
-            await anext(response.aiter_raw())
+            pieces = response.aiter_raw()
+            await anext(pieces)
             left_s = loop.time()
         await asyncio.wait_for(model.cut_off.wait(), DEADLINE_S)
         assert model.cut_off_s - left_s < 0.1
         await host.emptied()
+
+
+@pytest.mark.slow
+async def test_a_client_that_does_not_read_holds_the_answer_back():
+    story = np.resize(TOKENS, 20_000)
+    small = {"max_read_ahead_bytes": 1_000, "max_pending_seconds": 1.0, "max_queue_bytes": 10_000}
+    asked = {**ASKED, "response_format": "pcm"}
+    async with speaking(tokens=story, **small) as (_, url, host):
+        async with httpx.AsyncClient() as client, client.stream("POST", f"{url}/audio/speech", json=asked) as response:
+            pieces = response.aiter_raw()
+            heard = [await anext(pieces)]
+            (session,) = host.app.registry._all(lambda entry: True)
+            async with asyncio.timeout(DEADLINE_S):
+                while not session.slot._is_paused or session.slot.backlog.bytes <= 1_000:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)  # until the sockets are full
+            await asyncio.sleep(0.3)
+            assert session.queued_bytes < 10_000 + 100 * 960 and session.slot.backlog.bytes < 10_000
+            heard += [piece async for piece in pieces]
+        await host.emptied()
+    assert len(b"".join(heard)) == story.size * 960
+
+
+@needs_openssl
+async def test_it_is_served_over_tls(tmp_path):
+    cert, key = make_pair(tmp_path, "speech")
+    async with speaking(tls_cert=str(cert), tls_key=str(key)) as (_, _url, host):
+        url = host.url.replace("wss://127.0.0.1", "https://localhost")
+        async with (
+            httpx.AsyncClient(verify=ssl.create_default_context(cafile=str(cert))) as client,
+            openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0, http_client=client) as speaker,
+        ):
+            response = await speaker.audio.speech.create(**ASKED, response_format="pcm")
+    assert np.array_equal(np.frombuffer(response.content, np.int16), PCM)
 
 
 async def test_a_broken_answer_breaks_off_where_audio_has_begun():

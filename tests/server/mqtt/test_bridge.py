@@ -11,7 +11,7 @@ import pytest
 from neucodec_streaming.audio import pcm_to_bytes
 from neucodec_streaming.client.dial import Deadlines
 from neucodec_streaming.client.errors import Unreachable
-from neucodec_streaming.client.events import Audio, Cleared, Done, Flushed, Marked, Tokens
+from neucodec_streaming.client.events import Audio, Cleared, Done, Flushed, Marked, Primed, Tokens
 from neucodec_streaming.client.mqtt.listener import listen
 from neucodec_streaming.client.mqtt.session import open_at_broker
 from neucodec_streaming.client.mqtt.stream import UtteranceEnded
@@ -287,3 +287,19 @@ async def test_a_satellite_plays_what_is_decoded(mosquitto, host):
             await heard(session, until=Flushed)
             message = await asyncio.wait_for(anext(satellite.messages), DEADLINE_S)
     assert samples_of(message.payload, OUTPUT_AUDIO) == pcm_to_bytes(audio_of(tokens_of(LEVELS)))
+
+
+async def test_a_session_is_primed_and_unprimed_at_a_broker(mosquitto):
+    voice, tokens = np.arange(100, dtype=np.uint16), tokens_of(LEVELS)
+    runner = FakeRunner()
+    async with bridged(mosquitto.url, runner), open_at_broker(mosquitto.url, "alice", kind="decode") as session:
+        for start in (voice, None):
+            await session.prime(start)
+            await session.send(tokens)
+            await session.flush()
+            events = await heard(session, until=Flushed)
+            assert [event.tokens for event in events if isinstance(event, Primed)] == [0 if start is None else 100]
+            np.testing.assert_allclose(audio_in(events), audio_of(tokens), atol=1 / 32768)
+        await session.end()
+        await heard(session)
+    assert {tuple(primed) for _, primed in runner.primed} == {tuple(voice.tolist())}

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neucodec_streaming.audio import pcm_to_bytes
+from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.config import StreamConfig, roundtrip_latency_ms
+from neucodec_streaming.formats import PCM_FORMATS
 
 NODE = shutil.which("node")
 WEB = Path(__file__).parents[3] / "server" / "web"
@@ -41,7 +42,7 @@ def test_the_page_and_the_server_agree_about_latency_and_bytes():
     pairs = [(chunk, lookahead) for chunk in range(1, 11) for lookahead in range(16)]
     samples = [0.0, 0.1, -0.1, 0.99999, 1.0, -1.0, 3.0, 1e-5, 0.4999 / 32768]
     latencies, payload = evaluate(f"""
-        import {{ algorithmicMs }} from "./latency.js";
+        import {{ algorithmicMs }} from "./page/latency.js";
         import {{ audioToBytes }} from "./payload.js";
         const profile = ([chunk_frames, lookahead_frames]) => ({{ chunk_frames, lookahead_frames }});
         const latencies = {json.dumps(pairs)}.map((pair) => algorithmicMs(profile(pair)));
@@ -50,3 +51,17 @@ def test_the_page_and_the_server_agree_about_latency_and_bytes():
     configs = [StreamConfig(chunk, lookahead, context_frames=chunk) for chunk, lookahead in pairs]
     assert latencies == [roundtrip_latency_ms(config, config) for config in configs]
     assert bytes(payload) == pcm_to_bytes(np.array(samples, np.float32), "s16le")
+
+
+@pytest.mark.parametrize("name", PCM_FORMATS)
+def test_the_module_and_the_server_agree_about_every_format_of_audio(name):
+    step = 1 if name in ("mulaw", "alaw") else 97
+    samples = np.arange(-32_768, 32_768, step).astype(np.float32) / 32_768
+    payload, back = evaluate(f"""
+        import {{ audioFromBytes, audioToBytes }} from "./payload.js";
+        const samples = Float32Array.from({{ length: {samples.size} }}, (_, i) => (i * {step} - 32768) / 32768);
+        const payload = audioToBytes(samples, "{name}");
+        console.log(JSON.stringify([[...payload], [...audioFromBytes(payload, "{name}")]]));
+    """)  # type: ignore[misc]
+    assert bytes(payload) == pcm_to_bytes(samples, name)
+    assert np.array_equal(np.array(back, np.float32), pcm_from_bytes(bytes(payload), name))

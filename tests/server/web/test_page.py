@@ -1,4 +1,4 @@
-"""The page in a real browser, over a server whose runner is the fake one: what buttons, keys, files and faults do."""
+"""The page in a real browser, over a server whose runner is the fake one: what buttons, files and faults do."""
 
 import asyncio
 import json
@@ -21,26 +21,51 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian's chromium)"),
 ]
-READY = "document.getElementById('status').dataset.state === 'ready'"
-LIVE = "document.getElementById('status').dataset.state === 'live'"
-LOST = "document.getElementById('status').dataset.state === 'lost'"
-TALKING = "demo.source?.name === 'microphone' && demo.playing"
-NOTICE = "!document.getElementById('notice').hidden && document.getElementById('notice').textContent"
-STATUS = "document.getElementById('status').textContent"
-SILENT_TICKS = """new Promise((resolve) => {
-    let [ticks, last] = [0, 0];
-    demo.onPlayback = ({ heard }) => {
-        ticks += 1;
-        if (heard.some((sample) => sample !== 0)) last = ticks;
-        if (ticks === 25) resolve(last);
+READY = "document.getElementById('status').dataset.state === 'ready' && demo.stage.take"
+IDLE = "demo.stage.recorder.phase === 'idle'"
+PLAYING = "demo.stage.player.playing"
+TALKING = "demo.live.phase === 'talking' && demo.live.playing"
+QUIET = "demo.live.phase === 'idle' && !demo.live.playing"
+LIVE_STATE = "document.getElementById('live-state').textContent"
+COUNTS = "[demo.stage.take.tokens.length, demo.stage.take.input.length / 320, demo.stage.take.output.length / 480]"
+TRACKS = """(() => {
+    window.tracks = [];
+    const { mediaDevices } = navigator;
+    const ask = mediaDevices.getUserMedia.bind(mediaDevices);
+    mediaDevices.getUserMedia = async (...wanted) => {
+        await window.consent;
+        const stream = await ask(...wanted);
+        window.tracks.push(...stream.getTracks());
+        return stream;
     };
-})"""
-"""The number of the last of 25 ticks of 20 ms in which something was heard."""
+})()"""
+"""Remembers every track of a microphone, and lets a test answer the browser's question: `consent`."""
+LIVE_TRACKS = "window.tracks.filter(({ readyState }) => readyState === 'live').length"
 DROP = """(() => {
     const dataTransfer = new DataTransfer();
     dataTransfer.items.add(new File([Uint8Array.from(%s)], %s));
     document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
 })()"""
+KEY = """document.getElementById("%s").dispatchEvent(
+    new KeyboardEvent("%s", { key: " ", bubbles: true, cancelable: true }))"""
+HARM = """(() => {
+    const slider = document.getElementById("harm");
+    slider.value = %s;
+    slider.dispatchEvent(new Event("input"));
+})()"""
+
+
+def notice(place: str) -> str:
+    """What is said beside a control; false where nothing is."""
+    return f"!document.getElementById('{place}-notice').hidden && document.getElementById('{place}-notice').textContent"
+
+
+async def say(tab, frames: int = 60) -> None:
+    """Speaks for so long, and lets go."""
+    await tab.click("speak")
+    await tab.until(f"demo.stage.recorder.frames.length >= {frames}")
+    await tab.click("speak")
+    await tab.until(f"demo.stage.take?.title === 'You' && {IDLE}")
 
 
 def page_of(url: str) -> str:
@@ -83,10 +108,13 @@ async def tab(chromium, server):
     """The page, ready; whatever it complains of fails the test."""
     await chromium.open(page_of(server.url))
     await chromium.until(READY)
+    await chromium.evaluate(TRACKS)
     chromium.console.clear()
     yield chromium
     assert chromium.console == []
-    await chromium.evaluate("demo.loop?.close()")
+    await chromium.evaluate("(demo.stage.halt(), demo.live.halt())")
+    assert await chromium.evaluate(LIVE_TRACKS) == 0
+    await server.emptied()
 
 
 @asynccontextmanager
@@ -97,71 +125,107 @@ async def another(url: str, **options):
         yield tab
 
 
-async def test_space_talks_and_space_stops(tab, server):
-    await tab.press(" ")
-    await tab.until(TALKING)
-    assert await tab.evaluate(STATUS) == "live, fake, default"
-    assert await tab.evaluate("document.getElementById('talk').getAttribute('aria-pressed')") == "true"
-    await tab.until("demo.take.tokens.count >= 50")
-    await tab.press(" ")
-    await tab.until(f"{READY} && !demo.playing")
-    tokens, output, frames = await tab.evaluate(
-        "[demo.take.tokens.count, demo.take.output.count, Math.floor(demo.take.input.count / 320)]"
-    )
-    assert tokens == frames == output // 480
+async def test_the_first_screen_shows_a_sentence_before_any_click_and_takes_no_slot(tab, server):
+    drawn = await tab.until("""["input", "tokens", "output"].every((band) => {
+        const canvas = document.getElementById(`figure-${band}`);
+        if (canvas.width === 0) return false;
+        return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean);
+    })""")
+    assert drawn
+    texts = "['pcm-bytes', 'token-bytes'].map((id) => document.getElementById(id).textContent)"
+    assert await tab.evaluate(texts) == ["76,800", "240"]
+    assert await tab.evaluate("""(() => {
+        const size = (each) => parseFloat(getComputedStyle(each).fontSize);
+        const largest = Math.max(...[...document.querySelectorAll("body *")].map(size));
+        return size(document.querySelector(".counts strong")) === largest;
+    })()""")
+    assert await tab.evaluate("[demo.device.context, demo.stage.recorder.phase]") == [None, "idle"]
+    assert server.app.registry.count == 0
 
 
-async def test_interruption_is_silence_at_once_and_nothing_old_follows(tab):
-    await tab.press("s")
-    await tab.until("demo.playing && demo.source?.name === 'sample'")
-    last, before = await tab.evaluate(f"""Promise.all([
-        {SILENT_TICKS},
-        demo.interrupt().then(() => demo.take.output.count),
-    ])""")
-    assert last <= 3
-    assert await tab.evaluate("[demo.source, demo.playing, demo.take.output.count]") == [None, False, before]
-    await tab.press("s")
-    await tab.until("demo.playing")
+async def test_holding_speaks_and_letting_go_plays_what_the_tokens_give(tab, server):
+    await tab.evaluate(KEY % ("speak", "keydown"))
+    await tab.until("demo.stage.recorder.tokens.length >= 30")
+    assert server.app.registry.count == 1  # an encoder's slot, and no decoder's
+    assert not await tab.evaluate(PLAYING)
+    await tab.evaluate(KEY % ("speak", "keyup"))
+    await tab.until(PLAYING)
+    assert await tab.evaluate(LIVE_TRACKS) == 0
+    await tab.until("demo.stage.take.output")
+    await server.emptied()
+    tokens, frames, hops = await tab.evaluate(COUNTS)
+    assert tokens == frames == hops
+    await tab.until(f"!{PLAYING}")
+    await tab.until("demo.device.context.state === 'suspended'")
 
 
-async def test_a_microphone_goes_on_after_an_interruption(tab):
-    await tab.click("talk")
-    await tab.until(TALKING)
-    await tab.press("Escape")
-    await tab.until("!demo.playing")
-    await tab.until(TALKING)
+async def test_tapping_speaks_until_the_next_tap_and_no_longer_than_15_s(tab):
+    await say(tab)
+    await tab.until(PLAYING)
+    await tab.click("speak")
+    await tab.until(f"demo.stage.recorder.frames.length > 5 && !{PLAYING}")
+    await tab.evaluate("(demo.stage.recorder.frames.push(...Array(740).fill(new Float32Array(320))), undefined)")
+    await tab.until(f"{IDLE} && {PLAYING}")
 
 
-async def test_what_is_chosen_last_is_heard_however_fast_one_clicks(tab, server):
-    await tab.evaluate("['talk', 'sample', 'talk', 'sample'].forEach((id) => document.getElementById(id).click())")
-    await tab.until("demo.playing")
-    assert await tab.evaluate("demo.source.name") == "sample"
-    await server.emptied(2)
+@pytest.mark.parametrize("way", ["Escape", "tap", "another tab"])
+async def test_whoever_changes_his_mind_while_the_browser_asks_has_no_open_microphone(tab, way):
+    await tab.evaluate("(window.consent = new Promise((resolve) => (window.agree = resolve)), undefined)")
+    await tab.click("speak")
+    await tab.until("demo.stage.recorder.phase === 'opening'")
+    if way == "Escape":
+        await tab.press("Escape")
+    else:
+        await tab.click("speak" if way == "tap" else "live-tab")
+    await tab.until(IDLE)
+    await tab.evaluate("(window.agree(), new Promise((resolve) => setTimeout(resolve, 300)))")
+    assert await tab.evaluate(f"[{LIVE_TRACKS}, {IDLE}]") == [0, True]
 
 
-async def test_places_are_given_back_when_nobody_talks(tab, server):
-    await tab.click("sample")
-    await tab.until("demo.playing")
-    await tab.click("interrupt")
-    await tab.until("!demo.playing")
-    await tab.evaluate("demo._idleSince -= 60")
+async def test_the_switch_the_loop_and_the_playhead_work_while_it_plays(tab):
+    await tab.click("sample-mandarin")
+    await tab.until(f"{PLAYING} && demo.stage.player.position > 0.2")
+    assert await tab.evaluate("demo.stage.take.seconds") == pytest.approx(4.28)
+    for track in ("original", "opus", "codec2", "neucodec"):
+        before = await tab.evaluate("demo.stage.player.position")
+        await tab.click(track)
+        at, chosen = await tab.evaluate("[demo.stage.player.position, demo.stage.player.chosen]")
+        assert chosen == track
+        assert before <= at < before + 1
+    await tab.click("loop")
+    await tab.evaluate("demo.stage.seek(4.0)")
+    assert await tab.evaluate("demo.stage.player.position") == pytest.approx(4.0, abs=0.2)
+    await tab.until("demo.stage.player.position < 1")
+    assert await tab.evaluate(PLAYING)
+    await tab.click("play")
+    await tab.until(f"!{PLAYING}")
+    where = await tab.evaluate("demo.stage.player.position")
+    assert float(await tab.evaluate("document.getElementById('seek').value")) == pytest.approx(where, abs=0.03)
+
+
+async def test_breaking_strikes_cells_through_and_decodes_them_anew(tab, server):
+    await say(tab)
+    await tab.until("demo.stage.take.output")
+    await tab.evaluate("(window.whole = demo.stage.player._tracks.get('neucodec').samples, undefined)")
+    await tab.evaluate(HARM % 10)
+    await tab.until("demo.stage.player._tracks.get('neucodec').samples !== window.whole")
+    damaged = await tab.evaluate("demo.stage.figure._view.damage.filter(Boolean).length")
+    assert damaged > 30  # of 60 tokens of 16 bits
+    await tab.click("lose")
+    await tab.until("demo.stage.figure._view.lost.some(Boolean)")
+    await tab.evaluate(HARM % 0)
+    await tab.until("demo.stage.player._tracks.get('neucodec').samples === window.whole")
     await server.emptied()
 
 
-async def test_a_take_is_replayed_compared_and_saved(tab, tmp_path):
-    await tab.click("sample")
-    await tab.until("demo.take.tokens.count >= 40")
-    await tab.click("interrupt")
-    await tab.until("!demo.playing")
-    tokens = await tab.evaluate("Array.from(demo.take.tokens.units)")
-    await tab.click("replay")
-    await tab.until(f"demo.source === null && !demo.playing && demo.take.output.count === {480 * len(tokens)}")
+async def test_a_take_is_saved_and_linked(tab, tmp_path):
+    await say(tab)
+    await tab.until("demo.stage.take.output")
+    tokens = await tab.evaluate("Array.from(demo.stage.take.tokens)")
     await tab.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
-    await tab.click("original")
-    await tab.until("demo.source?.name === 'original'")
-    await tab.click("save-tokens")
-    await tab.click("save-wav")
-    files = [tmp_path / "speech.tok", tmp_path / "speech.wav"]
+    for button in ("save-tokens", "save-wav", "share-picture"):
+        await tab.click(button)
+    files = [tmp_path / f"speech.{suffix}" for suffix in ("tok", "wav", "png")]
     async with asyncio.timeout(10):
         # The browser holds a name with an empty file until all has come.
         while not all(path.exists() and path.stat().st_size for path in files):  # noqa: ASYNC110
@@ -169,51 +233,68 @@ async def test_a_take_is_replayed_compared_and_saved(tab, tmp_path):
     assert np.fromfile(files[0], "<u2").tolist() == tokens
     audio, rate = soundfile.read(files[1])
     assert (rate, audio.shape) == (24_000, (480 * len(tokens),))
+    fragment = await tab.evaluate(
+        "import('/page/tokens.js').then(({ fragmentOf }) => fragmentOf(demo.stage.take.tokens, 'fake'))"
+    )
+    await tab.evaluate(f"(location.hash = {fragment!r}, undefined)")
+    await tab.until("demo.stage.take.title.includes('link')")
+    assert await tab.evaluate("Array.from(demo.stage.take.tokens)") == tokens
+    await tab.click("play")
+    await tab.until(f"demo.stage.take.output?.length === {480 * len(tokens)}")
 
 
 async def test_tokens_dropped_in_are_played(tab):
     await tab.evaluate(drop("voice.txt", "".join(f"<|speech_{token}|>" for token in range(60)).encode()))
-    await tab.until("demo.take.output.count === 60 * 480 && !demo.playing")
-    assert await tab.evaluate("Array.from(demo.take.tokens.units)") == list(range(60))
-    assert await tab.evaluate("demo.take.input.count") == 0
+    await tab.until("demo.stage.take.output?.length === 60 * 480")
+    assert await tab.evaluate("Array.from(demo.stage.take.tokens)") == list(range(60))
+    assert await tab.evaluate("demo.stage.take.input") is None
 
 
-async def test_audio_dropped_in_is_heard(tab, tmp_path):
-    soundfile.write(tmp_path / "tone.wav", np.full((22_050, 2), 0.1), 44_100)
-    await tab.evaluate(drop("tone.wav", (tmp_path / "tone.wav").read_bytes()))
-    await tab.until(f"demo.take.tokens.count === 25 && {READY}")
+async def test_audio_is_opened_and_the_same_file_once_more(tab, tmp_path):
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, np.full((22_050, 2), 0.1), 44_100)
+    for _ in range(2):
+        await tab.evaluate("(demo.stage.take = null, undefined)")
+        document = await tab.send("DOM.getDocument")
+        node = await tab.send("DOM.querySelector", nodeId=document["root"]["nodeId"], selector="#file")
+        await tab.send("DOM.setFileInputFiles", files=[str(path)], nodeId=node["nodeId"])
+        await tab.until("demo.stage.take?.output?.length === 25 * 480")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
-    [("noise.wav", b"no audio", "no audio that this browser can read"), ("odd.tok", b"abc", "no whole number")],
+    [
+        ("noise.wav", b"no audio", "cannot read it as audio"),
+        ("odd.tok", b"abc", "no whole number"),
+        ("letter.txt", b"Dear Sir", "no <|speech_N|>"),
+    ],
 )
-async def test_a_file_that_cannot_be_read_is_told(tab, name, content, words):
+async def test_a_wrong_file_changes_nothing_and_says_why(tab, name, content, words):
+    await tab.evaluate("(window.before = demo.stage.take, undefined)")
     await tab.evaluate(drop(name, content))
-    assert words in await tab.until(NOTICE)
+    assert words in await tab.until(notice("file"))
+    assert await tab.evaluate("demo.stage.take === window.before")
 
 
-async def test_harm_on_the_way_is_done_and_shown(tab):
-    await tab.evaluate("""[["flip", 10], ["lose", 20]].forEach(([id, value]) => {
-        const slider = document.getElementById(id);
-        slider.value = value;
-        slider.dispatchEvent(new Event("input"));
-    })""")
-    assert await tab.evaluate("[demo.channel.flip, demo.channel.lose]") == [0.1, 0.2]
-    await tab.click("sample")
-    colour = await tab.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--damage').trim()")
-    red = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    await tab.until(f"""(() => {{
-        const canvas = document.getElementById("tokens");
-        const {{ data }} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-        for (let i = 0; i < data.length; i += 4) {{
-            if (data[i] === {red[0]} && data[i + 1] === {red[1]} && data[i + 2] === {red[2]}) return true;
-        }}
-        return false;
-    }})()""")
+async def test_a_live_talk_is_heard_and_becomes_a_take(tab, server):
+    await tab.click("live-tab")
+    assert await tab.evaluate("document.getElementById('live-total').textContent") == "\u2014"
+    await tab.click("talk")
+    await tab.until(f"{TALKING} && demo.live.history.tokens.count >= 50")
+    assert server.app.registry.count == 2
+    shown = await tab.until("document.getElementById('live-latency').textContent.match(/\\d+/g)?.map(Number)")
+    total, *parts = [int(await tab.evaluate("document.getElementById('live-total').textContent")), *shown[:4]]
+    assert sum(parts) == pytest.approx(total, abs=60)  # read one after the other
+    await tab.click("talk")
+    await server.emptied()
+    await tab.until(QUIET)
+    assert await tab.evaluate("document.getElementById('live-total').textContent") == "\u2014"
+    await tab.click("live-compare")
+    tokens, frames, hops = await tab.evaluate(COUNTS)
+    assert tokens == frames == hops >= 50
 
 
-async def test_a_cut_connection_comes_back_and_nothing_is_lost(chromium):
+async def test_a_cut_connection_comes_back(chromium):
     with hosted(FakeRunner(), resume_s=30) as host:
         async with proxy("127.0.0.1", port_of(host.url)) as line:
             await chromium.open(page_of(line.url))
@@ -221,105 +302,112 @@ async def test_a_cut_connection_comes_back_and_nothing_is_lost(chromium):
             await chromium.click("talk")
             await chromium.until(TALKING)
             line.cut()
-            await chromium.until(LOST)
-            await chromium.until(LIVE)
-            assert await chromium.evaluate(STATUS) == "back, nothing lost"
-            heard = await chromium.evaluate("demo.take.tokens.count")
-            await chromium.until(f"demo.take.tokens.count > {heard + 50}")
+            await chromium.until(f"{LIVE_STATE} === 'connection lost, coming back'")
+            await chromium.until(f"{LIVE_STATE}.startsWith('back')")
+            heard = await chromium.evaluate("demo.live.history.tokens.count")
+            await chromium.until(f"demo.live.history.tokens.count > {heard + 50}")
             await chromium.click("talk")
-            await chromium.until(f"{READY} && !demo.playing")
-            counts = (
-                "[demo.take.input.count / 320, demo.take.tokens.count, demo.take.output.count / 480].map(Math.floor)"
-            )
-            frames, tokens, hops = await chromium.evaluate(counts)
-            assert frames == tokens == hops
-            places = np.array(await chromium.evaluate("Array.from(demo.take.tokens.units)")) % 256
-            assert np.array_equal(places, np.arange(tokens) % 256)  # the fake model counts
-            await chromium.evaluate("demo.loop.close()")
-
-
-async def test_the_end_of_the_server_in_mid_sentence_is_survived(chromium):
-    with hosted(FakeRunner(), drain_s=0) as first:
-        port = port_of(first.url)
-        await chromium.open(page_of(first.url))
-        await chromium.until(READY)
-        await chromium.click("talk")
-        await chromium.until(TALKING)
-    await chromium.until(LOST)
-    assert await chromium.evaluate(STATUS) == "connection lost, coming back"
-    with hosted(FakeRunner(), port=port):
-        await chromium.until(LIVE)
-        assert (await chromium.evaluate(STATUS)).startswith("back")
-        heard = await chromium.evaluate("demo.take.tokens.count")
-        await chromium.until(f"demo.take.tokens.count > {heard + 50} && demo.playing")
-        await chromium.evaluate("demo.loop.close()")
+            await chromium.until(QUIET)
+            await host.emptied()
 
 
 async def test_a_microphone_that_is_refused_is_explained(server):
     async with another(server.url, allowed=False) as tab:
         await tab.until(READY)
-        await tab.click("talk")
-        assert "microphone was refused" in await tab.until(NOTICE)
-        assert await tab.evaluate("document.getElementById('talk').textContent") == "Talk"
-        await tab.click("sample")
-        await tab.until("demo.playing")
-        assert not await tab.evaluate(NOTICE)
+        await tab.click("speak")
+        assert "microphone was refused" in await tab.until(notice("speak"))
+        assert await tab.evaluate("document.getElementById('speak-words').textContent") == "Hold to speak"
+        await tab.click("sample-voices")
+        await tab.until(PLAYING)
 
 
-async def test_a_full_server_is_explained(chromium):
+async def test_a_full_server_is_explained_beside_the_button_and_nothing_is_held(chromium):
     with hosted(FakeRunner(), max_sessions=1) as host:
         await chromium.open(page_of(host.url))
         await chromium.until(READY)
+        await chromium.evaluate(TRACKS)
+        await chromium.look(width=390, height=600, dark=False)
+        await chromium.click("live-tab")
         await chromium.click("talk")
-        assert "full" in await chromium.until(NOTICE)
+        assert "full" in await chromium.until(notice("live"))
         await host.emptied()
+        assert await chromium.evaluate(LIVE_TRACKS) == 0
+        await chromium.evaluate("new Promise(requestAnimationFrame)")
+        box = await chromium.evaluate("document.getElementById('live-notice').getBoundingClientRect().toJSON()")
+        assert 0 <= box["top"] < box["bottom"] <= 600
+
+
+async def test_a_refusal_takes_the_slider_back_and_is_in_sight_on_a_scrolled_phone(tab, server):
+    await say(tab)
+    await tab.until(f"demo.stage.take.output && !{PLAYING}")
+    await tab.look(width=320, height=480, dark=False)
+    await tab.evaluate("scrollTo(0, document.body.scrollHeight)")
+    await tab.evaluate("(demo.server.connect = () => Promise.reject(new Error('No room.')), undefined)")
+    await tab.evaluate(HARM % 15)
+    assert await tab.until(notice("break")) == "No room."
+    assert await tab.evaluate("document.getElementById('harm').value") == "0"
+    await tab.evaluate("new Promise(requestAnimationFrame)")
+    box = await tab.evaluate("document.getElementById('break-notice').getBoundingClientRect().toJSON()")
+    assert 0 <= box["top"] < box["bottom"] <= 480
+    await tab.look(width=1280, height=800, dark=False)
 
 
 async def test_a_server_that_asks_for_a_key_gets_it(chromium):
     with hosted(FakeRunner(), api_keys=("correct-horse-battery-staple",)) as host:
         await chromium.open(page_of(host.url))
         await chromium.until(READY)
-        await chromium.click("sample")
-        for key in ("wrong", "correct-horse-battery-staple"):
+        await chromium.evaluate(drop("voice.tok", bytes(100)))
+        for key, told in (("wrong", False), ("correct-horse-battery-staple", True)):
             await chromium.until("document.getElementById('key-dialog').open")
-            await chromium.evaluate(f"document.getElementById('key').value = {key!r}")
+            assert await chromium.evaluate("!document.getElementById('key-notice').hidden") == told
+            await chromium.evaluate(f"(document.getElementById('key').value = {key!r}, undefined)")
             await chromium.evaluate("document.getElementById('key-form').requestSubmit()")
-        await chromium.until("demo.playing")
-        await chromium.evaluate("(sessionStorage.clear(), demo.loop.close())")
+        await chromium.until(PLAYING)
+        await chromium.evaluate("(sessionStorage.clear(), demo.stage.halt())")
 
 
-async def test_an_insecure_origin_is_explained(server):
+async def test_an_insecure_origin_is_explained_and_samples_play(server):
     async with another(f"ws://demo.test:{port_of(server.url)}", names="demo.test") as tab:
         assert not await tab.evaluate("isSecureContext")
-        assert "https" in await tab.until(NOTICE)
-        await tab.click("talk")
-        assert "https" in await tab.until(NOTICE)
+        assert "https" in await tab.until(notice("speak"))
+        await tab.click("sample-mandarin")
+        await tab.until(PLAYING)
+
+
+async def test_what_the_server_does_not_serve_is_not_offered(tab):
+    await tab.evaluate("(demo.server.kinds = ['decode'], demo.server._be('ready', 'ready'))")
+    hidden = "['speak', 'live-tab', 'break'].map((id) => document.getElementById(id).hidden)"
+    assert await tab.evaluate(hidden) == [True, True, False]
+    await tab.evaluate("(demo.server.kinds = ['encode'], demo.server._be('ready', 'ready'))")
+    assert await tab.evaluate(hidden) == [False, True, True]
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 640), (390, 844), (820, 1180), (1280, 800)])
 async def test_the_page_fits(tab, width, height):
     await tab.look(width=width, height=height, dark=False)
-    assert await tab.evaluate("document.documentElement.scrollWidth") <= width
-    hidden = await tab.evaluate("""[...document.querySelectorAll("button, label, canvas")]
-        .filter((each) => !each.closest("dialog"))
-        .filter((each) => { const box = each.getBoundingClientRect(); return box.right > innerWidth || box.width < 8; })
-        .map((each) => each.id || each.textContent)""")
-    assert hidden == []
-    if width < 600:  # controls are at hand without scrolling
-        assert await tab.evaluate("document.getElementById('talk').getBoundingClientRect().bottom <= innerHeight")
-        assert await tab.evaluate("document.getElementById('talk').getBoundingClientRect().height >= 40")
+    for name in ("live-tab", "speak-tab"):
+        await tab.click(name)
+        assert await tab.evaluate("document.documentElement.scrollWidth") <= width
+        hidden = await tab.evaluate("""[...document.querySelectorAll("button, label, canvas, a")]
+            .filter((each) => each.checkVisibility() && !each.closest("dialog"))
+            .filter((each) => each.getBoundingClientRect().right > innerWidth + 1 || each.offsetWidth < 8)
+            .map((each) => each.id || each.textContent)""")
+        assert hidden == []
+    # the button is at hand without scrolling
+    assert await tab.evaluate("document.getElementById('speak').getBoundingClientRect().bottom <= innerHeight")
+    assert await tab.evaluate("document.getElementById('speak').getBoundingClientRect().height >= 40")
 
 
 async def test_dark_and_light_differ_and_can_be_read(tab):
     for dark in (False, True):
         await tab.look(width=1280, height=800, dark=dark)
-        paper, ink, muted = await tab.evaluate("""["--paper", "--ink", "--muted"].map((name) => {
+        paper, ink, muted, edge = await tab.evaluate("""["--paper", "--ink", "--muted", "--edge"].map((name) => {
             const hex = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
             const part = (at) => parseInt(hex.slice(at, at + 2), 16) / 255;
             const linear = (value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
             return 0.2126 * linear(part(1)) + 0.7152 * linear(part(3)) + 0.0722 * linear(part(5));
         })""")
         assert (paper < 0.1) == dark
-        for text, least in ((ink, 7), (muted, 4.5)):  # WCAG AAA and AA
+        for text, least in ((ink, 7), (muted, 4.5), (edge, 3)):  # WCAG AAA, AA, and of edges
             bright, low = max(paper, text), min(paper, text)
             assert (bright + 0.05) / (low + 0.05) >= least

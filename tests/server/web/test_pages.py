@@ -1,16 +1,22 @@
 """The page's files over HTTP: types, caching, the policy that they come with, and nothing that is not among them."""
 
+import base64
 import http.client
+import json
+import posixpath
 import re
 from urllib.parse import urlsplit
 
 import pytest
+import soundfile
 
 from neucodec_streaming.server.http.pages import CONTENT_TYPES, FOLDER, load_pages
 from tests.server.hosting import hosted
+from tests.server.web import worklet_js
 from tests.streaming.engine.fake import FakeRunner
 
-SERVED = sorted(path.name for path in FOLDER.iterdir() if path.suffix in CONTENT_TYPES)
+FILES = sorted(path for path in FOLDER.rglob("*") if path.suffix in CONTENT_TYPES and "types" not in path.parts)
+SERVED = [path.relative_to(FOLDER).as_posix() for path in FILES]
 OUTSIDE = [
     "/../pages.py",
     "/../../pyproject.toml",
@@ -71,15 +77,15 @@ def test_nothing_else_is_served(server, path):
 
 
 def test_what_the_browser_has_is_not_sent_again(server):
-    first, _ = get(server, "/page.js")
+    first, _ = get(server, "/page/page.js")
     assert first.headers["Cache-Control"] == "no-cache"
     tag = first.headers["ETag"]
     for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
-        again, body = get(server, "/page.js", If_None_Match=known)
+        again, body = get(server, "/page/page.js", If_None_Match=known)
         assert (again.status, body) == (304, b"")
         assert again.headers["ETag"] == tag
     for unknown in ('"other"', ""):
-        assert get(server, "/page.js", If_None_Match=unknown)[0].status == 200
+        assert get(server, "/page/page.js", If_None_Match=unknown)[0].status == 200
 
 
 def test_a_file_that_changes_changes_its_tag(tmp_path):
@@ -93,14 +99,14 @@ def test_the_policy_allows_this_server_alone(server):
     headers = get(server, "/")[0].headers
     policy = dict(rule.strip().split(" ", 1) for rule in headers["Content-Security-Policy"].split(";"))
     assert policy["default-src"] == policy["base-uri"] == policy["form-action"] == policy["frame-ancestors"] == "'none'"
-    assert {policy[f"{kind}-src"] for kind in ("script", "style", "img", "connect")} == {"'self'"}
+    assert {policy[f"{kind}-src"] for kind in ("script", "style", "img", "connect", "media")} == {"'self'"}
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "no-referrer"
     assert "microphone=(self)" in headers["Permissions-Policy"]
 
 
 def test_the_page_has_no_inline_script_or_style_and_names_no_other_host():
-    for path in FOLDER.iterdir():
+    for path in FILES:
         if path.suffix in (".html", ".js", ".css"):
             text = path.read_text()
             assert not re.search(r"(https?:)?//[a-z0-9-]+\.[a-z]", text), path.name
@@ -108,14 +114,35 @@ def test_the_page_has_no_inline_script_or_style_and_names_no_other_host():
     assert not re.search(r"<style|<script(?![^>]*\ssrc=)|\son[a-z]+=|\sstyle=|javascript:", page)
 
 
-def test_everything_that_the_page_names_is_there():
+def test_everything_that_the_page_names_is_there(server):
     page = (FOLDER / "index.html").read_text()
-    named = set(re.findall(r'(?:src|href)="([^"]+)"', page))
-    for path in FOLDER.glob("*.js"):
-        named |= set(re.findall(r'from "\./([^"]+)"', path.read_text()))
-        named |= set(re.findall(r'new URL\("([^"]+)", import', path.read_text()))
-    assert named <= set(SERVED)
-    assert {name for name in SERVED if name.endswith(".js")} <= named
+    named = set(re.findall(r'(?:src|href)="([^"#]+)"', page))
+    for path in FILES:
+        if path.suffix == ".js":
+            here = path.parent.relative_to(FOLDER).as_posix()
+            for relative in re.findall(r'from "(\.[^"]+)"|new URL\("(\.[^"]+\.js)", import', path.read_text()):
+                named.add(posixpath.normpath(posixpath.join(here, relative[0] or relative[1])))
+    documents = {name for name in named if name.startswith("docs/")}
+    assert len(documents) == 5
+    assert named - documents <= set(SERVED)
+    assert {name for name in SERVED if name.endswith(".js")} <= named | {"worklet.js", *worklet_js.MODULES}
+
+
+@pytest.mark.parametrize("name", ["README.md", "LICENSE", "browser.md", "protocol.md", "model-card.md"])
+def test_documents_are_plain_text(server, name):
+    response, body = get(server, f"/docs/{name}")
+    assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert len(body) > 500
+
+
+def test_every_recording_of_the_page_is_there_and_as_long_as_its_tokens():
+    entries = re.search(r"SAMPLES = (.*);", (FOLDER / "samples" / "samples.js").read_text(), re.DOTALL)
+    assert entries is not None
+    for entry in json.loads(entries[1]):
+        seconds = len(base64.b64decode(entry["tokens"])) / 2 * 0.02
+        for track in ("original", "neucodec", "opus", "codec2"):
+            recording = soundfile.info(FOLDER / "samples" / f"{entry['name']}.{track}.flac")
+            assert recording.frames == pytest.approx(seconds * recording.samplerate, abs=1)
 
 
 def test_a_server_without_a_page_says_that_there_is_none():

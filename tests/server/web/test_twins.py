@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from neucodec_streaming.protocol.messages import (
-    INPUT_AUDIO,
+    OUTPUT_AUDIO,
     TOKENS,
     Clear,
     Cleared,
@@ -16,6 +16,8 @@ from neucodec_streaming.protocol.messages import (
     Flushed,
     Mark,
     Marked,
+    Prime,
+    Primed,
     Ready,
     Resume,
     encode_message,
@@ -26,22 +28,25 @@ from neucodec_streaming.protocol.session import ClientSession
 from tests.server.web.test_modules import evaluate
 
 REPLAY_SECONDS = 0.5
+MAX_AGE = 10
 SCRIPT = """
     import { ClientSession } from "./protocol.js";
-    import { ReplayLog } from "./replay.js";
     const told = conversations.map((steps) => {
-        const session = new ClientSession("encode");
-        session._log = new ReplayLog(320, 1, kept);
+        const session = new ClientSession("decode", {}, keptSeconds);
         return steps.flatMap(([verb, value]) => {
             if (verb === "input") session.sendPayload(new Uint8Array(2 * value).fill(session.inputPosition % 251));
             if (verb === "request") session.send(JSON.parse(value));
-            if (verb === "output") session.receive(new Uint8Array(2 * value));
+            if (verb === "output") return [session.receive(new Uint8Array(2 * value))?.length ?? 0];
             if (verb === "message") session.receive(value);
             if (verb !== "lose") return [];
             session.lose();
-            const query = Object.entries(session.resumeQuery).map(([name, each]) => `${name}=${each}`).sort();
-            session.receive(value);
-            return [query, session.unsent.map((item) => (typeof item === "string" ? JSON.parse(item) : [...item]))];
+            const [ready, maxAge] = value;
+            const query = Object.entries(session.resuming(maxAge === null));
+            const fields = query.map(([name, each]) => `${name}=${each}`).sort();
+            session.receive(ready);
+            const dropped = session.dropStale(maxAge ?? Infinity);
+            const unsent = session.unsent.map((item) => (typeof item === "string" ? JSON.parse(item) : [...item]));
+            return [fields, dropped, session.staleUntil, unsent];
         });
     });
     console.log(JSON.stringify(told));
@@ -53,16 +58,16 @@ class Conversation:
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
-        self.session = ClientSession(INPUT_AUDIO, TOKENS, REPLAY_SECONDS)
+        self.session = ClientSession(TOKENS, OUTPUT_AUDIO, REPLAY_SECONDS)
         self.waiting: list[tuple[ClientMessage, int]] = []
         self.steps: list[tuple[str, object]] = []
         self.told: list[object] = []
         self.sessions = 0
         self.hear(self.ready(0, 0, 0))
 
-    def ready(self, input: int, output: int, requests: int) -> Ready:
+    def ready(self, input: int, output: int, requests: int, resumed: str = "exact") -> Ready:
         return Ready(
-            f"s{self.sessions}", "mini", "default", 5, 5, 215.0, INPUT_AUDIO, TOKENS, Resume("token", 30.0), "exact",
+            f"s{self.sessions}", "mini", "default", 5, 5, 215.0, TOKENS, OUTPUT_AUDIO, Resume("token", 30.0), resumed,
             input, output, requests,
         )  # fmt: skip
 
@@ -71,20 +76,23 @@ class Conversation:
         self.session.receive(message)
 
     def say(self) -> None:
-        count = self.rng.choice([1, 100, 320, 700, 4000])
+        count = self.rng.choice([1, 2, 3, 7, 20])
         self.steps.append(("input", count))
         self.session.send_payload(bytes([self.session.input_position % 251]) * (2 * count))
 
     def ask(self) -> None:
-        message = self.rng.choice([Flush(), Flush(), Clear(), Mark(self.rng.randrange(4)), Mark("m")])
+        message = self.rng.choice(
+            [Flush(), Flush(), Clear(), Mark(self.rng.randrange(4)), Mark("m"), Prime("a"), Prime("b")]
+        )
         self.steps.append(("request", encode_message(message)))
         self.session.send(message)
         self.waiting.append((message, self.session.input_position))
 
     def listen(self) -> None:
-        count = self.rng.randrange(1, 9)
+        count = 480 * self.rng.randrange(1, 9)
         self.steps.append(("output", count))
-        self.session.receive(bytes(2 * count))
+        given = self.session.receive(bytes(2 * count))
+        self.told.append(len(given) if isinstance(given, bytes) else 0)
 
     def answer(self) -> None:
         if not self.waiting:
@@ -93,25 +101,31 @@ class Conversation:
         if isinstance(asked, Clear):
             self.hear(Cleared(position, self.session.output_position))
         else:
-            self.hear(Marked(asked.id) if isinstance(asked, Mark) else Flushed())
+            answers = {Mark: lambda: Marked(asked.id), Prime: lambda: Primed(100), Flush: Flushed}
+            self.hear(answers[type(asked)]())
 
     def lose(self) -> None:
         self.session.lose()
-        asked = self.session.resuming(SessionRequest("encode", INPUT_AUDIO, TOKENS))
+        is_live = self.rng.random() < 0.3
+        asked = self.session.resuming(SessionRequest("decode", TOKENS, OUTPUT_AUDIO), replay=not is_live)
         start = asked.utterance or asked.tail
-        assert start is not None
         query = {"resume": asked.resume, "received": asked.received, "answers": asked.answers}
-        query["utterance" if asked.utterance else "tail"] = f"{start.input},{start.output}"
+        if start is not None:
+            query["utterance" if asked.utterance else "tail"] = f"{start.input},{start.output}"
         if self.rng.random() < 0.5:
             self.sessions += 1
-            ready = self.ready(start.input, max(asked.received, start.output), 0)
+            at = (0, 0) if start is None else (start.input, max(asked.received, start.output))
+            ready = self.ready(*at, 0, "new" if start is None else "exact")
         else:
-            sent = self.session.input_position
-            ready = self.ready(self.rng.randint(start.input, sent), asked.received, self.rng.randrange(3))
-        self.steps.append(("lose", encode_message(ready)))
+            begin, sent = self.session._log.start.input, self.session.input_position
+            ready = self.ready(self.rng.randint(begin, sent), asked.received, self.rng.randrange(3))
+        age = MAX_AGE if is_live else None
+        self.steps.append(("lose", [encode_message(ready), age]))
         self.session.receive(ready)
+        dropped = self.session.drop_stale(age)
         unsent = [list(item) if isinstance(item, bytes) else message_to_json(item) for item in self.session.unsent]
-        self.told += [sorted(f"{name}={value}" for name, value in query.items()), unsent]
+        self.told += [sorted(f"{name}={value}" for name, value in query.items()), dropped, self.session.stale_until]
+        self.told.append(unsent)
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed (Debian's nodejs)")
@@ -124,6 +138,6 @@ def test_both_ask_for_the_same_and_send_the_same_again():
             move()
         conversations.append(conversation)
     steps = json.dumps([conversation.steps for conversation in conversations])
-    told = evaluate(f"const conversations = {steps}, kept = {int(REPLAY_SECONDS * INPUT_AUDIO.rate)};\n{SCRIPT}")
+    told = evaluate(f"const conversations = {steps}, keptSeconds = {REPLAY_SECONDS};\n{SCRIPT}")
     assert told == [conversation.told for conversation in conversations]
     assert any("tail=" in str(conversation.told) for conversation in conversations)

@@ -68,8 +68,7 @@ async def test_a_parked_session_goes_on_where_its_formats_were():
         talk(app.url, request.target) as client,
     ):
         await client.send(payload[:2001])
-        while app.sessions:
-            await asyncio.sleep(0.01)
+        await asyncio.wait_for(app.emptied(), DEADLINE_S)
         await client.send(*cut(payload[2001:], 1, rng))
         await client.finish()
         assert client.output == answer(request, payload)

@@ -8,7 +8,8 @@ import pytest
 from neucodec_streaming import audio, load_codec
 from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, OUTPUT_RATE, StreamConfig
-from neucodec_streaming.engine.engine import Engine, Output, pools_of
+from neucodec_streaming.engine.engine import Engine, pools_of
+from neucodec_streaming.engine.results import Output
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.protocol.messages import Clear, Cleared, Done, Flush, Flushed, Mark, Marked, StreamFormat
 from neucodec_streaming.protocol.query import SessionRequest, session_request
@@ -181,3 +182,15 @@ def test_tokens_have_no_rate_to_resample(kind):
     request = session_request(kind)
     assert request.input.kind == "tokens" or request.input == StreamFormat("audio", "s16le", INPUT_RATE)
     assert latency_ms(kind, StreamConfig(5, 5), request.input, request.output) == latency_ms(kind, StreamConfig(5, 5))
+
+
+@pytest.mark.parametrize("before", [(), (Flush(),), (Clear(),)])
+async def test_a_sample_that_cannot_be_is_named_by_its_place_in_the_stream(host, before):
+    async with talk(host.url, "/v1/encode?input_format=f32le") as client:
+        await client.send(
+            bytes(4 * 5000), *before, bytes(4 * 700), bytes(4 * 3) + np.float32(np.nan).tobytes(), Flush()
+        )
+        failure = await client.fail()
+    assert failure.code == "bad_audio"
+    found = [int(part) for part in failure.message.split() if part.isdecimal()]
+    assert found[0] + found[1] == (703 if before else 5703), failure.message

@@ -63,6 +63,11 @@ def wait_for_the_end(pid: int) -> None:
             time.sleep(0.01)
 
 
+def load_for_ever(settings: Settings) -> tuple[list[Engine], Model]:
+    while True:
+        time.sleep(DEADLINE_S)
+
+
 async def test_sessions_of_workers_in_processes_of_their_own_get_what_they_should(app):
     async with talk(app.url, "/v1/encode") as one, talk(app.url, "/v1/roundtrip") as other:
         for client in (one, other):
@@ -123,6 +128,14 @@ async def test_a_worker_that_hangs_is_killed_with_the_server(caplog):
     await made.stop()
     assert "killed" in caplog.text
     await asyncio.wait_for(asyncio.to_thread(wait_for_the_end, last), DEADLINE_S)
+
+
+async def test_a_server_that_still_loads_ends_at_once_and_without_a_complaint(caplog):
+    made = App(SETTINGS, load_for_ever, apart=True)
+    await made.start()
+    process = made._devices._process
+    await asyncio.wait_for(made.stop(), DEADLINE_S)
+    assert process.returncode == -signal.SIGKILL and "worker" not in caplog.text
 
 
 async def test_the_command_ends_when_a_worker_does(monkeypatch):

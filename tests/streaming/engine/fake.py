@@ -21,6 +21,7 @@ class FakeRunner:
     """A token is the frame's level * 256 + the frames committed before (mod 256); a hop is the token / 65536."""
 
     max_edges = None
+    output_hop = OUTPUT_HOP
 
     def __init__(self, slots: int = 8, batch_sizes: tuple[int, ...] = (1, 2, 4), pools=None) -> None:
         self.slots = slots
@@ -34,15 +35,25 @@ class FakeRunner:
         self.is_computing = False  # the device, on what it was given
         self.resets: list[tuple[str, int]] = []
         self.primed: list[tuple[int, list[int]]] = []
+        self.voice_steps = 0
+        """That a voice takes to compute; `prepared` is how many it has had."""
+        self.prepared: dict[bytes, int] = {}
 
     def windower(self, pool):
-        return (EncoderWindower if pool.kind == "encode" else DecoderWindower)(pool.config)
+        if pool.kind == "encode":
+            return EncoderWindower(pool.config)
+        return DecoderWindower(pool.config, self.output_hop)
 
     def reset(self, pool, slot):
         if self.broken is not None:
             raise self.broken
         self.resets.append((pool.kind, slot))
         self.committed[pool][slot] = 0
+
+    def prepare_voice(self, pool, voice, max_steps):
+        key = voice.tobytes()
+        self.prepared[key] = self.prepared.get(key, 0) + max_steps
+        return self.prepared[key] >= self.voice_steps
 
     def prime(self, pool, slot, voice):
         """Commits the voice, so that the windower is where the real one would be."""
@@ -85,7 +96,7 @@ class FakeRunner:
         if pool.kind == "encode":
             hops = window.x[: frames * INPUT_HOP].reshape(frames, INPUT_HOP)
             return np.array([level(hop) * 256 + (before + i) % 256 for i, hop in enumerate(hops)], np.int64)
-        return np.repeat(window.x.astype(np.float32) / 65536, OUTPUT_HOP)
+        return np.repeat(window.x.astype(np.float32) / 65536, self.output_hop)
 
 
 def speech(*levels: int) -> np.ndarray:

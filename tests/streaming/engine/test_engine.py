@@ -5,7 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from neucodec_streaming.engine.engine import Engine, Failed, FlushFinished, Output
+from neucodec_streaming.engine.engine import Engine
+from neucodec_streaming.engine.results import Failed, FlushFinished, Output
 from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, SnapshotError
 from tests.streaming.engine.fake import POOLS, FakeRunner, audio_of, speech, tokens_of
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from neucodec_streaming import StreamConfig, load_codec
-from neucodec_streaming.engine.engine import Engine, FlushFinished, Output
+from neucodec_streaming.engine.engine import Engine
+from neucodec_streaming.engine.results import FlushFinished, Output
 from neucodec_streaming.engine.runner import Runner
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.errors import LostDeviceError

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from neucodec_streaming.engine.engine import POLL_S, Engine, Failed, FlushFinished, Output
+from neucodec_streaming.engine.engine import POLL_S, Engine
+from neucodec_streaming.engine.results import Failed, FlushFinished, Output
 from neucodec_streaming.errors import LostDeviceError
 from tests.streaming.engine.fake import POOLS, FakeRunner, audio_of, speech, tokens_of
 
@@ -86,6 +87,7 @@ def test_a_snapshot_waits_for_the_step_in_flight() -> None:
     engine.feed(session, speech(*range(11)), 0.0)
     engine.step(1.0)
     snapshot = engine.snapshot(session)
+    runner.is_computing = False
     (first,) = engine.step(1.0)
     other = engine.restore("encode", POOLS, snapshot, 1.0)
     engine.flush(other, 1.0)

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 from neucodec_streaming.engine.engine import Engine, pools_of
-from neucodec_streaming.engine.runner import MAX_RECENT_VOICES, Runner
+from neucodec_streaming.engine.runner import MIN_RECENT_VOICES, Runner
 from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.stream import Voice
 from tests.streaming.engine.fake import CONFIG, POOLS, audio_of, speech, tokens_of
 from tests.streaming.engine.test_engine import LEVELS, Bench
 from tests.streaming.models import codec_of
@@ -156,6 +158,104 @@ def test_voices_of_clients_are_kept_up_to_a_limit():
     pool = pools_of("decode", CONFIG)["decode"]
     runner = Runner(codec, [pool], 1, (1,))
     runner.hold_voices([VOICES[0]])
-    for first in range(MAX_RECENT_VOICES + 3):
+    for first in range(MIN_RECENT_VOICES + 3):
         runner.prime(pool, 0, np.arange(first, first + 100, dtype=np.uint16))
-    assert len(runner._recent_voices) == MAX_RECENT_VOICES and len(runner._held_voices) == 1
+    assert len(runner._recent_voices) == MIN_RECENT_VOICES and len(runner._held_voices) == 1
+
+
+@pytest.mark.parametrize("kind", ["decode", "roundtrip"])
+def test_input_waits_for_a_voice_that_is_being_computed_and_none_is_lost(kind):
+    bench = Bench()
+    bench.runner.voice_steps = 7
+    session, data = bench.open(kind), tokens_of(LEVELS) if kind == "decode" else speech(*LEVELS)
+    for voice in (VOICES[0], VOICES[1], None):
+        primed(bench, session, voice)
+        bench.feed(session, data)
+        bench.flush(session)
+    bench.run()
+    assert voices_of(bench) and sorted(set(voices_of(bench))) == [0, 1000]
+    np.testing.assert_array_equal(bench.output(session), np.tile(audio_of(tokens_of(LEVELS)), 3))
+    assert len(bench.ends(session)) == 3
+
+
+def test_a_neighbour_is_stepped_between_any_two_steps_of_a_voice():
+    bench = Bench()
+    bench.runner.voice_steps = 100
+    live, new = bench.open("decode"), bench.open("decode")
+    primed(bench, new, VOICES[0])
+    bench.feed(new, tokens_of(LEVELS))
+    for token in tokens_of(LEVELS):
+        bench.feed(live, np.array([token]))
+        before = bench.runner.prepared[VOICES[0].tobytes()]
+        bench.step()
+        assert bench.runner.prepared[VOICES[0].tobytes()] - before <= 1
+        bench.now_s += 0.02
+    assert len(bench.output(live)) and not len(bench.output(new))
+    bench.run()
+    bench.flush(new)
+    bench.run()
+    np.testing.assert_array_equal(bench.output(new), audio_of(tokens_of(LEVELS)))
+
+
+def test_a_busy_device_computes_a_voice_every_20_ms():
+    bench = Bench(batch_sizes=(1,))
+    bench.runner.voice_steps = 5
+    for _ in range(3):
+        bench.feed(bench.open("decode"), np.zeros(1000, np.uint16))
+    new = bench.open("decode")
+    primed(bench, new, VOICES[0])
+    for steps in range(1, 6):
+        for _ in range(10):
+            bench.engine.step(bench.now_s)
+        assert bench.runner.prepared[VOICES[0].tobytes()] == steps and len(bench.runner.steps) == 10 * steps
+        bench.now_s += 0.021
+    assert bench.runner.primed
+
+
+@pytest.mark.parametrize("after", ["clear", "close", "prime", "restore"])
+def test_a_voice_that_is_being_computed_can_be_given_up(after):
+    bench = Bench(slots=1)
+    session = bench.open("decode")
+    bench.feed(session, tokens_of(LEVELS))
+    bench.flush(session)
+    bench.run()
+    bench.runner.voice_steps = 3
+    primed(bench, session, VOICES[0])
+    bench.feed(session, tokens_of(LEVELS))
+    bench.step()
+    assert not bench.engine.is_idle(session)
+    if after == "clear":
+        bench.engine.clear(session, bench.now_s)
+    elif after == "restore":
+        snapshot = bench.engine.snapshot(session)
+        bench.engine.close(session)
+        session = bench.engine.restore("decode", POOLS, snapshot, bench.now_s)
+        bench.got[session] = []
+    elif after == "prime":
+        primed(bench, session, None)
+        bench.flush(session)
+        bench.run()
+        assert len(bench.output(session)) == 2 * len(audio_of(tokens_of(LEVELS)))
+        return
+    else:
+        bench.engine.close(session)
+        session = bench.open("decode")
+        assert bench.runner.resets  # the slot had been used
+    bench.got[session] = []
+    if after != "restore":
+        bench.feed(session, tokens_of(LEVELS))
+    bench.flush(session)
+    bench.run()
+    np.testing.assert_array_equal(bench.output(session), audio_of(tokens_of(LEVELS)))
+    assert bool(bench.runner.primed) is (after != "close")
+
+
+def test_a_voice_in_steps_has_the_bits_of_one_at_once():
+    decoder = codec_of("golden").decoder(CONFIG)
+    one, other = Voice(VOICES[0]), Voice(VOICES[0])
+    steps = 0
+    while not one.prepare(decoder, 1):
+        steps += 1
+    assert steps > 10 and not other.prepare(decoder, 0)
+    for part, same in zip(one.start(decoder).state, other.start(decoder).state, strict=True):
+        assert torch.equal(part, same)

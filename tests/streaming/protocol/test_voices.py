@@ -29,7 +29,7 @@ READY = Ready("s0", "mini", "default", 5, 5, 215.0, TOKENS, OUTPUT_AUDIO, Resume
 
 
 def test_a_voice_goes_over_the_wire_by_its_name_or_its_tokens():
-    for message in (Prime("anna"), Prime(tokens=VOICE)):
+    for message in (Prime("anna"), Prime(tokens=VOICE), Prime(tokens=())):
         assert parse_client_message(encode_message(message)) == message
     assert json.loads(encode_message(Prime("anna"))) == {"type": "prime", "voice": "anna"}
 

@@ -35,6 +35,11 @@ class Room {
     }
   }
 
+  /** Milliseconds from the arrival of a burst to its sound, the age of what is played now. */
+  get behindMs() {
+    return (this.now - this.buffer.position / RATE - 0.1) * 1000;
+  }
+
   /** The largest step between neighbours: a click is larger than the sound's own slope. */
   get steepest() {
     return this.heard.reduce((most, sample, i) => Math.max(most, Math.abs(sample - (this.heard[i - 1] ?? 0))), 0);
@@ -123,4 +128,46 @@ test("clear is silence within 5 ms, without a click, and the next utterance is p
   assert.equal(room.buffer.underruns, 0);
   room.play(1);
   assert.ok(room.buffer.playing);
+});
+
+/** Bursts from `first` on for `seconds` came all at once, `seconds` late; those after them were skipped at the source. */
+const blocked = (first, seconds) => (n) => (n < first ? 0 : Math.max(0, seconds * 1000 - 100 * (n - first)));
+
+for (const seconds of [0.6, 1.5, 5]) {
+  test(`live: ${seconds} s after which all comes at once leave no delay 1 s later, and no click`, () => {
+    const room = new Room({ lateMs: blocked(30, seconds) });
+    room.play(3 + seconds + 1);
+    assert.ok(room.behindMs < 80, `${room.behindMs} ms`);
+    assert.ok(room.buffer.skipped > 0.1 * RATE);
+    assert.ok(room.buffer.underruns <= 1, `${room.buffer.underruns}`);
+    room.play(6);
+    assert.ok(room.buffer.underruns <= 1, `${room.buffer.underruns}`);
+    assert.ok(room.behindMs < 80, `${room.behindMs} ms`);
+    assert.ok(room.steepest < SLOPE, `${room.steepest}`);
+  });
+
+  test(`live: ${seconds} s that were skipped at the source leave no delay`, () => {
+    const late = (n) => (n < 30 ? 0 : seconds * 1000);
+    const room = new Room({ lateMs: late });
+    room.play(3 + seconds + 1);
+    assert.ok(room.behindMs - seconds * 1000 < 60, `${room.behindMs} ms`);
+    room.play(6);
+    assert.equal(room.buffer.underruns, 1);
+    assert.ok(room.behindMs - seconds * 1000 < 60, `${room.behindMs} ms`);
+  });
+}
+
+test("live: more than 0.3 s of surplus in mid-play are skipped at once, without a click", () => {
+  const room = new Room({ lateMs: (n) => (n < 20 ? 400 : 0) });
+  room.play(3);
+  assert.ok(room.buffer.skipped > 0.3 * RATE, `${room.buffer.skipped}`);
+  assert.ok(room.behindMs < 500, `${room.behindMs} ms`);
+  assert.equal(room.buffer.underruns, 0);
+  assert.ok(room.steepest < 1.5 * SLOPE, `${room.steepest}`);
+});
+
+test("what is not live is never skipped, however late it comes", () => {
+  const room = new Room({ live: false, lateMs: blocked(30, 1.5) });
+  room.play(8);
+  assert.deepEqual([room.buffer.skipped, room.buffer.removed], [0, 0]);
 });

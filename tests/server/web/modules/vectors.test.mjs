@@ -26,7 +26,7 @@ function take(session, step) {
 
 function expected(step) {
   if (step.ignored || step.crossing_units) return null;
-  const payload = step.client_units ?? step.server_units;
+  const payload = step.client_units ?? step.heard ?? step.server_units;
   return payload ? units(payload) : (step.client ?? step.server);
 }
 
@@ -35,12 +35,12 @@ for (const { name, kind, steps, after } of conversations) {
     const session = new ClientSession(kind);
     for (const step of steps) {
       if (step.error) {
-        assert.throws(() => take(session, step), step.error === "local" ? LocalProtocolError : ProtocolError);
+        assert.throws(() => take(session, step), step.error === "remote" ? ProtocolError : LocalProtocolError);
         return;
       }
       if (step.lost) {
         session.lose();
-        const query = Object.entries(session.resumeQuery).map(([field, value]) => [field, String(value)]);
+        const query = Object.entries(session.resuming(!step.live)).map(([field, value]) => [field, String(value)]);
         assert.deepEqual(Object.fromEntries(query), step.lost);
         continue;
       }
@@ -48,6 +48,7 @@ for (const { name, kind, steps, after } of conversations) {
       const given = take(session, step);
       if (step.ready) assert.equal(given.type, "ready");
       else assert.deepEqual(given, expected(step));
+      if (step.max_age) assert.equal(session.dropStale(step.max_age), step.dropped);
       if (step.unsent) {
         const wanted = step.unsent.map((item) => (Array.isArray(item) ? units(item) : item));
         const sent = session.unsent.map((item) => (typeof item === "string" ? JSON.parse(item) : item));
@@ -57,3 +58,5 @@ for (const { name, kind, steps, after } of conversations) {
     if (after) assert.deepEqual({ input: session.inputPosition, output: session.outputPosition }, after);
   });
 }
+
+test("an unknown kind is told", () => assert.throws(() => new ClientSession("speak"), /"speak" is unknown/));

@@ -1,0 +1,76 @@
+"""How live a talk in a browser is 2 s after an interruption: latency beyond the algorithmic one, and skipped input.
+
+Headless Chromium with its own microphone, the module on a page of another origin, `nano` over loopback through a proxy
+that makes the faults.
+
+    python -m benchmarks.browser.interruptions
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import socket
+import time
+from urllib.parse import urlsplit
+
+from benchmarks.browser.chromium import ahead_of_others, browser
+from benchmarks.browser.elsewhere import hosted_elsewhere
+from benchmarks.browser.live_talk import INTERRUPTIONS, above_ms, run, talking
+from benchmarks.common.faulty_proxy import proxy
+from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
+from demos.server_process import ServerProcess
+
+RESULTS = RESULTS_FOLDER / "browser-interruptions.json"
+
+
+def free_port() -> int:
+    """A free one: a server that restarts needs the same port again."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+async def measured(server: ServerProcess) -> dict[str, dict[str, float]]:
+    """Milliseconds and seconds by interruption; a restart takes as long as this server needs to start."""
+    found: dict[str, dict[str, float]] = {}
+    port = urlsplit(server.url).port
+    assert port is not None
+    module = server.url.replace("ws://", "http://")
+    with hosted_elsewhere() as origin:
+        async with browser(ahead=True) as tab:
+            await tab.open(origin)
+            for name in (*INTERRUPTIONS, "server restarted"):
+                async with proxy("127.0.0.1", port) as line, talking(tab, module, line.url):
+                    before_ms = await above_ms(tab)
+                    began_s = time.monotonic()
+                    if name in INTERRUPTIONS:
+                        await INTERRUPTIONS[name](tab, line)
+                    else:
+                        await asyncio.to_thread(server.stop, signal.SIGTERM)
+                        await asyncio.to_thread(server.start)
+                    away_s = time.monotonic() - began_s
+                    after_ms = await above_ms(tab)
+                    skipped_s = await run(tab, "talk.skipped")
+                found[name] = {"before_ms": before_ms, "after_ms": after_ms, "away_s": away_s, "skipped_s": skipped_s}
+                found[name] = {key: round(value, 2) for key, value in found[name].items()}
+                print(name, json.dumps(found[name]))
+    return found
+
+
+def main() -> None:
+    """Measures and writes the report."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()  # type: ignore[union-attr]
+    arguments = ("--model", "nano", "--threads", "1", "--workers", "1", "--profiles", "default", "--batch-sizes", "1")
+    with ahead_of_others():
+        server = ServerProcess(*arguments, "--max-sessions", "4", "--drain-s", "0", "--port", free_port())
+        server.start()
+    try:
+        found = asyncio.run(measured(server))
+    finally:
+        server.stop()
+    write_report(RESULTS, {"interruptions": found})
+
+
+if __name__ == "__main__":
+    main()

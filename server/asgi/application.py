@@ -1,0 +1,156 @@
+"""The ASGI application: lifespan, paths below `root_path`, and what the routes answer, in ASGI's messages.
+
+Nothing of ASGI needs a library: a scope and two coroutines are all that there is. What is served, and to whom, is the
+business of App and its routes; our own listener (server/http) is the other shell around them.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import quote
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from neucodec_streaming.errors import ConfigError, StreamingError
+from neucodec_streaming.protocol.messages import SUBPROTOCOL
+from neucodec_streaming.server.app import App
+from neucodec_streaming.server.asgi.exchange import AsgiExchange
+from neucodec_streaming.server.asgi.messages import Receive, Scope, Send
+from neucodec_streaming.server.asgi.socket import AsgiSocket
+from neucodec_streaming.server.http.exchange import HttpRequest
+from neucodec_streaming.server.http.responses import upgrade_required
+from neucodec_streaming.server.model import load_engines
+from neucodec_streaming.server.settings.fields import Settings
+from neucodec_streaming.server.settings.sources import resolve
+from neucodec_streaming.server.workers.worker import EngineLoader
+
+OTHERS = ("tls_cert", "tls_key", "mqtt")
+"""Settings of `neucodec-server` that an application cannot keep."""
+READING = ("GET", "HEAD")
+
+
+def create_app(settings: Settings | None = None) -> "Application":
+    """An ASGI application that serves as these settings say, or as NEUCODEC_... in the environment does.
+
+    `host` and `port` are the ASGI server's. Raises ConfigError.
+    """
+    return Application(resolve({}, os.environ).settings if settings is None else settings)
+
+
+class Application:
+    """Loads the model in `lifespan`, or at the first request. `load` and `apart` as App has them.
+
+    Raises ConfigError for settings that it cannot keep, and what App raises.
+    """
+
+    def __init__(
+        self, settings: Settings, load: EngineLoader = load_engines, *, apart: bool = os.name == "posix"
+    ) -> None:
+        for name in OTHERS:
+            if getattr(settings, name) is not None:
+                raise ConfigError(
+                    f"{name} is set: an ASGI application leaves that to its server, or to neucodec-server"
+                )
+        self._settings = settings
+        self._make = lambda: App(settings, load, apart=apart)
+        self._app: App | None = None
+
+    @property
+    def app(self) -> App:
+        """The server behind the application. Asserts that the model was asked for: by `lifespan` or a request."""
+        assert self._app is not None, "neither lifespan nor a request came before"
+        return self._app
+
+    @asynccontextmanager
+    async def lifespan(self, host: object = None) -> AsyncIterator[None]:
+        """For a host application's lifespan, since frameworks send no lifespan messages to what is mounted.
+
+        The model is warm inside; at the end sessions have `drain_s` to end. Raises what prevents the model's loading.
+        """
+        app = await self._begin()
+        try:
+            await app.loaded()
+            yield
+            await app.drain()
+        finally:
+            self._app = None
+            await app.stop()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection, request, or the lifespan of a server."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        app = await self._begin() if self._app is None else self._app
+        path = path_below(scope["path"], scope.get("root_path", ""))
+        if scope["type"] == "websocket":
+            await self._serve_socket(app, path, scope, receive, send)
+        elif scope["method"] in READING:
+            outcome = app.routes.answer(_request(scope, path), _peer(scope), False)
+            response = outcome if isinstance(outcome, Response) else upgrade_required()
+            await _respond(send, response, "http.response")
+        else:
+            headers = _headers(scope)
+            exchange = AsgiExchange(receive, send, self._settings, app.connections)
+            await exchange.serve(app.posts.answer, HttpRequest(scope["method"], path, headers, b"", _peer(scope)))
+
+    async def _begin(self) -> App:
+        app = self._app = self._make()
+        await app.start_workers()
+        return app
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """The lifespan protocol. A model that cannot be loaded stops the server, which shows why."""
+        await receive()  # startup
+        try:
+            async with self.lifespan():
+                await send({"type": "lifespan.startup.complete"})
+                await receive()  # shutdown
+        except StreamingError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve_socket(self, app: App, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # connect
+        outcome = app.routes.answer(_request(scope, path), _peer(scope), True)
+        if isinstance(outcome, Response):
+            if "websocket.http.response" in (scope.get("extensions") or {}):
+                await _respond(send, outcome, "websocket.http.response")
+            else:
+                await send({"type": "websocket.close"})  # which is status 403, without a reason
+            return
+        assert outcome is not None, "it asks for a WebSocket"
+        subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
+        await AsgiSocket(receive, send, self._settings, app.connections).serve(outcome, subprotocol)
+
+
+def path_below(path: str, root_path: str) -> str:
+    """The path within the application; some servers leave `root_path` out of `path`."""
+    root = root_path.rstrip("/")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+def _request(scope: Scope, path: str) -> Request:
+    """The request as our own listener has it: a path that is quoted, and its query."""
+    query = scope.get("query_string", b"").decode("latin-1")
+    return Request(quote(path) + (f"?{query}" if query else ""), _headers(scope))
+
+
+def _headers(scope: Scope) -> Headers:
+    return Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+
+
+def _peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+async def _respond(send: Send, response: Response, kind: str) -> None:
+    """A whole answer, to a request or in place of a WebSocket."""
+    own = ("date", "connection", "server")  # which are the ASGI server's
+    fields = [(name.lower(), value) for name, value in response.headers.raw_items() if name.lower() not in own]
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in fields]
+    await send({"type": f"{kind}.start", "status": response.status_code, "headers": headers})
+    await send({"type": f"{kind}.body", "body": bytes(response.body)})

@@ -1,0 +1,44 @@
+/** The page's one AudioContext: it runs while somebody holds it, and sleeps otherwise. */
+
+import { SoundError, keepAwake, openContext } from "../neucodec.js";
+
+const START_DEADLINE_MS = 3000;
+const NO_WEB_AUDIO = "This browser has no Web Audio, so the page can neither play nor record here.";
+const NOT_STARTED = "The browser does not let the page make sound yet. Click once more.";
+/** The page's policy lets no script come from a blob. */
+export const WORKLET_URL = new URL("../worklet.js", import.meta.url);
+
+export class Device {
+  /** @param {(interrupted: boolean) => void} onInterrupted the system took the sound away (a phone call), or gave it back */
+  constructor(onInterrupted) {
+    /** @type {AudioContext | null} */
+    this.context = null;
+    /** @type {Map<string, () => void>} */
+    this._holders = new Map();
+    this._onInterrupted = onInterrupted;
+  }
+
+  /** The context, running. Rejects with SoundError. @param {string} holder */
+  async hold(holder) {
+    if (globalThis.AudioContext === undefined) throw new SoundError("unsupported", NO_WEB_AUDIO);
+    // A page that is not secure has no worklets, but it can play.
+    this.context ??= isSecureContext ? openContext({ onInterrupted: this._onInterrupted }) : new AudioContext();
+    if (!this._holders.has(holder)) this._holders.set(holder, keepAwake(this.context));
+    const late = new Promise((_, reject) => {
+      setTimeout(() => reject(new SoundError("failed", NOT_STARTED)), START_DEADLINE_MS);
+    });
+    try {
+      await Promise.race([this.context.resume(), late]);
+    } catch (error) {
+      this.release(holder);
+      throw error;
+    }
+    return this.context;
+  }
+
+  /** @param {string} holder */
+  release(holder) {
+    this._holders.get(holder)?.();
+    this._holders.delete(holder);
+  }
+}

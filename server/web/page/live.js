@@ -1,0 +1,298 @@
+/** The second tab: the visitor talks and hears the codec at once, a fraction of a second later. */
+
+import { Microphone, SoundError, Speaker } from "../neucodec.js";
+import { WORKLET_URL } from "./device.js";
+import { element, grouped, tell } from "./dom.js";
+import { Figure, peaksOf } from "./figure.js";
+import { History } from "./history.js";
+import { algorithmicMs } from "./latency.js";
+import { Loop } from "./loop.js";
+import { INPUT_RATE, OUTPUT_RATE, bytesOf } from "./take.js";
+
+const SECONDS = 6;
+const FRAMES = SECONDS * 50;
+const PEAKS_A_FRAME = 4;
+const MAX_FRAMES_BEHIND = 10;
+const HOLDER = "live";
+const FIGURES_EVERY = 10;
+const DASH = "\u2014";
+const GONE = "The microphone has gone away.";
+
+export class Live {
+  /** @param {import("./device.js").Device} device @param {import("./server.js").Server} server */
+  constructor(device, server) {
+    this.phase = /** @type {"idle" | "opening" | "talking" | "ending"} */ ("idle");
+    this.history = new History();
+    this.underruns = 0;
+    /** @type {Loop | null} */
+    this.loop = null;
+    /** @type {Speaker | null} */
+    this.speaker = null;
+    this.playing = false;
+    /** @type {(playback: import("../speaker.js").Playback) => void} */
+    this.onPlayback = () => {};
+    this._device = device;
+    this._server = server;
+    this._turn = 0;
+    this._given = new AbortController();
+    this._ticks = 0;
+    /** @type {Float32Array[]} frames that came in and have not been shown */
+    this._said = [];
+    this._strips = {
+      input: new Float32Array(FRAMES * PEAKS_A_FRAME),
+      tokens: new Int32Array(FRAMES).fill(-1),
+      output: new Float32Array(FRAMES * PEAKS_A_FRAME),
+    };
+    this.figure = new Figure("live", undefined);
+    this.figure.show({ seconds: SECONDS, ...this._strips });
+    this.refresh();
+  }
+
+  get isOn() {
+    return this.phase === "opening" || this.phase === "talking";
+  }
+
+  /** Opens both sessions and the microphone. */
+  async start() {
+    const turn = ++this._turn;
+    const overtaken = () => turn !== this._turn;
+    this._given = new AbortController();
+    tell("live");
+    this.history.clear();
+    this._be("opening", "opening");
+    try {
+      const context = await this._device.hold(HOLDER);
+      const onPlayback = (/** @type {import("../speaker.js").Playback} */ playback) => this._tick(playback);
+      this.speaker ??= await Speaker.open(context, { live: true, workletUrl: WORKLET_URL, onPlayback });
+      if (overtaken()) return;
+      this.speaker.clear();
+      await Microphone.open(context, {
+        echoCancellation: false, // the visitor wears headphones
+        live: true,
+        workletUrl: WORKLET_URL,
+        signal: this._given.signal,
+        onFrame: ({ samples, time }) => !overtaken() && this._hear(samples, time),
+        onEnded: () => !overtaken() && this._fail(new SoundError("missing", GONE)),
+      });
+      if (overtaken()) return;
+      await this._openLoop(turn);
+    } catch (error) {
+      if (!overtaken()) this._fail(/** @type {Error} */ (error));
+    }
+  }
+
+  /** The visitor has said it all; the rest is still heard. */
+  async stop() {
+    const turn = ++this._turn;
+    const { loop } = this;
+    this._closeMicrophone();
+    if (this.phase === "opening") return this._end(turn);
+    this._be("ending", "finishing");
+    try {
+      await loop?.finish();
+    } catch {
+      // onFailure has told
+    }
+    this._end(turn);
+  }
+
+  /** Silence at once. */
+  halt() {
+    if (this.phase === "idle") return;
+    const turn = ++this._turn;
+    this._closeMicrophone();
+    this.loop?.drop();
+    this.speaker?.clear();
+    this._end(turn);
+  }
+
+  /** Another profile; while the visitor talks, the recording goes on. @param {string} name */
+  async choose(name) {
+    this._server.profile = name;
+    if (this.phase !== "talking") return;
+    const turn = ++this._turn;
+    const { loop } = this;
+    this.loop = null; // what is said until the new sessions are open belongs to none
+    this._be("talking", `changing to ${name}`);
+    try {
+      await loop?.finish();
+      if (turn === this._turn) await this._openLoop(turn);
+    } catch (error) {
+      if (turn === this._turn) this._fail(/** @type {Error} */ (error));
+    }
+  }
+
+  /** Buttons and figures that do not change while somebody talks. */
+  refresh() {
+    const words = { idle: "Talk live", opening: "Cancel", talking: "Stop", ending: "One moment" };
+    element("talk").textContent = words[this.phase];
+    element("talk").setAttribute("aria-pressed", String(this.isOn));
+    element("talk").disabled = this.phase === "ending";
+    const { seconds } = this.history;
+    element("live-compare").disabled = this.phase !== "idle" || seconds === 0;
+    element("live-length").textContent =
+      seconds === 0 ? DASH : `${seconds.toFixed(1)} s in ${grouped(bytesOf(this.history.tokens.count).tokens)} bytes`;
+    if (this.phase === "idle") this._showFigures(null);
+  }
+
+  /** The profiles as steps, the fastest first. */
+  showProfiles() {
+    const { profiles, profile } = this._server;
+    const byLatency = Object.entries(profiles).sort(([, a], [, b]) => algorithmicMs(a) - algorithmicMs(b));
+    const known = element("profiles").dataset.names;
+    const names = byLatency.map(([name]) => name).join(" ");
+    if (known !== names) {
+      element("profiles").dataset.names = names;
+      element("profiles").replaceChildren(...byLatency.map(([name, each]) => this._step(name, algorithmicMs(each))));
+    }
+    for (const radio of element("profiles").querySelectorAll("input")) radio.checked = radio.value === profile;
+  }
+
+  /** @param {string} name @param {number} ms */
+  _step(name, ms) {
+    const label = document.createElement("label");
+    const radio = Object.assign(document.createElement("input"), { type: "radio", name: "profile", value: name });
+    radio.onchange = () => this.choose(name);
+    const cost = document.createElement("small");
+    cost.textContent = `${ms} ms`;
+    const words = document.createElement("span");
+    words.append(name, " ", cost);
+    label.append(radio, words);
+    return label;
+  }
+
+  /** @param {number} turn */
+  async _openLoop(turn) {
+    const loop = new Loop(/** @type {AudioContext} */ (this._device.context), /** @type {Speaker} */ (this.speaker), this._server, {
+      onTokens: (tokens) => this.history.tokens.add(tokens),
+      onAudio: (audio) => this.history.addAudio("output", audio),
+      onSkip: (kind, seconds) => this.history.skip(kind, seconds),
+      onLost: () => this._say("lost", "connection lost, coming back"),
+      onReturn: (gapMs) => this._say("live", gapMs > 0 ? `back, ${(gapMs / 1000).toFixed(1)} s skipped` : "back"),
+      onFailure: (error) => loop === this.loop && this._fail(error),
+    });
+    await loop.open();
+    if (turn !== this._turn) return loop.drop();
+    this.loop = loop;
+    this._be("talking", `live, ${this._server.model}, ${loop.ready?.profile}`);
+  }
+
+  /** @param {Float32Array} samples @param {number} time */
+  _hear(samples, time) {
+    this._said.push(samples);
+    if (this._said.length > MAX_FRAMES_BEHIND) this._said.shift();
+    try {
+      if (this.loop?.speak(samples, time)) this.history.addAudio("input", samples);
+    } catch {
+      // the session has ended, and onFailure tells why
+    }
+  }
+
+  /** @param {Error} error */
+  _fail(error) {
+    const turn = ++this._turn;
+    this._closeMicrophone();
+    this.loop?.drop();
+    this._end(turn);
+    tell("live", error.message);
+    this._server.look();
+  }
+
+  _closeMicrophone() {
+    this._given.abort(); // also where the browser still asks
+    this._said = [];
+  }
+
+  /** @param {number} turn */
+  _end(turn) {
+    if (turn !== this._turn) return;
+    this.loop = null;
+    this._be("idle", "");
+    if (!this.playing) this._device.release(HOLDER);
+  }
+
+  /** @param {Live["phase"]} phase @param {string} words */
+  _be(phase, words) {
+    this.phase = phase;
+    this._say(phase === "talking" ? "live" : "wait", words);
+    this.refresh();
+  }
+
+  /** @param {string} state @param {string} words */
+  _say(state, words) {
+    element("live-state").dataset.state = state;
+    element("live-state").textContent = words;
+  }
+
+  /** Twenty milliseconds of playback. @param {import("../speaker.js").Playback} playback */
+  _tick(playback) {
+    const ended = this.playing && !playback.playing;
+    this.playing = playback.playing;
+    this.underruns = playback.underruns;
+    this.onPlayback(playback);
+    if (this.phase === "idle" && !playback.playing) {
+      if (ended) this._device.release(HOLDER);
+      return;
+    }
+    const said = this._said.shift();
+    const token = this.loop && playback.playing ? this.loop.tokenAt(playback.position) : -1;
+    this.loop?.hear(playback);
+    push(this._strips.input, said ? peaksOf(said, INPUT_RATE) : new Float32Array(PEAKS_A_FRAME));
+    push(this._strips.output, peaksOf(playback.heard, OUTPUT_RATE));
+    push(this._strips.tokens, [token]);
+    this.figure.show({});
+    if (this._ticks++ % FIGURES_EVERY === 0) this._showFigures(playback);
+  }
+
+  /** @param {import("../speaker.js").Playback | null} playback null: nothing plays */
+  _showFigures(playback) {
+    const latency = playback?.playing ? (this.loop?.latency ?? null) : null;
+    element("live-latency").textContent = latency === null ? DASH : sentenceOf(latency, this._deviceMs);
+    element("live-total").textContent = latency === null ? DASH : String(Math.round(latency.totalMs));
+    element("live-rate").textContent = latency === null ? DASH : `${this._rate} tokens a second, ${(this._rate * 16) / 1000} kbit/s`;
+    element("live-trouble").textContent = this._trouble;
+    const { seconds } = this.history;
+    if (this.phase !== "idle") {
+      element("live-length").textContent = `${seconds.toFixed(1)} s in ${grouped(this.history.tokens.count * 2)} bytes`;
+    }
+  }
+
+  get _deviceMs() {
+    const { baseLatency = 0, outputLatency = 0 } = /** @type {AudioContext} */ (this._device.context);
+    return ((baseLatency || 0) + (outputLatency || 0)) * 1000;
+  }
+
+  /** Tokens that are heard a second, over what the picture shows. */
+  get _rate() {
+    const recent = this._strips.tokens.subarray(-100);
+    return Math.round(recent.reduce((sum, token) => sum + Number(token >= 0), 0) / 2);
+  }
+
+  get _trouble() {
+    const lostMs = (this.loop?.lostFrames ?? 0) * 20;
+    const parts = [];
+    if (this.underruns > 0) parts.push(`${this.underruns} gaps in the sound`);
+    if (lostMs > 0) parts.push(`${lostMs} ms of input lost`);
+    return parts.join(", ") || "none";
+  }
+}
+
+/** Shifts a strip to the left by what comes in at its end. @param {Float32Array | Int32Array} strip @param {ArrayLike<number>} more */
+function push(strip, more) {
+  strip.copyWithin(0, more.length);
+  strip.set(more, strip.length - more.length);
+}
+
+/**
+ * Where the time goes, in whole milliseconds that sum to the total.
+ * @param {NonNullable<Loop["latency"]>} latency @param {number} deviceMs
+ */
+export function sentenceOf({ totalMs, modelMs, computingMs, bufferMs }, deviceMs) {
+  const [total, model, buffer] = [totalMs, modelMs, bufferMs].map((ms) => Math.round(ms));
+  const rest = Math.max(0, Math.round(totalMs - modelMs - bufferMs - computingMs));
+  const computing = total - model - buffer - rest;
+  return (
+    `${model} ms that the model hears ahead, ${computing} ms network and computing, ${buffer} ms playback buffer, ` +
+    `${rest} ms packets and filters; the sound device adds ${Math.round(deviceMs)} ms.`
+  );
+}

@@ -1,0 +1,168 @@
+/**
+ * The visitor speaks: microphone to encoder, up to 15 s. The microphone is open from `start` to `stop`, and the encode
+ * slot is held for as long; however it ends, both are given back.
+ */
+
+import { Microphone, SoundError } from "../neucodec.js";
+import { WORKLET_URL } from "./device.js";
+import { Take, joined } from "./take.js";
+
+export const MAX_SECONDS = 15;
+const MAX_FRAMES = MAX_SECONDS * 50;
+const HOLDER = "recorder";
+const NOTHING = "That was too short. Hold the button while you speak, or tap it once to begin and once to end.";
+const GONE = "The microphone has gone away.";
+const ALLOWED = "The microphone is ready now. Hold the button and speak.";
+
+export class Recorder {
+  /**
+   * @param {import("./device.js").Device} device
+   * @param {import("./server.js").Server} server
+   * @param {{onChange: () => void, onTake: (take: Take) => void, onFailure: (error: Error) => void}} callbacks
+   */
+  constructor(device, server, callbacks) {
+    this.phase = /** @type {"idle" | "opening" | "recording" | "finishing"} */ ("idle");
+    /** @type {Float32Array[]} frames of 20 ms that were said */
+    this.frames = [];
+    /** @type {number[]} */
+    this.tokens = [];
+    this._device = device;
+    this._server = server;
+    this._callbacks = callbacks;
+    this._given = new AbortController();
+    /** @type {Microphone | null} */
+    this._microphone = null;
+    /** @type {import("../connection.js").Connection<"encode"> | null} */
+    this._connection = null;
+  }
+
+  get isOn() {
+    return this.phase === "opening" || this.phase === "recording";
+  }
+
+  /** Opens the microphone and sends what it hears. */
+  async start() {
+    this._given = new AbortController();
+    const { signal } = this._given;
+    const overtaken = () => signal.aborted;
+    [this.frames, this.tokens] = [[], []];
+    this._be("opening");
+    try {
+      const context = await this._device.hold(HOLDER);
+      this._microphone = await Microphone.open(context, {
+        echoCancellation: false, // nothing sounds meanwhile
+        workletUrl: WORKLET_URL,
+        signal,
+        onFrame: ({ samples }) => !overtaken() && this._hear(samples),
+        onEnded: () => !overtaken() && this._fail(new SoundError("missing", GONE)),
+      });
+      this._be("recording");
+      const connection = await this._server.connect({
+        kind: "encode",
+        signal,
+        onOutput: (tokens) => !overtaken() && this._learn(/** @type {Uint16Array} */ (tokens)),
+        onFailure: (error) => !overtaken() && this._fail(error),
+      });
+      if (overtaken()) return;
+      this._connection = connection;
+      for (const frame of this.frames) connection.sendNow(frame);
+      if (this.phase === "finishing") await this._finish(signal);
+    } catch (error) {
+      if (!overtaken()) this._fail(/** @type {Error} */ (error));
+    }
+  }
+
+  /** Enough was said: the take follows. @param {boolean} letGo the button was held, and let go */
+  async stop(letGo = false) {
+    if (this.phase === "opening") {
+      this.cancel();
+      if (letGo) this._tellWhenAllowed();
+      return;
+    }
+    if (this.phase !== "recording") return;
+    this._closeMicrophone();
+    this._be("finishing");
+    if (this._connection !== null) await this._finish(this._given.signal);
+  }
+
+  /** Forgets it all, at once. */
+  cancel() {
+    if (this.phase !== "idle") this._close();
+  }
+
+  /** @param {Float32Array} samples */
+  _hear(samples) {
+    if (this.phase !== "recording") return;
+    this.frames.push(samples);
+    try {
+      this._connection?.sendNow(samples);
+    } catch {
+      return; // onFailure tells why
+    }
+    if (this.frames.length >= MAX_FRAMES) this.stop();
+    else this._callbacks.onChange();
+  }
+
+  /** @param {Uint16Array} tokens */
+  _learn(tokens) {
+    this.tokens.push(...tokens);
+    this._callbacks.onChange();
+  }
+
+  /** @param {AbortSignal} signal */
+  async _finish(signal) {
+    try {
+      await this._connection?.end();
+    } catch (error) {
+      if (!signal.aborted) this._fail(/** @type {Error} */ (error));
+      return;
+    }
+    if (signal.aborted) return;
+    const tokens = Uint16Array.from(this.tokens);
+    const input = joined(this.frames);
+    this._close();
+    if (tokens.length === 0) this._callbacks.onFailure(new SoundError("failed", NOTHING));
+    else this._callbacks.onTake(new Take({ title: "You", model: this._server.model, tokens, input }));
+  }
+
+  /** @param {Error} error */
+  _fail(error) {
+    this._close();
+    this._callbacks.onFailure(error);
+  }
+
+  _closeMicrophone() {
+    this._microphone?.close();
+    this._microphone = null;
+  }
+
+  _close() {
+    this._given.abort(); // lets go of microphone and session, also where they are not open yet
+    this._closeMicrophone();
+    this._connection = null;
+    this._device.release(HOLDER);
+    this._be("idle");
+  }
+
+  /** Browsers ask at the first time, and the hand leaves the button for the answer. */
+  async _tellWhenAllowed() {
+    try {
+      const permission = await navigator.permissions.query({ name: /** @type {any} */ ("microphone") });
+      if (permission.state !== "prompt") return;
+      permission.onchange = () => {
+        permission.onchange = null;
+        if (permission.state === "granted" && this.phase === "idle") {
+          this._callbacks.onFailure(new SoundError("ready", ALLOWED));
+        }
+      };
+    } catch {
+      // this browser does not tell
+    }
+  }
+
+  /** @param {Recorder["phase"]} phase */
+  _be(phase) {
+    this.phase = phase;
+    this._callbacks.onChange();
+  }
+}

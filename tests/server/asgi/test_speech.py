@@ -1,0 +1,7 @@
+"""tests/server/http/test_speech.py over uvicorn."""
+
+from tests.server.asgi.hosting import over_uvicorn  # noqa: F401
+from tests.server.http.test_speech import *  # noqa: F403
+
+# What is the business of the ASGI server.
+del test_requests_that_are_none_have_their_status  # noqa: F821

@@ -1,0 +1,63 @@
+"""What web pages of other origins may read, and what a plain GET of a session's address says to a browser."""
+
+import json
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tests.server.hosting import hosted, talk
+from tests.streaming.engine.fake import FakeRunner
+
+OURS, OTHER = "https://app.example.org", "https://example.net"
+SHARED = "Access-Control-Allow-Origin"
+KEY = "correct-horse-battery-staple"
+
+
+def get(host, path: str, origin: str | None = OURS) -> tuple[int, dict[str, str], str]:
+    """Status, headers and body of a plain GET."""
+    headers = {} if origin is None else {"Origin": origin}
+    request = urllib.request.Request(host.url.replace("ws://", "http://") + path, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, dict(response.headers), response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, dict(error.headers), error.read().decode()
+
+
+@pytest.fixture(scope="module")
+def picky():
+    with hosted(FakeRunner(), allow_origins=("https://*.example.org",), api_keys=(KEY,)) as host:
+        yield host
+
+
+@pytest.mark.parametrize(
+    "path", ["/neucodec.js", "/readyz", "/v1/encode", f"/v1/encode?access_token={KEY}", "/v1/none"]
+)
+def test_allowed_origins_read_modules_and_refusals_and_others_do_not(picky, path):
+    _, headers, _ = get(picky, path)
+    assert (headers[SHARED], headers["Vary"]) == (OURS, "Origin")
+    for other in (OTHER, None):
+        _, headers, _ = get(picky, path, other)
+        assert SHARED not in headers and headers["Vary"] == "Origin"
+
+
+def test_without_a_list_every_origin_reads_but_the_metrics():
+    with hosted(FakeRunner()) as host:
+        assert get(host, "/neucodec.js", OTHER)[1][SHARED] == "*"
+        assert get(host, "/v1/encode?profile=none", OTHER)[1][SHARED] == "*"
+        assert SHARED not in get(host, "/metrics", OTHER)[1]
+
+
+async def test_a_plain_get_says_what_the_upgrade_would():
+    with hosted(FakeRunner(), max_sessions=1) as host:
+        status, headers, body = get(host, "/v1/encode")
+        assert (status, headers["Upgrade"], json.loads(body)["code"]) == (426, "websocket", "no_websocket")
+        assert get(host, "/v1/decode?voice=nobody")[0] == 400
+        async with talk(host.url, "/v1/encode"):
+            status, headers, body = get(host, "/v1/encode")
+            assert (status, headers["Retry-After"], json.loads(body)["code"]) == (503, "1", "full")
+        await host.emptied()
+        assert get(host, "/v1/encode")[0] == 426
+        async with talk(host.url, "/v1/encode") as found:  # the plain GETs have taken no place
+            await found.finish()
