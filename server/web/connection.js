@@ -29,8 +29,8 @@ const PASSING = ["unreachable", "full", "too_many", "device"];
 /**
  * @typedef {import("./protocol.js").Kind} Kind
  * @typedef {import("./protocol.js").Message} Message
- * @typedef {{how: string, gap: number, position: number, skippedSeconds: number}} Resumed `how` as in docs/protocol.md;
- *   output continues at `position`, after `gap` lost units; a live session has skipped `skippedSeconds` of input
+ * @typedef {{how: string, gap: number, position: number, droppedSeconds: number}} Resumed `how` as in docs/protocol.md;
+ *   output continues at `position`, after `gap` lost units; a live session has dropped `droppedSeconds` of input
  */
 /** @template {Kind} K @typedef {K extends "decode" ? Uint16Array : Float32Array} Input tokens, or audio up to 1.0 */
 /** @template {Kind} K @typedef {K extends "encode" ? Uint16Array : Float32Array} Output */
@@ -180,7 +180,7 @@ export class Connection {
       throw error;
     }
     this._signal?.addEventListener("abort", () => this.close(), { once: true });
-    this._onState("open", { how: "new", gap: 0, position: 0, skippedSeconds: 0 });
+    this._onState("open", { how: "new", gap: 0, position: 0, droppedSeconds: 0 });
   }
 
   /** Whether `send` has to wait. */
@@ -289,9 +289,9 @@ export class Connection {
     for (const item of session.unsent) this._transmit(item);
     const position = Math.max(session.outputPosition, session.staleUntil);
     const how = this.ready.resumed;
-    const skippedSeconds = this._live ? dropped / session.input.rate : 0;
-    this._onState("resumed", { how, gap: how === "new" ? 0 : position - received, position, skippedSeconds });
-    if (skippedSeconds > 0) this._onSkip(skippedSeconds);
+    const droppedSeconds = this._live ? dropped / session.input.rate : 0;
+    this._onState("resumed", { how, gap: how === "new" ? 0 : position - received, position, droppedSeconds });
+    if (droppedSeconds > 0) this._onSkip(droppedSeconds);
   }
 
   /** @param {string | ArrayBuffer} data */
@@ -334,7 +334,7 @@ export class Connection {
     this.session.lose();
     this._socket = null;
     this._usualFrames = Infinity;
-    this._onState("lost", { how: "", gap: 0, position: this.session.outputPosition, skippedSeconds: 0 });
+    this._onState("lost", { how: "", gap: 0, position: this.session.outputPosition, droppedSeconds: 0 });
     const givesUpAt = performance.now() + RETRY_MS.all;
     let advisedMs = 0;
     for (let attempt = 0; this.session.isLost && this.failure === null; attempt++) {

@@ -97,7 +97,7 @@ class Converter:
         """An event of the worker."""
         session = self._sessions.get(number)
         if session is None:
-            if kind is EventKind.HANDLED:
+            if kind in (EventKind.HANDLED, EventKind.MEASURED):  # whether the session is there or not
                 self._events.append((number, kind, data))
             return
         if kind is EventKind.ENDED:

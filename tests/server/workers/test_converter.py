@@ -114,6 +114,8 @@ def test_output_of_before_a_clear_does_not_reach_the_resampler_of_after_it():
 def test_answers_come_whether_the_session_is_there_or_not():
     converter = Converter()
     converter.command(3, CommandKind.ANSWER, None)
-    converter.event(3, EventKind.HANDLED, None)
-    assert converter.take() == ([(3, CommandKind.ANSWER, None)], [(3, EventKind.HANDLED, None)])
+    answers = [(3, EventKind.HANDLED, None), (0, EventKind.MEASURED, 0.1)]
+    for answered in answers:
+        converter.event(*answered)
+    assert converter.take() == ([(3, CommandKind.ANSWER, None)], answers)
     assert converter.take() == ([], [])
