@@ -3,13 +3,13 @@
 import json
 
 from benchmarks.browser.screenshots import PICTURES, RECORD
-from neucodec_streaming import load_codec
+from benchmarks.mouth_to_ear.__main__ import ROOT
 from neucodec_streaming.server.settings.fields import PROFILES
 
 
 def test_the_profiles_in_the_pictures_are_the_servers():
-    default = load_codec("nano").default_config
-    pairs = {name: pair or (default.chunk_frames, default.lookahead_frames) for name, pair in PROFILES.items()}
+    default = json.loads((ROOT / "streaming" / "assets" / "nano" / "stream.json").read_text())
+    pairs = {name: pair or (default["chunk_frames"], default["lookahead_frames"]) for name, pair in PROFILES.items()}
     shown = json.loads(RECORD.read_text())["profiles"]
     assert {name: tuple(pair) for name, pair in shown.items()} == pairs, "python -m benchmarks.browser.screenshots"
 

@@ -1,4 +1,4 @@
-"""The page for everybody: axe finds nothing in any state, large text fits, and nothing moves where that is asked for."""
+"""The page for everybody: axe finds nothing in any state, large text fits, and motion can be reduced."""
 
 import shutil
 import subprocess
