@@ -33,6 +33,19 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=600s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8765/readyz', timeout=4)"]
 ENTRYPOINT ["neucodec-server"]
 
+# A node of a Ray cluster with the Serve application (docs/ray.md): docker build --target ray -t neucodec-ray:0.1.0 .
+# KubeRay starts Ray in it; torch and the rest keep the versions of constraints.txt, Ray brings its own.
+FROM build AS ray
+RUN /opt/neucodec/bin/pip freeze --exclude protobuf > /tmp/kept.txt \
+    && /opt/neucodec/bin/pip install -c /tmp/kept.txt '.[ray]'
+COPY deploy/ray_serve.py /opt/neucodec/app/deploy/ray_serve.py
+ENV PATH=/opt/neucodec/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 XDG_CACHE_HOME=/opt/neucodec/cache \
+    PYTHONPATH=/opt/neucodec/app HOME=/tmp
+USER 10001:10001
+EXPOSE 6379 8000 8265 10001
+HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 CMD ["ray", "health-check"]
+ENTRYPOINT []
+
 FROM python:3.11-slim-bookworm
 COPY --from=build /opt/neucodec /opt/neucodec
 ENV PATH=/opt/neucodec/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 XDG_CACHE_HOME=/opt/neucodec/cache \

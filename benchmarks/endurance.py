@@ -1,12 +1,11 @@
-"""A stream that lives for an hour stays as it was: `python -m benchmarks.endurance --model nano --minutes 60`.
+"""Checks that a stream of an hour does not drift: `python -m benchmarks.endurance --model nano --minutes 60`.
 
-The evaluation recordings in a loop, every fourth one 40 dB quieter and followed by a second of digital silence, go
-through one encoder stream and its tokens through one decoder stream, as fast as they are computed. Every minute of
-audio gives a row: median processor time of a chunk (what else the machine does is not in it), resident memory (as Linux
-tells it), and how far the running statistics of the mel bins and of the GroupNorms are from plain sums of the same
-frames in float64, forgotten at the same rate. What the slope (the median over all pairs of minutes, which an outlier
-does not bend) makes of the run must lie within RISES and every error within MAX_ERROR, else the exit code is 1. The
-first minute, in which memory is taken, is in no slope.
+The evaluation recordings in a loop, every fourth one 40 dB quieter and followed by a second of digital silence, pass
+through one encoder stream and their tokens through one decoder stream, as fast as possible. Each minute of audio is a
+row: median processor time of a chunk (independent of other programs), resident memory (Linux), and the error of the
+running statistics of the mel bins and GroupNorms against plain float64 sums with the same cap. The exit code is 1
+unless the rise over the run, by the median slope of all pairs of minutes, is within RISES and every error within
+MAX_ERROR. The first minute, in which memory is allocated, is in no slope.
 """
 
 import argparse
@@ -39,17 +38,17 @@ QUIET_EVERY = 4
 MINUTE_MS = 60_000
 FIRST_MINUTES = 1
 MAX_ERROR = 1e-3
-"""Of any statistic, in standard deviations."""
+"""Largest error of any statistic, in standard deviations."""
 RISES = {"encode_ms": 0.1, "decode_ms": 0.1, "rss_bytes": 4e6, "mel_error": 1e-4, "group_norm_error": 1e-4}
-"""The most by which each may rise over the run: times relative to their median, the others as they are."""
+"""Largest rise over the run: of times relative to their median, of others absolute."""
 RELATIVE = ("encode_ms", "decode_ms")
 
 Values = Callable[[Tensor, int], Tensor]
-"""Input of a normalisation and frames committed -> what its statistics gain, (F, G, N)."""
+"""Input of a normalisation and committed frames -> the statistics added, (F, G, N)."""
 
 
 class Watch:
-    """Stands before a normalisation and keeps its statistics a second time: sums in float64, capped alike."""
+    """Wraps a normalisation and keeps its statistics a second time, as float64 sums with the same cap."""
 
     def __init__(self, norm: Any, values: Values, cap: float, variance_floor: float) -> None:
         self._step = norm.step
@@ -60,13 +59,13 @@ class Watch:
         norm.step = self.step
 
     def step(self, x: Tensor, state: Moments, weights: PoolingWeights) -> Tensor:
-        """The normalisation's own; what it saw is put aside, so that nothing here is in its time."""
+        """Runs the normalisation and stores its input, so that the check does not count in its time."""
         self._seen.append((x, weights.plan))
         self._state = state
         return self._step(x, state, weights)
 
     def catch_up(self) -> None:
-        """Add what the steps since the last call have committed."""
+        """Adds the frames committed since the last call."""
         for x, plan in self._seen:
             frames = self._values(x, int(plan.commit)).double().numpy()
             count = np.full(frames.shape[1], frames.shape[0] * frames.shape[2])
@@ -86,7 +85,7 @@ class Watch:
 
 
 def mel_watch(codec: Codec) -> Watch:
-    """Of the mel bins of all encoder streams with the default configuration."""
+    """Checks the mel bins of all encoder streams with the default configuration."""
 
     def values(pcm: Tensor, frames: int) -> Tensor:
         return log_mel(pcm)[0, : frames * MEL_PER_FRAME, :, None]
@@ -95,7 +94,7 @@ def mel_watch(codec: Codec) -> Watch:
 
 
 def group_norm_watches(codec: Codec) -> list[Watch]:
-    """Of every GroupNorm of all decoder streams with the default configuration."""
+    """Checks every GroupNorm of all decoder streams with the default configuration."""
     decoder = codec.decoder()
     norms = [norm for block in (*decoder.prior_net, *decoder.post_net) for norm in (block.norm1, block.norm2)]
 
@@ -106,7 +105,7 @@ def group_norm_watches(codec: Codec) -> list[Watch]:
 
 
 def endless(pcms: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """The recordings in a loop, quiet passages among them."""
+    """The recordings in a loop, with quiet passages."""
     for index in itertools.count():
         pcm = pcms[index % len(pcms)]
         silence = np.zeros(SILENCE_SAMPLES, np.float32)
@@ -114,7 +113,7 @@ def endless(pcms: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def packets(pcms: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
-    """All of it in packets of that many samples."""
+    """The audio in packets of that many samples."""
     pending = np.zeros(0, np.float32)
     for pcm in pcms:
         pending = np.concatenate([pending, pcm])
@@ -149,12 +148,12 @@ def rows(codec: Codec, pcms: Sequence[np.ndarray], chunks: int) -> Iterator[dict
 
 
 def resident_bytes() -> int:
-    """Memory of this process that is in RAM."""
+    """Resident memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def verdicts(table: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
-    """For each column its slope an hour, its rise over the run, the most that this may be, and whether it is flat."""
+    """For each column: slope an hour, rise over the run, its limit, and whether it is within it."""
     settled = table[FIRST_MINUTES:]
     found = []
     for name, most in RISES.items():

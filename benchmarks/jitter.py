@@ -1,12 +1,12 @@
-"""The jitter buffer beside a fixed one of 200 ms, on a virtual clock: underruns and added latency on bad networks.
+"""The jitter buffer compared with a fixed one of 200 ms, on a virtual clock: underruns and added latency on bad
+networks.
 
-Speech is sent in chunks of 100 ms and pulled 10 ms at a time. Nothing overtakes, as in TCP: a late chunk holds up those
-behind it. `live` sends at the pace of speech without an end; `tts` sends utterances of six seconds, in bursts of one
-second of audio each 0.4 s, the way a synthesiser does that is faster than real time. Added latency is how much later a
-sample is heard than on a perfect network without a buffer; a break of the flow adds what it lasts. The fixed buffer
-plays 200 ms after an utterance's first chunk has come, and leaves out what comes later than that; `refilling` is what
-people write first: it plays when 200 ms are there, and waits for 200 ms again when it has run dry. The same seeds for
-all; each row is their mean, counts and silence a minute.
+Speech is sent in chunks of 100 ms and pulled 10 ms at a time. As in TCP, a late chunk delays those after it. `live`
+sends in real time without end; `tts` sends utterances of six seconds in bursts of one second of audio every 0.4 s, like
+a synthesiser that is faster than real time. Added latency is how much later a sample is heard than on a perfect network
+without a buffer; an underrun adds its duration. The fixed buffer plays 200 ms after an utterance's first chunk has
+arrived, and skips what comes later; `refilling` plays once 200 ms are ready, and waits for 200 ms again after an
+underrun. All use the same seeds; each row is their mean, with counts and silence a minute.
 
     python -m benchmarks.jitter
 """
@@ -38,12 +38,12 @@ NETWORKS = {
     "5 % stalls": (20, STALL_SHARE),
     "0.5 % stalls": (20, STALL_SHARE / 10),
 }
-"""Name -> (jitter in ms, evenly from 0 to it; share of chunks that are half a second later)."""
+"""Name -> (jitter in ms, uniform from 0; share of chunks that are half a second later)."""
 COLUMNS = ("source", "network", "buffer", "underruns", "silent_ms", "added_ms", "added_p95_ms", "skipped_ms")
 
 
 class RefillingBuffer:
-    """Plays when `depth` samples are there, and again after it has run dry."""
+    """Plays when `depth` samples are ready, and again after each underrun."""
 
     def __init__(self, depth: int) -> None:
         self.position = self.underruns = self.skipped_samples = self.buffered_samples = 0
@@ -68,7 +68,7 @@ class RefillingBuffer:
 
 
 class FixedBuffer(RefillingBuffer):
-    """Plays each sample `depth` after an utterance's first chunk came and its own place in it, or not at all."""
+    """Plays each sample at its place, `depth` after an utterance's first chunk arrived, or skips it."""
 
     def __init__(self, depth: int) -> None:
         super().__init__(depth)
@@ -76,7 +76,7 @@ class FixedBuffer(RefillingBuffer):
 
     def push(self, samples: np.ndarray) -> None:
         if self._finished and not self.buffered_samples:
-            self._due = -self._depth  # of samples that ought to have been played by now
+            self._due = -self._depth  # samples that should have been played by now
         super().push(samples)
 
     def pull(self, count: int) -> None:
@@ -102,7 +102,7 @@ BUFFERS: dict[str, Callable[[bool], Any]] = {
 
 
 def sendings(source: str, chunks: int) -> np.ndarray:
-    """When each chunk is sent, ms (chunks,)."""
+    """Sending time of each chunk, ms (chunks,)."""
     number = np.arange(chunks)
     if source == "live":
         return number * CHUNK_MS
@@ -112,7 +112,7 @@ def sendings(source: str, chunks: int) -> np.ndarray:
 
 
 def arrivals(sent: np.ndarray, jitter_ms: int, stall_share: float, rng: np.random.Generator) -> Iterator[float]:
-    """When each chunk arrives: delayed, and behind the one before it."""
+    """Arrival time of each chunk: delayed, and after the previous one."""
     before = 0.0
     for moment in sent:
         stalled_ms = STALL_MS if rng.random() < stall_share else 0
@@ -121,7 +121,7 @@ def arrivals(sent: np.ndarray, jitter_ms: int, stall_share: float, rng: np.rando
 
 
 def simulate(buffer: Any, source: str, network: str, seconds: int, seed: int, speech: np.ndarray) -> dict[str, float]:
-    """One run: what was counted, a minute of speech, and how late each block was heard."""
+    """One run: counts a minute of speech, and the lateness of each block."""
     chunks = seconds * 1000 // CHUNK_MS
     sent = sendings(source, chunks)
     arrived = list(arrivals(sent, *NETWORKS[network], np.random.default_rng(seed)))

@@ -1,11 +1,10 @@
-"""How long output takes once its input is there: over loopback, the real server in a process of its own.
+"""Response time of output after its input: over loopback, with a real server in its own process.
 
-For each kind of session, N clients send 20 ms packets at real-time pace with random phases. A chunk's latency is
-counted from the moment when the packet with the last sample (or token) that it waits for is sent, to the moment when
-its output has been received: what the algorithm waits for is not in it, the two trips through the socket are.
-`waits_ms` is what the algorithm waits for at the longest, for comparison. `in_line` is the share of the time that the
-server's threads waited for a processor that something else used: the clients themselves, or other work of the machine.
-Figures are worth something only where it is small: on a busy machine `--tries` keeps the calmest of several runs.
+For each kind of session, N clients send 20 ms packets in real time at random phases. A chunk's latency is the time from
+sending the packet with the last sample (or token) that it depends on, to receiving its output: without the algorithm's
+own wait, with both directions of the socket. `waits_ms` is the algorithm's longest wait, for comparison. `in_line` is
+the share of time that the server's threads waited for a processor; figures are valid only if it is small. On a busy
+machine `--tries` keeps the calmest of several runs.
 
     python -m benchmarks.latency --model nano --sessions 8 --seconds 20
 """
@@ -32,17 +31,17 @@ from neucodec_streaming.protocol.states import State
 RESULTS = RESULTS_FOLDER / "latency.json"
 KINDS = ("encode", "decode", "roundtrip")
 CALM = 0.1
-"""A share of time in line that spoils nothing."""
+"""Share of time in line that does not matter."""
 COLUMNS = ("kind", "profile", "sessions", "waits_ms", "p50_ms", "p99_ms", "max_ms", "in_line")
 
 
 def needed_packets(kind: str, config: StreamConfig, frames_out: int) -> int:
-    """How many 20 ms packets must have arrived before that many frames can have left."""
+    """Number of 20 ms packets that must have arrived before that many frames can be sent."""
     return -(-input_needed(kind, config, frames_out) // (1 if kind == "decode" else INPUT_HOP))
 
 
 class LatencyCaller:
-    """One client: sends at real-time pace, and notes when each packet went and when output came."""
+    """One client: sends in real time, and records when packets were sent and output arrived."""
 
     def __init__(self, url: str, kind: str, profile: str, seconds: float, seed: int) -> None:
         self.url, self.kind, self.profile = url, kind, profile
@@ -112,7 +111,7 @@ async def measure(url: str, pid: int, kind: str, profile: str, sessions: int, se
 
 
 def calmest(tries: int, *arguments: Any) -> dict[str, Any]:
-    """The measurement of several in which the server stood in line the least; one that is calm ends the search."""
+    """The measurement with the least time in line; a calm one ends the search."""
     best: dict[str, Any] | None = None
     for _ in range(tries):
         row = asyncio.run(measure(*arguments))

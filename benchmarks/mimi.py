@@ -1,14 +1,14 @@
-"""What a live roundtrip costs beside Mimi's: `python -m benchmarks.mimi`.
+"""The cost of a live round trip beside Mimi's: `python -m benchmarks.mimi`.
 
-The same number of live sessions through both codecs, one thread, float32, taking turns of equal audio, so that what
-else the machine does hits both. Ours: a chunk of every session through the engine at the model's default profile,
-encode step and decode step. Mimi (Kyutai's codec, the package `moshi`): a frame of 80 ms of every session through its
-streaming mode, 8 codebooks, weights random at the real size, which cost what trained ones do. Both rings are full.
-Figures are seconds of processor time per second of audio per session, that is shares of one core; `in line` is the
-share of the time that this process waited for the core, and should be near 0. This is cost, not quality.
+The same number of live sessions in both codecs, one thread, float32, in turns of equal audio, so that other programs
+affect both. Ours: a chunk of every session through the engine at the default profile, encoder and decoder step. Mimi
+(Kyutai's codec, the package `moshi`): a frame of 80 ms of every session in its streaming mode, 8 codebooks, random
+weights of the real size, which cost the same as trained ones. Both rings are full. Figures are seconds of processor
+time per second of audio per session, that is shares of one core; `in line` is the share of time that this process
+waited for the core, and should be near 0. This compares cost, not quality.
 
-`moshi` is in no extra: it asks for torch < 2.10, numpy < 2.3 and huggingface-hub < 1, older than what this project is
-tested with. Mimi runs with ours, so INSTALL takes the package without what it asks for.
+`moshi` is in no extra: it requires torch < 2.10, numpy < 2.3 and huggingface-hub < 1, older than this project's. Mimi
+runs with newer ones, so INSTALL installs the package without its dependencies.
 """
 
 import argparse
@@ -45,35 +45,35 @@ SESSIONS = (1, 4, 16)
 TURN_SAMPLES = OUTPUT_RATE * 2 // 5
 """Audio of a turn: four chunks of five frames, or five frames of Mimi."""
 MAX_SHARE, MAX_BATCH = 0.03, 16
-"""The target: one core's share that a live roundtrip session may take, and in batches of how many."""
+"""The target: share of a core for a live round-trip session, and the batch size."""
 FRAMES_AT_ONCE = 5
-"""Of Mimi, to fill its ring sooner; no step that is measured has more than one."""
+"""Frames of a Mimi step that fills its ring; measured steps have one."""
 CODEBOOK_STD = 0.01
-"""About that of what random weights quantise, so that codes differ from frame to frame."""
+"""Approximate level of random weights' quantiser input, so that codes change from frame to frame."""
 COLUMNS = ("sessions", "codec", "encode", "decode", "both", "steps", "ratio", "of minima", "in line")
 
 TimedSteps = list[tuple[float, float]]
-"""Processor seconds of the encode half and the decode half of each step."""
+"""Processor seconds of the encoder and decoder half of each step."""
 
 
 class LiveStreams(Protocol):
-    """A batch of live sessions; a step takes each of them further by the same time."""
+    """A batch of live sessions; each step advances all of them by the same time."""
 
     step_samples: int
-    """Audio of one session that a step gives, at 24 kHz."""
+    """Output samples of one session in a step, at 24 kHz."""
 
     def warm_up(self) -> None:
-        """Afterwards all that a session remembers is full, and a step costs what it will always cost."""
+        """Fills the memory of every session, so that later steps have their final cost."""
 
     def encode(self) -> None:
-        """The next audio of every session becomes codes."""
+        """Encodes the next audio of every session."""
 
     def decode(self) -> int:
-        """Those codes become audio: samples at 24 kHz of all sessions together."""
+        """Decodes those codes: samples at 24 kHz of all sessions together."""
 
 
 class Ours:
-    """Roundtrip sessions of our engine, whose chunks are complete at the same time."""
+    """Round-trip sessions of our engine whose chunks complete at the same time."""
 
     def __init__(self, codec: Codec, sessions: int) -> None:
         config = codec.default_config
@@ -108,7 +108,7 @@ class Ours:
 
 
 class Mimi:
-    """As many streams of a Mimi model in its streaming mode, a frame a step; closed by whoever owns `streaming`."""
+    """Streams of a Mimi model in its streaming mode, a frame a step; the owner of `streaming` closes it."""
 
     def __init__(self, model: Any, sessions: int, streaming: ExitStack) -> None:
         from moshi.modules.transformer import StreamingMultiheadAttention
@@ -134,7 +134,7 @@ class Mimi:
 
 
 def random_mimi() -> Any:
-    """A Mimi of the package's own configuration with random weights. Exits with how to install it where it is not."""
+    """A Mimi of the package's own configuration with random weights. Exits with install instructions if missing."""
     try:
         from moshi.models.loaders import get_mimi
         from moshi.quantization.core_vq import EuclideanCodebook
@@ -155,7 +155,7 @@ def noise(sessions: int, samples: int) -> torch.Tensor:
 
 @torch.inference_mode()
 def measure(lives: dict[str, LiveStreams], sessions: int, turns: int) -> dict[str, TimedSteps]:
-    """What the steps of each took, warmed up; they take turns of equal audio."""
+    """Processor times of both codecs' steps, warmed up, in turns of equal audio."""
     for live in lives.values():
         live.warm_up()
     steps: dict[str, TimedSteps] = {name: [] for name in lives}
@@ -177,7 +177,7 @@ def _timed(live: LiveStreams, sessions: int) -> tuple[float, float]:
 
 
 def shares(steps: TimedSteps, step_samples: int, sessions: int) -> dict[str, float]:
-    """Of one core, for one session: the medians of encode, decode and both, and the least of both."""
+    """Shares of one core for one session: the medians of encoder, decoder and both, and the minimum of both."""
     audio_s = sessions * step_samples / OUTPUT_RATE
     both = [encode_s + decode_s for encode_s, decode_s in steps]
     return {
@@ -190,7 +190,7 @@ def shares(steps: TimedSteps, step_samples: int, sessions: int) -> dict[str, flo
 
 
 def row_of(lives: dict[str, LiveStreams], sessions: int, turns: int) -> dict[str, Any]:
-    """One number of sessions: the shares of "ours" and "mimi", and ours as a part of Mimi's."""
+    """For one number of sessions: the shares of "ours" and "mimi", and the ratio."""
     begin_s, waited_before_s = time.perf_counter(), waited_s(os.getpid())
     steps = measure(lives, sessions, turns)
     in_line = (waited_s(os.getpid()) - waited_before_s) / (time.perf_counter() - begin_s)
@@ -206,14 +206,14 @@ def row_of(lives: dict[str, LiveStreams], sessions: int, turns: int) -> dict[str
 
 
 def target_of(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The most that a session may take, what was measured (or None), and whether that meets it."""
+    """The limit for a session, the measurement (or None), and whether it is met."""
     measured = next((row["ours"]["both"] for row in rows if row["sessions"] == MAX_BATCH), None)
     met = None if measured is None else measured <= MAX_SHARE
     return {"sessions": MAX_BATCH, "most": MAX_SHARE, "measured": measured, "met": met}
 
 
 def about(codec: Codec, mimi: Any) -> dict[str, dict[str, Any]]:
-    """What both are. A Mimi's codebooks are no parameters; those that it uses are counted apart."""
+    """Sizes of both. Mimi's codebooks are not parameters; those in use are counted separately."""
     config = codec.default_config
     bits = math.log2(mimi.cardinality) * mimi.num_codebooks
     return {

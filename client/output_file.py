@@ -97,6 +97,8 @@ def _is_locked(descriptor: int) -> bool:
 
 def _remove_abandoned(path: str) -> None:
     """Removes a temporary file that no process is writing."""
+    if fcntl is None:
+        return
     with suppress(OSError):
         descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
         try:

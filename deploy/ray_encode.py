@@ -1,4 +1,4 @@
-"""`neucodec-server encode-files` on a Ray cluster: a folder that every node sees to a table of tokens, by Ray Data.
+"""`neucodec-server encode-files` on a Ray cluster: recordings that every node sees to a table of tokens, by Ray Data.
 
     python deploy/ray_encode.py FOLDER OUT --actors 8                    # on a machine of the cluster
     python deploy/ray_encode.py FOLDER OUT --actors 2 --gpus 1 --device cuda --batch-size 16
@@ -21,8 +21,8 @@ import ray
 from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.server.bulk.coding import BulkCoder
 from neucodec_streaming.server.bulk.progress import JobProgress
-from neucodec_streaming.server.bulk.recordings import AudioFile, batches, find_recordings
-from neucodec_streaming.server.bulk.rows import MAX_SECONDS, Skipped
+from neucodec_streaming.server.bulk.recordings import batches, find_recordings
+from neucodec_streaming.server.bulk.rows import MAX_SECONDS, AudioFile, Skipped
 from neucodec_streaming.server.bulk.table import SAVE_EVERY_S, TokenTable, only_writer
 from neucodec_streaming.tokens import TokenRecord
 
@@ -34,7 +34,7 @@ class RayCoder:
         self._coder = BulkCoder(*coder)
 
     def __call__(self, row: dict) -> list[dict]:
-        files = [AudioFile(id, Path(path)) for id, path in zip(row["ids"], row["paths"], strict=True)]
+        files = [AudioFile(*one) for one in zip(row["ids"], map(Path, row["paths"]), row["rows"], strict=True)]
         return [_columns(one) for one in self._coder.encode(files)]
 
 
@@ -52,7 +52,11 @@ def _result(row: dict) -> TokenRecord | Skipped:
 def encoded(files: list[AudioFile], given: argparse.Namespace) -> Iterator[TokenRecord | Skipped]:
     """What the actors make of the recordings, in the order in which it comes."""
     rows = [
-        {"ids": [one.id for one in batch], "paths": [str(one.path.resolve()) for one in batch]}
+        {
+            "ids": [one.id for one in batch],
+            "paths": [str(one.path.resolve()) for one in batch],
+            "rows": [one.row for one in batch],
+        }
         for batch in batches(files, given.batch_size)
     ]
     blocks = max(1, min(len(rows), given.actors * given.blocks_per_actor))
@@ -97,7 +101,7 @@ def _token_model(model: str, device: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("folder", type=Path, help="recordings, at a path that is the same on every node")
+    add("folder", type=Path, help="recordings or a table of them, at a path that is the same on every node")
     add("out", type=Path, help="folder of the table; only this process writes to it")
     add("--address", help="of the cluster (default: RAY_ADDRESS, else the one that runs here, else a new one)")
     add("--actors", type=int, default=1, help="models that are held at a time, over all nodes")

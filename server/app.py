@@ -16,6 +16,7 @@ from typing import Protocol as Interface
 
 from prometheus_client import Histogram
 
+from neucodec_streaming.engine.budget import Budget
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, reason_of
 from neucodec_streaming.protocol.query import SessionRequest
@@ -30,6 +31,7 @@ from neucodec_streaming.server.http.speech import SpeechEndpoint
 from neucodec_streaming.server.http.websocket import WebSocket
 from neucodec_streaming.server.metrics import Metrics
 from neucodec_streaming.server.model import Model, load_engines
+from neucodec_streaming.server.quiet_measurement import measured_quietly
 from neucodec_streaming.server.sessions.registry import Sessions
 from neucodec_streaming.server.sessions.session import Session
 from neucodec_streaming.server.settings.fields import Settings
@@ -54,10 +56,16 @@ class OpenConnection(Interface):
 
 
 class App:
-    """One server in one event loop. `load` makes the engines and the model, `apart`: in a process of their own."""
+    """One server in one event loop. `load` makes the engines and the model, `apart`: in a process of their own.
 
-    def __init__(self, settings: Settings, load: EngineLoader = load_engines, *, apart: bool = False) -> None:
+    `token_prefix` begins every token that resumes a session here, so that a router can tell whose it is; without a dot.
+    """
+
+    def __init__(
+        self, settings: Settings, load: EngineLoader = load_engines, *, apart: bool = False, token_prefix: str = ""
+    ) -> None:
         self._settings = settings
+        self._token_prefix = token_prefix
         self._model: Model | None = None
         self._sessions: Sessions | None = None
         self._devices = WorkerPool(settings, load, apart=apart, on_step=self._count_step)
@@ -191,9 +199,20 @@ class App:
         """Once the workers have loaded the model, the server is ready."""
         model = await self._devices.loaded()
         self._metrics.watch_workers(self._devices.pids)
-        self._sessions = Sessions(model, self._gate, self._devices.all, self._settings, self._metrics)
+        self._sessions = Sessions(
+            model, self._gate, self._devices.all, self._settings, self._metrics, self._token_prefix
+        )
         self._model = model
         self._tasks.append(asyncio.create_task(self._watch(), name="watch"))
+        if model.is_measured_busy:
+            self._tasks.append(asyncio.create_task(self._measure_again(model), name="measurement"))
+
+    async def _measure_again(self, model: Model) -> None:
+        assert self._sessions is not None, "loaded"
+        pools = {pool: tuple(times) for pool, times in model.budget.step_s.items()}
+        step_s = await measured_quietly(self._sessions, self._devices.all, pools)
+        self._sessions.use_budget(Budget(step_s, model.budget.max_load))
+        _log.info("measured again while the machine was quiet: room for %d %s sessions", self.room(), model.kinds[-1])
 
     def _count_step(self, step: TimedStep) -> None:
         if step.pool not in self._step_times:

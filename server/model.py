@@ -48,6 +48,8 @@ class Model:
     parts: tuple[str, ...] = ("encode", "decode")
     output_rate: int = OUTPUT_RATE
     voices: Voices = field(default_factory=Voices)
+    is_measured_busy: bool = False
+    """Whether other programs took part of the machine while its steps were measured."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -121,10 +123,11 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     other_load = OtherLoad()
     with ThreadPoolExecutor(workers, initializer=use_threads, initargs=(settings,)) as threads:  # all at once, as later
         times = list(threads.map(lambda one: one.measure(time.perf_counter, MEASURE_S), runners))
-    if (share := other_load.share()) > BUSY_SHARE:
+    share = other_load.share()
+    if share > BUSY_SHARE:
         _log.warning(
             "other programs took %.0f %% of the processors while the steps were measured: the capacity is that of a"
-            " busy machine; start again when it is quiet",
+            " busy machine, until it is measured again: when the machine is quiet and no session is open",
             100 * share,
         )
     step_s = {pool: {size: max(time[pool][size] for time in times) for size in settings.batch_sizes} for pool in pools}
@@ -132,7 +135,9 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     budget = Budget(step_s, settings.max_load)
     fingerprint = _fingerprint(codec, settings) if len(settings.batch_sizes) == 1 else ""
     name, default = codec.public_name, settings.default_profile
-    return engines, Model(name, profiles, default, budget, fingerprint, settings.kinds, codec.sample_rate, voices)
+    return engines, Model(
+        name, profiles, default, budget, fingerprint, settings.kinds, codec.sample_rate, voices, share > BUSY_SHARE
+    )
 
 
 def worker_count(settings: Settings) -> int:

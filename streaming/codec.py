@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -292,15 +293,16 @@ def _one_chunk(frames: int) -> StreamConfig:
     return StreamConfig(chunk_frames=frames, lookahead_frames=0, context_frames=0, prior_weight=0)
 
 
-def read_audio(path: str | Path) -> np.ndarray:
-    """An audio file of any rate and channel count -> float32 mono at 16 kHz (n,). Raises InputError."""
+def read_audio(path: str | Path | BytesIO) -> np.ndarray:
+    """An audio file, or its bytes, of any rate and channel count -> float32 mono at 16 kHz (n,). Raises InputError."""
     import soundfile
     import soxr
 
     try:
         pcm, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{path} cannot be read as audio: {error}") from error
+        name = "its audio" if isinstance(path, BytesIO) else path
+        raise InputError(f"{name} cannot be read as audio: {error}") from error
     return soxr.resample(pcm.mean(axis=1), rate, INPUT_RATE) if rate != INPUT_RATE else pcm.mean(axis=1)
 
 

@@ -112,12 +112,12 @@ class _Stream:
             self.reset()
 
     def _become_start(self, primer: np.ndarray) -> Start:
-        """Steps everything that this stream was fed and turns it into a start; the stream is then used up."""
+        """Turns this stream, of which all input has been stepped, into a start; the stream is then used up."""
         self._windower.become_start()
         return Start(primer, self._stepper.slot_state(self._state, 0), self._windower)
 
     def _steps(self, max_steps: int | None = None) -> list[np.ndarray]:
-        """Output of all steady steps that the pending input allows, or of the first `limit`."""
+        """Output of all steady steps that the pending input allows, or of the first `max_steps`."""
         outputs: list[np.ndarray] = []
         while len(outputs) != max_steps and (window := self._windower.take()) is not None:
             outputs.append(self._step(window))

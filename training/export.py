@@ -29,7 +29,8 @@ def export(checkpoint: Path, speech: Speech, out: Path) -> dict[str, float]:
     if not checkpoint.exists():
         raise FileNotFoundError(f"{checkpoint} does not exist; train first, or name the checkpoint.pt of a work folder")
     content = torch.load(checkpoint, weights_only=True)
-    model = NeuCodecModel(nano_config()).eval()
+    layers = sum(name.endswith("input_layernorm.weight") for name in content["average"])  # of the decoder
+    model = NeuCodecModel(nano_config(layers)).eval()
     model.load_state_dict(content["average"])
     added_db = missing_level_db(model, speech)
     head = model.acoustic_decoder.head.linear

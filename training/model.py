@@ -5,6 +5,7 @@ the quantiser and the ISTFT head start where learning is possible, the semantic 
 `encode` gives it none), and the anti-aliased activations are replaced by their fast twins.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,10 +16,11 @@ from neucodec_streaming.layers.fbank import log_mel
 from training.antialias import replace_activations
 from training.windows import StreamPriors, Windows, decode, semantic
 
-# Where the quantiser's input uses the four levels equally: the quartiles of this normal distribution are the borders.
 WEIGHTS_VERSION = 2
 """Part of the exported configuration: tokens of another version are other tokens."""
 
+DECODER_LAYERS = 4
+# Where the quantiser's input uses the four levels equally: the quartiles of this normal distribution are the borders.
 QUANTISER_MEAN = -0.2
 QUANTISER_SPREAD = 0.9
 _HEAD_LOG_MAGNITUDE = -5.0
@@ -33,7 +35,7 @@ class Reconstruction:
     projected: Tensor
 
 
-def nano_config() -> NeuCodecConfig:
+def nano_config(decoder_layers: int = DECODER_LAYERS) -> NeuCodecConfig:
     """Few and wide layers; the largest stride comes last, so that the acoustic branch hardly sees beyond 100 ms."""
     semantic = Wav2Vec2BertConfig(
         hidden_size=128,
@@ -56,7 +58,7 @@ def nano_config() -> NeuCodecConfig:
     config = NeuCodecConfig(
         hidden_size=256,
         intermediate_size=768,
-        num_hidden_layers=4,
+        num_hidden_layers=decoder_layers,
         num_attention_heads=4,
         num_key_value_heads=4,
         head_dim=64,
@@ -70,9 +72,9 @@ def nano_config() -> NeuCodecConfig:
     return config
 
 
-def new_model(heard: Tensor, on_cpu: bool = True) -> NeuCodecModel:
+def new_model(heard: Tensor, on_cpu: bool = True, decoder_layers: int = DECODER_LAYERS) -> NeuCodecModel:
     """A model with random weights, set so that it can learn; `heard` (B, (F + 1) * 320) is real speech."""
-    config = nano_config()
+    config = nano_config(decoder_layers)
     # Crops are short: plain products take less time than the fused attention and its backward pass.
     config._attn_implementation = config.semantic_model_config._attn_implementation = "eager"
     model = NeuCodecModel(config)
@@ -91,6 +93,22 @@ def new_model(heard: Tensor, on_cpu: bool = True) -> NeuCodecModel:
     if on_cpu:
         replace_activations(model.acoustic_encoder)
     return model
+
+
+@torch.no_grad()
+def take_weights(model: NeuCodecModel, weights: Mapping[str, Tensor]) -> None:
+    """Takes the weights of a model whose decoder may have fewer layers; further layers add nothing until they learn."""
+    for name, parameter in model.named_parameters():
+        if name not in weights and name.endswith(("o_proj.weight", "fc2.weight")):
+            parameter.zero_()
+    model.load_state_dict(model.state_dict() | weights)
+
+
+def freeze_encoder(model: NeuCodecModel) -> None:
+    """Leaves only what turns tokens into audio to learn, so that tokens stay what they are."""
+    model.requires_grad_(False)
+    model.quantizer.project_out.requires_grad_(True)
+    model.acoustic_decoder.requires_grad_(True)
 
 
 def _keep_variance(module: nn.Module) -> None:

@@ -31,7 +31,7 @@ from training.discriminators import (
     judging_loss,
 )
 from training.losses import RESOLUTIONS, LossWeights, losses, total
-from training.model import LiveCrop, new_model, reconstruct
+from training.model import DECODER_LAYERS, LiveCrop, freeze_encoder, new_model, reconstruct, take_weights
 from training.validate import plot, validate
 from training.windows import Windows, no_priors, read_priors
 
@@ -45,9 +45,11 @@ PAUSE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Schedule:
-    """Lengths of the run in steps, and what the optimiser does on the way."""
+    """Lengths of the run in steps, what learns, and what the optimiser does on the way."""
 
     steps: int = 20_000
+    decoder_layers: int = DECODER_LAYERS
+    decoder_only: bool = False
     adversarial_from: int = 12_000
     warmup_steps: int = 300
     frames_per_batch: int = 400
@@ -92,11 +94,17 @@ class Trainer:
         self.speech = Speech(work, held_out=False)
         torch.manual_seed(seed)
         heard = self.speech.batch(np.random.default_rng(seed), 8, 100, (-6.0, 0.0)).heard
-        self.model = new_model(heard, on_cpu=device == "cpu").to(device)
+        self.model = new_model(heard, device == "cpu", schedule.decoder_layers).to(device)
+        if schedule.decoder_only:
+            freeze_encoder(self.model)
         self.judges = Judges().to(device)
         self.average: NeuCodecModel = deepcopy(self.model).eval().requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=schedule.weight_decay, fused=True
+            [p for p in self.model.parameters() if p.requires_grad],
+            lr=0.0,
+            betas=(0.9, 0.99),
+            weight_decay=schedule.weight_decay,
+            fused=True,
         )
         self.judge_optimiser = torch.optim.AdamW(
             self.judges.parameters(), lr=schedule.judge_rate, betas=(0.8, 0.99), weight_decay=0.0, fused=True
@@ -174,12 +182,21 @@ class Trainer:
         return LiveCrop(Windows(chunk, lookahead, frames, self.device), self.priors, flipped)
 
     def start_from(self, folder: Path) -> None:
-        """Takes the weights of an exported model instead of random ones; raises OSError where there is none."""
+        """Takes the weights of an exported model, whose decoder may have fewer layers, instead of random ones.
+
+        Raises OSError where there is none.
+        """
         exported = NeuCodecModel.from_pretrained(folder, dtype=torch.float32).state_dict()
-        self.model.load_state_dict(exported)
-        self.average.load_state_dict(exported)
+        for model in (self.model, self.average):
+            take_weights(model, exported)
         if (folder / "stream.json").exists():
             self.priors = read_priors(folder / "stream.json", self.device)
+
+    def take_judges(self, checkpoint: Path) -> None:
+        """Takes the judges of another run's checkpoint, who know what to look for, instead of new ones."""
+        content = torch.load(checkpoint, weights_only=True)
+        self.judges.load_state_dict(content["judges"])
+        self.judge_optimiser.load_state_dict(content["judge_optimiser"])
 
     def save(self, progress: float) -> None:
         """Writes the checkpoint so that an interruption leaves the old one or the new one."""
@@ -283,10 +300,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("training/run"), help="for cache, log and checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="model folder whose weights to start from, in place of random ones")
+    parser.add_argument("--judges", type=Path, metavar="CHECKPOINT", help="take the judges of another run")
+    parser.add_argument("--decoder-only", action="store_true", help="freeze the encoder: tokens stay valid")
+    parser.add_argument("--decoder-layers", type=int, default=DECODER_LAYERS, help="at least as many as --start has")
     parser.add_argument("--steps", type=int, default=Schedule.steps)
     parser.add_argument("--adversarial-from", type=int, default=Schedule.adversarial_from, help="step")
     parser.add_argument("--no-push", action="store_true", help="where the tokens of --start hold phase already")
     parser.add_argument("--peak-rate", type=float, default=Schedule.peak_rate)
+    parser.add_argument("--average", type=float, default=Schedule.average, help="decay of the average, a step")
     parser.add_argument("--validate-every", type=int, default=500)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -296,12 +317,21 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     prepare(arguments.data, arguments.work)
-    schedule = Schedule(arguments.steps, arguments.adversarial_from, peak_rate=arguments.peak_rate)
+    schedule = Schedule(
+        arguments.steps,
+        arguments.decoder_layers,
+        arguments.decoder_only,
+        arguments.adversarial_from,
+        peak_rate=arguments.peak_rate,
+        average=arguments.average,
+    )
     if arguments.no_push:
         schedule = replace(schedule, coherence_push=())
     trainer = Trainer(arguments.work, schedule, LossWeights(), arguments.seed, arguments.device, arguments.mixed)
     if arguments.start:
         trainer.start_from(arguments.start)
+    if arguments.judges:
+        trainer.take_judges(arguments.judges)
     progress = trainer.restore()
     budget = RunLength(arguments.steps, arguments.minutes, arguments.pause_file, progress=progress)
     run(trainer, budget, arguments.validate_every)

@@ -1,10 +1,10 @@
-"""A TCP proxy whose faults are commanded: delay, stall, half-open, reset, cut at a byte, down.
+"""A TCP proxy with faults on command: delay, stall, half-open, reset, cut at a byte, down.
 
-`async with proxy(host, port) as p` listens on a port of its own (`p.url`) and carries every connection to the server
-there. `p.to_server` and `p.to_client` are the two directions, each with its delay, its count of bytes and its cut. The
-calls act at once on all connections that are open, and need no waiting; what is written to a socket before a call is
-with the kernel and arrives, except after `reset`. Bytes that are held are bounded: then reading stops, and the sender
-feels it. Leaving the context closes everything.
+`async with proxy(host, port) as p` listens on its own port (`p.url`) and forwards every connection to the server.
+`p.to_server` and `p.to_client` are the two directions, each with its delay, byte count and cut. Calls affect all open
+connections at once and do not wait; bytes written to a socket before a call are with the kernel and arrive, except
+after `reset`. Held bytes are bounded: beyond the limit reading stops, which the sender feels. Leaving the context
+closes everything.
 """
 
 import asyncio
@@ -16,28 +16,28 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 CONNECT_S = 5.0
-"""For the server to accept a connection; later, the client's is reset."""
+"""Timeout of connecting to the server; then the client's connection is reset."""
 CUT_S = 2.0
-"""For the peer of a connection that was cut to close its side; later, it is reset."""
+"""Timeout of a cut connection's peer to close its side; then it is reset."""
 HELD_BYTES = 1 << 20
-"""Of one connection in one direction; with more of it held, no more is read."""
+"""Limit of held bytes for each connection and direction; beyond it reading stops."""
 EOF = b""
-"""In the place of bytes: the sender has no more."""
+"""Marks the end of the sender's bytes."""
 
 
 class Direction:
-    """What happens to bytes that go one way; `bytes_passed` counts them over all connections."""
+    """Treatment of bytes in one direction; `bytes_passed` counts them over all connections."""
 
     def __init__(self, rng: random.Random) -> None:
         self.delay_s = 0.0
         self.jitter_s = 0.0
-        """At most as much is added to the delay, at random; order is kept."""
+        """Random addition to the delay, at most this much; order is kept."""
         self.bytes_passed = 0
         self._rng = rng
         self._left: int | None = None
 
     def cut_after_bytes(self, count: int) -> None:
-        """Exactly `count` bytes more go this way; then the connection that sent the last of them is cut, once."""
+        """Cuts a connection after exactly `count` more bytes in this direction, once."""
         self._left = count
 
     def draw_delay_s(self) -> float:
@@ -45,7 +45,7 @@ class Direction:
         return self.delay_s + self._rng.uniform(0, self.jitter_s)
 
     def pass_on(self, piece: bytes) -> tuple[bytes, bool]:
-        """The part of a piece that goes on -> (bytes, whether the connection is to be cut behind them)."""
+        """The part of a piece to forward -> (bytes, whether to cut the connection after them)."""
         is_cut = self._left is not None and len(piece) >= self._left
         if self._left is not None:
             piece = piece[: self._left]
@@ -55,7 +55,7 @@ class Direction:
 
 
 class Proxy:
-    """The listening socket and the connections; made by `proxy`."""
+    """The listening socket and the connections; created by `proxy`."""
 
     def __init__(self, upstream_host: str, upstream_port: int, seed: int) -> None:
         rng = random.Random(seed)
@@ -70,54 +70,54 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Where clients connect to."""
+        """The address for clients."""
         return f"ws://{self.host}:{self.port}"
 
     @property
     def open_links(self) -> int:
-        """Connections that are carried, or half open."""
+        """Number of connections, including half-open ones."""
         return len(self.links)
 
     async def up(self) -> None:
-        """Listens, after `down` at the same port."""
+        """Listens, after `down` on the same port."""
         if self._server is None:
             accept = asyncio.get_running_loop().create_server
             self._server = await accept(lambda: ProxyLink(self).client, self.host, self.port, reuse_address=True)
             self.port = self._server.sockets[0].getsockname()[1]
 
     def down(self) -> None:
-        """New connections are refused; those that are open live on."""
+        """Refuses new connections; open ones continue."""
         if self._server is not None:
             self._server.close()
             self._server = None
 
     def stall(self) -> None:
-        """No byte and no end goes on, either way, until `resume`; new connections are accepted and wait too."""
+        """Holds all bytes and ends in both directions until `resume`; new connections are accepted and wait too."""
         self.is_stalled = True
 
     def resume(self) -> None:
-        """What was held goes on, in order."""
+        """Forwards everything held, in order."""
         self.is_stalled = False
         for link in list(self.links):
             link.drain()
 
     def half_open(self) -> None:
-        """The open connections carry nothing any more, and neither side is told; new ones are as always."""
+        """Open connections forward nothing any more, and neither side is told; new ones work normally."""
         for link in list(self.links):
             link.half_open()
 
     def cut(self) -> None:
-        """Both sides of every open connection get what was passed on, then its end."""
+        """Ends both sides of every open connection after the forwarded bytes."""
         for link in list(self.links):
             link.cut()
 
     def reset(self) -> None:
-        """Both sides of every open connection get a RST."""
+        """Resets both sides of every open connection (RST)."""
         for link in list(self.links):
             link.reset()
 
     def connect(self, link: "ProxyLink") -> None:
-        """Connects a new link to the server; where that fails, its client is reset."""
+        """Connects a new link to the server; if that fails, resets its client."""
         self.accepted += 1
         self.links.add(link)
 
@@ -133,17 +133,17 @@ class Proxy:
         task.add_done_callback(self._connecting.discard)
 
     async def close(self) -> None:
-        """Refuses, resets, and forgets all."""
+        """Refuses new connections, resets open ones and forgets everything."""
         self.down()
         for task in self._connecting:
             task.cancel()
         await asyncio.gather(*self._connecting, return_exceptions=True)
         self.reset()
-        await asyncio.sleep(0)  # transports close their sockets in the next round of the loop
+        await asyncio.sleep(0)  # transports close their sockets in the loop's next iteration
 
 
 class ProxyLink:
-    """One connection: its two sockets, and what is held between them."""
+    """One connection: its two sockets and the bytes held between them."""
 
     def __init__(self, of: Proxy) -> None:
         self.proxy = of
@@ -163,8 +163,9 @@ class ProxyLink:
             side.go_deaf()
 
     def cut(self) -> None:
-        """Ends what is sent to both, and drops what comes from them until they have closed: a close with bytes unread
-        would be a RST, which overtakes what was sent."""
+        """Ends both sides and discards their bytes until they have closed: closing with unread bytes would send a RST,
+        which overtakes the sent bytes.
+        """
         for side in self.sides:
             side.hang_up()
 
@@ -182,7 +183,7 @@ class ProxyLink:
 
 
 class Side(asyncio.Protocol):
-    """One socket of a link: what it receives is held until it is due, then sent by the other one."""
+    """One socket of a link: received bytes are held until they are due, then sent by the other one."""
 
     other: "Side"
 
@@ -199,7 +200,7 @@ class Side(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        transport.set_write_buffer_limits(0)  # what the kernel does not take is held here, where it can be stalled
+        transport.set_write_buffer_limits(0)  # held here instead, where they can be stalled
         if self is self._link.client:
             self._link.proxy.connect(self._link)
         elif self._is_deaf:
@@ -224,7 +225,7 @@ class Side(asyncio.Protocol):
             self._close_if_over()
         else:
             self.data_received(EOF)
-        return True  # the other direction may go on
+        return True  # the other direction may continue
 
     def pause_writing(self) -> None:
         self._is_writable = False
@@ -237,7 +238,7 @@ class Side(asyncio.Protocol):
         self._link.ended(self, error)
 
     def drain(self) -> None:
-        """Hands over what is due to the other socket, as far as it is there and takes it."""
+        """Passes due bytes to the other socket, as far as it takes them."""
         loop, sink = asyncio.get_running_loop(), self.other
         while self._held and not self._link.proxy.is_stalled and sink.transport is not None and sink._is_writable:
             due_s, piece = self._held[0]
@@ -267,13 +268,13 @@ class Side(asyncio.Protocol):
         self.other._close_if_over()
 
     def go_deaf(self) -> None:
-        """What it has received and will receive goes nowhere, and its end is not noticed."""
+        """Discards received and later bytes, and ignores the end."""
         self._forget()
         if self.transport is not None:
             self.transport.pause_reading()
 
     def hang_up(self) -> None:
-        """Sends the end behind what was passed on, and waits for the peer's, but not long."""
+        """Sends the end after the forwarded bytes, and waits briefly for the peer's."""
         self._forget()
         if self.transport is None:
             return
@@ -309,7 +310,7 @@ class Side(asyncio.Protocol):
 
 @asynccontextmanager
 async def proxy(upstream_host: str, upstream_port: int, seed: int = 0) -> AsyncIterator[Proxy]:
-    """A proxy in front of that server, up. `seed`: of the jitter."""
+    """A proxy in front of that server, listening. `seed`: of the jitter."""
     made = Proxy(upstream_host, upstream_port, seed)
     await made.up()
     try:

@@ -1,4 +1,4 @@
-"""A pipeline of Pipecat around one text-to-speech service, asked for one text after the other."""
+"""A Pipecat pipeline around one text-to-speech service, for one text after the other."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -33,7 +33,7 @@ class _Ear(FrameProcessor):
 
 @asynccontextmanager
 async def speaking_line(service: TTSService, text: str) -> AsyncIterator[Callable[[], AsyncIterator[int]]]:
-    """What says the text: the samples of each frame as it comes; closing it sends an InterruptionFrame."""
+    """Speaks the text and yields the samples of each frame; closing the iteration sends an InterruptionFrame."""
     logger.remove()
     ear = _Ear()
     params = PipelineParams(audio_out_sample_rate=OUTPUT_RATE)

@@ -1,4 +1,4 @@
-"""Work spread over processes, and which belong together."""
+"""Work spread over processes, and groups of processes."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def spread(call: Callable, items: Sequence, processes: int) -> list:
-    """`call` over items, in so many processes; results in order."""
+    """Applies `call` to items in `count` processes; results in order."""
     results = []
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         for result in pool.map(call, items):
@@ -18,7 +18,7 @@ def spread(call: Callable, items: Sequence, processes: int) -> list:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it has started, as far as they still run (Linux)."""
+    """A running process and all its running descendants (Linux)."""
     found = [pid]
     for one in found:
         for children in Path(f"/proc/{one}/task").glob("*/children"):

@@ -1,7 +1,7 @@
-"""What an attacker of `benchmarks.hostile` needs: the server's address, raw connections to it, and ready-made bytes.
+"""Tools of the attackers in `benchmarks.hostile`: the server's address, raw connections to it, and prepared bytes.
 
-Attackers know no protocol state. They write bytes that were framed beforehand, so that they take little from the
-processors which they share with the server that they harm, and nothing holds them back but the server itself.
+Attackers keep no protocol state. They write prepared frames, so that they use little of the processors that they share
+with the server, and only the server limits them.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from websockets.frames import Frame, Opcode
 from neucodec_streaming.config import INPUT_HOP, TOKENS_PER_SECOND
 
 BLOCK_BYTES = 65_536
-"""Of many small messages in one piece."""
+"""Approximate size of a block of many small messages."""
 CONNECT_S = 5.0
 READ_BYTES = 65_536
 SWITCHING = "101"
 
 
 def request(path: str, host: str, *, headers: Sequence[str] = ()) -> bytes:
-    """An HTTP request that asks for an upgrade, with these headers instead of the right ones if any are given."""
+    """An HTTP upgrade request, with these headers in place of the correct ones if any are given."""
     lines = headers or (
         "Upgrade: websocket",
         "Connection: Upgrade",
@@ -36,21 +36,21 @@ def request(path: str, host: str, *, headers: Sequence[str] = ()) -> bytes:
 
 
 def frame(data: bytes | str, opcode: Opcode | None = None, *, fin: bool = True, mask: bool = True) -> bytes:
-    """A message as a client sends it, or as no client should."""
+    """A message framed as from a client, valid or not."""
     is_text = isinstance(data, str)
     chosen = opcode if opcode is not None else (Opcode.TEXT if is_text else Opcode.BINARY)
     return Frame(chosen, data.encode() if isinstance(data, str) else data, fin).serialize(mask=mask)
 
 
 def block(messages: Sequence[bytes]) -> bytes:
-    """The messages, framed, over and over: about BLOCK_BYTES."""
+    """The messages, framed and repeated to about BLOCK_BYTES."""
     once = b"".join(map(frame, messages))
     return once * max(1, BLOCK_BYTES // len(once))
 
 
 @dataclass
 class Target:
-    """The server, and what an attack has open there; `counts` is what happened."""
+    """The server, and an attack's open connections and processes; `counts` counts events."""
 
     host: str
     port: int
@@ -58,7 +58,7 @@ class Target:
     tokens: bytes
     counts: Counter[str] = field(default_factory=Counter)
     children: set[int] = field(default_factory=set)
-    """Processes that have been started and not been waited for."""
+    """Processes that were started and not yet awaited."""
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     @classmethod
@@ -72,13 +72,13 @@ class Target:
         return f"{self.host}:{self.port}"
 
     def seconds_of(self, kind: str) -> list[bytes]:
-        """The payload of a session of that kind, a framed message a second."""
+        """Payload of a session of that kind, one framed message for each second."""
         payload, unit = (self.tokens, 2) if kind == "decode" else (self.speech, 2 * INPUT_HOP)
         size = TOKENS_PER_SECOND * unit
         return [frame(payload[start : start + size]) for start in range(0, len(payload), size)]
 
     async def connect(self, receive_bytes: int | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection; `receive_bytes` is the size of its receive buffer. OSError, TimeoutError."""
+        """Opens a connection; `receive_bytes` is the size of its receive buffer. OSError, TimeoutError."""
         peer = socket.socket()
         if receive_bytes is not None:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
@@ -96,19 +96,19 @@ class Target:
     async def open(
         self, path: str, receive_bytes: int | None = None
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        """A session that is ready, or None where the server says no; its status is counted. OSError, TimeoutError."""
+        """Opens a session; None if the server refuses, whose status is counted. OSError, TimeoutError."""
         reader, writer = await self.connect(receive_bytes)
         writer.write(request(path, self.name))
         status = await self.status(reader)
         if status == SWITCHING:
             async with asyncio.timeout(CONNECT_S):
-                await reader.read(READ_BYTES)  # what came before it would be an error
+                await reader.read(READ_BYTES)  # earlier bytes would be an error
             return reader, writer
         self.drop(writer)
         return None
 
     async def status(self, reader: asyncio.StreamReader) -> str:
-        """The status of the answer, which is counted; "" where the server closed instead. TimeoutError, OSError."""
+        """The status of the answer, which is counted; "" if the server closed the connection. TimeoutError, OSError."""
         try:
             async with asyncio.timeout(CONNECT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -119,19 +119,19 @@ class Target:
         return status
 
     def drop(self, writer: asyncio.StreamWriter) -> None:
-        """Closes without a word."""
+        """Closes without a closing handshake."""
         self._writers.discard(writer)
         writer.transport.abort()
 
     def drop_all(self) -> None:
-        """Nothing of the attack is left: connections closed, processes killed."""
+        """Ends the attack: closes connections, kills processes."""
         for writer in list(self._writers):
             self.drop(writer)
         for pid in list(self.children):
             self.kill(pid)
 
     def kill(self, pid: int) -> None:
-        """SIGKILL for a process of ours."""
+        """Kills a process of ours (SIGKILL)."""
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         self.counts["killed"] += 1

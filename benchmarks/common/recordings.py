@@ -1,6 +1,6 @@
-"""The recordings that reports measure on, and the hard cases made from them.
+"""The recordings of the reports, and hard cases derived from them.
 
-All audio is float32 mono at 16 kHz. The evaluation set is a folder a speaker: DATA/eval/SPEAKER/*.flac or *.wav.
+All audio is float32 mono at 16 kHz. The evaluation set has one folder a speaker: DATA/eval/SPEAKER/*.flac or *.wav.
 """
 
 import csv
@@ -19,7 +19,7 @@ DC_OFFSET = 0.1
 
 
 def recordings(data: Path) -> list[tuple[str, Path]]:
-    """(speaker, file) of the evaluation set, a folder a speaker. Raises FileNotFoundError for an empty one."""
+    """(speaker, file) of the evaluation set. Raises FileNotFoundError if it is empty."""
     files = sorted(path for ending in ("flac", "wav") for path in (data / "eval").glob(f"*/*.{ending}"))
     if not files:
         raise FileNotFoundError(f"{data / 'eval'} holds no */*.flac or */*.wav; --data must name the folder above eval")
@@ -27,7 +27,7 @@ def recordings(data: Path) -> list[tuple[str, Path]]:
 
 
 def corpora(data: Path) -> dict[Path, str]:
-    """File -> the corpus that it is from, as DATA/MANIFEST.tsv says; empty where there is none."""
+    """File -> its corpus according to DATA/MANIFEST.tsv; empty without that file."""
     manifest = data / "MANIFEST.tsv"
     if not manifest.exists():
         return {}
@@ -36,7 +36,7 @@ def corpora(data: Path) -> dict[Path, str]:
 
 
 def thinned(files: list, limit: int) -> list:
-    """At most `limit` of them, evenly over the list and so over its speakers; all where the limit is 0."""
+    """At most `limit` files, evenly spread over the list and so over speakers; all if the limit is 0."""
     count = min(limit or len(files), len(files))
     return [files[index * len(files) // count] for index in range(count)]
 
@@ -52,18 +52,18 @@ def quiet(pcm: np.ndarray) -> np.ndarray:
 
 
 def loud(pcm: np.ndarray) -> np.ndarray:
-    """At full scale, its peaks clipped."""
+    """At full scale with clipped peaks."""
     return np.clip(pcm * np.float32(OVERDRIVE / np.abs(pcm).max()), -1, 1)
 
 
 def with_silence(pcm: np.ndarray) -> np.ndarray:
-    """A second of digital silence before it and one in its middle."""
+    """With a second of digital silence before it and one in its middle."""
     silence, middle = np.zeros(SILENCE_SAMPLES, np.float32), len(pcm) // 2
     return np.concatenate([silence, pcm[:middle], silence, pcm[middle:]])
 
 
 def with_dc_offset(pcm: np.ndarray) -> np.ndarray:
-    """As from a microphone whose zero is not at zero."""
+    """With a DC offset, as from a cheap microphone."""
     return pcm + np.float32(DC_OFFSET)
 
 

@@ -1,9 +1,9 @@
-"""A PulseAudio of its own without any hardware: a room whose microphone and speaker are null sinks.
+"""A PulseAudio server without hardware: a room whose microphone and speaker are null sinks.
 
-The room is one sink of two channels, so that one recording of it holds both sides in one clock: what is played to the
-sink `mouth` is on its left, and is what the microphone hears; what the default speaker plays is on its right, the ear.
-Everything in it runs ahead of the machine's other work where that is allowed, as audio does on a desktop.
-Needs Debian's pulseaudio, pulseaudio-utils and libasound2-plugins.
+The room is one sink of two channels, so one recording holds both sides on one clock: audio played to the sink `mouth`
+is on its left channel and reaches the microphone; the default speaker's audio is on its right, the ear. Its processes
+run at real-time priority where the system allows it, as audio does on a desktop. Needs Debian's pulseaudio,
+pulseaudio-utils and libasound2-plugins.
 """
 
 import os
@@ -34,22 +34,21 @@ MODULES = (
 
 
 def lift(pid: int, priority: int = 10) -> None:
-    """Real-time priority for all threads of a process, of those that it has started and of those that they will start,
-    where this user may give it."""
+    """Real-time priority for all present and future threads of a process and its children, if this user may set it."""
     with suppress(PermissionError):
         for thread in (thread for one in family(pid) for thread in os.listdir(f"/proc/{one}/task")):
             os.sched_setscheduler(int(thread), os.SCHED_RR, os.sched_param(priority))
 
 
 def installed() -> bool:
-    """Whether everything that the room needs is there."""
+    """Whether everything that the room needs is installed."""
     plugin = any(Path("/usr/lib").glob("*/alsa-lib/libasound_module_pcm_pulse.so"))
     return plugin and all(map(shutil.which, COMMANDS))
 
 
 @contextmanager
 def sound_room(home: Path) -> Iterator[dict[str, str]]:
-    """The environment of a process whose default microphone and speaker are those of the room; files go to `home`."""
+    """The environment of a process whose default devices are those of the room; files go to `home`."""
     (home / ".asoundrc").write_text("pcm.!default { type pulse }\nctl.!default { type pulse }\n")
     socket = home / "native"
     surroundings = {
@@ -74,7 +73,7 @@ def sound_room(home: Path) -> Iterator[dict[str, str]]:
 
 
 def _retry(command: tuple[str, ...], surroundings: dict[str, str]) -> None:
-    """Runs `command` until the daemon that it asks has come up."""
+    """Repeats `command` until the daemon that it queries is up."""
     deadline = time.monotonic() + START_SECONDS
     while subprocess.run(command, env=surroundings, capture_output=True, check=False, timeout=20).returncode:
         if time.monotonic() > deadline:
@@ -83,7 +82,7 @@ def _retry(command: tuple[str, ...], surroundings: dict[str, str]) -> None:
 
 
 class Recorder:
-    """What is in the room while its context is open; `mouth` and `ear` are float32 (n,) at RATE afterwards."""
+    """The room while its context is open; `mouth` and `ear` are float32 (n,) at RATE afterwards."""
 
     def __init__(self, surroundings: dict[str, str]) -> None:
         self._surroundings = surroundings
@@ -108,12 +107,12 @@ class Recorder:
         self.mouth, self.ear = (samples[:, side].astype(np.float32) / 32_768 for side in (0, 1))
 
     def moment(self, sample: int) -> float:
-        """When that sample was in the room, as time.perf_counter tells it, a few ms late."""
+        """When that sample was in the room, in time.perf_counter, a few ms late."""
         ends = [end for end, _ in self._reads]
         return self._reads[int(np.searchsorted(ends, sample * 4, side="right"))][1]
 
     def sample_at(self, moment: float) -> int:
-        """The sample that was in the room then."""
+        """The sample in the room at that time."""
         moments = [read for _, read in self._reads]
         return self._reads[min(int(np.searchsorted(moments, moment)), len(moments) - 1)][0] // 4
 
@@ -127,7 +126,7 @@ class Recorder:
 
 
 def say(audio: np.ndarray, surroundings: dict[str, str]) -> subprocess.Popen:
-    """Plays float32 (n,) at RATE to the microphone, from a thread of its own; the process ends with it."""
+    """Plays float32 (n,) at RATE to the microphone, from its own thread; the process ends with it."""
     command = ["pacat", "--playback", "--device=mouth", f"--rate={RATE}", "--channels=1"]
     command += ["--format=float32le", "--latency-msec=50"]
     voice = subprocess.Popen(command, env=surroundings, stdin=subprocess.PIPE)

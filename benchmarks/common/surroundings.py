@@ -1,4 +1,4 @@
-"""Where and when a report was measured, and how it is written."""
+"""Date, commit and machine of a report, and its output."""
 
 import json
 import os
@@ -17,7 +17,7 @@ RESULTS_FOLDER = ROOT / "benchmarks" / "results"
 
 
 def surroundings() -> dict[str, Any]:
-    """Date, commit and device of a run, and its version of torch, which this does not load."""
+    """Date, commit and device of a run, and torch's version, without importing torch."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -28,15 +28,16 @@ def surroundings() -> dict[str, Any]:
 
 
 def write_report(path: Path, found: Mapping[str, Any]) -> None:
-    """Writes surroundings and findings (whose names win) as JSON, and says where."""
+    """Writes surroundings and findings (whose names win) as JSON, and prints the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(surroundings() | dict(found), indent=1) + "\n")
     print(f"written to {path}")
 
 
 def waited_s(pid: int) -> float:
-    """Seconds that the threads of a process and of those it has started have stood in line for a processor; 0 where
-    Linux does not tell."""
+    """Seconds that the threads of a process and its children have waited for a processor; 0 where the system does not
+    provide it (only Linux does).
+    """
     tasks = (task for one in family(pid) for task in Path(f"/proc/{one}/task").glob("*/schedstat"))
     return sum(int(task.read_text().split()[1]) for task in tasks) / 1e9
 

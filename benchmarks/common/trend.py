@@ -1,4 +1,4 @@
-"""Whether a figure rises over a long run."""
+"""Slopes of figures over a long run."""
 
 import statistics
 from collections.abc import Sequence

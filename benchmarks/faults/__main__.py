@@ -1,16 +1,17 @@
-"""What survives when things break: `python -m benchmarks.faults --times 200 --data ../shared/speech`.
+"""Sessions through faults of connection, network and server: `python -m benchmarks.faults --times 200 --data
+../shared/speech`.
 
-A server in a process of its own, behind a link of its own (of a network namespace, where this user may make one), and
-sessions of the client library that reach it through the proxy of faulty_proxy. To each of them something happens at a
-random moment: its connection is reset, cut, or cut at a byte, carries nothing for seconds, is half open, or late; the
-link is taken down; the server is killed (SIGKILL) or told to stop (SIGTERM), and started again, for all that are
-under way; or a client process beside it is killed, and must be forgotten.
+A server runs in its own process behind its own link (in a network namespace, if this user may create one), and sessions
+of the client library reach it through the proxy of faulty_proxy. Each session meets one fault at a random moment: its
+connection is reset, cut, cut at a byte, silent for seconds, half open, or delayed; the link goes down; the server is
+killed (SIGKILL) or stopped (SIGTERM) and restarted, for all running sessions; or another client process is killed and
+must be forgotten.
 
-The server steps one batch size (`--batch-sizes`). What a session hears is compared with what the same input gives
-without a fault: equal to the byte wherever `Resumed` says "exact", and where it says nothing; nothing missing beyond
-the `gap` that it tells, and nothing twice. With several batch sizes the bits depend on how many sessions are stepped at
-once, with or without a fault: samples then count as equal if they differ by SAMPLE_TOLERANCE at most. The exit code is
-1 where that fails, or where the server holds a session in the end. `again` is from the fault to the next output.
+The server uses one batch size (`--batch-sizes`). A session's output is compared with that of the same input without a
+fault: byte-identical wherever `Resumed` says "exact" or there was none, nothing missing beyond the reported `gap`, and
+nothing twice. With several batch sizes the bits depend on how many sessions are stepped together; samples then count as
+equal within SAMPLE_TOLERANCE. The exit code is 1 if a check fails or the server holds a session at the end. `again` is
+the time from the fault to the next output.
 """
 
 import argparse
@@ -42,18 +43,18 @@ FAULTS = ("reset", "cut", "cut at a byte", "stall", "half-open", "late", LINK_DO
           "client killed")  # fmt: skip
 CLIPS = 4
 SECONDS = 6.0
-"""Of speech in a session."""
+"""Seconds of speech in a session."""
 PACE = 2.0
-"""Times real time, at which it is sent."""
+"""Sending speed, relative to real time."""
 DEADLINES = Deadlines(open_s=5.0, answer_s=120.0, send_s=120.0, alive_s=1.5, resume_s=120.0)
 PACKET_S = 0.02
 SAMPLE_TOLERANCE = 1e-4
-"""Of full scale: law 3 of the streams (CONTRIBUTING.md), of which the rounding to 16 bits is a third."""
+"""Of full scale: the tolerance of equal output; rounding to 16 bits is a third of it."""
 
 
 @dataclass
 class Trial:
-    """What happened to one session and what came of it."""
+    """A session's fault and its outcome."""
 
     fault: str
     kind: str
@@ -67,19 +68,19 @@ class Trial:
 
     @property
     def is_exact(self) -> bool:
-        """Nothing lost, doubled or other than without a fault."""
+        """Whether nothing is lost, doubled or different."""
         return not (self.missing or self.doubled or self.differ or self.error)
 
     @property
     def is_told(self) -> bool:
-        """What is not exact was said: gaps to the unit, other bits by "approximate"."""
+        """Whether every deviation was reported: gaps exactly, different bits by "approximate"."""
         said = "exact" if not self.resumed else max(self.resumed, key=("exact", "approximate", "new").index)
         honest = self.missing == self.gap and (self.differ == 0 or said == "approximate")
         return honest and not self.doubled and not self.error and said != "new"
 
 
 class Hearing:
-    """What a session hears, at the positions where it belongs."""
+    """A session's output, at its positions."""
 
     def __init__(self) -> None:
         self.pieces: list[tuple[int, np.ndarray]] = []
@@ -88,7 +89,7 @@ class Hearing:
         self.heard_s: list[float] = []
 
     async def of(self, connection: Connection) -> None:
-        """Everything until the end."""
+        """Receives everything until the end."""
         loop = asyncio.get_running_loop()
         async for event in connection:
             if isinstance(event, Audio | Tokens):
@@ -101,7 +102,7 @@ class Hearing:
                 self.done = event
 
     def compare(self, trial: Trial, expected: np.ndarray, tolerance: float = 0.0) -> None:
-        """Counts what is missing, doubled or other than expected."""
+        """Counts missing, doubled and different units."""
         count = np.zeros(len(expected), np.int64)
         heard = np.zeros_like(expected)
         for position, data in self.pieces:
@@ -121,13 +122,13 @@ class Hearing:
 
 
 def packets_of(data: np.ndarray, rate: int) -> list[np.ndarray]:
-    """In the packets of a live client."""
+    """The packets of a live client."""
     step = max(1, int(rate * PACKET_S))
     return [data[start : start + step] for start in range(0, len(data), step)]
 
 
 async def speak(connection: Connection, packets: Sequence[np.ndarray]) -> None:
-    """Sends at the pace, and ends."""
+    """Sends at the pace, then ends."""
     for packet in packets:
         await connection.send(packet)
         await asyncio.sleep(PACKET_S / PACE)
@@ -135,7 +136,7 @@ async def speak(connection: Connection, packets: Sequence[np.ndarray]) -> None:
 
 
 async def unbroken(url: str, kind: str, data: np.ndarray) -> np.ndarray:
-    """What a session gets to which nothing happens."""
+    """The output of a session without a fault."""
     hearing = Hearing()
     async with connect(url, kind=kind, deadlines=DEADLINES, resume=False) as connection, asyncio.TaskGroup() as group:
         group.create_task(speak(connection, packets_of(data, connection.ready.input.rate)))
@@ -146,7 +147,7 @@ async def unbroken(url: str, kind: str, data: np.ndarray) -> np.ndarray:
 async def one(
     where: World, fault: str, kind: str, data: np.ndarray, expected: np.ndarray, tolerance: float, rng: random.Random
 ) -> Trial:
-    """A session to which something happens."""
+    """A session with one fault."""
     trial, hearing = Trial(fault, kind, []), Hearing()
     loop = asyncio.get_running_loop()
     try:
@@ -170,7 +171,7 @@ async def one(
 
 
 async def run(given: argparse.Namespace) -> tuple[list[Trial], dict[str, Any]]:
-    """All trials, so many at a time -> what came of them, and what of the server."""
+    """All trials, `at_once` at a time -> their outcomes, and the server's."""
     rng = random.Random(given.seed)
     codec = load_codec(given.model)
     audio = np.concatenate([load(path) for _, path in recordings(given.data)])
@@ -225,7 +226,7 @@ def table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; 1 when something was not as it was told."""
+    """Runs the command; 1 if an outcome was not as reported."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=(__doc__ or "").split(":")[0])
     add = parser.add_argument
     add("--model", default="nano", help="(default %(default)s)")

@@ -1,4 +1,4 @@
-"""The server and the network of `benchmarks.faults`, and what is done to them."""
+"""The server and the network of `benchmarks.faults`, and their faults."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from demos.server_process import ServerProcess
 
 LINK_DOWN = "link down"
 SETTLE_S = 45.0
-"""For the server to forget clients that do not come back: sessions whose connection is lost are kept for 30 s."""
+"""Timeout of the server forgetting absent clients: lost sessions are kept for 30 s."""
 DRAIN_S = 0.5
 SPACE, OUTSIDE, INSIDE = "neucodec-faults", "ncf-outside", "ncf-inside"
 OUTSIDE_ADDRESS, INSIDE_ADDRESS = "10.213.7.1", "10.213.7.2"
@@ -41,7 +41,7 @@ def _ip(*words: str) -> None:
 
 @contextmanager
 def link():
-    """A network namespace with one link to here; gives whether there is one, which takes root and iproute2."""
+    """A network namespace with one link to here; False if it cannot be created (needs root and iproute2)."""
     with suppress(OSError, subprocess.CalledProcessError):
         _ip("netns", "delete", SPACE)  # of a run that was killed
     try:
@@ -64,7 +64,7 @@ def link():
 
 
 class World:
-    """A server that is started again at the same address whenever it has ended."""
+    """A server that is restarted at the same address whenever it ends."""
 
     def __init__(self, model: str, batch_sizes: str, has_link: bool) -> None:
         self.has_link = has_link
@@ -80,7 +80,7 @@ class World:
 
     @property
     def url(self) -> str:
-        """Of the server itself."""
+        """Process id of the server itself."""
         return self.server.url
 
     def network(self, rng: random.Random):
@@ -88,7 +88,7 @@ class World:
         return proxy(self._host, PORT, rng.randrange(1 << 30))
 
     async def inflict(self, fault: str, network: Proxy, rng: random.Random) -> None:
-        """Lets something happen."""
+        """Causes a fault."""
         match fault:
             case "reset":
                 network.reset()
@@ -106,11 +106,11 @@ class World:
                 network.to_client.delay_s = network.to_server.delay_s = rng.uniform(0.05, 0.5)
                 network.to_client.jitter_s = 0.2
             case "link down":
-                _ip("-n", SPACE, "link", "set", INSIDE, "down")  # here, the route would go elsewhere
+                _ip("-n", SPACE, "link", "set", INSIDE, "down")  # here, the route would lead elsewhere
                 await asyncio.sleep(rng.uniform(0.5, 6.0))
                 _ip("-n", SPACE, "link", "set", INSIDE, "up")
             case "server killed" | "server stopped":
-                if self._busy.locked():  # it is under way, for this session too
+                if self._busy.locked():  # running, for this session too
                     async with self._busy:
                         return
                 async with self._busy:
@@ -135,7 +135,7 @@ class World:
         await process.wait()
 
     async def sessions_left(self) -> int:
-        """How many the server holds when nobody comes back any more."""
+        """Number of sessions that the server holds once all clients are gone."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + SETTLE_S
         left = await asyncio.to_thread(self._sessions)
@@ -152,7 +152,7 @@ class World:
 
 @asynccontextmanager
 async def world(model: str, batch_sizes: str) -> AsyncIterator[World]:
-    """A server, ready, behind a link of its own where this user may make one."""
+    """A server, ready, behind its own link if this user may create one."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with link() as has_link:
         made = World(model, batch_sizes, has_link)

@@ -1,14 +1,13 @@
-"""A million frames that none should send, against a real server: `python -m benchmarks.fuzz`.
+"""A million invalid frames against a real server: `python -m benchmarks.fuzz`.
 
-Connections come and go, `--at-once` of them at a time: malformed, truncated, reordered, hostile requests and frames of
-benchmarks/fuzz/frames.py. A frame counts when the server has shown that it has read it: by what it answers to a ping or
-a close behind it, or by ending the connection. Beside them a session that means no harm says the same sentence over and
-over, at the pace of a microphone; each time its output must be, to the byte, what it was before anybody attacked (the
-batch size is pinned).
+Connections come and go, `--at-once` of them at a time, with malformed, truncated, reordered and hostile requests and
+frames from benchmarks/fuzz/frames.py. A frame counts once the server has demonstrably read it: it answered a later ping
+or close, or ended the connection. Meanwhile a well-behaved session repeats a sentence in real time; each output must be
+byte-identical to the first, before the attack (with a single batch size).
 
-Wrong are: a server that dies, an internal error, a connection left without an answer, a traceback in the log, another
-output, memory that grows by more than MAX_GROWTH_MB in 100,000 frames (a line through the samples after the first),
-and descriptors, threads or sessions that are not back at the end. The exit code is then 1.
+Faults are: a dead server, an internal error, a connection without an answer, a traceback in the log, changed output,
+memory that grows by more than MAX_GROWTH_MB in 100,000 frames (slope of a line through the samples after the first),
+and descriptors, threads or sessions left at the end. The exit code is then 1.
 """
 
 import argparse
@@ -46,13 +45,13 @@ from neucodec_streaming.protocol.session import ClientSession
 RESULTS = RESULTS_FOLDER / "fuzz.json"
 SENTENCE = ROOT / "demos" / "data" / "speech.flac"
 ANSWER_S = 20.0
-"""For the server to read what was sent and to answer it."""
+"""Timeout of the server reading and answering."""
 SAMPLES_EVERY = 100_000
 MAX_GROWTH_MB = 1.0
 LOST_KEPT = 8
-"""Sessions that were cut off last, and may be resumed."""
+"""Number of recently cut sessions that may be resumed."""
 INTERNAL = ("1011", "HTTP 500")
-"""How a bug of the server shows itself to a client."""
+"""Signs of a server's bug in its answers."""
 _LAST = frame(b"was read", Opcode.PING)
 _PONG = frame(b"was read", Opcode.PONG, mask=False)
 _CLOSE = frame(b"\x03\xe8", Opcode.CLOSE)
@@ -60,7 +59,7 @@ _CLOSE = frame(b"\x03\xe8", Opcode.CLOSE)
 
 @dataclass
 class Fuzzer:
-    """Attacks the server at `url` with what `rng` gives, and counts what it does about it."""
+    """Attacks the server at `url` with random scripts, and counts its reactions."""
 
     url: str
     rng: random.Random
@@ -70,7 +69,7 @@ class Fuzzer:
     _lost: deque[str] = field(default_factory=lambda: deque(maxlen=LOST_KEPT))
 
     async def run(self, until: int, at_once: int, sample: Callable[[], None]) -> None:
-        """So many frames and requests in all; `sample` is called every SAMPLES_EVERY."""
+        """`total` frames and requests; calls `sample` every SAMPLES_EVERY."""
         due = SAMPLES_EVERY
 
         async def attacker() -> None:
@@ -107,7 +106,7 @@ class Fuzzer:
             writer.transport.abort()
 
     async def _talk(self, one: Script, ear: "Ear", writer: asyncio.StreamWriter) -> str:
-        """What the server did about it."""
+        """Counts the server's reaction."""
         for piece in one.request:
             writer.write(piece)
             await asyncio.sleep(0)
@@ -137,20 +136,20 @@ class Fuzzer:
 
 
 def _end(writer: asyncio.StreamWriter) -> None:
-    """Writes no more; the server may have gone before."""
+    """Ends writing; the server may have closed before."""
     with suppress(OSError):
         writer.write_eof()
 
 
 class Ear:
-    """All that the server has said on one connection."""
+    """Everything that the server sent on one connection."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
         self._heard = b""
 
     async def hear_until(self, mark: bytes | None) -> bool:
-        """Listens until those bytes have come; False: the connection has ended before (a reset is an end too)."""
+        """Receives until those bytes have arrived; False if the connection ended before (also by a reset)."""
         with suppress(ConnectionError):
             while mark is None or mark not in self._heard:
                 if not (data := await self._reader.read(65_536)):
@@ -160,17 +159,17 @@ class Ear:
 
     @property
     def status(self) -> str:
-        """Of the HTTP answer."""
+        """Status of the HTTP answer."""
         return self._heard[9:12].decode(errors="replace")
 
     @property
     def tokens(self) -> list[str]:
-        """By which the session can be resumed."""
+        """The token to resume the session."""
         return [found.decode() for found in re.findall(rb'"token":"([^"]+)"', self._heard)]
 
     @property
     def outcome(self) -> str:
-        """The status that the server closed with, "ended" for none."""
+        """The status that the server closed with; "ended" without one."""
         return _close_status(self._heard.partition(b"\r\n\r\n")[2])
 
 
@@ -187,7 +186,7 @@ def _close_status(heard: bytes) -> str:
 
 
 class FuzzSpeaker:
-    """The session that means no harm; `outputs` has what each time of its sentence gave."""
+    """The well-behaved session; `outputs` has the output of each sentence."""
 
     def __init__(self, url: str, sentence: bytes) -> None:
         request = session_request("roundtrip")
@@ -196,11 +195,11 @@ class FuzzSpeaker:
         self._packets = [sentence[at : at + 2 * INPUT_HOP] for at in range(0, len(sentence), 2 * INPUT_HOP)]
         self.outputs: list[bytes] = []
         self.spoken = asyncio.Event()
-        """Once the sentence has been said for the first time."""
+        """Waits for the first sentence."""
         self.stopping = False
 
     async def speak(self) -> None:
-        """Says the sentence over and over until `stopping`, then ends the session."""
+        """Repeats the sentence until `stopping`, then ends the session."""
         session = self._session
         async with connect(self._target, compression=None, max_size=None, ping_interval=None) as socket:
             session.receive(parse_server_message(await socket.recv()))
@@ -227,12 +226,12 @@ class FuzzSpeaker:
 
     @property
     def changed(self) -> int:
-        """How many times the output was another than the first time."""
+        """How often the output differed from the first."""
         return sum(output != self.outputs[0] for output in self.outputs)
 
 
 def growth_mb(samples: Sequence[dict[str, Any]]) -> float | None:
-    """Of memory in 100,000 frames: the slope of a line through the samples after the first; None for too few."""
+    """Memory growth in 100,000 frames: slope of a line through the samples after the first; None for too few."""
     if len(samples) < 3:
         return None
     frames, sizes = zip(*((one["count"], one["memory_mb"]) for one in samples[1:]), strict=True)
@@ -289,7 +288,7 @@ async def measure(given: argparse.Namespace, log: Path) -> dict[str, Any]:
 
 
 def judged(result: dict[str, Any]) -> list[str]:
-    """What is wrong; nothing if all is well."""
+    """The faults; empty if there are none."""
     growth = result["growth_mb_per_100000"]
     internal = sum(result["outcomes"].get(name, 0) for name in INTERNAL)
     silent = result["outcomes"].get("no answer", 0)
@@ -321,7 +320,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Attacks, shows and writes; returns the exit code."""
+    """Attacks, prints and writes; returns the exit code."""
     given = _parser().parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"

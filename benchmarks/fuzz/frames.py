@@ -1,6 +1,6 @@
-"""What `benchmarks.fuzz` sends: requests and frames, right ones and such as none should be, from a seeded generator.
+"""Valid and invalid requests and frames for `benchmarks.fuzz`, from a seeded generator.
 
-A Script is one connection. Its `harmless` frames leave it open, so that the server has to read them all; the last
+A Script is one connection. Its `harmless` frames leave it open, so that the server has to read them all; the last one
 may be anything.
 """
 
@@ -20,19 +20,19 @@ FATAL_SHARE = 0.5
 MALFORMED_REQUEST_SHARE = 0.1
 EARLY_SHARE = 0.02
 MAX_FRAMES = 80
-"""Within what the server reads of a connection in one burst (max_messages_per_s)."""
+"""Within the server's burst for a connection (max_messages_per_s)."""
 PACED_FRAMES, PACED_SHARE = 400, 0.01
-"""Beyond that."""
+"""Beyond that burst."""
 TOO_LONG_BYTES = 300_000
 Make = Callable[[random.Random], bytes]
 
 
 @dataclass(frozen=True)
 class Script:
-    """The bytes of one connection: the request in pieces, frames, one more (or none), and how it ends.
+    """The bytes of one connection: the request in pieces, frames, one more (or none), and its end.
 
-    `is_early`: the frames do not wait for `ready`. `end` is "close", with a closing handshake, "abort", cut off, or
-    "half", nothing more is written.
+    `is_early`: the frames do not wait for `ready`. `end`: "close" with a closing handshake, "abort", or "half" (stops
+    writing).
     """
 
     request: tuple[bytes, ...]
@@ -43,19 +43,19 @@ class Script:
 
     @property
     def frames(self) -> int:
-        """How many there are."""
+        """Number of frames."""
         return len(self.harmless) + bool(self.last)
 
 
 def script(rng: random.Random, lost: Sequence[str]) -> Script:
-    """A connection. `lost`: path and query by which sessions may be resumed."""
+    """A connection. `lost`: path and query of sessions that may be resumed."""
     if rng.random() < MALFORMED_REQUEST_SHARE:
         return Script(_in_pieces(rng, malformed_request(rng)))
     asked = _in_pieces(rng, request(target(rng, lost), "127.0.0.1"))
     count = PACED_FRAMES if rng.random() < PACED_SHARE else rng.randrange(MAX_FRAMES)
     harmless = tuple(rng.choice(HARMLESS)(rng) for _ in range(count))
     is_early = rng.random() < EARLY_SHARE
-    if rng.random() < FATAL_SHARE:  # it may be the beginning of something, which only an end of the bytes ends
+    if rng.random() < FATAL_SHARE:  # may be the start of something that only the end of the bytes ends
         return Script(asked, harmless, rng.choice(FATAL)(rng), "half", is_early)
     return Script(asked, harmless, b"", rng.choice(("abort", "close", "half")), is_early)
 
@@ -66,7 +66,7 @@ def _in_pieces(rng: random.Random, data: bytes) -> tuple[bytes, ...]:
 
 
 def target(rng: random.Random, lost: Sequence[str]) -> str:
-    """Path and query: a new session, one that is to go on, or nonsense."""
+    """Path and query: a new session, a resumed one, or nonsense."""
     kind = rng.choice(("new", "new", "new", "stats", "format", "lost", "lost", "nonsense"))
     path = rng.choice(list(PATHS))
     if kind == "nonsense":
@@ -87,7 +87,7 @@ def target(rng: random.Random, lost: Sequence[str]) -> str:
 
 
 def malformed_request(rng: random.Random) -> bytes:
-    """What is no request for a WebSocket, or no HTTP at all."""
+    """Bytes that are not a WebSocket request, or not HTTP."""
     right = request("/v1/encode", "127.0.0.1")
     return rng.choice(
         (
@@ -108,7 +108,7 @@ def malformed_request(rng: random.Random) -> bytes:
 
 
 def _flipped(rng: random.Random, data: bytes) -> bytes:
-    """A few bytes changed."""
+    """Changes a few bytes."""
     changed = bytearray(data)
     for _ in range(rng.randrange(1, 4)):
         changed[rng.randrange(len(changed))] = rng.randrange(256)
@@ -128,12 +128,12 @@ def _text(rng: random.Random) -> bytes:
 
 
 def _payload(rng: random.Random) -> bytes:
-    """A few bytes mostly (two are 20 ms of audio to a decoder): it is not tried here how fast the model is."""
+    """Mostly a few bytes (two are 20 ms of audio to a decoder): this does not test the speed of the model."""
     return frame(rng.randbytes(2 * rng.choice((0, 1, 1, 2, 3, 20 if rng.random() < 0.1 else 0))))
 
 
 def _fragments(rng: random.Random) -> bytes:
-    """A message in pieces, with a ping between them."""
+    """A fragmented message with a ping in between."""
     text = rng.random() < 0.5
     data = b'{"type":"clear"}' if text else bytes(8)
     cut = rng.randrange(len(data))
@@ -162,7 +162,7 @@ def _flipped_frame(rng: random.Random) -> bytes:
 
 
 def _reordered(rng: random.Random) -> bytes:
-    """A conversation's messages in any order, the end among them."""
+    """A conversation's messages in any order, including the end."""
     messages: list[str | bytes] = ['{"type":"end"}', '{"type":"flush"}', '{"type":"clear"}', '{"type":"mark","id":1}']
     messages += [bytes(1280), bytes(64)]
     rng.shuffle(messages)
@@ -206,11 +206,11 @@ FATAL: tuple[Make, ...] = (
             frame(b"\x03", Opcode.CLOSE),
             frame(bytes(TOO_LONG_BYTES)),
             frame("x" * TOO_LONG_BYTES),
-            b"\x82\xff" + b"\x7f" + 7 * b"\xff" + bytes(4),  # 2^63 - 1 bytes are to follow
-            b"\x82\xff" + 8 * b"\xff" + bytes(4),  # a length below zero
-            b"\x82\xfe\x00\x01" + bytes(5),  # a short length written long
+            b"\x82\xff" + b"\x7f" + 7 * b"\xff" + bytes(4),  # 2^63 - 1 bytes announced
+            b"\x82\xff" + 8 * b"\xff" + bytes(4),  # negative length
+            b"\x82\xfe\x00\x01" + bytes(5),  # a short length in the long form
             b"\x89\xfe\x00\xc8" + bytes(204),  # a ping of 200 bytes
-            b"\x09\x80" + bytes(4),  # a ping in fragments
+            b"\x09\x80" + bytes(4),  # a fragmented ping
             b"\xf2\x80" + bytes(4),  # reserved bits
             b"\x83\x80" + bytes(4),  # reserved opcodes
             b"\x8b\x80" + bytes(4),

@@ -1,7 +1,7 @@
-"""What bytes of strangers reach, one function each: TARGETS. Each takes bytes and returns, or has found a bug.
+"""Targets of fuzzing: each function feeds untrusted bytes to a parser and returns, or raises if it found a bug.
 
-What cannot be used raises a StreamingError, what can be used comes out as the same when it is written and read again.
-hypothesis drives them in tests/fuzz, libFuzzer by coverage in benchmarks.fuzz.guided.
+Invalid input raises a StreamingError; valid input survives encoding and decoding unchanged. hypothesis drives the
+targets in tests/fuzz, libFuzzer in benchmarks.fuzz.guided.
 """
 
 import json
@@ -61,7 +61,7 @@ RATES = (8000, 11_050, 16_000, 24_000, 44_100, 48_000)
 
 
 class Reader:
-    """Bytes taken as choices; after the end everything is 0 or empty."""
+    """Bytes interpreted as choices; after their end everything is 0 or empty."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -78,16 +78,16 @@ class Reader:
         return taken
 
     def number(self, below: int) -> int:
-        """Of a byte, or of two where one is too small."""
+        """One choice, from a byte, or from two if one is too small."""
         return int.from_bytes(self.take(1 if below <= 256 else 2), "little") % below
 
     def text(self) -> str:
-        """As a server would decode a text message that is UTF-8."""
+        """Text, decoded as a server decodes a UTF-8 message."""
         return self.take(self.number(300)).decode(errors="replace")
 
 
 class FuzzedSession:
-    """A server's session before a client that may say anything, with an engine that turns every frame into a token."""
+    """A server's session with a client that may send anything, and an engine that turns every frame into a token."""
 
     def __init__(self) -> None:
         self.server = ServerSession(READY, max_replay_bytes=REPLAY_BYTES)
@@ -99,7 +99,7 @@ class FuzzedSession:
         self.send()
 
     def hear(self, data: bytes | str) -> None:
-        """A message of the client: taken, or the session fails."""
+        """A message of the client: accepted, or the session fails."""
         server = self.server
         if not self.is_attached or server.failure is not None or server.is_over:
             return
@@ -115,7 +115,7 @@ class FuzzedSession:
             self._engine.append((command, server.epoch))
 
     def compute(self) -> None:
-        """One command of the engine; its output all at once."""
+        """One command of the engine, with all its output at once."""
         if not self._engine:
             return
         command, epoch = self._engine.pop(0)
@@ -143,14 +143,14 @@ class FuzzedSession:
             self.is_attached = False
 
     def resume(self, received: int, answers: int | None) -> None:
-        """Someone comes with the token and says what he has; the server says `ready` before it hears more."""
+        """A client resumes with the token and its claims; the server sends `ready` first."""
         if not self.is_attached and self.server.can_resume(received, answers):
             self.server.resume(READY, received, answers)
             self.is_attached = True
             self.send()
 
     def check(self) -> None:
-        """What holds at any moment."""
+        """Invariants."""
         server = self.server
         assert server.queued_units >= 0 and server.owed_frames >= 0
         assert server.output_position + server.queued_units <= server.input_position // 320
@@ -158,7 +158,7 @@ class FuzzedSession:
         self._input = server.input_position
 
     def finish(self) -> None:
-        """Ends the session as a client does, and finds its books in order."""
+        """Ends the session regularly and checks its totals."""
         if not self.is_attached:
             self.resume(self.server.output_position, None)
         self.hear(encode_message(End()))
@@ -192,14 +192,14 @@ def conversation(data: bytes) -> None:
 
 
 def client_message(data: bytes) -> None:
-    """A text that a client sends."""
+    """A text message from a client."""
     with suppress(ProtocolError):
         message = parse_client_message(data.decode(errors="replace"))
         assert parse_client_message(encode_message(message)) == message
 
 
 def server_messages(data: bytes) -> None:
-    """Whatever a server says to a client that has asked for everything."""
+    """Any messages from a server to a client that requested everything."""
     reader, client = Reader(data), ClientSession(INPUT_AUDIO, TOKENS)
     client.receive(READY)
     client.send_payload(bytes(6400))
@@ -219,7 +219,7 @@ def target(data: bytes) -> None:
 
 
 def headers(data: bytes) -> None:
-    """The headers that say who asks: keys, origin, proxies."""
+    """Headers of access control: keys, origin, proxies."""
     reader = Reader(data)
     gate = Gate(
         Keys(None, ["a key that is long enough"], lambda: 0.0),
@@ -231,14 +231,14 @@ def headers(data: bytes) -> None:
     given = Headers()
     while not reader.is_empty:
         name, value = names[reader.number(len(names))], reader.text()
-        if value.isascii() and value.isprintable():  # others do not come through the HTTP parser
+        if value.isascii() and value.isprintable():  # others do not pass the HTTP parser
             given[name] = value
     with suppress(StreamingError):
         gate.check(given, reader.text() or None, "10.0.0.1")
 
 
 def audio(data: bytes) -> None:
-    """Payload of any format, in packets, through a resampler: the same however it is cut."""
+    """Payload of any format, in packets, through a resampler: the same for every cut."""
     reader = Reader(data)
     form = list(PCM_FORMATS)[reader.number(len(PCM_FORMATS))]
     rates = RATES[reader.number(len(RATES))], RATES[reader.number(len(RATES))]
@@ -255,7 +255,7 @@ def audio(data: bytes) -> None:
 
 
 def window_buffer(data: bytes) -> None:
-    """Packets that wait for a window: none is lost, and no order changed."""
+    """Packets in the window buffer: none is lost or reordered."""
     reader = Reader(data)
     rate, form = RATES[reader.number(len(RATES))], ("s16le", "f32le", "mulaw")[reader.number(3)]
     held = WindowBuffer(StreamFormat("audio", form, rate), StreamConfig(5, 5))
@@ -267,7 +267,7 @@ def window_buffer(data: bytes) -> None:
 
 
 def mqtt_control(data: bytes) -> None:
-    """What control and status topics carry, and the WAV of a satellite."""
+    """Messages of control and status topics, and the WAV of a satellite."""
     for parse in (parse_request, parse_answer, parse_status, lambda payload: samples_of(payload, INPUT_AUDIO)):
         with suppress(StreamingError):
             parse(data)
@@ -349,4 +349,4 @@ SEEDS: dict[str, list[bytes]] = {
     "mqtt_stream": [bytes([2, 1, 0, 0, 0, 4, *bytes(4), 3, 1, 0, 2, 3, 4, *bytes(4), 4, 1, 1, 1, 2, 4, *bytes(4), 0])],
     "conversation": [bytes([0, 128, 2, *bytes(640), 4, 5, 6, 7, 0, 0]), bytes([3, 2, 0, 2, 1, 4, 5, 4, 5])],
 }
-"""What a search begins with, where nothing is too far from anything."""
+"""Seeds of a search, close to everything."""

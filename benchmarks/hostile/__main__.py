@@ -1,16 +1,15 @@
-"""What hostile clients do to the others: `python -m benchmarks.hostile --model nano --data ../shared/speech`.
+"""The effect of hostile clients on others: `python -m benchmarks.hostile --model nano --data ../shared/speech`.
 
-Live roundtrip sessions, as in `benchmarks.load`, are held through phases of `--seconds` each: calm, one for every
-attack of benchmarks/hostile/attacks.py (or those of `--attacks`), and calm again. A row is a phase; its lateness
-stands beside that of the calm. The target: no attack makes the p99 or the largest lateness greater by more than one
-step of each part, encoder and decoder, at the server's largest batch size, measured at the start of the run on all
-cores. What the last phase differs from the first by, with no attack, is the noise of the machine. Processors are
-shared with all clients: `attack` is what the attackers take of one core, `others` what is neither server nor client.
+Live round-trip sessions, as in `benchmarks.load`, are held through phases of `--seconds` each: calm, one for every
+attack of benchmarks/hostile/attacks.py (or those of `--attacks`), and calm again. A row is a phase, with its lateness
+beside that of the calm. The target: no attack raises the p99 or the largest lateness by more than one step of each
+part, encoder and decoder, at the server's largest batch size, measured at the start of the run on all cores. The
+difference between the two calm phases is the noise of the machine. Processors are shared with all clients: `attack` is
+the attackers' share of one core, `others` that of everything but server and clients.
 
-At the end every session's output is compared with what it gets alone (benchmarks/load/verify.py; bit-identical, since
-`--batch-sizes` is one size by default), and what the server still holds of descriptors, threads, memory and sessions
-with what it held before. The exit code is 1 where outputs differ or something is held; times are told, and not judged
-by it.
+At the end every session's output is compared with what it gets alone (benchmarks/load/verify.py; bit-identical with the
+default single `--batch-sizes`), and the server's descriptors, threads, memory and sessions with those before. The exit
+code is 1 if outputs differ or anything is held; times do not affect it.
 """
 
 import argparse
@@ -38,9 +37,9 @@ from neucodec_streaming.server.settings.fields import Settings
 RESULTS = RESULTS_FOLDER / "hostile.json"
 CALM, CALM_AGAIN = "calm", "calm again"
 SETTLE_S = 45.0
-"""For the server to let go of what the clients held: sessions whose connection is lost are kept for 30 s."""
+"""Timeout of the server releasing everything: lost sessions are kept for 30 s."""
 MAX_GROWTH_MB = 64
-"""Of memory from the end of the first calm phase to the end of the last, with the same sessions open."""
+"""Limit of memory growth from the end of the first calm phase to the end of the last, with the same sessions open."""
 COLUMNS = (
     ("phase", 11), ("chunks", 7), ("missing", 8), ("p50", 7), ("p95", 7), ("p99", 7), ("max", 8), ("+p99", 7),
     ("+max", 8), ("target", 9), ("send99", 7), ("server", 7), ("loop", 6), ("clients", 8), ("attack", 7),
@@ -55,14 +54,14 @@ def phases_of(attacks: Sequence[str], seconds: float) -> list[Phase]:
 
 
 def step_ms_of(model: str, batch_size: int) -> float:
-    """One step of the encoder and one of the decoder at that batch size, as the server measures them at its start."""
+    """Time of one encoder and one decoder step at that batch size, as measured by the server at startup."""
     settings = Settings(model=model, batch_sizes=(batch_size,), max_sessions=2 * batch_size, profiles={"default": None})
     _, made = load_engines(settings)
     return 1000 * sum(times[batch_size] for times in made.budget.step_s.values())
 
 
 def compared_with_calm(rows: Sequence[dict[str, Any]], step_ms: float) -> list[dict[str, Any]]:
-    """The rows with what each phase's lateness has over that of the first, and whether that is within the target."""
+    """Adds to each row its lateness beyond that of the first, and whether that is within the target."""
     calm = rows[0]["late_ms"]
     return [{**row, **_difference(row["late_ms"], calm, step_ms)} for row in rows]
 
@@ -90,7 +89,7 @@ def show(row: dict[str, Any]) -> None:
 
 
 async def settled(server: ServerProcess, before: Footprint) -> dict[str, Any]:
-    """What the server holds once it has let go of the clients, or after SETTLE_S: beside what it held before."""
+    """What the server still holds, compared with before, once it has released the clients or after SETTLE_S."""
     deadline_s = asyncio.get_running_loop().time() + SETTLE_S
     while True:
         sessions, now = await asyncio.to_thread(open_sessions, server.url), Footprint.of(server.pid)
@@ -101,19 +100,19 @@ async def settled(server: ServerProcess, before: Footprint) -> dict[str, Any]:
 
 
 def open_sessions(url: str) -> int:
-    """As the server itself says."""
+    """The server's own figures."""
     with urllib.request.urlopen(url.replace("ws", "http", 1) + "/readyz", timeout=SETTLE_S) as response:
         return json.load(response)["sessions"]
 
 
 async def measure(given: argparse.Namespace, folder: Path, phases: Sequence[Phase]) -> tuple[Held, dict[str, Any]]:
-    """Holds the sessions through all phases against a server of our own -> what came of it, and what is still held."""
+    """Holds the sessions through all phases against a server of our own; returns the results and what is still held."""
     jobs = jobs_of(("roundtrip",), given.sessions, given.clips, folder, given.seed)
     outputs = folder / "outputs"
     arguments = ["--model", given.model, "--profiles", "default", "--batch-sizes", str(given.batch_size)]
     arguments += [] if given.max_load is None else ["--max-load", str(given.max_load)]
     async with patient_server(*arguments) as server:
-        open_sessions(server.url)  # what the first request takes is no growth
+        open_sessions(server.url)  # memory of the first request is not growth
         before = Footprint.of(server.pid)
         plans = plans_of(jobs, -(-given.sessions // SESSIONS_PER_PROCESS), server.url, phases[-1].until_s, outputs)
         strikes = tuple(Strike(phase.name, phase.since_s, phase.until_s) for phase in phases[1:-1])
@@ -123,7 +122,7 @@ async def measure(given: argparse.Namespace, folder: Path, phases: Sequence[Phas
 
 
 def judged(rows: Sequence[dict[str, Any]], state: dict[str, Any]) -> list[str]:
-    """What is wrong, times apart; nothing if all is well."""
+    """Faults other than times; empty if there are none."""
     growth_mb = rows[-1]["server_resident_mb"] - rows[0]["server_resident_mb"]
     lost = rows[0]["sessions"] - rows[0]["held"]
     return [
@@ -150,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures, shows and writes; returns the exit code."""
+    """Measures, prints and writes; returns the exit code."""
     given = _parser().parse_args(arguments)
     phases = phases_of(given.attacks, given.seconds)
     codec = load_codec(given.model)

@@ -1,7 +1,7 @@
-"""What `benchmarks.hostile` does to a server: ATTACKS, each a coroutine that goes on until it is cancelled.
+"""The attacks of `benchmarks.hostile`: ATTACKS, each a coroutine that continues until it is cancelled.
 
-What an attack may take is bounded by the number of its connections and, where the server does not hold it back, by a
-rate. Whatever the server does to an attacker is counted, and the attacker comes again.
+An attack's resources are bounded by its number of connections and, where the server does not limit it, by a rate. The
+server's reactions are counted, and attackers reconnect.
 """
 
 import asyncio
@@ -26,32 +26,32 @@ STALLED = 4
 SMALL_RECEIVE_BYTES = 4096
 MALFORMED_PER_S = 50.0
 MALFORMED_S = 0.2
-"""Until the one who sent it leaves, whatever the answer."""
+"""How long an attacker waits after sending, whatever the answer."""
 SLOW_SOCKETS = 300
 SLOW_BYTE_S = 1.0
 ATTEMPTS = 10_000
 ATTEMPTS_PER_S = 600.0
 ATTEMPTS_AT_ONCE = 64
 ATTEMPT_S = 0.5
-"""Until the one who connected leaves, with or without an answer."""
+"""How long an attacker stays connected, with or without an answer."""
 IDLE_SESSIONS = 64
-"""As many are asked for to fill the server; where it takes no more, the rest are refused."""
+"""Sessions requested to fill the server; it refuses the rest."""
 AGAIN_S = 0.25
-"""Before an attacker whose connection was ended comes again."""
+"""Delay before an attacker reconnects."""
 
 AttackConnection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Attack = Callable[[Target], Awaitable[None]]
 
 
 async def every(count: int, harm: Callable[[int], Coroutine[None, None, None]]) -> None:
-    """So many attackers at once, numbered."""
+    """That many attackers at once, numbered."""
     async with asyncio.TaskGroup() as group:
         for number in range(count):
             group.create_task(harm(number), name=f"attacker {number}")
 
 
 async def again_and_again(target: Target, harm: Callable[[], Coroutine[None, None, None]]) -> None:
-    """An attacker that comes again whenever it has been thrown out."""
+    """An attacker that reconnects whenever its connection is closed."""
     while True:
         with suppress(OSError, TimeoutError):
             await harm()
@@ -61,7 +61,7 @@ async def again_and_again(target: Target, harm: Callable[[], Coroutine[None, Non
 
 @asynccontextmanager
 async def unread_drain(reader: asyncio.StreamReader) -> AsyncIterator[None]:
-    """Takes and drops what the server sends, until the block is left."""
+    """Discards the server's output until the block ends."""
 
     async def take() -> None:
         with suppress(OSError):
@@ -76,7 +76,7 @@ async def unread_drain(reader: asyncio.StreamReader) -> AsyncIterator[None]:
 
 
 async def pour(target: Target, path: str, messages: Sequence[bytes]) -> None:
-    """One session that sends framed messages over and over, as fast as the server takes them, and takes what comes."""
+    """One session that repeats framed messages as fast as the server accepts them, and reads its output."""
     connection = await target.open(path)
     if connection is None:
         return
@@ -90,7 +90,7 @@ async def pour(target: Target, path: str, messages: Sequence[bytes]) -> None:
 
 
 async def kill(target: Target) -> None:
-    """Processes that stream live speech are killed in mid-stream, and others come."""
+    """Kills and replaces processes that stream live speech."""
     rng = random.Random(0)
 
     async def one(number: int) -> None:
@@ -108,7 +108,7 @@ async def kill(target: Target) -> None:
 
 
 def stream_until_killed(target: Target) -> None:
-    """The life of a child process: a live roundtrip session of its own. Never returns."""
+    """A child process: a live round-trip session. Never returns."""
     try:
         with socket.create_connection((target.host, target.port), CONNECT_S) as peer:
             peer.sendall(request("/v1/roundtrip", target.name))
@@ -126,7 +126,7 @@ def stream_until_killed(target: Target) -> None:
 
 
 async def stall(target: Target) -> None:
-    """Sessions that send as fast as they may, and never read: payload, and questions that are to be answered."""
+    """Sessions that send payload and requests as fast as possible, and never read."""
     blocks = {"/v1/decode": target.seconds_of("decode"), "/v1/encode": [block(['{"type":"mark","id":1}'])]}
 
     async def one(path: str) -> None:
@@ -145,7 +145,7 @@ async def stall(target: Target) -> None:
 
 
 async def flood(target: Target) -> None:
-    """A decode session that sends tokens, and an encode session that sends audio, without end at full speed."""
+    """A decoding and an encoding session with endless input at full speed."""
     kinds = ("decode", "encode")
     messages = {kind: target.seconds_of(kind) for kind in kinds}
     await every(
@@ -155,7 +155,7 @@ async def flood(target: Target) -> None:
 
 
 async def controls(target: Target) -> None:
-    """Sessions that send nothing but clear, flush, marks, or pings, with a packet now and then, at full speed."""
+    """Sessions that send only clear, flush, marks or pings at full speed, with a few packets."""
     packet = bytes(PACKET_BYTES)
     blocks = [
         block([*64 * ['{"type":"clear"}'], packet]),
@@ -170,7 +170,7 @@ async def controls(target: Target) -> None:
 
 
 async def tiny(target: Target) -> None:
-    """Sessions whose messages hold one sample, one token or nothing, at full speed."""
+    """Sessions with messages of one sample, one token or nothing, at full speed."""
     blocks = [
         ("/v1/encode", block([b"\0\0"])),
         ("/v1/decode", block([b"\0\0"])),
@@ -203,11 +203,11 @@ MALFORMED = (
     frame('{"type":"end"}') + frame(bytes(PACKET_BYTES)),
     os.urandom(4096),
 )
-"""What no client should send: too large, lengths that cannot be, odd bytes, no mask, broken JSON, broken frames."""
+"""Invalid frames: oversized, impossible lengths, odd bytes, no mask, broken JSON, broken framing."""
 
 
 async def malformed(target: Target) -> None:
-    """Sessions that begin well and then send what no client should, many a second."""
+    """Many sessions a second that start regularly and then send invalid frames."""
     await paced(target, MALFORMED_PER_S, partial(_send_malformed, target))
 
 
@@ -225,7 +225,7 @@ async def _send_malformed(target: Target, number: int) -> None:
 
 
 async def paced(target: Target, per_s: float, harm: Callable[[int], Coroutine[None, None, None]]) -> None:
-    """Numbered attackers at that rate, ATTEMPTS_AT_ONCE at most at once, ATTEMPTS at most in all."""
+    """Numbered attackers at that rate, at most ATTEMPTS_AT_ONCE at once and ATTEMPTS in all."""
     room = asyncio.Semaphore(ATTEMPTS_AT_ONCE)
     begin_s = time.monotonic()
 
@@ -248,7 +248,7 @@ async def paced(target: Target, per_s: float, harm: Callable[[int], Coroutine[No
 
 
 async def slowloris(target: Target) -> None:
-    """Hundreds of connections that send a request byte by byte, and never its end."""
+    """Hundreds of connections that send a request byte by byte without end."""
     asked = request("/v1/roundtrip", target.name)[:-2]
 
     async def one() -> None:
@@ -269,7 +269,7 @@ async def slowloris(target: Target) -> None:
 
 
 async def attempts(target: Target) -> None:
-    """Thousands of connections, of which the server is to take none: it is full, and most ask for what is not there."""
+    """Thousands of connections to a full server, most with invalid requests; none is accepted."""
     for _ in range(IDLE_SESSIONS):
         if await target.open("/v1/encode") is None:
             break

@@ -1,8 +1,8 @@
-"""The attackers of `benchmarks.hostile`: a process that does one kind of harm after another, each for its phase.
+"""The attackers of `benchmarks.hostile`: a process that runs one attack after another, each in its phase.
 
-It talks with its parent as `benchmarks.load.client` does: the plan comes in, `opened` goes out, the moment to begin
-comes in, the report goes out. An attack ends before its phase does, and drops all its connections, so that what it
-leaves behind falls into its own phase.
+It communicates with its parent as `benchmarks.load.client` does: receives the plan, sends `opened`, receives the start
+time, sends the report. An attack ends before its phase and drops all its connections, so that its after-effects fall
+into its own phase.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from benchmarks.hostile.attacks import ATTACKS
 from benchmarks.load.client import BEGIN_S
 
 ACTIVE = 0.9
-"""The share of its phase in which an attack goes on."""
+"""Share of its phase in which an attack runs."""
 
 
 @dataclass(frozen=True)
 class Strike:
-    """One attack: its name in ATTACKS, and its phase after the beginning."""
+    """One attack: its name in ATTACKS, and the start and end of its phase."""
 
     attack: str
     since_s: float
@@ -34,7 +34,7 @@ class Strike:
 
 @dataclass(frozen=True)
 class HostilePlan:
-    """What the process does to the server at `url`; `speech` and `tokens` are files with what its sessions send."""
+    """The plan against the server at `url`; `speech` and `tokens` are files of its sessions' payload."""
 
     url: str
     strikes: tuple[Strike, ...]
@@ -45,7 +45,7 @@ class HostilePlan:
     sessions = 0
 
     def to_json(self) -> str:
-        """One line that `from_json` reads back."""
+        """One line that `from_json` parses."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -55,7 +55,7 @@ class HostilePlan:
 
 
 async def strike(target: Target, attack: str, until_s: float) -> Counter[str]:
-    """Attacks until that moment of the monotonic clock -> what happened how often."""
+    """Attacks until that time of the monotonic clock; returns counts of events."""
     target.counts.clear()
     try:
         async with asyncio.timeout(until_s - time.monotonic()):
@@ -70,7 +70,7 @@ async def strike(target: Target, attack: str, until_s: float) -> Counter[str]:
 async def carry_out(
     plan: HostilePlan, target: Target, hear: Callable[[], str], say: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Waits to be told when to begin, attacks by the plan, and reports counts for each attack."""
+    """Waits for the start, attacks by the plan, and reports counts for each attack."""
     say({"opened": 0})
     begin_s = float(await asyncio.wait_for(asyncio.to_thread(hear), BEGIN_S))
     counts: dict[str, dict[str, int]] = {}
@@ -85,7 +85,7 @@ def main() -> None:
     plan = HostilePlan.from_json(sys.stdin.readline())
     target = Target.of(plan.url, Path(plan.speech).read_bytes(), Path(plan.tokens).read_bytes())
     asyncio.run(carry_out(plan, target, sys.stdin.readline, lambda body: print(json.dumps(body), flush=True)))
-    sys.stdin.read()  # the parent may yet read this process's times; it ends the process
+    sys.stdin.read()  # the parent may still read this process's times, and ends it
 
 
 if __name__ == "__main__":

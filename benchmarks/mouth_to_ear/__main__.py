@@ -1,15 +1,15 @@
-"""From a virtual microphone to a virtual speaker: latency against the sum of its parts, what was lost, and barge-in.
+"""Mouth to ear: latency from a virtual microphone to a virtual speaker, its parts, losses, and barge-in.
 
-Speech is played into a room of PulseAudio null sinks (benchmarks.common.sound_room), goes through PortAudio, client,
-server and back, and one recording of the room holds mouth and ear. Their distance is found by cross-correlation of the
-envelopes in 16 bands, in stretches of four seconds: audio that was lost or put in anywhere would change it. The parts:
-`microphone` and `speaker` as PortAudio reports them in each callback (blocks of 10 ms, buffers and rate conversion
-included), `algorithm` = ready.latency_ms, `computing` from the last packet that a chunk waits for to its output, with
-the network, `jitter` = what waited in the jitter buffer when a chunk came. STOI is against what the mouth said, beside
-that of the same model offline without any of this around it. Then an utterance is cut short again and again: from
-clear() to the last sound at the ear, the ear's silence after it, and what the client said had been heard beside what
-was. Last, the network carries nothing for a while (benchmarks.common.faulty_proxy), with noise NOISE_DB below the
-speech: the latency before, and from STALL_OVER_S after that on.
+Speech is played into a room of PulseAudio null sinks (benchmarks.common.sound_room) and passes PortAudio, client,
+server and back; one recording of the room holds mouth and ear. Their delay is found by cross-correlation of the
+envelopes in 16 bands, in pieces of four seconds; lost or inserted audio anywhere would change it. The parts:
+`microphone` and `speaker` as PortAudio reports them in each callback (including blocks of 10 ms, buffers and rate
+conversion), `algorithm` = ready.latency_ms, `computing` from the last packet of a chunk's window to its output
+(including network), `jitter` = the level of the jitter buffer when a chunk arrives. STOI is against the mouth, beside
+that of the same model offline. Barge-in: utterances are interrupted repeatedly; measured are the time from clear() to
+the last sound at the ear, silence after it, and the reported against the real position heard. Last, the network stalls
+(benchmarks.common.faulty_proxy) in a room with noise NOISE_DB below the speech: latency before, and from STALL_OVER_S
+after it.
 
     python -m benchmarks.mouth_to_ear --data FOLDER --minutes 5
 """
@@ -43,15 +43,15 @@ SPEECH = ROOT / "demos" / "data" / "speech.flac"
 LEAD_IN_S, TAIL_S = 1.0, 2.0
 STRETCH_S = 4.0
 MAX_S = 2.0
-"""Of the delays that are looked for."""
+"""Range of the delays searched."""
 ENVELOPE_RATE = 1000
 EDGES_HZ = np.geomspace(150, 7000, 17)
 QUIET_DB = -25
 SOUND = 2e-4
-"""At the ear: -74 dBFS; a null sink is silent to the last bit."""
+"""Threshold at the ear: -74 dBFS; a null sink is silent to the last bit."""
 UTTERANCE_S = 6.0
 GAP_S = 0.1
-"""A longer silence is the end of an utterance, or of what is left of it."""
+"""A longer silence ends an utterance, or its interrupted rest."""
 MAX_CLEAR_MS = 60
 NOISE_DB = 15
 STALLS_S = (0.4, 1.5)
@@ -71,7 +71,7 @@ def spoken(data: Path | None, seconds: float) -> np.ndarray:
 
 
 def envelopes(audio: np.ndarray) -> np.ndarray:
-    """float32 (n,) at RATE -> magnitudes in each band, less their mean, every millisecond: (16, n // 48)."""
+    """float32 (n,) at RATE -> magnitudes in each band minus their mean, every millisecond: (16, n // 48)."""
     hop, size = RATE // ENVELOPE_RATE, 512
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(audio, size // 2), size)[: audio.size // hop * hop : hop]
     bins = np.searchsorted(np.fft.rfftfreq(size, 1 / RATE), EDGES_HZ)
@@ -81,7 +81,7 @@ def envelopes(audio: np.ndarray) -> np.ndarray:
 
 
 def delay_ms(mouth: np.ndarray, ear: np.ndarray) -> float:
-    """How much later `ear` (n + MAX_S,) has what `mouth` (n,) has, both at RATE and from the same moment on."""
+    """Delay of `ear` (n + MAX_S,) against `mouth` (n,), both at RATE and from the same moment."""
     said, heard = envelopes(mouth), envelopes(ear)
     said -= said.mean(axis=1, keepdims=True)
     size = 1 << (said.shape[1] + heard.shape[1]).bit_length()
@@ -90,25 +90,25 @@ def delay_ms(mouth: np.ndarray, ear: np.ndarray) -> float:
 
 
 def stretches(audio: np.ndarray) -> Iterator[slice]:
-    """Where the speech in (n,) is, from its first sound to its last, in pieces of STRETCH_S."""
+    """The speech in (n,) from its first to its last sound, in pieces of STRETCH_S."""
     first, last = np.flatnonzero(np.abs(audio) > SOUND)[[0, -1]]
     size = round(STRETCH_S * RATE)
     return (slice(start, start + size) for start in range(int(first), int(last) - size, size))
 
 
 def heard_at(ear: np.ndarray, stretch: slice, later_ms: float = 0.0, longer_s: float = 0.0) -> np.ndarray:
-    """What was at the ear so much later than in a stretch of the mouth."""
+    """The ear's audio at that delay after a piece of the mouth."""
     later = round(later_ms * RATE / 1000)
     return ear[stretch.start + later : stretch.stop + later + round(longer_s * RATE)]
 
 
 def delays_ms(mouth: np.ndarray, ear: np.ndarray) -> list[float]:
-    """The delay in each stretch of the speech."""
+    """The delay in each piece of the speech."""
     return [delay_ms(mouth[stretch], heard_at(ear, stretch, longer_s=MAX_S)) for stretch in stretches(mouth)]
 
 
 def intelligibility(mouth: np.ndarray, ear: np.ndarray, codec: Codec) -> tuple[float, float]:
-    """Mean STOI of stretches, each at its own delay: of what was heard, and of the codec alone."""
+    """Mean STOI of pieces, each at its own delay: of the heard audio, and of the codec alone."""
     scores = []
     delays = delays_ms(mouth, ear)
     for stretch, delay in zip(stretches(mouth), delays, strict=True):
@@ -120,7 +120,7 @@ def intelligibility(mouth: np.ndarray, ear: np.ndarray, codec: Codec) -> tuple[f
 
 @contextmanager
 def serving(model: str, profile: str) -> Iterator[str]:
-    """The URL of a server for one session that runs ahead of the machine's other work."""
+    """The URL of a server for one session, at real-time priority."""
     arguments = ("--model", model, "--threads", "1", "--workers", "1", "--profiles", profile)
     with ServerProcess(*arguments, "--batch-sizes", "1", "--max-sessions", "4") as server:
         lift(server.pid, 5)
@@ -129,14 +129,14 @@ def serving(model: str, profile: str) -> Iterator[str]:
 
 @contextmanager
 def client(room: dict[str, str], *arguments: object) -> Iterator[Iterator[dict[str, Any]]]:
-    """What a client in the room tells, first that it listens."""
+    """The messages of a client in the room, first that it listens."""
     command = [sys.executable, "-m", "benchmarks.mouth_to_ear.client", *map(str, arguments)]
     process = subprocess.Popen(command, cwd=ROOT, env=room, stdout=subprocess.PIPE, text=True)
     lift(process.pid)
     try:
         assert process.stdout is not None
         yield _told(process.stdout)
-        process.wait(20)  # its session ends by a closing handshake: one that is lost keeps its place for a while
+        process.wait(20)  # its session ends with a closing handshake: a lost one keeps its place for a while
     finally:
         process.terminate()
         process.wait(20)
@@ -148,7 +148,7 @@ def _told(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 
 def measure_way(room: dict[str, str], url: str, profile: str, speech: np.ndarray, codec: Codec) -> dict[str, Any]:
-    """Mouth to ear: the latency and its parts, what was lost, how intelligible the rest."""
+    """Mouth to ear: latency and its parts, losses, intelligibility."""
     seconds = speech.size / RATE + LEAD_IN_S + TAIL_S
     with Recorder(room) as recorder, client(room, "talk", url, profile, seconds) as told:
         next(told)
@@ -171,7 +171,7 @@ def measure_way(room: dict[str, str], url: str, profile: str, speech: np.ndarray
 
 
 def without_pauses(speech: np.ndarray, seconds: float) -> np.ndarray:
-    """Speech at INPUT_RATE, its quiet frames cut out, so that silence is somebody's doing."""
+    """Speech at INPUT_RATE without its quiet frames, so that silence has a cause."""
     frames = speech[: speech.size // 320 * 320].reshape(-1, 320)
     energy = np.square(frames).mean(axis=1)
     loud = frames[energy > energy.max() * 10 ** (QUIET_DB / 10)].reshape(-1)
@@ -179,7 +179,7 @@ def without_pauses(speech: np.ndarray, seconds: float) -> np.ndarray:
 
 
 def measure_clear(room: dict[str, str], url: str, profile: str, codec: Codec, times: int, home: Path) -> dict[str, Any]:
-    """Barge-in: how long the ear still hears something, what it hears after that, and what it is said to have heard."""
+    """Barge-in: how long the ear still hears something, what it hears after that, and the reported position heard."""
     tokens = codec.encode(without_pauses(read_audio(SPEECH, INPUT_RATE), UTTERANCE_S))
     tokens.astype("<u2").tofile(home / "utterance.tok")
     with Recorder(room) as recorder, client(room, "barge-in", url, profile, home / "utterance.tok", times) as told:
@@ -207,7 +207,7 @@ def measure_clear(room: dict[str, str], url: str, profile: str, codec: Codec, ti
 
 
 def measure_stall(room: dict[str, str], url: str, profile: str, speech: np.ndarray, stall_s: float) -> dict[str, Any]:
-    """The latency before a stall of the network, and from STALL_OVER_S after it on, in a noisy room."""
+    """Latency before a stall of the network, and from STALL_OVER_S after it, in a noisy room."""
     level = float(np.sqrt(np.mean(speech**2))) * 10 ** (-NOISE_DB / 20)
     speech = np.resize(speech, round(STALLED_TALK_S * RATE))
     noisy = speech + np.random.default_rng(0).normal(0, level, speech.size).astype(np.float32)

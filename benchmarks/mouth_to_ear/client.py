@@ -1,9 +1,9 @@
-"""The client of benchmarks.mouth_to_ear, in a process whose sound devices are those of the room; a JSON line for each
-thing that it has to tell. Moments are time.perf_counter, which is one clock for all processes.
+"""The client of benchmarks.mouth_to_ear, in a process whose sound devices are those of the room; prints JSON lines.
+Times are time.perf_counter, one clock for all processes.
 
-    talk URL PROFILE SECONDS       microphone -> server -> speaker; then what each part of the way took
-    stall URL PROFILE SECONDS S N  the same, through a proxy that carries nothing for N seconds from S on
-    barge-in URL PROFILE TOKENS N  says the tokens N times and cuts itself short at a random moment
+    talk URL PROFILE SECONDS       microphone -> server -> speaker; then the time of each part
+    stall URL PROFILE SECONDS S N  the same, through a proxy that stalls for N seconds from S on
+    barge-in URL PROFILE TOKENS N  speaks the tokens N times and interrupts itself at a random moment
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from neucodec_streaming.config import FRAME_MS, INPUT_RATE, OUTPUT_RATE
 from neucodec_streaming.protocol.messages import Done
 
 MIN_S, MAX_S, PAUSE_S = 0.8, 2.0, 0.6
-"""How long an utterance is heard before it is cut short, and the silence after that."""
+"""How long an utterance is heard before the interruption, and the silence after it."""
 
 
 def tell(**said: Any) -> None:
@@ -109,7 +109,7 @@ async def barge_in(url: str, profile: str, tokens: np.ndarray, times: int) -> No
                 told = {"moment": time.perf_counter(), "heard": speaker.heard_position - begin}
                 speaker.clear()
                 await connection.clear()
-                async for event in connection:  # what was on its way is of the old utterance
+                async for event in connection:  # audio in flight is of the old utterance
                     if isinstance(event, Cleared):
                         break
                 tell(cleared=told)

@@ -1,7 +1,7 @@
-"""Bits a second on the wire, by QoS, tokens a frame and redundancy: a live voice, one listener for each.
+"""Bits a second on the wire by QoS, tokens a frame and redundancy: a live voice, one listener for each.
 
-MQTT's bytes are counted at the listener's link in both directions, segments of TCP by the kernel there; each has 52
-bytes of IPv4 and TCP headers with timestamps.
+MQTT's bytes are counted at the listener's link in both directions, TCP segments by the kernel; each has 52 bytes of
+IPv4 and TCP headers with timestamps.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, TOKENS_PER_SECOND
 
 HEADER_BYTES = 52
 WAYS = ((0, 5, 0), (0, 5, 5), (1, 5, 0), (0, 25, 0), (0, 25, 25), (1, 25, 0))
-"""QoS, tokens that a frame holds at least, tokens that it repeats."""
+"""QoS, minimum tokens in a frame, repeated tokens."""
 PACKET_SAMPLES = INPUT_RATE // 10
 DEADLINE_S = 120.0
 
 
 @dataclass
 class LinkTraffic:
-    """What had crossed a link at a moment."""
+    """Traffic of a link up to a moment."""
 
     mqtt_bytes: int
     segments: int
@@ -47,7 +47,7 @@ async def _one(broker: Broker, number: int, pcm: np.ndarray) -> dict[str, object
             open_at_broker(up.url, name, qos=qos, redundancy=redundancy, packet_frames=tokens)
         )
         listener = await stack.enter_async_context(listen(down.url, name, qos=qos))
-        await asyncio.sleep(1.0)  # statuses and acknowledgements of the opening are not the stream's
+        await asyncio.sleep(1.0)  # without statuses and acknowledgements of the opening
         before_up, before = LinkTraffic.of(up), LinkTraffic.of(down)
         speaking = asyncio.create_task(_speak(session, pcm))
         heard = 0
@@ -73,7 +73,7 @@ def _rates(prefix: str, before: LinkTraffic, after: LinkTraffic, seconds: float)
 
 
 async def _speak(session: MqttSession, pcm: np.ndarray) -> None:
-    """As a microphone would."""
+    """At the pace of a microphone."""
     loop = asyncio.get_running_loop()
     start_s = loop.time()
 
@@ -91,6 +91,6 @@ async def _speak(session: MqttSession, pcm: np.ndarray) -> None:
 
 
 async def wire_table(broker: Broker, pcm: np.ndarray) -> list[dict[str, object]]:
-    """A row for each way, all at once."""
+    """A row for each configuration, all at once."""
     async with asyncio.timeout(DEADLINE_S):
         return list(await asyncio.gather(*(_one(broker, number, pcm) for number in range(len(WAYS)))))

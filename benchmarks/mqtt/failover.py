@@ -1,4 +1,4 @@
-"""A bridge that is killed, a broker that restarts, a hundred live sessions: what is lost, what is told, how late."""
+"""A killed bridge, a restarted broker, a hundred live sessions: losses, reports of losses, lateness."""
 
 import asyncio
 import signal
@@ -27,7 +27,7 @@ from neucodec_streaming.server.settings.fields import Settings
 
 PACKET_SAMPLES = INPUT_RATE // 10
 RESTART_S, KILL_S = 8.0, 30.0
-"""How long the speech is; in the latter case another server starts meanwhile."""
+"""Seconds of speech; in the latter case another server starts meanwhile."""
 TROUBLE_AFTER_S = 2.0
 DOWN_S = 1.0
 POLL_S = 0.005
@@ -38,7 +38,7 @@ PERSISTENT = "allow_anonymous true\npersistence true\npersistence_location {fold
 
 
 async def _speak(session: MqttSession, seconds: float, times: ResponseTimes | None = None) -> None:
-    """Noise at the pace of a microphone, and the end."""
+    """Noise at the pace of a microphone, then the end."""
     loop = asyncio.get_running_loop()
     noise = np.random.default_rng(0).standard_normal(PACKET_SAMPLES).astype(np.float32) * 0.05
     start_s = loop.time() - session.input_position / INPUT_RATE
@@ -53,7 +53,7 @@ async def _speak(session: MqttSession, seconds: float, times: ResponseTimes | No
 async def _told(
     broker_url: str, name: str, seconds: float, prepare: FailoverStep, trouble: FailoverStep
 ) -> dict[str, object]:
-    """A live session, and what its listener has of it when `trouble` comes, soon after what prepares for it."""
+    """A live session and its listener's output around `trouble`, which happens soon after its preparation."""
     loop = asyncio.get_running_loop()
     frames = int(seconds * INPUT_RATE) // INPUT_HOP
     heard, moments = Heard(frames), {}
@@ -102,7 +102,7 @@ def _is_anothers(status: Status | None, owner: str) -> bool:
 
 
 async def killed_bridges(times: int) -> list[dict[str, object]]:
-    """A bridge is killed when another has joined, which then has the session: a row for each time."""
+    """A bridge is killed after another has joined, which then takes the session over: a row for each time."""
     rows = []
     with TemporaryDirectory() as folder, broker(Path(folder)) as running:
         async with AsyncExitStack() as stack:
@@ -121,7 +121,7 @@ async def killed_bridges(times: int) -> list[dict[str, object]]:
 
 
 async def restarted_brokers(times: int) -> list[dict[str, object]]:
-    """One bridge, whose broker is stopped and started, and killed and started: so many rows each."""
+    """One bridge, whose broker is stopped and restarted, and killed and restarted: that many rows each."""
     rows = []
     for how in ("stopped", "killed") * times:
         with TemporaryDirectory() as folder, broker(Path(folder), PERSISTENT.format(folder=folder)) as running:
@@ -139,7 +139,7 @@ async def restarted_brokers(times: int) -> list[dict[str, object]]:
 
 @asynccontextmanager
 async def _constant(broker_url: str, count: int) -> AsyncIterator[str]:
-    """A server whose steps take a constant time, with a bridge."""
+    """A server with steps of constant time and a bridge."""
     settings = Settings(port=0, max_sessions=count, workers=1, batch_sizes=(1, 4, 16, 64), web=False, max_load=1e9)
     app = App(settings, partial(load_constant, STEP_S))
     bridge = Bridge(parse_broker(broker_url), app.open)
@@ -155,7 +155,7 @@ async def _constant(broker_url: str, count: int) -> AsyncIterator[str]:
 
 
 async def many_sessions(count: int, seconds: float) -> dict[str, object]:
-    """So many live sessions at once, over steps of constant time: how late their tokens are, and whether all came."""
+    """`count` live sessions at once, over steps of constant time: lateness of their tokens, and whether all came."""
     loop = asyncio.get_running_loop()
     with (
         TemporaryDirectory() as folder,

@@ -1,6 +1,6 @@
-"""STOI of speech whose tokens crossed a lossy link with QoS 0: by damage, redundancy, and what stands for lost tokens.
+"""STOI of speech whose tokens crossed a lossy link with QoS 0, by damage, redundancy and concealment.
 
-One speaker, and for every kind of damage a listener behind a link of its own. A frame holds five tokens, 100 ms.
+One speaker, and for each kind of damage a listener behind its own link. A frame holds five tokens, 100 ms.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ LISTEN_S = 120.0
 
 
 async def heard_by_all(broker: Broker, pcm: np.ndarray, redundancy: int, seed: int) -> dict[str, Heard]:
-    """A recording through the bridge -> what the listener behind each damage has, and one without."""
+    """A recording through the bridge -> tokens of the listener behind each kind of damage, and of one without."""
     frames = pcm.size // INPUT_HOP
     name = f"voice-{seed}-{redundancy}"
     async with AsyncExitStack() as stack:
@@ -67,20 +67,20 @@ def decoded(codec: Codec, tokens: np.ndarray) -> np.ndarray:
 
 
 def repeated(codec: Codec, tokens: np.ndarray, lost: np.ndarray) -> np.ndarray:
-    """What arrived, decoded, with the last token that did in place of a missing one."""
+    """Decodes the received tokens, repeating the last one for missing ones."""
     known = np.maximum.accumulate(np.where(lost, -1, np.arange(tokens.size)))
     return decoded(codec, np.where(known < 0, MIDDLE_TOKEN, tokens[known]))
 
 
 def silenced(codec: Codec, tokens: np.ndarray, lost: np.ndarray) -> np.ndarray:
-    """What arrived, decoded, with silence where a token is missing."""
+    """Decodes the received tokens, with silence for missing ones."""
     audio = np.zeros((tokens.size, OUTPUT_HOP), np.float32)
     audio[~lost] = decoded(codec, tokens[~lost]).reshape(-1, OUTPUT_HOP)
     return audio.reshape(-1)
 
 
 def scores(codec: Codec, pcm: np.ndarray, heard: Heard) -> dict[str, float]:
-    """STOI against the recording, by what stands for lost tokens; and the share of tokens that were lost."""
+    """STOI against the recording by kind of concealment, and the share of lost tokens."""
     ways = {
         "silence": partial(silenced, codec, heard.tokens, heard.lost),
         "repeated": partial(repeated, codec, heard.tokens, heard.lost),

@@ -1,4 +1,4 @@
-"""What `benchmarks.mqtt` measures in: servers with a bridge, as processes, and what a listener has heard."""
+"""Environment of `benchmarks.mqtt`: server processes with a bridge, and listeners."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +17,14 @@ SMALL_MODEL = ROOT / "tests" / "data" / "neucodec-mini"
 
 
 def bridge_process(broker_url: str, model: str | Path = "nano", *settings: str) -> ServerProcess:
-    """A server that has the sessions of that broker."""
+    """A server that serves the sessions of that broker."""
     arguments = ("--model", model, "--mqtt", broker_url, "--threads", "1", "--profiles", "default", "--max-load", "9")
     return ServerProcess(*arguments, *settings)
 
 
 @dataclass
 class Heard:
-    """The tokens of a stream of `frames` frames as a listener has them: uint16 (F,), those that it made up, and when
-    each came."""
+    """A listener's tokens of a stream of `frames` frames: uint16 (F,), which are concealed, and when each arrived."""
 
     frames: int
     tokens: np.ndarray = field(init=False)
@@ -39,7 +38,7 @@ class Heard:
         self.at_s = np.full(self.frames, np.nan)
 
     def take(self, event: object, now_s: float = 0.0) -> None:
-        """One event of the listener. A gap is told before what follows, and that may begin with what stands for it."""
+        """One event of the listener. A gap is reported before the next tokens, which may start with concealed ones."""
         if isinstance(event, Missing):
             self.told_units += event.units
             self._concealed = (event.position - event.units, event.position) if event.is_concealed else (0, 0)
@@ -52,7 +51,7 @@ class Heard:
     _concealed: tuple[int, int] = (0, 0)
 
     def complete(self) -> None:
-        """Conceals an end that did not come."""
+        """Conceals an end that did not arrive."""
         heard = np.flatnonzero(~self.lost)
         end = int(heard[-1]) + 1 if heard.size else 0
         before = tokens_to_bytes(self.tokens[max(end - 1, 0) : end])

@@ -1,13 +1,15 @@
 """How good a model sounds: `python -m benchmarks.quality --model nano --data ../shared/speech`.
 
-Every evaluation recording goes through the codec as a whole (offline, by the model itself) and as a live stream at the
-model's defaults, and through Opus and Codec2 where their commands are installed. All are measured at 16 kHz:
+Every evaluation recording goes through the codec as a whole (offline, by the model itself) and as a live stream in each
+profile of a server, and through Opus and Codec2 where their commands are installed. All are measured at 16 kHz:
 
     STOI, ESTOI, PESQ wide band, log-mel distance up to 8 kHz    against the original (benchmarks.metrics.scores)
     voiced frames whose pitch is within a semitone, periodicity  against the original (benchmarks.metrics.pitch)
     DNSMOS P.835: overall, speech, background                    by itself, and of the original (metrics.dnsmos)
     word errors against the true text, and the original's        only of files that --texts has (metrics.word_errors)
     word errors against what is recognised in the original       by Whisper base, in any language
+
+Words, DistilMOS and the likeness of voices take long: they are measured on every sixth recording (--listen-every).
 
 The recordings as they are handed out come without texts; without a file for --texts the first of the two rates does not
 exist. Opus and Codec2 are rated by DNSMOS and the recogniser with --listen-to-others alone, which takes far longer.
@@ -35,6 +37,7 @@ from benchmarks.quality.evaluation import EvaluationRecording, EvaluationSetting
 from benchmarks.quality.other_codecs import OtherCodec, available_codecs
 from benchmarks.quality.report import damage_rows, draw, goals, print_report, rows_of
 from neucodec_streaming import load_codec
+from neucodec_streaming.server.settings.fields import PROFILES
 
 CALIBRATION_FILES = 12
 """Recordings that the delay of another codec is measured on."""
@@ -44,8 +47,10 @@ PICTURED_MODES = ("", "1200")
 DIGITS = 4
 
 
-def recordings_of(data: Path, texts: Path, limit: int, damage_every: int) -> list[EvaluationRecording]:
-    """What to measure, with text and corpus where they are known; every so many-th also by damaged tokens."""
+def recordings_of(
+    data: Path, texts: Path, limit: int, listen_every: int, damage_every: int
+) -> list[EvaluationRecording]:
+    """What to measure, with text and corpus where they are known; every so many-th by its words, too, and damaged."""
     files, known, names = thinned(recordings(data), limit), read_texts(texts), corpora(data)
     return [
         EvaluationRecording(
@@ -53,7 +58,8 @@ def recordings_of(data: Path, texts: Path, limit: int, damage_every: int) -> lis
             names.get(path, "unknown"),
             path,
             known.get(path.name),
-            bool(damage_every) and not at % damage_every,
+            is_heard=not at % listen_every,
+            is_damaged=bool(damage_every) and not at % damage_every,
         )
         for at, (speaker, path) in enumerate(files)
     ]
@@ -91,8 +97,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("../shared/speech"), help="folder that holds eval/")
     parser.add_argument("--texts", type=Path, help="lines of FILE TAB TEXT; default: eval/texts.tsv in that folder")
     parser.add_argument("--limit", type=int, default=0, help="at most N files, evenly over the set")
-    parser.add_argument("--offline-only", action="store_true", help="no streams, and so no damage to them")
+    parser.add_argument("--profiles", nargs="*", default=list(PROFILES), choices=list(PROFILES), help="to stream in")
     parser.add_argument("--no-listening", action="store_true", help="neither DNSMOS nor word errors")
+    parser.add_argument("--listen-every", type=int, default=6, help="words, voice, DistilMOS of every Nth file")
+    parser.add_argument("--no-others", action="store_true", help="neither Opus nor Codec2")
     parser.add_argument("--listen-to-others", action="store_true", help="both of Opus and Codec2 too")
     parser.add_argument("--damage-every", type=int, default=6, help="damage the tokens of every Nth file; 0: of none")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
@@ -107,16 +115,15 @@ def main() -> None:
     started = time.monotonic()
     torch.set_num_threads(1)
     texts = arguments.texts or arguments.data / "eval" / "texts.tsv"
-    damage_every = 0 if arguments.offline_only else arguments.damage_every
-    found = recordings_of(arguments.data, texts, arguments.limit, damage_every)
+    found = recordings_of(arguments.data, texts, arguments.limit, arguments.listen_every, arguments.damage_every)
     print(f"{len(found)} files, true texts of {sum(recording.text is not None for recording in found)}")
-    others = calibrated_codecs(found)
+    others = [] if arguments.no_others else calibrated_codecs(found)
     for reason in [] if arguments.no_listening else open_ears()[1]:
         print(f"left out: {reason}")
     settings = EvaluationSettings(
         arguments.model,
         tuple(others),
-        streams=not arguments.offline_only,
+        profiles=tuple(arguments.profiles),
         listens=not arguments.no_listening,
         listens_to_others=arguments.listen_to_others,
     )

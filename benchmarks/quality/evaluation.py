@@ -1,7 +1,7 @@
 """One recording through a codec and the others, and every measure of what came out: what a worker does alone."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from benchmarks.quality.other_codecs import OtherCodec
 from neucodec_streaming import StreamConfig, load_codec
 from neucodec_streaming.codec import Codec
 from neucodec_streaming.config import INPUT_RATE, TOKENS_PER_SECOND
+from neucodec_streaming.server.settings.fields import PROFILES
 
 PACKET_SAMPLES = 1600
 PACKET_TOKENS = 5
@@ -31,12 +32,13 @@ Coder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class EvaluationRecording:
-    """A file to measure; its words, where they are known; whether its tokens are damaged, too."""
+    """A file to measure and its text where known; whether words and voices are rated, and damaged tokens decoded."""
 
     speaker: str
     corpus: str
     path: Path
     text: list[str] | None = None
+    is_heard: bool = True
     is_damaged: bool = False
 
 
@@ -46,7 +48,7 @@ class EvaluationSettings:
 
     model: str
     others: tuple[OtherCodec, ...] = ()
-    streams: bool = True
+    profiles: tuple[str, ...] = tuple(PROFILES)
     listens: bool = True
     listens_to_others: bool = False
 
@@ -125,16 +127,20 @@ def coded_offline(codec: Codec, pcm: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return tokens, codec.decode(tokens)
 
 
-def coded_as_stream(codec: Codec, pcm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and audio of streams at the model's defaults."""
-    tokens = encoded(codec, pcm)
-    return tokens, decoded(codec, tokens)
+def coded_as_stream(codec: Codec, config: StreamConfig, pcm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and audio of streams."""
+    tokens = encoded(codec, pcm, config)
+    return tokens, decoded(codec, tokens, config)
 
 
-def ways_of(codec: Codec, streams: bool = True) -> dict[str, Coder]:
-    """The ways through a codec."""
-    ways = {"offline": partial(coded_offline, codec), "streamed": partial(coded_as_stream, codec)}
-    return ways if streams else {"offline": ways["offline"]}
+def ways_of(codec: Codec, profiles: Sequence[str] = tuple(PROFILES)) -> dict[str, Coder]:
+    """The ways through a codec: offline, and as a stream in each of these profiles of a server."""
+    ways: dict[str, Coder] = {"offline": partial(coded_offline, codec)}
+    for name in profiles:
+        default, pair = codec.default_config, PROFILES[name]
+        config = default if pair is None else replace(default, chunk_frames=pair[0], lookahead_frames=pair[1])
+        ways["streamed" if pair is None else f"streamed {name}"] = partial(coded_as_stream, codec, config)
+    return ways
 
 
 def open_ears() -> tuple[Ears, list[str]]:
@@ -157,9 +163,10 @@ def open_ears() -> tuple[Ears, list[str]]:
 def evaluated(settings: EvaluationSettings, recording: EvaluationRecording) -> Measured:
     """Every measure of one recording; what is loaded stays for the next."""
     codec, ears = _loaded(settings)
-    ways = ways_of(codec, settings.streams)
+    ways = ways_of(codec, settings.profiles)
+    ears = ears if recording.is_heard else Ears(ears.dnsmos)
     measured = measure(recording, ways, ears, settings.others, settings.listens_to_others)
-    if recording.is_damaged and settings.streams:
+    if recording.is_damaged and "streamed" in ways:
         pcm, tokens = load(recording.path), measured.tokens["streamed"]
         measured.entry["damaged"] = damage_scores(codec, recording.path.name, pcm, tokens)
     return measured
@@ -207,7 +214,7 @@ def measure(
 def heard(settings: EvaluationSettings, recording: EvaluationRecording) -> dict[str, np.ndarray]:
     """The original and what comes out of every way and other codec, each (T,) at 16 kHz."""
     pcm = load(recording.path)
-    ways = ways_of(_loaded(settings)[0], settings.streams)
+    ways = ways_of(_loaded(settings)[0], settings.profiles)
     original = pcm[: whole_hops(pcm)]
     ours = {name: aligned(pcm, way(pcm)[1])[1] for name, way in ways.items()}
     return {"original": original} | ours | {codec.name: codec.code(original)[0] for codec in settings.others}

@@ -34,7 +34,7 @@ COLUMNS: dict[str, tuple[str, int, int]] = {
     "wer_own": ("to own", 6, 3),
 }
 """Heading, width and digits of each column."""
-OUR_WAYS = ("original", "offline", "streamed")
+OUR_WAYS = ("original", "offline", "streamed", "streamed low", "streamed high")
 RIVAL = "Codec2 1200"
 STOI_GOAL, PESQ_GOAL, DNSMOS_LOSS, WER_RATIO = 0.88, 1.7, 0.3, 1.3
 PUBLISHED = {"stoi": 0.90, "pesq": 2.04}

@@ -1,12 +1,11 @@
-"""A server that is nearly full for half an hour: `python -m benchmarks.soak --minutes 30 --data ../shared/speech`.
+"""A nearly full server for half an hour: `python -m benchmarks.soak --minutes 30 --data ../shared/speech`.
 
-Seats for `--share` of what the server says that it holds; in each of them one session after the other, of 10 to 60 s of
-real speech at real-time pace, of every kind; one in seven vanishes without a word, and its place is kept for it for a
-while. Each minute is a row: lateness of the chunks (as in `benchmarks.load`), what the server holds of memory,
-threads, descriptors and places, and how the sessions ended. After `--warm-up` minutes memory and lateness must not
-rise: their slopes are medians over all pairs of minutes, which an outlier does not bend. The exit code is 1 where
-memory rises by more than MAX_RISE_MB an hour, the p99 of lateness over the run by more than MAX_DRIFT of a chunk,
-where a session ended otherwise than it should, or where something is held when all clients are gone.
+Seats for `--share` of the server's capacity. Each holds one session after another, of 10 to 60 s of real speech in real
+time, of every kind; one in seven vanishes without closing, and its place stays reserved for a while. Each minute is a
+row: lateness of the chunks (as in `benchmarks.load`), the server's memory, threads, descriptors and places, and how the
+sessions ended. After `--warm-up` minutes memory and lateness must not rise, by median slopes over all pairs of minutes.
+The exit code is 1 if memory rises by more than MAX_RISE_MB an hour or the p99 of lateness over the run by more than
+MAX_DRIFT of a chunk, if a session ended unexpectedly, or if anything is held after all clients are gone.
 """
 
 import argparse
@@ -37,20 +36,20 @@ MINUTE_S = 60.0
 CLIPS = 4
 CLIP_S = 180
 SETTLE_S = 60.0
-"""For the server to let go of the clients that vanished."""
+"""Timeout of the server forgetting vanished clients."""
 MAX_RISE_MB = 20.0
 MAX_DRIFT = 0.1
 
 
 def readiness(server: ServerProcess) -> dict[str, Any]:
-    """What the server says of itself."""
+    """The server's own figures."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(server.url.replace("ws://", "http://") + "/readyz", timeout=30) as response:
         return json.load(response)
 
 
 async def watch(server: ServerProcess, minutes: float, begin_s: float) -> list[dict[str, Any]]:
-    """What the server holds at the end of every minute."""
+    """What the server holds at the end of each minute."""
     held = []
     for minute in range(1, int(minutes) + 1):
         await asyncio.sleep(begin_s + minute * MINUTE_S - time.monotonic())
@@ -62,7 +61,7 @@ async def watch(server: ServerProcess, minutes: float, begin_s: float) -> list[d
 
 
 async def settled(server: ServerProcess) -> dict[str, Any]:
-    """What is held when all clients are gone."""
+    """What is held after all clients are gone."""
     until_s = time.monotonic() + SETTLE_S
     sessions = (await asyncio.to_thread(readiness, server))["sessions"]
     while sessions and time.monotonic() < until_s:
@@ -98,7 +97,7 @@ async def soak(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def row_of(sessions: Sequence[dict[str, Any]], minute: int) -> dict[str, Any]:
-    """What the clients saw in a minute: lateness of the chunks due in it, ends of the sessions begun in it."""
+    """The clients' view of a minute: lateness of the chunks due in it, ends of the sessions started in it."""
     since_s, until_s = (minute - 1) * MINUTE_S, minute * MINUTE_S
     late_ms = [
         late
@@ -116,7 +115,7 @@ def row_of(sessions: Sequence[dict[str, Any]], minute: int) -> dict[str, Any]:
 
 
 def judged(result: dict[str, Any], warm_up: int) -> dict[str, Any]:
-    """Slopes after the warm-up, and what is wrong."""
+    """Slopes after the warm-up, and failed checks."""
     rows = result["rows"][warm_up:]
     memory = slope([row["server_resident_mb"] for row in rows]) * 60
     drift = {name: slope([row["late_ms"][name] for row in rows]) * len(rows) for name in ("p50", "p99")}
@@ -138,7 +137,7 @@ def judged(result: dict[str, Any], warm_up: int) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; 1 when something rises or is held."""
+    """Runs the command; 1 if something rises or is held."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=(__doc__ or "").split(":")[0])
     add = parser.add_argument
     add("--model", default="nano", help="(default %(default)s)")

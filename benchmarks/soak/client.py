@@ -1,7 +1,7 @@
-"""The clients of `benchmarks.soak`: seats that are never empty for long, in one process.
+"""The clients of `benchmarks.soak`: seats that are refilled quickly, in one process.
 
-It talks with its parent as benchmarks.load.client does: the order comes in, `opened` goes out, the moment to begin
-comes in, the report goes out.
+It communicates with its parent as benchmarks.load.client does: receives the order, sends `opened`, receives the start
+time, sends the report.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from benchmarks.wire.servers import loop_factory
 from neucodec_streaming.config import TOKENS_PER_SECOND
 
 MIN_S, MAX_S = 10.0, 60.0
-"""How long a session speaks."""
+"""Duration of a session's speech."""
 PAUSE_S = 1.0
-"""The longest that a seat is empty."""
+"""Longest time that a seat is empty."""
 VANISHING = 0.15
-"""The share of sessions whose client is gone without a word."""
+"""Share of sessions whose client vanishes."""
 VANISHED = "vanished"
 
 
 @dataclass(frozen=True)
 class Seats:
-    """So many seats for `seconds`; a session takes one of the `jobs`, from anywhere in its input."""
+    """Seats for `seconds`; a session takes one of the `jobs`, from anywhere in its input."""
 
     url: str
     jobs: tuple[Job, ...]
@@ -40,11 +40,11 @@ class Seats:
 
     @property
     def sessions(self) -> int:
-        """How many it opens before it begins."""
+        """Number of sessions that it opens before it starts."""
         return 0
 
     def to_json(self) -> str:
-        """One line that `from_json` reads back."""
+        """One line that `from_json` parses."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -56,7 +56,7 @@ class Seats:
 async def sit(
     order: Seats, seat: int, cut: dict[str, list[bytes]], begin_s: float, notes: list[dict[str, Any]]
 ) -> None:
-    """One session after the other, until the time is over."""
+    """One session after another until the time is over."""
     clock, rng = time.monotonic, random.Random(order.seed * 1000 + seat)
     await asyncio.sleep(begin_s + rng.uniform(0, MAX_S / 4) - clock())
     while clock() < begin_s + order.seconds:
@@ -78,7 +78,7 @@ async def sit(
 
 
 async def speak(live: Live, vanishes_at: int | None, begin_s: float) -> None:
-    """A live session to its end, or to the packet with which its client is gone."""
+    """A live session to its end, or to the packet at which its client vanishes."""
     clock = time.monotonic
     live.begin(begin_s)
     receiver = asyncio.create_task(live.receive())

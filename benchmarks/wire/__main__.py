@@ -10,7 +10,9 @@ by ones and twos, as they read those of live clients. They are framed beforehand
 `rate` is messages a second, in and out together; `cpu_us` the server's processor time for a message. Of the time,
 `busy` is the server's share on a processor (in cores), `in_line` that in line for one, `client` the client's share. The
 ratio of rates is that of the servers where both were busy and the client was not; the ratio of processor time does not
-depend on the client. `model` is the rate with the real model, which is what its steps allow.
+depend on the client. `asgi` is our server as an application of uvicorn's, and `asgi_cpu_ratio` what a message takes of
+the processor there, in multiples of our own listener. `model` is the rate with the real model, which is what its steps
+allow.
 
 A step takes no longer than giving up the interpreter does (`--step-us 0`): in a longer one the loop would work
 undisturbed, and larger batches would gather. Needs /proc, that is Linux.
@@ -35,7 +37,7 @@ from websockets.frames import Frame, Opcode
 from benchmarks.common.processes import family
 from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
 from benchmarks.latency import needed_packets
-from benchmarks.wire.servers import CONFIG, Traffic, WireServer, bare, hosted, load_constant, loop_factory, ours
+from benchmarks.wire.servers import CONFIG, Traffic, WireServer, asgi, bare, hosted, load_constant, loop_factory, ours
 from neucodec_streaming.engine.engine import STAGES
 from neucodec_streaming.protocol.messages import End, encode_message
 from neucodec_streaming.server.model import load_engines, worker_count
@@ -45,7 +47,7 @@ RESULTS = RESULTS_FOLDER / "wire.json"
 MIN_RATIO = 0.6
 """The target: the least share of the bare server's rate."""
 TURN_S = 120.0
-OURS, BARE, MODEL = "ours", "bare", "model"
+OURS, ASGI, BARE, MODEL = "ours", "asgi", "bare", "model"
 MEASURED = ("rate", "cpu_us", "busy", "in_line", "client")
 
 
@@ -210,13 +212,16 @@ def drive(server: WireServer, name: str, kind: str, connections: int, packets: i
 
 
 def row_of(kind: str, turns: Sequence[dict[str, dict[str, float]]]) -> dict[str, Any]:
-    """Medians of the turns of both servers, and of the ratios within a turn."""
+    """Medians of the turns of each server, and of the ratios within a turn."""
     row: dict[str, Any] = {"kind": kind}
-    for name in (OURS, BARE):
+    for name in turns[0]:
         its = [both[name] for both in turns]
         row[name] = {column: statistics.median(one[column] for one in its) for column in MEASURED} | {"turns": its}
     row["ratio"] = round(statistics.median(both[OURS]["rate"] / both[BARE]["rate"] for both in turns), 3)
     row["cpu_ratio"] = round(statistics.median(both[BARE]["cpu_us"] / both[OURS]["cpu_us"] for both in turns), 3)
+    if ASGI in row:
+        ratios = [turn[ASGI]["cpu_us"] / turn[OURS]["cpu_us"] for turn in turns]
+        row["asgi_cpu_ratio"] = round(statistics.median(ratios), 3)
     return row
 
 
@@ -236,14 +241,15 @@ def settings_of(given: argparse.Namespace) -> Settings:
 
 
 def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for every kind: both servers in turns, then the real model where it is asked for."""
+    """A row for every kind: the servers in turns, then the real model where it is asked for."""
     settings = settings_of(given)
     sizes = {"connections": given.connections, "ahead": given.ahead}
     rows = []
-    with hosted(partial(ours, settings, partial(load_constant, given.step_us / 1e6))) as constant:
+    load = partial(load_constant, given.step_us / 1e6)
+    with hosted(partial(ours, settings, load)) as constant, hosted(partial(asgi, settings, load)) as uvicorn:
         for kind in STAGES:
             with hosted(partial(bare, Traffic.of(kind))) as echo:
-                servers = {OURS: constant, BARE: echo}
+                servers = {OURS: constant, ASGI: uvicorn, BARE: echo}
                 turns = [
                     {name: drive(servers[name], name, kind, packets=given.packets, **sizes) for name in servers}
                     for _ in range(given.turns)
@@ -264,11 +270,12 @@ def target_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def show(rows: Sequence[dict[str, Any]], target: dict[str, Any]) -> None:
     """The medians as a table, and the verdict."""
-    columns = ("kind", OURS, BARE, "ratio", "cpu_ratio", MODEL)
+    columns = ("kind", OURS, ASGI, BARE, "ratio", "cpu_ratio", "asgi_cpu", MODEL)
     print("messages a second, medians of the turns\n" + " ".join(f"{name:>10}" for name in columns))
     for row in rows:
         model = row[MODEL]["rate"] if MODEL in row else "-"
-        cells = (row["kind"], row[OURS]["rate"], row[BARE]["rate"], row["ratio"], row["cpu_ratio"], model)
+        rates = (row[name]["rate"] if name in row else "-" for name in (OURS, ASGI, BARE))
+        cells = (row["kind"], *rates, row["ratio"], row["cpu_ratio"], row.get("asgi_cpu_ratio", "-"), model)
         print(" ".join(f"{cell:>10}" for cell in cells))
     verdict = "met" if target["met"] else "MISSED"
     print(f"the least share of the bare rate: {target['measured']:.1%} (at least {target['least']:.0%}) {verdict}")

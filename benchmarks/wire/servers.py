@@ -1,4 +1,5 @@
-"""The servers of `benchmarks.wire`, each in a process of its own: ours over steps of constant time, and a bare one.
+"""The servers of `benchmarks.wire`, each in a process of its own: ours over steps of constant time, by its own listener
+and as an ASGI application, and a bare one.
 
 A process is spawned, says the server's URL, and ends when its parent closes the pipe between them or is gone.
 """
@@ -14,6 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+import uvicorn
 from websockets.asyncio.server import ServerConnection, serve
 
 from benchmarks.common.surroundings import ROOT
@@ -23,6 +25,7 @@ from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.engine.steps import StepRows
 from neucodec_streaming.protocol.query import session_request
 from neucodec_streaming.server.app import App
+from neucodec_streaming.server.asgi import Application
 from neucodec_streaming.server.cli import _loop_factory as loop_factory
 from neucodec_streaming.server.model import Model, slots_each, worker_count
 from neucodec_streaming.server.settings.fields import Settings
@@ -107,6 +110,27 @@ async def ours(settings: Settings, load: EngineLoader) -> AsyncIterator[str]:
         yield app.url
     finally:
         await app.stop()
+
+
+@asynccontextmanager
+async def asgi(settings: Settings, load: EngineLoader) -> AsyncIterator[str]:
+    """Our server as an application of uvicorn's, ready."""
+    os.environ["PYTHONPATH"] = str(ROOT)
+    application = Application(settings, load)
+    server = uvicorn.Server(
+        uvicorn.Config(application, port=0, lifespan="on", log_level="warning", ws_per_message_deflate=False)  # type: ignore[arg-type]
+    )
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        if serving.done():
+            raise SystemExit("uvicorn did not start")
+        await asyncio.sleep(0.1)
+    host, port = server.servers[0].sockets[0].getsockname()
+    try:
+        yield f"ws://{host}:{port}"
+    finally:
+        server.should_exit = True
+        await serving
 
 
 @asynccontextmanager

@@ -13,13 +13,15 @@ from neucodec_streaming.client.pipes import PIPE, is_pipe, is_stream, name_of
 from neucodec_streaming.client.transfer import Source, packets_of
 from neucodec_streaming.config import INPUT_RATE, TOKENS_PER_SECOND
 from neucodec_streaming.errors import InputError
-from neucodec_streaming.protocol.messages import Ready
+from neucodec_streaming.protocol.messages import BUNDLED, Ready
 from neucodec_streaming.tags import TAGS
 
 TOKENS_PER_PACKET = 25
 PACKET_SECONDS = 0.02
-NANO = "nano"
-"""What `ready.model` begins with on a server of the bundled model; the version of its weights follows."""
+OWN_TOKENS = (
+    "the server's model is nano, whose tokens are its own: those of NeuTTS or of neuphonic/neucodec come out as noise"
+    " (they need a server with --model neuphonic/neucodec)"
+)
 
 
 class FileSource:
@@ -38,15 +40,12 @@ class FileSource:
 
     def note_model(self, ready: Ready) -> None:
         """Notes tokens that come out as noise: of another model or version, or in a form that NeuTTS writes."""
-        if self._model not in ("", ready.model) and NANO in (name_part(self._model), name_part(ready.model)):
+        if self._model not in ("", ready.model) and BUNDLED in (name_part(self._model), name_part(ready.model)):
             self.notes.append(
                 f"the tokens are of {self._model}, the server's model is {ready.model}: they come out as noise"
             )
-        if self._form in ("pt", "text") and name_part(ready.model) == NANO:
-            self.notes.append(
-                "the server's model is nano, whose tokens are its own: those of NeuTTS or of neuphonic/neucodec come"
-                " out as noise (they need a server with --model neuphonic/neucodec)"
-            )
+        if self._form in ("pt", "text") and ready.has_own_tokens:
+            self.notes.append(OWN_TOKENS)
 
 
 class PipeSource(FileSource):

@@ -16,6 +16,7 @@ import numpy as np
 from neucodec_streaming.client.commands.display import print_rows
 from neucodec_streaming.client.commands.mqtt_options import Add
 from neucodec_streaming.client.commands.sessions import PLAY_AHEAD_SECONDS, open_session
+from neucodec_streaming.client.commands.sources import OWN_TOKENS, print_notes
 from neucodec_streaming.client.commands.terminal import piped_lines
 from neucodec_streaming.client.connection import Connection
 from neucodec_streaming.client.devices import Speaker
@@ -79,6 +80,8 @@ async def speak(options: argparse.Namespace) -> None:
         SpeechLM(spec, model=options.speech_lm_model) as model,
         open_session(options, "decode", voice=options.voice) as connection,
     ):
+        notes = [OWN_TOKENS] if connection.ready.has_own_tokens else []
+        print_notes(notes, quiet=options.json)
         speech = TextToSpeech(model, connection, reference)
         if options.voice is None:
             await speech.prime()
@@ -90,7 +93,8 @@ async def speak(options: argparse.Namespace) -> None:
                     await sink.write(samples)
                 sink.finish()
             await sink.drained()
-        figures = {"model": connection.ready.model, "profile": connection.ready.profile, **sink.figures()}
+        figures: dict[str, Any] = {"notes": notes} if options.json and notes else {}
+        figures |= {"model": connection.ready.model, "profile": connection.ready.profile, **sink.figures()}
         _print_summary(options, figures, reports, connection.ready.output.rate)
 
 

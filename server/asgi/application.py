@@ -39,13 +39,18 @@ def create_app(settings: Settings | None = None) -> "Application":
 
 
 class Application:
-    """Loads the model in `lifespan`, or at the first request. `load` and `apart` as App has them.
+    """Loads the model in `lifespan`, or at the first request. `load`, `apart` and `token_prefix` as App has them.
 
     Raises ConfigError for settings that it cannot keep, and what App raises.
     """
 
     def __init__(
-        self, settings: Settings, load: EngineLoader = load_engines, *, apart: bool = os.name == "posix"
+        self,
+        settings: Settings,
+        load: EngineLoader = load_engines,
+        *,
+        apart: bool = os.name == "posix",
+        token_prefix: str = "",
     ) -> None:
         for name in OTHERS:
             if getattr(settings, name) is not None:
@@ -53,7 +58,7 @@ class Application:
                     f"{name} is set: an ASGI application leaves that to its server, or to neucodec-server"
                 )
         self._settings = settings
-        self._make = lambda: App(settings, load, apart=apart)
+        self._make = lambda: App(settings, load, apart=apart, token_prefix=token_prefix)
         self._app: App | None = None
 
     @property

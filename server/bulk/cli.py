@@ -16,7 +16,7 @@ from neucodec_streaming.server.bulk.rows import MAX_SECONDS
 from neucodec_streaming.server.bulk.table import SAVE_EVERY_S
 
 COMMANDS = {
-    "encode-files": "every recording in a folder to a table of tokens (Parquet: id, tokens, seconds, model)",
+    "encode-files": "every recording of a folder or table to a table of tokens (Parquet: id, tokens, seconds, model)",
     "decode-files": "every row of a table of tokens to a WAV file of 24 kHz",
 }
 EXIT_INPUT = 3
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, help in COMMANDS.items():
         command = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         is_encode = name == "encode-files"
-        command.add_argument("source", type=Path, metavar="FOLDER" if is_encode else "TABLE")
+        command.add_argument("source", type=Path, metavar="RECORDINGS" if is_encode else "TABLE")
         command.add_argument(
             "out", type=Path, metavar="OUT", help="folder of the " + ("table" if is_encode else "files")
         )

@@ -12,8 +12,8 @@ from neucodec_streaming.audio import pcm_to_bytes
 from neucodec_streaming.codec import load_codec, read_audio
 from neucodec_streaming.config import INPUT_HOP, INPUT_RATE
 from neucodec_streaming.errors import InputError, StreamingError, TokenError
-from neucodec_streaming.server.bulk.recordings import AudioFile, header_seconds
-from neucodec_streaming.server.bulk.rows import MAX_SECONDS, Skipped, WrittenFile
+from neucodec_streaming.server.bulk.recordings import header_seconds, opened
+from neucodec_streaming.server.bulk.rows import MAX_SECONDS, AudioFile, Skipped, WrittenFile
 from neucodec_streaming.tokens import TokenRecord
 
 
@@ -55,11 +55,11 @@ class BulkCoder:
         return WrittenFile(row.id, len(audio) / self.codec.sample_rate, is_new=True)
 
     def _read(self, recording: AudioFile) -> np.ndarray:
-        seconds = header_seconds(recording.path)
-        pcm = read_audio(recording.path) if seconds <= self.max_seconds else np.zeros(0, np.float32)
+        seconds = header_seconds(recording)
+        pcm = read_audio(opened(recording)) if seconds <= self.max_seconds else np.zeros(0, np.float32)
         seconds = max(seconds, len(pcm) / INPUT_RATE)
         if seconds > self.max_seconds:
-            raise InputError(f"{recording.path} has {seconds:.0f} s, more than {self.max_seconds:g}: cut it")
+            raise InputError(f"{recording.id} has {seconds:.0f} s, more than {self.max_seconds:g}: cut it")
         return pcm
 
     def _encode_group(self, group: list[tuple[AudioFile, np.ndarray]]) -> list[TokenRecord | Skipped]:

@@ -3,29 +3,34 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import soundfile
 
 from neucodec_streaming.config import INPUT_HOP, INPUT_RATE
-from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.errors import ConfigError, InputError
+from neucodec_streaming.server.bulk.recording_tables import stored_audio, table_files, table_recordings
+from neucodec_streaming.server.bulk.rows import AudioFile
 
 ENDINGS = frozenset(f".{name.lower()}" for name in soundfile.available_formats()) - {".raw"} | {".aif", ".opus"}
 
 
-@dataclass(frozen=True)
-class AudioFile:
-    """An audio file, and the name of its row: its path below the folder of the job, with `/`."""
-
-    id: str
-    path: Path
+def find_recordings(source: Path) -> list[AudioFile]:
+    """The recordings of a table or folder, in order. Raises ConfigError where there are none."""
+    files = table_files(source)
+    return table_recordings(files) if files else _in_folder(source)
 
 
-def find_recordings(folder: Path) -> list[AudioFile]:
-    """Every audio file in a folder and the folders in it, in the order of their names. Raises ConfigError for none."""
+def opened(recording: AudioFile) -> Path | BytesIO:
+    """What soundfile reads a recording from. Raises InputError for a row of a table without audio."""
+    return recording.path if recording.row is None else stored_audio(recording.path, recording.row)
+
+
+def _in_folder(folder: Path) -> list[AudioFile]:
+    """Every audio file in a folder and the folders in it, in the order of their names."""
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder: name one that holds recordings")
+        raise ConfigError(f"{folder} is no folder: name one that holds recordings, or a table (.parquet, .csv, .tsv)")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
     if not paths:
         raise ConfigError(f"{folder} and its folders hold no recordings: .wav, .flac, or what else libsndfile reads")
@@ -44,16 +49,16 @@ def batches(recordings: Sequence[AudioFile], size: int) -> Iterator[list[AudioFi
         return
     waiting: dict[int, list[AudioFile]] = defaultdict(list)
     for recording in recordings:
-        frames = int(header_seconds(recording.path) * INPUT_RATE) // INPUT_HOP
+        frames = int(header_seconds(recording) * INPUT_RATE) // INPUT_HOP
         waiting[frames].append(recording)
         if len(waiting[frames]) == size:
             yield waiting.pop(frames)
     yield from waiting.values()
 
 
-def header_seconds(path: Path) -> float:
+def header_seconds(recording: AudioFile) -> float:
     """The duration that a file claims; 0 if it cannot be read, which the encoder reports."""
     try:
-        return soundfile.info(path).duration
-    except (soundfile.LibsndfileError, OSError):
+        return soundfile.info(opened(recording)).duration
+    except (soundfile.LibsndfileError, OSError, InputError):
         return 0.0

@@ -23,6 +23,10 @@ class Admission:
         self._pools: list[Counter[Pool]] = [Counter() for _ in range(workers)]
         self._sessions = [0] * workers
 
+    def use_budget(self, budget: Budget) -> None:
+        """Step times that were measured anew."""
+        self._budget = budget
+
     @property
     def sessions(self) -> int:
         """Number of reserved places."""

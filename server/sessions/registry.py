@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from neucodec_streaming.config import StreamConfig
+from neucodec_streaming.engine.budget import Budget
 from neucodec_streaming.errors import CapacityError, LimitError, StreamingError
 from neucodec_streaming.protocol.messages import Ready, Resume
 from neucodec_streaming.protocol.query import SessionRequest
@@ -52,28 +53,38 @@ class Sessions:
     """Sessions of one model, stepped by these devices."""
 
     def __init__(
-        self, model: Model, gate: Gate, devices: Sequence[WorkerHandle], settings: Settings, metrics: Metrics
+        self,
+        model: Model,
+        gate: Gate,
+        devices: Sequence[WorkerHandle],
+        settings: Settings,
+        metrics: Metrics,
+        token_prefix: str = "",
     ) -> None:
         self._model = model
         self._gate = gate
         self._devices = devices
         self._settings = settings
         self._metrics = metrics
+        self._token_prefix = token_prefix
         self._admission = Admission(model.budget, settings.max_sessions, len(devices))
         self._entries: dict[str, _Registration] = {}  # by token
         self._parked: dict[str, Session] = {}  # by token, in order of parking
         self._waking: dict[str, Session] = {}  # waiting for a place, in order
         self._released = asyncio.Event()
-        self.capacity = {
-            (kind, name): self._admission.capacity(kind, config)
-            for name, config in model.profiles.items()
-            for kind in model.kinds
-        }
+        self.capacity: dict[tuple[str, str], int] = {}
         """Number of sessions that fit on the empty server, by kind and profile."""
-        for (kind, name), count in self.capacity.items():
-            metrics.capacity.labels(kind, name).set(count)
+        self.use_budget(model.budget)
         metrics.max_load.set(model.budget.max_load)
         metrics.slots_limit.set(settings.max_sessions)
+
+    def use_budget(self, budget: Budget) -> None:
+        """Sessions are let in by these step times from now on."""
+        self._admission.use_budget(budget)
+        for name, config in self._model.profiles.items():
+            for kind in self._model.kinds:
+                self.capacity[kind, name] = self._admission.capacity(kind, config)
+                self._metrics.capacity.labels(kind, name).set(self.capacity[kind, name])
 
     @property
     def count(self) -> int:
@@ -191,7 +202,9 @@ class Sessions:
             latency_ms=latency_ms(asked.kind, config, asked.input, asked.output, self._model.output_rate),
             input=asked.input,
             output=asked.output,
-            resume=Resume(f"{secrets.token_hex(TOKEN_BYTES)}.{fingerprint}", self._settings.resume_s),
+            resume=Resume(
+                f"{self._token_prefix}{secrets.token_hex(TOKEN_BYTES)}.{fingerprint}", self._settings.resume_s
+            ),
             resumed=resumed,
             input_position=0 if start is None else start.input,
             output_position=0 if start is None else max(start.output, asked.received),

@@ -29,10 +29,10 @@ const PASSING = ["unreachable", "full", "too_many", "device"];
 /**
  * @typedef {import("./protocol.js").Kind} Kind
  * @typedef {import("./protocol.js").Message} Message
- * @typedef {{how: string, gap: number, position: number, skippedSeconds: number}} Resumed `how` as in docs/protocol.md;
- *   output continues at `position`, after `gap` lost units; a live session has skipped `skippedSeconds` of input
+ * @typedef {{how: string, gap: number, position: number, droppedSeconds: number}} Resumed `how` as in docs/protocol.md;
+ *   output continues at `position`, after `gap` lost units; a live session has dropped `droppedSeconds` of input
  */
-/** @template {Kind} K @typedef {K extends "decode" ? Uint16Array : Float32Array} Input tokens, or audio (full scale 1) */
+/** @template {Kind} K @typedef {K extends "decode" ? Uint16Array : Float32Array} Input tokens, or audio up to 1.0 */
 /** @template {Kind} K @typedef {K extends "encode" ? Uint16Array : Float32Array} Output */
 
 /**
@@ -180,7 +180,7 @@ export class Connection {
       throw error;
     }
     this._signal?.addEventListener("abort", () => this.close(), { once: true });
-    this._onState("open", { how: "new", gap: 0, position: 0, skippedSeconds: 0 });
+    this._onState("open", { how: "new", gap: 0, position: 0, droppedSeconds: 0 });
   }
 
   /** Whether `send` has to wait. */
@@ -267,31 +267,31 @@ export class Connection {
     const message = parse(data);
     if (message.type === "error") throw new Refused(message.code, message.message);
     if (message.type !== "ready") throw new ProtocolError("The server's first message is no ready.");
-    const { outputPosition: received, pendingFrames: unheard } = this.session;
+    const { outputPosition: received, pendingFrames } = this.session;
     const isFirst = this.session.ready === null;
     this.session.receive(data);
     this._socket = socket;
     socket.onmessage = ({ data }) => this._receive(data);
     socket.onclose = ({ code, reason }) => this._lost(code, reason);
-    if (!isFirst) this._resume(received, unheard * hopOf(this.session.input));
+    if (!isFirst) this._resume(received, pendingFrames * hopOf(this.session.input));
     this._goOn();
   }
 
   /**
    * Sends everything that the server lacks, and reports the loss.
    * @param {number} received units of output
-   * @param {number} unheard units of input without output so far: a live session has lost nothing else
+   * @param {number} unheard units of input without output: a live session sends no other to a server that has lost it
    */
   _resume(received, unheard) {
     const { session } = this;
-    const kept = this._live ? MAX_BEHIND_S * session.input.rate : Infinity;
-    const dropped = Math.max(0, Math.min(session.dropStale(kept), unheard - kept));
+    const kept = this._live ? Math.min(unheard, MAX_BEHIND_S * session.input.rate) : Infinity;
+    const dropped = Math.min(session.dropStale(kept), unheard - kept);
     for (const item of session.unsent) this._transmit(item);
     const position = Math.max(session.outputPosition, session.staleUntil);
     const how = this.ready.resumed;
-    const skippedSeconds = this._live ? dropped / session.input.rate : 0;
-    this._onState("resumed", { how, gap: how === "new" ? 0 : position - received, position, skippedSeconds });
-    if (skippedSeconds > 0) this._onSkip(skippedSeconds);
+    const droppedSeconds = this._live ? dropped / session.input.rate : 0;
+    this._onState("resumed", { how, gap: how === "new" ? 0 : position - received, position, droppedSeconds });
+    if (droppedSeconds > 0) this._onSkip(droppedSeconds);
   }
 
   /** @param {string | ArrayBuffer} data */
@@ -334,7 +334,7 @@ export class Connection {
     this.session.lose();
     this._socket = null;
     this._usualFrames = Infinity;
-    this._onState("lost", { how: "", gap: 0, position: this.session.outputPosition, skippedSeconds: 0 });
+    this._onState("lost", { how: "", gap: 0, position: this.session.outputPosition, droppedSeconds: 0 });
     const givesUpAt = performance.now() + RETRY_MS.all;
     let advisedMs = 0;
     for (let attempt = 0; this.session.isLost && this.failure === null; attempt++) {

@@ -49,7 +49,7 @@ export function openContext({ onInterrupted = () => {}, ...options } = {}) {
   demandSound();
   const context = new AudioContext({ latencyHint: "interactive", ...options });
   const entry = entryOf(context);
-  let interrupted = false;
+  let [interrupted, isAsleep] = [false, false];
   const tell = (/** @type {boolean} */ now) => {
     if (now !== interrupted) onInterrupted((interrupted = now));
   };
@@ -57,11 +57,16 @@ export function openContext({ onInterrupted = () => {}, ...options } = {}) {
     if (entry.holders.size > 0 && context.state !== "running") context.resume().catch(() => {});
   };
   entry.sleep = () => {
-    setTimeout(() => entry.holders.size === 0 && context.state === "running" && context.suspend(), LINGER_MS);
+    setTimeout(() => {
+      if (entry.holders.size > 0 || context.state !== "running") return;
+      isAsleep = true;
+      context.suspend();
+    }, LINGER_MS);
   };
   context.addEventListener("statechange", () => {
-    if (context.state === "closed") stop.abort();
-    else tell(context.state !== "running" && entry.holders.size > 0);
+    if (context.state === "closed") return stop.abort();
+    if (context.state === "running") isAsleep = false;
+    tell(context.state !== "running" && entry.holders.size > 0 && !isAsleep);
     resume();
   });
   const stop = new AbortController();

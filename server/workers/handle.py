@@ -17,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
+from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.errors import DeviceError
 from neucodec_streaming.server.model import Model, worker_count
 from neucodec_streaming.server.settings.fields import Settings
@@ -81,6 +82,7 @@ class WorkerHandle(asyncio.Protocol):
         self._links: dict[int, tuple[WorkerLink, Deliver]] = {}
         self._opened = 0
         self._asked_s: float | None = None
+        self._measured: asyncio.Future[float | None] = self._loop.create_future()
         self.alive = False
         """Whether the worker is there."""
         self.loaded: asyncio.Future[Loaded] = self._loop.create_future()
@@ -108,6 +110,14 @@ class WorkerHandle(asyncio.Protocol):
             self.submit(_NOBODY, CommandKind.ANSWER)
         return self._loop.time() - self._asked_s
 
+    async def measure(self, pool: Pool, size: int) -> float | None:
+        """Seconds of a step at that batch size; None where sessions are open, or the worker has ended."""
+        if not self.alive:
+            return None
+        measured = self._measured = self._loop.create_future()
+        self.submit(_NOBODY, CommandKind.MEASURE, (pool, size))
+        return await measured
+
     def close(self) -> None:
         """The worker ends after the step under way."""
         if self.alive:
@@ -133,9 +143,14 @@ class WorkerHandle(asyncio.Protocol):
         if self.alive:
             self.alive = False
             self._on_lost()
+        self._settle_measured(None)
         if not self.loaded.done():
             self.loaded.set_exception(DeviceError("the worker ended before it had loaded the model"))
             self.loaded.exception()  # whether anybody asks or not
+
+    def _settle_measured(self, seconds: float | None) -> None:
+        if not self._measured.done():
+            self._measured.set_result(seconds)
 
     def _hand_over(self) -> None:
         outbox, self._outbox = self._outbox, []
@@ -146,7 +161,9 @@ class WorkerHandle(asyncio.Protocol):
         for step in report.steps:
             self._on_step(step)
         for number, news, data in report.events:
-            if number == _NOBODY:
+            if number == _NOBODY and news is EventKind.MEASURED:
+                self._settle_measured(data)
+            elif number == _NOBODY:
                 self._asked_s = None
             elif number in self._links:
                 link, deliver = self._links[number]

@@ -44,6 +44,7 @@ class CommandKind(Enum):
     RESUME = auto()
     PARK = auto()
     CLOSE = auto()
+    MEASURE = auto()  # pool and batch size; of no session
     ANSWER = auto()  # with HANDLED, whether the session is there or not
 
 
@@ -55,6 +56,7 @@ class EventKind(Enum):
     FINISHED = auto()  # epoch: all output of the oldest utterance that was flushed has been delivered
     ENDED = auto()  # StreamingError: the session is closed, this is why
     PARKED = auto()  # ParkedStream, and the session lives on until CLOSE; None: there is something to compute for it
+    MEASURED = auto()  # seconds of such a step, None while sessions are open; for nobody
     HANDLED = auto()  # all commands before the ANSWER have been taken
 
 

@@ -113,6 +113,8 @@ class Worker:
         try:
             if verb is CommandKind.ANSWER:
                 self._tell(number, EventKind.HANDLED)
+            elif verb is CommandKind.MEASURE:
+                self._tell(number, EventKind.MEASURED, self._engine.measure(data[0], data[1], time.perf_counter))
             elif verb is CommandKind.OPEN:
                 self._open(number, data)
             elif (seat := self._seats.get(number)) is not None:

@@ -7,7 +7,7 @@ order given: what follows a flush waits until the utterance before it has ended.
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ from neucodec_streaming.windows import Window
 STAGES = {"encode": ("encode",), "decode": ("decode",), "roundtrip": ("encode", "decode")}
 """Kind of session -> the parts of the model that it goes through."""
 DEFAULT_GATHER_S = 0.004
+MEASURE_STEP_S = 0.2
+"""The most, about, that one step size is measured for while a server waits for sessions."""
 VOICE_STEP_EVERY_S = 0.02
 """A voice is computed in steps, while no batch is due, and at least this often: other sessions are late by at most one
 such step, and the session that waits for its voice does not starve."""
@@ -128,6 +130,10 @@ class Engine:
             self._scheduler.enrol(stage.pool)
         self._sessions[self._opened] = EngineSession(stages)
         return self._opened
+
+    def measure(self, pool: Pool, size: int, clock: Callable[[], float]) -> float | None:
+        """Seconds of a step at that batch size; None while there are sessions."""
+        return None if self._sessions else self._runner.measure_step(pool, size, clock, MEASURE_STEP_S)
 
     def is_idle(self, session: int) -> bool:
         """Whether nothing is to be computed for the session until it is given more."""

@@ -192,11 +192,12 @@ class Runner:
         share_s = at_most_s / (len(self._steppers) * len(self.batch_sizes))
         times: dict[Pool, dict[int, float]] = {}
         for pool in self.pools:
-            measured = {size: self._step_s(pool, size, clock, share_s) for size in self.batch_sizes}
+            measured = {size: self.measure_step(pool, size, clock, share_s) for size in self.batch_sizes}
             times[pool] = {size: min(measured[other] for other in measured if other >= size) for size in measured}
         return times
 
-    def _step_s(self, pool: Pool, size: int, clock: Callable[[], float], at_most_s: float) -> float:
+    def measure_step(self, pool: Pool, size: int, clock: Callable[[], float], at_most_s: float) -> float:
+        """Seconds of a step at that batch size, the median of a few, while no slot is in use."""
         rng, slots = np.random.default_rng(0), list(range(min(size, self.slots)))
         windows = [self._window(pool, rng) for _ in slots]
         self._positions[pool][slots] = START_FRAMES  # what is measured is a steady step, whatever it computes on

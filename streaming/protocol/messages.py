@@ -28,6 +28,7 @@ from neucodec_streaming.formats import PCM_FORMATS
 SUBPROTOCOL = "neucodec.v1"
 MAX_MARK_ID_LENGTH = 256
 """Limit of a mark's id, in characters."""
+BUNDLED = "nano"
 MAX_VOICE_TOKENS = 750
 """Fifteen seconds; computing a longer voice would delay other sessions."""
 UNIT_BYTES = {form.name: form.sample_bytes for form in PCM_FORMATS.values()} | {"u16le": 2}
@@ -182,6 +183,14 @@ class Ready:
     capacity: int = 0
     frame_ms: int = FRAME_MS
     type: ClassVar[str] = "ready"
+
+    @property
+    def has_own_tokens(self) -> bool:
+        """Whether it is the bundled model, to which tokens of NeuTTS or of neuphonic/neucodec are noise.
+
+        `model` is a name and the version of its weights.
+        """
+        return self.model.partition("-")[0] == BUNDLED
 
 
 @dataclass(frozen=True)

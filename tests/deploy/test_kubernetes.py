@@ -1,5 +1,6 @@
 """The Kubernetes manifests: valid by Kubernetes' own schemas, in agreement with each other and with the server."""
 
+import importlib.util
 import re
 
 import kubernetes_validate
@@ -17,6 +18,9 @@ MANIFESTS = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "neucodec.yaml").re
 BY_KIND = {manifest["kind"]: manifest for manifest in MANIFESTS}
 POD = BY_KIND["Deployment"]["spec"]["template"]
 (CONTAINER,) = POD["spec"]["containers"]
+RAY_SERVICE = yaml.safe_load((DEPLOY / "kubernetes" / "rayservice.yaml").read_text())
+RAY_CLUSTER = RAY_SERVICE["spec"]["rayClusterConfig"]
+RAY_GROUPS = [RAY_CLUSTER["headGroupSpec"], *RAY_CLUSTER["workerGroupSpecs"]]
 ADAPTER = yaml.safe_load((DEPLOY / "kubernetes" / "prometheus-adapter.yaml").read_text())
 
 
@@ -82,3 +86,44 @@ def test_the_autoscaler_looks_at_a_metric_that_the_server_has_and_the_adapter_gi
     assert re.search(rf"^{name} ", Metrics().text(), re.M)
     (rule,) = ADAPTER["rules"]["custom"]
     assert rule["name"]["as"] == name and rule["seriesQuery"].startswith(name + "{")
+
+
+# Ray Serve
+
+
+def test_the_ray_service_is_what_the_generator_writes():
+    spec = importlib.util.spec_from_file_location("generate", DEPLOY / "kubernetes" / "generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    written = (DEPLOY / "kubernetes" / "rayservice.yaml").read_text()
+    assert written == generate.text(), "run python deploy/kubernetes/generate.py"
+
+
+@pytest.mark.parametrize("version", ["1.30", kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("group", RAY_GROUPS, ids=["head", "workers"])
+def test_the_pods_of_ray_are_valid_and_may_do_no_more_than_the_servers(group, version):
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": group["template"]["spec"]}
+    kubernetes_validate.validate(pod, version, strict=True)
+    assert pod["spec"]["securityContext"] == POD["spec"]["securityContext"]
+    (container,) = pod["spec"]["containers"]
+    assert container["securityContext"] == CONTAINER["securityContext"]
+
+
+def test_the_ray_application_has_settings_of_the_server_and_as_many_processors_as_workers():
+    serve = yaml.safe_load(RAY_SERVICE["spec"]["serveConfigV2"])
+    (application,) = serve["applications"]
+    given = application["args"]
+    settings = resolve(given["settings"], {}).settings
+    assert settings.workers == given["cpus"] == int(CONTAINER["resources"]["requests"]["cpu"])
+    (group,) = RAY_CLUSTER["workerGroupSpecs"]
+    assert (given["min_replicas"], given["max_replicas"]) == (group["minReplicas"], group["maxReplicas"])
+    ports = {one["containerPort"] for one in group["template"]["spec"]["containers"][0]["ports"]}
+    assert serve["http_options"]["port"] in ports
+
+
+def test_the_ray_application_is_one_by_rays_own_schema():
+    schema = pytest.importorskip("ray.serve.schema", reason="the extra `ray` is not installed")
+    from deploy.ray_serve import Arguments
+
+    serve = schema.ServeDeploySchema.model_validate(yaml.safe_load(RAY_SERVICE["spec"]["serveConfigV2"]))
+    assert Arguments(**serve.applications[0].args).room is None

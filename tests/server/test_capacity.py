@@ -3,6 +3,7 @@
 import asyncio
 import urllib.request
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -10,9 +11,11 @@ from websockets.exceptions import InvalidStatus
 from neucodec_streaming.engine.budget import Budget
 from neucodec_streaming.engine.engine import Engine
 from neucodec_streaming.protocol.messages import Flush, Flushed, Ready
+from neucodec_streaming.server import quiet_measurement
 from neucodec_streaming.server.app import App
 from neucodec_streaming.server.cli import capacity_table, main
 from neucodec_streaming.server.model import Model
+from neucodec_streaming.server.other_load import OtherLoad
 from neucodec_streaming.server.settings.fields import Settings
 from tests.server.hosting import GOLDEN, s16, talk
 from tests.server.test_app import get
@@ -71,6 +74,39 @@ async def test_sessions_beyond_the_measured_load_are_refused_before_the_upgrade(
     )
     async with talk(app.url, "/v1/roundtrip") as client:
         await client.finish()
+
+
+async def test_a_capacity_measured_on_a_busy_machine_is_measured_again_when_it_is_quiet(monkeypatch, caplog):
+    def load_busy(settings: Settings) -> tuple[list[Engine], Model]:
+        model = replace(load(settings)[1], is_measured_busy=True)
+        return [Engine(FakeRunner(slots=64)), Engine(FakeRunner(slots=64))], model
+
+    caplog.set_level("INFO")
+    is_busy, looked = [True], asyncio.Queue()
+    monkeypatch.setattr(quiet_measurement, "QUIET_S", 0.01)
+    monkeypatch.setattr(OtherLoad, "share", lambda load: looked.put_nowait(None) or (0.5 if is_busy[0] else 0.0))
+    app = App(Settings(port=0, batch_sizes=(1, 4), max_load=0.5, max_sessions=60, workers=2), load_busy)
+    await app.start()
+    await app.loaded()
+    try:
+        before = app.room()
+        for _ in range(3):
+            await asyncio.wait_for(looked.get(), 10)
+        assert app.room() == before
+        is_busy[0] = False
+        async with asyncio.timeout(10):
+            while "measured again" not in caplog.text:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert before == 8 and app.room() == 60
+        _, body = await asyncio.to_thread(get, app.url + "/readyz")
+        assert body["profiles"]["default"]["capacity"]["roundtrip"] == 60
+        async with talk(app.url, "/v1/encode") as client:
+            pool = POOLS["encode"]
+            times = await asyncio.gather(*(device.measure(pool, 1) for device in app._devices.all))
+            assert sorted(times, key=str) == [0.001, None]  # where a session is, nothing is measured
+            await client.finish()
+    finally:
+        await app.stop()
 
 
 async def test_workers_share_the_sessions():

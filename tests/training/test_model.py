@@ -14,6 +14,7 @@ from training.model import (
     new_model,
     quantiser_input,
     reconstruct,
+    take_weights,
 )
 
 
@@ -55,6 +56,16 @@ def test_every_parameter_that_counts_gets_a_gradient(model: NeuCodecModel, heard
     total(losses(result.audio, target, torch.full((2,), 8_000.0), result.projected), LossWeights()).backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert without in ([], ["semantic_encoder.masked_spec_embed"])
+
+
+@torch.no_grad()
+def test_a_decoder_that_grew_says_the_same_until_it_learns() -> None:
+    small, large = (NeuCodecModel(nano_config(layers)).eval() for layers in (2, 3))
+    codes = torch.randint(0, 65_536, (1, 1, 20))
+    take_weights(large, small.state_dict())
+    torch.testing.assert_close(large.decode(codes).audio_values, small.decode(codes).audio_values)
+    with pytest.raises(RuntimeError, match="Unexpected"):
+        take_weights(small, large.state_dict())
 
 
 def test_is_small_enough() -> None:

@@ -1,6 +1,7 @@
 """Training goes on from a checkpoint as if it had not stopped, and what it exports loads and is cheap enough."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from training.cost import cost
 from training.data import Recording
 from training.export import export, missing_level_db
 from training.losses import LossWeights
-from training.model import WEIGHTS_VERSION
+from training.model import WEIGHTS_VERSION, quantiser_input, reconstruct
 from training.train import RunLength, Schedule, Trainer
 
 SCHEDULE = Schedule(steps=10, adversarial_from=1, warmup_steps=2, frames_per_batch=30, judged_frames=10)
@@ -82,6 +83,30 @@ def test_an_export_loads_and_keeps_within_the_budget(work: Path, tmp_path: Path)
     table = cost(tmp_path)
     assert table["total"]["mflop_per_s"] < 1000.0
     assert table["total"]["shipped_mb"] < 24.0
+
+
+def test_another_run_can_take_the_judges_of_a_checkpoint(work: Path) -> None:
+    first, second = (Trainer(work, SCHEDULE, LossWeights(), seed=seed) for seed in (1, 2))
+    first.save(0.0)
+    second.take_judges(work / "checkpoint.pt")
+    for mine, theirs in zip(second.judges.parameters(), first.judges.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.slow
+def test_a_run_of_the_decoder_alone_leaves_the_tokens_as_they_are(work: Path) -> None:
+    trainer = Trainer(work, replace(SCHEDULE, decoder_only=True, peak_rate=0.1), LossWeights(), seed=1)
+    heard = trainer.speech.batch(np.random.default_rng(0), 1, 20, (0.0, 0.0)).heard
+
+    def coded() -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            return quantiser_input(trainer.model, heard), reconstruct(trainer.model, heard).audio
+
+    before = coded()
+    trainer.advance(0.0)
+    after = coded()
+    torch.testing.assert_close(after[0], before[0], atol=0, rtol=0)
+    assert (after[1] - before[1]).abs().max() > 0.0
 
 
 def test_exporting_without_a_checkpoint_says_what_to_do(tmp_path: Path) -> None:

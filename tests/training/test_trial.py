@@ -11,4 +11,5 @@ def test_a_change_goes_to_the_dataclass_that_has_the_field() -> None:
     assert changed(LossWeights(), changes) == LossWeights(coherence=1.0)
     assert changed(Schedule(), changes) == Schedule(judged_frames=100) and changed(Schedule(), {}) == Schedule()
     assert isinstance(changed(Schedule(), changes).judged_frames, int)
+    assert changed(Schedule(), {"decoder_only": 1.0}).decoder_only is True
     assert changed(Augmentation(), changes) == Augmentation(noise_share=0.0)

@@ -66,7 +66,7 @@ export class Loop {
         ...shared,
         onState: (state, resumed) => {
           this._connectionIs(state, resumed, 1);
-          if (resumed.skippedSeconds > 0) this._callbacks.onSkip("input", resumed.skippedSeconds);
+          if (resumed.droppedSeconds > 0) this._callbacks.onSkip("input", resumed.droppedSeconds);
         },
         onOutput: (tokens, position) => this._onTokens(/** @type {Uint16Array} */ (tokens), position),
       });

@@ -12,7 +12,15 @@ pytest.importorskip("pesq", reason="PESQ is not installed: it needs a C compiler
 
 from benchmarks.common.recordings import corpora, load, recordings
 from benchmarks.quality import __main__ as quality
-from benchmarks.quality.evaluation import Ears, EvaluationRecording, coded_as_stream, damage_scores, measure, open_ears
+from benchmarks.quality.evaluation import (
+    Ears,
+    EvaluationRecording,
+    coded_as_stream,
+    damage_scores,
+    measure,
+    open_ears,
+    ways_of,
+)
 from benchmarks.quality.other_codecs import OtherCodec
 from benchmarks.quality.report import damage_rows, draw, goals, rows_of
 from neucodec_streaming import load_codec
@@ -111,6 +119,13 @@ def test_words_are_counted_against_the_text_and_against_the_original(folder: Pat
     assert (ways["offline"]["text_edits"], ways["offline"]["own_edits"], ways["offline"]["own_words"]) == (1, 1, 2)
 
 
+def test_a_stream_is_measured_in_every_profile() -> None:
+    ways = ways_of(load_codec("nano"))
+    assert list(ways) == ["offline", "streamed", "streamed low", "streamed high"]
+    pcm = speechlike(0.6)
+    assert {name: way(pcm)[1].size for name, way in ways.items()} == dict.fromkeys(ways, 30 * 480)
+
+
 def test_goals_are_measured_against_what_they_name() -> None:
     def row(way: str, **measures: float) -> dict:
         return {"kind": "all", "way": way, **measures}
@@ -140,7 +155,7 @@ def test_a_goal_that_silence_would_meet_is_not_called_met() -> None:
 def test_damage_makes_a_stream_worse_and_bits_more_than_losses() -> None:
     codec = load_codec("nano")
     pcm = load(Path(__file__).resolve().parents[3] / "demos" / "data" / "speech.flac")[: 4 * 16_000]
-    tokens, _ = coded_as_stream(codec, pcm)
+    tokens, _ = coded_as_stream(codec, codec.default_config, pcm)
     scores = {name: one["stoi"] for name, one in damage_scores(codec, "speech.flac", pcm, tokens).items()}
     assert scores["none"] > scores["1 % of bits flipped"] > scores["10 % of bits flipped"]
     assert scores["none"] > scores["5 % of tokens lost"] > scores["10 % of bits flipped"]

@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 
 from benchmarks.wire import __main__ as wire
 from benchmarks.wire import servers as wire_servers
-from benchmarks.wire.__main__ import BARE, MODEL, OURS, Line, Rounds
+from benchmarks.wire.__main__ import ASGI, BARE, MODEL, OURS, Line, Rounds
 from benchmarks.wire.servers import CONFIG, ConstantRunner, Serving, Traffic, WireServer
 from neucodec_streaming.config import INPUT_HOP, OUTPUT_HOP
 from neucodec_streaming.engine.engine import STAGES, Engine
@@ -191,7 +191,7 @@ def test_the_worst_kind_decides_about_the_target(least: int, met: bool, capsys: 
     assert target == {"least": 0.6, "measured": least / 100, "met": met}
     wire.show(rows, target)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2].split() == ["encode", "90", "100", "0.9", "0.5", "7"] and lines[3].split()[-1] == "-"
+    assert lines[2].split() == ["encode", "90", "-", "100", "0.9", "0.5", "-", "7"] and lines[3].split()[-1] == "-"
     assert lines[4].endswith("met" if met else "MISSED")
 
 
@@ -203,6 +203,7 @@ def test_a_run_writes_what_it_measured(tmp_path: Path) -> None:
     )
     result = json.loads(out.read_text())
     assert [row["kind"] for row in result["rows"]] == list(STAGES)
-    assert all(len(row[name]["turns"]) == 2 for row in result["rows"] for name in (OURS, BARE))
+    assert all(len(row[name]["turns"]) == 2 for row in result["rows"] for name in (OURS, ASGI, BARE))
+    assert all(row["asgi_cpu_ratio"] > 0 for row in result["rows"])
     assert {"date", "commit", "device", "websockets"} <= result.keys()
     assert result["connections"] == 5 and result["target"]["least"] == wire.MIN_RATIO

@@ -41,6 +41,16 @@ async def test_an_argument_becomes_a_wav_file_and_a_summary(tmp_path, capsys):
     assert 0 < figures["first_token_ms"][0] < figures["first_audio_ms"][0]
 
 
+async def test_a_server_of_nano_is_told_once(tmp_path, capsys):
+    async with fake_server() as server, stand_in(TOKENS, FAST) as model:
+        server.model = "nano-2"
+        where = ["--server", server.url, "--speech-lm-url", model.url, "--output", tmp_path / "out.wav"]
+        assert await run("speak", "One.\nTwo.", *where) == 0
+        assert capsys.readouterr().err.count("nano, whose tokens are its own") == 1
+        assert await run("speak", "One.", *where, "--json") == 0
+    assert "its own" in json.loads(capsys.readouterr().out)["notes"][0]
+
+
 @pytest.mark.parametrize(("count", "voice"), [(99, None), (900, None), (100, "anna")])
 async def test_the_audio_starts_in_the_voice_of_the_reference(tmp_path, count, voice):
     np.arange(count, dtype="<u2").tofile(tmp_path / "in.tok")

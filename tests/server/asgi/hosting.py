@@ -29,7 +29,7 @@ async def uvicorn_server(app: object, *, lifespan: str = "on", **options) -> Asy
     """Its URL, once its lifespan has begun."""
     config = uvicorn.Config(app, port=0, lifespan=lifespan, log_level="warning", **options)
     server = uvicorn.Server(config)
-    running = asyncio.create_task(server._serve())
+    running = asyncio.create_task(server.serve())
     try:
         while not server.started:
             assert not running.done(), "uvicorn did not start"

@@ -227,6 +227,23 @@ async def test_the_end_is_told_when_all_was_played_and_an_idle_context_is_suspen
     assert interrupted == [True, False]
 
 
+async def test_a_context_that_is_needed_while_it_falls_asleep_is_not_called_interrupted(tab):
+    said = await run(
+        tab,
+        """(async () => {
+            const interrupted = [];
+            const context = neucodec.openContext({ onInterrupted: (now) => interrupted.push(now) });
+            const suspend = context.suspend.bind(context);
+            let letSleep = null;
+            context.suspend = () => { const done = suspend(); letSleep = neucodec.keepAwake(context); return done; };
+            await until(() => letSleep !== null && context.state === "running");
+            await new Promise((go) => setTimeout(go, 100));
+            return [interrupted, context.state];
+        })()""",
+    )
+    assert said == [[], "running"]
+
+
 async def test_a_voice_is_primed_and_tokens_are_decoded(tab, server):
     said = await run(
         tab,

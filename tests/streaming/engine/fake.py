@@ -22,6 +22,7 @@ class FakeRunner:
 
     max_edges = None
     output_hop = OUTPUT_HOP
+    step_s = 0.001
 
     def __init__(self, slots: int = 8, batch_sizes: tuple[int, ...] = (1, 2, 4), pools=None) -> None:
         self.slots = slots
@@ -64,6 +65,9 @@ class FakeRunner:
         windower.become_start()
         self.committed[pool][slot] = windower.position
         return windower
+
+    def measure_step(self, pool, size, clock, at_most_s):
+        return self.step_s
 
     def snapshot(self, pool, slot):
         return bytes([self.committed[pool][slot]])

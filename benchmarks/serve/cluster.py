@@ -1,0 +1,77 @@
+"""A Ray cluster of several nodes, which are processes here, with the codec served on it. Needs the extra `ray`."""
+
+import asyncio
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+
+STORE_BYTES = 100_000_000
+START_S = 180.0
+WORKERS = "neucodec_streaming.server.workers"
+
+
+class ServedCluster:
+    """`url` is that of the proxy at the head, `nodes` are those that replicas run on."""
+
+    def __init__(self, cluster: Any, url: str, nodes: list[Any]) -> None:
+        self.cluster, self.url, self.nodes = cluster, url, nodes
+
+    def replicas(self) -> int:
+        """How many can be routed to."""
+        from ray import serve
+
+        deployments = serve.status().applications["codec"].deployments.values()
+        return sum(count for one in deployments for state, count in one.replica_states.items() if state == "RUNNING")
+
+    def replica_ids(self) -> list[str]:
+        """Of those that run, as they stand in tokens."""
+        from ray.util import list_named_actors
+
+        names = [actor["name"] for actor in list_named_actors(all_namespaces=True)]
+        return [name.rsplit("#", 1)[1] for name in names if "CodecReplica#" in name]
+
+    def worker_processes(self) -> list[psutil.Process]:
+        """Processes that own a device for one of this cluster's replicas."""
+        mine = psutil.Process().children(recursive=True)
+        return [one for one in mine if WORKERS in one.cmdline()]
+
+    def processes(self, actor: str) -> list[psutil.Process]:
+        """Those of Ray's actors of that name, such as the proxy at the head that speaks with clients."""
+        mine = psutil.Process().children(recursive=True)
+        return [one for one in mine if one.cmdline()[:1] and one.cmdline()[0].startswith(f"ray::{actor}")]
+
+    async def until_replicas(self, count: int) -> None:
+        """Returns when so many run."""
+        async with asyncio.timeout(START_S):
+            while await asyncio.to_thread(self.replicas) != count:  # noqa: ASYNC110 (Serve has no event for it)
+                await asyncio.sleep(0.3)
+
+
+@contextmanager
+def served_cluster(nodes: int, settings: Mapping[str, str], room: int, **arguments: Any) -> Iterator[ServedCluster]:
+    """A head without processors, nodes with one each, and a replica on every node, unless `arguments` say otherwise."""
+    import ray
+    from ray import serve
+    from ray.cluster_utils import Cluster
+
+    from deploy.ray_serve import Arguments, build
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        workers = [cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES) for _ in range(nodes)]
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+        serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+        given = {"cpus": 1, "min_replicas": nodes, "max_replicas": nodes} | arguments
+        application = build(Arguments(settings=dict(settings), room=room, **given))
+        serve.run(application, name="codec", route_prefix="/", blocking=False)
+        yield ServedCluster(cluster, f"ws://127.0.0.1:{port}", workers)
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+        cluster.shutdown()

@@ -1,0 +1,112 @@
+"""Tables of recordings: Parquet or CSV, with a path or the audio itself in each row.
+
+A table has a column `path` (relative to the table's folder) or `audio` (a file's bytes, or the struct of bytes and path
+that Hugging Face `datasets` writes), and perhaps `id`; without it the path is the id. Only ids and paths are read here.
+What stays in the table is named by its row, and read where it is coded.
+"""
+
+import io
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+
+from neucodec_streaming.errors import ConfigError, InputError
+from neucodec_streaming.server.bulk.rows import AudioFile
+
+ENDINGS = (".parquet", ".csv", ".tsv")
+ID, PATH, AUDIO = "id", "path", "audio"
+
+
+def table_files(source: Path) -> list[Path]:
+    """The files of a table: one, or all Parquet files right in a folder; none, where `source` is no table."""
+    if source.is_file():
+        return [source] if source.suffix.lower() in ENDINGS else []
+    return sorted(source.glob("*.parquet")) if source.is_dir() else []
+
+
+def table_recordings(files: list[Path]) -> list[AudioFile]:
+    """A recording for every row, in order. Raises ConfigError for what is no table, or an id that stands twice."""
+    found = [recording for file in files for recording in _recordings(file)]
+    seen: set[str] = set()
+    for recording in found:
+        if recording.id in seen:
+            raise ConfigError(f"{files[0]} has the id {recording.id!r} twice: give each row an id of its own")
+        seen.add(recording.id)
+    if not found:
+        raise ConfigError(f"{files[0]} has no rows: name a table of recordings")
+    return found
+
+
+def stored_audio(file: Path, row: int) -> io.BytesIO:
+    """The audio file in a row. Raises InputError where there is none."""
+    group, first = _group_of(file, row)
+    value = _audio(file, group)[row - first].as_py()
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if not data:
+        raise InputError(f"row {row} of {file} has no audio")
+    return io.BytesIO(data)
+
+
+def _recordings(file: Path) -> Iterator[AudioFile]:
+    try:
+        table, audio = _names(file)
+    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ConfigError(f"{file} cannot be read as a table: {error}") from None
+    for row in range(len(table)):
+        id, path = (table[name][row].as_py() if name in table.column_names else None for name in (ID, PATH))
+        name = path if id is None else str(id)
+        if name is None or (path is None and not audio):
+            raise ConfigError(f"row {row} of {file} has no {PATH} or {ID}: fill it, or remove the row")
+        yield AudioFile(name, file, row) if audio else AudioFile(name, file.parent / str(path))
+
+
+def _names(file: Path) -> tuple[pa.Table, bool]:
+    """The columns id and path as far as they are there, and whether the audio is in the table."""
+    if file.suffix.lower() != ".parquet":
+        parsed = csv.ParseOptions(delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
+        text = csv.ConvertOptions(column_types={ID: pa.string(), PATH: pa.string()})
+        table = csv.read_csv(file, parse_options=parsed, convert_options=text)
+        _check(file, PATH in table.column_names, table.column_names)
+        return table, False
+    schema = pq.read_schema(file)
+    _check(file, bool({PATH, AUDIO} & set(schema.names)), schema.names)
+    in_table = AUDIO in schema.names
+    wanted = [name for name in (ID, PATH) if name in schema.names]
+    if in_table and pa.types.is_struct(schema.field(AUDIO).type) and not wanted:
+        nested = pq.ParquetFile(file).read(columns=[f"{AUDIO}.{PATH}"])[AUDIO].combine_chunks()
+        return pa.table({PATH: nested.field(PATH)}), True
+    if in_table and not wanted:
+        raise ConfigError(f"{file} has audio, but no column {ID} or {PATH} to name it by: add one")
+    return pq.read_table(file, columns=wanted), in_table
+
+
+def _check(file: Path, is_table: bool, names: list[str]) -> None:
+    if not is_table:
+        raise ConfigError(f"{file} has the columns {', '.join(names)}: a table of recordings has {PATH} or {AUDIO}")
+
+
+def _group_of(file: Path, row: int) -> tuple[int, int]:
+    """The row group that holds a row, and the group's first row."""
+    first = 0
+    for group, rows in enumerate(_group_rows(file)):
+        if row < first + rows:
+            return group, first
+        first += rows
+    raise InputError(f"{file} has {first} rows, and was said to have {row + 1}: it has changed")
+
+
+@lru_cache
+def _group_rows(file: Path) -> list[int]:
+    metadata = pq.read_metadata(file)
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+
+
+@lru_cache(maxsize=2)
+def _audio(file: Path, group: int) -> Any:
+    """The audio of one row group, which neighbours in the table share."""
+    return pq.ParquetFile(file).read_row_group(group, columns=[AUDIO])[AUDIO]
