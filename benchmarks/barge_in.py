@@ -34,9 +34,9 @@ from neucodec_streaming.client.events import Audio, Cleared
 from neucodec_streaming.client.mqtt.session import open_at_broker
 from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.config import TOKENS_PER_SECOND
+from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import Clear, Ready, encode_message, parse_server_message
 from neucodec_streaming.protocol.query import session_request
-from neucodec_streaming.protocol.session import ClientSession
 
 RESULTS = RESULTS_FOLDER / "barge_in.json"
 MAX_CLEARED_MS = 100.0

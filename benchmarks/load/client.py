@@ -25,9 +25,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from benchmarks.latency import needed_packets
 from neucodec_streaming.config import FRAME_MS, TOKENS_PER_SECOND, StreamConfig
 from neucodec_streaming.errors import StreamingError
+from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import Done, End, Failure, encode_message, parse_server_message
 from neucodec_streaming.protocol.query import session_request
-from neucodec_streaming.protocol.session import ClientSession
 from neucodec_streaming.protocol.states import State
 
 PACKET_S = FRAME_MS / 1000
