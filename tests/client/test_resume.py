@@ -11,7 +11,7 @@ from neucodec_streaming.client.connection import LOST_SECONDS, MAX_STALE_SECONDS
 from neucodec_streaming.client.dial import Deadlines
 from neucodec_streaming.client.errors import Disconnected
 from neucodec_streaming.client.events import Audio, Cleared, Done, Flushed, Marked, Resumed, Tokens
-from neucodec_streaming.protocol.session import REPLAY_SECONDS
+from neucodec_streaming.protocol.client_session import REPLAY_SECONDS
 from tests.client.fake_server import Fault, fake_server
 from tests.client.test_connection import collect, speech
 
@@ -208,7 +208,7 @@ async def test_a_server_that_stays_away_is_disconnected_for_reader_and_writer_wi
             await connection.send(speech(1))
 
 
-@pytest.mark.parametrize(("fault", "code"), [(Fault.PROXY_LOGIN, "unauthorized"), (Fault.UNKNOWN_PATH, "bad_config")])
+@pytest.mark.parametrize(("fault", "code"), [(Fault.PROXY_LOGIN, "unauthorized"), (Fault.UNKNOWN_PATH, "bad_path")])
 async def test_a_refusal_that_will_not_pass_ends_it_at_once(fault, code):
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         server.fault = fault
