@@ -41,9 +41,7 @@ async def test_encode_writes_tokens_and_a_summary(tmp_path, recording, name, cap
 
 
 @pytest.mark.parametrize("ending", ["npz", "json", "parquet", "tok"])
-async def test_tokens_of_another_weights_version_are_warned_of(
-    tmp_path, recording, ending, capsys
-):
+async def test_tokens_of_another_weights_version_are_warned_of(tmp_path, recording, ending, capsys):
     async with fake_server() as server:
         server.model = "nano-1"
         assert await run("encode", recording, tmp_path / f"out.{ending}", "--server", server.url) == 0

@@ -152,7 +152,9 @@ def test_law_3_a_row_of_a_batch_equals_the_row_alone(model: str) -> None:
 
 
 @every_model
-def test_law_3_a_rows_bits_do_not_change_with_an_edge_in_another_row(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_law_3_a_rows_bits_do_not_change_with_an_edge_in_another_row(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A step that knows of no edge leaves work out; one row at its start or end brings it back for all."""
     codec = codec_of(model)
     for new, x in ((codec.encoder_stream, recording(20_000)), (codec.decoder_stream, some_tokens(60))):
