@@ -1,1 +1,1 @@
-"""Scripts that measure and print; their results are in `results/`."""
+"""Scripts that measure and print; their reports go to `results/`."""

@@ -1,10 +1,10 @@
-"""Barge-in: from `clear` to `cleared`, and to the first audio of the next answer, whatever is pending.
+"""Barge-in latency: from `clear` to `cleared`, then to the first audio of the next answer, with speech pending.
 
-A language model has said `pending` seconds of tokens ahead of what was heard; then somebody interrupts. `clear` goes
-out, then at once the tokens of another answer, and two times are taken: until `cleared`, and from then until the first
-audio. Tokens go out in messages of `--frames` by a client that holds nothing back (`raw`), by the client library, by
-that over MQTT, which holds what the bridge has no room for, and by the module in headless Chromium, on another origin's
-page. Asked: 100 ms, and the algorithmic latency more.
+A language model has sent `--pending` seconds of tokens ahead of playback when the user interrupts. The client sends
+`clear`, then at once the tokens of another answer, and measures the time until `cleared` and from there until the first
+audio. Clients: one without flow control, in messages of `--frames` tokens (`raw`); the client library (`library`); the
+library over MQTT, which holds the tokens beyond the bridge's credit (`mqtt`); and the JavaScript module in headless
+Chromium, on a page of another origin (`browser`). Targets: 100 ms until `cleared`, then the algorithmic latency.
 
     python -m benchmarks.barge_in [--pending 1 10 100 3600] [--parts raw library mqtt browser] [--turns 5]
 """
@@ -34,9 +34,9 @@ from neucodec_streaming.client.events import Audio, Cleared
 from neucodec_streaming.client.mqtt.session import open_at_broker
 from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.config import TOKENS_PER_SECOND
+from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import Clear, Ready, encode_message, parse_server_message
 from neucodec_streaming.protocol.query import session_request
-from neucodec_streaming.protocol.session import ClientSession
 
 RESULTS = RESULTS_FOLDER / "barge_in.json"
 MAX_CLEARED_MS = 100.0
@@ -62,16 +62,16 @@ IN_BROWSER = """(async () => {
 })()"""
 
 Interruption = tuple[float, float]
-"""Milliseconds to `cleared`, and from then to the first audio."""
+"""Milliseconds from `clear` to `cleared`, and from `cleared` to the first audio."""
 
 
 def tokens(count: int) -> np.ndarray:
-    """Some, always the same."""
+    """Returns random tokens, uint16 (count,), the same at each call."""
     return np.random.default_rng(count).integers(0, 1 << 16, count).astype(np.uint16)
 
 
 async def raw(url: str, pending: np.ndarray, frames: int) -> Interruption:
-    """By a client that sends all it has at once."""
+    """Measures a client that sends all pending tokens at once."""
     request = session_request("decode")
     session = ClientSession(request.input, request.output)
     async with open_websocket(url + request.target, compression=None, max_size=None, proxy=None) as socket:
@@ -98,10 +98,10 @@ async def _hear_raw(socket: Any, session: ClientSession) -> tuple[float, float]:
 
 
 async def by_library(session: LiveSession, pending: np.ndarray) -> Interruption:
-    """By a client that sends what the other side takes, and holds the rest."""
+    """Measures a client with flow control: it sends within the credit and holds the rest."""
     heard = asyncio.create_task(_hear(session))
     sending = asyncio.create_task(session.send(pending))
-    await asyncio.sleep(0.5)  # the model is ahead, and what can be on its way is
+    await asyncio.sleep(0.5)  # enough for the client to use up the credit
     begin_s = time.perf_counter()
     await session.clear()
     with suppress(asyncio.CancelledError):
@@ -118,7 +118,7 @@ async def _hear(session: LiveSession) -> tuple[float, float]:
             cleared_s = time.perf_counter()
         elif isinstance(event, Audio) and cleared_s:
             return cleared_s, time.perf_counter()
-    raise SystemExit("the session ended before the next answer was heard")
+    raise SystemExit("the session ended before the next answer's first audio")
 
 
 async def library(url: str, pending: np.ndarray) -> Interruption:
@@ -132,7 +132,7 @@ async def mqtt(url: str, name: str, pending: np.ndarray) -> Interruption:
 
 
 async def in_browser(tab: Tab, url: str, pending: int) -> Interruption:
-    """By the module, which holds the rest as the library does."""
+    """Measures the JavaScript module, which has the same flow control as the library."""
     module = url.replace("ws://", "http://")
     cleared_ms, audio_ms = await run(tab, IN_BROWSER % (module, url, pending, ANSWER_TOKENS))
     return cleared_ms, audio_ms
@@ -140,7 +140,7 @@ async def in_browser(tab: Tab, url: str, pending: int) -> Interruption:
 
 @asynccontextmanager
 async def parts(names: list[str], frames: int) -> AsyncIterator[dict[str, Callable[[np.ndarray, int], Any]]]:
-    """What takes one measurement, by name."""
+    """Yields for each part a function that takes one measurement."""
     async with AsyncExitStack() as stack:
         takes: dict[str, Callable[[np.ndarray, int], Any]] = {}
         if MQTT in names:
@@ -160,7 +160,7 @@ async def parts(names: list[str], frames: int) -> AsyncIterator[dict[str, Callab
 
 
 async def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for each part and amount."""
+    """Returns one row for each part and amount of pending tokens."""
     rows = []
     async with parts(given.parts, given.frames) as takes:
         for part in given.parts:
@@ -185,8 +185,8 @@ def main(arguments: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--parts", nargs="+", choices=known, default=known, help="default: %(default)s")
     add("--pending", nargs="+", type=float, default=[1, 10, 100, 3600], help="seconds of tokens (default: %(default)s)")
-    add("--frames", type=int, default=25, help="tokens of one message of `raw` (default: %(default)s)")
-    add("--turns", type=int, default=5, help="of each; medians are shown (default: %(default)s)")
+    add("--frames", type=int, default=25, help="tokens per message of `raw` (default: %(default)s)")
+    add("--turns", type=int, default=5, help="measurements per row; medians are shown (default: %(default)s)")
     add("--out", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
     print(f"{'part':>8} {'pending':>10} {'to cleared':>13} {'to audio':>13}")

@@ -1,9 +1,10 @@
-"""Bulk encoding on Ray nodes: every recording once although the job is killed, to the tokens that it has alone?
+"""Bulk encoding on Ray: whether a job that is killed and restarted encodes every recording exactly once.
 
-Clips of speech are cut from the recordings of a folder. For each number of nodes, processes on this machine with one
-processor each (ray.cluster_utils.Cluster), `deploy/ray_encode.py` is killed once its first rows are saved, and started
-again. Reported: rows before and after, the rate of the second run in hours of audio an hour, and tokens that differ
-from `Codec.encode` of the clip alone. Nodes that share processors are no faster than one: this is about exactness.
+Cuts clips of speech from the recordings of a folder. For each number of nodes, which are processes of one core each on
+this machine (ray.cluster_utils.Cluster), kills `deploy/ray_encode.py` after its first saved rows and restarts it.
+Reports the rows before and after, the rate of the second run in hours of audio an hour, and the number of tokens that
+differ from `Codec.encode` of the clip alone. The nodes share the machine's processors, so the rate does not scale with
+their number: this checks exactness.
 
     python -m benchmarks.bulk --data ../shared/speech --recordings 500 --nodes 1 3        # needs the extra `ray`
 """
@@ -34,7 +35,7 @@ JOB = ROOT / "deploy" / "ray_encode.py"
 
 
 def write_clips(data: Path, folder: Path, count: int, seconds: float) -> None:
-    """Clips of that duration, each from one recording."""
+    """Writes up to `count` clips of `seconds` to `folder`, each cut from one recording."""
     size = round(seconds * INPUT_RATE)
     pcms = (load(path) for _, path in recordings(data))
     clips = (pcm[start : start + size] for pcm in pcms for start in range(0, len(pcm) - size, size))
@@ -43,7 +44,7 @@ def write_clips(data: Path, folder: Path, count: int, seconds: float) -> None:
 
 
 def killed_and_resumed(folder: Path, out: Path, model: str, nodes: int) -> dict[str, Any]:
-    """One job on a cluster of its own, killed after its first rows and started again."""
+    """Runs one job on its own cluster, kills it after its first rows, and restarts it."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -67,7 +68,7 @@ def killed_and_resumed(folder: Path, out: Path, model: str, nodes: int) -> dict[
 
 
 def compared(folder: Path, out: Path, model: str) -> dict[str, int]:
-    """Rows of the table beside the clips, and their tokens beside those of each clip alone."""
+    """Compares the ids of the table with the clips, and its tokens with those of each clip encoded alone."""
     codec = load_codec(model)
     rows = {row.id: row.tokens for row in read_rows(out)}
     ids = Counter(row.id for row in read_rows(out))
@@ -83,12 +84,12 @@ def compared(folder: Path, out: Path, model: str) -> dict[str, int]:
 
 
 def main() -> int:
-    """Runs the jobs; 1 where a recording is missing, twice, or has other tokens."""
+    """Runs the jobs; returns 1 if a recording is missing, appears twice, or has different tokens."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder that holds eval/")
     parser.add_argument("--model", default="nano")
     parser.add_argument("--recordings", type=int, default=500)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each")
+    parser.add_argument("--seconds", type=float, default=1.0, help="duration of each clip")
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 3])
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()

@@ -1,9 +1,9 @@
-"""How late a live session is while another one sends voices: the worker computes them between the steps of both.
+"""Lateness of a live session while another one sends voices, which the worker computes between the steps of both.
 
-A decoding session gets a token every 20 ms. The lateness of a chunk counts from the moment at which its last token was
-due to be sent, to the arrival of its audio, without what the algorithm waits for. Meanwhile another session sends a new
-voice as soon as the last one is computed, which it notices by the audio of a chunk in it; `primed_ms` is how long that
-takes. Both are at one worker of one thread.
+A decoding session receives one token every 20 ms. A chunk's lateness is the time from the scheduled moment of its last
+token to the arrival of its audio; algorithmic latency is excluded. Meanwhile another session sends a new voice as soon
+as the last one is computed, that is when the audio of a chunk in that voice arrives; `primed_ms` is the time this
+takes. Both sessions share one worker with one thread.
 
     python -m benchmarks.client_voices
 """
@@ -30,7 +30,7 @@ def tokens(seed: int, count: int) -> np.ndarray:
 
 
 async def lateness_ms(url: str, profile: str, seconds: float) -> list[float]:
-    """Of every chunk of a session that speaks in real time."""
+    """Returns the lateness of every chunk of a session that decodes in real time."""
     loop, frames = asyncio.get_running_loop(), round(seconds * 1000 / FRAME_MS)
     async with connect(url, kind="decode", profile=profile) as connection:
         ready = connection.ready
@@ -51,11 +51,11 @@ async def lateness_ms(url: str, profile: str, seconds: float) -> list[float]:
                 due_s = begin_s + (first + window - 1) * FRAME_MS / 1000
                 late.append((loop.time() - due_s) * 1000)
         await speaking
-    return late[: len(late) - window // ready.chunk_frames - 1]  # the ending comes at once
+    return late[: len(late) - window // ready.chunk_frames - 1]  # the end flushes the last chunks at once
 
 
 async def primes(url: str, profile: str, size: int) -> list[float]:
-    """Sends voice after voice until it is cancelled; fills in how long each took."""
+    """Sends voice after voice until it is cancelled; returns the milliseconds that each took."""
     took: list[float] = []
     loop = asyncio.get_running_loop()
     try:
@@ -74,7 +74,7 @@ async def primes(url: str, profile: str, size: int) -> list[float]:
 
 
 async def measure(url: str, profile: str, size: int, seconds: float) -> dict[str, Any]:
-    """A row: voices of `size` tokens, 0 for none."""
+    """Returns one row; `size` is the tokens of a voice, 0 for no second session."""
     priming = asyncio.create_task(primes(url, profile, size)) if size else None
     late = await lateness_ms(url, profile, seconds)
     row: dict[str, Any] = {"profile": profile, "voice_tokens": size, "chunks": len(late)}

@@ -23,9 +23,9 @@ from websockets.asyncio.client import connect
 from benchmarks.common.surroundings import RESULTS_FOLDER, waited_s, write_report
 from demos.server_process import ServerProcess
 from neucodec_streaming.config import FRAME_MS, INPUT_HOP, OUTPUT_HOP, StreamConfig, input_needed
+from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import End, Ready, encode_message, parse_server_message
 from neucodec_streaming.protocol.query import session_request
-from neucodec_streaming.protocol.session import ClientSession
 from neucodec_streaming.protocol.states import State
 
 RESULTS = RESULTS_FOLDER / "latency.json"

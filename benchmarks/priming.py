@@ -1,9 +1,10 @@
-"""What a stream gains by starting in a voice: its distance to decoding reference and target together, offline.
+"""The gain of starting a stream in a voice: distance from decoding reference and target together, offline.
 
-For every evaluation speaker, up to five seconds are spoken after five seconds of reference: other recordings of the
+For each evaluation speaker, up to five seconds of target follow five seconds of reference: other recordings of the
 speaker, or the beginning of the only one. A stream starts cold, with the last tokens of the reference, or with those of
-the next speaker. Distances are of log-mel magnitudes (benchmarks.metrics.nearness) in the first 300 ms and the whole;
-`better` is the share of speakers whose start comes nearer than cold. Speakers with less than six seconds are left out.
+the next speaker. Distances are between log-mel magnitudes (benchmarks.metrics.nearness), in the first 300 ms and over
+the whole; `better` is the share of speakers whose start is nearer than cold. Speakers with less than six seconds are
+skipped.
 
     python -m benchmarks.priming --data FOLDER        # FOLDER/eval/SPEAKER/*.flac
 """
@@ -34,12 +35,12 @@ STARTS = {
     "100 tokens of another voice": (True, 100),
     "250 tokens of another voice": (True, 250),
 }
-"""Name -> whether the start is another speaker's, and how many tokens it has."""
+"""Name -> whether the start is from another speaker, and its number of tokens."""
 COLUMNS = ("start", "first_300_ms", "whole", "better")
 
 
 class SpeakerTokens(NamedTuple):
-    """Tokens of one speaker: the reference, and what is said after it."""
+    """Tokens of one speaker: the reference, and the speech that follows it."""
 
     name: str
     reference: np.ndarray
@@ -47,7 +48,7 @@ class SpeakerTokens(NamedTuple):
 
 
 def speakers(codec: Codec, data: Path) -> list[SpeakerTokens]:
-    """Of the evaluation set, where there is enough speech."""
+    """Returns the speakers of the evaluation set with enough speech."""
     found = []
     for name, files in groupby(recordings(data), key=lambda entry: entry[0]):
         said = [codec.encode(load(path)) for _, path in files]
@@ -61,8 +62,10 @@ def speakers(codec: Codec, data: Path) -> list[SpeakerTokens]:
 
 
 def spoken_after(codec: Codec, before: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The stream's audio of `target` (F,) after tokens of whole chunks, what a primed stream gives bit for bit; also
-    for fewer than make a Voice. (F * hop_length,)."""
+    """Returns the streamed audio of `target` (F,) after `before`, which covers whole chunks: (F * hop_length,).
+
+    Equals a primed stream bit for bit; also works for fewer tokens than a Voice needs.
+    """
     decoder = codec.decoder_stream()
     audio = np.concatenate([decoder.feed(np.concatenate([before, target])), decoder.flush()])
     return audio[len(before) * codec.hop_length :]
@@ -81,7 +84,7 @@ def distances(codec: Codec, speaker: SpeakerTokens, other: SpeakerTokens) -> dic
 
 
 def table(found: list[dict[str, tuple[float, float]]]) -> list[dict[str, object]]:
-    """A row a start: means over speakers."""
+    """Returns one row for each start: means over speakers."""
     rows = []
     for name in STARTS:
         first, whole = np.mean([one[name] for one in found], axis=0).round(3).tolist()

@@ -1,8 +1,8 @@
-"""An agent on a line that is quiet for minutes: does it hear and answer then, and how soon?
+"""An agent on an idle line: whether it still hears and answers after minutes of silence, and how soon.
 
-Two sessions with a server of its own, as an agent has them: what is said goes to the one, its tokens, as the answer, to
-the other. A turn at once, then silence (nothing is sent, nothing asked for), then the same turn again, and again after
-more silence. `tokens_ms` is from the last packet of a turn to the last of its tokens, `audio_ms` from the first token
+Opens two sessions with its own server, as an agent does: speech goes to the first, its tokens go to the second as the
+answer. One turn at once, then silence (nothing is sent or requested), then the same turn again, for each of
+`--minutes`. `tokens_ms` is the time from the last packet of a turn to its last token, `audio_ms` from the first token
 of the answer to its first audio. `lost` counts connections that had to be replaced.
 
     python -m benchmarks.quiet --minutes 10
@@ -30,7 +30,7 @@ PACKET_SAMPLES = INPUT_RATE // 50
 
 
 async def until_flushed(connection: Connection) -> list[tuple[float, Event]]:
-    """Events with the moments at which they came."""
+    """Returns events up to `Flushed` with their arrival times."""
     events: list[tuple[float, Event]] = []
     while not events or not isinstance(events[-1][1], Flushed):
         event = await anext(connection)
@@ -39,7 +39,7 @@ async def until_flushed(connection: Connection) -> list[tuple[float, Event]]:
 
 
 async def turn(ears: Connection, voice: Connection, speech: np.ndarray) -> dict[str, Any]:
-    """Something is said at the pace of speech, and said again in answer."""
+    """Sends speech in real time, then decodes its tokens as the answer."""
     hearing = asyncio.create_task(until_flushed(ears))
     for start in range(0, speech.size, PACKET_SAMPLES):
         await ears.send(speech[start : start + PACKET_SAMPLES])

@@ -1,15 +1,15 @@
-"""How soon text is heard: from a language model's first token to the first audio, by each of the ways to speak.
+"""Time to first audio of text: from a language model's first token to the first audio, for each way to speak.
 
-A stand-in says random tokens at an even pace (demos.speech_lm_server), and notes when its first one goes out; the real
-server runs in a process of its own, everything over loopback. `asked_ms` is what the profile waits for by design and
-40 ms more. The model is faster than speech, so it waits for less than the design says. `exact`: every answer had 480
-samples a token. `primed`: answers start in a voice. `closed_ms`: from an interruption in mid-sentence until
-the model's HTTP stream was closed.
+A stand-in model sends random tokens at an even pace (demos.speech_lm_server) and notes when the first one leaves; the
+real server runs in its own process, all over loopback. `asked_ms`, the target, is the profile's algorithmic latency
+plus 40 ms. The model is faster than speech, so the profile's wait is shorter than its algorithmic latency. `exact`:
+every answer had 480 samples per token. `primed`: answers start in a voice. `closed_ms`: from an interruption in
+mid-sentence until the model's HTTP stream was closed.
 
     python -m benchmarks.speak
 
-LiveKit Agents is measured where it is installed. It does not fit beside the server's libraries everywhere: then run
-`neucodec-server` apart, and this with --server URL --ways livekit in an environment that has it.
+LiveKit Agents may not install next to the server's libraries: then start `neucodec-server` separately and run this with
+--server URL --ways livekit in an environment that has it.
 """
 
 import argparse
@@ -42,12 +42,12 @@ TEXT = "Good morning."
 VOICE = "reference"
 REFERENCE = ReferenceVoice(np.random.default_rng(1).integers(0, 65_536, 250).astype(np.uint16))
 Say = Callable[[], AsyncIterator[int]]
-"""Says TEXT: the samples of each piece as it comes; closing it is an interruption."""
+"""Speaks TEXT: yields the samples of each piece as it arrives; closing the iterator is an interruption."""
 
 
 @asynccontextmanager
 async def by_client(url: str, model_url: str, profile: str, primed: bool) -> AsyncIterator[Say]:
-    """What `neucodec speak` does."""
+    """Does the same as `neucodec speak`."""
     async with (
         SpeechLM(SpeechLMSpec(model_url)) as model,
         connect(url, kind="decode", profile=profile) as connection,
@@ -65,7 +65,7 @@ async def by_client(url: str, model_url: str, profile: str, primed: bool) -> Asy
 
 @asynccontextmanager
 async def by_http(url: str, model_url: str, profile: str, primed: bool) -> AsyncIterator[Say]:
-    """POST /v1/audio/speech of the server, which knows the model."""
+    """Posts to the server's /v1/audio/speech; the server calls the model."""
     body = {"input": TEXT, "response_format": "pcm", "profile": profile, "voice": VOICE if primed else "default"}
     async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
 
@@ -81,7 +81,7 @@ async def by_http(url: str, model_url: str, profile: str, primed: bool) -> Async
 
 @asynccontextmanager
 async def by_pipecat(url: str, model_url: str, profile: str, primed: bool) -> AsyncIterator[Say]:
-    """A TTSService in a pipeline of Pipecat."""
+    """Runs a TTSService in a Pipecat pipeline."""
     from benchmarks.common.pipecat_line import speaking_line
     from neucodec_streaming.client.pipecat_tts import NeuCodecTTSService
 
@@ -93,7 +93,7 @@ async def by_pipecat(url: str, model_url: str, profile: str, primed: bool) -> As
 
 @asynccontextmanager
 async def by_livekit(url: str, model_url: str, profile: str, primed: bool) -> AsyncIterator[Say]:
-    """A tts.TTS of LiveKit Agents. Its marker of 10 ms of silence at the end is not counted."""
+    """Runs a tts.TTS of LiveKit Agents. Its end marker of 10 ms of silence does not count."""
     from neucodec_streaming.client.livekit import NeuCodecTTS
 
     async with NeuCodecTTS(
@@ -116,7 +116,7 @@ WAYS = {"speak": by_client, "/v1/audio/speech": by_http, "pipecat": by_pipecat, 
 
 
 async def timed(say: Say, model: StandIn) -> tuple[float, int]:
-    """Milliseconds from the model's first token to the first audio, and all samples."""
+    """Returns milliseconds from the model's first token to the first audio, and the number of samples."""
     loop, first_s, samples = asyncio.get_running_loop(), 0.0, 0
     model.moments = []
     async for size in say():
@@ -126,7 +126,7 @@ async def timed(say: Say, model: StandIn) -> tuple[float, int]:
 
 
 async def interrupted(say: Say, model: StandIn) -> float:
-    """Milliseconds from an interruption after the first audio until the model's stream was closed."""
+    """Returns milliseconds from an interruption after the first audio until the model's stream was closed."""
     model.cut_off.clear()
     audio = say()
     await anext(audio)
@@ -146,7 +146,7 @@ async def measure(
     tokens_per_second: float,
     repeats: int,
 ) -> dict[str, Any]:
-    """One row: the ways, and how the server stood in line for a processor meanwhile."""
+    """Returns one row; `in_line` is the server's run-queue delay per second."""
     tokens = np.random.default_rng(0).integers(1, 65_536, TOKENS).astype(np.uint16)
     story = np.resize(tokens, STORY_TOKENS)
     async with connect(url, kind="decode", profile=profile) as connection:
@@ -181,7 +181,7 @@ async def measure(
 
 
 async def run(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """All rows, printed as they come."""
+    """Returns all rows, printed as they are measured."""
     rows = []
     async with AsyncExitStack() as stack:
         async with stand_in(np.zeros(1, np.uint16), Pace()) as free:
@@ -210,7 +210,7 @@ async def run(given: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--server", metavar="URL", help="one that runs, for ways other than /v1/audio/speech")
+    parser.add_argument("--server", metavar="URL", help="a running server, for ways other than /v1/audio/speech")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=["speak", "/v1/audio/speech", "pipecat"])
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--out", type=Path, default=RESULTS)

@@ -1,10 +1,10 @@
-"""How soon a live speaker is live again after a stall of the network, and what the splices cost, on a virtual clock.
+"""Recovery of live playback from a network stall: how soon the delay is back, and what the splices cost in STOI.
 
-Speech, clean and in rooms with noise 15 and 6 dB below it, is sent in chunks of 100 ms that arrive up to 20 ms late,
-and is pulled 10 ms at a time. At 10 s nothing arrives for a while; then all of it comes at once. `back_s` is how long
-after that the delay is again within one pitch period of what it was. STOI is taken over twelve seconds around the
-stall: of what was sent against the clean recording, and of what was heard against the clean recording cut at the same
-splices. The difference is what the splices cost.
+Runs on a virtual clock. Speech, clean and with noise 15 and 6 dB below it, is sent in chunks of 100 ms that arrive up
+to 20 ms late, and pulled 10 ms at a time. At 10 s nothing arrives for a while, then everything at once. `back_s` is the
+time from there until the delay is again within one pitch period of its former value. STOI is taken over twelve seconds
+around the stall: the sent audio against the clean recording, and the heard audio against the clean recording cut at the
+same splices. The difference is the cost of the splices.
 
     python -m benchmarks.stalls
 """
@@ -35,7 +35,7 @@ COLUMNS = ("noise_db", "stall_s", "back_s", "skips", "left_out_s", "stoi_sent", 
 
 
 def cut_at(audio: np.ndarray, splices: Sequence[Splice]) -> np.ndarray:
-    """The recording without what the splices left out."""
+    """Returns the recording without the samples that the splices skipped."""
 
     def kept() -> Iterator[np.ndarray]:
         done = 0
@@ -48,14 +48,14 @@ def cut_at(audio: np.ndarray, splices: Sequence[Splice]) -> np.ndarray:
 
 
 def arrivals(chunks: int, stall_s: float, seed: int) -> np.ndarray:
-    """When each chunk arrives, s (chunks,)."""
+    """Returns the arrival time of each chunk, s (chunks,)."""
     times = np.arange(chunks) * CHUNK_MS / 1000 + np.random.default_rng(seed).uniform(0, JITTER_MS / 1000, chunks)
     times[(times >= STALL_AT_S) & (times < STALL_AT_S + stall_s)] = STALL_AT_S + stall_s
     return np.maximum.accumulate(times)
 
 
 def play(audio: np.ndarray, stall_s: float, seed: int) -> tuple[JitterBuffer, np.ndarray, np.ndarray]:
-    """The buffer, what was heard without its silences, and how old it was at every block, s."""
+    """Returns the buffer, the heard audio without silence, and its age at every block, s."""
     chunks = np.split(audio, audio.size // (CHUNK_MS * PER_MS))
     arrived = arrivals(len(chunks), stall_s, seed)
     buffer = JitterBuffer(OUTPUT_RATE, CHUNK_MS * PER_MS, live=True)
@@ -75,7 +75,7 @@ def play(audio: np.ndarray, stall_s: float, seed: int) -> tuple[JitterBuffer, np
 
 
 def measure(speech: np.ndarray, noise_db: float | None, stall_s: float, seed: int) -> dict[str, Any]:
-    """One stall."""
+    """Measures one stall."""
     level = 10 ** (-(80 if noise_db is None else noise_db) / 20) * float(np.sqrt(np.mean(speech**2)))
     audio = speech + np.random.default_rng(seed).normal(0, level, speech.size).astype(np.float32)
     buffer, heard, ages = play(audio, stall_s, seed)

@@ -28,6 +28,7 @@ from neucodec_streaming.client.events import NO_SAMPLES, Audio, Done, Event, Res
 from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.config import INPUT_RATE
 from neucodec_streaming.errors import CapacityError, DeviceError, InputError, LocalProtocolError, StreamingError
+from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import (
     Clear,
     ClientMessage,
@@ -38,7 +39,6 @@ from neucodec_streaming.protocol.messages import (
     parse_server_message,
 )
 from neucodec_streaming.protocol.query import SessionRequest, session_request
-from neucodec_streaming.protocol.session import ClientSession
 from neucodec_streaming.protocol.states import State
 from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
 

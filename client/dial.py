@@ -40,8 +40,8 @@ from neucodec_streaming.errors import (
     ProtocolError,
     StreamingError,
 )
+from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import SUBPROTOCOL, Failure, Ready, parse_server_message
-from neucodec_streaming.protocol.session import ClientSession
 
 DEFAULT_URL = "ws://127.0.0.1:8765"
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024

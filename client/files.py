@@ -8,7 +8,6 @@ written raises FileError (the file) or AudioError and TokenError (its content).
 
 import os
 import stat
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +22,7 @@ from neucodec_streaming.client.packets import Packetizer
 from neucodec_streaming.client.pipes import is_stream
 from neucodec_streaming.client.sound_headers import open_corrected
 from neucodec_streaming.errors import ConfigError, TokenError
+from neucodec_streaming.formats import streaming_wav_header
 from neucodec_streaming.tags import TAGS
 from neucodec_streaming.token_files import (
     FORMS,
@@ -247,14 +247,6 @@ class AudioWriter(Writer):
         except (soundfile.LibsndfileError, OSError, AssertionError) as error:  # the last: fewer were written
             reason = getattr(error, "error_string", str(error)) or "is the disk full?"
             raise FileError(f"{self._path} cannot be written on: {reason}") from None
-
-
-def streaming_wav_header(rate: int) -> bytes:
-    """The header of a mono 16-bit WAV whose length is not known yet: both sizes are the largest ones."""
-    return struct.pack(
-        "<4sI4s4sIHHIIHH4sI", b"RIFF", 0xFFFF_FFFF, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16,
-        b"data", 0xFFFF_FFFF,
-    )  # fmt: skip
 
 
 def token_form(path: str | Path, form: str | None = None, *, writing: bool = False) -> str:

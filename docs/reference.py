@@ -10,8 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from neucodec_streaming.client import cli
-from neucodec_streaming.server.settings.fields import ENVIRONMENT, FILE, FLAG, Settings, entry_of
+from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.settings.sources import value_text
+from neucodec_streaming.server.settings.spec import ENVIRONMENT, FILE, FLAG, entry_of
 
 DOCS = Path(__file__).parent
 SETTINGS = """# Settings

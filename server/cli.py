@@ -21,8 +21,9 @@ from neucodec_streaming.server.logs import log_to_stderr
 from neucodec_streaming.server.model import latency_ms, load_engines
 from neucodec_streaming.server.preflight import check_start
 from neucodec_streaming.server.sessions.admission import Admission
-from neucodec_streaming.server.settings.fields import ENVIRONMENT, Settings
+from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.settings.sources import add_flags, check_files, resolve, table
+from neucodec_streaming.server.settings.spec import ENVIRONMENT
 from neucodec_streaming.server.workers.worker import EngineLoader
 
 if TYPE_CHECKING:

@@ -57,7 +57,7 @@ def pcm_to_bytes(audio: np.ndarray, pcm_format: str = "s16le") -> bytes:
         audio.clip(_S16_LEAST, _S16_MOST, out=audio)
     if pcm_format in _G711:
         return _encoded(pcm_format)[audio.astype(np.int16).view(np.uint16)].tobytes()
-    return audio.astype(form.sample_type).tobytes()
+    return audio.astype(form.sample_type, copy=False).tobytes()
 
 
 def _g711(law: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

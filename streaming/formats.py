@@ -3,6 +3,7 @@
 A new format needs its row here and, in audio.py, its conversion; everything else reads this table.
 """
 
+import struct
 from typing import NamedTuple
 
 
@@ -33,3 +34,11 @@ PCM_FORMATS = {
     )
 }
 """The formats by their name on the wire."""
+
+
+def streaming_wav_header(rate: int) -> bytes:
+    """The header of a mono s16le WAV whose length is not known yet: both sizes are the largest ones."""
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 0xFFFF_FFFF, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16,
+        b"data", 0xFFFF_FFFF,
+    )  # fmt: skip

@@ -136,6 +136,8 @@ class Windower(ABC):
 
     def _trimmed(self, window: Window) -> Window:
         """Without the output of a primer."""
+        if not self._primer_frames:
+            return window
         start, stop = window.output.start, window.output.stop
         dropped = min(self._primer_frames, max(stop - start, 0) // self.output_hop)
         self._primer_frames -= dropped
@@ -270,9 +272,9 @@ class DecoderWindower(Windower):
 
     def _filled(self, tokens: np.ndarray) -> np.ndarray:
         """Tokens (n,) of a window with LOST ones -> without."""
-        known = np.flatnonzero(tokens != LOST)
-        if len(known) == len(tokens):
+        if _all_known(tokens):
             return tokens
+        known = np.flatnonzero(tokens != LOST)
         filled = tokens.copy()
         previous, token = -self._known_distance, self._known
         for place in (*known.tolist(), len(tokens)):
@@ -284,6 +286,9 @@ class DecoderWindower(Windower):
 
     def _remember(self, committed: np.ndarray) -> None:
         """Keeps the last known token, and how far behind it the next window starts."""
+        if _all_known(committed):
+            self._known, self._known_distance = int(committed[-1]), 1
+            return
         known = np.flatnonzero(committed != LOST)
         if known.size:
             self._known, self._known_distance = int(committed[known[-1]]), len(committed) - int(known[-1])
@@ -295,6 +300,11 @@ class DecoderWindower(Windower):
 
     def _restore_more(self, numbers: list[int]) -> None:
         self._known, self._known_distance = numbers
+
+
+def _all_known(tokens: np.ndarray) -> bool:
+    """Whether none is LOST, which uint16 cannot be."""
+    return tokens.dtype == np.uint16 or bool((tokens != LOST).all())
 
 
 AnyWindower = EncoderWindower | DecoderWindower

@@ -38,9 +38,9 @@ from benchmarks.load.hold import Footprint
 from demos.server_process import ServerProcess
 from neucodec_streaming.audio import pcm_to_bytes
 from neucodec_streaming.config import FRAME_MS, INPUT_HOP
+from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import End, Flush, Flushed, encode_message, parse_server_message
 from neucodec_streaming.protocol.query import session_request
-from neucodec_streaming.protocol.session import ClientSession
 
 RESULTS = RESULTS_FOLDER / "fuzz.json"
 SENTENCE = ROOT / "demos" / "data" / "speech.flac"

@@ -16,6 +16,7 @@ from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.errors import InputError, ProtocolError, StreamingError
 from neucodec_streaming.formats import PCM_FORMATS
+from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import (
     INPUT_AUDIO,
     TOKENS,
@@ -46,7 +47,7 @@ from neucodec_streaming.protocol.mqtt.topics import (
     parse_status,
 )
 from neucodec_streaming.protocol.query import parse_target
-from neucodec_streaming.protocol.session import ClientSession, ServerSession
+from neucodec_streaming.protocol.session import ServerSession
 from neucodec_streaming.protocol.states import State
 from neucodec_streaming.resampler import Resampler
 from neucodec_streaming.server.auth.gate import Gate

@@ -1,20 +1,20 @@
-"""How many live sessions a server holds in time: `python -m benchmarks.load --model nano --data ../shared/speech`.
+"""The number of live sessions that a server holds in time: `python -m benchmarks.load --model nano`.
 
-The real server in a process of its own, on loopback (or `--url` of one that runs), and clients in processes of theirs,
-one for every 16 sessions. Each session sends real speech (its tokens, encoded offline, where it decodes) in packets of
-20 ms at real-time pace, at a random phase. `--sessions` are held for `--seconds`; `--ramp` goes up in steps until some
-chunk in a hundred is late by more than its own duration, or a session is refused or lost.
+Starts the real server in its own process on loopback (or uses a running one, `--url`), and client processes, one for
+every 16 sessions. Each session sends real speech (as tokens, encoded offline, if it decodes) in packets of 20 ms, in
+real time, at a random phase. `--sessions` are held for `--seconds`; `--ramp` raises their number in steps until more
+than one chunk in a hundred is late by more than its own duration, or a session is refused or lost.
 
-A chunk's lateness is counted from the moment for which the packet with the last sample (or token) that it waits for was
-scheduled, to the moment when its output has been received: what the algorithm waits for is not in it; the sockets, the
-clients and a client that sends late are. `first` is from a session's first packet to its first output, with what the
-algorithm waits for. Processor times are shares of one core; `loop` is the server's event loop, part of `server`;
-`in_line` is how long the server's threads waited for a processor, `in_line c` the clients'. Figures are worth something
-where `send99`, how late clients sent, and `others`, what the rest of the machine took, are small.
+A chunk's lateness is the time from the scheduled moment of the packet that completes its input to the arrival of its
+output. It excludes the algorithmic latency, and includes the sockets, the clients and clients that send late. `first`
+is the time from a session's first packet to its first output, with the algorithmic latency. Processor times are shares
+of one core; `loop` is the server's event loop, a part of `server`; `in_line` and `in_line c` are the run-queue delay of
+the server's and the clients' threads. A row is meaningful only if `send99`, the lateness of the clients' sending, and
+`others`, the load of the rest of the machine, are small.
 
-`--burst` runs the sessions for twice as long; in the second half one more session sends an hour of input as fast as the
-server takes it. `--verify` compares every output with what the session gets alone (benchmarks/load/verify.py); the exit
-code is 1 where that fails. With `--url`, `--batch-sizes` and `--threads` say what the server was started with.
+`--burst` runs the sessions for twice as long; in the second half, one more session sends an hour of input as fast as
+the server accepts it. `--verify` compares every output with the session's output alone (benchmarks/load/verify.py); the
+exit code is 1 if that fails. With `--url`, `--batch-sizes` and `--threads` must match the server's.
 """
 
 import argparse
@@ -54,18 +54,18 @@ COLUMNS = (
 
 
 def parse_mix(text: str) -> tuple[str, ...]:
-    """`encode:1,decode:1,roundtrip:2` -> the kinds of the first sessions, after which it starts over. ConfigError."""
+    """Parses `encode:1,decode:1,roundtrip:2` into the kinds of one cycle of sessions. Raises ConfigError."""
     kinds: list[str] = []
     for part in text.split(","):
         kind, _, weight = part.strip().partition(":")
         if kind not in KINDS or not (weight or "1").isdecimal() or int(weight or "1") < 1:
-            raise ConfigError(f"mix {part.strip()!r} cannot be: give {', '.join(KINDS)}, each with :WEIGHT from 1 on")
+            raise ConfigError(f"bad mix {part.strip()!r}: give {', '.join(KINDS)}, each with :WEIGHT of at least 1")
         kinds += [kind] * int(weight or "1")
     return tuple(kinds)
 
 
 def jobs_of(mix: Sequence[str], sessions: int, clips: int, folder: Path, seed: int) -> list[Job]:
-    """The sessions of a run: kinds in the order of the mix, inputs in turns, phases at random."""
+    """Returns the sessions of a run: kinds cycle through the mix, inputs take turns, phases are random."""
     rng = random.Random(seed)
     kinds = [mix[number % len(mix)] for number in range(sessions)]
     return [
@@ -75,12 +75,12 @@ def jobs_of(mix: Sequence[str], sessions: int, clips: int, folder: Path, seed: i
 
 
 def counts_of(given: argparse.Namespace) -> Iterator[int]:
-    """How many sessions are held, one after the other."""
+    """Yields the number of sessions of each measurement."""
     return iter(range(given.step, given.most + 1, given.step) if given.ramp else (given.sessions,))
 
 
 class LoadRun:
-    """One run of the command: its inputs in `folder`, then the measurements, then the verification."""
+    """One run of the command: writes its inputs to `folder`, measures, then verifies."""
 
     def __init__(self, given: argparse.Namespace, folder: Path) -> None:
         self._given = given
@@ -95,7 +95,7 @@ class LoadRun:
         self.helds: list[Held] = []
 
     async def measure(self) -> None:
-        """Holds sessions, as many as asked for or ever more, and shows each row; stops cleanly on SIGTERM."""
+        """Takes every measurement and shows its rows; stops cleanly on SIGTERM."""
         task = asyncio.current_task()
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -130,13 +130,13 @@ class LoadRun:
         return self._folder / f"outputs-{number}"
 
     def verify(self) -> list[dict[str, Any]]:
-        """For each number of sessions what its outputs are beside those of the same inputs alone."""
+        """Compares, for each measurement, the outputs with those of the same inputs alone."""
         assert self._codec is not None, "loaded where it is asked for"
         sizes = self._given.batch_sizes
         ready = next((one for held in self.helds for one in held.sessions if one["chunk_frames"]), None)
         if ready is None:
             return []
-        print("computing what the sessions would have got alone", flush=True)
+        print("computing each session's output alone", flush=True)
         references = References(self._codec, config_of(self._codec, ready), sizes[0])
         return [
             verified(held.sessions, self._outputs(number), references, len(sizes) == 1)
@@ -146,7 +146,7 @@ class LoadRun:
 
 @asynccontextmanager
 async def server_of(given: argparse.Namespace) -> AsyncIterator[ServerProcess | RemoteServer]:
-    """The server that is given, or one of our own."""
+    """Yields the server at `--url`, or starts one."""
     if given.url:
         yield RemoteServer(given.url)
         return
@@ -159,7 +159,7 @@ async def server_of(given: argparse.Namespace) -> AsyncIterator[ServerProcess | 
 
 
 def show(row: dict[str, Any]) -> None:
-    """A line of the table, and below it what does not fit in."""
+    """Prints a row of the table, with the details that do not fit on lines below it."""
     late, first, send = row["late_ms"], row["first_ms"], row["send_late_ms"]
     cells = [
         row["sessions"], row["held"], row["refused"], late["count"], row["missing"], first["p50"], first["p99"],
@@ -178,7 +178,7 @@ def show(row: dict[str, Any]) -> None:
     if len(row["late_ms_of"]) > 1:
         print("    p99 of " + ", ".join(f"{kind} {its['p99']}" for kind, its in row["late_ms_of"].items()))
     if row["ended"]:
-        print("    lost: " + ", ".join(f"{count} by {why}" for why, count in row["ended"].items()))
+        print("    lost: " + ", ".join(f"{count}: {why}" for why, count in row["ended"].items()))
     if not row["clients_kept_up"]:
         print("    THE CLIENTS DID NOT KEEP UP: this row says nothing about the server")
 
@@ -186,12 +186,12 @@ def show(row: dict[str, Any]) -> None:
 def show_verified(found: dict[str, Any]) -> None:
     for kind, its in found["kinds"].items():
         measures = ", ".join(f"{name} {its[name]:.6g}" for name in its if name not in ("sessions", "identical"))
-        print(f"{kind}: {its['identical']} of {its['sessions']} outputs identical; the worst: {measures}")
+        print(f"{kind}: {its['identical']} of {its['sessions']} outputs identical; worst: {measures}")
     print(f"FAILED: sessions {found['failed']}" if found["failed"] else "every output is right")
 
 
 def largest_in_time(rows: Sequence[dict[str, Any]]) -> int | None:
-    """The most sessions that were held in time, None where none were."""
+    """Returns the largest number of sessions held in time, or None."""
     return max((row["sessions"] for row in rows if row["in_time"]), default=None)
 
 
@@ -215,23 +215,23 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--model", default="nano", help="a bundled name, a folder or a hub id")
-    add("--data", type=Path, default=Path("../shared/speech"), help="folder that holds eval/")
-    add("--url", help="of a server that runs already, ws://HOST:PORT; its processor times are not known")
+    add("--data", type=Path, default=Path("../shared/speech"), help="folder that contains eval/")
+    add("--url", help="a running server, ws://HOST:PORT; its processor times are unknown")
     add("--sessions", type=int, default=16)
-    add("--seconds", type=float, default=60.0, help="that they are held (default 60), with --burst twice")
-    add("--mix", type=_mix, default=("roundtrip",), help="such as encode:1,decode:1,roundtrip:2 (default roundtrip)")
-    add("--ramp", action="store_true", help="more and more sessions, instead of --sessions for --seconds")
-    add("--step", type=int, default=8, help="of the ramp, and its start (default 8)")
-    add("--ramp-seconds", type=float, default=20.0, help="for each number of sessions (default 20)")
-    add("--most", type=int, default=256, help="where the ramp ends if nothing breaks (default 256)")
-    add("--others", type=float, default=0.0, metavar="CORES", help="that another program takes (default 0)")
-    add("--burst", action="store_true", help="a second half beside a session that sends as fast as it can")
+    add("--seconds", type=float, default=60.0, help="duration (default 60), doubled by --burst")
+    add("--mix", type=_mix, default=("roundtrip",), help="e.g. encode:1,decode:1,roundtrip:2 (default roundtrip)")
+    add("--ramp", action="store_true", help="raise the number of sessions in steps; ignores --sessions and --seconds")
+    add("--step", type=int, default=8, help="first number of sessions of the ramp, and its increment (default 8)")
+    add("--ramp-seconds", type=float, default=20.0, help="duration of each step of the ramp (default 20)")
+    add("--most", type=int, default=256, help="largest number of sessions of the ramp (default 256)")
+    add("--others", type=float, default=0.0, metavar="CORES", help="load of another program (default 0)")
+    add("--burst", action="store_true", help="add a second half with one session that sends as fast as it can")
     add("--burst-kind", choices=KINDS, default="decode", help="(default decode)")
-    add("--verify", action="store_true", help="compare every output with what the session gets alone")
+    add("--verify", action="store_true", help="compare every output with the session's output alone")
     add("--clips", type=int, default=8, help="distinct inputs (default 8)")
-    add("--processes", type=int, help=f"of clients (default: one for every {SESSIONS_PER_PROCESS} sessions)")
-    add("--seed", type=int, default=0, help="of the phases (default 0)")
-    add("--threads", type=int, help="of torch in the server (default: torch's own choice)")
+    add("--processes", type=int, help=f"client processes (default: one for every {SESSIONS_PER_PROCESS} sessions)")
+    add("--seed", type=int, default=0, help="seed of the sessions' phases (default 0)")
+    add("--threads", type=int, help="torch threads of the server (default: torch's own choice)")
     add("--batch-sizes", type=_batch_sizes, default=Settings().batch_sizes, help=f"(default {default_sizes})")
     add("--gather-ms", type=float)
     add("--max-sessions", type=int)
@@ -241,12 +241,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures, shows and writes; returns the exit code."""
+    """Measures, prints and writes the report; returns the exit code."""
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.ramp and given.burst:
-        parser.error("--burst is for a fixed number of --sessions, not for a --ramp")
-    torch.set_num_threads(given.threads or 1)  # what the outputs are compared with is computed as the server's is
+        parser.error("--burst needs a fixed number of --sessions: it does not work with --ramp")
+    torch.set_num_threads(given.threads or 1)  # the references are computed with as many threads as the server uses
     with tempfile.TemporaryDirectory() as folder:
         run = LoadRun(given, Path(folder))
         print(" ".join(f"{name:>{width}}" for name, width in COLUMNS), "  (times in ms)")

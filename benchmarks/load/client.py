@@ -1,9 +1,9 @@
-"""The clients of `benchmarks.load`: a process that holds a few live sessions and sends by the clock.
+"""Client processes of `benchmarks.load`: each holds a few live sessions and sends on schedule.
 
-It talks with its parent in lines of JSON: the plan comes in, `opened` goes out, the moment to begin (of the machine's
-monotonic clock) comes in, the report goes out. Packets are cut beforehand, one loop sends those of all sessions, and
-torch is never imported, so that a process takes little from the server that it measures. Every wait has a deadline; a
-parent that is gone ends the process.
+The process exchanges JSON lines with its parent: it reads the plan, writes `opened`, reads the start time (of the
+machine's monotonic clock) and writes the report. Packets are cut in advance, one loop sends those of all sessions, and
+torch is never imported, so that the clients take little processor time from the server. Every wait has a deadline; the
+process ends with its parent.
 """
 
 import asyncio
@@ -25,33 +25,33 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from benchmarks.latency import needed_packets
 from neucodec_streaming.config import FRAME_MS, TOKENS_PER_SECOND, StreamConfig
 from neucodec_streaming.errors import StreamingError
+from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import Done, End, Failure, encode_message, parse_server_message
 from neucodec_streaming.protocol.query import session_request
-from neucodec_streaming.protocol.session import ClientSession
 from neucodec_streaming.protocol.states import State
 
 PACKET_S = FRAME_MS / 1000
 OPEN_S = 10.0
-"""For one session to be opened."""
+"""Timeout for opening one session."""
 BEGIN_S = 180.0
-"""For the parent to say when to begin: other processes open their sessions meanwhile."""
+"""Timeout for the parent's start time: other processes open their sessions meanwhile."""
 DRAIN_S = 20.0
-"""For the rest of the output after the last packet."""
+"""Timeout for the rest of the output after the last packet."""
 ROUNDING_S = 0.0005
-"""Event loops round waits to milliseconds; with this much more, no packet leaves before it is due."""
+"""Event loops round waits to milliseconds; this much more ensures that no packet leaves before it is due."""
 UNBOUNDED_BYTES = 1 << 30
-"""A write buffer in which no send waits, so that a server that reads slowly holds up its own session alone."""
+"""A write limit that no send reaches, so that a server that reads slowly delays only its own session."""
 POUR_MESSAGE_FRAMES = TOKENS_PER_SECOND
 POUR_S = 3600
-"""Of input, the most that a session that does not keep time sends."""
+"""Limit of the seconds of input of a session that pours."""
 
 DONE, REFUSED, UNANSWERED, CUT_OFF = "done", "refused", "no answer", "cut off"
-"""How a session can end beside the codes of failures and closes; the last is an hour that the run did not wait for."""
+"""Outcomes other than the codes of failures and closes; a session that pours is cut off when the run ends."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One session: its number in the run, its kind, the file whose bytes it sends, and when its first packet is due."""
+    """One session: its number in the run, its kind, the file that it sends, and when its first packet is due."""
 
     number: int
     kind: str
@@ -61,10 +61,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one process does for `seconds`. `outputs`: the folder that each session's output goes to, a file a number.
+    """The order for one process, for `seconds`; each session's output goes to a file in `outputs`, named by its number.
 
-    `pours`: its sessions send as fast as the server takes it, up to an hour of input, and are cut off at the end.
-    `since_s`: it begins so long after the rest.
+    With `pours` its sessions send as fast as the server accepts, up to an hour of input, and are cut off at the end.
+    `since_s` delays its start.
     """
 
     url: str
@@ -77,11 +77,11 @@ class Plan:
 
     @property
     def sessions(self) -> int:
-        """How many it opens."""
+        """Number of sessions that it opens."""
         return len(self.jobs)
 
     def to_json(self) -> str:
-        """One line that `from_json` reads back."""
+        """Encodes the plan as one line for `from_json`."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -91,7 +91,7 @@ class Plan:
 
 
 def chunks_due(kind: str, config: StreamConfig, packets: int) -> list[tuple[int, int]]:
-    """Each chunk that so many packets complete: (frames of output up to its end, packets that it needs)."""
+    """Lists each chunk that `packets` complete as (frames of output up to its end, packets that it needs)."""
     first = config.chunk_frames - (0 if kind == "encode" else config.synthesis_lag_frames)
     ends = (frames for frames in itertools.count(first, config.chunk_frames) if frames > 0)
     needs = ((frames, needed_packets(kind, config, frames)) for frames in ends)
@@ -99,7 +99,7 @@ def chunks_due(kind: str, config: StreamConfig, packets: int) -> list[tuple[int,
 
 
 class Live:
-    """One session as its client sees it; `outcome` is how it ended, None while it lives."""
+    """One session as its client sees it; `outcome` is how it ended, None while it is open."""
 
     def __init__(self, job: Job, packets: list[bytes], keeps_output: bool, clock: Callable[[], float]) -> None:
         request = session_request(job.kind)
@@ -116,7 +116,7 @@ class Live:
         self._ended_s = 0.0
 
     async def open(self, url: str, write_limit: int) -> None:
-        """Connects and hears `ready`, or notes why not."""
+        """Connects and waits for `ready`; a failure is noted in `outcome`."""
         try:
             async with asyncio.timeout(OPEN_S):
                 self._socket = await connect(
@@ -141,7 +141,7 @@ class Live:
                 self.outcome = first.code
 
     def begin(self, begin_s: float) -> None:
-        """The run begins then, the session by its phase later."""
+        """Sets the start of the run; the session starts later by its phase."""
         self._begin_s = begin_s
         ready = self.session.ready
         if ready is not None:
@@ -149,15 +149,15 @@ class Live:
             self._chunks = chunks_due(self.job.kind, config, len(self.packets))
 
     def due_s(self, number: int) -> float:
-        """When packet `number` is due; the one after the last is the end of the session."""
+        """Returns when packet `number` is due; the one after the last is the session's `end`."""
         return self._begin_s + self.job.phase_s + number * PACKET_S
 
     def turns(self) -> Iterator[tuple[float, int, int]]:
-        """(when, session, packet) of all that it sends, in order."""
+        """Yields (due time, session, packet) for all that it sends, in order."""
         return ((self.due_s(number), self.job.number, number) for number in range(len(self.packets) + 1))
 
     async def send(self, number: int) -> bool:
-        """Sends packet `number`, or the end; False for a session that is over."""
+        """Sends packet `number`, or `end`; returns False if the session is over."""
         if self.outcome is not None or self.session.state is not State.STREAMING:
             return False
         assert self._socket is not None
@@ -171,7 +171,7 @@ class Live:
         return True
 
     async def pour(self) -> None:
-        """Sends an hour, the packets in a loop, as fast as the server takes it, then the end."""
+        """Sends up to an hour of input, repeating the packets, as fast as the server accepts it, then `end`."""
         assert self._socket is not None
         size = POUR_MESSAGE_FRAMES
         messages = [b"".join(self.packets[first : first + size]) for first in range(0, len(self.packets), size)]
@@ -186,7 +186,7 @@ class Live:
                 await self._socket.send(encode_message(self.session.send(End())))
 
     async def receive(self) -> None:
-        """Takes output until the session is over, and notes how it ended."""
+        """Receives output until the session is over, and notes its outcome."""
         assert self._socket is not None
         try:
             while not self.session.is_over:
@@ -208,7 +208,7 @@ class Live:
             self._ended_s = self._clock()
 
     def abandon(self, outcome: str) -> None:
-        """Drops the connection of a session that is not over."""
+        """Aborts the connection of a session that is not over."""
         if self.outcome is None:
             self.outcome = outcome
             if self._socket is not None:
@@ -225,8 +225,9 @@ class Live:
             late_ms.append((now_s - self.due_s(chunks[len(late_ms)][1] - 1)) * 1000)
 
     def report(self) -> dict[str, Any]:
-        """What was seen. `due_s` after the beginning: of every chunk that its input completed; `late_ms`: of those
-        that came, in order."""
+        """Returns the session's measurements. `due_s` is for every chunk that its input completed, counted from the
+        start of the run; `late_ms` is for those that arrived, in order.
+        """
         session, ready = self.session, self.session.ready
         return {
             "number": self.job.number,
@@ -249,7 +250,7 @@ def _close_of(error: ConnectionClosed) -> str:
 
 
 async def keep_time(lives: list[Live], clock: Callable[[], float]) -> list[float]:
-    """Sends every packet of all sessions when it is due -> how late each was sent, in ms."""
+    """Sends every packet of all sessions when it is due; returns how late each was sent, in ms."""
     late_ms = []
     by_number = {live.job.number: live for live in lives}
     for due_s, session, number in heapq.merge(*(live.turns() for live in lives)):
@@ -263,7 +264,7 @@ async def keep_time(lives: list[Live], clock: Callable[[], float]) -> list[float
 
 
 async def pour(lives: list[Live], begin_s: float, seconds: float, clock: Callable[[], float]) -> None:
-    """Lets the sessions send what the server takes, from `begin_s` on for `seconds`."""
+    """Lets the sessions send as fast as the server accepts, from `begin_s` for `seconds`."""
     await asyncio.sleep(begin_s - clock())
     with suppress(TimeoutError):
         async with asyncio.timeout(begin_s + seconds - clock()):
@@ -272,14 +273,14 @@ async def pour(lives: list[Live], begin_s: float, seconds: float, clock: Callabl
 
 
 def packets_of(job: Job) -> list[bytes]:
-    """The file of a job in packets of 20 ms."""
+    """Cuts the file of a job into packets of 20 ms."""
     stream = session_request(job.kind).input
     size, payload = stream.hop * stream.unit_bytes, Path(job.payload).read_bytes()
     return [payload[start : start + size] for start in range(0, len(payload), size)]
 
 
 async def carry_out(plan: Plan, hear: Callable[[], str], say: Callable[[dict[str, Any]], None]) -> None:
-    """Opens the sessions, waits to be told when to begin, runs them, and reports."""
+    """Opens the sessions, waits for the parent's start time, runs them, and reports."""
     clock = time.monotonic
     cut = {(job.kind, job.payload): packets_of(job) for job in plan.jobs}
     lives = [Live(job, cut[job.kind, job.payload], plan.outputs is not None, clock) for job in plan.jobs]
@@ -308,7 +309,7 @@ async def carry_out(plan: Plan, hear: Callable[[], str], say: Callable[[dict[str
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's where it is installed, as the server does, otherwise asyncio's own."""
+    """Returns uvloop's factory if it is installed, as the server does, else None for asyncio's own loop."""
     try:
         import uvloop
     except ImportError:
@@ -320,7 +321,7 @@ def main() -> None:
     plan = Plan.from_json(sys.stdin.readline())
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(carry_out(plan, sys.stdin.readline, lambda body: print(json.dumps(body), flush=True)))
-    sys.stdin.read()  # the parent may yet read this process's times; it ends the process
+    sys.stdin.read()  # the parent may still read this process's times; it ends the process
 
 
 if __name__ == "__main__":

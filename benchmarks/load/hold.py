@@ -1,7 +1,7 @@
-"""One measurement of `benchmarks.load`: a server, client processes, and the rows that come of what they saw.
+"""One measurement of `benchmarks.load`: a server, client processes, and the rows computed from their reports.
 
-`patient_server` is the server's process, `hold` keeps a number of sessions open at it while the phases last. A row
-tells of one phase. Lateness is measured against the schedule of the packets, so late clients count too.
+`patient_server` starts the server, `hold` keeps a number of sessions open for the duration of the phases. Each row
+describes one phase. Lateness is measured against the packets' schedule, so it includes clients that send late.
 """
 
 import asyncio
@@ -26,33 +26,33 @@ from neucodec_streaming.config import FRAME_MS
 
 STOP_S = 20.0
 WAIT_S = 3600.0
-"""For the first packet: all sessions are open before the first begins, and that of a burst waits for its phase."""
+"""Timeout for the first packet: all sessions open before the first one starts, and a burst waits for its phase."""
 LEAD_S = 0.5
-"""Between the word to begin and the beginning."""
+"""Time between sending the start time and the start."""
 CLIENT_START_S = 30.0
 PHASES_S = 1.0
-"""The first packets of the sessions are due at random moments within this."""
+"""The sessions' first packets are due at random moments within this time."""
 MAX_SEND_LATE_MS = 20.0
-"""A p99 of the clients' own lateness above this is no measurement of the server."""
+"""If the p99 of the clients' own lateness is above this, the row says nothing about the server."""
 LINE_BYTES = 1 << 28
 QUIET, BURST = "", "burst"
 
 
 @dataclass(frozen=True)
 class RemoteServer:
-    """A server that is not ours: its times are not known."""
+    """A server that this process did not start; its processor times are unknown."""
 
     url: str
     pid: None = None
 
 
 def patient_server(*arguments: object) -> ServerProcess:
-    """One that waits for the first packet of a session as long as the phases before it may last."""
+    """Returns a server that waits for a session's first packet for as long as the phases may last."""
     return ServerProcess("--first-message-timeout-s", WAIT_S, *arguments)
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    """Asks the process to end, and ends it where it does not."""
+    """Terminates the process, or kills it after a timeout."""
     with suppress(ProcessLookupError):
         process.terminate()
     try:
@@ -63,7 +63,7 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 class LoadOrder(Protocol):
-    """What a client process is to do: `python -m module` is given it as a line, and begins `since_s` after the rest."""
+    """The order for a client process: a line for `python -m module`, which starts `since_s` after the others."""
 
     @property
     def module(self) -> str: ...
@@ -82,25 +82,25 @@ class Clients:
         self.pid = process.pid
 
     def say(self, line: str) -> None:
-        """A line to its standard input."""
+        """Writes a line to its standard input."""
         assert self._process.stdin is not None
         self._process.stdin.write(line.encode() + b"\n")
 
     async def hear(self, at_most_s: float) -> dict[str, Any]:
-        """What it says next. Exits when it dies or says nothing in time."""
+        """Returns its next message. Raises SystemExit if it dies or stays silent for `at_most_s`."""
         assert self._process.stdout is not None
         try:
             line = await asyncio.wait_for(self._process.stdout.readline(), at_most_s)
         except TimeoutError:
-            raise SystemExit(f"a client process said nothing for {at_most_s:.0f} s") from None
+            raise SystemExit(f"no message from a client process within {at_most_s:.0f} s") from None
         if not line:
-            raise SystemExit("a client process died: see above")
+            raise SystemExit("a client process died: see its output above")
         return json.loads(line)
 
 
 @asynccontextmanager
 async def client(order: LoadOrder) -> AsyncIterator[Clients]:
-    """A process that has its order and opens its sessions."""
+    """Starts a client process, which opens the sessions of its order."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", order.module, cwd=ROOT, stdin=pipe, stdout=pipe, limit=LINE_BYTES
@@ -115,10 +115,10 @@ async def client(order: LoadOrder) -> AsyncIterator[Clients]:
 
 @dataclass(frozen=True)
 class Usage:
-    """Seconds of processor time, and of waiting in line for a processor, of the server and of all clients until now.
+    """Seconds of processor time and of run-queue delay of the server and of all clients until now.
 
-    `server`: with its workers; `loop`: without, which is the main thread. `beside`: of the process beside the sessions,
-    with those that it has started and that have ended. `machine`: of everything, what the host took too.
+    `server` includes its workers; `loop` is its main thread alone. The extra process has its own field, which includes
+    the children that it has waited for. `machine` is everything, including time stolen by the host.
     """
 
     at: float
@@ -145,13 +145,13 @@ class Usage:
 
 
 def _cpu_s(stat: Path, with_children: bool = False) -> float:
-    """Seconds of processor time of a process or a thread, from its `stat`; also of children that it has waited for."""
+    """Returns a process's or thread's processor seconds, from its `stat`; `with_children` adds those it waited for."""
     numbers = stat.read_text().rpartition(")")[2].split()
     return sum(map(int, numbers[11 : 15 if with_children else 13])) / os.sysconf("SC_CLK_TCK")
 
 
 def _machine_cpu_s() -> float:
-    """Seconds in which any processor was not idle."""
+    """Returns the seconds in which any processor was not idle."""
     numbers = [int(number) for number in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     user, nice, system, _idle, _iowait, *others = numbers
     return (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
@@ -159,8 +159,11 @@ def _machine_cpu_s() -> float:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a process and those it has started hold: memory, where what they share counts once, or in each (that rises
-    where something is lost, and not where one of them makes a copy of its own); open file descriptors, threads."""
+    """Memory, open file descriptors and threads of a process and its descendants.
+
+    `memory_bytes` counts shared pages once (Pss), `resident_bytes` in each process (Rss): the latter rises with a leak,
+    but not when a process copies a shared page.
+    """
 
     memory_bytes: int
     resident_bytes: int
@@ -178,7 +181,7 @@ class Footprint:
         return cls(shared_once, in_each, counts["fd"], counts["task"])
 
     def row(self) -> dict[str, int]:
-        """As it stands in a row."""
+        """Returns the columns for a row."""
         return {
             "server_memory_mb": round(self.memory_bytes / 1e6),
             "server_resident_mb": round(self.resident_bytes / 1e6),
@@ -188,8 +191,9 @@ class Footprint:
 
 
 def shares(before: Usage, after: Usage, is_known: bool) -> dict[str, float | None]:
-    """Of one core: what server, event loop, clients and all else took between two moments, and how long they stood in
-    line. None where the server is not known; it is then among all else."""
+    """Returns the shares of one core that server, event loop, clients and other programs used between two moments, and
+    their run-queue delay. If the server is unknown, its figures are None and its time counts as other programs'.
+    """
     found = {
         field.name: round((getattr(after, field.name) - getattr(before, field.name)) / (after.at - before.at), 3)
         for field in fields(Usage)
@@ -207,7 +211,7 @@ def shares(before: Usage, after: Usage, is_known: bool) -> dict[str, float | Non
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the run: its name, and from when to when after the beginning."""
+    """A part of the run: its name, and its start and end in seconds after the start of the run."""
 
     name: str
     since_s: float
@@ -216,7 +220,9 @@ class Phase:
 
 @dataclass(frozen=True)
 class Held:
-    """What came of one number of sessions: a row for each phase, each session's report, and that of what ran beside."""
+    """The result for one number of sessions: a row for each phase, each session's report, and that of the extra
+    process.
+    """
 
     rows: list[dict[str, Any]]
     sessions: list[dict[str, Any]]
@@ -224,13 +230,13 @@ class Held:
 
 
 def phases_of(seconds: float, bursts: bool) -> list[Phase]:
-    """One phase, or with a burst two of equal length, of which the second has it."""
+    """Returns one phase, or with a burst two of equal length, the second with the burst."""
     calm = Phase(QUIET, 0.0, seconds)
     return [calm, Phase(BURST, seconds, 2 * seconds)] if bursts else [calm]
 
 
 def plans_of(jobs: Sequence[Job], processes: int, url: str, seconds: float, outputs: Path | None) -> list[Plan]:
-    """The jobs dealt out to so many processes, or fewer where there are fewer jobs."""
+    """Deals the jobs out to `processes` processes, or fewer if there are fewer jobs."""
     count = min(processes, len(jobs))
     folder = None if outputs is None else str(outputs)
     return [Plan(url, tuple(jobs[first::count]), seconds, folder) for first in range(count)]
@@ -242,7 +248,7 @@ async def hold(
     phases: Sequence[Phase],
     beside: LoadOrder | None = None,
 ) -> Held:
-    """Carries out the plans, all at once, and what is to run beside them."""
+    """Carries out the plans and the extra order, all at once."""
     orders: list[LoadOrder] = [*plans, *([beside] if beside is not None else [])]
     async with AsyncExitStack() as running:
         clients = [await running.enter_async_context(client(order)) for order in orders]
@@ -270,7 +276,7 @@ async def hold(
 
 
 def row_of(sessions: Sequence[dict[str, Any]], send_late_ms: Sequence[float], phase: Phase) -> dict[str, Any]:
-    """What the clients saw: lateness of the chunks that were due in the phase, and the rest of the whole run."""
+    """Summarises the clients' reports: lateness of the chunks due in the phase, otherwise the whole run."""
     late_ms = [_late_ms_in(one, phase) for one in sessions]
     outcomes = Counter(one["outcome"] for one in sessions)
     frames = next((one["chunk_frames"] for one in sessions if one["chunk_frames"]), None)
@@ -295,13 +301,13 @@ def row_of(sessions: Sequence[dict[str, Any]], send_late_ms: Sequence[float], ph
 
 
 def _late_ms_in(session: dict[str, Any], phase: Phase) -> list[float]:
-    """How late the chunks came that were due in the phase."""
-    due_and_late = zip(session["due_s"], session["late_ms"], strict=False)  # what did not come is at the end
+    """Returns the lateness of the chunks that were due in the phase."""
+    due_and_late = zip(session["due_s"], session["late_ms"], strict=False)  # missing chunks are at the end
     return [late_ms for due_s, late_ms in due_and_late if phase.since_s <= due_s < phase.until_s]
 
 
 def _missing_in(session: dict[str, Any], phase: Phase) -> int:
-    """How many chunks that were due in the phase never came."""
+    """Counts the chunks that were due in the phase and never arrived."""
     return sum(phase.since_s <= due_s < phase.until_s for due_s in session["due_s"][len(session["late_ms"]) :])
 
 
@@ -311,13 +317,13 @@ def _of_kind(kind: str, sessions: Sequence[dict[str, Any]], values: Sequence[lis
 
 
 def is_in_time(row: dict[str, Any]) -> bool:
-    """Whether every session was held to its end, with every chunk, and 99 of 100 of them within a chunk's duration."""
+    """Returns whether every session ended normally with every chunk, and p99 lateness is within a chunk's duration."""
     p99_ms = row["late_ms"]["p99"]
     return row["held"] == row["sessions"] and not row["missing"] and p99_ms is not None and p99_ms <= row["chunk_ms"]
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """p50, p95, p99, the largest and the count; None where there are no values."""
+    """Returns p50, p95, p99, the largest and the count; None if there are no values."""
     if not values:
         return {"p50": None, "p95": None, "p99": None, "max": None, "count": 0}
     p50, p95, p99 = np.percentile(values, (50, 95, 99))
@@ -326,7 +332,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def poured(report: dict[str, Any]) -> dict[str, Any]:
-    """What a session got that kept no time."""
+    """Summarises a session that sent as fast as the server accepted."""
     return {
         "kind": report["kind"],
         "outcome": report["outcome"],

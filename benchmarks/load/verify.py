@@ -1,10 +1,10 @@
-"""What the sessions of `benchmarks.load` send, and whether what they got is what each gets alone (law 3).
+"""The inputs of `benchmarks.load`, and the check that each session's output is what it gets alone (law 3).
 
-`write_payloads` cuts real speech into a few distinct inputs, so that few references have to be computed; `References`
-steps an input alone through an engine of our own, at the server's batch size where it has only one, and `verified`
-compares. At one pinned batch size every byte must be equal. At several, other kernels round otherwise: decoded audio
-must be within TOLERANCE, and of tokens, and of a roundtrip's audio, which hangs on tokens that nobody sees, it is told
-how near they are.
+`write_payloads` cuts real speech into a few distinct inputs, so that few references must be computed; `References`
+steps each input alone through a separate engine, at the server's batch size if it has only one, and `verified`
+compares. With one pinned batch size every byte must be equal. With several, kernels round differently: decoded audio
+must be within TOLERANCE. For tokens, and for a roundtrip's audio, which depends on tokens that are not sent, the
+distance is only reported.
 """
 
 from collections.abc import Sequence
@@ -28,19 +28,22 @@ from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
 
 TOLERANCE = 1e-4 + 1 / 32_768
-"""Of audio, relative to full scale: what other kernels may do, and a step of s16le, to which both sides are rounded."""
+"""For audio, relative to full scale: the difference between kernels, plus one step of s16le, to which both sides are
+rounded.
+"""
 NOTHING_ENERGY = 1e-12
-"""-120 dBFS a sample, far below a step of s16le: so that outputs which are equal have a ratio too."""
+"""-120 dBFS per sample, far below a step of s16le; keeps the ratio finite for equal outputs."""
 
 
 def payload_path(folder: Path, kind: str, clip: int) -> Path:
-    """The file with what a session of `kind` sends."""
+    """Returns the file that a session of `kind` sends."""
     return folder / f"clip-{clip}.{'tokens' if kind == 'decode' else 's16le'}"
 
 
 def write_payloads(folder: Path, data: Path, clips: int, packets: int, codec: Codec | None) -> None:
-    """So many inputs of so many packets of 20 ms: the recordings of DATA/eval one after the other, each input from
-    another one on. With a codec their tokens too, encoded offline, recording by recording."""
+    """Writes `clips` inputs of `packets` packets of 20 ms, cut from the recordings of DATA/eval in sequence, each
+    starting at a different recording. With a codec also writes their tokens, encoded offline, recording by recording.
+    """
     files = [path for _, path in recordings(data)]
     for clip in range(clips):
         first = clip * len(files) // clips
@@ -60,7 +63,7 @@ def write_payloads(folder: Path, data: Path, clips: int, packets: int, codec: Co
 
 
 class References:
-    """What each input gives alone: one session in an engine of its own, stepped at `batch_size`."""
+    """The output of each input alone: one session in a separate engine, stepped at `batch_size`."""
 
     def __init__(self, codec: Codec, config: StreamConfig, batch_size: int) -> None:
         self._pools = {part: Pool(part, config) for part in STAGES["roundtrip"]}
@@ -68,7 +71,7 @@ class References:
         self._known: dict[tuple[str, Path], bytes] = {}
 
     def of(self, kind: str, payload: Path) -> bytes:
-        """The output for the input in that file."""
+        """Returns the output for the input in that file."""
         if (kind, payload) not in self._known:
             self._known[kind, payload] = self._output(kind, payload.read_bytes())
         return self._known[kind, payload]
@@ -91,7 +94,7 @@ class References:
 
 
 def config_of(codec: Codec, session: dict[str, Any]) -> StreamConfig:
-    """What the server said of a session, on the model's own context and priors."""
+    """Returns the config that the server reported for a session, with the model's own context and priors."""
     chunk, lookahead = session["chunk_frames"], session["lookahead_frames"]
     return replace(codec.default_config, chunk_frames=chunk, lookahead_frames=lookahead)
 
@@ -99,7 +102,7 @@ def config_of(codec: Codec, session: dict[str, Any]) -> StreamConfig:
 def verified(
     sessions: Sequence[dict[str, Any]], outputs: Path, references: References, is_pinned: bool
 ) -> dict[str, Any]:
-    """Every output against its reference: for each kind the worst that was seen, and the numbers of who failed."""
+    """Compares every output with its reference; returns the worst per kind, and the numbers of failed sessions."""
     failed: list[int] = []
     seen: dict[str, list[dict[str, Any]]] = {}
     for one in sessions:
@@ -116,7 +119,9 @@ def verified(
 
 
 def compared(kind: str, output: bytes, reference: bytes, is_whole: bool, chunk_frames: int) -> dict[str, Any]:
-    """How near an output, not empty, is to its reference; one of a session that was closed early, to the beginning."""
+    """Measures the distance of a non-empty output from its reference, or from its beginning if the session closed
+    early.
+    """
     lengths_fit = len(output) == len(reference) if is_whole else len(output) <= len(reference)
     length = min(len(output), len(reference))
     output, reference = output[:length], reference[:length]
@@ -131,7 +136,7 @@ def _tokens_nearness(output: bytes, reference: bytes) -> dict[str, float]:
 
 
 def _audio_nearness(output: bytes, reference: bytes, chunk_frames: int) -> dict[str, float]:
-    """`chunks_equal`: the share of the stream's chunks that are within the tolerance."""
+    """`chunks_equal` is the share of the stream's chunks within the tolerance."""
     meant = pcm_from_bytes(reference).astype(np.float64)
     error = pcm_from_bytes(output) - meant
     floor = NOTHING_ENERGY * len(meant)
@@ -144,14 +149,14 @@ def _audio_nearness(output: bytes, reference: bytes, chunk_frames: int) -> dict[
 
 
 def is_right(kind: str, found: dict[str, Any], is_pinned: bool) -> bool:
-    """What law 3 asks of one session."""
+    """Returns whether one session satisfies law 3."""
     if is_pinned:
         return found["identical"]
     return found["lengths_fit"] and (kind != "decode" or found["max_difference"] <= TOLERANCE)
 
 
 def worst(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of sessions of one kind: how many were identical, and the worst of each measure."""
+    """Summarises sessions of one kind: the number of identical outputs, and the worst of each measure."""
     measures = {name: [one[name] for one in found] for name in found[0] if name not in ("identical", "lengths_fit")}
     least = {name: (max if name == "max_difference" else min)(values) for name, values in measures.items()}
     return {"sessions": len(found), "identical": sum(one["identical"] for one in found), **least}

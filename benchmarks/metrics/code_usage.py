@@ -1,7 +1,7 @@
-"""How much of the codebook a model uses: entropies of tokens and of their eight levels of two bits.
+"""Codebook usage: the entropies of tokens and of their eight levels of two bits.
 
-Few recordings cannot show all of 65,536 codes: N tokens have an entropy of log2(N) bits at most, which is stated beside
-it. The entropy is that of the counts, which is below the true one of the source for the same reason.
+A few recordings cannot show all 65,536 codes: N tokens have an entropy of at most log2(N) bits, which is reported too.
+The entropy is that of the counts, which underestimates the source's true entropy for the same reason.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ def code_usage(tokens: np.ndarray) -> dict:
 
 
 def entropy_bits(symbols: np.ndarray) -> float:
-    """Of the symbols' counts."""
+    """Returns the entropy of the symbols' empirical distribution."""
     _, counts = np.unique(symbols, return_counts=True)
     shares = counts / counts.sum()
     return float(-(shares * np.log2(shares)).sum()) + 0.0

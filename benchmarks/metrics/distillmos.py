@@ -1,8 +1,8 @@
-"""DistilMOS: how good listeners would find the quality of audio, on its own, from 1 to 5. No original is needed.
+"""DistilMOS: a prediction of how listeners would rate the quality of audio, from 1 to 5, without a reference.
 
-The network is Microsoft's (Stahl and Gamper, arXiv 2502.05356), as the package `distillmos` carries it. It was
-distilled from a large self-supervised model, so it hears other faults than DNSMOS does. The package imports torchaudio
-to read files, which is not needed here: an empty module stands in for it while the package is imported.
+Uses Microsoft's network (Stahl and Gamper, arXiv 2502.05356) from the package `distillmos`. It was distilled from a
+large self-supervised model, so it detects other faults than DNSMOS does. The package imports torchaudio to read files,
+which is not needed here: an empty module replaces it during the import.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ import torch
 from benchmarks.metrics.scores import Scores
 
 MIN_SAMPLES = 16_000
-"""Less than a second says little of a voice."""
+"""Less than a second is too short to rate a voice."""
 
 
 class DistillMos:
-    """The network in memory. Raises ImportError where distillmos or xls-r-sqa are missing."""
+    """The loaded network. Raises ImportError if distillmos or xls-r-sqa is missing."""
 
     def __init__(self) -> None:
         stands_in = "torchaudio" not in sys.modules
@@ -31,7 +31,7 @@ class DistillMos:
         finally:
             if stands_in:
                 del sys.modules["torchaudio"]
-        with contextlib.redirect_stdout(io.StringIO()):  # it says where the weights are
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints the path of the weights
             self._model = ConvTransformerSQAModel().eval()
 
     @torch.no_grad()

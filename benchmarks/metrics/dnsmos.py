@@ -1,7 +1,7 @@
-"""DNSMOS P.835: how natural listeners would find audio, on its own, from 1 to 5. No original is needed.
+"""DNSMOS P.835: a prediction of how natural listeners would find audio, from 1 to 5, without a reference.
 
-The network is Microsoft's (Reddy et al., arXiv 2110.01763), as the package `speechmos` carries it. The package itself
-is not imported: that would need librosa and requests, for files and for a second network. Windows are cut as there.
+Uses Microsoft's network (Reddy et al., arXiv 2110.01763) from the package `speechmos`. The package itself is not
+imported: that would need librosa and requests, for files and for a second network. Windows are cut as in the package.
 """
 
 from importlib.util import find_spec
@@ -13,17 +13,17 @@ from benchmarks.metrics.scores import Scores
 from neucodec_streaming.config import INPUT_RATE
 
 WINDOW_SAMPLES = int(9.01 * INPUT_RATE)
-"""What the network takes."""
+"""Input size of the network."""
 SCALES = {
     "dnsmos_sig": (-0.08397278, 1.22083953, 0.0052439),
     "dnsmos_bak": (-0.13166888, 1.60915514, -0.39604546),
     "dnsmos": (-0.06766283, 1.11546468, 0.04602535),
 }
-"""Of each output (speech, background, overall) the published polynomial from network to listeners' scale."""
+"""The published polynomial that maps each output (speech, background, overall) to the listeners' scale."""
 
 
 class Dnsmos:
-    """The network in memory, on one thread. Raises ImportError where onnxruntime or speechmos are missing."""
+    """The loaded network, on one thread. Raises ImportError if onnxruntime or speechmos is missing."""
 
     def __init__(self) -> None:
         import onnxruntime
@@ -42,9 +42,9 @@ class Dnsmos:
 
 
 def windows(audio: np.ndarray) -> list[np.ndarray]:
-    """Windows of 9.01 s that begin at whole seconds and end within those; too short audio is doubled until it is not.
+    """Returns windows of 9.01 s, one second apart, as the package cuts them; at least one.
 
-    One at least. These are the windows of the package.
+    Audio that is too short is doubled until it is long enough.
     """
     audio = np.clip(audio, -1, 1).astype(np.float32)
     while len(audio) < WINDOW_SAMPLES:

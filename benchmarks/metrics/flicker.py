@@ -1,9 +1,9 @@
-"""Vertical stripes: how much stronger voices are modulated at 50 Hz, the rate of the codec's frames, than the original.
+"""Flicker: how much more strongly a voice is modulated at 50 Hz, the codec's frame rate, than the original.
 
-A decoder whose frames do not agree changes its sound from frame to frame: seen as stripes in a spectrogram, heard as
-roughness. The envelope of four bands is taken in windows of 8 ms, 400 times a second; over stretches of 160 ms in which
-the original is voiced throughout, the energy of the log envelope near 50 Hz is compared. Voices of 60 to 400 Hz have
-no harmonics of their envelope there.
+If a decoder's frames disagree, its sound changes from frame to frame: visible as vertical stripes in a spectrogram,
+audible as roughness. The envelope of four bands is computed in windows of 8 ms, 400 times a second; over stretches of
+160 ms in which the original is voiced throughout, the energy of the log envelope near 50 Hz is compared. For voices of
+60 to 400 Hz, no harmonics of the envelope fall there.
 """
 
 from itertools import pairwise
@@ -22,9 +22,9 @@ _FLOOR = 1e-9
 
 
 def flicker(original: np.ndarray, heard: np.ndarray) -> dict[str, float]:
-    """Two (T,) at 16 kHz -> `flicker_db`, the energy of the modulation near 50 Hz over that of the original.
+    """Two (T,) at 16 kHz -> `flicker_db`, the energy of the modulation near 50 Hz relative to the original.
 
-    Empty where nothing is voiced for long enough.
+    Empty if no stretch is voiced for long enough.
     """
     starts = voiced_stretches(original)
     if not starts:
@@ -34,7 +34,7 @@ def flicker(original: np.ndarray, heard: np.ndarray) -> dict[str, float]:
 
 
 def voiced_stretches(audio: np.ndarray) -> list[int]:
-    """First frames of stretches of 160 ms, 20 ms a frame, that are voiced throughout and not quiet."""
+    """Returns the first frames (of 20 ms) of stretches of 160 ms that are voiced throughout and not quiet."""
     strength, _ = periods(audio)
     frames = audio[: len(audio) // INPUT_HOP * INPUT_HOP].reshape(-1, INPUT_HOP)[: len(strength)]
     levels = np.square(frames).mean(axis=1)
@@ -50,7 +50,7 @@ def voiced_stretches(audio: np.ndarray) -> list[int]:
 
 
 def modulation(audio: np.ndarray, starts: list[int]) -> float:
-    """Mean energy of the log envelopes near 50 Hz over the stretches that begin at those frames."""
+    """Returns the mean energy of the log envelopes near 50 Hz over the stretches that start at those frames."""
     hop = INPUT_RATE // RATE_HZ
     padded = np.pad(audio.astype(np.float64), WINDOW // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::hop]

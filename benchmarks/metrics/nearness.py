@@ -1,11 +1,11 @@
-"""How near a stream's tokens and audio are to those of the offline model, frame by frame of 20 ms.
+"""Distance of a stream's tokens and audio from those of the offline model, in frames of 20 ms.
 
-A token is eight levels of two bits. Audio is at 24 kHz. Whatever is compared has the same length, so that frames can be
-cut into parts (start, middle, end) afterwards. Means are over recordings, of each recording's own value.
+A token is eight levels of two bits. Audio is at 24 kHz. Both sides have the same length, so that frames can be split
+into start, middle and end afterwards. Means are over recordings, of each recording's own value.
 
 The seam measure is the energy of the second difference around hop borders, relative to that of the offline audio near
-the same border: where a border lies between the outputs of two steps, against those that lie inside one. A hop border
-inside a step is the control for what overlap-add does everywhere, and the offline audio at the same places for chance.
+the same border. It compares borders between the outputs of two steps with borders inside a step. Borders inside a step
+are the control for the effect of overlap-add, and the offline audio at the same places for chance.
 """
 
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ LEVEL_BITS = 2
 FFT_SIZE = 1024
 MEL_BINS = 80
 RANGE_DB = 60
-"""Log-mel values lower than this below the offline recording's loudest are taken to be there."""
+"""Floor of log-mel values, below the offline recording's maximum."""
 FLOOR_ENERGY = 1e-8
-"""-80 dBFS a sample: what is below counts as nothing in ratios."""
+"""-80 dBFS per sample: the floor in ratios."""
 SEAM_REACH = 4
-"""Second differences on each side of a border that belong to it."""
+"""Second differences on each side of a border that count as part of it."""
 BOOTSTRAPS = 200
 START, MIDDLE, END = slice(None, 15), slice(15, -15), slice(-15, None)
-"""Frames of the first 300 ms, of the last, and between."""
+"""The first 300 ms, the last 300 ms, and the frames between."""
 
 
 def level_differences(tokens: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -54,7 +54,7 @@ def _mel_filters() -> np.ndarray:
 
 
 def log_mel_distances(audio: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Mean absolute difference of the natural log of mel magnitudes in each frame: (F,)."""
+    """Returns the mean absolute difference of the natural log of mel magnitudes in each frame: (F,)."""
     meant = mel_magnitudes(reference)
     floor = max(meant.max() * 10 ** (-RANGE_DB / 20), FLOOR_ENERGY)
     heard = mel_magnitudes(audio)
@@ -62,12 +62,12 @@ def log_mel_distances(audio: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def frame_energies(audio: np.ndarray) -> np.ndarray:
-    """Sum of squares of each frame of 480 samples: (F,)."""
+    """Returns the sum of squares of each frame of 480 samples: (F,)."""
     return np.square(audio.astype(np.float64)).reshape(-1, OUTPUT_HOP).sum(axis=1)
 
 
 def border_energies(audio: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Energy of the second difference at each hop border over that of the reference around it: (F - 1,)."""
+    """Returns the energy of the second difference at each hop border over that of the reference around it: (F - 1,)."""
     curvature, meant = (np.square(np.diff(x.astype(np.float64), 2, prepend=0, append=0)) for x in (audio, reference))
     borders = np.arange(OUTPUT_HOP, len(audio), OUTPUT_HOP)[:, None]
     near = borders + np.arange(-SEAM_REACH, SEAM_REACH)
@@ -85,13 +85,13 @@ class Seams:
 
     @property
     def sums(self) -> list[float]:
-        """Streamed energy, offline energy and borders, each between steps and inside them."""
+        """Streamed energy, offline energy and number of borders, each between steps and inside them."""
         counted = (self.streamed, self.offline, np.ones_like(self.streamed))
         return [float(x[places].sum()) for x in counted for places in (self.between_steps, ~self.between_steps)]
 
 
 def seams_of(pieces: list[np.ndarray], reference: np.ndarray) -> Seams:
-    """From the audio that each step gave, in order."""
+    """Computes border energies from the audio of each step, in order."""
     audio = np.concatenate(pieces)
     between = np.zeros(len(audio) // OUTPUT_HOP + 1, bool)
     between[np.cumsum([len(piece) for piece in pieces]) // OUTPUT_HOP] = True
@@ -99,10 +99,11 @@ def seams_of(pieces: list[np.ndarray], reference: np.ndarray) -> Seams:
 
 
 def seam_measures(parts: list[Seams]) -> dict[str, float | None]:
-    """Seam of the stream, of the offline audio at the same borders, their quotient and its standard error.
+    """Returns the seam of the stream, that of the offline audio at the same borders, their ratio and its standard
+    error.
 
-    Each is energy between steps over energy inside them, 1 where steps leave no trace; None where every border is one
-    or none. The error is a bootstrap over recordings.
+    Each seam is the energy between steps over the energy inside them: 1 if steps leave no trace. All are None if one
+    kind of border is missing. The error is a bootstrap over recordings.
     """
     sums = np.array([part.sums for part in parts])
     if not (sums[:, 4].sum() and sums[:, 5].sum()):
@@ -120,7 +121,9 @@ def seam_measures(parts: list[Seams]) -> dict[str, float | None]:
 
 
 def _seam_ratios(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums (6, ...) as above -> energy between steps over energy inside them, a border, streamed and offline."""
+    """Sums (6, ...) as in `Seams.sums` -> mean energy per border between steps over that inside them, streamed and
+    offline.
+    """
     share = sums[5] / sums[4]
     return sums[0] / sums[1] * share, sums[2] / sums[3] * share
 
@@ -135,7 +138,7 @@ class Nearness:
     error: np.ndarray
 
     def measures(self, frames: slice = slice(None)) -> dict[str, float]:
-        """Of those frames: shares of equal levels, of levels within 1 and of equal tokens; log-mel distance; SNR."""
+        """Returns shares of equal levels, levels within 1 and equal tokens; log-mel distance; SNR; for these frames."""
         levels, signal, error = self.levels[frames], self.signal[frames], self.error[frames]
         floor = FLOOR_ENERGY * OUTPUT_HOP * len(signal)
         return {
@@ -148,7 +151,7 @@ class Nearness:
 
 
 def nearness(tokens: np.ndarray, audio: np.ndarray, meant_tokens: np.ndarray, meant_audio: np.ndarray) -> Nearness:
-    """Tokens (F,) and audio (F * 480,) of a stream against those of the offline model."""
+    """Compares tokens (F,) and audio (F * 480,) of a stream with those of the offline model."""
     return Nearness(
         level_differences(tokens, meant_tokens),
         log_mel_distances(audio, meant_audio),
@@ -158,5 +161,5 @@ def nearness(tokens: np.ndarray, audio: np.ndarray, meant_tokens: np.ndarray, me
 
 
 def means(measures: list[dict[str, float]]) -> dict[str, float]:
-    """Of each measure over recordings."""
+    """Returns the mean of each measure over recordings."""
     return {name: float(np.mean([one[name] for one in measures])) for name in measures[0]}

@@ -1,8 +1,8 @@
-"""Whether a voice keeps its pitch: the strength of its period and its length, frame by frame.
+"""Pitch accuracy: the strength and the length of a voice's period, frame by frame.
 
-By autocorrelation over that of the window, less a cost for every octave down (Boersma 1993), in frames of 64 ms every
-20 ms. Only frames count in which the original is voiced: a period of 60 to 400 Hz stronger than `VOICED`, no more than
-`RANGE_DB` below its loudest frame.
+Uses autocorrelation normalised by that of the window, minus a cost for every octave down (Boersma 1993), in frames of
+64 ms every 20 ms. Counts only frames in which the original is voiced: a period of 60 to 400 Hz stronger than `VOICED`,
+and a level at most `RANGE_DB` below its loudest frame.
 """
 
 from functools import cache
@@ -21,8 +21,11 @@ SEMITONE = 2 ** (1 / 12)
 
 
 def pitch_kept(original: np.ndarray, heard: np.ndarray) -> dict[str, float | None]:
-    """Of two (T,) at 16 kHz, over voiced frames: the share whose pitch is within a semitone of the original's, and the
-    mean strength of the period in what was heard (1: it repeats exactly). None where nothing is voiced."""
+    """Compares two (T,) at 16 kHz over voiced frames.
+
+    `pitch` is the share of frames whose pitch is within a semitone of the original's, `periodicity` the mean strength
+    of the period in `heard` (1: it repeats exactly). Both are None if no frame is voiced.
+    """
     (strength, pitch), (strength_heard, pitch_heard) = periods(original), periods(heard)
     frames = _frames(original)
     levels = np.square(frames).mean(axis=1)

@@ -1,7 +1,7 @@
-"""How near audio is to its original, and means of that over files: STOI, extended STOI, PESQ, log-mel distance, pitch.
+"""Distance of audio from its original, and means over files: STOI, extended STOI, PESQ, log-mel distance, pitch.
 
-All of them compare at 16 kHz, aligned and of equal length; nothing above 8 kHz counts (many originals have nothing
-there). PESQ is wide band (P.862.2). A score that does not exist, as PESQ where there is no speech, is None.
+All measures compare at 16 kHz, aligned and at equal length; content above 8 kHz does not count (many originals have
+none). PESQ is wide band (P.862.2). A score that does not exist, such as PESQ of audio without speech, is None.
 """
 
 from collections.abc import Iterable
@@ -25,13 +25,13 @@ Scores = dict[str, float | None]
 
 
 def compare(pcm: np.ndarray, audio: np.ndarray) -> Scores:
-    """STOI and PESQ of audio at 24 kHz against the original at 16 kHz; None where PESQ finds no speech."""
+    """Returns STOI and PESQ of audio at 24 kHz against the original at 16 kHz; PESQ is None if it finds no speech."""
     original, heard = aligned(pcm, audio)
     return {"stoi": float(stoi(original, heard, INPUT_RATE)), "pesq": pesq_of(original, heard)}
 
 
 def nearness_of(original: np.ndarray, heard: np.ndarray) -> Scores:
-    """All of what was heard against its original, both (T,) at 16 kHz."""
+    """Returns all measures of `heard` against its original, both (T,) at 16 kHz."""
     return (
         {
             "stoi": float(stoi(original, heard, INPUT_RATE)),
@@ -45,18 +45,18 @@ def nearness_of(original: np.ndarray, heard: np.ndarray) -> Scores:
 
 
 def aligned(pcm: np.ndarray, audio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Original at 16 kHz and output at 24 kHz -> both at 16 kHz, without the remainder under a hop: (T,), (T,)."""
+    """Original at 16 kHz, output at 24 kHz -> both at 16 kHz, without the remainder shorter than a hop: (T,), (T,)."""
     count = whole_hops(pcm)
     return pcm[:count], soxr.resample(audio, OUTPUT_RATE, INPUT_RATE)[:count]
 
 
 def whole_hops(pcm: np.ndarray) -> int:
-    """Samples of a recording that tokens stand for."""
+    """Returns the samples of a recording that tokens cover."""
     return len(pcm) // INPUT_HOP * INPUT_HOP
 
 
 def pesq_of(original: np.ndarray, heard: np.ndarray) -> float | None:
-    """PESQ, wide band, 1.0 to 4.64; None where it finds no speech."""
+    """Returns wide-band PESQ, 1.0 to 4.64; None if it finds no speech."""
     try:
         return float(pesq(INPUT_RATE, original, heard, "wb"))
     except NoUtterancesError:
@@ -64,9 +64,9 @@ def pesq_of(original: np.ndarray, heard: np.ndarray) -> float | None:
 
 
 def log_mel_distance(original: np.ndarray, heard: np.ndarray) -> float:
-    """Mean absolute difference of the natural log of 80 mel magnitudes up to 8 kHz, a frame every 20 ms.
+    """Returns the mean absolute difference of the natural log of 80 mel magnitudes up to 8 kHz, a frame every 20 ms.
 
-    What is more than 60 dB below the original's loudest value is taken to be there.
+    Values are floored at 60 dB below the original's maximum.
     """
     meant = _mel_magnitudes(original)
     floor = max(meant.max() * 10 ** (-RANGE_DB / 20), FLOOR_ENERGY)
@@ -86,6 +86,6 @@ def _mel_filters() -> np.ndarray:
 
 
 def mean(scores: Iterable[Scores], measure: str) -> float | None:
-    """Mean of one measure over those files that have it."""
+    """Returns the mean of one measure over the files that have it, or None."""
     values = [value for score in scores if (value := score.get(measure)) is not None]
     return float(np.mean(values)) if values else None

@@ -1,9 +1,9 @@
-"""Whether a voice stays the same: the cosine of speaker embeddings of the original and of what came out.
+"""Speaker similarity: the cosine of speaker embeddings of the original and of the output.
 
-The network is GE2E's (Wan et al. 2018), as the package Resemblyzer carries it: three LSTMs over windows of 1.6 s. The
-package itself is not imported: that would need librosa and webrtcvad, for files and for silences. Here its spectrogram
-is computed directly, and windows count in which the original is not silent. Different speakers are about 0.5 to 0.7
-alike, two recordings of one speaker 0.8 to 0.9.
+Uses the GE2E network (Wan et al. 2018) from the package Resemblyzer: three LSTMs over windows of 1.6 s. The package
+itself is not imported: that would need librosa and webrtcvad, for files and for silences. The spectrogram is computed
+here directly, and windows in which the original is silent do not count. Different speakers score about 0.5 to 0.7, two
+recordings of one speaker 0.8 to 0.9.
 """
 
 from functools import cache
@@ -21,13 +21,13 @@ MEL_BANDS = 40
 FFT, HOP = 400, 160
 WINDOW_FRAMES, STEP_FRAMES = 160, 40
 LEVEL_DBFS = -30.0
-"""What the network was trained at, at least."""
+"""Minimum level of the network's training data."""
 RANGE_DB = 30.0
-"""Windows further below the loudest one are silent."""
+"""Windows further below the loudest one count as silent."""
 
 
 class SpeakerEncoder(nn.Module):
-    """The network in memory. Raises ImportError where Resemblyzer is missing."""
+    """The loaded network. Raises ImportError if Resemblyzer is missing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class SpeakerEncoder(nn.Module):
 
 
 def mel(audio: np.ndarray) -> Tensor:
-    """Mel powers of (T,) at 16 kHz, at least at the level of the training: (M, 40)."""
+    """Returns mel powers of (T,) at 16 kHz, amplified to at least the training level: (M, 40)."""
     pcm = torch.from_numpy(audio.astype(np.float32))
     level_dbfs = 10.0 * torch.log10(pcm.square().mean() + 1e-12)
     pcm = pcm * 10.0 ** ((LEVEL_DBFS - level_dbfs).clamp(min=0.0) / 20.0)
@@ -62,7 +62,7 @@ def mel(audio: np.ndarray) -> Tensor:
 
 
 def _windows(frames: Tensor) -> Tensor:
-    """(M, 40) -> (N, 160, 40); what is shorter is filled up with zeros."""
+    """(M, 40) -> (N, 160, 40); shorter input is padded with zeros."""
     missing = max(0, WINDOW_FRAMES - len(frames))
     return nn.functional.pad(frames, (0, 0, 0, missing)).unfold(0, WINDOW_FRAMES, STEP_FRAMES).transpose(1, 2)
 

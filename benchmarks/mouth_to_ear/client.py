@@ -52,6 +52,7 @@ async def talk(url: str, profile: str, seconds: float) -> None:
 
             tell(listening=True)
             done = None
+            heard = 0, 0.0
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(send(), name="sender")
                 async for event in connection:
@@ -60,6 +61,8 @@ async def talk(url: str, profile: str, seconds: float) -> None:
                         ways["jitter_ms"].append(speaker.queued_seconds * 1000)
                         ways["speaker_ms"].append(speaker.latency_ms)
                         speaker.push(event.samples)
+                        if not speaker.splices:
+                            heard = speaker.heard_position, time.perf_counter()
                     elif isinstance(event, Done):
                         done = event
             speaker.finish()
@@ -77,7 +80,8 @@ async def talk(url: str, profile: str, seconds: float) -> None:
                 underflows=speaker.underflows,
                 skipped_ms=round(speaker.skipped_seconds * 1000),
                 skips=speaker.skips,
-                splices=len(speaker.splices),
+                splices=[list(splice) for splice in speaker.splices],
+                heard=heard,
             )
 
 

@@ -83,7 +83,10 @@ class BrokerLink:
                 if self._connected.is_set() and self.failure is None:
                     assert self._client is not None, "connected"
                     publishing = self._client.publish(
-                        message.topic, message.payload, message.qos, properties=_publish_properties(message)
+                        message.topic,
+                        message.payload,
+                        message.qos,
+                        properties=_properties(PacketTypes.PUBLISH, **message.properties),
                     )
                     if await _went_out(publishing, self._lost):
                         return True
@@ -195,18 +198,7 @@ async def _went_out(publishing: Coroutine[Any, Any, None], lost: asyncio.Event) 
 
 
 def _received(message: aiomqtt.Message) -> BrokerMessage:
-    correlation = getattr(message.properties, "CorrelationData", None)
-    return BrokerMessage(str(message.topic), message.payload, message.qos, message.retain, correlation=correlation)
-
-
-def _publish_properties(message: BrokerMessage) -> Properties:
-    return _properties(
-        PacketTypes.PUBLISH,
-        ResponseTopic=message.reply_topic,
-        CorrelationData=message.correlation,
-        ContentType=message.content_type,
-        UserProperty=None if message.rate is None else ("rate", str(message.rate)),
-    )
+    return BrokerMessage.received(str(message.topic), message.payload, message.qos, message.retain, message.properties)
 
 
 def _properties(kind: int, **values: Any) -> Properties:

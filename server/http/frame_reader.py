@@ -16,12 +16,13 @@ HEAD_END = b"\r\n\r\n"
 BINARY = 0x80 | Opcode.BINARY
 """First byte of a binary message in one frame."""
 OPCODE = 0x0F
-OPCODES = frozenset(Opcode)
+OPCODES = frozenset(map(int, Opcode))
 MASKED = 0x80
 MASK_BYTES = 4
 LENGTH_16_BITS, LENGTH_64_BITS = 126, 127
 """RFC 6455, section 5.2: in place of a length, two or eight bytes with the length follow."""
 
+_OPEN = State.OPEN
 NEVER_ENDING = 1 << 63
 """Bytes of what no frame can be: all that follows belongs to it."""
 
@@ -83,7 +84,7 @@ class FrameReader:
         self._end = end = payload_at + length
         if not is_lawful or length > self._max_bytes:
             self._owed = NEVER_ENDING
-        elif first != BINARY or self._parts or not length or self._protocol.state is not State.OPEN:
+        elif first != BINARY or self._parts or not length or self._protocol.state is not _OPEN:
             self._owed = end - start
         else:
             self._payload_at = payload_at

@@ -4,16 +4,15 @@ import asyncio
 import base64
 import io
 import json
-import struct
 from typing import Any
 
 import numpy as np
 import soundfile
 
+from neucodec_streaming.formats import streaming_wav_header
+
 CONTENT_TYPES = {"wav": "audio/wav", "pcm": "audio/pcm", "opus": "audio/ogg"}
 """Values of response_format; the first one is the default."""
-UNKNOWN_LENGTH = 0xFFFFFFFF
-"""Length field of a WAV header that is sent before its audio is complete."""
 OGG_PAGE_MS = 100.0
 _SET_OGG_PAGE_LATENCY_MS = 0x1302  # command number of libsndfile's sf_command; OGG pages last a second otherwise
 
@@ -28,7 +27,7 @@ class PcmEncoder:
     """s16le unchanged, after a WAV header if `is_wav`: feed(bytes) -> bytes, finish() -> bytes."""
 
     def __init__(self, rate: int, is_wav: bool) -> None:
-        self._head = _wav_header(rate) if is_wav else b""
+        self._head = streaming_wav_header(rate) if is_wav else b""
 
     async def feed(self, payload: bytes) -> bytes:
         """Encodes more audio."""
@@ -98,9 +97,3 @@ def done_event(tokens: int) -> bytes:
 def event(body: dict[str, Any]) -> bytes:
     """One server-sent event."""
     return f"data: {json.dumps(body)}\n\n".encode()
-
-
-def _wav_header(rate: int) -> bytes:
-    """The WAV header of mono s16le with an open length."""
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
-    return struct.pack("<4sI4s", b"RIFF", UNKNOWN_LENGTH, b"WAVE") + form + struct.pack("<4sI", b"data", UNKNOWN_LENGTH)

@@ -38,6 +38,7 @@ MAX_UNSENT_BYTES = 1 << 18
 """With more than that to be sent (to a flood of pings, say), nothing is read."""
 OTHER_METHODS = frozenset({b"P", b"D", b"O", b"T", b"C"})
 """How methods other than GET and HEAD begin: POST, PUT, PATCH, DELETE, OPTIONS, TRACE, CONNECT."""
+_OPEN = State.OPEN
 _log = logging.getLogger(__name__)
 _quiet = logging.getLogger(f"{__name__}.protocol")
 _quiet.setLevel(logging.CRITICAL)  # it tells of URLs, and keys may be in them
@@ -108,7 +109,7 @@ class WebSocket(asyncio.BufferedProtocol):
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent."""
-        return self._protocol.state is State.OPEN
+        return self._protocol.state is _OPEN
 
     def send(self, message: bytes | ServerMessage) -> None:
         """Sends a message; look at `is_open` and `is_writable` first."""

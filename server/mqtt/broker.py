@@ -125,7 +125,11 @@ class BrokerConnection:
     async def publish(self, message: BrokerMessage) -> None:
         """Publishes; returns when the message is sent, with QoS 1 when the broker has acknowledged it."""
         publishing = self._client.publish(
-            message.topic, message.payload, message.qos, message.retain, _publish_properties(message)
+            message.topic,
+            message.payload,
+            message.qos,
+            message.retain,
+            _properties(PacketTypes.PUBLISH, **message.properties),
         )
         tasks = [asyncio.ensure_future(publishing), asyncio.ensure_future(self._lost.wait())]
         try:  # aiomqtt itself keeps waiting for the acknowledgement after the connection is lost
@@ -167,31 +171,12 @@ def tls_context(address: BrokerAddress) -> ssl.SSLContext | None:
 
 
 def _received(message: aiomqtt.Message) -> BrokerMessage:
-    return BrokerMessage(
-        str(message.topic),
-        message.payload,
-        message.qos,
-        message.retain,
-        getattr(message.properties, "ResponseTopic", None),
-        getattr(message.properties, "CorrelationData", None),
-        content_type=getattr(message.properties, "ContentType", None),
-    )
+    return BrokerMessage.received(str(message.topic), message.payload, message.qos, message.retain, message.properties)
 
 
 def _will(message: BrokerMessage) -> aiomqtt.Will:
     expires = _properties(PacketTypes.WILLMESSAGE, MessageExpiryInterval=message.expires_s)
     return aiomqtt.Will(message.topic, message.payload, message.qos, message.retain, expires)
-
-
-def _publish_properties(message: BrokerMessage) -> Properties:
-    return _properties(
-        PacketTypes.PUBLISH,
-        ResponseTopic=message.reply_topic,
-        CorrelationData=message.correlation,
-        MessageExpiryInterval=message.expires_s,
-        ContentType=message.content_type,
-        UserProperty=None if message.rate is None else ("rate", str(message.rate)),
-    )
 
 
 def _properties(kind: int, **values: Any) -> Properties:

@@ -9,7 +9,6 @@ One that is quiet is parked (slot.py).
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,13 +17,14 @@ from typing import Protocol as Interface
 import numpy as np
 
 from neucodec_streaming.config import FRAME_MS, TOKENS_PER_SECOND, StreamConfig
-from neucodec_streaming.errors import CapacityError, DeviceError, ProtocolError, StreamingError, TimeLimitError
+from neucodec_streaming.errors import ProtocolError, StreamingError
 from neucodec_streaming.protocol.messages import Clear, ClientMessage, End, Flush, Prime, Ready, Stats
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.protocol.session import ServerSession
 from neucodec_streaming.protocol.states import State
 from neucodec_streaming.server.lifecycle import moved
 from neucodec_streaming.server.metrics import Metrics
+from neucodec_streaming.server.sessions.limits import SessionLimits
 from neucodec_streaming.server.sessions.phases import ATTACHMENTS, Attachment, SlotPhase
 from neucodec_streaming.server.sessions.slot import SessionSlot
 from neucodec_streaming.server.sessions.transport import Transport
@@ -40,6 +40,8 @@ RESTART_STATUS = 1012
 MESSAGE_BYTES = 64
 """What a message other than payload counts for while it waits."""
 
+_ENDED, _OPENING, _OUTPUT = Attachment.ENDED, SlotPhase.OPENING, EventKind.OUTPUT
+"""What every packet is compared with: to look up a member of an enum takes as long as a call."""
 _log = logging.getLogger(__name__)
 
 
@@ -96,15 +98,10 @@ class Session:
         self._attachment = Attachment.NEW
         self._outcome = "ok"
         self._behind_ms = 0.0
-        self._active_s = self._loop.time()
-        self._has_spoken = False
+        self._limits = SessionLimits(settings, self.fail, self._park)
         self._first_input_s: float | None = None
         self._has_output = False
-        self._input_bytes = self._output_bytes = 0  # since they were last counted
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._after("slot", settings.slot_timeout_s, self._miss_slot)
-        self._after("length", settings.max_session_s, self._reach_length)
-        self._after("park", settings.park_after_s, self._check_quiet)
+        self._counted_input, self._output_bytes = ready.input_position, 0  # up to, and since, `count_bytes`
         voice = None if request.voice is None else voices.named(request.voice)
         spec = SessionSpec(request.kind, config, request.input, request.output, voice=voice)
         self.slot = SessionSlot(self, spec, settings)
@@ -133,9 +130,11 @@ class Session:
 
     def count_bytes(self) -> None:
         """Adds to the metrics what has come and gone since the last time; no packet waits for their locks."""
-        self._metrics.input_bytes.labels(self.request.kind).inc(self._input_bytes)
+        conversation = self._conversation
+        units = conversation.input_position - self._counted_input
+        self._metrics.input_bytes.labels(self.request.kind).inc(units * conversation.input.unit_bytes)
         self._metrics.output_bytes.labels(self.request.kind).inc(self._output_bytes)
-        self._input_bytes = self._output_bytes = 0
+        self._counted_input, self._output_bytes = conversation.input_position, 0
 
     @property
     def pending_s(self) -> float:
@@ -166,12 +165,12 @@ class Session:
 
     def parked(self) -> None:
         """The slot needs no place for now."""
-        self._cancel("wake")
+        self._limits.cancel("wake")
         self._owner.park(self)
 
     def wake(self) -> None:
         """The slot needs a place again."""
-        self._after("wake", self._settings.wake_timeout_s, self._miss_place)
+        self._limits.wake()
         self._owner.wake(self)
 
     @property
@@ -185,22 +184,24 @@ class Session:
         """A connection is there."""
         self._transport = transport
         self._attachment = moved(ATTACHMENTS, self._attachment, Attachment.ATTACHED)
-        self._cancel("return")
-        self._after("idle", self._idle_limit_s, self._check_idle)
+        self._limits.attached()
         if self.request.stats:
-            self._after("stats", STATS_INTERVAL_S, self._report)
+            self._limits.after("stats", STATS_INTERVAL_S, self._report)
         self._loop.call_soon(self._pump)  # what came with the request itself came before `ready`
 
     def received(self, message: bytes | ClientMessage) -> None:
         """Takes one message of the client; the last one is the one that is wrong."""
-        if self._attachment is Attachment.ENDED or self._conversation.failure is not None or self._conversation.is_over:
+        conversation = self._conversation
+        if self._attachment is _ENDED or conversation.failure is not None or conversation.is_over:
             return
-        self._active_s = self._loop.time()
-        if not self._has_spoken:
-            self._has_spoken = True
-            self._after("idle", self._idle_limit_s, self._check_idle)
+        self._limits.heard()
         try:
-            waits = self._accept(message) if self._conversation.is_greeted else self._queue_early(message)
+            if not conversation.is_greeted:
+                waits = self._queue_early(message)
+            elif isinstance(message, bytes):
+                waits = self._feed(message)
+            else:
+                waits = self._obey(message)
         except StreamingError as error:
             self.fail(error)
             return
@@ -226,7 +227,7 @@ class Session:
             return
         conversation.lose()
         self._detach()
-        self._after("return", self._settings.resume_s, partial(self.give_up, "late"))
+        self._limits.after("return", self._settings.resume_s, partial(self.give_up, "late"))
         _log.info(
             "session %s has lost its connection: kept for %.0f s",
             *(self.ready.session, self._settings.resume_s),
@@ -268,23 +269,24 @@ class Session:
             self._early_bytes += 2 * len(message.tokens or ())
         return True
 
-    def _accept(self, message: bytes | ClientMessage) -> bool:
-        """Takes one message; whether it has made something wait, and not only packets of a window to come."""
-        conversation, slot = self._conversation, self.slot
+    def _feed(self, payload: bytes) -> bool:
+        """Takes payload; whether a window is complete with it, which may have to wait."""
+        self._conversation.receive(payload)
+        if self._first_input_s is None:
+            self._first_input_s = self._limits.active_s
+        return self.slot.feed(payload)
+
+    def _obey(self, message: ClientMessage) -> bool:
+        """Takes any other message; always something that may wait."""
         if isinstance(message, Prime):
             message = self._voices.resolved(message)
-        conversation.receive(message)
-        if isinstance(message, bytes):
-            self._input_bytes += len(message)
-            if self._first_input_s is None:
-                self._first_input_s = self._active_s
-            return slot.feed(message)
+        self._conversation.receive(message)
         if isinstance(message, Clear):
-            slot.clear()
+            self.slot.clear()
         elif isinstance(message, Prime):
-            slot.prime(np.array(message.tokens, np.uint16))
+            self.slot.prime(np.array(message.tokens, np.uint16))
         elif isinstance(message, (Flush, End)):
-            slot.end()
+            self.slot.end()
         self._pump()
         return True
 
@@ -300,7 +302,7 @@ class Session:
 
     def deliver(self, news: EventKind, data: Any) -> None:
         """What the worker has for this session."""
-        if self._attachment is Attachment.ENDED:
+        if self._attachment is _ENDED:
             return
         try:
             self._take(news, data)
@@ -309,9 +311,9 @@ class Session:
             self.fail(StreamingError("internal error: connect again"))
 
     def _take(self, news: EventKind, data: Any) -> None:
-        if news is EventKind.OUTPUT:
+        if news is _OUTPUT:
             payload, epoch, self._behind_ms = data
-            self._active_s = self._loop.time()
+            self._limits.active_s = self._loop.time()
             self._metrics.behind.observe(self._behind_ms / 1000)
             self._count_first_output()
             self._conversation.output_ready(payload, epoch)
@@ -321,19 +323,19 @@ class Session:
             self.fail(data)
             return
         elif news is EventKind.OPENED:
-            self._cancel("slot", "wake")
+            self._limits.cancel("slot", "wake")
         self._pump()
 
     def _count_first_output(self) -> None:
         if not self._has_output and self._first_input_s is not None:
             self._has_output = True
-            waited_s = self._active_s - self._first_input_s
+            waited_s = self._limits.active_s - self._first_input_s
             self._metrics.first_output.labels(self.request.kind, self.ready.profile).observe(waited_s)
 
     def _pump(self) -> None:
         """Sends what can be sent, and lets as much flow as the queues have room for."""
         conversation, transport = self._conversation, self._transport
-        if transport is not None and self.slot.phase is not SlotPhase.OPENING:
+        if transport is not None and self.slot.phase is not _OPENING:
             while transport.is_writable and transport.is_open and (message := conversation.next_message()) is not None:
                 transport.send(message)
                 if isinstance(message, bytes):
@@ -360,58 +362,14 @@ class Session:
         buffered_ms = float(conversation.owed_frames * FRAME_MS)
         behind_ms = round(self._behind_ms, 3)
         conversation.report(Stats(buffered_ms, behind_ms, conversation.input_position, conversation.output_position))
-        self._after("stats", STATS_INTERVAL_S, self._report)
+        self._limits.after("stats", STATS_INTERVAL_S, self._report)
         self._pump()
 
-    # Limits of time
-
-    def _after(self, name: str, seconds: float | None, call: Callable[[], None]) -> None:
-        self._cancel(name)
-        if seconds is not None:
-            self._timers[name] = self._loop.call_later(seconds, call)
-
-    def _cancel(self, *names: str) -> None:
-        for name in names:
-            if name in self._timers:
-                self._timers.pop(name).cancel()
-
-    def _check_quiet(self) -> None:
-        """Parks the session once nothing has come or gone for a while."""
-        conversation, limit_s = self._conversation, self._settings.park_after_s
-        left_s = self._active_s + limit_s - self._loop.time()
-        if left_s <= 0 and not conversation.queued_messages and (self.is_lost or conversation.is_greeted):
+    def _park(self) -> None:
+        """Nothing has come or gone for a while."""
+        conversation = self._conversation
+        if not conversation.queued_messages and (self.is_lost or conversation.is_greeted):
             self.slot.park()
-        self._after("park", left_s if left_s > 0 else limit_s, self._check_quiet)
-
-    def _miss_place(self) -> None:
-        limit_s = self._settings.wake_timeout_s
-        self.fail(
-            CapacityError(f"the session was quiet, others took its place, and none came free in {limit_s:g} s: resume")
-        )
-
-    def _miss_slot(self) -> None:
-        self.fail(DeviceError("the device does not answer: try again later, or on another server"))
-
-    def _reach_length(self) -> None:
-        limit_s = self._settings.max_session_s
-        self.fail(TimeLimitError(f"the session has lasted {limit_s:.0f} s, which is the limit: open another"))
-
-    @property
-    def _idle_limit_s(self) -> float | None:
-        settings = self._settings
-        return settings.idle_timeout_s if self._has_spoken else settings.first_message_timeout_s
-
-    def _check_idle(self) -> None:
-        limit_s = self._idle_limit_s
-        if limit_s is None:
-            return
-        left_s = self._active_s + limit_s - self._loop.time()
-        if left_s > 0:
-            self._after("idle", left_s, self._check_idle)
-        elif self._has_spoken:
-            self.fail(TimeLimitError(f"nothing was sent either way for {limit_s:.0f} s: open a session when there is"))
-        else:
-            self.fail(TimeLimitError(f"no message came within {limit_s:.0f} s: open a session when there is something"))
 
     # The end
 
@@ -419,13 +377,13 @@ class Session:
         self._transport = None
         self._attachment = moved(ATTACHMENTS, self._attachment, Attachment.LOST)
         self.lost_s = self._loop.time()
-        self._cancel("idle", "stats")
+        self._limits.cancel("idle", "stats")
 
     def _release(self) -> None:
         """The place is free for others."""
         if self.slot.phase is not SlotPhase.RELEASED:
             self.slot.release()
-            self._cancel("slot", "wake", "park")
+            self._limits.cancel("slot", "wake", "park")
             self._owner.release(self)
 
     def _end(self, how: str) -> None:
@@ -434,7 +392,7 @@ class Session:
         self._release()
         self._attachment = moved(ATTACHMENTS, self._attachment, Attachment.ENDED)
         self._transport = None
-        self._cancel(*list(self._timers))
+        self._limits.stop()
         self.count_bytes()
         conversation = self._conversation
         outcome = conversation.failure.code if conversation.failure is not None else self._outcome

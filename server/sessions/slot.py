@@ -20,6 +20,8 @@ from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.workers.handle import WorkerHandle, WorkerLink
 from neucodec_streaming.server.workers.messages import CommandKind, EventKind, ParkedStream, SessionSpec
 
+_OPEN, _FEED, _OUTPUT = SlotPhase.OPEN, CommandKind.FEED, EventKind.OUTPUT
+"""Looked up once: a member of an enum takes as long as a call."""
 PARKED_BYTES = 16_384
 """Bytes that a parked session counts for in addition to its snapshot."""
 
@@ -95,13 +97,14 @@ class SessionSlot:
 
     def feed(self, payload: bytes) -> bool:
         """Appends input; returns whether the worker can compute something from it now."""
-        self._is_begun = self._is_begun or bool(payload)
+        if payload:
+            self._is_begun = True
         ready = self._window_buffer.put(payload)
         if not ready:
             return False
-        link, is_behind = self._link, self.phase is not SlotPhase.OPEN or self.backlog.bytes
-        if link is not None and not is_behind and link.has_quota and self._owner.owed_frames <= self._max_owed_frames:
-            link.submit(CommandKind.FEED, ready)
+        link, may_pass = self._link, self.phase is _OPEN and not self.backlog.bytes
+        if link is not None and may_pass and link.has_quota and self._owner.owed_frames <= self._max_owed_frames:
+            link.submit(_FEED, ready)
         else:
             self.backlog.put(ready)
             self.hand_on()
@@ -204,7 +207,12 @@ class SessionSlot:
 
     def _take(self, kind: EventKind, data: Any) -> None:
         """Accepts an event of the worker."""
-        if kind is EventKind.OPENED:
+        if kind is _OUTPUT:
+            payload, epoch, behind_ms = data
+            data = payload, self._epoch + epoch, behind_ms
+        elif kind is EventKind.FINISHED:
+            data += self._epoch
+        elif kind is EventKind.OPENED:
             self._stream = None
             self.phase = moved(SLOT_PHASES, self.phase, SlotPhase.OPEN)
         elif kind is EventKind.PARKED:
@@ -212,9 +220,4 @@ class SessionSlot:
                 self.phase = moved(SLOT_PHASES, self.phase, SlotPhase.OPEN)
             else:
                 self._stay_parked(data)
-        elif kind is EventKind.OUTPUT:
-            payload, epoch, behind_ms = data
-            data = payload, self._epoch + epoch, behind_ms
-        elif kind is EventKind.FINISHED:
-            data += self._epoch
         self._owner.deliver(kind, data)

@@ -7,9 +7,8 @@ A new setting is one field of `Settings`: its flag, environment variable, file k
 # ruff: noqa: RUF009 (`setting` declares a dataclass field)
 
 from collections.abc import Callable
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, fields
 from ipaddress import ip_network
-from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 from urllib.parse import urlsplit
 
@@ -17,6 +16,21 @@ from neucodec_streaming.engine.budget import DEFAULT_MAX_LOAD
 from neucodec_streaming.engine.overload import DEFAULT_MAX_BEHIND_S
 from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.protocol.speech_lm import APIS, check_url
+from neucodec_streaming.server.settings.spec import (
+    ACCESS,
+    ENVIRONMENT,
+    LOGGING,
+    MODEL,
+    MQTT,
+    NETWORK,
+    QUEUES,
+    SESSIONS,
+    SPEECH,
+    TIMES,
+    entry_of,
+    kind_of,
+    setting,
+)
 
 Profiles = dict[str, tuple[int, int] | None]
 """Names of chunk and lookahead in frames; None is the model's own pair."""
@@ -33,57 +47,6 @@ FLOAT32_PRODUCTS = ("exact", "tf32")
 CUDA_GRAPHS = ("auto", "on", "off")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
-
-MODEL, NETWORK, ACCESS, MQTT, SPEECH, SESSIONS, QUEUES, TIMES, LOGGING = (
-    "model and device",
-    "network",
-    "access",
-    "sessions over MQTT",
-    "POST /v1/audio/speech",
-    "sessions and load",
-    "queues",
-    "times",
-    "logging",
-)
-FLAG, ENVIRONMENT, FILE = "flag", "environment", "file"
-
-
-@dataclass(frozen=True)
-class SettingSpec:
-    """Description of a setting beyond name, type and default; see `setting`."""
-
-    group: str
-    help: str
-    least: float | None
-    above: float | None
-    choices: tuple[str, ...]
-    sources: tuple[str, ...]
-    secret: bool
-    is_file: bool
-
-
-def setting(
-    default: Any,
-    group: str,
-    help: str,
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    choices: tuple[str, ...] = (),
-    sources: tuple[str, ...] = (FLAG, ENVIRONMENT, FILE),
-    secret: bool = False,
-    is_file: bool = False,
-) -> Any:
-    """A field of Settings.
-
-    `least`, `above`: limits of a number. `choices`: valid texts. `sources`: where it may be set; a secret has no flag,
-    since command lines are visible to other users. `secret`: never shown. `is_file`: the path of an existing file.
-    """
-    assert not (secret and FLAG in sources), "a secret on the command line"
-    metadata = {"entry": SettingSpec(group, help, least, above, choices, sources, secret, is_file)}
-    if isinstance(default, dict):
-        return field(default_factory=default.copy, metadata=metadata)
-    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -284,19 +247,6 @@ class Settings:
     def default_profile(self) -> str:
         """The profile of sessions that name none: "default" if offered, else the first."""
         return DEFAULT_PROFILE if DEFAULT_PROFILE in self.profiles else next(iter(self.profiles))
-
-
-def entry_of(item: Field) -> SettingSpec:
-    """The description of a field."""
-    return item.metadata["entry"]
-
-
-def kind_of(item: Field) -> tuple[Any, bool]:
-    """The type of a field's values, and whether None is allowed."""
-    if isinstance(item.type, UnionType):
-        (kind,) = (part for part in get_args(item.type) if part is not NoneType)
-        return kind, True
-    return item.type, False
 
 
 def check(item: Field, value: Any) -> None:

@@ -16,19 +16,15 @@ from typing import Any, get_origin
 
 from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.server.settings.fields import (
-    ENVIRONMENT,
-    FILE,
-    FLAG,
     OWN_PAIR,
     PROFILES,
     Profiles,
     Settings,
     check,
-    entry_of,
-    kind_of,
     parse_batch_sizes,
     parse_profiles,
 )
+from neucodec_streaming.server.settings.spec import ENVIRONMENT, FILE, FLAG, entry_of, kind_of
 
 PREFIX = "NEUCODEC_"
 CONFIG_VARIABLE = "NEUCODEC_CONFIG"

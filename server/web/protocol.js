@@ -1,7 +1,8 @@
 /**
  * One conversation of `neucodec.v1` as a client sees it, without I/O: the states, the positions, and what is to be sent
  * again when a lost connection is resumed. The shell around it is Connection in connection.js; the Python twin is
- * streaming/protocol/session.py, and both are tested with the same conversations (tests/data/protocol-vectors.json).
+ * streaming/protocol/client_session.py, and both are tested with the same conversations
+ * (tests/data/protocol-vectors.json).
  */
 
 import { FRAME_MS, hopOf, unitBytesOf } from "./payload.js";

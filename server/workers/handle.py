@@ -36,6 +36,7 @@ from neucodec_streaming.server.workers.worker import EngineLoader, work
 QUOTA = 64
 """Commands of one session that may be under way."""
 _ANSWER_EVERY = QUOTA // 2
+_CLOSE, _HANDLED = CommandKind.CLOSE, EventKind.HANDLED
 _NOBODY = 0
 """The number of no session: its answers tell that the worker lives."""
 
@@ -100,7 +101,7 @@ class WorkerHandle(asyncio.Protocol):
         if not self._outbox:
             self._loop.call_soon(self._hand_over)  # once for all that this round of the loop brings
         self._outbox.append((number, verb, data))
-        if verb is CommandKind.CLOSE:
+        if verb is _CLOSE:
             del self._links[number]
 
     def stuck_for_s(self) -> float:
@@ -167,7 +168,7 @@ class WorkerHandle(asyncio.Protocol):
                 self._asked_s = None
             elif number in self._links:
                 link, deliver = self._links[number]
-                if news is EventKind.HANDLED:
+                if news is _HANDLED:
                     link.under_way -= _ANSWER_EVERY
                 deliver(news, data)
 

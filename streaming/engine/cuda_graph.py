@@ -37,6 +37,10 @@ class StepBuffers:
     y: Tensor
     done: Any
 
+    def is_done(self) -> bool:
+        """Whether `wait` returns at once. Raises the device's error, if there is one."""
+        return bool(self.done.query())
+
     def wait(self) -> np.ndarray:
         """The step's output. It is overwritten by the second step after it."""
         self.done.synchronize()

@@ -26,6 +26,8 @@ from neucodec_streaming.windows import Window
 STAGES = {"encode": ("encode",), "decode": ("decode",), "roundtrip": ("encode", "decode")}
 """Kind of session -> the parts of the model that it goes through."""
 DEFAULT_GATHER_S = 0.004
+POLL_S = 0.0003
+"""Between looks at a step in flight: the device tells nobody when it is done."""
 MEASURE_STEP_S = 0.2
 """The most, about, that one step size is measured for while a server waits for sessions."""
 VOICE_STEP_EVERY_S = 0.02
@@ -45,6 +47,7 @@ _log = logging.getLogger(__name__)
 class StepInFlight:
     """A batch that the device has been given: the windows of each stage and whether they end it, and since when."""
 
+    pool: Pool
     stages: list[Stage]
     windows: list[Window]
     last: list[bool]
@@ -92,8 +95,14 @@ class Engine:
         self._in_flight: deque[StepInFlight] = deque()
         self._unready: dict[Stage, None] = {}  # those that wait for their voice, in order
         self._voice_stepped_s = float("-inf")
-        self.stepped: Pool | None = None
-        """Whose batch the last `step` ran, if it ran one."""
+        self._stepped_s = 0.0
+        self.stepped: StepInFlight | None = None
+        """What the last `step` delivered, if it did."""
+
+    @property
+    def depth(self) -> int:
+        """Steps that may be in flight."""
+        return self._runner.depth
 
     @property
     def sessions(self) -> int:
@@ -133,7 +142,8 @@ class Engine:
 
     def measure(self, pool: Pool, size: int, clock: Callable[[], float]) -> float | None:
         """Seconds of a step at that batch size; None while there are sessions."""
-        return None if self._sessions else self._runner.measure_step(pool, size, clock, MEASURE_STEP_S)
+        is_busy = self._sessions or self._in_flight
+        return None if is_busy else self._runner.measure_step(pool, size, clock, MEASURE_STEP_S)
 
     def is_idle(self, session: int) -> bool:
         """Whether nothing is to be computed for the session until it is given more."""
@@ -244,24 +254,35 @@ class Engine:
 
     def wake_s(self) -> float | None:
         """When `step` next has something to do, None while there is nothing; results that wait are due at once."""
-        is_due = self._results or self._in_flight or self._unready
-        return float("-inf") if is_due else self._scheduler.wake_s()
+        if self._results or self._unready or self._is_step_done:
+            return float("-inf")
+        due_s = self._scheduler.wake_s() if len(self._in_flight) < self._runner.depth else None
+        if not self._in_flight:
+            return due_s
+        poll_s = self._stepped_s + POLL_S
+        return poll_s if due_s is None else min(due_s, poll_s)
 
     def step(self, now_s: float) -> list[EngineResult]:
-        """Schedules and launches at most one batch, and delivers the oldest one once `runner.depth` are in flight or no
-        other was launched; also delivers what the commands since have brought about. Raises LostDeviceError."""
+        """Schedules and launches at most one batch, unless `runner.depth` are in flight, and delivers the oldest one if
+        the device is done with it; never waits for the device. Also delivers what the commands since have brought
+        about. Raises LostDeviceError."""
+        self._stepped_s = now_s
         self._shed(now_s)
-        batch = self._scheduler.next_batch(now_s)
-        self.stepped = None if batch is None else batch.pool
+        batch = self._scheduler.next_batch(now_s) if len(self._in_flight) < self._runner.depth else None
         if batch is not None:
             self._launch(batch, now_s)
-        if batch is None or len(self._in_flight) >= self._runner.depth:
-            self._land()
+        self.stepped = self._land() if self._is_step_done else None
         if self._unready and (batch is None or now_s - self._voice_stepped_s >= VOICE_STEP_EVERY_S):
             self._voice_stepped_s = now_s
             self._prepare_voice(next(iter(self._unready)), now_s)
         results, self._results = self._results, []
         return results
+
+    @property
+    def _is_step_done(self) -> bool:
+        """Whether the device is done with the oldest step in flight."""
+        rows = self._in_flight[0].rows if self._in_flight else None
+        return rows is not None and rows.is_done()
 
     def _shed(self, now_s: float) -> None:
         """Closes the newest live session when the device has been too slow for those that it has."""
@@ -285,7 +306,7 @@ class Engine:
 
     def _launch(self, batch: StepBatch, now_s: float) -> None:
         stages: list[Stage] = batch.members
-        step = StepInFlight(stages, [], [], now_s)
+        step = StepInFlight(batch.pool, stages, [], [], now_s)
         for stage in stages:
             window = stage.windower.take()
             step.last.append(window is None)
@@ -301,21 +322,22 @@ class Engine:
         else:
             self._in_flight.append(step)
 
-    def _land(self) -> None:
-        """Delivers the oldest step in flight, if there is one."""
+    def _land(self) -> StepInFlight | None:
+        """Delivers the oldest step in flight, if there is one and it has not failed -> that one."""
         if not self._in_flight:
-            return
+            return None
         step = self._in_flight.popleft()
         assert step.rows is not None, "it was launched"
         try:
             rows = step.rows.wait()
         except Exception:
             self._fail_step(step)
-            return
+            return None
         for stage, window, row, ends in zip(step.stages, step.windows, rows, step.last, strict=True):
             if stage.in_flight is step:  # neither closed nor cleared meanwhile
                 stage.in_flight = None
                 self._deliver(stage, window, row, ends, step.launched_s)
+        return step
 
     def _fail_step(self, step: StepInFlight) -> None:
         """Closes the sessions of a step that raised."""

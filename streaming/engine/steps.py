@@ -10,11 +10,15 @@ from neucodec_streaming.windows import AnyWindower, Window
 
 
 class StepRows:
-    """A step under way, or over. `output`: waits for it and gives its rows, of which the first `count` are meant."""
+    """A step under way, or over. `output` waits for it and gives its rows, of which the first `count` are meant;
+    `is_done` tells whether that would wait."""
 
-    def __init__(self, output: Callable[[], np.ndarray], count: int) -> None:
+    def __init__(
+        self, output: Callable[[], np.ndarray], count: int, is_done: Callable[[], bool] = lambda: True
+    ) -> None:
         self._output = output
         self._count = count
+        self.is_done = is_done
 
     def wait(self) -> np.ndarray:
         """The rows, in the order of the windows. On CUDA the second step after this one overwrites them."""

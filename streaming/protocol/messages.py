@@ -150,6 +150,11 @@ class Prime:
             if type(token) is not int or not 0 <= token < CODEBOOK_SIZE:
                 raise TokenError(f"the voice has token {_shown(token)}: a token is from 0 to {CODEBOOK_SIZE - 1}")
 
+    def check_for(self, output: StreamFormat) -> None:
+        """Raises InputError if a session with that output has no decoder, which alone can be primed."""
+        if output.kind == "tokens":
+            raise InputError("a session that only encodes has no voice: prime one that decodes")
+
 
 @dataclass(frozen=True)
 class End:
@@ -265,6 +270,8 @@ class Failure:
 ClientMessage = Flush | Clear | Mark | Prime | End
 ServerMessage = Ready | Flushed | Cleared | Marked | Primed | Done | Stats | Failure
 Message = ClientMessage | ServerMessage
+AnswerMessage = Flushed | Cleared | Marked | Primed | Done
+"""What the server says because the client has asked for it."""
 
 _BARE_MESSAGES: dict[str, Flush | Clear | End] = {bare.type: bare for bare in (Flush(), Clear(), End())}
 CLIENT_MESSAGES = (*_BARE_MESSAGES, Mark.type, Prime.type)

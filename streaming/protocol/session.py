@@ -1,12 +1,11 @@
-"""One conversation of `neucodec.v1`, seen from the server and from the client, without I/O.
+"""One conversation of `neucodec.v1`, seen from the server, without I/O; client_session.py is the client's side.
 
 Both sides walk the same literal table of states. A session counts positions (units accepted, units sent), holds what
 goes out next in order, and knows which marks and flushes still wait: the output of an utterance is known beforehand
 (one frame out for every whole frame in), so a mark's place in the output is known when the mark arrives.
 
-    server: transport -> receive() -> engine;  the engine's results -> output_ready(), flush_finished()
-            -> next_message() -> transport
-    client: send_payload(), send() -> transport;  transport -> receive() -> payload or message for the user
+    transport -> receive() -> engine;  the engine's results -> output_ready(), flush_finished()
+              -> next_message() -> transport
 
 What a transport carries is payload (bytes) and the dataclasses of messages.py; bytes on a wire are its own business.
 A connection that is lost without a closing handshake does not end a session: the server keeps what it has sent, as far
@@ -17,8 +16,9 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from neucodec_streaming.errors import InputError, LocalProtocolError, ProtocolError, StreamingError
+from neucodec_streaming.errors import ProtocolError, StreamingError
 from neucodec_streaming.protocol.messages import (
+    AnswerMessage,
     Clear,
     Cleared,
     ClientMessage,
@@ -34,17 +34,19 @@ from neucodec_streaming.protocol.messages import (
     Ready,
     ServerMessage,
     Stats,
-    StreamFormat,
 )
-from neucodec_streaming.protocol.query import SessionRequest
-from neucodec_streaming.protocol.replay import ReplayLog
-from neucodec_streaming.protocol.states import ConnectionLost, InputPayload, OutputPayload, State, next_state
+from neucodec_streaming.protocol.states import (
+    OVER,
+    UNGREETED,
+    ConnectionLost,
+    InputPayload,
+    OutputPayload,
+    State,
+    next_state,
+)
 
 MAX_WAITING = 4096
 """Marks and flushes of a client that may wait for their answer; one more is an error."""
-REPLAY_SECONDS = 60.0
-"""Input that a client keeps for a server that has lost it."""
-_Answer = Flushed | Cleared | Marked | Primed | Done
 _ANSWER_BYTES = 64
 """What an answer that is kept counts for."""
 
@@ -60,7 +62,7 @@ class _Waiting:
 class _Sent(NamedTuple):
     """What was handed out, after output up to `position` and after `answers` answers."""
 
-    item: bytes | _Answer
+    item: bytes | AnswerMessage
     position: int
     answers: int
 
@@ -102,7 +104,7 @@ class ServerSession:
     @property
     def is_over(self) -> bool:
         """Whether nothing follows what was handed out."""
-        return self.state in (State.DONE, State.CLOSED)
+        return self.state in OVER
 
     def receive(self, message: bytes | ClientMessage) -> None:
         """Accepts payload or a message of the client, which the engine is then to be given: all but a Mark.
@@ -120,7 +122,7 @@ class ServerSession:
         if len(self._waiting) >= MAX_WAITING and not isinstance(message, Clear):
             raise ProtocolError(f"{MAX_WAITING} marks and flushes wait for their answer: send fewer, or wait for some")
         if isinstance(message, Prime):
-            _check_decodes(self.output)
+            message.check_for(self.output)
         self.state = next_state(self.state, type(message))
         self.requests += 1
         if isinstance(message, Clear):
@@ -230,7 +232,7 @@ class ServerSession:
             self.output_position += units
             return item
         self.state = next_state(self.state, type(item))
-        if isinstance(item, _Answer):
+        if isinstance(item, AnswerMessage):
             self._keep(item)
             self._answers += 1
         return item
@@ -238,7 +240,7 @@ class ServerSession:
     @property
     def is_greeted(self) -> bool:
         """Whether `ready` was handed out on this connection."""
-        return self.state not in (State.OPENING, State.LOST, State.LOST_ENDING)
+        return self.state not in UNGREETED
 
     @property
     def is_fresh(self) -> bool:
@@ -267,7 +269,7 @@ class ServerSession:
             return self._sent[0].position, self._sent[0].answers
         return max(self.output_position, self._known), self._answers
 
-    def _keep(self, item: bytes | _Answer) -> None:
+    def _keep(self, item: bytes | AnswerMessage) -> None:
         self._sent.append(_Sent(item, self.output_position, self._answers))
         self._sent_bytes += self._sent[-1].size
         while self._sent_bytes > self._max_replay_bytes:
@@ -307,189 +309,3 @@ class ServerSession:
         self.epoch += 1
         self._utterance_input = 0
         self._utterance_start = position
-
-
-class ClientSession:
-    """The client's side. `input_position` counts units sent, `output_position` units received (dropped ones too).
-
-    After `lose` payload and requests are still taken: `resuming` is the request that asks for the rest, and after the
-    new `ready` the caller sends `unsent`. `replay_seconds` of input are kept for a server that has lost the session.
-    """
-
-    def __init__(
-        self,
-        input: StreamFormat,
-        output: StreamFormat,
-        replay_seconds: float = REPLAY_SECONDS,
-        *,
-        has_model_rate: bool = False,
-    ) -> None:
-        self.state = State.OPENING
-        self.input, self.output = input, output
-        self._has_model_rate = has_model_rate
-        self.ready: Ready | None = None
-        self.input_position = 0
-        self.output_position = 0
-        self.stale_until = 0  # output before this position is dropped
-        self._log = ReplayLog(input, output, int(replay_seconds * input.rate))
-        self._answers = 0
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether there is no connection, and there may be another."""
-        return self.state in (State.LOST, State.LOST_ENDING)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing comes any more."""
-        return self.state in (State.DONE, State.CLOSED)
-
-    @property
-    def is_owed(self) -> bool:
-        """Whether the server owes an answer."""
-        return bool(self._log.asked)
-
-    @property
-    def clearing(self) -> bool:
-        """Whether a `clear` waits for its `cleared`: payload that arrives now is of the old utterance."""
-        return self._log.find(Clear) is not None
-
-    def send_payload(self, payload: bytes) -> bytes:
-        """Counts `payload` and returns it; AudioError, TokenError or LocalProtocolError when it may not be sent."""
-        units = self.input.count(payload)
-        self._check_open()
-        self.state = next_state(self.state, InputPayload, LocalProtocolError)
-        self.input_position += units
-        self._log.add_payload(payload)
-        return payload
-
-    def withdraw(self, units: int) -> None:
-        """The latest `units` of input will never be sent, for a `clear` makes them worthless: the next one takes the
-        position of the first of them."""
-        self.input_position -= units
-        self._log.drop(self.input_position, units)
-
-    def send(self, message: ClientMessage) -> ClientMessage:
-        """Notes `message` and returns it; LocalProtocolError when it may not be sent now."""
-        self._check_open()
-        if isinstance(message, Prime):
-            _check_decodes(self.output)
-        self.state = next_state(self.state, type(message), LocalProtocolError)
-        self._log.add_request(message)
-        return message
-
-    def receive(self, message: bytes | ServerMessage | None) -> bytes | ServerMessage | None:
-        """What the server's message means to the user: payload, a message, or None for what a client need not care
-        about (an unknown message, which is None here, or payload that a `clear` under way has made worthless).
-
-        Raises ProtocolError when the server does what the protocol does not allow.
-        """
-        if message is None:
-            return None
-        if isinstance(message, bytes):
-            units = self.output.count(message)
-            self.state = next_state(self.state, OutputPayload)
-            self.output_position += units
-            fresh = min(units, self.output_position - self.stale_until)
-            return None if self.clearing or fresh <= 0 else message[(units - fresh) * self.output.unit_bytes :]
-        self.state = next_state(self.state, type(message))
-        if isinstance(message, Ready):
-            self._open(message)
-        elif isinstance(message, _Answer):
-            return self._settle(message)
-        return message
-
-    def lose(self) -> None:
-        """The connection is gone."""
-        self.state = next_state(self.state, ConnectionLost)
-
-    def resuming(self, request: SessionRequest, replay: bool = True) -> SessionRequest:
-        """`request`, asking for the rest of this session; without `replay` a server that has lost it begins anew."""
-        assert self.ready is not None, "the session was never open"
-        start, whole = self._log.start, self._log.whole
-        return replace(
-            request,
-            resume=self.ready.resume.token,
-            received=self.output_position,
-            answers=self._answers,
-            utterance=start if replay and whole else None,
-            tail=start if replay and not whole else None,
-        )
-
-    def drop_stale(self, max_age_units: int | None = None) -> int:
-        """After a new `ready`: drops input that precedes a `clear` which the server has not got, and of a live stream
-        all but the latest `max_age_units`, with the output of what came before them. Returns the units of input."""
-        assert self.ready is not None, "the session was never open"
-        begin, end = self.ready.input_position, self.ready.input_position
-        for asked in self._log.asked:
-            if isinstance(asked.message, Clear) and asked.number >= self.ready.requests:
-                end = max(end, asked.at)
-        if max_age_units is not None and self.input_position - begin > max_age_units:
-            end = max(end, self.input_position - max_age_units)
-            frames = (begin - self._log.start.input) // self.input.hop
-            self.stale_until = max(0, self._log.start.output + frames * self.output.hop)
-        self._log.drop(begin, end - begin)
-        self.input_position -= end - begin
-        return end - begin
-
-    @property
-    def unsent(self) -> list[bytes | ClientMessage]:
-        """What the server of the latest `ready` has not got, in order: payload, and requests."""
-        assert self.ready is not None, "the session was never open"
-        return list(self._log.after(self.ready.input_position, self.ready.requests))
-
-    def _check_open(self) -> None:
-        if self.state in (State.ENDING, State.LOST_ENDING, State.DONE, State.CLOSED):
-            raise LocalProtocolError("the session has ended: after end() nothing can be sent; open another session")
-
-    def _open(self, ready: Ready) -> None:
-        if self._has_model_rate and self.ready is None:
-            self.output = replace(self.output, rate=ready.output.rate)
-            self._log.output = self.output
-        for name, asked, given in (("input", self.input, ready.input), ("output", self.output, ready.output)):
-            if asked != given:
-                raise ProtocolError(
-                    f"asked for {name} {asked}, the server gives {given}: is the URL that of the server?"
-                )
-        if self.ready is not None:
-            if ready.session != self.ready.session:
-                self._answers = 0
-                self._log.renumber()
-            if ready.resumed == "new":
-                self.input_position -= self._log.start.input
-                self._log.restart()
-            self.output_position = ready.output_position
-        self.ready = ready
-
-    def _settle(self, answer: _Answer) -> _Answer | None:
-        wanted = _ANSWERED[type(answer)]
-        asked = self._log.find(wanted, answer.id if isinstance(answer, Marked) else None)
-        if asked is None:
-            raise ProtocolError(f"the server sent {answer.type}, which nothing asked for: is it a neucodec.v1 server?")
-        if isinstance(answer, (Cleared, Done)) and answer.output != self.output_position:
-            raise ProtocolError(
-                f"the server says that it sent {answer.output} {self.output.unit}s, but {self.output_position} arrived"
-            )
-        self._answers += 1
-        self._log.settle(asked, self.output_position)
-        if isinstance(answer, Cleared):
-            self.stale_until = 0
-            self.input_position += answer.input - asked.at  # a server that received less than was sent
-            self._log.move(answer.input - asked.at)
-        if asked.is_again:
-            return None
-        return replace(answer, cleared=True) if isinstance(answer, Marked) and asked.is_cut else answer
-
-
-def _check_decodes(output: StreamFormat) -> None:
-    if output.kind == "tokens":
-        raise InputError("a session that only encodes has no voice: prime one that decodes")
-
-
-_ANSWERED: dict[type[_Answer], type[ClientMessage]] = {
-    Flushed: Flush,
-    Cleared: Clear,
-    Marked: Mark,
-    Primed: Prime,
-    Done: End,
-}

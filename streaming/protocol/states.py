@@ -37,6 +37,11 @@ class State(Enum):
     CLOSED = auto()
 
 
+OVER = frozenset({State.DONE, State.CLOSED})
+UNGREETED = frozenset({State.OPENING, State.LOST, State.LOST_ENDING})
+"""`ready` has not been said on this connection. Sets, since every packet asks, and State.X takes four times as long."""
+
+
 class InputPayload:
     """A binary message of the client."""
 

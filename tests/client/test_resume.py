@@ -11,7 +11,7 @@ from neucodec_streaming.client.connection import LOST_SECONDS, MAX_STALE_SECONDS
 from neucodec_streaming.client.dial import Deadlines
 from neucodec_streaming.client.errors import Disconnected
 from neucodec_streaming.client.events import Audio, Cleared, Done, Flushed, Marked, Resumed, Tokens
-from neucodec_streaming.protocol.session import REPLAY_SECONDS
+from neucodec_streaming.protocol.client_session import REPLAY_SECONDS
 from tests.client.fake_server import Fault, fake_server
 from tests.client.test_connection import collect, speech
 

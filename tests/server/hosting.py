@@ -13,6 +13,7 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 
 from neucodec_streaming.engine.engine import Engine
+from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import (
     Done,
     End,
@@ -23,7 +24,6 @@ from neucodec_streaming.protocol.messages import (
     parse_server_message,
 )
 from neucodec_streaming.protocol.query import parse_target
-from neucodec_streaming.protocol.session import ClientSession
 from neucodec_streaming.server.app import App
 from neucodec_streaming.server.model import Model, load_engines
 from neucodec_streaming.server.settings.fields import Settings

@@ -9,6 +9,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import (
     Clear,
     Cleared,
@@ -23,7 +24,6 @@ from neucodec_streaming.protocol.messages import (
     parse_server_message,
 )
 from neucodec_streaming.protocol.query import SessionRequest, parse_target
-from neucodec_streaming.protocol.session import ClientSession
 from neucodec_streaming.server.auth.keys import key_line, new_key
 from neucodec_streaming.server.http.websocket import WebSocket
 from neucodec_streaming.server.sessions.session import Session

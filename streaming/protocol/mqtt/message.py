@@ -1,6 +1,7 @@
 """A PUBLISH as server and client see it, independent of the MQTT library."""
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -19,3 +20,22 @@ class BrokerMessage:
     expires_s: int | None = None
     content_type: str | None = None
     rate: int | None = None
+
+    @classmethod
+    def received(cls, topic: str, payload: bytes, qos: int, retain: bool, properties: Any) -> Self:
+        """What a library has received; `properties` has those of MQTT 5 as attributes, by their names there."""
+        reply_topic, correlation, content_type = (
+            getattr(properties, name, None) for name in ("ResponseTopic", "CorrelationData", "ContentType")
+        )
+        return cls(topic, payload, qos, retain, reply_topic, correlation, content_type=content_type)
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """The properties of MQTT 5 by their names there; None: it has not that one."""
+        return {
+            "ResponseTopic": self.reply_topic,
+            "CorrelationData": self.correlation,
+            "MessageExpiryInterval": self.expires_s,
+            "ContentType": self.content_type,
+            "UserProperty": None if self.rate is None else ("rate", str(self.rate)),
+        }

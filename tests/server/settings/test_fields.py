@@ -3,7 +3,8 @@ from dataclasses import fields
 import pytest
 
 from neucodec_streaming.errors import ConfigError
-from neucodec_streaming.server.settings.fields import PROFILES, Settings, entry_of, parse_batch_sizes, parse_profiles
+from neucodec_streaming.server.settings.fields import PROFILES, Settings, parse_batch_sizes, parse_profiles
+from neucodec_streaming.server.settings.spec import entry_of
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from dataclasses import fields
 import pytest
 
 from neucodec_streaming.errors import ConfigError
-from neucodec_streaming.server.settings.fields import FLAG, PROFILES, Settings, entry_of, kind_of
+from neucodec_streaming.server.settings.fields import PROFILES, Settings
 from neucodec_streaming.server.settings.sources import Resolved, add_flags, check_files, resolve, table
+from neucodec_streaming.server.settings.spec import FLAG, entry_of, kind_of
 
 NONE: dict[str, str] = {}
 EXAMPLES = {

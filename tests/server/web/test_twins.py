@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import (
     OUTPUT_AUDIO,
     TOKENS,
@@ -24,7 +25,6 @@ from neucodec_streaming.protocol.messages import (
     message_to_json,
 )
 from neucodec_streaming.protocol.query import SessionRequest
-from neucodec_streaming.protocol.session import ClientSession
 from tests.server.web.test_modules import evaluate
 
 REPLAY_SECONDS = 0.5

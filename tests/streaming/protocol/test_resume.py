@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import (
     INPUT_AUDIO,
     TOKENS,
@@ -29,7 +30,7 @@ from neucodec_streaming.protocol.messages import (
 )
 from neucodec_streaming.protocol.query import SessionRequest, parse_target
 from neucodec_streaming.protocol.replay import Positions, ReplayLog
-from neucodec_streaming.protocol.session import ClientSession, ServerSession
+from neucodec_streaming.protocol.session import ServerSession
 from neucodec_streaming.protocol.states import State
 
 READY = Ready("s1", "mini", "default", 5, 5, 215.0, INPUT_AUDIO, TOKENS, Resume("secret", 30.0))

@@ -16,6 +16,7 @@ from neucodec_streaming.errors import (
     StreamingError,
     TokenError,
 )
+from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import (
     INPUT_AUDIO,
     OUTPUT_AUDIO,
@@ -34,7 +35,7 @@ from neucodec_streaming.protocol.messages import (
     Stats,
     parse_client_message,
 )
-from neucodec_streaming.protocol.session import ClientSession, ServerSession
+from neucodec_streaming.protocol.session import ServerSession
 from neucodec_streaming.protocol.states import (
     EVENT_NAMES,
     TRANSITIONS,

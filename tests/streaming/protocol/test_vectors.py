@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from neucodec_streaming.errors import InputError, LocalProtocolError, ProtocolError
+from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import (
     Prime,
     Ready,
@@ -17,7 +18,7 @@ from neucodec_streaming.protocol.messages import (
     parse_server_message,
 )
 from neucodec_streaming.protocol.query import SessionRequest, parse_target
-from neucodec_streaming.protocol.session import ClientSession, ServerSession
+from neucodec_streaming.protocol.session import ServerSession
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "protocol-vectors.json").read_text())
 CONVERSATIONS = {conversation["name"]: conversation for conversation in VECTORS["conversations"]}

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from neucodec_streaming.errors import ConfigError, InputError, ProtocolError, TokenError
+from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import (
     INPUT_AUDIO,
     OUTPUT_AUDIO,
@@ -22,7 +23,7 @@ from neucodec_streaming.protocol.messages import (
     parse_client_message,
 )
 from neucodec_streaming.protocol.query import parse_target, session_request
-from neucodec_streaming.protocol.session import ClientSession, ServerSession
+from neucodec_streaming.protocol.session import ServerSession
 
 VOICE = tuple(range(100))
 READY = Ready("s0", "mini", "default", 5, 5, 215.0, TOKENS, OUTPUT_AUDIO, Resume("token", 30.0))

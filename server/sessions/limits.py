@@ -1,0 +1,95 @@
+"""The limits of time of one session: for its slot, length, first message and silence. Each is a named timer."""
+
+import asyncio
+from collections.abc import Callable
+
+from neucodec_streaming.errors import CapacityError, DeviceError, StreamingError, TimeLimitError
+from neucodec_streaming.server.settings.fields import Settings
+
+
+class SessionLimits:
+    """Calls `fail` with the error of a limit that is reached, and `quiet` once nothing has come or gone for a while.
+
+    `active_s`: when something last came or went, by the loop's clock.
+    """
+
+    def __init__(self, settings: Settings, fail: Callable[[StreamingError], None], quiet: Callable[[], None]) -> None:
+        self._settings, self._fail, self._quiet = settings, fail, quiet
+        self._loop = asyncio.get_running_loop()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._has_spoken = False
+        self.active_s = self._loop.time()
+        self.after("slot", settings.slot_timeout_s, self._miss_slot)
+        self.after("length", settings.max_session_s, self._reach_length)
+        self.after("park", settings.park_after_s, self._check_quiet)
+
+    def after(self, name: str, seconds: float | None, call: Callable[[], None]) -> None:
+        """Calls once so much time is over, in place of the timer of that name; None: never."""
+        self.cancel(name)
+        if seconds is not None:
+            self._timers[name] = self._loop.call_later(seconds, call)
+
+    def cancel(self, *names: str) -> None:
+        """Stops those timers, where they run."""
+        for name in names:
+            if name in self._timers:
+                self._timers.pop(name).cancel()
+
+    def stop(self) -> None:
+        """The session is over."""
+        self.cancel(*list(self._timers))
+        del self._fail, self._quiet  # or the two would keep each other in memory
+
+    def attached(self) -> None:
+        """There is a connection."""
+        self.cancel("return")
+        self.after("idle", self._idle_limit_s, self._check_idle)
+
+    def heard(self) -> None:
+        """Something came from the client."""
+        self.active_s = self._loop.time()
+        if not self._has_spoken:
+            self._has_spoken = True
+            self.after("idle", self._idle_limit_s, self._check_idle)
+
+    def wake(self) -> None:
+        """A parked session waits for a place."""
+        self.after("wake", self._settings.wake_timeout_s, self._miss_place)
+
+    def _check_quiet(self) -> None:
+        limit_s = self._settings.park_after_s
+        left_s = self.active_s + limit_s - self._loop.time()
+        if left_s <= 0:
+            self._quiet()
+        self.after("park", left_s if left_s > 0 else limit_s, self._check_quiet)
+
+    def _miss_place(self) -> None:
+        limit_s = self._settings.wake_timeout_s
+        self._fail(
+            CapacityError(f"the session was quiet, others took its place, and none came free in {limit_s:g} s: resume")
+        )
+
+    def _miss_slot(self) -> None:
+        self._fail(DeviceError("the device does not answer: try again later, or on another server"))
+
+    def _reach_length(self) -> None:
+        limit_s = self._settings.max_session_s
+        self._fail(TimeLimitError(f"the session has lasted {limit_s:.0f} s, which is the limit: open another"))
+
+    @property
+    def _idle_limit_s(self) -> float | None:
+        settings = self._settings
+        return settings.idle_timeout_s if self._has_spoken else settings.first_message_timeout_s
+
+    def _check_idle(self) -> None:
+        limit_s = self._idle_limit_s
+        if limit_s is None:
+            return
+        left_s = self.active_s + limit_s - self._loop.time()
+        if left_s > 0:
+            self.after("idle", left_s, self._check_idle)
+        elif self._has_spoken:
+            self._fail(TimeLimitError(f"nothing was sent either way for {limit_s:.0f} s: open a session when there is"))
+        else:
+            why = f"no message came within {limit_s:.0f} s"
+            self._fail(TimeLimitError(f"{why}: open a session when there is something"))
