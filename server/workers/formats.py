@@ -54,5 +54,36 @@ class Formats:
                 resampler.clear()
 
 
+class EngineFormats:
+    """The engine's own arrays as bytes, for a worker whose sessions a converter has between it and the event loop."""
+
+    def __init__(self, kind: str) -> None:
+        """`kind`: of the session."""
+        self._input_type, _ = engine_types(kind)
+
+    def read(self, data: bytes) -> np.ndarray:
+        """As the converter has checked it."""
+        return np.frombuffer(data, self._input_type)
+
+    def read_rest(self) -> None:
+        """Nothing: the converter has flushed."""
+
+    def written(self, data: np.ndarray) -> bytes:
+        """As it is."""
+        return data.tobytes()
+
+    def written_rest(self) -> bytes:
+        """Nothing."""
+        return b""
+
+    def clear(self) -> None:
+        """Nothing is kept."""
+
+
+def engine_types(kind: str) -> tuple[type, type]:
+    """Types of the arrays that the engine takes and gives in a session of that kind."""
+    return np.uint16 if kind == "decode" else np.float32, np.uint16 if kind == "encode" else np.float32
+
+
 def _resampler(input_rate: int, output_rate: int) -> Resampler | None:
     return None if input_rate == output_rate else Resampler(input_rate, output_rate)

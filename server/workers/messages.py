@@ -9,7 +9,7 @@ from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.protocol.messages import StreamFormat
 from neucodec_streaming.server.model import Model
-from neucodec_streaming.server.workers.formats import Formats
+from neucodec_streaming.server.workers.formats import EngineFormats, Formats
 
 
 class ParkedStream(NamedTuple):
@@ -17,12 +17,13 @@ class ParkedStream(NamedTuple):
     had been cleared at that worker."""
 
     snapshot: bytes
-    formats: Formats
+    formats: Formats | EngineFormats
     epoch: int
 
 
 class SessionSpec(NamedTuple):
-    """What a session is; `parked`: from where it goes on, with its voice; `voice`: in which a new one starts."""
+    """What a session is; `parked`: from where it goes on, with its voice; `voice`: in which a new one starts.
+    `is_converted`: its payload is the engine's arrays as bytes, in place of `input` and `output`."""
 
     kind: str
     config: StreamConfig
@@ -30,6 +31,7 @@ class SessionSpec(NamedTuple):
     output: StreamFormat
     parked: ParkedStream | None = None
     voice: np.ndarray | None = None
+    is_converted: bool = False
 
 
 class CommandKind(Enum):

@@ -12,10 +12,12 @@ import ctypes
 import gc
 import logging
 import os
+import select
 import selectors
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ from neucodec_streaming.engine.results import EngineResult, Failed, FlushFinishe
 from neucodec_streaming.errors import DeviceError, LostDeviceError, StreamingError
 from neucodec_streaming.server.model import Model
 from neucodec_streaming.server.settings.fields import Settings
-from neucodec_streaming.server.workers.formats import Formats
+from neucodec_streaming.server.workers.formats import EngineFormats, Formats
 from neucodec_streaming.server.workers.ipc import Unpacker, packed
 from neucodec_streaming.server.workers.messages import (
     CommandKind,
@@ -43,6 +45,10 @@ from neucodec_streaming.server.workers.messages import (
 )
 
 READ_BYTES = 1 << 18
+SEND_BUFFER_BYTES = 1 << 22
+"""As far as the system allows."""
+MAX_UNSENT_REPORTS = 16
+"""Then the next step waits for the reader."""
 
 EngineLoader = Callable[[Settings], tuple[list[Engine], Model]]
 """Makes an engine for each worker, and says what they serve."""
@@ -57,7 +63,7 @@ class WorkerSession:
 
     number: int
     engine_id: int
-    formats: Formats
+    formats: Formats | EngineFormats
     behind_ms: float = 0.0
     clears: int = 0
 
@@ -71,13 +77,17 @@ class Worker:
         self._socket = socket
         self._unpacker = Unpacker()
         self._buffer = bytearray(READ_BYTES)
+        self._unsent: deque[memoryview] = deque()
         self._seats: dict[int, WorkerSession] = {}  # by their number
         self._seat_of: dict[int, WorkerSession] = {}  # by the engine's
         self._events: list[WorkerEvent] = []
         self._steps: list[TimedStep] = []
+        self._stepped_s = 0.0
 
     def run(self) -> None:
         """Until the other end is closed. Raises LostDeviceError: what runs it must end, to be started again."""
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         with self._socket, selectors.DefaultSelector() as selector:
             selector.register(self._socket, selectors.EVENT_READ)
             try:
@@ -86,8 +96,9 @@ class Worker:
                         self._apply(*command)
                     self._step()
                     if self._events:
-                        self._socket.sendall(packed(WorkerReport(self._events, self._steps)))
+                        self._unsent.append(memoryview(packed(WorkerReport(self._events, self._steps))))
                         self._events, self._steps = [], []
+                        self._send(selector)
             except OSError:
                 _log.debug("the event loop is gone: results are dropped", exc_info=True)
 
@@ -98,16 +109,41 @@ class Worker:
     def _wait(self, selector: selectors.BaseSelector) -> list[WorkerCommand] | None:
         """The commands since the last call, at once or when the engine has something to do; None: no more come."""
         wake_s = self._engine.wake_s()
-        wait_s = None if wake_s is None else max(0.0, wake_s - time.monotonic())
-        while selector.select(wait_s):
-            size = self._socket.recv_into(self._buffer)
-            if not size:
-                return None
-            with memoryview(self._buffer) as view:
-                messages = self._unpacker.feed(view[:size])
-            if messages:
-                return [command for commands in messages for command in commands]
-        return []
+        while True:
+            wait_s = None if wake_s is None else max(0.0, wake_s - time.monotonic())
+            ready = selector.select(wait_s)
+            if not ready:
+                return []
+            events = ready[0][1]
+            if events & selectors.EVENT_WRITE:
+                self._send(selector)
+            if events & selectors.EVENT_READ:
+                size = self._socket.recv_into(self._buffer)
+                if not size:
+                    return None
+                with memoryview(self._buffer) as view:
+                    messages = self._unpacker.feed(view[:size])
+                if messages:
+                    return [command for commands in messages for command in commands]
+            elif wait_s == 0:
+                return []
+
+    def _send(self, selector: selectors.BaseSelector) -> None:
+        """As much as the socket takes: the device waits for no reader, but for one that is far behind."""
+        while self._unsent:
+            try:
+                size = self._socket.send(self._unsent[0])
+            except BlockingIOError:
+                if len(self._unsent) <= MAX_UNSENT_REPORTS:
+                    break
+                select.select((), (self._socket,), ())
+                continue
+            rest = self._unsent.popleft()[size:]
+            if rest:
+                self._unsent.appendleft(rest)
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
+        if selector.get_key(self._socket).events != wanted:
+            selector.modify(self._socket, wanted)
 
     def _apply(self, number: int, verb: CommandKind, data: Any) -> None:
         try:
@@ -132,7 +168,7 @@ class Worker:
         pools, parked = pools_of(order.kind, order.config), order.parked
         if parked is None:
             engine_id = self._engine.open(order.kind, pools)
-            formats = Formats(order.input, order.output, self._output_rate)
+            formats = self._formats(order)
             if order.voice is not None:
                 self._engine.prime(engine_id, _voice(order.voice), time.monotonic())
         else:
@@ -141,6 +177,11 @@ class Worker:
         seat = WorkerSession(number, engine_id, formats)
         self._seats[number] = self._seat_of[engine_id] = seat
         self._tell(number, EventKind.OPENED)
+
+    def _formats(self, order: SessionSpec) -> Formats | EngineFormats:
+        if order.is_converted:
+            return EngineFormats(order.kind)
+        return Formats(order.input, order.output, self._output_rate)
 
     def _command(self, seat: WorkerSession, verb: CommandKind, data: Any) -> None:
         engine, session, now_s = self._engine, seat.engine_id, time.monotonic()
@@ -175,10 +216,12 @@ class Worker:
     def _step(self) -> None:
         engine = self._engine
         try:
-            begin_s = time.monotonic()
-            results = engine.step(begin_s)
+            results = engine.step(time.monotonic())
             if engine.stepped is not None:
-                self._steps.append(TimedStep(engine.stepped, time.monotonic() - begin_s))
+                end_s = time.monotonic()
+                begin_s = max(engine.stepped.launched_s, self._stepped_s)  # the device computes one after another
+                self._steps.append(TimedStep(engine.stepped.pool, end_s - begin_s))
+                self._stepped_s = end_s
             for result in results:
                 self._translate(result)
         except LostDeviceError:

@@ -236,7 +236,8 @@ class Runner:
         graph = self._graphs.get(key)
         if graph is not None:
             self._fill(graph.next.x.numpy(), graph.next.rows.numpy(), pool, slots, windows)
-            return StepRows(graph.launch().wait, len(windows))
+            buffers = graph.launch()
+            return StepRows(buffers.wait, len(windows), buffers.is_done)
         x, rows = self._batch(pool, slots, windows, size)
         assert not self._traced or key in self._traced, "starts and endings are stepped apart"
         output = self._traced[key](x, rows) if self._traced else self._eager(pool, x, rows, key[2])
@@ -269,11 +270,12 @@ class Runner:
 
     def _fill(self, x: np.ndarray, rows: np.ndarray, pool: Pool, slots: list[int], windows: list[Window]) -> None:
         """Rows of a step, and spare ones: silence in the spare slot."""
-        x[len(windows) :] = 0
-        rows[:] = np.array([self.slots, pool.config.window_frames, pool.config.chunk_frames])[:, None]
-        for row, (slot, window) in enumerate(zip(slots, windows, strict=True)):
-            x[row] = window.x
-            rows[:, row] = slot, window.valid, window.commit
+        count = len(windows)
+        x[count:] = 0
+        rows[:, count:] = np.array([self.slots, pool.config.window_frames, pool.config.chunk_frames])[:, None]
+        rows[:, :count] = slots, [window.valid for window in windows], [window.commit for window in windows]
+        for row, window in zip(x, windows, strict=False):
+            row[:] = window.x
 
     def reset(self, pool: Pool, slot: int) -> None:
         """That slot is as new."""

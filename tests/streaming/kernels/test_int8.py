@@ -67,7 +67,7 @@ def test_silence_and_the_largest_values_are_exact(operations):
     assert (found[2] - x[2]).abs().max() <= 0.5
 
 
-def test_a_value_is_at_most_half_a_scale_from_what_stands_for_it():
+def test_quantisation_error_is_at_most_half_a_scale():
     x = torch.randn(7, 300)
     values, scale = quantise(x)
     assert values.dtype == torch.int8 and int(values.abs().max()) == 127
