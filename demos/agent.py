@@ -1,11 +1,11 @@
-"""A voice agent without a brain: it listens, answers when one has spoken, and falls silent when one interrupts it.
+"""A voice agent without a language model: it listens, answers after each turn, and stops when interrupted.
 
-    python -m demos.agent --model nano          # starts a server of its own; --server URL takes another
+    python -m demos.agent --model nano          # starts its own server; --server URL uses a running one
 
-What the microphone hears becomes tokens in one session; a detector of speech says when the turn is over. A stand-in for
-a speech language model (demos.language_model) then says recorded speech, token by token, and another session makes them
-audio for the speaker. Whoever speaks meanwhile interrupts: the stand-in is stopped, `clear` empties server and speaker,
-and the agent knows how much of its answer was heard. Use headphones, or it interrupts itself.
+One session encodes the microphone into tokens; a voice activity detector finds the end of a turn. A stand-in for a
+speech language model (demos.language_model) then sends the tokens of recorded speech one by one, and another session
+decodes them for the speaker. Speech during the answer interrupts it: the stand-in stops, `clear` empties server and
+speaker, and the agent knows how much of its answer was heard. Use headphones, or it interrupts itself.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from neucodec_streaming.errors import StreamingError
 
 
 class Agent:
-    """`ears` and `voice` are an encoding and a decoding session, `answer` uint16 (n,) tokens; `run` never ends."""
+    """An agent with an encoding session `ears`, a decoding session `voice` and an `answer` of uint16 (n,) tokens."""
 
     def __init__(self, ears: Connection, voice: Connection, speaker: Speaker, answer: np.ndarray) -> None:
         self._ears = ears
@@ -42,10 +42,12 @@ class Agent:
         self._answering: asyncio.Task[None] | None = None
         self._answer_begin = 0
         self._answer_asked = 0.0
-        self._clears = 0  # that the server has not answered: audio until then is of an old answer
+        self._clears = 0  # unanswered by the server: until then, audio belongs to an old answer
 
     async def run(self, packets: AsyncIterable[np.ndarray]) -> None:
-        """Converses with whom it hears in the packets: float32 (n,) at 16 kHz. Raises what any part of it raises."""
+        """Converses with the user heard in `packets`, float32 (n,) at 16 kHz. Never returns; raises any error of its
+        parts.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read(), name="tokens heard")
@@ -68,7 +70,7 @@ class Agent:
                     self._answering = tasks.create_task(self._say(), name="answer")
 
     async def _read(self) -> None:
-        """Counts the tokens of what is heard: a language model would read them."""
+        """Counts the tokens of the user's speech; a language model would read them."""
         async for event in self._ears:
             if isinstance(event, Tokens):
                 self._heard_tokens += event.tokens.size
@@ -107,7 +109,7 @@ def tell(what: str) -> None:
 
 
 async def converse(options: argparse.Namespace) -> None:
-    """Listens and answers until it is interrupted from outside."""
+    """Listens and answers until it is cancelled."""
     async with demo_server(options.server, options.model) as url:
         answer = await recorded_tokens(url, options.answer)
         async with connect(url, kind="encode", live=True) as ears, connect(url, kind="decode") as voice:
@@ -123,11 +125,11 @@ async def converse(options: argparse.Namespace) -> None:
 def main() -> None:
     """The command line of the demo."""
     parser = argparse.ArgumentParser(prog="agent", description="Listens, answers, and can be interrupted.")
-    parser.add_argument("--server", metavar="URL", help="a server that runs (else one is started)")
-    parser.add_argument("--model", default="nano", help="of the server that is started (%(default)s)")
-    parser.add_argument("--answer", type=Path, default=RECORDING, help="what it says: WAV or FLAC (%(default)s)")
-    parser.add_argument("--microphone", help="number or part of the name, see `neucodec devices`")
-    parser.add_argument("--speaker", help="number or part of the name")
+    parser.add_argument("--server", metavar="URL", help="a running server (default: start one)")
+    parser.add_argument("--model", default="nano", help="model of the server to start (%(default)s)")
+    parser.add_argument("--answer", type=Path, default=RECORDING, help="its answer: WAV or FLAC (%(default)s)")
+    parser.add_argument("--microphone", help="device number or part of its name, see `neucodec devices`")
+    parser.add_argument("--speaker", help="device number or part of its name")
     try:
         asyncio.run(converse(parser.parse_args()))
     except StreamingError as error:

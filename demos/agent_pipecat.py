@@ -1,9 +1,9 @@
-"""The agent of demos.agent as a pipeline of Pipecat: its detector of speech, its turns, and our two services.
+"""The agent of demos.agent as a Pipecat pipeline: Pipecat's voice activity detector and turns, and our two services.
 
-    python -m demos.agent_pipecat --model nano  # starts a server of its own; --server URL takes another
+    python -m demos.agent_pipecat --model nano  # starts its own server; --server URL uses a running one
 
-Microphone and speaker are those of `client`, since Pipecat's own want PortAudio's headers and a compiler. A real agent
-has a speech language model in the place of RecordedAnswer. Use headphones, or it interrupts itself.
+Microphone and speaker come from `client`, since Pipecat's own need PortAudio's headers and a compiler. A real agent has
+a speech language model in place of RecordedAnswer. Use headphones, or it interrupts itself.
 """
 
 import argparse
@@ -48,11 +48,11 @@ from neucodec_streaming.errors import StreamingError
 
 PARAMS = PipelineParams(audio_in_sample_rate=INPUT_RATE, audio_out_sample_rate=OUTPUT_RATE)
 TURN_SILENCE_S = 0.3
-"""After the 0.2 s of the detector itself, until it is the agent's turn."""
+"""Silence that ends the user's turn, in addition to the detector's own 0.2 s."""
 
 
 class MicrophoneInput(FrameProcessor):
-    """What the microphone hears, from StartFrame on."""
+    """Pushes the microphone's audio, from StartFrame on."""
 
     def __init__(self, microphone: Microphone) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class RecordedAnswer(FrameProcessor):
 
 
 def conversation(url: str, answer: np.ndarray, pace: Pace) -> list[FrameProcessor]:
-    """What is between microphone and speaker."""
+    """Returns the processors between microphone and speaker."""
     strategies = UserTurnStrategies(
         start=[VADUserTurnStartStrategy()],
         stop=[SpeechTimeoutUserTurnStopStrategy(user_speech_timeout=TURN_SILENCE_S, wait_for_transcript=False)],
@@ -171,11 +171,11 @@ async def converse(options: argparse.Namespace) -> None:
 def main() -> None:
     """The command line of the demo."""
     parser = argparse.ArgumentParser(prog="agent_pipecat", description="Listens, answers, and can be interrupted.")
-    parser.add_argument("--server", metavar="URL", help="a server that runs (else one is started)")
-    parser.add_argument("--model", default="nano", help="of the server that is started (%(default)s)")
-    parser.add_argument("--answer", type=Path, default=RECORDING, help="what it says: WAV or FLAC (%(default)s)")
-    parser.add_argument("--microphone", help="number or part of the name, see `neucodec devices`")
-    parser.add_argument("--speaker", help="number or part of the name")
+    parser.add_argument("--server", metavar="URL", help="a running server (default: start one)")
+    parser.add_argument("--model", default="nano", help="model of the server to start (%(default)s)")
+    parser.add_argument("--answer", type=Path, default=RECORDING, help="its answer: WAV or FLAC (%(default)s)")
+    parser.add_argument("--microphone", help="device number or part of its name, see `neucodec devices`")
+    parser.add_argument("--speaker", help="device number or part of its name")
     logger.remove()
     logger.add(sys.stderr, level="WARNING")
     try:

@@ -1,7 +1,7 @@
-"""What `make demo` runs: real speech through server and client, live, and what came of it.
+"""The demo of `make demo`: real speech through server and client, live, with a summary of the result.
 
-It starts the server on the bundled model, streams a recording at the pace of a microphone to a token file, turns the
-token file back into a WAV as fast as the server can, and compares.
+Starts the server with the bundled model, streams a recording in real time into a token file, decodes the token file
+into a WAV file as fast as the server can, and compares it with the recording.
 """
 
 import argparse
@@ -31,7 +31,7 @@ PCM_BITS = 16
 
 @dataclass
 class LatencyLog:
-    """From the first sample of each chunk being spoken to its tokens arriving; hand it to transfer as on_progress."""
+    """Time from speaking each chunk's first sample to receiving its tokens; pass it to `transfer` as on_progress."""
 
     milliseconds: list[float] = field(default_factory=list)
     _seen: int = 0
@@ -44,7 +44,7 @@ class LatencyLog:
 
 
 async def encode(url: str, recording: Path, token_file: Path, realtime: bool) -> tuple[TransferReport, list[float]]:
-    """Recording to token file: the session's report, and the latency of each chunk in ms."""
+    """Encodes a recording into a token file; returns the session's report and the latency of each chunk in ms."""
     source, log = AudioReader(recording, INPUT_RATE), LatencyLog()
     async with connect(url, kind="encode") as connection:
         with TokenWriter(token_file) as writer, ProgressLine(source.seconds) as line:
@@ -58,7 +58,7 @@ async def encode(url: str, recording: Path, token_file: Path, realtime: bool) ->
 
 
 async def decode(url: str, token_file: Path, wav_file: Path) -> TransferReport:
-    """Token file to WAV, as fast as the server gives it."""
+    """Decodes a token file into a WAV file, as fast as the server can."""
     tokens = read_tokens(token_file)
     packets = [tokens[start : start + TOKENS_PER_PACKET] for start in range(0, tokens.size, TOKENS_PER_PACKET)]
     async with connect(url, kind="decode") as connection:
@@ -67,7 +67,7 @@ async def decode(url: str, token_file: Path, wav_file: Path) -> TransferReport:
 
 
 def compare(recording: Path, wav_file: Path, picture: Path, model: str) -> float:
-    """Draws both spectrograms and returns STOI at 16 kHz (Taal et al., 2011), as far as the decoded audio goes."""
+    """Draws both spectrograms; returns STOI at 16 kHz (Taal et al., 2011) over the length of the decoded audio."""
     original, decoded = read_audio(recording, OUTPUT_RATE), read_audio(wav_file, OUTPUT_RATE)
     original = original[: decoded.size]
     draw_pair([("original", original), (f"after {model}, 800 bit/s, streamed", decoded)], OUTPUT_RATE, picture)
@@ -81,7 +81,7 @@ async def demonstrate(options: argparse.Namespace) -> dict[str, object]:
     token_file, wav_file, picture = (options.output / name for name in ("speech.tok", "speech.wav", "spectrograms.png"))
     print(f"Starting the server on model {options.model} ...", flush=True)
     async with demo_server(None, options.model) as url:
-        print(f"Ready at {url}. Streaming {options.recording.name} at the pace of a microphone ...", flush=True)
+        print(f"Ready at {url}. Streaming {options.recording.name} in real time ...", flush=True)
         encoded, latencies = await encode(url, options.recording, token_file, not options.fast)
         decoded = await decode(url, token_file, wav_file)
     intelligibility = compare(options.recording, wav_file, picture, encoded.ready.model)
@@ -105,8 +105,8 @@ async def demonstrate(options: argparse.Namespace) -> dict[str, object]:
 
 
 def show(figures: dict[str, object], realtime: bool) -> None:
-    """The figures as a table."""
-    latency = f"{figures['algorithmic_latency_ms']:g} ms by design"
+    """Prints the figures as a table."""
+    latency = f"{figures['algorithmic_latency_ms']:g} ms algorithmic"
     if realtime:
         latency += (
             f"; measured, from a chunk's first sample to its tokens: {figures['measured_latency_ms_p50']} ms (p50)"
@@ -118,21 +118,21 @@ def show(figures: dict[str, object], realtime: bool) -> None:
         "picture": f"{figures['picture']} (both spectrograms)",
         "bit rate": f"{figures['bits_per_second']} bit/s, {figures['smaller_than_pcm']} times smaller than 16 kHz PCM",
         "speech to tokens": latency,
-        "tokens to audio": f"{figures['decode_latency_ms']:g} ms by design",
+        "tokens to audio": f"{figures['decode_latency_ms']:g} ms algorithmic",
         "speed": f"decoded at real-time factor {figures['decode_real_time_factor']} (below 1: faster than it plays)",
         "STOI": f"{figures['stoi']} against the original (1 is perfect)",
     }
-    print("What was made:")
+    print("Results:")
     print_rows(rows, sys.stdout)
 
 
 def main() -> None:
     """The command line of the demo."""
     parser = argparse.ArgumentParser(prog="demo", description="Real speech through a live NeuCodec.")
-    parser.add_argument("--model", default="nano", help="of the server (%(default)s)")
+    parser.add_argument("--model", default="nano", help="model of the server (%(default)s)")
     parser.add_argument("--recording", type=Path, default=RECORDING, help="WAV or FLAC (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path("demo-output"), help="folder (%(default)s)")
-    parser.add_argument("--fast", action="store_true", help="do not wait for the pace of a microphone")
+    parser.add_argument("--fast", action="store_true", help="stream as fast as possible, not in real time")
     options = parser.parse_args()
     options.recording = Path(os.path.relpath(options.recording))
     figures = asyncio.run(demonstrate(options))

@@ -1,8 +1,8 @@
-"""A stand-in for a speech language model: tokens of recorded speech, one by one, as unevenly as a model makes them.
+"""A stand-in for a speech language model: tokens of recorded speech, one by one, at a model's uneven pace.
 
-It reads its prompt first; then a token takes as long as an exponential distribution says, and now and then a pause is
-in it: another user's request, memory to be freed. On average it is faster than speech, 50 tokens a second, or nobody
-could play it without a stutter.
+It first waits as if it read its prompt. The time between tokens is exponentially distributed, with occasional pauses,
+as caused by another request or by garbage collection. On average it is faster than speech, which is 50 tokens a second;
+otherwise playback would stutter.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from neucodec_streaming.config import INPUT_RATE
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast tokens come; `pause_every` is how many tokens there are from pause to pause on average."""
+    """The pace of tokens; `pause_every` is the mean number of tokens between pauses."""
 
     prompt_s: float = 0.25
     tokens_per_second: float = 75.0
@@ -30,7 +30,7 @@ class Pace:
 
 
 async def recorded_tokens(url: str, recording: Path) -> np.ndarray:
-    """What a WAV or FLAC file says: uint16 (n,), encoded by the server at `url`."""
+    """Encodes a WAV or FLAC file at the server at `url`; returns uint16 (n,)."""
     parts: list[np.ndarray] = []
     async with connect(url, kind="encode") as connection:
         await transfer(connection, AudioReader(recording, INPUT_RATE), parts.append)
@@ -38,7 +38,7 @@ async def recorded_tokens(url: str, recording: Path) -> np.ndarray:
 
 
 async def spoken(tokens: np.ndarray, pace: Pace, rng: random.Random) -> AsyncIterator[np.ndarray]:
-    """uint16 (n,) one at a time, each (1,), each at its moment."""
+    """Yields tokens, uint16 (n,), one at a time as (1,), each at its moment."""
     loop = asyncio.get_running_loop()
     moment = loop.time() + pace.prompt_s
     for start in range(tokens.size):

@@ -1,9 +1,8 @@
-"""`neucodec-server` as a process of its own: how demos, benchmarks and tests start it, wait for it and stop it.
+"""`neucodec-server` as a child process: demos, benchmarks and tests start it, wait for it and stop it here.
 
-    with ServerProcess("--model", "nano") as server: ...          # or async with: the event loop goes on meanwhile
+    with ServerProcess("--model", "nano") as server: ...          # or async with, which does not block the event loop
 
-Without other arguments it listens on a free port of the loopback interface and logs warnings only. What it logs goes to
-stderr, unless a file is given.
+By default it listens on a free loopback port and logs only warnings. The log goes to stderr, unless a file is given.
 """
 
 import asyncio
@@ -17,16 +16,16 @@ from contextlib import asynccontextmanager
 from typing import IO, Self
 
 START_S = 300.0
-"""For loading a model and warming up, on a busy machine."""
+"""Timeout for loading a model and warming up, on a busy machine."""
 STOP_S = 30.0
 DEFAULTS = ("--host", "127.0.0.1", "--port", "0", "--log-level", "warning")
 
 
 class ServerProcess:
-    """A server that may be started and stopped again and again; a context manager, blocking or async.
+    """A server that can be started and stopped repeatedly; a context manager, blocking or async.
 
-    `arguments` are those of the command. `prefix`: a command to run it by, such as `ip netns exec`. `log`: a file for
-    its stderr. start() raises SystemExit when it ends, or says nothing for START_S, before it is ready.
+    `arguments` are those of the command. `prefix` is a command that runs it, such as `ip netns exec`. `log` is a file
+    for its stderr. Starting raises SystemExit if the process ends, or is not ready within START_S.
     """
 
     def __init__(self, *arguments: object, prefix: Sequence[str] = (), log: IO[bytes] | None = None) -> None:
@@ -34,29 +33,29 @@ class ServerProcess:
         self._log = log
         self._process: subprocess.Popen[str] | None = None
         self.url = ""
-        """Of its WebSockets, once it is ready."""
+        """URL of its WebSockets, once it is ready."""
 
     @property
     def pid(self) -> int:
-        """Of the process that was started last."""
+        """Process id of the last start."""
         assert self._process is not None, "not started"
         return self._process.pid
 
     @property
     def is_running(self) -> bool:
-        """False before start(), after stop(), and when it has ended by itself."""
+        """False before start(), after stop(), and when it has exited."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> Self:
-        """Blocks until it is ready."""
+        """Starts the server; blocks until it is ready."""
         self._spawn()
         self._check(self._read_url())
         return self
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Ends it by that signal, by SIGKILL if it takes longer than STOP_S; returns its exit status."""
+        """Ends it with this signal, or with SIGKILL after STOP_S; returns its exit status."""
         assert self._process is not None, "not started"
-        self._process.send_signal(how)  # nothing, if it has ended
+        self._process.send_signal(how)  # no effect if it has ended
         try:
             status = self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -95,7 +94,7 @@ class ServerProcess:
         self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=self._log, text=True)
 
     def _read_url(self) -> str | None:
-        """From the line that says where it is ready; None if it ends before, or is killed for taking too long."""
+        """Reads the URL from its ready line; returns None if it ends first, or is killed after START_S."""
         assert self._process is not None and self._process.stdout is not None
         overdue = threading.Timer(START_S, self._kill)
         overdue.start()
@@ -118,7 +117,7 @@ class ServerProcess:
 
 @asynccontextmanager
 async def demo_server(url: str | None, model: str) -> AsyncIterator[str]:
-    """The URL of a server for one session at a time: the one given, or that of a process of our own."""
+    """Yields `url`, or the URL of a new server for one session at a time."""
     if url is not None:
         yield url
         return

@@ -1,8 +1,8 @@
-"""LiveKit Agents' text to speech without a room: text in pieces, as a model writes it, and speech to a WAV file.
+"""Text to speech of LiveKit Agents without a room: text in pieces, as a model writes it, into a WAV file.
 
     python -m demos.speak_livekit http://127.0.0.1:8000/v1 ws://127.0.0.1:8765 "Good morning." out.wav
 
-In an agent it is AgentSession(stt=..., llm=..., tts=NeuCodecTTS(spec, url)). Needs the extra `livekit`.
+An agent uses AgentSession(stt=..., llm=..., tts=NeuCodecTTS(spec, url)). Needs the extra `livekit`.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
 
 
 async def speak(speech_lm_url: str, url: str, text: str, path: str) -> None:
-    """Says one text, word by word."""
+    """Speaks one text, word by word."""
     async with NeuCodecTTS(SpeechLMSpec(speech_lm_url), url) as tts, tts.stream() as stream:
         with AudioWriter(path, tts.sample_rate) as file:
             for word in text.split():

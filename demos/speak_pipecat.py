@@ -1,6 +1,7 @@
-"""The shortest pipeline of Pipecat that speaks: a text to a language model's server, its speech to a WAV file.
+"""The shortest Pipecat pipeline that speaks: it sends a text to a language-model server and writes the speech to a WAV
+file.
 
-python -m demos.speak_pipecat http://127.0.0.1:8000/v1 ws://127.0.0.1:8765 "Good morning." out.wav
+    python -m demos.speak_pipecat http://127.0.0.1:8000/v1 ws://127.0.0.1:8765 "Good morning." out.wav
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
 
 
 class WavOutput(FrameProcessor):
-    """Writes what is said; a transport's output stands here in an agent."""
+    """Writes the speech to a file; an agent has a transport's output here."""
 
     def __init__(self, file: AudioWriter) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class WavOutput(FrameProcessor):
 
 
 async def speak(speech_lm_url: str, url: str, text: str, path: str) -> None:
-    """Says one text."""
+    """Speaks one text."""
     with AudioWriter(path, OUTPUT_RATE) as file:
         pipeline = Pipeline([NeuCodecTTSService(SpeechLMSpec(speech_lm_url), url), WavOutput(file)])
         worker = PipelineWorker(pipeline, params=PipelineParams(audio_out_sample_rate=OUTPUT_RATE), enable_rtvi=False)

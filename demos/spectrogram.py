@@ -1,4 +1,4 @@
-"""Two spectrograms in one PNG, one above the other, with the same axes and the same scale."""
+"""Spectrograms in one PNG, stacked, with the same axes and the same scale."""
 
 from pathlib import Path
 

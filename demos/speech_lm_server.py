@@ -1,10 +1,10 @@
-"""A stand-in for a speech language-model server: OpenAI's API in front of recorded tokens, as uneven as a model.
+"""A stand-in for a speech language-model server: OpenAI's API with recorded tokens, at a model's uneven pace.
 
-    python -m demos.speech_lm_server --port 8000          # then, beside `neucodec-server --model nano`:
-    neucodec speak "Whatever it is asked, it says the same." --speech-lm-url http://127.0.0.1:8000/v1
+    python -m demos.speech_lm_server --port 8000          # then, with `neucodec-server --model nano` running:
+    neucodec speak "It gives the same answer to every text." --speech-lm-url http://127.0.0.1:8000/v1
 
-Its answers come at the pace of demos.language_model; tags are cut across events, events across packets, and text that
-is no token stands in between. What it says are the tokens of a recording, encoded by the bundled model.
+The answers have the pace of demos.language_model; tags are split across events, events across packets, and text that is
+not a token occurs between them. The tokens are those of a recording, encoded by the bundled model.
 """
 
 import argparse
@@ -30,9 +30,9 @@ EVENT_STREAM = "200 OK\r\nContent-Type: text/event-stream"
 
 
 class StandIn:
-    """What it is asked is in `requests`, how far it got with the latest answer in `sent_tokens`.
+    """A server that answers every request with the same tokens, and keeps the `requests`.
 
-    `cut_off` is set whenever a client leaves in the middle of an answer. `moments` are those of the latest answer's
+    `cut_off` is set whenever a client disconnects during an answer. `moments` are the times of the latest answer's
     tokens, by the loop's clock.
     """
 
@@ -46,11 +46,11 @@ class StandIn:
 
     @property
     def sent_tokens(self) -> int:
-        """Tokens of the latest answer that have gone out."""
+        """Number of tokens sent of the latest answer."""
         return len(self.moments)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, one request."""
+        """Serves one connection with one request."""
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
@@ -102,7 +102,7 @@ def _event(text: str, reason: str | None, is_chat: bool) -> str:
 
 @asynccontextmanager
 async def stand_in(tokens: np.ndarray, pace: Pace, seed: int = 0, port: int = 0) -> AsyncIterator[StandIn]:
-    """A stand-in that says the tokens, uint16 (n,), on a port of the loopback."""
+    """Starts a stand-in that answers with `tokens`, uint16 (n,), on a loopback port."""
     model = StandIn(tokens, pace, seed)
     server = await asyncio.start_server(model.serve, "127.0.0.1", port)
     try:
@@ -125,11 +125,11 @@ async def run(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """The command line of the demo."""
-    parser = argparse.ArgumentParser(prog="speech_lm_server", description="Says a recording, whatever it is asked.")
-    parser.add_argument("--recording", type=Path, default=RECORDING, help="what it says: WAV or FLAC (%(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="on the loopback (%(default)s)")
-    parser.add_argument("--tokens-per-second", type=float, default=75.0, help="pauses apart (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the pace (%(default)s)")
+    parser = argparse.ArgumentParser(prog="speech_lm_server", description="Answers every request with a recording.")
+    parser.add_argument("--recording", type=Path, default=RECORDING, help="its answer: WAV or FLAC (%(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="loopback port (%(default)s)")
+    parser.add_argument("--tokens-per-second", type=float, default=75.0, help="mean rate without pauses (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the pace (%(default)s)")
     with suppress(KeyboardInterrupt):
         asyncio.run(run(parser.parse_args()))
 

@@ -1,11 +1,11 @@
-"""A telephone line for an agent that thinks in tokens: the server that Twilio Media Streams, and the like, connect to.
+"""A telephone line for a speech-token agent: the server that Twilio Media Streams and similar services connect to.
 
     python -m demos.telephony --server ws://127.0.0.1:8765 --port 8080 --path /a-secret
 
 The carrier opens a WebSocket for each call and sends JSON: `start`, then `media` with base64 of mu-law at 8 kHz, `mark`
-when what came before a mark has been played, `dtmf`, `stop`. It takes `media`, `mark` and `clear`. Two sessions belong
-to a call: bytes go to the one and come from the other as they are. The agent here is a parrot: it greets, then says
-after the caller what it hears; a key interrupts it. docs/telephony.md shows the way of every message.
+when the audio before a mark has been played, `dtmf`, `stop`. It accepts `media`, `mark` and `clear`. Each call has two
+sessions, which take and return the carrier's bytes unconverted. The agent here is a parrot: it greets, then repeats
+what it hears; a key interrupts it. docs/telephony.md traces every message.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from neucodec_streaming.client.transfer import cause_of
 from neucodec_streaming.errors import StreamingError
 
 START_S = 10.0
-"""For a connection to become a call."""
+"""Timeout for a connection's `start`."""
 FORMATS = {"audio/x-mulaw": "mulaw", "audio/x-alaw": "alaw"}
 _log = logging.getLogger("telephony")
 
@@ -45,7 +45,7 @@ class Call:
         self._ears, self._voice, self._greeting = ears, voice, greeting
 
     async def run(self, messages: AsyncIterator[dict[str, Any]]) -> None:
-        """Until the caller hangs up. Raises what either session raises."""
+        """Runs the call until the caller hangs up. Raises any error of either session."""
         async with asyncio.TaskGroup() as tasks:
             talking = [tasks.create_task(work) for work in (self._think(), self._speak())]
             await self._listen(messages)
@@ -53,13 +53,13 @@ class Call:
                 task.cancel()
 
     async def _listen(self, messages: AsyncIterator[dict[str, Any]]) -> None:
-        """What the carrier says."""
+        """Handles the carrier's messages."""
         async for message in messages:
             match message:
                 case {"event": "media", "media": {"payload": payload, "track": "inbound"}}:
                     await self._ears.send_bytes(base64.b64decode(payload, validate=True))
                 case {"event": "mark", "mark": {"name": name}}:
-                    _log.info("%s: the caller has heard all up to %s", self._stream, name)
+                    _log.info("%s: the caller has heard everything before mark %s", self._stream, name)
                 case {"event": "dtmf"}:
                     await self._voice.clear()
                     await self._tell("clear")
@@ -67,7 +67,7 @@ class Call:
                     return
 
     async def _think(self) -> None:
-        """Where an agent would be: tokens heard come in, tokens to be said go out."""
+        """Stands for the agent: reads the tokens heard and sends the tokens to speak."""
         await self._voice.send(self._greeting)
         await self._voice.mark("greeting")
         await self._voice.flush()
@@ -76,7 +76,7 @@ class Call:
                 await self._voice.send(event.tokens)
 
     async def _speak(self) -> None:
-        """What the agent says; what comes between a `clear` and its answer is no longer wanted, and does not come."""
+        """Forwards the agent's audio; the session discards audio between a `clear` and its answer."""
         async for event in self._voice:
             if isinstance(event, Audio):
                 await self._tell("media", media={"payload": base64.b64encode(event.data).decode()})
@@ -90,16 +90,16 @@ class Call:
 
 
 async def messages_of(phone: ServerConnection) -> AsyncIterator[dict[str, Any]]:
-    """What the carrier sends. Raises ValueError."""
+    """Yields the carrier's messages. Raises ValueError."""
     async for text in phone:
         message = json.loads(text)
         if not isinstance(message, dict):
-            raise ValueError(f"message {text[:80]!r} is no JSON object")
+            raise ValueError(f"message {text[:80]!r} is not a JSON object")
         yield message
 
 
 async def answer(phone: ServerConnection, server: str, greeting: np.ndarray) -> None:
-    """One call from its `start` to its end; the carrier is told if it cannot be taken."""
+    """Handles one call from its `start` to its end; a call that fails is closed with a reason."""
     messages = messages_of(phone)
     try:
         async with asyncio.timeout(START_S):
@@ -112,16 +112,16 @@ async def answer(phone: ServerConnection, server: str, greeting: np.ndarray) -> 
         ):
             await Call(phone, start["streamSid"], ears, voice, greeting).run(messages)
     except StopAsyncIteration:
-        return  # hung up before it began
+        return  # hung up before `start`
     except (ExceptionGroup, ConnectionClosed, StreamingError, OSError, ValueError, LookupError, TypeError) as error:
         cause = cause_of(error) if isinstance(error, ExceptionGroup) else error
-        _log.warning("the call ends: %r", cause)
+        _log.warning("call failed: %r", cause)
         code = CloseCode.TRY_AGAIN_LATER if isinstance(cause, StreamingError) else CloseCode.POLICY_VIOLATION
         await phone.close(code, str(cause)[:100])
 
 
 async def telephone_server(server: str, greeting: np.ndarray, host: str, port: int, path: str) -> Server:
-    """A WebSocket server for calls at `path`, which nobody else should know."""
+    """Starts a WebSocket server for calls at `path`, which should be secret."""
 
     def check(phone: ServerConnection, request: Request) -> Response | None:
         return None if request.path == path else phone.respond(HTTPStatus.NOT_FOUND, "")
@@ -132,7 +132,7 @@ async def telephone_server(server: str, greeting: np.ndarray, host: str, port: i
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Takes calls until it is interrupted."""
+    """Takes calls until it is cancelled."""
     greeting = await recorded_tokens(options.server, options.greeting)
     async with await telephone_server(options.server, greeting, options.host, options.port, options.path):
         _log.info("taking calls at ws://%s:%s%s", options.host, options.port, options.path)
@@ -143,9 +143,9 @@ def main() -> None:
     """The command line of the demo."""
     parser = argparse.ArgumentParser(prog="telephony", description="Takes calls from a carrier's media streams.")
     parser.add_argument("--server", metavar="URL", default=DEFAULT_URL, help="(%(default)s)")
-    parser.add_argument("--host", default="127.0.0.1", help="to listen on; TLS is the proxy's part (%(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; a proxy adds TLS (%(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="(%(default)s)")
-    parser.add_argument("--path", default="/", help="of the WebSocket; a secret one keeps others out (%(default)s)")
+    parser.add_argument("--path", default="/", help="path of the WebSocket, preferably secret (%(default)s)")
     parser.add_argument("--greeting", type=Path, default=RECORDING, help="WAV or FLAC (%(default)s)")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

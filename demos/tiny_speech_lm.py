@@ -1,11 +1,11 @@
-"""Makes a tiny random speech language model: a Llama of two layers whose vocabulary has the 65,536 speech tokens.
+"""Creates a tiny random speech language model: a two-layer Llama whose vocabulary has the 65,536 speech tokens.
 
     python -m demos.tiny_speech_lm FOLDER
     transformers serve FOLDER --port 8000 --device cpu
 
-It says nothing that anybody could understand, but all that stands between it and a speaker is what stands between a
-real model and one: its tokenizer has bytes, `<|speech_0|>` to `<|speech_65535|>` as added tokens that are not special,
-and NeuTTS's marks; random weights make nearly all of what it prints speech.
+Its speech is unintelligible, but it exercises the same path to a speaker as a real model. Its tokenizer has bytes,
+`<|speech_0|>` to `<|speech_65535|>` as added tokens that are not special, and NeuTTS's marks; with random weights,
+nearly all of its output is speech.
 """
 
 import sys
@@ -28,7 +28,7 @@ CONTEXT_TOKENS = 4096
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, one for each mark, one for each speech token."""
+    """Returns a tokenizer with one token per byte, per mark and per speech token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -45,7 +45,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForCausalLM:
-    """Random weights for that vocabulary, 4.2 million; it samples, since the likeliest token is always the same one."""
+    """Returns a model with 4.2 million random weights; it samples, since its most likely token never changes."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -65,7 +65,7 @@ def tiny_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForCau
 
 
 def save(folder: Path) -> None:
-    """Model and tokenizer, as transformers loads them."""
+    """Saves model and tokenizer in transformers' format."""
     tokenizer = tiny_tokenizer()
     tiny_model(tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,11 +1,11 @@
-"""Streaming speech synthesis: tokens at the uneven pace of a language model, played as they come, without a stutter.
+"""Streaming speech synthesis: plays tokens from a language model with an uneven pace, without stutter.
 
-    python -m demos.tts --model nano            # starts a server of its own; --server URL takes another
+    python -m demos.tts --model nano            # starts its own server; --server URL uses a running one
 
-The language model is a stand-in (demos.language_model), its tokens are those of recorded speech. Each goes to the
-server when it is there. The first audio is held back until there is some of it: the speaker's jitter buffer learns how
-late audio can be, but at a first utterance it has nothing to learn from. In the end: how uneven the pace was, how often
-playback broke, and how long the first sound took.
+The language model is a stand-in (demos.language_model) with the tokens of recorded speech. Each token is sent as soon
+as it exists. The first audio is held back until there is enough of it: the speaker's jitter buffer learns the lateness
+of audio, but knows nothing at the first utterance. Prints how uneven the pace was, how often playback was interrupted,
+and the time to first sound.
 """
 
 import argparse
@@ -27,11 +27,13 @@ from neucodec_streaming.config import FRAME_MS, OUTPUT_RATE
 from neucodec_streaming.errors import StreamingError
 
 AHEAD_S = 0.3
-"""Of audio before playback begins: more than the language model pauses, since by the first pause it is hardly ahead."""
+"""Audio buffered before playback starts: longer than the model's pauses, since the model is hardly ahead at the first
+one.
+"""
 
 
 class HeadStart:
-    """A speaker that gets nothing before there is enough to begin with."""
+    """A speaker that receives audio only when there is enough to start with."""
 
     def __init__(self, speaker: Speaker, samples: int) -> None:
         self._speaker = speaker
@@ -46,7 +48,7 @@ class HeadStart:
             self._release()
 
     def finish(self) -> None:
-        """The utterance is complete, however short."""
+        """Ends the utterance, however short."""
         self._release()
         self._speaker.finish()
 
@@ -57,7 +59,7 @@ class HeadStart:
 
 
 async def say(url: str, tokens: np.ndarray, pace: Pace, seed: int, device: str | None) -> dict[str, float]:
-    """Plays the tokens as they come; what it was like."""
+    """Plays the tokens as they arrive; returns the figures of the playback."""
     loop = asyncio.get_running_loop()
     moments: list[float] = []
 
@@ -106,12 +108,12 @@ async def demonstrate(options: argparse.Namespace) -> dict[str, float]:
 def main() -> None:
     """The command line of the demo."""
     parser = argparse.ArgumentParser(prog="tts", description="Tokens at the pace of a language model, to the speaker.")
-    parser.add_argument("--server", metavar="URL", help="a server that runs (else one is started)")
-    parser.add_argument("--model", default="nano", help="of the server that is started (%(default)s)")
-    parser.add_argument("--recording", type=Path, default=RECORDING, help="what is said: WAV or FLAC (%(default)s)")
-    parser.add_argument("--tokens-per-second", type=float, default=75.0, help="pauses apart (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the pace (%(default)s)")
-    parser.add_argument("--device", help="number or part of the name, see `neucodec devices`")
+    parser.add_argument("--server", metavar="URL", help="a running server (default: start one)")
+    parser.add_argument("--model", default="nano", help="model of the server to start (%(default)s)")
+    parser.add_argument("--recording", type=Path, default=RECORDING, help="speech to play: WAV or FLAC (%(default)s)")
+    parser.add_argument("--tokens-per-second", type=float, default=75.0, help="mean rate without pauses (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the pace (%(default)s)")
+    parser.add_argument("--device", help="device number or part of its name, see `neucodec devices`")
     try:
         print(json.dumps(asyncio.run(demonstrate(parser.parse_args())), indent=1))
     except StreamingError as error:

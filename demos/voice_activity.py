@@ -1,6 +1,7 @@
-"""When somebody begins and ends to speak, by Silero VAD (https://github.com/snakers4/silero-vad).
+"""Start and end of speech, by Silero VAD (https://github.com/snakers4/silero-vad).
 
-It is maintained, its wheel holds the model (2 MB), and noise is no speech to it. It looks at 32 ms at a time.
+Silero is maintained, its wheel contains the model (2 MB), and it distinguishes speech from noise. It takes 32 ms at a
+time.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from neucodec_streaming.config import INPUT_RATE
 
 WINDOW_SAMPLES = 512
 END_SILENCE_MS = 500
-"""A pause that is no end is shorter."""
+"""Shorter pauses do not end a turn."""
 
 
 class VoiceActivity:
@@ -23,7 +24,7 @@ class VoiceActivity:
         self._held = np.zeros(0, np.float32)
 
     def feed(self, packet: np.ndarray) -> list[str]:
-        """The next float32 (n,) -> what has happened, in order: "start", "end"; mostly nothing."""
+        """Takes the next float32 (n,); returns its events in order, each "start" or "end"."""
         samples = np.concatenate([self._held, packet])
         whole = samples.size // WINDOW_SAMPLES * WINDOW_SAMPLES
         self._held = samples[whole:]

@@ -59,6 +59,29 @@ RECORDED = """new Promise((resolve) => {
 })"""
 
 
+SPOKEN_S = (2.4, 14.0)
+FIRST_SOUND = """new Promise((resolve) => {
+    const { context } = demo.device;
+    const ear = new AnalyserNode(context, { fftSize: 2048 });
+    const block = new Float32Array(2048);
+    const connect = AudioNode.prototype.connect;
+    AudioNode.prototype.connect = function (to, ...rest) {
+        if (to === context.destination) connect.call(this, ear);
+        return connect.call(this, to, ...rest);
+    };
+    const released = performance.now();
+    document.getElementById("speak").click();
+    const listen = () => {
+        ear.getFloatTimeDomainData(block);
+        if (!block.some((sample) => Math.abs(sample) > 1e-4)) return setTimeout(listen, 2);
+        AudioNode.prototype.connect = connect;
+        resolve(performance.now() - released);
+    };
+    listen();
+})"""
+"""Milliseconds from letting go until a sample that is not silence has left for the device."""
+
+
 @dataclass(frozen=True)
 class Track:
     """Audio at RATE, and when its first sample was there, in seconds of the page's sound device."""
@@ -168,6 +191,42 @@ async def quality(url: str, speech: np.ndarray, recording: Path, folder: Path) -
     }
 
 
+async def letting_go(url: str, recording: Path, folder: Path) -> dict[str, object]:
+    """The Speak tab: from letting go to the first sound, and STOI of what plays beside that of the client's.
+
+    Both start from what the page's microphone heard.
+    """
+    heard_ms: list[float] = []
+    async with page(url, recording) as tab:
+        for seconds in SPOKEN_S:
+            await tab.click("speak")
+            await tab.until(f"demo.stage.recorder.frames.length >= {round(seconds * 50)}")
+            heard_ms.append(await tab.evaluate(FIRST_SOUND))
+            await tab.until("demo.stage.take.output && !demo.stage.player.playing")
+        said, played = [await samples(tab, f"demo.stage.take.{name}") for name in ("input", "output")]
+    said_path = folder / "said.wav"
+    soundfile.write(said_path, said, INPUT_RATE, subtype="PCM_16")
+    alone = await asyncio.to_thread(played_by_client, url, said_path, folder)
+    speech, output = resample(said, INPUT_RATE, RATE), resample(played, OUTPUT_RATE, RATE)
+    size = min(speech.size, output.size, alone.size)
+    return {
+        "first_sound_ms": [round(each, 1) for each in heard_ms],
+        "spoken_s": list(SPOKEN_S),
+        "stoi_spoken_page": round(float(stoi(speech[:size], output[:size], RATE)), 3),
+        "stoi_spoken_client": round(float(stoi(speech[:size], alone[:size], RATE)), 3),
+    }
+
+
+async def samples(tab: Tab, name: str) -> np.ndarray:
+    """A Float32Array of the page."""
+    text = await tab.evaluate(f"""new Promise((resolve) => {{
+        const reader = new FileReader();
+        reader.onload = () => resolve(reader.result.split(",")[1]);
+        reader.readAsDataURL(new Blob([{name}]));
+    }})""")
+    return np.frombuffer(base64.b64decode(text), "<f4")
+
+
 async def endurance(url: str, recording: Path, seconds: float) -> dict[str, object]:
     """Tokens, latency and memory while someone talks for so long."""
     async with page(url, recording) as tab:
@@ -208,6 +267,7 @@ def main() -> None:
         soundfile.write(recording, speech, RATE, subtype="PCM_16")
         report: dict[str, object] = {"model": arguments.model, "profile": arguments.profile}
         report |= asyncio.run(quality(url, speech, recording, Path(name)))
+        report |= asyncio.run(letting_go(url, recording, Path(name)))
         report |= asyncio.run(endurance(url, recording, arguments.minutes * 60))
     print(json.dumps(report, indent=1))
     write_report(RESULTS, report)

@@ -1,8 +1,8 @@
 """One speaker, three listeners, a lossy link: `python -m demos.mqtt`. Needs Mosquitto (apt-get install mosquitto).
 
-A recording is spoken at the pace of a microphone into two sessions at a broker, of which one repeats tokens in its
-frames. Three listeners have the tokens: one over a good link, two with QoS 0 over a link that drops a tenth of the
-packets and reorders a tenth, one of them with the repeated tokens. What each has heard is decoded and compared.
+Streams a recording in real time into two sessions at a broker, one of which repeats tokens in its frames. Three
+listeners receive the tokens: one over a good link, two with QoS 0 over a link that drops a tenth of the packets and
+reorders a tenth; one of these two receives the repeated tokens. Each listener's tokens are decoded and compared.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ PACKET_SAMPLES = INPUT_RATE // 10
 
 
 async def main() -> None:
-    """Starts broker, bridge, links and listeners, speaks, and says what was heard."""
+    """Starts broker, bridge, links and listeners, speaks, and prints what each listener received."""
     if MOSQUITTO is None:
         sys.exit("the demo needs Mosquitto: apt-get install mosquitto")
     pcm = read_audio(RECORDING, INPUT_RATE)
@@ -60,7 +60,7 @@ async def main() -> None:
 
 
 async def spoken(url: str, port: int, pcm: np.ndarray) -> dict[str, tuple[np.ndarray, Listener]]:
-    """What each listener has when the recording has been spoken: tokens, those that were concealed among them."""
+    """Returns each listener's tokens after the recording, including concealed ones."""
     async with (
         lossy(port, DAMAGE, seed=1) as link,
         open_at_broker(url, "plain") as plain,
@@ -78,7 +78,7 @@ async def spoken(url: str, port: int, pcm: np.ndarray) -> dict[str, tuple[np.nda
 
 
 async def speak(session: MqttSession, pcm: np.ndarray) -> None:
-    """As a microphone would."""
+    """Sends the recording in real time."""
     loop = asyncio.get_running_loop()
     start_s = loop.time()
 
@@ -95,7 +95,7 @@ async def speak(session: MqttSession, pcm: np.ndarray) -> None:
 
 
 async def tokens_of(listener: Listener, frames: int) -> np.ndarray:
-    """The stream as it came, uint16 (F,)."""
+    """Returns the stream as received, uint16 (F,)."""
     tokens = np.zeros(frames, np.uint16)
     async for event in listener:
         if isinstance(event, Tokens):
@@ -104,7 +104,7 @@ async def tokens_of(listener: Listener, frames: int) -> np.ndarray:
 
 
 def told(codec: Codec, pcm: np.ndarray, name: str, tokens: np.ndarray, listener: Listener) -> dict[str, str]:
-    """Writes what was heard, and says how near it is."""
+    """Writes the decoded audio; returns its distance from the recording."""
     audio = codec.decode(tokens)
     OUT.mkdir(exist_ok=True)
     path = OUT / f"mqtt-{name}.wav"
@@ -115,7 +115,7 @@ def told(codec: Codec, pcm: np.ndarray, name: str, tokens: np.ndarray, listener:
     loss = listener.loss
     return {
         "frames": f"{loss.frames}, lost {loss.lost_frames}, out of order {loss.reordered_frames + loss.late_frames}",
-        "tokens": f"{tokens.size}, lost {loss.lost_units}, brought back {loss.recovered_units}",
+        "tokens": f"{tokens.size}, lost {loss.lost_units}, recovered {loss.recovered_units}",
         "STOI": f"{stoi(pcm[:size], again[:size], INPUT_RATE):.3f}",
         "written": str(path),
     }

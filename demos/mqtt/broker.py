@@ -1,4 +1,4 @@
-"""A real Mosquitto on a free port of this machine: started, stopped, killed and started again as one likes."""
+"""A real Mosquitto on a free port of this machine, which can be stopped, killed and restarted."""
 
 import shutil
 import socket
@@ -19,7 +19,7 @@ def free_port() -> int:
 
 
 class Broker:
-    """A Mosquitto whose `extra` lines of configuration come after the listener's."""
+    """A Mosquitto process; `extra` configuration lines follow the listener's."""
 
     def __init__(self, folder: Path, extra: str = "allow_anonymous true\n", scheme: str = "mqtt") -> None:
         self.port = free_port()
@@ -29,7 +29,7 @@ class Broker:
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        """Returns when it listens."""
+        """Starts the broker; returns when it listens."""
         assert MOSQUITTO is not None, "apt-get install mosquitto"
         self._process = subprocess.Popen(
             [MOSQUITTO, "-c", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -44,13 +44,13 @@ class Broker:
         raise AssertionError("mosquitto does not listen")
 
     def stop(self) -> None:
-        """As at a restart of the machine."""
+        """Terminates it, as a reboot does."""
         assert self._process is not None
         self._process.terminate()
         self._process.wait(DEADLINE_S)
 
     def kill(self) -> None:
-        """As at a power cut."""
+        """Kills it, as a power cut does."""
         assert self._process is not None
         self._process.kill()
         self._process.wait(DEADLINE_S)
@@ -58,7 +58,7 @@ class Broker:
 
 @contextmanager
 def broker(folder: Path, extra: str = "allow_anonymous true\n", scheme: str = "mqtt") -> Iterator[Broker]:
-    """A broker that listens."""
+    """Yields a running broker."""
     made = Broker(folder, extra, scheme)
     made.start()
     try:

@@ -1,7 +1,7 @@
 """A lossy link to a broker: a proxy that drops, repeats and reorders PUBLISH packets of QoS 0, as radio does.
 
-Everything else passes untouched, since what TCP carries is acknowledged. Which packets are hit follows from the seed.
-It also counts what went over the link: bytes of MQTT, and segments of TCP.
+All other packets pass unchanged, since their delivery is acknowledged. The seed determines which packets are affected.
+The link also counts its traffic: bytes of MQTT and segments of TCP.
 """
 
 import asyncio
@@ -15,16 +15,16 @@ from dataclasses import dataclass
 
 PUBLISH = 3
 SEGMENTS_AT = 136
-"""Where tcp_info has segs_out and segs_in."""
+"""Offset of segs_out and segs_in in tcp_info."""
 QOS_BITS = 0b0110
 FATES = ("dropped", "repeated", "reordered", "passed")
 LATE_S = 0.1
-"""A packet that is to come late waits for the next one, but no longer than that."""
+"""A reordered packet waits for the next one, but no longer than this."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Shares of PUBLISH packets with QoS 0 that are dropped, sent twice, and sent behind the next one."""
+    """Shares of PUBLISH packets with QoS 0 that are dropped, sent twice, or sent after the next one."""
 
     drop: float = 0.0
     repeat: float = 0.0
@@ -32,8 +32,10 @@ class Damage:
 
 
 class LossyLink:
-    """Between clients and the broker at `broker_port`. `counts` has what befell packets, `mqtt_bytes` what went up and
-    came down to be passed on."""
+    """A proxy between clients and the broker at `broker_port`.
+
+    `counts` holds the number of packets for each fate, `mqtt_bytes` the bytes received for forwarding, `up` and `down`.
+    """
 
     def __init__(self, broker_port: int, damage: Damage, seed: int = 0) -> None:
         self.damage = damage
@@ -62,7 +64,7 @@ class LossyLink:
 
     @property
     def segments(self) -> int:
-        """Of TCP on the clients' connections that are open now, both ways, acknowledgements among them."""
+        """TCP segments on the clients' open connections, in both directions, including acknowledgements."""
         return sum(map(_segments, self._clients))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -75,7 +77,7 @@ class LossyLink:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pass_on(reader, downstream, "up"))
                 group.create_task(self._pass_on(upstream, writer, "down"))
-        except (OSError, asyncio.CancelledError):  # the latter by `close`, which waits for this task
+        except (OSError, asyncio.CancelledError):  # cancelled by `close`, which waits for this task
             pass
         finally:
             self._links.discard(task)
@@ -106,7 +108,7 @@ class LossyLink:
         writer.close()
 
     def _fate(self, packet: bytes) -> str:
-        """What becomes of a packet, drawn for those that are PUBLISH with QoS 0."""
+        """Returns the fate of a packet, drawn at random for PUBLISH packets with QoS 0."""
         if packet[0] >> 4 != PUBLISH or packet[0] & QOS_BITS:
             return "passed"
         damage = self.damage
@@ -117,7 +119,7 @@ class LossyLink:
 
 
 def _segments(writer: asyncio.StreamWriter) -> int:
-    """Of a connection, both ways, from Linux's struct tcp_info; 0 where there is none."""
+    """Returns the segments of a connection, in both directions, from Linux's struct tcp_info; 0 if it has none."""
     with suppress(OSError, AttributeError, struct.error):
         info = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, SEGMENTS_AT + 8)
         return sum(struct.unpack_from("II", info, SEGMENTS_AT))
@@ -125,7 +127,7 @@ def _segments(writer: asyncio.StreamWriter) -> int:
 
 
 async def _packet(reader: asyncio.StreamReader) -> bytes:
-    """One MQTT control packet: type and flags, the length in 7 bits a byte, and what follows."""
+    """Reads one MQTT control packet: type and flags, the length in 7 bits per byte, and the rest."""
     head = await reader.readexactly(1)
     length = shift = 0
     while True:
@@ -139,7 +141,7 @@ async def _packet(reader: asyncio.StreamReader) -> bytes:
 
 @asynccontextmanager
 async def lossy(broker_port: int, damage: Damage, seed: int = 0) -> AsyncIterator[LossyLink]:
-    """A link that is up."""
+    """Yields a running link."""
     proxy = LossyLink(broker_port, damage, seed)
     await proxy.start()
     try:

@@ -14,7 +14,7 @@ END_BYTES = 64
 """Bytes that the end of an utterance counts for, and a voice in addition to its tokens."""
 
 MESSAGE_BYTES = 64
-"""What a message other than payload counts for while it waits."""
+"""Bytes that a pending message other than payload counts for."""
 
 
 class EarlyMessages:

@@ -8,6 +8,7 @@ import socket
 import sys
 
 from neucodec_streaming.server.logs import log_to_stderr
+from neucodec_streaming.server.workers.converter import converter_before
 from neucodec_streaming.server.workers.ipc import Unpacker
 from neucodec_streaming.server.workers.worker import work
 
@@ -18,7 +19,10 @@ def main() -> None:
     settings, load = Unpacker().feed(sys.stdin.buffer.read())[0]
     log_to_stderr(settings.log_level, settings.log_format)
     forks = sys.platform == "linux"  # elsewhere libraries of the system may not work in a forked process
-    work([socket.socket(fileno=int(number)) for number in sys.argv[1:]], settings, load, forks=forks)
+    sockets = [socket.socket(fileno=int(number)) for number in sys.argv[1:]]
+    if forks and settings.device.startswith("cuda"):
+        sockets[0] = converter_before(sockets[0])
+    work(sockets, settings, load, forks=forks)
 
 
 if __name__ == "__main__":

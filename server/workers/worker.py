@@ -1,21 +1,23 @@
-"""A worker: what steps one engine. Commands come in by a socket, results of a step go back in one message.
+"""A worker: steps one engine. Commands arrive on a socket; the results of a step are returned in one message.
 
-The other end is a WorkerHandle of the event loop (handle.py), in this process or in another one. A message to a worker
-is a list of commands, one from it a WorkerReport; the first of all, from the first worker, is Loaded, or an error.
-What fails for one session is reported to that session; the worker lives on, until the other end is closed. Where the
-device fails for good its process ends with exit code 1, for its supervisor to start it again.
+The other end is a WorkerHandle of the event loop (handle.py), in this process or another. Each message to a worker is a
+list of commands, each message from it a WorkerReport; the first message of the first worker is Loaded, or an error. A
+session's failure is reported to that session, and the worker continues until the other end is closed. If the device
+fails permanently, the process exits with code 1, so that its supervisor restarts it.
 
-Workers are threads, or processes forked once the model is loaded and warm: those share its memory, and no interpreter.
+Workers are threads, or processes forked once the model is loaded and warm, which share its memory but no interpreter.
 """
 
 import ctypes
 import gc
 import logging
 import os
+import select
 import selectors
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ from neucodec_streaming.engine.results import EngineResult, Failed, FlushFinishe
 from neucodec_streaming.errors import DeviceError, LostDeviceError, StreamingError
 from neucodec_streaming.server.model import Model
 from neucodec_streaming.server.settings.fields import Settings
-from neucodec_streaming.server.workers.formats import Formats
+from neucodec_streaming.server.workers.formats import EngineFormats, Formats
 from neucodec_streaming.server.workers.ipc import Unpacker, packed
 from neucodec_streaming.server.workers.messages import (
     CommandKind,
@@ -43,27 +45,32 @@ from neucodec_streaming.server.workers.messages import (
 )
 
 READ_BYTES = 1 << 18
+SEND_BUFFER_BYTES = 1 << 22
+"""Limited by the system."""
+MAX_UNSENT_REPORTS = 16
+"""Beyond it the next step waits for the reader."""
 
 EngineLoader = Callable[[Settings], tuple[list[Engine], Model]]
-"""Makes an engine for each worker, and says what they serve."""
+"""Creates an engine for each worker, and the description of what they serve."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class WorkerSession:
-    """A session: its number at the WorkerHandle and at the engine, how late its latest output was, and how often it
-    was cleared here."""
+    """A session: its numbers at the WorkerHandle and at the engine, the lateness of its latest output, and its clears
+    here.
+    """
 
     number: int
     engine_id: int
-    formats: Formats
+    formats: Formats | EngineFormats
     behind_ms: float = 0.0
     clears: int = 0
 
 
 class Worker:
-    """Steps `engine` for whoever is at the other end of `socket`."""
+    """Steps `engine` for the other end of `socket`."""
 
     def __init__(self, engine: Engine, socket: socket.socket, output_rate: int) -> None:
         self._output_rate = output_rate
@@ -71,13 +78,17 @@ class Worker:
         self._socket = socket
         self._unpacker = Unpacker()
         self._buffer = bytearray(READ_BYTES)
+        self._unsent: deque[memoryview] = deque()
         self._seats: dict[int, WorkerSession] = {}  # by their number
-        self._seat_of: dict[int, WorkerSession] = {}  # by the engine's
+        self._seat_of: dict[int, WorkerSession] = {}  # by the engine's number
         self._events: list[WorkerEvent] = []
         self._steps: list[TimedStep] = []
+        self._stepped_s = 0.0
 
     def run(self) -> None:
-        """Until the other end is closed. Raises LostDeviceError: what runs it must end, to be started again."""
+        """Runs until the other end is closed. Raises LostDeviceError: the process must end and be restarted."""
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         with self._socket, selectors.DefaultSelector() as selector:
             selector.register(self._socket, selectors.EVENT_READ)
             try:
@@ -86,28 +97,54 @@ class Worker:
                         self._apply(*command)
                     self._step()
                     if self._events:
-                        self._socket.sendall(packed(WorkerReport(self._events, self._steps)))
+                        self._unsent.append(memoryview(packed(WorkerReport(self._events, self._steps))))
                         self._events, self._steps = [], []
+                        self._send(selector)
             except OSError:
                 _log.debug("the event loop is gone: results are dropped", exc_info=True)
 
     def close(self) -> None:
-        """It runs elsewhere, and the socket is not for this process."""
+        """Closes this process's copy of the socket of a worker that runs elsewhere."""
         self._socket.close()
 
     def _wait(self, selector: selectors.BaseSelector) -> list[WorkerCommand] | None:
-        """The commands since the last call, at once or when the engine has something to do; None: no more come."""
+        """Commands since the last call, at once or when the engine has something to do; None at the end."""
         wake_s = self._engine.wake_s()
-        wait_s = None if wake_s is None else max(0.0, wake_s - time.monotonic())
-        while selector.select(wait_s):
-            size = self._socket.recv_into(self._buffer)
-            if not size:
-                return None
-            with memoryview(self._buffer) as view:
-                messages = self._unpacker.feed(view[:size])
-            if messages:
-                return [command for commands in messages for command in commands]
-        return []
+        while True:
+            wait_s = None if wake_s is None else max(0.0, wake_s - time.monotonic())
+            ready = selector.select(wait_s)
+            if not ready:
+                return []
+            events = ready[0][1]
+            if events & selectors.EVENT_WRITE:
+                self._send(selector)
+            if events & selectors.EVENT_READ:
+                size = self._socket.recv_into(self._buffer)
+                if not size:
+                    return None
+                with memoryview(self._buffer) as view:
+                    messages = self._unpacker.feed(view[:size])
+                if messages:
+                    return [command for commands in messages for command in commands]
+            elif wait_s == 0:
+                return []
+
+    def _send(self, selector: selectors.BaseSelector) -> None:
+        """Writes as much as the socket takes: the device only waits for a reader that is far behind."""
+        while self._unsent:
+            try:
+                size = self._socket.send(self._unsent[0])
+            except BlockingIOError:
+                if len(self._unsent) <= MAX_UNSENT_REPORTS:
+                    break
+                select.select((), (self._socket,), ())
+                continue
+            rest = self._unsent.popleft()[size:]
+            if rest:
+                self._unsent.appendleft(rest)
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
+        if selector.get_key(self._socket).events != wanted:
+            selector.modify(self._socket, wanted)
 
     def _apply(self, number: int, verb: CommandKind, data: Any) -> None:
         try:
@@ -132,7 +169,7 @@ class Worker:
         pools, parked = pools_of(order.kind, order.config), order.parked
         if parked is None:
             engine_id = self._engine.open(order.kind, pools)
-            formats = Formats(order.input, order.output, self._output_rate)
+            formats = self._formats(order)
             if order.voice is not None:
                 self._engine.prime(engine_id, _voice(order.voice), time.monotonic())
         else:
@@ -141,6 +178,11 @@ class Worker:
         seat = WorkerSession(number, engine_id, formats)
         self._seats[number] = self._seat_of[engine_id] = seat
         self._tell(number, EventKind.OPENED)
+
+    def _formats(self, order: SessionSpec) -> Formats | EngineFormats:
+        if order.is_converted:
+            return EngineFormats(order.kind)
+        return Formats(order.input, order.output, self._output_rate)
 
     def _command(self, seat: WorkerSession, verb: CommandKind, data: Any) -> None:
         engine, session, now_s = self._engine, seat.engine_id, time.monotonic()
@@ -175,10 +217,12 @@ class Worker:
     def _step(self) -> None:
         engine = self._engine
         try:
-            begin_s = time.monotonic()
-            results = engine.step(begin_s)
+            results = engine.step(time.monotonic())
             if engine.stepped is not None:
-                self._steps.append(TimedStep(engine.stepped, time.monotonic() - begin_s))
+                end_s = time.monotonic()
+                begin_s = max(engine.stepped.launched_s, self._stepped_s)  # the device computes one after another
+                self._steps.append(TimedStep(engine.stepped.pool, end_s - begin_s))
+                self._stepped_s = end_s
             for result in results:
                 self._translate(result)
         except LostDeviceError:
@@ -214,7 +258,7 @@ class Worker:
         self._events.append((number, news, data))
 
     def _end(self, number: int, error: StreamingError) -> None:
-        """Closes the session, if it is open, and tells it why."""
+        """Closes the session, if it is open, and reports the reason."""
         seat = self._seats.get(number)
         if seat is not None:
             self._forget(seat)
@@ -226,14 +270,17 @@ class Worker:
 
 
 def _voice(tokens: np.ndarray) -> np.ndarray | None:
-    """As the engine takes a voice; no tokens are none."""
+    """The voice in the engine's form; no tokens mean none."""
     return tokens if len(tokens) else None
 
 
 def work(sockets: Sequence[socket.socket], settings: Settings, load: EngineLoader, *, forks: bool) -> None:
-    """Loads, says at the first socket what is served by whom, and runs a worker at each, until the other ends are
-    closed. Sockets beyond that are closed. The first worker runs in this thread, the others in processes of their own
-    if it `forks`, and else in threads."""
+    """Loads the engines, reports them on the first socket, and runs a worker on each socket until the other ends are
+    closed.
+
+    Surplus sockets are closed. The first worker runs in this thread, the others in forked processes if it `forks`, else
+    in threads.
+    """
     workers, model = _loaded(sockets, settings, load)
     for unused in sockets[max(1, len(workers)) :]:
         unused.close()
@@ -260,7 +307,7 @@ def work(sockets: Sequence[socket.socket], settings: Settings, load: EngineLoade
 
 
 def _forked(workers: list[Worker]) -> int:
-    """A process that runs the last of the workers, which is gone from here, as the others from there."""
+    """Forks a process for the last of the workers; each process drops the other's workers."""
     pid = os.fork()
     worker = workers.pop()
     if pid:
@@ -273,7 +320,7 @@ def _forked(workers: list[Worker]) -> int:
             workers.pop().close()
         _trim_memory()
         thread = threading.Thread(target=worker.run, name="worker")
-        thread.start()  # since torch believes that the forked one still has the threads which helped it
+        thread.start()  # torch believes that the forked process still has the threads that helped it
         thread.join()
     except Exception:
         _log.exception("a worker failed")
@@ -282,7 +329,7 @@ def _forked(workers: list[Worker]) -> int:
 
 
 def _trim_memory() -> None:
-    """What was freed is the system's again: a page that two processes have is copied when one of them writes to it."""
+    """Returns freed memory to the system: a page shared by two processes is copied when one of them writes to it."""
     with suppress(AttributeError):  # of glibc
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -290,7 +337,7 @@ def _trim_memory() -> None:
 def _loaded(
     sockets: Sequence[socket.socket], settings: Settings, load: EngineLoader
 ) -> tuple[list[Worker], Model | StreamingError]:
-    """The workers, and what they serve; none, and why."""
+    """The engines and what they serve; or none, and the error."""
     try:
         engines, model = load(settings)
     except StreamingError as error:
@@ -299,5 +346,5 @@ def _loaded(
         _log.exception("loading failed")
         return [], DeviceError(f"loading failed: {type(error).__name__}: {error}")
     gc.collect()
-    gc.freeze()  # or a collection goes through all of torch and the model, while everything stands still
+    gc.freeze()  # or a collection would walk through torch and the model while everything stands still
     return [Worker(engine, socket, model.output_rate) for engine, socket in zip(engines, sockets, strict=False)], model

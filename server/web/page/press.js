@@ -1,4 +1,7 @@
-/** A button that is held, or tapped once to begin and once to end: by pointer, keyboard, or assistive technology. */
+/**
+ * A button that is held, or tapped once to begin and once to end: by pointer, keyboard, or assistive technology. Its
+ * `data-held` says whether it is held now.
+ */
 
 const TAP_MS = 350;
 
@@ -13,12 +16,14 @@ export function holdOrTap(button, { isOn, start, stop }) {
     if (pressedAt >= 0) return;
     pressedAt = performance.now();
     began = !isOn();
+    button.dataset.held = "true";
     if (began) start();
     else stop(false);
   };
   const release = () => {
     const held = pressedAt >= 0 && performance.now() - pressedAt > TAP_MS;
     pressedAt = -1;
+    button.dataset.held = "false";
     if (began && held && isOn()) stop(true);
     began = false;
   };
@@ -45,6 +50,7 @@ export function holdOrTap(button, { isOn, start, stop }) {
     if (event.detail !== 0) return; // a pointer, which has been dealt with; assistive technology clicks alone
     press();
     pressedAt = -1;
+    button.dataset.held = "false";
     began = false;
   });
 }

@@ -28,6 +28,8 @@ export class Stage {
     /** @type {() => void} another take is shown */
     this.onTake = () => {};
     this._server = server;
+    /** @type {number[]} of what is being said */
+    this._heardPeaks = [];
     this._work = new AbortController();
     this.player = new Player(device, () => this._played());
     this.recorder = new Recorder(device, server, {
@@ -87,8 +89,13 @@ export class Stage {
     tell("play");
     if (this.take === null) return;
     try {
-      if (this.take.output === null) await this._decode(this.take);
-      else await this.player.play();
+      if (this.take.output === null) {
+        const { model } = this._server;
+        if (model && this.take.model && this.take.model !== model) throw new Error(foreign(this.take.model, model));
+        await this._decode(this.take);
+      } else {
+        await this.player.play();
+      }
     } catch (error) {
       if (!isAbort(error)) tell("play", /** @type {Error} */ (error).message);
     }
@@ -152,7 +159,8 @@ export class Stage {
   refresh() {
     const { phase, isOn } = this.recorder;
     const button = element("speak");
-    const words = { idle: "Hold to speak", opening: "Allow the microphone", recording: "Let go to hear it", finishing: "One moment" };
+    const end = button.dataset.held === "true" ? "Let go to hear it" : "Tap to hear it";
+    const words = { idle: "Hold to speak", opening: "Allow the microphone", recording: end, finishing: "One moment" };
     element("speak-words").textContent = words[phase];
     button.setAttribute("aria-pressed", String(isOn));
     button.dataset.phase = phase;
@@ -225,8 +233,8 @@ export class Stage {
 
   /** Of what was said so far; those of earlier frames are kept. @param {Float32Array[]} frames */
   _peaks(frames) {
-    if (frames.length < 3) this._said_peaks = [];
-    const peaks = (this._said_peaks ??= []);
+    if (frames.length < 3) this._heardPeaks = [];
+    const peaks = this._heardPeaks;
     for (let i = peaks.length / 4; i < frames.length; i++) peaks.push(...peaksOf(frames[i], INPUT_RATE));
     return Float32Array.from(peaks);
   }
@@ -259,6 +267,9 @@ export class Stage {
     element("token-words").textContent = `${grouped(tokens)} tokens of 16 bits`;
   }
 }
+
+/** @param {string} theirs @param {string} ours models */
+export const foreign = (theirs, ours) => `These are tokens of ${theirs}; this server speaks ${ours}, to which they are noise.`;
 
 /** @param {unknown} error whether it says that the visitor went on to something else */
 export const isAbort = (error) =>

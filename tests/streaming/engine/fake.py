@@ -33,6 +33,7 @@ class FakeRunner:
         self.broken: Exception | None = None
         self.alive = True
         self.depth = 1
+        self.is_computing = False  # the device, on what it was given
         self.resets: list[tuple[str, int]] = []
         self.primed: list[tuple[int, list[int]]] = []
         self.voice_steps = 0
@@ -82,7 +83,7 @@ class FakeRunner:
 
     def launch(self, pool, slots, windows, size):
         rows = self.step(pool, slots, windows, size)
-        return StepRows(lambda: rows, len(windows))
+        return StepRows(lambda: rows, len(windows), lambda: not self.is_computing)
 
     def step(self, pool, slots, windows, size):
         assert len(slots) == len(set(slots)) <= size in self.batch_sizes

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from neucodec_streaming.engine.engine import Engine
+from neucodec_streaming.engine.engine import POLL_S, Engine
 from neucodec_streaming.engine.results import Failed, FlushFinished, Output
 from neucodec_streaming.errors import LostDeviceError
 from tests.streaming.engine.fake import POOLS, FakeRunner, audio_of, speech, tokens_of
@@ -42,22 +42,29 @@ def test_sessions_get_the_same_output_however_many_steps_are_in_flight(depth: in
     assert sum(isinstance(result, FlushFinished) for result in results) == 3
 
 
-def test_a_step_is_delivered_when_the_next_was_launched_or_none_is_due() -> None:
+def test_steps_are_launched_while_the_device_computes_and_delivered_once_it_is_done() -> None:
     runner, engine = pipeline()
-    one, two = (engine.open(kind, POOLS) for kind in ("encode", "decode"))
+    runner.is_computing = True
+    one, two, three = (engine.open(kind, POOLS) for kind in ("encode", "decode", "encode"))
     engine.feed(one, speech(*range(11)), 0.0)
-    engine.feed(two, np.arange(10, dtype=np.uint16), 0.0)
-    assert engine.step(1.0) == [] and len(runner.steps) == 1, "launched"
-    (first,) = engine.step(1.0)
-    assert len(runner.steps) == 2, "the other was launched before"
-    (second,) = engine.step(1.0)
-    assert {first.session, second.session} == {one, two}
+    assert engine.step(1.0) == [] and len(runner.steps) == 1
+    engine.feed(two, np.arange(10, dtype=np.uint16), 1.0)
+    assert engine.wake_s() == 0.0 + 1.0, "there is room for another step"
+    assert engine.step(1.0) == [] and len(runner.steps) == 2
+    engine.feed(three, speech(*range(11)), 1.0)
+    assert engine.step(1.0) == [] and len(runner.steps) == 2, "no more than the depth"
+    assert engine.wake_s() == 1.0 + POLL_S
+    runner.is_computing = False
+    assert engine.wake_s() == float("-inf")
+    delivered = [engine.step(1.0) for _ in range(3)]
+    assert [[result.session for result in results] for results in delivered] == [[one], [two], [three]]
     assert engine.wake_s() is None
 
 
 @pytest.mark.parametrize("command", ["clear", "close"])
-def test_what_is_in_flight_for_a_session_that_was_cleared_or_closed_is_dropped(command: str) -> None:
-    _, engine = pipeline()
+def test_steps_in_flight_of_cleared_or_closed_sessions_are_dropped(command: str) -> None:
+    runner, engine = pipeline()
+    runner.is_computing = True
     session = engine.open("encode", POOLS)
     engine.feed(session, speech(*range(11)), 0.0)
     assert engine.step(1.0) == []
@@ -68,16 +75,19 @@ def test_what_is_in_flight_for_a_session_that_was_cleared_or_closed_is_dropped(c
         session = engine.open("encode", POOLS)
     engine.feed(session, speech(*range(50, 61)), 1.0)
     engine.flush(session, 1.0)
+    runner.is_computing = False
     results = results_of(engine, 2.0)
     np.testing.assert_array_equal(outputs(results, session), tokens_of(list(range(50, 61))))
 
 
 def test_a_snapshot_waits_for_the_step_in_flight() -> None:
-    _, engine = pipeline()
+    runner, engine = pipeline()
+    runner.is_computing = True
     session = engine.open("encode", POOLS)
     engine.feed(session, speech(*range(11)), 0.0)
     engine.step(1.0)
     snapshot = engine.snapshot(session)
+    runner.is_computing = False
     (first,) = engine.step(1.0)
     other = engine.restore("encode", POOLS, snapshot, 1.0)
     engine.flush(other, 1.0)
@@ -85,7 +95,7 @@ def test_a_snapshot_waits_for_the_step_in_flight() -> None:
     np.testing.assert_array_equal(np.concatenate([first.data, rest]), tokens_of(list(range(11))))
 
 
-def test_a_device_that_fails_for_good_is_no_fault_of_the_batch() -> None:
+def test_a_permanent_device_failure_is_not_blamed_on_the_batch() -> None:
     runner, engine = pipeline(1)
     session = engine.open("encode", POOLS)
     for alive in (True, False):
