@@ -60,7 +60,7 @@ class ReferenceVoice:
 
 
 def read_reference(path: str | Path) -> ReferenceVoice:
-    """Reads a token file, and its transcript, the the .txt of the same name if it exists. Raises FileError, TokenError."""
+    """Reads a token file and its transcript (the .txt of the same name, if any). Raises FileError, TokenError."""
     transcript = Path(path).with_suffix(".txt")
     if Path(path) == transcript or not transcript.is_file():
         return ReferenceVoice(read_tokens(path))
