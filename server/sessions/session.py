@@ -341,8 +341,8 @@ class Session:
                 transport.close(conversation.close_code, failure.code if failure is not None else "")
                 self._release()
             if self._early and conversation.is_greeted:
-                for message in self._early.take():
-                    self.received(message)
+                for early in self._early.take():
+                    self.received(early)
             if transport.is_held and self._has_room():
                 transport.release()
         self.slot.pause(self.queued_bytes)
