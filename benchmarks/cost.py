@@ -88,7 +88,7 @@ def streamed(codec: Codec, kind: str, sessions: int) -> TimedCall:
     config = stepper.config
     state = stepper.new_state(sessions)
     state.position.fill_(2 * config.context_frames)
-    x = _noise(kind, (sessions, *stepper.window_shape))
+    x = noise(kind, (sessions, *stepper.window_shape))
     rows = torch.tensor([range(sessions), [config.window_frames] * sessions, [config.chunk_frames] * sessions])
     if codec.device.type == "cuda":
         graph = GraphedStep(stepper, state, x, rows, Captures(codec.device), steady=True)
@@ -100,8 +100,8 @@ def offline(codec: Codec, kind: str, rows: int, frames: int) -> TimedCall:
     """Returns a call of the stock model on `rows` inputs of `frames` frames, in one batch."""
     model, dtype = codec.model, codec.model.fc_encoder.weight.dtype
     if kind == "decode":
-        return partial(model.decode, _noise(kind, (rows, 1, frames)).to(codec.device))
-    pcm = _noise(kind, (rows, (frames + 1) * INPUT_HOP)).to(codec.device)
+        return partial(model.decode, noise(kind, (rows, 1, frames)).to(codec.device))
+    pcm = noise(kind, (rows, (frames + 1) * INPUT_HOP)).to(codec.device)
     return lambda: model.encode(pcm[:, None].to(dtype), offline_features(pcm).to(dtype))
 
 
@@ -299,7 +299,8 @@ def _stepper(codec: Codec, kind: str) -> Stepper:
     return codec.encoder() if kind == "encode" else codec.decoder()
 
 
-def _noise(kind: str, shape: tuple[int, ...]) -> torch.Tensor:
+def noise(kind: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """Tokens or audio."""
     generator = torch.Generator().manual_seed(0)
     if kind == "decode":
         return torch.randint(CODEBOOK_SIZE, shape, generator=generator)

@@ -20,6 +20,7 @@ from benchmarks.metrics.nearness import level_differences
 from benchmarks.metrics.scores import compare
 from neucodec_streaming.codec import Codec, load_codec, read_audio
 from neucodec_streaming.kernels.int8 import is_int8
+from neucodec_streaming.kernels.packed import with_packed_weights
 
 GROUPS = {
     "semantic projection": "semantic_encoder.feature_projection.*",
@@ -75,7 +76,7 @@ def scores(codec: Codec, recordings_pcm: list[np.ndarray]) -> Figures:
 
 
 def with_int8(exact: Codec, chosen: Callable[[str], bool]) -> Codec:
-    return Codec(exact.name, exact.model, exact.priors, chosen)
+    return Codec(exact.name, with_packed_weights(exact.model, chosen), exact.priors, is_packed=True)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from ray.serve.request_router import PendingRequest, RequestRouter, RunningRepli
 from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.protocol.query import parse_target
 from neucodec_streaming.server.asgi import Application
+from neucodec_streaming.server.asgi.application import path_below
 from neucodec_streaming.server.model import load_engines
 from neucodec_streaming.server.sessions.admission import Admission
 from neucodec_streaming.server.settings.fields import Settings
@@ -134,7 +135,7 @@ def _query(request: PendingRequest) -> str | None:
     scope = pickle.loads(request.args[0]).asgi_scope
     if scope["type"] != "websocket":
         return None
-    path = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/"))
+    path = path_below(scope["path"], scope.get("root_path", ""))
     return f"{path}?{scope['query_string'].decode('latin-1')}"
 
 

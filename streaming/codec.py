@@ -5,8 +5,9 @@ and may lie elsewhere: whoever loads a hub id has no folder to write to.
 """
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -22,8 +23,9 @@ from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, StreamConfig
 from neucodec_streaming.decoder import Decoder
 from neucodec_streaming.encoder import Encoder
 from neucodec_streaming.errors import ConfigError, InputError, ModelError
-from neucodec_streaming.kernels.int8 import is_int8
-from neucodec_streaming.kernels.packed import keep_freed_memory, with_packed_weights
+from neucodec_streaming.int8_model import load_int8_model
+from neucodec_streaming.kernels.memory import keep_freed_memory
+from neucodec_streaming.kernels.packed import pack_layers, release_originals, with_packed_weights
 from neucodec_streaming.layers.mel import offline_features
 from neucodec_streaming.loading import PARTS, check_folder, hub_checkpoint, load_model
 from neucodec_streaming.priors import Priors, read_priors
@@ -45,16 +47,20 @@ class Codec:
         name: str,
         model: Any,
         priors: Priors,
-        quantised: Callable[[str], bool] | None = None,
         kinds: Sequence[str] = tuple(PARTS),
         threads: int | None = None,
+        *,
+        is_packed: bool = False,
+        weights_digest: str | None = None,
     ) -> None:
         self.name = name
         self.model = model
         self.priors = priors
         self.kinds = tuple(kinds)
-        self._quantised = quantised
+        self.is_packed = is_packed
+        """Whether the model holds its weights as steps use them, and no others: int8, or after `pack`."""
         self._threads = threads
+        self._weights_digest = weights_digest
         self._steppers: dict[tuple[type, StreamConfig], Encoder | Decoder] = {}
 
     @property
@@ -87,10 +93,8 @@ class Codec:
 
     def to(self, device: str | torch.device) -> "Codec":
         """Itself, on another device; streams that were made before stay where they are. Raises ConfigError."""
-        if self._quantised is not None and torch.device(device).type != "cpu":
-            raise ConfigError(
-                f"dtype int8 is computed on a CPU, not on {device}: load the model there in another dtype"
-            )
+        if self.is_packed and torch.device(device) != self.device:
+            raise ConfigError(f"weights are packed for {self.device}, not for {device}: load the model there")
         self.model = _on_device(self.model, device)
         self.__dict__.pop("_stepped", None)
         self._steppers = {}
@@ -100,7 +104,22 @@ class Codec:
     def _stepped(self) -> Any:
         """The model as the steps use it; the original stays for whole recordings."""
         keep_freed_memory()
-        return with_packed_weights(self.model, self._quantised or (lambda name: False))
+        return self.model if self.is_packed else with_packed_weights(self.model)
+
+    def pack(self) -> None:
+        """Keeps each weight once, as steps use it: for a server, which has no whole recordings.
+
+        From now on those are stepped as one chunk, with results that are equal but for rounding. Streams that were made
+        before go on.
+        """
+        if self.is_packed or self.device.type != "cpu":
+            return
+        assert self.fingerprint, "it is that of the original weights"
+        self.is_packed, self.model, model = True, None, self.model
+        self._steppers = {}
+        self.__dict__.pop("_stepped", None)
+        self.model = pack_layers(model)
+        release_originals(self.model)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -109,10 +128,11 @@ class Codec:
         of_the_copy = ("_name_or_path", "transformers_version")
         config = {name: value for name, value in config.items() if name not in of_the_copy}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-        digest.update(repr((self.priors, self._quantised is not None)).encode())
-        for name, tensor in self.model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(raw_bytes(tensor).data)
+        digest.update(repr((self.priors, self._weights_digest or False)).encode())
+        if self._weights_digest is None:
+            for name, tensor in self.model.state_dict().items():
+                digest.update(name.encode())
+                digest.update(raw_bytes(tensor).data)
         return digest.hexdigest()[:32]
 
     @property
@@ -174,7 +194,7 @@ class Codec:
         (count,) = frames
         if not count:
             return [np.zeros(0, np.uint16) for _ in checked]
-        if self._quantised is not None:
+        if self.is_packed:
             encoder = Encoder(self._stepped, _one_chunk(count), self.priors, self.fingerprint)
             encoder.threads = self._threads
             stream = EncoderStream(encoder)
@@ -194,7 +214,7 @@ class Codec:
         tokens = check_tokens(tokens)
         if not len(tokens):
             return np.zeros(0, np.float32)
-        if self._quantised is not None:
+        if self.is_packed:
             decoder = Decoder(self._stepped, _one_chunk(len(tokens)), self.priors, self.fingerprint)
             decoder.threads = self._threads
             stream = DecoderStream(decoder)
@@ -267,11 +287,12 @@ def load_codec(
     int8 = dtype == "int8"
     if int8 and torch.device(device).type != "cpu":
         raise ConfigError(f"dtype int8 is computed on a CPU, not on {device}: give float32, bfloat16 or float16")
-    model = load_model(source, torch.float32 if int8 else _torch_dtype(dtype), kinds)
+    model, digest = load_int8_model(source, kinds) if int8 else (load_model(source, _torch_dtype(dtype), kinds), None)
     model = _on_device(model, device).eval().requires_grad_(False)
-    if threads is None and sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL:
+    weights = itertools.chain(model.parameters(), model.buffers())
+    if threads is None and sum(tensor.numel() for tensor in weights) < SMALL_MODEL:
         threads = 1
-    return Codec(str(name), model, priors, is_int8 if int8 else None, kinds, threads)
+    return Codec(str(name), model, priors, kinds, threads, is_packed=int8, weights_digest=digest)
 
 
 def _on_device(model: Any, device: str | torch.device) -> Any:

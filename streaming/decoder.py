@@ -10,7 +10,7 @@ from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.layers.attention import Ring, RingView, StreamingAttention
 from neucodec_streaming.layers.conv import StreamingConv
 from neucodec_streaming.layers.istft import StreamingISTFT
-from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, PoolingWeights, StreamingGroupNorm
+from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, PoolingWeights, RMSNorm, StreamingGroupNorm
 from neucodec_streaming.layers.state import SlotState
 from neucodec_streaming.layers.step import StepPlan
 from neucodec_streaming.priors import Priors
@@ -80,6 +80,9 @@ class Decoder(Stepper):
         self.embed = StreamingConv(network.embed)
         self.prior_net = [ResNetBlock(block, (next(norms), next(norms))) for block in network.prior_net]
         self.attention = [StreamingAttention(layer.self_attn, config) for layer in network.layers]
+        self.layer_norms = [
+            (RMSNorm(layer.input_layernorm), RMSNorm(layer.post_attention_layernorm)) for layer in network.layers
+        ]
         self.post_net = [ResNetBlock(block, (next(norms), next(norms))) for block in network.post_net]
         self.istft = StreamingISTFT(network.head, config)
 
@@ -114,7 +117,8 @@ class Decoder(Stepper):
     def _transform(self, x: Tensor, rings: list[Ring], plan: StepPlan) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
         view = RingView(plan, self.config, x.dtype)
-        for layer, attention, ring in zip(self.network.layers, self.attention, rings, strict=True):
-            x = x + attention.step(layer.input_layernorm(x), ring, view)
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        layers = zip(self.network.layers, self.attention, self.layer_norms, rings, strict=True)
+        for layer, attention, (before_attention, before_mlp), ring in layers:
+            x = x + attention.step(before_attention(x), ring, view)
+            x = x + layer.mlp(before_mlp(x))
         return x

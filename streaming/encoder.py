@@ -60,7 +60,7 @@ class Encoder(Stepper):
         return EncoderState(
             position=torch.zeros(slots, dtype=torch.int64, device=self.device),
             frames_seen=torch.zeros(slots, 1, device=self.device),
-            mel=self.mel.new_state(slots, self.projection.projection.weight),
+            mel=self.mel.new_state(slots, self.projection.projection.like),
             conformer=[layer.new_state(slots) for layer in self.conformer],
             adapter=[conv.new_state(slots) for conv in self.adapter],
             acoustic=self.acoustic.new_state(slots),

@@ -93,7 +93,7 @@ def load_model(source: Path | str, dtype: torch.dtype, kinds: Sequence[str]) -> 
     from transformers import NeuCodecConfig
     from transformers.utils import logging
 
-    from_pretrained: Any = _model_of(kinds).from_pretrained
+    from_pretrained: Any = model_class(kinds).from_pretrained
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -144,7 +144,7 @@ def _check_config(config: Any, name: str) -> None:
         )
 
 
-def _model_of(kinds: Sequence[str]) -> Any:
+def model_class(kinds: Sequence[str]) -> Any:
     """The model class, without the parts that only other kinds need."""
     from transformers import NeuCodecModel
 

@@ -37,11 +37,11 @@ class Stepper(ABC):
 
     @property
     def device(self) -> torch.device:
-        return self.model.quantizer.project_in.weight.device
+        return self.model.quantizer.project_in.like.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.quantizer.project_in.weight.dtype
+        return self.model.quantizer.project_in.like.dtype
 
     @property
     @abstractmethod

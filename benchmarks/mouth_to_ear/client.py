@@ -61,7 +61,7 @@ async def talk(url: str, profile: str, seconds: float) -> None:
                         ways["jitter_ms"].append(speaker.queued_seconds * 1000)
                         ways["speaker_ms"].append(speaker.latency_ms)
                         speaker.push(event.samples)
-                        if not speaker.splices:
+                        if not (speaker.splices or speaker.underruns):
                             heard = speaker.heard_position, time.perf_counter()
                     elif isinstance(event, Done):
                         done = event

@@ -4,6 +4,7 @@ Nothing of ASGI needs a library: a scope and two coroutines are all that there i
 business of App and its routes; our own listener (server/http) is the other shell around them.
 """
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,6 +29,7 @@ from neucodec_streaming.server.workers.worker import EngineLoader
 OTHERS = ("tls_cert", "tls_key", "mqtt")
 """Settings of `neucodec-server` that an application cannot keep."""
 READING = ("GET", "HEAD")
+_log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings | None = None) -> "Application":
@@ -107,15 +109,18 @@ class Application:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """The lifespan protocol. A model that cannot be loaded stops the server, which shows why."""
-        await receive()  # startup
+        await receive()
+        phase = "startup"
         try:
             async with self.lifespan():
                 await send({"type": "lifespan.startup.complete"})
-                await receive()  # shutdown
-        except StreamingError as error:
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-        else:
+                await receive()
+                phase = "shutdown"
             await send({"type": "lifespan.shutdown.complete"})
+        except Exception as error:
+            if not isinstance(error, StreamingError):
+                _log.exception("%s failed", phase)
+            await send({"type": f"lifespan.{phase}.failed", "message": str(error)})
 
     async def _serve_socket(self, app: App, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # connect

@@ -61,17 +61,26 @@ def library(sources: Sequence[Path] = SOURCES) -> Path:
     flags = (*FLAGS, *MARCH.get(torch.backends.cpu.get_cpu_capability(), ()))
     parts = (*(source.read_text() for source in sources), *flags, torch.__version__, platform.machine(), sys.platform)
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = cache_folder / "neucodec-streaming" / f"{sources[0].stem}-{digest}.so"
+    path = cache_folder() / f"{sources[0].stem}-{digest}.so"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=path.parent) as folder:  # another process may do the same
             built = Path(folder) / path.name
             _compile(sources, built, flags)
             built.replace(path)
+    check_owner(path)
+    return path
+
+
+def cache_folder() -> Path:
+    """Of this user, for what is made once for this machine."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neucodec-streaming"
+
+
+def check_owner(path: Path) -> None:
+    """Raises PermissionError for a file that another user may have written."""
     if path.stat().st_uid not in (0, os.getuid()):
         raise PermissionError(f"{path} belongs to another user: remove it, or set XDG_CACHE_HOME")
-    return path
 
 
 def _compile(sources: Sequence[Path], built: Path, flags: tuple[str, ...]) -> None:

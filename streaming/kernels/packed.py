@@ -1,12 +1,13 @@
 """The weights of a model as steps want them: linear layers packed for the CPU, convolutions over (B, T, C).
 
 A step has few rows, so its products are bound by reading weights, and a library that first rearranges them for its
-matrix units reads them twice. `with_packed_weights` copies a module tree, sharing every parameter, and puts layers into
-it that pack their weight once, at their first use (a decoder's step packs no encoder). The original stays as it is, for
-whole recordings; so what is stepped takes its memory twice.
+matrix units reads them twice. `pack_layers` puts layers into a module tree that pack their weight once: int8 at once,
+others at their first use (a decoder's step packs no encoder). `with_packed_weights` does so to a copy that shares every
+parameter, and the original stays as it is, for whole recordings, so what is stepped takes its memory twice; after
+`release_originals` a tree has its packed weights alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import cache, cached_property, partial
 from typing import Any
@@ -16,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neucodec_streaming.kernels import native
-from neucodec_streaming.kernels.int8 import make_int8_linear
+from neucodec_streaming.kernels.int8 import Int8Weights
+from neucodec_streaming.kernels.memory import HugePages, give_back_freed_memory
 
 PACK_ROWS = 16
 """Rows that the packed layout is chosen for; one number, so that equal steps have equal bits wherever they run."""
@@ -94,59 +96,84 @@ def _traceable() -> Any:
 
 
 class PackedLinear(nn.Module):
-    """One linear layer, or several that read the same input, as one product: their outputs side by side."""
+    """One linear layer, or several that read the same input, as one product: their outputs side by side.
 
-    make_linear = staticmethod(make_linear)
+    With `pages` the weights are quantised to int8 into them at once, and no original is kept.
+    """
 
-    def __init__(self, *layers: nn.Linear) -> None:
+    like: Tensor
+
+    def __init__(self, *layers: nn.Linear, pages: HugePages | None = None) -> None:
         super().__init__()
-        self.layers: Any = nn.ModuleList(layers)
+        self.width = sum(layer.out_features for layer in layers)
+        self.layers: Any = nn.ModuleList(layers) if pages is None else None
+        self.int8 = None if pages is None else Int8Weights(*_side_by_side(layers), pages)
+        self.register_buffer("like", _like(layers[0].weight, pages), persistent=False)
 
     @property
-    def weight(self) -> Tensor:
-        """Weight of the first, for its device and dtype."""
-        return self.layers[0].weight
+    def ring_dtype(self) -> torch.dtype:
+        """Of keys and values that it makes and a ring keeps: half as many bytes to read beside int8 weights."""
+        return self.like.dtype if self.int8 is None else torch.float16
 
     @cached_property
     def _product(self) -> LinearFn:
-        if len(self.layers) == 1:
-            return self.make_linear(self.weight, self.layers[0].bias)
-        biases = [layer.bias for layer in self.layers]
-        bias = None if biases[0] is None else torch.cat(biases)
-        return self.make_linear(torch.cat([layer.weight for layer in self.layers]), bias)
+        return self.int8 or make_linear(*_side_by_side(self.layers))
+
+    def release(self) -> None:
+        """Keeps the packed weight alone."""
+        self.__dict__["_product"] = self._product  # from now on the only one
+        self.layers = None
 
     def forward(self, x: Tensor) -> Tensor:
         return self._product(x)
 
 
 class ChannelsLastConv(nn.Module):
-    """A `Conv1d` over (B, T, C_in) that adds no padding: (B, (T - reach - 1) // stride + 1, C_out)."""
+    """A `Conv1d` over (B, T, C_in) that adds no padding: (B, (T - reach - 1) // stride + 1, C_out).
 
-    make_linear = staticmethod(make_linear)
+    With `pages` the weights are quantised to int8 into them at once, and no original is kept.
+    """
 
-    def __init__(self, conv: nn.Conv1d) -> None:
+    like: Tensor
+
+    def __init__(self, conv: nn.Conv1d, pages: HugePages | None = None) -> None:
         super().__init__()
-        self.conv = conv
-        self.stride, self.dilation = conv.stride[0], conv.dilation[0]
-        self.reach = (conv.kernel_size[0] - 1) * self.dilation
+        self.taps, self.stride, self.dilation = conv.kernel_size[0], conv.stride[0], conv.dilation[0]
+        self.padding = int(conv.padding[0])
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
+        self.reach = (self.taps - 1) * self.dilation
         self.dense = conv.groups == 1
+        self.is_big = self.dense and conv.weight.numel() >= BIG_WEIGHT
+        self.is_small = is_small(conv)
+        self.conv: Any = conv if pages is None else None
+        self.int8 = None if pages is None else Int8Weights(conv.weight, conv.bias, pages)
+        self.register_buffer("like", _like(conv.weight, pages), persistent=False)
 
     @cached_property
     def linear(self) -> LinearFn:
         """What an output reads, side by side (…, kernel * C_in), to it."""
-        return self.make_linear(self.conv.weight.transpose(1, 2).flatten(1), self.conv.bias)
+        return make_linear(self.conv.weight.transpose(1, 2).flatten(1), self.conv.bias)
 
     @cached_property
     def _convolution(self) -> LinearFn:
         conv = self.conv
         return make_conv(conv.weight[:, :, None], conv.bias, self.stride, self.dilation, conv.groups)
 
+    def release(self) -> None:
+        """Keeps the packed weight alone, if it is a big one."""
+        if self.is_big and self.conv is not None:
+            self.__dict__["linear"] = self.linear  # from now on the only one
+            self.conv = None
+
     def is_product(self, outputs: int) -> bool:
         """Whether so many outputs are computed as one product."""
-        few = self.reach == 0 or outputs <= FEW_OUTPUTS or self.conv.weight.numel() >= BIG_WEIGHT
-        return self.dense and few and self.conv.weight.device.type == "cpu"
+        few = self.reach == 0 or outputs <= FEW_OUTPUTS or self.is_big
+        return self.dense and few and self.like.device.type == "cpu"
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.int8 is not None:
+            pointwise = self.taps == self.stride == 1
+            return self.int8(x) if pointwise else self.int8.convolve(x, self.stride, self.dilation)
         outputs = (x.shape[1] - self.reach - 1) // self.stride + 1
         if self.is_product(outputs):
             channels = x.shape[2]
@@ -155,6 +182,26 @@ class ChannelsLastConv(nn.Module):
                 spans = spans.unflatten(2, (-1, channels))[:, :, :: self.dilation].flatten(2)
             return self.linear(spans.contiguous())
         return self._convolution(x.unsqueeze(1)).squeeze(1)  # (B, T, C_in) -> (B, 1, T, C_in), and from it
+
+
+def _side_by_side(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of layers that read the same input."""
+    if len(layers) == 1:
+        return layers[0].weight, layers[0].bias
+    has_bias = layers[0].bias is not None
+    bias = torch.cat([layer.bias for layer in layers]) if has_bias else None
+    return torch.cat([layer.weight for layer in layers]), bias
+
+
+def _like(weight: Tensor, pages: HugePages | None) -> Tensor:
+    """An empty tensor with the device and the dtype that a layer computes in."""
+    return torch.empty(0, device=weight.device, dtype=torch.float32 if pages else weight.dtype)
+
+
+def is_small(conv: nn.Conv1d) -> bool:
+    """Whether a convolution is too small for a matrix product: few channels, or each by itself."""
+    depthwise = conv.groups == conv.in_channels == conv.out_channels
+    return depthwise or (conv.groups == 1 and conv.in_channels <= native.FEW_CHANNELS)
 
 
 def has_onednn(weight: Tensor) -> bool:
@@ -167,33 +214,36 @@ def has_onednn(weight: Tensor) -> bool:
 
 
 def with_packed_weights(model: nn.Module, is_int8: Callable[[str], bool] = lambda name: False) -> nn.Module:
-    """A copy of the tree that shares its parameters and buffers, with the layers above in place of torch's.
-
-    Layers whose name `is_int8` approves multiply int8 weights by int8 activations (int8.py).
-    """
+    """A copy of the tree that shares its parameters and buffers, with the layers above in place of torch's."""
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    copy = deepcopy(model, shared)
-    for prefix, parent in list(copy.named_modules()):
-        packed: dict[str, PackedLinear | ChannelsLastConv] = {}
+    return pack_layers(deepcopy(model, shared), is_int8)
+
+
+def pack_layers(model: nn.Module, is_int8: Callable[[str], bool] = lambda name: False) -> nn.Module:
+    """The tree itself, with the layers above in place of torch's.
+
+    Layers whose name `is_int8` approves multiply int8 weights by int8 activations (int8.py), small convolutions apart.
+    """
+    pages = HugePages()
+    for prefix, parent in list(model.named_modules()):
         for names in QUERY_KEY_VALUE:
             if all(hasattr(parent, name) for name in names):
-                packed["query_key_value"] = PackedLinear(*(getattr(parent, name) for name in names))
-        for name, child in parent.named_children():
+                of_int8 = pages if is_int8(f"{prefix}.query_key_value") else None
+                parent.query_key_value = PackedLinear(*(getattr(parent, name) for name in names), pages=of_int8)
+                for name in names:
+                    delattr(parent, name)
+        for name, child in list(parent.named_children()):
+            of_int8 = pages if is_int8(f"{prefix}.{name}".removeprefix(".")) else None
             if type(child) is nn.Linear:
-                packed[name] = PackedLinear(child)
+                setattr(parent, name, PackedLinear(child, pages=of_int8))
             elif type(child) is nn.Conv1d:
-                packed[name] = ChannelsLastConv(child)
-        for name, layer in packed.items():
-            if is_int8(f"{prefix}.{name}".removeprefix(".")):
-                layer.make_linear = make_int8_linear
-            setattr(parent, name, layer)
-    return copy
+                setattr(parent, name, ChannelsLastConv(child, pages=None if is_small(child) else of_int8))
+    return model
 
 
-def keep_freed_memory() -> None:
-    """Have the C library keep freed blocks for the next step instead of giving them back to the system.
-
-    Steps free and allocate the same megabytes again and again, and touching fresh pages costs more than the arithmetic.
-    glibc raises its limits to the size of a block that it gave back, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD).
-    """
-    torch.empty(31 << 20, dtype=torch.uint8)
+def release_originals(model: nn.Module) -> None:
+    """Keeps the packed weights of `pack_layers` alone, each in memory once."""
+    for layer in model.modules():
+        if isinstance(layer, (PackedLinear, ChannelsLastConv)):
+            layer.release()
+    give_back_freed_memory()

@@ -5,11 +5,13 @@ import random
 import signal
 from collections import Counter
 
+import httpx
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from benchmarks.serve.cluster import served_cluster
+from neucodec_streaming.server.http.pages import FOLDER, INDEX
 from tests.deploy.speakers import PINNED, SETTINGS, Speaker
 from tests.server.hosting import DEADLINE_S, hosted
 from tests.server.test_resume import Caller
@@ -44,6 +46,14 @@ async def test_sessions_are_spread_by_free_capacity_and_a_full_cluster_refuses_b
     assert response.status_code == 503 and response.headers["Retry-After"] == "1" and b'"full"' in response.body
     for caller in callers:
         await caller.finish()
+
+
+async def test_the_page_and_the_probes_are_served(cluster):
+    async with httpx.AsyncClient(base_url=cluster.url.replace("ws", "http", 1)) as web:
+        page = await web.get("/")
+        assert page.content == (FOLDER / INDEX).read_bytes() and "content-security-policy" in page.headers
+        assert (await web.get("/readyz")).json()["ready"] is True
+        assert (await web.get("/v1/sing")).status_code == 404
 
 
 async def test_a_client_that_comes_back_finds_the_replica_with_its_slot(cluster):

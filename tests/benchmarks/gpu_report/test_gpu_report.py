@@ -17,7 +17,7 @@ def test_every_stage_has_its_place() -> None:
 
 
 @pytest.mark.slow
-def test_stages_write_what_they_find(tmp_path: Path, compiled: None) -> None:
+def test_stages_write_their_results(tmp_path: Path, compiled: None) -> None:
     stages = ["machine", "resets"]
     assert run_all([*COMMAND, str(tmp_path)], stages, dict.fromkeys(stages, 300.0), tmp_path)
     found = json.loads((tmp_path / "report.json").read_text())

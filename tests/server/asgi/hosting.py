@@ -1,6 +1,7 @@
 """ASGI servers for `tests.server.hosting.hosted`: uvicorn with the codec mounted in FastAPI, hypercorn with it alone.
 
-A module of this folder imports the tests of another, and `over_asgi` (both servers) or `over_uvicorn`.
+A module of this folder imports the tests of another, and `over_asgi` (both servers), `over_uvicorn` or
+`over_hypercorn`.
 """
 
 import asyncio
@@ -98,4 +99,11 @@ def over_asgi(request: pytest.FixtureRequest) -> Iterator[str]:
 def over_uvicorn() -> Iterator[str]:
     """Every test of the module runs over uvicorn."""
     with _serving_over("uvicorn") as name:
+        yield name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def over_hypercorn() -> Iterator[str]:
+    """Every test of the module runs over hypercorn, where the codec has the root."""
+    with _serving_over("hypercorn") as name:
         yield name

@@ -1,0 +1,9 @@
+"""tests/server/web/test_page.py over hypercorn: the page in a real browser."""
+
+import pytest
+
+from tests.server.asgi.hosting import over_hypercorn  # noqa: F401
+from tests.server.web import test_page
+from tests.server.web.test_page import *  # noqa: F403
+
+pytestmark = [*test_page.pytestmark, pytest.mark.servers]
