@@ -309,7 +309,7 @@ def main() -> None:
     parser.add_argument("--decoder-only", action="store_true", help="freeze the encoder, keep tokens compatible")
     parser.add_argument("--decoder-layers", type=int, default=DECODER_LAYERS, help="at least those of --start")
     parser.add_argument("--steps", type=int, default=Schedule.steps)
-    parser.add_argument("--adversarial-from", type=int, default=Schedule.adversarial_from, help="step of the first judges")
+    parser.add_argument("--adversarial-from", type=int, default=Schedule.adversarial_from, help="first judged step")
     parser.add_argument("--no-push", action="store_true", help="if the tokens of --start already encode phase")
     parser.add_argument("--peak-rate", type=float, default=Schedule.peak_rate)
     parser.add_argument("--average", type=float, default=Schedule.average, help="decay of the moving average per step")
