@@ -1,1 +1,1 @@
-"""A report on a GPU: correctness, then times against the roofline, memory and live load. `make gpu-report`."""
+"""What a GPU does: correctness first, then times against the roofline, memory and live load. `make gpu-report`."""

@@ -1,1 +1,1 @@
-"""The overhead of Ray Serve between a client and the server: `python -m benchmarks.serve`."""
+"""What Ray Serve adds between a client and the server: `python -m benchmarks.serve`."""
