@@ -21,10 +21,11 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
+from neucodec_streaming.audio import pcm_from_bytes
 from neucodec_streaming.client.dial import DEFAULT_URL, Deadlines, Dialer, disconnected, is_loss
 from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unreachable, error_of
-from neucodec_streaming.client.events import NO_SAMPLES, Audio, Done, Event, Resumed, Tokens
+from neucodec_streaming.client.events import Done, Event, Resumed
+from neucodec_streaming.client.payload import from_payload, to_payload
 from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.config import INPUT_RATE
 from neucodec_streaming.errors import CapacityError, DeviceError, InputError, LocalProtocolError, StreamingError
@@ -34,13 +35,11 @@ from neucodec_streaming.protocol.messages import (
     ClientMessage,
     Failure,
     Ready,
-    StreamFormat,
     encode_message,
     parse_server_message,
 )
 from neucodec_streaming.protocol.query import SessionRequest, session_request
 from neucodec_streaming.protocol.states import State
-from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
 
 MAX_PACKET_SECONDS = 0.5
 """Longer input is cut into binary messages of this length, below every server's limit."""
@@ -115,7 +114,7 @@ class Connection(LiveSession):
         DeadlineExceeded, Disconnected, or the server's error.
         """
         try:
-            payload = _to_wire(chunk, self._session.input)
+            payload = to_payload(chunk, self._session.input)
         except InputError as error:
             unit = self._session.input.unit
             raise type(error)(f"after {self.input_position} {unit}s of the stream: {error}") from None
@@ -185,7 +184,7 @@ class Connection(LiveSession):
         received = self._session.receive(parse_server_message(data))
         if isinstance(received, bytes):
             position = self._session.output_position - self._session.output.count(received)
-            return _from_wire(received, self._session.output, position, self._raw)
+            return from_payload(received, self._session.output, position, self._raw)
         if isinstance(received, Failure):
             raise self._failed(error_of(received.code, received.message))
         return None if isinstance(received, Ready) else received
@@ -389,15 +388,3 @@ async def connect(
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await connection._close()
-
-
-def _to_wire(chunk: np.ndarray, stream: StreamFormat) -> bytes:
-    return tokens_to_bytes(chunk) if stream.kind == "tokens" else pcm_to_bytes(chunk, stream.format)
-
-
-def _from_wire(payload: bytes, stream: StreamFormat, position: int, raw: bool) -> Audio | Tokens:
-    if stream.kind == "tokens":
-        return Tokens(tokens_from_bytes(payload), position)
-    if raw:
-        return Audio(NO_SAMPLES, position, payload)
-    return Audio(pcm_from_bytes(payload, stream.format), position)
