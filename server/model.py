@@ -105,6 +105,7 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
         kinds=settings.kinds,
         threads=torch.get_num_threads(),
     )
+    codec.pack()
     own = codec.default_config
     profiles = {
         name: own if pair is None else replace(own, chunk_frames=pair[0], lookahead_frames=pair[1])

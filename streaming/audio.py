@@ -1,8 +1,8 @@
-"""Audio as arrays and as bytes: the one check of it, PCM conversion, downmix. No torch, no I/O.
+"""Audio as arrays and as bytes: its check, PCM conversion, downmix. No torch, no I/O.
 
-Inside the project audio is float32 mono, full scale 1.0; bytes are one of PCM_FORMATS (formats.py), little-endian.
-Unusable audio raises AudioError, which names the value and what to do instead; nothing is repaired in silence, except
-that `pcm_to_bytes` clips at full scale, as every converter does.
+Inside the project audio is float32 mono with full scale 1.0; bytes are in one of PCM_FORMATS (formats.py),
+little-endian. Unusable audio raises AudioError, which names the value and the remedy. Nothing is repaired silently,
+except that `pcm_to_bytes` clips at full scale, as every converter does.
 """
 
 from contextlib import suppress
@@ -18,7 +18,7 @@ _S16_SCALE = np.float32(32_768)
 _S16_LEAST, _S16_MOST = -_S16_SCALE, _S16_SCALE - 1
 _G711 = ("mulaw", "alaw")
 MAX_AMPLITUDE = 1000.0
-"""Samples beyond this are not audio of full scale 1.0, and far beyond it they would overflow in the model."""
+"""Larger samples are not audio with full scale 1.0, and far larger ones would overflow in the model."""
 
 
 def _format(name: str) -> PcmFormat:
@@ -29,9 +29,9 @@ def _format(name: str) -> PcmFormat:
 
 
 def pcm_from_bytes(payload: bytes | bytearray | memoryview, pcm_format: str = "s16le") -> np.ndarray:
-    """Samples of one packet: bytes -> float32 (n,), a copy.
+    """Decodes one packet's bytes to float32 (n,), a copy.
 
-    Raises AudioError when the bytes are no whole number of samples or hold NaN or infinity.
+    Raises AudioError for a partial sample, NaN or infinity.
     """
     form = _format(pcm_format)
     if len(payload) % form.sample_bytes:
@@ -48,7 +48,7 @@ def pcm_from_bytes(payload: bytes | bytearray | memoryview, pcm_format: str = "s
 
 
 def pcm_to_bytes(audio: np.ndarray, pcm_format: str = "s16le") -> bytes:
-    """Samples as bytes: float32 (n,) -> n samples; all but f32le round to the nearest of 16 bits and clip there."""
+    """Encodes float32 (n,) to bytes; all formats but f32le round to 16 bits and clip."""
     form = _format(pcm_format)
     audio = check_audio(audio)
     if pcm_format != "f32le":
@@ -61,8 +61,8 @@ def pcm_to_bytes(audio: np.ndarray, pcm_format: str = "s16le") -> bytes:
 
 
 def _g711(law: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The 128 magnitudes of a law, ascending, as 16-bit values int64 (128,): output values, the decision values from
-    which on they stand for the input, and the bytes of the positive ones (those of negative ones lack the top bit).
+    """The 128 magnitudes of a law, ascending, as int64 (128,): output values, the decision values from which they
+    represent the input, and the bytes of the positive ones (negative ones lack the top bit).
     """
     step = np.arange(128)
     segment, place = step >> 4, step & 15
@@ -85,18 +85,19 @@ def _decoded(law: str) -> np.ndarray:
 
 @cache
 def _encoded(law: str) -> np.ndarray:
-    """16-bit sample as uint16 -> byte: uint8 (65536,). A negative sample is coded as its one's complement is, as in
-    the reference software of ITU-T G.191."""
+    """16-bit sample as uint16 -> byte: uint8 (65536,). A negative sample is coded like its one's complement, as in the
+    reference software of ITU-T G.191.
+    """
     _, decision, code = _g711(law)
     positive = code[np.searchsorted(decision, np.arange(32_768), side="right") - 1]
     return np.concatenate([positive, positive[::-1] ^ 0x80]).astype(np.uint8)
 
 
 def check_audio(audio: Any) -> np.ndarray:
-    """Audio as float32 mono (n,), in place if it is a numpy array; torch tensors and lists of numbers are converted.
+    """Checks audio and returns it as float32 mono (n,), in place if it is a numpy array; converts tensors and lists.
 
-    Raises AudioError, which says what is wrong and what to do, for other types and shapes, NaN, infinity, and samples
-    beyond MAX_AMPLITUDE.
+    Raises AudioError, with the fault and the remedy, for other types and shapes, NaN, infinity, and samples beyond
+    MAX_AMPLITUDE.
     """
     is_list = isinstance(audio, (list, tuple))
     audio = as_array(audio, "audio is a", AudioError)
@@ -106,7 +107,7 @@ def check_audio(audio: Any) -> np.ndarray:
         raise AudioError(f"audio is of type {audio.dtype}: give float32 with full scale 1.0 (int16: divide by 32768)")
     if audio.ndim != 1:
         raise AudioError(f"audio has shape {audio.shape}: give mono samples of shape (n,), for instance by downmix()")
-    if np.vdot(audio, audio) <= MAX_AMPLITUDE**2:  # then every sample is in range; nearly always enough, and fastest
+    if np.vdot(audio, audio) <= MAX_AMPLITUDE**2:  # then every sample is in range; fastest
         return audio
     outside = np.flatnonzero(~(np.abs(audio) <= MAX_AMPLITUDE))
     if outside.size:
@@ -117,13 +118,13 @@ def check_audio(audio: Any) -> np.ndarray:
 
 
 def as_array(values: Any, what: str, error: type[InputError]) -> np.ndarray:
-    """A numpy array as it is, a torch tensor or a list of numbers as one. Raises `error` for anything else."""
+    """Converts a torch tensor or a list of numbers to a numpy array. Raises `error` for anything else."""
     if isinstance(values, np.ndarray):
         return values
     if isinstance(values, (list, tuple)) and all(isinstance(value, (int, float, np.number)) for value in values):
         return np.array(values) if values else np.zeros(0, np.int64)
     if hasattr(values, "detach"):  # a torch tensor, recognised without importing torch
-        with suppress(TypeError, RuntimeError):  # bfloat16 and sparse ones have no numpy form
+        with suppress(TypeError, RuntimeError):  # bfloat16 and sparse tensors have no numpy form
             return np.asarray(values.detach().cpu().numpy())
     raise error(
         f"{what} {type(values).__name__} {values!r:.60}: give a numpy array, a torch tensor or a list of numbers"

@@ -1,12 +1,13 @@
-"""`load_codec`: a NeuCodec by name, folder or hub id; whole recordings by the model itself, and streams over its parts.
+"""`load_codec`: a NeuCodec by name, folder or hub id, with offline coding of whole recordings and new streams.
 
-The network is transformers' `NeuCodecModel`. A folder needs config.json and model.safetensors; stream.json is optional,
-and may lie elsewhere: whoever loads a hub id has no folder to write to.
+The network is transformers' `NeuCodecModel`. A folder needs config.json and model.safetensors; stream.json is optional
+and may be elsewhere, since a hub id has no folder to write to.
 """
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -22,8 +23,9 @@ from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, StreamConfig
 from neucodec_streaming.decoder import Decoder
 from neucodec_streaming.encoder import Encoder
 from neucodec_streaming.errors import ConfigError, InputError, ModelError
-from neucodec_streaming.kernels.int8 import is_int8
-from neucodec_streaming.kernels.packed import keep_freed_memory, with_packed_weights
+from neucodec_streaming.int8_model import load_int8_model
+from neucodec_streaming.kernels.memory import keep_freed_memory
+from neucodec_streaming.kernels.packed import pack_layers, release_originals, with_packed_weights
 from neucodec_streaming.layers.mel import offline_features
 from neucodec_streaming.loading import PARTS, check_folder, hub_checkpoint, load_model
 from neucodec_streaming.priors import Priors, read_priors
@@ -34,32 +36,36 @@ from neucodec_streaming.tokens import check_tokens
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = ("nano",)
 SMALL_MODEL = 1 << 26
-"""Parameters below which one thread is as fast as more, and far faster where others use the machine too."""
+"""Models with fewer parameters use one thread: as fast as more, and much faster on a busy machine."""
 
 
 class Codec:
-    """A loaded model: offline coding and new streams. Made by `load_codec`."""
+    """A loaded model: offline coding and new streams. Created by `load_codec`."""
 
     def __init__(
         self,
         name: str,
         model: Any,
         priors: Priors,
-        quantised: Callable[[str], bool] | None = None,
         kinds: Sequence[str] = tuple(PARTS),
         threads: int | None = None,
+        *,
+        is_packed: bool = False,
+        weights_digest: str | None = None,
     ) -> None:
         self.name = name
         self.model = model
         self.priors = priors
         self.kinds = tuple(kinds)
-        self._quantised = quantised
+        self.is_packed = is_packed
+        """Whether the model holds only packed weights: int8, or after `pack`."""
         self._threads = threads
+        self._weights_digest = weights_digest
         self._steppers: dict[tuple[type, StreamConfig], Encoder | Decoder] = {}
 
     @property
     def default_config(self) -> StreamConfig:
-        """What a stream uses when it is given no configuration: the model's `stream.json`, or chunk 5, lookahead 5."""
+        """The default configuration of streams: that of the model's `stream.json`, or chunk 5, lookahead 5."""
         return self.priors.config
 
     @property
@@ -68,29 +74,27 @@ class Codec:
 
     @property
     def sample_rate(self) -> int:
-        """Of the output."""
+        """Sample rate of the output in Hz."""
         return int(self.model.config.output_sampling_rate)
 
     @property
     def hop_length(self) -> int:
-        """Samples of output that a token becomes."""
+        """Output samples of a token."""
         return int(self.model.config.hop_length)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **options: Any) -> "Codec":
-        """`load_codec` under the name that the original package's callers use."""
+        """`load_codec`, under the original package's name."""
         return load_codec(name, **options)
 
     def eval(self) -> "Codec":
-        """Itself: a codec is always in evaluation mode."""
+        """Returns itself: a codec is always in evaluation mode."""
         return self
 
     def to(self, device: str | torch.device) -> "Codec":
-        """Itself, on another device; streams that were made before stay where they are. Raises ConfigError."""
-        if self._quantised is not None and torch.device(device).type != "cpu":
-            raise ConfigError(
-                f"dtype int8 is computed on a CPU, not on {device}: load the model there in another dtype"
-            )
+        """Moves to another device and returns itself; existing streams stay on theirs. Raises ConfigError."""
+        if self.is_packed and torch.device(device) != self.device:
+            raise ConfigError(f"weights are packed for {self.device}, not for {device}: load the model there")
         self.model = _on_device(self.model, device)
         self.__dict__.pop("_stepped", None)
         self._steppers = {}
@@ -98,45 +102,62 @@ class Codec:
 
     @cached_property
     def _stepped(self) -> Any:
-        """The model as the steps use it; the original stays for whole recordings."""
+        """The model with packed weights for steps; the original stays for whole recordings."""
         keep_freed_memory()
-        return with_packed_weights(self.model, self._quantised or (lambda name: False))
+        return self.model if self.is_packed else with_packed_weights(self.model)
+
+    def pack(self) -> None:
+        """Keeps only packed weights, for a server, which codes no whole recordings.
+
+        Whole recordings are then stepped as one chunk, with results that are equal except for rounding. Existing
+        streams continue.
+        """
+        if self.is_packed or self.device.type != "cpu":
+            return
+        assert self.fingerprint, "it is that of the original weights"
+        self.is_packed, self.model, model = True, None, self.model
+        self._steppers = {}
+        self.__dict__.pop("_stepped", None)
+        self.model = pack_layers(model)
+        release_originals(self.model)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of configuration, priors and weights: equal for models whose snapshots may be exchanged."""
+        """Hash of configuration, priors and weights; snapshots may be exchanged between equal ones."""
         config = self.model.config.to_dict()
         of_the_copy = ("_name_or_path", "transformers_version")
         config = {name: value for name, value in config.items() if name not in of_the_copy}
         digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-        digest.update(repr((self.priors, self._quantised is not None)).encode())
-        for name, tensor in self.model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(raw_bytes(tensor).data)
+        digest.update(repr((self.priors, self._weights_digest or False)).encode())
+        if self._weights_digest is None:
+            for name, tensor in self.model.state_dict().items():
+                digest.update(name.encode())
+                digest.update(raw_bytes(tensor).data)
         return digest.hexdigest()[:32]
 
     @property
     def public_name(self) -> str:
-        """A folder's last part; a hub id or a bundled name as it is. With the version of the weights, where the
-        configuration has one: tokens of two versions are not the same."""
+        """The last part of a folder, or a hub id or bundled name, with the version of the weights if the configuration
+        has one: tokens of two versions are incompatible.
+        """
         name = Path(self.name).name if Path(self.name).is_dir() else self.name
         version = getattr(self.model.config, "weights_version", None)
         return name if version is None else f"{name}-{version}"
 
     @property
     def token_model(self) -> str:
-        """Whose tokens these are: the public name where it has a version, else the fingerprint."""
+        """Identifies the model of tokens: its public name if it has a version, else the fingerprint."""
         is_versioned = getattr(self.model.config, "weights_version", None) is not None
         return self.public_name if is_versioned else self.fingerprint
 
     def encoder(self, config: StreamConfig | None = None) -> Encoder:
-        """The stepped encoder, shared by all streams of one configuration."""
+        """The stepped encoder, shared by all streams of a configuration."""
         stepper = self._stepper(Encoder, config)
         assert isinstance(stepper, Encoder)
         return stepper
 
     def decoder(self, config: StreamConfig | None = None) -> Decoder:
-        """The stepped decoder, shared by all streams of one configuration."""
+        """The stepped decoder, shared by all streams of a configuration."""
         stepper = self._stepper(Decoder, config)
         assert isinstance(stepper, Decoder)
         return stepper
@@ -146,25 +167,26 @@ class Codec:
         return EncoderStream(self.encoder(config))
 
     def decoder_stream(self, config: StreamConfig | None = None) -> DecoderStream:
-        """A new stream from tokens to 24 kHz audio."""
+        """A new stream from tokens to audio at `sample_rate`."""
         return DecoderStream(self.decoder(config))
 
     def voice(self, tokens: Any) -> Voice:
-        """A voice for decoder streams to start from, by at least 100 of its tokens. Raises TokenError, InputError."""
+        """A voice for decoder streams to start from, of at least 100 tokens. Raises TokenError, InputError."""
         return Voice(tokens)
 
     def encode(self, pcm: Any) -> np.ndarray:
-        """A whole recording, float32 mono at 16 kHz (n,) or an audio file of any rate -> tokens uint16 (n // 320,).
+        """Encodes a whole recording, float32 mono at 16 kHz (n,) or an audio file of any rate, to tokens uint16 (n //
+        320,).
 
-        Raises AudioError for audio that cannot be used.
+        Raises AudioError for unusable audio.
         """
         return self.encode_batch([read_audio(pcm) if isinstance(pcm, (str, Path)) else pcm])[0]
 
     @torch.inference_mode()
     def encode_batch(self, recordings: Sequence[Any]) -> list[np.ndarray]:
-        """Whole recordings of one frame count, each as `encode` takes it -> the tokens of each, by one call.
+        """Encodes whole recordings of equal frame count, each as in `encode`, in one call; returns the tokens of each.
 
-        Raises AudioError, and InputError for unequal frame counts: padding to one length would change the tokens.
+        Raises AudioError, and InputError for unequal frame counts: padding would change the tokens.
         """
         self._require("encode")
         checked = [check_audio(pcm) for pcm in recordings]
@@ -174,7 +196,7 @@ class Codec:
         (count,) = frames
         if not count:
             return [np.zeros(0, np.uint16) for _ in checked]
-        if self._quantised is not None:
+        if self.is_packed:
             encoder = Encoder(self._stepped, _one_chunk(count), self.priors, self.fingerprint)
             encoder.threads = self._threads
             stream = EncoderStream(encoder)
@@ -189,12 +211,14 @@ class Codec:
 
     @torch.inference_mode()
     def decode(self, tokens: Any) -> np.ndarray:
-        """Tokens (F,) of a whole recording -> audio float32 (F * hop_length,) at `sample_rate`. Raises TokenError."""
+        """Decodes tokens (F,) of a whole recording to audio float32 (F * hop_length,) at `sample_rate`. Raises
+        TokenError.
+        """
         self._require("decode")
         tokens = check_tokens(tokens)
         if not len(tokens):
             return np.zeros(0, np.float32)
-        if self._quantised is not None:
+        if self.is_packed:
             decoder = Decoder(self._stepped, _one_chunk(len(tokens)), self.priors, self.fingerprint)
             decoder.threads = self._threads
             stream = DecoderStream(decoder)
@@ -204,13 +228,13 @@ class Codec:
             return self.model.decode(codes).audio_values[0, 0].float().cpu().numpy()
 
     def encode_code(self, audio_or_path: Tensor | np.ndarray | str | Path) -> Tensor:
-        """The original package's call: audio (B, 1, T) at 16 kHz, or a file -> codes int32 (B, 1, F)."""
+        """As in the original package: audio (B, 1, T) at 16 kHz, or a file -> codes int32 (B, 1, F)."""
         is_path = isinstance(audio_or_path, (str, Path))
         rows = [audio_or_path] if is_path else [row[0] for row in _three_axes(audio_or_path)]
         return torch.from_numpy(np.stack([self.encode(row) for row in rows]).astype(np.int32))[:, None]
 
     def decode_code(self, codes: Tensor | np.ndarray | list) -> Tensor:
-        """The original package's call: codes (B, 1, F) -> audio float32 (B, 1, F * hop_length) at `sample_rate`."""
+        """As in the original package: codes (B, 1, F) -> audio float32 (B, 1, F * hop_length) at `sample_rate`."""
         return torch.from_numpy(np.stack([self.decode(row[0]) for row in _three_axes(codes)]))[:, None]
 
     def _require(self, kind: str) -> None:
@@ -235,15 +259,15 @@ def load_codec(
     kinds: Sequence[str] = ("encode", "decode"),
     threads: int | None = None,
 ) -> Codec:
-    """Load "nano" (bundled), a folder with config.json and model.safetensors, or a hub id such as neuphonic/neucodec.
+    """Loads "nano" (bundled), a folder with config.json and model.safetensors, or a hub id such as neuphonic/neucodec.
 
     A checkpoint in the original package's layout, a folder or a file, is converted into a cache (checkpoints.py).
 
-    `dtype`: a torch dtype or its name, or "int8", for a CPU: most layers multiply int8 weights by int8 activations, the
-    others compute in float32, and whole recordings are stepped as one chunk. `stream_json`: the file to take instead of
-    the one beside the weights. `kinds`: the parts to load and keep. `threads` of torch for calls of this codec and its
-    streams; None: one for a small model (more do not help it), and as torch is set for others. Raises ModelError for
-    what is missing, corrupt, or no NeuCodec, and ConfigError.
+    `dtype`: a torch dtype or its name, or "int8" for CPUs: most layers multiply int8 weights by int8 activations, the
+    others compute in float32, and whole recordings are stepped as one chunk. `stream_json`: replaces the model's own.
+    `kinds`: the parts to load and keep. `threads`: torch threads for calls of this codec and its streams; None: one for
+    a small model (more do not help), torch's setting for others. Raises ModelError for a missing, corrupt or
+    incompatible model, and ConfigError.
     """
     if not kinds or isinstance(kinds, str) or not set(kinds) <= set(PARTS):
         raise ConfigError(f"kinds is {kinds!r}: give a sequence of {' and '.join(map(repr, PARTS))}")
@@ -267,11 +291,12 @@ def load_codec(
     int8 = dtype == "int8"
     if int8 and torch.device(device).type != "cpu":
         raise ConfigError(f"dtype int8 is computed on a CPU, not on {device}: give float32, bfloat16 or float16")
-    model = load_model(source, torch.float32 if int8 else _torch_dtype(dtype), kinds)
+    model, digest = load_int8_model(source, kinds) if int8 else (load_model(source, _torch_dtype(dtype), kinds), None)
     model = _on_device(model, device).eval().requires_grad_(False)
-    if threads is None and sum(parameter.numel() for parameter in model.parameters()) < SMALL_MODEL:
+    weights = itertools.chain(model.parameters(), model.buffers())
+    if threads is None and sum(tensor.numel() for tensor in weights) < SMALL_MODEL:
         threads = 1
-    return Codec(str(name), model, priors, is_int8 if int8 else None, kinds, threads)
+    return Codec(str(name), model, priors, kinds, threads, is_packed=int8, weights_digest=digest)
 
 
 def _on_device(model: Any, device: str | torch.device) -> Any:
@@ -289,12 +314,12 @@ def _torch_dtype(dtype: torch.dtype | str) -> torch.dtype:
 
 
 def _one_chunk(frames: int) -> StreamConfig:
-    """The whole recording in one step, as the offline model sees it: no lookahead, no context, no priors."""
+    """Steps the whole recording at once, equal to the offline model: no lookahead, context or priors."""
     return StreamConfig(chunk_frames=frames, lookahead_frames=0, context_frames=0, prior_weight=0)
 
 
 def read_audio(path: str | Path | BytesIO) -> np.ndarray:
-    """An audio file, or its bytes, of any rate and channel count -> float32 mono at 16 kHz (n,). Raises InputError."""
+    """An audio file, or its bytes, of any rate and channel count as float32 mono at 16 kHz (n,). Raises InputError."""
     import soundfile
     import soxr
 

@@ -1,4 +1,4 @@
-"""The decoder of a `NeuCodecModel`, stepped: token windows of many slots in, 24 kHz audio out."""
+"""The decoder of a `NeuCodecModel`, stepped: token windows of many slots in, audio out."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.layers.attention import Ring, RingView, StreamingAttention
 from neucodec_streaming.layers.conv import StreamingConv
 from neucodec_streaming.layers.istft import StreamingISTFT
-from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, PoolingWeights, StreamingGroupNorm
+from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, PoolingWeights, RMSNorm, StreamingGroupNorm
 from neucodec_streaming.layers.state import SlotState
 from neucodec_streaming.layers.step import StepPlan
 from neucodec_streaming.priors import Priors
@@ -19,7 +19,7 @@ from neucodec_streaming.stepper import Stepper
 
 @dataclass
 class ResNetState:
-    """Statistics and pasts of a block's two norms and convolutions."""
+    """Statistics and past inputs of a block's two norms and convolutions."""
 
     norm1: Moments
     conv1: Tensor
@@ -28,7 +28,7 @@ class ResNetState:
 
 
 class ResNetBlock:
-    """A `NeuCodecResNetBlock` whose GroupNorms run over the stream."""
+    """A `NeuCodecResNetBlock` with running GroupNorm statistics."""
 
     def __init__(self, block: Any, priors: tuple[Moments | None, Moments | None]) -> None:
         self.activation = block.activation1
@@ -54,7 +54,7 @@ class ResNetBlock:
 
 @dataclass(kw_only=True)
 class DecoderState(SlotState):
-    """All that the decoder remembers."""
+    """The decoder's state."""
 
     embed: Tensor
     prior_net: list[ResNetState]
@@ -64,8 +64,9 @@ class DecoderState(SlotState):
 
 
 class Decoder(Stepper):
-    """`step`: int64 tokens (B, C + L) to float32 audio (B, (C + L + lag) * hop), from `lag` hops before it on; a hop is
-    480 samples at 24 kHz."""
+    """`step`: int64 tokens (B, C + L) to float32 audio (B, (C + L + lag) * hop), starting `lag` hops before the window;
+    a hop is 480 samples at 24 kHz.
+    """
 
     kind = "decode"
     cap_frames = CAP_FRAMES
@@ -80,6 +81,9 @@ class Decoder(Stepper):
         self.embed = StreamingConv(network.embed)
         self.prior_net = [ResNetBlock(block, (next(norms), next(norms))) for block in network.prior_net]
         self.attention = [StreamingAttention(layer.self_attn, config) for layer in network.layers]
+        self.layer_norms = [
+            (RMSNorm(layer.input_layernorm), RMSNorm(layer.post_attention_layernorm)) for layer in network.layers
+        ]
         self.post_net = [ResNetBlock(block, (next(norms), next(norms))) for block in network.post_net]
         self.istft = StreamingISTFT(network.head, config)
 
@@ -114,7 +118,8 @@ class Decoder(Stepper):
     def _transform(self, x: Tensor, rings: list[Ring], plan: StepPlan) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
         view = RingView(plan, self.config, x.dtype)
-        for layer, attention, ring in zip(self.network.layers, self.attention, rings, strict=True):
-            x = x + attention.step(layer.input_layernorm(x), ring, view)
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        layers = zip(self.network.layers, self.attention, self.layer_norms, rings, strict=True)
+        for layer, attention, (before_attention, before_mlp), ring in layers:
+            x = x + attention.step(before_attention(x), ring, view)
+            x = x + layer.mlp(before_mlp(x))
         return x

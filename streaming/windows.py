@@ -1,7 +1,7 @@
 """The host side of one stream: buffers input, cuts it into windows, and slices its output from a row of a step.
 
-Windows do not depend on how the input was cut into packets, so the output cannot either. A windower holds no tensors:
-`EncoderStream` and `DecoderStream` put one before a state of their own, the engine puts many before shared slots.
+Windows do not depend on how the input was cut into packets, so neither does the output. A windower has no tensors:
+`EncoderStream` and `DecoderStream` put one in front of their own state, the engine puts many in front of shared slots.
 """
 
 from abc import ABC, abstractmethod
@@ -18,11 +18,11 @@ from neucodec_streaming.snapshot import pack, unpack
 from neucodec_streaming.tokens import check_tokens
 
 LOST = -1
-"""Stands among pending tokens for one that was lost."""
+"""Marks a lost token among pending ones."""
 
 
 class Window(NamedTuple):
-    """One row of a step: input of the stepper's window shape, frames that exist, frames to commit, output to keep."""
+    """One row of a step: input of the stepper's window shape, existing frames, frames to commit, output to keep."""
 
     x: np.ndarray
     valid: int
@@ -31,7 +31,7 @@ class Window(NamedTuple):
 
 
 class Windower(ABC):
-    """Input in, windows out. `take` gives steady windows while the input suffices, `take_last` the ending.
+    """Cuts input into windows: `take` returns steady windows while the input suffices, `take_last` the last one.
 
     A frame is `hop` samples or tokens of input and `output_hop` of output. A steady window needs `window_units` of
     input and commits the first `chunk_units`.
@@ -48,50 +48,50 @@ class Windower(ABC):
         self.reset()
 
     def reset(self) -> None:
-        """The stream starts over."""
+        """Resets the stream."""
         self._packets: list[np.ndarray] = []
         self._pending_units = 0
         self._position = 0
-        self._primer_frames = 0  # whose output has yet to come, and is dropped
+        self._primer_frames = 0  # its output is dropped
         self.is_fresh = True
 
     def become_start(self) -> None:
-        """What was appended so far only primes the stream, which starts here: its output is never given."""
+        """Turns everything appended so far into a primer: the stream starts here, without the primer's output."""
         self._primer_frames = self._inside // self.hop
         self.is_fresh = True
 
     def copy(self) -> Self:
-        """Another one that goes on from here."""
+        """An independent copy of the windower."""
         other = copy(self)
         other._packets = list(self._packets)
         return other
 
     def append(self, data: np.ndarray) -> None:
-        """Take input that has been checked; the caller must not change it any more."""
+        """Appends checked input; the caller must not change it afterwards."""
         self._packets.append(data)
         self._pending_units += len(data)
         self.is_fresh = self.is_fresh and not len(data)
 
     @property
     def _pending(self) -> np.ndarray:
-        """All pending input in one piece: packets are joined when a window is cut, not when they arrive."""
+        """All pending input in one array: packets are joined when a window is cut, not when they arrive."""
         if len(self._packets) != 1:
             self._packets = [np.concatenate(self._packets) if self._packets else np.zeros(0, self.dtype)]
         return self._packets[0]
 
     @property
     def position(self) -> int:
-        """Frames committed, those of a primer too."""
+        """Committed frames, including a primer's."""
         return self._position
 
     @property
     def received_units(self) -> int:
-        """Input so far, that of a primer too."""
+        """Input so far, including a primer's."""
         return self._position * self.hop + self._pending_units
 
     @property
     def delay(self) -> int:
-        """Input samples or tokens that are still inside: fed, and not answered by output."""
+        """Input samples or tokens that were fed and have no output yet."""
         return self._inside - self._primer_frames * self.hop
 
     @property
@@ -101,13 +101,13 @@ class Windower(ABC):
 
     @property
     def has_window(self) -> bool:
-        """Whether the pending input allows a steady step."""
+        """Whether the pending input suffices for a steady step."""
         return self._pending_units >= self.window_units
 
     @property
     @abstractmethod
     def has_last(self) -> bool:
-        """Whether `take_last` would give a window."""
+        """Whether `take_last` would return a window."""
 
     @abstractmethod
     def _steady(self, units: np.ndarray) -> Window: ...
@@ -120,7 +120,7 @@ class Windower(ABC):
         """The stream's new output in its row of a step."""
 
     def take(self) -> Window | None:
-        """The next steady window, or None while the input does not suffice."""
+        """The next steady window, or None if the input does not suffice."""
         if not self.has_window:
             return None
         pending, chunk = self._pending, self.chunk_units
@@ -131,11 +131,11 @@ class Windower(ABC):
         return window
 
     def take_last(self) -> Window | None:
-        """The ending, once `take` gives None: what is left; None where not even a frame is. `reset` must follow."""
+        """The last window, after `take` returned None; None without a whole frame. `reset` must follow."""
         return self._trimmed(self._last(self._pending)) if self.has_last else None
 
     def _trimmed(self, window: Window) -> Window:
-        """Without the output of a primer."""
+        """Output without that of a primer."""
         if not self._primer_frames:
             return window
         start, stop = window.output.start, window.output.stop
@@ -150,7 +150,7 @@ class Windower(ABC):
         return pack(self._identity, [pending, np.array(numbers, np.int64)])
 
     def restore(self, snapshot: bytes) -> None:
-        """As when the snapshot was taken. Raises SnapshotError, and then nothing has changed."""
+        """Restores a snapshot. Raises SnapshotError, and then changes nothing."""
         pending, numbers = unpack(self._identity, snapshot)
         self._packets = [np.frombuffer(pending, self.dtype)]
         self._pending_units = len(self._packets[0])
@@ -171,7 +171,7 @@ class Windower(ABC):
 
 
 class EncoderWindower(Windower):
-    """float32 mono at 16 kHz in; a window is (C + L + 1) hops, of which the last one holds 240 samples."""
+    """float32 mono at 16 kHz; a window is (C + L + 1) hops, of which the last one has 240 samples."""
 
     dtype = np.float32
     hop = INPUT_HOP
@@ -181,7 +181,7 @@ class EncoderWindower(Windower):
         super().__init__(config, input_needed("encode", config, config.chunk_frames))
 
     def push(self, pcm: Any) -> None:
-        """Append samples (n,). Raises AudioError, and then nothing has changed."""
+        """Appends samples (n,). Raises AudioError, and then changes nothing."""
         self.append(check_audio(pcm).copy())
 
     @property
@@ -210,11 +210,11 @@ class EncoderWindower(Windower):
 
 
 class DecoderWindower(Windower):
-    """Tokens in. A lost one is filled whenever its window is stepped, from the nearest known tokens: the last before
-    it, committed ones too, and the first behind it in the window. So concealment waits for nothing.
+    """Tokens. A lost one is filled when its window is stepped, from the nearest known tokens: the last one before it,
+    committed ones included, and the first one after it in the window. So concealment adds no delay.
     """
 
-    dtype = np.int32  # LOST among tokens
+    dtype = np.int32  # tokens, or LOST
     hop = 1
 
     def __init__(self, config: StreamConfig, output_hop: int = OUTPUT_HOP) -> None:
@@ -227,9 +227,9 @@ class DecoderWindower(Windower):
         self._known, self._known_distance = MIDDLE_TOKEN, 1
 
     def push(self, tokens: Any, lost: np.ndarray | None = None) -> None:
-        """Append tokens (n,); where the optional bool `lost` (n,) is set, the token's value is ignored.
+        """Appends tokens (n,); where the optional bool `lost` (n,) is true, the token's value is ignored.
 
-        Raises TokenError, and then nothing has changed.
+        Raises TokenError, and then changes nothing.
         """
         if lost is None:
             self.append(check_tokens(tokens).copy())
@@ -263,7 +263,7 @@ class DecoderWindower(Windower):
         return self._window(units, len(units), self._position + len(units))
 
     def _window(self, tokens: np.ndarray, commit: int, stop: int) -> Window:
-        """`stop`: the hop of the stream before which this step's audio ends."""
+        """`stop`: the hop of the stream at which this step's audio ends."""
         x = np.zeros(self.config.window_frames, np.int64)
         x[: len(tokens)] = self._filled(tokens)
         first = self._position - self._lag
@@ -271,7 +271,7 @@ class DecoderWindower(Windower):
         return Window(x, len(tokens), commit, output)
 
     def _filled(self, tokens: np.ndarray) -> np.ndarray:
-        """Tokens (n,) of a window with LOST ones -> without."""
+        """Fills the LOST ones among a window's tokens (n,)."""
         if _all_known(tokens):
             return tokens
         known = np.flatnonzero(tokens != LOST)
@@ -285,7 +285,7 @@ class DecoderWindower(Windower):
         return filled
 
     def _remember(self, committed: np.ndarray) -> None:
-        """Keeps the last known token, and how far behind it the next window starts."""
+        """Records the last known token and its distance to the start of the next window."""
         if _all_known(committed):
             self._known, self._known_distance = int(committed[-1]), 1
             return
@@ -303,7 +303,7 @@ class DecoderWindower(Windower):
 
 
 def _all_known(tokens: np.ndarray) -> bool:
-    """Whether none is LOST, which uint16 cannot be."""
+    """Whether no token is LOST (which is outside uint16)."""
     return tokens.dtype == np.uint16 or bool((tokens != LOST).all())
 
 

@@ -47,5 +47,5 @@ def test_the_same_skip_passes_where_nothing_forbids_it(project):
         ("tests/server/test_x.py", "@pytest.mark.gpu\ndef test_cuda(): pytest.skip('no GPU')"),
     ],
 )
-def test_what_needs_a_gpu_or_lies_elsewhere_may_be_skipped(project, path, body):
+def test_gpu_and_optional_tests_may_be_skipped(project, path, body):
     assert project(path, body, OPTION).returncode == 0

@@ -31,7 +31,7 @@ WIRE = CONFIG | {f"{CORE}.formats", f"{CORE}.protocol"}
 LAYERS = CONFIG | {f"{CORE}.{name}" for name in ("kernels", "layers", "snapshot", "priors")}
 STREAMS = {
     f"{CORE}.{name}"
-    for name in ("encoder", "decoder", "windows", "stepper", "stream", "loading", "checkpoints", "codec")
+    for name in ("encoder", "decoder", "windows", "stepper", "stream", "loading", "int8_model", "checkpoints", "codec")
 }
 NUMERIC = FORMATS | LAYERS | STREAMS
 SERVER = NUMERIC | WIRE | {CORE, f"{CORE}.calibration", f"{CORE}.engine", f"{CORE}.server"}

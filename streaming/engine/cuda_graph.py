@@ -1,8 +1,8 @@
-"""A step recorded once as a CUDA graph and replayed: one launch in place of a thousand small kernels.
+"""A step captured as a CUDA graph and replayed: one launch instead of a thousand small kernels.
 
-A graph repeats the same kernels on the same memory. So input and output stay in buffers of their own, the state is
-updated in place, and a step neither waits for the device nor branches on values (a test holds it so). As in
-`traced_step`, there is one of a steady step and one of any step at each batch size.
+A graph repeats the same kernels on the same memory. So input and output have fixed buffers, the state is updated in
+place, and a step neither synchronises nor branches on values (which a test checks). As in `traced_step`, each batch
+size has one graph of a steady step and one of any step.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from torch import Tensor
 from neucodec_streaming.stepper import Stepper
 
 WARM_UP_STEPS = 3
-"""Steps before the capture, in which libraries choose kernels and allocate what they keep."""
+"""Steps before the capture, in which libraries choose kernels and allocate workspace."""
 TURNS = 2
-"""Steps of one graph that may be in flight, or whose output is still read."""
+"""Steps of one graph that may be in flight or whose output is still read."""
 
 
 class Captures:
-    """What the graphs of a device share: a stream, and memory, since each one's output leaves before the next runs."""
+    """A stream and memory shared by the graphs of a device: each output is copied before the next graph runs."""
 
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.Stream(device)
@@ -30,7 +30,7 @@ class Captures:
 
 @dataclass
 class StepBuffers:
-    """Pinned memory of the host that one step comes from and goes to, and when it has been done."""
+    """Pinned host memory for the input and output of one step, and its completion event."""
 
     x: Tensor
     rows: Tensor
@@ -38,25 +38,25 @@ class StepBuffers:
     done: Any
 
     def is_done(self) -> bool:
-        """Whether `wait` returns at once. Raises the device's error, if there is one."""
+        """Whether `wait` returns at once. Raises the device's error, if any."""
         return bool(self.done.query())
 
     def wait(self) -> np.ndarray:
-        """The step's output. It is overwritten by the second step after it."""
+        """The step's output. The second next step overwrites it."""
         self.done.synchronize()
         return self.y.numpy()
 
 
 class GraphedStep:
-    """A stepper's step on one state at one batch size. Called by one thread, with no other step beside it.
+    """A stepper's step on one state at one batch size. Called by one thread, without concurrent steps.
 
-    A steady step gives the chunk's output alone, (B, chunk_frames * output_hop); any other step all of it.
+    A steady step returns only the chunk's output, (B, chunk_frames * output_hop); any other step all of it.
     """
 
     def __init__(
         self, stepper: Stepper, state: Any, x: Tensor, rows: Tensor, shared: Captures, *, steady: bool
     ) -> None:
-        """x (B, *window_shape) and rows (3, B), slots, valid and commit, on the host: the step that is recorded."""
+        """Captures the step on x (B, *window_shape) and rows (3, B): slots, valid and commit, on the host."""
         self._x, self._rows = x.to(stepper.device), rows.to(stepper.device)
         here = torch.cuda.current_stream(stepper.device)
         shared.stream.wait_stream(here)
@@ -81,12 +81,12 @@ class GraphedStep:
 
     @property
     def next(self) -> StepBuffers:
-        """Where the input of the next step is put."""
+        """The buffer for the next step's input."""
         return self._turns[0]
 
     @torch.inference_mode()
     def launch(self) -> StepBuffers:
-        """Begins the step on what is in `next` -> where its output will be."""
+        """Launches the step on the input in `next` and returns the place of its output."""
         buffers = self._turns.pop(0)
         self._turns.append(buffers)
         self._x.copy_(buffers.x, non_blocking=True)

@@ -1,8 +1,8 @@
-"""Many live sessions stepped together: `open`, `feed`, `flush`, `clear`, `close`, and `step` = schedule, run, deliver.
+"""Many live sessions stepped together: `open`, `feed`, `flush`, `clear`, `close`, and `step` (schedule, run, deliver).
 
-Pure: arrays in, results out of `step`; whoever owns the engine owns the thread, and gives the time. A session is one
-stage or, for a roundtrip, two: the encoder's tokens go straight into the decoder's lane. Commands take effect in the
-order given: what follows a flush waits until the utterance before it has ended.
+Pure: arrays in, results out of `step`; the owner provides thread and time. A session is one stage or, for a round trip,
+two: the encoder's tokens go directly to the decoder's stage. Commands take effect in order: input after a flush waits
+until the utterance before it has ended.
 """
 
 import logging
@@ -24,15 +24,16 @@ from neucodec_streaming.snapshot import pack, unpack
 from neucodec_streaming.windows import Window
 
 STAGES = {"encode": ("encode",), "decode": ("decode",), "roundtrip": ("encode", "decode")}
-"""Kind of session -> the parts of the model that it goes through."""
+"""Kind of session -> the parts of the model that it uses."""
 DEFAULT_GATHER_S = 0.004
 POLL_S = 0.0003
-"""Between looks at a step in flight: the device tells nobody when it is done."""
+"""Interval of polling a step in flight, since the device does not signal its completion."""
 MEASURE_STEP_S = 0.2
-"""The most, about, that one step size is measured for while a server waits for sessions."""
+"""Approximate time limit of measuring one step size on an idle server."""
 VOICE_STEP_EVERY_S = 0.02
-"""A voice is computed in steps, while no batch is due, and at least this often: other sessions are late by at most one
-such step, and the session that waits for its voice does not starve."""
+"""A voice is computed in steps, between batches, and at least this often: other sessions are late by at most one such
+step, and the waiting session does not starve.
+"""
 
 
 def pools_of(kind: str, config: StreamConfig) -> dict[str, Pool]:
@@ -45,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class StepInFlight:
-    """A batch that the device has been given: the windows of each stage and whether they end it, and since when."""
+    """A launched batch: the stages' windows, which of them are last ones, and the launch time."""
 
     pool: Pool
     stages: list[Stage]
@@ -57,8 +58,7 @@ class StepInFlight:
 
 @dataclass(eq=False)
 class EngineSession:
-    """One session: its stages in order, how often it was cleared, and whether its owner wants no output now. `voice`:
-    the last that it was primed with."""
+    """One session: its stages in order, its number of clears, and whether its output is paused. `voice`: the latest."""
 
     stages: list[Stage]
     epoch: int = 0
@@ -67,15 +67,17 @@ class EngineSession:
 
     @property
     def is_live(self) -> bool:
-        """Whether its input comes no faster than it lasts."""
+        """Whether its input comes no faster than real time."""
         return all(stage.is_live for stage in self.stages)
 
 
 class Engine:
-    """Sessions of the runner's pools. `gather_s`: the longest that a lone window waits for company; `max_behind_s`:
-    when the most urgent live window is later than that and does not catch up, the newest live session is closed, unless
-    it is the only one. `step_s`: pool
-    -> batch size -> about how long a step takes, where it is known."""
+    """Sessions of the runner's pools.
+
+    `gather_s`: longest wait of a lone window for others. `max_behind_s`: lateness of live windows beyond which overload
+    closes the newest live session, unless it is the only one. `step_s`: pool -> batch size -> approximate step time, if
+    known.
+    """
 
     def __init__(
         self,
@@ -88,32 +90,32 @@ class Engine:
         self._overload = Overload(max_behind_s)
         self._scheduler = Scheduler(runner.batch_sizes, gather_s, step_s, max_edges=runner.max_edges)
         self._slots = {pool: Slots(runner.slots) for pool in runner.pools}
-        self._used: set[tuple[Pool, int]] = set()  # free places that are not as new
+        self._used: set[tuple[Pool, int]] = set()  # free places that need a reset
         self._sessions: dict[int, EngineSession] = {}
         self._opened = 0
         self._results: list[EngineResult] = []
         self._in_flight: deque[StepInFlight] = deque()
-        self._unready: dict[Stage, None] = {}  # those that wait for their voice, in order
+        self._unready: dict[Stage, None] = {}  # stages waiting for their voice, in order
         self._voice_stepped_s = float("-inf")
         self._stepped_s = 0.0
         self.stepped: StepInFlight | None = None
-        """What the last `step` delivered, if it did."""
+        """The step that the last `step` delivered, if any."""
 
     @property
     def depth(self) -> int:
-        """Steps that may be in flight."""
+        """Limit of steps in flight."""
         return self._runner.depth
 
     @property
     def sessions(self) -> int:
-        """How many are open."""
+        """Number of open sessions."""
         return len(self._sessions)
 
     def open(self, kind: str, pools: dict[str, Pool]) -> int:
-        """A new session of `kind` ("encode", "decode", "roundtrip"); `pools` has one for each of its parts.
+        """Opens a session of `kind` ("encode", "decode", "roundtrip"); `pools` has one for each of its parts.
 
-        Raises CapacityError when a slot is missing, ConfigError for a kind or pool that is not there, and whatever the
-        device raises when a slot cannot be reset; nothing has changed then.
+        Raises CapacityError if a slot is missing, ConfigError for an unknown kind or pool, and the device's error if a
+        slot cannot be reset; nothing has changed then.
         """
         if kind not in STAGES:
             raise ConfigError(f"kind {kind!r} is unknown: choose one of {', '.join(STAGES)}")
@@ -141,12 +143,12 @@ class Engine:
         return self._opened
 
     def measure(self, pool: Pool, size: int, clock: Callable[[], float]) -> float | None:
-        """Seconds of a step at that batch size; None while there are sessions."""
+        """Measures a step at that batch size, in seconds; None while sessions are open."""
         is_busy = self._sessions or self._in_flight
         return None if is_busy else self._runner.measure_step(pool, size, clock, MEASURE_STEP_S)
 
     def is_idle(self, session: int) -> bool:
-        """Whether nothing is to be computed for the session until it is given more."""
+        """Whether the session has nothing to compute until it gets more input."""
         stages = self._sessions[session].stages
         return not any(
             self._scheduler.has(stage.pool, stage) or stage.ending or stage.inbox or stage.is_unready
@@ -154,7 +156,7 @@ class Engine:
         )
 
     def snapshot(self, session: int) -> bytes:
-        """The session as versioned bytes, waiting input included; not in it are results that `step` has yet to give."""
+        """The session as versioned bytes, including pending input but not results that `step` has yet to deliver."""
         stages = self._sessions[session].stages
         while any(stage.in_flight for stage in stages):
             self._land()
@@ -168,9 +170,9 @@ class Engine:
         )
 
     def restore(self, kind: str, pools: dict[str, Pool], snapshot: bytes, now_s: float) -> int:
-        """A new session that goes on, bit-identically at the same batch size, from where a snapshot was taken.
+        """Opens a session that continues from a snapshot, bit-identically at the same batch size.
 
-        Raises SnapshotError for bytes of another kind, model or configuration, and what `open` raises; nothing has
+        Raises SnapshotError for bytes of another kind, model or configuration, and the errors of `open`; nothing has
         changed then.
         """
         session = self.open(kind, pools)
@@ -192,20 +194,19 @@ class Engine:
         return session
 
     def feed(self, session: int, data: np.ndarray, now_s: float) -> None:
-        """More input of any length, as `check_audio` or `check_tokens` gives it; the caller must not change it any
-        more."""
+        """Feeds input of any length, from `check_audio` or `check_tokens`; the caller must not change it afterwards."""
         if len(data):
             self._put(self._sessions[session].stages[0], data, now_s)
 
     def flush(self, session: int, now_s: float) -> None:
-        """The utterance ends here: its tail comes out, then FlushFinished; what is fed from here on is a new one."""
+        """Ends the utterance: its rest is delivered, then FlushFinished; later input starts a new one."""
         self._put(self._sessions[session].stages[0], END, now_s)
 
     def prime(self, session: int, voice: np.ndarray | None, now_s: float) -> None:
-        """The decoder's streams start in this voice, as `check_voice` gives it, from the next utterance on.
+        """Starts the decoder's streams in this voice (from `check_voice`) from the next utterance on; None removes the
+        voice.
 
-        That is this one if nothing of it has been fed. None: they start from nothing. Raises ConfigError for a session
-        without a decoder.
+        It applies to this utterance if it is still empty. Raises ConfigError for a session without a decoder.
         """
         found = self._sessions[session]
         if found.stages[-1].pool.kind != "decode":
@@ -214,7 +215,7 @@ class Engine:
         self._put(found.stages[0], NextVoice(voice), now_s)
 
     def clear(self, session: int, now_s: float) -> None:
-        """Drops everything inside; the session is as new, or in its last voice, its epoch one higher."""
+        """Drops everything and resets the session to its latest voice; its epoch rises by one."""
         found = self._sessions[session]
         found.epoch += 1
         found.stages[-1].voice = found.voice
@@ -226,14 +227,14 @@ class Engine:
             self._restart(stage)
 
     def pause(self, session: int) -> None:
-        """No output for now: the session keeps what it has and is not stepped."""
+        """Pauses output: the session keeps its input and is not stepped."""
         found = self._sessions[session]
         found.paused = True
         for stage in found.stages:
             self._scheduler.remove(stage.pool, stage)
 
     def resume(self, session: int, now_s: float) -> None:
-        """Output is welcome again."""
+        """Resumes output."""
         found = self._sessions[session]
         found.paused = False
         for stage in found.stages:
@@ -241,7 +242,7 @@ class Engine:
             self._proceed(stage, now_s)
 
     def close(self, session: int) -> None:
-        """Drops everything inside and gives the slots back; they are reset when they are taken again."""
+        """Closes the session and frees its slots; they are reset at their next use."""
         found = self._sessions.pop(session)
         for stage in found.stages:
             self._unready.pop(stage, None)
@@ -253,7 +254,7 @@ class Engine:
                 self._used.add((stage.pool, stage.slot.index))
 
     def wake_s(self) -> float | None:
-        """When `step` next has something to do, None while there is nothing; results that wait are due at once."""
+        """When `step` next has something to do; None if nothing. Undelivered results are due at once."""
         if self._results or self._unready or self._is_step_done:
             return float("-inf")
         due_s = self._scheduler.wake_s() if len(self._in_flight) < self._runner.depth else None
@@ -263,9 +264,9 @@ class Engine:
         return poll_s if due_s is None else min(due_s, poll_s)
 
     def step(self, now_s: float) -> list[EngineResult]:
-        """Schedules and launches at most one batch, unless `runner.depth` are in flight, and delivers the oldest one if
-        the device is done with it; never waits for the device. Also delivers what the commands since have brought
-        about. Raises LostDeviceError."""
+        """Launches at most one batch, unless `runner.depth` are in flight, and delivers the oldest one if the device is
+        done with it; never waits for the device. Also delivers results of commands. Raises LostDeviceError.
+        """
         self._stepped_s = now_s
         self._shed(now_s)
         batch = self._scheduler.next_batch(now_s) if len(self._in_flight) < self._runner.depth else None
@@ -285,7 +286,7 @@ class Engine:
         return rows is not None and rows.is_done()
 
     def _shed(self, now_s: float) -> None:
-        """Closes the newest live session when the device has been too slow for those that it has."""
+        """Closes the newest live session if the device has been too slow for all of them."""
         due_s = self._scheduler.earliest_deadline_s()
         if due_s is not None and now_s - due_s > self._overload.max_behind_s:
             due_s = self._scheduler.earliest_live_deadline_s()
@@ -293,7 +294,7 @@ class Engine:
         if self._overload.sheds(behind_s, now_s):
             live = [session for session, found in self._sessions.items() if found.is_live and not found.paused]
             if len(live) < 2:
-                return  # nobody would be better off
+                return  # closing the only session would help nobody
             newest = max(live)
             _log.warning("%.1f s behind with %d sessions: the newest is closed", behind_s, self.sessions)
             self._fail(
@@ -323,7 +324,7 @@ class Engine:
             self._in_flight.append(step)
 
     def _land(self) -> StepInFlight | None:
-        """Delivers the oldest step in flight, if there is one and it has not failed -> that one."""
+        """Delivers and returns the oldest step in flight, if there is one and it has not failed."""
         if not self._in_flight:
             return None
         step = self._in_flight.popleft()
@@ -348,7 +349,7 @@ class Engine:
                 self._fail(stage.session, DeviceError("the device failed in the step of this session: connect again"))
 
     def check_device(self) -> None:
-        """After the runner has raised. Raises LostDeviceError where no later call can succeed either."""
+        """Handles an error of the runner. Raises LostDeviceError if every later call would fail too."""
         if not self._runner.is_alive():
             raise LostDeviceError("the device does not answer any more: restart the process")
 
@@ -367,7 +368,7 @@ class Engine:
         self._proceed(stage, now_s)
 
     def _put(self, stage: Stage, data: np.ndarray | NextVoice, now_s: float) -> None:
-        """Input, END or a voice for a stage, behind whatever waits there."""
+        """Passes input, END or a voice to a stage, after its queue."""
         if stage.ending or stage.is_unready:
             stage.inbox.append(data)
         else:
@@ -388,7 +389,7 @@ class Engine:
             self._restart(stage)
 
     def _proceed(self, stage: Stage, now_s: float) -> None:
-        """Schedules the stage's next window; endings without one are finished at once."""
+        """Schedules the stage's next window; an utterance's end without one takes effect at once."""
         if self._sessions[stage.session].paused or stage.in_flight or self._scheduler.has(stage.pool, stage):
             return
         while (entry := stage.entry(now_s)) is None:
@@ -398,7 +399,7 @@ class Engine:
         self._scheduler.add(stage.pool, stage, entry)
 
     def _finish(self, stage: Stage, now_s: float) -> None:
-        """The stage's utterance is over: passes the end on, starts anew, and takes in what waited behind it."""
+        """Ends the stage's utterance: passes the end on, resets the stage, and takes input from its queue."""
         found = self._sessions[stage.session]
         next_voice, stage.next_voice = stage.next_voice, None
         self._restart(stage)
@@ -415,7 +416,7 @@ class Engine:
             self._take_in(stage, stage.inbox.popleft(), now_s)
 
     def _prepare_voice(self, stage: Stage, now_s: float) -> None:
-        """A step of the voice that the stage waits for; with the last one it goes on."""
+        """Computes a step of the voice that the stage waits for; after the last one the stage continues."""
         assert stage.voice is not None, "it waits for a voice"
         try:
             if not self._runner.prepare_voice(stage.pool, stage.voice, 1):
@@ -430,7 +431,7 @@ class Engine:
         self._proceed(stage, now_s)
 
     def _restart(self, stage: Stage) -> None:
-        """The stage starts over, in its voice; or as soon as that is computed."""
+        """Resets the stage to its voice, or once that is computed."""
         self._unready.pop(stage, None)
         start = None
         if stage.voice is not None and not self._runner.prepare_voice(stage.pool, stage.voice, 0):

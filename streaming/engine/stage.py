@@ -37,15 +37,14 @@ _END, _NO_VOICE, _VOICE = -1, -2, -3  # in snapshots: a voice of n tokens is -3 
 
 @dataclass(eq=False)
 class Stage:
-    """One part of the model in one session: a slot, its lane, and what waits behind an ending (`inbox`).
+    """One part of the model in one session: a slot, its windower, and the queue after an utterance's end (`inbox`).
 
-    Its streams start in `voice`; within an utterance `next_voice` waits for its end.
-    `arrivals` tells when the input up to a position was there: (units fed, time), oldest first. `dirty`: the slot has
-    been stepped since it was new. The window that was scheduled last was complete at `ready_s` and is due at `due_s`;
-    `not_before_s`: the next is due a chunk after that at the earliest. `is_live`: input comes no faster than it lasts,
-    counted from `began_s`, the start of the utterance; what is not live is never late, and so waits for what is.
-    `in_flight`: the step that computes its window. While it `is_unready`, its voice is being computed, and all input
-    waits in the inbox.
+    Its streams start in `voice`; within an utterance `next_voice` waits for its end. `arrivals`: when the input up to a
+    position arrived, as (units fed, time), oldest first. `dirty`: the slot has been stepped since its reset. The latest
+    scheduled window was complete at `ready_s` and is due at `due_s`; the next is due a chunk later at the earliest
+    (`not_before_s`). `is_live`: input comes no faster than real time, counted from the utterance's start `began_s`;
+    other windows are never late, so they wait for live ones. `in_flight`: the step that computes its window. While
+    `is_unready`, its voice is being computed, and all input waits in the inbox.
     """
 
     session: int
@@ -73,9 +72,9 @@ class Stage:
         self._period_s = self.pool.period_s
 
     def push(self, data: np.ndarray, now_s: float) -> None:
-        """a primer counts as received before"""
+        """Queues more checked input."""
         if self.windower.is_fresh:
-            self.began_s = now_s - self._lasts_s(self.fed)  # a primer counts as heard before
+            self.began_s = now_s - self._lasts_s(self.fed)  # a primer counts as received before
         self.windower.append(data)
         self.fed += len(data)
         self.is_live &= self._lasts_s(self.fed) - (now_s - self.began_s) <= MAX_LIVE_LEAD_S
@@ -84,7 +83,7 @@ class Stage:
         self.arrivals.append((self.fed, now_s))
 
     def entry(self, now_s: float) -> ReadyWindow | None:
-        """When the next window, an ending included, was complete, and when it is due; None: there is none."""
+        """When the next window (also an utterance's last) was complete, and when it is due; None without a window."""
         is_ending = not self.windower.has_window
         if is_ending and not (self.ending and self.windower.has_last):
             return None
@@ -101,13 +100,13 @@ class Stage:
         return ReadyWindow(self.ready_s, self.due_s, is_steady, self.is_live)
 
     def rebase(self, now_s: float) -> None:
-        """What has waited so far waited for its owner: it counts as if it had just arrived."""
+        """Resets arrival times after back-pressure: the client, not the device, caused the wait."""
         self.not_before_s = min(self.not_before_s, now_s + MAX_AHEAD_S)
         if self.arrivals:
             self.arrivals = deque([(self.fed, now_s)])
 
     def snapshot(self, state: bytes) -> bytes:
-        """The stage with the state of its slot as bytes."""
+        """The stage and the state of its slot as bytes."""
         items = [NextVoice(self.voice), END if self.next_voice is None else self.next_voice, *self.inbox]
         codes, waiting = zip(*map(self._packed, items), strict=True)
         numbers = [self.fed, self.committed, self.ending, *codes]
@@ -115,7 +114,7 @@ class Stage:
         return pack({"stage": self.pool.kind}, [*parts, np.array(numbers, np.int64), *waiting])
 
     def restore(self, snapshot: bytes, now_s: float) -> bytes:
-        """As when the snapshot was taken -> the state for its slot. Raises SnapshotError."""
+        """Restores the stage from a snapshot and returns the state for its slot. Raises SnapshotError."""
         state, windower, numbers, *waiting = unpack({"stage": self.pool.kind}, snapshot)
         self.windower.restore(windower)
         self.fed, self.committed, ending, *codes = np.frombuffer(numbers, np.int64).tolist()
@@ -141,7 +140,7 @@ class Stage:
         return END if code == _END else np.frombuffer(raw, self.windower.dtype)
 
     def restart(self, start: AnyWindower | None) -> None:
-        """The stream starts over, from `start` if it is primed; its slot must be reset or primed too."""
+        """Starts the stream over, from `start` if primed; its slot must be reset or primed too."""
         if start is None:
             self.windower.reset()
         else:

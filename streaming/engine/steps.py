@@ -1,4 +1,4 @@
-"""What the engine asks of a runner, and what it gets back from a step. No torch."""
+"""The engine's interface to a runner and its steps. No torch."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -10,8 +10,9 @@ from neucodec_streaming.windows import AnyWindower, Window
 
 
 class StepRows:
-    """A step under way, or over. `output` waits for it and gives its rows, of which the first `count` are meant;
-    `is_done` tells whether that would wait."""
+    """A step in flight or done. `output` waits for it and returns its rows, of which the first `count` are valid;
+    `is_done` tells whether it would wait.
+    """
 
     def __init__(
         self, output: Callable[[], np.ndarray], count: int, is_done: Callable[[], bool] = lambda: True
@@ -21,12 +22,12 @@ class StepRows:
         self.is_done = is_done
 
     def wait(self) -> np.ndarray:
-        """The rows, in the order of the windows. On CUDA the second step after this one overwrites them."""
+        """The rows, in the order of the windows. On CUDA the second next step overwrites them."""
         return self._output()[: self._count]
 
 
 class Steps(Protocol):
-    """What the engine asks of a runner (`neucodec_streaming.engine.runner.Runner`)."""
+    """The engine's interface to a runner (`neucodec_streaming.engine.runner.Runner`)."""
 
     slots: int
     batch_sizes: tuple[int, ...]

@@ -1,20 +1,21 @@
-// Linear layers with int8 weights and int8 activations, accumulated in int32: products that read a quarter of the bytes.
+// Linear layers and convolutions with int8 weights and int8 activations, accumulated in int32: products that read a
+// quarter of the bytes.
 //
-// A weight is quantised per output channel, an activation per row (never per tensor: a row's bits depend on that row
-// alone). Integer sums are exact, so every instruction set gives the same bits. Weights are stored as w + 128, since
-// the dot-product instructions of x86 multiply unsigned by signed bytes; 128 times the sum of a row is taken off again.
+// A weight is quantised per output channel, an activation per row of channels (never per tensor: a row's bits depend on
+// that row alone). Integer sums are exact, so every instruction set gives the same bits. Weights are stored as w + 128,
+// since the dot-product instructions of x86 multiply unsigned by signed bytes; 128 times the sum of a row is taken off
+// again. A convolution is a product for each of its taps; a linear layer has one tap.
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/full.h>
-#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -32,46 +33,66 @@ constexpr int PANEL = 32;  // output channels that are computed at a time
 constexpr int GROUP = 4;   // products that one instruction adds up
 constexpr int MAX_ROWS = 12;
 constexpr int OFFSET = 128;
-constexpr int AHEAD_BYTES = 4096;
+constexpr int AHEAD_BYTES = 8192;
+constexpr int LINE_BYTES = 64;
+constexpr int WIDE_ROW_BYTES = 512;
+constexpr int ROWS_A_TASK = 16;  // that a thread quantises
 
 const float* floats(const Tensor& x) {
     TORCH_CHECK(x.scalar_type() == at::kFloat && x.is_contiguous(), "expected a contiguous float32 tensor");
     return x.const_data_ptr<float>();
 }
 
+const int64_t* whole_numbers(const Tensor& x) {
+    TORCH_CHECK(x.scalar_type() == at::kLong && x.is_contiguous(), "expected a contiguous int64 tensor");
+    return x.const_data_ptr<int64_t>();
+}
+
 int64_t rounded_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // The quantised values of one row or channel -> the scale that gives them back: a value is at most 127 scales.
 float quantise(const float* from, int64_t count, int8_t* to) {
-    float largest = 0;
-    for (int64_t k = 0; k < count; k++) largest = std::max(largest, std::fabs(from[k]));
+    int32_t largest_bits = 0;  // floats of one sign are ordered as their bits are, and integers have vector maxima
+    for (int64_t k = 0; k < count; k++) {
+        int32_t bits;
+        std::memcpy(&bits, from + k, sizeof(bits));
+        largest_bits = std::max(largest_bits, bits & 0x7FFFFFFF);
+    }
+    float largest;
+    std::memcpy(&largest, &largest_bits, sizeof(largest));
     const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
-    for (int64_t k = 0; k < count; k++) to[k] = static_cast<int8_t>(std::rint(from[k] * inverse));
+    for (int64_t k = 0; k < count; k++)
+        to[k] = static_cast<int8_t>(static_cast<int32_t>(std::rint(from[k] * inverse)));
     return largest / 127.0f;
 }
 
-// weight (N, K) -> (panels, K / 4, 32, 4) uint8, and scales (panels * 32,); channels beyond N have scale 0.
-std::tuple<Tensor, Tensor> pack(const Tensor& weight) {
-    const int64_t width = weight.size(0), depth = weight.size(1), groups = rounded_up(depth, GROUP) / GROUP;
-    const int64_t panels = rounded_up(width, PANEL) / PANEL;
-    Tensor packed = at::full({panels, groups, PANEL, GROUP}, OFFSET, weight.options().dtype(at::kByte));
-    Tensor scales = at::zeros({panels * PANEL}, weight.options());
+// weight (N, taps, C) -> packed (panels, taps, C / 4, 32, 4) uint8, and scales (panels * 32,); channels beyond N have
+// scale 0.
+void pack(const Tensor& weight, Tensor& packed, Tensor& scales) {
+    const int64_t width = weight.size(0), taps = weight.size(1), depth = weight.size(2), groups = packed.size(2);
+    TORCH_CHECK(packed.is_contiguous() && packed.size(0) == rounded_up(width, PANEL) / PANEL &&
+                    packed.size(1) == taps && groups == rounded_up(depth, GROUP) / GROUP,
+                "expected packed weights of another shape");
     uint8_t* to = packed.mutable_data_ptr<uint8_t>();
-    std::vector<int8_t> channel(depth);
+    std::memset(to, OFFSET, packed.numel());
+    std::fill_n(scales.mutable_data_ptr<float>(), scales.numel(), 0.0f);
+    std::vector<int8_t> channel(taps * depth);
     for (int64_t n = 0; n < width; n++) {
-        scales.mutable_data_ptr<float>()[n] = quantise(floats(weight) + n * depth, depth, channel.data());
-        uint8_t* panel = to + n / PANEL * groups * PANEL * GROUP + n % PANEL * GROUP;
-        for (int64_t k = 0; k < depth; k++)
-            panel[k / GROUP * PANEL * GROUP + k % GROUP] = static_cast<uint8_t>(channel[k] + OFFSET);
+        scales.mutable_data_ptr<float>()[n] =
+            quantise(floats(weight) + n * taps * depth, taps * depth, channel.data());
+        for (int64_t tap = 0; tap < taps; tap++) {
+            uint8_t* panel = to + (n / PANEL * taps + tap) * groups * PANEL * GROUP + n % PANEL * GROUP;
+            for (int64_t k = 0; k < depth; k++)
+                panel[k / GROUP * PANEL * GROUP + k % GROUP] = static_cast<uint8_t>(channel[tap * depth + k] + OFFSET);
+        }
     }
-    return {packed, scales};
 }
 
-// Sums (R, 32) of R rows, `depth` apart, with one panel.
-using Multiply = void (*)(const int8_t* x, int64_t depth, const uint8_t* panel, int32_t* sums);
+// Sums (R, 32) of R rows, `step` bytes apart, with one panel.
+using Multiply = void (*)(const int8_t* x, int64_t step, int64_t depth, const uint8_t* panel, int32_t* sums);
 
 template <int R>
-void multiply_plain(const int8_t* x, int64_t depth, const uint8_t* panel, int32_t* sums) {
+void multiply_plain(const int8_t* x, int64_t step, int64_t depth, const uint8_t* panel, int32_t* sums) {
     std::memset(sums, 0, R * PANEL * sizeof(int32_t));
     for (int64_t k = 0; k < depth; k += GROUP, panel += PANEL * GROUP)
         for (int r = 0; r < R; r++)
@@ -79,21 +100,21 @@ void multiply_plain(const int8_t* x, int64_t depth, const uint8_t* panel, int32_
             for (int n = 0; n < PANEL; n += 4) {
                 const int8x16_t w = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(panel + n * GROUP), vdupq_n_u8(OFFSET)));
                 int32_t four;
-                std::memcpy(&four, x + r * depth + k, GROUP);
+                std::memcpy(&four, x + r * step + k, GROUP);
                 const int8x16_t four_times = vreinterpretq_s8_s32(vdupq_n_s32(four));
                 vst1q_s32(sums + r * PANEL + n, vdotq_s32(vld1q_s32(sums + r * PANEL + n), w, four_times));
             }
 #else
             for (int n = 0; n < PANEL; n++)
                 for (int g = 0; g < GROUP; g++)
-                    sums[r * PANEL + n] += panel[n * GROUP + g] * x[r * depth + k + g];
+                    sums[r * PANEL + n] += panel[n * GROUP + g] * x[r * step + k + g];
 #endif
 }
 
 #if defined(__x86_64__)
 
 template <int R>
-__attribute__((target("avx2"))) void multiply_avx2(const int8_t* x, int64_t depth, const uint8_t* panel,
+__attribute__((target("avx2"))) void multiply_avx2(const int8_t* x, int64_t step, int64_t depth, const uint8_t* panel,
                                                    int32_t* sums) {
     for (int n = 0; n < PANEL; n += 8) {  // 8 channels: 4 in each of two vectors, with two halves of a sum side by side
         __m256i low[R], high[R];
@@ -105,7 +126,7 @@ __attribute__((target("avx2"))) void multiply_avx2(const int8_t* x, int64_t dept
             const __m256i h = _mm256_cvtepu8_epi16(_mm_loadu_si128(eight + 1));
             for (int r = 0; r < R; r++) {
                 int32_t four;
-                std::memcpy(&four, x + r * depth + k, GROUP);
+                std::memcpy(&four, x + r * step + k, GROUP);
                 const __m256i wide = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four)));
                 low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(l, wide));
                 high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(h, wide));
@@ -119,7 +140,7 @@ __attribute__((target("avx2"))) void multiply_avx2(const int8_t* x, int64_t dept
 }
 
 template <int R>
-__attribute__((target("avxvnni,avx2"))) void multiply_avx_vnni(const int8_t* x, int64_t depth, const uint8_t* panel,
+__attribute__((target("avxvnni,avx2"))) void multiply_avx_vnni(const int8_t* x, int64_t step, int64_t depth, const uint8_t* panel,
                                                                int32_t* sums) {
     constexpr int VECTORS = 4;
     static_assert(R <= 3, "the sums must fit into 16 registers");
@@ -129,7 +150,7 @@ __attribute__((target("avxvnni,avx2"))) void multiply_avx_vnni(const int8_t* x, 
     for (int64_t k = 0; k < depth; k += GROUP, panel += PANEL * GROUP)
         for (int r = 0; r < R; r++) {
             int32_t four;
-            std::memcpy(&four, x + r * depth + k, GROUP);
+            std::memcpy(&four, x + r * step + k, GROUP);
             const __m256i four_times = _mm256_set1_epi32(four);
             for (int v = 0; v < VECTORS; v++) {
                 const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel) + v);
@@ -156,23 +177,23 @@ AVX512_VNNI __attribute__((always_inline)) inline void add_products(__m512i& low
 
 // The rows are written out (R...), so that each sum stays in a register.
 template <int... R>
-AVX512_VNNI void multiply_avx512(const int8_t* x, int64_t depth, const uint8_t* panel, int32_t* sums,
+AVX512_VNNI void multiply_avx512(const int8_t* x, int64_t step, int64_t depth, const uint8_t* panel, int32_t* sums,
                                  std::integer_sequence<int, R...>) {
     __m512i low[] = {(static_cast<void>(R), _mm512_setzero_si512())...};
     __m512i high[] = {(static_cast<void>(R), _mm512_setzero_si512())...};
     for (int64_t k = 0; k < depth; k += GROUP, panel += PANEL * GROUP) {
         const __m512i l = _mm512_loadu_si512(panel), h = _mm512_loadu_si512(panel + PANEL * GROUP / 2);
-        _mm_prefetch(panel + AHEAD_BYTES, _MM_HINT_T0);
-        _mm_prefetch(panel + AHEAD_BYTES + 64, _MM_HINT_T0);
-        (add_products(low[R], high[R], x + R * depth + k, l, h), ...);
+        _mm_prefetch(panel + AHEAD_BYTES, _MM_HINT_T1);
+        _mm_prefetch(panel + AHEAD_BYTES + 64, _MM_HINT_T1);
+        (add_products(low[R], high[R], x + R * step + k, l, h), ...);
     }
     (_mm512_storeu_si512(sums + R * PANEL, low[R]), ...);
     (_mm512_storeu_si512(sums + R * PANEL + PANEL / 2, high[R]), ...);
 }
 
 template <int R>
-void multiply_avx512_vnni(const int8_t* x, int64_t depth, const uint8_t* panel, int32_t* sums) {
-    multiply_avx512(x, depth, panel, sums, std::make_integer_sequence<int, R>{});
+void multiply_avx512_vnni(const int8_t* x, int64_t step, int64_t depth, const uint8_t* panel, int32_t* sums) {
+    multiply_avx512(x, step, depth, panel, sums, std::make_integer_sequence<int, R>{});
 }
 
 #endif
@@ -224,46 +245,166 @@ const Instructions& chosen(const std::optional<c10::string_view>& name) {
     TORCH_CHECK(false, "this processor lacks the instruction set ", *name);
 }
 
-// x (..., K) -> (..., N) by a packed weight, its scales, and bias (N,). `instructions` names a set, for tests.
-Tensor linear(const Tensor& input, const Tensor& packed, const Tensor& scales, const std::optional<Tensor>& bias,
-              int64_t width, std::optional<c10::string_view> instructions) {
-    const Instructions& by = chosen(instructions);
-    const Tensor x = input.contiguous();
-    const int64_t depth = x.size(-1), padded = packed.size(1) * GROUP, rows = x.numel() / depth;
-    TORCH_CHECK(rounded_up(depth, GROUP) == padded, "expected rows of ", padded, " values, not of ", depth);
-    std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
-    sizes.back() = width;
-    Tensor y = at::empty(sizes, x.options());
-    std::vector<int8_t> quantised(rows * padded);
-    std::vector<float> row_scale(rows);
-    std::vector<int32_t> excess(rows);  // what the offset of the weights adds
-    for (int64_t row = 0; row < rows; row++) {
-        int8_t* to = &quantised[row * padded];
-        row_scale[row] = quantise(floats(x) + row * depth, depth, to);
+// Rows of activations as int8, `bytes` apart.
+struct Quantised {
+    int64_t depth, bytes;
+    std::unique_ptr<int8_t[]> values;
+    std::unique_ptr<float[]> scale;
+    std::unique_ptr<int32_t[]> excess;  // what the offset of the weights adds
+
+    Quantised(int64_t rows, int64_t depth)
+        : depth(depth),
+          // Wide rows begin in different sets of the cache.
+          bytes(depth < WIDE_ROW_BYTES ? rounded_up(depth, GROUP) : rounded_up(depth, LINE_BYTES) + LINE_BYTES),
+          values(new int8_t[rows * bytes + LINE_BYTES]),
+          scale(new float[rows]),
+          excess(new int32_t[rows]) {}
+
+    void put(int64_t row, const float* from) const {
+        int8_t* to = &values[row * bytes];
+        scale[row] = quantise(from, depth, to);
+        std::memset(to + depth, 0, rounded_up(depth, GROUP) - depth);
         int32_t sum = 0;
         for (int64_t k = 0; k < depth; k++) sum += to[k];
         excess[row] = OFFSET * sum;
     }
-    const float *const scale = floats(scales), *const offset = bias ? floats(*bias) : nullptr;
-    float* const out = y.mutable_data_ptr<float>();
-    at::parallel_for(0, packed.size(0), 1, [&](int64_t begin, int64_t end) {
-        int32_t sums[MAX_ROWS * PANEL];
-        for (int64_t panel = begin; panel < end; panel++) {
-            const uint8_t* weights = packed.const_data_ptr<uint8_t>() + panel * padded * PANEL;
-            const int64_t first = panel * PANEL, count = std::min<int64_t>(PANEL, width - first);
-            for (int64_t row = 0, some; row < rows; row += some) {
-                const int64_t left = rows - row, turns = (left + by.rows - 1) / by.rows;
-                some = (left + turns - 1) / turns;  // even shares, so that no turn is left with a single row
-                by.multiply[some](&quantised[row * padded], padded, weights, sums);
-                for (int64_t r = 0; r < some; r++)
-                    for (int64_t n = 0; n < count; n++) {
-                        const float value = static_cast<float>(sums[r * PANEL + n] - excess[row + r]);
-                        const float scaled = value * (row_scale[row + r] * scale[first + n]);
-                        out[(row + r) * width + first + n] = offset ? scaled + offset[first + n] : scaled;
-                    }
-            }
+
+    void put_zero(int64_t row) const {
+        std::memset(&values[row * bytes], 0, rounded_up(depth, GROUP));
+        scale[row] = 0;
+        excess[row] = 0;
+    }
+};
+
+// A layer's packed weights; bias may be null.
+struct Weights {
+    const uint8_t* packed;
+    const float *scale, *bias;
+    int64_t panels, taps, bytes, width;  // `bytes`: of a panel's tap
+
+    Weights(const Tensor& packed, const Tensor& scales, const std::optional<Tensor>& bias, int64_t width)
+        : packed(packed.const_data_ptr<uint8_t>()),
+          scale(floats(scales)),
+          bias(bias ? floats(*bias) : nullptr),
+          panels(packed.size(0)),
+          taps(packed.size(1)),
+          bytes(packed.size(2) * PANEL * GROUP),
+          width(width) {
+        TORCH_CHECK(packed.is_contiguous(), "expected contiguous packed weights");
+    }
+};
+
+// Which rows outputs read: `spans` of `length` rows, each of which gives `outputs`.
+struct Walk {
+    int64_t spans, length, outputs, stride, dilation;
+};
+
+// One tap's sums of a row and panel, less what the offset of the weights added, by the row's scale: added to `total`.
+void add_tap(const int32_t* sums, int32_t excess, float scale, bool is_first, float* total) {
+    if (is_first)
+        for (int n = 0; n < PANEL; n++) total[n] = static_cast<float>(sums[n] - excess) * scale;
+    else
+        for (int n = 0; n < PANEL; n++) total[n] += static_cast<float>(sums[n] - excess) * scale;
+}
+
+// `count` outputs of one panel, from the activations' row `first` on -> out, `width` apart.
+void multiply_some(const Instructions& by, const Weights& weights, const Quantised& x, const Walk& walk, int64_t panel,
+                   int64_t first, int64_t count, float* out) {
+    alignas(LINE_BYTES) int32_t sums[MAX_ROWS * PANEL];
+    alignas(LINE_BYTES) float total[MAX_ROWS * PANEL];
+    for (int64_t tap = 0; tap < weights.taps; tap++) {
+        const int64_t row = first + tap * walk.dilation;
+        by.multiply[count](&x.values[row * x.bytes], walk.stride * x.bytes, rounded_up(x.depth, GROUP),
+                           weights.packed + (panel * weights.taps + tap) * weights.bytes, sums);
+        for (int64_t r = 0; r < count; r++)
+            add_tap(sums + r * PANEL, x.excess[row + r * walk.stride], x.scale[row + r * walk.stride], tap == 0,
+                    total + r * PANEL);
+    }
+    const int64_t channels = std::min<int64_t>(PANEL, weights.width - panel * PANEL);
+    const float* scale = weights.scale + panel * PANEL;
+    float bias[PANEL] = {};
+    if (weights.bias) std::memcpy(bias, weights.bias + panel * PANEL, channels * sizeof(float));
+    for (int64_t r = 0; r < count; r++) {
+        for (int n = 0; n < PANEL; n++) total[r * PANEL + n] = total[r * PANEL + n] * scale[n] + bias[n];
+        if (channels == PANEL)
+            std::memcpy(out + r * weights.width, total + r * PANEL, PANEL * sizeof(float));
+        else
+            std::memcpy(out + r * weights.width, total + r * PANEL, channels * sizeof(float));
+    }
+}
+
+// All outputs (spans, outputs, width); weights are read once.
+void multiply_all(const Instructions& by, const Weights& weights, const Quantised& x, const Walk& walk, float* out) {
+    at::parallel_for(0, weights.panels, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t panel = begin; panel < end; panel++)
+            for (int64_t span = 0; span < walk.spans; span++)
+                for (int64_t output = 0, some; output < walk.outputs; output += some) {
+                    const int64_t left = walk.outputs - output, turns = (left + by.rows - 1) / by.rows;
+                    some = (left + turns - 1) / turns;  // even shares, so that no turn is left with a single row
+                    multiply_some(by, weights, x, walk, panel, span * walk.length + output * walk.stride, some,
+                                  out + (span * walk.outputs + output) * weights.width + panel * PANEL);
+                }
+    });
+}
+
+// x (..., C) -> (..., N) by a packed weight of one tap, its scales, and bias (N,). `instructions` names a set, for tests.
+Tensor linear(const Tensor& input, const Tensor& packed, const Tensor& scales, const std::optional<Tensor>& bias,
+              int64_t width, std::optional<c10::string_view> instructions) {
+    const Tensor x = input.contiguous();
+    const int64_t depth = x.size(-1), rows = x.numel() / depth;
+    const Weights weights(packed, scales, bias, width);
+    TORCH_CHECK(weights.taps == 1 && rounded_up(depth, GROUP) == packed.size(2) * GROUP, "expected rows of ",
+                packed.size(2) * GROUP, " values, not of ", depth);
+    std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
+    sizes.back() = width;
+    Tensor y = at::empty(sizes, x.options());
+    const Quantised quantised(rows, depth);
+    const float* from = floats(x);
+    at::parallel_for(0, rows, ROWS_A_TASK, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; row++) quantised.put(row, from + row * depth);
+    });
+    multiply_all(chosen(instructions), weights, quantised, {1, rows, rows, 1, 1}, y.mutable_data_ptr<float>());
+    return y;
+}
+
+// x (B, T, C) -> (B, T / stride, N) with the past before it and zeros behind what exists; past (slots, left, C)
+// advances. The arguments are those of native.cpp's `convolve`, but for the weight.
+Tensor convolve(const Tensor& input, const Tensor& past, const Tensor& slots, const Tensor& valid, const Tensor& commit,
+                int64_t unit, int64_t right, const Tensor& packed, const Tensor& scales,
+                const std::optional<Tensor>& bias, int64_t width, int64_t stride, int64_t dilation,
+                std::optional<c10::string_view> instructions) {
+    const Tensor x = input.contiguous();
+    const int64_t spans = x.size(0), length = x.size(1), channels = x.size(2), left = past.size(1);
+    const Weights weights(packed, scales, bias, width);
+    TORCH_CHECK(rounded_up(channels, GROUP) == packed.size(2) * GROUP, "expected ", packed.size(2) * GROUP,
+                " channels, not ", channels);
+    const int64_t span = left + length + right;
+    const int64_t outputs = (span - (weights.taps - 1) * dilation - 1) / stride + 1;
+    Tensor y = at::empty({spans, outputs, width}, x.options());
+    const Quantised quantised(spans * span, channels);
+    const float* const window = floats(x);
+    float* const held = const_cast<float*>(floats(past));
+    const int64_t *const slot = whole_numbers(slots), *const exist = whole_numbers(valid);
+    at::parallel_for(0, spans * span, ROWS_A_TASK, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; row++) {
+            const int64_t of = row / span, at = row % span - left;
+            if (at < 0)
+                quantised.put(row, held + (slot[of] * left + left + at) * channels);
+            else if (at < std::min(exist[of] * unit, length))
+                quantised.put(row, window + (of * length + at) * channels);
+            else
+                quantised.put_zero(row);
         }
     });
+    for (int64_t of = 0; of < spans; of++) {  // the `left` rows before the committed border
+        const int64_t committed = whole_numbers(commit)[of] * unit, stay = std::max<int64_t>(0, left - committed);
+        float* to = held + slot[of] * left * channels;
+        std::memmove(to, to + (left - stay) * channels, stay * channels * sizeof(float));
+        std::memcpy(to + stay * channels, window + (of * length + committed - (left - stay)) * channels,
+                    (left - stay) * channels * sizeof(float));
+    }
+    multiply_all(chosen(instructions), weights, quantised, {spans, span, outputs, stride, dilation},
+                 y.mutable_data_ptr<float>());
     return y;
 }
 
@@ -276,9 +417,13 @@ std::vector<std::string> instruction_sets() {
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(neucodec, m) {
-    m.def("pack_int8(Tensor weight) -> (Tensor, Tensor)");
+    m.def("pack_int8(Tensor weight, Tensor(a!) packed, Tensor(b!) scales) -> ()");
     m.def(
         "linear_int8(Tensor x, Tensor packed, Tensor scales, Tensor? bias, int width, str? instructions=None) "
+        "-> Tensor");
+    m.def(
+        "convolve_int8(Tensor x, Tensor(a!) past, Tensor slots, Tensor valid, Tensor commit, int unit, int right, "
+        "Tensor packed, Tensor scales, Tensor? bias, int width, int stride, int dilation, str? instructions=None) "
         "-> Tensor");
     m.def("int8_instruction_sets() -> str[]", instruction_sets);
 }
@@ -286,4 +431,5 @@ TORCH_LIBRARY_FRAGMENT(neucodec, m) {
 TORCH_LIBRARY_IMPL(neucodec, CPU, m) {
     m.impl("pack_int8", pack);
     m.impl("linear_int8", linear);
+    m.impl("convolve_int8", convolve);
 }

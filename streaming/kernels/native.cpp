@@ -7,6 +7,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
@@ -15,6 +16,10 @@
 #include <cstring>
 #include <optional>
 #include <vector>
+
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -73,14 +78,14 @@ Lanes sums(const Lanes (&a)[8]) {
 }
 
 const float* floats(const Tensor& x) {
-    TORCH_CHECK(x.scalar_type() == at::kFloat && x.is_contiguous(), "float32 without gaps is meant");
+    TORCH_CHECK(x.scalar_type() == at::kFloat && x.is_contiguous(), "expected a contiguous float32 tensor");
     return x.const_data_ptr<float>();
 }
 
 float* changed(const Tensor& x) { return const_cast<float*>(floats(x)); }
 
 const int64_t* whole_numbers(const Tensor& x) {
-    TORCH_CHECK(x.scalar_type() == at::kLong && x.is_contiguous(), "int64 without gaps is meant");
+    TORCH_CHECK(x.scalar_type() == at::kLong && x.is_contiguous(), "expected a contiguous int64 tensor");
     return x.const_data_ptr<int64_t>();
 }
 
@@ -240,7 +245,7 @@ Tensor convolve(const Tensor& input, const Tensor& past, const Tensor& slots, co
     const Tensor x = input.contiguous();
     const int64_t length = x.size(1), channels = x.size(2), left = past.size(1);
     const int64_t outputs = (left + length + right - (weight.size(0) - 1) * dilation - 1) / stride + 1;
-    TORCH_CHECK(weight.size(2) % WIDE == 0 && weight.size(2) >= width, "outputs filled up to whole vectors are meant");
+    TORCH_CHECK(weight.size(2) % WIDE == 0 && weight.size(2) >= width, "expected outputs padded to whole vectors");
     const Convolution by{floats(weight), floats(bias), weight.size(0),  stride, dilation,
                          channels,       width,        weight.size(2), weight.size(1) < channels};
     Tensor y = at::empty({x.size(0), outputs, width}, x.options());
@@ -348,17 +353,51 @@ Tensor snake(const Tensor& input, const Tensor& past, const Tensor& slots, const
 
 // ------------------------------------------------------------------------------------------------ attention over rings
 
-// The scores of eight keys for every query (F, D) with `stride` between them.
-void score(const float* query, int64_t stride, int64_t frames, int64_t width, const float* const (&key)[8], float scale,
-           float* scores, int64_t scores_stride) {
-    for (int64_t f = 0; f < frames; f++) {
-        Lanes parts[8]{};
-        for (int64_t d = 0; d < width; d += WIDE) {
-            const Lanes q = load(query + f * stride + d);
-            for (int n = 0; n < 8; n++) parts[n] += q * load(key[n] + d);
+constexpr int KEYS = 8, VALUES = 16;  // that are looked at together
+
+void widen(const float* from, int64_t count, float* to) { std::memcpy(to, from, count * sizeof(float)); }
+
+void narrow(const float* from, int64_t count, float* to) { std::memcpy(to, from, count * sizeof(float)); }
+
+void widen(const at::Half* from, int64_t count, float* to) {
+    int64_t i = 0;
+#ifdef __F16C__
+    for (; i + WIDE <= count; i += WIDE)
+        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
+#endif
+    for (; i < count; i++) to[i] = from[i];
+}
+
+void narrow(const float* from, int64_t count, at::Half* to) {
+    int64_t i = 0;
+#ifdef __F16C__
+    for (; i + WIDE <= count; i += WIDE)
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i),
+                         _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
+#endif
+    for (; i < count; i++) to[i] = from[i];
+}
+
+// `count` rows (heads * width) of a ring -> those of each head side by side, (heads, some, width). The rows of a head
+// by themselves lie 4 KiB apart, where they share few sets of the cache.
+template <typename Element>
+void by_head(const Element* rows, int64_t count, int64_t heads, int64_t width, int64_t some, float* to) {
+    for (int64_t row = 0; row < count; row++)
+        for (int64_t head = 0; head < heads; head++) {
+            const Element* from = rows + (row * heads + head) * width;
+            __builtin_prefetch(from + some * heads * width);
+            widen(from, width, to + (head * some + row) * width);
         }
-        store(scores + f * scores_stride, sums(parts) * scale);
+}
+
+// The scores of eight keys (8, D) for a query (D,).
+Lanes score(const float* query, int64_t width, const float* keys) {
+    Lanes parts[KEYS]{};
+    for (int64_t d = 0; d < width; d += WIDE) {
+        const Lanes q = load(query + d);
+        for (int n = 0; n < KEYS; n++) parts[n] += q * load(keys + n * width + d);
     }
+    return sums(parts);
 }
 
 // Scores of `count` keys -> e^(score - the highest); returns 1 / their sum. What fills the last vector weighs nothing.
@@ -380,18 +419,18 @@ float softmax(float* scores, int64_t count) {
     return 1 / sum;
 }
 
-// Values of keys in a row, (N, D), weighed for Q queries and added to theirs, a tile of two vectors at a time.
+// Values (N, D) weighed for Q queries and added to theirs, a tile of two vectors at a time.
 template <int Q>
-void weigh(const float* weights, int64_t weights_stride, const float* values, int64_t keys, int64_t row, int64_t width,
-           float* out, int64_t stride) {
+void weigh(const float* weights, int64_t weights_stride, const float* values, int64_t count, int64_t width, float* out,
+           int64_t stride) {
     for (int64_t d = 0; d < width; d += 2 * WIDE) {
         Lanes low[Q], high[Q];
         for (int q = 0; q < Q; q++) {
             low[q] = load(out + q * stride + d);
             high[q] = load(out + q * stride + d + WIDE);
         }
-        for (int64_t k = 0; k < keys; k++) {
-            const Lanes l = load(values + k * row + d), h = load(values + k * row + d + WIDE);
+        for (int64_t k = 0; k < count; k++) {
+            const Lanes l = load(values + k * width + d), h = load(values + k * width + d + WIDE);
             for (int q = 0; q < Q; q++) {
                 low[q] += l * weights[q * weights_stride + k];
                 high[q] += h * weights[q * weights_stride + k];
@@ -404,75 +443,121 @@ void weigh(const float* weights, int64_t weights_stride, const float* values, in
     }
 }
 
-// query_key_value (B, F, 3 * H * D) -> (B, F, H * D); keys and values (slots, context + F, H * D) advance. by_distance
-// (B, H, F, distances) is added to the scores, that of distance 0 being element `left` of it. D is a multiple of 16.
-Tensor attend(const Tensor& query_key_value, const Tensor& keys, const Tensor& values, const Tensor& slots,
-              const Tensor& position, const Tensor& valid, const Tensor& commit, int64_t heads, double scale,
-              const std::optional<Tensor>& by_distance, int64_t left) {
-    const Rows rows(slots, position, valid, commit);
-    const int64_t frames = query_key_value.size(1), all = query_key_value.size(2) / 3, width = all / heads;
-    TORCH_CHECK(width % (2 * WIDE) == 0, "heads of a multiple of 16 are meant, not of ", width);
-    const int64_t entries = keys.size(1), context = entries - frames, padded = (entries + WIDE - 1) / WIDE * WIDE;
-    const int64_t distances = by_distance ? by_distance->size(3) : 0;
-    const float* const from = floats(query_key_value);
-    const float* const biases = by_distance ? floats(*by_distance) : nullptr;
-    float* const held[2] = {changed(keys), changed(values)};
-    Tensor out = at::zeros({query_key_value.size(0), frames, all}, query_key_value.options());
-    std::vector<float> scores(heads * frames * padded), by(heads * frames);
-    std::vector<int32_t> offset(entries);
-    for (int64_t row = 0; row < query_key_value.size(0); row++) {
-        const int64_t at = rows.position[row], slot = rows.slots[row] * entries;
-        const float* window = from + row * frames * 3 * all;
-        float* to = out.mutable_data_ptr<float>() + row * frames * all;
-        const auto put = [&](int64_t frame, int64_t place) {
-            for (int kind = 0; kind < 2; kind++)
-                std::memcpy(held[kind] + (slot + place) * all, window + (3 * frame + 1 + kind) * all,
-                            all * sizeof(float));
-        };
-        for (int64_t frame = 0; frame < frames; frame++) put(frame, context + frame);
+// `attend` over rings of one type.
+template <typename Element>
+struct Attention {
+    Element *keys, *values;  // (slots, entries, heads * width)
+    int64_t frames, heads, width, entries;
+    float scale;
+    std::vector<float> scores, of_heads, by;
+    std::vector<int32_t> offset;
 
-        // What exists: the first `ring` entries, then the window's, as far as it does.
-        const int64_t ring = std::min(at, context), count = ring + std::clamp<int64_t>(rows.valid[row], 1, frames);
-        const auto place = [&](int64_t key) { return (slot + (key < ring ? key : key - ring + context)) * all; };
-        for (int64_t k = 0; k < count; k++)  // frames from the window's first
-            offset[k] = k < ring ? -1 - (at - 1 - k) % context : k - ring;
+    Attention(const Tensor& keys, const Tensor& values, int64_t frames, int64_t heads, double scale)
+        : keys(keys.mutable_data_ptr<Element>()),
+          values(values.mutable_data_ptr<Element>()),
+          frames(frames),
+          heads(heads),
+          width(keys.size(2) / heads),
+          entries(keys.size(1)),
+          scale(scale),
+          scores(heads * frames * padded()),
+          of_heads(heads * width * VALUES),
+          by(heads * frames),
+          offset(entries) {
+        TORCH_CHECK(keys.is_contiguous() && values.is_contiguous(), "expected contiguous rings");
+    }
+
+    int64_t all() const { return heads * width; }
+    int64_t context() const { return entries - frames; }
+    int64_t padded() const { return (entries + WIDE - 1) / WIDE * WIDE + KEYS; }
+
+    // A row's frame (query, key, value) -> its place in the ring of `slot`.
+    void put(const float* window, int64_t frame, int64_t slot, int64_t place) const {
+        narrow(window + (3 * frame + 1) * all(), all(), keys + (slot * entries + place) * all());
+        narrow(window + (3 * frame + 2) * all(), all(), values + (slot * entries + place) * all());
+    }
+
+    // Calls step(first, count, row of the ring) for `most` of the keys at a time: first those of the ring, then those
+    // of the window.
+    template <typename Step>
+    void walk(int64_t ring, int64_t count, int64_t slot, int64_t most, const Step& step) const {
+        for (int64_t k = 0, some; k < count; k += some) {
+            some = std::min(most, (k < ring ? ring : count) - k);
+            step(k, some, (slot * entries + (k < ring ? k : k - ring + context())) * all());
+        }
+    }
+
+    // window (F, 3 * H * D) -> to (F, H * D), by what exists: `ring` committed keys and the window's, `count` in all.
+    // biases (H, F, distances) or null.
+    void operator()(const float* window, int64_t slot, int64_t position, int64_t ring, int64_t count,
+                    const float* biases, int64_t distances, int64_t left, float* to) {
+        for (int64_t k = 0; biases && k < count; k++)  // frames from the window's first
+            offset[k] = k < ring ? -1 - (position - 1 - k) % context() : k - ring;
         // All heads of some keys at a time, so that the rings are read in order.
-        for (int64_t k = 0; k < count; k += 8)
-            for (int64_t head = 0; head < heads; head++) {
-                const float* key[8];
-                for (int n = 0; n < 8; n++) key[n] = held[0] + place(std::min(k + n, count - 1)) + head * width;
-                score(window + head * width, 3 * all, frames, width, key, scale, &scores[head * frames * padded + k],
-                      padded);
-            }
+        walk(ring, count, slot, KEYS, [&](int64_t k, int64_t some, int64_t row) {
+            by_head(keys + row, some, heads, width, KEYS, of_heads.data());
+            for (int64_t head = 0; head < heads; head++)
+                for (int64_t f = 0; f < frames; f++) {
+                    const float* query = window + f * 3 * all() + head * width;
+                    const Lanes eight = score(query, width, &of_heads[head * KEYS * width]) * scale;
+                    store(&scores[(head * frames + f) * padded() + k], eight);  // what is too many is overwritten
+                }
+        });
         for (int64_t i = 0; i < heads * frames; i++) {
-            float* mine = &scores[i * padded];
-            const float* bias = biases + (row * heads * frames + i) * distances;
+            float* mine = &scores[i * padded()];
+            const float* bias = biases + i * distances;
             for (int64_t k = 0; biases && k < count; k++)
                 mine[k] += bias[std::clamp<int64_t>(offset[k] - i % frames + left, 0, distances - 1)];
             by[i] = softmax(mine, count);
         }
-        for (int64_t k = 0; k < count;) {
-            const int64_t some = std::min<int64_t>(16, (k < ring ? ring : count) - k);
-            const float* value = held[1] + place(k);
+        walk(ring, count, slot, VALUES, [&](int64_t k, int64_t some, int64_t row) {
+            by_head(values + row, some, heads, width, VALUES, of_heads.data());
             for (int64_t head = 0; head < heads; head++) {
-                const float* weights = &scores[head * frames * padded + k];
+                const float *weights = &scores[head * frames * padded() + k], *of = &of_heads[head * VALUES * width];
                 int64_t f = 0;
                 for (; f + 5 <= frames; f += 5)
-                    weigh<5>(weights + f * padded, padded, value + head * width, some, all, width,
-                             to + f * all + head * width, all);
+                    weigh<5>(weights + f * padded(), padded(), of, some, width, to + f * all() + head * width, all());
                 for (; f < frames; f++)
-                    weigh<1>(weights + f * padded, padded, value + head * width, some, all, width,
-                             to + f * all + head * width, all);
+                    weigh<1>(weights + f * padded(), padded(), of, some, width, to + f * all() + head * width, all());
             }
-            k += some;
-        }
+        });
         for (int64_t f = 0; f < frames; f++)
-            for (int64_t i = 0; i < all; i++) to[f * all + i] *= by[i / width * frames + f];
-        const int64_t committed = rows.commit[row];
+            for (int64_t i = 0; i < all(); i++) to[f * all() + i] *= by[i / width * frames + f];
+    }
+};
+
+// query_key_value (B, F, 3 * H * D) -> (B, F, H * D); keys and values (slots, context + F, H * D), float32 or float16,
+// advance. by_distance (B, H, F, distances) is added to the scores, that of distance 0 being element `left` of it. D is
+// a multiple of 16.
+template <typename Element>
+Tensor attend_over(const Tensor& query_key_value, const Tensor& keys, const Tensor& values, const Rows& rows,
+                   int64_t heads, double scale, const std::optional<Tensor>& by_distance, int64_t left) {
+    const int64_t frames = query_key_value.size(1), distances = by_distance ? by_distance->size(3) : 0;
+    Attention<Element> attention(keys, values, frames, heads, scale);
+    const int64_t all = attention.all(), context = attention.context();
+    TORCH_CHECK(attention.width % (2 * WIDE) == 0, "expected heads of a multiple of 16, not of ", attention.width);
+    const float* const biases = by_distance ? floats(*by_distance) : nullptr;
+    Tensor out = at::zeros({query_key_value.size(0), frames, all}, query_key_value.options());
+    for (int64_t row = 0; row < query_key_value.size(0); row++) {
+        const int64_t at = rows.position[row], slot = rows.slots[row], committed = rows.commit[row];
+        const float* window = floats(query_key_value) + row * frames * 3 * all;
+        for (int64_t frame = 0; frame < frames; frame++) attention.put(window, frame, slot, context + frame);
+        const int64_t ring = std::min(at, context);
+        attention(window, slot, at, ring, ring + std::clamp<int64_t>(rows.valid[row], 1, frames),
+                  biases ? biases + row * heads * frames * distances : nullptr, distances, left,
+                  out.mutable_data_ptr<float>() + row * frames * all);
         for (int64_t frame = std::max<int64_t>(0, committed - context); frame < committed; frame++)
-            put(frame, (at + frame) % context);
+            attention.put(window, frame, slot, (at + frame) % context);
     }
     return out;
+}
+
+Tensor attend(const Tensor& query_key_value, const Tensor& keys, const Tensor& values, const Tensor& slots,
+              const Tensor& position, const Tensor& valid, const Tensor& commit, int64_t heads, double scale,
+              const std::optional<Tensor>& by_distance, int64_t left) {
+    const Rows rows(slots, position, valid, commit);
+    const auto over = keys.scalar_type() == at::kHalf ? attend_over<at::Half> : attend_over<float>;
+    return over(query_key_value, keys, values, rows, heads, scale, by_distance, left);
 }
 
 // ------------------------------------------------------------------------------------------ GroupNorm over the stream
@@ -575,6 +660,28 @@ Tensor group_norm(const Tensor& input, const Tensor& mean, const Tensor& varianc
     return y;
 }
 
+// ----------------------------------------------------------------------------------------------------------- RMSNorm
+
+// x (..., C) over the root of its mean square, times weight (C,).
+Tensor rms_norm(const Tensor& input, const Tensor& weight, double eps) {
+    const Tensor x = input.contiguous();
+    const int64_t channels = x.size(-1), whole = channels / WIDE * WIDE;
+    Tensor y = at::empty_like(x);
+    const float* scale = floats(weight);
+    for (int64_t row = 0; row < x.numel() / channels; row++) {
+        const float* from = floats(x) + row * channels;
+        float* to = y.mutable_data_ptr<float>() + row * channels;
+        Lanes squares{};
+        for (int64_t c = 0; c < whole; c += WIDE) squares += load(from + c) * load(from + c);
+        float sum = 0;
+        for (int n = 0; n < WIDE; n++) sum += squares[n];
+        for (int64_t c = whole; c < channels; c++) sum += from[c] * from[c];
+        const float by = 1 / std::sqrt(sum / channels + float(eps));
+        for (int64_t c = 0; c < channels; c++) to[c] = from[c] * by * scale[c];
+    }
+    return y;
+}
+
 }  // namespace
 
 TORCH_LIBRARY(neucodec, m) {
@@ -595,6 +702,7 @@ TORCH_LIBRARY(neucodec, m) {
     m.def(
         "group_norm(Tensor x, Tensor(a!) mean, Tensor(b!) variance, Tensor slots, Tensor valid, Tensor now, "
         "Tensor kept, Tensor prior_mean, Tensor prior_variance, Tensor weight, Tensor bias, float eps) -> Tensor");
+    m.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(neucodec, CPU, m) {
@@ -605,4 +713,5 @@ TORCH_LIBRARY_IMPL(neucodec, CPU, m) {
     m.impl("snake", snake);
     m.impl("attend", attend);
     m.impl("group_norm", group_norm);
+    m.impl("rms_norm", rms_norm);
 }

@@ -1,12 +1,13 @@
-"""The weights of a model as steps want them: linear layers packed for the CPU, convolutions over (B, T, C).
+"""The weights of a model as steps need them: linear layers packed for the CPU, convolutions over (B, T, C).
 
 A step has few rows, so its products are bound by reading weights, and a library that first rearranges them for its
-matrix units reads them twice. `with_packed_weights` copies a module tree, sharing every parameter, and puts layers into
-it that pack their weight once, at their first use (a decoder's step packs no encoder). The original stays as it is, for
-whole recordings; so what is stepped takes its memory twice.
+matrix units reads them twice. `pack_layers` replaces layers of a module tree by ones that pack their weight once: int8
+at once, others at their first use (a decoder's step packs no encoder). `with_packed_weights` does so to a copy that
+shares every parameter; the original stays for whole recordings, which doubles the memory of stepped parts. After
+`release_originals` a tree has only its packed weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import cache, cached_property, partial
 from typing import Any
@@ -16,25 +17,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neucodec_streaming.kernels import native
-from neucodec_streaming.kernels.int8 import make_int8_linear
+from neucodec_streaming.kernels.int8 import Int8Weights
+from neucodec_streaming.kernels.memory import HugePages, give_back_freed_memory
 
 PACK_ROWS = 16
-"""Rows that the packed layout is chosen for; one number, so that equal steps have equal bits wherever they run."""
+"""Rows that the packed layout is tuned for; a constant, so that equal steps have equal bits on any machine."""
 BIG_WEIGHT = 1 << 18
 """Elements from which on float32 weights gain by packing, and convolutions by being one product."""
 FEW_OUTPUTS = 16
-"""As many as a convolution of any weight makes faster as one product."""
+"""Outputs up to which a convolution of any weight is faster as one product."""
 QUERY_KEY_VALUE = (("q_proj", "k_proj", "v_proj"), ("linear_q", "linear_k", "linear_v"))
-"""What the models call the layers that an attention reads its input with; together they are `query_key_value`."""
+"""The models' names for layers that read an attention's input; together they are `query_key_value`."""
 
 LinearFn = Callable[[Tensor], Tensor]
 
 
 def make_linear(weight: Tensor, bias: Tensor | None) -> LinearFn:
-    """x (…, K) times weight (N, K), plus bias: (…, N).
+    """x (..., K) times weight (N, K), plus bias: (..., N).
 
-    On a CPU natively where that is possible, but for a big weight that several threads share; else the weight is packed
-    or turned, whichever gains.
+    On a CPU natively where possible, except for a large weight with several threads; else with the weight packed or
+    transposed, whichever is faster.
     """
     operations = native.operations(weight)
     if operations is not None and (weight.numel() < BIG_WEIGHT or torch.get_num_threads() == 1):
@@ -57,7 +59,7 @@ def make_linear(weight: Tensor, bias: Tensor | None) -> LinearFn:
 def make_conv(
     weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1, groups: int = 1, padded_rows: int = 0
 ) -> LinearFn:
-    """Along T of an image x (B, R, T, C_in), `padded_rows` of zeros on both sides: (B, R', T', C_out).
+    """Convolution along T of an image x (B, R, T, C_in), with `padded_rows` of zeros on both sides: (B, R', T', C_out).
 
     weight (C_out, C_in / groups, rows, kernel), packed on a CPU.
     """
@@ -82,7 +84,7 @@ def make_conv(
 
 @cache
 def _traceable() -> Any:
-    """The two operations above in TorchScript: called from Python, a trace does not know their `Scalar?[]`."""
+    """The two operations above in TorchScript: a trace cannot record their `Scalar?[]` when called from Python."""
     return torch.jit.CompilationUnit("""
     def linear(x, packed, bias: Optional[Tensor]):
         return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
@@ -94,59 +96,84 @@ def _traceable() -> Any:
 
 
 class PackedLinear(nn.Module):
-    """One linear layer, or several that read the same input, as one product: their outputs side by side."""
+    """One linear layer, or several with the same input as one product, with their outputs concatenated.
 
-    make_linear = staticmethod(make_linear)
+    With `pages` the weights are quantised to int8 into them at once, without keeping the original.
+    """
 
-    def __init__(self, *layers: nn.Linear) -> None:
+    like: Tensor
+
+    def __init__(self, *layers: nn.Linear, pages: HugePages | None = None) -> None:
         super().__init__()
-        self.layers: Any = nn.ModuleList(layers)
+        self.width = sum(layer.out_features for layer in layers)
+        self.layers: Any = nn.ModuleList(layers) if pages is None else None
+        self.int8 = None if pages is None else Int8Weights(*_side_by_side(layers), pages)
+        self.register_buffer("like", _like(layers[0].weight, pages), persistent=False)
 
     @property
-    def weight(self) -> Tensor:
-        """Weight of the first, for its device and dtype."""
-        return self.layers[0].weight
+    def ring_dtype(self) -> torch.dtype:
+        """Dtype of keys and values in a ring: half the bytes for int8 weights."""
+        return self.like.dtype if self.int8 is None else torch.float16
 
     @cached_property
     def _product(self) -> LinearFn:
-        if len(self.layers) == 1:
-            return self.make_linear(self.weight, self.layers[0].bias)
-        biases = [layer.bias for layer in self.layers]
-        bias = None if biases[0] is None else torch.cat(biases)
-        return self.make_linear(torch.cat([layer.weight for layer in self.layers]), bias)
+        return self.int8 or make_linear(*_side_by_side(self.layers))
+
+    def release(self) -> None:
+        """Keeps only the packed weight."""
+        self.__dict__["_product"] = self._product  # the only copy from now on
+        self.layers = None
 
     def forward(self, x: Tensor) -> Tensor:
         return self._product(x)
 
 
 class ChannelsLastConv(nn.Module):
-    """A `Conv1d` over (B, T, C_in) that adds no padding: (B, (T - reach - 1) // stride + 1, C_out)."""
+    """A `Conv1d` over (B, T, C_in) that adds no padding: (B, (T - reach - 1) // stride + 1, C_out).
 
-    make_linear = staticmethod(make_linear)
+    With `pages` the weights are quantised to int8 into them at once, without keeping the original.
+    """
 
-    def __init__(self, conv: nn.Conv1d) -> None:
+    like: Tensor
+
+    def __init__(self, conv: nn.Conv1d, pages: HugePages | None = None) -> None:
         super().__init__()
-        self.conv = conv
-        self.stride, self.dilation = conv.stride[0], conv.dilation[0]
-        self.reach = (conv.kernel_size[0] - 1) * self.dilation
+        self.taps, self.stride, self.dilation = conv.kernel_size[0], conv.stride[0], conv.dilation[0]
+        self.padding = int(conv.padding[0])
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
+        self.reach = (self.taps - 1) * self.dilation
         self.dense = conv.groups == 1
+        self.is_big = self.dense and conv.weight.numel() >= BIG_WEIGHT
+        self.is_small = is_small(conv)
+        self.conv: Any = conv if pages is None else None
+        self.int8 = None if pages is None else Int8Weights(conv.weight, conv.bias, pages)
+        self.register_buffer("like", _like(conv.weight, pages), persistent=False)
 
     @cached_property
     def linear(self) -> LinearFn:
-        """What an output reads, side by side (…, kernel * C_in), to it."""
-        return self.make_linear(self.conv.weight.transpose(1, 2).flatten(1), self.conv.bias)
+        """The inputs of each output, concatenated (..., kernel * C_in) -> the output."""
+        return make_linear(self.conv.weight.transpose(1, 2).flatten(1), self.conv.bias)
 
     @cached_property
     def _convolution(self) -> LinearFn:
         conv = self.conv
         return make_conv(conv.weight[:, :, None], conv.bias, self.stride, self.dilation, conv.groups)
 
+    def release(self) -> None:
+        """Keeps only the packed weight, if it is large."""
+        if self.is_big and self.conv is not None:
+            self.__dict__["linear"] = self.linear  # the only copy from now on
+            self.conv = None
+
     def is_product(self, outputs: int) -> bool:
-        """Whether so many outputs are computed as one product."""
-        few = self.reach == 0 or outputs <= FEW_OUTPUTS or self.conv.weight.numel() >= BIG_WEIGHT
-        return self.dense and few and self.conv.weight.device.type == "cpu"
+        """Whether that many outputs are computed as one product."""
+        few = self.reach == 0 or outputs <= FEW_OUTPUTS or self.is_big
+        return self.dense and few and self.like.device.type == "cpu"
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.int8 is not None:
+            pointwise = self.taps == self.stride == 1
+            return self.int8(x) if pointwise else self.int8.convolve(x, self.stride, self.dilation)
         outputs = (x.shape[1] - self.reach - 1) // self.stride + 1
         if self.is_product(outputs):
             channels = x.shape[2]
@@ -157,43 +184,66 @@ class ChannelsLastConv(nn.Module):
         return self._convolution(x.unsqueeze(1)).squeeze(1)  # (B, T, C_in) -> (B, 1, T, C_in), and from it
 
 
+def _side_by_side(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of layers with the same input."""
+    if len(layers) == 1:
+        return layers[0].weight, layers[0].bias
+    has_bias = layers[0].bias is not None
+    bias = torch.cat([layer.bias for layer in layers]) if has_bias else None
+    return torch.cat([layer.weight for layer in layers]), bias
+
+
+def _like(weight: Tensor, pages: HugePages | None) -> Tensor:
+    """An empty tensor with a layer's device and dtype of computation."""
+    return torch.empty(0, device=weight.device, dtype=torch.float32 if pages else weight.dtype)
+
+
+def is_small(conv: nn.Conv1d) -> bool:
+    """Whether a convolution is too small for a matrix product: few channels, or depthwise."""
+    depthwise = conv.groups == conv.in_channels == conv.out_channels
+    return depthwise or (conv.groups == 1 and conv.in_channels <= native.FEW_CHANNELS)
+
+
 def has_onednn(weight: Tensor) -> bool:
-    """Whether the CPU library with packed layouts computes with this weight."""
+    """Whether the CPU library with packed layouts supports this weight."""
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if weight.dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # not without AVX-512 or its like
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # requires AVX-512 or similar
     return weight.dtype == torch.float32
 
 
 def with_packed_weights(model: nn.Module, is_int8: Callable[[str], bool] = lambda name: False) -> nn.Module:
-    """A copy of the tree that shares its parameters and buffers, with the layers above in place of torch's.
-
-    Layers whose name `is_int8` approves multiply int8 weights by int8 activations (int8.py).
-    """
+    """A copy of the tree that shares its parameters and buffers, with the layers above in place of torch's."""
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    copy = deepcopy(model, shared)
-    for prefix, parent in list(copy.named_modules()):
-        packed: dict[str, PackedLinear | ChannelsLastConv] = {}
+    return pack_layers(deepcopy(model, shared), is_int8)
+
+
+def pack_layers(model: nn.Module, is_int8: Callable[[str], bool] = lambda name: False) -> nn.Module:
+    """Replaces torch's layers of the tree by the layers above.
+
+    Layers whose name `is_int8` accepts multiply int8 weights by int8 activations (int8.py), except small convolutions.
+    """
+    pages = HugePages()
+    for prefix, parent in list(model.named_modules()):
         for names in QUERY_KEY_VALUE:
             if all(hasattr(parent, name) for name in names):
-                packed["query_key_value"] = PackedLinear(*(getattr(parent, name) for name in names))
-        for name, child in parent.named_children():
+                of_int8 = pages if is_int8(f"{prefix}.query_key_value") else None
+                parent.query_key_value = PackedLinear(*(getattr(parent, name) for name in names), pages=of_int8)
+                for name in names:
+                    delattr(parent, name)
+        for name, child in list(parent.named_children()):
+            of_int8 = pages if is_int8(f"{prefix}.{name}".removeprefix(".")) else None
             if type(child) is nn.Linear:
-                packed[name] = PackedLinear(child)
+                setattr(parent, name, PackedLinear(child, pages=of_int8))
             elif type(child) is nn.Conv1d:
-                packed[name] = ChannelsLastConv(child)
-        for name, layer in packed.items():
-            if is_int8(f"{prefix}.{name}".removeprefix(".")):
-                layer.make_linear = make_int8_linear
-            setattr(parent, name, layer)
-    return copy
+                setattr(parent, name, ChannelsLastConv(child, pages=None if is_small(child) else of_int8))
+    return model
 
 
-def keep_freed_memory() -> None:
-    """Have the C library keep freed blocks for the next step instead of giving them back to the system.
-
-    Steps free and allocate the same megabytes again and again, and touching fresh pages costs more than the arithmetic.
-    glibc raises its limits to the size of a block that it gave back, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD).
-    """
-    torch.empty(31 << 20, dtype=torch.uint8)
+def release_originals(model: nn.Module) -> None:
+    """Keeps only the packed weights of `pack_layers`, each once in memory."""
+    for layer in model.modules():
+        if isinstance(layer, (PackedLinear, ChannelsLastConv)):
+            layer.release()
+    give_back_freed_memory()

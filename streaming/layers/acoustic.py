@@ -63,10 +63,10 @@ class Block:
         last = layers[-1]
         assert isinstance(last, StreamingConv)
         self.unit = last.unit // last.layer.stride
-        self.weight = last.layer.conv.weight
+        self.last = last.layer
 
     def new_state(self, slots: int) -> BlockState:
-        ahead = self.weight.new_zeros(slots, self.lead * self.unit, len(self.weight))
+        ahead = self.last.like.new_zeros(slots, self.lead * self.unit, self.last.out_channels)
         return BlockState(ahead, [layer.new_state(slots) for layer in self.layers])
 
     def step(self, x: Tensor, state: BlockState, plan: StepPlan) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.kernels import gpu, native
-from neucodec_streaming.kernels.packed import make_linear
+from neucodec_streaming.kernels.packed import PackedLinear, make_linear
 from neucodec_streaming.layers.step import StepPlan
 
 EXACT_WITH_MASKS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -77,10 +77,10 @@ class RingView:
             index = self._distance_index(left, by_distance.shape[3] - 1 - left)
             bias = bias + by_distance.gather(3, index.expand(-1, by_distance.shape[1], -1, -1))
         for past, new in ((ring.keys, keys), (ring.values, values)):
-            past[self.slots, self.window_place] = new
+            past[self.slots, self.window_place] = new.to(past.dtype)
         attended = self._attended(heads(query, width), ring, bias, scale)
         for past, new in ((ring.keys, keys), (ring.values, values)):
-            past[self.slots, self.kept_place] = new
+            past[self.slots, self.kept_place] = new.to(past.dtype)
         return attended.transpose(1, 2).flatten(2)  # (B, H, F, D) -> (B, F, H * D)
 
     def _distance_index(self, left: int, right: int) -> Tensor:
@@ -100,14 +100,15 @@ class RingView:
         keys, values = heads(ring.keys, width), heads(ring.values, width)
         of_rows = []
         for row, slot in enumerate(self.plan.slots):  # each row reads its ring in place
-            past = keys.narrow(0, slot, 1), values.narrow(0, slot, 1)
-            of_rows.append(attention(query.narrow(0, row, 1), *past, attn_mask=bias.narrow(0, row, 1)))
+            past = tuple(part.narrow(0, slot, 1).to(query.dtype) for part in (keys, values))
+            of_rows.append(attention(query.narrow(0, row, 1), past[0], past[1], attn_mask=bias.narrow(0, row, 1)))
         return torch.cat(of_rows)
 
 
-def new_ring(projection: Any, slots: int, entries: int) -> Ring:
-    """An empty ring for the outputs of `projection`."""
-    return Ring(*(projection.weight.new_zeros(slots, entries, len(projection.weight)) for _ in range(2)))
+def new_ring(projection: PackedLinear, slots: int, entries: int) -> Ring:
+    """An empty ring for the keys and values that `projection` makes, with the queries."""
+    shape = slots, entries, projection.width // 3
+    return Ring(*(projection.like.new_zeros(shape, dtype=projection.ring_dtype) for _ in range(2)))
 
 
 def heads(x: Tensor, head_width: int) -> Tensor:
@@ -123,7 +124,7 @@ class StreamingAttention:
         self.entries = config.context_frames + config.window_frames
 
     def new_state(self, slots: int) -> Ring:
-        return new_ring(self.attention.k_proj, slots, self.entries)
+        return new_ring(self.attention.query_key_value, slots, self.entries)
 
     def step(self, x: Tensor, ring: Ring, view: RingView) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
@@ -140,7 +141,7 @@ class StreamingRelativeAttention:
         self._distances = make_linear(attention.distance_embedding.weight.detach() * attention.scaling, None)
 
     def new_state(self, slots: int) -> Ring:
-        return new_ring(self.attention.linear_k, slots, self.entries)
+        return new_ring(self.attention.query_key_value, slots, self.entries)
 
     def step(self, x: Tensor, ring: Ring, view: RingView) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""

@@ -25,24 +25,26 @@ class StreamingConv:
     def __init__(self, layer: ChannelsLastConv, unit: int = 1, causal: bool = False) -> None:
         self.layer = layer
         self.unit = unit
-        self.left = layer.reach if causal else int(layer.conv.padding[0])
+        self.left = layer.reach if causal else layer.padding
         self.right = layer.reach - self.left - (layer.stride - 1)
-        self.native = native.operations(layer.conv.weight)
+        self.native = native.operations(layer.like)
 
     def new_state(self, slots: int) -> Tensor:
         """Past inputs, (slots, left, C)."""
-        conv = self.layer.conv
-        return conv.weight.new_zeros(slots, self.left, conv.in_channels)
+        return self.layer.like.new_zeros(slots, self.left, self.layer.in_channels)
 
     def step(self, x: Tensor, past: Tensor, plan: StepPlan) -> Tensor:
         """x (B, T, C_in) -> (B, T / stride, C_out)."""
-        layer, conv = self.layer, self.layer.conv
+        layer = self.layer
         if self.native is not None:
             rows = past, plan.slots, plan.valid, plan.commit, self.unit, self.right
-            if self._is_small:
-                return self.native.convolve(x, *rows, *self._weights, conv.out_channels, layer.stride, layer.dilation)
+            shape = layer.out_channels, layer.stride, layer.dilation
+            if (int8 := layer.int8) is not None:
+                return self.native.convolve_int8(x, *rows, int8.packed, int8.scales, int8.bias, *shape)
+            if layer.is_small:
+                return self.native.convolve(x, *rows, *self._weights, *shape)
             if layer.is_product(x.shape[1] // layer.stride):
-                read = self.native.columns(x, *rows, conv.kernel_size[0], layer.stride, layer.dilation)
+                read = self.native.columns(x, *rows, layer.taps, layer.stride, layer.dilation)
                 return layer.linear(read)
         if not self.left and not self.right:
             return layer(x)
@@ -52,14 +54,6 @@ class StreamingConv:
             plan.write(joined, self.left + plan.beyond(self.right, self.unit), x.new_zeros(1, 1, 1))
         plan.store(past, advance(joined, self.left, plan, self.unit))
         return layer(joined)
-
-    @property
-    def _is_small(self) -> bool:
-        """Whether the layer is too small for a matrix product: few channels, or depthwise."""
-        conv = self.layer.conv
-        return conv.groups == conv.in_channels == conv.out_channels or (
-            conv.groups == 1 and conv.in_channels <= native.FEW_CHANNELS
-        )
 
     @cached_property
     def _weights(self) -> tuple[Tensor, Tensor]:

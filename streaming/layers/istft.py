@@ -31,7 +31,7 @@ class StreamingISTFT:
 
     def new_state(self, slots: int) -> Tensor:
         """The tail: overlap-added audio that was not emitted yet, (slots, 3.5 hops)."""
-        return torch.zeros(slots, self.tail_samples, device=self.head.linear.weight.device)
+        return torch.zeros(slots, self.tail_samples, device=self.head.window.device)
 
     def step(self, x: Tensor, tail: Tensor, plan: StepPlan) -> Tensor:
         """x (B, F, D) -> audio (B, (F + lag) * hop) in float32; samples after the row's frames are undefined."""

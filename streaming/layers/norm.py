@@ -7,6 +7,7 @@ speaker.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -125,3 +126,17 @@ class StreamingGroupNorm:
     def _of_channels(self, x: Tensor) -> Tensor:
         """Of each group (B, G) -> of each channel (B, 1, C)."""
         return x.unsqueeze(1).unsqueeze(3).expand(-1, -1, -1, self.width).flatten(2)
+
+
+class RMSNorm:
+    """An RMSNorm over channels: one operation where there is one, else upstream's several."""
+
+    def __init__(self, norm: Any) -> None:
+        self.norm = norm
+        self.native = native.operations(norm.weight)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (..., C) -> (..., C)."""
+        if self.native is None:
+            return self.norm(x)
+        return self.native.rms_norm(x, self.norm.weight, self.norm.variance_epsilon)

@@ -1,9 +1,9 @@
-"""One conversation of `neucodec.v1`, seen from the client, without I/O; session.py is the server's side.
+"""One conversation of `neucodec.v1` on the client's side, without I/O; session.py is the server's side.
 
     send_payload(), send() -> transport;  transport -> receive() -> payload or message for the user
 
-What has not been answered is kept, so that a session goes on where it was when its connection is lost
-(docs/protocol.md). server/web/protocol.js is its twin.
+Unanswered payload and requests are kept, so that a session continues after its connection is lost (docs/protocol.md).
+Its JavaScript twin is server/web/protocol.js.
 """
 
 from dataclasses import replace
@@ -31,7 +31,7 @@ from neucodec_streaming.protocol.replay import ReplayLog
 from neucodec_streaming.protocol.states import OVER, ConnectionLost, InputPayload, OutputPayload, State, next_state
 
 REPLAY_SECONDS = 60.0
-"""Input that a client keeps for a server that has lost it."""
+"""Input kept for a server that has lost the session."""
 _ANSWERED: dict[type[AnswerMessage], type[ClientMessage]] = {
     Flushed: Flush,
     Cleared: Clear,
@@ -42,9 +42,9 @@ _ANSWERED: dict[type[AnswerMessage], type[ClientMessage]] = {
 
 
 class ClientSession:
-    """The client's side. `input_position` counts units sent, `output_position` units received (dropped ones too).
+    """The client's side. `input_position` counts units sent, `output_position` units received (also dropped ones).
 
-    After `lose` payload and requests are still taken: `resuming` is the request that asks for the rest, and after the
+    After `lose` it still accepts payload and requests: `resuming` is the request to resume the session, and after the
     new `ready` the caller sends `unsent`. `replay_seconds` of input are kept for a server that has lost the session.
     """
 
@@ -68,12 +68,12 @@ class ClientSession:
 
     @property
     def is_lost(self) -> bool:
-        """Whether there is no connection, and there may be another."""
+        """Whether the connection is lost and may be replaced."""
         return self.state in (State.LOST, State.LOST_ENDING)
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing comes any more."""
+        """Whether the conversation has ended."""
         return self.state in OVER
 
     @property
@@ -83,11 +83,11 @@ class ClientSession:
 
     @property
     def clearing(self) -> bool:
-        """Whether a `clear` waits for its `cleared`: payload that arrives now is of the old utterance."""
+        """Whether a `clear` is unanswered: payload that arrives now belongs to the old utterance."""
         return self._log.find(Clear) is not None
 
     def send_payload(self, payload: bytes) -> bytes:
-        """Counts `payload` and returns it; AudioError, TokenError or LocalProtocolError when it may not be sent."""
+        """Counts and returns `payload`. Raises AudioError, TokenError, or LocalProtocolError if it may not be sent."""
         units = self.input.count(payload)
         self._check_open()
         self.state = next_state(self.state, InputPayload, LocalProtocolError)
@@ -96,13 +96,14 @@ class ClientSession:
         return payload
 
     def withdraw(self, units: int) -> None:
-        """The latest `units` of input will never be sent, for a `clear` makes them worthless: the next one takes the
-        position of the first of them."""
+        """Uncounts the latest `units` of input, which a `clear` made worthless before they were sent: the next unit
+        takes the position of the first of them.
+        """
         self.input_position -= units
         self._log.drop(self.input_position, units)
 
     def send(self, message: ClientMessage) -> ClientMessage:
-        """Notes `message` and returns it; LocalProtocolError when it may not be sent now."""
+        """Records `message` and returns it. Raises LocalProtocolError if it may not be sent now."""
         self._check_open()
         if isinstance(message, Prime):
             message.check_for(self.output)
@@ -111,10 +112,10 @@ class ClientSession:
         return message
 
     def receive(self, message: bytes | ServerMessage | None) -> bytes | ServerMessage | None:
-        """What the server's message means to the user: payload, a message, or None for what a client need not care
-        about (an unknown message, which is None here, or payload that a `clear` under way has made worthless).
+        """Accepts a server's message and returns what concerns the user: payload, a message, or None.
 
-        Raises ProtocolError when the server does what the protocol does not allow.
+        None stands for an unknown message (None here) and for payload that a pending `clear` has made worthless. Raises
+        ProtocolError if the server violates the protocol.
         """
         if message is None:
             return None
@@ -132,11 +133,13 @@ class ClientSession:
         return message
 
     def lose(self) -> None:
-        """The connection is gone."""
+        """The connection is lost."""
         self.state = next_state(self.state, ConnectionLost)
 
     def resuming(self, request: SessionRequest, replay: bool = True) -> SessionRequest:
-        """`request`, asking for the rest of this session; without `replay` a server that has lost it begins anew."""
+        """The request to resume this session, from `request`; without `replay` a server that has lost it starts a new
+        one.
+        """
         assert self.ready is not None, "the session was never open"
         start, whole = self._log.start, self._log.whole
         return replace(
@@ -149,8 +152,9 @@ class ClientSession:
         )
 
     def drop_stale(self, max_age_units: int | None = None) -> int:
-        """After a new `ready`: drops input that precedes a `clear` which the server has not got, and of a live stream
-        all but the latest `max_age_units`, with the output of what came before them. Returns the units of input."""
+        """After a new `ready`: drops input before a `clear` that the server has not received, and of a live stream all
+        but the latest `max_age_units`, with the output of older input. Returns the number of dropped input units.
+        """
         assert self.ready is not None, "the session was never open"
         begin, end = self.ready.input_position, self.ready.input_position
         for asked in self._log.asked:
@@ -166,7 +170,7 @@ class ClientSession:
 
     @property
     def unsent(self) -> list[bytes | ClientMessage]:
-        """What the server of the latest `ready` has not got, in order: payload, and requests."""
+        """Payload and requests that the server of the latest `ready` lacks, in order."""
         assert self.ready is not None, "the session was never open"
         return list(self._log.after(self.ready.input_position, self.ready.requests))
 
@@ -206,7 +210,7 @@ class ClientSession:
         self._log.settle(asked, self.output_position)
         if isinstance(answer, Cleared):
             self.stale_until = 0
-            self.input_position += answer.input - asked.at  # a server that received less than was sent
+            self.input_position += answer.input - asked.at  # the server received less than was sent
             self._log.move(answer.input - asked.at)
         if asked.is_again:
             return None

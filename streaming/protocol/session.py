@@ -1,15 +1,15 @@
-"""One conversation of `neucodec.v1`, seen from the server, without I/O; client_session.py is the client's side.
+"""One conversation of `neucodec.v1` on the server's side, without I/O; client_session.py is the client's side.
 
-Both sides walk the same literal table of states. A session counts positions (units accepted, units sent), holds what
-goes out next in order, and knows which marks and flushes still wait: the output of an utterance is known beforehand
-(one frame out for every whole frame in), so a mark's place in the output is known when the mark arrives.
+Both sides use the same table of states. A session counts positions (units accepted, units sent), orders outgoing
+messages, and knows the pending marks and flushes. The length of an utterance's output is known in advance (one frame
+for every whole frame of input), so a mark's place in the output is known when the mark arrives.
 
     transport -> receive() -> engine;  the engine's results -> output_ready(), flush_finished()
               -> next_message() -> transport
 
-What a transport carries is payload (bytes) and the dataclasses of messages.py; bytes on a wire are its own business.
-A connection that is lost without a closing handshake does not end a session: the server keeps what it has sent, as far
-as its limit goes, and the client what has not been answered, so that both go on where they were (docs/protocol.md).
+A transport carries payload (bytes) and the dataclasses of messages.py, in any encoding. A session survives the loss of
+its connection: the server keeps sent output up to a limit and the client its unanswered input, so that both continue
+where they were (docs/protocol.md).
 """
 
 from collections import deque
@@ -46,21 +46,21 @@ from neucodec_streaming.protocol.states import (
 )
 
 MAX_WAITING = 4096
-"""Marks and flushes of a client that may wait for their answer; one more is an error."""
+"""Limit of a client's pending marks and flushes; one more is an error."""
 _ANSWER_BYTES = 64
-"""What an answer that is kept counts for."""
+"""Bytes that a kept answer counts for."""
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A mark or a flush that waits for the output up to `due` units."""
+    """A mark or flush that waits for the output up to `due` units."""
 
     due: int
     request: Mark | Flush | End
 
 
 class _Sent(NamedTuple):
-    """What was handed out, after output up to `position` and after `answers` answers."""
+    """A message that was handed out, after output up to `position` and after `answers` answers."""
 
     item: bytes | AnswerMessage
     position: int
@@ -72,13 +72,13 @@ class _Sent(NamedTuple):
 
 
 class ServerSession:
-    """The server's side. `input_position` counts units accepted, `output_position` units handed out to be sent.
+    """The server's side. `input_position` counts units accepted, `output_position` units handed out for sending.
 
-    `close_code` is the WebSocket status to close with once the session `is_over`.
-    `epoch` counts the clears: results of an older epoch are dropped. Payload that waits is bounded by whoever feeds
-    this session (`queued_units`). `max_replay_bytes` of what was handed out are kept for a client that did not get it.
-    `computed_from`: the output position that belongs to `ready.input_position`; output from there to
-    `ready.output_position` is computed again and not sent, since the client has it.
+    `close_code` is the WebSocket status to close with once the session `is_over`. `epoch` counts the clears: results of
+    an older epoch are dropped. The owner bounds the queued payload (`queued_units`). `max_replay_bytes` of handed-out
+    messages are kept for a client that did not receive them. `computed_from`: the output position that belongs to
+    `ready.input_position`; output from there to `ready.output_position` is recomputed and not sent, since the client
+    has it.
     """
 
     def __init__(self, ready: Ready, *, computed_from: int | None = None, max_replay_bytes: int = 0) -> None:
@@ -93,7 +93,7 @@ class ServerSession:
         self.close_code = 1000
         self._known = ready.output_position  # the client has all output up to here
         self._utterance_input = 0
-        self._utterance_start = self.output_position  # output position at which the utterance begins
+        self._utterance_start = self.output_position  # output position at which the utterance starts
         self._waiting: deque[_Waiting] = deque()
         self._outbox: deque[bytes | ServerMessage] = deque([ready])
         self._answers = 0
@@ -103,15 +103,14 @@ class ServerSession:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing follows what was handed out."""
+        """Whether no message follows."""
         return self.state in OVER
 
     def receive(self, message: bytes | ClientMessage) -> None:
-        """Accepts payload or a message of the client, which the engine is then to be given: all but a Mark.
+        """Accepts payload or a client's message, which the caller then passes to the engine (except a Mark).
 
-        A voice has its tokens by then, whatever its name.
-
-        Raises ProtocolError, AudioError or TokenError; the session is then as before and should `fail`.
+        A named voice must have been replaced by its tokens. Raises ProtocolError, AudioError or TokenError; the session
+        is then unchanged and should `fail`.
         """
         if isinstance(message, bytes):
             units = self.input.count(message)
@@ -140,7 +139,7 @@ class ServerSession:
             self._utterance_input = 0
 
     def output_ready(self, payload: bytes, epoch: int) -> None:
-        """Queues output of the engine; what belongs to a cleared utterance, or what the client has, is dropped."""
+        """Queues output of the engine; drops that of a cleared utterance, and output that the client has."""
         if epoch != self.epoch or self.failure is not None:
             return
         units = self.output.count(payload)
@@ -152,7 +151,7 @@ class ServerSession:
         self._answer_marks()
 
     def flush_finished(self, epoch: int) -> None:
-        """The engine has delivered everything of the oldest utterance that was flushed."""
+        """The engine has delivered all output of the oldest flushed utterance."""
         if epoch != self.epoch or self.failure is not None:
             return
         while True:
@@ -174,29 +173,29 @@ class ServerSession:
             self._outbox.append(stats)
 
     def fail(self, error: StreamingError) -> None:
-        """Drops what is unsent and queues `error` as the last message; a second failure changes nothing."""
+        """Drops unsent messages and queues `error` as the last one; a second failure changes nothing."""
         if self.failure is None and not self.is_over:
-            self.failure = Failure(error.code, str(error))  # the error itself would hold all that it has come through
+            self.failure = Failure(error.code, str(error))  # the error itself would keep its whole traceback alive
             self.close_code = error.close_code
             self._outbox.clear()
             self.queued_units = 0
             self._outbox.append(self.failure)
 
     def lose(self) -> None:
-        """The connection is gone; output is queued on, for `resume`."""
+        """The connection is lost; output is still queued, for `resume`."""
         self.state = next_state(self.state, ConnectionLost)
 
     def can_resume(self, received: int, answers: int | None = None) -> bool:
-        """Whether everything is still here that a client lacks which has so many output units and answers."""
+        """Whether the server still has everything after `received` output units and `answers` answers."""
         least, most = max(self._first_kept[0], self._known), max(self.output_position, self._known)
         if self.failure is not None or not least <= received <= most:
             return False
         return answers is None or self._first_kept[1] <= answers <= self._answers
 
     def resume(self, ready: Ready, received: int, answers: int | None = None) -> None:
-        """On a new connection: `ready`, then what a client that `can_resume` lacks, then what is queued.
+        """A new connection: queues `ready`, then what a client that `can_resume` lacks, then the rest.
 
-        `answers` None: all answers behind the output that it has are given once more.
+        `answers` None: repeats all answers after the output that the client has.
         """
         lacking: deque[bytes | ServerMessage] = deque(
             [replace(ready, input_position=self.input_position, output_position=received, requests=self.requests)]
@@ -220,7 +219,7 @@ class ServerSession:
         self.lose()
 
     def next_message(self) -> bytes | ServerMessage | None:
-        """The next message to send, None when there is none now; payload counts as sent from here on."""
+        """The next message to send, or None; payload counts as sent from here on."""
         if not self._outbox:
             return None
         item = self._outbox.popleft()
@@ -244,27 +243,27 @@ class ServerSession:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the stream has had no input since it began, and owes nothing."""
+        """Whether the stream has had no input since it began and owes nothing."""
         return not self._utterance_input and not any(not isinstance(each.request, Mark) for each in self._waiting)
 
     @property
     def owed_frames(self) -> int:
-        """Frames accepted whose output has neither been sent nor dropped."""
+        """Accepted frames whose output was neither sent nor dropped."""
         return (self._due - self.output_position) // self.output.hop
 
     @property
     def queued_messages(self) -> int:
-        """Messages that wait to be sent."""
+        """Number of queued messages."""
         return len(self._outbox)
 
     @property
     def _due(self) -> int:
-        """The output position that all whole frames of this utterance lead to."""
+        """The output position after all whole frames of this utterance."""
         return self._utterance_start + self._utterance_input // self.input.hop * self.output.hop
 
     @property
     def _first_kept(self) -> tuple[int, int]:
-        """Output position and number of answers from which on everything that was handed out is kept."""
+        """Output position and number of answers from which on all handed-out messages are kept."""
         if self._sent:
             return self._sent[0].position, self._sent[0].answers
         return max(self.output_position, self._known), self._answers
@@ -288,7 +287,7 @@ class ServerSession:
             self._outbox.append(Marked(request.id))
 
     def _clear(self) -> None:
-        """Drops unsent output and returns the marks behind it as cleared; a flush that waits is answered by cleared."""
+        """Drops unsent output and returns its marks as cleared; `cleared` also answers a pending flush."""
         self.output_position = position = max(self.output_position, self._known)
         kept: deque[bytes | ServerMessage] = deque()
         lost = False
@@ -298,7 +297,7 @@ class ServerSession:
             elif lost and isinstance(item, Marked):
                 kept.append(Marked(item.id, cleared=True))
             elif isinstance(item, Cleared):
-                kept.append(replace(item, output=position))  # what it counted is dropped too
+                kept.append(replace(item, output=position))  # its units are dropped too
             elif not (lost and isinstance(item, Flushed)):
                 kept.append(item)
         kept.extend(Marked(waiting.request.id, True) for waiting in self._waiting if isinstance(waiting.request, Mark))

@@ -43,7 +43,7 @@ def test_a_spent_budget_still_leaves_one_turn() -> None:
     assert len(cost.timed({"a": lambda: lambda: None}, 9, 0.0)["a"]) == 1
 
 
-def test_what_does_not_fit_into_memory_has_no_times() -> None:
+def test_steps_that_exceed_the_memory_have_no_times() -> None:
     def too_large() -> cost.TimedCall:
         raise torch.OutOfMemoryError
 

@@ -58,7 +58,7 @@ def test_a_flat_run_passes_and_one_outlier_too() -> None:
 
 
 @pytest.mark.parametrize(("name", "a_minute"), [("encode_ms", 0.2), ("decode_ms", 0.1), ("rss_bytes", 1e6)])
-def test_what_rises_is_not_flat(name: str, a_minute: float) -> None:
+def test_a_rising_column_is_not_flat(name: str, a_minute: float) -> None:
     table = flat_table()
     for minute, row in enumerate(table):
         row[name] += minute * a_minute

@@ -42,7 +42,7 @@ async def run(*arguments) -> int:
     return await asyncio.to_thread(main, [str(argument) for argument in arguments])
 
 
-async def test_encode_and_decode_give_what_the_library_gives(server, codec, recording, tmp_path, capsys):
+async def test_encode_and_decode_equal_the_library(server, codec, recording, tmp_path, capsys):
     token_file, wav_file = tmp_path / "out.tok", tmp_path / "out.wav"
     assert await run("encode", recording, token_file, "--server", server.url, "--json") == 0
     pcm = np.round(read_audio(recording, 16_000) * 32_768).astype(np.int16).astype(np.float32) / 32_768
@@ -139,7 +139,7 @@ def test_the_library_example_of_the_readme_runs():
     assert (names["audio"].dtype, names["tail"].dtype) == (np.float32, np.float32)
 
 
-async def test_refusals_name_what_is_wrong(server):
+async def test_refusals_name_the_fault(server):
     with pytest.raises(ConfigError, match="profile"):
         async with connect(server.url, profile="lightning"):
             pass
@@ -148,7 +148,7 @@ async def test_refusals_name_what_is_wrong(server):
             pass
 
 
-async def test_a_full_server_refuses_and_takes_again_what_leaves(server):
+async def test_a_full_server_accepts_again_after_a_session_ends(server):
     async with connect(server.url), connect(server.url):
         with pytest.raises(CapacityError, match="2 sessions"):
             async with connect(server.url):

@@ -41,9 +41,7 @@ async def test_encode_writes_tokens_and_a_summary(tmp_path, recording, name, cap
 
 
 @pytest.mark.parametrize("ending", ["npz", "json", "parquet", "tok"])
-async def test_tokens_of_another_version_are_told_where_the_file_says_whose_they_are(
-    tmp_path, recording, ending, capsys
-):
+async def test_tokens_of_another_weights_version_are_warned_of(tmp_path, recording, ending, capsys):
     async with fake_server() as server:
         server.model = "nano-1"
         assert await run("encode", recording, tmp_path / f"out.{ending}", "--server", server.url) == 0
@@ -76,7 +74,7 @@ async def test_decode_and_roundtrip_write_24_khz_wav(tmp_path, recording):
 
 
 @pytest.mark.parametrize(("model", "noted"), [("nano", True), ("neucodec", False)])
-async def test_nano_is_told_once_to_those_who_bring_tokens_of_other_models(tmp_path, capsys, model, noted):
+async def test_foreign_tokens_on_nano_are_warned_of_once(tmp_path, capsys, model, noted):
     (tmp_path / "in.txt").write_text("<|speech_5|>")
     (tmp_path / "in.tok").write_bytes(b"\x05\x00")
     async with fake_server() as server:
@@ -98,7 +96,7 @@ async def test_input_is_never_overwritten(tmp_path, recording, capsys):
     assert recording.read_bytes() == before
 
 
-async def test_a_missing_key_is_told_in_the_words_of_the_command(tmp_path, recording, capsys, monkeypatch):
+async def test_a_missing_key_is_reported_in_terms_of_the_command(tmp_path, recording, capsys, monkeypatch):
     monkeypatch.delenv("NEUCODEC_API_KEY", raising=False)
     async with fake_server(Fault.NEEDS_KEY) as server:
         assert await run("encode", recording, tmp_path / "out.tok", "--server", server.url) == 7
@@ -119,7 +117,7 @@ async def test_without_a_server_the_old_output_stays_and_the_remedy_is_named(tmp
     assert (tmp_path / "out.tok").read_bytes() == b"old"
 
 
-async def test_whoever_is_not_let_in_is_told_so_with_an_exit_code(tmp_path, recording, capsys):
+async def test_refused_access_has_a_message_and_an_exit_code(tmp_path, recording, capsys):
     for fault, code in ((Fault.PROXY_LOGIN, 7), (Fault.PROXY_LIMIT, 8)):
         async with fake_server(fault) as server:
             assert await run("encode", recording, tmp_path / "out.tok", "--server", server.url) == code
@@ -163,7 +161,7 @@ async def test_a_lost_connection_is_in_the_summary(tmp_path, recording, capsys):
     ("fault", "code", "says"),
     [(Fault.FULL, 4, "all 4 sessions"), (Fault.VANISH, 5, "connect again"), (Fault.REFUSE_INPUT, 3, "sample 7 is nan")],
 )
-async def test_what_the_server_does_wrong_has_an_exit_code_and_words(tmp_path, recording, fault, code, says, capsys):
+async def test_server_failures_have_a_message_and_an_exit_code(tmp_path, recording, fault, code, says, capsys):
     async with fake_server(fault) as server:
         assert await run("encode", recording, tmp_path / "out.tok", "--server", server.url) == code
     assert says in capsys.readouterr().err
@@ -183,7 +181,7 @@ async def test_input_that_cannot_be_used_has_its_own_exit_code(tmp_path, capsys)
     assert await run("decode", tmp_path / "in.mp3", tmp_path / "out.wav", "--server", unused_url()) == 2
 
 
-async def test_a_full_disk_is_told_with_an_exit_code(tmp_path, recording, capsys):
+async def test_a_full_disk_has_a_message_and_an_exit_code(tmp_path, recording, capsys):
     async with fake_server() as server:
         for output in ("out.tok", "out.wav"):
             (tmp_path / output).symlink_to("/dev/full")
@@ -201,7 +199,7 @@ def test_wrong_arguments_leave_with_2(arguments, capsys):
     assert left.value.code == 2
 
 
-def test_the_version_is_told(capsys):
+def test_the_version_is_printed(capsys):
     with pytest.raises(SystemExit) as left:
         main(["--version"])
     assert left.value.code == 0
@@ -263,7 +261,7 @@ async def test_mic_shows_levels_tokens_and_latency_on_a_terminal(sound, monkeypa
 
 
 @pytest.mark.parametrize("command", ["mic", "talk"])
-async def test_a_microphone_that_gives_nothing_but_zeros_is_told_once(command, sound, monkeypatch, capsys):
+async def test_a_silent_microphone_is_reported_once(command, sound, monkeypatch, capsys):
     monkeypatch.setattr("neucodec_streaming.client.devices.SILENT_DEVICE_S", 0.3)
     monkeypatch.setattr(HandDriven, "level", 0.0)
     async with fake_server() as server:
@@ -271,7 +269,7 @@ async def test_a_microphone_that_gives_nothing_but_zeros_is_told_once(command, s
     assert capsys.readouterr().err.count("'Fake Mic' gives nothing but zeros: is it muted") == 1
 
 
-async def test_talk_gives_back_what_the_microphone_heard_and_says_what_each_part_took(sound, monkeypatch, capsys):
+async def test_talk_plays_the_microphone_and_reports_each_part_of_the_latency(sound, monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "150")
     async with fake_server() as server:
@@ -333,7 +331,7 @@ async def test_a_device_that_is_not_there_has_its_own_exit_code(tmp_path, sound,
     assert "neucodec devices" in capsys.readouterr().err
 
 
-async def test_a_key_file_that_is_missing_is_told_without_an_error_number(tmp_path, recording, capsys):
+async def test_a_missing_key_file_is_reported_without_an_error_number(tmp_path, recording, capsys):
     assert await run("encode", recording, tmp_path / "out.tok", "--key-file", tmp_path / "nothing") == 3
     said = capsys.readouterr().err
     assert said.endswith("/nothing cannot be read: No such file or directory\n")

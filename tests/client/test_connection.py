@@ -73,13 +73,13 @@ async def test_f32le_carries_samples_unrounded():
         assert connection.input_position == 640
 
 
-async def test_ready_says_what_the_session_is():
+async def test_ready_describes_the_session():
     async with fake_server() as server, connect(server.url, kind="roundtrip", profile="low") as connection:
         assert (connection.ready.model, connection.ready.profile, connection.ready.latency_ms) == ("fake", "low", 215.0)
         assert (connection.ready.input.rate, connection.ready.output.rate) == (16_000, 24_000)
 
 
-async def test_rates_are_asked_for_and_told():
+async def test_requested_rates_are_confirmed():
     async with (
         fake_server() as server,
         connect(server.url, kind="roundtrip", input_rate=48_000, output_rate=8_000) as connection,
@@ -147,7 +147,7 @@ async def stalled(connection, sending: asyncio.Task) -> bool:
     return not sending.done()
 
 
-async def test_clear_drops_what_the_socket_has_not_taken_and_ends_the_send_under_way():
+async def test_clear_drops_unsent_input_and_ends_the_send_in_progress():
     async with fake_server() as server, connect(server.url, kind="encode") as connection:
         server.reads.clear()
         sending = asyncio.create_task(connection.send(speech(50 * 300)))
@@ -170,7 +170,7 @@ async def test_clear_drops_what_the_socket_has_not_taken_and_ends_the_send_under
     assert done.input == position + 5 * 320
 
 
-async def test_the_input_position_is_what_the_server_says_that_it_received():
+async def test_the_input_position_after_a_clear_is_the_servers():
     async with fake_server() as server, connect(server.url, kind="encode") as connection:
         await connection.send(speech(10))
         await anext(connection)
@@ -236,7 +236,7 @@ async def test_messages_of_a_later_version_are_ignored():
         (["1", "2"], "decode", TokenError, "list"),
     ],
 )
-async def test_bad_input_is_refused_before_it_is_sent_and_the_session_goes_on(chunk, kind, error, says):
+async def test_bad_input_is_refused_before_sending_and_the_session_continues(chunk, kind, error, says):
     async with fake_server() as server, connect(server.url, kind=kind) as connection:
         with pytest.raises(error, match=says):
             await connection.send(chunk)
@@ -310,7 +310,7 @@ async def test_a_refusal_carries_the_servers_reason():
         (Fault.PROXY_LOGIN, AuthError, "log in first"),
     ],
 )
-async def test_what_a_proxy_says_in_its_own_words_is_passed_on(fault, error, says):
+async def test_a_proxys_message_is_passed_on(fault, error, says):
     async with fake_server(fault) as server:
         with pytest.raises(error, match=says):
             async with connect(server.url):
@@ -354,7 +354,7 @@ async def test_a_lost_connection_is_disconnected_for_reader_and_writer():
             await connection.send(speech(1))
 
 
-async def test_what_the_server_reports_comes_back_as_its_own_class_for_reader_and_writer():
+async def test_server_errors_are_raised_with_their_class_for_reader_and_writer():
     async with fake_server(Fault.REFUSE_INPUT) as server:
         async with connect(server.url, kind="encode") as connection:
             await connection.send(speech(1))
@@ -378,7 +378,7 @@ async def test_a_server_that_never_answers_meets_the_deadline(ask):
             await anext(connection)
 
 
-async def test_the_deadline_for_an_answer_holds_for_whoever_waited_before_it_was_asked_for():
+async def test_the_answer_deadline_applies_to_a_reader_that_waited_before_the_request():
     async with (
         fake_server(Fault.NEVER_DONE) as server,
         connect(server.url, kind="encode", deadlines=HASTY) as connection,

@@ -23,7 +23,7 @@ def stereo(audio: np.ndarray) -> np.ndarray:
     return np.stack([audio, audio], axis=1)
 
 
-async def test_the_microphone_gives_what_was_recorded_at_the_streams_rate():
+async def test_the_microphone_yields_its_audio_at_the_streams_rate():
     audio = np.random.default_rng(0).uniform(-0.5, 0.5, 9_600).astype(np.float32)
     with Microphone(16_000) as microphone:
         for start in range(0, audio.size, 480):
@@ -48,7 +48,7 @@ async def test_a_block_that_comes_while_one_waits_wakes_the_reader():
         await packets.aclose()
 
 
-async def test_what_nobody_takes_is_counted_and_takes_no_memory():
+async def test_overflow_is_counted_and_memory_is_bounded():
     with Microphone(16_000) as microphone:
         for _ in range(round(MICROPHONE_QUEUE_SECONDS * 100) + 10):
             Stream.last.record(np.zeros((480, 2), np.float32))
@@ -74,7 +74,7 @@ async def test_a_microphone_that_gives_zeros_for_three_seconds_is_muted_until_it
         assert not microphone.is_muted
 
 
-async def test_what_was_recorded_before_the_plug_was_pulled_is_given_then_the_end_is_told():
+async def test_audio_before_unplugging_is_delivered_before_the_error():
     with Microphone(48_000) as microphone:
         packets = aiter(microphone)
         Stream.last.record(np.full((480, 2), 0.25, np.float32))
@@ -104,7 +104,7 @@ async def test_a_device_that_does_not_take_48_khz_is_opened_at_its_own_rate(monk
     assert np.count_nonzero(np.abs(played - 0.25) < 1e-2) > 0.97 * 8_000
 
 
-async def test_the_speaker_plays_what_was_pushed_once_and_in_order():
+async def test_the_speaker_plays_pushed_audio_once_and_in_order():
     audio = np.linspace(0.1, 0.5, 4_800, dtype=np.float32)
     with Speaker(48_000, chunk_ms=20) as speaker:
         assert not Stream.last.play().any()
@@ -134,7 +134,7 @@ async def test_the_position_heard_is_that_of_the_audio_which_left_a_devices_late
         assert 20 * 480 < speaker.heard_position == speaker.position <= 20 * 480 + 240
 
 
-async def test_positions_count_the_streams_samples_whatever_the_devices_rate():
+async def test_positions_count_the_streams_samples_at_any_device_rate():
     with Speaker(24_000) as speaker:
         speaker.push(np.full(12_000, 0.5, np.float32))
         speaker.finish()
@@ -211,7 +211,7 @@ async def test_a_device_is_chosen_by_number_or_part_of_its_name(device):
         assert microphone.name == "Fake Mic"
 
 
-async def test_a_device_that_is_not_there_is_named_beside_those_that_are():
+async def test_a_missing_device_is_named_with_the_available_ones():
     missing = pytest.raises(
         SoundDeviceError, match=r"input device 'Studio' is not among: 0 'Fake Mic' \(ALSA\) .*neucodec devices"
     )

@@ -55,7 +55,7 @@ async def refusal(url: str, **options) -> str:
     return message
 
 
-async def test_a_name_that_does_not_resolve_is_told_from_a_server_that_does_not_run():
+async def test_an_unresolved_name_is_distinguished_from_a_server_that_does_not_run():
     unknown = await refusal("ws://no-such-host.invalid:1")
     assert "host name 'no-such-host.invalid' cannot be resolved" in unknown
     with socket.socket() as free:
@@ -67,7 +67,7 @@ async def test_a_name_that_does_not_resolve_is_told_from_a_server_that_does_not_
 
 
 @needs_openssl
-async def test_tls_against_plain_and_a_private_certificate_are_told_apart(tmp_path):
+async def test_tls_against_plain_is_distinguished_from_a_private_certificate(tmp_path):
     certificate = make_pair(tmp_path, "private")
     context = tls.SSLContext(tls.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
@@ -125,13 +125,13 @@ async def test_proxies_of_the_environment_are_named_without_their_password(monke
     assert "cannot be resolved" in await refusal("wss://example.invalid")
 
 
-async def test_a_key_that_is_missing_and_one_that_is_wrong_are_told_apart():
+async def test_a_missing_key_is_distinguished_from_a_wrong_one():
     async with fake_server(Fault.NEEDS_KEY) as server:
         assert (await refusal(server.url)).endswith("asks for an API key")
         assert (await refusal(server.url, api_key="x")).endswith("does not accept this API key")
 
 
-async def test_a_session_path_in_the_url_is_named_as_what_is_wrong():
+async def test_a_session_path_in_the_url_is_named_as_the_fault():
     async with fake_server(Fault.UNKNOWN_PATH) as server:
         assert (await refusal(f"{server.url}/v1/encode")).endswith("give the server's URL without '/v1/encode'")
         assert "give the server's URL" not in await refusal(server.url)

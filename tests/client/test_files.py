@@ -123,7 +123,7 @@ def test_an_unknown_ending_names_the_known_ones(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["t.pt", "t.mp3"])
-def test_what_cannot_be_written_is_refused(tmp_path, name):
+def test_unwritable_outputs_are_refused(tmp_path, name):
     with pytest.raises(ConfigError):
         TokenWriter(tmp_path / name)
     with pytest.raises(FileError, match="missing"):
@@ -213,7 +213,7 @@ def test_output_appears_only_when_it_is_whole(tmp_path, writer, name):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_what_a_microphone_gave_is_kept_when_the_command_fails(tmp_path):
+def test_recorded_audio_is_kept_when_the_command_fails(tmp_path):
     with pytest.raises(Stopped), TokenWriter(tmp_path / "o.tok", keep=True) as output:
         output.write(TOKENS)
         raise Stopped
@@ -229,7 +229,7 @@ def test_a_command_that_fails_before_anything_came_leaves_the_file_that_was_ther
     assert (tmp_path / name).read_bytes() == b"mine" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_a_killed_command_left_goes_with_the_next_one_and_what_is_being_written_stays(tmp_path):
+def test_the_next_command_removes_files_of_killed_ones_only(tmp_path):
     writing = OutputFile(tmp_path / "o[1].tok")
     os.rename(writing.temporary, tmp_path / ".o[1].tok.1.part")  # as by another process
     (tmp_path / ".o[1].tok.2.part").write_bytes(b"left")

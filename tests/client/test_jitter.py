@@ -183,7 +183,7 @@ def test_a_burst_whose_end_is_on_its_way_is_skipped_without_a_click():
     assert jitter.delay_samples <= jitter.target_samples + CHUNK
 
 
-def test_the_cut_of_pulls_does_not_change_what_is_left_out():
+def test_the_sizes_of_pulls_do_not_change_the_splices():
     audio = speechlike(5)
     heard, splices = [], []
     for seed in range(3):
@@ -234,7 +234,7 @@ def test_a_pause_between_utterances_is_neither_late_nor_an_underrun():
     assert jitter.underruns == 0
 
 
-def test_a_source_that_was_silent_for_longer_than_could_be_bridged_begins_anew():
+def test_a_source_silent_for_too_long_starts_a_new_time_line():
     jitter = buffer()
     heard = talk(jitter, [0, 100, 200, 5000, 5100, 5200], steady(600))
     assert jitter.underruns == 1
@@ -272,7 +272,7 @@ def test_no_step_is_larger_than_a_fade_allows_through_breaks_clears_and_skips():
     assert np.abs(np.diff(heard)).max() <= 0.5 / FADE + 1e-6
 
 
-def test_clear_is_silent_after_one_fade_and_says_what_it_dropped_and_what_was_played():
+def test_clear_fades_out_and_reports_dropped_and_played_samples():
     jitter = buffer()
     jitter.push(steady(1000))
     jitter.pull(100)
@@ -293,7 +293,7 @@ def test_clear_before_playback_drops_everything():
     assert (jitter.dropped_samples, jitter.position) == (50, 0)
 
 
-def test_positions_go_on_behind_what_a_clear_dropped():
+def test_positions_continue_after_the_samples_that_a_clear_dropped():
     jitter = buffer()
     jitter.push(steady(1000))
     jitter.pull(100)
@@ -343,7 +343,7 @@ def test_every_sample_comes_out_once_and_in_order_or_is_counted(live, moves):
     assert live or jitter.skipped_samples == 0
 
 
-def test_the_cut_of_pulls_does_not_change_what_is_heard():
+def test_the_sizes_of_pulls_do_not_change_the_audio():
     audio = speechlike(3)
     whole, cut = buffer(), buffer()
     for jitter in (whole, cut):

@@ -153,7 +153,7 @@ def test_closing_a_stream_stops_the_model_at_its_next_piece(url):
     assert printed <= 4
 
 
-def test_what_was_printed_before_a_failure_is_heard(url):
+def test_text_before_a_failure_is_decoded(url):
     heard = []
     with pytest.raises(TokenError, match="70000"):
         for part in RemoteCodec(url).decode_stream(["<|speech_1|>", "<|speech_70000|>"]):

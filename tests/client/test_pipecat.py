@@ -149,7 +149,7 @@ def said(level: int, count: int) -> np.ndarray:
     return np.full(count, level * 256, np.uint16)
 
 
-async def test_microphone_frames_become_tokens_and_go_on_themselves(server):
+async def test_microphone_frames_become_tokens_and_are_passed_on(server):
     levels = list(range(1, 24))
     async with running(Line(NeuCodecEncoder(server.url))) as line:
         await line.push(*microphone(speech(*levels)))
@@ -191,7 +191,7 @@ async def test_tokens_become_audio_between_started_and_stopped(server):
     assert {frame.sample_rate for frame in line.ear.of(TTSAudioRawFrame)} == {OUTPUT_RATE}
 
 
-async def test_an_utterance_that_nobody_ended_is_heard_before_the_pipeline_ends(server):
+async def test_an_unfinished_utterance_is_played_before_the_pipeline_ends(server):
     tokens = said(NEW, 12)
     async with running(Line(NeuCodecDecoder(server.url))) as line:
         await line.push(OutputTokensFrame(tokens))
@@ -218,7 +218,7 @@ async def test_frames_keep_their_place_among_the_audio_as_in_pipecat_s_own_servi
     assert [frame.context_id for frame in line.ear.of(TTSStoppedFrame)] == contexts
 
 
-async def test_the_time_to_the_first_byte_is_told_for_every_utterance(server):
+async def test_the_time_to_the_first_byte_is_reported_for_every_utterance(server):
     async with running(Line(decoder := NeuCodecDecoder(server.url))) as line:
         for count in range(2):
             await line.push(OutputTokensFrame(said(NEW, 20)), LLMFullResponseEndFrame())
@@ -307,7 +307,7 @@ async def test_an_utterance_can_be_interrupted_again_and_again(server):
     assert np.allclose(line.ear.audio[-20 * OUTPUT_HOP :], audio_of(said(NEW, 20)), atol=1e-4)
 
 
-async def test_the_tokens_of_who_interrupts_are_not_lost(server):
+async def test_the_tokens_of_an_interruption_are_not_lost(server):
     levels = list(range(1, 51))
     packets = microphone(speech(*levels))
     async with running(Line(NeuCodecEncoder(server.url))) as line:

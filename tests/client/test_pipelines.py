@@ -133,7 +133,7 @@ async def test_a_pipe_without_anything_to_use_is_an_error_and_no_file(tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
-async def test_what_came_before_a_bad_token_is_kept(tmp_path):
+async def test_tokens_before_a_bad_one_are_kept(tmp_path):
     text = b"<|speech_1|><|speech_2|><|speech_65536|><|speech_3|>"
     async with fake_server() as server:
         code, _, said = await shell("$N decode - out.wav", tmp_path, server.url, text)
@@ -193,7 +193,7 @@ async def test_a_slow_reader_holds_the_input_back(tmp_path):
     ("signals", "pause_s"),
     [([signal.SIGINT], 0), ([signal.SIGTERM], 0), ([signal.SIGINT] * 2, 0), ([signal.SIGINT] * 3, 0.01)],
 )
-async def test_ctrl_c_leaves_no_half_file_and_says_what_was_done(tmp_path, signals, pause_s):
+async def test_ctrl_c_leaves_no_partial_file_and_reports_the_progress(tmp_path, signals, pause_s):
     (tmp_path / "in.wav").write_bytes(wav(frames(3000)))
     (tmp_path / "out.tok").write_bytes(b"old")
     async with fake_server() as server:

@@ -37,7 +37,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         return super().time() + self._jumping.left_out_s
 
 
-def test_a_session_that_was_quiet_for_hours_goes_on_at_once():
+def test_a_session_quiet_for_hours_continues_at_once():
     async def scene() -> tuple[int, int]:
         async with fake_server() as server, connect(server.url, kind="encode") as connection:
             waiting = asyncio.ensure_future(anext(connection))

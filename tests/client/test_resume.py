@@ -103,7 +103,7 @@ async def test_input_sent_while_the_connection_is_lost_arrives_in_order():
     assert seen[-1].output == 105
 
 
-async def test_clear_while_the_connection_is_lost_is_answered_and_nothing_of_before_follows():
+async def test_a_clear_during_a_lost_connection_is_answered_and_drops_old_output():
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         await connection.send(speech(12))
         await until(connection, Tokens)
@@ -116,7 +116,7 @@ async def test_clear_while_the_connection_is_lost_is_answered_and_nothing_of_bef
     assert tokens_of(seen).tolist() == [0, 1, 2, 3, 4]
 
 
-async def test_a_server_that_forgot_computes_the_utterance_again_and_the_user_is_told():
+async def test_a_restarted_server_recomputes_the_utterance_and_reports_it():
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         await connection.send(speech(5))
         await connection.flush()
@@ -133,7 +133,7 @@ async def test_a_server_that_forgot_computes_the_utterance_again_and_the_user_is
     assert seen[-1].output == 17
 
 
-async def test_a_gap_is_told():
+async def test_a_gap_is_reported():
     longer = int(REPLAY_SECONDS * 50) + 100
     async with fake_server(Fault.MUTE, resume=True) as server, connect(server.url, kind="encode") as connection:
         await connection.send(speech(longer))
@@ -148,7 +148,7 @@ async def test_a_gap_is_told():
     assert seen[0].position == 100
 
 
-async def test_a_server_that_does_not_resume_begins_a_new_session_and_the_user_is_told():
+async def test_a_server_without_resume_starts_a_new_session_and_reports_it():
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         await connection.send(speech(7))
         await connection.flush()
@@ -220,7 +220,7 @@ async def test_a_refusal_that_will_not_pass_ends_it_at_once(fault, code):
         assert len(server.requests) == attempts + 1
 
 
-async def test_send_waits_when_it_has_taken_what_it_takes_without_a_connection():
+async def test_send_waits_once_the_limit_without_a_connection_is_reached():
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         server.fault = Fault.PROXY
         server.drop()
@@ -272,7 +272,7 @@ async def test_cancelling_while_the_connection_is_lost_leaves_nothing_behind():
     assert asyncio.all_tasks() == before
 
 
-async def test_a_loss_that_nobody_reads_about_is_mended_too():
+async def test_a_loss_is_repaired_without_a_reader():
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         await connection.send(speech(5))
         server.drop()
@@ -338,7 +338,7 @@ async def test_a_live_session_that_was_away_for_less_drops_nothing():
         assert (await collect(connection))[-1].input == 30 * 320
 
 
-async def test_a_live_session_whose_slot_is_gone_begins_anew_with_what_is_fresh():
+async def test_a_live_session_without_its_slot_restarts_with_fresh_input():
     async with fake_server(resume=True) as server, connect(server.url, kind="encode", live=True) as connection:
         await connection.send(speech(7))
         await until(connection, Tokens)
@@ -353,7 +353,7 @@ async def test_a_live_session_whose_slot_is_gone_begins_anew_with_what_is_fresh(
     assert (done.input, done.output) == (25 * 320, 25)
 
 
-async def test_a_mark_that_waited_for_a_lost_connection_is_not_told_as_cleared():
+async def test_a_mark_sent_during_a_lost_connection_is_not_cleared():
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         await connection.send(speech(5))
         await until(connection, Tokens)

@@ -144,7 +144,7 @@ async def test_a_connection_cut_ten_times_during_a_sentence_changes_no_byte(serv
 
 
 @pytest.mark.slow
-async def test_across_a_restart_the_sentence_goes_on_and_ready_says_exact(server, sentence):
+async def test_a_sentence_continues_exactly_across_a_restart(server, sentence):
     whole = await speak(server.url, "encode", [sentence])
     first, second = np.array_split(sentence, 2)
     listener = Listener()
@@ -161,7 +161,7 @@ async def test_across_a_restart_the_sentence_goes_on_and_ready_says_exact(server
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_utterances_through_random_resets_and_cuts_come_once_whole_or_to_where_they_were_cleared(seed):
+async def test_utterances_arrive_exactly_once_through_random_resets_and_cuts(seed):
     chance, listener = random.Random(seed), Listener()
     said: list[np.ndarray] = []
     async with (

@@ -56,7 +56,7 @@ def test_the_microphone_is_heard_and_nothing_is_lost(sound, server, tmp_path):
     assert len(np.unique(tokens)) > 4 * len(np.unique(silence))
 
 
-def test_the_speaker_plays_what_the_tokens_stand_for(sound, server, tmp_path):
+def test_the_speaker_plays_the_decoded_tokens(sound, server, tmp_path):
     tokens = np.random.default_rng(0).integers(0, 65_536, 100).astype("<u2")
     tokens.tofile(tmp_path / "spoken.tok")
     with Recorder(sound) as recorder:
@@ -85,7 +85,7 @@ def test_talk_passes_on_all_that_the_microphone_hears(sound, server):
     assert np.count_nonzero(np.abs(recorder.ear) > 1e-3) > RATE // 2
 
 
-def test_a_sound_server_that_goes_away_is_told(server, tmp_path):
+def test_a_lost_sound_server_is_reported(server, tmp_path):
     command = [sys.executable, "-m", "client", "mic", "-", "--server", server.url]
     with sound_room(tmp_path) as room:
         listening = subprocess.Popen(command, env=room, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -65,7 +65,7 @@ async def answering(status_and_headers, body=b""):
 
 
 @pytest.mark.parametrize("api", ["completions", "chat"])
-async def test_what_the_model_says_is_heard_to_the_sample(api):
+async def test_the_models_speech_is_decoded_to_the_sample(api):
     async with stand_in(TOKENS, FAST) as model, speaking(SpeechLMSpec(model.url, api), model="nutts") as speech:
         for _ in range(2):
             report = SpeechReport()
@@ -192,13 +192,13 @@ async def test_several_utterances_of_one_answer_are_flushed_one_by_one():
         ("200 OK", b"data: [DONE]\n\n", SpeechLMError, "holds no"),
     ],
 )
-async def test_what_the_model_does_wrong_is_told(answer, body, kind, says):
+async def test_failures_of_the_model_are_raised(answer, body, kind, says):
     async with answering(answer, body) as url, speaking(SpeechLMSpec(url)) as speech:
         with pytest.raises(kind, match=says):
             await all_of(speech)
 
 
-async def test_what_was_said_before_a_failure_is_heard_before_it_is_raised():
+async def test_speech_before_a_failure_is_delivered_before_the_error():
     body = b'data: {"choices": [{"text": "<|speech_7|><|speech_8|><|speech_70000|>"}]}\n\n'
     heard = []
     async with answering("200 OK", body) as url, speaking(SpeechLMSpec(url)) as speech:

@@ -49,7 +49,7 @@ def test_a_tone_loses_whole_periods_and_stays_a_tone(hertz):
     assert np.argmax(spectrum) * RATE / heard.size == pytest.approx(hertz, abs=2)
 
 
-def test_noise_that_is_quiet_beside_speech_is_cut_and_keeps_its_loudness():
+def test_quiet_noise_is_cut_and_keeps_its_loudness():
     audio = noise(2.0)
     heard, cuts = compressed(audio, loudest=1.0)
     assert len(cuts) >= 10

@@ -17,7 +17,7 @@ def packets(count: int) -> list[np.ndarray]:
     return [np.zeros(320, np.float32)] * count
 
 
-async def test_the_report_counts_what_went_through():
+async def test_the_report_counts_input_and_output():
     tokens = []
     async with fake_server() as server, connect(server.url, kind="encode") as connection:
         report = await transfer(connection, packets(50), tokens.append)
@@ -60,7 +60,7 @@ async def test_an_asynchronous_source_is_taken_too():
 
 
 @pytest.mark.parametrize(("fault", "error"), [(Fault.VANISH, Disconnected), (Fault.REFUSE_INPUT, AudioError)])
-async def test_a_failure_of_the_server_ends_the_sender_and_is_told_once(fault, error):
+async def test_a_server_failure_ends_the_sender_and_is_raised_once(fault, error):
     async def endless():
         while True:
             yield np.zeros(320, np.float32)
@@ -74,7 +74,7 @@ async def test_a_failure_of_the_server_ends_the_sender_and_is_told_once(fault, e
             await transfer(connection, endless(), lambda tokens: None)
 
 
-async def test_a_failure_of_the_source_ends_the_session_and_is_told():
+async def test_a_source_failure_ends_the_session_and_is_raised():
     def broken():
         yield np.zeros(320, np.float32)
         raise AudioError("sample 3 is nan")
@@ -84,7 +84,7 @@ async def test_a_failure_of_the_source_ends_the_session_and_is_told():
             await transfer(connection, broken(), lambda tokens: None)
 
 
-async def test_a_failure_of_the_output_ends_the_session_and_is_told():
+async def test_an_output_failure_ends_the_session_and_is_raised():
     def full_disk(tokens):
         raise OSError(28, "No space left on device")
 

@@ -72,7 +72,7 @@ async def test_its_tokens_are_heard_to_the_sample(url, folder, api, tmp_path):
 
 
 @pytest.mark.slow
-async def test_its_words_for_a_refusal_are_told(url, folder, tmp_path):
+async def test_the_servers_refusal_is_quoted(url, folder, tmp_path):
     (tmp_path / "template.json").write_text('{"prompt": "{text}", "skip_special_tokens": false}')
     spec = read_spec(url, api="completions", template=str(tmp_path / "template.json"), tag=None)
     async with SpeechLM(spec, model=str(folder)) as model:

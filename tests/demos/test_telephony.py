@@ -98,7 +98,7 @@ async def calling(server, greeting: np.ndarray = GREETING, path: str = "/secret"
             yield Carrier(socket)
 
 
-async def test_a_call_is_greeted_and_hears_what_it_says(server):
+async def test_a_caller_is_greeted_and_hears_their_own_words(server):
     async with calling(server) as carrier:
         await carrier.send(connected(), started(), media(1, SILENCE))
         assert (await carrier.until("mark"))["mark"] == {"name": "greeting"}
@@ -117,7 +117,7 @@ async def test_a_call_is_greeted_and_hears_what_it_says(server):
     await server.emptied()
 
 
-async def test_a_key_clears_what_is_being_said_and_what_the_carrier_holds(server):
+async def test_a_phone_key_clears_the_answer_and_the_carriers_buffer(server):
     async with calling(server, np.tile(GREETING, 3600)) as carrier:  # an hour
         await carrier.send(connected(), started())
         await carrier.until("media")
@@ -152,7 +152,7 @@ async def test_other_tracks_are_not_heard_and_unknown_events_are_left_alone(serv
         media(1, b"") | {"media": {"payload": "%", "track": "inbound"}},
     ],
 )
-async def test_what_is_no_call_is_refused(server, message):
+async def test_invalid_calls_are_refused(server, message):
     async with calling(server) as carrier:
         if isinstance(message, dict) and message["event"] == "media":
             await carrier.send(started())
@@ -164,7 +164,7 @@ async def test_what_is_no_call_is_refused(server, message):
     await server.emptied()
 
 
-async def test_nobody_else_can_call(server):
+async def test_other_paths_are_refused(server):
     with pytest.raises(InvalidStatus, match="404"):
         async with calling(server, path="/"):
             pass

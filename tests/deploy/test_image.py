@@ -38,7 +38,7 @@ def test_hadolint_finds_nothing():
     assert done.returncode == 0, done.stdout
 
 
-def test_what_it_copies_is_there_is_all_that_is_sent_and_is_what_the_wheel_holds():
+def test_the_image_copies_exactly_the_files_of_the_wheel():
     copied = {
         source
         for name, rest in INSTRUCTIONS

@@ -70,7 +70,7 @@ def test_the_probes_ask_whether_it_is_ready_and_a_stuck_device_is_restarted_last
     assert patience["readiness"] < patience["liveness"] < patience["startup"]
 
 
-def test_it_runs_as_the_images_user_who_may_nothing():
+def test_pods_run_as_the_images_unprivileged_user():
     security, inner = POD["spec"]["securityContext"], CONTAINER["securityContext"]
     assert f"{security['runAsUser']}:{security['runAsGroup']}" == last_stage()["USER"]
     assert security["runAsNonRoot"] and inner["readOnlyRootFilesystem"] and not inner["allowPrivilegeEscalation"]

@@ -82,7 +82,7 @@ async def test_the_status_of_an_error_passes(proxy):
         assert client.socket.close_code == 1007
 
 
-async def test_a_full_replica_sends_nobody_away_while_another_has_room(proxy, replicas):
+async def test_clients_of_a_full_replica_reach_another_with_room(proxy, replicas):
     async with talk(replicas[0].url, "/v1/encode"), talk(replicas[0].url, "/v1/encode"):  # full, unknown to the proxy
         for _ in range(4):
             async with talk(proxy.url, "/v1/encode", ssl=proxy.trust) as client:
@@ -108,7 +108,7 @@ async def test_when_all_are_full_the_answer_is_503_with_retry_after_and_the_reas
     assert json.loads(response.body)["code"] == "full"
 
 
-async def test_what_is_asked_wrongly_is_refused_with_the_servers_status(proxy):
+async def test_invalid_requests_get_the_servers_status_through_the_proxy(proxy):
     for target, status in (("/v1/encode?profile=best", 400), ("/v1/sing", 404)):
         with pytest.raises(InvalidStatus) as caught:
             async with talk(proxy.url, target, ssl=proxy.trust):
@@ -186,7 +186,7 @@ async def test_a_replica_that_is_still_loading_gets_sessions_only_once_it_is_rea
         await late.stop()
 
 
-async def test_the_server_is_told_the_clients_address_and_host_whatever_the_client_claims(proxy_name, tmp_path):
+async def test_the_proxy_overrides_forged_addresses_and_hosts(proxy_name, tmp_path):
     asked = []
 
     def answer(socket, request):

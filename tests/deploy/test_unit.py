@@ -63,6 +63,6 @@ def test_it_waits_for_the_servers_own_stopping(service):
     assert int(service["TimeoutStopSec"]) > settings.drain_s + settings.stop_timeout_s
 
 
-def test_what_cannot_be_mended_by_a_restart_is_not_tried_again(service):
+def test_the_unit_does_not_restart_after_permanent_failures(service):
     assert service["RestartPreventExitStatus"].split() == [str(EXIT_CONFIG), str(EXIT_MODEL)]
     assert service["Restart"] == "on-failure" and service["ExecStart"].split()[0] == INSTALLED

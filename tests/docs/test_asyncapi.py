@@ -110,7 +110,7 @@ def test_every_path_is_a_channel_with_its_payload_in_both_directions():
     assert all(set(channel["messages"]) == set(MESSAGES) for channel in DOCUMENT["channels"].values())
 
 
-def test_every_query_is_there_and_no_other_and_what_is_allowed_parses():
+def test_the_queries_are_complete_and_allowed_values_parse():
     assert set(QUERY) == set(QUERIES)
     for name in ("input_format", "output_format"):
         assert QUERY[name]["enum"] == list(FORMATS) and QUERY[name]["default"] == FORMATS[0]

@@ -61,7 +61,7 @@ def test_settings_and_options_are_there():
         assert _parser().parse_args(line.split())
 
 
-def test_the_tables_are_what_was_measured():
+def test_the_tables_equal_the_results():
     found = {(row["damage"], str(row["redundancy"])): row for row in MEASURED["loss"]["measured"]}
     drops = [row for row in rows("link", RESULTS) if row[0].startswith("drop")]
     assert len(drops) == 6

@@ -89,7 +89,7 @@ async def test_an_interruption_closes_the_model_within_100_ms_and_the_next_is_cl
         assert server.all_sessions == 1
 
 
-async def test_what_goes_wrong_is_an_error_of_livekit():
+async def test_failures_become_livekit_errors():
     async with NeuCodecTTS(SpeechLMSpec("http://127.0.0.1:1/v1"), "ws://127.0.0.1:1") as tts:
         with pytest.raises(APIConnectionError):
             async with tts.synthesize("Hello.", conn_options=ONCE) as stream:

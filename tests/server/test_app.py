@@ -71,7 +71,7 @@ async def test_a_model_that_cannot_be_loaded_says_why(error):
         await app.stop()
 
 
-async def test_stopping_tells_open_sessions_to_go_on_elsewhere(caplog):
+async def test_stopping_closes_open_sessions_with_service_restart(caplog):
     caplog.set_level("INFO")
     app = App(Settings(port=0), lambda settings: ([Engine(FakeRunner())], MODEL))
     await app.start()

@@ -38,7 +38,7 @@ def streamed(codec) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def test_what_it_writes_is_loaded_elsewhere_and_changes_what_is_streamed(speech, tmp_path, capsys) -> None:
+def test_the_written_file_is_loaded_and_changes_the_streams(speech, tmp_path, capsys) -> None:
     out = tmp_path / "mine.json"
     assert calibrate("--data", speech, "--out", out, "--chunk", 4, "--prior-weight", 50) == 0
     assert "0.08 minutes in 2 pieces, level -2" in capsys.readouterr().out
@@ -134,7 +134,7 @@ def test_silence_alone_is_refused(tmp_path, capsys) -> None:
         (["--model", "/no/such"], 3, "a hub id"),
     ],
 )
-def test_what_cannot_be_ends_with_its_code_and_what_to_do(speech, tmp_path, capsys, arguments, code, says) -> None:
+def test_invalid_arguments_end_with_an_exit_code_and_advice(speech, tmp_path, capsys, arguments, code, says) -> None:
     arguments = [argument.format(tmp_path) for argument in arguments]
     assert calibrate("--data", speech, "--out", tmp_path / "mine.json", *arguments) == code
     assert re.search(says, capsys.readouterr().err)

@@ -79,7 +79,7 @@ def alone(codec, kind: str, profile: str, data: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-async def test_sessions_of_all_kinds_ages_and_packet_sizes_get_what_each_gets_alone(host, codec):
+async def test_sessions_of_all_kinds_ages_and_packet_sizes_are_independent(host, codec):
     rng = random.Random(5)
 
     async def one(number: int) -> None:
@@ -118,7 +118,7 @@ async def test_a_second_utterance_and_one_after_clear_are_as_new(host, codec):
         assert client.output[len(first) :] == wanted
 
 
-async def test_a_session_that_was_parked_goes_on_to_the_same_bits(host, codec):
+async def test_a_parked_session_continues_with_the_same_bits(host, codec):
     pcm = recording(4, 1.0)
     data = s16(pcm)
     async with talk(host.url, "/v1/roundtrip") as client:

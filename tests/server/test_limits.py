@@ -28,7 +28,7 @@ def in_loop(host: Host, coroutine) -> asyncio.Future:
         ("max_session_s", True, "the session has lasted"),
     ],
 )
-async def test_a_session_has_its_time_and_is_told_when_it_is_over(setting, speaks, named):
+async def test_a_session_ends_with_time_limit_at_its_maximum_duration(setting, speaks, named):
     with hosted(FakeRunner(), **{setting: 0.2}) as host:
         async with talk(host.url, PATH) as client:
             if speaks:
@@ -39,7 +39,7 @@ async def test_a_session_has_its_time_and_is_told_when_it_is_over(setting, speak
         await host.emptied()
 
 
-async def test_who_sends_or_gets_something_is_not_idle():
+async def test_traffic_in_either_direction_prevents_the_idle_timeout():
     with hosted(FakeRunner(), idle_timeout_s=0.3, first_message_timeout_s=0.3) as host:
         async with talk(host.url, PATH) as client:
             for _ in range(6):
@@ -65,7 +65,7 @@ async def test_a_server_that_drains_lets_sessions_end_and_takes_no_others():
             await asyncio.wait_for(draining, DEADLINE_S)
 
 
-async def test_who_does_not_end_in_time_is_told_to_go_on_elsewhere():
+async def test_sessions_open_after_the_drain_are_closed_with_service_restart():
     with hosted(FakeRunner(), drain_s=0.1) as host:
         async with talk(host.url, PATH) as client:
             await in_loop(host, host.app.drain())
@@ -75,7 +75,7 @@ async def test_who_does_not_end_in_time_is_told_to_go_on_elsewhere():
             await asyncio.wait_for(stopping, DEADLINE_S)
 
 
-async def test_when_a_device_is_stuck_everyone_who_waits_for_it_is_told():
+async def test_a_stuck_device_ends_its_sessions_with_an_error():
     runner, go_on = FakeRunner(), threading.Event()
     step = runner.step
 

@@ -66,7 +66,7 @@ def expressions() -> list[tuple[str, str]]:
     return [(target["expr"], target["legendFormat"]) for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 
-def test_the_dashboard_asks_only_for_what_there_is():
+def test_the_dashboard_queries_only_existing_metrics():
     known = series()
     for expression, legend in expressions():
         promql_parser.parse(expression.replace("$__rate_interval", "5m"))  # raises what is no PromQL
@@ -134,7 +134,7 @@ async def test_a_session_is_counted_from_its_first_byte_to_its_last(host):
     assert seen["neucodec_sessions{kind=encode,profile=default,state=attached}"] == 0 == seen["neucodec_slots_used"]
 
 
-async def test_what_waits_is_told(host):
+async def test_queues_are_reported(host):
     async with talk(host.url, "/v1/encode") as client:
         await client.send(s16(speech(*range(1, 8))))  # of 10 frames that a window needs
         await (await client.socket.ping())
@@ -144,7 +144,7 @@ async def test_what_waits_is_told(host):
         await client.finish()
 
 
-async def test_sessions_that_are_lost_come_back_or_are_given_up_and_each_is_told(host):
+async def test_resumed_and_evicted_sessions_are_counted(host):
     detached = "neucodec_sessions{kind=encode,profile=default,state=detached}"
     one = Caller("/v1/encode")
     await one.call(host.url)

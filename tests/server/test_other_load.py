@@ -26,7 +26,7 @@ def machine(monkeypatch, tmp_path):
     return at
 
 
-def test_the_share_is_what_others_took_of_all_processors(machine):
+def test_the_share_is_the_processor_time_of_other_programs(machine):
     machine(0.0, 100.0, 10.0)
     load = OtherLoad()
     machine(10.0, 130.0, 20.0)  # 30 s of work, 10 of them ours, in 40

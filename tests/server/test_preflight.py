@@ -8,7 +8,7 @@ from neucodec_streaming.server.preflight import check_device, check_model
 
 
 @pytest.mark.parametrize("name", ["nothing", "/no/such/folder", "5", "a/b/c"])
-def test_a_model_that_is_missing_is_named_with_what_would_do(name):
+def test_a_missing_model_is_named_with_advice(name):
     with pytest.raises(ModelError, match=rf"no model '{name}': give nano, a folder with config.json, or a hub id"):
         check_model(name)
 

@@ -201,7 +201,7 @@ async def test_a_clear_that_the_server_never_heard_is_said_again():
         assert caller.heard[before:] == tokens_of([7, 8]).tobytes()
 
 
-async def test_whoever_comes_back_while_the_old_connection_seems_alive_takes_it_over():
+async def test_a_resuming_client_takes_over_from_its_half_open_connection():
     with hosted(FakeRunner(), **LIVES_ON) as host:
         caller = Caller("/v1/encode")
         await caller.call(host.url)
@@ -216,7 +216,7 @@ async def test_whoever_comes_back_while_the_old_connection_seems_alive_takes_it_
         assert caller.heard == tokens_of(LEVELS).tobytes()
 
 
-async def test_a_session_nobody_comes_back_to_ends_and_its_token_is_worth_nothing():
+async def test_an_unresumed_session_ends_and_its_token_expires():
     with hosted(FakeRunner(), resume_s=0.1) as host:
         caller = Caller("/v1/encode")
         await caller.call(host.url)
@@ -227,7 +227,7 @@ async def test_a_session_nobody_comes_back_to_ends_and_its_token_is_worth_nothin
             assert session.session.ready.resumed == "new"
 
 
-async def test_a_full_server_gives_up_whom_it_has_waited_for_longest():
+async def test_a_full_server_evicts_the_longest_lost_session():
     with hosted(FakeRunner(slots=2), max_sessions=2, **LIVES_ON) as host:
         first, second, third = (Caller("/v1/encode") for _ in range(3))
         for caller in (first, second):
@@ -259,7 +259,7 @@ async def test_a_token_is_worth_nothing_with_another_key(tmp_path):
         assert (await caller.call(host.url)).resumed == "exact"
 
 
-async def test_what_was_not_kept_is_not_pretended_to_be_there():
+async def test_output_that_was_not_kept_is_not_promised():
     with hosted(FakeRunner(), max_replay_bytes=4, **LIVES_ON) as host:
         caller = Caller("/v1/encode")
         await caller.call(host.url)

@@ -115,7 +115,7 @@ async def test_a_roundtrip_is_primed_and_plays_as_many_samples(host):
         ("&voice=anna", ANNA[::-1], "approximate"),
     ],
 )
-async def test_another_server_goes_on_in_the_voice(host, folder, tmp_path, query, change, how):
+async def test_another_server_resumes_in_the_same_voice(host, folder, tmp_path, query, change, how):
     np.save(tmp_path / "anna.npy", ANNA if change is None else change)
     (tmp_path / "ben.json").write_text((folder / "ben.json").read_text())
     client = Caller(DECODE + query)
@@ -166,7 +166,7 @@ async def test_the_client_primes_by_name_by_tokens_and_when_it_connects(host):
         assert [event.tokens for event in events if isinstance(event, Primed)] == [100, 110, 105, 0]
 
 
-def test_a_folder_of_voices_is_read_by_name_and_what_is_wrong_in_it_is_told(folder, tmp_path):
+def test_a_folder_of_voices_is_read_by_name_and_faults_are_reported(folder, tmp_path):
     torch.save(torch.from_numpy(ANNA.astype(np.int64)), tmp_path / "a.pt")
     (tmp_path / "b.tok").write_bytes(BEN.tobytes())
     found = read_voices(str(tmp_path)).tokens

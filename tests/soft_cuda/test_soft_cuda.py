@@ -38,7 +38,7 @@ def captured(step: Callable[[], Any], pool: object, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("step", WAITING)
-def test_a_capture_refuses_what_waits_for_the_device(soft: SoftDevice, step: Callable[[Tensor], Any]) -> None:
+def test_a_capture_refuses_synchronisation(soft: SoftDevice, step: Callable[[Tensor], Any]) -> None:
     x = torch.zeros(3, device="cuda")
     step(x)
     assert soft.syncs, "it is known to wait"

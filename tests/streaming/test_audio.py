@@ -95,7 +95,7 @@ def test_g711_agrees_with_the_standard_library_where_that_has_it():
 @pytest.mark.parametrize(
     ("pcm_format", "sample"), [(name, form.sample_bytes) for name, form in PCM_FORMATS.items() if form.sample_bytes > 1]
 )
-def test_bytes_that_are_no_whole_samples_are_named(pcm_format, sample):
+def test_partial_samples_are_named(pcm_format, sample):
     with pytest.raises(AudioError, match=rf"{sample * 3 + 1} bytes are no whole number of {pcm_format} samples"):
         pcm_from_bytes(bytes(sample * 3 + 1), pcm_format)
     assert pcm_from_bytes(b"", pcm_format).size == 0

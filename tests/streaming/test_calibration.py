@@ -14,7 +14,7 @@ from tests.streaming.models import GOLDEN, codec_of, recording
 CONFIG = StreamConfig(prior_weight=12)
 
 
-def test_what_is_measured_is_read_back_as_it_was(tmp_path) -> None:
+def test_measured_priors_are_read_back_unchanged(tmp_path) -> None:
     content = measure_priors(codec_of("golden"), [recording()], CONFIG)
     (tmp_path / "stream.json").write_text(json.dumps(content))
     priors = read_priors(tmp_path / "stream.json")
@@ -31,7 +31,7 @@ def test_the_mel_prior_does_not_depend_on_the_level() -> None:
     assert quiet["measured"]["level_dbfs"] == loud["measured"]["level_dbfs"] - 20
 
 
-def test_every_recording_counts_the_same_whatever_its_length() -> None:
+def test_every_recording_counts_equally_for_any_length() -> None:
     codec = codec_of("golden")
     first, second = recording()[:18_000], recording()[16_000:]
     alone = [measure_priors(codec, [pcm], CONFIG)["mel"]["mean"] for pcm in (first, second)]

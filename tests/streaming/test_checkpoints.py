@@ -120,7 +120,7 @@ def without(weights: dict[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("plain_too", [True, False])
-def test_the_original_layout_computes_what_the_original_does(tmp_path: Path, plain_too: bool) -> None:
+def test_a_converted_checkpoint_equals_the_original_implementation(tmp_path: Path, plain_too: bool) -> None:
     source = saved(tmp_path / "original", original_weights(plain_too))
     assert convert(source, tmp_path / "model") == []
     assert {path.name for path in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors"}
@@ -222,7 +222,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_leaves_nothing(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["original"]
 
 
-def test_the_command_says_what_it_made(tmp_path: Path, capsys) -> None:
+def test_the_command_reports_the_converted_folder(tmp_path: Path, capsys) -> None:
     source = saved(tmp_path / "original", DECODERS["distill-neucodec"])
     assert main(["convert", str(source), str(tmp_path / "model")]) == 0
     assert "decodes only" in capsys.readouterr().out

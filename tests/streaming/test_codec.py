@@ -199,7 +199,7 @@ def test_the_value_of_a_lost_token_does_not_matter() -> None:
         stream.feed(marked - np.arange(5) * 8, lost)
 
 
-def test_a_stream_json_of_ones_own_takes_the_place_of_the_one_beside_the_weights(tmp_path: Path) -> None:
+def test_a_given_stream_json_replaces_the_models_own(tmp_path: Path) -> None:
     (copy_of_golden(tmp_path) / "stream.json").write_text("{")
     codec = load_codec(tmp_path, stream_json=ASSETS / "nano" / "stream.json")
     assert codec.default_config == load_codec("nano").default_config
@@ -266,7 +266,7 @@ def test_threads_are_limited_around_calls_and_restored(asked: int | None, used: 
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
-def test_decoders_of_other_output_rates_stream_what_they_compute_offline(rate: int, tmp_path: Path) -> None:
+def test_decoders_of_other_output_rates_stream_as_offline(rate: int, tmp_path: Path) -> None:
     codec = load_codec(resampled_golden(tmp_path, rate))
     assert (codec.sample_rate, codec.hop_length) == (rate, rate // 50)
     tokens = np.arange(0, 60_000, 1500)

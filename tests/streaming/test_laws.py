@@ -99,7 +99,7 @@ def test_lost_tokens_are_filled_from_the_nearest_known_ones_in_their_window_and_
     np.testing.assert_array_equal(audio, np.concatenate([stream.feed(filled), stream.flush()]))
 
 
-def test_a_gap_over_many_windows_fades_to_the_middle_whatever_was_committed() -> None:
+def test_a_gap_over_many_windows_fades_to_the_middle_of_the_codebook() -> None:
     stream = codec_of("golden").decoder_stream(config_of(1, 0))
     lost = np.arange(12) > 0
     audio = np.concatenate([stream.feed(np.full(12, 0xFFFF), lost), stream.flush()])
@@ -139,7 +139,7 @@ def test_law_3_a_row_of_a_batch_does_not_see_its_neighbours(model: str, chunk: i
 
 
 @every_model
-def test_law_3_a_row_of_a_batch_gets_what_it_gets_alone(model: str) -> None:
+def test_law_3_a_row_of_a_batch_equals_the_row_alone(model: str) -> None:
     codec = codec_of(model)
     config = config_of(5, 5)
     tokens = some_tokens()
@@ -152,7 +152,9 @@ def test_law_3_a_row_of_a_batch_gets_what_it_gets_alone(model: str) -> None:
 
 
 @every_model
-def test_law_3_a_row_gets_the_same_bits_beside_a_row_with_an_edge(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_law_3_a_rows_bits_do_not_change_with_an_edge_in_another_row(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A step that knows of no edge leaves work out; one row at its start or end brings it back for all."""
     codec = codec_of(model)
     for new, x in ((codec.encoder_stream, recording(20_000)), (codec.decoder_stream, some_tokens(60))):
@@ -177,7 +179,7 @@ def test_law_3_reset_equals_new(model: str) -> None:
 
 
 @every_model_and_cut
-def test_law_4_a_snapshot_goes_on_bit_identically(model: str, chunk: int, lookahead: int) -> None:
+def test_law_4_a_snapshot_continues_bit_identically(model: str, chunk: int, lookahead: int) -> None:
     codec = codec_of(model)
     config = config_of(chunk, lookahead)
     pcm, tokens = recording(6000), some_tokens(30)
@@ -190,7 +192,7 @@ def test_law_4_a_snapshot_goes_on_bit_identically(model: str, chunk: int, lookah
         np.testing.assert_array_equal(np.concatenate([second.feed(x[cut:]), second.flush()]), expected)
 
 
-def test_law_4_a_snapshot_inside_a_gap_goes_on_bit_identically() -> None:
+def test_law_4_a_snapshot_inside_a_gap_continues_bit_identically() -> None:
     lost = np.zeros(30, bool)
     lost[8:20] = True
     tokens = some_tokens(30)
@@ -222,7 +224,7 @@ def test_law_4_a_snapshot_of_another_stream_or_damaged_is_refused_and_changes_no
 
 
 @every_model_and_cut
-def test_law_5_delay_is_what_is_inside_and_the_lengths_hold(model: str, chunk: int, lookahead: int) -> None:
+def test_law_5_the_delay_equals_the_buffered_input(model: str, chunk: int, lookahead: int) -> None:
     codec = codec_of(model)
     encoder = codec.encoder_stream(config_of(chunk, lookahead))
     fed = given = 0
@@ -254,7 +256,7 @@ def test_law_5_less_than_a_frame_gives_no_token_and_no_error(model: str, samples
 
 
 @every_exact_model
-def test_what_the_encoder_gives_the_quantiser_equals_the_offline_model(model: str) -> None:
+def test_the_quantisers_input_equals_the_offline_models(model: str) -> None:
     """Law 2 where tokens alone would not show it."""
     codec = codec_of(model)
     pcm = recording(8000)

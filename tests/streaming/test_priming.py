@@ -26,7 +26,7 @@ def said(stream, x: np.ndarray) -> np.ndarray:
 @every_model
 @every_cut
 @pytest.mark.parametrize("length", [100, 103])
-def test_a_voice_is_what_was_said_before(model: str, chunk: int, lookahead: int, length: int) -> None:
+def test_priming_equals_having_decoded_the_voice_before(model: str, chunk: int, lookahead: int, length: int) -> None:
     """With whole chunks and without: the output is bit for bit what follows the voice in one stream."""
     stream = codec_of(model).decoder_stream(config_of(chunk, lookahead))
     voice, tokens = some_tokens(length, 1), some_tokens(23)
@@ -41,7 +41,7 @@ def test_a_voice_is_what_was_said_before(model: str, chunk: int, lookahead: int,
 
 @every_model
 @every_cut
-def test_an_encoder_goes_on_from_what_it_heard_before(model: str, chunk: int, lookahead: int) -> None:
+def test_a_primed_encoder_equals_one_that_heard_the_audio_before(model: str, chunk: int, lookahead: int) -> None:
     stream, pcm = codec_of(model).encoder_stream(config_of(chunk, lookahead)), recording(20_000)
     cut = 40 * 320
     expected = said(stream, pcm)[40:]

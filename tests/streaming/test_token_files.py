@@ -84,7 +84,7 @@ def _two_rows() -> bytes:
         ("parquet", _two_rows(), "2 recordings, not one"),
     ],
 )
-def test_what_is_no_token_file_is_refused_with_the_reason(form, payload, says):
+def test_an_invalid_token_file_is_refused_with_the_reason(form, payload, says):
     with pytest.raises(TokenError, match=says):
         record_from_bytes(payload, form)
 

@@ -68,7 +68,7 @@ def test_any_integer_type_and_the_shapes_of_one_sequence_are_taken(dtype, shape)
         ([2**70], "type object"),
     ],
 )
-def test_what_is_no_token_is_named(tokens, says):
+def test_an_invalid_token_is_named(tokens, says):
     with pytest.raises(TokenError, match=says):
         check_tokens(tokens)
 

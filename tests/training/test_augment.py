@@ -25,7 +25,7 @@ def test_noise_has_the_level_that_was_asked_for(speech: np.ndarray) -> None:
     assert level_db(added) == pytest.approx(level_db(speech) - 20.0, abs=0.1)
 
 
-def test_a_room_goes_on_sounding_after_the_voice_and_lets_the_direct_sound_through(speech: np.ndarray) -> None:
+def test_a_room_reverberates_and_keeps_the_direct_sound(speech: np.ndarray) -> None:
     heard = in_room(speech, 0.4, 6.0, np.random.default_rng(1))
     assert level_db(heard[-RATE // 4 :][: RATE // 20]) > level_db(speech) - 25.0
     np.testing.assert_array_equal(heard[:40], speech[:40])

@@ -51,7 +51,7 @@ def test_the_features_of_the_same_audio_are_no_distance_apart() -> None:
     assert float(feature_loss(judges(noise(0), FULL_BAND), judges(noise(0), FULL_BAND)).detach()) == 0.0
 
 
-def test_what_lies_above_the_bandwidth_is_taken_away_and_the_rest_stays() -> None:
+def test_only_frequencies_above_the_bandwidth_are_removed() -> None:
     times = 2 * torch.pi * torch.arange(SAMPLES, dtype=torch.float64) / 24_000
     low, high = torch.sin(1_000 * times).float(), torch.sin(10_000 * times).float()
     kept = below_bandwidth((low + high).repeat(2, 1), torch.tensor([8_000.0, 12_000.0]))

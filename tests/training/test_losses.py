@@ -44,7 +44,7 @@ def test_the_target_itself_costs_nothing_but_the_quantiser() -> None:
         assert float(terms[name]) == pytest.approx(0.0, abs=1e-3), name
 
 
-def test_what_lies_above_the_bandwidth_of_the_source_is_not_judged() -> None:
+def test_frequencies_above_the_sources_bandwidth_are_not_judged() -> None:
     target, wrong = noise(0), above(8_000.0, noise(1))
     at_16k = losses(target + wrong, target, torch.tensor([8_000.0, 8_000.0]), projected())
     at_24k = losses(target + wrong, target, torch.tensor([12_000.0, 12_000.0]), projected())
@@ -65,7 +65,7 @@ def test_envelopes_of_other_speech_cost_more_than_a_louder_copy() -> None:
     assert envelope_loss(noise(3), target) > 0.3
 
 
-def test_coherence_asks_for_the_place_of_a_wave_whatever_its_level() -> None:
+def test_coherence_depends_on_phase_and_not_on_level() -> None:
     times = torch.arange(SAMPLES, dtype=torch.float64) / 24_000
     wave, late = (0.1 * torch.sin(2 * torch.pi * 150 * (times - delay)).float()[None] for delay in (0.0, 1 / 300))
     assert coherence_loss(0.3 * wave, wave) < 0.1

@@ -32,13 +32,13 @@ def test_a_band_that_is_ten_decibels_louder_is_about_1_7_times_as_loud() -> None
     assert torch.all((ratio - 10**0.23).abs() < 0.15)
 
 
-def test_what_lies_below_the_threshold_or_above_8_khz_is_not_heard() -> None:
+def test_sound_below_the_threshold_or_above_8_khz_does_not_count() -> None:
     target = tone(1_000.0)
     assert loudness_loss(target + tone(3_000.0, 1e-6), target) < 1e-3
     assert loudness_loss(target + tone(10_000.0), target) < 1e-3
 
 
-def test_what_was_added_costs_more_than_what_was_taken_away() -> None:
+def test_added_energy_costs_more_than_missing_energy() -> None:
     one, two = tone(500.0), tone(500.0) + tone(2_000.0)
     assert loudness_loss(two, one) > 1.5 * loudness_loss(one, two)
 

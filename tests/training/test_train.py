@@ -54,7 +54,7 @@ def test_the_rate_warms_up_and_ends_at_its_final_value() -> None:
     assert rates[-1] == pytest.approx(schedule.final_rate)
 
 
-def test_a_budget_of_minutes_goes_on_from_the_share_of_the_run_that_a_checkpoint_has_behind_it() -> None:
+def test_a_run_of_minutes_resumes_at_the_checkpoints_progress() -> None:
     assert RunLength(steps=10).spent(5) == 0.5
     assert RunLength(steps=10, minutes=60.0, progress=0.25).spent(step=9) == pytest.approx(0.25, abs=1e-3)
     assert RunLength(steps=10, minutes=1e-9, progress=0.25).spent(step=0) == 1.0

@@ -16,6 +16,7 @@ const MAX_FRAMES_BEHIND = 10;
 const HOLDER = "live";
 const FIGURES_EVERY = 10;
 const DASH = "\u2014";
+const KEY = "This server asks for a key. Then talk once more.";
 const GONE = "The microphone has gone away.";
 
 export class Live {
@@ -171,7 +172,7 @@ export class Live {
       onReturn: (gapMs) => this._say("live", gapMs > 0 ? `back, ${(gapMs / 1000).toFixed(1)} s skipped` : "back"),
       onFailure: (error) => loop === this.loop && this._fail(error),
     });
-    await loop.open();
+    await loop.open(() => turn === this._turn && this._fail(new SoundError("key", KEY)));
     if (turn !== this._turn) return loop.drop();
     this.loop = loop;
     this._be("talking", `live, ${this._server.model}, ${loop.ready?.profile}`);

@@ -160,7 +160,7 @@ async def test_a_reset_reaches_both_sides() -> None:
         assert b.proxy.open_links == 0
 
 
-async def test_a_cut_brings_both_what_was_passed_on_and_then_the_end() -> None:
+async def test_a_cut_delivers_forwarded_bytes_then_the_end() -> None:
     async with bench() as b:
         client, server = await b.pair()
         client.writer.write(b"up")

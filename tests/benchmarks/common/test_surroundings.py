@@ -6,7 +6,7 @@ import os
 from benchmarks.common.surroundings import write_report
 
 
-def test_a_report_says_when_at_which_commit_and_on_what_it_was_measured(tmp_path, capsys) -> None:
+def test_a_report_has_date_commit_and_machine(tmp_path, capsys) -> None:
     path = tmp_path / "new" / "report.json"
     write_report(path, {"rows": [1], "device": "another device"})
     report = json.loads(path.read_text())

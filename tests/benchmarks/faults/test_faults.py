@@ -19,11 +19,11 @@ from benchmarks.faults.__main__ import SAMPLE_TOLERANCE, Hearing, Trial
         (["new"], {}, False),
     ],
 )
-def test_a_trial_is_as_told_when_what_it_lacks_was_said(resumed, counts, told):
+def test_a_trial_passes_when_its_losses_were_reported(resumed, counts, told):
     assert Trial("cut", "encode", resumed, **counts).is_told is told
 
 
-def test_what_is_missing_doubled_or_other_is_counted():
+def test_missing_doubled_and_different_units_are_counted():
     hearing, trial = Hearing(), Trial("cut", "decode", [])
     expected = np.arange(10, dtype=np.float32) / 32768
     hearing.pieces = [(0, expected[:4]), (3, expected[3:6]), (7, expected[7:] + np.float32([0, 1 / 32768, 0.1]))]

@@ -45,7 +45,7 @@ def test_a_branch_that_looks_ahead_as_by_default_is_the_product(codec: Codec, br
 
 
 @pytest.mark.parametrize(("branch", "frames"), [("semantic", 0), ("acoustic", 2)])
-def test_a_branch_does_not_see_what_lies_beyond_its_lookahead(codec: Codec, branch: str, frames: int) -> None:
+def test_a_branch_does_not_see_beyond_its_lookahead(codec: Codec, branch: str, frames: int) -> None:
     encoder, _ = looking_ahead(codec, [], branch, frames)
     config = encoder.config
     x = torch.from_numpy(recording((config.window_frames + 1) * 320).copy())[None]
@@ -87,7 +87,7 @@ def test_known_group_norm_statistics_are_those_of_the_offline_layers(codec: Code
     torch.testing.assert_close(expected, y[0], atol=1e-4, rtol=1e-4)
 
 
-def test_seeds_weigh_what_they_say_and_can_be_another_recordings(codec: Codec, spoken: list[Reference]) -> None:
+def test_seeds_have_the_given_weight_and_any_recordings_statistics(codec: Codec, spoken: list[Reference]) -> None:
     statistics = [ablations.mel_statistics(reference.pcm) for reference in spoken]
     state = codec.encoder().new_state(3)
     Seeds(statistics, weight_frames=300, shift=1)(state, 2, 0)
@@ -96,7 +96,7 @@ def test_seeds_weigh_what_they_say_and_can_be_another_recordings(codec: Codec, s
 
 
 @pytest.mark.parametrize("kind", ["encode", "decode"])
-def test_a_cap_bounds_what_the_past_weighs(codec: Codec, spoken: list[Reference], kind: str) -> None:
+def test_a_cap_bounds_the_weight_of_the_past(codec: Codec, spoken: list[Reference], kind: str) -> None:
     stepper, seed = ablations.knowing(codec, spoken, kind, weight_frames=8)
     state = stepper.new_state(1)
     seed(state, 0, 0)
@@ -153,5 +153,5 @@ def test_every_kind_of_ablation_measures(codec: Codec, spoken: list[Reference]) 
     assert len(seen) == 7
 
 
-def test_names_of_ablations_are_told_apart() -> None:
+def test_ablations_have_distinct_names() -> None:
     assert len({(ablation.name, ablation.kind) for ablation in ABLATIONS}) == len(ABLATIONS)

@@ -114,7 +114,7 @@ def test_the_point_that_keeps_the_targets_and_computes_least_is_recommended() ->
     assert "no more targets" in recommendation([row("streamed", stoi_loss=0.1)])
 
 
-def test_losses_are_paired_and_leave_out_what_could_not_be_measured() -> None:
+def test_losses_are_paired_and_skip_missing_measurements() -> None:
     own = [{"stoi": 0.8, "pesq": None}, {"stoi": 0.7, "pesq": 1.2}]
     offline = [{"stoi": 0.9, "pesq": 1.5}, {"stoi": 0.7, "pesq": 1.3}]
     losses = paired({"": own}, offline)
@@ -152,7 +152,7 @@ def test_hard_cases_are_audio_that_a_stream_takes(name: str) -> None:
     assert len(hard) >= len(pcm) // 2
 
 
-def test_hard_cases_are_what_they_are_called() -> None:
+def test_hard_cases_have_the_named_property() -> None:
     pcm = recording(16_137)
     assert np.abs(recordings.quiet(pcm)).max() == pytest.approx(0.01 * np.abs(pcm).max())
     assert (np.abs(recordings.loud(pcm)) == 1).sum() > 1

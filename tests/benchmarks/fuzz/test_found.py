@@ -18,6 +18,6 @@ FOUND = {
 
 
 @pytest.mark.parametrize("what", FOUND)
-def test_what_was_found_is_refused(what: str) -> None:
+def test_inputs_found_by_fuzzing_are_refused(what: str) -> None:
     name, data = FOUND[what]
     TARGETS[name](data)

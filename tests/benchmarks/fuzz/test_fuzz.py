@@ -83,7 +83,7 @@ def test_growth_is_the_slope_after_the_first_sample():
     assert growth_mb(samples) == pytest.approx(2.0) and growth_mb(samples[:2]) is None
 
 
-def test_whatever_is_wrong_is_said():
+def test_every_fault_is_reported():
     fine = {
         "outcomes": {"1002": 5, "HTTP 400": 1},
         "tracebacks": 0,

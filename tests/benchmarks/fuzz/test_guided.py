@@ -19,6 +19,6 @@ def test_a_search_reaches_new_code_and_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_does_not_run_is_broken(tmp_path: Path) -> None:
+def test_a_target_that_does_not_run_counts_as_broken(tmp_path: Path) -> None:
     out = tmp_path / "guided.json"
     assert main(["--targets", "nothing_of_the_kind", "--runs", "1", "--out", str(out)]) == 1

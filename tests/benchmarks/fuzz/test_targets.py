@@ -18,6 +18,6 @@ def damaged(draw: st.DrawFn, seed: bytes) -> bytes:
 @pytest.mark.parametrize("name", TARGETS)
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_whatever_comes_is_used_or_refused(name: str, data: st.DataObject) -> None:
+def test_any_bytes_are_accepted_or_refused(name: str, data: st.DataObject) -> None:
     kinds = [st.binary(max_size=3000), *map(damaged, SEEDS.get(name, []))]
     TARGETS[name](data.draw(st.one_of(kinds)))

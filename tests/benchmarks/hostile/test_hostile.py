@@ -40,7 +40,7 @@ def test_a_phase_is_within_the_target_up_to_a_step_more_than_calm() -> None:
     assert not lost["p99_within"] and not lost["max_within"], "what did not come is not within anything"
 
 
-def test_lost_sessions_growth_and_what_is_still_held_are_wrong() -> None:
+def test_lost_sessions_growth_and_held_resources_are_faults() -> None:
     back, not_back = {"is_back": True}, {"is_back": False}
     assert judged([row(1.0), row(1.0)], back) == []
     assert len(judged([row(1.0, held=1), row(1.0, server_resident_mb=101 + MAX_GROWTH_MB)], not_back)) == 3
@@ -83,7 +83,7 @@ async def test_attempts_find_a_full_server_and_get_a_status_each() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_against_a_server_of_its_own_is_verified_and_told(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_run_against_its_own_server_is_verified_and_reported(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("NEUCODEC_RESUME_S", "1")  # what is killed is not waited for
     monkeypatch.setattr(load, "PHASES_S", 0.1)
     speaker = tmp_path / "eval" / "speaker"

@@ -251,7 +251,7 @@ def test_a_row_is_not_in_time(broken: list[dict]) -> None:
     assert not row_of(broken, [1.0], WHOLE)["in_time"]
 
 
-def test_what_was_refused_lost_and_missing_is_counted_apart() -> None:
+def test_refused_lost_and_missing_are_counted_separately() -> None:
     sessions = [seen(0, 4 * [1.0]), seen(1, [], due=0, outcome=REFUSED), seen(2, [1.0], outcome="capacity")]
     row = row_of(sessions, [1.0], WHOLE)
     assert (row["held"], row["refused"], row["ended"], row["missing"]) == (1, 1, {"capacity": 1}, 3)

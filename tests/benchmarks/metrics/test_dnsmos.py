@@ -20,7 +20,7 @@ def test_a_window_begins_at_every_second_and_short_audio_is_doubled(seconds: flo
     assert [len(window) for window in cut] == [WINDOW_SAMPLES] * count
 
 
-def test_doubled_audio_goes_on_from_its_start() -> None:
+def test_doubled_audio_repeats_from_its_start() -> None:
     audio = np.arange(8 * SECOND, dtype=np.float32) / (8 * SECOND)
     first, second = windows(audio)[:2]
     assert (first[: len(audio)] == audio).all() and (first[len(audio) :] == audio[: WINDOW_SAMPLES - len(audio)]).all()

@@ -30,7 +30,7 @@ def test_modulation_at_the_frame_rate_counts_and_at_other_rates_does_not(vowel: 
     assert flicker(vowel, at_25)["flicker_db"] < 2.0
 
 
-def test_nothing_is_said_of_what_is_not_voiced() -> None:
+def test_unvoiced_audio_has_no_flicker() -> None:
     noise = np.random.default_rng(0).standard_normal(RATE).astype(np.float32) * 0.1
     assert voiced_stretches(noise) == []
     assert flicker(noise, noise) == {}

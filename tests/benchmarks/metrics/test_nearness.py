@@ -43,7 +43,7 @@ def test_the_log_mel_distance_of_a_gain_is_its_logarithm() -> None:
     assert log_mel_distances(audio * 1.1, audio).mean() == pytest.approx(np.log(1.1), rel=1e-3)
 
 
-def test_what_lies_60_db_below_the_loudest_does_not_count() -> None:
+def test_sound_60_db_below_the_loudest_does_not_count() -> None:
     audio = np.concatenate([noise(), np.zeros(20 * 480, np.float32)])
     hiss = np.concatenate([np.zeros(FRAMES * 480, np.float32), 1e-5 * noise(1, 20)])
     assert log_mel_distances(audio + hiss, audio)[FRAMES + 1 :].max() == 0

@@ -29,12 +29,12 @@ def test_half_the_level_is_a_log_mel_distance_of_ln_2() -> None:
     assert log_mel_distance(pcm, pcm / 2) == pytest.approx(np.log(2), rel=1e-3)
 
 
-def test_what_lies_60_db_below_the_original_is_no_distance() -> None:
+def test_differences_60_db_below_the_original_do_not_count() -> None:
     pcm = speechlike()
     assert log_mel_distance(pcm, pcm + np.float32(1e-7)) < 1e-3
 
 
-def test_means_leave_out_what_could_not_be_measured() -> None:
+def test_means_skip_missing_measurements() -> None:
     scores = [{"pesq": None}, {"pesq": 1.0}, {"pesq": 2.0}, {}]
     assert mean(scores, "pesq") == 1.5
     assert mean(scores[:1], "pesq") is None

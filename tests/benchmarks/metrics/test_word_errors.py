@@ -61,7 +61,7 @@ def test_texts_are_lines_of_file_and_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_recognised_does_not_depend_on_what_came_before() -> None:
+def test_recognition_does_not_depend_on_earlier_recordings() -> None:
     for package in ("faster_whisper", *PARTS):
         pytest.importorskip(package, reason=f"{package} is not installed")
     clip = load(CLIP)[: 4 * 16_000]

@@ -25,7 +25,7 @@ def test_concealed_tokens_count_as_lost_and_an_end_that_did_not_come_too():
     assert heard.at_s[0] == 1.0 and np.isnan(heard.at_s[9])
 
 
-def test_the_link_hits_only_publish_with_qos_0_and_in_the_shares_that_it_is_told():
+def test_the_link_damages_only_qos_0_publishes_in_the_given_shares():
     link = LossyLink(0, Damage(drop=0.1, repeat=0.2, reorder=0.3), seed=1)
     fates = [link._fate(bytes([0x30, 0])) for _ in range(5000)]
     shares = [fates.count(fate) / 5000 for fate in ("dropped", "repeated", "reordered")]

@@ -18,7 +18,7 @@ def test_that_share_of_the_bits_is_flipped_in_every_place(share: float) -> None:
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05])
-def test_that_share_of_the_tokens_is_lost_and_the_rest_is_whole(share: float) -> None:
+def test_exactly_the_given_share_of_tokens_is_lost(share: float) -> None:
     arrived, lost = losing(share, TOKENS, np.random.default_rng(0))
     assert lost.mean() == pytest.approx(share, rel=0.15)
     assert (arrived == TOKENS).all()

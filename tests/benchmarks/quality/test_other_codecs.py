@@ -26,7 +26,7 @@ def test_a_known_delay_is_found_and_taken_out(delay: int) -> None:
     assert (shifted(late, delay, len(pcm))[inside] == pcm[inside]).all()
 
 
-def test_a_delay_is_found_whatever_the_phases_and_the_level_are() -> None:
+def test_a_delay_is_found_for_any_phase_and_level() -> None:
     pcm = syllables()
     spectrum = np.fft.rfft(np.pad(pcm, (400, 0)))
     phases = np.exp(1j * np.pi * np.tanh(np.arange(len(spectrum)) / 400))  # another voice in the same loudness

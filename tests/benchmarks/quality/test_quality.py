@@ -91,7 +91,7 @@ def test_without_ears_nothing_is_said_of_naturalness_and_words(folder: Path) -> 
     assert all(check["met"] is None for check in goals(rows_of(entries(folder, Ears()))) if "word" in check["goal"])
 
 
-def test_what_is_not_installed_is_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_skipped_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("onnxruntime", "distillmos", "faster_whisper"):
         monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr("benchmarks.metrics.speaker.find_spec", lambda name: None)
@@ -126,7 +126,7 @@ def test_a_stream_is_measured_in_every_profile() -> None:
     assert {name: way(pcm)[1].size for name, way in ways.items()} == dict.fromkeys(ways, 30 * 480)
 
 
-def test_goals_are_measured_against_what_they_name() -> None:
+def test_goals_are_compared_with_their_own_figures() -> None:
     def row(way: str, **measures: float) -> dict:
         return {"kind": "all", "way": way, **measures}
 

@@ -35,7 +35,7 @@ def test_packets_and_frames_have_the_sizes_of_their_kind(kind: str, packet: int,
 
 
 @pytest.mark.parametrize("kind", STAGES)
-def test_what_is_owed_is_what_the_engine_gives(kind: str) -> None:
+def test_the_owed_output_equals_the_engines(kind: str) -> None:
     runner = ConstantRunner(1, (1,), 0.0)
     engine = Engine(runner, gather_s=0.0)
     session = engine.open(kind, {pool.kind: pool for pool in runner.pools})
@@ -79,7 +79,7 @@ async def test_every_line_sends_all_of_its_packets_and_the_end() -> None:
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3])
-async def test_no_more_rounds_go_up_than_may_be_ahead_of_what_is_owed(ahead: int) -> None:
+async def test_rounds_sent_ahead_of_the_output_are_bounded(ahead: int) -> None:
     rounds = Rounds(every_chunk(20), ahead)
     lines = [FakeLine(rounds, answers=False) for _ in range(CHUNK)]
     running = asyncio.create_task(rounds.run(lines))

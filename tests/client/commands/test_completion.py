@@ -40,7 +40,7 @@ def test_bash_completes_every_command(scripts):
     assert in_bash(scripts, "neucodec", "de") == {"decode", "devices"}
 
 
-def test_bash_completes_flags_and_their_choices_but_not_what_it_cannot_know(scripts):
+def test_bash_completes_flags_and_their_choices(scripts):
     assert in_bash(scripts, "neucodec", "encode", "--f") == {"--form"}
     assert in_bash(scripts, "neucodec", "encode", "--form", "") == {"raw", "npy", "text", "json", "pt"}
     assert in_bash(scripts, "neucodec", "encode", "--server", "") == set()

@@ -32,7 +32,7 @@ def test_playing_shows_how_much_was_heard():
     assert line.rows() == {"played": "2.5 of 10.0 s"}
 
 
-def test_nothing_is_shown_where_nobody_looks(capsys):
+def test_nothing_is_shown_without_a_terminal(capsys):
     with ProgressLine(quiet=True):
         pass
     assert capsys.readouterr().err == ""

@@ -68,7 +68,7 @@ def test_a_broker_s_url_has_host_port_user_and_tls():
 @pytest.mark.parametrize(
     "url", ["host", "http://host", "mqtt://", "mqtt://h:x", "mqtt://h/path", "mqtt://u:secret@h?a=1"]
 )
-def test_a_url_that_is_none_of_a_broker_s_is_refused_without_its_password(url):
+def test_an_invalid_broker_url_is_refused_without_its_password(url):
     with pytest.raises(ConfigError) as refused:
         parse_broker(url)
     assert "secret" not in str(refused.value)

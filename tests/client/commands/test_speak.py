@@ -41,7 +41,7 @@ async def test_an_argument_becomes_a_wav_file_and_a_summary(tmp_path, capsys):
     assert 0 < figures["first_token_ms"][0] < figures["first_audio_ms"][0]
 
 
-async def test_a_server_of_nano_is_told_once(tmp_path, capsys):
+async def test_a_server_of_nano_is_warned_of_once(tmp_path, capsys):
     async with fake_server() as server, stand_in(TOKENS, FAST) as model:
         server.model = "nano-2"
         where = ["--server", server.url, "--speech-lm-url", model.url, "--output", tmp_path / "out.wav"]
@@ -102,7 +102,7 @@ async def test_the_speaker_plays_all_of_it(monkeypatch, capsys):
         (["--reference", "/nothing.tok"], 3, "/nothing.tok cannot be read"),
     ],
 )
-async def test_what_cannot_be_is_told_with_an_exit_code(options, code, says, tmp_path, capsys):
+async def test_invalid_options_have_an_exit_code(options, code, says, tmp_path, capsys):
     async with fake_server() as server:
         where = ["--server", server.url, "--output", tmp_path / "out.wav"]
         assert await run("speak", "Hello.", *where, *options) == code

@@ -217,7 +217,7 @@ def test_sessions_of_a_key_are_limited_over_all_addresses_and_a_refused_one_is_n
     the_gate.enter(Caller("bob", "192.0.2.1"))
 
 
-def test_whoever_has_left_is_forgotten():
+def test_callers_without_sessions_are_forgotten():
     the_gate = gate(max_sessions_per_address=3)
     visitors = [Caller("alice", f"192.0.2.{number}") for number in range(100)]
     for caller in visitors:
@@ -254,7 +254,7 @@ def test_the_address_is_the_last_one_that_no_trusted_proxy_stands_for(peer, forw
     assert client_address(peer, forwarded, TRUSTED) == address
 
 
-def test_without_trusted_proxies_nobody_is_believed():
+def test_without_trusted_proxies_forwarded_addresses_are_ignored():
     assert client_address("10.0.0.1", ["198.51.100.1"], []) == "10.0.0.1"
 
 

@@ -31,7 +31,7 @@ def keys_file(path: Path, **keys: str) -> Path:
     return path
 
 
-def test_without_keys_everyone_may_come_in_whatever_they_send():
+def test_without_keys_every_request_is_admitted():
     keys = Keys(None, [], Clock())
     assert not keys.required
     assert keys.name_of(None) is None and keys.name_of("anything") is None
@@ -59,7 +59,7 @@ def test_a_key_opens_under_its_name_and_no_other_text_does(tmp_path):
         assert not wrong or wrong not in str(caught.value)
 
 
-def test_an_empty_file_lets_nobody_in(tmp_path):
+def test_an_empty_key_file_admits_no_request(tmp_path):
     with pytest.raises(AuthError):
         Keys(keys_file(tmp_path / "keys"), [], Clock()).name_of(new_key())
 
@@ -72,7 +72,7 @@ def test_a_name_may_have_two_keys_while_one_takes_over(tmp_path):
     assert keys.name_of(old) == keys.name_of(new) == "alice"
 
 
-def test_plain_keys_open_beside_those_of_the_file_and_are_not_kept(tmp_path):
+def test_plain_keys_and_file_keys_both_work_and_only_hashes_are_stored(tmp_path):
     plain, filed = new_key(), new_key()
     keys = Keys(keys_file(tmp_path / "keys", alice=filed), [new_key(), plain], Clock())
     assert keys.name_of(plain) == "plain-2" and keys.name_of(filed) == "alice"

@@ -99,7 +99,7 @@ def test_a_row_without_audio_is_skipped_by_its_name(coder, tmp_path):
         ({"id": ["a"], "path": pa.array([None], pa.string())}, "row 0 of .* has no path or id"),
     ],
 )
-def test_what_is_no_table_of_recordings_is_named(tmp_path, table, says):
+def test_a_file_that_is_not_a_table_of_recordings_is_named(tmp_path, table, says):
     pq.write_table(pa.table(table), tmp_path / "table.parquet")
     with pytest.raises(ConfigError, match=says):
         find_recordings(tmp_path / "table.parquet")

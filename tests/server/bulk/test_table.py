@@ -33,7 +33,7 @@ def test_a_table_of_another_model_is_not_mixed_with_ours(tmp_path):
         TokenTable(tmp_path, "other")
 
 
-def test_what_was_left_by_a_killed_job_is_no_part(tmp_path):
+def test_temporary_files_of_a_killed_job_are_not_parts(tmp_path):
     (tmp_path / ".partial").write_bytes(b"half")
     with TokenTable(tmp_path, "m") as table:
         table.add([row("a")])
@@ -52,7 +52,7 @@ def test_files_that_are_no_tables_are_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("tokens", [[70_000], [-1], [None], None, ["a"]])
-def test_tokens_that_are_none_are_refused_whoever_wrote_them(tokens, tmp_path):
+def test_invalid_tokens_in_a_table_are_refused(tokens, tmp_path):
     columns = {"id": ["a"], "tokens": [tokens], "seconds": [1.0], "model": ["m"]}
     pq.write_table(pa.table(columns), tmp_path / "part-00000.parquet")
     with pytest.raises(ConfigError, match=r"part-00000.parquet: (this is no table of tokens|there are empty fields)"):

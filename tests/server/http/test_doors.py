@@ -63,7 +63,7 @@ async def test_no_key_and_a_wrong_one_get_401_and_the_right_one_a_session(locked
         await session.finish()
 
 
-async def test_the_client_says_what_is_wrong_in_the_class_of_the_error(locked):
+async def test_the_client_raises_the_error_class_of_a_refusal(locked):
     with pytest.raises(AuthError, match="asks for an API key"):
         async with open_session(locked.url, kind="encode"):
             pass
@@ -124,7 +124,7 @@ async def test_a_web_page_that_is_not_listed_gets_403():
             await session.finish()
 
 
-async def test_behind_a_trusted_proxy_clients_are_told_apart():
+async def test_clients_of_a_trusted_proxy_count_separately():
     with fake_host(trusted_proxies=("127.0.0.1",), max_sessions_per_address=1) as host:
         first, second = ({"X-Forwarded-For": f"203.0.113.9, 192.0.2.{number}"} for number in (1, 2))
         async with talk(host.url, PATH, additional_headers=first), talk(host.url, PATH, additional_headers=second):

@@ -114,7 +114,7 @@ STREAMS = st.lists(
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(units=STREAMS, seed=st.integers(0, 1 << 32))
-def test_on_any_bytes_cut_anywhere_it_gives_what_the_protocol_gives(units: list[bytes], seed: int) -> None:
+def test_any_bytes_cut_anywhere_give_the_same_messages_as_the_protocol(units: list[bytes], seed: int) -> None:
     frames = b"".join(units)
     assert by_the_reader(cut(HEAD + frames, random.Random(seed))) == by_the_protocol([HEAD, *one_by_one(frames)])
 
@@ -127,7 +127,7 @@ def test_a_request_that_is_none_is_refused_as_by_the_protocol(data: bytes, seed:
     assert (read[0], read[1]) == (expected[0], expected[1])
 
 
-def test_payload_is_told_from_empty_messages_and_from_text() -> None:
+def test_payload_is_distinguished_from_empty_and_text_messages() -> None:
     protocol = ServerProtocol()
     reader = FrameReader(protocol, MAX_BYTES)
     reader.feed(HEAD)

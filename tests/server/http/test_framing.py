@@ -63,7 +63,7 @@ class Ear:
         self.heard.append(error)
 
 
-async def test_messages_are_heard_in_order_as_objects_and_what_is_none_as_the_error_that_it_is() -> None:
+async def test_messages_arrive_in_order_and_invalid_ones_as_errors() -> None:
     ear, transport = Ear(), FakeTransport()
     settings = Settings(max_message_bytes=MAX_BYTES, max_messages_per_s=1e9)
     socket = WebSocket(lambda request, peer, is_upgrade: ear, settings, set())

@@ -49,7 +49,7 @@ def test_without_a_list_every_origin_reads_but_the_metrics():
         assert SHARED not in get(host, "/metrics", OTHER)[1]
 
 
-async def test_a_plain_get_says_what_the_upgrade_would():
+async def test_a_plain_get_of_a_session_gives_the_reason_for_a_refusal():
     with hosted(FakeRunner(), max_sessions=1) as host:
         status, headers, body = get(host, "/v1/encode")
         assert (status, headers["Upgrade"], json.loads(body)["code"]) == (426, "websocket", "no_websocket")

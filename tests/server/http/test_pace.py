@@ -62,7 +62,7 @@ async def test_messages_above_the_pace_are_slowed_and_every_one_is_answered() ->
             assert time.monotonic() - begin_s >= 0.25
 
 
-async def test_pings_whose_answers_are_not_taken_are_read_no_further() -> None:
+async def test_a_client_that_does_not_read_pongs_is_not_read() -> None:
     with hosted(FakeRunner(), max_messages_per_s=PACE, close_timeout_s=0.1) as host:
         async with raw(host) as (reader, writer):
             reader._transport.pause_reading()  # type: ignore[attr-defined]
@@ -71,7 +71,7 @@ async def test_pings_whose_answers_are_not_taken_are_read_no_further() -> None:
                 await asyncio.wait_for(writer.drain(), 0.3)
 
 
-async def test_a_client_that_is_gone_is_forgotten_with_what_it_has_sent() -> None:
+async def test_the_unread_bytes_of_a_gone_client_are_discarded() -> None:
     with hosted(FakeRunner(), max_messages_per_s=PACE, close_timeout_s=0.1) as host:
         async with raw(host) as (_, writer):
             writer.write(EMPTY * 500)

@@ -108,7 +108,7 @@ async def test_an_unknown_voice_is_400_and_lists_the_voices():
     assert refused.value.type == "invalid_request_error" and refused.value.code == "bad_config"
 
 
-async def test_a_voice_of_the_server_is_what_the_audio_starts_from(tmp_path):
+async def test_speech_starts_from_a_voice_of_the_server(tmp_path):
     np.save(tmp_path / "anna.npy", np.arange(100, dtype=np.uint16))
     async with speaking() as (model, _, _):
         with hosted(speech_lm_url=model.url, voices=str(tmp_path), batch_sizes=(1,), workers=1) as host:
@@ -252,7 +252,7 @@ async def test_a_broken_answer_breaks_off_where_audio_has_begun():
         (b'{"input": "a", "model": 3}', "model is '3'"),
     ],
 )
-def test_what_cannot_be_asked_is_named(body, says):
+def test_invalid_fields_are_named(body, says):
     with pytest.raises(ConfigError, match=says):
         parse_request(body)
 

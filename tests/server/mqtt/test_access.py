@@ -56,7 +56,7 @@ def address(guarded, user: str):
     return parse_broker(url.format(f"{user}:{user}-secret"), ca)
 
 
-async def test_whoever_has_password_and_rights_is_served_over_tls(guarded):
+async def test_a_client_with_password_and_rights_is_served_over_tls(guarded):
     async with (
         bridged(address(guarded, "bridge"), FakeRunner()),
         open_at_broker(address(guarded, "ann"), "ann") as session,

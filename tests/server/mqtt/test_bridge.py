@@ -141,7 +141,7 @@ async def test_three_listeners_hear_one_speaker_and_one_that_joins_late_hears_th
         assert next(event.position for event in events if isinstance(event, Tokens)) == 10
 
 
-async def test_a_session_may_decode_what_another_one_speaks(mosquitto, host):
+async def test_a_session_can_decode_another_sessions_tokens(mosquitto, host):
     async with (
         open_at_broker(mosquitto.url, "speaker") as speaker,
         open_at_broker(
@@ -168,7 +168,7 @@ async def test_the_status_is_retained_and_tells_the_end(mosquitto, host):
         assert listener.status.loss["lost_units"] == 0
 
 
-async def test_what_cannot_be_is_refused_with_the_server_s_words(mosquitto, host):
+async def test_impossible_requests_are_refused_with_the_servers_message(mosquitto, host):
     with pytest.raises(ConfigError, match="profile"):
         async with open_at_broker(mosquitto.url, "refused", profile="none"):
             pass
@@ -185,7 +185,7 @@ async def test_a_full_server_says_so_and_takes_the_next_when_one_has_left(mosqui
             assert session.ready.capacity == 1
 
 
-async def test_a_client_that_opens_a_session_anew_replaces_the_old_one(mosquitto, host):
+async def test_opening_an_open_session_replaces_its_client(mosquitto, host):
     async with open_at_broker(mosquitto.url, "twice") as first:
         await first.send(speech(*LEVELS[:3]))
         async with open_at_broker(mosquitto.url, "twice") as second:
@@ -237,7 +237,7 @@ async def test_a_satellite_is_listened_to_unasked(mosquitto):
     assert np.array_equal(found, tokens_of(LEVELS)[: found.size])
 
 
-async def test_a_satellite_whose_session_has_ended_is_listened_to_again_when_it_says_something(mosquitto, monkeypatch):
+async def test_audio_from_a_satellite_opens_its_ended_session_again(mosquitto, monkeypatch):
     monkeypatch.setattr("neucodec_streaming.server.mqtt.bridge.ASK_AGAIN_S", 0.0)
     async with (
         bridged(mosquitto.url, FakeRunner(), sites=("hall",)),
@@ -277,7 +277,7 @@ async def test_a_message_of_a_satellite_that_cannot_be_used_is_left_out_alone(mo
     assert any("attic" in line and "8000 Hz" in line for line in told)
 
 
-async def test_a_satellite_plays_what_is_decoded(mosquitto, host):
+async def test_a_satellite_plays_decoded_audio(mosquitto, host):
     play = hermes_topic("kitchen", "playBytes")
     async with aiomqtt.Client("127.0.0.1", mosquitto.port) as satellite:
         await satellite.subscribe(play + "/#")

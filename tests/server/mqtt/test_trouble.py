@@ -60,7 +60,7 @@ def missing(events) -> int:
     return sum(event.units for event in events if isinstance(event, Missing))
 
 
-async def test_qos_1_is_exact_over_a_link_that_loses_what_it_may(mosquitto):
+async def test_qos_1_is_exact_over_a_lossy_link(mosquitto):
     damage = Damage(drop=0.1, repeat=0.1, reorder=0.1)
     async with (
         bridged(mosquitto.url, FakeRunner()) as host,
@@ -77,7 +77,7 @@ async def test_qos_1_is_exact_over_a_link_that_loses_what_it_may(mosquitto):
 
 
 @pytest.mark.parametrize("redundancy", [0, 10])
-async def test_qos_0_tells_exactly_what_a_listener_has_lost(mosquitto, redundancy):
+async def test_qos_0_reports_exactly_the_units_that_a_listener_lost(mosquitto, redundancy):
     damage = Damage(drop=0.05, repeat=0.05, reorder=0.05)
     async with (
         bridged(mosquitto.url, FakeRunner()),
@@ -118,7 +118,7 @@ async def test_audio_that_a_bridge_did_not_get_is_silence_in_its_place_and_count
     assert listener.status.loss["lost_units"] == len(silent) * 320 > 0
 
 
-async def test_when_a_bridge_dies_another_goes_on_within_two_seconds_and_the_gap_is_known(mosquitto):
+async def test_another_bridge_continues_within_two_seconds_and_reports_the_gap(mosquitto):
     loop = asyncio.get_running_loop()
     async with (
         bridged(mosquitto.url, FakeRunner()) as first,
@@ -180,7 +180,7 @@ async def test_a_session_whose_only_bridge_stops_waits_for_the_next_one(mosquitt
 
 
 @pytest.mark.parametrize("persistence", [True, False])
-async def test_a_broker_that_restarts_costs_what_it_had_and_that_is_known(tmp_path, persistence):
+async def test_a_restarted_broker_loses_only_its_queue_and_the_loss_is_reported(tmp_path, persistence):
     kept = f"persistence {str(persistence).lower()}\npersistence_location {tmp_path}/\n"
     with broker(tmp_path, f"allow_anonymous true\n{kept}user root\n") as restarting:
         async with (
@@ -231,7 +231,7 @@ class GatedRunner(FakeRunner):
         return super().step(pool, slots, windows, size)
 
 
-async def test_what_a_bridge_cannot_take_is_dropped_and_told(mosquitto):
+async def test_frames_beyond_the_bridges_queue_are_dropped_and_reported(mosquitto):
     runner, sent = GatedRunner(), 1500
     try:
         async with (

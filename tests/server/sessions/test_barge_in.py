@@ -109,7 +109,7 @@ async def _say(url: str, path: str, *items: tuple[Opcode, bytes]) -> tuple[async
     return reader, writer
 
 
-async def test_what_is_sent_before_ready_is_taken_in_order() -> None:
+async def test_messages_sent_before_ready_are_accepted_in_order() -> None:
     with hosted(FakeRunner(), close_timeout_s=0.1) as host:
         levels = [3, 1, 4, 1, 5, 9, 2]
         audio = s16(speech(*levels))
@@ -127,7 +127,7 @@ async def test_what_is_sent_before_ready_is_taken_in_order() -> None:
         writer.close()
 
 
-async def test_with_resume_what_is_sent_before_ready_is_refused() -> None:
+async def test_a_resuming_client_must_wait_for_ready() -> None:
     with hosted(FakeRunner(), resume_s=30.0, close_timeout_s=0.1) as host:
         for query in ("resume=unknown&utterance=0,0", None):
             if query is None:

@@ -33,7 +33,7 @@ async def test_a_session_that_has_said_nothing_is_parked_and_wakes_with_its_firs
             assert client.output == tokens_of(LEVELS).tobytes()
 
 
-async def test_an_unfinished_utterance_goes_on_from_its_snapshot() -> None:
+async def test_an_unfinished_utterance_continues_from_its_snapshot() -> None:
     with hosted(FakeRunner(), **QUIET) as host:
         async with talk(host.url, "/v1/roundtrip?input_rate=8000&output_format=f32le") as client:
             audio = s16(np.repeat(np.arange(24, dtype=np.float32) / 1024, 160))
@@ -74,7 +74,7 @@ async def test_others_have_the_place_of_a_parked_session_and_it_waits_for_anothe
             assert quiet.output == tokens_of(LEVELS).tobytes()
 
 
-async def test_who_finds_no_place_in_time_is_told_that_the_server_is_full() -> None:
+async def test_a_waking_session_without_a_place_in_time_ends_with_full() -> None:
     with hosted(FakeRunner(slots=1), max_sessions=1, park_after_s=0.05, wake_timeout_s=0.1) as host:
         async with talk(host.url, "/v1/encode") as quiet:
             await parked(host)
@@ -92,7 +92,7 @@ async def speak(client) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_what_is_parked_is_bounded_and_the_oldest_session_is_told_to_resume() -> None:
+async def test_parked_memory_is_bounded_by_evicting_the_oldest_session() -> None:
     with hosted(FakeRunner(), max_parked_bytes=40_000, resume_s=30.0, **QUIET) as host:
         async with talk(host.url, "/v1/encode") as first:
             await first.send(s16(speech(1, 2, 3)))

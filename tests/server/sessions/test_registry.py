@@ -30,7 +30,7 @@ def host():
         yield running
 
 
-async def test_ready_comes_first_and_says_what_the_session_is(host):
+async def test_ready_comes_first_and_describes_the_session(host):
     for kind, latency_ms in (("encode", 215.0), ("decode", 200.0), ("roundtrip", 315.0)):
         async with talk(host.url, f"/v1/{kind}") as client:
             ready = client.session.ready
@@ -77,7 +77,7 @@ async def test_output_comes_without_being_asked_for(host):
         assert await client.hear() == TOKENS[:5].tobytes()
 
 
-async def test_flush_brings_the_tail_then_flushed_and_starts_anew(host):
+async def test_flush_sends_the_rest_then_flushed_and_resets_the_stream(host):
     async with talk(host.url, "/v1/encode") as client:
         for _ in range(2):
             await client.send(s16(speech(*LEVELS)), Flush())
@@ -160,7 +160,7 @@ async def test_messages_are_not_deflated(host):
         assert not client.socket.protocol.extensions
 
 
-async def test_sessions_beside_one_another_get_what_each_gets_alone(host):
+async def test_concurrent_sessions_get_the_output_that_each_gets_alone(host):
     async def one(number: int) -> None:
         levels = [(number * 7 + place * 3) % 256 for place in range(40 + number * 11)]
         tokens = tokens_of(levels)

@@ -38,7 +38,7 @@ class Taker:
     [INPUT_AUDIO, FLOATS, TELEPHONE, RECORDER, FAST_FLOATS, TOKENS],
     ids=lambda format: f"{format.format}-{format.rate}",
 )
-def test_input_goes_on_as_soon_as_it_completes_a_window_and_nothing_is_lost(format, shape):
+def test_input_is_passed_on_once_it_completes_a_window(format, shape):
     config = StreamConfig(*shape)
     rng = random.Random(str(shape) + format.format)
     for _ in range(10):

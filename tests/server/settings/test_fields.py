@@ -45,7 +45,7 @@ def test_a_value_that_cannot_be_is_refused_naming_field_and_value(field, value):
         Settings(**{field: value})
 
 
-def test_what_is_optional_or_may_be_switched_off_is_allowed():
+def test_optional_settings_may_be_none():
     Settings(max_attempts_per_minute=None)
     Settings(trusted_proxies=("10.0.0.0/8", "::1"), allow_origins=("https://example.org:8443",))
 
@@ -58,7 +58,7 @@ def test_a_certificate_needs_its_key():
         Settings(tls_key="key.pem")
 
 
-def test_every_setting_says_what_it_is_and_has_a_limit_where_it_is_a_number():
+def test_every_setting_has_a_help_text_and_every_number_a_limit():
     for item in fields(Settings):
         entry = entry_of(item)
         assert entry.group and entry.help

@@ -96,7 +96,7 @@ def test_the_file_has_values_of_its_own_types(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["none", "", " none "])
-def test_what_may_be_none_is_so_by_that_word_too(text):
+def test_optional_settings_accept_the_word_none(text):
     found = resolve({}, {"NEUCODEC_MAX_ATTEMPTS_PER_MINUTE": text, "NEUCODEC_ALLOW_ORIGINS": text}).settings
     assert found.max_attempts_per_minute is None and found.allow_origins == ()
 
@@ -130,7 +130,7 @@ def test_the_variables_of_the_client_and_of_others_are_left_alone():
         ("mqtt_username = 5", "mqtt_username = '5'"),
     ],
 )
-def test_lists_and_numbers_of_the_file_mean_what_the_text_of_the_flag_means(tmp_path, given, text):
+def test_lists_and_numbers_in_the_file_equal_the_flags_text(tmp_path, given, text):
     for number, content in enumerate((given, text)):
         (tmp_path / f"{number}.toml").write_text(content)
     first, second = (resolve({"config": str(tmp_path / f"{number}.toml")}, {}) for number in range(2))

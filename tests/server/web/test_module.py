@@ -97,7 +97,7 @@ async def refusal(tab, host, options: str = "") -> list:
     return await run(tab, REFUSAL % (page_of(host.url), host.url, options))
 
 
-async def test_a_page_of_another_origin_is_told_why_it_is_refused(chromium, origin):
+async def test_a_page_of_an_allowed_origin_can_read_why_it_was_refused(chromium, origin):
     await chromium.open(origin)
     with hosted(FakeRunner(), api_keys=("correct-horse-battery-staple",), allow_origins=(origin,)) as host:
         assert (await refusal(chromium, host))[0] == "unauthorized"
@@ -111,14 +111,14 @@ async def test_a_page_of_another_origin_is_told_why_it_is_refused(chromium, orig
         await run(chromium, "kept.close()")
 
 
-async def test_a_page_of_an_origin_that_is_not_allowed_is_told_nothing(chromium, origin):
+async def test_a_page_of_a_forbidden_origin_learns_nothing(chromium, origin):
     await chromium.open(origin)
     with hosted(FakeRunner(), allow_origins=("https://example.org",)) as host:
         code, words, _ = await refusal(chromium, host)
         assert code is None and "dynamically imported module" in words
 
 
-async def test_a_proxy_without_websockets_is_told_from_a_full_server(tab, server):
+async def test_a_proxy_without_websockets_is_distinguished_from_a_full_server(tab, server):
     code, words, _ = await run(
         tab,
         f"""(() => {{
@@ -195,7 +195,7 @@ async def test_a_stream_of_ones_own_is_used_and_left_on(tab):
     assert said == [1, 1]
 
 
-async def test_the_end_is_told_when_all_was_played_and_an_idle_context_is_suspended(tab):
+async def test_finish_resolves_after_playback_and_an_idle_context_is_suspended(tab):
     said = await run(
         tab,
         """(async () => {

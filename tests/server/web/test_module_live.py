@@ -73,7 +73,7 @@ async def restarted(tab: Tab) -> tuple[float, float]:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name == QUICK else pytest.mark.servers) for name in INTERRUPTIONS]
 )
-async def test_a_talk_is_live_again_and_tells_what_was_skipped(tab, name):
+async def test_a_talk_is_live_again_and_reports_the_skipped_time(tab, name):
     for _ in range(TRIES):
         tab.console.clear()
         before_ms, after_ms, skipped_s = await interrupted(tab, name)

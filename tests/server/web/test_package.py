@@ -126,7 +126,7 @@ async def test_a_sentence_is_played_by_a_production_bundle(app, url, sentence, b
     assert SECONDS * 24_000 * 0.8 < loud[-1] - loud[0] < SECONDS * 24_000 * 1.1
 
 
-def test_node_22_sends_faster_than_real_time_and_is_told_what_is_wrong(app):
+def test_node_22_sends_faster_than_real_time_and_reports_errors(app):
     node = str(app / "node_modules" / "node" / "bin" / "node")
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
     assert version.startswith("v22.")

@@ -169,7 +169,7 @@ async def test_tapping_speaks_until_the_next_tap_and_no_longer_than_15_s(tab):
 
 
 @pytest.mark.parametrize("way", ["Escape", "tap", "another tab"])
-async def test_whoever_changes_his_mind_while_the_browser_asks_has_no_open_microphone(tab, way):
+async def test_stopping_during_the_permission_prompt_leaves_no_open_microphone(tab, way):
     await tab.evaluate("(window.consent = new Promise((resolve) => (window.agree = resolve)), undefined)")
     await tab.click("speak")
     await tab.until("demo.stage.recorder.phase === 'opening'")
@@ -203,7 +203,7 @@ async def test_the_switch_the_loop_and_the_playhead_work_while_it_plays(tab):
     assert float(await tab.evaluate("document.getElementById('seek').value")) == pytest.approx(where, abs=0.03)
 
 
-async def test_breaking_strikes_cells_through_and_decodes_them_anew(tab, server):
+async def test_breaking_strikes_cells_through_and_decodes_them_again(tab, server):
     await say(tab)
     await tab.until("demo.stage.take.output")
     await tab.evaluate("(window.whole = demo.stage.player._tracks.get('neucodec').samples, undefined)")
@@ -321,7 +321,7 @@ async def test_a_microphone_that_is_refused_is_explained(server):
         await tab.until(PLAYING)
 
 
-async def test_a_full_server_is_explained_beside_the_button_and_nothing_is_held(chromium):
+async def test_a_full_server_is_explained_at_the_button_and_no_slot_is_held(chromium):
     with hosted(FakeRunner(), max_sessions=1) as host:
         await chromium.open(page_of(host.url))
         await chromium.until(READY)
@@ -374,7 +374,33 @@ async def test_an_insecure_origin_is_explained_and_samples_play(server):
         await tab.until(PLAYING)
 
 
-async def test_what_the_server_does_not_serve_is_not_offered(tab):
+async def test_a_browser_without_web_audio_is_told_so(chromium, server):
+    source = "delete window.AudioContext; delete window.OfflineAudioContext"
+    added = await chromium.send("Page.addScriptToEvaluateOnNewDocument", source=source)
+    await chromium.open(page_of(server.url))
+    assert "Web Audio" in await chromium.until(notice("speak"))
+    await chromium.send("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
+
+
+async def test_a_microphone_is_let_go_of_while_a_key_is_asked_for(chromium):
+    with hosted(FakeRunner(), api_keys=("correct-horse-battery-staple",)) as host:
+        await chromium.open(page_of(host.url))
+        await chromium.until(READY)
+        await chromium.evaluate(TRACKS)
+        await chromium.click("speak")
+        await chromium.until("document.getElementById('key-dialog').open")
+        assert await chromium.evaluate(f"[{LIVE_TRACKS}, {IDLE}]") == [0, True]
+        await chromium.click("key-cancel")
+
+
+async def test_tokens_of_another_model_are_not_played(tab):
+    await tab.evaluate("(location.hash = '#model=other&tokens=AAAAAA', undefined)")
+    await tab.until("demo.stage.take.title.includes('link')")
+    await tab.click("play")
+    assert "tokens of other" in await tab.until(notice("play"))
+
+
+async def test_the_page_offers_only_the_kinds_that_are_served(tab):
     await tab.evaluate("(demo.server.kinds = ['decode'], demo.server._be('ready', 'ready'))")
     hidden = "['speak', 'live-tab', 'break'].map((id) => document.getElementById(id).hidden)"
     assert await tab.evaluate(hidden) == [True, True, False]

@@ -56,7 +56,7 @@ def get(server, path: str, **headers: str) -> tuple[http.client.HTTPResponse, by
 
 
 @pytest.mark.parametrize("name", SERVED)
-def test_every_file_is_served_as_it_is_and_as_what_it_is(server, name):
+def test_every_file_is_served_unchanged_with_its_content_type(server, name):
     response, body = get(server, f"/{name}")
     assert response.status == 200
     assert body == (FOLDER / name).read_bytes()
@@ -64,7 +64,7 @@ def test_every_file_is_served_as_it_is_and_as_what_it_is(server, name):
     assert int(response.headers["Content-Length"]) == len(body)
 
 
-def test_the_root_is_the_page_whatever_its_query(server):
+def test_the_root_is_the_page_for_any_query(server):
     index = (FOLDER / "index.html").read_bytes()
     assert get(server, "/")[1] == get(server, "/?from=mail")[1] == index
 
@@ -76,7 +76,7 @@ def test_nothing_else_is_served(server, path):
     assert b"bad_path" in body
 
 
-def test_what_the_browser_has_is_not_sent_again(server):
+def test_a_current_copy_is_answered_by_304(server):
     first, _ = get(server, "/page/page.js")
     assert first.headers["Cache-Control"] == "no-cache"
     tag = first.headers["ETag"]
@@ -133,6 +133,14 @@ def test_documents_are_plain_text(server, name):
     response, body = get(server, f"/docs/{name}")
     assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert len(body) > 500
+
+
+def test_the_page_says_how_large_nano_is():
+    model = re.search(r"MODEL = (.*);", (FOLDER / "samples" / "samples.js").read_text())
+    assert model is not None
+    millions = json.loads(model[1])["parameters"] / 1e6
+    page = re.sub(r"\s+", " ", (FOLDER / "index.html").read_text())
+    assert f"<b>nano</b>: {millions:.1f} million parameters" in page
 
 
 def test_every_recording_of_the_page_is_there_and_as_long_as_its_tokens():

@@ -68,7 +68,7 @@ def cut(payload: bytes, unit_bytes: int, rng: random.Random) -> list[bytes]:
 
 
 @pytest.mark.parametrize("asked", FORMATS, ids=lambda asked: "-".join(map(str, asked.values())))
-async def test_every_whole_frame_becomes_one_frame_whatever_the_packets(host, asked):
+async def test_every_whole_frame_gives_one_frame_for_any_packets(host, asked):
     request, rng = session_request("roundtrip", **asked), random.Random(str(asked))
     for frames, more in ((23, 0), (7, request.input.hop - 1), (0, request.input.hop - 1), (0, 0), (1, 1)):
         payload = utterance(request, 3, frames, more)

@@ -68,7 +68,7 @@ def load_for_ever(settings: Settings) -> tuple[list[Engine], Model]:
         time.sleep(DEADLINE_S)
 
 
-async def test_sessions_of_workers_in_processes_of_their_own_get_what_they_should(app):
+async def test_sessions_on_worker_processes_get_the_right_output(app):
     async with talk(app.url, "/v1/encode") as one, talk(app.url, "/v1/roundtrip") as other:
         for client in (one, other):
             await client.send(s16(speech(*LEVELS)))
@@ -97,7 +97,7 @@ async def test_the_processes_of_the_workers_end_with_the_server():
 
 
 @pytest.mark.parametrize("which", [0, -1])
-async def test_when_a_process_of_the_workers_dies_its_sessions_are_told_and_the_server_is_not_ready(app, which):
+async def test_a_dead_worker_process_ends_its_sessions_and_makes_the_server_unready(app, which):
     async with talk(app.url, "/v1/encode") as one, talk(app.url, "/v1/encode") as other:
         os.kill(pids_of(app)[which], signal.SIGKILL)
         assert (await (one, other)[which].fail()).code == "device"
@@ -149,7 +149,7 @@ async def test_the_command_ends_when_a_worker_does(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [ModelError("model.safetensors is cut short"), ValueError("3")])
-async def test_what_prevents_loading_is_said_across_processes(error):
+async def test_a_loading_error_crosses_the_process_border(error):
     made = App(SETTINGS, partial(fail, error), apart=True)
     await made.start()
     try:
@@ -182,7 +182,7 @@ async def test_there_is_always_an_answer_to_come_to_a_session_without_quota(app)
         await client.finish()
 
 
-def test_messages_come_out_whole_however_they_are_cut():
+def test_messages_are_reassembled_from_any_pieces():
     rng = random.Random(0)
     messages = [[(number, bytes(rng.randrange(2000)))] for number in range(50)]
     stream = b"".join(map(packed, messages))

@@ -46,5 +46,5 @@ def test_capacity_is_the_most_that_fits():
     assert Budget(TIMES, max_load=0.01).capacity([ENCODE], 5) == 0
 
 
-def test_what_was_not_measured_costs_nothing():
+def test_unmeasured_pools_cost_nothing():
     assert Budget().fits({ENCODE: 10_000}) and Budget().capacity([ENCODE], 64) == 64

@@ -81,6 +81,6 @@ def test_every_step_is_the_same_list_of_operations_on_the_device_and_on_the_same
         lambda x: torch.ones(3).to(x.device),
     ],
 )
-def test_what_a_graph_cannot_replay_does_not_pass_there(step: Callable[[Tensor], Any]) -> None:
+def test_operations_that_a_graph_cannot_replay_raise(step: Callable[[Tensor], Any]) -> None:
     with pytest.raises((RuntimeError, NotImplementedError, AssertionError)), Operations():
         step(torch.zeros(3, device="meta"))

@@ -72,7 +72,7 @@ LEVELS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4, 6, 2, 6]
         ("roundtrip", speech(*LEVELS), audio_of(tokens_of(LEVELS))),
     ],
 )
-def test_a_session_gets_the_output_of_all_its_frames_whatever_the_packets(kind, data, wanted):
+def test_a_session_gets_all_its_output_for_any_packets(kind, data, wanted):
     for seed in range(5):
         rng = random.Random(seed)
         bench = Bench()
@@ -113,7 +113,7 @@ def test_every_flush_is_answered_once_and_in_order():
     assert sum(len(part) for part in got[: ends[0]]) == 12 * 480
 
 
-def test_a_flushed_stream_starts_anew():
+def test_a_flushed_stream_is_reset():
     bench = Bench()
     session = bench.open("encode")
     for _ in range(2):
@@ -123,7 +123,7 @@ def test_a_flushed_stream_starts_anew():
     np.testing.assert_array_equal(bench.output(session), np.tile(tokens_of(LEVELS), 2))
 
 
-def test_nothing_of_a_cleared_utterance_comes_out_and_the_stream_starts_anew():
+def test_a_clear_drops_the_utterance_and_resets_the_stream():
     bench = Bench()
     session = bench.open("roundtrip")
     bench.feed(session, speech(*LEVELS))
@@ -154,7 +154,7 @@ def test_results_carry_how_often_the_session_was_cleared():
         bench.engine.clear(session, bench.now_s)
 
 
-def test_sessions_are_stepped_together_and_get_what_each_gets_alone():
+def test_sessions_stepped_together_get_the_output_that_each_gets_alone():
     rng = random.Random(1)
     bench = Bench()
     kinds = {bench.open(kind): kind for kind in ("encode", "decode", "roundtrip", "encode", "roundtrip")}
@@ -289,7 +289,7 @@ def test_lateness_is_counted_from_the_deadline_of_the_chunk():
 
 
 @pytest.mark.parametrize("kind", ["encode", "decode", "roundtrip"])
-def test_a_snapshot_taken_at_any_moment_goes_on_elsewhere_with_the_same_bits(kind):
+def test_a_snapshot_of_any_moment_continues_elsewhere_with_the_same_bits(kind):
     utterances = [[rng.randrange(256) for _ in range(rng.randrange(1, 40))] for rng in map(random.Random, range(3))]
     data = [tokens_of(levels) if kind == "decode" else speech(*levels) for levels in utterances]
     tokens = np.concatenate([tokens_of(levels) for levels in utterances])
@@ -392,7 +392,7 @@ def test_a_live_session_is_not_closed_for_overload_when_it_is_the_only_one():
     assert not failed
 
 
-def test_a_file_waits_for_live_sessions_and_takes_what_they_leave():
+def test_a_file_only_uses_capacity_that_live_sessions_leave():
     """Two live sessions need 80 ms of 100; a file of 20 s, begun before them, has the rest."""
     bench = Bench(batch_sizes=(1,))
     file, *live = (bench.open("decode") for _ in range(3))
@@ -403,7 +403,7 @@ def test_a_file_waits_for_live_sessions_and_takes_what_they_leave():
     assert len(lateness[file]) > 50
 
 
-def test_who_was_paused_is_not_late():
+def test_a_paused_session_is_not_late():
     bench = Bench()
     session, other = bench.open("decode"), bench.open("decode")
     bench.feed(session, np.zeros(100, np.uint16))
@@ -417,7 +417,7 @@ def test_who_was_paused_is_not_late():
     bench.engine.close(other)
 
 
-def test_who_clears_again_and_again_does_not_go_before_a_live_session():
+def test_repeated_clears_do_not_overtake_a_live_session():
     """A session that flushes and clears at every turn, beside a live one; a step takes 40 ms."""
     bench = Bench(batch_sizes=(1,))
     live, other = bench.open("decode"), bench.open("decode")

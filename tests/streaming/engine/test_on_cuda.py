@@ -25,7 +25,7 @@ def engine(cuda: object) -> Engine:
 
 
 @pytest.mark.slow
-def test_sessions_of_every_kind_get_what_streams_get(engine: Engine) -> None:
+def test_sessions_of_every_kind_equal_streams(engine: Engine) -> None:
     pcm = recording(320 * 23)
     codec = load_codec(GOLDEN)
     encoder, decoder = codec.encoder_stream(CONFIG), codec.decoder_stream(CONFIG)

@@ -3,7 +3,7 @@ from itertools import pairwise
 from neucodec_streaming.engine.overload import PATIENCE_S, Overload
 
 
-def test_in_time_nobody_goes():
+def test_overload_closes_no_session_while_steps_are_in_time():
     overload = Overload(2.0)
     assert not any(overload.sheds(1.9, now_s) for now_s in range(100))
 
@@ -15,7 +15,7 @@ def test_beyond_the_bound_one_goes_after_the_patience_and_the_next_after_it_agai
     assert gone[0] == patience and {b - a for a, b in pairwise(gone)} == {patience}
 
 
-def test_who_catches_up_is_left_in_peace():
+def test_overload_does_not_close_a_session_that_is_catching_up():
     overload = Overload(2.0)
     assert not any(overload.sheds(10.0 - step * 0.1, step * 0.1) for step in range(80))
 

@@ -62,7 +62,7 @@ def test_steps_are_launched_while_the_device_computes_and_delivered_once_it_is_d
 
 
 @pytest.mark.parametrize("command", ["clear", "close"])
-def test_what_is_in_flight_for_a_session_that_was_cleared_or_closed_is_dropped(command: str) -> None:
+def test_steps_in_flight_of_cleared_or_closed_sessions_are_dropped(command: str) -> None:
     runner, engine = pipeline()
     runner.is_computing = True
     session = engine.open("encode", POOLS)
@@ -95,7 +95,7 @@ def test_a_snapshot_waits_for_the_step_in_flight() -> None:
     np.testing.assert_array_equal(np.concatenate([first.data, rest]), tokens_of(list(range(11))))
 
 
-def test_a_device_that_fails_for_good_is_no_fault_of_the_batch() -> None:
+def test_a_permanent_device_failure_is_not_blamed_on_the_batch() -> None:
     runner, engine = pipeline(1)
     session = engine.open("encode", POOLS)
     for alive in (True, False):

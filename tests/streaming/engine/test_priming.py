@@ -130,7 +130,7 @@ def test_a_session_without_a_decoder_has_no_voice_and_a_slot_is_clean_for_its_ne
     assert ("decode", 0) in bench.runner.resets
 
 
-def test_the_engine_gives_a_primed_session_what_a_primed_stream_gives():
+def test_a_primed_session_equals_a_primed_stream():
     codec = codec_of("golden")
     pools = pools_of("decode", CONFIG)
     runner = Runner(codec, list(pools.values()), 2, (1,))

@@ -49,7 +49,7 @@ def alone(runner: Runner, pool: Pool, slot: int, windows: list, size: int) -> np
 
 
 @pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.kind)
-def test_a_row_has_the_same_bits_whatever_its_neighbours_hold(runner, pool):
+def test_a_rows_bits_do_not_depend_on_its_neighbours(runner, pool):
     mine, other = stream(pool, 1, runner), stream(pool, 2, runner)
     wanted = alone(runner, pool, 0, mine, 4)
     runner.reset(pool, 0)
@@ -58,7 +58,7 @@ def test_a_row_has_the_same_bits_whatever_its_neighbours_hold(runner, pool):
 
 
 @pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.kind)
-def test_spare_rows_change_nobody(runner, pool):
+def test_spare_rows_change_no_session(runner, pool):
     mine, other = stream(pool, 1, runner), stream(pool, 2, runner)
     wanted = alone(runner, pool, 0, mine, 2)
     runner.reset(pool, 0)

@@ -101,7 +101,7 @@ def test_pools_are_equal_by_kind_and_configuration_in_other_processes_too():
     assert LIVE not in (OTHER, Pool("encode", StreamConfig(5, 4)), Pool("encode", StreamConfig(5, 5, 20)))
 
 
-def test_who_is_removed_is_not_stepped():
+def test_a_removed_session_is_not_stepped():
     alone = scheduler(LIVE)
     alone.add(LIVE, "a", ReadyWindow(1.0, 1.1))
     alone.remove(LIVE, "a")
@@ -127,21 +127,21 @@ def held(deadline_s: float) -> Scheduler:
     return made
 
 
-def test_what_nobody_waits_for_is_stepped_while_no_live_window_is_to_be_expected():
+def test_a_best_effort_batch_runs_while_no_live_window_is_expected():
     made = waiting(step_s=0.03)
     assert made.next_batch(1.05).members == ["ahead"]
     made.add(LIVE, "ahead", ReadyWindow(1.0, 9.1))
     assert made.next_batch(1.06).members == ["ahead"], "until 1.09"
 
 
-def test_what_nobody_waits_for_is_held_after_another_such_was_stepped_in_a_gap():
+def test_a_best_effort_batch_is_deferred_after_another_one_ran_in_a_gap():
     made = waiting(step_s=0.06)
     assert made.next_batch(1.02).members == ["ahead"], "until 1.08"
     made.add(LIVE, "ahead", ReadyWindow(1.0, 9.1))
     assert made.next_batch(1.05) is None
 
 
-def test_what_nobody_waits_for_is_held_before_a_live_window_but_for_one_in_a_chunks_time():
+def test_a_best_effort_batch_is_deferred_for_at_most_one_chunk():
     made = held(deadline_s=9.1)
     assert made.wake_s() == pytest.approx(1.12), "the live one did not come"
     assert made.next_batch(1.13).members == ["ahead"]
@@ -155,13 +155,13 @@ def test_a_live_window_that_comes_ends_the_holding_and_takes_the_other_along():
     assert made.next_batch(1.11) is not None, "the next is far off"
 
 
-def test_what_is_held_is_stepped_when_it_is_due():
+def test_a_deferred_batch_runs_at_its_deadline():
     made = held(deadline_s=1.3)
     assert made.wake_s() == pytest.approx(1.1), "two chunks before"
     assert made.next_batch(1.1).members == ["ahead"]
 
 
-def test_nobody_waits_for_a_session_that_has_gone():
+def test_batches_do_not_wait_for_closed_sessions():
     made = held(deadline_s=9.1)
     made.remove(LIVE, "live")
     assert made.next_batch(1.06).members == ["ahead"]

@@ -79,7 +79,7 @@ def compiler(folder, script: str) -> None:
     ("script", "words"),
     [(None, "no C++ compiler"), ("echo bad flag >&2; exit 1", ": bad flag")],
 )
-def test_without_a_compiler_that_works_torch_computes_and_it_is_told_once(fresh, caplog, script, words) -> None:
+def test_without_a_working_compiler_torch_computes_with_one_warning(fresh, caplog, script, words) -> None:
     if script is not None:
         compiler(fresh, script)
     assert native.operations(torch.zeros(1)) is None and native.operations(torch.zeros(1)) is None
@@ -96,14 +96,14 @@ def test_it_is_compiled_once_and_again_for_another_cpu_or_torch(fresh, monkeypat
     assert (fresh / "runs").read_text() == "\n\n"
 
 
-def test_what_cannot_be_loaded_is_not_used(fresh, caplog) -> None:
+def test_an_unloadable_kernel_is_not_used(fresh, caplog) -> None:
     compiler(fresh, "while [ $1 != -o ]; do shift; done; echo compiled > $2")
     assert native.operations(torch.zeros(1)) is None
     assert "steps on the CPU take longer than they could" in caplog.text
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
-def test_what_another_user_has_compiled_is_not_run(fresh, monkeypatch, caplog) -> None:
+def test_kernels_compiled_by_another_user_are_not_run(fresh, monkeypatch, caplog) -> None:
     compiler(fresh, "while [ $1 != -o ]; do shift; done; echo compiled > $2")
     library = native.library()
     monkeypatch.setattr(native.os, "getuid", lambda: 12345)

@@ -44,7 +44,7 @@ def test_the_check_that_a_device_has_to_pass_passes() -> None:
     triton_kernels.check(torch.device("cpu"))
 
 
-def test_a_check_that_does_not_pass_says_what_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_check_reports_the_deviation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_kernels, "attend", lambda window, *_: torch.zeros(1, 10, 32))
     with pytest.raises(RuntimeError, match="attend is off"):
         triton_kernels.check(torch.device("cpu"))

@@ -52,7 +52,7 @@ def test_running_ahead_changes_no_vector(model: str, chunk: int, lookahead: int,
 
 
 @every_model
-def test_a_block_runs_ahead_as_far_as_what_it_sees_to_the_right_has_come(model: str) -> None:
+def test_a_block_runs_ahead_as_far_as_its_right_context_allows(model: str) -> None:
     """No further: a later input may change nothing of what is kept."""
     leads = [block.lead for block in acoustic_of(model, 5).blocks]
     assert leads[:2] == [5, 4] and leads == sorted(leads, reverse=True)

@@ -83,7 +83,7 @@ def test_ready_has_the_fields_of_the_design():
 @pytest.mark.parametrize(
     "text", ['{"type":"hello"}', "{}", "[]", "{", '"flush"', '{"type":7}', '{"type":["flush"]}', "[" * 100_000, ""]
 )
-def test_what_a_client_may_not_say_is_refused(text):
+def test_invalid_client_messages_are_refused(text):
     with pytest.raises(ProtocolError):
         parse_client_message(text)
 

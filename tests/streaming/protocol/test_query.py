@@ -47,7 +47,7 @@ def test_an_unknown_parameter_is_refused_naming_the_known():
 
 @pytest.mark.parametrize("rate", [8_000, 11_050, 16_000, 22_050, 24_000, 44_100, 48_000])
 @pytest.mark.parametrize("form", ["s16le", "mulaw", "alaw"])
-def test_every_rate_with_whole_frames_can_be_asked_for_in_every_format(form, rate):
+def test_every_rate_with_whole_frames_is_accepted_in_every_format(form, rate):
     request = session_request("roundtrip", input_format=form, output_format=form, input_rate=rate, output_rate=rate)
     assert request.input == request.output == StreamFormat("audio", form, rate)
     assert request.input.hop * 50 == rate
@@ -60,7 +60,7 @@ def test_the_rate_does_not_follow_from_the_format():
 
 
 @pytest.mark.parametrize("rate", [11_025, 8_001, 47_999])
-def test_a_rate_without_whole_frames_is_refused_naming_what_would_do(rate):
+def test_a_rate_without_whole_frames_is_refused_with_valid_rates(rate):
     with pytest.raises(ConfigError, match=f"output_rate {rate} .* multiple of 50, such as 8000"):
         parse_target(f"/v1/decode?output_rate={rate}")
     with pytest.raises(ConfigError, match=f"input_rate {rate} .* multiple of 50, such as 8000"):

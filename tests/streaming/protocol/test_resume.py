@@ -206,7 +206,7 @@ def test_however_often_the_line_breaks_the_output_and_the_answers_are_those_of_a
 
 @pytest.mark.parametrize("restarts", [False, True], ids=["slot lives", "slot may be gone"])
 @pytest.mark.parametrize("seed", range(12))
-def test_clears_and_breaks_together_leave_the_books_in_order_and_the_next_utterance_whole(seed, restarts):
+def test_clears_and_losses_together_keep_positions_consistent(seed, restarts):
     line = Line(seed, restarts=restarts)
     line.run(["payload"] * 5 + ["mark", "flush", "clear"], cuts=8)
     cleared = [at for event, at in line.events if isinstance(event, Cleared)]
@@ -226,7 +226,7 @@ def test_a_replay_that_is_too_small_is_not_pretended_to_be_enough(seed):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_client_that_kept_too_little_is_told_what_it_misses(seed):
+def test_a_client_with_only_the_tail_learns_its_gap(seed):
     line = Line(seed, restarts=True, replay_seconds=0.05)
     done = line.run(["payload"] * 8 + ["mark", "flush"], cuts=8)
     assert done.output == line.client.output_position
@@ -235,7 +235,7 @@ def test_a_client_that_kept_too_little_is_told_what_it_misses(seed):
     assert told or not missed
 
 
-def test_whoever_said_that_it_has_output_cannot_lack_it_later():
+def test_a_client_cannot_request_output_that_it_claimed_to_have():
     """Or the positions after a clear would never meet again, and the session would wait for output that nobody owes."""
     session = ServerSession(replace(READY, output_position=1000), computed_from=0, max_replay_bytes=10_000)
     for message in (None, Mark("a"), Clear()):
@@ -270,7 +270,7 @@ def test_after_done_is_lost_it_is_said_again():
     assert isinstance(line.events[-1][0], Done) and list(line.heard.values()) == line.expected
 
 
-def test_a_log_drops_whole_frames_from_the_front_and_goes_on_from_there():
+def test_a_log_drops_whole_frames_from_the_front():
     log = ReplayLog(INPUT_AUDIO, TOKENS, 2 * HOP)
     log.add_payload(bytes(2 * (2 * HOP + 100)))
     assert (log.start, log.whole) == (Positions(HOP, 1), False)
@@ -285,7 +285,7 @@ def test_a_log_drops_whole_frames_from_the_front_and_goes_on_from_there():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_is_dropped_from_a_log_leaves_no_hole_and_moves_what_follows(seed):
+def test_dropped_units_leave_no_hole_in_a_log(seed):
     rng = random.Random(seed)
     log, samples, marks = ReplayLog(INPUT_AUDIO, TOKENS, 10**6), np.zeros(0, "<i2"), []
     for number in range(30):

@@ -229,7 +229,7 @@ def test_a_session_whose_connection_is_lost_takes_output_and_no_input():
 
 
 @given(st.lists(st.one_of(st.binary(max_size=2000), st.text(max_size=30), st.sampled_from(SAYINGS)), max_size=30))
-def test_whatever_a_client_sends_is_accepted_or_refused_and_the_books_agree(messages):
+def test_any_client_messages_are_accepted_or_refused_with_consistent_counts(messages):
     session = opened()
     accepted = 0
     for message in messages:
@@ -277,7 +277,7 @@ def test_a_client_drops_what_arrives_between_clear_and_cleared():
 
 
 @pytest.mark.parametrize("answer", [Flushed(), Cleared(0, 0), Marked("a"), Done(0, 0, 0)])
-def test_answers_that_nobody_asked_for_are_refused(answer):
+def test_unrequested_answers_are_refused(answer):
     with pytest.raises(ProtocolError):
         greeted().receive(answer)
 

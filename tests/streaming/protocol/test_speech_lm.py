@@ -178,13 +178,13 @@ def test_an_answer_of_text_alone_is_shown_in_the_error():
 
 
 @pytest.mark.parametrize("chunk", ['{"error": {"message": "too long"}}', '{"error": "too long"}'])
-def test_an_error_within_the_stream_is_told(chunk):
+def test_an_error_within_the_stream_is_raised(chunk):
     with pytest.raises(SpeechLMError, match="too long"):
         delta_of(chunk)
 
 
 @pytest.mark.parametrize("chunk", ["", "nonsense", "[]", "7", "{}", '{"choices": 3}'])
-def test_what_is_no_chunk_is_an_error(chunk):
+def test_anything_but_a_chunk_is_an_error(chunk):
     with pytest.raises(SpeechLMError, match="no chunk"):
         delta_of(chunk)
 
@@ -253,6 +253,6 @@ def test_a_json_template_is_the_whole_request():
         {"tags": ("x",)},
     ],
 )
-def test_what_cannot_be_asked_is_refused_when_the_spec_is_made(wrong):
+def test_an_impossible_spec_is_refused_on_construction(wrong):
     with pytest.raises(ConfigError):
         SpeechLMSpec(**{"url": URL} | wrong)

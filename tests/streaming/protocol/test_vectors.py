@@ -159,7 +159,7 @@ class Server:
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
-def test_the_client_says_and_hears_what_was_recorded(name):
+def test_the_client_replays_the_recorded_conversations(name):
     conversation = CONVERSATIONS[name]
     client = Client(conversation["kind"])
     for step in conversation["steps"]:
@@ -174,7 +174,7 @@ def test_the_client_says_and_hears_what_was_recorded(name):
 
 
 @pytest.mark.parametrize("name", [name for name, each in CONVERSATIONS.items() if not each.get("client_only")])
-def test_the_server_says_and_hears_what_was_recorded(name):
+def test_the_server_replays_the_recorded_conversations(name):
     conversation = CONVERSATIONS[name]
     steps = [step for step in conversation["steps"] if "error" not in step]
     for i, step in enumerate(steps):

@@ -48,13 +48,13 @@ def test_a_voice_goes_over_the_wire_by_its_name_or_its_tokens():
         ({"tokens": [1] * 99 + [True]}, TokenError, "True"),
     ],
 )
-def test_what_is_no_voice_is_refused_with_the_reason(fields, error, reason):
+def test_an_invalid_voice_is_refused_with_the_reason(fields, error, reason):
     with pytest.raises(error, match=reason) as raised:
         parse_client_message(json.dumps({"type": "prime"} | fields))
     assert raised.type is error
 
 
-def test_the_query_names_a_voice_of_what_decodes():
+def test_the_query_names_a_voice_for_decoding_sessions():
     for path in ("decode", "roundtrip"):
         request = parse_target(f"/v1/{path}?voice=anna")
         assert request.voice == request.anew.voice == "anna" and parse_target(request.target) == request
@@ -63,7 +63,7 @@ def test_the_query_names_a_voice_of_what_decodes():
             refused()
 
 
-def test_what_only_encodes_has_no_voice_on_either_side():
+def test_encoding_sessions_refuse_voices_on_both_sides():
     server = ServerSession(replace(READY, input=INPUT_AUDIO, output=TOKENS))
     client = ClientSession(INPUT_AUDIO, TOKENS)
     client.receive(server.next_message())

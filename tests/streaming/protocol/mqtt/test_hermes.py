@@ -23,7 +23,7 @@ def wav(samples: bytes, channels: int = 1, width: int = 2, rate: int = 16_000) -
     return file.getvalue()
 
 
-def test_what_is_written_is_read():
+def test_written_wav_is_read_back():
     assert samples_of(wav_of(SAMPLES.tobytes(), INPUT_AUDIO), INPUT_AUDIO) == SAMPLES.tobytes()
 
 
@@ -49,7 +49,7 @@ def test_channels_become_their_mean():
         (b"", "no WAV"),
     ],
 )
-def test_what_cannot_be_converted_is_refused(payload, says):
+def test_unconvertible_audio_is_refused(payload, says):
     with pytest.raises(AudioError, match=says):
         samples_of(payload, INPUT_AUDIO)
 

@@ -52,7 +52,7 @@ def test_frames_in_order_are_handed_on_at_once():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_the_link_does_every_unit_is_right_or_lost_and_counted(seed):
+def test_over_any_link_every_unit_is_correct_or_counted_as_lost(seed):
     chance = random.Random(seed)
     redundancy = chance.choice([0, 3, 5, 12])
     sent = frames(300, redundancy=redundancy)
@@ -76,7 +76,7 @@ def test_whatever_the_link_does_every_unit_is_right_or_lost_and_counted(seed):
     assert receiver.loss.duplicate_frames == len(arriving) - len(came)
 
 
-def test_redundancy_brings_back_what_the_next_frame_repeats_and_at_once():
+def test_redundancy_recovers_the_units_that_the_next_frame_repeats():
     first, _, third = frames(3, redundancy=5)
     receiver = Receiver(2)
     receiver.receive(first)
@@ -103,7 +103,7 @@ def test_a_stretch_that_the_sender_left_out_is_not_lost():
     assert receiver.loss.lost_units == 0
 
 
-def test_another_sender_that_goes_on_later_leaves_a_gap_of_known_length():
+def test_a_new_sender_that_continues_later_leaves_a_gap_of_known_length():
     receiver = Receiver(2)
     for packet in frames(3):
         receiver.receive(packet)
@@ -112,7 +112,7 @@ def test_another_sender_that_goes_on_later_leaves_a_gap_of_known_length():
     assert receiver.loss.lost_units == 7
 
 
-def test_who_joins_late_misses_nothing_from_there_on():
+def test_a_late_listener_misses_nothing_from_its_first_frame_on():
     receiver = Receiver(2, position=None)
     packets = frames(6, redundancy=2)
     assert receiver.receive(packets[3]) == [Piece(13, u16(*range(13, 20)))]  # with what its first frame repeats
@@ -130,7 +130,7 @@ def test_numbers_wrap():
     assert receiver.loss.as_dict() == {**dict.fromkeys(receiver.loss.as_dict(), 0), "frames": 12}
 
 
-def test_a_stream_goes_on_after_an_outage_of_more_than_half_of_all_sequence_numbers():
+def test_a_stream_continues_after_an_outage_of_half_the_sequence_numbers():
     receiver = Receiver(2)
     packets = frames(3)
     receiver.receive(packets[0])
@@ -161,7 +161,7 @@ def test_given_up_frames_are_lost_up_to_the_event():
     assert receiver.loss.lost_units == 10
 
 
-def test_what_was_cleared_is_neither_handed_on_nor_lost():
+def test_cleared_units_are_neither_delivered_nor_lost():
     packets = frames(6)
     receiver = Receiver(2)
     receiver.receive(packets[0])

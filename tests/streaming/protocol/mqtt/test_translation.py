@@ -77,7 +77,7 @@ def speech(*values: int) -> bytes:
     return b"".join(value.to_bytes(2, "little") * 320 for value in values)
 
 
-def test_ready_goes_to_whoever_asked():
+def test_ready_goes_to_the_requesting_client():
     bench = Bench()
     ((reply, ready),) = bench.answers
     assert reply == Reply("ours", b"0") and ready["type"] == "ready" and ready["session"] == "s"
@@ -133,7 +133,7 @@ def test_a_bridge_that_takes_over_puts_the_output_where_the_input_is():
     assert bench.translation.loss.lost_units == 0
 
 
-def test_a_clear_overtakes_and_what_comes_after_it_is_at_its_place():
+def test_a_clear_overtakes_pending_input_and_later_input_keeps_its_position():
     bench = Bench()
     late, *_ = (bench.writer.write(speech(value)) for value in (1, 2, 3, 4))
     bench.converse(bench.translation.request(Flush(), 9_999, Reply("ours", b"1")))
@@ -145,7 +145,7 @@ def test_a_clear_overtakes_and_what_comes_after_it_is_at_its_place():
     assert bench.answers[1:] == [(Reply("ours", b"2"), cleared)]
 
 
-def test_marks_are_answered_to_whoever_asked_and_end_tells_both_positions():
+def test_marks_go_to_their_requesters_and_done_has_both_positions():
     bench = Bench()
     bench.converse(bench.translation.request(Mark("a"), 320, Reply("one", b"1")))
     bench.converse(bench.translation.request(Mark("a"), 640, Reply("two", b"2")))
@@ -165,7 +165,7 @@ def test_a_request_that_comes_twice_is_asked_once():
     assert [answer["type"] for _, answer in bench.answers] == ["ready", "done"]
 
 
-def test_an_end_whose_input_is_missing_comes_when_it_is_given_up():
+def test_an_end_with_missing_input_takes_effect_when_the_wait_ends():
     bench = Bench()
     bench.converse(bench.translation.frame(bench.writer.write(speech(1))))
     bench.converse(bench.translation.request(End(), 960, Reply()))
