@@ -61,6 +61,7 @@ class Engine:
         self._runner = runner
         self._overload = Overload(max_behind_s)
         self._scheduler = Scheduler(runner.batch_sizes, gather_s, step_s, max_edges=runner.max_edges)
+        self._pools = {pool: pool for pool in runner.pools}  # one object for all equal ones: compared in no time
         self._slots = {pool: Slots(runner.slots) for pool in runner.pools}
         self._sessions: dict[int, EngineSession] = {}
         self._opened = 0
@@ -90,10 +91,10 @@ class Engine:
         """
         if kind not in STAGES:
             raise ConfigError(f"kind {kind!r} is unknown: choose one of {', '.join(STAGES)}")
-        wanted = [pools[part] for part in STAGES[kind]]
-        for pool in wanted:
-            if pool not in self._slots:
-                raise ConfigError(f"no slots for {pool}: the runner has {self._runner.pools}")
+        for part in STAGES[kind]:
+            if pools[part] not in self._pools:
+                raise ConfigError(f"no slots for {pools[part]}: the runner has {self._runner.pools}")
+        wanted = [self._pools[pools[part]] for part in STAGES[kind]]
         self._opened += 1
         stages: list[Stage] = []
         try:
