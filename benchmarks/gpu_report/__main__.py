@@ -17,7 +17,10 @@ from neucodec_streaming import StreamConfig
 
 ROWS = (1, 4, 16, 64, 256, 1024)
 LIVE = (("decode", 1000), ("encode", 250))
-ORDER = ("machine", "replay", "laws", "against_cpu", "steps", "resets", "capacity", "live")
+ORDER = (
+    "machine", "replay", "laws", "against_cpu", "attention", "steps", "kernels", "resets", "start_up", "capacity",
+    "live",
+)  # fmt: skip
 
 
 def run_stage(name: str, model: str, rows: tuple[int, ...], out: Path) -> None:

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch.nn.attention import sdpa_kernel
+from torch.profiler import profile, supported_activities
 
 from benchmarks.common.surroundings import ROOT
 from benchmarks.roofline import rows_of
@@ -23,11 +26,14 @@ from neucodec_streaming.engine.cuda_graph import Captures, GraphedStep
 from neucodec_streaming.engine.runner import Runner
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.kernels import gpu
+from neucodec_streaming.layers.attention import EXACT_WITH_MASKS
 from neucodec_streaming.stepper import Stepper
 
 Finding = tuple[str, Any]
 KINDS = ("encode", "decode")
 REPEATS = 9
+MAX_KERNELS = 12
+"""Named of a step."""
 
 
 class ReportSize(NamedTuple):
@@ -95,6 +101,59 @@ def against_cpu(size: ReportSize) -> Iterator[Finding]:
             yield "float32 equals the CPU to 1e-3", error <= 1e-3
 
 
+def attention(size: ReportSize) -> Iterator[Finding]:
+    """Attention with masks, by the kernels that steps are allowed, against float64 on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    frames, keys = size.config.window_frames, size.config.context_frames + size.config.window_frames
+    query = torch.randn(3, 4, frames, 64, generator=generator)
+    key, value = (torch.randn(3, 4, keys, 64, generator=generator) for _ in range(2))
+    bias = torch.randn(3, 4, frames, keys, generator=generator)
+    bias[:, :, :, : keys // 3] = -1e4  # keys that are not there yet
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float16, 5e-3), (torch.bfloat16, 4e-2)):
+        on_host = [x.to(dtype) for x in (query, key, value, bias)]
+        q, k, v, mask = (x.double() for x in on_host)
+        wanted = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        q, k, v, mask = (x.to("cuda") for x in on_host)
+        with sdpa_kernel(EXACT_WITH_MASKS):
+            found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).cpu().double()
+        error = float((found - wanted).abs().max() / wanted.abs().max())
+        yield f"{_name(dtype)}: largest error of attention", error
+        yield f"{_name(dtype)}: attention is right to {tolerance:g}", error <= tolerance
+
+
+def kernels(size: ReportSize) -> Iterator[Finding]:
+    """Where a steady step's time goes: kernels by their share, each with its count and microseconds."""
+    codec = load_codec(size.model, "cuda", "bfloat16")
+    rows = size.rows[-1]
+    for kind in KINDS:
+        graph = _graph(codec, kind, size.config, rows)
+        graph.launch().wait()
+        with profile(activities=supported_activities()) as profiled:
+            graph.launch().wait()
+        found = sorted(profiled.key_averages(), key=lambda one: -one.self_device_time_total)
+        yield f"{kind}, {rows} rows: kernels", sum(one.count for one in found if one.self_device_time_total)
+        for place, one in enumerate(found[:MAX_KERNELS], start=1):
+            yield f"{kind}, {rows} rows: {place}. {one.key[:60]}", [one.count, round(one.self_device_time_total, 1)]
+
+
+def start_up(size: ReportSize) -> Iterator[Finding]:
+    """Seconds until every graph is captured, and what memory is taken by then."""
+    begin_s = time.perf_counter()
+    codec = load_codec(size.model, "cuda", "bfloat16")
+    yield "seconds of loading", time.perf_counter() - begin_s
+    free_bytes = torch.cuda.mem_get_info()[0]
+    begin_s = time.perf_counter()
+    runner = Runner(codec, [Pool(kind, size.config) for kind in KINDS], size.rows[-1], size.rows)
+    runner.warm_up()
+    yield "seconds of capturing", time.perf_counter() - begin_s
+    yield "bytes of slots, graphs and pools", free_bytes - torch.cuda.mem_get_info()[0]
+    yield (
+        "bytes of slots, by the formula",
+        sum((size.rows[-1] + 1) * _stepper(codec, kind, size.config).new_state(1).memory.shape[1] for kind in KINDS),
+    )
+    yield "most bytes allocated", torch.cuda.max_memory_allocated()
+
+
 def steps(size: ReportSize) -> Iterator[Finding]:
     """Milliseconds of a steady replay by rows, beside the roofline of the published size."""
     for dtype in ("bfloat16", "float32"):
@@ -150,8 +209,11 @@ STAGES: dict[str, tuple[Callable[[ReportSize], Iterator[Finding]], int]] = {
     "replay": (replay, 300),
     "laws": (laws, 900),
     "against_cpu": (against_cpu, 600),
+    "attention": (attention, 120),
     "steps": (steps, 900),
+    "kernels": (kernels, 300),
     "resets": (resets, 120),
+    "start_up": (start_up, 600),
     "capacity": (capacity, 600),
     "live": (live, 600),
 }
@@ -169,14 +231,19 @@ def _stepper(codec: Codec, kind: str, config: StreamConfig) -> Stepper:
 
 
 def _step_s(codec: Codec, kind: str, config: StreamConfig, rows: int) -> float:
+    graph = _graph(codec, kind, config, rows)
+    return _seconds(lambda: graph.launch().wait())
+
+
+def _graph(codec: Codec, kind: str, config: StreamConfig, rows: int) -> GraphedStep:
+    """A steady step of so many rows."""
     stepper = _stepper(codec, kind, config)
     state = stepper.new_state(rows)
     state.position.fill_(2 * config.context_frames)
     dtype = torch.float32 if kind == "encode" else torch.int64
     plan = torch.tensor([list(range(rows)), [config.window_frames] * rows, [config.chunk_frames] * rows])
     x = torch.zeros(rows, *stepper.window_shape, dtype=dtype)
-    graph = GraphedStep(stepper, state, x, plan, Captures(codec.device), steady=True)
-    return _seconds(lambda: graph.launch().wait())
+    return GraphedStep(stepper, state, x, plan, Captures(codec.device), steady=True)
 
 
 def _seconds(call: Callable[[], object]) -> float:
