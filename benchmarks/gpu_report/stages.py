@@ -34,7 +34,7 @@ from neucodec_streaming.stepper import Stepper
 Finding = tuple[str, Any]
 KINDS = ("encode", "decode")
 REPEATS = 9
-MOST_KERNELS = 12
+MAX_KERNELS = 12
 """Number of a step's kernels that are listed by name."""
 
 
@@ -134,7 +134,7 @@ def kernels(size: ReportSize) -> Iterator[Finding]:
             graph.launch().wait()
         found = sorted(profiled.key_averages(), key=lambda one: -one.self_device_time_total)
         yield f"{kind}, {rows} rows: kernels", sum(one.count for one in found if one.self_device_time_total)
-        for place, one in enumerate(found[:MOST_KERNELS], start=1):
+        for place, one in enumerate(found[:MAX_KERNELS], start=1):
             yield f"{kind}, {rows} rows: {place}. {one.key[:60]}", [one.count, round(one.self_device_time_total, 1)]
 
 
