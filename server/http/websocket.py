@@ -1,9 +1,9 @@
-"""One TCP connection: an HTTP request, and after the upgrade a WebSocket. The protocol is websockets' own, without I/O.
+"""One TCP connection: an HTTP request, then a WebSocket. The protocol is websockets' own, without I/O.
 
-No task runs behind a connection: bytes are parsed as they come, and whoever owns it is called. No connection takes the
-event loop from the others, whatever it sends: a read may bring thousands of frames, so others have their turn after
-some of them, and messages other than payload, whose bound is the session's, are parsed no faster than a set pace; the
-rest waits, and with it the client. The JSON of text messages is read and written here (transport.py).
+No task runs for a connection: bytes are parsed as they arrive, and the owner is called. No connection can monopolise
+the event loop: a read may contain thousands of frames, so others get a turn after some of them, and messages other than
+payload (which the session bounds) are parsed at a limited rate; the rest waits, and so does the client. Text messages
+are encoded and decoded here (transport.py).
 """
 
 import asyncio
@@ -29,30 +29,30 @@ from neucodec_streaming.server.settings.fields import Settings
 
 SERVER_NAME = "neucodec-streaming"
 READ_BYTES = 16_384
-"""The most that is read at once: a peer that is gone is noticed behind it, and it may be 2,700 frames of nothing."""
+"""Limit of a read: a disconnected peer is only noticed after it, and it may contain 2,700 empty frames."""
 TURN_FRAMES = 256
-"""Frames that are parsed before other connections have their turn."""
+"""Frames parsed before other connections get a turn."""
 CRUMB_BYTES = 1024
-"""A read of fewer bytes that completes nothing is as much work as a message, and counts as one."""
+"""A read of fewer bytes that completes nothing counts as a message, since it is as much work."""
 MAX_UNSENT_BYTES = 1 << 18
-"""With more than that to be sent (to a flood of pings, say), nothing is read."""
+"""With more unsent bytes (after a flood of pings, for example), nothing is read."""
 OTHER_METHODS = frozenset({b"P", b"D", b"O", b"T", b"C"})
-"""How methods other than GET and HEAD begin: POST, PUT, PATCH, DELETE, OPTIONS, TRACE, CONNECT."""
+"""First bytes of methods other than GET and HEAD: POST, PUT, PATCH, DELETE, OPTIONS, TRACE, CONNECT."""
 _OPEN = State.OPEN
 _log = logging.getLogger(__name__)
 _quiet = logging.getLogger(f"{__name__}.protocol")
-_quiet.setLevel(logging.CRITICAL)  # it tells of URLs, and keys may be in them
+_quiet.setLevel(logging.CRITICAL)  # it logs URLs, which may contain keys
 
 
 RequestHandler = Callable[[Request, str, bool], Response | SessionHandler | None]
-"""Request, address of the peer, whether it asks for a WebSocket -> an answer, or who gets the WebSocket.
+"""Request, peer address, whether it asks for a WebSocket -> an answer, or the handler of the WebSocket.
 
-None, where it does not ask: what RFC 6455 has for a bad handshake.
+None if it does not ask for one: the answer is RFC 6455's for a bad handshake.
 """
 
 
 class ConnectionPhase(Enum):
-    """Where a connection is: before its request is answered, a WebSocket, ending, or gone."""
+    """State of a connection: before its request is answered, a WebSocket, closing, or closed."""
 
     REQUEST = auto()
     OPEN = auto()
@@ -69,9 +69,9 @@ _PHASES = {
 
 
 class WebSocket(asyncio.BufferedProtocol):
-    """A connection that was accepted; `sockets` holds it while it lasts.
+    """An accepted connection; `sockets` contains it while it is open.
 
-    `other` makes the protocol of connections whose request has another method than GET or HEAD.
+    `other` creates the protocol of connections whose request has a method other than GET or HEAD.
     """
 
     def __init__(
@@ -86,13 +86,13 @@ class WebSocket(asyncio.BufferedProtocol):
         self._settings = settings
         self._sockets = sockets
         self._loop = asyncio.get_running_loop()
-        max_bytes = settings.max_message_bytes * 2  # above the limit that has a message of its own
+        max_bytes = settings.max_message_bytes * 2  # above the limit that has its own message
         self._protocol = ServerProtocol(select_subprotocol=_subprotocol, max_size=max_bytes, logger=_quiet)
         self._reader = FrameReader(self._protocol, max_bytes)
         self._phase = ConnectionPhase.REQUEST
         self._listener: SessionHandler | None = None
         self._transport: asyncio.Transport
-        self._timer: asyncio.TimerHandle  # for the request, then for pings, then for the end
+        self._timer: asyncio.TimerHandle  # for the request, then for pings, then for the close
         self._stalled: asyncio.TimerHandle | None = None
         self._next: asyncio.Handle | None = None
         self._buffer = memoryview(bytearray(READ_BYTES))
@@ -102,9 +102,9 @@ class WebSocket(asyncio.BufferedProtocol):
         self._pace = MessagePace(settings.max_messages_per_s, self._loop.time)
         self.is_writable = True
         self.is_held = False
-        """Whether nothing is read, by `hold`."""
+        """Whether reading is paused by `hold`."""
         self.gone: asyncio.Future[None] = self._loop.create_future()
-        """Done when the connection is."""
+        """Done when the connection is closed."""
 
     @property
     def is_open(self) -> bool:
@@ -112,7 +112,7 @@ class WebSocket(asyncio.BufferedProtocol):
         return self._protocol.state is _OPEN
 
     def send(self, message: bytes | ServerMessage) -> None:
-        """Sends a message; look at `is_open` and `is_writable` first."""
+        """Sends a message; check `is_open` and `is_writable` first."""
         if isinstance(message, bytes):
             self._transport.writelines((binary_header(len(message)), message))
         else:
@@ -120,7 +120,7 @@ class WebSocket(asyncio.BufferedProtocol):
             self._write()
 
     def close(self, code: int, reason: str = "") -> None:
-        """Begins the closing handshake; a peer that does not answer is cut off."""
+        """Starts the closing handshake; a peer that does not answer is cut off."""
         if self.is_open:
             self._protocol.send_close(code, reason)
             self._write()
@@ -131,16 +131,16 @@ class WebSocket(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def drop(self) -> None:
-        """Cuts the connection and calls its listener no more."""
+        """Cuts the connection and stops calling its listener."""
         self._listener = None
         self.abort()
 
     def hold(self) -> None:
-        """Reads no more until `release`: the client is slowed down."""
+        """Stops reading until `release`, which slows the client down."""
         self.is_held = True
 
     def release(self) -> None:
-        """Reads on."""
+        """Resumes reading."""
         if self.is_held:
             self.is_held = False
             self._parse_soon()
@@ -195,7 +195,7 @@ class WebSocket(asyncio.BufferedProtocol):
     # Reading
 
     def _hand_over(self, other: asyncio.Protocol, data: bytes) -> None:
-        """The connection, and what has been read of it, belong to another protocol from here on."""
+        """Hands the connection and its unread bytes to another protocol."""
         self._sockets.discard(self)
         self._timer.cancel()
         self._phase = moved(_PHASES, self._phase, ConnectionPhase.GONE)
@@ -205,13 +205,14 @@ class WebSocket(asyncio.BufferedProtocol):
         other.data_received(data)
 
     def _parse_soon(self) -> None:
-        """Not at once: others have their turn first."""
+        """Continues later: other connections get a turn first."""
         if self._next is None:
             self._next = self._loop.call_soon(self._parse)
 
     def _parse(self) -> bool:
-        """Parses what is unread as far as may be now, and says whether there was something; the transport reads on when
-        nothing whole is left."""
+        """Parses unread bytes as far as allowed now; returns whether there were any. The transport resumes reading once
+        no complete unit is left.
+        """
         if self._next is not None:
             self._next.cancel()
             self._next = None
@@ -228,7 +229,7 @@ class WebSocket(asyncio.BufferedProtocol):
             parsed += 1
         if wait_s:
             if self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                self.abort()  # the peer is gone: what it has sent may be minutes of this pace
+                self.abort()  # the peer is gone: its bytes may be minutes of this rate
             else:
                 self._next = self._loop.call_later(wait_s, self._parse)
         elif parsed == TURN_FRAMES:
@@ -245,12 +246,12 @@ class WebSocket(asyncio.BufferedProtocol):
                 self._answer(message)
             else:
                 self._take_message(message)
-        self._write()  # pongs, the answer to a close, what to say to a frame that cannot be
+        self._write()  # pongs, the answer to a close, the refusal of an invalid frame
         if self._protocol.close_expected():
             self._end_soon()
 
     def _answer(self, request: Request) -> None:
-        """Lets the request in, or answers it."""
+        """Accepts the request, or answers it."""
         response = self._protocol.accept(request)
         peer = self._transport.get_extra_info("peername")
         try:
@@ -290,11 +291,11 @@ class WebSocket(asyncio.BufferedProtocol):
             if data:
                 self._transport.write(data)
             elif not self._transport.can_write_eof():
-                self._transport.close()  # TLS has no half of a connection
+                self._transport.close()  # TLS has no half-closed connections
             elif not self._transport.is_closing():
                 try:
                     self._transport.write_eof()
-                except (OSError, RuntimeError):  # the peer is gone already
+                except (OSError, RuntimeError):  # the peer is already gone
                     self._transport.abort()
 
     def _give_up_sending(self) -> None:
@@ -306,7 +307,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self._timer = self._loop.call_later(self._settings.ping_interval_s, self._ping)
 
     def _ping(self) -> None:
-        """Asks for a sign of life, so that a connection that is half open ends."""
+        """Sends a ping, so that a half-open connection ends."""
         if self.is_open:
             self._has_heard = False
             self._protocol.send_ping(b"")
@@ -314,7 +315,7 @@ class WebSocket(asyncio.BufferedProtocol):
             self._timer = self._loop.call_later(self._settings.ping_timeout_s, self._judge)
 
     def _judge(self) -> None:
-        """Not while nothing is read, since the answers queue too."""
+        """Skips it while reading is paused, since pongs would queue too."""
         if self._phase is not ConnectionPhase.OPEN:
             return
         if self._has_heard or not self._is_reading:
@@ -324,7 +325,7 @@ class WebSocket(asyncio.BufferedProtocol):
             self.abort()
 
     def _end_soon(self) -> None:
-        """The peer has its time to close, counted once; then the connection is cut."""
+        """Gives the peer its time to close, once; then cuts the connection."""
         if self._phase in (ConnectionPhase.REQUEST, ConnectionPhase.OPEN):
             self._phase = moved(_PHASES, self._phase, ConnectionPhase.ENDING)
             self._timer.cancel()
@@ -332,5 +333,5 @@ class WebSocket(asyncio.BufferedProtocol):
 
 
 def _subprotocol(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Ours when it is offered; none is fine."""
+    """Our subprotocol if it is offered, else none."""
     return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None

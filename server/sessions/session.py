@@ -1,14 +1,13 @@
-"""One session, from its beginning to its end; its connections and its slots come and go.
+"""One session from start to end; its connections and its slots come and go.
 
-Messages of the client go to the worker, its results back in order; what goes out when is the ServerSession's
-business. Input is read ahead of computing up to a bound, then the transport is held; too much output that waits pauses
-the worker. When a connection is lost without a closing handshake, the session waits for its client (docs/protocol.md).
-One that is quiet is parked (slot.py).
+The client's messages go to the worker and the results back in order; the ServerSession decides what is sent when. Input
+is read ahead of computing up to a limit, then the transport is held; too much unsent output pauses the worker. If the
+connection is lost without a closing handshake, the session waits for its client (docs/protocol.md). A quiet session is
+parked (slot.py).
 """
 
 import asyncio
 import logging
-from collections import deque
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,6 +23,7 @@ from neucodec_streaming.protocol.session import ServerSession
 from neucodec_streaming.protocol.states import State
 from neucodec_streaming.server.lifecycle import moved
 from neucodec_streaming.server.metrics import Metrics
+from neucodec_streaming.server.sessions.backlog import EarlyMessages
 from neucodec_streaming.server.sessions.limits import SessionLimits
 from neucodec_streaming.server.sessions.phases import ATTACHMENTS, Attachment, SlotPhase
 from neucodec_streaming.server.sessions.slot import SessionSlot
@@ -35,21 +35,18 @@ from neucodec_streaming.server.workers.messages import EventKind, SessionSpec
 
 STATS_INTERVAL_S = 1.0
 RESTART_STATUS = 1012
-"""RFC 6455's registry: the service restarts; come again, where another server may answer."""
-
-MESSAGE_BYTES = 64
-"""What a message other than payload counts for while it waits."""
+"""RFC 6455's registry: service restart; reconnect, possibly to another server."""
 
 _ENDED, _OPENING, _OUTPUT = Attachment.ENDED, SlotPhase.OPENING, EventKind.OUTPUT
-"""What every packet is compared with: to look up a member of an enum takes as long as a call."""
+"""Compared for every packet: looking up a member of an enum takes as long as a call."""
 _log = logging.getLogger(__name__)
 
 
 class SessionOwner(Interface):
-    """Who keeps places (registry.py)."""
+    """The owner of places (registry.py)."""
 
     def wake(self, session: "Session") -> None:
-        """A place is wanted; `session.slot.open` is called once there is one."""
+        """A place is needed; `session.slot.open` is called once there is one."""
 
     def park(self, session: "Session") -> None:
         """The place is free for others, until `wake`."""
@@ -58,13 +55,13 @@ class SessionOwner(Interface):
         """The session needs no place any more. Called once."""
 
     def end(self, session: "Session") -> None:
-        """Nobody can come back to the session. Called once."""
+        """The session cannot be resumed any more. Called once."""
 
 
 class Session:
-    """Serves one session; a SessionHandler of the transport that it has at the time, and the SlotOwner of its slot.
+    """Serves one session; the SessionHandler of its present transport, and the SlotOwner of its slot.
 
-    `ready` is what the first connection is told, with `computed_from` as ServerSession has it.
+    `ready` is the first connection's first message, with `computed_from` as in ServerSession.
     """
 
     def __init__(
@@ -91,8 +88,7 @@ class Session:
         self._metrics = metrics
         self._owner = owner
         self._voices = voices
-        self._early: deque[bytes | ClientMessage] = deque()  # what came before `ready` went out
-        self._early_bytes = 0
+        self._early = EarlyMessages()
         self._loop = asyncio.get_running_loop()
         self._transport: Transport | None = None
         self._attachment = Attachment.NEW
@@ -110,26 +106,27 @@ class Session:
     # The client comes back
 
     def can_resume(self, asked: SessionRequest) -> bool:
-        """Whether `asked` is for this session, and all that its client lacks is still here."""
+        """Whether `asked` resumes this session, and everything that its client lacks is available."""
         is_this = asked.anew == self.request.anew and self.slot.phase is not SlotPhase.OPENING
         return is_this and self._conversation.can_resume(asked.received, asked.answers)
 
     def resume(self, asked: SessionRequest) -> None:
-        """The next connection that opens goes on where the client is; one that is still there is cut off."""
+        """The next connection continues for the client; an existing one is cut."""
         if self._transport is not None:
             self._transport.drop()
             self._detach()
         self._conversation.resume(replace(self.ready, resumed="exact"), asked.received, asked.answers)
 
     def give_up(self, why: str) -> None:
-        """Nobody is waited for any longer: "late" came nobody, "full" is the server, or it has to "stop"; or what is
-        "parked" takes too much."""
+        """Stops waiting for the client: "late" (it did not return), "full" (others need the place), "stop" (the server
+        stops), or "parked" (too much memory).
+        """
         self._metrics.evictions.labels(why).inc()
         self._outcome = why
         self._end("given up")
 
     def count_bytes(self) -> None:
-        """Adds to the metrics what has come and gone since the last time; no packet waits for their locks."""
+        """Adds the traffic since the last call to the metrics, whose locks no packet has to wait for."""
         conversation = self._conversation
         units = conversation.input_position - self._counted_input
         self._metrics.input_bytes.labels(self.request.kind).inc(units * conversation.input.unit_bytes)
@@ -138,19 +135,19 @@ class Session:
 
     @property
     def pending_s(self) -> float:
-        """Input that has no output yet."""
+        """Seconds of input without output yet."""
         return self._conversation.owed_frames / TOKENS_PER_SECOND
 
     @property
     def queued_bytes(self) -> int:
-        """Output that has not been sent yet."""
+        """Bytes of unsent output."""
         return self._conversation.queued_units * self._conversation.output.unit_bytes
 
     # As the owner of its slot
 
     @property
     def owed_frames(self) -> int:
-        """Frames of input whose output has not come yet."""
+        """Frames of input without output yet."""
         return self._conversation.owed_frames - self._conversation.queued_units // self._conversation.output.hop
 
     @property
@@ -160,7 +157,7 @@ class Session:
 
     @property
     def epoch(self) -> int:
-        """How often it was cleared."""
+        """Number of clears."""
         return self._conversation.epoch
 
     def parked(self) -> None:
@@ -175,22 +172,22 @@ class Session:
 
     @property
     def is_lost(self) -> bool:
-        """Whether its connection was lost, and it waits for its client to come back."""
+        """Whether its connection was lost and it waits for its client."""
         return self._attachment is Attachment.LOST
 
     # The transport
 
     def opened(self, transport: Transport) -> None:
-        """A connection is there."""
+        """A connection is open."""
         self._transport = transport
         self._attachment = moved(ATTACHMENTS, self._attachment, Attachment.ATTACHED)
         self._limits.attached()
         if self.request.stats:
             self._limits.after("stats", STATS_INTERVAL_S, self._report)
-        self._loop.call_soon(self._pump)  # what came with the request itself came before `ready`
+        self._loop.call_soon(self._pump)  # messages that came with the request arrived before `ready`
 
     def received(self, message: bytes | ClientMessage) -> None:
-        """Takes one message of the client; the last one is the one that is wrong."""
+        """Accepts a client's message; an invalid one ends the session."""
         conversation = self._conversation
         if self._attachment is _ENDED or conversation.failure is not None or conversation.is_over:
             return
@@ -217,7 +214,7 @@ class Session:
         self._pump()
 
     def lost(self, is_clean: bool) -> None:
-        """The connection is gone; without a closing handshake its client may come back."""
+        """The connection is closed; without a closing handshake its client may return."""
         if self._attachment is Attachment.ENDED:
             return
         conversation = self._conversation
@@ -235,7 +232,7 @@ class Session:
         )
 
     def fail(self, error: StreamingError) -> None:
-        """Ends the session with an error, which the client is told."""
+        """Ends the session with an error for the client."""
         self._conversation.fail(error)
         self._release()
         if self.is_lost:
@@ -244,7 +241,7 @@ class Session:
             self._pump()
 
     def restart(self) -> None:
-        """The server stops: the client is told to go on elsewhere."""
+        """The server stops: the client is told to resume elsewhere."""
         self._outcome = "stop"
         if self._transport is not None:
             self._transport.close(RESTART_STATUS, "the server stops: resume elsewhere")
@@ -252,7 +249,7 @@ class Session:
             self.give_up("stop")
 
     def evict(self) -> None:
-        """What is parked takes too much: the client is told to resume, which replays its input."""
+        """Parked sessions exceed their memory limit: the client is told to resume, by replay."""
         if self._transport is not None:
             self._transport.close(RESTART_STATUS, "parked for too long: resume")
         self.give_up("parked")
@@ -260,24 +257,23 @@ class Session:
     # Input
 
     def _queue_early(self, message: bytes | ClientMessage) -> bool:
-        """Before `ready`; always something that waits. Raises ProtocolError where a client must wait for it."""
+        """Accepts a message before `ready`; it is always queued. Raises ProtocolError if the client must wait for
+        `ready`.
+        """
         if self.request.resume is not None or self._conversation.state is not State.OPENING:
             raise ProtocolError("a session that is resumed says first where it goes on: wait for ready, then send")
-        self._early.append(message)
-        self._early_bytes += len(message) if isinstance(message, bytes) else MESSAGE_BYTES
-        if isinstance(message, Prime):
-            self._early_bytes += 2 * len(message.tokens or ())
+        self._early.put(message)
         return True
 
     def _feed(self, payload: bytes) -> bool:
-        """Takes payload; whether a window is complete with it, which may have to wait."""
+        """Accepts payload; returns whether it completes a window, which may have to wait."""
         self._conversation.receive(payload)
         if self._first_input_s is None:
             self._first_input_s = self._limits.active_s
         return self.slot.feed(payload)
 
     def _obey(self, message: ClientMessage) -> bool:
-        """Takes any other message; always something that may wait."""
+        """Accepts any other message, which may have to wait."""
         if isinstance(message, Prime):
             message = self._voices.resolved(message)
         self._conversation.receive(message)
@@ -291,17 +287,17 @@ class Session:
         return True
 
     def _has_room(self) -> bool:
-        """Back-pressure: nothing is read while too much waits."""
+        """Back-pressure: holds the transport while too much is queued."""
         conversation, settings = self._conversation, self._settings
         return conversation.failure is not None or (
-            self._early_bytes + self.slot.backlog.bytes <= settings.max_read_ahead_bytes
+            self._early.bytes + self.slot.backlog.bytes <= settings.max_read_ahead_bytes
             and conversation.queued_messages <= settings.max_queue_messages
         )
 
     # Output
 
     def deliver(self, news: EventKind, data: Any) -> None:
-        """What the worker has for this session."""
+        """Accepts an event of the worker."""
         if self._attachment is _ENDED:
             return
         try:
@@ -333,7 +329,7 @@ class Session:
             self._metrics.first_output.labels(self.request.kind, self.ready.profile).observe(waited_s)
 
     def _pump(self) -> None:
-        """Sends what can be sent, and lets as much flow as the queues have room for."""
+        """Sends messages, and lets the worker produce as much as the queues have room for."""
         conversation, transport = self._conversation, self._transport
         if transport is not None and self.slot.phase is not _OPENING:
             while transport.is_writable and transport.is_open and (message := conversation.next_message()) is not None:
@@ -345,17 +341,12 @@ class Session:
                 transport.close(conversation.close_code, failure.code if failure is not None else "")
                 self._release()
             if self._early and conversation.is_greeted:
-                self._take_early()
+                for early in self._early.take():
+                    self.received(early)
             if transport.is_held and self._has_room():
                 transport.release()
         self.slot.pause(self.queued_bytes)
         self.slot.hand_on()
-
-    def _take_early(self) -> None:
-        early, self._early = self._early, deque()
-        self._early_bytes = 0
-        for message in early:
-            self.received(message)
 
     def _report(self) -> None:
         conversation = self._conversation
@@ -366,7 +357,7 @@ class Session:
         self._pump()
 
     def _park(self) -> None:
-        """Nothing has come or gone for a while."""
+        """There has been no traffic for a while."""
         conversation = self._conversation
         if not conversation.queued_messages and (self.is_lost or conversation.is_greeted):
             self.slot.park()

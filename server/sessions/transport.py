@@ -1,7 +1,7 @@
-"""The seam between a transport (WebSocket, ASGI, MQTT) and a session: what each offers the other, in typed messages.
+"""The interface between a transport (WebSocket, ASGI, MQTT) and a session, in typed messages.
 
-Payload is bytes, everything else a dataclass of protocol/messages.py; what they are on a wire is the transport's own
-business. All calls come from the event loop, and a call may lead to calls in the other direction before it returns.
+Payload is bytes, everything else a dataclass of protocol/messages.py; the transport encodes them. All calls come from
+the event loop, and a call may cause calls in the other direction before it returns.
 """
 
 from typing import Protocol as Interface
@@ -11,7 +11,7 @@ from neucodec_streaming.protocol.messages import ClientMessage, ServerMessage, p
 
 
 class Transport(Interface):
-    """A connection, as its session sees it."""
+    """A connection, for its session."""
 
     @property
     def is_open(self) -> bool:
@@ -23,51 +23,51 @@ class Transport(Interface):
 
     @property
     def is_held(self) -> bool:
-        """Whether `hold` was called, and `release` not since."""
+        """Whether input is held by `hold`."""
 
     def send(self, message: bytes | ServerMessage) -> None:
-        """Sends a message; look at `is_open` and `is_writable` first."""
+        """Sends a message; check `is_open` and `is_writable` first."""
 
     def close(self, code: int, reason: str = "") -> None:
-        """Begins to end the connection once what was sent is out; `code` is a status of RFC 6455."""
+        """Closes the connection after the sent messages; `code` is a status of RFC 6455."""
 
     def drop(self) -> None:
-        """Cuts the connection and calls its session no more."""
+        """Cuts the connection and stops calling its session."""
 
     def hold(self) -> None:
-        """Reads no more until `release`: the client is slowed down."""
+        """Stops reading until `release`, which slows the client down."""
 
     def release(self) -> None:
-        """Reads on."""
+        """Resumes reading."""
 
 
 class SessionHandler(Interface):
-    """A session, as its connection sees it."""
+    """A session, for its connection."""
 
     def opened(self, transport: Transport) -> None:
-        """The connection is there: messages can be sent."""
+        """The connection is open: messages can be sent."""
 
     def received(self, message: bytes | ClientMessage) -> None:
-        """Payload or a message of the client."""
+        """Accepts payload or a client's message."""
 
     def fail(self, error: StreamingError) -> None:
-        """What the client sent is no message, for that reason: the session ends, and the client is told."""
+        """The client sent an invalid message: ends the session with that error."""
 
     def writable(self) -> None:
         """`is_writable` is true again."""
 
     def lost(self, is_clean: bool) -> None:
-        """The connection is gone; `is_clean`: after the client's closing handshake. Nothing is called after this."""
+        """The connection is closed. `is_clean`: after the client's closing handshake. The last call."""
 
 
 def check_size(data: bytes | str, max_bytes: int) -> None:
-    """Raises MessageTooLarge for a message that is longer than that, as it came over the wire."""
+    """Raises MessageTooLarge for a message that exceeds the limit on the wire."""
     if len(data) > max_bytes:
         raise MessageTooLarge(f"message of {len(data)} bytes: the limit is {max_bytes}, send smaller ones")
 
 
 def hand_on(data: bytes | str, handler: SessionHandler, max_bytes: int) -> None:
-    """Gives a session one WebSocket message; one that is invalid or too long ends it with the error."""
+    """Passes one WebSocket message to a session; an invalid or oversized one ends it with the error."""
     try:
         check_size(data, max_bytes)
         message = data if isinstance(data, bytes) else parse_client_message(data)

@@ -1,8 +1,8 @@
 """Wire formats in a process of their own, between the event loop and a worker that drives a GPU.
 
-What drives a GPU must have the next step ready before the last is over, so conversions and resampling are kept out of
-its process: payload crosses its socket as the engine's own arrays. On a CPU the step itself fills a core, and a worker
-converts what it steps.
+A process that drives a GPU must prepare the next step before the present one ends, so conversion and resampling are
+moved out of it: payload crosses its socket as the engine's own arrays. On a CPU the step itself fills a core, and the
+worker converts its own payload.
 
     event loop <- sockets -> converter (formats) <- sockets -> worker (engine, device)
 """
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class ConvertedSession:
-    """A session's kind and formats, how often it was cleared, and how late its latest output was."""
+    """A session's kind and formats, its number of clears, and the lateness of its latest output."""
 
     kind: str
     formats: Formats
@@ -46,7 +46,7 @@ class ConvertedSession:
 
 
 class Converter:
-    """All sessions of a worker. No I/O: messages of either side in, those for both sides out."""
+    """All sessions of a worker. No I/O: accepts messages of either side and returns those for both sides."""
 
     def __init__(self) -> None:
         self._output_rate = OUTPUT_RATE
@@ -55,13 +55,13 @@ class Converter:
         self._events: list[WorkerEvent] = []
 
     def take(self) -> tuple[list[WorkerCommand], list[WorkerEvent]]:
-        """What the worker and the event loop are to be told now."""
+        """Messages for the worker and the event loop."""
         found = self._commands, self._events
         self._commands, self._events = [], []
         return found
 
     def command(self, number: int, kind: CommandKind, data: Any) -> None:
-        """A command of the event loop."""
+        """Accepts a command of the event loop."""
         if kind is CommandKind.OPEN:
             data = self._open(number, data)
         elif kind is CommandKind.CLOSE:
@@ -94,10 +94,10 @@ class Converter:
         return data
 
     def event(self, number: int, kind: EventKind, data: Any) -> None:
-        """An event of the worker."""
+        """Accepts an event of the worker."""
         session = self._sessions.get(number)
         if session is None:
-            if kind in (EventKind.HANDLED, EventKind.MEASURED):  # whether the session is there or not
+            if kind in (EventKind.HANDLED, EventKind.MEASURED):  # for open and unknown sessions
                 self._events.append((number, kind, data))
             return
         if kind is EventKind.ENDED:
@@ -111,7 +111,7 @@ class Converter:
 
     def _output(self, session: ConvertedSession, number: int, kind: EventKind, data: Any) -> None:
         payload, epoch, behind_ms = (b"", data, session.behind_ms) if kind is EventKind.FINISHED else data
-        if epoch == session.clears:  # else the formats have been cleared, and nobody wants it
+        if epoch == session.clears:  # else the formats have been reset and the output is stale
             session.behind_ms = behind_ms
             try:
                 if kind is EventKind.FINISHED:
@@ -128,20 +128,20 @@ class Converter:
             self._events.append((number, kind, data))
 
     def loaded(self, message: Loaded) -> None:
-        """The worker's first message."""
+        """Accepts the worker's first message."""
         self._output_rate = message.model.output_rate
 
     def _end(self, number: int, error: StreamingError) -> None:
-        """Closes the session and tells it why."""
+        """Closes the session with an error."""
         del self._sessions[number]
         self._commands.append((number, CommandKind.CLOSE, None))
         self._events.append((number, EventKind.ENDED, error))
 
 
 def converter_before(outer: socket.socket) -> socket.socket:
-    """Forks a process that converts what comes by `outer` -> the worker's socket. It ends with either socket.
+    """Forks a process that converts between `outer` and the returned socket of the worker. It ends with either socket.
 
-    To be called before there are threads or a device.
+    Call it before threads or a device exist.
     """
     inner, ours = socket.socketpair()
     if os.fork():
@@ -157,7 +157,7 @@ def converter_before(outer: socket.socket) -> socket.socket:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's where it is installed, otherwise asyncio's own."""
+    """uvloop's event loop if installed, else asyncio's."""
     try:
         import uvloop
     except ImportError:
@@ -200,7 +200,7 @@ async def relay(outer: socket.socket, inner: socket.socket) -> None:
 
 
 class RelayEnd(asyncio.Protocol):
-    """One of the two sockets of a converter. What is written is bounded by the quotas of the sessions."""
+    """One of a converter's two sockets. The sessions' quotas bound its write buffer."""
 
     def __init__(self, take: Callable[[Any], None], lost: Callable[[], None]) -> None:
         self._take, self._lost = take, lost
@@ -212,7 +212,7 @@ class RelayEnd(asyncio.Protocol):
         self._transport.write(packed(message))
 
     def close(self) -> None:
-        """After what has been sent."""
+        """Closes after the sent messages."""
         self._transport.close()
 
     # What the transport calls

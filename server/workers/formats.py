@@ -1,4 +1,4 @@
-"""Between the bytes of a session's wire and the arrays of the engine: PCM formats, rates, tokens."""
+"""Conversion between a session's wire bytes and the engine's arrays: PCM formats, rates, tokens."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
 
 
 class Formats:
-    """Between the bytes of a session's wire and the arrays of the engine."""
+    """Converts between a session's wire bytes and the engine's arrays."""
 
     def __init__(self, input: StreamFormat, output: StreamFormat, output_rate: int = OUTPUT_RATE) -> None:
         """`output_rate`: of the engine's audio."""
@@ -21,7 +21,7 @@ class Formats:
         self._to_wire = _resampler(output_rate, output.rate) if output.kind == "audio" else None
 
     def read(self, data: bytes) -> np.ndarray:
-        """Input bytes as the array that the engine takes, as far as the resampler can tell by now."""
+        """Decodes input bytes for the engine, as far as the resampler can."""
         if self._input.kind == "tokens":
             return tokens_from_bytes(data)
         try:
@@ -32,22 +32,22 @@ class Formats:
         return audio if self._from_wire is None else self._from_wire.feed(audio)
 
     def read_rest(self) -> np.ndarray | None:
-        """At the end of an utterance: what `read` still owes."""
+        """The rest of `read` at the end of an utterance."""
         self._read_samples = 0
         return None if self._from_wire is None else self._from_wire.flush()
 
     def written(self, data: np.ndarray) -> bytes:
-        """The engine's output as bytes, as far as the resampler can tell by now."""
+        """Encodes the engine's output, as far as the resampler can."""
         if self._output.kind == "tokens":
             return tokens_to_bytes(data)
         return pcm_to_bytes(data if self._to_wire is None else self._to_wire.feed(data), self._output.format)
 
     def written_rest(self) -> bytes:
-        """At the end of an utterance: what `written` still owes."""
+        """The rest of `written` at the end of an utterance."""
         return b"" if self._to_wire is None else pcm_to_bytes(self._to_wire.flush(), self._output.format)
 
     def clear(self) -> None:
-        """The stream starts anew."""
+        """Resets the stream."""
         self._read_samples = 0
         for resampler in (self._from_wire, self._to_wire):
             if resampler is not None:
@@ -55,33 +55,33 @@ class Formats:
 
 
 class EngineFormats:
-    """The engine's own arrays as bytes, for a worker whose sessions a converter has between it and the event loop."""
+    """The engine's own arrays as bytes, for a worker behind a converter."""
 
     def __init__(self, kind: str) -> None:
         """`kind`: of the session."""
         self._input_type, _ = engine_types(kind)
 
     def read(self, data: bytes) -> np.ndarray:
-        """As the converter has checked it."""
+        """Unchanged, since the converter has checked it."""
         return np.frombuffer(data, self._input_type)
 
     def read_rest(self) -> None:
-        """Nothing: the converter has flushed."""
+        """Empty: the converter has flushed."""
 
     def written(self, data: np.ndarray) -> bytes:
-        """As it is."""
+        """Unchanged."""
         return data.tobytes()
 
     def written_rest(self) -> bytes:
-        """Nothing."""
+        """Empty."""
         return b""
 
     def clear(self) -> None:
-        """Nothing is kept."""
+        """Nothing to reset."""
 
 
 def engine_types(kind: str) -> tuple[type, type]:
-    """Types of the arrays that the engine takes and gives in a session of that kind."""
+    """Types of the engine's input and output arrays in a session of that kind."""
     return np.uint16 if kind == "decode" else np.float32, np.uint16 if kind == "encode" else np.float32
 
 

@@ -1,8 +1,7 @@
-"""The workers as the event loop sees them: a WorkerHandle each, and where they run: in their own processes, or here.
+"""Workers on the side of the event loop: a WorkerHandle for each, in their own processes or as threads.
 
-In processes of their own they share no interpreter with the event loop: whatever comes in at the sockets, steps are not
-held up by it, nor the loop by them. What is written to a worker is bounded by its sessions: a WorkerLink may have
-QUOTA commands under way, which its session minds.
+Separate processes share no interpreter lock with the event loop, so network traffic does not delay steps, nor steps the
+loop. Sessions bound the data written to a worker: each may have QUOTA commands in flight.
 """
 
 import asyncio
@@ -34,14 +33,14 @@ from neucodec_streaming.server.workers.messages import (
 from neucodec_streaming.server.workers.worker import EngineLoader, work
 
 QUOTA = 64
-"""Commands of one session that may be under way."""
+"""Limit of a session's commands in flight."""
 _ANSWER_EVERY = QUOTA // 2
 _CLOSE, _HANDLED = CommandKind.CLOSE, EventKind.HANDLED
 _NOBODY = 0
-"""The number of no session: its answers tell that the worker lives."""
+"""A session number that is never used: its answers show that the worker is alive."""
 
 Deliver = Callable[[EventKind, Any], None]
-"""Takes what a worker tells one session."""
+"""Accepts a worker's event for one session."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,11 +56,11 @@ class WorkerLink:
 
     @property
     def has_quota(self) -> bool:
-        """Whether more commands may be submitted; HANDLED comes when it is so again."""
+        """Whether more commands may be submitted; HANDLED arrives when this turns true again."""
         return self.under_way < QUOTA
 
     def submit(self, verb: CommandKind, data: Any = None) -> None:
-        """A command; of FEED, FLUSH and CLEAR those of a session are limited by `has_quota`."""
+        """Submits a command; `has_quota` limits FEED, FLUSH and CLEAR."""
         self._device.submit(self._number, verb, data)
         self._submitted += 1
         self.under_way += 1
@@ -70,8 +69,10 @@ class WorkerLink:
 
 
 class WorkerHandle(asyncio.Protocol):
-    """One worker; its other end is a socket. `on_step` is told of every step, `on_lost` of an end that was not asked
-    for."""
+    """One worker at the other end of a socket.
+
+    `on_step` gets every step, `on_lost` an unexpected end.
+    """
 
     def __init__(self, on_step: Callable[[TimedStep], None], on_lost: Callable[[], None]) -> None:
         self._on_step = on_step
@@ -85,11 +86,11 @@ class WorkerHandle(asyncio.Protocol):
         self._asked_s: float | None = None
         self._measured: asyncio.Future[float | None] = self._loop.create_future()
         self.alive = False
-        """Whether the worker is there."""
+        """Whether the worker is alive."""
         self.loaded: asyncio.Future[Loaded] = self._loop.create_future()
 
     def open(self, order: SessionSpec, deliver: Deliver) -> WorkerLink:
-        """A new session. `deliver` gets what comes back, in the loop, until CLOSE is submitted."""
+        """Opens a session. `deliver` gets its events, in the loop, until CLOSE is submitted."""
         self._opened += 1
         link = WorkerLink(self, self._opened)
         self._links[self._opened] = link, deliver
@@ -97,22 +98,22 @@ class WorkerHandle(asyncio.Protocol):
         return link
 
     def submit(self, number: int, verb: CommandKind, data: Any = None) -> None:
-        """For Links: a command of the session with that number."""
+        """Sends a command of a session; for WorkerLink."""
         if not self._outbox:
-            self._loop.call_soon(self._hand_over)  # once for all that this round of the loop brings
+            self._loop.call_soon(self._hand_over)  # one write for all commands of this turn of the loop
         self._outbox.append((number, verb, data))
         if verb is _CLOSE:
             del self._links[number]
 
     def stuck_for_s(self) -> float:
-        """How long the worker has owed an answer; it is asked for one now, if it owes none."""
+        """How long the worker has owed an answer; requests one if it owes none."""
         if self._asked_s is None:
             self._asked_s = self._loop.time()
             self.submit(_NOBODY, CommandKind.ANSWER)
         return self._loop.time() - self._asked_s
 
     async def measure(self, pool: Pool, size: int) -> float | None:
-        """Seconds of a step at that batch size; None where sessions are open, or the worker has ended."""
+        """Measures a step at that batch size, in seconds; None while sessions are open or after the worker's end."""
         if not self.alive:
             return None
         measured = self._measured = self._loop.create_future()
@@ -120,7 +121,7 @@ class WorkerHandle(asyncio.Protocol):
         return await measured
 
     def close(self) -> None:
-        """The worker ends after the step under way."""
+        """Ends the worker after its present step."""
         if self.alive:
             self.alive = False
             self._transport.close()
@@ -147,7 +148,7 @@ class WorkerHandle(asyncio.Protocol):
         self._settle_measured(None)
         if not self.loaded.done():
             self.loaded.set_exception(DeviceError("the worker ended before it had loaded the model"))
-            self.loaded.exception()  # whether anybody asks or not
+            self.loaded.exception()  # also unrequested answers
 
     def _settle_measured(self, seconds: float | None) -> None:
         if not self._measured.done():
@@ -174,8 +175,9 @@ class WorkerHandle(asyncio.Protocol):
 
 
 class WorkerPool:
-    """All workers of a server, from `start` to `stop`. `apart`: in processes of their own; `load` is then a function
-    of a module."""
+    """All workers of a server, from `start` to `stop`. `apart`: in their own processes; `load` is then a function of a
+    module.
+    """
 
     def __init__(
         self, settings: Settings, load: EngineLoader, *, apart: bool, on_step: Callable[[TimedStep], None]
@@ -189,12 +191,12 @@ class WorkerPool:
         self._is_loaded = False
         self.all: list[WorkerHandle] = []
         self.pids: list[int] = []
-        """The processes of their own, once the model is loaded."""
+        """Ids of the worker processes, once the model is loaded."""
         self.lost = asyncio.Event()
-        """Set when a worker has ended that sessions may be at."""
+        """Set when a worker with possible sessions has ended."""
 
     async def start(self) -> None:
-        """Begins to load; `loaded` waits for the model."""
+        """Starts loading; `loaded` waits for the model."""
         pairs = [socket.socketpair() for _ in range(worker_count(self._settings))]
         theirs = [pair[1] for pair in pairs]
         loop = asyncio.get_running_loop()
@@ -210,7 +212,7 @@ class WorkerPool:
             self._thread.start()
 
     async def loaded(self) -> Model:
-        """What is served, when it is loaded and warm. Raises ModelError or whatever else prevented it."""
+        """The served model, once it is loaded and warm. Raises ModelError or another error of loading."""
         model, pids = await asyncio.shield(self.all[0].loaded)
         self.all = self.all[: len(pids)]
         self.pids = list(dict.fromkeys(pids)) if self._apart else []
@@ -219,8 +221,7 @@ class WorkerPool:
         return model
 
     async def stop(self, timeout_s: float) -> None:
-        """Ends the workers after the steps under way; gives up waiting after `timeout_s`. One that still loads has
-        nothing to finish, and is not waited for."""
+        """Ends the workers after their present steps; waits at most `timeout_s`, and not for a loading one."""
         for device in self.all:
             device.close()
         await asyncio.to_thread(self._join, timeout_s if self._is_loaded else 0.0)
@@ -247,8 +248,9 @@ class WorkerPool:
 
 
 def _spawned(sockets: list[socket.socket], settings: Settings, load: EngineLoader) -> subprocess.Popen[bytes]:
-    """The first of the processes, which has been told what to do. In a group of its own: what ends this one at a
-    terminal is not for them, since they end with their sockets."""
+    """Starts the first worker process with its instructions. It has its own process group: signals from a terminal do
+    not reach it, since workers end with their sockets.
+    """
     orders = packed((settings, load))
     numbers = [one.fileno() for one in sockets]
     process = subprocess.Popen(

@@ -1,6 +1,6 @@
-"""What the event loop and a worker say to each other: Python objects over a socket, pickled, each behind its length.
+"""Messages between the event loop and a worker: pickled Python objects on a socket, each after its length.
 
-Both ends are this program's own, so nobody else's bytes are unpickled.
+Both ends belong to this program, so no foreign bytes are unpickled.
 """
 
 import pickle
@@ -11,19 +11,19 @@ _LENGTH = struct.Struct("<I")
 
 
 def packed(message: object) -> bytes:
-    """The message as it goes over the socket."""
+    """The encoded message."""
     body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     return _LENGTH.pack(len(body)) + body
 
 
 class Unpacker:
-    """Puts messages together again, however the socket has cut them."""
+    """Reassembles messages from any pieces."""
 
     def __init__(self) -> None:
         self._held = bytearray()
 
     def feed(self, data: bytes | memoryview) -> list[Any]:
-        """More bytes -> the messages that are whole now."""
+        """Accepts bytes and returns the complete messages."""
         self._held += data
         messages, start = [], 0
         with memoryview(self._held) as held:

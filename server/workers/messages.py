@@ -1,4 +1,4 @@
-"""What crosses the socket between the event loop and a worker: commands for sessions, events back, reports of steps."""
+"""Messages between the event loop and a worker: commands for sessions, events back, reports of steps."""
 
 from enum import Enum, auto
 from typing import Any, NamedTuple
@@ -13,8 +13,9 @@ from neucodec_streaming.server.workers.formats import EngineFormats, Formats
 
 
 class ParkedStream(NamedTuple):
-    """A stream whose slots were given back: the engine's snapshot, the state of its formats, and how often the stream
-    had been cleared at that worker."""
+    """A stream whose slots were released: the engine's snapshot, the state of its formats, and its clears at that
+    worker.
+    """
 
     snapshot: bytes
     formats: Formats | EngineFormats
@@ -22,8 +23,9 @@ class ParkedStream(NamedTuple):
 
 
 class SessionSpec(NamedTuple):
-    """What a session is; `parked`: from where it goes on, with its voice; `voice`: in which a new one starts.
-    `is_converted`: its payload is the engine's arrays as bytes, in place of `input` and `output`."""
+    """Description of a session. `parked`: its state and voice to continue from. `voice`: of a new one. `is_converted`:
+    its payload is the engine's arrays as bytes instead of `input` and `output`.
+    """
 
     kind: str
     config: StreamConfig
@@ -35,7 +37,7 @@ class SessionSpec(NamedTuple):
 
 
 class CommandKind(Enum):
-    """What can be asked of a worker for one session, with what data."""
+    """Commands for a session, with their data."""
 
     OPEN = auto()  # SessionSpec
     FEED = auto()  # bytes
@@ -47,45 +49,45 @@ class CommandKind(Enum):
     PARK = auto()
     CLOSE = auto()
     MEASURE = auto()  # pool and batch size; of no session
-    ANSWER = auto()  # with HANDLED, whether the session is there or not
+    ANSWER = auto()  # answered by HANDLED, also for unknown sessions
 
 
 class EventKind(Enum):
-    """What a session is told, with what data."""
+    """Events of a session, with their data."""
 
     OPENED = auto()  # the session has its slots
-    OUTPUT = auto()  # bytes of its format, their epoch, how late they are in ms
-    FINISHED = auto()  # epoch: all output of the oldest utterance that was flushed has been delivered
-    ENDED = auto()  # StreamingError: the session is closed, this is why
-    PARKED = auto()  # ParkedStream, and the session lives on until CLOSE; None: there is something to compute for it
-    MEASURED = auto()  # seconds of such a step, None while sessions are open; for nobody
-    HANDLED = auto()  # all commands before the ANSWER have been taken
+    OUTPUT = auto()  # bytes in its format, their epoch, lateness in ms
+    FINISHED = auto()  # epoch: all output of the oldest flushed utterance was delivered
+    ENDED = auto()  # StreamingError: why the session was closed
+    PARKED = auto()  # ParkedStream: the session waits for CLOSE; None: it has something to compute
+    MEASURED = auto()  # seconds of such a step, None while sessions are open; of no session
+    HANDLED = auto()  # all commands before the ANSWER were handled
 
 
 WorkerCommand = tuple[int, CommandKind, Any]
-"""Session number (its WorkerHandle gives it), what to do, data. A plain tuple, since a class would pickle slowly."""
+"""Session number (from its WorkerHandle), command, data. A plain tuple, since pickling a class is slow."""
 
 
 WorkerEvent = tuple[int, EventKind, Any]
-"""For the session with that number."""
+"""An event of the session with that number."""
 
 
 class Loaded(NamedTuple):
-    """What is served, and the process of each worker."""
+    """The served model, and each worker's process."""
 
     model: Model
     pids: list[int]
 
 
 class TimedStep(NamedTuple):
-    """A batch was stepped, in so many seconds."""
+    """A batch was stepped in that many seconds."""
 
     pool: Pool
     seconds: float
 
 
 class WorkerReport(NamedTuple):
-    """What sessions are told, in order, and the steps since the last report."""
+    """Events of sessions, in order, and the steps since the last report."""
 
     events: list[WorkerEvent]
     steps: list[TimedStep]

@@ -1,11 +1,11 @@
-"""A worker: what steps one engine. Commands come in by a socket, results of a step go back in one message.
+"""A worker: steps one engine. Commands arrive on a socket; the results of a step are returned in one message.
 
-The other end is a WorkerHandle of the event loop (handle.py), in this process or in another one. A message to a worker
-is a list of commands, one from it a WorkerReport; the first of all, from the first worker, is Loaded, or an error.
-What fails for one session is reported to that session; the worker lives on, until the other end is closed. Where the
-device fails for good its process ends with exit code 1, for its supervisor to start it again.
+The other end is a WorkerHandle of the event loop (handle.py), in this process or another. Each message to a worker is a
+list of commands, each message from it a WorkerReport; the first message of the first worker is Loaded, or an error. A
+session's failure is reported to that session, and the worker continues until the other end is closed. If the device
+fails permanently, the process exits with code 1, so that its supervisor restarts it.
 
-Workers are threads, or processes forked once the model is loaded and warm: those share its memory, and no interpreter.
+Workers are threads, or processes forked once the model is loaded and warm, which share its memory but no interpreter.
 """
 
 import ctypes
@@ -46,20 +46,21 @@ from neucodec_streaming.server.workers.messages import (
 
 READ_BYTES = 1 << 18
 SEND_BUFFER_BYTES = 1 << 22
-"""As far as the system allows."""
+"""Limited by the system."""
 MAX_UNSENT_REPORTS = 16
-"""Then the next step waits for the reader."""
+"""Beyond it the next step waits for the reader."""
 
 EngineLoader = Callable[[Settings], tuple[list[Engine], Model]]
-"""Makes an engine for each worker, and says what they serve."""
+"""Creates an engine for each worker, and the description of what they serve."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class WorkerSession:
-    """A session: its number at the WorkerHandle and at the engine, how late its latest output was, and how often it
-    was cleared here."""
+    """A session: its numbers at the WorkerHandle and at the engine, the lateness of its latest output, and its clears
+    here.
+    """
 
     number: int
     engine_id: int
@@ -69,7 +70,7 @@ class WorkerSession:
 
 
 class Worker:
-    """Steps `engine` for whoever is at the other end of `socket`."""
+    """Steps `engine` for the other end of `socket`."""
 
     def __init__(self, engine: Engine, socket: socket.socket, output_rate: int) -> None:
         self._output_rate = output_rate
@@ -79,13 +80,13 @@ class Worker:
         self._buffer = bytearray(READ_BYTES)
         self._unsent: deque[memoryview] = deque()
         self._seats: dict[int, WorkerSession] = {}  # by their number
-        self._seat_of: dict[int, WorkerSession] = {}  # by the engine's
+        self._seat_of: dict[int, WorkerSession] = {}  # by the engine's number
         self._events: list[WorkerEvent] = []
         self._steps: list[TimedStep] = []
         self._stepped_s = 0.0
 
     def run(self) -> None:
-        """Until the other end is closed. Raises LostDeviceError: what runs it must end, to be started again."""
+        """Runs until the other end is closed. Raises LostDeviceError: the process must end and be restarted."""
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         with self._socket, selectors.DefaultSelector() as selector:
@@ -103,11 +104,11 @@ class Worker:
                 _log.debug("the event loop is gone: results are dropped", exc_info=True)
 
     def close(self) -> None:
-        """It runs elsewhere, and the socket is not for this process."""
+        """Closes this process's copy of the socket of a worker that runs elsewhere."""
         self._socket.close()
 
     def _wait(self, selector: selectors.BaseSelector) -> list[WorkerCommand] | None:
-        """The commands since the last call, at once or when the engine has something to do; None: no more come."""
+        """Commands since the last call, at once or when the engine has something to do; None at the end."""
         wake_s = self._engine.wake_s()
         while True:
             wait_s = None if wake_s is None else max(0.0, wake_s - time.monotonic())
@@ -129,7 +130,7 @@ class Worker:
                 return []
 
     def _send(self, selector: selectors.BaseSelector) -> None:
-        """As much as the socket takes: the device waits for no reader, but for one that is far behind."""
+        """Writes as much as the socket takes: the device only waits for a reader that is far behind."""
         while self._unsent:
             try:
                 size = self._socket.send(self._unsent[0])
@@ -257,7 +258,7 @@ class Worker:
         self._events.append((number, news, data))
 
     def _end(self, number: int, error: StreamingError) -> None:
-        """Closes the session, if it is open, and tells it why."""
+        """Closes the session, if it is open, and reports the reason."""
         seat = self._seats.get(number)
         if seat is not None:
             self._forget(seat)
@@ -269,14 +270,17 @@ class Worker:
 
 
 def _voice(tokens: np.ndarray) -> np.ndarray | None:
-    """As the engine takes a voice; no tokens are none."""
+    """The voice in the engine's form; no tokens mean none."""
     return tokens if len(tokens) else None
 
 
 def work(sockets: Sequence[socket.socket], settings: Settings, load: EngineLoader, *, forks: bool) -> None:
-    """Loads, says at the first socket what is served by whom, and runs a worker at each, until the other ends are
-    closed. Sockets beyond that are closed. The first worker runs in this thread, the others in processes of their own
-    if it `forks`, and else in threads."""
+    """Loads the engines, reports them on the first socket, and runs a worker on each socket until the other ends are
+    closed.
+
+    Surplus sockets are closed. The first worker runs in this thread, the others in forked processes if it `forks`, else
+    in threads.
+    """
     workers, model = _loaded(sockets, settings, load)
     for unused in sockets[max(1, len(workers)) :]:
         unused.close()
@@ -303,7 +307,7 @@ def work(sockets: Sequence[socket.socket], settings: Settings, load: EngineLoade
 
 
 def _forked(workers: list[Worker]) -> int:
-    """A process that runs the last of the workers, which is gone from here, as the others from there."""
+    """Forks a process for the last of the workers; each process drops the other's workers."""
     pid = os.fork()
     worker = workers.pop()
     if pid:
@@ -316,7 +320,7 @@ def _forked(workers: list[Worker]) -> int:
             workers.pop().close()
         _trim_memory()
         thread = threading.Thread(target=worker.run, name="worker")
-        thread.start()  # since torch believes that the forked one still has the threads which helped it
+        thread.start()  # torch believes that the forked process still has the threads that helped it
         thread.join()
     except Exception:
         _log.exception("a worker failed")
@@ -325,7 +329,7 @@ def _forked(workers: list[Worker]) -> int:
 
 
 def _trim_memory() -> None:
-    """What was freed is the system's again: a page that two processes have is copied when one of them writes to it."""
+    """Returns freed memory to the system: a page shared by two processes is copied when one of them writes to it."""
     with suppress(AttributeError):  # of glibc
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -333,7 +337,7 @@ def _trim_memory() -> None:
 def _loaded(
     sockets: Sequence[socket.socket], settings: Settings, load: EngineLoader
 ) -> tuple[list[Worker], Model | StreamingError]:
-    """The workers, and what they serve; none, and why."""
+    """The engines and what they serve; or none, and the error."""
     try:
         engines, model = load(settings)
     except StreamingError as error:
@@ -342,5 +346,5 @@ def _loaded(
         _log.exception("loading failed")
         return [], DeviceError(f"loading failed: {type(error).__name__}: {error}")
     gc.collect()
-    gc.freeze()  # or a collection goes through all of torch and the model, while everything stands still
+    gc.freeze()  # or a collection would walk through torch and the model while everything stands still
     return [Worker(engine, socket, model.output_rate) for engine, socket in zip(engines, sockets, strict=False)], model

@@ -1,4 +1,4 @@
-"""What a step of the engine gives for its sessions, in order. No torch."""
+"""Results of an engine's step for its sessions, in order. No torch."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from neucodec_streaming.errors import StreamingError
 
 
 class Output(NamedTuple):
-    """New output of a session: tokens uint16 (n,) or audio float32 (480 n,); and how late it is."""
+    """New output of a session: tokens uint16 (n,) or audio float32, and its lateness."""
 
     session: int
     epoch: int
@@ -19,7 +19,7 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True)
 class FlushFinished:
-    """All output of the oldest utterance that was flushed has been delivered."""
+    """All output of the oldest flushed utterance has been delivered."""
 
     session: int
     epoch: int
@@ -27,7 +27,7 @@ class FlushFinished:
 
 @dataclass(frozen=True)
 class Failed:
-    """The session is closed, its slots are free: it could not be stepped."""
+    """The session could not be stepped: it is closed, and its slots are free."""
 
     session: int
     error: StreamingError

@@ -1,9 +1,8 @@
-"""The only part of the engine that touches the device: states, batches of windows in, rows of output out.
+"""The engine's only access to the device: states, batches of windows in, rows of output out.
 
-One state for each pool, with a place more than there are slots: spare rows of a batch go on with a stream of zeros
-there and change nobody.
-Batches have one of a few sizes, all of them warmed up, since a new shape costs up to seconds. Warming up also records
-each, to be replayed from then on: on CUDA as a graph of kernels, on a CPU as one of operations.
+Each pool has one state with a place more than there are slots: spare rows of a batch step zeros there and affect no
+session. Batches have one of a few sizes, all warmed up, since a new shape takes up to seconds. Warming up also records
+each step for replay: on CUDA as a graph of kernels, on a CPU as a graph of operations.
 """
 
 import logging
@@ -29,8 +28,9 @@ from neucodec_streaming.windows import AnyWindower, DecoderWindower, EncoderWind
 
 MEASURED_STEPS = 3
 MIN_RECENT_VOICES = 8
-"""Voices of clients that stay computed, or one for each slot if that is more: so clearing a stream computes none again.
-A voice takes as much memory as a slot in each profile that used it."""
+"""Number of client voices kept computed, or one for each slot if that is more, so that clearing a stream never
+recomputes its voice. A voice takes as much memory as a slot, in each profile that used it.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 class Runner:
     """Steps the sessions of `pools`, up to `slots` in each, on the codec's device.
 
-    `cuda_graphs`: whether steps on CUDA are captured; "auto": if the first replay has the bits of the eager step.
+    `cuda_graphs`: whether to capture steps on CUDA; "auto": if the first replay has the bits of the eager step.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Runner:
         self._cuda_graphs = cuda_graphs
         self._steppers: dict[Pool, Stepper] = {}
         self._states: dict[Pool, Any] = {}
-        self._positions: dict[Pool, np.ndarray] = {}  # as in the states, for the host
+        self._positions: dict[Pool, np.ndarray] = {}  # host copies of the states' positions
         self._traced: dict[tuple[Pool, int, bool], TracedStep] = {}  # by pool, batch size, and whether it is steady
         self._graphs: dict[tuple[Pool, int, bool], GraphedStep] = {}
         self._held_voices: dict[bytes, Voice] = {}
@@ -60,12 +60,12 @@ class Runner:
         self._renew()
 
     def _renew(self) -> None:
-        """States as new."""
+        """Resets the states."""
         self._states = {pool: stepper.new_state(self.slots + 1) for pool, stepper in self._steppers.items()}
         self._positions = {pool: np.zeros(self.slots + 1, np.int64) for pool in self._steppers}
 
     def replicate(self) -> "Runner":
-        """After `warm_up`, on a CPU: another one, warm too, with states of its own, for a thread of its own."""
+        """After `warm_up`, on a CPU: another warm runner with its own states, for another thread."""
         other = copy(self)
         other._recent_voices = {}
         other._renew()
@@ -74,30 +74,31 @@ class Runner:
 
     @property
     def max_edges(self) -> int | None:
-        """The largest batch of starts and endings, which are stepped apart from steady windows where steps are
-        recorded; None: together with them."""
+        """The largest batch of first and last windows, which are stepped separately if steps are recorded; None:
+        together with steady windows.
+        """
         if self._graphs:
             return self.batch_sizes[-1]
         return self.batch_sizes[0] if self._traced else None
 
     @property
     def depth(self) -> int:
-        """Steps that may be in flight."""
+        """Limit of steps in flight."""
         return 2 if self._graphs else 1
 
     @property
     def pools(self) -> list[Pool]:
-        """What can be stepped."""
+        """The pools that can be stepped."""
         return list(self._steppers)
 
     def windower(self, pool: Pool) -> AnyWindower:
-        """The host's half of a new session of `pool`."""
+        """The host side of a new session of `pool`."""
         if pool.kind == "encode":
             return EncoderWindower(pool.config)
         return DecoderWindower(pool.config, self._decoder(pool).output_hop)
 
     def warm_up(self) -> None:
-        """Computes every shape that can occur and records it; all slots are as new then."""
+        """Computes and records every possible shape, then resets all slots."""
         if self._device.type == "cuda":
             self._warm_up_cuda()
             return
@@ -143,7 +144,7 @@ class Runner:
         self._graphs = graphs
 
     def _check_replay(self, pool: Pool, graph: GraphedStep, x: Tensor, rows: Tensor, steady: bool) -> None:
-        """Raises RuntimeError where a replay has other bits than the eager step."""
+        """Raises RuntimeError if a replay differs from the eager step in a bit."""
         outputs = []
         for replays in (False, True):
             for _ in range(-(-START_FRAMES // pool.config.chunk_frames) if steady else 0):
@@ -160,7 +161,7 @@ class Runner:
             raise RuntimeError(f"a replayed {pool.kind} step of {len(x)} rows does not have the bits of the eager one")
 
     def _trace(self, pool: Pool) -> None:
-        """The steady step at every batch size, and any step at the smallest. Raises where PyTorch cannot."""
+        """Records the steady step at every batch size, and any step at the smallest. Raises if PyTorch cannot."""
         stepper, state, smallest = self._steppers[pool], self._states[pool], self.batch_sizes[0]
         packed = packed_weights(lambda: self._eager(pool, *self._silent_batch(pool, smallest)))
         for size in self.batch_sizes:
@@ -170,7 +171,7 @@ class Runner:
         self._traced[pool, smallest, False] = TracedStep(stepper, state, *x_and_at, packed, steady=False)
 
     def _silent_batch(self, pool: Pool, size: int) -> tuple[Tensor, Tensor]:
-        """A steady step of the spare slot alone."""
+        """A steady step of the spare slot only."""
         return self._batch(pool, [self.slots] * size, [self._window(pool)] * size, size)
 
     def _noise_batch(self, pool: Pool, size: int) -> tuple[Tensor, Tensor]:
@@ -184,10 +185,10 @@ class Runner:
             self.reset(pool, slot)
 
     def measure(self, clock: Callable[[], float], at_most_s: float) -> dict[Pool, dict[int, float]]:
-        """Seconds of a steady step for every pool and batch size, by `clock`; about `at_most_s` in all.
+        """Seconds of a steady step for every pool and batch size, by `clock`; takes about `at_most_s` in all.
 
-        Medians of a few steps of noise, each row in a slot of its own, while no slot is in use; of one step where more
-        would take too long. Where fewer rows took longer than more, that was noise, and they count as long as those.
+        Medians of a few steps of noise, each row in its own slot, while no slot is in use; of a single step if more
+        would take too long. If fewer rows took longer than more rows, that was noise, and they count as equal.
         """
         share_s = at_most_s / (len(self._steppers) * len(self.batch_sizes))
         times: dict[Pool, dict[int, float]] = {}
@@ -197,10 +198,10 @@ class Runner:
         return times
 
     def measure_step(self, pool: Pool, size: int, clock: Callable[[], float], at_most_s: float) -> float:
-        """Seconds of a step at that batch size, the median of a few, while no slot is in use."""
+        """Median seconds of a step at that batch size, while no slot is in use."""
         rng, slots = np.random.default_rng(0), list(range(min(size, self.slots)))
         windows = [self._window(pool, rng) for _ in slots]
-        self._positions[pool][slots] = START_FRAMES  # what is measured is a steady step, whatever it computes on
+        self._positions[pool][slots] = START_FRAMES  # measures a steady step with any input
         times: list[float] = []
         while len(times) < MEASURED_STEPS and sum(times) + max(times, default=0.0) <= at_most_s:
             begin_s = clock()
@@ -210,7 +211,7 @@ class Runner:
         return median(times)
 
     def _window(self, pool: Pool, rng: np.random.Generator | None = None) -> Window:
-        """A steady window of silence, or noise, whose output nobody wants."""
+        """A steady window of silence or noise, whose output is discarded."""
         shape = self._steppers[pool].window_shape
         x: np.ndarray = np.zeros(shape, np.float32 if pool.kind == "encode" else np.int64)
         if rng is not None:
@@ -222,15 +223,15 @@ class Runner:
         return Window(x, pool.config.window_frames, pool.config.chunk_frames, slice(0, 0))
 
     def step(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> np.ndarray:
-        """`launch`, and its rows."""
+        """Launches a step and returns its rows."""
         return self.launch(pool, slots, windows, size).wait()
 
     def launch(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> StepRows:
-        """Begins a step at batch `size` >= len(windows), whose rows of output are in the order of `windows`.
+        """Launches a step at batch `size` >= len(windows); its rows of output are in the order of `windows`.
 
-        Where steps are recorded, one with starts or endings has a size up to `max_edges`.
+        If steps are recorded, one with first or last windows has a size up to `max_edges`.
         """
-        torch.get_num_threads()  # takes over what was set: before a thread has asked, oneDNN uses all cores in it
+        torch.get_num_threads()  # applies the setting: until a thread reads it, oneDNN uses all cores in it
         key = pool, size, self._is_steady(pool, slots, windows)
         self._positions[pool][slots] += [window.commit for window in windows]
         graph = self._graphs.get(key)
@@ -244,7 +245,7 @@ class Runner:
         return StepRows(output.numpy, len(windows))
 
     def is_alive(self) -> bool:
-        """Whether the device still computes: most CUDA errors are for good, and every later call fails too."""
+        """Whether the device still works: most CUDA errors are permanent, and every later call fails too."""
         try:
             return torch.ones(1, device=self._device).item() == 1
         except Exception:
@@ -252,7 +253,7 @@ class Runner:
             return False
 
     def _is_steady(self, pool: Pool, slots: list[int], windows: list[Window]) -> bool:
-        """Whether every row is past its stream's start and not its ending."""
+        """Whether every row is past its stream's start and before its last window."""
         whole = pool.config.window_frames, pool.config.chunk_frames
         is_past_start = self._positions[pool][slots].min() >= START_FRAMES
         return bool(is_past_start) and all((window.valid, window.commit) == whole for window in windows)
@@ -269,7 +270,7 @@ class Runner:
         return torch.from_numpy(x), torch.from_numpy(rows)
 
     def _fill(self, x: np.ndarray, rows: np.ndarray, pool: Pool, slots: list[int], windows: list[Window]) -> None:
-        """Rows of a step, and spare ones: silence in the spare slot."""
+        """Rows of a step plus spare ones: silence in the spare slot."""
         count = len(windows)
         x[count:] = 0
         rows[:, count:] = np.array([self.slots, pool.config.window_frames, pool.config.chunk_frames])[:, None]
@@ -278,24 +279,24 @@ class Runner:
             row[:] = window.x
 
     def reset(self, pool: Pool, slot: int) -> None:
-        """That slot is as new."""
+        """Resets a slot."""
         self._steppers[pool].reset(self._states[pool], slot)
         self._positions[pool][slot] = 0
 
     def prepare_voice(self, pool: Pool, voice: np.ndarray, max_steps: int) -> bool:
-        """Computes a voice a few steps further; whether `prime` has nothing left to compute."""
+        """Computes a voice a few steps further; returns whether `prime` has nothing left to compute."""
         known = self._found_voice(voice) if max_steps == 0 else self._voice(voice)
         return known is not None and known.prepare(self._decoder(pool), max_steps)
 
     def prime(self, pool: Pool, slot: int, voice: np.ndarray) -> AnyWindower:
-        """That slot starts in a voice -> the windower that goes with it. The most recent voices are kept computed."""
+        """Starts a slot in a voice and returns its windower. The most recent voices are kept computed."""
         start = self._voice(voice).start(self._decoder(pool))
         self._steppers[pool].load(self._states[pool], slot, start.state)
         self._positions[pool][slot] = start.windower.position
         return start.windower.copy()
 
     def hold_voices(self, voices: list[np.ndarray]) -> None:
-        """Computes voices for every decoder, and keeps them; to be called before `replicate`, which shares them."""
+        """Computes and keeps voices for every decoder; call it before `replicate`, which shares them."""
         for tokens in voices:
             voice = self._held_voices[tokens.tobytes()] = Voice(tokens)
             for pool in self.pools:
@@ -322,10 +323,10 @@ class Runner:
         return voice
 
     def snapshot(self, pool: Pool, slot: int) -> bytes:
-        """That slot as bytes that name model and configuration."""
+        """A slot as bytes that identify model and configuration."""
         return self._steppers[pool].snapshot(self._states[pool], slot)
 
     def restore(self, pool: Pool, slot: int, snapshot: bytes) -> None:
-        """That slot as it was when the snapshot was taken. Raises SnapshotError, and then nothing has changed."""
+        """Restores a slot from a snapshot. Raises SnapshotError, and then changes nothing."""
         self._steppers[pool].restore(self._states[pool], slot, snapshot)
         self._positions[pool][slot] = int(self._states[pool].position[slot])

@@ -1,7 +1,7 @@
 /** Break it: bits flipped, or tokens lost, on the way from encoder to decoder. The same slider harms the same cells. */
 
 import { element, tell } from "./dom.js";
-import { isAbort } from "./stage.js";
+import { foreign, isAbort } from "./stage.js";
 import { Channel } from "./tokens.js";
 
 const SEED = 20;
@@ -32,11 +32,12 @@ export class Breaking {
   /** Whether the server can decode these tokens. */
   refresh() {
     const { take } = this._stage;
-    const foreign = take !== null && this._server.model !== "" && take.model !== this._server.model;
-    const able = take !== null && this._server.kinds.includes("decode") && !foreign;
+    const { model, kinds } = this._server;
+    const isForeign = take !== null && model !== "" && take.model !== model;
+    const able = take !== null && kinds.includes("decode") && !isForeign;
     element("harm").disabled = !able;
-    element("break-why").textContent = foreign
-      ? `These are tokens of ${take.model}, and this server speaks ${this._server.model}: say something of your own.`
+    element("break-why").textContent = isForeign
+      ? foreign(take.model, model)
       : "The decoder hides what is lost as well as it can.";
   }
 

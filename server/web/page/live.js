@@ -16,6 +16,7 @@ const MAX_FRAMES_BEHIND = 10;
 const HOLDER = "live";
 const FIGURES_EVERY = 10;
 const DASH = "\u2014";
+const KEY = "This server asks for a key. Then talk once more.";
 const GONE = "The microphone has gone away.";
 
 export class Live {
@@ -57,6 +58,7 @@ export class Live {
     const turn = ++this._turn;
     const overtaken = () => turn !== this._turn;
     this._given = new AbortController();
+    const { signal } = this._given; // another profile goes on with the same microphone
     tell("live");
     this.history.clear();
     this._be("opening", "opening");
@@ -70,9 +72,9 @@ export class Live {
         echoCancellation: false, // the visitor wears headphones
         live: true,
         workletUrl: WORKLET_URL,
-        signal: this._given.signal,
-        onFrame: ({ samples, time }) => !overtaken() && this._hear(samples, time),
-        onEnded: () => !overtaken() && this._fail(new SoundError("missing", GONE)),
+        signal,
+        onFrame: ({ samples, time }) => !signal.aborted && this._hear(samples, time),
+        onEnded: () => !signal.aborted && this._fail(new SoundError("missing", GONE)),
       });
       if (overtaken()) return;
       await this._openLoop(turn);
@@ -116,7 +118,10 @@ export class Live {
     this._be("talking", `changing to ${name}`);
     try {
       await loop?.finish();
-      if (turn === this._turn) await this._openLoop(turn);
+      await this.speaker?.finish();
+      if (turn !== this._turn) return;
+      this.speaker?.clear(); // the next sessions count positions from 0
+      await this._openLoop(turn);
     } catch (error) {
       if (turn === this._turn) this._fail(/** @type {Error} */ (error));
     }
@@ -171,7 +176,7 @@ export class Live {
       onReturn: (gapMs) => this._say("live", gapMs > 0 ? `back, ${(gapMs / 1000).toFixed(1)} s skipped` : "back"),
       onFailure: (error) => loop === this.loop && this._fail(error),
     });
-    await loop.open();
+    await loop.open(() => turn === this._turn && this._fail(new SoundError("key", KEY)));
     if (turn !== this._turn) return loop.drop();
     this.loop = loop;
     this._be("talking", `live, ${this._server.model}, ${loop.ready?.profile}`);

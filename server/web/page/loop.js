@@ -46,30 +46,32 @@ export class Loop {
     this._forget();
   }
 
-  /** Opens both sessions; where one is refused, neither is held. */
-  async open() {
+  /** Opens both sessions; where one is refused, neither is held. @param {() => void} beforeAsking for a key */
+  async open(beforeAsking) {
     const onFailure = (/** @type {Error} */ error) => {
       this.drop();
       this._callbacks.onFailure(error);
     };
     try {
       const shared = { live: true, onFailure };
-      this._decoder = await this._server.connect({
-        kind: "decode",
+      const decoder = {
+        kind: /** @type {const} */ ("decode"),
         ...shared,
-        onState: (state, resumed) => this._connectionIs(state, resumed, OUTPUT_HOP),
-        onSkip: (seconds) => this._callbacks.onSkip("output", seconds),
-        onOutput: (audio, position) => this._onAudio(/** @type {Float32Array} */ (audio), position),
-      });
-      this._encoder = await this._server.connect({
-        kind: "encode",
+        onState: (/** @type {string} */ state, /** @type {any} */ resumed) => this._connectionIs(state, resumed, OUTPUT_HOP),
+        onSkip: (/** @type {number} */ seconds) => this._callbacks.onSkip("output", seconds),
+        onOutput: (/** @type {Float32Array} */ audio, /** @type {number} */ position) => this._onAudio(audio, position),
+      };
+      this._decoder = await this._server.connect(decoder, beforeAsking);
+      const encoder = {
+        kind: /** @type {const} */ ("encode"),
         ...shared,
-        onState: (state, resumed) => {
+        onState: (/** @type {string} */ state, /** @type {any} */ resumed) => {
           this._connectionIs(state, resumed, 1);
-          if (resumed.droppedSeconds > 0) this._callbacks.onSkip("input", resumed.droppedSeconds);
+          if (resumed.skippedSeconds > 0) this._callbacks.onSkip("input", resumed.skippedSeconds);
         },
-        onOutput: (tokens, position) => this._onTokens(/** @type {Uint16Array} */ (tokens), position),
-      });
+        onOutput: (/** @type {Uint16Array} */ tokens, /** @type {number} */ position) => this._onTokens(tokens, position),
+      };
+      this._encoder = await this._server.connect(encoder, beforeAsking);
     } catch (error) {
       this.drop();
       throw error;

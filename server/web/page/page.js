@@ -47,7 +47,7 @@ function showServer() {
 async function showSample(name) {
   tell("samples");
   const sample = SAMPLES.find((each) => each.name === name);
-  if (sample === undefined) return;
+  if (sample === undefined || globalThis.AudioContext === undefined) return false;
   try {
     stage.show(await sampleTake(sample));
     return true;

@@ -12,6 +12,7 @@ const MAX_FRAMES = MAX_SECONDS * 50;
 const HOLDER = "recorder";
 const NOTHING = "That was too short. Hold the button while you speak, or tap it once to begin and once to end.";
 const GONE = "The microphone has gone away.";
+const KEY = "This server asks for a key. Then speak once more.";
 const ALLOWED = "The microphone is ready now. Hold the button and speak.";
 
 export class Recorder {
@@ -57,12 +58,15 @@ export class Recorder {
         onEnded: () => !overtaken() && this._fail(new SoundError("missing", GONE)),
       });
       this._be("recording");
-      const connection = await this._server.connect({
-        kind: "encode",
-        signal,
-        onOutput: (tokens) => !overtaken() && this._learn(/** @type {Uint16Array} */ (tokens)),
-        onFailure: (error) => !overtaken() && this._fail(error),
-      });
+      const connection = await this._server.connect(
+        {
+          kind: "encode",
+          signal,
+          onOutput: (tokens) => !overtaken() && this._learn(/** @type {Uint16Array} */ (tokens)),
+          onFailure: (error) => !overtaken() && this._fail(error),
+        },
+        () => !overtaken() && this._fail(new SoundError("key", KEY)),
+      );
       if (overtaken()) return;
       this._connection = connection;
       for (const frame of this.frames) connection.sendNow(frame);

@@ -62,19 +62,22 @@ export class Server {
    * Opens a session. A key is asked for where one is needed; rejects with an error whose message a visitor understands.
    * @template {Kind} K
    * @param {Omit<import("../connection.js").Options<K>, "profile" | "accessToken">} options
+   * @param {() => void} [beforeAsking] for a key: lets go of a microphone, for instance
    * @returns {Promise<import("../connection.js").Connection<K>>}
    */
-  async connect(options) {
+  async connect(options, beforeAsking = () => {}) {
     for (;;) {
       const accessToken = sessionStorage.getItem(KEY_ITEM);
       try {
         return await connect(/** @type {any} */ ({ ...options, profile: this.profile || null, accessToken }));
       } catch (error) {
         if (!(error instanceof Refused)) throw error;
-        if (error.code === "unauthorized" && (await this.askForKey())) continue;
-        if (error.code === "unauthorized") throw new Refused("unauthorized", NO_KEY);
-        this.look();
-        throw error;
+        if (error.code !== "unauthorized") {
+          this.look();
+          throw error;
+        }
+        beforeAsking();
+        if (!(await this.askForKey())) throw new Refused("unauthorized", NO_KEY);
       }
     }
   }

@@ -89,8 +89,13 @@ export class Stage {
     tell("play");
     if (this.take === null) return;
     try {
-      if (this.take.output === null) await this._decode(this.take);
-      else await this.player.play();
+      if (this.take.output === null) {
+        const { model } = this._server;
+        if (model && this.take.model && this.take.model !== model) throw new Error(foreign(this.take.model, model));
+        await this._decode(this.take);
+      } else {
+        await this.player.play();
+      }
     } catch (error) {
       if (!isAbort(error)) tell("play", /** @type {Error} */ (error).message);
     }
@@ -262,6 +267,9 @@ export class Stage {
     element("token-words").textContent = `${grouped(tokens)} tokens of 16 bits`;
   }
 }
+
+/** @param {string} theirs @param {string} ours models */
+export const foreign = (theirs, ours) => `These are tokens of ${theirs}; this server speaks ${ours}, to which they are noise.`;
 
 /** @param {unknown} error whether it says that the visitor went on to something else */
 export const isAbort = (error) =>

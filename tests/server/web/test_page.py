@@ -374,6 +374,32 @@ async def test_an_insecure_origin_is_explained_and_samples_play(server):
         await tab.until(PLAYING)
 
 
+async def test_a_browser_without_web_audio_is_told_so(chromium, server):
+    source = "delete window.AudioContext; delete window.OfflineAudioContext"
+    added = await chromium.send("Page.addScriptToEvaluateOnNewDocument", source=source)
+    await chromium.open(page_of(server.url))
+    assert "Web Audio" in await chromium.until(notice("speak"))
+    await chromium.send("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
+
+
+async def test_a_microphone_is_let_go_of_while_a_key_is_asked_for(chromium):
+    with hosted(FakeRunner(), api_keys=("correct-horse-battery-staple",)) as host:
+        await chromium.open(page_of(host.url))
+        await chromium.until(READY)
+        await chromium.evaluate(TRACKS)
+        await chromium.click("speak")
+        await chromium.until("document.getElementById('key-dialog').open")
+        assert await chromium.evaluate(f"[{LIVE_TRACKS}, {IDLE}]") == [0, True]
+        await chromium.click("key-cancel")
+
+
+async def test_tokens_of_another_model_are_not_played(tab):
+    await tab.evaluate("(location.hash = '#model=other&tokens=AAAAAA', undefined)")
+    await tab.until("demo.stage.take.title.includes('link')")
+    await tab.click("play")
+    assert "tokens of other" in await tab.until(notice("play"))
+
+
 async def test_the_page_offers_only_the_kinds_that_are_served(tab):
     await tab.evaluate("(demo.server.kinds = ['decode'], demo.server._be('ready', 'ready'))")
     hidden = "['speak', 'live-tab', 'break'].map((id) => document.getElementById(id).hidden)"

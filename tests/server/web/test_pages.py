@@ -135,6 +135,14 @@ def test_documents_are_plain_text(server, name):
     assert len(body) > 500
 
 
+def test_the_page_says_how_large_nano_is():
+    model = re.search(r"MODEL = (.*);", (FOLDER / "samples" / "samples.js").read_text())
+    assert model is not None
+    millions = json.loads(model[1])["parameters"] / 1e6
+    page = re.sub(r"\s+", " ", (FOLDER / "index.html").read_text())
+    assert f"<b>nano</b>: {millions:.1f} million parameters" in page
+
+
 def test_every_recording_of_the_page_is_there_and_as_long_as_its_tokens():
     entries = re.search(r"SAMPLES = (.*);", (FOLDER / "samples" / "samples.js").read_text(), re.DOTALL)
     assert entries is not None
