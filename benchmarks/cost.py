@@ -1,15 +1,15 @@
-"""What a stream costs at full size: `python -m benchmarks.cost`.
+"""The cost of a stream at full size: `python -m benchmarks.cost`.
 
-One run measures, for encode and decode, each dtype and number of sessions: a step of that many sessions (rings full);
-the sliding window at the same latency, as many windows of the stock model in one batch; and the stock model on a whole
-recording. Times are seconds of compute per second of audio, of one session's clock: below 1 the device keeps up with
-all of them. Steps and windows take turns, so that what else the machine does hits both. Beside each step stands its
-floor: the longer of reading the weights and the sessions' state once at the memory's speed, and of computing the
-window's products at the speed of a large one, both measured here. `in line` is the share of the time that this
-process waited for a processor: where it is not near 0, something else ran, and the figures are worth little.
+For encode and decode, each dtype and number of sessions, measures in one run: a step of that many sessions (with full
+rings); the sliding window at the same latency, as that many windows of the stock model in one batch; and the stock
+model on a whole recording. Times are seconds of compute per second of audio of one session: below 1 the device keeps up
+with all sessions. Steps and windows take turns, so that other load on the machine affects both. `floor` is the lower
+bound of a step: the longer of reading the weights and the sessions' state once at memory bandwidth, and of computing
+the window's products at the speed of a large product, both measured here. `in line` is the run-queue delay as a share
+of the time: if it is not near 0, another program ran and the figures are unreliable.
 
-On CUDA a step is the captured graph that the server replays, its copies from and to the host included, and the number
-of sessions doubles until a step takes as long as its chunk, so that the table ends with what runs in real time.
+On CUDA a step is the captured graph that the server replays, including its copies from and to the host, and the number
+of sessions doubles until a step takes as long as its chunk, so that the table ends at the limit of real time.
 """
 
 import argparse
@@ -50,7 +50,7 @@ PARTS = {
 INSTRUCTION_SETS = {"avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16"}
 OFFLINE_SECONDS = 10
 TURN_S = 0.5
-"""A turn of one way is as many calls as begin within this time, and at least one."""
+"""A turn of one way repeats its call until this time has passed."""
 BANDWIDTH_BYTES = 1 << 30
 GEMM_SIZE = {"cpu": 2048, "cuda": 8192}
 RATE_CALLS = 5
@@ -64,7 +64,7 @@ TimedCall = Callable[[], object]
 
 @dataclass(frozen=True)
 class CostTarget:
-    """A figure of a row that may be `most` at the most."""
+    """An upper limit for a figure of a row."""
 
     kind: str
     sessions: int
@@ -83,7 +83,7 @@ TARGETS = (
 
 
 def streamed(codec: Codec, kind: str, sessions: int) -> TimedCall:
-    """One steady step of that many sessions, all older than their context."""
+    """Returns a call of one steady step of `sessions` sessions, all older than their context."""
     stepper = _stepper(codec, kind)
     config = stepper.config
     state = stepper.new_state(sessions)
@@ -97,7 +97,7 @@ def streamed(codec: Codec, kind: str, sessions: int) -> TimedCall:
 
 
 def offline(codec: Codec, kind: str, rows: int, frames: int) -> TimedCall:
-    """The stock model on as many inputs of that many frames, in one batch."""
+    """Returns a call of the stock model on `rows` inputs of `frames` frames, in one batch."""
     model, dtype = codec.model, codec.model.fc_encoder.weight.dtype
     if kind == "decode":
         return partial(model.decode, noise(kind, (rows, 1, frames)).to(codec.device))
@@ -106,12 +106,13 @@ def offline(codec: Codec, kind: str, rows: int, frames: int) -> TimedCall:
 
 
 def window_frames(kind: str, config: StreamConfig) -> int:
-    """Frames of the sliding window at the latency of `config`."""
+    """Returns the frames of the sliding window at the latency of `config`."""
     return (encode_geometry(config) if kind == "encode" else decode_geometry(config)).frames
 
 
 def timed(ways: dict[str, Callable[[], TimedCall]], turns: int, budget_s: float) -> dict[str, list[float]]:
-    """Seconds of the calls of each way, warmed up; the ways take turns, at least one, until the budget is spent.
+    """Returns the seconds of each way's calls after a warm-up; the ways take turns, at least once, until the budget is
+    spent.
 
     A way that does not fit into the device's memory has no times.
     """
@@ -120,7 +121,7 @@ def timed(ways: dict[str, Callable[[], TimedCall]], turns: int, budget_s: float)
         try:
             calls[name] = make()
             calls[name]()
-        except RuntimeError as error:  # torch.OutOfMemoryError is one, and so is what cuDNN says instead
+        except RuntimeError as error:  # includes torch.OutOfMemoryError, and cuDNN's equivalent
             said = str(error)
             if not isinstance(error, torch.OutOfMemoryError) and "memory" not in said and "CUDNN_STATUS" not in said:
                 raise
@@ -140,18 +141,20 @@ def timed(ways: dict[str, Callable[[], TimedCall]], turns: int, budget_s: float)
 
 @dataclass(frozen=True)
 class Floor:
-    """What no step can go below: bytes that it must read and operations of its products, at the device's speeds."""
+    """The lower bound of a step: the bytes that it must read and the operations of its products, at the device's
+    speeds.
+    """
 
     weight_bytes: int
     state_bytes: int
-    """Of one session."""
+    """Per session."""
     operations: float
-    """Of one session; a multiplication and an addition are two. Attention over the context is left out."""
+    """Per session; a multiplication and an addition are two. Attention over the context is left out."""
     bytes_per_s: float
     operations_per_s: float
 
     def seconds(self, sessions: int) -> dict[str, float]:
-        """The two bounds of a step, by what bounds it."""
+        """Returns the two bounds of a step, by name."""
         read = self.weight_bytes + sessions * self.state_bytes
         return {"bytes": read / self.bytes_per_s, "operations": sessions * self.operations / self.operations_per_s}
 
@@ -171,14 +174,14 @@ def floor_of(codec: Codec, kind: str, bytes_per_s: float, operations_per_s: floa
 
 
 def memory_rate(device: torch.device, size_bytes: int = BANDWIDTH_BYTES) -> float:
-    """Bytes per second of reading: summing a tensor larger than any cache, the best of a few."""
+    """Returns bytes per second of reading: the best of a few sums of a tensor larger than any cache."""
     x = torch.ones(size_bytes // 4, device=device)
     x.sum()
     return x.nbytes / min(_seconds(x.sum) for _ in range(RATE_CALLS))
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """Operations per second of a large square product, the best of a few."""
+    """Returns operations per second of a large square product, the best of a few."""
     x = torch.randn(size, size, device=device).to(dtype)
     product = partial(torch.mm, x, x)
     product()
@@ -187,12 +190,12 @@ def product_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
 
 @torch.inference_mode()
 def measure(codec: Codec, kind: str, given: argparse.Namespace, bytes_per_s: float) -> Iterator[dict[str, Any]]:
-    """A row for each number of sessions; where none are given, they double until a step takes as long as its chunk."""
+    """Yields a row for each number of sessions; by default they double until a step takes as long as its chunk."""
     dtype = codec.model.fc_encoder.weight.dtype
     floor = floor_of(codec, kind, bytes_per_s, product_rate(codec.device, dtype, GEMM_SIZE[codec.device.type]))
     config = codec.default_config
     chunk_s = config.chunk_frames * FRAME_MS / 1000
-    window_s = 0.0  # of one session, as the batch before took
+    window_s = 0.0  # per session, as measured in the previous batch
     for sessions in given.sessions or (2**doublings for doublings in itertools.count()):
         ways = {"step": partial(streamed, codec, kind, sessions)}
         if 2 * window_s * sessions <= given.budget_s:
@@ -232,7 +235,7 @@ def _row(seconds: dict[str, list[float]], floor: Floor, sessions: int, chunk_s: 
 
 @torch.inference_mode()
 def measure_offline(codec: Codec, kind: str, given: argparse.Namespace) -> dict[str, Any]:
-    """The stock model on one whole recording."""
+    """Measures the stock model on one whole recording."""
     frames = OFFLINE_SECONDS * TOKENS_PER_SECOND
     times = timed({"offline": partial(offline, codec, kind, 1, frames)}, given.turns, given.budget_s)
     summary = _summary(times["offline"])
@@ -241,7 +244,7 @@ def measure_offline(codec: Codec, kind: str, given: argparse.Namespace) -> dict[
 
 
 def check_list(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each target in each of its dtypes: the most it may be, what was measured (or None), and whether that meets it."""
+    """Returns each target in each of its dtypes: the limit, the measured value (or None), and whether it is met."""
     found = {(row["dtype"], row["kind"], row["sessions"]): row for row in rows}
     checks = []
     for target in TARGETS:
@@ -254,7 +257,9 @@ def check_list(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def real_time_sessions(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
-    """For each kind and dtype the largest measured batch whose step takes less than its chunk; 0 where none does."""
+    """Returns, for each kind and dtype, the largest measured batch whose step takes less than its chunk; 0 if none
+    does.
+    """
     most: dict[str, int] = {}
     for row in rows:
         name = f"{row['kind']} {row['dtype']}"
@@ -271,7 +276,7 @@ def show(row: dict[str, Any]) -> None:
 
 
 def about(device: torch.device) -> dict[str, Any]:
-    """What a report should say of the device beside what write_report does."""
+    """Returns the device properties that write_report does not add."""
     cpuinfo = Path("/proc/cpuinfo")
     words = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
     gpu = {"device": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
@@ -280,7 +285,7 @@ def about(device: torch.device) -> dict[str, Any]:
 
 @contextmanager
 def model_folder(given: str | None) -> Iterator[str]:
-    """The given model, or one of full size with random weights that lives as long as the context."""
+    """Yields `given`, or a temporary model of full size with random weights."""
     if given is not None:
         yield given
         return
@@ -325,7 +330,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dtypes", nargs="+", help="default: float32 and bfloat16, and on CUDA float16")
     parser.add_argument("--sessions", type=int, nargs="+", help="default: 1 4 8 16; on CUDA doubling to real time")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--turns", type=int, default=7, help="how often step and window take turns")
+    parser.add_argument("--turns", type=int, default=7, help="number of alternating turns of step and window")
     parser.add_argument("--budget-s", type=float, default=60.0, help="time for the turns of one row; longer ones: '-'")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/cost-MODEL.json")
     given = parser.parse_args()

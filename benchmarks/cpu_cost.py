@@ -1,11 +1,11 @@
-"""Live coding on a CPU beside what people use there: `python -m benchmarks.cpu_cost`.
+"""Live coding on a CPU compared with common practice: `python -m benchmarks.cpu_cost`.
 
 Decoders: NeuTTS's sliding window (50 frames back, 25 new, 5 ahead) over the offline model in float32, and over an
 export of the decoder in onnxruntime, in float32 and int8 (dynamic); and our steps in each dtype. Encoders: the offline
-model in float32 on a window of 4 s for each chunk, and our steps. Figures are milliseconds of compute per second of
-audio of one session, in batches of that many, medians; and how long the first audio takes: what it waits for its
-tokens, and the computation. Weights are random, of the full size, unless a model is given. `in line` is the share of
-the time that this process waited for a processor: where it is not near 0, something else ran.
+model in float32 on a window of 4 s for each chunk, and our steps. Figures are median milliseconds of compute per second
+of one session's audio, by batch size, and the time to first audio, which is the wait for its tokens plus the
+computation. Weights are random, at full size, unless a model is given. `in line` is the run-queue delay as a share of
+the time: if it is not near 0, another program ran.
 """
 
 import argparse
@@ -37,11 +37,11 @@ DTYPES = ("float32", "bfloat16", "int8")
 ENCODE_WINDOW_FRAMES = 4 * TOKENS_PER_SECOND
 TARGETS = {"decode, 1 session, of a core": 0.2, "decode, 8 sessions, of a core each": 0.1, "encode, of a core": 0.7}
 RATIOS = {"decode: onnxruntime int8 over ours": 3.0, "encode: offline float32 over ours": 10.0}
-"""At least."""
+"""Minimum ratios."""
 
 
 def step(codec: Codec, kind: str, sessions: int) -> TimedCall:
-    """A steady step of that many sessions, as the server replays it."""
+    """Returns a call of one steady step of `sessions` sessions, as the server replays it."""
     stepper = codec.encoder() if kind == "encode" else codec.decoder()
     config, state = stepper.config, stepper.new_state(sessions)
     state.position.fill_(2 * config.context_frames)
@@ -52,7 +52,7 @@ def step(codec: Codec, kind: str, sessions: int) -> TimedCall:
 
 
 def timed(call: TimedCall, budget_s: float) -> dict[str, float]:
-    """Median seconds of a call, warmed up, of as many as begin within the budget."""
+    """Returns the median seconds of a call after a warm-up, over all calls that start within the budget."""
     call()
     seconds: list[float] = []
     begin_s, waited_before_s = time.perf_counter(), waited_s(os.getpid())
@@ -75,7 +75,7 @@ def ours(folder: str, dtype: str, kind: str, given: argparse.Namespace) -> Itera
 
 
 def neutts(folder: str, files: dict[str, Path], given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """NeuTTS's window over the offline decoder, in torch and in onnxruntime."""
+    """Yields rows of NeuTTS's window over the offline decoder, in torch and in onnxruntime."""
     model = load_codec(folder, kinds=("decode",))
     runners = {
         f"onnxruntime {name}": onnx_decoder.runner(file, torch.get_num_threads()) for name, file in files.items()
@@ -89,7 +89,7 @@ def neutts(folder: str, files: dict[str, Path], given: argparse.Namespace) -> It
 
 
 def row(kind: str, name: str, sessions: int, frames: int, wait_ms: float, found: dict[str, float]) -> dict[str, Any]:
-    """A way's row: a call commits `frames` of each session, the first of which wait `wait_ms` for input."""
+    """Returns a way's row: a call commits `frames` of each session, and the first output waits `wait_ms` for input."""
     per_second = 1000 * found["call_s"] * TOKENS_PER_SECOND / frames / sessions
     first_ms = wait_ms + 1000 * found["call_s"]
     parts = {"kind": kind, "way": name, "threads": torch.get_num_threads(), "sessions": sessions}
@@ -111,7 +111,7 @@ def measured(folder: str, files: dict[str, Path], given: argparse.Namespace) -> 
 
 
 def checks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each figure that is asked of int8 on one core, and what was measured."""
+    """Returns each target of int8 on one core, with the measured value."""
     of = {(r["kind"], r["way"], r["sessions"]): r["ms_per_s"] / 1000 for r in rows if r["threads"] == 1}
     mine, nothing = "ours int8", float("nan")
     shares = [of.get(key, nothing) for key in (("decode", mine, 1), ("decode", mine, 8), ("encode", mine, 1))]
@@ -135,8 +135,8 @@ def main() -> None:
     parser.add_argument("--model", help="a folder or bundled name; default: full size with random weights")
     parser.add_argument("--sessions", type=int, nargs="+", default=SESSIONS)
     parser.add_argument("--threads", type=int, nargs="+", default=(1, 2))
-    parser.add_argument("--budget-s", type=float, default=1.0, help="of each row")
-    parser.add_argument("--onnx", type=Path, help="folder of exports, made where there are none; default: made anew")
+    parser.add_argument("--budget-s", type=float, default=1.0, help="measurement time of each row")
+    parser.add_argument("--onnx", type=Path, help="folder of exports, which are created if missing; default: temporary")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     rows: list[dict[str, Any]] = []

@@ -1,17 +1,17 @@
-"""What a worker on a GPU costs the host, and what that leaves of the device: `python -m benchmarks.host_cost`.
+"""The host's cost of a GPU worker, and the device utilization that it allows: `python -m benchmarks.host_cost`.
 
-The worker is the server's own, over a stand-in for the device: a captured step takes constant time there, on the
-device's own clock, and gives noise. As many sessions are fed as two batches have rows, as fast as their output comes,
-so the device waits for the host alone. Each way in turns:
+Runs the server's own worker over a stand-in device, on which a captured step takes constant time, by its own clock, and
+returns noise. Twice as many sessions as a batch has rows are fed as fast as their output arrives, so that only the host
+delays the device. The ways, in turns:
 
-    in series  one step at a time, wire formats in the process that drives the device (as it was)
-    apart      one step at a time, wire formats in a process of their own
+    in series  one step at a time, wire formats in the process that drives the device (the former way)
+    apart      one step at a time, wire formats in a separate process
     in flight  two steps, wire formats in the process that drives the device
-    both       two steps, wire formats in a process of their own (what the server does on CUDA)
+    both       two steps, wire formats in a separate process (the server's way on CUDA)
 
-`rate` is rows a second; `device` the share of the time in which the device computes; `drives` and `converts` processor
-time for a row in the process that drives the device and in that of the formats; `packet` what each further packet adds
-to both, where a chunk comes in five. Needs /proc, that is Linux.
+`rate` is rows per second; `device` is the utilization of the device; `drives` and `converts` are the processor time per
+row in the process that drives the device and in the process of the formats; `packet` is the increase of both for each
+additional packet, if a chunk arrives in five. Needs /proc (Linux).
 """
 
 import argparse
@@ -62,7 +62,7 @@ CASES = {
 
 
 class Way(NamedTuple):
-    """How a worker is run."""
+    """Configuration of a worker: steps in flight, and whether wire formats have a separate process."""
 
     depth: int
     is_apart: bool
@@ -79,13 +79,13 @@ class StandInDevice:
         self._free_s = 0.0
 
     def launch(self) -> float:
-        """When the step will be over that is given to it now."""
+        """Starts a step; returns its end time."""
         self._free_s = max(self._free_s, time.perf_counter()) + self._step_s
         return self._free_s
 
 
 class StandInBuffers:
-    """In place of `StepBuffers`."""
+    """Replaces `StepBuffers`."""
 
     def __init__(self, x: Tensor, y: Tensor, rows: int) -> None:
         self.x, self.y = x.clone(), y
@@ -101,7 +101,7 @@ class StandInBuffers:
 
 
 class StandInGraph:
-    """In place of `GraphedStep`."""
+    """Replaces `GraphedStep`."""
 
     def __init__(self, device: StandInDevice, x: Tensor, y: Tensor, rows: int) -> None:
         self._device = device
@@ -119,7 +119,7 @@ class StandInGraph:
 
 
 class StandInRunner(Runner):
-    """The runner of captured steps, over such a device."""
+    """The runner of captured steps, over a stand-in device."""
 
     def __init__(self, kind: str, rows: int, step_s: float, depth: int) -> None:
         pools = list(pools_of(kind, CONFIG).values())
@@ -140,22 +140,22 @@ class StandInRunner(Runner):
 
 
 def load_stand_in(kind: str, rows: int, step_s: float, depth: int, settings: Settings) -> tuple[list[Engine], Model]:
-    """One engine over steps of constant time."""
+    """Returns one engine over steps of constant time."""
     runner = StandInRunner(kind, rows, step_s, depth)
     return [Engine(runner, 0.0, 1e9)], Model("constant", {"default": CONFIG}, "default", output_rate=24000)
 
 
 def serve(socket: socket.socket, way: Way, kind: str, rows: int, step_s: float) -> None:
-    """In a process of its own, until the other end is closed."""
+    """Runs a worker in its own process until the other end is closed."""
     if way.is_apart:
         socket = converter_before(socket)
     torch.set_num_threads(1)
     work([socket], Settings(), partial(load_stand_in, kind, rows, step_s, way.depth), forks=False)
-    os._exit(0)  # some libraries of PyTorch report leaks when the interpreter is taken down
+    os._exit(0)  # some of PyTorch's libraries report leaks during interpreter shutdown
 
 
 class Driver:
-    """The event loop's end: gives every session a chunk more for each of its outputs."""
+    """The event loop's side: for each output, sends the session its next chunk."""
 
     def __init__(self, socket: socket.socket, request: SessionRequest, packets: int) -> None:
         self._socket, self._unpacker = socket, Unpacker()
@@ -164,7 +164,7 @@ class Driver:
         size = len(chunk) // packets
         self._chunk = [chunk[start : start + size] for start in range(0, len(chunk), size)]
         self._request = request
-        self._feeds: dict[tuple[int, ...], bytes] = {}  # the same sessions are stepped together again and again
+        self._feeds: dict[tuple[int, ...], bytes] = {}  # by sessions, since the same ones are often stepped together
 
     def receive(self) -> list[Any]:
         messages: list[Any] = []
@@ -181,7 +181,7 @@ class Driver:
         self._socket.sendall(packed(commands))
 
     def run(self, seconds: float) -> int:
-        """-> rows whose output has come."""
+        """Runs for `seconds`; returns the number of rows whose output has arrived."""
         count, end_s = 0, time.perf_counter() + seconds
         while time.perf_counter() < end_s:
             for report in self.receive():
@@ -199,14 +199,14 @@ class Driver:
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds that a process has been on a processor until now."""
+    """Returns the processor seconds of a process until now."""
     stats = [task.read_text().split() for task in Path(f"/proc/{pid}/task").glob("*/schedstat")]
     return sum(int(stat[0]) for stat in stats) / 1e9
 
 
 @contextmanager
 def driven(way: Way, request: SessionRequest, rows: int, step_s: float, packets: int) -> Iterator[tuple[Driver, int]]:
-    """A worker, and its process."""
+    """Starts a worker; yields its driver and its process id."""
     processes = get_context("spawn")
     ours, its = socket.socketpair()
     process = processes.Process(target=serve, args=(its, way, request.kind, rows, step_s))
@@ -224,7 +224,7 @@ def driven(way: Way, request: SessionRequest, rows: int, step_s: float, packets:
 
 
 def turn(name: str, case: str, given: argparse.Namespace, packets: int = 1) -> dict[str, float]:
-    """One way, for a few seconds."""
+    """Measures one way for `given.seconds`."""
     rows, step_s = given.rows, given.step_ms / 1000
     with driven(WAYS[name], CASES[case], rows, step_s, packets) as (driver, pid):
         driver.open(2 * rows)
@@ -247,7 +247,7 @@ def medians(turns: list[dict[str, float]]) -> dict[str, float]:
 
 
 def measure(case: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Every way in turns, and what a packet adds to the first and the last."""
+    """Measures every way in turns, and the cost of a packet for the first and the last."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
     in_packets: dict[str, list[dict[str, float]]] = {name: [] for name in ("in series", "both")}
     ratios = []
@@ -268,10 +268,10 @@ def measure(case: str, given: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("--rows", type=int, default=256, help="of a step (default %(default)s)")
-    add("--step-ms", type=float, default=6.0, help="of the stand-in (default %(default)s)")
-    add("--seconds", type=float, default=2.0, help="of a turn (default %(default)s)")
-    add("--turns", type=int, default=3, help="of each way (default %(default)s)")
+    add("--rows", type=int, default=256, help="rows of a step (default %(default)s)")
+    add("--step-ms", type=float, default=6.0, help="step time (default %(default)s)")
+    add("--seconds", type=float, default=2.0, help="duration of a turn (default %(default)s)")
+    add("--turns", type=int, default=3, help="turns of each way (default %(default)s)")
     add("--cases", nargs="+", choices=CASES, default=list(CASES))
     add("--out", type=Path, default=RESULTS_FOLDER / "host_cost.json")
     given = parser.parse_args()

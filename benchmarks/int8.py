@@ -1,9 +1,9 @@
-"""What int8 costs in fidelity, layer by layer and altogether: `python -m benchmarks.int8 --data FOLDER`.
+"""The loss of fidelity by int8, per layer group and in total: `python -m benchmarks.int8 --data FOLDER`.
 
-Streams at the defaults, over FOLDER/eval/SPEAKER/*.flac. For each group of layers, quantised alone: the share of FSQ
-levels that are within one of float32's, and equal to it, and the signal-to-noise ratio of audio decoded from equal
-tokens. Then everything that `--dtype int8` quantises: the same, and STOI and PESQ of the round trip beside float32's.
-The groups that cost most for what they weigh are FLOAT_LAYERS in streaming/kernels/int8.py.
+Streams FOLDER/eval/SPEAKER/*.flac at the defaults. For each group of layers, quantised alone: the share of FSQ levels
+within one of float32's and equal to it, and the signal-to-noise ratio of audio decoded from equal tokens. Then the same
+for everything that `--dtype int8` quantises, with STOI and PESQ of the round trip next to float32's. The groups with
+the highest loss for their size are FLOAT_LAYERS in streaming/kernels/int8.py.
 """
 
 import argparse
@@ -41,20 +41,20 @@ GROUPS = {
     "decoder head": "acoustic_decoder.head.*",
 }
 TARGETS = {"within_1": 0.99, "stoi": -0.002, "pesq": -0.02}
-"""What int8 has to reach, and what it may lose to float32."""
+"""Minimum for int8, and the largest acceptable losses relative to float32."""
 
 Figures = dict[str, float]
 
 
 def streamed(codec: Codec, pcm: np.ndarray, tokens: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of a recording, and the audio of those or of `tokens`."""
+    """Returns the tokens of a recording, and the audio of those or of `tokens`."""
     encoder, decoder = codec.encoder_stream(), codec.decoder_stream()
     own = np.concatenate([encoder.feed(pcm), encoder.flush()])
     return own, np.concatenate([decoder.feed(own if tokens is None else tokens), decoder.flush()])
 
 
 def nearness(quantised: Codec, references: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Figures:
-    """Levels and audio of a quantised codec beside (pcm, tokens, audio) of float32."""
+    """Compares levels and audio of a quantised codec with (pcm, tokens, audio) of float32."""
     differences, signal, noise = [], 0.0, 0.0
     for pcm, tokens, audio in references:
         found, heard = streamed(quantised, pcm, tokens)
@@ -70,7 +70,7 @@ def nearness(quantised: Codec, references: list[tuple[np.ndarray, np.ndarray, np
 
 
 def scores(codec: Codec, recordings_pcm: list[np.ndarray]) -> Figures:
-    """Mean STOI and PESQ of round trips."""
+    """Returns mean STOI and PESQ of round trips."""
     each = [compare(pcm[: len(pcm) // 320 * 320], streamed(codec, pcm)[1]) for pcm in recordings_pcm]
     return {name: float(np.mean([one[name] for one in each if one[name] is not None])) for name in ("stoi", "pesq")}
 

@@ -1,9 +1,9 @@
-"""What a server takes in memory: `python -m benchmarks.memory`.
+"""The memory of a server: `python -m benchmarks.memory`.
 
-A server of one worker, one profile and 4 slots, of each dtype, for decoders alone and for all kinds. Memory is
-proportional (PSS): what processes share is divided among them. Figures are MB above the same processes with torch and
-transformers imported and no model, which run meanwhile, so that both share the same libraries. Each server is started
-twice: the first packs the weights, the second finds them in the cache where they are kept.
+Starts a server with one worker, one profile and 4 slots for each dtype, with decoders only and with all kinds. Memory
+is proportional (PSS): shared pages are divided among their processes. Figures are MB above the same processes with
+torch and transformers imported but without a model, which run at the same time and share the same libraries. Each
+server starts twice: the first start packs the weights, the second loads them from the cache.
 """
 
 import argparse
@@ -38,12 +38,12 @@ import subprocess, sys, neucodec_streaming.server.cli
 worker = subprocess.Popen([sys.executable, "-c", {WORKER!r}], stdin=sys.stdin)
 worker.wait()
 """
-"""The processes of a server, with all that they import."""
+"""Code of a server's processes, with all of their imports."""
 
 
 @contextmanager
 def idle_processes() -> Iterator[int]:
-    """A server's processes without a model: the first one's number."""
+    """Runs a server's processes without a model; yields the first one's process id."""
     with subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdin is not None
         process.stdout.readline()
@@ -52,7 +52,7 @@ def idle_processes() -> Iterator[int]:
 
 
 def measure(folder: str, dtype: str, kinds: str) -> dict[str, Any]:
-    """One server's row."""
+    """Returns the row of one server."""
     arguments = ("--model", folder, "--dtype", dtype, "--kinds", kinds, *FLAGS)
     starts_s = []
     with idle_processes() as idle:

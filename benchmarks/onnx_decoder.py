@@ -1,4 +1,4 @@
-"""The decoder as people run it on CPUs: exported to ONNX, and run by onnxruntime, in float32 or quantised to int8."""
+"""The decoder as commonly run on CPUs: exported to ONNX and run by onnxruntime, in float32 or quantised to int8."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from neucodec_streaming.config import CODEBOOK_SIZE
 
 PARTS = 4
-"""Hops of a spectral frame."""
+"""Number of hops in a spectral frame."""
 
 
 class ExportedDecoder(nn.Module):
-    """codes (B, 1, F) -> audio (B, 1, F * hop), the inverse transform being a product of real numbers."""
+    """codes (B, 1, F) -> audio (B, 1, F * hop), with the inverse transform as a real matrix product."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -43,15 +43,15 @@ class ExportedDecoder(nn.Module):
         return (audio / energy.clamp(min=1e-11))[:, None, self.padding : -self.padding]
 
     def _overlap_add(self, parts: Any) -> Tensor:
-        """The parts (B, F, hop) of frames, each a hop further: (B, (F + 3) * hop)."""
+        """Adds the parts (B, F, hop) of frames, each shifted by a hop: (B, (F + 3) * hop)."""
         shifted = [F.pad(part, (0, 0, place, PARTS - 1 - place)) for place, part in enumerate(parts)]
         return torch.stack(shifted).sum(0).flatten(1)
 
 
 def export(model: Any, frames: int, folder: Path) -> dict[str, Path]:
-    """Files of the decoder, in float32 and with int8 weights and dynamic activations, for windows of that many frames.
+    """Exports the decoder for windows of `frames`, in float32 and with int8 weights and dynamic activations.
 
-    What the folder has already is not made again.
+    Returns the files by name; existing ones are kept.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -69,7 +69,7 @@ def export(model: Any, frames: int, folder: Path) -> dict[str, Path]:
 
 
 def runner(file: Path, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    """codes int64 (B, 1, F) -> audio float32 (B, 1, F * hop)."""
+    """Returns a function codes int64 (B, 1, F) -> audio float32 (B, 1, F * hop)."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

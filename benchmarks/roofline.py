@@ -1,10 +1,10 @@
-"""What a step on CUDA costs at least, on paper: `python -m benchmarks.roofline` (no GPU needed; 1 minute).
+"""A lower bound for the time of a step on CUDA: `python -m benchmarks.roofline` (no GPU needed; 1 minute).
 
-Steps of the published size are run on the meta device, which has shapes and no values, in bfloat16: every operation
-that a GPU would be given is counted, with the bytes that it reads and writes and the operations of its products. The
-time of one is the longest of a launch inside a graph, its bytes at the memory's speed, and its products at the tensor
-cores'; what a GPU really takes is 1.3 to 1.5 times their sum. Three ways: any step with torch's operations, without
-outputs kept ahead (how it was); the steady step with torch's operations; and that with Triton's kernels.
+Runs steps of the published size on the meta device, which has shapes and no values, in bfloat16, and counts every
+operation that would be a kernel, with the bytes that it reads and writes and the operations of its products. A kernel's
+time is the longest of a launch inside a graph, its bytes at memory bandwidth, and its products at tensor-core speed; a
+real GPU takes 1.3 to 1.5 times the sum. Compares three ways: any step with torch's operations and without precomputed
+outputs (the former way), the steady step with torch's operations, and the steady step with Triton's kernels.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from neucodec_streaming.stepper import Stepper
 
 LAUNCH_S = 2e-6
 DEVICES = {"H100": (2.85e12, 500e12), "H200": (4.3e12, 500e12)}
-"""Bytes and operations of products in bfloat16 in a second, as large ones reach."""
+"""Bytes per second, and operations per second of bfloat16 products, as large ones achieve."""
 ROWS = (1, 16, 64, 256, 1024)
 KINDS = ("encode", "decode")
 VIEWS = {
@@ -47,7 +47,7 @@ COPYING = {"index_select", "index", "gather"}
 
 @torch.library.custom_op("roofline::attention", mutates_args=())
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """Attention as the one kernel that it is on CUDA."""
+    """Attention as a single kernel, as on CUDA."""
     return torch.empty_like(query)
 
 
@@ -108,7 +108,7 @@ def _moved_bytes(name: str, args: Any, inputs: list[Tensor], outputs: list[Tenso
 
 
 def _stored_bytes(x: Tensor) -> int:
-    """What is read of a tensor; what is repeated along an axis is read once."""
+    """Returns the bytes that reading a tensor takes; an axis that is expanded is read once."""
     count = x.element_size()
     for size, stride in zip(x.shape, x.stride(), strict=True):
         count *= size if stride else 1
@@ -129,7 +129,7 @@ def _products(name: str, args: Any, outputs: list[Tensor]) -> int:
 
 
 class CountedKernels:
-    """In place of `triton_kernels`: what its kernels read and write."""
+    """Replaces `triton_kernels` and counts the bytes and operations of its kernels."""
 
     def __init__(self, counter: OperationCounter) -> None:
         self._counter = counter
@@ -164,7 +164,7 @@ def _codec() -> Codec:
 
 
 def steps(kind: str, config: StreamConfig) -> Iterator[tuple[str, Stepper, bool, bool]]:
-    """The ways of a step: name, stepper, whether it is steady, and whether Triton's kernels are used."""
+    """Yields the ways of a step: name, stepper, whether it is steady, and whether Triton's kernels are used."""
     codec = _codec()
     stepper = codec.encoder(config) if kind == "encode" else codec.decoder(config)
     with _without_lead(stepper):
@@ -187,7 +187,7 @@ def _without_lead(stepper: Any) -> Iterator[None]:
 
 
 def counted(stepper: Stepper, rows: int, steady: bool, triton: bool) -> list[CountedOperation]:
-    """The kernels of one step."""
+    """Returns the kernels of one step."""
     state = stepper.separate_state(rows + 1)
     dtype = torch.float32 if stepper.kind == "encode" else torch.int64
     x = torch.zeros(rows, *stepper.window_shape, dtype=dtype, device="meta")
@@ -195,7 +195,7 @@ def counted(stepper: Stepper, rows: int, steady: bool, triton: bool) -> list[Cou
     counter = OperationCounter()
     kernels = CountedKernels(counter) if triton else None
     with patch.object(gpu, "operations", lambda x: kernels), patch.object(F, "scaled_dot_product_attention", _fused):
-        stepper.step(x, state, *plan, steady=steady)  # brings constants to the device
+        stepper.step(x, state, *plan, steady=steady)  # moves constants to the device
         counter.found.clear()
         with counter:
             stepper.step(x, state, *plan, steady=steady)

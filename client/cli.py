@@ -62,7 +62,7 @@ EXIT_CODES: tuple[tuple[type[StreamingError], int], ...] = (
     (SoundDeviceError, 6),
     (AuthError, 7),
 )
-"""The first that fits counts."""
+"""The first match applies."""
 BENCH_SECONDS = 5.0
 KEY_VARIABLE = "NEUCODEC_API_KEY"
 AUDIO_IN = "audio file (whatever libsndfile reads), - or a pipe"
@@ -100,7 +100,7 @@ def _words(error: OSError) -> str:
 
 
 def _failed(options: argparse.Namespace, code: str, message: str, exit_code: int) -> int:
-    """Says what went wrong, with --json as one object like the server's `error`."""
+    """Prints the error, with --json as one object like the server's `error`."""
     if options.json:
         message = json.dumps({"type": "error", "code": code, "message": message})
     else:
@@ -111,7 +111,7 @@ def _failed(options: argparse.Namespace, code: str, message: str, exit_code: int
 
 
 def _api_key(key_file: str | None) -> str | None:
-    """The key that the file holds, else that of the environment, else none. Raises FileError."""
+    """The key in the file, else in the environment, else none. Raises FileError."""
     if key_file is None:
         return os.environ.get(KEY_VARIABLE) or None
     try:
@@ -159,7 +159,7 @@ def _parser() -> CompletedParser:
 
 
 def _shared_options() -> tuple[CompletedParser, ...]:
-    """Parents of commands: output, session, paced session, form of tokens, one device, limited time."""
+    """Option groups of commands: output, session, paced session, form of tokens, one device, limited time."""
     output = CompletedParser(add_help=False)
     output.add_argument("--json", action="store_true", help="print summary or error as one JSON object, no progress")
     session = CompletedParser(add_help=False, parents=[output])
@@ -181,7 +181,7 @@ def _shared_options() -> tuple[CompletedParser, ...]:
 
 
 def _format_options() -> tuple[CompletedParser, ...]:
-    """Parents of commands: raw input, format of audio output, tags of tokens."""
+    """Option groups of commands: raw input, format of audio output, tags of tokens."""
     raw = CompletedParser(add_help=False)
     raw.add_argument("--rate", type=int, metavar="HZ", help="IN is raw samples of that rate: mono, s16le")
     audio = CompletedParser(add_help=False)

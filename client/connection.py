@@ -1,11 +1,11 @@
 """One session with a server: `async with connect(...)`, `send`, and `async for event in connection`.
 
-The protocol's ClientSession holds the state; this shell moves its bytes through WebSockets. One task belongs to it
-(`_run`): it writes what is sent, in order, and when the connection is lost opens another one and goes on where the
-session was, while `send` still takes some input. `send` waits while the socket is full, reading stops while
-nobody iterates (so iterate while you send), and leaving the context closes everything. Input that the socket has not
-taken is held here, so that `clear` can drop it and goes out next. Every wait has a deadline (dial.Deadlines); the pings
-of the WebSocket bound the wait for what nobody asked for, so a session may be quiet for hours.
+The protocol's ClientSession holds the state; this shell moves its bytes through WebSockets. Its only task (`_run`)
+writes sent input in order, and after a lost connection opens another one and continues the session, while `send` still
+accepts some input. `send` waits while the socket is full, reading stops while nothing iterates (so iterate while you
+send), and leaving the context closes everything. Input that the socket has not taken is held here, so that `clear` can
+drop it and is sent next. Every wait has a deadline (dial.Deadlines); WebSocket pings bound the wait for unrequested
+messages, so a session may be quiet for hours.
 """
 
 import asyncio
@@ -21,10 +21,11 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
+from neucodec_streaming.audio import pcm_from_bytes
 from neucodec_streaming.client.dial import DEFAULT_URL, Deadlines, Dialer, disconnected, is_loss
 from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unreachable, error_of
-from neucodec_streaming.client.events import NO_SAMPLES, Audio, Done, Event, Resumed, Tokens
+from neucodec_streaming.client.events import Done, Event, Resumed
+from neucodec_streaming.client.payload import from_payload, to_payload
 from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.config import INPUT_RATE
 from neucodec_streaming.errors import CapacityError, DeviceError, InputError, LocalProtocolError, StreamingError
@@ -34,31 +35,29 @@ from neucodec_streaming.protocol.messages import (
     ClientMessage,
     Failure,
     Ready,
-    StreamFormat,
     encode_message,
     parse_server_message,
 )
 from neucodec_streaming.protocol.query import SessionRequest, session_request
 from neucodec_streaming.protocol.states import State
-from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
 
 MAX_PACKET_SECONDS = 0.5
 """Longer input is cut into binary messages of this length, below every server's limit."""
 WAITING_SECONDS = 0.5
-"""Input that may wait for the socket before `send` waits: so packets go out, and arrive, several at a time."""
+"""Input that may wait for the socket before `send` waits, so that several packets are sent, and arrive, at a time."""
 LOST_SECONDS = 30.0
 """The same while the connection is lost."""
 MAX_STALE_SECONDS = 0.5
-"""Input of a live session that waited longer than this for a lost connection is dropped, and the output before it."""
+"""Age of a live session's input above which it is dropped after a lost connection, with the output of older input."""
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 3.0
-"""Before another attempt to connect; each pause is twice the last one, and up to half of it is left out at random."""
+"""Pause before another attempt to connect; each is twice the last one, minus up to half at random."""
 PASSING = (Unreachable, Disconnected, CapacityError, DeviceError)
-"""What another attempt may not meet again."""
+"""Errors that another attempt may not meet."""
 _log = getLogger(__name__)
 
 
 class Connection(LiveSession):
-    """An open session. `ready` is what the server said about it: model, profile, latency_ms, formats."""
+    """An open session. `ready` is the server's description of it: model, profile, latency_ms, formats."""
 
     def __init__(
         self,
@@ -76,11 +75,11 @@ class Connection(LiveSession):
         self._deadlines, self._resume, self._live, self._raw = deadlines, resume, live, raw
         self._outbox: deque[bytes | ClientMessage] = deque()
         self._pending = 0  # units of input that the socket has not taken
-        self._clears = 0  # requested so far: a `send` under way belongs to an utterance that a later one ends
-        self._wait: asyncio.Timeout | None = None  # for the next message, while somebody reads
+        self._clears = 0  # number of clears: a `send` in progress belongs to an older utterance if it changes
+        self._wait: asyncio.Timeout | None = None  # deadline of the next message, while something reads
         self._resumed: Resumed | None = None
         self._is_done = False
-        self._closed: ConnectionClosed | None = None  # how the connection ended, if it did for good
+        self._closed: ConnectionClosed | None = None  # the error that ended the connection for good
         self._failure: StreamingError | None = None
         self._lost_at_s: float | None = None
         self._reading = asyncio.Lock()
@@ -104,28 +103,28 @@ class Connection(LiveSession):
 
     @property
     def lost_s(self) -> float | None:
-        """Seconds since the connection was lost; None while there is one."""
+        """Seconds since the connection was lost; None while it is open."""
         return None if self._lost_at_s is None else time.monotonic() - self._lost_at_s
 
     async def send(self, chunk: np.ndarray) -> None:
         """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits while the socket is full.
 
-        While the connection is lost it takes LOST_SECONDS of input, and then waits too. A call that is cancelled has
-        sent all of the chunk or a part of it: `input_position` tells. Raises AudioError or TokenError for what cannot
-        be sent, DeadlineExceeded, Disconnected, or what the server reported.
+        While the connection is lost it accepts LOST_SECONDS of input, then waits too. A cancelled call has sent all or
+        a part of the chunk, as `input_position` tells. Raises AudioError or TokenError for invalid input,
+        DeadlineExceeded, Disconnected, or the server's error.
         """
         try:
-            payload = _to_wire(chunk, self._session.input)
+            payload = to_payload(chunk, self._session.input)
         except InputError as error:
             unit = self._session.input.unit
             raise type(error)(f"after {self.input_position} {unit}s of the stream: {error}") from None
         await self.send_bytes(payload)
 
     async def send_bytes(self, data: bytes) -> None:
-        """Sends samples or tokens that have the format of `ready.input` already, such as mu-law from a telephone.
+        """Sends samples or tokens in the format of `ready.input`, such as mu-law from a telephone.
 
-        Otherwise as `send`. A `clear` drops what a call under way has not sent yet. Raises AudioError or TokenError for
-        bytes that are no whole number of samples or tokens.
+        Otherwise as `send`. A `clear` drops the unsent rest of a call in progress. Raises AudioError or TokenError for
+        a partial sample or token.
         """
         stream, clears = self._session.input, self._clears
         stream.count(data)
@@ -141,7 +140,7 @@ class Connection(LiveSession):
                 return
 
     def _withdraw(self) -> None:
-        """Takes back the payload that the socket has not taken; requests still go out, since each has an answer."""
+        """Takes back the payload that the socket has not taken; requests are still sent, since each has an answer."""
         units = sum(self._session.input.count(item) for item in self._outbox if isinstance(item, bytes))
         self._outbox = deque(item for item in self._outbox if not isinstance(item, bytes))
         self._session.withdraw(units)
@@ -149,8 +148,9 @@ class Connection(LiveSession):
         self._changed.set()
 
     async def __anext__(self) -> Event:
-        """The next event; StopAsyncIteration after Done. Raises what the server reported, Disconnected or
-        DeadlineExceeded. Cancelling it loses nothing."""
+        """The next event; StopAsyncIteration after Done. Raises the server's error, Disconnected or DeadlineExceeded.
+        Cancelling it loses nothing.
+        """
         async with self._reading:
             while not self._is_done:
                 await self._until(lambda: self._session.state in (State.STREAMING, State.ENDING))
@@ -164,7 +164,7 @@ class Connection(LiveSession):
         raise StopAsyncIteration
 
     async def _receive(self) -> Event | None:
-        """What the server says next, None for what is no event: within `answer_s` when it owes an answer."""
+        """The server's next message, None if it is not an event; within `answer_s` if the server owes an answer."""
         websocket = self._websocket
         try:
             async with asyncio.timeout(self._deadlines.answer_s if self._session.is_owed else None) as self._wait:
@@ -180,11 +180,11 @@ class Connection(LiveSession):
         finally:
             self._wait = None
         if websocket is not self._websocket or self._session.is_lost:
-            return None  # it will come again
+            return None  # it will arrive again
         received = self._session.receive(parse_server_message(data))
         if isinstance(received, bytes):
             position = self._session.output_position - self._session.output.count(received)
-            return _from_wire(received, self._session.output, position, self._raw)
+            return from_payload(received, self._session.output, position, self._raw)
         if isinstance(received, Failure):
             raise self._failed(error_of(received.code, received.message))
         return None if isinstance(received, Ready) else received
@@ -201,7 +201,7 @@ class Connection(LiveSession):
         await self._give(message)
 
     async def _give(self, item: bytes | ClientMessage) -> None:
-        """Queues what the session has taken, and waits for room; while the connection is lost the session keeps it."""
+        """Queues the session's input and waits for room; while the connection is lost the session keeps it."""
         if self._closed is None:
             if not self._session.is_lost:
                 self._outbox.append(item)
@@ -218,7 +218,7 @@ class Connection(LiveSession):
         return self._pending <= most_s * self._session.input.rate
 
     async def _until(self, reached: Callable[[], bool]) -> None:
-        """Waits for a change after which that is so, or after which it never will be. Raises what ended the session."""
+        """Waits until a condition holds or never will. Raises the error that ended the session."""
         while not reached() and self._closed is None and self._failure is None:
             self._changed.clear()
             await self._changed.wait()
@@ -229,7 +229,7 @@ class Connection(LiveSession):
             raise self._failure
 
     async def _last_words(self) -> StreamingError:
-        """What ended the connection: the server's `error`, when one still waits to be read."""
+        """The reason of the connection's end: the server's `error`, if one is still unread."""
         assert self._closed is not None
         with suppress(StopAsyncIteration, StreamingError):
             while True:
@@ -237,7 +237,7 @@ class Connection(LiveSession):
         return self._failure or disconnected(self._closed)
 
     def _failed(self, error: StreamingError) -> StreamingError:
-        """The session is over: everyone who waits hears of it."""
+        """The session is over: wakes everything that waits."""
         self._failure = error
         self._changed.set()
         return error
@@ -249,7 +249,7 @@ class Connection(LiveSession):
         await self._dialer.close(self._websocket)
 
     def _lose(self, websocket: ClientConnection, closed: ConnectionClosed) -> bool:
-        """Whether the session outlives its connection, which has ended so; it then counts as lost."""
+        """Whether the session outlives this end of its connection; it then counts as lost."""
         if websocket is not self._websocket:
             return True
         over = self._failure is not None or self._session.is_over
@@ -263,7 +263,7 @@ class Connection(LiveSession):
         return True
 
     async def _run(self) -> None:
-        """What `connect` runs beside its user: writes what is sent, and replaces a connection that is lost."""
+        """The task that `connect` runs: writes sent input, and replaces a lost connection."""
         try:
             while True:
                 websocket = self._websocket
@@ -301,7 +301,7 @@ class Connection(LiveSession):
                     self._changed.set()
 
     async def _reconnect(self) -> None:
-        """Opens connections until the session goes on, or `resume_s` have passed. Raises what ends it."""
+        """Opens connections until the session continues or `resume_s` have passed. Raises the error that ends it."""
         received = self._session.output_position
         pause_s, met = FIRST_PAUSE_S, ""
         try:
@@ -352,18 +352,19 @@ async def connect(
     raw: bool = False,
     deadlines: Deadlines | None = None,
 ) -> AsyncIterator[Connection]:
-    """A session with the server at `url` (`ws://`, `wss://`, `http://` or `https://`, a path prefix is kept).
+    """Opens a session with the server at `url` (`ws://`, `wss://`, `http://` or `https://`, with an optional path
+    prefix).
 
-    `kind`: "encode" (audio to tokens), "decode" (tokens to audio) or "roundtrip" (audio to audio); formats and rates
-    are those of the audio, and the `output_rate` is the model's unless it is given. `voice` is one of the server's,
-    from which the decoder starts. `api_key` goes into a header, never into the URL; `ssl` is what a certificate is
-    checked by, None: the authorities of the system. A connection that is lost is replaced, and a Resumed event says so;
-    with `resume=False` it is Disconnected at once. `live` is for a microphone, whose audio is worthless when it is
-    late: after a loss, input older than MAX_STALE_SECONDS is dropped, and the output of all input before it; `Resumed`
-    says how much. `raw`: Audio carries `data`, the bytes as they came, and no `samples`.
+    `kind`: "encode" (audio to tokens), "decode" (tokens to audio) or "roundtrip" (audio to audio). Formats and rates
+    apply to its audio; the default `output_rate` is the model's. `voice` is a voice of the server to start decoding
+    from. `api_key` is sent in a header, never in the URL. `ssl` verifies the certificate, None: by the system's
+    authorities. A lost connection is replaced, which a Resumed event reports; with `resume=False` it raises
+    Disconnected at once. `live` is for a microphone, whose audio is worthless when late: after a loss, input older than
+    MAX_STALE_SECONDS is dropped, with the output of all earlier input; `Resumed` reports how much. With `raw`, Audio
+    carries `data` (the bytes of the wire) and no `samples`.
 
-    Raises ConfigError for what the server does not offer, AuthError without a key that it knows, CapacityError when it
-    is full (LimitError: for this key or address), Unreachable when there is none.
+    Raises ConfigError for options that the server does not offer, AuthError for a missing or unknown key, CapacityError
+    if the server is full (LimitError: for this key or address), Unreachable if there is none.
     """
     deadlines = deadlines or Deadlines()
     request = session_request(
@@ -387,15 +388,3 @@ async def connect(
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await connection._close()
-
-
-def _to_wire(chunk: np.ndarray, stream: StreamFormat) -> bytes:
-    return tokens_to_bytes(chunk) if stream.kind == "tokens" else pcm_to_bytes(chunk, stream.format)
-
-
-def _from_wire(payload: bytes, stream: StreamFormat, position: int, raw: bool) -> Audio | Tokens:
-    if stream.kind == "tokens":
-        return Tokens(tokens_from_bytes(payload), position)
-    if raw:
-        return Audio(NO_SAMPLES, position, payload)
-    return Audio(pcm_from_bytes(payload, stream.format), position)

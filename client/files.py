@@ -1,9 +1,9 @@
-"""Audio files, whatever libsndfile reads and writes, and token files (forms: neucodec_streaming.token_files).
+"""Audio files (everything that libsndfile reads and writes) and token files (neucodec_streaming.token_files).
 
-Audio comes in at any rate and channel count and leaves as float32 mono at the rate asked for, packet by packet, so that
-an hour takes no more memory than a second. It is read to its true end, whatever its header says, or refused. Output
-gets its name when it is whole (output_file.py), or goes to a pipe as it comes (pipes.py). What cannot be read or
-written raises FileError (the file) or AudioError and TokenError (its content).
+Audio is read at any rate and channel count and converted to float32 mono at the given rate, packet by packet, so an
+hour takes no more memory than a second. It is read to its true end, whatever its header says, or refused. Output
+appears under its name when it is complete (output_file.py), or goes to a pipe at once (pipes.py). Raises FileError for
+a file that cannot be read or written, AudioError and TokenError for its content.
 """
 
 import os
@@ -58,29 +58,29 @@ AUDIO_ENDINGS = {
     ".raw": ("RAW", "PCM_16"),
     ".pcm": ("RAW", "PCM_16"),
 }
-"""Ending of an audio file to write -> libsndfile's format and encoding."""
+"""Extension of an audio output -> libsndfile's format and encoding."""
 AUDIO_FORMATS = {"wav": AUDIO_ENDINGS[".wav"], "raw": AUDIO_ENDINGS[".raw"]}
-"""Name of a format that a pipe can carry -> the same."""
+"""Name of a format that a pipe can carry -> libsndfile's format and encoding."""
 _BLOCK_SAMPLES = 16_384
 _MAX_HEADER_BYTES = 8192
 _UNKNOWN_FRAMES = 1 << 62
 _SAMPLE_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4}
 _SAMPLE_BYTES |= {"FLOAT": 4, "DOUBLE": 8}
 _CHUNKED = ("WAV", "WAVEX", "RF64", "AIFF", "SVX", "CAF", "W64", "FLAC", "OGG", "MP3")
-"""Formats that may hold other things than audio, or that need no size of it."""
+"""Formats that may contain other things than audio, or need no size of it."""
 _UNSAFE = {
     "SDS": "libsndfile does not notice when it is cut off",
     "PAF": "libsndfile does not notice when it is cut off",
     "SD2": "its header is in another file",
 }
-"""Formats that libsndfile opens but cannot be trusted with, and why."""
+"""Formats that libsndfile opens but misreads, and why."""
 
 
 class AudioReader:
-    """An audio file as packets of float32 mono at `rate`, each `packet_seconds` long but the last: iterate once.
+    """An audio file as packets of float32 mono at `rate`, each `packet_seconds` long except the last; iterate once.
 
-    `seconds` is its length, None where the header does not say; `notes` is what its user should know, complete at the
-    end. Raises FileError when it is no audio file or is damaged, AudioError for samples that cannot be used.
+    `seconds` is its length, None if the header does not say; `notes` are remarks for the user, complete at the end.
+    Raises FileError for a damaged file or one without audio, AudioError for unusable samples.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class AudioReader:
         self.seconds = frames / self._file.samplerate if frames < _UNKNOWN_FRAMES else None
 
     def _opened(self, source: str | Path | BinaryIO) -> BinaryIO:
-        """The bytes of an audio file, with its header corrected if need be."""
+        """The bytes of an audio file, with its header corrected if needed."""
         if not isinstance(source, str | Path):
             return source
         try:
@@ -142,15 +142,16 @@ class AudioReader:
 
 
 class _SequentialFile(soundfile.SoundFile):
-    """A file that is read from start to end without a seek, which is inexact or impossible in many encodings, and
-    without regard to the number of frames in the header."""
+    """A file read from start to end without seeking, which is inexact or impossible in many encodings, and without
+    using the number of frames in the header.
+    """
 
     def seekable(self) -> bool:
         return False
 
 
 def _refuse_untrue(file: soundfile.SoundFile, stream: BinaryIO, size: int) -> None:
-    """Raises FileError where libsndfile reads something else than the file holds."""
+    """Raises FileError if libsndfile reads something else than the file contains."""
     if file.format in _UNSAFE:
         raise FileError(f"a {file.format} file, {_UNSAFE[file.format]}")
     if file.format == "VOC" and file.subtype in ("ULAW", "ALAW"):
@@ -174,14 +175,15 @@ def _has_last_page(stream: BinaryIO, size: int) -> bool:
 
 
 def read_audio(path: str | Path, rate: int) -> np.ndarray:
-    """A whole audio file: float32 mono (n,) at `rate`."""
+    """A whole audio file as float32 mono (n,) at `rate`."""
     packets = list(AudioReader(path, rate, packet_seconds=1.0))
     return np.concatenate(packets) if packets else np.zeros(0, np.float32)
 
 
 def audio_format(path: str | Path, format: str | None = None) -> tuple[str, str]:
-    """libsndfile's format and encoding of an audio output: by `format`, else by its ending; WAV for a pipe. Raises
-    ConfigError.
+    """libsndfile's format and encoding of an audio output: by `format`, else by its extension; WAV for a pipe.
+
+    Raises ConfigError.
     """
     piped, suffix = is_stream(path, 1), Path(path).suffix.lower()
     chosen = AUDIO_FORMATS.get(format or "wav") if format or (piped and not suffix) else AUDIO_ENDINGS.get(suffix)
@@ -198,10 +200,10 @@ def audio_format(path: str | Path, format: str | None = None) -> tuple[str, str]
 
 
 class AudioWriter(Writer):
-    """A mono audio file that grows as audio comes: a context manager with write(float32 (m,)).
+    """A mono audio file written as audio arrives: a context manager with write(float32 (m,)).
 
-    The format is that of the ending or `format` (`audio_format`); a pipe gets WAV with a header that leaves the length
-    open, or raw samples, 16 bits little-endian.
+    The format is that of the extension or `format` (`audio_format`); a pipe gets WAV with an open length in the header,
+    or raw samples, 16 bits little-endian.
     """
 
     def __init__(self, path: str | Path, rate: int, format: str | None = None, keep: bool = False) -> None:
@@ -244,13 +246,13 @@ class AudioWriter(Writer):
     def _checked(self, step: Callable[[], None]) -> None:
         try:
             step()
-        except (soundfile.LibsndfileError, OSError, AssertionError) as error:  # the last: fewer were written
+        except (soundfile.LibsndfileError, OSError, AssertionError) as error:  # the last one: fewer were written
             reason = getattr(error, "error_string", str(error)) or "is the disk full?"
             raise FileError(f"{self._path} cannot be written on: {reason}") from None
 
 
 def token_form(path: str | Path, form: str | None = None, *, writing: bool = False) -> str:
-    """The form of a token file: `form` if given, else by its ending; text for a pipe. Raises ConfigError."""
+    """The form of a token file: `form` if given, else by its extension; text for a pipe. Raises ConfigError."""
     piped, suffix = is_stream(path, int(writing)), Path(path).suffix.lower()
     form = form or FORMS.get(suffix) or ("text" if piped else None)
     if form is None:
@@ -265,13 +267,14 @@ def token_form(path: str | Path, form: str | None = None, *, writing: bool = Fal
 
 
 def read_tokens(path: str | Path, form: str | None = None, tags: Sequence[str] = TAGS) -> np.ndarray:
-    """A whole token file -> uint16 (n,). Raises as read_record does."""
+    """Reads a whole token file as uint16 (n,). Raises as read_record does."""
     return read_record(path, form, tags).tokens
 
 
 def read_record(path: str | Path, form: str | None = None, tags: Sequence[str] = TAGS) -> TokenRecord:
-    """A whole token file, and which model's tokens it holds. Raises FileError, or TokenError naming the file and what
-    is wrong in it."""
+    """Reads a whole token file and the model of its tokens. Raises FileError, or TokenError naming the file and the
+    fault.
+    """
     form = token_form(path, form)
     try:
         payload = Path(path).read_bytes()
@@ -284,9 +287,9 @@ def read_record(path: str | Path, form: str | None = None, tags: Sequence[str] =
 
 
 class TokenPipe:
-    """Tokens out of the bytes of a pipe: feed(bytes) -> uint16 (n,), and finish() -> the last ones.
+    """Decodes tokens from a pipe: feed(bytes) -> uint16 (n,), and finish() -> the last ones.
 
-    Raises TokenError, in the call after the one that returned the tokens before a bad one.
+    Raises TokenError in the call after the one that returned the tokens before a bad one.
     """
 
     def __init__(self, form: str, tags: Sequence[str] = TAGS) -> None:
@@ -297,7 +300,7 @@ class TokenPipe:
         self._bytes = self._tokens = 0
 
     def feed(self, payload: bytes) -> np.ndarray:
-        """The tokens that are complete now."""
+        """The complete tokens."""
         self._bytes += len(payload)
         if self._text is not None:
             tokens = self._text.feed(payload.decode("ascii", "replace"))
@@ -310,7 +313,7 @@ class TokenPipe:
         return tokens
 
     def finish(self) -> np.ndarray:
-        """Raises TokenError when the pipe held no token, or ended inside one."""
+        """Raises TokenError if the pipe had no token or ended inside one."""
         tokens = np.zeros(0, np.uint16) if self._text is None else self._text.finish()
         self._tokens += tokens.size
         if self._rest:
@@ -321,10 +324,10 @@ class TokenPipe:
 
 
 class TokenWriter(Writer):
-    """A token file that grows as tokens come: a context manager with write(tokens).
+    """A token file written as tokens arrive: a context manager with write(tokens).
 
-    Those of .tok and text, and all in a pipe, go out at once; the others are written at the end and, .npy apart, say
-    that their tokens are of `model`, a name as `ready` tells it.
+    .tok, text and pipes are written at once; other forms at the end, and all but .npy record that their tokens are of
+    `model`, a name as in `ready`.
     """
 
     def __init__(self, path: str | Path, form: str | None = None, keep: bool = False, model: str = "") -> None:

@@ -1,11 +1,11 @@
-"""Text to speech for LiveKit Agents: a speech language model's server and decoding sessions behind a tts.TTS.
+"""Text to speech for LiveKit Agents: a speech language model's server and decoding sessions as a tts.TTS.
 
     spec = SpeechLMSpec("http://127.0.0.1:8000/v1", template=template)
     AgentSession(stt=..., llm=..., tts=NeuCodecTTS(spec, url))
 
-Needs the extra `livekit`. Text is cut into sentences as it comes; each is said as soon as it is whole. LiveKit
-interrupts by closing the stream: that closes the model's HTTP stream and clears the session, which is then kept for
-the next one.
+Needs the extra `livekit`. Text is cut into sentences as it arrives, and each is spoken as soon as it is complete.
+LiveKit interrupts by closing the stream, which closes the model's HTTP stream and clears the session; the session is
+kept for the next stream.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
 
 
 class NeuCodecTTS(tts.TTS):
-    """A tts.TTS that streams. `url`, `profile` and `api_key` are those of `client.connect`; `spec`, `model`,
-    `speech_lm_key` and `reference` those of `client.speech_lm`.
+    """A streaming tts.TTS. `url`, `profile` and `api_key` as in `client.connect`; `spec`, `model`, `speech_lm_key` and
+    `reference` as in `client.speech_lm`.
 
-    Sessions are opened when they are needed, by `prewarm` before that, and kept until `aclose`.
+    Sessions are opened when needed, or earlier by `prewarm`, and kept until `aclose`.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class NeuCodecTTS(tts.TTS):
 
     @property
     def model(self) -> str:
-        """The language model."""
+        """Name of the language model."""
         return self._model or "unknown"
 
     @property
     def provider(self) -> str:
-        """Who serves it."""
+        """Name of the provider."""
         return "neucodec"
 
     def synthesize(
@@ -71,20 +71,20 @@ class NeuCodecTTS(tts.TTS):
         return self._synthesize_with_stream(text, conn_options=conn_options)
 
     def stream(self, *, conn_options: APIConnectOptions = DEFAULT_API_CONNECT_OPTIONS) -> "NeuCodecStream":
-        """Text in pieces, audio in pieces."""
+        """A stream of text in and audio out."""
         return NeuCodecStream(tts=self, conn_options=conn_options)
 
     def prewarm(self) -> None:
-        """Opens a session ahead of the first text."""
+        """Opens a session before the first text."""
         if self._warming is None and not self._idle:
             self._warming = asyncio.create_task(self._warm(), name="first session")
 
     async def _warm(self) -> None:
-        with suppress(StreamingError):  # the first text meets it again
+        with suppress(StreamingError):  # the first text meets the error again
             self._idle.append(await self._open())
 
     async def acquire(self) -> TextToSpeech:
-        """A session that nobody else uses until `release`. Raises what `connect` raises."""
+        """A session reserved until `release`. Raises as `connect` does."""
         if self._warming is not None:
             await asyncio.wait({self._warming})
         return self._idle.pop() if self._idle else await self._open()
@@ -96,7 +96,7 @@ class NeuCodecTTS(tts.TTS):
         return speech
 
     def release(self, speech: TextToSpeech) -> None:
-        """The session is free for the next one."""
+        """Returns the session for the next use."""
         if speech.is_usable:
             self._idle.append(speech)
 
@@ -110,7 +110,7 @@ class NeuCodecTTS(tts.TTS):
 
 
 class NeuCodecStream(tts.SynthesizeStream):
-    """One stream of text, said sentence by sentence."""
+    """One stream of text, spoken sentence by sentence."""
 
     async def _run(self, output_emitter: tts.AudioEmitter) -> None:
         source = self._tts

@@ -1,10 +1,10 @@
-"""Text to speech for Pipecat: a speech language model's server and a decoding session behind a TTSService.
+"""Text to speech for Pipecat: a speech language model's server and a decoding session as a TTSService.
 
     spec = SpeechLMSpec("http://127.0.0.1:8000/v1", template=template)
     Pipeline([transport.input(), stt, user, llm, NeuCodecTTSService(spec, url), transport.output()])
 
-Needs the extra `pipecat`. Sentences are those of Pipecat's own aggregation. An interruption closes the model's stream
-and clears the session; Pipecat drops what it still has of the old turn.
+Needs the extra `pipecat`. Pipecat's own aggregation makes the sentences. An interruption closes the model's stream and
+clears the session; Pipecat drops its audio of the old turn.
 """
 
 from collections.abc import AsyncGenerator
@@ -25,10 +25,10 @@ from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
 
 
 class NeuCodecTTSService(TTSService):
-    """Says what it is given, at the pipeline's audio_out_sample_rate, in one session from setup to cleanup.
+    """Speaks text at the pipeline's audio_out_sample_rate, in one session from setup to cleanup.
 
-    `url`, `profile` and `api_key` are those of `client.connect`; `spec`, `model`, `speech_lm_key` and `reference` those
-    of `client.speech_lm`. A failing model is an ErrorFrame for that sentence, a failing session one that is permanent.
+    `url`, `profile` and `api_key` as in `client.connect`; `spec`, `model`, `speech_lm_key` and `reference` as in
+    `client.speech_lm`. A failing model is an ErrorFrame for that sentence, a failing session a fatal one.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""What an open session offers its user, whatever carries it: a WebSocket (connection.py) or a broker (mqtt/).
+"""Interface of an open session over a WebSocket (connection.py) or a broker (mqtt/).
 
-Both directions run at the same time: iterate over what comes while you send.
+Both directions run at the same time: iterate over events while you send.
 """
 
 from abc import ABC, abstractmethod
@@ -13,12 +13,12 @@ from neucodec_streaming.tokens import check_voice
 
 
 class LiveSession(ABC):
-    """An open session. `async for event in conversation` ends behind Done."""
+    """An open session. `async for event in conversation` ends after Done."""
 
     @property
     @abstractmethod
     def ready(self) -> Ready:
-        """What the server said about the session, the latest time."""
+        """The server's latest description of the session."""
 
     @property
     @abstractmethod
@@ -32,30 +32,32 @@ class LiveSession(ABC):
 
     @property
     def lost_s(self) -> float | None:
-        """Seconds since the connection was lost; None while there is one, or where nothing is known of it."""
+        """Seconds since the connection was lost; None while it is open or if unknown."""
         return None
 
     @abstractmethod
     async def send(self, chunk: np.ndarray) -> None:
-        """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits where there is no room."""
+        """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits for room."""
 
     async def flush(self) -> None:
-        """Ends the utterance: its tail comes out, then a Flushed event; the stream starts anew."""
+        """Ends the utterance: its remaining output, then a Flushed event; the stream is reset."""
         await self._say(Flush())
 
     async def clear(self) -> None:
-        """Barge-in: pending input, here and at the server, and unsent output are dropped, and a `send` under way ends;
-        nothing of the old utterance follows Cleared. `input_position` is then that of what the server has received."""
+        """Barge-in: drops pending input (here and at the server) and unsent output, and ends a `send` in progress.
+
+        Nothing of the old utterance follows Cleared. `input_position` is then the position that the server received.
+        """
         await self._say(Clear())
 
     async def mark(self, id: str | int) -> None:
-        """Asks for a Marked event after the output of the last whole frame sent so far."""
+        """Requests a Marked event after the output of the last whole frame sent so far."""
         await self._say(Mark(id))
 
     async def prime(self, voice: Any) -> None:
-        """The decoder starts from this voice, the name of one of the server's, or 100 tokens or more of it, now and
-        after each `flush` and `clear`; within an utterance from its end on. None: from nothing. A Primed event tells
-        how many tokens it has.
+        """Starts the decoder from a voice, named on the server or given as 100 tokens or more, now and after each
+        `flush` and `clear`; within an utterance from its end on. None removes the voice. A Primed event has the number
+        of its tokens.
 
         Raises TokenError, InputError; a name that the server does not know ends the session with InputError.
         """
@@ -65,7 +67,7 @@ class LiveSession(ABC):
             await self._say(Prime(tokens=() if voice is None else tuple(check_voice(voice).tolist())))
 
     async def end(self) -> None:
-        """No more input: the tail comes out, then a Done event with the totals, then the iteration ends."""
+        """Ends the input: the remaining output, a Done event with the totals, then the iteration ends."""
         await self._say(End())
 
     @abstractmethod

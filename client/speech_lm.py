@@ -1,13 +1,13 @@
-"""From text to live audio: a language-model server says tokens, a decoding session makes them audio.
+"""From text to live audio: a language-model server generates tokens, a decoding session turns them into audio.
 
     spec = SpeechLMSpec("http://127.0.0.1:8000/v1", template=template)
     async with SpeechLM(spec) as model, connect(url, kind="decode") as connection:
         async for samples in TextToSpeech(model, connection).say("Hello."):
             ...                                              # float32 (m,) at connection.ready.output.rate
 
-Needs the extra `speak` (httpx). The model is read no faster than the audio is taken: the session's back-pressure
-reaches the model's HTTP stream. An iteration that is closed early, or cancelled, is an interruption: it closes that
-stream first, and then clears the session.
+Needs the extra `speak` (httpx). The model is read only as fast as the audio is taken: the session's back-pressure
+reaches the model's HTTP stream. Closing or cancelling an iteration is an interruption: it closes that stream first,
+then clears the session.
 """
 
 import asyncio
@@ -43,24 +43,24 @@ from neucodec_streaming.protocol.speech_lm import (
 KEY_VARIABLE = "NEUCODEC_SPEECH_LM_KEY"
 CONNECT_S = 10.0
 SILENCE_S = 60.0
-"""How long a model may take to its first token, or from one to the next."""
+"""Longest wait for a model's first token, and for each next one."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReferenceVoice:
-    """The recording whose voice an answer continues: its tokens, uint16 (n,), and what it says."""
+    """The recording whose voice an answer continues: its tokens, uint16 (n,), and its transcript."""
 
     tokens: np.ndarray
     text: str = ""
 
     @property
     def primer(self) -> np.ndarray | None:
-        """The tokens that audio starts from; None where there are too few."""
+        """The tokens to start the audio from; None if there are too few."""
         return self.tokens[-MAX_VOICE_TOKENS:] if len(self.tokens) >= MIN_VOICE_TOKENS else None
 
 
 def read_reference(path: str | Path) -> ReferenceVoice:
-    """A token file, with what it says from the .txt of the same name, if there is one. Raises FileError, TokenError."""
+    """Reads a token file and its transcript (the .txt of the same name, if any). Raises FileError, TokenError."""
     transcript = Path(path).with_suffix(".txt")
     if Path(path) == transcript or not transcript.is_file():
         return ReferenceVoice(read_tokens(path))
@@ -68,7 +68,7 @@ def read_reference(path: str | Path) -> ReferenceVoice:
 
 
 def read_spec(url: str, *, api: str, template: str | None, tag: str | None) -> SpeechLMSpec:
-    """A spec whose template is in a file: `.json` for a whole request. Raises ConfigError, FileError."""
+    """A spec with the template from a file: `.json` for a whole request. Raises ConfigError, FileError."""
     spec = SpeechLMSpec(url, api, tags=(tag,) if tag else TAGS)
     if template is None:
         return spec
@@ -84,9 +84,9 @@ def read_text(path: str | Path) -> str:
 
 
 class SpeechLM:
-    """A language-model server; `async with` it. The API key is `api_key`, else that of NEUCODEC_SPEECH_LM_KEY.
+    """A language-model server, used with `async with`. The API key is `api_key`, else NEUCODEC_SPEECH_LM_KEY.
 
-    `model` is the name that requests carry; without one the server, or the template, has to know.
+    `model` is the name in requests; without it the server or the template has to choose one.
     """
 
     def __init__(self, spec: SpeechLMSpec, *, model: str | None = None, api_key: str | None = None) -> None:
@@ -105,8 +105,8 @@ class SpeechLM:
     ) -> AsyncIterator[AsyncIterator[SpeechPiece]]:
         """The model's speech for a text, piece by piece; leaving the context closes the HTTP stream.
 
-        Raises ConfigError for a template that needs a reference; here and while it is iterated SpeechLMError, and
-        TokenError for a number that is no token.
+        Raises ConfigError for a template that needs a reference; here and in the iteration SpeechLMError, and
+        TokenError for an invalid token.
         """
         codes, said = ([], "") if reference is None else (reference.tokens.tolist(), reference.text)
         body = self.spec.body(text, model=self._model, codes=codes, reference_text=said)
@@ -148,7 +148,7 @@ async def _pieces(response: httpx.Response, parser: AnswerParser) -> AsyncIterat
 
 @dataclass
 class SpeechReport:
-    """What saying a text took; moments in seconds since the request, None until they come."""
+    """Times of speaking a text, in seconds since the request; None until they occur."""
 
     tokens: int = 0
     samples: int = 0
@@ -157,35 +157,35 @@ class SpeechReport:
 
     @property
     def first_audio_after_token_s(self) -> float | None:
-        """From the first token to the first audio."""
+        """Time from the first token to the first audio."""
         if self.first_token_s is None or self.first_audio_s is None:
             return None
         return self.first_audio_s - self.first_token_s
 
 
 class TextToSpeech:
-    """Says texts, one at a time: `connection` is a decoding session that nobody else uses.
+    """Speaks texts one at a time; `connection` is a decoding session with no other user.
 
-    `is_usable`: the session stands, as far as is known.
+    `is_usable`: the session is alive, as far as known.
     """
 
     def __init__(self, model: SpeechLM, connection: Connection, reference: ReferenceVoice | None = None) -> None:
         self._model, self._connection, self._reference = model, connection, reference
         self.is_usable = True
-        self._clears = 0  # that the server has not answered: events until then are of an old text
+        self._clears = 0  # unanswered clears: events until their answer belong to an old text
         self._saying = asyncio.Lock()
 
     async def prime(self) -> None:
-        """The audio of every text starts in the voice of the reference, where that has enough tokens."""
+        """Starts the audio of every text in the voice of the reference, if it has enough tokens."""
         primer = None if self._reference is None else self._reference.primer
         if primer is not None:
             await self._connection.prime(primer)
 
     async def say(self, text: str, report: SpeechReport | None = None) -> AsyncGenerator[np.ndarray, None]:
-        """The audio of a text as it comes: float32 (m,) at `connection.ready.output.rate`; `report` is kept up to date.
+        """The audio of a text as it arrives: float32 (m,) at `connection.ready.output.rate`; updates `report`.
 
-        What the model said before it failed is heard before that is raised: SpeechLMError, TokenError or ConfigError,
-        and what the connection raises. To interrupt, cancel the iteration or `aclose()` it.
+        If the model fails, its earlier speech is delivered before SpeechLMError, TokenError or ConfigError is raised;
+        also raises the connection's errors. To interrupt, cancel the iteration or `aclose()` it.
         """
         async with self._saying:
             loop = asyncio.get_running_loop()
@@ -219,13 +219,13 @@ class TextToSpeech:
 
     async def _interrupt(self, sending: asyncio.Task[None]) -> None:
         sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)  # which closes the model's stream
+        await asyncio.gather(sending, return_exceptions=True)  # closes the model's stream
         self._clears += 1
         with suppress(StreamingError):
             await self._connection.clear()
 
     async def _send(self, text: str, answer: "_Answer") -> None:
-        """The model's tokens to the server, and a flush behind each utterance; the last one behind the answer."""
+        """Sends the model's tokens to the server, with a flush after each utterance and after the answer."""
         connection = self._connection
         try:
             async with self._model.answer(text, self._reference) as pieces:
@@ -244,7 +244,7 @@ class TextToSpeech:
 
 @dataclass
 class _Answer:
-    """One answer under way: the flushes asked for and answered, and what went wrong."""
+    """One answer in progress: its requested and answered flushes, and its error."""
 
     report: SpeechReport
     asked_s: float
@@ -255,7 +255,7 @@ class _Answer:
 
     @property
     def flushes_missing(self) -> bool:
-        """Whether audio may still come."""
+        """Whether more audio may arrive."""
         return not self.is_complete or self.flushed < self.flushes
 
     def said(self, tokens: int, now_s: float) -> None:

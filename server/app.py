@@ -1,8 +1,8 @@
-"""The server as a whole: the listening socket, who is let in, and the workers; `start`, `drain` and `stop`.
+"""The whole server: the listening socket, access control and the workers; `start`, `drain` and `stop`.
 
-The socket is claimed before the model loads, so that a busy port is known at once; until the model is warm, sessions
-are refused with 503 and /readyz says no. So it does while the server stops, or when a device is stuck or dead; whoever
-waits for that device is told.
+The socket is bound before the model loads, so that a busy port is reported at once. Until the model is warm, sessions
+are refused with 503 and /readyz says no; also while the server stops, or when a device is stuck or dead, whose sessions
+then end with an error.
 """
 
 import asyncio
@@ -40,25 +40,25 @@ from neucodec_streaming.server.workers.messages import TimedStep
 from neucodec_streaming.server.workers.worker import EngineLoader
 
 WATCH_INTERVAL_S = 1.0
-"""How often it is looked whether the devices work."""
+"""Interval of checking the devices."""
 
 _log = logging.getLogger(__name__)
 
 
 class OpenConnection(Interface):
-    """What a server holds of each of its connections."""
+    """The server's interface to each of its connections."""
 
     gone: asyncio.Future[None]
-    """Done when the connection is."""
+    """Done when the connection is closed."""
 
     def abort(self) -> None:
-        """Cuts it."""
+        """Cuts the connection."""
 
 
 class App:
-    """One server in one event loop. `load` makes the engines and the model, `apart`: in a process of their own.
+    """One server in one event loop. `load` creates the engines and the model, in a separate process if `apart`.
 
-    `token_prefix` begins every token that resumes a session here, so that a router can tell whose it is; without a dot.
+    `token_prefix` (without a dot) starts every resume token, so that a router can recognise the server.
     """
 
     def __init__(
@@ -72,21 +72,21 @@ class App:
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
         self.connections: set[OpenConnection] = set()
-        """Those that are open; `stop` waits for them."""
+        """Open connections; `stop` waits for them."""
         self._is_draining = False
         self._metrics = Metrics()
         self._step_times: dict[Pool, Histogram] = {}
         self._gate = _gate(settings)
         self._certificate = _certificate(settings)
         self.routes = Routes(self, self._gate, self._metrics, settings)
-        """What answers GET and HEAD, and opens sessions."""
+        """Answers GET and HEAD, and opens sessions."""
         self._speech = _speech(self, settings, self._gate, self._metrics)
         self.posts = Posts(self._speech)
-        """What answers every other method."""
+        """Answers every other method."""
 
     @property
     def url(self) -> str:
-        """Where the server listens, ws://host:port, or wss:// with a certificate."""
+        """The server's URL, ws://host:port, or wss:// with a certificate."""
         assert self._server is not None, "not started"
         host, port = next(iter(self._server.sockets)).getsockname()[:2]
         scheme = "ws" if self._certificate is None else "wss"
@@ -94,32 +94,32 @@ class App:
 
     @property
     def _is_local(self) -> bool:
-        """Whether no other machine reaches the server."""
+        """Whether the server only listens on loopback."""
         assert self._server is not None, "started"
         return all(ip_address(socket.getsockname()[0]).is_loopback for socket in self._server.sockets)
 
     @property
     def sessions(self) -> int:
-        """How many have a place."""
+        """Number of sessions with a place."""
         return 0 if self._sessions is None else self._sessions.count
 
     async def emptied(self, down_to: int = 0) -> None:
-        """Returns when no more than that many sessions have a place."""
+        """Waits until at most `count` sessions have a place."""
         if self._sessions is not None:
             await self._sessions.emptied(down_to)
 
     @property
     def model(self) -> Model | None:
-        """What is served, None until it is loaded and warm."""
+        """The served model; None until it is loaded and warm."""
         return self._model
 
     def room(self) -> int:
-        """How many sessions of the default profile an empty server holds, of the kind that takes the most."""
+        """Number of sessions that fit on the empty server, in the default profile, of the most expensive kind."""
         assert self._model is not None and self._sessions is not None, "not loaded"
         return self._sessions.capacity[self._model.kinds[-1], self._model.default_profile]
 
     async def start(self) -> None:
-        """Claims the address and begins to load; `loaded` waits for the model. Raises ConfigError for a busy port."""
+        """Binds the address and starts loading; `loaded` waits for the model. Raises ConfigError for a busy port."""
         settings = self._settings
         try:
             self._server = await asyncio.get_running_loop().create_server(
@@ -137,21 +137,21 @@ class App:
         await self.start_workers()
 
     async def start_workers(self) -> None:
-        """Begins to load; `loaded` waits for the model. Opens no socket: for hosts that listen themselves (ASGI)."""
+        """Starts loading; `loaded` waits for the model. Opens no socket: for hosts that listen themselves (ASGI)."""
         await self._devices.start()
         self._tasks.append(asyncio.create_task(self._begin(), name="loading"))
 
     async def loaded(self) -> None:
-        """Returns when sessions can be opened. Raises ModelError or whatever else prevented it."""
+        """Waits until sessions can be opened. Raises ModelError or another error of loading."""
         assert self._tasks, "not started"
         await asyncio.shield(self._tasks[0])
 
     async def failed(self) -> None:
-        """Returns when a worker has ended that should not have."""
+        """Waits until a worker ends unexpectedly."""
         await self._devices.lost.wait()
 
     def open(self, asked: SessionRequest, caller: Caller) -> Session:
-        """A session for somebody who comes by another way than our sockets.
+        """Opens a session for another transport than our own sockets.
 
         Raises ConfigError, CapacityError, DeviceError.
         """
@@ -163,7 +163,7 @@ class App:
         return self._sessions.open(asked, caller)
 
     async def drain(self) -> None:
-        """Takes no new sessions, and returns when those that there are have ended, or after `drain_s`."""
+        """Accepts no new sessions, and waits until the open ones have ended, or for `drain_s`."""
         self._is_draining = True
         if self._sessions is not None:
             self._sessions.give_up_idle()
@@ -175,7 +175,7 @@ class App:
             _log.info("%d sessions are told to go on elsewhere", self.sessions)
 
     async def stop(self) -> None:
-        """Ends every session with status 1012, and then the workers."""
+        """Ends every session with status 1012, then the workers."""
         settings = self._settings
         if self._server is not None:
             self._server.close()
@@ -196,7 +196,7 @@ class App:
         return HttpExchange(self.posts.answer, self._settings, self.connections)
 
     async def _begin(self) -> None:
-        """Once the workers have loaded the model, the server is ready."""
+        """Becomes ready once the workers have loaded the model."""
         model = await self._devices.loaded()
         self._metrics.watch_workers(self._devices.pids)
         self._sessions = Sessions(
@@ -222,7 +222,7 @@ class App:
         self._step_times[step.pool].observe(step.seconds)
 
     async def _watch(self) -> None:
-        """Whoever waits for a device that is stuck or dead is told."""
+        """Ends sessions of stuck or dead devices with an error."""
         assert self._sessions is not None, "loaded"
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
@@ -240,11 +240,11 @@ class App:
 
     @property
     def registry(self) -> Sessions | None:
-        """All sessions, None until the model is loaded and warm."""
+        """All sessions; None until the model is loaded and warm."""
         return self._sessions
 
     def why_not_ready(self) -> str | None:
-        """Why no session can be opened now; None: one can."""
+        """Why no session can be opened now; None if one can."""
         if self._is_draining:
             return "the server stops"
         if self._model is None:
@@ -253,7 +253,7 @@ class App:
         return next(filter(None, map(self._why_not_working, self._devices.all)), None)
 
     def ready_model(self) -> Model:
-        """What is served. Raises DeviceError while it cannot be, CapacityError while the server stops."""
+        """The served model. Raises DeviceError while it is unavailable, CapacityError while the server stops."""
         why_not = self.why_not_ready()
         if self._is_draining:
             raise CapacityError(f"{why_not}: connect again, to another one")
@@ -263,7 +263,7 @@ class App:
 
 
 def _speech(app: App, settings: Settings, gate: Gate, metrics: Metrics) -> SpeechEndpoint | None:
-    """What answers POST /v1/audio/speech, if a language model is set. Raises ConfigError."""
+    """The handler of POST /v1/audio/speech, if a language model is set. Raises ConfigError."""
     if settings.speech_lm_url is None:
         return None
     spec = SpeechLMSpec(settings.speech_lm_url, settings.speech_lm_api)
@@ -280,7 +280,7 @@ def _speech(app: App, settings: Settings, gate: Gate, metrics: Metrics) -> Speec
 
 
 def _gate(settings: Settings) -> Gate:
-    """The doorkeeper that the settings ask for. Raises ConfigError."""
+    """Access control by the settings. Raises ConfigError."""
     file = Path(settings.api_keys_file) if settings.api_keys_file else None
     return Gate(
         Keys(file, settings.api_keys, time.monotonic),
@@ -294,7 +294,7 @@ def _gate(settings: Settings) -> Gate:
 
 
 def _certificate(settings: Settings) -> Certificate | None:
-    """What to listen with; None: without TLS. Raises ConfigError."""
+    """The TLS context to listen with; None without TLS. Raises ConfigError."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return Certificate(Path(settings.tls_cert), Path(settings.tls_key), time.monotonic)

@@ -1,7 +1,7 @@
-"""`load_codec`: a NeuCodec by name, folder or hub id; whole recordings by the model itself, and streams over its parts.
+"""`load_codec`: a NeuCodec by name, folder or hub id, with offline coding of whole recordings and new streams.
 
-The network is transformers' `NeuCodecModel`. A folder needs config.json and model.safetensors; stream.json is optional,
-and may lie elsewhere: whoever loads a hub id has no folder to write to.
+The network is transformers' `NeuCodecModel`. A folder needs config.json and model.safetensors; stream.json is optional
+and may be elsewhere, since a hub id has no folder to write to.
 """
 
 import hashlib
@@ -36,11 +36,11 @@ from neucodec_streaming.tokens import check_tokens
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = ("nano",)
 SMALL_MODEL = 1 << 26
-"""Parameters below which one thread is as fast as more, and far faster where others use the machine too."""
+"""Models with fewer parameters use one thread: as fast as more, and much faster on a busy machine."""
 
 
 class Codec:
-    """A loaded model: offline coding and new streams. Made by `load_codec`."""
+    """A loaded model: offline coding and new streams. Created by `load_codec`."""
 
     def __init__(
         self,
@@ -58,14 +58,14 @@ class Codec:
         self.priors = priors
         self.kinds = tuple(kinds)
         self.is_packed = is_packed
-        """Whether the model holds its weights as steps use them, and no others: int8, or after `pack`."""
+        """Whether the model holds only packed weights: int8, or after `pack`."""
         self._threads = threads
         self._weights_digest = weights_digest
         self._steppers: dict[tuple[type, StreamConfig], Encoder | Decoder] = {}
 
     @property
     def default_config(self) -> StreamConfig:
-        """What a stream uses when it is given no configuration: the model's `stream.json`, or chunk 5, lookahead 5."""
+        """The default configuration of streams: that of the model's `stream.json`, or chunk 5, lookahead 5."""
         return self.priors.config
 
     @property
@@ -74,25 +74,25 @@ class Codec:
 
     @property
     def sample_rate(self) -> int:
-        """Of the output."""
+        """Sample rate of the output in Hz."""
         return int(self.model.config.output_sampling_rate)
 
     @property
     def hop_length(self) -> int:
-        """Samples of output that a token becomes."""
+        """Output samples of a token."""
         return int(self.model.config.hop_length)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **options: Any) -> "Codec":
-        """`load_codec` under the name that the original package's callers use."""
+        """`load_codec`, under the original package's name."""
         return load_codec(name, **options)
 
     def eval(self) -> "Codec":
-        """Itself: a codec is always in evaluation mode."""
+        """Returns itself: a codec is always in evaluation mode."""
         return self
 
     def to(self, device: str | torch.device) -> "Codec":
-        """Itself, on another device; streams that were made before stay where they are. Raises ConfigError."""
+        """Moves to another device and returns itself; existing streams stay on theirs. Raises ConfigError."""
         if self.is_packed and torch.device(device) != self.device:
             raise ConfigError(f"weights are packed for {self.device}, not for {device}: load the model there")
         self.model = _on_device(self.model, device)
@@ -102,15 +102,15 @@ class Codec:
 
     @cached_property
     def _stepped(self) -> Any:
-        """The model as the steps use it; the original stays for whole recordings."""
+        """The model with packed weights for steps; the original stays for whole recordings."""
         keep_freed_memory()
         return self.model if self.is_packed else with_packed_weights(self.model)
 
     def pack(self) -> None:
-        """Keeps each weight once, as steps use it: for a server, which has no whole recordings.
+        """Keeps only packed weights, for a server, which codes no whole recordings.
 
-        From now on those are stepped as one chunk, with results that are equal but for rounding. Streams that were made
-        before go on.
+        Whole recordings are then stepped as one chunk, with results that are equal except for rounding. Existing
+        streams continue.
         """
         if self.is_packed or self.device.type != "cpu":
             return
@@ -123,7 +123,7 @@ class Codec:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of configuration, priors and weights: equal for models whose snapshots may be exchanged."""
+        """Hash of configuration, priors and weights; snapshots may be exchanged between equal ones."""
         config = self.model.config.to_dict()
         of_the_copy = ("_name_or_path", "transformers_version")
         config = {name: value for name, value in config.items() if name not in of_the_copy}
@@ -137,26 +137,27 @@ class Codec:
 
     @property
     def public_name(self) -> str:
-        """A folder's last part; a hub id or a bundled name as it is. With the version of the weights, where the
-        configuration has one: tokens of two versions are not the same."""
+        """The last part of a folder, or a hub id or bundled name, with the version of the weights if the configuration
+        has one: tokens of two versions are incompatible.
+        """
         name = Path(self.name).name if Path(self.name).is_dir() else self.name
         version = getattr(self.model.config, "weights_version", None)
         return name if version is None else f"{name}-{version}"
 
     @property
     def token_model(self) -> str:
-        """Whose tokens these are: the public name where it has a version, else the fingerprint."""
+        """Identifies the model of tokens: its public name if it has a version, else the fingerprint."""
         is_versioned = getattr(self.model.config, "weights_version", None) is not None
         return self.public_name if is_versioned else self.fingerprint
 
     def encoder(self, config: StreamConfig | None = None) -> Encoder:
-        """The stepped encoder, shared by all streams of one configuration."""
+        """The stepped encoder, shared by all streams of a configuration."""
         stepper = self._stepper(Encoder, config)
         assert isinstance(stepper, Encoder)
         return stepper
 
     def decoder(self, config: StreamConfig | None = None) -> Decoder:
-        """The stepped decoder, shared by all streams of one configuration."""
+        """The stepped decoder, shared by all streams of a configuration."""
         stepper = self._stepper(Decoder, config)
         assert isinstance(stepper, Decoder)
         return stepper
@@ -166,25 +167,26 @@ class Codec:
         return EncoderStream(self.encoder(config))
 
     def decoder_stream(self, config: StreamConfig | None = None) -> DecoderStream:
-        """A new stream from tokens to 24 kHz audio."""
+        """A new stream from tokens to audio at `sample_rate`."""
         return DecoderStream(self.decoder(config))
 
     def voice(self, tokens: Any) -> Voice:
-        """A voice for decoder streams to start from, by at least 100 of its tokens. Raises TokenError, InputError."""
+        """A voice for decoder streams to start from, of at least 100 tokens. Raises TokenError, InputError."""
         return Voice(tokens)
 
     def encode(self, pcm: Any) -> np.ndarray:
-        """A whole recording, float32 mono at 16 kHz (n,) or an audio file of any rate -> tokens uint16 (n // 320,).
+        """Encodes a whole recording, float32 mono at 16 kHz (n,) or an audio file of any rate, to tokens uint16 (n //
+        320,).
 
-        Raises AudioError for audio that cannot be used.
+        Raises AudioError for unusable audio.
         """
         return self.encode_batch([read_audio(pcm) if isinstance(pcm, (str, Path)) else pcm])[0]
 
     @torch.inference_mode()
     def encode_batch(self, recordings: Sequence[Any]) -> list[np.ndarray]:
-        """Whole recordings of one frame count, each as `encode` takes it -> the tokens of each, by one call.
+        """Encodes whole recordings of equal frame count, each as in `encode`, in one call; returns the tokens of each.
 
-        Raises AudioError, and InputError for unequal frame counts: padding to one length would change the tokens.
+        Raises AudioError, and InputError for unequal frame counts: padding would change the tokens.
         """
         self._require("encode")
         checked = [check_audio(pcm) for pcm in recordings]
@@ -209,7 +211,9 @@ class Codec:
 
     @torch.inference_mode()
     def decode(self, tokens: Any) -> np.ndarray:
-        """Tokens (F,) of a whole recording -> audio float32 (F * hop_length,) at `sample_rate`. Raises TokenError."""
+        """Decodes tokens (F,) of a whole recording to audio float32 (F * hop_length,) at `sample_rate`. Raises
+        TokenError.
+        """
         self._require("decode")
         tokens = check_tokens(tokens)
         if not len(tokens):
@@ -224,13 +228,13 @@ class Codec:
             return self.model.decode(codes).audio_values[0, 0].float().cpu().numpy()
 
     def encode_code(self, audio_or_path: Tensor | np.ndarray | str | Path) -> Tensor:
-        """The original package's call: audio (B, 1, T) at 16 kHz, or a file -> codes int32 (B, 1, F)."""
+        """As in the original package: audio (B, 1, T) at 16 kHz, or a file -> codes int32 (B, 1, F)."""
         is_path = isinstance(audio_or_path, (str, Path))
         rows = [audio_or_path] if is_path else [row[0] for row in _three_axes(audio_or_path)]
         return torch.from_numpy(np.stack([self.encode(row) for row in rows]).astype(np.int32))[:, None]
 
     def decode_code(self, codes: Tensor | np.ndarray | list) -> Tensor:
-        """The original package's call: codes (B, 1, F) -> audio float32 (B, 1, F * hop_length) at `sample_rate`."""
+        """As in the original package: codes (B, 1, F) -> audio float32 (B, 1, F * hop_length) at `sample_rate`."""
         return torch.from_numpy(np.stack([self.decode(row[0]) for row in _three_axes(codes)]))[:, None]
 
     def _require(self, kind: str) -> None:
@@ -255,15 +259,15 @@ def load_codec(
     kinds: Sequence[str] = ("encode", "decode"),
     threads: int | None = None,
 ) -> Codec:
-    """Load "nano" (bundled), a folder with config.json and model.safetensors, or a hub id such as neuphonic/neucodec.
+    """Loads "nano" (bundled), a folder with config.json and model.safetensors, or a hub id such as neuphonic/neucodec.
 
     A checkpoint in the original package's layout, a folder or a file, is converted into a cache (checkpoints.py).
 
-    `dtype`: a torch dtype or its name, or "int8", for a CPU: most layers multiply int8 weights by int8 activations, the
-    others compute in float32, and whole recordings are stepped as one chunk. `stream_json`: the file to take instead of
-    the one beside the weights. `kinds`: the parts to load and keep. `threads` of torch for calls of this codec and its
-    streams; None: one for a small model (more do not help it), and as torch is set for others. Raises ModelError for
-    what is missing, corrupt, or no NeuCodec, and ConfigError.
+    `dtype`: a torch dtype or its name, or "int8" for CPUs: most layers multiply int8 weights by int8 activations, the
+    others compute in float32, and whole recordings are stepped as one chunk. `stream_json`: replaces the model's own.
+    `kinds`: the parts to load and keep. `threads`: torch threads for calls of this codec and its streams; None: one for
+    a small model (more do not help), torch's setting for others. Raises ModelError for a missing, corrupt or
+    incompatible model, and ConfigError.
     """
     if not kinds or isinstance(kinds, str) or not set(kinds) <= set(PARTS):
         raise ConfigError(f"kinds is {kinds!r}: give a sequence of {' and '.join(map(repr, PARTS))}")
@@ -310,12 +314,12 @@ def _torch_dtype(dtype: torch.dtype | str) -> torch.dtype:
 
 
 def _one_chunk(frames: int) -> StreamConfig:
-    """The whole recording in one step, as the offline model sees it: no lookahead, no context, no priors."""
+    """Steps the whole recording at once, equal to the offline model: no lookahead, context or priors."""
     return StreamConfig(chunk_frames=frames, lookahead_frames=0, context_frames=0, prior_weight=0)
 
 
 def read_audio(path: str | Path | BytesIO) -> np.ndarray:
-    """An audio file, or its bytes, of any rate and channel count -> float32 mono at 16 kHz (n,). Raises InputError."""
+    """An audio file, or its bytes, of any rate and channel count as float32 mono at 16 kHz (n,). Raises InputError."""
     import soundfile
     import soxr
 

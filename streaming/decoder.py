@@ -1,4 +1,4 @@
-"""The decoder of a `NeuCodecModel`, stepped: token windows of many slots in, 24 kHz audio out."""
+"""The decoder of a `NeuCodecModel`, stepped: token windows of many slots in, audio out."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from neucodec_streaming.stepper import Stepper
 
 @dataclass
 class ResNetState:
-    """Statistics and pasts of a block's two norms and convolutions."""
+    """Statistics and past inputs of a block's two norms and convolutions."""
 
     norm1: Moments
     conv1: Tensor
@@ -28,7 +28,7 @@ class ResNetState:
 
 
 class ResNetBlock:
-    """A `NeuCodecResNetBlock` whose GroupNorms run over the stream."""
+    """A `NeuCodecResNetBlock` with running GroupNorm statistics."""
 
     def __init__(self, block: Any, priors: tuple[Moments | None, Moments | None]) -> None:
         self.activation = block.activation1
@@ -54,7 +54,7 @@ class ResNetBlock:
 
 @dataclass(kw_only=True)
 class DecoderState(SlotState):
-    """All that the decoder remembers."""
+    """The decoder's state."""
 
     embed: Tensor
     prior_net: list[ResNetState]
@@ -64,8 +64,9 @@ class DecoderState(SlotState):
 
 
 class Decoder(Stepper):
-    """`step`: int64 tokens (B, C + L) to float32 audio (B, (C + L + lag) * hop), from `lag` hops before it on; a hop is
-    480 samples at 24 kHz."""
+    """`step`: int64 tokens (B, C + L) to float32 audio (B, (C + L + lag) * hop), starting `lag` hops before the window;
+    a hop is 480 samples at 24 kHz.
+    """
 
     kind = "decode"
     cap_frames = CAP_FRAMES

@@ -1,8 +1,8 @@
 """The encoder of a `NeuCodecModel`, stepped: PCM windows of many slots in, tokens out.
 
-A window is chunk and lookahead and one hop more: the feature extractor pads a recording by at least one zero to whole
+A window is chunk, lookahead and one more hop: the feature extractor pads a recording by at least one zero to whole
 hops, so the acoustic branch always sees one hop more than there are tokens. In a steady step that last hop holds the
-240 samples that the last mel frame reads, and zeros.
+240 samples of the last mel frame, and zeros.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from neucodec_streaming.stepper import Stepper
 
 @dataclass(kw_only=True)
 class EncoderState(SlotState):
-    """All that the encoder remembers."""
+    """The encoder's state."""
 
     mel: Moments
     conformer: list[ConformerState]
@@ -35,7 +35,7 @@ class EncoderState(SlotState):
 
 
 class Encoder(Stepper):
-    """`step`: float32 PCM (B, (C + L + 1) * 320) to int64 tokens (B, C + L); a row's first `commit` are meant."""
+    """`step`: float32 PCM (B, (C + L + 1) * 320) to int64 tokens (B, C + L); a row's first `commit` are valid."""
 
     kind = "encode"
     output_hop = 1
@@ -72,7 +72,7 @@ class Encoder(Stepper):
         return self.model.quantizer(latent)[1].squeeze(-1).long()
 
     def before_quantizer(self, pcm: Tensor, state: EncoderState, plan: StepPlan) -> Tensor:
-        """PCM (B, (C + L + 1) * 320) -> what the quantiser is given, (B, C + L, D)."""
+        """PCM (B, (C + L + 1) * 320) -> the quantiser's input (B, C + L, D)."""
         branches = [self._semantic(pcm, state, plan), self._acoustic(pcm, state, plan)]  # (B, F, S) and (B, F, A)
         return self.model.fc_encoder(torch.cat(branches, dim=2))
 

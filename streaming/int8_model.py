@@ -1,8 +1,8 @@
-"""A model with int8 weights, and the cache in which a second start finds them packed.
+"""A model with int8 weights, and the cache from which a second start loads them packed.
 
-A big model is quantised once: what results lies beside the compiled kernels (XDG_CACHE_HOME, ~/.cache), under a name
-that tells the model's files, the kinds and the layout apart. The file is replaced in one piece, and used only if its
-digest fits. Packed weights are read into huge pages, and the rest stays mapped from the file.
+A large model is quantised once. The result is cached beside the compiled kernels (XDG_CACHE_HOME, ~/.cache), under a
+name that identifies the model's files, the kinds and the layout. The file is replaced atomically and used only if its
+digest matches. Packed weights are read into huge pages; the rest stays mapped from the file.
 """
 
 import hashlib
@@ -24,24 +24,24 @@ from neucodec_streaming.loading import load_model, model_class
 from neucodec_streaming.stepper import raw_bytes
 
 SMALL_MODEL_BYTES = 1 << 26
-"""Packed weights up to this size are made anew at every start, since it takes no time."""
+"""Smaller packed weights are recomputed at each start, since it takes no time."""
 
 _log = logging.getLogger(__name__)
 
 
 def load_int8_model(source: Path | str, kinds: Sequence[str]) -> tuple[nn.Module, str]:
-    """The parts that `kinds` need, with packed weights alone, and the digest of those. Raises ModelError."""
+    """The parts that `kinds` need, with packed weights only, and the digest of those. Raises ModelError."""
     path = _cache_file(source, kinds)
     if path is not None and path.exists():
         try:
             return _read(path, source, kinds)
-        except Exception as error:  # whatever is wrong with it, the model itself is there
+        except Exception as error:  # if the cache is unusable, the model itself is still available
             _log.warning("%s is damaged and is made again: %s", path, error)
     model = pack_layers(load_model(source, torch.float32, kinds), int8.is_int8)
     give_back_freed_memory()
     tensors = dict(_tensors(model))
     digest = digest_of(tensors)
-    path = path or _cache_file(source, kinds)  # what was fetched from a hub is here now
+    path = path or _cache_file(source, kinds)  # the hub's files are on this machine now
     if path is not None and sum(tensor.nbytes for tensor in tensors.values()) > SMALL_MODEL_BYTES:
         try:
             _write(path, tensors, digest)
@@ -62,7 +62,7 @@ def digest_of(tensors: dict[str, Tensor]) -> str:
 
 
 def _cache_file(source: Path | str, kinds: Sequence[str]) -> Path | None:
-    """Where the packed weights of a model belong; None before it is on this machine."""
+    """The cache file of a model's packed weights; None before the model is on this machine."""
     folder = source if isinstance(source, Path) else _hub_folder(source)
     files = [] if folder is None else [*sorted(folder.glob("*.safetensors*")), folder / "config.json"]
     if not files:
@@ -92,17 +92,17 @@ def _write(path: Path, tensors: dict[str, Tensor], digest: str) -> None:
 
 
 def _read(path: Path, source: Path | str, kinds: Sequence[str]) -> tuple[nn.Module, str]:
-    """A model over the tensors of a file. Raises whatever safetensors does, and ValueError where they do not fit."""
+    """A model over the tensors of a file. Raises safetensors' errors, and ValueError if they do not fit."""
     from safetensors import safe_open
     from transformers import NeuCodecConfig
 
     native.check_owner(path)
     config: Any = NeuCodecConfig.from_pretrained(source)
-    config.dtype = config.semantic_model_config.dtype = torch.float32  # as where the weights are loaded
+    config.dtype = config.semantic_model_config.dtype = torch.float32  # the same device as the weights
     with torch.device("meta"):
         model = pack_layers(model_class(kinds)(config), int8.is_int8)
     expected, found, pages = dict(_tensors(model)), {}, HugePages()
-    for is_packed in (True, False):  # what is copied, and what stays mapped, each from a mapping of its own
+    for is_packed in (True, False):  # copied tensors, and mapped ones, each from its own mapping
         with safe_open(path, "pt") as file:
             digest = file.metadata()["digest"]
             for name in file.keys():  # noqa: SIM118
@@ -125,6 +125,6 @@ def _read(path: Path, source: Path | str, kinds: Sequence[str]) -> tuple[nn.Modu
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """All that the model holds, buffers that it does not save among them."""
+    """All tensors of the model, including buffers that it does not save."""
     yield from model.named_parameters()
     yield from model.named_buffers()

@@ -1,4 +1,4 @@
-"""A `NeuCodecModel` from a folder or the hub: checked before and after, and no more of it than is needed."""
+"""Loads a `NeuCodecModel` from a folder or the hub, checked before and after, with only the needed parts."""
 
 import json
 import threading
@@ -16,12 +16,12 @@ PARTS = {
     "encode": ("semantic_encoder", "semantic_adapter", "acoustic_encoder", "fc_encoder"),
     "decode": ("acoustic_decoder",),
 }
-"""Kind -> the parts of the model that it alone needs; both need the quantiser."""
+"""Kind -> the parts of the model that only it needs; both need the quantiser."""
 ORIGINAL = "pytorch_model.bin"
-"""Where the hub has checkpoints in the original layout."""
+"""Hub repositories with checkpoints in the original layout."""
 HUB_PATIENCE_S = 4.0
 MIN_RATE, MAX_RATE = 8_000, 48_000
-"""Of a decoder's output."""
+"""Range of a decoder's output rate in Hz."""
 
 
 def check_folder(folder: Path) -> None:
@@ -38,9 +38,9 @@ def check_folder(folder: Path) -> None:
 
 
 def hub_checkpoint(name: str) -> Path | None:
-    """A checkpoint in the original layout that the hub has under `name`; None where it has a model folder.
+    """The checkpoint in the original layout that the hub has under `name`; None if it has a model folder.
 
-    Raises ModelError, within about HUB_PATIENCE_S where there is no network.
+    Raises ModelError, within about HUB_PATIENCE_S without a network.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
@@ -54,7 +54,7 @@ def hub_checkpoint(name: str) -> Path | None:
 
 
 def _hub_files(name: str) -> list[str]:
-    """Names of a repository's files, asked in a thread, since looking up a host name has no time limit of its own."""
+    """File names of a repository, queried in a thread, since resolving a host name has no time limit."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
@@ -89,7 +89,7 @@ def _hub_files(name: str) -> list[str]:
 
 
 def load_model(source: Path | str, dtype: torch.dtype, kinds: Sequence[str]) -> Any:
-    """The parts of a `NeuCodecModel` that `kinds` need, from a folder or the hub; what the others need is not read."""
+    """The parts of a `NeuCodecModel` that `kinds` need, from a folder or the hub; other parts are not read."""
     from transformers import NeuCodecConfig
     from transformers.utils import logging
 
@@ -108,7 +108,7 @@ def load_model(source: Path | str, dtype: torch.dtype, kinds: Sequence[str]) -> 
         )
     except ModelError:
         raise
-    except Exception as error:  # the border to transformers, safetensors and the hub: many kinds, one meaning
+    except Exception as error:  # transformers, safetensors and the hub raise many kinds of errors, all meaning the same
         raise ModelError(
             f"model {str(source)!r} cannot be loaded ({error}): check the folder, or the name and the network"
         ) from error
@@ -125,7 +125,7 @@ def load_model(source: Path | str, dtype: torch.dtype, kinds: Sequence[str]) -> 
 
 
 def _check_config(config: Any, name: str) -> None:
-    """Refuse what the steps are not written for."""
+    """Refuses models that the steps do not support."""
     semantic = config.semantic_model_config
     expected = {
         "frame hop": (config.encoder_hop_length, INPUT_HOP),
@@ -145,7 +145,7 @@ def _check_config(config: Any, name: str) -> None:
 
 
 def model_class(kinds: Sequence[str]) -> Any:
-    """The model class, without the parts that only other kinds need."""
+    """The model class without the parts that only other kinds need."""
     from transformers import NeuCodecModel
 
     unneeded = [name for kind, names in PARTS.items() if kind not in kinds for name in names]

@@ -1,4 +1,4 @@
-"""What encoder and decoder have in common: one call steps many slots, and one slot's state becomes bytes and back."""
+"""Base of encoder and decoder: one call steps many slots; a slot's state can be saved and restored as bytes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -20,20 +20,21 @@ from neucodec_streaming.snapshot import pack, unpack
 class Stepper(ABC):
     """Steps a part of a `NeuCodecModel` over windows of chunk and lookahead.
 
-    It holds weights and constants only: all that changes is in the state that `new_state` makes and the caller keeps.
+    It holds only weights and constants: everything that changes is in the state that `new_state` creates and the caller
+    keeps.
     """
 
     kind: str
     """"encode" or "decode"."""
     output_hop: int
-    """Elements of output that a frame gives."""
+    """Output elements of a frame."""
 
     def __init__(self, model: Any, config: StreamConfig, fingerprint: str) -> None:
         self.model = model
         self.config = config
         self.fingerprint = fingerprint
         self.threads: int | None = None
-        """Of torch for streams of this stepper; None: as torch is set."""
+        """Torch threads for streams of this stepper; None: torch's setting."""
 
     @property
     def device(self) -> torch.device:
@@ -49,7 +50,7 @@ class Stepper(ABC):
         """Shape of one row of a step's input."""
 
     def new_state(self, slots: int) -> Any:
-        """State of that many fresh slots; elsewhere than on a CPU in one piece of memory (layers/state.py)."""
+        """State of fresh slots; except on a CPU in one block of memory (layers/state.py)."""
         if self.device.type == "cpu":
             return self.separate_state(slots)
         return laid_over(memory_for(self._one_slot, slots, self.device), self._one_slot)
@@ -61,20 +62,20 @@ class Stepper(ABC):
 
     @abstractmethod
     def separate_state(self, slots: int) -> Any:
-        """State of that many fresh slots, each of its tensors by itself."""
+        """State of fresh slots, with separate tensors."""
 
     @abstractmethod
     def compute(self, x: Tensor, state: Any, plan: StepPlan) -> Tensor:
-        """One step over gathered positions; the state but for `position` advances."""
+        """One step over gathered positions; advances the state except `position`."""
 
     @torch.inference_mode()
     def step(
         self, x: Tensor, state: Any, slots: Tensor, valid: Tensor, commit: Tensor, *, steady: bool | None = None
     ) -> Tensor:
-        """Steps the rows of x (B, *window_shape) that stand for `slots`; slots, valid, commit int64 (B,).
+        """Steps the rows of x (B, *window_shape) for `slots`; slots, valid, commit int64 (B,).
 
-        `steady`: whether every row commits a chunk of a whole window, past its stream's start. Unless that is said, a
-        CPU looks, where looking costs nothing, and others compute what starts and endings need.
+        `steady`: every row commits a chunk of a whole window and is past its stream's start. If it is None, a CPU
+        checks, since that is cheap there; other devices run a step for any rows.
         """
         position = state.position[slots]
         if steady is None:
@@ -90,33 +91,33 @@ class Stepper(ABC):
 
     @torch.inference_mode()
     def reset(self, state: Any, slot: int) -> None:
-        """That slot is as new."""
+        """Resets a slot."""
         for tensor in _pieces(state):
             tensor[slot].zero_()
 
     @torch.inference_mode()
     def slot_state(self, state: Any, slot: int) -> list[Tensor]:
-        """A copy of what one slot remembers, for `load`."""
+        """A copy of one slot's state, for `load`."""
         return [tensor[slot].clone() for tensor in _pieces(state)]
 
     @torch.inference_mode()
     def load(self, state: Any, slot: int, remembered: list[Tensor]) -> None:
-        """Put a copy of a `slot_state` of this stepper into a slot."""
+        """Copies a `slot_state` of this stepper into a slot."""
         for tensor, part in zip(_pieces(state), remembered, strict=True):
             tensor[slot].copy_(part)
 
     @torch.inference_mode()
     def snapshot(self, state: Any, slot: int) -> bytes:
-        """State of one slot, as bytes that name model and configuration."""
+        """A slot's state as bytes that identify model and configuration."""
         if state.memory is not None:
             state, slot = laid_over(state.memory[slot : slot + 1].cpu(), self._one_slot), 0
         return pack(self.identity, [raw_bytes(tensor[slot]) for tensor in tensors_of(state)])
 
     @torch.inference_mode()
     def restore(self, state: Any, slot: int, snapshot: bytes) -> None:
-        """Put a snapshot into a slot. Raises SnapshotError, and then nothing has changed."""
+        """Restores a snapshot into a slot. Raises SnapshotError, and then changes nothing."""
         raw, own, at = unpack(self.identity, snapshot), state, slot
-        if state.memory is not None:  # put together on the host, and copied in one piece
+        if state.memory is not None:  # assembled on the host and copied at once
             own, at = laid_over(memory_for(self._one_slot, 1, torch.device("cpu")), self._one_slot), 0
         tensors = [tensor[at] for tensor in tensors_of(own)]
         if [len(part) for part in raw] != [tensor.nbytes for tensor in tensors]:
@@ -130,7 +131,7 @@ class Stepper(ABC):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must be equal for a snapshot to fit."""
+        """Identity that a snapshot must share."""
         config = self.config
         return {
             "kind": self.kind,
@@ -144,13 +145,13 @@ class Stepper(ABC):
 
 
 def _pieces(state: Any) -> Iterator[Tensor]:
-    """All of a state, slot axis first: its tensors, or the memory that they share."""
+    """All of a state, slot axis first: its tensors, or their shared memory."""
     return tensors_of(state) if state.memory is None else iter([state.memory])
 
 
 @contextmanager
 def threads_limited(threads: int | None) -> Iterator[None]:
-    """Torch computes with so many threads inside, and afterwards as before; None changes nothing."""
+    """Sets torch's number of threads inside the context, and restores it; None changes nothing."""
     before = torch.get_num_threads()
     if threads is None or threads == before:
         yield
@@ -163,5 +164,5 @@ def threads_limited(threads: int | None) -> Iterator[None]:
 
 
 def raw_bytes(tensor: Tensor) -> np.ndarray:
-    """The tensor's memory as uint8, whatever its dtype."""
+    """The tensor's memory as uint8, for any dtype."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

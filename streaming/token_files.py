@@ -1,4 +1,4 @@
-"""Whole token files as bytes: bare tokens, or a record that says which model's they are. No torch, no I/O.
+"""Whole token files as bytes: bare tokens, or a record that names their model. No torch, no I/O.
 
     .tok, .bin   raw       bare, little-endian uint16
     .npy         npy       bare
@@ -8,7 +8,7 @@
     .npz         npz       numpy arrays of the same four names
     .parquet     parquet   one row of a table of tokens, as `neucodec-server encode-files` writes them; needs pyarrow
 
-`rate` is tokens a second. What cannot be used raises TokenError.
+`rate` is tokens a second. Invalid content raises TokenError.
 """
 
 import io
@@ -49,7 +49,7 @@ FORMS = {
     ".json": "json",
     ".parquet": "parquet",
 }
-"""Ending of a token file -> its form."""
+"""Extension of a token file -> its form."""
 WRITABLE_FORMS = ("raw", "npy", "npz", "text", "json", "parquet")
 _MAX_NPZ_BYTES = 64 * 1024 * 1024
 _NPZ_FAULTS = (
@@ -59,7 +59,7 @@ _NPZ_FAULTS = (
 
 
 def record_from_bytes(payload: bytes, form: str, tags: Sequence[str] = TAGS) -> TokenRecord:
-    """The content of a token file. Raises TokenError, and ConfigError for Parquet without pyarrow."""
+    """Decodes a token file. Raises TokenError, and ConfigError for Parquet without pyarrow."""
     if form in _RECORDS:
         return _RECORDS[form][0](payload)
     if form == "text":
@@ -68,7 +68,7 @@ def record_from_bytes(payload: bytes, form: str, tags: Sequence[str] = TAGS) -> 
 
 
 def record_to_bytes(record: TokenRecord, form: str) -> bytes:
-    """A whole token file; the forms that are bare keep the tokens alone. Raises ConfigError as above."""
+    """Encodes a token file; bare forms keep only the tokens. Raises ConfigError as above."""
     if form in _RECORDS:
         return _RECORDS[form][1](record)
     if form == "text":
@@ -77,7 +77,7 @@ def record_to_bytes(record: TokenRecord, form: str) -> bytes:
 
 
 def require_form(form: str) -> None:
-    """Raises ConfigError where a library that the form needs is missing."""
+    """Raises ConfigError if the form needs a library that is missing."""
     if form == "parquet":
         _parquet()
 

@@ -19,12 +19,14 @@ SCHEMA = pa.schema(
 
 
 def table_of(records: Sequence[TokenRecord]) -> pa.Table:
-    """A row each."""
+    """A table with a row for each record."""
     return pa.table({name: [getattr(record, name) for record in records] for name in SCHEMA.names}, SCHEMA)
 
 
 def records_of(rows: pa.Table | pa.RecordBatch) -> list[TokenRecord]:
-    """The rows, whoever wrote them; other columns are left out. Raises TokenError for what is no table of tokens."""
+    """The rows of a table from any writer; other columns are ignored. Raises TokenError for anything but a table of
+    tokens.
+    """
     if missing := set(SCHEMA.names) - set(rows.schema.names):
         raise TokenError(f"there is no column {', '.join(sorted(missing))}: a table of tokens has {SCHEMA.names}")
     try:
@@ -41,7 +43,7 @@ def records_of(rows: pa.Table | pa.RecordBatch) -> list[TokenRecord]:
 
 
 def record_from_parquet(payload: bytes) -> TokenRecord:
-    """The one row of a Parquet file. Raises TokenError."""
+    """The only row of a Parquet file. Raises TokenError."""
     try:
         file = pq.ParquetFile(io.BytesIO(payload))
         if file.metadata.num_rows != 1:
@@ -53,7 +55,7 @@ def record_from_parquet(payload: bytes) -> TokenRecord:
 
 
 def record_to_parquet(record: TokenRecord) -> bytes:
-    """A Parquet file of one row."""
+    """Encodes one row as a Parquet file."""
     buffer = io.BytesIO()
     pq.write_table(table_of([record]), buffer, compression="zstd")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Tokens as bytes and as text: the wire form, and the file forms that speech language models use. No torch, no I/O.
+"""Tokens as bytes and text: the wire form, and the forms in files of speech language models. No torch, no I/O.
 
 One token is one 16-bit code, 0..65535, 50 a second. Inside the project tokens are np.uint16 (n,). The forms are:
 
@@ -8,7 +8,7 @@ One token is one 16-bit code, 0..65535, 50 a second. Inside the project tokens a
     text   `<|speech_12345|>`, as NeuTTS models print, or tags of other models
     json   `[1, 2, 3]`, or several such lists
 
-What cannot be used raises TokenError with the offending value.
+Invalid input raises TokenError with the value.
 """
 
 import io
@@ -31,8 +31,8 @@ _SHOWN = 60
 
 
 def check_tokens(tokens: Any) -> np.ndarray:
-    """Tokens as uint16 (n,), in place if they are that; integers in an array (n,), (1, n) or (1, 1, n), a torch tensor
-    or a list are converted. Raises TokenError with the offending value.
+    """Checks tokens and returns them as uint16 (n,), in place if possible; converts integers in an array (n,), (1, n)
+    or (1, 1, n), a torch tensor or a list. Raises TokenError with the invalid value.
     """
     tokens = as_array(tokens, "tokens are a", TokenError)
     if tokens.dtype.kind not in "iu":
@@ -51,8 +51,9 @@ def check_tokens(tokens: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TokenRecord:
-    """Tokens of a recording, uint16 (n,), its duration, and whose tokens they are: the model as `ready` names it
-    (`Codec.token_model`), "" where nobody knows."""
+    """Tokens of a recording, uint16 (n,), its duration, and the model of the tokens as `ready` names it
+    (`Codec.token_model`); "" if unknown.
+    """
 
     id: str
     tokens: np.ndarray
@@ -61,13 +62,13 @@ class TokenRecord:
 
 
 def record_of(tokens: np.ndarray, model: str = "", id: str = "") -> TokenRecord:
-    """A record of as many seconds as its tokens last."""
+    """A record with the duration of its tokens."""
     tokens = check_tokens(tokens)
     return TokenRecord(id, tokens, len(tokens) / TOKENS_PER_SECOND, model)
 
 
 def check_voice(tokens: Any) -> np.ndarray:
-    """Tokens that a stream can be primed with -> uint16 (n,). Raises TokenError, and InputError for too few."""
+    """Checks tokens for priming and returns them as uint16 (n,). Raises TokenError, and InputError for too few."""
     tokens = check_tokens(tokens)
     if len(tokens) < MIN_VOICE_TOKENS:
         raise InputError(
@@ -78,19 +79,19 @@ def check_voice(tokens: Any) -> np.ndarray:
 
 
 def tokens_from_bytes(payload: bytes | bytearray | memoryview) -> np.ndarray:
-    """Little-endian uint16 -> uint16 (n,), a copy. Raises TokenError on an odd number of bytes."""
+    """Decodes little-endian uint16 to uint16 (n,), a copy. Raises TokenError for an odd number of bytes."""
     if len(payload) % _WIRE.itemsize:
         raise TokenError(f"{len(payload)} bytes are no whole number of tokens of 2 bytes: cut packets between tokens")
     return np.frombuffer(payload, _WIRE).astype(np.uint16)
 
 
 def tokens_to_bytes(tokens: np.ndarray) -> bytes:
-    """Tokens (n,) -> 2 n bytes, little-endian uint16."""
+    """Encodes tokens (n,) as 2 n bytes, little-endian uint16."""
     return check_tokens(tokens).astype(_WIRE).tobytes()
 
 
 def tokens_from_npy(payload: bytes) -> np.ndarray:
-    """The bytes of a `.npy` file with one integer array -> uint16 (n,); pickled objects are refused."""
+    """Decodes a `.npy` file with one integer array to uint16 (n,); refuses pickled objects."""
     try:
         array = np.load(io.BytesIO(payload), allow_pickle=False)
     except (ValueError, OSError, EOFError, SyntaxError, MemoryError, OverflowError):
@@ -101,23 +102,24 @@ def tokens_from_npy(payload: bytes) -> np.ndarray:
 
 
 def tokens_to_npy(tokens: np.ndarray) -> bytes:
-    """Tokens (n,) -> the bytes of a `.npy` file."""
+    """Encodes tokens (n,) as a `.npy` file."""
     buffer = io.BytesIO()
     np.save(buffer, check_tokens(tokens), allow_pickle=False)
     return buffer.getvalue()
 
 
 def tokens_to_text(tokens: np.ndarray) -> str:
-    """Tokens (n,) -> `<|speech_N|>` for each, on one line."""
+    """Encodes tokens (n,) as `<|speech_N|>` for each, on one line."""
     return "".join(f"<|speech_{token}|>" for token in check_tokens(tokens).tolist())
 
 
 class TokenText:
-    """Tokens out of text that arrives in pieces, as a language model prints it: feed(text) -> uint16 (n,), finish().
+    """Extracts tokens from text that arrives in pieces, as a language model prints it: feed(text) -> uint16 (n,),
+    finish().
 
-    `tags` are what a token looks like, with `{}` for its number. Text between tags is skipped, since models print other
-    tags too. A number that is no token raises TokenError with its position in the stream, in the call after the one
-    that returned the tokens before it. Raises ConfigError for a tag that cannot be.
+    `tags` are patterns of a token with `{}` for its number. Text between tags is skipped, since models print other tags
+    too. An invalid number raises TokenError with its position in the stream, in the call after the one that returned
+    the tokens before it. Raises ConfigError for an invalid tag.
     """
 
     def __init__(self, tags: Sequence[str] = TAGS) -> None:
@@ -125,11 +127,11 @@ class TokenText:
         self._whole, self._begun = whole_tag(tags), begun_tag(tags)
         self._count = 0
         self._rest = ""
-        self._first = self._last = ""  # how the text starts and ends, for the message when it holds no token
+        self._first = self._last = ""  # start and end of the text, for the message if it has no token
         self._failure: TokenError | None = None
 
     def feed(self, text: str) -> np.ndarray:
-        """The tokens that are complete now; the start of an incomplete one waits for the next piece."""
+        """The complete tokens; an incomplete tag waits for the next piece."""
         if self._failure is not None:
             raise self._failure
         self._first = self._first or text.strip()[:_SHOWN]
@@ -151,7 +153,7 @@ class TokenText:
         return np.array(numbers, np.uint16)
 
     def finish(self) -> np.ndarray:
-        """Nothing more. Raises TokenError if there was text without a token, or with half a token at its end."""
+        """Ends the text. Raises TokenError if it had no token, or ends inside one."""
         tokens = self.feed("")
         if any(digit in self._rest for digit in "0123456789"):
             raise TokenError(f"the text ends in the middle of token {self._count}: {self._rest!r}")
@@ -165,7 +167,7 @@ class TokenText:
 
 
 class TokenLists:
-    """Tokens out of JSON lists of integers that arrive in pieces of text: feed(text) -> uint16 (n,), finish().
+    """Extracts tokens from JSON lists of integers that arrive in pieces of text: feed(text) -> uint16 (n,), finish().
 
     A list counts once it is closed; several may follow one another, as a program prints them line by line. Raises
     TokenError with the position in the stream, in the call after the one that returned the tokens before it.
@@ -177,7 +179,7 @@ class TokenLists:
         self._failure: TokenError | None = None
 
     def feed(self, text: str) -> np.ndarray:
-        """The tokens of the lists that are closed now."""
+        """The tokens of completed lists."""
         if self._failure is not None:
             raise self._failure
         numbers: list[int] = []
@@ -198,7 +200,7 @@ class TokenLists:
         return np.array(numbers, np.uint16)
 
     def finish(self) -> np.ndarray:
-        """Nothing more. Raises TokenError if the text ends inside a list, or is something else."""
+        """Ends the text. Raises TokenError if it ends inside a list, or is something else."""
         tokens = self.feed("")
         if self._rest.strip():
             raise TokenError(f"expected JSON lists of tokens such as [1, 2, 3], got {self._rest.strip()[:_SHOWN]!r}")
@@ -218,7 +220,7 @@ class TokenLists:
 
 
 def _number(value: Any, position: int) -> int:
-    """One token. Raises TokenError naming its position in the stream."""
+    """Checks one token. Raises TokenError naming its position in the stream."""
     text = value if isinstance(value, str) else repr(value)
     is_integer = isinstance(value, str | int) and not isinstance(value, bool) and _INTEGER.fullmatch(text)
     if not is_integer or not 0 <= int(text) < CODEBOOK_SIZE:
@@ -227,12 +229,12 @@ def _number(value: Any, position: int) -> int:
 
 
 def tokens_from_text(text: str, tags: Sequence[str] = TAGS) -> np.ndarray:
-    """All tokens of a text -> uint16 (n,). Raises TokenError when it is not empty and holds none."""
+    """All tokens of a text as uint16 (n,). Raises TokenError if it is not empty and has none."""
     return _all(TokenText(tags), text)
 
 
 def tokens_from_json(text: str) -> np.ndarray:
-    """A JSON list of integers, or several -> uint16 (n,). Raises TokenError."""
+    """Decodes one or several JSON lists of integers to uint16 (n,). Raises TokenError."""
     return _all(TokenLists(), text)
 
 
@@ -241,5 +243,5 @@ def _all(reader: TokenText | TokenLists, text: str) -> np.ndarray:
 
 
 def tokens_to_json(tokens: np.ndarray) -> str:
-    """Tokens (n,) -> a JSON list, on one line."""
+    """Encodes tokens (n,) as a JSON list on one line."""
     return json.dumps(check_tokens(tokens).tolist())

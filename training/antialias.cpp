@@ -1,7 +1,7 @@
 // The anti-aliased SnakeBeta of NeuCodec and its gradients, one row (channel) at a time: see antialias.py.
 //
-// The doubled signal is kept as its even and odd samples, so that each 12-tap filter is a sum of six shifted copies.
-// Everything is float32; nothing is allocated per call but a scratch of a few rows.
+// The doubled signal is stored as its even and odd samples, so that each 12-tap filter is a sum of six shifted copies.
+// All values are float32; each call allocates only a scratch buffer of a few rows.
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -9,17 +9,17 @@
 namespace {
 
 constexpr float PI = 3.14159265358979f;
-constexpr long EDGE = 3;   // samples by which a filter reaches beyond the signal, at the signal's rate
-constexpr long APART = 6;  // room on both sides of a gradient, for the adjoint of a filter
+constexpr long EDGE = 3;   // reach of a filter beyond the signal, in samples at the signal's rate
+constexpr long APART = 6;  // padding on both sides of a gradient, for the adjoint of a filter
 
 struct Filter {
-    float even[6], odd[6];  // taps of the even and of the odd doubled samples, in order of time
+    float even[6], odd[6];  // taps for the even and the odd doubled samples, in time order
 };
 
-// sin(a x) and cos(a x), both times the same unknown sign: only their squares and product are used.
+// sin(a x) and cos(a x) with the same unknown sign: only their squares and product are used.
 inline void half_turn(float ax, float& sine, float& cosine) {
     const float turns = ax * (1.0f / PI);
-    const float z = (turns - std::rint(turns)) * PI, w = z * z;  // |z| <= pi / 2: Taylor series are good to 1e-7
+    const float z = (turns - std::rint(turns)) * PI, w = z * z;  // |z| <= pi / 2: the Taylor series are accurate to 1e-7
     sine = z * (1.0f + w * (-1.0f / 6 + w * (1.0f / 120 + w * (-1.0f / 5040 + w * (1.0f / 362880 - w / 39916800)))));
     cosine = 1.0f + w * (-0.5f + w * (1.0f / 24 + w * (-1.0f / 720 + w * (1.0f / 40320 + w * (-1.0f / 3628800 + w / 479001600)))));
 }
@@ -86,7 +86,7 @@ void snake(const float* x, float* y, const float* a, const float* inverse, const
     }
 }
 
-// Gradients for x (rows, samples), and per row for log alpha and log beta.
+// Gradients with respect to x (rows, samples), and per row to log alpha and log beta.
 void snake_backward(const float* x, const float* grad, float* grad_x, float* grad_alpha, float* grad_beta, const float* a,
                     const float* inverse, const float* taps, long rows, long channels, long samples) {
     const Filter up = doubling(taps), down = halving(taps);
@@ -98,7 +98,7 @@ void snake_backward(const float* x, const float* grad, float* grad_x, float* gra
         const float rate = a[row % channels], gain = inverse[row % channels];
         replicate(x + row * samples, padded, samples);
         std::memcpy(given + APART, grad + row * samples, samples * sizeof(float));
-        // even and odd begin EDGE samples before the signal, at index APART - EDGE
+        // even and odd start EDGE samples before the signal, at index APART - EDGE
         float *e = even + APART - EDGE, *o = odd + APART - EDGE;
         for (long t = 0; t < wide; t++) {
             e[t] = weigh_back(down.even, given + t);

@@ -1,9 +1,9 @@
-"""Training-time twin of NeuCodec's anti-aliased SnakeBeta: the same numbers, many times faster on a CPU.
+"""A training-time replacement for NeuCodec's anti-aliased SnakeBeta: the same values, many times faster on a CPU.
 
-The original doubles the rate with a 12-tap transposed depthwise convolution, activates, and halves it with another;
-both are slow where channels are few. `antialias.cpp` does all of it, and the backward pass, in two passes over each
-row; it is compiled when first needed. `FastActivation` shares its parameters with the module that it replaces, so that
-a checkpoint knows nothing of it. It is for CPUs; without a C++ compiler the original stays.
+The original doubles the rate with a 12-tap transposed depthwise convolution, activates, and halves the rate with
+another; both are slow if there are few channels. `antialias.cpp` does all of it, and the backward pass, in two passes
+over each row; it is compiled on first use. `FastActivation` shares its parameters with the module that it replaces, so
+checkpoints do not change. It is for CPUs; without a C++ compiler the original stays.
 """
 
 import ctypes
@@ -40,7 +40,7 @@ class FastActivation(nn.Module):
 
 
 def replace_activations(module: nn.Module) -> None:
-    """Replaces every anti-aliased activation inside `module` by its fast twin; names of parameters stay."""
+    """Replaces every anti-aliased activation inside `module` by its fast version; parameter names stay."""
     if compiler() is None:
         return
     for name, child in module.named_children():
@@ -52,7 +52,7 @@ def replace_activations(module: nn.Module) -> None:
 
 @cache
 def compiler() -> str | None:
-    """The C++ compiler's command, None where there is none."""
+    """Returns the C++ compiler's command, or None."""
     return next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
 
 
@@ -87,7 +87,7 @@ def _library() -> ctypes.CDLL:
     built = SOURCE.parent / "run" / f"antialias-{digest}.so"
     if not built.exists():
         built.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=built.parent) as folder:  # another process may do the same
+        with tempfile.TemporaryDirectory(dir=built.parent) as folder:  # another process may build it at the same time
             made = Path(folder) / built.name
             subprocess.run([compiler() or "c++", *FLAGS, str(SOURCE), "-o", str(made)], check=True)
             made.replace(built)

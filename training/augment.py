@@ -1,7 +1,7 @@
-"""What a live microphone and a lossy wire do to speech, done to some training crops: noise, rooms, telephones.
+"""Augmentation of training crops for live microphones and lossy channels: noise, rooms, telephones.
 
-Every function is pure: (samples, generator) in, samples out. Noise and rooms change only what the model hears, so that
-it learns to say clean speech; a telephone changes both sides, since what the band lost cannot be known.
+Every function is pure: (samples, generator) in, samples out. Noise and rooms change only the model's input, so that it
+learns to output clean speech; a telephone changes input and target, since the lost band cannot be recovered.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from training.data import HOP_IN, RATE_IN, RATE_OUT
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The share of crops that each change is applied to, and its range."""
+    """The share of crops that each change applies to, and its range."""
 
     noise_share: float = 0.15
     noise_db: tuple[float, float] = (12.0, 35.0)
@@ -28,7 +28,7 @@ class Augmentation:
 def augmented(
     heard: np.ndarray, target: np.ndarray, rng: np.random.Generator, how: Augmentation
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A crop as it may sound live: heard (T,) at 16 kHz, target (T,) at 24 kHz, both float32."""
+    """Returns a crop as it may sound live: heard (T,) at 16 kHz, target (T,) at 24 kHz, both float32."""
     if rng.random() < how.telephone_share:
         top_hz = rng.uniform(*how.telephone_hz)
         heard, target = low_passed(heard, RATE_IN, top_hz), low_passed(target, RATE_OUT, top_hz)
@@ -40,7 +40,7 @@ def augmented(
 
 
 def noisy(pcm: np.ndarray, ratio_db: float, rng: np.random.Generator) -> np.ndarray:
-    """With stationary noise of a random slope (white to brown), `ratio_db` below the crop's level."""
+    """Adds stationary noise of a random slope (white to brown), `ratio_db` below the crop's level."""
     spectrum = np.fft.rfft(rng.standard_normal(len(pcm)))
     spectrum *= np.maximum(np.arange(len(spectrum)), len(pcm) * 50 // RATE_IN + 1.0) ** -rng.uniform(0.0, 1.0)
     noise = np.fft.irfft(spectrum, len(pcm))
@@ -49,7 +49,7 @@ def noisy(pcm: np.ndarray, ratio_db: float, rng: np.random.Generator) -> np.ndar
 
 
 def in_room(pcm: np.ndarray, seconds: float, direct_db: float, rng: np.random.Generator) -> np.ndarray:
-    """With a diffuse tail that falls by 60 dB in `seconds` and has `direct_db` less energy than the direct sound."""
+    """Adds a diffuse tail that decays by 60 dB in `seconds` and has `direct_db` less energy than the direct sound."""
     time = np.arange(HOP_IN // 8, round(seconds * RATE_IN))
     tail = rng.standard_normal(len(time)) * 10 ** (-3.0 * time / (seconds * RATE_IN))
     tail *= 10 ** (-direct_db / 20) / (np.sqrt(np.sum(tail**2)) + 1e-9)
@@ -58,7 +58,7 @@ def in_room(pcm: np.ndarray, seconds: float, direct_db: float, rng: np.random.Ge
 
 
 def low_passed(pcm: np.ndarray, rate: int, top_hz: float) -> np.ndarray:
-    """Without what lies above `top_hz`, over a slope of 200 Hz."""
+    """Removes content above `top_hz`, over a slope of 200 Hz."""
     spectrum = np.fft.rfft(pcm)
     hertz = np.arange(len(spectrum)) * rate / len(pcm)
     return np.fft.irfft(spectrum * np.clip((top_hz + 200.0 - hertz) / 200.0, 0.0, 1.0), len(pcm)).astype(np.float32)

@@ -1,8 +1,9 @@
-"""What a model costs: `python -m training.cost FOLDER` prints parameters, shipped bytes and FLOPs per second of audio.
+"""The size and cost of a model: `python -m training.cost FOLDER`.
 
-FLOPs are those of torch's own counter (a multiplication and an addition are two) over ten seconds, offline, encoder
-and decoder together. The filters of the anti-aliased activations are convolutions and count, and so does attention,
-computed without fused kernels here, since the counter does not see into those. Elementwise work does not count.
+Prints parameters, shipped bytes and FLOPs per second of audio. FLOPs are those of torch's counter (a multiplication and
+an addition are two) over ten seconds, offline, encoder and decoder together. The filters of the anti-aliased
+activations are convolutions and count; so does attention, which is computed without fused kernels here, since the
+counter ignores those. Elementwise operations do not count.
 """
 
 import argparse
@@ -18,7 +19,9 @@ _PARTS = ("semantic_encoder", "semantic_adapter", "acoustic_encoder", "fc_encode
 
 
 def cost(folder: Path) -> dict[str, dict[str, float]]:
-    """Parameters (millions) and FLOPs per second of audio (millions) by part, and in `total`; and shipped megabytes."""
+    """Returns parameters (millions) and FLOPs per second of audio (millions) by part and in `total`, and shipped
+    megabytes.
+    """
     model = NeuCodecModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     counter = FlopCounterMode(display=False, depth=2)
     with torch.no_grad(), counter:

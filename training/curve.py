@@ -1,8 +1,8 @@
-"""What more audio brings: `python -m training.curve --log training/results/log.jsonl --heard-before 44`.
+"""The benefit of more training audio: `python -m training.curve --log training/results/log.jsonl --heard-before 44`.
 
-Draws validation STOI and PESQ over the hours of audio learned from, all runs before included, and fits each by a line
-over the logarithm of the hours; the fit says what ten times as many hours would bring if nothing else changed. The
-learning rate falls within a run, which lifts its last points: the fit is a guide, not a bound.
+Plots validation STOI and PESQ against the hours of audio trained on, including earlier runs, and fits each by a line
+over the logarithm of the hours; the fit predicts the gain of ten times as many hours if nothing else changed. The
+learning rate falls within a run, which raises its last points: the fit is a guide, not a bound.
 """
 
 import argparse
@@ -17,7 +17,7 @@ MEASURES = ("stoi", "pesq")
 
 
 def points(log: Path, heard_before: float) -> dict[str, np.ndarray]:
-    """Hours learned from and each measure, at every validation of a log: arrays (N,)."""
+    """Returns the hours trained on and each measure, at every validation of a log: arrays (N,)."""
     entries = [entry for entry in map(json.loads, log.read_text().splitlines()) if "stoi" in entry]
     hours_a_step = Schedule.frames_per_batch / 50 / 3600
     found = {name: np.array([entry[name] for entry in entries]) for name in MEASURES}
@@ -25,16 +25,16 @@ def points(log: Path, heard_before: float) -> dict[str, np.ndarray]:
 
 
 def fitted(hours: np.ndarray, values: np.ndarray) -> tuple[float, float]:
-    """Value at one hour, and gain for ten times the hours, of the line that fits best."""
+    """Returns the value at one hour, and the gain for ten times the hours, of the best-fitting line."""
     gain, start = np.polyfit(np.log10(hours), values, 1)
     return float(start), float(gain)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Validation over the audio learned from, and where it leads.")
+    parser = argparse.ArgumentParser(description="Validation against the hours trained on, with a forecast.")
     parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--heard-before", type=float, default=0.0, help="hours of the runs before")
-    parser.add_argument("--out", type=Path, help="picture; default: curve.png beside the log")
+    parser.add_argument("--heard-before", type=float, default=0.0, help="hours of earlier runs")
+    parser.add_argument("--out", type=Path, help="picture; default: curve.png next to the log")
     arguments = parser.parse_args()
     found = points(arguments.log, arguments.heard_before)
     from matplotlib.figure import Figure
@@ -47,7 +47,7 @@ def main() -> None:
         ahead = np.geomspace(found["hours"][0], 10 * last)
         axes.semilogx(found["hours"], found[name], "o", ahead, start + gain * np.log10(ahead), "--")
         axes.set_title(name)
-        axes.set_xlabel("hours of audio learned from")
+        axes.set_xlabel("hours of audio trained on")
     figure.savefig(arguments.out or arguments.log.with_name("curve.png"), dpi=80)
 
 

@@ -1,10 +1,10 @@
 """Speech for training: compressed recordings in, random crops at both rates out.
 
-`prepare` decodes every file once, to 16 kHz (what the model hears) and 24 kHz (what it has to say), as two flat int16
-arrays and one index. A folder with `MANIFEST.tsv` says what its files are, and of it only `train/` is read; of any
-other folder every audio file is, each sub-folder a speaker, and a file's rate says what it holds. `Speech` draws
-batches of crops. A fixed few recordings are held out for validation. What came from 16 kHz holds nothing above 8 kHz: a
-crop says so by `bandwidth_hz`, and the losses do not look there.
+`prepare` decodes every file once, to 16 kHz (the model's input) and 24 kHz (its target), as two flat int16 arrays and
+one index. A folder with `MANIFEST.tsv` lists its files there, and only `train/` is read; in any other folder every
+audio file is read, each sub-folder is a speaker, and a file's rate gives its bandwidth. `Speech` draws batches of
+crops. A fixed small part of the recordings is held out for validation. Audio from 16 kHz has no content above 8 kHz: a
+crop states this as `bandwidth_hz`, and the losses ignore what is above.
 """
 
 import csv
@@ -27,7 +27,7 @@ RATE_IN = 16_000
 RATE_OUT = 24_000
 FULL_SCALE = 32_767.0
 
-# Share of the batches that each corpus gets: many speakers and full band often, single words rarely.
+# Share of the batches for each corpus: many speakers and full band often, single words rarely.
 CORPUS_SHARE = {
     "librispeech": 0.22,
     "rhasspy_voices": 0.16,
@@ -55,7 +55,7 @@ HELD_OUT_EVERY = {"librispeech": 32, "speechocean762": 58, "alphanumeric": 16, F
 
 
 Change = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
-"""What is done to a crop, as it is heard (T,) at 16 kHz and meant (T,) at 24 kHz."""
+"""Changes a crop: input (T,) at 16 kHz and target (T,) at 24 kHz."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ class Recording:
 
 @dataclass(frozen=True)
 class Batch:
-    """Equal crops: `heard` (B, (F + 1) * 320) at 16 kHz, `target` (B, F * 480) at 24 kHz, `bandwidth_hz` (B,)."""
+    """Crops of equal length: `heard` (B, (F + 1) * 320) at 16 kHz, `target` (B, F * 480) at 24 kHz, `bandwidth_hz`
+    (B,).
+    """
 
     heard: Tensor
     target: Tensor
@@ -81,9 +83,9 @@ class Batch:
 
 
 def prepare(root: Path, work: Path) -> None:
-    """Decodes and resamples the recordings of `root` into `work` unless that is done already.
+    """Decodes and resamples the recordings of `root` into `work`, unless this is done already.
 
-    Raises ConfigError where `root` holds no audio.
+    Raises ConfigError if `root` contains no audio.
     """
     if (work / "index.json").exists():
         return
@@ -106,13 +108,13 @@ def prepare(root: Path, work: Path) -> None:
 
 
 def listed(root: Path) -> list[dict[str, str]]:
-    """Rows of `root`/MANIFEST.tsv that are to be trained on: path, corpus, speaker and source_rate among others."""
+    """Returns the training rows of `root`/MANIFEST.tsv: path, corpus, speaker and source_rate among others."""
     with (root / "MANIFEST.tsv").open() as file:
         return [row for row in csv.DictReader(file, delimiter="\t") if row["path"].startswith("train/")]
 
 
 def found(root: Path) -> list[dict[str, str]]:
-    """The same of every audio file below a folder that has no such list."""
+    """Returns such rows for every audio file of a folder without a manifest."""
     return [
         {
             "path": str(path.relative_to(root)),
@@ -144,7 +146,7 @@ class Speech:
         gain_db: tuple[float, float],
         change: Change | None = None,
     ) -> Batch:
-        """`crops` random crops of `frames` hops, each with its own gain and change; see `Batch` for shapes."""
+        """Returns `crops` random crops of `frames` hops, each with its own gain and change; see `Batch` for shapes."""
         chosen = rng.choice(len(self.recordings), size=crops, p=self._weights)
         pairs = [self._crop(rng, self.recordings[i], frames, gain_db) for i in chosen]
         if change is not None:
@@ -156,7 +158,7 @@ class Speech:
         )
 
     def whole(self, recording: Recording, frames: int) -> tuple[np.ndarray, np.ndarray]:
-        """The first `frames` hops of a recording (or all): float32 at 16 kHz and at 24 kHz."""
+        """Returns the first `frames` hops of a recording (or all): float32 at 16 kHz and at 24 kHz."""
         frames = min(frames, recording.frames)
         return (
             self._read(self._heard, HOP_IN, recording.start, frames),
@@ -179,9 +181,10 @@ class Speech:
 
 
 def _weights(recordings: list[Recording]) -> np.ndarray:
-    """Probability of each recording: its corpus' share, spread by the root of the length within the corpus.
+    """Returns the probability of each recording: its corpus' share, in proportion to the square root of its length.
 
-    A speaker of a corpus is a recording: the root gives those of whom there is little more than their hours.
+    A recording often stands for a speaker: the root gives speakers with little audio more than their share of the
+    hours.
     """
     roots: dict[str, float] = {}
     for recording in recordings:

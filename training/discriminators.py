@@ -1,10 +1,9 @@
-"""The judges of the adversarial phase: networks that learn to tell recorded speech from what the decoder says.
+"""The discriminators of the adversarial phase ("judges"), which learn to tell recorded speech from the decoder's.
 
-Two families, as in HiFi-GAN (Kong et al. 2020) and the multi-band spectra of DAC (Kumar et al. 2023): `PeriodJudge`
-looks at every p-th sample, `BandJudge` at one band of a complex spectrogram. Neither may see above the bandwidth of
-the recording: `below_bandwidth` takes that away from both sides first, and a row is not judged in a band that it
-does not reach. They are narrow, and a step asks a random part of them: on a CPU they cost more than the decoder that
-they judge.
+There are two families, as in HiFi-GAN (Kong et al. 2020) and the multi-band spectra of DAC (Kumar et al. 2023):
+`PeriodJudge` sees every p-th sample, `BandJudge` one band of a complex spectrogram. Neither may see content above the
+recording's bandwidth: `below_bandwidth` removes it from both sides first, and a row is not judged in a band that it
+does not reach. The judges are narrow, and a step uses a random subset: on a CPU they cost more than the decoder.
 """
 
 from collections.abc import Iterable
@@ -35,14 +34,14 @@ _FEATURE_FLOOR = 1e-3
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one judge makes of a batch: scores of any shape, and what its layers saw on the way."""
+    """A judge's output for a batch: scores of any shape, and the activations of its layers."""
 
     scores: Tensor
     features: list[Tensor]
 
 
 class PeriodJudge(nn.Module):
-    """Sees the samples as rows of `period`: (B, T) at 24 kHz -> `Verdict`."""
+    """Judges the samples in rows of `period`: (B, T) at 24 kHz -> `Verdict`."""
 
     def __init__(self, period: int) -> None:
         super().__init__()
@@ -57,7 +56,7 @@ class PeriodJudge(nn.Module):
 
 
 class BandJudge(nn.Module):
-    """Sees real and imaginary part of one band of a spectrogram: (B, 2, M, K) -> `Verdict`."""
+    """Judges real and imaginary part of one band of a spectrogram: (B, 2, M, K) -> `Verdict`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +84,7 @@ class SpectrumJudge(nn.ModuleList):
     def forward(self, audio: Tensor, bandwidth_hz: Tensor) -> list[Verdict]:
         spectrum = torch.stft(audio, self.fft, self.fft // 4, window=self.taper, normalized=True, return_complex=True)
         pair = torch.view_as_real(spectrum).permute(0, 3, 2, 1)  # (B, K, M, 2) -> (B, 2, M, K)
-        # As the ear does: what is quiet counts, too.
+        # Compressed, as in hearing: quiet parts count, too.
         pair = pair * (pair.square().sum(1, keepdim=True) + _QUIET) ** ((_COMPRESSION - 1.0) / 2.0)
         verdicts = []
         for judge, (low, high) in zip(self, pairwise(BAND_EDGES_HZ), strict=True):
@@ -97,14 +96,14 @@ class SpectrumJudge(nn.ModuleList):
 
 
 class Sitting(NamedTuple):
-    """Which judges a step asks, by their place among `PERIODS` and `FFT_SIZES`."""
+    """The judges that a step uses, as indices into `PERIODS` and `FFT_SIZES`."""
 
     periods: tuple[int, ...]
     spectra: tuple[int, ...]
 
 
 def drawn_sitting(rng: np.random.Generator) -> Sitting:
-    """A random part of the judges: over the steps each is asked, at two thirds of the cost."""
+    """Draws a random subset of the judges: over many steps each takes part, at two thirds of the cost."""
     return Sitting(
         tuple(rng.permutation(len(PERIODS))[:SITTING_PERIODS].tolist()),
         tuple(rng.permutation(len(FFT_SIZES))[:SITTING_SPECTRA].tolist()),
@@ -112,7 +111,7 @@ def drawn_sitting(rng: np.random.Generator) -> Sitting:
 
 
 class Judges(nn.Module):
-    """All of them: (B, T) at 24 kHz, bandwidth_hz (B,) -> one `Verdict` each."""
+    """All judges: (B, T) at 24 kHz, bandwidth_hz (B,) -> one `Verdict` each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,23 +125,23 @@ class Judges(nn.Module):
 
 
 def judging_loss(real: list[Verdict], said: list[Verdict]) -> Tensor:
-    """What the judges minimise (least squares, Mao et al. 2017): 1 for recorded speech, 0 for the decoder's."""
+    """The judges' loss (least squares, Mao et al. 2017): 1 for recorded speech, 0 for the decoder's."""
     return _mean((1.0 - r.scores).square().mean() + s.scores.square().mean() for r, s in zip(real, said, strict=True))
 
 
 def adversarial_loss(said: list[Verdict]) -> Tensor:
-    """What the decoder minimises: to be taken for recorded speech."""
+    """The decoder's loss: lowest if its output is taken for recorded speech."""
     return _mean((1.0 - verdict.scores).square().mean() for verdict in said)
 
 
 def feature_loss(real: list[Verdict], said: list[Verdict]) -> Tensor:
-    """Distance of what the judges' layers see, relative to what they see in recorded speech."""
+    """Distance of the judges' activations from those for recorded speech, relative to the latter."""
     pairs = [pair for r, s in zip(real, said, strict=True) for pair in zip(r.features, s.features, strict=True)]
     return _mean((s - r.detach()).abs().mean() / (r.detach().abs().mean() + _FEATURE_FLOOR) for r, s in pairs)
 
 
 def below_bandwidth(audio: Tensor, bandwidth_hz: Tensor) -> Tensor:
-    """Audio (B, T) at 24 kHz without what lies above bandwidth_hz (B,)."""
+    """Removes content above bandwidth_hz (B,) from audio (B, T) at 24 kHz."""
     spectrum = torch.fft.rfft(audio)  # (B, T / 2 + 1)
     bins = torch.fft.rfftfreq(audio.shape[1], 1.0 / RATE_OUT, device=audio.device)
     return torch.fft.irfft(spectrum * (bins < bandwidth_hz[:, None]), n=audio.shape[1])

@@ -1,9 +1,10 @@
 """Writes a model folder from a checkpoint: `python -m training.export --checkpoint FILE --work FOLDER --out FOLDER`.
 
-The folder holds what `NeuCodecModel.from_pretrained` reads: `config.json` and `model.safetensors`, float16, of the
-moving average of the weights. Losses of log spectra are least at the median of what is possible, so the model learns to
-speak some decibels too quietly; the gap, measured on held-out speakers, goes into the bias of the head's log magnitude.
-`stream.json`, the priors of a stream, comes from the calibration, and the model card is written by hand; both stay.
+The folder has the files that `NeuCodecModel.from_pretrained` reads, `config.json` and `model.safetensors`, in float16,
+with the moving average of the weights. A loss on log spectra is minimal at the median of the possible outputs, so the
+model learns to speak some decibels too quietly; the gap, measured on held-out speakers, is added to the bias of the
+head's log magnitude. `stream.json`, the priors of a stream, comes from the calibration, and the model card is written
+by hand; both are kept.
 """
 
 import argparse
@@ -24,7 +25,7 @@ _CLIP_FRAMES = 500
 def export(checkpoint: Path, speech: Speech, out: Path) -> dict[str, float]:
     """Writes the folder; returns the step of the checkpoint and the level that was added, in decibels.
 
-    Raises FileNotFoundError without a checkpoint.
+    Raises FileNotFoundError if there is no checkpoint.
     """
     if not checkpoint.exists():
         raise FileNotFoundError(f"{checkpoint} does not exist; train first, or name the checkpoint.pt of a work folder")
@@ -43,7 +44,7 @@ def export(checkpoint: Path, speech: Speech, out: Path) -> dict[str, float]:
 
 @torch.no_grad()
 def missing_level_db(model: NeuCodecModel, speech: Speech) -> float:
-    """By how many decibels the output is quieter than the original: mean over ten seconds of every recording."""
+    """Returns how much quieter the output is than the original in dB: the mean over ten seconds of every recording."""
     gaps = []
     for recording in speech.recordings:
         heard, target = speech.whole(recording, _CLIP_FRAMES)

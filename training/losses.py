@@ -1,7 +1,7 @@
-"""What training minimises beside the judges: spectra, envelopes, loudness, phase, and even use of the tokens' levels.
+"""The training losses except the judges': spectra, envelopes, loudness, phase, and even use of the tokens' levels.
 
-Every spectral term is computed below the bandwidth of the recording only, so that nothing is asked for where the source
-holds nothing. `Losses` is pure: (audio, target, bandwidth) in, named scalars out; the weights are in `LossWeights`.
+Every spectral term covers only the bandwidth of the recording, so that nothing is required where the source has no
+content. `losses` is pure: (audio, target, bandwidth) in, named scalars out; the weights are in `LossWeights`.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from training.data import RATE_OUT
 from training.loudness import loudness_loss
 from training.model import QUANTISER_MEAN, QUANTISER_SPREAD
 
-# (fft, mel bands) of each resolution; hop is a quarter of the fft, the window is as long as the fft.
-# The shortest sees what changes within a frame of 20 ms: a decoder that treats its frames apart flickers at 50 Hz.
+# (fft, mel bands) of each resolution; hop is a quarter of the fft, the window is as long as the fft. The shortest
+# resolves changes within a frame of 20 ms: a decoder without continuity between frames flickers at 50 Hz.
 RESOLUTIONS = ((256, 20), (512, 40), (1024, 80), (2048, 120))
 _FLOOR = 3e-4
 _GUARD_HZ = 200.0
 
-# The measure of Taal et al. 2011: frames of 25.6 ms, 15 third-octave bands from 150 Hz, segments of 30 frames.
+# STOI, Taal et al. 2011: frames of 25.6 ms, 15 third-octave bands from 150 Hz, segments of 30 frames.
 _STOI_WINDOW = 614
 _STOI_HOP = 307
 _STOI_FFT = 1024
@@ -58,9 +58,9 @@ def losses(
     projected: Tensor,
     resolutions: tuple[tuple[int, int], ...] = RESOLUTIONS,
 ) -> dict[str, Tensor]:
-    """All terms, unweighted: audio and target (B, T) at 24 kHz, bandwidth_hz (B,), projected (B, F, 8).
+    """Returns all terms, unweighted: audio and target (B, T) at 24 kHz, bandwidth_hz (B,), projected (B, F, 8).
 
-    `resolutions` are those of the spectral terms: a step may look at some of them only.
+    `resolutions` are those of the spectral terms: a step may use only some of them.
     """
     mel, log_magnitude, convergence = [], [], []
     for fft, bands in resolutions:
@@ -86,12 +86,12 @@ def losses(
 
 
 def total(terms: dict[str, Tensor], weights: LossWeights) -> Tensor:
-    """The weighted sum."""
+    """Returns the weighted sum."""
     return torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
 
 
 def magnitude(audio: Tensor, fft: int, window: int, hop: int) -> Tensor:
-    """Spectrogram scaled so that white noise keeps its level: (B, T) -> (B, fft / 2 + 1, M)."""
+    """Returns a spectrogram scaled so that white noise keeps its level: (B, T) -> (B, fft / 2 + 1, M)."""
     taper = _window(window).to(audio.device)
     spectrum = torch.stft(audio, fft, hop, window, taper, pad_mode="reflect", return_complex=True)
     power = spectrum.real.square() + spectrum.imag.square()
@@ -119,8 +119,8 @@ def envelope_loss(audio: Tensor, target: Tensor) -> Tensor:
 def coherence_loss(audio: Tensor, target: Tensor) -> Tensor:
     """One minus the mean cosine between both waveforms in low bands, frame by frame: (B, T) -> ().
 
-    Only where the fundamental and the first formant lie. Without tokens that say where the pulses of a voice are, a
-    decoder of short reach cannot join its frames: harmonics come out as noise, which spectra alone hardly mind.
+    Covers only the fundamental and the first formant. If tokens do not encode where a voice's pulses are, a decoder
+    with short context cannot join its frames: harmonics turn into noise, which spectral losses hardly penalise.
     """
     got, wanted = (_complex(x) for x in (audio, target))  # (B, K, M)
     cosines, weights = [], []
@@ -179,7 +179,7 @@ def _window(length: int) -> Tensor:
 
 
 def _known_bins(fft: int, bandwidth_hz: Tensor) -> Tensor:
-    """(B, fft / 2 + 1, 1): 1 where the recording holds something."""
+    """(B, fft / 2 + 1, 1): 1 in the bins within the recording's bandwidth."""
     bins = torch.arange(fft // 2 + 1, device=bandwidth_hz.device) * RATE_OUT / fft
     return (bins[None] <= bandwidth_hz[:, None] - _GUARD_HZ).float().unsqueeze(2)
 

@@ -1,9 +1,9 @@
-"""Perceived loudness: how far the output is from the original as a listener hears it, band by band and frame by frame.
+"""Perceived loudness: the audible distance of the output from the original, band by band and frame by frame.
 
 The measure follows the model behind ITU-T P.862 (PESQ): powers in bands of equal width on the Bark scale, Zwicker's
-compressed loudness above the threshold in quiet, differences that a quarter of the smaller loudness masks, and a second
-sum in which what was added to the original counts for more than what was taken away. Unlike P.862 it does not align
-time, level or frequency response, and every frame counts alike. It ends at 8 kHz, which every recording reaches.
+compressed loudness above the threshold in quiet, masking of differences by a quarter of the smaller loudness, and a
+second sum in which additions to the original count for more than omissions. Unlike P.862 it does not align time, level
+or frequency response, and every frame counts alike. It ends at 8 kHz, which every recording reaches.
 """
 
 from functools import cache
@@ -16,7 +16,7 @@ from training.data import RATE_OUT
 BANDS = 48
 _FFT = 768  # 32 ms, as P.862
 _TOP_HZ = 8_000.0
-_LEVEL_DB = 79.0  # sound pressure level at which a crop is taken to be played
+_LEVEL_DB = 79.0  # assumed sound pressure level of a crop
 _EXPONENT = 0.23
 _SONES = 0.187
 _MASKED = 0.25
@@ -67,7 +67,7 @@ def _taper() -> Tensor:
 
 @cache
 def _bands() -> Tensor:
-    """(48, fft / 2 + 1): each bin below 8 kHz belongs to the bands that its width overlaps, in proportion."""
+    """(48, fft / 2 + 1): each bin below 8 kHz belongs to the bands that it overlaps, in proportion."""
     width = RATE_OUT / _FFT
     bins = torch.arange(_FFT // 2 + 1) * width
     low, high = bark((bins - width / 2).clamp(min=0.0)), bark(bins + width / 2)

@@ -1,8 +1,8 @@
-"""The bundled model: its configuration, a start from which it learns, and a forward pass with gradients.
+"""The bundled model: its configuration, its initialisation for training, and a forward pass with gradients.
 
-`nano` is transformers' `NeuCodecModel` at small size; nothing here is needed to run it. What is special to training:
-the quantiser and the ISTFT head start where learning is possible, the semantic branch gets gradients (the library's
-`encode` gives it none), and the anti-aliased activations are replaced by their fast twins.
+`nano` is transformers' `NeuCodecModel` at small size; nothing here is needed to run it. Specific to training: the
+quantiser and the ISTFT head start where learning is possible, the semantic branch gets gradients (the library's
+`encode` gives it none), and the anti-aliased activations are replaced by fast versions.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ from training.antialias import replace_activations
 from training.windows import StreamPriors, Windows, decode, semantic
 
 WEIGHTS_VERSION = 2
-"""Part of the exported configuration: tokens of another version are other tokens."""
+"""Part of the exported configuration: tokens of different versions are incompatible."""
 
 DECODER_LAYERS = 4
-# Where the quantiser's input uses the four levels equally: the quartiles of this normal distribution are the borders.
+# The target distribution of the quantiser's input: its quartiles are the borders between the four levels.
 QUANTISER_MEAN = -0.2
 QUANTISER_SPREAD = 0.9
 _HEAD_LOG_MAGNITUDE = -5.0
@@ -29,7 +29,7 @@ _VARIANCE_FLOOR = 1e-7
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What one forward pass gives: audio (B, F * 480) at 24 kHz, and the quantiser's input (B, F, 8)."""
+    """Output of a forward pass: audio (B, F * 480) at 24 kHz, and the quantiser's input (B, F, 8)."""
 
     audio: Tensor
     projected: Tensor
@@ -73,9 +73,9 @@ def nano_config(decoder_layers: int = DECODER_LAYERS) -> NeuCodecConfig:
 
 
 def new_model(heard: Tensor, on_cpu: bool = True, decoder_layers: int = DECODER_LAYERS) -> NeuCodecModel:
-    """A model with random weights, set so that it can learn; `heard` (B, (F + 1) * 320) is real speech."""
+    """Returns a model with random weights, scaled so that it can learn; `heard` (B, (F + 1) * 320) is real speech."""
     config = nano_config(decoder_layers)
-    # Crops are short: plain products take less time than the fused attention and its backward pass.
+    # Crops are short: plain products are faster than fused attention and its backward pass.
     config._attn_implementation = config.semantic_model_config._attn_implementation = "eager"
     model = NeuCodecModel(config)
     for name, part in model.named_children():
@@ -97,7 +97,7 @@ def new_model(heard: Tensor, on_cpu: bool = True, decoder_layers: int = DECODER_
 
 @torch.no_grad()
 def take_weights(model: NeuCodecModel, weights: Mapping[str, Tensor]) -> None:
-    """Takes the weights of a model whose decoder may have fewer layers; further layers add nothing until they learn."""
+    """Loads the weights of a model whose decoder may have fewer layers; extra layers start as the identity."""
     for name, parameter in model.named_parameters():
         if name not in weights and name.endswith(("o_proj.weight", "fc2.weight")):
             parameter.zero_()
@@ -105,22 +105,25 @@ def take_weights(model: NeuCodecModel, weights: Mapping[str, Tensor]) -> None:
 
 
 def freeze_encoder(model: NeuCodecModel) -> None:
-    """Leaves only what turns tokens into audio to learn, so that tokens stay what they are."""
+    """Trains only the path from tokens to audio, so that the tokens do not change."""
     model.requires_grad_(False)
     model.quantizer.project_out.requires_grad_(True)
     model.acoustic_decoder.requires_grad_(True)
 
 
 def _keep_variance(module: nn.Module) -> None:
-    """The library's fixed spread makes narrow layers shrink their input a hundredfold up to the quantiser, where the
-    first steps are then far too large: start with variance kept instead."""
+    """Initialises weights to keep variance.
+
+    With the library's fixed spread, narrow layers shrink their input a hundredfold up to the quantiser, and the first
+    steps are far too large.
+    """
     if isinstance(module, nn.Linear | nn.Conv1d):
         nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
 
 
 @dataclass(frozen=True)
 class LiveCrop:
-    """What a crop suffers as a stream: windows, priors, and for each row (B,) how likely a bit flips."""
+    """Streaming effects on a crop: windows, priors, and for each row (B,) the probability of a flipped bit."""
 
     windows: Windows
     priors: StreamPriors
@@ -128,7 +131,7 @@ class LiveCrop:
 
 
 def mel_input(heard: Tensor) -> Tensor:
-    """The semantic branch's input, normalised over the crop as upstream: (B, (F + 1) * 320) -> (B, F, 160)."""
+    """Returns the semantic branch's input, normalised over the crop as upstream: (B, (F + 1) * 320) -> (B, F, 160)."""
     mel = log_mel(heard)  # (B, 2F + 1 or 2F, 80)
     variance, mean = torch.var_mean(mel, dim=1, keepdim=True)
     mel = (mel - mean) / torch.sqrt(variance + _VARIANCE_FLOOR)
@@ -137,7 +140,7 @@ def mel_input(heard: Tensor) -> Tensor:
 
 
 def quantiser_input(model: NeuCodecModel, heard: Tensor) -> Tensor:
-    """What the quantiser is about to round, with gradients: (B, (F + 1) * 320) at 16 kHz -> (B, F, 8)."""
+    """Returns the quantiser's input before rounding, with gradients: (B, (F + 1) * 320) at 16 kHz -> (B, F, 8)."""
     return model.quantizer.project_in(_joined(model, heard, False, None))
 
 
@@ -162,7 +165,7 @@ def reconstruct(
 
 
 def damaged(codes: Tensor, flipped: Tensor) -> Tensor:
-    """Codes (B, F, 8) of four levels, -1 to 0.5, each of whose bits is flipped with probability `flipped` (B,)."""
+    """Flips each bit of codes (B, F, 8) of four levels, -1 to 0.5, with probability `flipped` (B,)."""
     bits = (torch.rand(2, *codes.shape, device=codes.device) < flipped[:, None, None]).int()
     levels = (codes.detach() * 2.0 + 2.0).round().int()
     wrong = ((levels ^ (bits[0] + 2 * bits[1])) - 2) / 2.0

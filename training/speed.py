@@ -1,7 +1,8 @@
-"""Audio learned per second of a core, of several checkouts in turns: `python -m training.speed --work FOLDER OLD NEW`.
+"""Audio trained on per second of a core, compared between checkouts: `python -m training.speed --work FOLDER OLD NEW`.
 
-Each checkout of this repository trains some steps in a process of its own, from its own `nano` and with judges, in
-rounds; the processor time of the steps counts. The first steps of a process, which compile and warm up, do not.
+Each checkout of this repository trains some steps in its own process, from its own `nano` and with judges, in
+alternating rounds. Measures the processor time of the steps, except the first ones of a process, which compile and warm
+up.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-# Runs in the other checkout: what it calls differs between versions.
+# Runs in the other checkout: its calls differ between versions.
 _CODE = """
 import inspect, sys, time, torch
 from dataclasses import replace
@@ -35,7 +36,7 @@ print(int(sys.argv[3]) * schedule.frames_per_batch / 50 / seconds)
 
 
 def learned(checkout: Path, work: Path, warm_up: int, steps: int) -> float:
-    """Seconds of audio per second of a core."""
+    """Returns seconds of audio per second of a core."""
     command = [sys.executable, "-c", _CODE, str(work.absolute()), str(warm_up), str(steps)]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])

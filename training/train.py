@@ -1,9 +1,9 @@
 """Trains `nano`: `python -m training.train --data FOLDER --work FOLDER --seed 0`.
 
-Prepares the data where that is missing, trains, logs to `log.jsonl` and `curves.png`, keeps `checkpoint.pt` in the work
-folder and goes on from it when started again. First the loss is reconstruction alone; then judges learn beside the
-model, and it learns to convince them too. Step n draws its batch from (seed, n), so a run that was interrupted sees the
-same crops as one that was not. What is exported later is the moving average of the weights.
+Prepares the data if needed, trains, logs to `log.jsonl` and `curves.png`, keeps `checkpoint.pt` in the work folder, and
+continues from it when restarted. The loss is reconstruction alone at first; then the judges are trained together with
+the model, and add an adversarial loss. Step n draws its batch from (seed, n), so an interrupted run sees the same crops
+as an uninterrupted one. The moving average of the weights is exported later.
 """
 
 import argparse
@@ -45,7 +45,7 @@ PAUSE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Schedule:
-    """Lengths of the run in steps, what learns, and what the optimiser does on the way."""
+    """Lengths of the run in steps, the parts that learn, and the optimiser's settings over the run."""
 
     steps: int = 20_000
     decoder_layers: int = DECODER_LAYERS
@@ -71,18 +71,20 @@ class Schedule:
     coherence_push: tuple[tuple[int, float], ...] = ((250, 15.0), (500, 3.0))
 
     def rate(self, step: int, progress: float) -> float:
-        """Learning rate at a step and a share of the run: linear warm-up, then half a cosine down to the final rate."""
+        """Returns the learning rate at a step and a share of the run: linear warm-up, then half a cosine to the final
+        rate.
+        """
         if step < self.warmup_steps:
             return self.peak_rate * (step + 1) / self.warmup_steps
         return self.final_rate + (self.peak_rate - self.final_rate) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
     def push(self, step: int) -> float:
-        """Factor of the coherence term: until tokens hold phase at all, its gradient drowns in those of the others."""
+        """Factor of the coherence term: until the tokens encode phase, the other terms' gradients dominate its own."""
         return next((factor for until, factor in self.coherence_push if step < until), 1.0)
 
 
 class Trainer:
-    """A model, its moving average, its judges and the optimisers, somewhere between step 0 and the schedule's end."""
+    """A model, its moving average, its judges and the optimisers, at some step of the schedule."""
 
     def __init__(
         self, work: Path, schedule: Schedule, weights: LossWeights, seed: int, device: str = "cpu", mixed: bool = False
@@ -112,7 +114,7 @@ class Trainer:
         self.step = 0
 
     def advance(self, progress: float) -> dict[str, float]:
-        """One step, at a share of the run from 0 to 1; gives the terms of the loss and the norm of the gradient."""
+        """Runs one step, at a share of the run from 0 to 1; returns the loss terms and the norm of the gradient."""
         rng = np.random.default_rng([self.seed, self.step])
         torch.manual_seed(int(rng.integers(2**31)))
         batch = self._batch(rng)
@@ -141,10 +143,11 @@ class Trainer:
         return scalars | {"gradient": float(norm)}
 
     def _judge(self, rng: np.random.Generator, audio: Tensor, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Lets the judges rate a piece of the batch and learn from it: a term of the model's loss, and what they said.
+        """Lets the judges rate a piece of the batch and learn from it; returns a term of the model's loss, and the
+        losses.
 
-        Both sides learn from the same verdict, so that each judge looks at each side once. The term is the product of
-        the audio and the judges' gradient for it: it has that gradient, and no value of its own.
+        Both sides learn from the same verdict, so that each judge sees each side once. The term is the product of the
+        audio and the judges' gradient with respect to it: it has that gradient, but its value is meaningless.
         """
         length = min(audio.shape[1], self.schedule.judged_frames * HOP_OUT // 2)
         rows = max(1, self.schedule.judged_frames * HOP_OUT // length)
@@ -171,7 +174,9 @@ class Trainer:
         return (piece * gradient).sum(), {name: float(value.detach()) for name, value in scalars.items()}
 
     def _live(self, rng: np.random.Generator, rows: int, frames: int) -> LiveCrop | None:
-        """What some of the steps suffer as a stream. A chunk is no shorter than the lookahead, to limit the cost."""
+        """Draws streaming effects for some of the steps. A chunk is at least as long as the lookahead, to limit the
+        cost.
+        """
         if rng.random() >= self.schedule.live_share:
             return None
         lookahead = int(rng.integers(*self.schedule.live_lookahead_frames, endpoint=True))
@@ -182,9 +187,9 @@ class Trainer:
         return LiveCrop(Windows(chunk, lookahead, frames, self.device), self.priors, flipped)
 
     def start_from(self, folder: Path) -> None:
-        """Takes the weights of an exported model, whose decoder may have fewer layers, instead of random ones.
+        """Loads the weights of an exported model, whose decoder may have fewer layers.
 
-        Raises OSError where there is none.
+        Raises OSError if there is none.
         """
         exported = NeuCodecModel.from_pretrained(folder, dtype=torch.float32).state_dict()
         for model in (self.model, self.average):
@@ -193,13 +198,13 @@ class Trainer:
             self.priors = read_priors(folder / "stream.json", self.device)
 
     def take_judges(self, checkpoint: Path) -> None:
-        """Takes the judges of another run's checkpoint, who know what to look for, instead of new ones."""
+        """Loads the trained judges of another run's checkpoint."""
         content = torch.load(checkpoint, weights_only=True)
         self.judges.load_state_dict(content["judges"])
         self.judge_optimiser.load_state_dict(content["judge_optimiser"])
 
     def save(self, progress: float) -> None:
-        """Writes the checkpoint so that an interruption leaves the old one or the new one."""
+        """Writes the checkpoint atomically: after an interruption the old or the new one is complete."""
         content = {
             "step": self.step,
             "progress": progress,
@@ -213,7 +218,7 @@ class Trainer:
         (self.work / "checkpoint.tmp").replace(self.work / "checkpoint.pt")
 
     def restore(self, checkpoint: Path | None = None) -> float:
-        """Goes on from the checkpoint where there is one; returns the share of the run that it has behind it."""
+        """Restores the checkpoint, if there is one; returns the completed share of the run."""
         path = checkpoint or self.work / "checkpoint.pt"
         if not path.exists():
             return 0.0
@@ -242,9 +247,9 @@ class Trainer:
 
 @dataclass(frozen=True)
 class RunLength:
-    """How long a run goes on: `minutes` of this process where given, else the steps of the schedule.
+    """The length of a run: `minutes` of this process if given, else the steps of the schedule.
 
-    While `pause_file` exists it sleeps, which counts towards the minutes.
+    It pauses while `pause_file` exists; pauses count towards the minutes.
     """
 
     steps: int
@@ -254,20 +259,20 @@ class RunLength:
     progress: float = 0.0
 
     def spent(self, step: int) -> float:
-        """Share of the run that is over, from 0 to 1."""
+        """Returns the completed share of the run, from 0 to 1."""
         if self.minutes is None:
             return min(1.0, step / self.steps)
         elapsed = (time.monotonic() - self.started) / 60.0 / self.minutes
         return min(1.0, self.progress + (1.0 - self.progress) * elapsed)
 
     def wait(self) -> None:
-        """Returns when there is no pause file."""
+        """Waits until the pause file is gone."""
         while self.pause_file is not None and self.pause_file.exists():
             time.sleep(PAUSE_SECONDS)
 
 
 def run(trainer: Trainer, budget: RunLength, validate_every: int) -> None:
-    """Trains to the end of the budget, with a log, checkpoints and validation on the way."""
+    """Trains to the end of the budget, with a log, checkpoints and validation."""
     held_out = Speech(trainer.work, held_out=True)
     with (trainer.work / "log.jsonl").open("a", buffering=1) as log:
         if trainer.step == 0:
@@ -299,21 +304,21 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="any folder of audio, or one with MANIFEST.tsv")
     parser.add_argument("--work", type=Path, default=Path("training/run"), help="for cache, log and checkpoints")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=Path, help="model folder whose weights to start from, in place of random ones")
-    parser.add_argument("--judges", type=Path, metavar="CHECKPOINT", help="take the judges of another run")
-    parser.add_argument("--decoder-only", action="store_true", help="freeze the encoder: tokens stay valid")
-    parser.add_argument("--decoder-layers", type=int, default=DECODER_LAYERS, help="at least as many as --start has")
+    parser.add_argument("--start", type=Path, help="model folder with initial weights (default: random)")
+    parser.add_argument("--judges", type=Path, metavar="CHECKPOINT", help="load the judges of another run")
+    parser.add_argument("--decoder-only", action="store_true", help="freeze the encoder, keep tokens compatible")
+    parser.add_argument("--decoder-layers", type=int, default=DECODER_LAYERS, help="at least those of --start")
     parser.add_argument("--steps", type=int, default=Schedule.steps)
-    parser.add_argument("--adversarial-from", type=int, default=Schedule.adversarial_from, help="step")
-    parser.add_argument("--no-push", action="store_true", help="where the tokens of --start hold phase already")
+    parser.add_argument("--adversarial-from", type=int, default=Schedule.adversarial_from, help="first judged step")
+    parser.add_argument("--no-push", action="store_true", help="if the tokens of --start already encode phase")
     parser.add_argument("--peak-rate", type=float, default=Schedule.peak_rate)
-    parser.add_argument("--average", type=float, default=Schedule.average, help="decay of the average, a step")
+    parser.add_argument("--average", type=float, default=Schedule.average, help="decay of the moving average per step")
     parser.add_argument("--validate-every", type=int, default=500)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--minutes", type=float, help="length of the run by the clock, in place of --steps")
-    parser.add_argument("--pause-file", type=Path, help="sleep while this file exists")
-    parser.add_argument("--mixed", action="store_true", help="bfloat16: pays on a GPU, or a CPU with avx512_bf16")
+    parser.add_argument("--minutes", type=float, help="duration of the run, instead of --steps")
+    parser.add_argument("--pause-file", type=Path, help="pause while this file exists")
+    parser.add_argument("--mixed", action="store_true", help="use bfloat16, faster on a GPU or a CPU with avx512_bf16")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     prepare(arguments.data, arguments.work)

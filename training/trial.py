@@ -1,8 +1,9 @@
-"""Whether a change of the recipe pays: `python -m training.trial NAME --work FOLDER --change coherence=1.0`.
+"""A trial of a change to the recipe: `python -m training.trial NAME --work FOLDER --change coherence=1.0`.
 
-Starts from a model folder and the judges of a checkpoint, trains for some steps with fields of `Schedule`,
-`LossWeights` or `Augmentation` changed and the rate annealed to the end, and validates on the way. Step n draws the
-same batch in every trial of a seed: one without a change is the control. Writes `training/results/trials/NAME.json`.
+Starts from a model folder and the judges of a checkpoint, trains for some steps with changed fields of `Schedule`,
+`LossWeights` or `Augmentation` and the rate annealed to the end, and validates during the run. Step n draws the same
+batch in every trial with the same seed; a trial without a change is the control. Writes
+`training/results/trials/NAME.json`.
 """
 
 import argparse
@@ -25,16 +26,16 @@ RESULTS = Path(__file__).parent / "results" / "trials"
 
 
 def changed(start: Any, changes: dict[str, float]) -> Any:
-    """`start`, a dataclass, with those of the changes that name a field of it."""
+    """Returns `start`, a dataclass, with the changes that name a field of it."""
     return replace(start, **{f.name: type(f.default)(changes[f.name]) for f in fields(start) if f.name in changes})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Try a change of the recipe from a checkpoint.")
     parser.add_argument("name")
-    parser.add_argument("--work", type=Path, required=True, help="folder of a run; only read")
+    parser.add_argument("--work", type=Path, required=True, help="folder of a run, which is only read")
     parser.add_argument("--start", type=Path, default=Path("streaming/assets/nano"), help="model folder")
-    parser.add_argument("--judges", type=Path, metavar="CHECKPOINT", help="default: that of the work folder")
+    parser.add_argument("--judges", type=Path, metavar="CHECKPOINT", help="default: checkpoint.pt of the work folder")
     parser.add_argument("--change", nargs="*", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--validate-every", type=int, default=250)
@@ -43,7 +44,7 @@ def main() -> None:
     changes = {name: float(value) for name, value in (change.split("=") for change in arguments.change)}
     known = {f.name for kind in (Schedule, LossWeights, Augmentation) for f in fields(kind)}
     if unknown := changes.keys() - known:
-        parser.error(f"--change names {sorted(unknown)}; the fields are {sorted(known)}")
+        parser.error(f"unknown fields in --change: {sorted(unknown)}; the fields are {sorted(known)}")
     torch.set_num_threads(1)
     base = replace(Schedule(), adversarial_from=0, coherence_push=(), peak_rate=4e-4, warmup_steps=50, average=0.99)
     trainer = Trainer(

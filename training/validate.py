@@ -1,4 +1,4 @@
-"""How training is going: intelligibility on held-out training speakers, and a picture of the log.
+"""Validation during training: intelligibility on held-out training speakers, and a plot of the log.
 
 `python -m training.validate FOLDER --work FOLDER` does the same for exported models, offline and streamed.
 """
@@ -24,7 +24,7 @@ _CLIP_FRAMES = 300
 
 
 def validate(model: NeuCodecModel, speech: Speech) -> dict[str, float]:
-    """Mean STOI and wide-band PESQ over clips of six seconds, at most two of every held-out speaker, offline."""
+    """Returns mean STOI and wide-band PESQ, offline, over clips of six seconds, at most two per held-out recording."""
 
     @torch.no_grad()
     def said(heard: np.ndarray) -> np.ndarray:
@@ -35,8 +35,8 @@ def validate(model: NeuCodecModel, speech: Speech) -> dict[str, float]:
 
 
 def scores(say: Callable[[np.ndarray], np.ndarray], heard: list[np.ndarray]) -> dict[str, float]:
-    """Mean STOI and wide-band PESQ of what `say` makes of clips at 16 kHz (T,), at 24 kHz."""
-    from pesq import pesq  # has no wheels: whoever does not train needs no compiler
+    """Returns mean STOI and wide-band PESQ of `say`'s output at 24 kHz for clips at 16 kHz (T,)."""
+    from pesq import pesq  # has no wheels: users who do not train need no compiler
 
     found = []
     for clip in heard:
@@ -47,14 +47,14 @@ def scores(say: Callable[[np.ndarray], np.ndarray], heard: list[np.ndarray]) -> 
 
 
 def clips(speech: Speech) -> list[np.ndarray]:
-    """float32 at 16 kHz (T,): the first twelve seconds of every recording, cut into two where there are as many."""
+    """Returns up to two clips of six seconds from the start of every recording: float32 at 16 kHz (T,)."""
     wholes = [speech.whole(recording, 2 * _CLIP_FRAMES)[0] for recording in speech.recordings]
     size = _CLIP_FRAMES * HOP_IN
     return [whole[at : at + size] for whole in wholes for at in (0, size) if len(whole) >= at + size]
 
 
 def plot(log: Path, picture: Path) -> None:
-    """Draws every term of the log over the steps; needs matplotlib, without which there is no picture."""
+    """Plots every term of the log over the steps; does nothing without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -72,7 +72,7 @@ def plot(log: Path, picture: Path) -> None:
 
 
 def ways(codec: Codec) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """A codec offline, and as a stream at the chunk and lookahead of the profiles `default` and `low`."""
+    """Returns a codec offline, and as a stream with the chunk and lookahead of the profiles `default` and `low`."""
 
     def streamed(pcm: np.ndarray, config: StreamConfig) -> np.ndarray:
         encoder, decoder = codec.encoder_stream(config), codec.decoder_stream(config)

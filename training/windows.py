@@ -1,11 +1,11 @@
-"""A crop computed as a stream would: both branches in windows of a chunk and its lookahead, all windows at once.
+"""A crop computed as in a stream: both branches in windows of a chunk and its lookahead, all windows at once.
 
-A live stream computes each chunk together with a few frames of lookahead, and knows nothing of what comes later; only
-the chunk is committed, and the following windows see the committed values. Here the frames of a crop are laid out as
-windows (B, N, S, D), S = chunk + lookahead, and every layer takes its left context from the chunks of the windows
-before. The results equal those of `EncoderStream` and `DecoderStream` (tests compare them), and have gradients. Two
-things are left out: the acoustic encoder, 99.8 % of whose response lies within five frames, and the limits on context
-and on the weight of the past, which a crop is too short to reach.
+A live stream computes each chunk together with a few frames of lookahead, without any later input; only the chunk is
+committed, and the following windows see the committed values. Here the frames of a crop are laid out as windows (B, N,
+S, D), S = chunk + lookahead, and every layer takes its left context from the chunks of the previous windows. The
+results equal those of `EncoderStream` and `DecoderStream` (tests compare them), and have gradients. Two things are left
+out: the acoustic encoder, 99.8 % of whose response lies within five frames, and the limits on context and on the weight
+of the past, which a crop is too short to reach.
 """
 
 import json
@@ -28,7 +28,7 @@ _VARIANCE_FLOOR = 1e-7
 
 @dataclass(frozen=True)
 class StreamPriors:
-    """What a stream believes before it has heard enough, counting as `frames`: of `stream.json`, or of nothing."""
+    """A stream's statistics before any input, which weigh `frames`: those of `stream.json`, or none."""
 
     frames: float
     mel: MeanVariance
@@ -36,7 +36,7 @@ class StreamPriors:
 
 
 def read_priors(stream_json: Path, device: str = "cpu") -> StreamPriors:
-    """Those of a model folder's `stream.json`."""
+    """Reads the priors from a model folder's `stream.json`."""
     content = json.loads(stream_json.read_text())
     mel, *norms = (
         (torch.tensor(entry["mean"], device=device), torch.tensor(entry["variance"], device=device))
@@ -46,7 +46,7 @@ def read_priors(stream_json: Path, device: str = "cpu") -> StreamPriors:
 
 
 def no_priors(device: str = "cpu") -> StreamPriors:
-    """Those of a stream without `stream.json`."""
+    """Returns the priors of a stream without `stream.json`."""
     mel, norm = torch.zeros(80, device=device), torch.zeros(32, device=device)
     return StreamPriors(0.0, (mel, mel), ((norm, norm),) * 8)
 
@@ -69,11 +69,11 @@ class Windows:
         return self.chunk + self.lookahead
 
     def exists(self) -> Tensor:
-        """(N, S): 1 for the frames that the crop has."""
+        """(N, S): 1 for the frames within the crop."""
         return (self.starts()[:, None] + torch.arange(self.size, device=self.device) < self.length).float()
 
     def starts(self) -> Tensor:
-        """(N,): the first frame of each window, which is how many were committed before it."""
+        """(N,): the first frame of each window, which equals the number of frames committed before it."""
         return torch.arange(self.count, device=self.device) * self.chunk
 
     def split(self, x: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class Windows:
         return x.unfold(1, self.size, self.chunk).transpose(2, 3)
 
     def committed(self, x: Tensor) -> Tensor:
-        """(B, N, S, D) -> (B, N * C, D), what stays of each window."""
+        """(B, N, S, D) -> (B, N * C, D), the committed frames of each window."""
         return x[:, :, : self.chunk].flatten(1, 2)
 
     def left(self, x: Tensor, frames: int) -> Tensor:
@@ -101,7 +101,7 @@ class Windows:
     def moments(
         self, each: Tensor, squares: Tensor, prior: MeanVariance, prior_weight: float
     ) -> tuple[MeanVariance, Tensor]:
-        """Mean and variance (B, N, G) of prior, past and window together, and how many elements these are (N, 1).
+        """Mean and variance (B, N, G) of prior, past and window together, and the number of their elements (N, 1).
 
         `each` and `squares` (B, N, S, G): mean of every element and of its square.
         """
@@ -117,7 +117,7 @@ class Windows:
         return (mean, (sums[1] / count - mean.square()).clamp(min=0.0)), count
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int, distances: nn.Embedding | None = None) -> Tensor:
-        """Attention to what was committed before and to the window: (B, N, S, D) each -> (B, N, S, D).
+        """Attention to the frames committed before and to the window: (B, N, S, D) each -> (B, N, S, D).
 
         `distances` embeds how many frames a key lies to the right, clamped to [-left, right].
         """
@@ -188,7 +188,7 @@ def decode(decoder: nn.Module, latents: Tensor, windows: Windows, priors: Stream
 
 
 def _features(heard: Tensor, windows: Windows, priors: StreamPriors) -> Tensor:
-    """(B, (F + 1) * 320) -> (B, N, S, 160): two mel frames each, normalised by what each window knows."""
+    """(B, (F + 1) * 320) -> (B, N, S, 160): two mel frames each, normalised by each window's known statistics."""
     mel = log_mel(heard)[:, : 2 * windows.length]
     double = Windows(2 * windows.chunk, 2 * windows.lookahead, 2 * windows.length, windows.device)
     x, exists = double.split(mel), double.exists()
@@ -220,7 +220,7 @@ def _residual(
 
 
 def _group_norm(norm: nn.GroupNorm, x: Tensor, windows: Windows, prior: MeanVariance, frames: float) -> Tensor:
-    """By the statistics that run over the stream: (B, N, S, D) -> (B, N, S, D)."""
+    """Normalises by the stream's running statistics: (B, N, S, D) -> (B, N, S, D)."""
     grouped = x.float().unflatten(3, (norm.num_groups, -1))  # (B, N, S, G, D / G)
     (mean, variance), _ = windows.moments(grouped.mean(4), grouped.square().mean(4), prior, frames)
     mean, scale = (y[:, :, None, :, None] for y in (mean, torch.rsqrt(variance + norm.eps)))

@@ -1,9 +1,9 @@
-"""The web page in headless Chromium, recorded speech as its microphone, against a server of its own over loopback.
+"""The web page in headless Chromium, with recorded speech as its microphone, against its own server over loopback.
 
-Someone talks for some minutes. Reported: tokens a second; the latency that the page shows, beside the algorithmic one
-and beside the distance of what went in and what came out, found by cross-correlation on the clock of the page's sound
-device; underruns; STOI of what the page played and of what the Python client plays from the same speech; and the memory
-of the page, after a collection of garbage, at the start and at the end.
+Talks for some minutes. Reports tokens per second; the latency that the page shows, with the algorithmic latency and the
+delay between input and output by cross-correlation on the clock of the page's sound device; underruns; STOI of the
+page's output and of the Python client's output for the same speech; and the memory of the page after garbage
+collection, from start to end. On the Speak tab, the time from releasing the button to the first sound.
 
     python -m benchmarks.browser --minutes 2
 """
@@ -34,7 +34,7 @@ from neucodec_streaming.resampler import resample
 RESULTS = RESULTS_FOLDER / "browser.json"
 LEAD_S = 0.5
 SETTLED_S = 5.0
-"""Of talking, after which the page's own memory has its size: 6 s of pictures are nearly full."""
+"""Seconds of talking until the page's memory is stable: its 6 s of pictures are nearly full."""
 EAVESDROP = """(() => {
     window.said = { start: null, parts: [] };
     window.heard = { start: null, parts: [] };
@@ -79,26 +79,26 @@ FIRST_SOUND = """new Promise((resolve) => {
     };
     listen();
 })"""
-"""Milliseconds from letting go until a sample that is not silence has left for the device."""
+"""Milliseconds from releasing the button until a sample that is not silent leaves for the device."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """Audio at RATE, and when its first sample was there, in seconds of the page's sound device."""
+    """Audio at RATE, and the time of its first sample, in seconds of the page's sound device."""
 
     audio: np.ndarray
     start_s: float
 
 
 async def track(tab: Tab, name: str, rate: int) -> Track:
-    """What was `said` or `heard` since EAVESDROP."""
+    """Returns the audio `said` or `heard` since EAVESDROP."""
     start_s, text = await tab.evaluate(RECORDED % (name, name))
     return Track(resample(np.frombuffer(base64.b64decode(text), "<f4"), rate, RATE), start_s)
 
 
 @contextmanager
 def served(model: str, profiles: str) -> Iterator[str]:
-    """The URL of a server that runs ahead of the machine's other work."""
+    """Starts a server at real-time priority, if permitted; yields its URL."""
     with ExitStack() as stack:
         with ahead_of_others():
             url = stack.enter_context(serving(model, profiles))
@@ -107,7 +107,7 @@ def served(model: str, profiles: str) -> Iterator[str]:
 
 @asynccontextmanager
 async def page(url: str, microphone: Path) -> AsyncIterator[Tab]:
-    """The page of a server, ready, with that recording as its microphone."""
+    """Opens the page of a server with this recording as its microphone; yields it when ready."""
     async with browser(microphone, ahead=True) as tab:
         await tab.open(url.replace("ws://", "http://"))
         await tab.until("document.getElementById('status').dataset.state === 'ready'")
@@ -116,7 +116,7 @@ async def page(url: str, microphone: Path) -> AsyncIterator[Tab]:
 
 
 def later_ms(said: Track, heard: Track, seconds: float) -> float:
-    """How much later the last seconds of `said` were heard, on the clock of the device."""
+    """Returns the delay between `said` and `heard` over the last seconds, on the clock of the device."""
     size, longest = round(seconds * RATE), round(MAX_S * RATE)
     start = said.audio.size - size
     offset = round((said.start_s - heard.start_s) * RATE)
@@ -125,7 +125,7 @@ def later_ms(said: Track, heard: Track, seconds: float) -> float:
 
 
 def intelligibility(speech: np.ndarray, heard: np.ndarray) -> float:
-    """STOI of what was heard of `speech`, both at RATE, wherever in it the speech begins."""
+    """Returns STOI of `speech` as heard, both at RATE; the speech may start anywhere in it."""
     first, size = int(np.flatnonzero(heard)[0]), speech.size + round(MAX_S * RATE)
     ear = np.pad(heard, (round(LEAD_S * RATE), size))[first : first + size]  # the microphone may miss the first sounds
     at = round(delay_ms(speech, ear) * RATE / 1000)
@@ -133,14 +133,14 @@ def intelligibility(speech: np.ndarray, heard: np.ndarray) -> float:
 
 
 def played_by_client(url: str, recording: Path, folder: Path) -> np.ndarray:
-    """What the Python client makes of a recording, at RATE."""
+    """Returns the Python client's round trip of a recording, at RATE."""
     output = folder / "client.wav"
     assert client(["roundtrip", str(recording), str(output), "--server", url]) == 0
     return resample(read_audio(output, OUTPUT_RATE), OUTPUT_RATE, RATE)
 
 
 async def memory(tab: Tab) -> dict[str, float]:
-    """MB: JavaScript that is alive in the page, and all that the browser holds for pages, audio thread included."""
+    """Returns MB of live JavaScript in the page, and of all renderer processes, including the audio thread."""
     await tab.collect_garbage()
     used = await tab.send("Runtime.getHeapUsage")
     return {"alive_mb": round(used["usedSize"] / 1e6, 2), "resident_mb": round(tab.resident_mb(), 1)}
@@ -148,7 +148,7 @@ async def memory(tab: Tab) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Spoken:
-    """One recording, said to the page and played by it. `shown`: the page's latency and its parts at the end."""
+    """One recording, spoken to the page and played by it. `shown` is the page's latency and its parts at the end."""
 
     said: Track
     heard: Track
@@ -158,7 +158,7 @@ class Spoken:
 
 
 async def speak(tab: Tab, seconds: float) -> Spoken:
-    """Lets the page hear its microphone for so long, and play all of it."""
+    """Lets the page hear its microphone for `seconds`, and play all of it."""
     await tab.evaluate(EAVESDROP)
     before = await tab.evaluate(UNDERRUNS)
     await tab.click("talk")
@@ -178,7 +178,7 @@ async def speak(tab: Tab, seconds: float) -> Spoken:
 
 
 async def quality(url: str, speech: np.ndarray, recording: Path, folder: Path) -> dict[str, float]:
-    """STOI of page and client, and the page's latency against that of its sound."""
+    """Returns STOI of page and client, and the shown latency next to the measured one."""
     async with page(url, recording) as tab:
         spoken = await speak(tab, speech.size / RATE)
     alone = await asyncio.to_thread(played_by_client, url, recording, folder)
@@ -192,9 +192,9 @@ async def quality(url: str, speech: np.ndarray, recording: Path, folder: Path) -
 
 
 async def letting_go(url: str, recording: Path, folder: Path) -> dict[str, object]:
-    """The Speak tab: from letting go to the first sound, and STOI of what plays beside that of the client's.
+    """Measures the Speak tab: from releasing the button to the first sound, and STOI of its output and of the client's.
 
-    Both start from what the page's microphone heard.
+    Both start from the audio that the page's microphone recorded.
     """
     heard_ms: list[float] = []
     async with page(url, recording) as tab:
@@ -218,7 +218,7 @@ async def letting_go(url: str, recording: Path, folder: Path) -> dict[str, objec
 
 
 async def samples(tab: Tab, name: str) -> np.ndarray:
-    """A Float32Array of the page."""
+    """Returns a Float32Array of the page."""
     text = await tab.evaluate(f"""new Promise((resolve) => {{
         const reader = new FileReader();
         reader.onload = () => resolve(reader.result.split(",")[1]);
@@ -228,7 +228,7 @@ async def samples(tab: Tab, name: str) -> np.ndarray:
 
 
 async def endurance(url: str, recording: Path, seconds: float) -> dict[str, object]:
-    """Tokens, latency and memory while someone talks for so long."""
+    """Talks for `seconds`; returns tokens, latency and memory."""
     async with page(url, recording) as tab:
         await tab.click("talk")
         await asyncio.sleep(SETTLED_S)

@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its DevTools protocol: just enough of it to use a page and look at it."""
+"""A headless Chromium, driven over its DevTools protocol: just enough of it to use a page and inspect it."""
 
 import asyncio
 import base64
@@ -39,7 +39,7 @@ FLAGS = (
 
 
 class Tab:
-    """One page. `evaluate` runs JavaScript in it; `console` holds what the page complained of."""
+    """One page. `evaluate` runs JavaScript in it; `console` holds its errors."""
 
     def __init__(self, socket: ClientConnection, session: str, group: int) -> None:
         self._socket, self._session, self._group = socket, session, group
@@ -50,7 +50,9 @@ class Tab:
         self.worklets: list[str] = []
 
     async def send(self, method: str, *, session: str | None = None, **parameters: Any) -> dict[str, Any]:
-        """One command, to the page or a session of `worklets`; AssertionError when the browser says no."""
+        """Sends one command to the page or to a session of `worklets`. Raises AssertionError if the browser reports an
+        error.
+        """
         number = next(self._numbers)
         waiting = self._answers[number] = asyncio.get_running_loop().create_future()
         message = {"id": number, "sessionId": session or self._session, "method": method, "params": parameters}
@@ -63,7 +65,7 @@ class Tab:
         return answer["result"]
 
     async def listen(self) -> None:
-        """Receives until the socket closes."""
+        """Receives messages until the socket closes."""
         async for text in self._socket:
             message = json.loads(text)
             if (waiting := self._answers.get(message.get("id"))) is not None and not waiting.done():
@@ -82,7 +84,7 @@ class Tab:
                     self.console.append(message["params"]["entry"]["text"])
 
     async def evaluate(self, script: str) -> Any:
-        """The value of an expression, awaited where it is a promise. `demo` is the page's Demo."""
+        """Returns the value of an expression, awaited if it is a promise. `demo` is the page's Demo."""
         wrapped = f"(async () => {{ const {{ demo }} = await import('/page/page.js'); return ({script}); }})()"
         result = await self.send(
             "Runtime.evaluate", expression=wrapped, awaitPromise=True, returnByValue=True, userGesture=True
@@ -91,7 +93,7 @@ class Tab:
         return result["result"].get("value")
 
     async def until(self, script: str, deadline_s: float = DEADLINE_S) -> Any:
-        """Waits until an expression is truthy, and returns its value."""
+        """Waits until an expression is truthy; returns its value."""
         wait = f"""new Promise((resolve) => {{
             const look = () => {{ const seen = {script}; seen ? resolve(seen) : setTimeout(look, 10); }}; look(); }})"""
         async with asyncio.timeout(deadline_s):
@@ -104,24 +106,24 @@ class Tab:
         await asyncio.wait_for(self._loaded.wait(), DEADLINE_S)
 
     async def click(self, name: str) -> None:
-        """Clicks the element of that id, as a visitor would."""
+        """Clicks the element with this id, as a user would."""
         await self.evaluate(f"document.getElementById('{name}').click()")
 
     async def press(self, key: str) -> None:
-        """One key of the keyboard."""
+        """Presses and releases one key."""
         for kind in ("keyDown", "keyUp"):
             await self.send("Input.dispatchKeyEvent", type=kind, key=key)
 
     async def collect_garbage(self) -> None:
-        """Of the page and its audio thread."""
+        """Collects the garbage of the page and its audio thread."""
         for session in (None, *self.worklets):
             await self.send("HeapProfiler.collectGarbage", session=session)
 
     def resident_mb(self) -> float:
-        """Memory of the browser's processes that run pages; Linux only."""
+        """Returns the memory of the browser's renderer processes; Linux only."""
         kib = 0
         for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # it may be gone by now
+            with suppress(OSError):  # the process may have exited
                 if (
                     b"--type=renderer" in (process / "cmdline").read_bytes()
                     and os.getpgid(int(process.name)) == self._group
@@ -131,14 +133,14 @@ class Tab:
         return kib / 1024
 
     async def screenshot(self, path: Path, *, width: int, height: int, dark: bool, scale: float = 1) -> None:
-        """A PNG of the page at that size."""
+        """Writes a PNG of the page at this size."""
         await self.look(width=width, height=height, dark=dark, scale=scale)
         await self.send("Emulation.setScrollbarsHidden", hidden=True)
         shot = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=False)
         path.write_bytes(base64.b64decode(shot["data"]))  # noqa: ASYNC240
 
     async def look(self, *, width: int, height: int, dark: bool, scale: float = 1) -> None:
-        """Sets the size of the window and the visitor's choice of light or dark."""
+        """Sets the window size and the user's preference for light or dark."""
         mobile = width < 600
         await self.send(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=mobile
@@ -149,7 +151,7 @@ class Tab:
 
 @contextmanager
 def ahead_of_others() -> Iterator[None]:
-    """Processes that are started meanwhile run ahead of the machine's other work, where this user may have that."""
+    """Runs processes started meanwhile at real-time priority, if this user may."""
     with suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
     try:
@@ -167,10 +169,11 @@ async def browser(
     ahead: bool = False,
     throttled: bool = False,
 ) -> AsyncIterator[Tab]:
-    """A fresh browser with one empty tab.
+    """Starts a fresh browser with one empty tab.
 
-    `microphone`: a WAV file that is heard in a loop; `allowed`: by the user; `names`: of hosts that are this machine;
-    `ahead`: of the machine's other work; `throttled`: hidden tabs are slow, as for visitors.
+    `microphone` is a WAV file that plays in a loop as the microphone, `allowed` whether the user grants access to it.
+    `names` are host names that resolve to this machine. `ahead` runs the browser at real-time priority. `throttled`
+    slows hidden tabs down, as for users.
     """
     assert CHROMIUM is not None, "no chromium"
     profile = tempfile.mkdtemp(prefix="neucodec-browser-")

@@ -1,4 +1,4 @@
-"""A web page of another origin than the server's, without a policy: what uses the module as developers' pages do."""
+"""A web page of another origin than the server's, without a content security policy, as on developers' own sites."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ EMPTY = b"<!doctype html><title>elsewhere</title><link rel=icon href=data:,>"
 
 @contextmanager
 def hosted_elsewhere(folder: Path | None = None, headers: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The origin of a server of the files in `folder`, and of an empty page for every other path."""
+    """Serves the files in `folder`, and an empty page for every other path; yields the origin."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

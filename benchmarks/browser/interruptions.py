@@ -1,7 +1,7 @@
-"""How live a talk in a browser is 2 s after an interruption: latency beyond the algorithmic one, and skipped input.
+"""Recovery of a live talk in a browser: latency above the algorithmic one 2 s after an interruption, and skipped input.
 
-Headless Chromium with its own microphone, the module on a page of another origin, `nano` over loopback through a proxy
-that makes the faults.
+Uses headless Chromium with its own microphone, the module on a page of another origin, and `nano` over loopback through
+a proxy that injects the faults.
 
     python -m benchmarks.browser.interruptions
 """
@@ -25,14 +25,14 @@ RESULTS = RESULTS_FOLDER / "browser-interruptions.json"
 
 
 def free_port() -> int:
-    """A free one: a server that restarts needs the same port again."""
+    """Returns a free port: a server that restarts needs the same port again."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 async def measured(server: ServerProcess) -> dict[str, dict[str, float]]:
-    """Milliseconds and seconds by interruption; a restart takes as long as this server needs to start."""
+    """Returns milliseconds and seconds for each interruption; a restart lasts as long as this server takes to start."""
     found: dict[str, dict[str, float]] = {}
     port = urlsplit(server.url).port
     assert port is not None

@@ -1,4 +1,4 @@
-"""A live talk by the module on a page of another origin: the age of what is heard, and what interrupts it."""
+"""A live talk with the module on a page of another origin: the latency of playback, and interruptions of it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -41,7 +41,7 @@ TALK = """(async () => {
     talk.stop = () => { talk.microphone.close(); talk.session.close(); speaker.close(); return context.close(); };
     window.talk = talk;
 })()"""
-"""`talk.latencyMs`: from the microphone to the device, of the sound that leaves now."""
+"""`talk.latencyMs` is the time from the microphone to the device for the sound that is being played."""
 LATER = """new Promise((resolve) => {
     const { plays } = talk;
     setTimeout(() => resolve(talk.plays > plays ? talk.latencyMs - talk.session.ready.latency_ms : null), 200);
@@ -50,7 +50,7 @@ BLOCK = "(() => { const end = performance.now() + 1500; while (performance.now()
 
 
 async def run(tab: Tab, script: str) -> Any:
-    """The value of an expression on the tab's page, of any origin; promises are awaited."""
+    """Returns the value of an expression on the tab's page, of any origin; promises are awaited."""
     answer = await tab.send(
         "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
     )
@@ -60,7 +60,7 @@ async def run(tab: Tab, script: str) -> Any:
 
 @asynccontextmanager
 async def talking(tab: Tab, module: str, line: str) -> AsyncIterator[None]:
-    """Somebody talks over `line`, with the module from `module`, and has been heard for a second."""
+    """Talks over `line` with the module from `module`; enters when a second of it has been heard."""
     await run(tab, TALK % (module, line))
     try:
         async with asyncio.timeout(20):
@@ -72,7 +72,7 @@ async def talking(tab: Tab, module: str, line: str) -> AsyncIterator[None]:
 
 
 async def above_ms(tab: Tab) -> float:
-    """Latency beyond the algorithmic one, RECOVERY_S from now."""
+    """Returns the latency above the algorithmic one, RECOVERY_S from now."""
     await asyncio.sleep(RECOVERY_S)
     found = await run(tab, LATER)
     assert found is not None, await run(tab, "[talk.states, talk.session.failure?.message]")
@@ -104,4 +104,4 @@ INTERRUPTIONS: Mapping[str, Callable[[Tab, Proxy], Awaitable[None]]] = {
     "stall of 5 s": _away(5, is_cut=False),
     "page busy for 1.5 s": _busy,
 }
-"""What happens to a talk, over its line."""
+"""Name -> an interruption of a talk and its line."""

@@ -1,12 +1,12 @@
 """Renders the recordings of the web page: server/web/samples/.
 
-Each sample is one original at 16 kHz and what becomes of it: its tokens, those tokens decoded, and the same original
-through Opus at 6 kbit/s and Codec2 700C, all aligned in time. Run it again after the weights of `nano` have changed:
+Each sample is an original at 16 kHz with its tokens, the decoded tokens, and the same original through Opus at 6 kbit/s
+and Codec2 700C, all aligned in time. Run it again after the weights of `nano` have changed:
 
     python -m benchmarks.browser.samples
 
-The originals stay as they are, unless --speech names a folder of recordings to cut them from (with --mandarin for the
-one that is not in it). Needs Debian's opus-tools and codec2.
+The originals are kept, unless --speech names a folder of recordings to cut them from (with --mandarin for the one that
+is not in it). Needs Debian's opus-tools and codec2.
 """
 
 import argparse
@@ -37,7 +37,7 @@ LIBRITTS = "LibriTTS, read for LibriVox, CC BY 4.0"
 
 @dataclass(frozen=True)
 class Sample:
-    """One entry of the page. `files`: below the folder of recordings; none for the one that --mandarin names."""
+    """One entry of the page. `files` are relative to the folder of recordings; empty for --mandarin's."""
 
     name: str
     title: str
@@ -88,15 +88,15 @@ SAMPLES = (
 
 
 def original_path(sample: Sample) -> Path:
-    """Where the original of a sample is kept."""
+    """Returns the path of a sample's original."""
     return FOLDER / f"{sample.name}.original.flac"
 
 
 def cut(sample: Sample, speech: Path, mandarin: Path | None) -> None:
-    """Writes the original: recordings one after the other at 16 kHz, at most `seconds`, in whole frames."""
+    """Writes the original: recordings in sequence at 16 kHz, at most `seconds`, in whole frames."""
     files = [speech / file for file in sample.files] or [mandarin]
     if files == [None]:
-        print(f"{sample.name}: kept as it is, since --mandarin names no recording")
+        print(f"{sample.name}: kept: --mandarin names no recording")
         return
     pause = np.zeros(round(PAUSE_S * INPUT_RATE), np.float32)
     parts = [part for file in files for part in (levelled(read_audio(file, INPUT_RATE)), pause)][:-1]
@@ -110,12 +110,14 @@ def cut(sample: Sample, speech: Path, mandarin: Path | None) -> None:
 
 
 def levelled(pcm: np.ndarray) -> np.ndarray:
-    """With its highest peak at PEAK."""
+    """Scales audio to a peak of PEAK."""
     return (pcm * (PEAK / np.abs(pcm).max())).astype(np.float32)
 
 
 def street(speech: np.ndarray) -> np.ndarray:
-    """Traffic for the length of the speech, STREET_SNR_DB below it: a distant rumble, and four cars that pass."""
+    """Returns traffic noise for the length of the speech, STREET_SNR_DB below it: a distant rumble and four passing
+    cars.
+    """
     rng = np.random.default_rng(1)
     time_s = np.arange(len(speech)) / INPUT_RATE
     noise = shaped(rng, len(speech), lambda hz: 1 / np.maximum(hz, 60.0))
@@ -128,13 +130,13 @@ def street(speech: np.ndarray) -> np.ndarray:
 
 
 def shaped(rng: np.random.Generator, count: int, gain) -> np.ndarray:
-    """Noise (count,) with a gain at each frequency in Hz."""
+    """Returns noise (count,) shaped by `gain`, a function of the frequency in Hz."""
     spectrum = np.fft.rfft(rng.standard_normal(count))
     return np.fft.irfft(spectrum * gain(np.fft.rfftfreq(count, 1 / INPUT_RATE)), count)
 
 
 def render(codec: Codec, pcms: Sequence[np.ndarray]) -> None:
-    """Writes what becomes of the originals, and the index."""
+    """Writes the coded versions of the originals, and the index."""
     others = {name: other.calibrated(pcms) for name, other in OTHERS.items()}
     entries = []
     for sample, pcm in zip(SAMPLES, pcms, strict=True):
@@ -168,7 +170,7 @@ def render(codec: Codec, pcms: Sequence[np.ndarray]) -> None:
 
 
 def parameters(codec: Codec) -> int:
-    """How many parameters the model has."""
+    """Returns the model's number of parameters."""
     return sum(each.numel() for each in codec.model.parameters())
 
 

@@ -1,7 +1,7 @@
-"""The pictures of the web page in docs/, over the bundled model, in headless Chromium.
+"""The screenshots of the web page in docs/, with the bundled model, in headless Chromium.
 
     python -m benchmarks.browser.screenshots
-    python -m benchmarks.browser.screenshots --folder FOLDER    # more of them, to be looked at
+    python -m benchmarks.browser.screenshots --folder FOLDER    # more of them, for review
 
 docs/browser-pictures.json records the profiles that they show; a test compares it with the server's.
 """
@@ -35,19 +35,19 @@ SETTLE_MS = 250
 
 
 async def first_screen(tab: Tab) -> None:
-    """As it is loaded."""
+    """Shows the page as loaded."""
     await tab.evaluate("(demo.stage.halt(), demo.live.halt(), scrollTo(0, 0))")
 
 
 async def comparing(tab: Tab) -> None:
-    """Opus of the two voices."""
+    """Plays Opus of the sample with two voices."""
     await tab.click("sample-voices")
     await tab.until("demo.stage.player.playing && demo.stage.player.position > 2")
     await tab.click("opus")
 
 
 async def broken(tab: Tab) -> None:
-    """Bits of the first sentence flipped."""
+    """Flips bits of the first sentence."""
     await tab.evaluate("location.reload()")
     await tab.until("demo.stage.take && document.getElementById('status').dataset.state === 'ready'")
     await tab.evaluate("""(() => {
@@ -59,21 +59,21 @@ async def broken(tab: Tab) -> None:
 
 
 async def speaking(tab: Tab) -> None:
-    """Three seconds of the microphone."""
+    """Speaks into the microphone for three seconds."""
     await first_screen(tab)
     await tab.click("speak")
     await tab.until("demo.stage.recorder.frames.length > 130")
 
 
 async def live(tab: Tab) -> None:
-    """Somebody talks live."""
+    """Talks live."""
     await tab.click("live-tab")
     await tab.click("talk")
     await tab.until(f"demo.live.history.tokens.count >= {LIVE_TOKENS}")
 
 
 async def refused(tab: Tab) -> None:
-    """A wrong file."""
+    """Drops a file of the wrong type."""
     await tab.click("speak-tab")
     await tab.evaluate("""(() => {
         const dataTransfer = new DataTransfer();
@@ -103,7 +103,7 @@ MORE = PICTURES | {
 
 
 async def take(url: str, recording: Path, folder: Path, pictures: dict[str, tuple]) -> dict[str, object]:
-    """Writes every picture, in few colours. Returns the profiles that the page offers."""
+    """Writes every picture, with a reduced palette. Returns the profiles that the page offers."""
     async with page(url, recording) as tab:
         await tab.until("demo.stage.take")
         for name, (prepare, look) in pictures.items():
@@ -120,7 +120,7 @@ async def take(url: str, recording: Path, folder: Path, pictures: dict[str, tupl
 
 
 def reduce(path: Path) -> None:
-    """Rewrites a picture with few colours."""
+    """Rewrites a picture with a reduced palette."""
     with Image.open(path) as picture:
         picture.convert("RGB").quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
             path, optimize=True

@@ -1,8 +1,8 @@
-"""What streaming costs in fidelity: `python -m benchmarks.fidelity --model nano --data ../shared/speech`.
+"""The loss of fidelity by streaming: `python -m benchmarks.fidelity --model nano --data ../shared/speech`.
 
-Over a grid of chunk, lookahead, context and weight of the priors, recordings are coded as streams and compared with the
-offline model; beside them the sliding window of the same latency, and NeuTTS's geometry (sliding_window.py). At
-the model's default also hard cases (benchmarks.common.recordings). `--ablations` changes one approximation at a time
+Over a grid of chunk, lookahead, context and prior weight, codes recordings as streams and compares them with the
+offline model, next to the sliding window of the same latency and NeuTTS's geometry (sliding_window.py). At the model's
+default, also codes hard cases (benchmarks.common.recordings). `--ablations` changes one approximation at a time
 (ablations.py). Prints tables and a check list of the targets; writes JSON and a plot.
 """
 
@@ -41,7 +41,7 @@ PRIOR_WEIGHTS = (0.0, 6.0, 12.0, 25.0, 100.0)
 
 @dataclass(frozen=True)
 class Task:
-    """One way at one configuration over sets of recordings: what a worker needs to compute its rows alone."""
+    """One way at one configuration over sets of recordings: all that a worker needs to compute its rows."""
 
     model: str
     way: str
@@ -51,7 +51,7 @@ class Task:
 
 
 def grid(size: str, default: StreamConfig) -> list[StreamConfig]:
-    """The points to measure, the default first."""
+    """Returns the points to measure, the default first."""
     if size == "default":
         return [default]
     axes = [(CHUNKS, CONTEXTS, PRIOR_WEIGHTS)]
@@ -64,7 +64,7 @@ def grid(size: str, default: StreamConfig) -> list[StreamConfig]:
 
 
 def tasks_of(codec: Codec, points: Sequence[StreamConfig], pooled_from: dict[str, list[Reference]]) -> list[Task]:
-    """Every way at every point, the longest first: all sets at the first point, speech alone elsewhere.
+    """Returns every way at every point, the longest first: all sets at the first point, only speech at the others.
 
     Costs are measured here, before workers share the machine.
     """
@@ -81,14 +81,14 @@ def tasks_of(codec: Codec, points: Sequence[StreamConfig], pooled_from: dict[str
 
 
 def way_of(codec: Codec, name: str, config: StreamConfig) -> Contender:
-    """A way by its name; NeuTTS has but one configuration."""
+    """Returns a way by its name; NeuTTS has only one configuration."""
     if name == "NeuTTS":
         return NeuTTS(codec)
     return Streamed(codec, config) if name == "streamed" else Sliding(codec, config)
 
 
 def rows_of(task: Task) -> list[dict]:
-    """The task's rows, one a set and part."""
+    """Returns the task's rows, one per set and part."""
     torch.set_num_threads(1)
     way = way_of(load_codec(task.model), task.way, task.config)
     return [
@@ -97,10 +97,10 @@ def rows_of(task: Task) -> list[dict]:
 
 
 def measured(way: Contender, name: str, references: list[Reference]) -> list[dict]:
-    """Rows of one way over one set: the whole, then its parts.
+    """Returns the rows of one way over one set: the whole, then its parts.
 
-    Levels are of the way's own encoder. Log-mel distance, SNR and seam are of its decoder on the offline tokens, and so
-    are `decoded_stoi` and `decoded_pesq`; `stoi` and `pesq` are of the round trip, encoder and decoder in a row.
+    Levels are of the way's own encoder. Log-mel distance, SNR and seam are of its decoder on the offline tokens, as are
+    `decoded_stoi` and `decoded_pesq`; `stoi` and `pesq` are of the round trip, encoder and decoder in sequence.
     """
     tokens = way.encode([reference.pcm for reference in references])
     pieces = way.decode([reference.tokens for reference in references])
@@ -123,7 +123,7 @@ def measured(way: Contender, name: str, references: list[Reference]) -> list[dic
 
 
 def point_of(way: Contender) -> dict:
-    """What a row is a row of."""
+    """Returns the columns that identify a row's way and point."""
     config = way.config
     streamed = config if isinstance(way, Streamed) else None
     return {
@@ -136,14 +136,14 @@ def point_of(way: Contender) -> dict:
 
 
 def order(row: dict) -> tuple:
-    """Rows in the order of sets and parts, then latency, then point, the ways beside one another."""
+    """Sort key of rows: set and part, then latency, then point, with the ways adjacent."""
     names = ("decode_ms", "chunk_frames", "lookahead_frames", "context_frames", "prior_weight")
     pooled_from = ("speech", *HARD_CASES, "long")
     return (pooled_from.index(row["set"]), list(PARTS).index(row["part"]), *(row[name] or 0 for name in names))
 
 
 def paired(scores: dict[str, list[Scores]], offline: list[Scores]) -> dict[str, float | None]:
-    """Means of STOI and PESQ, what they lose against offline recording by recording, and that mean's standard error."""
+    """Returns means of STOI and PESQ, their mean loss against offline per recording, and its standard error."""
     row: dict[str, float | None] = {}
     for measure in ("stoi", "pesq"):
         for kind, own in scores.items():
@@ -157,7 +157,7 @@ def paired(scores: dict[str, list[Scores]], offline: list[Scores]) -> dict[str, 
 
 
 def ablation_row(name_and_kind: tuple[str, str], model: str, references: list[Reference]) -> dict:
-    """The row of one ablation; what a worker needs to compute it alone."""
+    """Returns the row of one ablation, in a worker."""
     torch.set_num_threads(1)
     ablation = next(a for a in ABLATIONS if (a.name, a.kind) == name_and_kind)
     return ablated(load_codec(model), ablation, references)
@@ -166,7 +166,7 @@ def ablation_row(name_and_kind: tuple[str, str], model: str, references: list[Re
 def main() -> None:
     parser = argparse.ArgumentParser(description="Fidelity of streams against the offline model, with the baseline.")
     parser.add_argument("--model", default="nano", help="a bundled name, a folder or a hub id")
-    parser.add_argument("--data", type=Path, default=Path("../shared/speech"), help="folder that holds eval/")
+    parser.add_argument("--data", type=Path, default=Path("../shared/speech"), help="folder that contains eval/")
     parser.add_argument("--files", type=int, default=32, help="at most N recordings, evenly over the speakers; 0: all")
     parser.add_argument(
         "--grid",
@@ -174,9 +174,9 @@ def main() -> None:
         default="small",
         help="the default point; from it along each axis; or every combination",
     )
-    parser.add_argument("--ablations", action="store_true", help="undo each approximation by itself, too")
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="of one thread each")
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/fidelity-MODEL.json; the plot beside it")
+    parser.add_argument("--ablations", action="store_true", help="also undo each approximation by itself")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="number of processes of one thread")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/fidelity-MODEL.json, with a plot")
     arguments = parser.parse_args()
     started = time.monotonic()
     torch.set_num_threads(1)

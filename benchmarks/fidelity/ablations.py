@@ -1,8 +1,8 @@
-"""Which approximation of the streams costs what: each one undone, or made worse, by itself from the model's default.
+"""The cost of each approximation of the streams: each one undone or made worse alone, from the model's default.
 
-Variants are thin subclasses of the steppers and their layers, here only. An encoder variant is judged by its tokens and
-by what the offline decoder makes of them, a decoder variant by its audio from the offline tokens. Statistics that a
-stream has at its start, or never, come from the whole recording (`Seeds`).
+Variants are thin subclasses of the steppers and their layers, used only here. An encoder variant is judged by its
+tokens and by the offline decoder's output for them, a decoder variant by its audio for the offline tokens. Statistics
+that a stream lacks at its start, or always, come from the whole recording (`Seeds`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,14 +33,14 @@ LOOKAHEADS = (0, 2, 10, 25)
 CONTEXTS = (50, 100, 1500)
 CAPS = (150, 300, 750, 1500, 6000)
 UNMOVED_FRAMES = 10_000_000
-"""A weight at which nothing that is heard moves the statistics."""
+"""A weight at which the stream's own input does not change the statistics."""
 
 Variant = tuple[Stepper, Seed | None]
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """What is changed, on which side, and how: `make(codec, references)`."""
+    """The change, its side (encode or decode), and its factory, `make(codec, references)`."""
 
     name: str
     kind: str
@@ -48,12 +48,12 @@ class Ablation:
 
 
 def built(kind: type[Stepper], codec: Codec, config: StreamConfig) -> Any:
-    """A stepper of that class over the codec's model and priors."""
+    """Returns a stepper of this class with the codec's model and priors."""
     return kind(codec._stepped, config, codec.priors, codec.fingerprint)
 
 
 class ClippedEncoder(Encoder):
-    """Each branch looks ahead by a number of frames of its own, at most those of the configuration."""
+    """Limits each branch's lookahead to its own number of frames, at most the configuration's."""
 
     semantic_lookahead: int
     acoustic_lookahead: int
@@ -66,19 +66,19 @@ class ClippedEncoder(Encoder):
 
 
 def clipped(plan: StepPlan, lookahead_frames: int) -> StepPlan:
-    """The same step, where frames further ahead do not exist."""
+    """Returns the same step without the frames further ahead."""
     return StepPlan(plan.slots, torch.minimum(plan.valid, plan.commit + lookahead_frames), plan.commit, plan.position)
 
 
 class WindowDecoder(Decoder):
-    """Every GroupNorm knows its window alone."""
+    """Limits every GroupNorm's statistics to its window."""
 
     def compute(self, x: Tensor, state: DecoderState, plan: StepPlan) -> Tensor:
         return super().compute(x, replace(state, frames_seen=torch.zeros_like(state.frames_seen)), plan)
 
 
 class WindowISTFT(StreamingISTFT):
-    """Each window is synthesised by itself and cut at the chunk's end."""
+    """Synthesises each window alone and cuts it at the chunk's end."""
 
     def step(self, x: Tensor, tail: Tensor, plan: StepPlan) -> Tensor:
         alone = StepPlan(
@@ -88,7 +88,7 @@ class WindowISTFT(StreamingISTFT):
 
 
 class MixedISTFT(WindowISTFT):
-    """The same, its first hop cross-faded with that hop as the window before had it; the tail keeps it."""
+    """As WindowISTFT, with the first hop cross-faded with the previous window's version of it, which the tail keeps."""
 
     def step(self, x: Tensor, tail: Tensor, plan: StepPlan) -> Tensor:
         audio = super().step(x, tail, plan)
@@ -103,10 +103,10 @@ class MixedISTFT(WindowISTFT):
 
 
 class Seeds:
-    """Fills a slot's running statistics with those of whole recordings before it begins.
+    """Fills a slot's running statistics with those of whole recordings before it starts.
 
-    `statistics`: for each recording its moments (G,). They weigh `weight_frames`, and are taken from the recording
-    `shift` further on: 0 is its own.
+    `statistics` holds the moments (G,) of each recording, which weigh `weight_frames`. `shift` selects the recording
+    that many places further on: 0 is its own.
     """
 
     def __init__(self, statistics: list[list[Moments]], weight_frames: int, shift: int = 0) -> None:
@@ -123,7 +123,7 @@ class Seeds:
 
 
 def running_moments(state: Any) -> Iterator[Moments]:
-    """The running statistics of an encoder's or a decoder's state."""
+    """Yields the running statistics of an encoder's or a decoder's state."""
     if isinstance(state, EncoderState):
         yield state.mel
     else:
@@ -132,14 +132,14 @@ def running_moments(state: Any) -> Iterator[Moments]:
 
 
 def mel_statistics(pcm: np.ndarray) -> list[Moments]:
-    """What the feature extractor normalises a recording by."""
+    """Returns the statistics by which the feature extractor normalises a recording."""
     padded = np.pad(pcm, (0, INPUT_HOP - len(pcm) % INPUT_HOP))
     features = log_mel(torch.from_numpy(padded)[None])[0]
     return [Moments(features.mean(0), features.var(0))]
 
 
 def group_norm_statistics(codec: Codec, tokens: np.ndarray) -> list[Moments]:
-    """Those of each GroupNorm of the decoder over a recording."""
+    """Returns the statistics of each GroupNorm of the decoder over a recording."""
     network = codec.model.acoustic_decoder
     norms = [norm for block in (*network.prior_net, *network.post_net) for norm in (block.norm1, block.norm2)]
     inputs: list[Tensor] = []
@@ -155,13 +155,13 @@ def group_norm_statistics(codec: Codec, tokens: np.ndarray) -> list[Moments]:
 
 
 def configured(codec: Codec, recordings: Sequence[Reference], kind: str, **changed: Any) -> Variant:
-    """The product's own stepper, with other numbers."""
+    """Returns the product's own stepper with a changed configuration."""
     config = replace(codec.default_config, **changed)
     return (codec.encoder(config) if kind == "encode" else codec.decoder(config)), None
 
 
 def looking_ahead(codec: Codec, recordings: Sequence[Reference], branch: str, frames: int) -> Variant:
-    """One branch of the encoder looks so far ahead, the other as by default."""
+    """Returns an encoder in which one branch has a lookahead of `frames`, and the other the default."""
     default = codec.default_config.lookahead_frames
     stepper = built(ClippedEncoder, codec, replace(codec.default_config, lookahead_frames=max(frames, default)))
     stepper.semantic_lookahead, stepper.acoustic_lookahead = default, default
@@ -173,7 +173,7 @@ def looking_ahead(codec: Codec, recordings: Sequence[Reference], branch: str, fr
 def knowing(
     codec: Codec, recordings: Sequence[Reference], kind: str, weight_frames: int, other_voice: bool = False
 ) -> Variant:
-    """Statistics known beforehand: the recording's own, or another's; capped at what they weigh."""
+    """Returns a stepper with statistics known in advance, the recording's own or another's, capped at their weight."""
     shift = len(recordings) // 2 if other_voice else 0
     if kind == "encode":
         stepper, statistics = built(Encoder, codec, codec.default_config), [mel_statistics(r.pcm) for r in recordings]
@@ -185,19 +185,19 @@ def knowing(
 
 
 def with_window_statistics(codec: Codec, recordings: Sequence[Reference]) -> Variant:
-    """Every GroupNorm of the decoder knows its window alone."""
+    """Returns a decoder whose GroupNorms use the statistics of their window alone."""
     return built(WindowDecoder, codec, replace(codec.default_config, prior_weight=0)), None
 
 
 def with_istft(codec: Codec, recordings: Sequence[Reference], kind: type[StreamingISTFT]) -> Variant:
-    """Another synthesis."""
+    """Returns a decoder with another synthesis."""
     decoder = built(Decoder, codec, codec.default_config)
     decoder.istft = kind(decoder.istft.head, decoder.config)
     return decoder, None
 
 
 def ablated(codec: Codec, ablation: Ablation, references: Sequence[Reference]) -> dict[str, Any]:
-    """How near an ablation's tokens or audio are to offline, whole and in the first 300 ms, and their STOI."""
+    """Measures an ablation's distance from offline, for the whole and the first 300 ms, and its STOI."""
     stepper, seed = ablation.make(codec, references)
     encodes = ablation.kind == "encode"
     pieces = stream_all(stepper, [r.pcm if encodes else r.tokens for r in references], seed)

@@ -1,4 +1,4 @@
-"""Many recordings through one stepper, a few lanes abreast: what each stream would give, faster than one by one."""
+"""Many recordings through one stepper, several rows at a time: the same output as single streams, computed faster."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,13 +12,13 @@ from neucodec_streaming.windows import DecoderWindower, EncoderWindower, Window
 ROWS = 16
 
 Seed = Callable[[Any, int, int], None]
-"""(state, slot, index of the recording): fills a slot before its recording begins."""
+"""(state, slot, index of the recording): fills a slot before its recording starts."""
 
 
 def stream_all(
     stepper: Stepper, inputs: Sequence[np.ndarray], seed: Seed | None = None, rows: int = ROWS
 ) -> list[list[np.ndarray]]:
-    """PCM or tokens of whole recordings -> for each the pieces of output, one a step, its ending included."""
+    """PCM or tokens of whole recordings -> for each the pieces of output, one per step, including its end."""
     state = stepper.new_state(rows + 1)
     outputs: list[list[np.ndarray]] = [[] for _ in inputs]
     waiting = iter(range(len(inputs)))
@@ -50,7 +50,7 @@ def stream_all(
 
 
 def _step(stepper: Stepper, state: Any, windows: dict[int, Window], rows: int) -> dict[int, np.ndarray]:
-    """One step of all rows; those without a window go on with a stream of zeros in the scratch slot."""
+    """Runs one step of all rows; rows without a window process zeros in the scratch slot."""
     x = np.zeros((rows, *stepper.window_shape), np.float32 if stepper.kind == "encode" else np.int64)
     config = stepper.config
     slots, valid, commit = (torch.full((rows,), n) for n in (rows, config.window_frames, config.chunk_frames))

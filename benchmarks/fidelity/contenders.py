@@ -1,6 +1,6 @@
-"""Three ways to code a recording as it comes in, behind the same two verbs: streamed, sliding, and NeuTTS's.
+"""Three ways to code a recording as it arrives, with one interface: streamed, sliding window, and NeuTTS's window.
 
-Each encodes and decodes whole lists of recordings at one latency, and says what one live session costs to compute.
+Each encodes and decodes whole lists of recordings at one latency, and measures the computation of one live session.
 """
 
 import statistics
@@ -20,7 +20,7 @@ from neucodec_streaming.stepper import Stepper
 
 
 class Contender(Protocol):
-    """`name`, algorithmic latencies in ms, and the verbs."""
+    """A way to code: its `name`, its algorithmic latencies in ms, and its methods."""
 
     name: str
     config: StreamConfig | None
@@ -32,10 +32,10 @@ class Contender(Protocol):
         """float32 at 16 kHz (T,) each -> tokens uint16 (T // 320,) each."""
 
     def decode(self, recordings: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
-        """Tokens uint16 (F,) each -> for each its pieces of audio at 24 kHz, one a step."""
+        """Tokens uint16 (F,) each -> for each its pieces of audio at 24 kHz, one per step."""
 
     def costs(self) -> dict[str, float]:
-        """Seconds to compute a second of one session's audio: encode and decode."""
+        """Returns the seconds of computation per second of one session's audio: encode and decode."""
 
 
 class Streamed:
@@ -90,7 +90,7 @@ class Sliding:
 
 
 class NeuTTS:
-    """The reference's streaming decoder; tokens come from the offline encoder, as it has none that streams."""
+    """The reference's streaming decoder; tokens come from the offline encoder, since it has no streaming one."""
 
     name = "NeuTTS"
     config = None
@@ -114,7 +114,7 @@ class NeuTTS:
 
 
 def config_latencies_ms(config: StreamConfig) -> dict[str, float]:
-    """Encode, decode, and both in a row."""
+    """Latencies of encoder, decoder, and both in sequence."""
     return {
         "encode_ms": config.encode_latency_ms,
         "decode_ms": config.decode_latency_ms,
@@ -123,7 +123,7 @@ def config_latencies_ms(config: StreamConfig) -> dict[str, float]:
 
 
 def _step_s(stepper: Stepper) -> float:
-    """Of one session: a step costs the same however long the stream has run."""
+    """Returns the time of one session's step, which does not depend on the age of the stream."""
     state, slot = stepper.new_state(1), torch.zeros(1, dtype=torch.int64)
     x = torch.zeros(1, *stepper.window_shape, dtype=torch.float32 if stepper.kind == "encode" else torch.int64)
     valid, commit = slot + stepper.config.window_frames, slot + stepper.config.chunk_frames

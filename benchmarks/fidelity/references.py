@@ -1,4 +1,4 @@
-"""What streams are compared with: recordings, and what the offline model makes of them."""
+"""The references for streams: recordings and the offline model's output for them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ LONG_SPEAKERS = 4
 
 @dataclass(frozen=True)
 class Reference:
-    """A recording at 16 kHz, and of the offline model its tokens (F,), its audio (F * 480,), and their scores."""
+    """A recording at 16 kHz, with the offline model's tokens (F,), its audio (F * 480,), and their scores."""
 
     pcm: np.ndarray
     tokens: np.ndarray
@@ -25,7 +25,7 @@ class Reference:
 
 
 def references(codec: Codec, pcms: Iterable[np.ndarray]) -> list[Reference]:
-    """One each."""
+    """Computes the reference of each recording."""
     found = []
     for pcm in pcms:
         tokens = codec.encode(pcm)
@@ -35,7 +35,7 @@ def references(codec: Codec, pcms: Iterable[np.ndarray]) -> list[Reference]:
 
 
 def reference_sets(codec: Codec, files: list[tuple[str, Path]], limit: int) -> dict[str, list[Reference]]:
-    """`speech`, at most `limit` recordings as they are; each hard case, of a few; `long`, speakers at length."""
+    """Returns `speech`, at most `limit` recordings; each hard case, of a few; `long`, all speech of a few speakers."""
     speech = [load(path) for _, path in thinned(files, limit)]
     few = thinned(speech, HARD_FILES)
     pooled_from = {"speech": speech} | {name: [change(pcm) for pcm in few] for name, change in HARD_CASES.items()}

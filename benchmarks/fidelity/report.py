@@ -1,4 +1,4 @@
-"""How a fidelity report reads: its tables, the check list of its targets, the point that it recommends, its plot."""
+"""The fidelity report: its tables, the check list of its targets, the recommended point, and its plot."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -13,7 +13,7 @@ WITHIN_1 = 0.95
 WITHIN_1_GOAL = 0.99
 SEAM_DEVIATION = 0.05
 BETTER = {"levels_equal": 1, "log_mel": -1, "snr_db": 1, "stoi": 1, "pesq": 1}
-"""Measures in which a stream should beat the window of its latency, and which way is up."""
+"""Measures in which a stream should beat the window of its latency; 1 if higher is better, -1 if lower is."""
 COLUMNS: dict[str, tuple[str, int]] = {
     "way": ("way", 8),
     "chunk_frames": ("chunk", 5),
@@ -59,13 +59,13 @@ NEAR = ("levels_equal", "levels_within_1", "tokens_equal", "log_mel", "snr_db")
 SCORES = ("seam", "seam_error", "stoi", "stoi_loss", "pesq", "pesq_loss", "decoded_stoi", "decoded_pesq")
 
 FidelityRow = dict
-"""One way at one point, of one part of one set of recordings."""
+"""One way at one point, over one part of one set of recordings."""
 
 
 def print_report(
     rows: list[FidelityRow], ablations: list[FidelityRow], checks: list[dict], default: FidelityRow
 ) -> None:
-    """All tables, the check list and the recommended point."""
+    """Prints all tables, the check list and the recommended point."""
     whole = [row for row in rows if row["part"] == "whole" and row["set"] == "speech"]
     print("\nSpeech, every point. Loss is against the offline model; dec is the decoder alone, on the offline tokens.")
     times = ("encode_ms", "decode_ms", "roundtrip_ms")
@@ -109,19 +109,19 @@ def _print_ablations(heading: str, rows: list[FidelityRow]) -> None:
 
 
 def _is_at(row: FidelityRow, default: FidelityRow) -> bool:
-    """A stream at that very point, or a window of its chunk and lookahead."""
+    """Returns whether the row is a stream at this point, or a window of its chunk and lookahead."""
     same = (row["chunk_frames"], row["lookahead_frames"]) == (default["chunk_frames"], default["lookahead_frames"])
     return same and _remembers_as(row, default)
 
 
 def _remembers_as(row: FidelityRow, default: FidelityRow) -> bool:
-    """Context and priors are those of that point; a window has none."""
+    """Returns whether context and priors are those of this point; a window has neither."""
     own = row["context_frames"], row["prior_weight"]
     return own in ((None, None), (default["context_frames"], default["prior_weight"]))
 
 
 def check_list(rows: list[FidelityRow], default: FidelityRow) -> list[dict]:
-    """Each target with what was measured at the default point, and whether that meets it."""
+    """Returns each target with the value measured at the default point, and whether it is met."""
     whole = [row for row in rows if row["part"] == "whole" and row["set"] == "speech"]
     here = next(row for row in whole if row["way"] == "streamed" and _is_at(row, default))
     neutts = next(row for row in whole if row["way"] == "NeuTTS")
@@ -154,13 +154,13 @@ def check_list(rows: list[FidelityRow], default: FidelityRow) -> list[dict]:
 
 
 def _check(target: str, measured: float, meets: Callable[[float], bool], error: float | None = None) -> dict:
-    """`error`: the standard error of what was measured, for the reader; it excuses nothing."""
+    """`error` is the standard error of the measured value, only for display."""
     text = f"{measured:.4f}" + ("" if error is None else f" +- {error:.4f}")
     return {"target": target, "measured": text, "met": bool(meets(measured))}
 
 
 def _against_windows(rows: list[FidelityRow], default: FidelityRow) -> list[dict]:
-    """For each measure: on how many rows the default stream is better than its window, and on which it is not."""
+    """Counts, for each measure, the rows on which the default stream beats its window, and lists the others."""
     here = [row for row in rows if _is_at(row, default)]
     windows = {(row["set"], row["part"]): row for row in here if row["way"] == "sliding"}
     pairs = [(row, windows[row["set"], row["part"]]) for row in here if row["way"] == "streamed"]
@@ -175,7 +175,7 @@ def _against_windows(rows: list[FidelityRow], default: FidelityRow) -> list[dict
 
 
 def recommendation(whole: list[FidelityRow]) -> str:
-    """Of the points within the latency limits that keep STOI, PESQ, levels and seam: the one that computes least."""
+    """Recommends, of the points within the latency limits that keep STOI, PESQ, levels and seam, the cheapest one."""
     points = [
         row
         for row in whole
@@ -205,7 +205,7 @@ def recommendation(whole: list[FidelityRow]) -> str:
 
 
 def draw(rows: list[FidelityRow], default: FidelityRow, path: Path) -> None:
-    """Log-mel distance, STOI and equal levels against latency: streams, windows and NeuTTS; the default is marked."""
+    """Draws log-mel distance, STOI and equal levels against latency for all ways; marks the default."""
     from matplotlib.figure import Figure
 
     whole = [row for row in rows if row["part"] == "whole" and row["set"] == "speech"]
@@ -236,7 +236,7 @@ def draw(rows: list[FidelityRow], default: FidelityRow, path: Path) -> None:
 def _annotate(
     axes: Any, rows: list[FidelityRow], measure: str, latency: str, default: FidelityRow, colour: str
 ) -> None:
-    """Chunk and lookahead beside each point: on the right where the chunk is the default's, on the left elsewhere."""
+    """Labels each point with chunk and lookahead: on the right if the chunk is the default's, else on the left."""
     labels = defaultdict(list)
     for row in rows:
         on_the_right = row["chunk_frames"] == default["chunk_frames"]

@@ -1,10 +1,10 @@
 """The baseline: the whole offline model, run again on a sliding window for every chunk.
 
-A window is `back` frames of history, the new frames, and the frames ahead that the latency allows; only the new ones
-are kept. Nothing is remembered between windows, and the first ones are shorter: there is no history to make up. It is
-built as well as one can without touching the model: successive windows of audio are joined by a cross-fade over one
-frame (the older window has already computed that frame as lookahead, so it costs no latency), and the feature
-extractor's normalisation runs over four seconds. NeuTTS decodes this way with 50 back, 25 new, 5 ahead.
+A window consists of `back` frames of history, the new frames, and the frames ahead that the latency allows; only the
+new ones are kept. There is no state between windows, and the first ones are shorter, without made-up history. It is as
+good as possible without changing the model: successive windows of audio are cross-faded over one frame (the older
+window has already computed that frame as lookahead, so it adds no latency), and the feature extractor's normalisation
+covers four seconds. NeuTTS decodes this way with 50 back, 25 new, 5 ahead.
 """
 
 from collections import defaultdict
@@ -21,13 +21,13 @@ from neucodec_streaming.config import INPUT_HOP, MEL_OVERHANG, OUTPUT_HOP, Strea
 from neucodec_streaming.layers.mel import offline_features
 
 ACOUSTIC_REACH_FRAMES = 26
-"""More than the acoustic encoder looks back: frames before that change nothing, so they need not be computed."""
+"""More than the acoustic encoder's left context: earlier frames change nothing, so they need not be computed."""
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Frames of 20 ms: history, new ones, and those ahead."""
+    """Numbers of frames of 20 ms: history, new, and ahead."""
 
     back: int
     new: int
@@ -44,12 +44,12 @@ NEUTTS_LATENCY_MS = 600.0
 
 
 def encode_geometry(config: StreamConfig) -> Geometry:
-    """The encoder's window at the latency of `config`: 4 s back."""
+    """Returns the encoder's window at the latency of `config`: 4 s back."""
     return Geometry(200, config.chunk_frames, config.lookahead_frames)
 
 
 def decode_geometry(config: StreamConfig) -> Geometry:
-    """The decoder's window at the latency of `config`, what waits for the ISTFT being lookahead here: 1 s back."""
+    """Returns the decoder's window at the latency of `config`, where the ISTFT's delay is lookahead: 1 s back."""
     return Geometry(50, config.chunk_frames, config.lookahead_frames + config.synthesis_lag_frames)
 
 
@@ -64,12 +64,12 @@ class SlidingWindow:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """What must be equal within a batch."""
+        """Equal for all windows of a batch."""
         return self.first - self.start, self.end - self.start
 
 
 def windows(frames: int, whole: int, geometry: Geometry) -> Iterator[SlidingWindow]:
-    """The windows of a recording, `whole` of whose frames can be used before it ends; the last takes the rest."""
+    """Yields the windows of a recording, of which `whole` frames are usable before its end; the last takes the rest."""
     first = 0
     while first + geometry.new + geometry.ahead <= whole:
         stop = first + geometry.new
@@ -95,7 +95,7 @@ def encode(codec: Codec, recordings: Sequence[np.ndarray], geometry: Geometry) -
 
 
 def decode(codec: Codec, recordings: Sequence[np.ndarray], geometry: Geometry) -> list[list[np.ndarray]]:
-    """Tokens uint16 (F,) each -> for each the pieces of audio at 24 kHz, one a window, F * 480 samples in all."""
+    """Tokens uint16 (F,) each -> for each the pieces of audio at 24 kHz, one per window, F * 480 samples in all."""
     pieces: list[list[np.ndarray]] = [[] for _ in recordings]
     jobs = defaultdict(list)
     order = []
@@ -122,7 +122,7 @@ def decode(codec: Codec, recordings: Sequence[np.ndarray], geometry: Geometry) -
 
 
 def cross_faded(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """From one rendering of the same samples to another, linearly."""
+    """Fades linearly from one rendering of the same samples to another."""
     weight = (np.arange(len(new), dtype=np.float32) + 0.5) / len(new)
     return old * (1 - weight) + new * weight
 
@@ -134,7 +134,7 @@ def _batches(jobs: dict) -> Iterator[list]:
 
 
 def _samples(pcm: np.ndarray, window: SlidingWindow) -> np.ndarray:
-    """What a window's features need, padded to one hop more than its frames as upstream pads."""
+    """Returns the samples that a window's features need, padded to one hop more than its frames, as upstream pads."""
     ends = window.stop == len(pcm) // INPUT_HOP
     heard = pcm[window.start * INPUT_HOP : len(pcm) if ends else window.end * INPUT_HOP + MEL_OVERHANG]
     return np.pad(heard, (0, (window.end - window.start + 1) * INPUT_HOP - len(heard)))
@@ -144,7 +144,7 @@ def _samples(pcm: np.ndarray, window: SlidingWindow) -> np.ndarray:
 def _tokens(model: Any, pcm: Tensor, past: int) -> np.ndarray:
     """Windows (B, T) of which `past` frames are history -> their other frames' tokens, (B, F).
 
-    It is `model.encode`, without those frames of the acoustic branch that reach no token that is kept.
+    Equals `model.encode`, without the frames of the acoustic branch that affect no kept token.
     """
     semantic = model.semantic_encoder(offline_features(pcm)).last_hidden_state.transpose(1, 2)
     semantic = model.semantic_adapter(semantic)[:, :, past:]

@@ -1,21 +1,21 @@
-"""How good a model sounds: `python -m benchmarks.quality --model nano --data ../shared/speech`.
+"""The sound quality of a model: `python -m benchmarks.quality --model nano --data ../shared/speech`.
 
-Every evaluation recording goes through the codec as a whole (offline, by the model itself) and as a live stream in each
-profile of a server, and through Opus and Codec2 where their commands are installed. All are measured at 16 kHz:
+Codes each evaluation recording as a whole (offline, by the model itself), as a live stream in each server profile, and
+with Opus and Codec2 if their commands are installed. All measures are at 16 kHz:
 
     STOI, ESTOI, PESQ wide band, log-mel distance up to 8 kHz    against the original (benchmarks.metrics.scores)
     voiced frames whose pitch is within a semitone, periodicity  against the original (benchmarks.metrics.pitch)
-    DNSMOS P.835: overall, speech, background                    by itself, and of the original (metrics.dnsmos)
-    word errors against the true text, and the original's        only of files that --texts has (metrics.word_errors)
-    word errors against what is recognised in the original       by Whisper base, in any language
+    DNSMOS P.835: overall, speech, background                    of output and original alone (metrics.dnsmos)
+    word errors against the true text, and the original's        only for files in --texts (metrics.word_errors)
+    word errors against the transcript of the original           by Whisper base, in any language
 
-Words, DistilMOS and the likeness of voices take long: they are measured on every sixth recording (--listen-every).
+Words, DistilMOS and speaker similarity take long: they are measured on every sixth recording (--listen-every).
 
-The recordings as they are handed out come without texts; without a file for --texts the first of the two rates does not
-exist. Opus and Codec2 are rated by DNSMOS and the recogniser with --listen-to-others alone, which takes far longer.
-Beside that: how much of the codebook is used (metrics.code_usage), and STOI and PESQ of streams whose tokens lost
-bits or got lost (damage.py) over a thinned set. Prints tables and the distance to the goals; writes JSON
-and spectrograms. Means are over files, rates of word errors over words.
+The recordings come without texts; without a file for --texts there are no word errors against true texts. Opus and
+Codec2 are rated by DNSMOS and the recogniser only with --listen-to-others, which takes far longer. Also reports
+codebook usage (metrics.code_usage), and STOI and PESQ of streams with damaged or lost tokens (damage.py) over a subset.
+Prints tables and the distance to the goals; writes JSON and spectrograms. Means are over files, word error rates over
+words.
 """
 
 import argparse
@@ -40,17 +40,17 @@ from neucodec_streaming import load_codec
 from neucodec_streaming.server.settings.fields import PROFILES
 
 CALIBRATION_FILES = 12
-"""Recordings that the delay of another codec is measured on."""
+"""Recordings for measuring another codec's delay."""
 PICTURED_FILES = 3
 PICTURED_MODES = ("", "1200")
-"""Opus, and the Codec2 whose rate is next above ours."""
+"""Opus, and the Codec2 mode with the next higher rate than ours."""
 DIGITS = 4
 
 
 def recordings_of(
     data: Path, texts: Path, limit: int, listen_every: int, damage_every: int
 ) -> list[EvaluationRecording]:
-    """What to measure, with text and corpus where they are known; every so many-th by its words, too, and damaged."""
+    """Selects the recordings, with text and corpus if known; every n-th is rated by its words too, or damaged."""
     files, known, names = thinned(recordings(data), limit), read_texts(texts), corpora(data)
     return [
         EvaluationRecording(
@@ -66,7 +66,7 @@ def recordings_of(
 
 
 def calibrated_codecs(found: list[EvaluationRecording]) -> list[OtherCodec]:
-    """The other codecs that are installed, their delays measured; prints why the rest is left out."""
+    """Returns the other installed codecs with measured delays; prints the reason for each one left out."""
     codecs, reasons = available_codecs()
     for reason in reasons:
         print(f"left out: {reason}")
@@ -75,7 +75,7 @@ def calibrated_codecs(found: list[EvaluationRecording]) -> list[OtherCodec]:
 
 
 def write(out: Path, result: dict, entries: list[dict]) -> None:
-    """JSON, with one line a file."""
+    """Writes JSON with one line per file."""
     head = json.dumps(rounded(result), indent=1).removesuffix("\n}")
     lines = ",\n".join(f"  {json.dumps(rounded(entry))}" for entry in entries)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def write(out: Path, result: dict, entries: list[dict]) -> None:
 
 
 def rounded(value: object) -> object:
-    """The same with every float at four digits."""
+    """Rounds every float to four digits."""
     if isinstance(value, dict):
         return {key: rounded(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -92,21 +92,23 @@ def rounded(value: object) -> object:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="How a model sounds, offline and streamed, beside Opus and Codec2.")
+    parser = argparse.ArgumentParser(
+        description="Sound quality of a model, offline and streamed, next to Opus and Codec2."
+    )
     parser.add_argument("--model", default="nano", help="a bundled name, a folder or a hub id")
-    parser.add_argument("--data", type=Path, default=Path("../shared/speech"), help="folder that holds eval/")
+    parser.add_argument("--data", type=Path, default=Path("../shared/speech"), help="folder that contains eval/")
     parser.add_argument("--texts", type=Path, help="lines of FILE TAB TEXT; default: eval/texts.tsv in that folder")
     parser.add_argument("--limit", type=int, default=0, help="at most N files, evenly over the set")
-    parser.add_argument("--profiles", nargs="*", default=list(PROFILES), choices=list(PROFILES), help="to stream in")
-    parser.add_argument("--no-listening", action="store_true", help="neither DNSMOS nor word errors")
-    parser.add_argument("--listen-every", type=int, default=6, help="words, voice, DistilMOS of every Nth file")
-    parser.add_argument("--no-others", action="store_true", help="neither Opus nor Codec2")
-    parser.add_argument("--listen-to-others", action="store_true", help="both of Opus and Codec2 too")
-    parser.add_argument("--damage-every", type=int, default=6, help="damage the tokens of every Nth file; 0: of none")
-    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument(
-        "--out", type=Path, help="default: benchmarks/results/quality-MODEL.json; the picture beside it"
+        "--profiles", nargs="*", default=list(PROFILES), choices=list(PROFILES), help="profiles to stream in"
     )
+    parser.add_argument("--no-listening", action="store_true", help="skip DNSMOS, DistilMOS, voices and words")
+    parser.add_argument("--listen-every", type=int, default=6, help="rate words, voice and DistilMOS of every Nth file")
+    parser.add_argument("--no-others", action="store_true", help="skip Opus and Codec2")
+    parser.add_argument("--listen-to-others", action="store_true", help="rate Opus and Codec2 by DNSMOS and words too")
+    parser.add_argument("--damage-every", type=int, default=6, help="damage the tokens of every Nth file; 0: none")
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/quality-MODEL.json, with a picture")
     return parser.parse_args()
 
 

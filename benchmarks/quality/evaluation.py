@@ -1,4 +1,4 @@
-"""One recording through a codec and the others, and every measure of what came out: what a worker does alone."""
+"""Codes one recording with our codec and the others, and measures the output: the work of one worker."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ Coder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class EvaluationRecording:
-    """A file to measure and its text where known; whether words and voices are rated, and damaged tokens decoded."""
+    """A file to measure and its text if known; whether words and voice are rated, and damaged tokens decoded."""
 
     speaker: str
     corpus: str
@@ -55,7 +55,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one recording what the report holds of it, and each way's tokens."""
+    """The report entry of one recording, and the tokens of each way."""
 
     entry: dict
     tokens: dict[str, np.ndarray]
@@ -63,7 +63,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Ears:
-    """The networks that rate what comes out; None for what is not installed or not wanted."""
+    """The networks that rate output; None for those not installed or not wanted."""
 
     dnsmos: Dnsmos | None = None
     distillmos: DistillMos | None = None
@@ -71,26 +71,26 @@ class Ears:
     recogniser: Recogniser | None = None
 
     def rate(self, audio: np.ndarray) -> Scores:
-        """DNSMOS and DistilMOS of (T,) at 16 kHz, which need no original; empty where neither is installed."""
+        """Returns DNSMOS and DistilMOS of (T,) at 16 kHz, as far as installed; they need no reference."""
         networks = (network for network in (self.dnsmos, self.distillmos) if network is not None)
         return {name: value for network in networks for name, value in network.rate(audio).items()}
 
     def words(self, audio: np.ndarray, language: str | None = None) -> list[str] | None:
-        """What is recognised in (T,) at 16 kHz; None where no recogniser is installed."""
+        """Returns the words recognised in (T,) at 16 kHz; None without a recogniser."""
         return None if self.recogniser is None else self.recogniser.words(audio, language)
 
     def language(self, audio: np.ndarray) -> str | None:
-        """The language of (T,) at 16 kHz; None where no recogniser is installed."""
+        """Returns the language of (T,) at 16 kHz; None without a recogniser."""
         return None if self.recogniser is None else self.recogniser.language(audio)
 
     def likeness(self, original: np.ndarray, output: np.ndarray) -> Scores:
-        """How alike the voices of two (T,) at 16 kHz are; empty where no speaker encoder is installed."""
+        """Returns the speaker similarity of two (T,) at 16 kHz; empty without a speaker encoder."""
         return {} if self.speaker is None else self.speaker.likeness(original, output)
 
 
 @dataclass(frozen=True)
 class Original:
-    """A recording to compare with: (T,) at 16 kHz, its language, what is recognised in it and what it says."""
+    """The reference: (T,) at 16 kHz, its language, its transcript and its true text."""
 
     audio: np.ndarray
     language: str | None
@@ -98,14 +98,14 @@ class Original:
     text: list[str] | None
 
     def listen(self, ears: Ears, output: np.ndarray) -> Scores:
-        """Ratings of an output, its voice beside the original's, and its words beside transcript and true text."""
+        """Rates an output alone, its voice against the original's, and its words against transcript and true text."""
         words = ears.words(output, self.language)
         errors = {} if words is None else word_errors(words, self.text, self.transcript)
         return ears.rate(output) | ears.likeness(self.audio, output) | errors
 
 
 def encoded(codec: Codec, pcm: np.ndarray, config: StreamConfig | None = None) -> np.ndarray:
-    """Tokens (T // 320,) of an encoder stream."""
+    """Returns the tokens (T // 320,) of an encoder stream."""
     encoder = codec.encoder_stream(config)
     packets = [encoder.feed(pcm[i : i + PACKET_SAMPLES]) for i in range(0, len(pcm), PACKET_SAMPLES)]
     return np.concatenate([*packets, encoder.flush()])
@@ -114,7 +114,7 @@ def encoded(codec: Codec, pcm: np.ndarray, config: StreamConfig | None = None) -
 def decoded(
     codec: Codec, tokens: np.ndarray, config: StreamConfig | None = None, lost: np.ndarray | None = None
 ) -> np.ndarray:
-    """Audio (F * 480,) of a decoder stream; `lost`, bool (F,), says which tokens did not arrive."""
+    """Returns the audio (F * 480,) of a decoder stream; `lost`, bool (F,), marks missing tokens."""
     decoder = codec.decoder_stream(config)
     lost = np.zeros(len(tokens), bool) if lost is None else lost
     cuts = [slice(i, i + PACKET_TOKENS) for i in range(0, len(tokens), PACKET_TOKENS)]
@@ -122,19 +122,19 @@ def decoded(
 
 
 def coded_offline(codec: Codec, pcm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and audio of the whole recording at once."""
+    """Returns tokens and audio of the whole recording, coded at once."""
     tokens = codec.encode(pcm)
     return tokens, codec.decode(tokens)
 
 
 def coded_as_stream(codec: Codec, config: StreamConfig, pcm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and audio of streams."""
+    """Returns tokens and audio of streams."""
     tokens = encoded(codec, pcm, config)
     return tokens, decoded(codec, tokens, config)
 
 
 def ways_of(codec: Codec, profiles: Sequence[str] = tuple(PROFILES)) -> dict[str, Coder]:
-    """The ways through a codec: offline, and as a stream in each of these profiles of a server."""
+    """Returns the ways through a codec: offline, and as a stream in each of these server profiles."""
     ways: dict[str, Coder] = {"offline": partial(coded_offline, codec)}
     for name in profiles:
         default, pair = codec.default_config, PROFILES[name]
@@ -144,7 +144,7 @@ def ways_of(codec: Codec, profiles: Sequence[str] = tuple(PROFILES)) -> dict[str
 
 
 def open_ears() -> tuple[Ears, list[str]]:
-    """Whatever is installed, and of the rest why it is left out."""
+    """Returns the installed networks, and the reasons for those left out."""
     opened: dict[str, Any] = {}
     reasons = []
     for name, measure, kind in (
@@ -161,7 +161,7 @@ def open_ears() -> tuple[Ears, list[str]]:
 
 
 def evaluated(settings: EvaluationSettings, recording: EvaluationRecording) -> Measured:
-    """Every measure of one recording; what is loaded stays for the next."""
+    """Measures one recording; loaded models are kept for the next."""
     codec, ears = _loaded(settings)
     ways = ways_of(codec, settings.profiles)
     ears = ears if recording.is_heard else Ears(ears.dnsmos)
@@ -185,7 +185,7 @@ def measure(
     others: tuple[OtherCodec, ...] = (),
     listens_to_others: bool = False,
 ) -> Measured:
-    """Speaker, corpus, file, seconds, and of each way and of the original its scores."""
+    """Returns speaker, corpus, file, duration, and the scores of each way and of the original."""
     pcm = load(recording.path)
     audio = pcm[: whole_hops(pcm)]
     language = ears.language(audio)
@@ -212,7 +212,7 @@ def measure(
 
 
 def heard(settings: EvaluationSettings, recording: EvaluationRecording) -> dict[str, np.ndarray]:
-    """The original and what comes out of every way and other codec, each (T,) at 16 kHz."""
+    """Returns the original and the output of every way and other codec, each (T,) at 16 kHz."""
     pcm = load(recording.path)
     ways = ways_of(_loaded(settings)[0], settings.profiles)
     original = pcm[: whole_hops(pcm)]
@@ -221,7 +221,7 @@ def heard(settings: EvaluationSettings, recording: EvaluationRecording) -> dict[
 
 
 def damage_scores(codec: Codec, file: str, pcm: np.ndarray, tokens: np.ndarray) -> dict[str, Scores]:
-    """STOI and PESQ of the streaming decoder on a recording's tokens, whole and with each damage done to them."""
+    """Returns STOI and PESQ of the streaming decoder on a recording's tokens, intact and with each damage."""
     scores = {"none": compare(pcm, decoded(codec, tokens))}
     for name in DAMAGES:
         arrived, lost = damaged(name, file, tokens)

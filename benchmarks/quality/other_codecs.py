@@ -1,12 +1,13 @@
-"""What other codecs make of the same recordings: Opus at its lowest rate and Codec2, by the commands of Debian.
+"""Other codecs on the same recordings: Opus at its lowest rate and Codec2, by Debian's commands.
 
-Opus (package `opus-tools`) runs as it comes at 6 kbit/s, tuned for speech; at that rate it chooses narrow band. Codec2
-(package `codec2`) is narrow band too: 8 kHz in and out, resampled here. So neither has anything above 4 kHz, which STOI
-hardly minds, and the other measures do. The rate stated is that of the packets, without the container around them; the
-28 bits a frame of Codec2 700C come as four bytes, so that it has 0.8 kbit/s.
+Opus (package `opus-tools`) runs at 6 kbit/s, tuned for speech; at that rate it chooses narrow band. Codec2 (package
+`codec2`) is narrow band too: 8 kHz in and out, resampled here. Neither has content above 4 kHz, which hardly affects
+STOI, but affects the other measures. The stated rate is that of the packets without the container; Codec2 700C packs
+its 28 bits per frame into four bytes, which makes 0.8 kbit/s.
 
-A codec's delay is taken out before anything is compared. It is a constant of the codec, but not of the waveform, whose
-phases Codec2 makes up; so it is the median over some recordings of where the envelopes of input and output fit best.
+A codec's delay is removed before any comparison. It is a property of the codec, but cannot be found by correlating
+waveforms, since Codec2 synthesises phases; so it is the median, over some recordings, of the best fit of the envelopes
+of input and output.
 """
 
 import shutil
@@ -27,7 +28,7 @@ CODEC2_RATE = 8000
 CODEC2_MODES = ("700C", "1200", "1300", "1600", "2400", "3200")
 OPUS_KBITS = 6
 REACH_SAMPLES = INPUT_RATE // 10
-"""Delays are looked for within 100 ms, either way."""
+"""Search range for delays: 100 ms, either way."""
 ENVELOPE_SAMPLES = INPUT_RATE // 50
 OGG_HEADER = 27
 OPUS_HEAD_PAGES = 2
@@ -35,39 +36,39 @@ OPUS_HEAD_PAGES = 2
 
 @dataclass(frozen=True)
 class OtherCodec:
-    """A codec behind one verb. `mode` is empty for Opus, else a mode of c2enc; the delay is taken out of outputs."""
+    """A codec with one method. `mode` is empty for Opus, else a mode of c2enc; the delay is removed from outputs."""
 
     mode: str = ""
     delay_samples: int = 0
 
     @property
     def name(self) -> str:
-        """As tables say it."""
+        """Name in tables."""
         return f"Codec2 {self.mode}" if self.mode else f"Opus {OPUS_KBITS} kbit/s"
 
     @property
     def commands(self) -> tuple[str, str]:
-        """Of encoder and decoder."""
+        """Commands of encoder and decoder."""
         return ("c2enc", "c2dec") if self.mode else ("opusenc", "opusdec")
 
     @property
     def delay_ms(self) -> float:
-        """What is taken out of outputs."""
+        """The delay removed from outputs."""
         return self.delay_samples * 1000 / INPUT_RATE
 
     def code(self, pcm: np.ndarray) -> tuple[np.ndarray, float]:
-        """(T,) at 16 kHz -> what comes out, (T,) at 16 kHz without the codec's delay, and the kbit/s of the packets."""
+        """(T,) at 16 kHz -> the output, (T,) at 16 kHz without the codec's delay, and the kbit/s of the packets."""
         with tempfile.TemporaryDirectory() as folder:
             audio, kbits = (self._by_codec2 if self.mode else self._by_opus)(pcm, Path(folder))
         return shifted(audio, self.delay_samples, len(pcm)), kbits
 
     def calibrated(self, pcms: Sequence[np.ndarray]) -> "OtherCodec":
-        """The same, with the delay that is the median over these recordings."""
+        """Returns a copy with the median delay over these recordings."""
         undelayed = replace(self, delay_samples=0)
         return replace(self, delay_samples=round(median(delay_of(pcm, undelayed.code(pcm)[0]) for pcm in pcms)))
 
     def _by_codec2(self, pcm: np.ndarray, folder: Path) -> tuple[np.ndarray, float]:
-        # With silence behind it: the delay and the frame that c2enc drops would cost the end of the recording.
+        # Followed by silence: the delay and the frame that c2enc drops would cut the end of the recording.
         narrow = soxr.resample(np.pad(pcm, (0, REACH_SAMPLES)), INPUT_RATE, CODEC2_RATE)
         to_int16(narrow).tofile(folder / "in.raw")
         _run("c2enc", self.mode, folder / "in.raw", folder / "coded")
@@ -86,7 +87,7 @@ class OtherCodec:
 
 
 def available_codecs() -> tuple[list[OtherCodec], list[str]]:
-    """The codecs whose commands are here, and of each that is not, why it is left out."""
+    """Returns the installed codecs, and for the others the reason for leaving them out."""
     codecs, reasons = [], []
     for package, group in (("opus-tools", [OtherCodec()]), ("codec2", [OtherCodec(mode) for mode in CODEC2_MODES])):
         missing = [command for command in group[0].commands if shutil.which(command) is None]
@@ -99,7 +100,7 @@ def available_codecs() -> tuple[list[OtherCodec], list[str]]:
 
 
 def delay_of(original: np.ndarray, heard: np.ndarray) -> int:
-    """Samples by which what was heard lags behind, within 100 ms: where the envelopes of both correlate best."""
+    """Returns the delay of `heard` in samples, within 100 ms: the lag at which the envelopes correlate best."""
     size = 1 << (len(original) + len(heard)).bit_length()
     spectra = [np.fft.rfft(envelope(audio), size) for audio in (original, heard)]
     correlation = np.fft.irfft(spectra[1] * spectra[0].conj(), size)
@@ -108,7 +109,7 @@ def delay_of(original: np.ndarray, heard: np.ndarray) -> int:
 
 
 def envelope(audio: np.ndarray) -> np.ndarray:
-    """Root of the mean square around each sample, less its mean: (T,)."""
+    """Returns the root mean square around each sample, minus its mean: (T,)."""
     window = np.hanning(ENVELOPE_SAMPLES + 3)[1:-1]
     smooth = np.convolve(np.square(audio, dtype=np.float64), window / window.sum(), "same")
     loudness = np.sqrt(np.maximum(smooth, 0))
@@ -116,7 +117,7 @@ def envelope(audio: np.ndarray) -> np.ndarray:
 
 
 def shifted(audio: np.ndarray, delay_samples: int, count: int) -> np.ndarray:
-    """Audio moved earlier by its delay, of exactly `count` samples, zeros where there is nothing."""
+    """Moves audio earlier by its delay; returns exactly `count` samples, zero-padded."""
     moved = audio[delay_samples:] if delay_samples >= 0 else np.pad(audio, (-delay_samples, 0))
     return np.pad(moved[:count], (0, max(0, count - len(moved))))
 
@@ -127,7 +128,7 @@ def to_int16(audio: np.ndarray) -> np.ndarray:
 
 
 def ogg_page_bytes(stream: bytes) -> list[int]:
-    """Bytes of payload in each page of an Ogg stream (RFC 3533). Raises ValueError where no page begins."""
+    """Returns the payload bytes of each page of an Ogg stream (RFC 3533). Raises ValueError if a page is malformed."""
     found, at = [], 0
     while at < len(stream):
         if stream[at : at + 4] != b"OggS":
@@ -139,5 +140,5 @@ def ogg_page_bytes(stream: bytes) -> list[int]:
 
 
 def _run(*command: object) -> None:
-    """Raises subprocess.CalledProcessError, with what the command said in it."""
+    """Runs a command. Raises subprocess.CalledProcessError with its output."""
     subprocess.run([str(part) for part in command], check=True, capture_output=True)

@@ -1,4 +1,4 @@
-"""How a quality report reads: means by speaker, corpus and over all files, the goals, and spectrograms."""
+"""The quality report: means by speaker, by corpus and over all files, the goals, and spectrograms."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ OUR_WAYS = ("original", "offline", "streamed", "streamed low", "streamed high")
 RIVAL = "Codec2 1200"
 STOI_GOAL, PESQ_GOAL, DNSMOS_LOSS, WER_RATIO = 0.88, 1.7, 0.3, 1.3
 PUBLISHED = {"stoi": 0.90, "pesq": 2.04}
-"""NeuCodec itself on CMU Arctic: other recordings than these."""
+"""NeuCodec's own figures on CMU Arctic, which are other recordings than these."""
 FFT_SIZE, FFT_HOP = 512, 128
 RANGE_DB = 80
 
@@ -47,7 +47,7 @@ QualityRow = dict
 
 
 def rows_of(entries: list[dict]) -> list[QualityRow]:
-    """A row for each way and speaker, then each way and corpus, then each way over all files."""
+    """Returns a row for each way and speaker, then each way and corpus, then each way over all files."""
     groups: list[tuple[str, str, list[dict]]] = []
     for kind in ("speaker", "corpus"):
         for name in sorted({entry[kind] for entry in entries}):
@@ -57,7 +57,7 @@ def rows_of(entries: list[dict]) -> list[QualityRow]:
 
 
 def row_of(kind: str, name: str, entries: list[dict], way: str) -> QualityRow:
-    """Means and rates of one way; what no file has is left out."""
+    """Returns means and rates of one way; measures that no file has are left out."""
     scores = [entry["ways"][way] for entry in entries]
     seconds = sum(entry["seconds"] for entry in entries)
     found = {measure: mean(scores, measure) for measure in MEANS}
@@ -67,7 +67,7 @@ def row_of(kind: str, name: str, entries: list[dict], way: str) -> QualityRow:
 
 
 def damage_rows(entries: list[dict]) -> list[QualityRow]:
-    """Mean STOI and PESQ of streams without damage and with each, over the files that were damaged."""
+    """Returns mean STOI and PESQ of streams without damage and with each kind, over the damaged files."""
     damaged = [entry["damaged"] for entry in entries if "damaged" in entry]
     names = ("none", *DAMAGES) if damaged else ()
     return [
@@ -78,10 +78,11 @@ def damage_rows(entries: list[dict]) -> list[QualityRow]:
 
 
 def goals(rows: list[QualityRow]) -> list[dict]:
-    """Each goal for each way of ours over all files: what was measured, what is needed, and whether it is met.
+    """Returns each goal for each of our ways over all files: the measured value, the required one, and whether it is
+    met.
 
-    `met` is None where that cannot be told: nothing was measured, or the recogniser errs so often in the original that
-    a codec which gives silence, whose rate is 1, would meet the goal.
+    `met` is None if it is unknown: nothing was measured, or the recogniser's error rate on the original is so high that
+    a codec with silent output, whose rate is 1, would meet the goal.
     """
     ways = {row["way"]: row for row in rows if row["kind"] == "all"}
     original, rival = ways["original"], ways.get(RIVAL, {})
@@ -110,14 +111,14 @@ def _plus(value: float | None, more: float) -> float | None:
 
 
 def _check(way: str, goal: str, measured: float | None, needed: float | None, sign: int) -> dict:
-    """`sign`: 1 where more is better, -1 where less is. `margin` is above 0 where the goal is surpassed."""
+    """`sign` is 1 if more is better, -1 if less is. `margin` is above 0 if the goal is exceeded."""
     margin = None if measured is None or needed is None else sign * (measured - needed)
     met = None if margin is None else margin >= 0
     return {"way": way, "goal": goal, "measured": measured, "needed": needed, "margin": margin, "met": met}
 
 
 def print_report(rows: list[QualityRow], usage: dict[str, dict], damages: list[QualityRow], checks: list[dict]) -> None:
-    """The table (of speakers our own ways only), code usage, damage, goals."""
+    """Prints the table (for speakers only our own ways), code usage, damage and goals."""
     print(
         "\nMeans over files; 50 Hz: modulation at the frame rate in voiced speech, in dB over the original's; Distil:"
         " DistilMOS; voice: likeness of the speaker; WER: word errors against true texts, to own: against what is"
@@ -161,7 +162,7 @@ def _figures(check: dict) -> str:
 
 
 def draw(sounds: list[tuple[str, dict[str, np.ndarray]]], path: Path) -> None:
-    """Spectrograms up to 8 kHz: a row a recording (title, and audio at 16 kHz of each way), a column a way."""
+    """Draws spectrograms up to 8 kHz: a row per recording (title, and audio at 16 kHz per way), a column per way."""
     import matplotlib
 
     matplotlib.use("agg")

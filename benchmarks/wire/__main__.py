@@ -1,21 +1,20 @@
-"""What the wire costs: messages a second through the server, and through a bare `websockets` server beside it.
+"""The cost of the wire protocol: messages per second through the server, and through a bare `websockets` server.
 
-Ours has the whole protocol and the whole engine over runners whose step takes constant time and gives zeros: everything
-that it does for a message is left, and nothing that the model does. The bare one takes the same messages and sends one
-of the size of a chunk's output for every chunk of 20 ms packets. Each has a process of its own, with the same event
-loop; this process is the client of both, in turns. Packets go up in rounds, one on every connection, and `--ahead`
-rounds may be under way before all that is owed has come down: so the servers are never idle for long, and read packets
-by ones and twos, as they read those of live clients. They are framed beforehand, so that the client holds nobody up.
+Our server runs the whole protocol and engine over runners whose step takes constant time and returns zeros: this keeps
+all of its work for a message, without the model's. The bare server receives the same messages and sends one message, of
+the size of a chunk's output, for each chunk of 20 ms packets. Each server has its own process with the same event loop;
+this process is the client of both, in turns. Packets are sent in rounds, one on every connection; at most `--ahead`
+rounds are in flight before all their output has arrived. The servers are thus never idle for long, and read one or two
+packets at a time, as with live clients. Packets are framed in advance, so that the client is not the bottleneck.
 
-`rate` is messages a second, in and out together; `cpu_us` the server's processor time for a message. Of the time,
-`busy` is the server's share on a processor (in cores), `in_line` that in line for one, `client` the client's share. The
-ratio of rates is that of the servers where both were busy and the client was not; the ratio of processor time does not
-depend on the client. `asgi` is our server as an application of uvicorn's, and `asgi_cpu_ratio` what a message takes of
-the processor there, in multiples of our own listener. `model` is the rate with the real model, which is what its steps
-allow.
+`rate` is messages per second, in both directions; `cpu_us` is the server's processor time per message. `busy` is the
+server's processor share (in cores), `in_line` its run-queue delay, `client` the client's share. The ratio of rates
+compares the servers if both were busy and the client was not; the ratio of processor time does not depend on the
+client. `asgi` is our server as an application of uvicorn, and `asgi_cpu_ratio` its processor time per message relative
+to our own listener. `model` is the rate with the real model, which its steps limit.
 
-A step takes no longer than giving up the interpreter does (`--step-us 0`): in a longer one the loop would work
-undisturbed, and larger batches would gather. Needs /proc, that is Linux.
+A step only yields the interpreter (`--step-us 0`): during a longer step the event loop would run undisturbed, and
+larger batches would gather. Needs /proc (Linux).
 
     python -m benchmarks.wire --turns 5
 """
@@ -45,14 +44,14 @@ from neucodec_streaming.server.settings.fields import Settings
 
 RESULTS = RESULTS_FOLDER / "wire.json"
 MIN_RATIO = 0.6
-"""The target: the least share of the bare server's rate."""
+"""Target: the minimum share of the bare server's rate."""
 TURN_S = 120.0
 OURS, ASGI, BARE, MODEL = "ours", "asgi", "bare", "model"
 MEASURED = ("rate", "cpu_us", "busy", "in_line", "client")
 
 
 def owed(kind: str, packets: int) -> list[int]:
-    """Frames of output that a session of `kind` must have given once it has 0, 1, ... `packets` packets."""
+    """Returns the frames of output that a session of `kind` must have sent after 0, 1, ... `packets` packets."""
     chunk, frames, found = CONFIG.chunk_frames, 0, []
     for number in range(packets + 1):
         frames += chunk * (needed_packets(kind, CONFIG, frames + chunk) <= number)
@@ -61,10 +60,10 @@ def owed(kind: str, packets: int) -> list[int]:
 
 
 class Line(asyncio.Protocol):
-    """One connection: packets go up, and what comes down is counted, and told to `take`.
+    """One connection: it sends packets, counts the output, and reports its frames to `take`.
 
-    From `ready` to the last message it reads the frames itself, which takes less of the processors that it shares with
-    the server than a client's library.
+    From `ready` to the last message it parses frames itself, which leaves the server more of the shared processors than
+    a client library would.
     """
 
     def __init__(self, socket: ClientConnection, traffic: Traffic, take: Callable[[int], None]) -> None:
@@ -78,16 +77,16 @@ class Line(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     def send(self) -> None:
-        """One packet. No drain is waited for: what may be under way is bounded by the rounds."""
+        """Sends one packet, without waiting for a drain: the rounds bound the data in flight."""
         self._transport.write(self._frame)
         self.sent += 1
 
     def end(self) -> None:
-        """After the last packet."""
+        """Sends `end` after the last packet."""
         self._transport.write(Frame(Opcode.TEXT, encode_message(End()).encode()).serialize(mask=True))
 
     async def receive(self) -> None:
-        """Until the server says that what came was all. Exits when it was not."""
+        """Waits for the server's last message. Raises SystemExit if output is missing."""
         last = await self._last
         if self.frames != self.sent:
             raise SystemExit(f"{self.sent} packets were answered by {self.frames} frames of output, then {last!r}")
@@ -98,7 +97,7 @@ class Line(asyncio.Protocol):
             opcode, payload = self._unread[0] & 0x0F, self._unread[size:end]
             del self._unread[:end]
             if opcode != Opcode.BINARY:
-                self._transport.set_protocol(self._socket)  # the closing handshake is the library's
+                self._transport.set_protocol(self._socket)  # the library does the closing handshake
                 self._socket.data_received(bytes(self._unread))
                 self._last.set_result(payload.decode(errors="replace"))
                 return
@@ -112,7 +111,7 @@ class Line(asyncio.Protocol):
         self._socket.connection_lost(error)
 
     def _header_size(self) -> int:
-        """Bytes before the payload of the next frame, which is `_length` long; 0: they are not there yet."""
+        """Returns the header size of the next frame, which has `_length` bytes of payload; 0 if it is incomplete."""
         if len(self._unread) < 2:
             return 0
         self._length, size = self._unread[1], 2
@@ -125,10 +124,10 @@ class Line(asyncio.Protocol):
 
 
 class Rounds:
-    """In each round a packet goes up on every line, `ahead` rounds before all that is owed must have come down.
+    """Sends one packet on every line per round, at most `ahead` rounds before the output due has arrived.
 
-    The lines begin in the first rounds, a chunk's worth of them, so that from then on as many have a chunk complete in
-    every round. `owed_frames`: of one line, by its packets.
+    The lines start staggered over the first rounds, one chunk's worth, so that afterwards equally many lines complete a
+    chunk in every round. `owed_frames` is the output due of one line by its number of packets.
     """
 
     def __init__(self, owed_frames: Sequence[int], ahead: int) -> None:
@@ -137,13 +136,13 @@ class Rounds:
         self._there = asyncio.Event()
 
     def take(self, frames: int) -> None:
-        """So many frames of output have come down on some line."""
+        """Counts output frames that arrived on any line."""
         self._frames += frames
         if self._frames >= self._awaited:
             self._there.set()
 
     async def run(self, lines: Sequence[Line]) -> None:
-        """Sends all packets, then the end on every line."""
+        """Sends all packets, then `end` on every line."""
         packets, chunk = len(self._owed) - 1, CONFIG.chunk_frames
         starts = [number % chunk for number in range(len(lines))]
         for number in range(packets + chunk - 1):
@@ -161,13 +160,13 @@ class Rounds:
 
 
 def times_s(pid: int) -> tuple[float, float]:
-    """Seconds that a process and those it has started have been on a processor, and in line for one, until now."""
+    """Returns the seconds of processor time and of run-queue delay of a process and its descendants until now."""
     stats = [task.read_text().split() for one in family(pid) for task in Path(f"/proc/{one}/task").glob("*/schedstat")]
     return sum(int(stat[0]) for stat in stats) / 1e9, sum(int(stat[1]) for stat in stats) / 1e9
 
 
 async def turn(server: WireServer, traffic: Traffic, connections: int, rounds: Rounds) -> dict[str, float]:
-    """Drives so many connections to their end -> what went through, and what it took."""
+    """Drives `connections` connections to their end; returns the traffic and its cost."""
     options: dict[str, Any] = {"compression": None, "max_size": None, "ping_interval": None, "proxy": None}
     async with asyncio.timeout(TURN_S), AsyncExitStack() as opened:
         lines = []
@@ -194,11 +193,11 @@ async def turn(server: WireServer, traffic: Traffic, connections: int, rounds: R
     }
 
 
-# What comes of it
+# Reports
 
 
 def drive(server: WireServer, name: str, kind: str, connections: int, packets: int, ahead: int) -> dict[str, float]:
-    """One turn of a server, in a loop of its own; shown as it ends."""
+    """Runs one turn of a server in its own event loop, and prints it."""
     chunk = CONFIG.chunk_frames
     frames = [number // chunk * chunk for number in range(packets + 1)] if name == BARE else owed(kind, packets)
 
@@ -212,7 +211,7 @@ def drive(server: WireServer, name: str, kind: str, connections: int, packets: i
 
 
 def row_of(kind: str, turns: Sequence[dict[str, dict[str, float]]]) -> dict[str, Any]:
-    """Medians of the turns of each server, and of the ratios within a turn."""
+    """Returns the medians of the turns of each server, and of the ratios within a turn."""
     row: dict[str, Any] = {"kind": kind}
     for name in turns[0]:
         its = [both[name] for both in turns]
@@ -226,7 +225,7 @@ def row_of(kind: str, turns: Sequence[dict[str, dict[str, float]]]) -> dict[str,
 
 
 def settings_of(given: argparse.Namespace) -> Settings:
-    """The server as it is by default, but with a place for every connection, whatever the steps take, at any pace."""
+    """Returns the default settings with a slot for every connection and without limits on load and rate."""
     return Settings(
         model=given.model,
         port=0,
@@ -241,7 +240,7 @@ def settings_of(given: argparse.Namespace) -> Settings:
 
 
 def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for every kind: the servers in turns, then the real model where it is asked for."""
+    """Returns a row for every kind: the servers in turns, then the real model unless excluded."""
     settings = settings_of(given)
     sizes = {"connections": given.connections, "ahead": given.ahead}
     rows = []
@@ -263,36 +262,36 @@ def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def target_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The least ratio of rates that will do, the least that was measured, and whether it does."""
+    """Compares the smallest measured ratio of rates with the target."""
     measured = min(row["ratio"] for row in rows)
     return {"least": MIN_RATIO, "measured": measured, "met": measured >= MIN_RATIO}
 
 
 def show(rows: Sequence[dict[str, Any]], target: dict[str, Any]) -> None:
-    """The medians as a table, and the verdict."""
+    """Prints the medians as a table, and the verdict."""
     columns = ("kind", OURS, ASGI, BARE, "ratio", "cpu_ratio", "asgi_cpu", MODEL)
-    print("messages a second, medians of the turns\n" + " ".join(f"{name:>10}" for name in columns))
+    print("messages per second, medians of the turns\n" + " ".join(f"{name:>10}" for name in columns))
     for row in rows:
         model = row[MODEL]["rate"] if MODEL in row else "-"
         rates = (row[name]["rate"] if name in row else "-" for name in (OURS, ASGI, BARE))
         cells = (row["kind"], *rates, row["ratio"], row["cpu_ratio"], row.get("asgi_cpu_ratio", "-"), model)
         print(" ".join(f"{cell:>10}" for cell in cells))
     verdict = "met" if target["met"] else "MISSED"
-    print(f"the least share of the bare rate: {target['measured']:.1%} (at least {target['least']:.0%}) {verdict}")
+    print(f"smallest share of the bare rate: {target['measured']:.1%} (at least {target['least']:.0%}) {verdict}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--workers", type=int, default=worker_count(Settings()), help="of our server (default %(default)s)")
-    add("--connections", type=int, help="default: as many as fill every worker's largest batch in every round")
-    add("--packets", type=int, default=200, help="of 20 ms on every connection in a turn (default %(default)s)")
-    add("--ahead", type=int, default=2, help="rounds under way beyond what is owed (default %(default)s)")
-    add("--turns", type=int, default=5, help="of each server, alternating (default %(default)s)")
-    add("--step-us", type=float, default=0.0, help="how long the constant step sleeps (default %(default)g)")
-    add("--model", default="nano", help="the real one, for comparison (default %(default)s)")
-    add("--model-packets", type=int, default=30, help="on every connection (default %(default)s)")
-    add("--no-model", action="store_true", help="leave the real model out")
+    add("--workers", type=int, default=worker_count(Settings()), help="workers of our server (default %(default)s)")
+    add("--connections", type=int, help="default: enough to fill every worker's largest batch in every round")
+    add("--packets", type=int, default=200, help="packets of 20 ms per connection and turn (default %(default)s)")
+    add("--ahead", type=int, default=2, help="rounds in flight before their output has arrived (default %(default)s)")
+    add("--turns", type=int, default=5, help="turns of each server, alternating (default %(default)s)")
+    add("--step-us", type=float, default=0.0, help="duration of the constant step (default %(default)g)")
+    add("--model", default="nano", help="real model, for comparison (default %(default)s)")
+    add("--model-packets", type=int, default=30, help="packets per connection for the real model (default %(default)s)")
+    add("--no-model", action="store_true", help="do not measure the real model")
     add("--out", type=Path, default=RESULTS)
     return parser
 

@@ -1,7 +1,7 @@
-"""The servers of `benchmarks.wire`, each in a process of its own: ours over steps of constant time, by its own listener
+"""The servers of `benchmarks.wire`, each in its own process: ours over steps of constant time, with its own listener
 and as an ASGI application, and a bare one.
 
-A process is spawned, says the server's URL, and ends when its parent closes the pipe between them or is gone.
+A process is spawned, sends the server's URL, and ends when its parent closes the pipe between them or dies.
 """
 
 import asyncio
@@ -34,15 +34,15 @@ from neucodec_streaming.windows import DecoderWindower, EncoderWindower, Window
 
 CONFIG = StreamConfig(chunk_frames=5, lookahead_frames=5)
 START_S = 120.0
-"""For a server to be ready; the real model is warmed up within it."""
+"""Timeout for a server to be ready, including the real model's warm-up."""
 STOP_S = 20.0
 
 Serving = Callable[[], AbstractAsyncContextManager[str]]
-"""A server that runs while its context is open, which gives its URL."""
+"""Runs a server while its context is open; yields its URL."""
 
 
 class ConstantRunner:
-    """In place of the model: a step takes `step_s` and gives zeros."""
+    """A runner without a model: a step takes `step_s` and returns zeros."""
 
     max_edges = None
     depth = 1
@@ -64,15 +64,15 @@ class ConstantRunner:
         return True
 
     def launch(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> StepRows:
-        time.sleep(self._step_s)  # gives up the interpreter for 0 s too
+        time.sleep(self._step_s)  # yields the interpreter even for 0 s
         return StepRows(lambda: self._rows[pool.kind], len(windows))
 
     def reset(self, pool: Pool, slot: int) -> None:
-        """Nothing is kept."""
+        """Does nothing: there is no state."""
 
 
 def load_constant(step_s: float, settings: Settings) -> tuple[list[Engine], Model]:
-    """As many engines as these settings mean, over constant steps."""
+    """Returns the engines of these settings over constant steps."""
     engines = []
     workers = worker_count(settings)
     slots = slots_each(settings.max_sessions, workers)
@@ -84,7 +84,7 @@ def load_constant(step_s: float, settings: Settings) -> tuple[list[Engine], Mode
 
 @dataclass(frozen=True)
 class Traffic:
-    """What a connection of one kind carries: bytes of a 20 ms packet up, and of the output of a frame down."""
+    """Traffic of a connection of one kind: bytes of a 20 ms packet sent, and of the output of a frame received."""
 
     target: str
     packet_bytes: int
@@ -99,10 +99,9 @@ class Traffic:
 
 @asynccontextmanager
 async def ours(settings: Settings, load: EngineLoader) -> AsyncIterator[str]:
-    """Our server, ready."""
-    os.environ["PYTHONPATH"] = str(
-        ROOT
-    )  # the worker finds `load` by its module, and has no working directory on its path
+    """Runs our server; yields its URL when it is ready."""
+    # The worker imports `load` from its module, and its path lacks the working directory.
+    os.environ["PYTHONPATH"] = str(ROOT)
     app = App(settings, load, apart=True)
     try:
         await app.start()
@@ -114,7 +113,7 @@ async def ours(settings: Settings, load: EngineLoader) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def asgi(settings: Settings, load: EngineLoader) -> AsyncIterator[str]:
-    """Our server as an application of uvicorn's, ready."""
+    """Runs our server as an application of uvicorn; yields its URL when it is ready."""
     os.environ["PYTHONPATH"] = str(ROOT)
     application = Application(settings, load)
     server = uvicorn.Server(
@@ -135,7 +134,7 @@ async def asgi(settings: Settings, load: EngineLoader) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def bare(traffic: Traffic) -> AsyncIterator[str]:
-    """A server that answers every chunk of packets by one message as long as the chunk's output, and text by text."""
+    """Runs a server that answers each chunk of packets with a message of the output's size, and text with text."""
     output = bytes(CONFIG.chunk_frames * traffic.frame_bytes)
 
     async def answer(socket: ServerConnection) -> None:
@@ -155,7 +154,7 @@ async def bare(traffic: Traffic) -> AsyncIterator[str]:
 
 
 def host(pipe: Connection, serving: Serving) -> None:
-    """Serves in the loop that `neucodec-server` takes: says the URL, and ends when the pipe is closed."""
+    """Runs a server in the event loop of `neucodec-server`: sends the URL, and ends when the pipe is closed."""
 
     async def run() -> None:
         loop, closed = asyncio.get_running_loop(), asyncio.Event()
@@ -171,7 +170,7 @@ def host(pipe: Connection, serving: Serving) -> None:
 
 @dataclass(frozen=True)
 class WireServer:
-    """Where a server is."""
+    """Address and process id of a server."""
 
     url: str
     pid: int
@@ -179,7 +178,7 @@ class WireServer:
 
 @contextmanager
 def hosted(serving: Serving) -> Iterator[WireServer]:
-    """A server in a process of its own, ready. Exits when it does not start."""
+    """Starts a server in its own process; yields it when ready. Raises SystemExit if it does not start."""
     processes = get_context("spawn")
     pipe, its = processes.Pipe()
     process = processes.Process(target=host, args=(its, serving))
@@ -191,7 +190,7 @@ def hosted(serving: Serving) -> Iterator[WireServer]:
         try:
             url = pipe.recv()
         except EOFError:
-            raise SystemExit("the server did not start: see above") from None
+            raise SystemExit("the server did not start: see its output above") from None
         assert process.pid is not None
         yield WireServer(url, process.pid)
     finally:

@@ -1,4 +1,4 @@
-"""The commands that run one session: encode, decode, roundtrip, mic, play. Each takes the options of cli."""
+"""The commands that run one session: encode, decode, roundtrip, mic, play. Their options are in cli."""
 
 import argparse
 import asyncio
@@ -37,9 +37,9 @@ from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.protocol.messages import Ready
 
 PLAY_AHEAD_SECONDS = 5.0
-"""How far `play` sends tokens ahead of what has been heard: the bound of everything that waits on the way."""
+"""How far `play` sends tokens ahead of the audio heard; bounds everything in flight."""
 PIPE_AHEAD_SECONDS = 10.0
-"""The same for what is written into a pipe."""
+"""The same for writing into a pipe."""
 BYTES_PER_SAMPLE = 2
 LEVELS_KEPT = 500
 TOKENS_SHOWN = 50
@@ -48,7 +48,7 @@ TOKENS_SHOWN = 50
 def open_session(
     options: argparse.Namespace, kind: str, live: bool = False, voice: str | None = None
 ) -> AbstractAsyncContextManager[Connection]:
-    """A session of `kind` with the server that the options name."""
+    """A session of `kind` with the server of the options."""
     ssl = None if options.ca is None else certificates(options.ca)
     return connect(
         options.server,
@@ -62,7 +62,7 @@ def open_session(
 
 
 async def encode(options: argparse.Namespace) -> None:
-    """Audio file or pipe to tokens."""
+    """Encodes an audio file or pipe."""
     refuse_same_file(options.input, options.output)
     form = token_form(options.output, options.form, writing=True)
     source = audio_source(options.input, options.rate)
@@ -70,7 +70,7 @@ async def encode(options: argparse.Namespace) -> None:
 
 
 async def decode(options: argparse.Namespace) -> None:
-    """Tokens of a file or pipe to audio."""
+    """Decodes the tokens of a file or pipe."""
     refuse_same_file(options.input, options.output)
     refuse_audio_to_terminal(options.output)
     audio_format(options.output, options.format)
@@ -79,7 +79,7 @@ async def decode(options: argparse.Namespace) -> None:
 
 
 async def roundtrip(options: argparse.Namespace) -> None:
-    """Audio file or pipe to audio."""
+    """Encodes and decodes an audio file or pipe."""
     refuse_same_file(options.input, options.output)
     refuse_audio_to_terminal(options.output)
     audio_format(options.output, options.format)
@@ -97,9 +97,9 @@ async def _to_output(
     source: FileSource,
     open_output: Callable[[Ready], TokenWriter | AudioWriter],
 ) -> None:
-    """One session from `source` to an output, which is opened only when the server has accepted the session.
+    """Runs a session from `source` to an output, which is opened only after the server has accepted the session.
 
-    Raises what is wrong in a piped source; what came before it is written, unless that would replace a file.
+    Raises faults of a piped source; output before a fault is kept, unless it would replace a file.
     """
     with ProgressLine(source.seconds, quiet=options.json) as line:
         try:
@@ -130,14 +130,15 @@ async def _to_output(
 
 
 def _fault(source: FileSource, input: str, outcome: str) -> StreamingError:
-    """What is wrong in a piped source, and what became of the output."""
+    """The fault of a piped source, and what happened to the output."""
     assert source.error is not None
     return type(source.error)(f"{name_of(input, 0)}: {source.error}; {outcome}")
 
 
 async def _paced(source: FileSource, connection: Connection, pipe: PipeWriter) -> AsyncIterator[np.ndarray]:
-    """The packets, none sent more than PIPE_AHEAD_SECONDS before what the pipe has taken: a slow reader holds them
-    back, and the connection stays alive."""
+    """The packets, none sent more than PIPE_AHEAD_SECONDS ahead of the output that the pipe has taken: a slow reader
+    delays them, and the connection stays alive.
+    """
     input_, output = connection.ready.input, connection.ready.output
 
     def is_near(backlog_bytes: int) -> bool:
@@ -151,7 +152,7 @@ async def _paced(source: FileSource, connection: Connection, pipe: PipeWriter) -
 
 
 def _interruption(line: ProgressLine, output: str) -> str:
-    """What the command says on Ctrl-C: how far it was, and what became of the output."""
+    """The message at Ctrl-C: the progress, and what happened to the output."""
     report = line.report
     done = "before anything was sent"
     if report is not None:
@@ -161,7 +162,7 @@ def _interruption(line: ProgressLine, output: str) -> str:
 
 
 async def mic(options: argparse.Namespace) -> None:
-    """Microphone to tokens, until Ctrl-C or for --seconds."""
+    """Encodes the microphone, until Ctrl-C or for --seconds."""
     stop = interruption()
     levels = ""
     newest: list[int] = []
@@ -218,7 +219,7 @@ def _kept_tokens(options: argparse.Namespace, ready: Ready) -> TokenWriter:
 
 
 async def play(options: argparse.Namespace) -> None:
-    """Token file or pipe to the speaker."""
+    """Plays the tokens of a file or pipe on the speaker."""
     source = token_source(options.input, options.form, options.tags)
     with ProgressLine(source.seconds, quiet=options.json) as line:
         try:

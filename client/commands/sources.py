@@ -1,4 +1,4 @@
-"""What a command reads, from a file or as it comes through a pipe, and what the user should know of it."""
+"""Sources of a command: a file, or a pipe as it arrives, and remarks on them for the user."""
 
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -25,7 +25,7 @@ OWN_TOKENS = (
 
 
 class FileSource:
-    """A file: what is wrong in it ends the command without any output."""
+    """A file: a fault in it ends the command without any output."""
 
     def __init__(
         self, packets: Source, seconds: float | None, notes: list[str], form: str | None = None, model: str = ""
@@ -39,7 +39,7 @@ class FileSource:
             yield packet
 
     def note_model(self, ready: Ready) -> None:
-        """Notes tokens that come out as noise: of another model or version, or in a form that NeuTTS writes."""
+        """Notes tokens that will come out as noise: of another model or version, or in NeuTTS's forms."""
         if self._model not in ("", ready.model) and BUNDLED in (name_part(self._model), name_part(ready.model)):
             self.notes.append(
                 f"the tokens are of {self._model}, the server's model is {ready.model}: they come out as noise"
@@ -49,7 +49,7 @@ class FileSource:
 
 
 class PipeSource(FileSource):
-    """A pipe: what comes before a fault in it counts; `error` is the fault."""
+    """A pipe: data before a fault counts; `error` is the fault."""
 
     async def __aiter__(self) -> AsyncIterator[np.ndarray]:
         came = False
@@ -64,7 +64,7 @@ class PipeSource(FileSource):
 
 
 def audio_source(path: str, raw_rate: int | None = None, packet_seconds: float = PACKET_SECONDS) -> FileSource:
-    """Audio from a file or pipe; with `raw_rate` it is raw samples of that rate. Raises FileError."""
+    """Audio from a file or pipe; with `raw_rate` raw samples of that rate. Raises FileError."""
     _refuse_terminal(path)
     if raw_rate is not None or is_pipe(path, 0):
         pipe = AudioPipe(path, INPUT_RATE, packet_seconds, raw_rate)
@@ -92,7 +92,7 @@ def name_part(model: str) -> str:
 
 
 def print_notes(notes: list[str], quiet: bool) -> None:
-    """Tells the notes on standard error; with --json they are in the summary."""
+    """Prints the notes on standard error; with --json they are in the summary."""
     for note in [] if quiet else notes:
         print(f"neucodec: note: {note}", file=sys.stderr)
 

@@ -1,6 +1,6 @@
 """`neucodec speak`: text to a language-model server, its tokens to a decoding session, the audio to speaker or file.
 
-httpx, which it needs, is in the extra `speak` and not in the base installation: it is loaded when the command runs.
+It needs httpx, which is in the extra `speak` and not in the base installation and loads when the command runs.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def add_command(
     audio: argparse.ArgumentParser,
     device: argparse.ArgumentParser,
 ) -> None:
-    """The command, by the `add` and with the shared options of cli."""
+    """Adds the command with the shared options of cli."""
     command = add(
         "speak", speak, [session, audio, device], "text through a speech language model to speaker or file, live"
     )
@@ -65,7 +65,7 @@ def add_command(
 
 
 async def speak(options: argparse.Namespace) -> None:
-    """Says each line of the text, one after the other. Raises ClientError naming the extra where httpx is missing."""
+    """Speaks each line of the text. Raises ClientError naming the extra if httpx is missing."""
     try:
         from neucodec_streaming.client.speech_lm import SpeechLM, SpeechReport, TextToSpeech, read_reference, read_spec
     except ModuleNotFoundError as error:
@@ -112,7 +112,7 @@ async def _lines(options: argparse.Namespace) -> AsyncIterator[str]:
 
 
 class _Sink:
-    """Where the audio goes. The speaker is kept no more than PLAY_AHEAD_SECONDS ahead, which holds the model back."""
+    """The destination of audio. Audio is at most PLAY_AHEAD_SECONDS ahead of the speaker, which delays the model."""
 
     def __init__(self, options: argparse.Namespace, connection: Connection, stack: ExitStack) -> None:
         rate, output = connection.ready.output.rate, options.output
@@ -135,7 +135,7 @@ class _Sink:
                 await self._file.pipe.drained()
 
     def finish(self) -> None:
-        """The utterance is complete."""
+        """Ends the utterance."""
         if self._speaker is not None:
             self._speaker.finish()
 
@@ -152,7 +152,7 @@ class _Sink:
 def _print_summary(
     options: argparse.Namespace, figures: dict[str, Any], reports: "list[SpeechReport]", rate: int
 ) -> None:
-    """One object, or rows, for the whole run; times are those of each text."""
+    """Prints one object, or rows, for the whole run; times are those of each text."""
     figures = {
         "command": "speak",
         **figures,

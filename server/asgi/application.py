@@ -1,7 +1,7 @@
-"""The ASGI application: lifespan, paths below `root_path`, and what the routes answer, in ASGI's messages.
+"""The ASGI application: lifespan, paths below `root_path`, and the routes' answers, in ASGI messages.
 
-Nothing of ASGI needs a library: a scope and two coroutines are all that there is. What is served, and to whom, is the
-business of App and its routes; our own listener (server/http) is the other shell around them.
+ASGI needs no library: it is a scope and two coroutines. App and its routes decide what is served, and to whom; our own
+listener (server/http) is the other shell around them.
 """
 
 import logging
@@ -27,13 +27,13 @@ from neucodec_streaming.server.settings.sources import resolve
 from neucodec_streaming.server.workers.worker import EngineLoader
 
 OTHERS = ("tls_cert", "tls_key", "mqtt")
-"""Settings of `neucodec-server` that an application cannot keep."""
+"""Settings of `neucodec-server` that an application cannot apply."""
 READING = ("GET", "HEAD")
 _log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings | None = None) -> "Application":
-    """An ASGI application that serves as these settings say, or as NEUCODEC_... in the environment does.
+    """Creates an ASGI application from the settings, or from NEUCODEC_... in the environment.
 
     `host` and `port` are the ASGI server's. Raises ConfigError.
     """
@@ -41,9 +41,9 @@ def create_app(settings: Settings | None = None) -> "Application":
 
 
 class Application:
-    """Loads the model in `lifespan`, or at the first request. `load`, `apart` and `token_prefix` as App has them.
+    """Loads the model in `lifespan`, or at the first request. `load`, `apart` and `token_prefix` as in App.
 
-    Raises ConfigError for settings that it cannot keep, and what App raises.
+    Raises ConfigError for settings that it cannot apply, and App's errors.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class Application:
 
     @property
     def app(self) -> App:
-        """The server behind the application. Asserts that the model was asked for: by `lifespan` or a request."""
+        """The server of the application. Asserts that loading was started by `lifespan` or a request."""
         assert self._app is not None, "neither lifespan nor a request came before"
         return self._app
 
     @asynccontextmanager
     async def lifespan(self, host: object = None) -> AsyncIterator[None]:
-        """For a host application's lifespan, since frameworks send no lifespan messages to what is mounted.
+        """A lifespan for a host application, since frameworks send no lifespan messages to mounted applications.
 
-        The model is warm inside; at the end sessions have `drain_s` to end. Raises what prevents the model's loading.
+        Inside, the model is warm; at the end sessions have `drain_s` to end. Raises errors of loading the model.
         """
         app = await self._begin()
         try:
@@ -108,7 +108,7 @@ class Application:
         return app
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """The lifespan protocol. A model that cannot be loaded stops the server, which shows why."""
+        """The lifespan protocol. A model that cannot be loaded stops the server, which logs the reason."""
         await receive()
         phase = "startup"
         try:
@@ -129,7 +129,7 @@ class Application:
             if "websocket.http.response" in (scope.get("extensions") or {}):
                 await _respond(send, outcome, "websocket.http.response")
             else:
-                await send({"type": "websocket.close"})  # which is status 403, without a reason
+                await send({"type": "websocket.close"})  # status 403, without a reason
             return
         assert outcome is not None, "it asks for a WebSocket"
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
@@ -143,7 +143,7 @@ def path_below(path: str, root_path: str) -> str:
 
 
 def _request(scope: Scope, path: str) -> Request:
-    """The request as our own listener has it: a path that is quoted, and its query."""
+    """The request as our own listener has it: a quoted path, and its query."""
     query = scope.get("query_string", b"").decode("latin-1")
     return Request(quote(path) + (f"?{query}" if query else ""), _headers(scope))
 
@@ -158,8 +158,8 @@ def _peer(scope: Scope) -> str:
 
 
 async def _respond(send: Send, response: Response, kind: str) -> None:
-    """A whole answer, to a request or in place of a WebSocket."""
-    own = ("date", "connection", "server")  # which are the ASGI server's
+    """Sends a whole answer, to a request or in place of a WebSocket."""
+    own = ("date", "connection", "server")  # set by the ASGI server
     fields = [(name.lower(), value) for name, value in response.headers.raw_items() if name.lower() not in own]
     headers = [(name.encode(), value.encode("latin-1")) for name, value in fields]
     await send({"type": f"{kind}.start", "status": response.status_code, "headers": headers})

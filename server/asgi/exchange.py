@@ -1,6 +1,6 @@
-"""HTTP requests other than GET and HEAD over ASGI: read whole, then answered by a handler of server/http.
+"""HTTP requests other than GET and HEAD over ASGI: read completely, then answered by a handler of server/http.
 
-The handler runs as a task, which is cancelled when the client leaves. What it writes goes out at its next `drained`.
+The handler runs as a task, which is cancelled when the client disconnects. Its writes are sent at its next `drained`.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ _log = logging.getLogger(__name__)
 
 
 class ClientLeft(Exception):
-    """The client is gone, or stalls, before its request is answered."""
+    """The client disconnected or stalled before its request was answered."""
 
 
 class AsgiExchange:
-    """One request; `connections` holds it while it lasts."""
+    """One request; `connections` contains it while it is open."""
 
     def __init__(self, receive: Receive, send: Send, settings: Settings, connections: set[Any]) -> None:
         self._receive, self._send = receive, send
@@ -32,9 +32,9 @@ class AsgiExchange:
         self._unsent: deque[AsgiMessage] = deque()
         self._task: asyncio.Task[None] | None = None
         self.has_begun = False
-        """Whether an answer is on its way."""
+        """Whether an answer has started."""
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when the connection is."""
+        """Done when the connection is closed."""
 
     # What handlers call
 
@@ -45,11 +45,11 @@ class AsgiExchange:
         self._unsent.append({"type": "http.response.start", "status": status.value, "headers": fields})
 
     def write(self, data: bytes) -> None:
-        """More of the answer; wait for `drained` before the next."""
+        """Sends a part of the answer; wait for `drained` before the next."""
         self._unsent.append({"type": "http.response.body", "body": data, "more_body": True})
 
     async def drained(self) -> None:
-        """Returns when the client has taken enough. Raises ClientLeft when it is gone or takes nothing."""
+        """Waits until the client has taken enough. Raises ClientLeft if it disconnects or takes nothing."""
         while self._unsent:
             try:
                 async with asyncio.timeout(self._settings.send_timeout_s):
@@ -58,17 +58,17 @@ class AsgiExchange:
                 raise ClientLeft from error
 
     def finish(self) -> None:
-        """The answer is complete."""
+        """Completes the answer."""
         self._unsent.append({"type": "http.response.body", "body": b"", "more_body": False})
 
     def reply(self, status: HTTPStatus, headers: Mapping[str, str], body: bytes) -> None:
-        """A whole answer."""
+        """Sends a whole answer."""
         self.begin(status, {**headers, "Content-Length": str(len(body))})
         self.write(body)
         self.finish()
 
     def abort(self) -> None:
-        """Cuts the connection, by leaving the answer incomplete."""
+        """Cuts the connection by leaving the answer incomplete."""
         self._unsent.clear()
         if self._task is not None:
             self._task.cancel()
@@ -76,7 +76,7 @@ class AsgiExchange:
     # The connection
 
     async def serve(self, handler: HttpHandler, request: HttpRequest) -> None:
-        """Reads the body, and has the handler answer. If the client leaves, the answer stays incomplete."""
+        """Reads the body and runs the handler. If the client disconnects, the answer stays incomplete."""
         self._connections.add(self)
         try:
             async with asyncio.timeout(self._settings.open_timeout_s):
@@ -94,7 +94,7 @@ class AsgiExchange:
             self.gone.set_result(None)
 
     async def _read_body(self) -> bytes | None:
-        """None: it is longer than a message may be. Raises ClientLeft."""
+        """Reads the body; None if it is too long. Raises ClientLeft."""
         body = bytearray()
         while True:
             event = await self._receive()

@@ -1,8 +1,8 @@
 """A WebSocket of an ASGI server as a session's Transport.
 
-Two tasks serve a connection, since a session calls and ASGI awaits. One receives: it stops while the session holds it,
-and then the server reads no further. The other sends what the session gave; while it waits for the client, no more than
-MAX_UNSENT_BYTES are taken.
+Two tasks serve a connection, since sessions call and ASGI awaits. One receives; it stops while the session holds it,
+and then the server stops reading. The other sends the session's messages; while it waits for the client, at most
+MAX_UNSENT_BYTES are queued.
 
     receive() -> MessagePace -> hand_on -> Session -> send -> queue -> send()
 """
@@ -20,16 +20,16 @@ from neucodec_streaming.server.settings.fields import Settings
 
 MAX_UNSENT_BYTES = 65_536
 MESSAGE_BYTES = 64
-"""What a message counts for beside its payload."""
+"""Bytes that a message counts for in addition to its payload."""
 TURN_MESSAGES = 256
-"""Messages that are taken before other connections have their turn: servers hand on what one read brought at once."""
+"""Messages handled before other connections get a turn: servers pass on everything that one read brought."""
 NO_STATUS, LOST, RESTART = 1005, 1006, 1012
-"""Statuses of RFC 6455 that a server gives for an end which was not the client's closing handshake."""
+"""Statuses of RFC 6455 that servers report for an end without the client's closing handshake."""
 _log = logging.getLogger(__name__)
 
 
 class AsgiSocket:
-    """One connection; `connections` holds it while it lasts."""
+    """One connection; `connections` contains it while it is open."""
 
     def __init__(self, receive: Receive, send: Send, settings: Settings, connections: set[Any]) -> None:
         self._receive, self._send = receive, send
@@ -46,22 +46,22 @@ class AsgiSocket:
         self._cut: asyncio.Future[None] = loop.create_future()
         self.is_open = True
         self.gone: asyncio.Future[None] = loop.create_future()
-        """Done when the connection is."""
+        """Done when the connection is closed."""
 
     # What the session calls
 
     @property
     def is_writable(self) -> bool:
-        """Whether there is room for more; if not, the session is told once there is."""
+        """Whether there is room for more; if not, the session is called once there is."""
         return self._unsent_bytes <= MAX_UNSENT_BYTES
 
     @property
     def is_held(self) -> bool:
-        """Whether nothing is read, by `hold`."""
+        """Whether reading is paused by `hold`."""
         return not self._released.is_set()
 
     def send(self, message: bytes | ServerMessage) -> None:
-        """Sends a message; look at `is_open` and `is_writable` first."""
+        """Sends a message; check `is_open` and `is_writable` first."""
         if isinstance(message, bytes):
             self._put({"type": "websocket.send", "bytes": message}, len(message))
         else:
@@ -69,14 +69,14 @@ class AsgiSocket:
             self._put({"type": "websocket.send", "text": text}, len(text))
 
     def close(self, code: int, reason: str = "") -> None:
-        """Begins the closing handshake once everything is sent; a client that does not answer is cut off."""
+        """Starts the closing handshake after all messages; a client that does not answer is cut off."""
         if self.is_open:
             self.is_open = False
             self._put({"type": "websocket.close", "code": code, "reason": reason}, 0)
-            self.release()  # what the client has sent is read to its end
+            self.release()  # reads to the end of the client's messages
 
     def drop(self) -> None:
-        """Cuts the connection and calls its session no more."""
+        """Cuts the connection and stops calling its session."""
         self._listener = None
         self.abort()
 
@@ -87,17 +87,17 @@ class AsgiSocket:
             self._cut.set_result(None)
 
     def hold(self) -> None:
-        """Reads no more until `release`: the client is slowed down."""
+        """Stops reading until `release`, which slows the client down."""
         self._released.clear()
 
     def release(self) -> None:
-        """Reads on."""
+        """Resumes reading."""
         self._released.set()
 
     # The connection
 
     async def serve(self, listener: SessionHandler, subprotocol: str | None) -> None:
-        """Accepts the WebSocket, and serves the session until one of them ends."""
+        """Accepts the WebSocket and serves the session until either ends."""
         self._connections.add(self)
         self._listener = listener
         listener.opened(self)
@@ -110,7 +110,7 @@ class AsgiSocket:
             tasks += receiving, sending
             ends: set[asyncio.Future[Any]] = {receiving, self._cut}
             await asyncio.wait(ends | {sending}, return_when=asyncio.FIRST_COMPLETED)
-            if not self._cut.done():  # it may have sent the last message: the client has its time to close
+            if not self._cut.done():  # it may have sent its last message: the client has its time to close
                 timeout_s = self._settings.close_timeout_s
                 await asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if receiving.done():
@@ -127,7 +127,7 @@ class AsgiSocket:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _receive_all(self) -> bool:
-        """Hands the client's messages on until it is gone; whether it left by a closing handshake."""
+        """Passes the client's messages on until it is gone; returns whether it used a closing handshake."""
         taken = 0
         while True:
             await self._released.wait()
@@ -147,13 +147,13 @@ class AsgiSocket:
                 await asyncio.sleep(0)
 
     async def _take_turn(self) -> None:
-        """Waits until the pace of messages other than payload allows one more."""
+        """Waits until the rate limit of messages other than payload allows another one."""
         if wait_s := self._pace.wait_s():
             await asyncio.sleep(wait_s)
         self._pace.spend()
 
     async def _send_all(self) -> None:
-        """Sends until the closing handshake has begun or the client is gone; cuts one that takes nothing."""
+        """Sends until the closing handshake has started or the client is gone; cuts a client that takes nothing."""
         timeout_s = self._settings.send_timeout_s
         event: AsgiMessage = {"type": ""}
         try:
@@ -168,7 +168,7 @@ class AsgiSocket:
         except TimeoutError:
             _log.warning("a client takes nothing for %.0f s: disconnected", timeout_s)
             self.abort()
-        except OSError:  # the client is gone, which `receive` says too
+        except OSError:  # the client is gone, which `receive` reports too
             self.is_open = False
 
     def _put(self, event: AsgiMessage, size: int) -> None:
@@ -177,7 +177,7 @@ class AsgiSocket:
         self._to_send.set()
 
     def _take_off(self, event: AsgiMessage) -> None:
-        """Counts what was sent, and tells the session when there is room again."""
+        """Counts sent bytes, and tells the session when there is room again."""
         was_writable = self.is_writable
         self._unsent_bytes -= len(event.get("bytes") or event.get("text") or b"") + MESSAGE_BYTES
         if self.is_writable and not was_writable and self._listener is not None:
@@ -187,8 +187,8 @@ class AsgiSocket:
 def is_clean_end(event: AsgiMessage) -> bool:
     """Whether a disconnect is the client's closing handshake.
 
-    uvicorn gives 1005 for a lost connection too, but without a reason. hypercorn gives 1006 for every end, so there
-    sessions wait for their clients after a clean one as well.
+    uvicorn reports 1005 for a lost connection too, but without a reason. hypercorn reports 1006 for every end, so there
+    sessions also wait for their clients after a clean one.
     """
     code = event.get("code", NO_STATUS)
     return code not in (LOST, RESTART) and (code != NO_STATUS or "reason" in event)

@@ -1,4 +1,4 @@
-"""What a worker does: recordings to rows of tokens, rows to audio files. A bad one is skipped with its reason."""
+"""The work of a worker: recordings to rows of tokens, rows to audio files. A bad one is skipped with its reason."""
 
 import os
 from collections import defaultdict
@@ -23,10 +23,12 @@ class BulkCoder:
     def __init__(self, model: str, device: str = "cpu", threads: int = 1, max_seconds: float = MAX_SECONDS) -> None:
         self.codec = load_codec(model, device, threads=threads)
         self.max_seconds = max_seconds
-        """Of one recording: the model attends to all of it at once, in memory that grows with its square."""
+        """Limit of one recording: the model attends to all of it at once, in memory that grows with the square of its
+        length.
+        """
 
     def encode(self, recordings: Sequence[AudioFile]) -> list[TokenRecord | Skipped]:
-        """A row for each recording, in any order; those of one frame count go through the model together."""
+        """Encodes recordings to rows, in any order; those of equal frame count share a call of the model."""
         done: list[TokenRecord | Skipped] = []
         of_length: dict[int, list[tuple[AudioFile, np.ndarray]]] = defaultdict(list)
         for recording in recordings:
@@ -40,7 +42,7 @@ class BulkCoder:
         return done
 
     def decode(self, row: TokenRecord, folder: Path) -> WrittenFile | Skipped:
-        """Writes ID.wav into the folder (16 bits, at the codec's rate), unless a file of that name is there."""
+        """Writes ID.wav into the folder (16 bits, at the codec's rate), unless a file of that name exists."""
         try:
             target = _place(row.id, folder)
             if target.exists():
@@ -65,7 +67,7 @@ class BulkCoder:
     def _encode_group(self, group: list[tuple[AudioFile, np.ndarray]]) -> list[TokenRecord | Skipped]:
         try:
             tokens = self.codec.encode_batch([pcm for _, pcm in group])
-        except (StreamingError, RuntimeError, MemoryError) as error:  # torch lacks memory by a RuntimeError
+        except (StreamingError, RuntimeError, MemoryError) as error:  # torch reports lack of memory as a RuntimeError
             if len(group) > 1:
                 return [row for one in group for row in self._encode_group([one])]
             return [Skipped(group[0][0].id, str(error) or "out of memory")]
@@ -76,7 +78,7 @@ class BulkCoder:
 
 
 def _place(id: str, folder: Path) -> Path:
-    """Where the audio of a row goes. Raises InputError for an id that leads out of the folder."""
+    """The audio file of a row. Raises InputError for an id that leads out of the folder."""
     path = PurePosixPath(id)
     if not path.name or path.is_absolute() or ".." in path.parts or "\0" in id:
         raise InputError(f"the id {id!r} names no file below the folder of the output")
@@ -84,7 +86,7 @@ def _place(id: str, folder: Path) -> Path:
 
 
 def _write(target: Path, audio: np.ndarray, rate: int) -> None:
-    """A file that appears under its name when it is whole, and never in the place of another."""
+    """A file that appears under its name when it is complete, and never replaces another."""
     partial = target.with_name(f".{target.name}.partial")
     try:
         with soundfile.SoundFile(partial, "w", rate, 1, "PCM_16", format="WAV") as file:

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from neucodec_streaming.server.bulk.coding import BulkCoder
 
 AHEAD = 2
-"""Batches for each worker that are handed out before their turn."""
+"""Batches submitted for each worker in advance."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 MakeCoder = Callable[[], "BulkCoder"]
 
 
 def load_coder(model: str, device: str, threads: int, max_seconds: float) -> "BulkCoder":
-    """A coder; torch is loaded here, and so in workers alone. Raises ModelError, ConfigError."""
+    """Creates a coder; torch is imported here, so only in workers. Raises ModelError, ConfigError."""
     from neucodec_streaming.server.bulk.coding import BulkCoder
 
     return BulkCoder(model, device, threads, max_seconds)
@@ -46,7 +46,8 @@ def encode_files(
     batch_size: int = 1,
     save_every_s: float = SAVE_EVERY_S,
 ) -> JobProgress:
-    """Every recording in a folder to a row of the table `out`, once, however often the job is killed and started again.
+    """Encodes every recording in a folder to a row of the table `out`, once, however often the job is killed and
+    restarted.
 
     `make_coder` is called in each worker. Raises ConfigError, ModelError, and DeviceError when a worker dies.
     """
@@ -63,7 +64,7 @@ def encode_files(
 
 
 def decode_files(source: Path, out: Path, make_coder: MakeCoder, *, workers: int = 1) -> JobProgress:
-    """Every row of a table to an audio file ID.wav in `out`; files that are there stay. Raises as encode_files does."""
+    """Decodes every row of a table to ID.wav in `out`; existing files stay. Raises as encode_files does."""
     progress = JobProgress(count_rows(source))
     with only_writer(out), worker_pool(workers, make_coder) as pool:
         for written in results(pool, partial(_decode, out), read_rows(source), AHEAD * workers):
@@ -74,7 +75,7 @@ def decode_files(source: Path, out: Path, make_coder: MakeCoder, *, workers: int
 
 @contextmanager
 def worker_pool(workers: int, make_coder: MakeCoder) -> Iterator[ProcessPoolExecutor]:
-    """Processes that make a coder each when they get their first work, and end with this process, however it ends."""
+    """Processes that create a coder each at their first work, and always end with this process."""
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_prepare, initargs=(make_coder,))
     try:
@@ -88,7 +89,7 @@ def worker_pool(workers: int, make_coder: MakeCoder) -> Iterator[ProcessPoolExec
 def results(
     pool: ProcessPoolExecutor, call: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Iterator[Result]:
-    """`call` of each item in the pool, in the order in which they end, with at most `ahead` under way."""
+    """Applies `call` to each item in the pool, in order of completion, with at most `ahead` in flight."""
     source = iter(items)
     running = {pool.submit(call, item) for item in islice(source, ahead)}
     while running:
@@ -99,7 +100,7 @@ def results(
 
 
 _make_coder: MakeCoder
-"""Of a worker process."""
+"""Initialises a worker process."""
 
 
 def _prepare(make_coder: MakeCoder) -> None:
@@ -110,7 +111,7 @@ def _prepare(make_coder: MakeCoder) -> None:
 
 
 def _end_with_parent() -> None:
-    """An executor's workers outlive a parent that is killed, since each holds both ends of their queue."""
+    """Ends with its parent: an executor's workers outlive a killed one, since each holds both ends of their queue."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -1,4 +1,4 @@
-"""How far a bulk job is, and how fast: a line that is renewed on a terminal, or one every ten seconds in a log."""
+"""Progress and speed of a bulk job: a live line on a terminal, or a line every ten seconds in a log."""
 
 import json
 import sys
@@ -12,12 +12,12 @@ from neucodec_streaming.tokens import TokenRecord
 
 LOG_EVERY_S = 10.0
 SKIPPED_FILE = "_skipped.jsonl"
-"""With a name that readers of Parquet folders pass over."""
+"""A name that readers of Parquet folders ignore."""
 
 
 @dataclass
 class JobProgress:
-    """Of `total` recordings: coded by this job, done before it, and skipped, each with its reason. `audio_s`: coded."""
+    """Of `total` recordings: coded by this job, done before it, and skipped with a reason. `audio_s`: coded audio."""
 
     total: int
     done_before: int = 0
@@ -31,11 +31,11 @@ class JobProgress:
 
     @property
     def hours_an_hour(self) -> float:
-        """Hours of audio that are coded in an hour."""
+        """Hours of audio coded in an hour."""
         return self.audio_s / max(self.clock() - self._began_s, 1e-9)
 
     def add(self, results: Sequence[TokenRecord | WrittenFile | Skipped]) -> None:
-        """Counts results, reports those skipped, and shows the progress when it is time."""
+        """Counts results, reports skipped ones, and shows the progress when due."""
         for one in results:
             match one:
                 case Skipped(id, reason):
@@ -54,7 +54,7 @@ class JobProgress:
             self._shown_s = now_s
 
     def line(self) -> str:
-        """The progress, in one line."""
+        """The progress in one line."""
         done = self.coded + self.done_before + len(self.skipped)
         left_s = (self.clock() - self._began_s) / max(done - self.done_before, 1) * (self.total - done)
         return (
@@ -63,7 +63,7 @@ class JobProgress:
         )
 
     def finish(self, folder: Path) -> None:
-        """Says what was done, and lists in a file what was skipped."""
+        """Prints a summary, and lists skipped recordings in a file."""
         path = folder / SKIPPED_FILE
         path.unlink(missing_ok=True)
         if self.skipped:
@@ -77,5 +77,5 @@ class JobProgress:
 
 
 def _erased() -> str:
-    """What removes the line of a terminal."""
+    """Characters that erase the line of a terminal."""
     return "\r\x1b[K" if sys.stderr.isatty() else ""

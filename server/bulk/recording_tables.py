@@ -1,8 +1,8 @@
 """Tables of recordings: Parquet or CSV, with a path or the audio itself in each row.
 
 A table has a column `path` (relative to the table's folder) or `audio` (a file's bytes, or the struct of bytes and path
-that Hugging Face `datasets` writes), and perhaps `id`; without it the path is the id. Only ids and paths are read here.
-What stays in the table is named by its row, and read where it is coded.
+that Hugging Face `datasets` writes), and optionally `id`, by default the path. Only ids and paths are read here; audio
+in the table is read by its row, where it is coded.
 """
 
 import io
@@ -23,14 +23,14 @@ ID, PATH, AUDIO = "id", "path", "audio"
 
 
 def table_files(source: Path) -> list[Path]:
-    """The files of a table: one, or all Parquet files right in a folder; none, where `source` is no table."""
+    """The files of a table: one, or all Parquet files directly in a folder; none if `source` is not a table."""
     if source.is_file():
         return [source] if source.suffix.lower() in ENDINGS else []
     return sorted(source.glob("*.parquet")) if source.is_dir() else []
 
 
 def table_recordings(files: list[Path]) -> list[AudioFile]:
-    """A recording for every row, in order. Raises ConfigError for what is no table, or an id that stands twice."""
+    """The recording of every row, in order. Raises ConfigError for an invalid table or a repeated id."""
     found = [recording for file in files for recording in _recordings(file)]
     seen: set[str] = set()
     for recording in found:
@@ -43,7 +43,7 @@ def table_recordings(files: list[Path]) -> list[AudioFile]:
 
 
 def stored_audio(file: Path, row: int) -> io.BytesIO:
-    """The audio file in a row. Raises InputError where there is none."""
+    """The audio file in a row. Raises InputError if it has none."""
     group, first = _group_of(file, row)
     value = _audio(file, group)[row - first].as_py()
     data = value.get("bytes") if isinstance(value, dict) else value
@@ -66,7 +66,7 @@ def _recordings(file: Path) -> Iterator[AudioFile]:
 
 
 def _names(file: Path) -> tuple[pa.Table, bool]:
-    """The columns id and path as far as they are there, and whether the audio is in the table."""
+    """The columns id and path if present, and whether the audio is in the table."""
     if file.suffix.lower() != ".parquet":
         parsed = csv.ParseOptions(delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
         text = csv.ConvertOptions(column_types={ID: pa.string(), PATH: pa.string()})
@@ -91,7 +91,7 @@ def _check(file: Path, is_table: bool, names: list[str]) -> None:
 
 
 def _group_of(file: Path, row: int) -> tuple[int, int]:
-    """The row group that holds a row, and the group's first row."""
+    """The row group of a row, and the group's first row."""
     first = 0
     for group, rows in enumerate(_group_rows(file)):
         if row < first + rows:
@@ -108,5 +108,5 @@ def _group_rows(file: Path) -> list[int]:
 
 @lru_cache(maxsize=2)
 def _audio(file: Path, group: int) -> Any:
-    """The audio of one row group, which neighbours in the table share."""
+    """The audio of one row group, shared by neighbouring rows."""
     return pq.ParquetFile(file).read_row_group(group, columns=[AUDIO])[AUDIO]

@@ -1,4 +1,4 @@
-"""Which recordings a bulk job reads, and which of them may share a batch."""
+"""Recordings of a bulk job, and batches of equal frame count."""
 
 import os
 from collections import defaultdict
@@ -17,18 +17,18 @@ ENDINGS = frozenset(f".{name.lower()}" for name in soundfile.available_formats()
 
 
 def find_recordings(source: Path) -> list[AudioFile]:
-    """The recordings of a table or folder, in order. Raises ConfigError where there are none."""
+    """The recordings of a table or folder, in order. Raises ConfigError if there are none."""
     files = table_files(source)
     return table_recordings(files) if files else _in_folder(source)
 
 
 def opened(recording: AudioFile) -> Path | BytesIO:
-    """What soundfile reads a recording from. Raises InputError for a row of a table without audio."""
+    """The source of a recording for soundfile. Raises InputError for a table's row without audio."""
     return recording.path if recording.row is None else stored_audio(recording.path, recording.row)
 
 
 def _in_folder(folder: Path) -> list[AudioFile]:
-    """Every audio file in a folder and the folders in it, in the order of their names."""
+    """Every audio file in a folder and its subfolders, in order of names."""
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder: name one that holds recordings, or a table (.parquet, .csv, .tsv)")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
@@ -38,12 +38,12 @@ def _in_folder(folder: Path) -> list[AudioFile]:
 
 
 def _text(name: str) -> str:
-    """A file's name as a table can hold it: bytes that are not UTF-8 are written out."""
+    """A file's name as text for a table: bytes that are not UTF-8 are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def batches(recordings: Sequence[AudioFile], size: int) -> Iterator[list[AudioFile]]:
-    """The recordings in lists of at most `size`, all of one frame count by their headers if there are several."""
+    """The recordings in lists of at most `size`; those with several have one frame count, by their headers."""
     if size == 1:
         yield from ([recording] for recording in recordings)
         return
@@ -57,7 +57,7 @@ def batches(recordings: Sequence[AudioFile], size: int) -> Iterator[list[AudioFi
 
 
 def header_seconds(recording: AudioFile) -> float:
-    """The duration that a file claims; 0 if it cannot be read, which the encoder reports."""
+    """The duration in a file's header; 0 if unreadable, which the encoder reports."""
     try:
         return soundfile.info(opened(recording)).duration
     except (soundfile.LibsndfileError, OSError, InputError):

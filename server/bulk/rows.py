@@ -1,17 +1,17 @@
-"""What workers and the process that commands them exchange; needs no torch."""
+"""Types exchanged between workers and their parent process; needs no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 MAX_SECONDS = 120.0
-"""Of a recording, unless told otherwise."""
+"""Default limit of a recording's duration."""
 
 
 @dataclass(frozen=True)
 class AudioFile:
-    """A recording, and the name of its row in the table of tokens: its path below the folder of the job, with `/`.
+    """A recording, and its row's id in the table of tokens: its path below the job's folder, with `/`.
 
-    `row`: of a Parquet file at `path` that holds the recording itself.
+    `row`: of a Parquet file at `path` that contains the recording itself.
     """
 
     id: str
@@ -29,7 +29,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """An audio file that was written, or was there already."""
+    """An audio file that was written, or already existed."""
 
     id: str
     seconds: float

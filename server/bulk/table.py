@@ -1,7 +1,7 @@
 """A table of tokens: a folder of Parquet parts with the columns id, tokens, seconds and model.
 
-Parts are only ever added, each under its name when it is whole, so a job that was killed leaves a valid table and the
-next one goes on from it. One job at a time writes.
+Parts are only added, each under its name when it is complete, so a killed job leaves a valid table and the next job
+continues it. One job writes at a time.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 64
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Makes the folder if need be and keeps other jobs out. Raises ConfigError where that fails."""
+    """Creates the folder if needed and locks out other jobs. Raises ConfigError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a")
@@ -41,7 +41,7 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 
 class TokenTable:
-    """A table to add rows of one model to, by its only writer; `done` has the ids of the rows that are saved.
+    """A table for rows of one model, with one writer; `done` has the ids of the saved rows.
 
     As a context manager it saves at the end. Raises ConfigError for a folder with tokens of another model.
     """
@@ -53,13 +53,13 @@ class TokenTable:
         self._saved_s = time.monotonic()
 
     def add(self, rows: Sequence[TokenRecord]) -> None:
-        """Takes rows, and saves all that it has taken every PART_ROWS and every `save_every_s`."""
+        """Adds rows; saves them every PART_ROWS and every `save_every_s`."""
         self._rows += rows
         if len(self._rows) >= PART_ROWS or time.monotonic() - self._saved_s >= self._save_every_s:
             self.save()
 
     def save(self) -> None:
-        """Writes what is not saved as a part."""
+        """Writes unsaved rows as a part."""
         if self._rows:
             last = max((int(part.stem.removeprefix("part-")) for part in _parts(self._folder)), default=-1)
             target = self._folder / f"part-{last + 1:05}.parquet"
@@ -81,7 +81,7 @@ class TokenTable:
 
 
 def read_rows(source: Path) -> Iterator[TokenRecord]:
-    """The rows of a table, a folder or one of its parts. Raises ConfigError for what is none."""
+    """The rows of a table, a folder or one of its parts. Raises ConfigError for anything else."""
     for part in _given_parts(source):
         with _open(part) as file:
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=SCHEMA.names):
@@ -92,7 +92,7 @@ def read_rows(source: Path) -> Iterator[TokenRecord]:
 
 
 def count_rows(source: Path) -> int:
-    """How many rows read_rows gives. Raises as it does."""
+    """Number of rows that read_rows yields. Raises as it does."""
     return sum(_open(part).metadata.num_rows for part in _given_parts(source))
 
 

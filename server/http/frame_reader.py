@@ -6,6 +6,7 @@ messages, state and answers equal the protocol's own, which tests check.
 """
 
 from collections.abc import Sequence
+from struct import Struct
 
 from websockets.frames import Frame, Opcode, apply_mask
 from websockets.http11 import Request
@@ -21,6 +22,7 @@ MASKED = 0x80
 MASK_BYTES = 4
 LENGTH_16_BITS, LENGTH_64_BITS = 126, 127
 """RFC 6455, section 5.2: in place of a length; the length follows in two or eight bytes."""
+BITS_16, BITS_64 = Struct(">H"), Struct(">Q")
 
 _OPEN = State.OPEN
 NEVER_ENDING = 1 << 63
@@ -74,13 +76,13 @@ class FrameReader:
                 return self._end > start
         first, second = unread[start], unread[start + 1]
         length, payload_at = second & ~MASKED, start + 2 + MASK_BYTES
-        is_lawful = second & MASKED and first & OPCODE in OPCODES
+        is_lawful = second & MASKED and (first == BINARY or first & OPCODE in OPCODES)
         if is_lawful and length >= LENGTH_16_BITS:
-            size = 2 if length == LENGTH_16_BITS else 8
-            if left < 2 + size:
+            field = BITS_16 if length == LENGTH_16_BITS else BITS_64
+            if left < 2 + field.size:
                 return False
-            length = int.from_bytes(unread[start + 2 : start + 2 + size])
-            payload_at += size
+            (length,) = field.unpack_from(unread, start + 2)
+            payload_at += field.size
         self._end = end = payload_at + length
         if not is_lawful or length > self._max_bytes:
             self._owed = NEVER_ENDING

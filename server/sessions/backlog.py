@@ -8,10 +8,36 @@ from collections import deque
 
 import numpy as np
 
-from neucodec_streaming.protocol.messages import StreamFormat
+from neucodec_streaming.protocol.messages import ClientMessage, Prime, StreamFormat
 
 END_BYTES = 64
 """Bytes that the end of an utterance counts for, and a voice in addition to its tokens."""
+
+MESSAGE_BYTES = 64
+"""Bytes that a pending message other than payload counts for."""
+
+
+class EarlyMessages:
+    """Messages that a client has sent before `ready`, in order. `bytes`: their size."""
+
+    def __init__(self) -> None:
+        self._messages: list[bytes | ClientMessage] = []
+        self.bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._messages)
+
+    def put(self, message: bytes | ClientMessage) -> None:
+        """One more."""
+        self._messages.append(message)
+        self.bytes += len(message) if isinstance(message, bytes) else MESSAGE_BYTES
+        if isinstance(message, Prime):
+            self.bytes += 2 * len(message.tokens or ())
+
+    def take(self) -> list[bytes | ClientMessage]:
+        """All of them; none is left."""
+        messages, self._messages, self.bytes = self._messages, [], 0
+        return messages
 
 
 class Backlog:

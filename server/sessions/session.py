@@ -8,7 +8,6 @@ parked (slot.py).
 
 import asyncio
 import logging
-from collections import deque
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,6 +23,7 @@ from neucodec_streaming.protocol.session import ServerSession
 from neucodec_streaming.protocol.states import State
 from neucodec_streaming.server.lifecycle import moved
 from neucodec_streaming.server.metrics import Metrics
+from neucodec_streaming.server.sessions.backlog import EarlyMessages
 from neucodec_streaming.server.sessions.limits import SessionLimits
 from neucodec_streaming.server.sessions.phases import ATTACHMENTS, Attachment, SlotPhase
 from neucodec_streaming.server.sessions.slot import SessionSlot
@@ -36,9 +36,6 @@ from neucodec_streaming.server.workers.messages import EventKind, SessionSpec
 STATS_INTERVAL_S = 1.0
 RESTART_STATUS = 1012
 """RFC 6455's registry: service restart; reconnect, possibly to another server."""
-
-MESSAGE_BYTES = 64
-"""Bytes that a pending message other than payload counts for."""
 
 _ENDED, _OPENING, _OUTPUT = Attachment.ENDED, SlotPhase.OPENING, EventKind.OUTPUT
 """Compared for every packet: looking up a member of an enum takes as long as a call."""
@@ -91,8 +88,7 @@ class Session:
         self._metrics = metrics
         self._owner = owner
         self._voices = voices
-        self._early: deque[bytes | ClientMessage] = deque()  # messages that arrived before `ready` was sent
-        self._early_bytes = 0
+        self._early = EarlyMessages()
         self._loop = asyncio.get_running_loop()
         self._transport: Transport | None = None
         self._attachment = Attachment.NEW
@@ -266,10 +262,7 @@ class Session:
         """
         if self.request.resume is not None or self._conversation.state is not State.OPENING:
             raise ProtocolError("a session that is resumed says first where it goes on: wait for ready, then send")
-        self._early.append(message)
-        self._early_bytes += len(message) if isinstance(message, bytes) else MESSAGE_BYTES
-        if isinstance(message, Prime):
-            self._early_bytes += 2 * len(message.tokens or ())
+        self._early.put(message)
         return True
 
     def _feed(self, payload: bytes) -> bool:
@@ -297,7 +290,7 @@ class Session:
         """Back-pressure: holds the transport while too much is queued."""
         conversation, settings = self._conversation, self._settings
         return conversation.failure is not None or (
-            self._early_bytes + self.slot.backlog.bytes <= settings.max_read_ahead_bytes
+            self._early.bytes + self.slot.backlog.bytes <= settings.max_read_ahead_bytes
             and conversation.queued_messages <= settings.max_queue_messages
         )
 
@@ -348,17 +341,12 @@ class Session:
                 transport.close(conversation.close_code, failure.code if failure is not None else "")
                 self._release()
             if self._early and conversation.is_greeted:
-                self._take_early()
+                for early in self._early.take():
+                    self.received(early)
             if transport.is_held and self._has_room():
                 transport.release()
         self.slot.pause(self.queued_bytes)
         self.slot.hand_on()
-
-    def _take_early(self) -> None:
-        early, self._early = self._early, deque()
-        self._early_bytes = 0
-        for message in early:
-            self.received(message)
 
     def _report(self) -> None:
         conversation = self._conversation

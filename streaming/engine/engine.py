@@ -8,7 +8,6 @@ until the utterance before it has ended.
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,11 +15,11 @@ from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.engine.overload import DEFAULT_MAX_BEHIND_S, Overload
 from neucodec_streaming.engine.results import EngineResult, Failed, FlushFinished, Output
 from neucodec_streaming.engine.scheduler import Pool, Scheduler, StepBatch
+from neucodec_streaming.engine.session import EngineSession, StepInFlight
 from neucodec_streaming.engine.slots import Slots
 from neucodec_streaming.engine.stage import END, MAX_AHEAD_S, NextVoice, Stage
-from neucodec_streaming.engine.steps import StepRows, Steps
-from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, LostDeviceError, StreamingError
-from neucodec_streaming.snapshot import pack, unpack
+from neucodec_streaming.engine.steps import Steps
+from neucodec_streaming.errors import ConfigError, DeviceError, LostDeviceError, StreamingError
 from neucodec_streaming.windows import Window
 
 STAGES = {"encode": ("encode",), "decode": ("decode",), "roundtrip": ("encode", "decode")}
@@ -44,33 +43,6 @@ def pools_of(kind: str, config: StreamConfig) -> dict[str, Pool]:
 _log = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
-class StepInFlight:
-    """A launched batch: the stages' windows, which of them are last ones, and the launch time."""
-
-    pool: Pool
-    stages: list[Stage]
-    windows: list[Window]
-    last: list[bool]
-    launched_s: float
-    rows: StepRows | None = None
-
-
-@dataclass(eq=False)
-class EngineSession:
-    """One session: its stages in order, its number of clears, and whether its output is paused. `voice`: the latest."""
-
-    stages: list[Stage]
-    epoch: int = 0
-    paused: bool = False
-    voice: np.ndarray | None = None
-
-    @property
-    def is_live(self) -> bool:
-        """Whether its input comes no faster than real time."""
-        return all(stage.is_live for stage in self.stages)
-
-
 class Engine:
     """Sessions of the runner's pools.
 
@@ -89,8 +61,8 @@ class Engine:
         self._runner = runner
         self._overload = Overload(max_behind_s)
         self._scheduler = Scheduler(runner.batch_sizes, gather_s, step_s, max_edges=runner.max_edges)
+        self._pools = {pool: pool for pool in runner.pools}  # one object for all equal ones: compared in no time
         self._slots = {pool: Slots(runner.slots) for pool in runner.pools}
-        self._used: set[tuple[Pool, int]] = set()  # free places that need a reset
         self._sessions: dict[int, EngineSession] = {}
         self._opened = 0
         self._results: list[EngineResult] = []
@@ -119,10 +91,10 @@ class Engine:
         """
         if kind not in STAGES:
             raise ConfigError(f"kind {kind!r} is unknown: choose one of {', '.join(STAGES)}")
-        wanted = [pools[part] for part in STAGES[kind]]
-        for pool in wanted:
-            if pool not in self._slots:
-                raise ConfigError(f"no slots for {pool}: the runner has {self._runner.pools}")
+        for part in STAGES[kind]:
+            if pools[part] not in self._pools:
+                raise ConfigError(f"no slots for {pools[part]}: the runner has {self._runner.pools}")
+        wanted = [self._pools[pools[part]] for part in STAGES[kind]]
         self._opened += 1
         stages: list[Stage] = []
         try:
@@ -130,12 +102,11 @@ class Engine:
                 stages.append(
                     Stage(self._opened, place, pool, self._slots[pool].acquire(), self._runner.windower(pool))
                 )
-                if (pool, stages[-1].slot.index) in self._used:
+                if stages[-1].slot.is_dirty:
                     self._runner.reset(pool, stages[-1].slot.index)
-                    self._used.discard((pool, stages[-1].slot.index))
         except Exception:
             for stage in stages:
-                self._slots[stage.pool].release(stage.slot)
+                self._slots[stage.pool].release(stage.slot, stage.slot.is_dirty)
             raise
         for stage in stages:
             self._scheduler.enrol(stage.pool)
@@ -157,17 +128,10 @@ class Engine:
 
     def snapshot(self, session: int) -> bytes:
         """The session as versioned bytes, including pending input but not results that `step` has yet to deliver."""
-        stages = self._sessions[session].stages
-        while any(stage.in_flight for stage in stages):
+        found = self._sessions[session]
+        while any(stage.in_flight for stage in found.stages):
             self._land()
-        states = (self._runner.snapshot(stage.pool, stage.slot.index) for stage in stages)
-        parts = [stage.snapshot(state) for stage, state in zip(stages, states, strict=True)]
-        voice = self._sessions[session].voice
-        identity = {"stages": [stage.pool.kind for stage in stages]}
-        return pack(
-            identity,
-            [np.zeros(0) if voice is None else voice, *(np.frombuffer(part, np.uint8) for part in parts)],
-        )
+        return found.snapshot([self._runner.snapshot(stage.pool, stage.slot.index) for stage in found.stages])
 
     def restore(self, kind: str, pools: dict[str, Pool], snapshot: bytes, now_s: float) -> int:
         """Opens a session that continues from a snapshot, bit-identically at the same batch size.
@@ -178,11 +142,8 @@ class Engine:
         session = self.open(kind, pools)
         stages = self._sessions[session].stages
         try:
-            voice, *parts = unpack({"stages": list(STAGES[kind])}, snapshot)
-            self._sessions[session].voice = np.frombuffer(voice, np.uint16) if voice else None
-            for stage, part in zip(stages, parts, strict=True):
-                stage.dirty = True
-                self._runner.restore(stage.pool, stage.slot.index, stage.restore(part, now_s))
+            for stage, state in zip(stages, self._sessions[session].restore(snapshot, now_s), strict=True):
+                self._runner.restore(stage.pool, stage.slot.index, state)
         except Exception:
             self.close(session)
             raise
@@ -249,9 +210,7 @@ class Engine:
             stage.in_flight = None
             self._scheduler.remove(stage.pool, stage)
             self._scheduler.leave(stage.pool)
-            self._slots[stage.pool].release(stage.slot)
-            if stage.dirty:
-                self._used.add((stage.pool, stage.slot.index))
+            self._slots[stage.pool].release(stage.slot, stage.dirty)
 
     def wake_s(self) -> float | None:
         """When `step` next has something to do; None if nothing. Undelivered results are due at once."""
@@ -297,26 +256,12 @@ class Engine:
                 return  # closing the only session would help nobody
             newest = max(live)
             _log.warning("%.1f s behind with %d sessions: the newest is closed", behind_s, self.sessions)
-            self._fail(
-                newest,
-                CapacityError(
-                    f"the device is overloaded, sessions are {behind_s:.1f} s behind, and yours is the newest:"
-                    " connect again later or to another server"
-                ),
-            )
+            self._fail(newest, self._overload.error(behind_s))
 
     def _launch(self, batch: StepBatch, now_s: float) -> None:
-        stages: list[Stage] = batch.members
-        step = StepInFlight(batch.pool, stages, [], [], now_s)
-        for stage in stages:
-            window = stage.windower.take()
-            step.last.append(window is None)
-            window = window or stage.windower.take_last()
-            assert window is not None, "only stages with a window are scheduled"
-            step.windows.append(window)
-            stage.dirty, stage.in_flight = True, step
+        step = StepInFlight(batch.pool, batch.members, now_s)
         try:
-            slots = [stage.slot.index for stage in stages]
+            slots = [stage.slot.index for stage in step.stages]
             step.rows = self._runner.launch(batch.pool, slots, step.windows, batch.size)
         except Exception:
             self._fail_step(step)

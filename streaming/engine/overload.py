@@ -1,5 +1,7 @@
 """Decides when a device that cannot keep up has to drop a session. No clock."""
 
+from neucodec_streaming.errors import CapacityError
+
 DEFAULT_MAX_BEHIND_S = 2.0
 PATIENCE_S = 1.0
 """Time for the last measure, or for a pause of the machine, to take effect."""
@@ -24,3 +26,10 @@ class Overload:
             return False
         self._seen = now_s, behind_s
         return behind_s >= before_s
+
+    def error(self, behind_s: float) -> CapacityError:
+        """The error of a session that is dropped."""
+        return CapacityError(
+            f"the device is overloaded, sessions are {behind_s:.1f} s behind, and yours is the newest:"
+            " connect again later or to another server"
+        )

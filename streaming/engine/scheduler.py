@@ -34,7 +34,15 @@ class Pool:
     config: StreamConfig
 
     def __hash__(self) -> int:
-        """Cached, since pools are looked up many times in every step."""
+        return self._hash
+
+    def __reduce__(self) -> tuple[type["Pool"], tuple[str, StreamConfig]]:
+        """Without the hash, which another process computes anew."""
+        return type(self), (self.kind, self.config)
+
+    @cached_property
+    def _hash(self) -> int:
+        """Kept, since pools are looked up many times in every step."""
         return hash((self.kind, self.config.chunk_frames, self.config.lookahead_frames))
 
     @cached_property

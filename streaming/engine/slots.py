@@ -10,10 +10,11 @@ from neucodec_streaming.errors import CapacityError
 
 @dataclass(frozen=True)
 class Slot:
-    """A place in the state, and how often it was allocated before."""
+    """A place in the state, and how often it was allocated before; `is_dirty`: it has to be reset before its use."""
 
     index: int
     generation: int
+    is_dirty: bool = False
 
 
 class Slots:
@@ -23,6 +24,7 @@ class Slots:
         self.count = count
         self._generations = [0] * count
         self._free = deque(range(count))
+        self._dirty: set[int] = set()
 
     @property
     def used(self) -> int:
@@ -34,13 +36,17 @@ class Slots:
         if not self._free:
             raise CapacityError(f"all {self.count} slots are in use: try again later, or raise max_sessions")
         index = self._free.popleft()
-        return Slot(index, self._generations[index])
+        is_dirty = index in self._dirty
+        self._dirty.discard(index)
+        return Slot(index, self._generations[index], is_dirty)
 
-    def release(self, slot: Slot) -> None:
-        """Frees a place; freeing one that was reallocated is a bug."""
+    def release(self, slot: Slot, is_dirty: bool = False) -> None:
+        """Frees a place, which `is_dirty` if it was used; freeing one that was reallocated is a bug."""
         assert self.is_current(slot), "a slot is released once, by whoever acquired it"
         self._generations[slot.index] += 1
         self._free.append(slot.index)
+        if is_dirty:
+            self._dirty.add(slot.index)
 
     def is_current(self, slot: Slot) -> bool:
         """Whether `slot` is still allocated to its owner."""

@@ -1,4 +1,4 @@
-"""Layers on CUDA as one Triton kernel each, where its kernels run and compute what torch's operations do."""
+"""Layers on CUDA as one Triton kernel each, if its kernels run and compute the same as torch's operations."""
 
 import logging
 from functools import cache
@@ -14,7 +14,7 @@ _loading = Lock()
 
 
 def operations(x: Tensor) -> Any:
-    """The module `triton_kernels` where layers with such tensors are computed by it, else None."""
+    """The module `triton_kernels` if it computes layers with such tensors, else None."""
     if x.device.type != "cuda":
         return None
     with _loading:
@@ -30,7 +30,7 @@ def _loaded(device: torch.device) -> Any:
 
         with torch.inference_mode():
             triton_kernels.check(device)
-    except Exception as error:  # a compiler for a device: anything may fail, and torch's operations are there
+    except Exception as error:  # a compiler for a device may fail in any way; torch's operations remain
         logger.warning("steps on CUDA take longer than they could, Triton's kernels are not used: %s", error)
         return None
     return triton_kernels

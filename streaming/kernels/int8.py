@@ -1,7 +1,7 @@
 """Linear layers and convolutions with int8 weights and activations: int8.cpp, and the same values without a compiler.
 
-A weight has one scale per output channel, an activation one per row of channels: a row's bits depend on that row alone.
-The largest value of a row is 127 scales. Sums are exact integers. FLOAT_LAYERS names the layers that stay in float32.
+A weight has one scale per output channel, an activation one per row of channels, so a row's bits depend on that row
+only. The largest value of a row is 127 scales. Sums are exact integers. FLOAT_LAYERS stay in float32.
 """
 
 from fnmatch import fnmatch
@@ -15,9 +15,9 @@ from neucodec_streaming.kernels.memory import HugePages
 
 MAX_INT8 = 127
 PANEL, GROUP = 32, 4
-"""Output channels that are computed at a time, and input channels that one instruction adds up (int8.cpp)."""
+"""Output channels computed together, and input channels summed by one instruction (int8.cpp)."""
 LAYOUT = 2
-"""Version of the packed weights."""
+"""Version of the packed layout."""
 FLOAT_LAYERS: tuple[str, ...] = (
     "acoustic_encoder.conv2",
     "fc_encoder",
@@ -25,19 +25,19 @@ FLOAT_LAYERS: tuple[str, ...] = (
     "semantic_encoder.feature_projection.*",
     "acoustic_decoder.head.*",
 )
-"""Layers that stay in float32: they have few weights, or an error that the whole model shows (`benchmarks.int8`)."""
+"""Layers that stay in float32: they have few weights, or their error affects the whole model (`benchmarks.int8`)."""
 
 
 def is_int8(name: str) -> bool:
-    """Whether the layer of that name is one of those that are quantised."""
+    """Whether the layer of that name is quantised."""
     return not any(fnmatch(name, pattern) for pattern in FLOAT_LAYERS)
 
 
 class Int8Weights(nn.Module):
     """The weights of a linear layer (N, C), or of a convolution (N, C, taps), as int8.
 
-    All of it is in buffers, in memory of `pages`: uint8 `packed` (panels, taps, groups, PANEL, GROUP) where there are
-    native operations, else int8 (1, taps, C, N); float32 `scales` of the channels. `weight` may be on the meta device.
+    All data is in buffers, in memory of `pages`: uint8 `packed` (panels, taps, groups, PANEL, GROUP) with native
+    operations, else int8 (1, taps, C, N); float32 `scales` of the channels. `weight` may be on the meta device.
     """
 
     packed: Tensor
@@ -73,13 +73,13 @@ class Int8Weights(nn.Module):
         self.scales.copy_(scales[:, 0])
 
     def forward(self, x: Tensor) -> Tensor:
-        """x float32 (…, C) -> (…, N), of a linear layer."""
+        """A linear layer: x float32 (..., C) -> (..., N)."""
         if self.native is not None:
             return self.native.linear_int8(x, self.packed, self.scales, self.bias, self.width)
         return self.convolve(x.reshape(1, -1, x.shape[-1]), 1, 1).view(*x.shape[:-1], self.width)
 
     def convolve(self, x: Tensor, stride: int, dilation: int) -> Tensor:
-        """x float32 (B, T, C), padded -> (B, T', N), where there are no native operations."""
+        """A convolution without native operations: x float32 (B, T, C), padded -> (B, T', N)."""
         outputs = (x.shape[1] - (self.taps - 1) * dilation - 1) // stride + 1
         values, scale = quantise(x.flatten(0, 1))
         values, scale = values.unflatten(0, x.shape[:2]), scale.unflatten(0, x.shape[:2])
@@ -97,13 +97,13 @@ def _int_product(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x float32 (R, K) -> int8 (R, K), and float32 (R, 1): the scale of each row."""
+    """Quantises x float32 (R, K) to int8 (R, K) and the scale of each row, float32 (R, 1)."""
     largest = x.abs().amax(dim=1, keepdim=True)
     inverse = torch.where(largest > 0, MAX_INT8 / largest, 0.0)
     return (x * inverse).round_().to(torch.int8), largest / MAX_INT8
 
 
 def fake_quantised(x: Tensor) -> Tensor:
-    """The values (R, K) that a quantised x stands for: what int8 layers are compared with."""
+    """The values (R, K) that a quantised x represents, for comparison with int8 layers."""
     values, scale = quantise(x)
     return values * scale

@@ -1,4 +1,4 @@
-"""Memory for weights: in huge pages where the system has them, and given back when it is free."""
+"""Memory for weights: in huge pages where the system has them, and returned to the system when it is free."""
 
 import ctypes
 import math
@@ -14,16 +14,16 @@ ALIGNMENT_BYTES = 64
 
 
 class HugePages:
-    """Tensors side by side in large pieces of memory that may be huge pages (Linux, where they are on `madvise`).
+    """Tensors in large blocks of memory that may be huge pages (Linux with transparent huge pages on `madvise`).
 
-    A step reads all weights once, and so much faster than through pages of 4 KiB: one core reads 33 GB/s instead of 17.
+    A step reads all weights once, which is faster than through pages of 4 KiB: 33 GB/s instead of 17 on one core.
     """
 
     def __init__(self) -> None:
         self._free = torch.empty(0, dtype=torch.uint8)
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-        """An uninitialised tensor; on another device than the CPU it is an ordinary one."""
+        """An uninitialised tensor; on devices other than the CPU an ordinary one."""
         if device.type != "cpu":
             return torch.empty(shape, dtype=dtype, device=device)
         size = math.prod(shape) * dtype.itemsize
@@ -36,23 +36,23 @@ class HugePages:
 
 def _mapped(size: int) -> Tensor:
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if sys.platform == "linux" else {}
-    memory = mmap.mmap(-1, size, **private)  # what is shared has no huge pages
+    memory = mmap.mmap(-1, size, **private)  # shared memory has no huge pages
     with suppress(AttributeError, OSError):  # not on this system
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep freed blocks for the next step instead of giving them back to the system.
+    """Makes the C library keep freed blocks for the next step instead of returning them to the system.
 
-    Steps free and allocate the same megabytes again and again, and touching fresh pages costs more than the arithmetic.
-    glibc raises its limits to the size of a block that it gave back, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD).
+    Steps free and allocate the same megabytes repeatedly, and touching fresh pages costs more than the arithmetic.
+    glibc raises its thresholds to the size of a freed block, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD).
     """
     torch.empty(31 << 20, dtype=torch.uint8)
 
 
 def give_back_freed_memory() -> None:
-    """Have the C library give freed blocks back to the system: after weights were released (glibc's malloc_trim)."""
+    """Makes the C library return freed blocks to the system after weights were released (glibc's malloc_trim)."""
     if sys.platform == "linux":
         with suppress(AttributeError, OSError):
             ctypes.CDLL(None).malloc_trim(0)

@@ -1,9 +1,9 @@
-"""Layers that torch needs many operations for, as one each: native.cpp and int8.cpp, compiled once.
+"""Layers that need many torch operations, as one each: native.cpp and int8.cpp, compiled once.
 
-Where a C++ compiler is found, the first model that is stepped on a CPU has the files compiled (20 s) into the user's
-cache (XDG_CACHE_HOME, ~/.cache), under a name that tells source, torch and kind of CPU apart; `python -m
-neucodec_streaming.kernels.native` does it beforehand. Where none is, the same layers are computed with torch's own
-operations: to 1e-5 the same values, in half as much time again and more.
+If a C++ compiler is found, the first stepped CPU model compiles the files (20 s) into the user's cache (XDG_CACHE_HOME,
+~/.cache), under a name that identifies source, torch and type of CPU; `python -m neucodec_streaming.kernels.native`
+does it in advance. Without one, torch's own operations compute the same values to 1e-5, in more than one and a half
+times the time.
 """
 
 import hashlib
@@ -30,16 +30,16 @@ COMPILERS = ("c++", "g++", "clang++")
 DEADLINE_S = 300
 LANES = 8
 HEAD_STEP = 16
-"""Attention is computed for heads of a multiple of it."""
+"""Attention is computed for head widths that are multiples of it."""
 FEW_CHANNELS = 32
-"""Up to so many a convolution is too narrow for a matrix product."""
+"""Convolutions with at most this many channels are too narrow for a matrix product."""
 
 logger = logging.getLogger(__name__)
 _loading = Lock()
 
 
 def operations(weight: Tensor) -> Any:
-    """`torch.ops.neucodec` where layers with such weights are computed natively, else None."""
+    """`torch.ops.neucodec` if it computes layers with such weights natively, else None."""
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         return None
     with _loading:
@@ -57,7 +57,7 @@ def _loaded() -> Any:
 
 
 def library(sources: Sequence[Path] = SOURCES) -> Path:
-    """Where the compiled file is, named after the first source; compiles it if it is not there."""
+    """The compiled file, named after the first source; compiles it if missing."""
     flags = (*FLAGS, *MARCH.get(torch.backends.cpu.get_cpu_capability(), ()))
     parts = (*(source.read_text() for source in sources), *flags, torch.__version__, platform.machine(), sys.platform)
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -73,7 +73,7 @@ def library(sources: Sequence[Path] = SOURCES) -> Path:
 
 
 def cache_folder() -> Path:
-    """Of this user, for what is made once for this machine."""
+    """The user's cache for data of this machine."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neucodec-streaming"
 
 
@@ -100,4 +100,4 @@ def _compile(sources: Sequence[Path], built: Path, flags: tuple[str, ...]) -> No
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    sys.exit(_loaded() is None)  # why not, the log has said
+    sys.exit(_loaded() is None)  # the log has the reason

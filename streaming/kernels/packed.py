@@ -1,10 +1,10 @@
-"""The weights of a model as steps want them: linear layers packed for the CPU, convolutions over (B, T, C).
+"""The weights of a model as steps need them: linear layers packed for the CPU, convolutions over (B, T, C).
 
 A step has few rows, so its products are bound by reading weights, and a library that first rearranges them for its
-matrix units reads them twice. `pack_layers` puts layers into a module tree that pack their weight once: int8 at once,
-others at their first use (a decoder's step packs no encoder). `with_packed_weights` does so to a copy that shares every
-parameter, and the original stays as it is, for whole recordings, so what is stepped takes its memory twice; after
-`release_originals` a tree has its packed weights alone.
+matrix units reads them twice. `pack_layers` replaces layers of a module tree by ones that pack their weight once: int8
+at once, others at their first use (a decoder's step packs no encoder). `with_packed_weights` does so to a copy that
+shares every parameter; the original stays for whole recordings, which doubles the memory of stepped parts. After
+`release_originals` a tree has only its packed weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,22 +21,22 @@ from neucodec_streaming.kernels.int8 import Int8Weights
 from neucodec_streaming.kernels.memory import HugePages, give_back_freed_memory
 
 PACK_ROWS = 16
-"""Rows that the packed layout is chosen for; one number, so that equal steps have equal bits wherever they run."""
+"""Rows that the packed layout is tuned for; a constant, so that equal steps have equal bits on any machine."""
 BIG_WEIGHT = 1 << 18
 """Elements from which on float32 weights gain by packing, and convolutions by being one product."""
 FEW_OUTPUTS = 16
-"""As many as a convolution of any weight makes faster as one product."""
+"""Outputs up to which a convolution of any weight is faster as one product."""
 QUERY_KEY_VALUE = (("q_proj", "k_proj", "v_proj"), ("linear_q", "linear_k", "linear_v"))
-"""What the models call the layers that an attention reads its input with; together they are `query_key_value`."""
+"""The models' names for layers that read an attention's input; together they are `query_key_value`."""
 
 LinearFn = Callable[[Tensor], Tensor]
 
 
 def make_linear(weight: Tensor, bias: Tensor | None) -> LinearFn:
-    """x (…, K) times weight (N, K), plus bias: (…, N).
+    """x (..., K) times weight (N, K), plus bias: (..., N).
 
-    On a CPU natively where that is possible, but for a big weight that several threads share; else the weight is packed
-    or turned, whichever gains.
+    On a CPU natively where possible, except for a large weight with several threads; else with the weight packed or
+    transposed, whichever is faster.
     """
     operations = native.operations(weight)
     if operations is not None and (weight.numel() < BIG_WEIGHT or torch.get_num_threads() == 1):
@@ -59,7 +59,7 @@ def make_linear(weight: Tensor, bias: Tensor | None) -> LinearFn:
 def make_conv(
     weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1, groups: int = 1, padded_rows: int = 0
 ) -> LinearFn:
-    """Along T of an image x (B, R, T, C_in), `padded_rows` of zeros on both sides: (B, R', T', C_out).
+    """Convolution along T of an image x (B, R, T, C_in), with `padded_rows` of zeros on both sides: (B, R', T', C_out).
 
     weight (C_out, C_in / groups, rows, kernel), packed on a CPU.
     """
@@ -84,7 +84,7 @@ def make_conv(
 
 @cache
 def _traceable() -> Any:
-    """The two operations above in TorchScript: called from Python, a trace does not know their `Scalar?[]`."""
+    """The two operations above in TorchScript: a trace cannot record their `Scalar?[]` when called from Python."""
     return torch.jit.CompilationUnit("""
     def linear(x, packed, bias: Optional[Tensor]):
         return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
@@ -96,9 +96,9 @@ def _traceable() -> Any:
 
 
 class PackedLinear(nn.Module):
-    """One linear layer, or several that read the same input, as one product: their outputs side by side.
+    """One linear layer, or several with the same input as one product, with their outputs concatenated.
 
-    With `pages` the weights are quantised to int8 into them at once, and no original is kept.
+    With `pages` the weights are quantised to int8 into them at once, without keeping the original.
     """
 
     like: Tensor
@@ -112,7 +112,7 @@ class PackedLinear(nn.Module):
 
     @property
     def ring_dtype(self) -> torch.dtype:
-        """Of keys and values that it makes and a ring keeps: half as many bytes to read beside int8 weights."""
+        """Dtype of keys and values in a ring: half the bytes for int8 weights."""
         return self.like.dtype if self.int8 is None else torch.float16
 
     @cached_property
@@ -120,8 +120,8 @@ class PackedLinear(nn.Module):
         return self.int8 or make_linear(*_side_by_side(self.layers))
 
     def release(self) -> None:
-        """Keeps the packed weight alone."""
-        self.__dict__["_product"] = self._product  # from now on the only one
+        """Keeps only the packed weight."""
+        self.__dict__["_product"] = self._product  # the only copy from now on
         self.layers = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class PackedLinear(nn.Module):
 class ChannelsLastConv(nn.Module):
     """A `Conv1d` over (B, T, C_in) that adds no padding: (B, (T - reach - 1) // stride + 1, C_out).
 
-    With `pages` the weights are quantised to int8 into them at once, and no original is kept.
+    With `pages` the weights are quantised to int8 into them at once, without keeping the original.
     """
 
     like: Tensor
@@ -151,7 +151,7 @@ class ChannelsLastConv(nn.Module):
 
     @cached_property
     def linear(self) -> LinearFn:
-        """What an output reads, side by side (…, kernel * C_in), to it."""
+        """The inputs of each output, concatenated (..., kernel * C_in) -> the output."""
         return make_linear(self.conv.weight.transpose(1, 2).flatten(1), self.conv.bias)
 
     @cached_property
@@ -160,13 +160,13 @@ class ChannelsLastConv(nn.Module):
         return make_conv(conv.weight[:, :, None], conv.bias, self.stride, self.dilation, conv.groups)
 
     def release(self) -> None:
-        """Keeps the packed weight alone, if it is a big one."""
+        """Keeps only the packed weight, if it is large."""
         if self.is_big and self.conv is not None:
-            self.__dict__["linear"] = self.linear  # from now on the only one
+            self.__dict__["linear"] = self.linear  # the only copy from now on
             self.conv = None
 
     def is_product(self, outputs: int) -> bool:
-        """Whether so many outputs are computed as one product."""
+        """Whether that many outputs are computed as one product."""
         few = self.reach == 0 or outputs <= FEW_OUTPUTS or self.is_big
         return self.dense and few and self.like.device.type == "cpu"
 
@@ -185,7 +185,7 @@ class ChannelsLastConv(nn.Module):
 
 
 def _side_by_side(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of layers that read the same input."""
+    """Weight and bias of layers with the same input."""
     if len(layers) == 1:
         return layers[0].weight, layers[0].bias
     has_bias = layers[0].bias is not None
@@ -194,22 +194,22 @@ def _side_by_side(layers: Sequence[nn.Linear]) -> tuple[Tensor, Tensor | None]:
 
 
 def _like(weight: Tensor, pages: HugePages | None) -> Tensor:
-    """An empty tensor with the device and the dtype that a layer computes in."""
+    """An empty tensor with a layer's device and dtype of computation."""
     return torch.empty(0, device=weight.device, dtype=torch.float32 if pages else weight.dtype)
 
 
 def is_small(conv: nn.Conv1d) -> bool:
-    """Whether a convolution is too small for a matrix product: few channels, or each by itself."""
+    """Whether a convolution is too small for a matrix product: few channels, or depthwise."""
     depthwise = conv.groups == conv.in_channels == conv.out_channels
     return depthwise or (conv.groups == 1 and conv.in_channels <= native.FEW_CHANNELS)
 
 
 def has_onednn(weight: Tensor) -> bool:
-    """Whether the CPU library with packed layouts computes with this weight."""
+    """Whether the CPU library with packed layouts supports this weight."""
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if weight.dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # not without AVX-512 or its like
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # requires AVX-512 or similar
     return weight.dtype == torch.float32
 
 
@@ -220,9 +220,9 @@ def with_packed_weights(model: nn.Module, is_int8: Callable[[str], bool] = lambd
 
 
 def pack_layers(model: nn.Module, is_int8: Callable[[str], bool] = lambda name: False) -> nn.Module:
-    """The tree itself, with the layers above in place of torch's.
+    """Replaces torch's layers of the tree by the layers above.
 
-    Layers whose name `is_int8` approves multiply int8 weights by int8 activations (int8.py), small convolutions apart.
+    Layers whose name `is_int8` accepts multiply int8 weights by int8 activations (int8.py), except small convolutions.
     """
     pages = HugePages()
     for prefix, parent in list(model.named_modules()):
@@ -242,7 +242,7 @@ def pack_layers(model: nn.Module, is_int8: Callable[[str], bool] = lambda name: 
 
 
 def release_originals(model: nn.Module) -> None:
-    """Keeps the packed weights of `pack_layers` alone, each in memory once."""
+    """Keeps only the packed weights of `pack_layers`, each once in memory."""
     for layer in model.modules():
         if isinstance(layer, (PackedLinear, ChannelsLastConv)):
             layer.release()

@@ -1,7 +1,7 @@
 """The anti-aliased activation and attention over a ring, as one Triton kernel each; arithmetic in float32.
 
-Both read a slot's past where it lies and write what the next step needs. A slot is in one row of a step, but for the
-spare one, which nobody reads.
+Both read a slot's past in place and write what the next step needs. A slot is in at most one row of a step, except the
+spare one, whose output is discarded.
 """
 
 from typing import Any
@@ -13,19 +13,21 @@ from torch import Tensor
 
 REACH = 6
 SEGMENT = 64
-"""Outputs that one program makes, one after another."""
+"""Consecutive outputs of one program."""
 MAX_CHANNELS = 64
 KEYS = 32
 """Keys that one program reads at once."""
 MIN_ROWS = 16
-"""The least that a product of tiles has on each side."""
+"""Minimum size of each side of a product of tiles."""
 LOW = tl.constexpr(-1e30)
 TOLERANCE = 1e-3
 
 
 @triton.jit
 def _input(x, past, index, end, is_fresh, channel, channels, mask):
-    """Inputs at `index` from the window's start: what was before it is in `past`, or, before a stream, its first."""
+    """Inputs at `index` from the window's start: earlier ones are in `past`, or, before the stream's start, its first
+    input.
+    """
     index = tl.minimum(index, end - 1) + channel * 0  # for each channel: a mask is a block
     is_fresh += channel * 0
     from_past = (index < 0) & (is_fresh == 0)
@@ -65,7 +67,7 @@ def _snake(
     a, b = tl.load(alpha + channel, mask=mask, other=0.0), tl.load(by_beta + channel, mask=mask, other=0.0)
     zero = tl.zeros([CHANNELS], tl.float32)
 
-    # The first even sample of the stream stands for all before it.
+    # The stream's first even sample replaces all samples before it.
     n = tl.maximum(first_pair, -3)
     f0 = _input(x, past, n - 3, end, is_fresh, channel, channels, mask)
     f1 = _input(x, past, n - 2, end, is_fresh, channel, channels, mask)
@@ -119,7 +121,7 @@ def snake(
     x: Tensor, past: Tensor, slots: Tensor, position: Tensor, valid: Tensor, commit: Tensor, unit: int,
     up: Tensor, down: Tensor, alpha: Tensor, by_beta: Tensor,
 ) -> Tensor:  # fmt: skip
-    """x (B, T, C) -> (B, T, C); past (slots, 6, C) advances. up and down (2, 7), alpha and by_beta (C,) in float32."""
+    """x (B, T, C) -> (B, T, C); updates past (slots, 6, C). up and down (2, 7), alpha and by_beta (C,) in float32."""
     x = x.contiguous()
     rows, length, channels = x.shape
     block = min(MAX_CHANNELS, triton.next_power_of_2(channels))
@@ -200,9 +202,9 @@ def attend(
     query_key_value: Tensor, keys: Tensor, values: Tensor, slots: Tensor, position: Tensor, valid: Tensor,
     commit: Tensor, heads: int, scale: float, by_distance: Tensor | None, left: int,
 ) -> Tensor:  # fmt: skip
-    """query_key_value (B, F, 3 * H * D) -> (B, F, H * D); keys and values (slots, context + F, H * D) advance.
+    """query_key_value (B, F, 3 * H * D) -> (B, F, H * D); updates keys and values (slots, context + F, H * D).
 
-    by_distance (B, H, F, distances) is added to the scores, of which element `left` is distance 0. D: a power of two.
+    by_distance (B, H, F, distances) is added to the scores; its element `left` is distance 0. D: a power of two.
     """
     window = query_key_value.contiguous()
     rows, frames, wide = window.shape[0], window.shape[1], window.shape[2] // 3
@@ -218,12 +220,12 @@ def attend(
 
 
 def takes_heads_of(width: int) -> bool:
-    """Whether `attend` computes heads of that width."""
+    """Whether `attend` supports heads of that width."""
     return width >= MIN_ROWS and width == triton.next_power_of_2(width)
 
 
 def check(device: torch.device) -> None:
-    """Raises RuntimeError where the kernels do not compute there what torch's operations do: small, and in float32."""
+    """Raises RuntimeError if the kernels differ from torch's operations on small float32 inputs."""
     generator = torch.Generator().manual_seed(0)
 
     def noise(*shape: int) -> Tensor:

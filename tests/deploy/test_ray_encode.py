@@ -40,3 +40,22 @@ def test_nodes_code_every_recording_once_with_the_tokens_of_each_alone(address, 
         path.relative_to(recordings).as_posix() for path in recordings.glob("?/*")
     )
     assert all(np.array_equal(row.tokens, codec.encode(recordings / row.id)) for row in rows)
+
+
+def test_nodes_code_the_recordings_within_a_table(address, tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from neucodec_streaming.server.bulk.table import read_rows
+
+    recordings, out = write_recordings(tmp_path / "recordings", 4), tmp_path / "out"
+    paths = sorted(recordings.glob("?/*"))
+    audio = [path.read_bytes() for path in paths]
+    pq.write_table(pa.table({"id": [path.name for path in paths], "audio": audio}), tmp_path / "table.parquet")
+    command = [sys.executable, str(JOB), str(tmp_path / "table.parquet"), str(out), "--model", str(GOLDEN)]
+    done = subprocess.run([*command, "--address", address], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    codec, by_name = load_codec(GOLDEN), {path.name: path for path in paths}
+    rows = list(read_rows(out))
+    assert sorted(row.id for row in rows) == sorted(by_name)
+    assert all(np.array_equal(row.tokens, codec.encode(by_name[row.id])) for row in rows)

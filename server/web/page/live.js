@@ -58,6 +58,7 @@ export class Live {
     const turn = ++this._turn;
     const overtaken = () => turn !== this._turn;
     this._given = new AbortController();
+    const { signal } = this._given; // another profile goes on with the same microphone
     tell("live");
     this.history.clear();
     this._be("opening", "opening");
@@ -71,9 +72,9 @@ export class Live {
         echoCancellation: false, // the visitor wears headphones
         live: true,
         workletUrl: WORKLET_URL,
-        signal: this._given.signal,
-        onFrame: ({ samples, time }) => !overtaken() && this._hear(samples, time),
-        onEnded: () => !overtaken() && this._fail(new SoundError("missing", GONE)),
+        signal,
+        onFrame: ({ samples, time }) => !signal.aborted && this._hear(samples, time),
+        onEnded: () => !signal.aborted && this._fail(new SoundError("missing", GONE)),
       });
       if (overtaken()) return;
       await this._openLoop(turn);
@@ -117,7 +118,10 @@ export class Live {
     this._be("talking", `changing to ${name}`);
     try {
       await loop?.finish();
-      if (turn === this._turn) await this._openLoop(turn);
+      await this.speaker?.finish();
+      if (turn !== this._turn) return;
+      this.speaker?.clear(); // the next sessions count positions from 0
+      await this._openLoop(turn);
     } catch (error) {
       if (turn === this._turn) this._fail(/** @type {Error} */ (error));
     }
