@@ -73,7 +73,9 @@ async def test_latency_settles_near_the_algorithmic_one_at_every_profile(tab, sp
     for profile, algorithmic_ms in (("default", 315), ("high", 615)):
         await tab.evaluate("demo.live.history.clear()")
         await tab.evaluate(f"document.querySelector('[name=profile][value={profile}]').click()")
-        await tab.until(f"demo.live.loop?.latency?.modelMs === {algorithmic_ms} && demo.live.history.tokens.count > 100")
+        await tab.until(
+            f"demo.live.loop?.latency?.modelMs === {algorithmic_ms} && demo.live.history.tokens.count > 100"
+        )
         buffered = f"demo.live.loop.latency.totalMs - demo.live.loop.latency.computingMs - {algorithmic_ms}"
         await tab.until(f"{buffered} <= {MAX_BUFFERED_MS}")
     assert tab.console == []
