@@ -269,7 +269,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--rows", type=int, default=256, help="rows of a step (default %(default)s)")
-    add("--step-ms", type=float, default=4.0, help="step time (default %(default)s, an estimate for an H200)")
+    add("--step-ms", type=float, default=6.0, help="step time (default %(default)s)")
     add("--seconds", type=float, default=2.0, help="duration of a turn (default %(default)s)")
     add("--turns", type=int, default=3, help="turns of each way (default %(default)s)")
     add("--cases", nargs="+", choices=CASES, default=list(CASES))

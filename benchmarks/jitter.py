@@ -5,7 +5,7 @@ Speech is sent in chunks of 100 ms and pulled 10 ms at a time. As in TCP, a late
 sends in real time without end; `tts` sends utterances of six seconds in bursts of one second of audio every 0.4 s, like
 a synthesiser that is faster than real time. Added latency is how much later a sample is heard than on a perfect network
 without a buffer; an underrun adds its duration. The fixed buffer plays 200 ms after an utterance's first chunk has
-arrived, and skips what comes later; `refilling` plays once 200 ms are ready, and waits for 200 ms again after an
+arrived, and skips audio that is late; `refilling` plays once 200 ms are ready, and waits for 200 ms again after an
 underrun. All use the same seeds; each row is their mean, with counts and silence a minute.
 
     python -m benchmarks.jitter

@@ -1,4 +1,4 @@
-"""The cost of a live round trip beside Mimi's: `python -m benchmarks.mimi`.
+"""The cost of a live round trip compared with Mimi's: `python -m benchmarks.mimi`.
 
 The same number of live sessions in both codecs, one thread, float32, in turns of equal audio, so that other programs
 affect both. Ours: a chunk of every session through the engine at the default profile, encoder and decoder step. Mimi

@@ -2,7 +2,7 @@
 
 For each evaluation speaker, up to five seconds of target follow five seconds of reference: other recordings of the
 speaker, or the beginning of the only one. A stream starts cold, with the last tokens of the reference, or with those of
-the next speaker. Distances are between log-mel magnitudes (benchmarks.metrics.nearness), in the first 300 ms and over
+another speaker. Distances are between log-mel magnitudes (benchmarks.metrics.nearness), in the first 300 ms and over
 the whole; `better` is the share of speakers whose start is nearer than cold. Speakers with less than six seconds are
 skipped.
 

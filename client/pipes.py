@@ -12,7 +12,6 @@ import stat
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import CancelledError
 from contextlib import suppress
 from pathlib import Path
 
@@ -93,19 +92,16 @@ def refuse_audio_to_terminal(output: str | Path) -> None:
 async def read_pipe(path: str | Path) -> AsyncIterator[bytes]:
     """The bytes of a pipe or file as they arrive. Raises FileError."""
     loop = asyncio.get_running_loop()
-    blocks: asyncio.Queue[bytes | OSError] = asyncio.Queue(_READ_AHEAD)
+    blocks: asyncio.Queue[bytes | OSError] = asyncio.Queue()
+    room = threading.Semaphore(_READ_AHEAD)
     number = descriptor_of(path, 0)
 
     def hand_over(block: bytes | OSError) -> None:
-        putting = blocks.put(block)
-        try:
-            asyncio.run_coroutine_threadsafe(putting, loop).result()
-        except RuntimeError:  # the loop is closed
-            putting.close()
-            raise
+        room.acquire()
+        loop.call_soon_threadsafe(blocks.put_nowait, block)
 
     def read() -> None:
-        with suppress(RuntimeError, CancelledError):  # the loop is closed or closing: no consumer is left
+        with suppress(RuntimeError):  # the loop is closed: no consumer is left
             try:
                 descriptor = os.open(path, os.O_RDONLY) if number is None else os.dup(number)
                 while block := os.read(descriptor, _READ_BYTES):
@@ -118,6 +114,7 @@ async def read_pipe(path: str | Path) -> AsyncIterator[bytes]:
 
     threading.Thread(target=read, name="neucodec pipe", daemon=True).start()
     while block := await blocks.get():
+        room.release()
         if isinstance(block, OSError):
             raise FileError(f"{name_of(path, 0)} cannot be read: {reason_of(block)}")
         yield block
@@ -165,7 +162,7 @@ class PipeWriter:
             raise FileError(f"{self._name} cannot be written: {reason_of(self._error)}")
 
     def _run(self) -> None:
-        with suppress(RuntimeError, CancelledError):  # the loop is closed or closing: no consumer is left
+        with suppress(RuntimeError):  # the loop is closed: no consumer is left
             try:
                 number = self._descriptor
                 descriptor = os.open(self._path, os.O_WRONLY) if number is None else os.dup(number)

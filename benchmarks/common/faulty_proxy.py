@@ -102,7 +102,7 @@ class Proxy:
             link.drain()
 
     def half_open(self) -> None:
-        """Open connections forward nothing any more, and neither side is told; new ones work normally."""
+        """Stops forwarding on open connections without notifying either side; new ones work normally."""
         for link in list(self.links):
             link.half_open()
 
@@ -310,7 +310,7 @@ class Side(asyncio.Protocol):
 
 @asynccontextmanager
 async def proxy(upstream_host: str, upstream_port: int, seed: int = 0) -> AsyncIterator[Proxy]:
-    """A proxy in front of that server, listening. `seed`: of the jitter."""
+    """Starts a proxy in front of this server; `seed` determines the jitter."""
     made = Proxy(upstream_host, upstream_port, seed)
     await made.up()
     try:

@@ -1,4 +1,4 @@
-"""Another program on the machine: it takes a share of a core in bursts, and ends by itself.
+"""Load by another program: a process that takes a share of a core in bursts, and ends by itself.
 
 with other_program(0.3, seconds=60): ...
 """
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 BURST_S = 0.1
-"""How long it computes without a pause."""
+"""Duration of one burst of computation."""
 
 
 @contextmanager
 def other_program(share: float, seconds: float) -> Iterator[None]:
-    """Runs beside what is measured, for at most `seconds`; a share of 0 is none."""
+    """Runs the program during the block, for at most `seconds`; not at all if `share` is 0."""
     if not share:
         yield
         return
@@ -28,7 +28,7 @@ def other_program(share: float, seconds: float) -> Iterator[None]:
 
 
 def compute(share: float, seconds: float) -> None:
-    """Takes the share of a core until the seconds are over."""
+    """Uses this share of a core for `seconds`."""
     end_s = time.monotonic() + seconds
     while (begin_s := time.monotonic()) < end_s:
         while time.monotonic() - begin_s < BURST_S:

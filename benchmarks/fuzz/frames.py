@@ -115,7 +115,7 @@ def _flipped(rng: random.Random, data: bytes) -> bytes:
     return bytes(changed)
 
 
-# What leaves the connection open
+# Frames after which the connection stays open
 
 
 def _text(rng: random.Random) -> bytes:

@@ -1,1 +1,1 @@
-"""What a GPU does: correctness first, then times against the roofline, memory and live load. `make gpu-report`."""
+"""A report on a GPU: correctness, then times against the roofline, memory and live load. `make gpu-report`."""

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.gpu_report --model FOLDER` (`make gpu-report`): everything to know of a GPU, in one command.
+"""`python -m benchmarks.gpu_report --model FOLDER` (`make gpu-report`): all measurements of a GPU in one command.
 
-Stages run one after another, each in a process of its own with a time limit; what a stage has found is written at once,
-to OUT/STAGE.jsonl, and all of it to OUT/report.json and OUT/report.md. Exit code 1: something was found wrong.
+Stages run one after another, each in its own process with a time limit; each finding is written at once to
+OUT/STAGE.jsonl, and all of them to OUT/report.json and OUT/report.md. The exit code is 1 if a stage or a check failed.
 """
 
 import argparse
@@ -24,7 +24,7 @@ ORDER = (
 
 
 def run_stage(name: str, model: str, rows: tuple[int, ...], out: Path) -> None:
-    """One stage, in this process: a line for every finding."""
+    """Runs one stage in this process; writes a line for every finding."""
     from benchmarks.gpu_report.stages import STAGES, ReportSize
 
     find, _ = STAGES[name]
@@ -37,7 +37,7 @@ def run_stage(name: str, model: str, rows: tuple[int, ...], out: Path) -> None:
 
 
 def report(found: dict[str, dict[str, Any]]) -> str:
-    """The findings as Markdown."""
+    """Formats the findings as Markdown."""
     lines = ["# GPU report", "", "Made by `python -m benchmarks.gpu_report`.", ""]
     for stage, findings in found.items():
         lines += [f"## {stage}", "", "| what | found |", "|---|---|"]
@@ -49,7 +49,7 @@ def report(found: dict[str, dict[str, Any]]) -> str:
 
 
 def read(out: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What the stages have written so far."""
+    """Reads the findings that the stages have written so far."""
     files = {stage: out / f"{stage}.jsonl" for stage in stages}
     return {
         stage: dict(json.loads(line) for line in file.read_text().splitlines())
@@ -59,7 +59,7 @@ def read(out: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def run_all(command: Sequence[str], stages: Sequence[str], limits_s: dict[str, float], out: Path) -> bool:
-    """Every stage by `command` and its name; whether all is well."""
+    """Runs every stage as `command --stage NAME`; returns whether all passed."""
     out.mkdir(parents=True, exist_ok=True)
     ends: dict[str, str] = {}
     for stage in stages:
@@ -80,7 +80,7 @@ def run_all(command: Sequence[str], stages: Sequence[str], limits_s: dict[str, f
         for what, value in part.items()
         if value is False
     ]
-    print("\n".join(wrong) or "all is well", f"\nwritten to {out}")
+    print("\n".join(wrong) or "all stages passed", f"\nwritten to {out}")
     return not wrong
 
 
@@ -90,7 +90,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
     parser.add_argument("--stages", nargs="+", choices=ORDER, default=ORDER)
     parser.add_argument("--out", type=Path, default=RESULTS_FOLDER / "gpu")
-    parser.add_argument("--stage", choices=ORDER, help="this one alone, in this process")
+    parser.add_argument("--stage", choices=ORDER, help="run only this stage, in this process")
     given = parser.parse_args()
     rows = tuple(given.rows)
     if given.stage:

@@ -1,5 +1,7 @@
-"""The stages of the report, most important first. Each runs in a process of its own, where a CUDA error stays, and
-yields findings as it goes: a name and a value; `False`, or a name that begins with FAILED, is a fault.
+"""The stages of the report, most important first.
+
+Each runs in its own process, to which a CUDA error is confined, and yields findings as it goes: a name and a value. The
+value `False` is a failure.
 """
 
 import os
@@ -33,11 +35,11 @@ Finding = tuple[str, Any]
 KINDS = ("encode", "decode")
 REPEATS = 9
 MAX_KERNELS = 12
-"""Named of a step."""
+"""Number of a step's kernels that are listed by name."""
 
 
 class ReportSize(NamedTuple):
-    """How much is measured. `model`: a name or folder; `rows`: batch sizes of the table, ascending."""
+    """The extent of the measurements. `model` is a name or folder, `rows` the batch sizes in ascending order."""
 
     model: str
     rows: tuple[int, ...]
@@ -46,7 +48,7 @@ class ReportSize(NamedTuple):
 
 
 def machine(size: ReportSize) -> Iterator[Finding]:
-    """What it is, and how fast its memory and products are."""
+    """Describes the device and measures the speed of its memory and products."""
     yield "device", torch.cuda.get_device_name()
     yield "torch, CUDA, cuDNN", [torch.__version__, torch.version.cuda, torch.backends.cudnn.version()]
     yield "free and total memory, bytes", list(torch.cuda.mem_get_info())
@@ -61,7 +63,7 @@ def machine(size: ReportSize) -> Iterator[Finding]:
 
 
 def replay(size: ReportSize) -> Iterator[Finding]:
-    """Whether a replayed step has the bits of the eager one: the runner's own check, at every size."""
+    """Checks that a replayed step equals the eager one bit for bit, using the runner's check at several batch sizes."""
     codec = load_codec(size.model, "cuda")
     pools = [Pool(kind, size.config) for kind in KINDS]
     runner = Runner(codec, pools, max(size.rows[:3]), size.rows[:3])
@@ -72,15 +74,15 @@ def replay(size: ReportSize) -> Iterator[Finding]:
 
 
 def laws(size: ReportSize) -> Iterator[Finding]:
-    """Every law, the runner, the engine and a whole server, by the tests; on the GPU."""
+    """Runs the tests of the laws, the runner, the engine and a whole server on the GPU."""
     tests = ["tests/streaming/test_laws.py", "tests/streaming/engine", "tests/server/test_on_cuda.py"]
     done = _run("pytest", "-q", "-p", "no:cacheprovider", *tests, NEUCODEC_TEST_DEVICE="cuda")
     yield "the tests pass", done.returncode == 0
-    yield "what they say", done.stdout.strip().splitlines()[-30:]
+    yield "their output", done.stdout.strip().splitlines()[-30:]
 
 
 def against_cpu(size: ReportSize) -> Iterator[Finding]:
-    """Each dtype on the GPU against float32 on the CPU: tokens that are equal, and audio decoded from equal tokens."""
+    """Compares each dtype on the GPU with float32 on the CPU: equal tokens, and audio decoded from equal tokens."""
     rng = np.random.default_rng(0)
     pcm = rng.normal(0, 0.1, 320 * 2 * size.config.window_frames).astype(np.float32)
     tokens = rng.integers(0, CODEBOOK_SIZE, 2 * size.config.window_frames).astype(np.uint16)
@@ -102,13 +104,13 @@ def against_cpu(size: ReportSize) -> Iterator[Finding]:
 
 
 def attention(size: ReportSize) -> Iterator[Finding]:
-    """Attention with masks, by the kernels that steps are allowed, against float64 on the CPU."""
+    """Compares masked attention, by the kernels that steps may use, with float64 on the CPU."""
     generator = torch.Generator().manual_seed(0)
     frames, keys = size.config.window_frames, size.config.context_frames + size.config.window_frames
     query = torch.randn(3, 4, frames, 64, generator=generator)
     key, value = (torch.randn(3, 4, keys, 64, generator=generator) for _ in range(2))
     bias = torch.randn(3, 4, frames, keys, generator=generator)
-    bias[:, :, :, : keys // 3] = -1e4  # keys that are not there yet
+    bias[:, :, :, : keys // 3] = -1e4  # keys before the start of the stream
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float16, 5e-3), (torch.bfloat16, 4e-2)):
         on_host = [x.to(dtype) for x in (query, key, value, bias)]
         q, k, v, mask = (x.double() for x in on_host)
@@ -122,7 +124,7 @@ def attention(size: ReportSize) -> Iterator[Finding]:
 
 
 def kernels(size: ReportSize) -> Iterator[Finding]:
-    """Where a steady step's time goes: kernels by their share, each with its count and microseconds."""
+    """Yields the kernels of a steady step by their share of its time, each with its count and microseconds."""
     codec = load_codec(size.model, "cuda", "bfloat16")
     rows = size.rows[-1]
     for kind in KINDS:
@@ -137,7 +139,7 @@ def kernels(size: ReportSize) -> Iterator[Finding]:
 
 
 def start_up(size: ReportSize) -> Iterator[Finding]:
-    """Seconds until every graph is captured, and what memory is taken by then."""
+    """Measures the time until every graph is captured, and the memory in use by then."""
     begin_s = time.perf_counter()
     codec = load_codec(size.model, "cuda", "bfloat16")
     yield "seconds of loading", time.perf_counter() - begin_s
@@ -155,14 +157,14 @@ def start_up(size: ReportSize) -> Iterator[Finding]:
 
 
 def steps(size: ReportSize) -> Iterator[Finding]:
-    """Milliseconds of a steady replay by rows, beside the roofline of the published size."""
+    """Measures milliseconds of a steady replay by batch size; yields the roofline of the published size too."""
     for dtype in ("bfloat16", "float32"):
         codec = load_codec(size.model, "cuda", dtype)
         for kind in KINDS:
             for rows in size.rows:
                 try:
                     yield f"{kind} {dtype}, {rows} rows, ms", 1e3 * _step_s(codec, kind, size.config, rows)
-                except RuntimeError as error:  # cuDNN's lack of memory is one too
+                except RuntimeError as error:  # cuDNN reports a lack of memory as RuntimeError too
                     yield f"{kind} {dtype}, {rows} rows, not measured", str(error)[:200]
                     break
     paper = StreamConfig(prior_weight=0)
@@ -172,7 +174,7 @@ def steps(size: ReportSize) -> Iterator[Finding]:
 
 
 def resets(size: ReportSize) -> Iterator[Finding]:
-    """What an ending and a move of a session cost beside their steps."""
+    """Measures the time to reset, snapshot and restore a slot."""
     codec = load_codec(size.model, "cuda", "bfloat16")
     for kind in KINDS:
         stepper = _stepper(codec, kind, size.config)
@@ -185,16 +187,16 @@ def resets(size: ReportSize) -> Iterator[Finding]:
 
 
 def capacity(size: ReportSize) -> Iterator[Finding]:
-    """What the server concludes at its start."""
+    """Runs the server's own capacity measurement."""
     flags = ["--model", size.model, "--device", "cuda", "--dtype", "bfloat16", "--profiles", "default"]
     flags += ["--max-sessions", str(size.rows[-1]), "--batch-sizes", ",".join(map(str, size.rows)), "--capacity"]
     done = _run("neucodec_streaming.server", *flags)
     yield "the server measures its capacity", done.returncode == 0
-    yield "what it says", (done.stdout or done.stderr).strip().splitlines()[-20:]
+    yield "its output", (done.stdout or done.stderr).strip().splitlines()[-20:]
 
 
 def live(size: ReportSize) -> Iterator[Finding]:
-    """Sessions in real time, as many as asked for: how late their chunks are."""
+    """Runs `size.live` sessions in real time and yields the lateness of their chunks."""
     for kind, sessions in size.live:
         flags = ["--mix", f"{kind}:1", "--sessions", str(sessions), "--max-sessions", str(sessions)]
         flags += ["--model", size.model, "--batch-sizes", ",".join(map(str, size.rows))]
@@ -217,11 +219,11 @@ STAGES: dict[str, tuple[Callable[[ReportSize], Iterator[Finding]], int]] = {
     "capacity": (capacity, 600),
     "live": (live, 600),
 }
-"""Name -> what yields findings, and the seconds that it may take."""
+"""Name -> generator of findings, and its time limit in seconds."""
 
 
 def _run(module: str, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """`python -m module`, with those variables in its environment."""
+    """Runs `python -m module` with these variables added to its environment."""
     command, environment = [sys.executable, "-m", module, *arguments], os.environ | settings
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
@@ -236,7 +238,7 @@ def _step_s(codec: Codec, kind: str, config: StreamConfig, rows: int) -> float:
 
 
 def _graph(codec: Codec, kind: str, config: StreamConfig, rows: int) -> GraphedStep:
-    """A steady step of so many rows."""
+    """Captures a steady step of `rows` rows."""
     stepper = _stepper(codec, kind, config)
     state = stepper.new_state(rows)
     state.position.fill_(2 * config.context_frames)
@@ -247,7 +249,7 @@ def _graph(codec: Codec, kind: str, config: StreamConfig, rows: int) -> GraphedS
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    """Median of a few calls, the device's part included."""
+    """Returns the median time of a few calls, including the device's work."""
     call()
     times = []
     for _ in range(REPEATS):

@@ -2,7 +2,7 @@
 
 Live round-trip sessions, as in `benchmarks.load`, are held through phases of `--seconds` each: calm, one for every
 attack of benchmarks/hostile/attacks.py (or those of `--attacks`), and calm again. A row is a phase, with its lateness
-beside that of the calm. The target: no attack raises the p99 or the largest lateness by more than one step of each
+next to that of the calm. The target: no attack raises the p99 or the largest lateness by more than one step of each
 part, encoder and decoder, at the server's largest batch size, measured at the start of the run on all cores. The
 difference between the two calm phases is the noise of the machine. Processors are shared with all clients: `attack` is
 the attackers' share of one core, `others` that of everything but server and clients.

@@ -26,7 +26,7 @@ STALLED = 4
 SMALL_RECEIVE_BYTES = 4096
 MALFORMED_PER_S = 50.0
 MALFORMED_S = 0.2
-"""How long an attacker waits after sending, whatever the answer."""
+"""How long an attacker waits after sending, with or without a response."""
 SLOW_SOCKETS = 300
 SLOW_BYTE_S = 1.0
 ATTEMPTS = 10_000

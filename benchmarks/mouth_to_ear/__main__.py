@@ -5,7 +5,7 @@ server and back; one recording of the room holds mouth and ear. Their delay is f
 envelopes in 16 bands, in pieces of four seconds; lost or inserted audio anywhere would change it. The parts:
 `microphone` and `speaker` as PortAudio reports them in each callback (including blocks of 10 ms, buffers and rate
 conversion), `algorithm` = ready.latency_ms, `computing` from the last packet of a chunk's window to its output
-(including network), `jitter` = the level of the jitter buffer when a chunk arrives. STOI is against the mouth, beside
+(including network), `jitter` = the level of the jitter buffer when a chunk arrives. STOI is against the mouth, next to
 that of the same model offline. Barge-in: utterances are interrupted repeatedly; measured are the time from clear() to
 the last sound at the ear, silence after it, and the reported against the real position heard. Last, the network stalls
 (benchmarks.common.faulty_proxy) in a room with noise NOISE_DB below the speech: latency before, and from STALL_OVER_S
@@ -245,15 +245,15 @@ def stall_scores(
     by_start: list[tuple[float, float]],
     stall_s: float,
 ) -> tuple[float, float]:
-    """STOI at the ear before a stall, and in the STALL_OVER_S after it: of what was heard against the clean speech cut
-    at the splices, which are placed by when a position was heard, to a few ms.
+    """Returns STOI at the ear before a stall, and in the STALL_OVER_S after it, against the clean speech cut at the
+    splices; these are placed to a few ms by when each position was heard.
 
-    `first`: where the speech begins at the mouth; `by_start`: the delay in each stretch.
+    `first` is where the speech begins at the mouth, `by_start` the delay in each stretch.
     """
     size = round(STRETCH_S * RATE)
 
     def later(at_s: float) -> int:
-        """What is at the mouth after so many seconds is that much later at the ear."""
+        """Returns the offset of the ear from the mouth for sound at `at_s`."""
         _, delay_ms = min(by_start, key=lambda pair: abs(pair[0] + STRETCH_S / 2 - at_s))
         return first + round(delay_ms * RATE / 1000)
 

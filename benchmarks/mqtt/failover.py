@@ -69,7 +69,7 @@ async def _told(
             owner = listener.status.bridge if listener.status is not None else ""
             moments["broken"] = loop.time()
             await trouble()
-            while not _is_anothers(listener.status, owner):  # noqa: ASYNC110 (nobody calls when a status comes)
+            while not _is_anothers(listener.status, owner):  # noqa: ASYNC110 (a status has no event)
                 await asyncio.sleep(POLL_S)
             moments.setdefault("taken_over", loop.time())
 

@@ -1,1 +1,1 @@
-"""What Ray Serve adds between a client and the server: `python -m benchmarks.serve`."""
+"""The overhead of Ray Serve between a client and the server: `python -m benchmarks.serve`."""

@@ -1,11 +1,11 @@
-"""What Ray Serve adds between a client and the server: the same sessions through Serve and at our own port, in turns.
+"""The overhead of Ray Serve: the same sessions through Serve and through the server's own port, in turns.
 
-A cluster of `--nodes` nodes (processes on this machine) has a replica with one worker on each, behind the proxy of the
-head; beside it runs `neucodec-server` with as many workers. `--sessions` live clients send 20 ms packets to one and
-then to the other. A chunk's latency is that of benchmarks.latency. A round trip is that of a `mark` in a session of its
-own meanwhile, which the server answers at once, without the model. Added: the median over the turns of the difference
-within a turn. `front_percent` is what a live session takes of a core in the process that speaks with clients: the
-server's own, or Serve's proxy; `replica_percent` what it takes in the processes between proxy and workers.
+A cluster of `--nodes` nodes (processes on this machine) has a replica with one worker on each, and the proxy on the
+head; a `neucodec-server` with as many workers runs at the same time. `--sessions` live clients send 20 ms packets to
+one, then to the other. A chunk's latency is that of benchmarks.latency. A round trip is that of a `mark` in a separate
+session, to which the server replies at once, without the model. `added` is the median over the turns of the difference
+within a turn. `front_percent` is a live session's share of a core in the process that talks to clients: the server, or
+Serve's proxy; `replica_percent` is its share in the processes between proxy and workers.
 
     python -m benchmarks.serve --turns 3        # needs the extra `ray`
 """
@@ -31,12 +31,12 @@ from neucodec_streaming.client import Marked, connect
 RESULTS = RESULTS_FOLDER / "serve.json"
 OWN, SERVE = "own", "serve"
 PAUSE_S = 0.05
-"""Between round trips."""
+"""Pause between round trips."""
 FIGURES = ("chunk_p50_ms", "chunk_p99_ms", "trip_p50_ms", "trip_p99_ms", "front_percent", "replica_percent")
 
 
 async def round_trips(url: str, seconds: float) -> list[float]:
-    """Milliseconds from a mark to its return, one after the other."""
+    """Returns the milliseconds from each mark to its return, one after the other."""
     trips_ms, until_s = [], time.perf_counter() + seconds
     async with connect(url, kind="encode") as session:
         while time.perf_counter() < until_s:
@@ -53,7 +53,9 @@ async def round_trips(url: str, seconds: float) -> list[float]:
 async def turn(
     url: str, watched: Sequence[Sequence[psutil.Process]], kind: str, sessions: int, seconds: float
 ) -> dict[str, float]:
-    """Live sessions, and round trips beside them; what each of them takes of a core in the processes `watched`."""
+    """Runs live sessions and round trips; returns latencies, and each session's share of a core in the `watched`
+    processes.
+    """
     before_s, began_s = [_used_s(group) for group in watched], time.perf_counter()
     callers = [LatencyCaller(url, kind, "default", seconds, seed) for seed in range(sessions)]
     trips_ms, *_ = await asyncio.gather(round_trips(url, seconds), *(caller.run() for caller in callers))
@@ -70,9 +72,9 @@ def _used_s(processes: Sequence[psutil.Process]) -> float:
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """The turns of both, their medians, and what Serve adds."""
+    """Returns the turns of both, their medians, and the overhead of Serve."""
     settings = {"model": given.model, "profiles": "default", "batch_sizes": "1,2,4,8", "max_sessions": "64"}
-    settings |= {"max_load": "1000000"}  # a place for every session, on any machine
+    settings |= {"max_load": "1000000"}  # admits every session on any machine
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     turns = []
     print(" ".join(f"{cell:>14}" for cell in ("server", *FIGURES)), flush=True)
@@ -102,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     add("--kind", default="roundtrip")
     add("--nodes", type=int, default=3)
     add("--sessions", type=int, default=12)
-    add("--seconds", type=float, default=10.0, help="of a turn (default %(default)g)")
+    add("--seconds", type=float, default=10.0, help="duration of a turn (default %(default)g)")
     add("--turns", type=int, default=3)
     add("--out", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)

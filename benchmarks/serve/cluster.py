@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes, which are processes here, with the codec served on it. Needs the extra `ray`."""
+"""A Ray cluster whose nodes are processes of this machine, with the codec served on it. Needs the extra `ray`."""
 
 import asyncio
 import socket
@@ -14,37 +14,37 @@ WORKERS = "neucodec_streaming.server.workers"
 
 
 class ServedCluster:
-    """`url` is that of the proxy at the head, `nodes` are those that replicas run on."""
+    """A running cluster: `url` is that of the head's proxy, `nodes` are those that run replicas."""
 
     def __init__(self, cluster: Any, url: str, nodes: list[Any]) -> None:
         self.cluster, self.url, self.nodes = cluster, url, nodes
 
     def replicas(self) -> int:
-        """How many can be routed to."""
+        """Returns the number of replicas that can be routed to."""
         from ray import serve
 
         deployments = serve.status().applications["codec"].deployments.values()
         return sum(count for one in deployments for state, count in one.replica_states.items() if state == "RUNNING")
 
     def replica_ids(self) -> list[str]:
-        """Of those that run, as they stand in tokens."""
+        """Returns the ids of the running replicas, as used in resume tokens."""
         from ray.util import list_named_actors
 
         names = [actor["name"] for actor in list_named_actors(all_namespaces=True)]
         return [name.rsplit("#", 1)[1] for name in names if "CodecReplica#" in name]
 
     def worker_processes(self) -> list[psutil.Process]:
-        """Processes that own a device for one of this cluster's replicas."""
+        """Returns the worker processes of this cluster's replicas."""
         mine = psutil.Process().children(recursive=True)
         return [one for one in mine if WORKERS in one.cmdline()]
 
     def processes(self, actor: str) -> list[psutil.Process]:
-        """Those of Ray's actors of that name, such as the proxy at the head that speaks with clients."""
+        """Returns the processes of Ray's actors of this name, such as the head's proxy."""
         mine = psutil.Process().children(recursive=True)
         return [one for one in mine if one.cmdline()[:1] and one.cmdline()[0].startswith(f"ray::{actor}")]
 
     async def until_replicas(self, count: int) -> None:
-        """Returns when so many run."""
+        """Waits until exactly `count` replicas run."""
         async with asyncio.timeout(START_S):
             while await asyncio.to_thread(self.replicas) != count:  # noqa: ASYNC110 (Serve has no event for it)
                 await asyncio.sleep(0.3)
@@ -52,7 +52,7 @@ class ServedCluster:
 
 @contextmanager
 def served_cluster(nodes: int, settings: Mapping[str, str], room: int, **arguments: Any) -> Iterator[ServedCluster]:
-    """A head without processors, nodes with one each, and a replica on every node, unless `arguments` say otherwise."""
+    """Starts a head without processors, nodes with one each, and a replica on every node, unless `arguments` differ."""
     import ray
     from ray import serve
     from ray.cluster_utils import Cluster

@@ -2,17 +2,22 @@
 
 import asyncio
 import json
+import re
+from collections.abc import AsyncIterator
+from typing import Self
 
 import numpy as np
 import pytest
 import soundfile
 
+import neucodec_streaming.client
 from neucodec_streaming import load_codec
 from neucodec_streaming.client.cli import main
 from neucodec_streaming.client.connection import connect
 from neucodec_streaming.client.events import Audio, Cleared, Done, Flushed, Tokens
 from neucodec_streaming.client.files import read_audio, read_tokens
 from neucodec_streaming.errors import CapacityError, ConfigError
+from tests.conftest import ROOT
 from tests.server.hosting import GOLDEN, hosted
 
 
@@ -118,24 +123,70 @@ async def test_mark_comes_when_its_frames_are_out(server):
     assert sum(event.tokens.size for event in events if isinstance(event, Tokens)) == 7
 
 
-def readme_examples() -> list[str]:
-    """The blocks of Python in the README."""
-    text = (GOLDEN.parent.parent.parent / "README.md").read_text()
-    return [block.split("```")[0] for block in text.split("```python\n")[1:]]
+def examples(page: str) -> list[str]:
+    """The blocks of Python in a Markdown page."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
-async def test_the_client_example_of_the_readme_runs(server, tmp_path, monkeypatch):
+class Unplugged(Exception):
+    """Ends the example that listens for ever."""
+
+
+class RecordedMicrophone:
+    """A second of silence, then it is unplugged."""
+
+    def __init__(self, rate: int) -> None:
+        self.packets = [np.zeros(rate // 50, np.float32)] * 50
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    async def __aiter__(self) -> AsyncIterator[np.ndarray]:
+        for packet in self.packets:
+            yield packet
+        await asyncio.sleep(1.0)  # tokens arrive meanwhile
+        raise Unplugged
+
+
+class RecordingSpeaker(RecordedMicrophone):
+    """Counts the samples pushed to any instance."""
+
+    samples = 0
+
+    def push(self, samples: np.ndarray) -> None:
+        RecordingSpeaker.samples += samples.size
+
+    def finish(self) -> None:
+        pass
+
+    async def drained(self) -> None:
+        pass
+
+
+@pytest.mark.slow
+async def test_the_readmes_microphone_example_prints_tokens(server, monkeypatch, capsys):
+    monkeypatch.setattr(neucodec_streaming.client, "Microphone", RecordedMicrophone, raising=False)
+    code = examples("README.md")[0].replace("ws://127.0.0.1:8765", server.url)
+    with pytest.raises(ExceptionGroup, match="unhandled errors"):
+        await asyncio.to_thread(exec, code, {})
+    assert capsys.readouterr().out.startswith("0 [")
+
+
+async def test_the_readmes_speaker_example_plays_every_token(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(neucodec_streaming.client, "Speaker", RecordingSpeaker, raising=False)
     monkeypatch.chdir(tmp_path)
     np.arange(20, dtype="<u2").tofile("speech.tok")
-    code = readme_examples()[0].replace("ws://127.0.0.1:8765", server.url).replace('profile="low"', "profile=None")
-    names: dict = {}
-    await asyncio.to_thread(exec, code.replace("asyncio.run(", "heard = asyncio.run("), names)
-    assert sum(audio.size for audio in names["heard"]) == 20 * 480
+    RecordingSpeaker.samples = 0
+    await asyncio.to_thread(exec, examples("README.md")[1].replace("ws://127.0.0.1:8765", server.url), {})
+    assert RecordingSpeaker.samples == 20 * 480
 
 
-def test_the_library_example_of_the_readme_runs():
+def test_the_library_example_of_the_client_page_runs():
     names: dict = {"packets": [np.zeros(1_000, np.float32)] * 8}
-    exec(readme_examples()[1].replace('"nano"', repr(str(GOLDEN))), names)
+    exec(examples("docs/client.md")[-1].replace('"nano"', repr(str(GOLDEN))), names)
     assert (names["audio"].dtype, names["tail"].dtype) == (np.float32, np.float32)
 
 

@@ -158,7 +158,7 @@ async def test_a_damaged_pipe_leaves_the_file_that_was_there(tmp_path, command, 
         assert said.endswith("; out.wav stays as it was\n")
 
 
-async def test_a_reader_of_a_listing_may_leave_early(tmp_path):
+async def test_a_closed_pipe_during_a_listing_is_not_an_error(tmp_path):
     for line in ("$N completion bash | head -c 1", "$N --help | true", "$N devices --help | true"):
         code, _, said = await shell(f"set -o pipefail; {line}", tmp_path, "ws://127.0.0.1:1")
         assert (code, said) == (0, ""), line

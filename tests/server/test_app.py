@@ -30,7 +30,7 @@ def get(url: str) -> tuple[int, dict]:
         return error.code, json.load(error)
 
 
-async def test_while_the_model_loads_the_server_lives_but_is_not_ready():
+async def test_a_loading_server_is_live_but_not_ready():
     go_on = threading.Event()
 
     def load(settings: Settings) -> tuple[list[Engine], Model]:
@@ -57,7 +57,7 @@ async def test_while_the_model_loads_the_server_lives_but_is_not_ready():
 
 
 @pytest.mark.parametrize("error", [ModelError("model.safetensors is cut short"), ConfigError("device 'tpu'")])
-async def test_a_model_that_cannot_be_loaded_says_why(error):
+async def test_a_load_failure_is_reported_with_its_reason(error):
     def load(settings: Settings) -> tuple[list[Engine], Model]:
         raise error
 
@@ -84,12 +84,12 @@ async def test_stopping_closes_open_sessions_with_service_restart(caplog):
     assert app.sessions == 0 and "closed: stop, 0 in" in caplog.text
 
 
-def test_the_latency_of_a_kind_is_that_of_its_schedule():
+def test_the_latency_of_each_kind_follows_from_its_schedule():
     config = StreamConfig(5, 5)
     assert [latency_ms(kind, config) for kind in ("encode", "decode", "roundtrip")] == [215.0, 200.0, 315.0]
 
 
-def test_an_unknown_profile_is_refused_naming_the_known():
+def test_an_unknown_profile_is_refused_with_the_known_names():
     assert MODEL.profile(None) == ("default", CONFIG)
     with pytest.raises(ConfigError, match=r"'best'.*default"):
         MODEL.profile("best")
@@ -98,7 +98,7 @@ def test_an_unknown_profile_is_refused_naming_the_known():
 @pytest.mark.parametrize(
     ("is_local", "keys", "warns"), [(True, (), False), (False, (), True), (False, ("k" * 22,), False)]
 )
-async def test_a_server_that_lets_in_everybody_from_everywhere_says_so(is_local, keys, warns, caplog, monkeypatch):
+async def test_a_public_server_without_keys_logs_a_warning(is_local, keys, warns, caplog, monkeypatch):
     monkeypatch.setattr(App, "_is_local", is_local)  # a test listens at the loopback alone
     app = App(Settings(port=0, api_keys=keys), lambda settings: ([Engine(FakeRunner())], MODEL))
     await app.start()

@@ -88,7 +88,7 @@ async def test_anything_after_end_is_an_error(host):
         assert client.socket.close_code in (1000, 1002)
 
 
-async def test_a_message_far_above_the_limit_is_cut_off(host):
+async def test_an_oversized_message_closes_the_connection_with_1009(host):
     async with unharmed(host), talk(host.url, "/v1/encode") as client:
         await client.socket.send(bytes(200_000))
         with pytest.raises(ConnectionClosed):
@@ -97,14 +97,14 @@ async def test_a_message_far_above_the_limit_is_cut_off(host):
         assert client.socket.close_code == 1009
 
 
-async def test_text_that_is_no_utf8_ends_the_session(host):
+async def test_invalid_utf8_ends_the_session(host):
     async with unharmed(host), talk(host.url, "/v1/encode") as client:
         await client.socket.send(b"\xff\xfe", text=True)
         await asyncio.wait_for(client.socket.wait_closed(), DEADLINE_S)
         assert client.socket.close_code == 1007
 
 
-async def test_a_client_that_vanishes_gives_its_slot_back(host):
+async def test_a_vanished_client_frees_its_slot(host):
     async with unharmed(host):
         for _ in range(2 * 4):
             async with talk(host.url, "/v1/roundtrip") as client:
@@ -112,7 +112,7 @@ async def test_a_client_that_vanishes_gives_its_slot_back(host):
                 client.socket.transport.abort()
 
 
-async def test_a_client_that_says_no_more_than_hello_gives_its_place_back(host):
+async def test_a_client_that_leaves_during_the_handshake_frees_its_slot(host):
     for _ in range(8):
         reader, writer = await asyncio.open_connection(*host.url.removeprefix("ws://").split(":"))
         writer.write(b"GET /v1/encode HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
@@ -142,14 +142,14 @@ async def refused(url: str) -> InvalidStatus:
         ("/v1/decode?stats=maybe", 400, "bad_config", ["maybe"]),
     ],
 )
-async def test_a_url_that_cannot_be_is_refused_before_the_upgrade(host, target, status, code, named):
+async def test_an_invalid_url_is_refused_before_the_upgrade(host, target, status, code, named):
     response = await refused(host.url + target)
     body = json.loads(response.body)
     assert (response.status_code, body["code"]) == (status, code)
     assert all(name in body["message"] for name in named)
 
 
-async def test_a_full_server_refuses_with_503_and_says_when_to_retry(host):
+async def test_a_full_server_refuses_with_503_and_retry_after(host):
     async with AsyncExitStack() as stack:
         for kind in ("encode", "decode", "roundtrip", "encode"):
             await stack.enter_async_context(talk(host.url, f"/v1/{kind}"))
@@ -178,7 +178,7 @@ def test_probes_answer_over_plain_http(host):
     assert get(host.url + "/nothing")[0] == 404
 
 
-async def test_a_step_that_fails_ends_its_sessions_with_an_error_and_the_server_lives(host):
+async def test_a_failed_step_ends_its_sessions_with_an_error_and_the_server_survives(host):
     async with talk(host.url, "/v1/encode") as client:
         host.runner.broken = RuntimeError("out of memory")
         await client.send(s16(speech(*LEVELS)))
@@ -199,7 +199,7 @@ async def test_a_flood_of_marks_is_an_error(host):
         assert failure["code"] == "bad_message" and "marks" in failure["message"]
 
 
-async def test_a_reader_that_takes_nothing_is_paused_and_loses_nothing():
+async def test_a_client_that_stops_reading_is_paused_and_loses_nothing():
     with hosted(FakeRunner(slots=2), max_sessions=2, max_queue_bytes=20_000, max_pending_seconds=5.0) as host:
         tokens = np.arange(20_000, dtype=np.uint16)
         async with talk(host.url, "/v1/decode", max_queue=1) as client:
@@ -220,14 +220,14 @@ async def test_a_reader_that_takes_nothing_is_paused_and_loses_nothing():
             assert client.output == s16(audio_of(tokens))
 
 
-async def test_a_reader_that_never_reads_is_disconnected():
+async def test_a_client_that_never_reads_is_disconnected():
     with hosted(FakeRunner(slots=2), max_sessions=2, send_timeout_s=0.2, max_pending_seconds=100.0) as host:
         async with unharmed(host), talk(host.url, "/v1/decode", max_queue=1, close_timeout=0.1) as client:
             await client.send(np.zeros(50_000, np.uint16).tobytes())
             await host.emptied(down_to=1)
 
 
-async def test_a_device_that_does_not_answer_is_an_error_and_not_ready():
+async def test_a_stuck_device_ends_sessions_with_an_error_and_makes_the_server_unready():
     runner = FakeRunner(slots=2)
     running, go_on = threading.Event(), threading.Event()
     step = runner.step
@@ -254,7 +254,7 @@ async def test_a_device_that_does_not_answer_is_an_error_and_not_ready():
             go_on.set()
 
 
-async def test_sessions_leave_nothing_behind(host):
+async def test_ended_sessions_leave_no_task(host):
     async def tasks() -> int:
         return len(asyncio.all_tasks())
 
@@ -273,7 +273,7 @@ async def test_sessions_leave_nothing_behind(host):
     assert await count() <= before + 1, "one more at most: a handshake whose socket is being closed"
 
 
-def test_a_busy_port_is_said_clearly(host):
+def test_a_busy_port_gets_a_clear_error(host):
     port = int(host.url.rsplit(":", 1)[1])
     from neucodec_streaming.server.app import App
     from neucodec_streaming.server.settings.fields import Settings

@@ -101,7 +101,7 @@ def test_minutes_are_spread_over_the_files_and_within_them(tmp_path) -> None:
     assert len(list(pieces(files, 1000))) == 12
 
 
-def test_files_that_cannot_be_read_are_named_and_left_out(speech, tmp_path, capsys) -> None:
+def test_unreadable_files_are_named_and_skipped(speech, tmp_path, capsys) -> None:
     (speech / "broken.wav").write_bytes(b"RIFF")
     soundfile.write(speech / "nan.wav", np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
     soundfile.write(speech / "empty.wav", np.zeros(0, np.float32), 16_000)

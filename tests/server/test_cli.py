@@ -74,7 +74,7 @@ def test_the_command_says_where_it_listens_serves_and_stops_cleanly():
         (["--check-config", "--max-session", "3"], 2, "--max-session"),
     ],
 )
-def test_a_setting_that_cannot_be_ends_with_code_2_and_one_clear_line(arguments, code, named):
+def test_an_invalid_setting_exits_with_code_2_and_a_one_line_message(arguments, code, named):
     result = run(*arguments)
     assert result.returncode == code and named in result.stderr and "Traceback" not in result.stderr
     assert not result.stdout
@@ -93,7 +93,7 @@ def test_check_config_prints_the_settings_in_force_and_starts_nothing(capsys, mo
     assert "s3cret" not in said
 
 
-def test_check_config_refuses_what_the_server_would_not_start_with(capsys, monkeypatch, tmp_path):
+def test_check_config_refuses_settings_that_prevent_a_start(capsys, monkeypatch, tmp_path):
     file = tmp_path / "keys"
     file.write_text("alice: no hash")
     assert main(["--check-config", "--api-keys-file", str(file)]) == 2
@@ -117,7 +117,7 @@ def started(monkeypatch):
     return found
 
 
-def test_the_variables_of_the_client_never_prevent_the_start(started, caplog, monkeypatch):
+def test_client_environment_variables_never_prevent_a_start(started, caplog, monkeypatch):
     monkeypatch.setenv("NEUCODEC_API_KEY", "s3cret-of-twenty-two-characters")
     monkeypatch.setenv("NEUCODEC_SERVER", "wss://codec.example")
     monkeypatch.setenv("NEUCODEC_MQTT_USERNAME", "alice")
@@ -135,7 +135,7 @@ def test_the_variables_of_the_client_never_prevent_the_start(started, caplog, mo
     assert started.pop().mqtt == "nonsense"
 
 
-def test_a_variable_that_is_no_setting_is_warned_of_and_refused_by_check_config(started, capsys, caplog, monkeypatch):
+def test_unknown_variables_cause_a_warning_and_fail_check_config(started, capsys, caplog, monkeypatch):
     monkeypatch.setenv("NEUCODEC_MAX_SESSION", "3")
     assert main([]) == 0
     assert "NEUCODEC_MAX_SESSION, which is no setting: do you mean NEUCODEC_MAX_SESSIONS" in caplog.text
@@ -144,19 +144,19 @@ def test_a_variable_that_is_no_setting_is_warned_of_and_refused_by_check_config(
 
 
 @pytest.mark.slow
-def test_a_stream_json_that_is_not_there_ends_with_code_3_and_its_name():
+def test_a_missing_stream_json_exits_with_code_3_and_is_named():
     result = run("--stream-json", "/nowhere/stream.json")
     assert result.returncode == 3 and "/nowhere/stream.json" in result.stderr and "Traceback" not in result.stderr
 
 
 @pytest.mark.slow
-def test_a_model_that_is_not_there_ends_with_code_3_and_its_name():
+def test_a_missing_model_exits_with_code_3_and_is_named():
     result = run("--model", "/nowhere/model")
     assert result.returncode == 3 and "/nowhere/model" in result.stderr and "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--check-config"], ["--help"], ["encode-files", "--help"]])
-def test_a_reader_of_a_listing_may_leave_early(arguments):
+def test_a_closed_pipe_during_a_listing_is_not_an_error(arguments):
     reading, writing = os.pipe()
     os.close(reading)
     result = subprocess.run([*COMMAND[:3], *arguments], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
@@ -164,7 +164,7 @@ def test_a_reader_of_a_listing_may_leave_early(arguments):
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_settings_are_called_by_their_kind_and_shown_as_they_were_given(capsys):
+def test_errors_and_help_show_settings_as_users_write_them(capsys):
     assert main(["--kinds", "foo,bar"]) == 2
     assert "kinds is 'foo,bar': give encode, decode, or both" in capsys.readouterr().err
     with pytest.raises(SystemExit):
@@ -173,7 +173,7 @@ def test_settings_are_called_by_their_kind_and_shown_as_they_were_given(capsys):
     assert "--max-messages-per-s N" in shown and "--idle-timeout-s SECONDS" in shown
 
 
-def test_a_template_that_is_missing_is_named_without_an_error_number(capsys):
+def test_a_missing_template_is_named_without_an_errno(capsys):
     options = ["--speech-lm-url", "http://127.0.0.1:1/v1", "--speech-lm-template", "/nowhere/template"]
     assert main(options) == 2
     said = capsys.readouterr().err

@@ -103,7 +103,7 @@ async def test_sessions_of_all_kinds_ages_and_packet_sizes_are_independent(host,
     await host.emptied()
 
 
-async def test_a_second_utterance_and_one_after_clear_are_as_new(host, codec):
+async def test_utterances_after_flush_and_clear_start_from_a_clean_state(host, codec):
     pcm = recording(9, 0.7)
     wanted = alone(codec, "roundtrip", "default", pcm)
     async with talk(host.url, "/v1/roundtrip") as client:

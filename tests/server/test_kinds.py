@@ -24,7 +24,7 @@ def fetched(url: str) -> tuple[int, dict]:
 
 
 @pytest.mark.parametrize("kind", ["decode", "encode"])
-async def test_one_kind_alone_is_served_and_the_paths_of_others_are_not(kind):
+async def test_only_the_configured_kind_is_served(kind):
     with hosted(kinds=(kind,), max_sessions=1, batch_sizes=(1,)) as host:
         for other in OTHERS[kind]:
             status, body = fetched(f"{host.url}/v1/{other}")
@@ -40,6 +40,6 @@ async def test_one_kind_alone_is_served_and_the_paths_of_others_are_not(kind):
 
 
 @pytest.mark.parametrize("kinds", [(), ("decode", "decode"), ("listen",)])
-def test_kinds_that_cannot_be_are_refused(kinds):
+def test_invalid_kinds_are_refused(kinds):
     with pytest.raises(ConfigError, match="kinds is"):
         Settings(kinds=kinds)

@@ -49,7 +49,7 @@ async def test_traffic_in_either_direction_prevents_the_idle_timeout():
             await client.finish()
 
 
-async def test_a_server_that_drains_lets_sessions_end_and_takes_no_others():
+async def test_a_draining_server_lets_sessions_end_and_refuses_new_ones():
     with hosted(FakeRunner(), drain_s=DEADLINE_S) as host:
         async with talk(host.url, PATH) as client:
             draining = in_loop(host, host.app.drain())

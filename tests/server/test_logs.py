@@ -24,11 +24,11 @@ def test_a_record_is_one_line_of_json():
     }
 
 
-def test_without_a_session_there_is_no_such_key():
+def test_a_record_outside_a_session_has_no_session_key():
     assert "session" not in json.loads(JsonFormatter().format(record("stopping")))
 
 
-def test_an_exception_comes_with_its_traceback():
+def test_an_exception_is_logged_with_its_traceback():
     try:
         raise ValueError("wrong")
     except ValueError:

@@ -44,7 +44,7 @@ def series() -> dict[str, set[str]]:
     return found
 
 
-def test_every_name_is_ours_and_says_its_unit():
+def test_every_metric_name_has_our_prefix_and_its_unit():
     names = ours()
     assert len(names) > 15 and all(name.startswith("neucodec_") for name in names)
     units = ("_seconds", "_bytes", "_ratio", "_sessions")
@@ -84,7 +84,7 @@ def test_every_metric_is_on_the_dashboard():
     assert not missing
 
 
-def test_the_dashboards_panels_have_a_place_each_and_ask_the_chosen_data_source():
+def test_dashboard_panels_do_not_overlap_and_query_the_selected_data_source():
     places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in DASHBOARD["panels"]]
     assert len(set(places)) == len(places) and len({panel["id"] for panel in DASHBOARD["panels"]}) == len(places)
     (asked,) = {json.dumps(panel["datasource"]) for panel in DASHBOARD["panels"]}
@@ -92,7 +92,7 @@ def test_the_dashboards_panels_have_a_place_each_and_ask_the_chosen_data_source(
     assert {variable["name"] for variable in DASHBOARD["templating"]["list"]} == {"datasource", "instance"}
 
 
-def test_the_chunk_of_every_bundled_profile_is_an_edge_of_the_step_times():
+def test_the_chunk_of_every_bundled_profile_is_a_bucket_bound_of_the_step_times():
     chunks = {pair[0] for pair in PROFILES.values() if pair is not None} | {1, 2, 3, 4, 5, 10}
     assert {frames * FRAME_MS / 1000 for frames in chunks} <= set(STEP_S)
 
@@ -166,7 +166,7 @@ async def test_resumed_and_evicted_sessions_are_counted(host):
         await other.finish()
 
 
-async def test_a_server_that_drains_says_so(host):
+async def test_a_draining_server_is_visible_in_the_metrics(host):
     assert (await scraped(host))["neucodec_draining"] == 0
     await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(host.app.drain(), host.loop))
     assert (await scraped(host))["neucodec_draining"] == 1

@@ -4,7 +4,7 @@ from neucodec_streaming.codec import load_codec
 from tests.streaming.models import GOLDEN
 
 
-def test_the_name_tells_the_version_of_the_weights_where_the_configuration_has_one():
+def test_the_model_name_includes_the_weights_version_if_configured():
     golden = load_codec(GOLDEN, kinds=("decode",))
     nano = load_codec("nano", kinds=("decode",))
     assert nano.public_name == f"nano-{nano.model.config.weights_version}"

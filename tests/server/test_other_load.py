@@ -35,6 +35,6 @@ def test_the_share_is_the_processor_time_of_other_programs(machine):
     assert load.share() == 0.0
 
 
-def test_a_system_that_does_not_tell_counts_as_quiet(monkeypatch, tmp_path):
+def test_a_system_without_load_figures_counts_as_idle(monkeypatch, tmp_path):
     monkeypatch.setattr(other_load, "_STAT", tmp_path / "missing")
     assert OtherLoad().share() == 0.0

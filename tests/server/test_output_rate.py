@@ -22,7 +22,7 @@ def host(request):
         yield running
 
 
-async def test_without_a_rate_the_output_is_the_models(host):
+async def test_the_default_output_rate_is_the_models(host):
     async with talk(host.url, "/v1/decode?output_format=f32le") as client:
         assert client.seen[0].output.rate == host.rate
         await client.send(TOKENS.tobytes())
@@ -32,7 +32,7 @@ async def test_without_a_rate_the_output_is_the_models(host):
 
 
 @pytest.mark.parametrize("rate", [None, 24_000])
-async def test_the_client_gets_the_rate_that_it_names_or_the_models(host, rate):
+async def test_the_client_gets_the_requested_rate_or_the_models(host, rate):
     async with connect(host.url, kind="decode", output_rate=rate) as connection:
         assert connection.ready.output.rate == (rate or host.rate)
         await connection.send(TOKENS[:20])

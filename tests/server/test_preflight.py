@@ -21,14 +21,14 @@ def test_a_folder_without_a_model_is_named(tmp_path):
     check_model("nano")
 
 
-def test_a_model_of_the_hub_has_to_be_in_the_cache_when_offline(monkeypatch):
+def test_a_hub_model_must_be_cached_when_offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="not in the cache"):
         check_model("no-one/no-model")
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:x"])
-def test_a_device_that_cannot_be_is_named(device):
+def test_an_invalid_device_is_named(device):
     with pytest.raises(ConfigError, match=rf"device is '{device}': torch cannot use it"):
         check_device(device)
     check_device("cpu")

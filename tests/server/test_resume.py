@@ -143,7 +143,7 @@ async def test_ten_cuts_in_a_sentence_change_no_bit(pinned, target, unit):
 
 
 @pytest.mark.slow
-async def test_across_a_restart_a_pinned_server_computes_the_same_bits_again(pinned):
+async def test_a_pinned_server_recomputes_the_same_bits_after_a_restart(pinned):
     rng = random.Random(5)
     packets = packets_of(rng.randbytes(48_000), rng, 2)
     expected = await uncut(pinned.url, "/v1/encode", packets)
@@ -184,7 +184,7 @@ async def test_a_second_utterance_is_replayed_from_its_own_start():
         assert caller.events[1:-1] == [Marked("there")]
 
 
-async def test_a_clear_that_the_server_never_heard_is_said_again():
+async def test_a_clear_that_never_reached_the_server_is_sent_again():
     with hosted(FakeRunner(), **LIVES_ON) as host:
         caller = Caller("/v1/encode")
         await caller.call(host.url)
@@ -242,7 +242,7 @@ async def test_a_full_server_evicts_the_longest_lost_session():
         assert caught.value.response.status_code == 503
 
 
-async def test_a_token_is_worth_nothing_with_another_key(tmp_path):
+async def test_a_resume_token_is_refused_with_another_key(tmp_path):
     keys = {name: new_key() for name in ("alice", "bob")}
     path = tmp_path / "keys"
     path.write_text("".join(key_line(name, key) + "\n" for name, key in keys.items()))
@@ -259,7 +259,7 @@ async def test_a_token_is_worth_nothing_with_another_key(tmp_path):
         assert (await caller.call(host.url)).resumed == "exact"
 
 
-async def test_output_that_was_not_kept_is_not_promised():
+async def test_a_resume_without_the_needed_output_is_reported_as_approximate():
     with hosted(FakeRunner(), max_replay_bytes=4, **LIVES_ON) as host:
         caller = Caller("/v1/encode")
         await caller.call(host.url)
@@ -275,7 +275,7 @@ async def test_output_that_was_not_kept_is_not_promised():
         assert caller.heard == tokens_of(LEVELS).tobytes()
 
 
-async def test_nothing_is_held_of_a_session_that_has_ended():
+async def test_an_ended_session_is_freed():
     """Without a collection of cycles: that comes rarely, and a session holds megabytes of output for its client."""
     with hosted(FakeRunner(), **LIVES_ON | {"resume_s": 0.2}) as host:
         gc.collect()

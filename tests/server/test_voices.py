@@ -51,7 +51,7 @@ async def said(client, *before) -> bytes:
     return client.output[begin:]
 
 
-async def test_a_primed_session_is_a_primed_stream_to_the_bit_after_flush_and_clear_too(host):
+async def test_a_primed_session_equals_a_primed_stream_after_flush_and_clear_too(host):
     async with talk(host.url, DECODE) as client:
         assert await said(client) == utterance(None)
         for message, voice in ((Prime("anna"), ANNA), (Prime(tokens=tuple(OWN.tolist())), OWN), (Prime("ben"), BEN)):
@@ -66,7 +66,7 @@ async def test_a_primed_session_is_a_primed_stream_to_the_bit_after_flush_and_cl
         await client.finish()
 
 
-async def test_the_query_names_the_voice_and_a_message_within_an_utterance_waits_for_its_end(host):
+async def test_the_query_sets_the_voice_and_a_message_changes_it_for_the_next_utterance(host):
     async with talk(host.url, DECODE + "&voice=anna") as client:
         begin = TEXT[:2].tobytes()
         await client.send(begin, Prime("ben"), TEXT[2:].tobytes(), Flush())
@@ -79,7 +79,7 @@ async def test_the_query_names_the_voice_and_a_message_within_an_utterance_waits
         await client.finish()
 
 
-async def test_a_parked_session_wakes_in_its_voice(host):
+async def test_a_parked_session_keeps_its_voice(host):
     async with talk(host.url, DECODE + "&voice=anna") as client:
         await parked(host)
         assert await said(client) == utterance(ANNA)
@@ -150,7 +150,7 @@ async def test_an_unknown_voice_is_refused_in_the_query_and_in_the_message(host)
             assert failure.code == "bad_input" and "--voices" in failure.message
 
 
-async def test_the_client_primes_by_name_by_tokens_and_when_it_connects(host):
+async def test_the_client_primes_by_name_by_tokens_and_on_connecting(host):
     async with connect(host.url, kind="decode", output_format="f32le", voice="anna") as connection:
         heard = []
         for voice in ("anna", "ben", OWN, None):

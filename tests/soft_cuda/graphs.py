@@ -136,6 +136,7 @@ class SoftEvent:
         self._at_s = time.perf_counter()
 
     def query(self) -> bool:
+        device.call()
         return True
 
     def synchronize(self) -> None:

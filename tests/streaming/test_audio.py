@@ -17,7 +17,7 @@ def noise(samples: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-0.5, 0.5, samples).astype(np.float32)
 
 
-def test_every_s16le_value_survives_the_way_there_and_back():
+def test_every_s16le_value_survives_a_round_trip():
     payload = np.arange(-32768, 32768).astype("<i2").tobytes()
     audio = pcm_from_bytes(payload)
     assert (audio.min(), audio.max()) == (-1.0, np.float32(32767 / 32768))
@@ -50,12 +50,12 @@ def encoded(law: str, values: np.ndarray | list[int]) -> list[int]:
         ("alaw", {0xD5: 8, 0x55: -8, 0xAA: 32256, 0x2A: -32256, 0xD4: 24, 0xC5: 264, 0xF5: 528, 0x95: 2112}),
     ],
 )
-def test_bytes_of_g711_stand_for_the_values_of_the_standard(law, known):
+def test_g711_bytes_decode_to_the_values_of_the_standard(law, known):
     assert {code: decoded(law)[code] for code in known} == known
 
 
 @pytest.mark.parametrize("law", ["mulaw", "alaw"])
-def test_every_value_of_g711_survives_the_way_there_and_back(law):
+def test_every_g711_value_survives_a_round_trip(law):
     back = encoded(law, decoded(law))
     assert [code for code in range(256) if back[code] != code] == ([0x7F] if law == "mulaw" else [])  # -0 becomes 0
 
@@ -102,7 +102,7 @@ def test_partial_samples_are_named(pcm_format, sample):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_sample_that_is_not_finite_is_named_with_its_place(value):
+def test_a_non_finite_sample_is_named_with_its_position(value):
     audio = np.zeros(10, np.float32)
     audio[7] = value
     with pytest.raises(AudioError, match=f"sample 7 of 10 is {value}"):
@@ -166,7 +166,7 @@ def test_any_partition_of_the_input_gives_the_same_output(rates, cuts):
 
 
 @pytest.mark.parametrize("rates", RATES)
-def test_output_comes_when_it_is_said_to_and_is_complete_after_a_flush(rates):
+def test_output_comes_at_the_predicted_time_and_is_complete_after_a_flush(rates):
     audio, resampler = noise(3_001), Resampler(*rates)
     packets = [resampler.feed(audio[i : i + 1]) for i in range(audio.size)]
     given = np.cumsum([packet.size for packet in packets])
@@ -179,7 +179,7 @@ def test_output_comes_when_it_is_said_to_and_is_complete_after_a_flush(rates):
 
 
 @pytest.mark.parametrize("rates", RATES)
-def test_no_sample_waits_longer_than_the_delay_and_one_waits_nearly_as_long(rates):
+def test_the_stated_delay_is_a_tight_upper_bound(rates):
     resampler = Resampler(*rates)
     given, longest_ms = 0, 0.0
     for fed in range(1, 3_001):
@@ -209,7 +209,7 @@ def test_whole_frames_become_whole_frames(rates, frames):
 
 
 @pytest.mark.parametrize("rates", [(8_000, 16_000), (24_000, 8_000), (48_000, 16_000), (24_000, 44_100)])
-def test_speech_band_passes_and_nothing_folds(rates):
+def test_the_speech_band_passes_without_aliasing(rates):
     half = min(rates) / 2
     for hertz, least, most in ((0.1 * half, 0.999, 1.001), (0.85 * half, 0.999, 1.001), (1.02 * half, 0.0, 0.001)):
         if hertz < rates[0] / 2:
@@ -219,19 +219,19 @@ def test_speech_band_passes_and_nothing_folds(rates):
 
 
 @pytest.mark.parametrize("rates", [(8_000, 16_000), (24_000, 8_000), (24_000, 16_000), (44_100, 16_000)])
-def test_a_long_recording_in_one_piece_is_like_one_in_packets(rates):
+def test_a_long_recording_in_one_piece_equals_one_in_packets(rates):
     audio, resampler = noise(60_000), Resampler(*rates)
     packets = [resampler.feed(packet) for packet in np.split(audio, [1, 2, 5, 100, 20_000, 59_999])]
     assert np.array_equal(np.concatenate([*packets, resampler.flush()]), resample(audio, *rates))
 
 
-def test_equal_rates_pass_at_once():
+def test_equal_rates_pass_through_without_delay():
     audio, resampler = noise(100), Resampler(16_000, 16_000)
     assert np.array_equal(resampler.feed(audio), audio)
     assert (resampler.flush().size, resampler.delay_ms, resampler.needed(100)) == (0, 0.0, 100)
 
 
-def test_clear_drops_what_is_inside():
+def test_clear_drops_buffered_samples():
     audio, resampler = noise(5_000), Resampler(48_000, 16_000)
     resampler.feed(noise(3_000, 5))
     resampler.clear()
@@ -247,7 +247,7 @@ def test_a_tone_keeps_its_frequency_and_loudness():
 
 
 @pytest.mark.parametrize("rate", [0, -1, 3_999, 1_000_000, 16_000.0, True, "16000"])
-def test_a_rate_that_cannot_be_is_named(rate):
+def test_an_invalid_rate_is_named(rate):
     with pytest.raises(ConfigError, match="rate is"):
         Resampler(rate, 16_000)
     with pytest.raises(ConfigError, match="rate is"):

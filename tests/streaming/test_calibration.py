@@ -31,7 +31,7 @@ def test_the_mel_prior_does_not_depend_on_the_level() -> None:
     assert quiet["measured"]["level_dbfs"] == loud["measured"]["level_dbfs"] - 20
 
 
-def test_every_recording_counts_equally_for_any_length() -> None:
+def test_recordings_of_any_length_have_equal_weight() -> None:
     codec = codec_of("golden")
     first, second = recording()[:18_000], recording()[16_000:]
     alone = [measure_priors(codec, [pcm], CONFIG)["mel"]["mean"] for pcm in (first, second)]
@@ -46,7 +46,7 @@ def test_a_bfloat16_model_is_measured_in_float32() -> None:
     assert variance.isfinite().all() and (variance.bfloat16().float() != variance).any()
 
 
-def test_small_statistics_keep_their_digits() -> None:
+def test_small_statistics_keep_their_precision() -> None:
     codec = load_codec(GOLDEN)
     with torch.no_grad():
         codec.model.acoustic_decoder.embed.weight.mul_(1e-3)
@@ -55,7 +55,7 @@ def test_small_statistics_keep_their_digits() -> None:
     assert min(variance) > 0 and max(variance) < 1e-4 and len(set(variance)) == 32
 
 
-def test_without_a_second_of_speech_there_is_nothing_to_measure() -> None:
+def test_less_than_a_second_of_speech_is_refused() -> None:
     for pcm in (recording(15_999), 1e-4 * recording(), np.zeros(32_000, np.float32)):
         with pytest.raises(InputError, match="give minutes of speech"):
             measure_priors(codec_of("golden"), [pcm], CONFIG)

@@ -46,7 +46,7 @@ def copy_of_golden(folder: Path) -> Path:
     return folder
 
 
-def test_a_snapshot_fits_the_same_model_in_another_place(tmp_path: Path) -> None:
+def test_a_snapshot_fits_another_copy_of_the_same_model(tmp_path: Path) -> None:
     here, there = codec_of("golden").encoder_stream(), load_codec(copy_of_golden(tmp_path)).encoder_stream()
     here.feed(recording(9000))
     there.restore(here.snapshot())
@@ -122,7 +122,7 @@ def test_an_unknown_device_is_refused() -> None:
 
 
 @pytest.mark.parametrize("broken", ["{", '{"version": 2}', '{"version": 1, "chunk_frames": 5}', "[]"])
-def test_a_stream_json_that_cannot_be_is_refused(tmp_path: Path, broken: str) -> None:
+def test_an_invalid_stream_json_is_refused(tmp_path: Path, broken: str) -> None:
     (copy_of_golden(tmp_path) / "stream.json").write_text(broken)
     with pytest.raises(ModelError, match=r"stream\.json"):
         load_codec(tmp_path)
@@ -139,7 +139,7 @@ def test_a_stream_json_that_cannot_be_is_refused(tmp_path: Path, broken: str) ->
         (np.array([0, -20_000], np.float32), "sample 1 of 2 is -20000.0: full scale is 1.0"),
     ],
 )
-def test_bad_audio_is_refused_and_the_stream_is_as_before(pcm: object, says: str) -> None:
+def test_bad_audio_is_refused_and_the_stream_is_unchanged(pcm: object, says: str) -> None:
     stream = codec_of("golden").encoder_stream(StreamConfig(4, 1))
     stream.feed(recording(3000))
     before = stream.snapshot()
@@ -160,7 +160,7 @@ def test_bad_audio_is_refused_and_the_stream_is_as_before(pcm: object, says: str
         (np.zeros((2, 3), np.uint16), r"\(2, 3\)"),
     ],
 )
-def test_bad_tokens_are_refused_and_the_stream_is_as_before(tokens: object, says: str) -> None:
+def test_bad_tokens_are_refused_and_the_stream_is_unchanged(tokens: object, says: str) -> None:
     stream = codec_of("golden").decoder_stream(StreamConfig(4, 1))
     stream.feed(np.arange(7, dtype=np.uint16))
     before = stream.snapshot()
@@ -207,13 +207,13 @@ def test_a_given_stream_json_replaces_the_models_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [str(GOLDEN), "no-one-at-all/no-such-model"])
-def test_a_stream_json_that_is_not_there_is_refused_before_anything_is_loaded(tmp_path: Path, name: str) -> None:
+def test_a_missing_stream_json_is_refused_before_anything_is_loaded(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError, match=r"mine\.json"):
         load_codec(name, stream_json=tmp_path / "mine.json")
 
 
 @pytest.mark.parametrize(("kind", "other"), [("decode", "encode"), ("encode", "decode")])
-def test_one_kind_alone_is_loaded_and_kept_and_computes_the_same(kind: str, other: str) -> None:
+def test_a_single_kind_can_be_loaded_alone_and_computes_the_same(kind: str, other: str) -> None:
     both, part = codec_of("golden"), load_codec(GOLDEN, kinds=[kind])
     assert {name for name, _ in part.model.named_children()} == {*PARTS[kind], "quantizer"}
     x = recording(9000) if kind == "encode" else np.arange(40)
@@ -227,7 +227,7 @@ def test_one_kind_alone_is_loaded_and_kept_and_computes_the_same(kind: str, othe
 
 
 @pytest.mark.parametrize("kinds", [(), "decode", ("decode", "listen")])
-def test_kinds_that_cannot_be_are_refused(kinds: object) -> None:
+def test_invalid_kinds_are_refused(kinds: object) -> None:
     with pytest.raises(ConfigError, match="kinds is"):
         load_codec(GOLDEN, kinds=kinds)  # type: ignore[arg-type]
 

@@ -17,7 +17,7 @@ from neucodec_streaming.config import roundtrip_latency_ms
         ({"prior_weight": float("inf")}, "prior_weight is inf"),
     ],
 )
-def test_a_field_that_cannot_be_is_refused_by_name_and_value(fields: dict, says: str) -> None:
+def test_an_invalid_field_is_refused_by_name_and_value(fields: dict, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         StreamConfig(**fields)
 

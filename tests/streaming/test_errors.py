@@ -9,7 +9,7 @@ BRANCH, CODE, CLOSE = r"((?:\|   |    )*(?:\|-- |`-- )?)", r'code "(\w+)"', r"(?
 ROW = re.compile(rf"^    {BRANCH}(\w+) +{CODE} +{CLOSE}", re.MULTILINE)
 
 
-def test_the_drawn_tree_is_that_of_the_classes():
+def test_the_documented_error_tree_equals_the_class_hierarchy():
     drawn, above, close_code = {}, [], 0
     for branch, name, code, drawn_close_code in ROW.findall(errors.__doc__):
         depth = len(branch) // 4

@@ -46,7 +46,7 @@ def test_one_chunk_of_a_whole_recording_equals_the_fake_quantised_model():
     assert noise <= 0.004 and noise <= 0.5 * other, "what is left are activations that round the other way"
 
 
-def test_int8_is_near_float32_and_another_model():
+def test_int8_audio_is_close_to_float32_and_has_another_fingerprint():
     pcm = recording()
     quantised, exact = codec_of("nano-int8"), codec_of("nano")
     tokens = exact.encode(pcm)
@@ -55,7 +55,7 @@ def test_int8_is_near_float32_and_another_model():
     assert quantised.fingerprint != exact.fingerprint
 
 
-def test_int8_is_refused_where_it_cannot_be_and_an_unknown_dtype_is_named():
+def test_int8_is_refused_where_unsupported_and_an_unknown_dtype_is_named():
     with pytest.raises(ConfigError, match="int8 is computed on a CPU"):
         load_codec("nano", device="cuda", dtype="int8")
     with pytest.raises(ConfigError, match="'int9' is unknown"):

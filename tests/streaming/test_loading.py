@@ -26,7 +26,7 @@ RESPONSE = httpx.Response(403, request=httpx.Request("GET", "https://hub.invalid
     ],
     ids=["gated", "missing", "offline"],
 )
-def test_a_model_that_cannot_be_fetched_says_why(error, says, monkeypatch):
+def test_a_failed_download_is_reported_with_its_reason(error, says, monkeypatch):
     def refuse(*args, **options):
         raise error
 

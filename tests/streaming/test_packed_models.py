@@ -38,7 +38,7 @@ def load_counted(model: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Codec, i
         return load_codec(model, dtype="int8"), len(reads)
 
 
-def test_a_second_start_reads_packed_weights_and_computes_the_same_bits(model, monkeypatch):
+def test_a_second_start_reads_the_cached_weights_and_computes_the_same_bits(model, monkeypatch):
     pcm = recording(8000)
     first, reads = load_counted(model, monkeypatch)
     second, reads_again = load_counted(model, monkeypatch)
@@ -51,7 +51,7 @@ def test_a_second_start_reads_packed_weights_and_computes_the_same_bits(model, m
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "empty"])
-def test_a_damaged_cache_is_made_again(model, monkeypatch, damage):
+def test_a_damaged_cache_is_rebuilt(model, monkeypatch, damage):
     fingerprint = load_codec(model, dtype="int8").fingerprint
     file = cached(model)
     whole = file.read_bytes()
@@ -63,14 +63,14 @@ def test_a_damaged_cache_is_made_again(model, monkeypatch, damage):
     assert cached(model).read_bytes() == whole
 
 
-def test_a_model_that_changed_is_packed_again(model, monkeypatch):
+def test_a_changed_model_is_packed_again(model, monkeypatch):
     load_codec(model, dtype="int8")
     weights = model / "model.safetensors"
     os.utime(weights, ns=(0, weights.stat().st_mtime_ns + 1))
     assert load_counted(model, monkeypatch)[1] == 1
 
 
-def test_a_cache_that_cannot_be_written_costs_time_alone(model, monkeypatch):
+def test_an_unwritable_cache_costs_only_time(model, monkeypatch):
     (model.parent / "cache").write_text("a file where the folder should be")
     assert load_counted(model, monkeypatch)[0].fingerprint == codec_of("nano-int8").fingerprint
 

@@ -55,7 +55,7 @@ def test_a_primed_encoder_equals_one_that_heard_the_audio_before(model: str, chu
 
 
 @every_model
-def test_reset_equals_a_new_stream_primed_the_same_way_and_none_undoes_it(model: str) -> None:
+def test_reset_keeps_the_voice_and_priming_with_none_removes_it(model: str) -> None:
     codec = codec_of(model)
     voice, tokens, config = codec.voice(some_tokens(120, 1)), some_tokens(30), config_of(4, 1)
     primed, stream = codec.decoder_stream(config), codec.decoder_stream(config)
@@ -73,7 +73,7 @@ def test_reset_equals_a_new_stream_primed_the_same_way_and_none_undoes_it(model:
 
 
 @every_model
-def test_within_an_utterance_a_voice_waits_for_its_end(model: str) -> None:
+def test_a_voice_given_within_an_utterance_takes_effect_at_its_end(model: str) -> None:
     codec = codec_of(model)
     tokens, config = some_tokens(30), config_of(4, 1)
     stream = codec.decoder_stream(config)
@@ -113,7 +113,7 @@ def test_lost_tokens_at_the_start_are_filled_from_the_voice() -> None:
     np.testing.assert_array_equal(np.concatenate([stream.feed(tokens, lost), stream.flush()]), expected)
 
 
-def test_a_voice_is_computed_once_for_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_voice_is_computed_once_per_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     codec, steps = codec_of("golden"), []
     decoder = codec.decoder(config_of(4, 1))
     compute = decoder.compute
@@ -125,7 +125,7 @@ def test_a_voice_is_computed_once_for_a_configuration(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(("tokens", "says"), [([1] * 99, "99 tokens"), ([], "0 tokens"), ([70_000] * 200, "70000")])
-def test_a_voice_that_cannot_be_is_refused_and_changes_nothing(tokens: object, says: str) -> None:
+def test_an_invalid_voice_is_refused_and_changes_nothing(tokens: object, says: str) -> None:
     stream = codec_of("golden").decoder_stream(config_of(4, 1))
     before = stream.snapshot()
     with pytest.raises(InputError, match=says):

@@ -24,7 +24,7 @@ RECORD = record_of(TOKENS, "nano-2", "speech")
 
 
 @pytest.mark.parametrize("form", WRITABLE_FORMS)
-def test_tokens_come_back_and_their_model_where_the_form_has_room_for_it(form):
+def test_tokens_are_read_back_with_their_model_if_the_format_stores_it(form):
     record = record_from_bytes(record_to_bytes(RECORD, form), form)
     assert record.tokens.dtype == np.uint16 and record.tokens.tolist() == TOKENS.tolist()
     assert record.model == ("nano-2" if form in ("npz", "json", "parquet") else "")
@@ -33,11 +33,11 @@ def test_tokens_come_back_and_their_model_where_the_form_has_room_for_it(form):
     assert empty.tokens.size == 0 and empty.model == ""
 
 
-def test_raw_files_are_the_tokens_and_nothing_else():
+def test_raw_files_contain_only_tokens():
     assert record_to_bytes(RECORD, "raw") == TOKENS.astype("<u2").tobytes()
 
 
-def test_the_forms_with_records_are_those_of_json_numpy_and_parquet():
+def test_files_with_records_are_valid_json_npz_and_parquet():
     fields = {"model": "nano-2", "rate": 50, "seconds": 0.08}
     assert json.loads(record_to_bytes(RECORD, "json")) == fields | {"tokens": TOKENS.tolist()}
     arrays = np.load(io.BytesIO(record_to_bytes(RECORD, "npz")))
@@ -47,7 +47,7 @@ def test_the_forms_with_records_are_those_of_json_numpy_and_parquet():
     assert table.schema.metadata[b"rate"] == b"50"
 
 
-def test_bare_lists_are_read_as_json_too():
+def test_bare_json_lists_are_read_too():
     assert record_from_bytes(b"[1, 2]\n[3]", "json").tokens.tolist() == [1, 2, 3]
     assert record_from_bytes(b'{"tokens": [1]}', "json").tokens.tolist() == [1]
 
@@ -89,7 +89,7 @@ def test_an_invalid_token_file_is_refused_with_the_reason(form, payload, says):
         record_from_bytes(payload, form)
 
 
-def test_an_archive_that_would_fill_the_memory_is_refused_unread():
+def test_an_oversized_archive_is_refused_before_it_is_read():
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("tokens.npy", bytes(80 * 1024 * 1024))
@@ -97,7 +97,7 @@ def test_an_archive_that_would_fill_the_memory_is_refused_unread():
         record_from_bytes(buffer.getvalue(), "npz")
 
 
-def test_without_pyarrow_parquet_names_the_extra_and_the_other_forms_work(monkeypatch):
+def test_without_pyarrow_parquet_names_the_extra_and_other_formats_work(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "neucodec_streaming.token_table", raising=False)
     for form in set(FORMS.values()) - {"parquet"}:

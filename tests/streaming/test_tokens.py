@@ -31,7 +31,7 @@ def npy(array, **options) -> bytes:
     return buffer.getvalue()
 
 
-def test_every_token_survives_every_form():
+def test_every_token_survives_a_round_trip_in_every_format():
     assert np.array_equal(tokens_from_bytes(tokens_to_bytes(EVERY)), EVERY)
     assert np.array_equal(tokens_from_npy(tokens_to_npy(EVERY)), EVERY)
     assert np.array_equal(tokens_from_text(tokens_to_text(EVERY)), EVERY)
@@ -41,7 +41,7 @@ def test_the_wire_is_little_endian():
     assert tokens_to_bytes(np.array([0x1234, 1])) == b"\x34\x12\x01\x00"
 
 
-def test_the_text_form_is_that_of_neutts():
+def test_the_text_format_is_that_of_neutts():
     assert tokens_to_text(np.array([12345, 7])) == "<|speech_12345|><|speech_7|>"
 
 
@@ -108,7 +108,7 @@ def test_text_without_a_token_is_refused_but_empty_text_is_not(text):
 
 
 @pytest.mark.parametrize("number", ["65536", "-3", "99999999999999999"])
-def test_a_number_that_is_no_token_is_named(number):
+def test_an_invalid_token_number_is_named(number):
     with pytest.raises(TokenError, match=number):
         tokens_from_text(f"<|speech_{number}|>")
 
@@ -163,12 +163,12 @@ def test_json_lists_hold_tokens(text):
         ("[[1, 2], [3]]", r"token 0 is \[1, 2\]"),
     ],
 )
-def test_json_that_is_no_list_of_tokens_is_refused_with_its_position(text, says):
+def test_json_other_than_a_token_list_is_refused_with_its_position(text, says):
     with pytest.raises(TokenError, match=says):
         tokens_from_json(text)
 
 
-def test_json_lists_come_back():
+def test_json_lists_are_read_back():
     assert np.array_equal(tokens_from_json(tokens_to_json(EVERY)), EVERY)
 
 

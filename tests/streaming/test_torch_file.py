@@ -95,7 +95,7 @@ def test_compressed_and_oversized_entries_are_refused():
         integers_from_pt(archive({**entries, name: entries[name] + bytes(100_000)}))
 
 
-def test_numbers_that_do_not_fit_the_description_are_refused():
+def test_data_of_the_wrong_length_is_refused():
     entries = entries_of(saved(torch.arange(10)))
     name = next(name for name in entries if name.endswith("data/0"))
     with pytest.raises(TokenError, match="79 bytes for 10 numbers"):
@@ -103,7 +103,7 @@ def test_numbers_that_do_not_fit_the_description_are_refused():
 
 
 @pytest.mark.parametrize("sizes", [(2**40, 2**40), (2**63, 2), (0, 2**70)])
-def test_a_shape_larger_than_the_numbers_is_refused_however_large(sizes):
+def test_a_shape_larger_than_its_data_is_refused(sizes):
     entries = entries_of(saved(torch.arange(6)))
     name = next(name for name in entries if name.endswith("data.pkl"))
     long = [b"\x8a\x0a" + size.to_bytes(10, "little") for size in sizes]
@@ -114,7 +114,7 @@ def test_a_shape_larger_than_the_numbers_is_refused_however_large(sizes):
         integers_from_pt(archive({**entries, name: pickled}))
 
 
-def test_damage_anywhere_is_a_token_error_or_other_numbers():
+def test_damage_anywhere_raises_a_token_error_or_changes_values():
     payload = saved(torch.arange(50, dtype=torch.int32))
     random = np.random.default_rng(0)
     for _ in range(1000):
@@ -126,7 +126,7 @@ def test_damage_anywhere_is_a_token_error_or_other_numbers():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:pickletools")
-def test_damage_inside_the_pickle_is_a_token_error_or_other_numbers():
+def test_damage_inside_the_pickle_raises_a_token_error_or_changes_values():
     entries = entries_of(saved(torch.arange(50, dtype=torch.int32)))
     name = next(name for name in entries if name.endswith("data.pkl"))
     random = np.random.default_rng(0)

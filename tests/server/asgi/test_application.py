@@ -62,7 +62,7 @@ async def test_without_a_lifespan_the_first_request_loads_the_model_and_readyz_i
     await codec.app.stop()
 
 
-async def test_a_model_that_cannot_be_loaded_stops_the_host_and_says_why():
+async def test_a_load_failure_stops_the_host_with_its_reason():
     def load(settings):
         raise ModelError("model.safetensors is cut short")
 
@@ -79,7 +79,7 @@ async def test_a_model_that_cannot_be_loaded_stops_the_host_and_says_why():
     assert said == [{"type": "lifespan.startup.failed", "message": "model.safetensors is cut short"}]
 
 
-async def test_a_model_that_cannot_be_loaded_at_the_first_request_is_said_by_readyz():
+async def test_a_load_failure_at_the_first_request_is_reported_by_readyz():
     def load(settings):
         raise ModelError("model.safetensors is cut short")
 
@@ -92,12 +92,12 @@ async def test_a_model_that_cannot_be_loaded_at_the_first_request_is_said_by_rea
 
 
 @pytest.mark.parametrize(("name", "value"), [("mqtt", "mqtt://127.0.0.1"), ("tls_cert", "cert.pem")])
-def test_settings_that_are_the_servers_are_refused(name, value):
+def test_settings_that_belong_to_the_asgi_server_are_refused(name, value):
     with pytest.raises(ConfigError, match=f"{name} is set"):
         create_app(Settings(**{name: value} | ({"tls_key": "key.pem"} if name == "tls_cert" else {})))
 
 
-def test_without_settings_the_environment_has_them(monkeypatch):
+def test_settings_default_to_the_environment(monkeypatch):
     monkeypatch.setenv("NEUCODEC_MAX_SESSIONS", "0")
     with pytest.raises(ConfigError, match="max_sessions"):
         create_app()
@@ -156,7 +156,7 @@ async def test_a_body_that_is_too_long_is_refused():
         assert response.status_code == 413 and response.json()["code"] == "bad_message"
 
 
-async def test_a_server_without_answers_to_handshakes_refuses_with_its_own():
+async def test_an_asgi_server_without_denial_responses_closes_refused_handshakes():
     codec, said = made(), []
 
     async def receive():
@@ -187,7 +187,7 @@ def test_only_a_closing_handshake_of_the_client_ends_its_session(event, clean):
     assert is_clean_end(event) is clean
 
 
-async def test_under_hypercorn_a_lost_connection_goes_on_to_the_byte():
+async def test_under_hypercorn_a_lost_connection_resumes_to_the_byte():
     async with hypercorn_server(made()) as url:
         await until_ready(url)
         caller = Caller("/v1/encode")

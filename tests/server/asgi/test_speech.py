@@ -4,5 +4,5 @@ from tests.server.asgi.hosting import over_uvicorn  # noqa: F401
 from tests.server.http.test_speech import *  # noqa: F403
 
 # What is the business of the ASGI server.
-del test_requests_that_are_none_have_their_status  # noqa: F821
-del test_it_is_served_over_tls  # noqa: F821
+del test_malformed_requests_get_the_matching_status  # noqa: F821
+del test_speech_is_served_over_tls  # noqa: F821

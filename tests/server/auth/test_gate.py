@@ -41,7 +41,7 @@ def bearer(key: str) -> Headers:
     return Headers(Authorization=f"Bearer {key}")
 
 
-def test_an_open_gate_lets_everyone_in_any_number_of_times():
+def test_an_open_gate_admits_everyone_without_limits():
     the_gate = gate()
     for _ in range(1000):
         caller = the_gate.check(Headers(Origin="https://anywhere.example"), None, PEER)
@@ -49,7 +49,7 @@ def test_an_open_gate_lets_everyone_in_any_number_of_times():
     assert caller == Caller(None, PEER)
 
 
-def test_a_visitor_has_the_name_of_the_key():
+def test_a_visitor_is_named_after_the_key():
     key = new_key()
     the_gate = gate(keys=[key])
     assert the_gate.check(bearer(key), None, PEER) == Caller("plain-1", PEER)
@@ -84,7 +84,7 @@ def test_a_visitor_has_the_name_of_the_key():
         ("", False),
     ],
 )
-def test_a_listed_origin_is_let_in_and_no_other(origin, allowed):
+def test_only_listed_origins_are_admitted(origin, allowed):
     the_gate = gate(origins=["https://example.org", "https://*.example.net", "http://localhost:3000"])
     if allowed:
         the_gate.check(Headers(Origin=origin), None, PEER)
@@ -93,11 +93,11 @@ def test_a_listed_origin_is_let_in_and_no_other(origin, allowed):
             the_gate.check(Headers(Origin=origin), None, PEER)
 
 
-def test_a_program_sends_no_origin_and_is_let_in():
+def test_requests_without_an_origin_are_admitted():
     gate(origins=["https://example.org"]).check(Headers(), None, PEER)
 
 
-def test_of_two_origins_both_must_be_allowed():
+def test_if_two_origins_are_sent_both_must_be_allowed():
     the_gate = gate(origins=["https://example.org"])
     with pytest.raises(OriginError):
         the_gate.check(Headers([("Origin", "https://example.org"), ("Origin", "https://attacker.example")]), None, PEER)
@@ -106,7 +106,7 @@ def test_of_two_origins_both_must_be_allowed():
 @pytest.mark.parametrize(
     "origin", ["example.org", "*.example.org", "https://example.org/", "https://*", "https://a*.b", ""]
 )
-def test_an_origin_that_no_browser_sends_is_refused_at_the_start(origin):
+def test_a_malformed_origin_is_refused_at_startup(origin):
     with pytest.raises(ConfigError, match="allow_origins has"):
         gate(origins=[origin])
 
@@ -114,7 +114,7 @@ def test_an_origin_that_no_browser_sends_is_refused_at_the_start(origin):
 # Attempts
 
 
-def test_attempts_of_an_address_are_limited_and_come_back_evenly():
+def test_attempts_per_address_are_limited_and_refill_evenly():
     clock = Clock()
     the_gate = gate(clock, max_attempts_per_minute=6)
     for _ in range(6):
@@ -130,7 +130,7 @@ def test_attempts_of_an_address_are_limited_and_come_back_evenly():
         the_gate.check(Headers(), None, PEER)
 
 
-def test_trying_again_after_the_time_that_was_named_succeeds():
+def test_a_retry_after_the_announced_wait_succeeds():
     clock, choose = Clock(), random.Random(7)
     attempts = Attempts(7, clock)
     for _ in range(200):
@@ -142,7 +142,7 @@ def test_trying_again_after_the_time_that_was_named_succeeds():
             attempts.take("address", PEER)
 
 
-def test_no_minute_has_more_than_twice_the_limit_and_an_hour_keeps_to_it():
+def test_at_most_twice_the_limit_passes_in_a_minute_and_the_limit_holds_over_an_hour():
     clock, choose = Clock(), random.Random(8)
     attempts, taken = Attempts(60, clock), []
     for _ in range(20_000):
@@ -156,7 +156,7 @@ def test_no_minute_has_more_than_twice_the_limit_and_an_hour_keeps_to_it():
     assert max(sum(start <= at < start + 60 for at in taken) for start in taken[::50]) <= 120
 
 
-def test_attempts_with_one_key_from_many_addresses_are_limited_together():
+def test_attempts_with_one_key_share_a_limit_across_addresses():
     key, other = new_key(), new_key()
     the_gate = gate(keys=[key, other], max_attempts_per_minute=3)
     for host in range(3):
@@ -166,7 +166,7 @@ def test_attempts_with_one_key_from_many_addresses_are_limited_together():
     the_gate.check(bearer(other), None, "192.0.2.99")
 
 
-def test_attempts_with_wrong_keys_use_up_those_of_the_address_and_not_of_a_key():
+def test_attempts_with_wrong_keys_count_for_the_address_and_not_for_a_key():
     key = new_key()
     the_gate = gate(keys=[key], max_attempts_per_minute=3)
     for _ in range(3):
@@ -177,7 +177,7 @@ def test_attempts_with_wrong_keys_use_up_those_of_the_address_and_not_of_a_key()
     the_gate.check(bearer(key), None, "192.0.2.8")
 
 
-def test_any_number_of_addresses_takes_bounded_memory():
+def test_memory_is_bounded_for_any_number_of_addresses():
     clock = Clock()
     attempts = Attempts(1, clock)
     for number in range(MAX_REMEMBERED + 100):
@@ -191,7 +191,7 @@ def test_any_number_of_addresses_takes_bounded_memory():
 # Sessions
 
 
-def test_sessions_of_an_address_are_limited_until_one_leaves():
+def test_sessions_per_address_are_limited_until_one_ends():
     the_gate = gate(max_sessions_per_address=2)
     caller, other = Caller(None, PEER), Caller(None, "192.0.2.8")
     the_gate.enter(caller)
@@ -203,7 +203,7 @@ def test_sessions_of_an_address_are_limited_until_one_leaves():
     the_gate.enter(caller)
 
 
-def test_sessions_of_a_key_are_limited_over_all_addresses_and_a_refused_one_is_not_counted():
+def test_sessions_per_key_are_limited_across_addresses_and_refusals_do_not_count():
     the_gate = gate(max_sessions_per_key=2, max_sessions_per_address=1)
     first, second = Caller("alice", "192.0.2.1"), Caller("alice", "192.0.2.2")
     the_gate.enter(first)
@@ -250,7 +250,7 @@ TRUSTED = [ip_network("10.0.0.0/8"), ip_network("fd00::/8"), ip_network("127.0.0
         ("", ["198.51.100.1"], ""),
     ],
 )
-def test_the_address_is_the_last_one_that_no_trusted_proxy_stands_for(peer, forwarded, address):
+def test_the_client_address_is_the_last_one_that_is_not_a_trusted_proxy(peer, forwarded, address):
     assert client_address(peer, forwarded, TRUSTED) == address
 
 
@@ -269,7 +269,7 @@ def test_without_trusted_proxies_forwarded_addresses_are_ignored():
         ("", ""),
     ],
 )
-def test_ipv6_addresses_of_one_network_count_as_one(address, counted):
+def test_ipv6_addresses_of_one_network_share_a_limit(address, counted):
     assert counted_address(address) == counted
 
 
@@ -282,7 +282,7 @@ def test_a_gate_behind_a_proxy_counts_clients_and_not_the_proxy():
         the_gate.check(headers, None, "10.0.0.1")
 
 
-def test_a_proxy_that_is_no_address_is_refused_at_the_start():
+def test_a_proxy_that_is_not_an_address_is_refused_at_startup():
     with pytest.raises(ConfigError, match="trusted_proxies has 'nginx'"):
         gate(trusted_proxies=["nginx"])
 
@@ -307,11 +307,11 @@ def test_an_error_has_its_status_and_the_headers_that_go_with_it(error, status, 
 
 
 @pytest.mark.parametrize("kind", [AuthError, OriginError, LimitError])
-def test_a_client_gets_the_same_class_from_the_code(kind):
+def test_an_error_code_maps_back_to_its_class(kind):
     assert type(error_of(kind.code, "why")) is kind and str(error_of(kind.code, "why")) == "why"
 
 
-def test_the_file_of_keys_and_the_gate_go_together(tmp_path):
+def test_the_gate_accepts_keys_from_the_key_file(tmp_path):
     key, clock, path = new_key(), Clock(), tmp_path / "keys"
     path.write_text(key_line("alice", key) + "\n")
     assert str(Gate(Keys(path, [], clock), clock=clock).check(bearer(key), None, "::1")) == "alice at ::/64"

@@ -37,7 +37,7 @@ def test_without_keys_every_request_is_admitted():
     assert keys.name_of(None) is None and keys.name_of("anything") is None
 
 
-def test_a_key_opens_under_its_name_and_no_other_text_does(tmp_path):
+def test_only_the_exact_key_is_accepted_and_it_gives_its_name(tmp_path):
     alice, bob = new_key(), new_key()
     keys = Keys(keys_file(tmp_path / "keys", alice=alice, bob=bob), [], Clock())
     assert keys.required
@@ -64,7 +64,7 @@ def test_an_empty_key_file_admits_no_request(tmp_path):
         Keys(keys_file(tmp_path / "keys"), [], Clock()).name_of(new_key())
 
 
-def test_a_name_may_have_two_keys_while_one_takes_over(tmp_path):
+def test_a_name_may_have_two_keys_during_rotation(tmp_path):
     old, new = new_key(), new_key()
     path = tmp_path / "keys"
     path.write_text(f"{key_line('alice', old)}\n{key_line('alice', new)}\n")
@@ -79,14 +79,14 @@ def test_plain_keys_and_file_keys_both_work_and_only_hashes_are_stored(tmp_path)
     assert plain not in repr(vars(keys))
 
 
-def test_a_plain_key_that_could_be_guessed_is_refused_and_not_repeated():
+def test_a_weak_plain_key_is_refused_and_not_echoed():
     with pytest.raises(ConfigError, match="plain API key 2 has 7 characters") as caught:
         Keys(None, [new_key(), "hunter2"], Clock())
     assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("line", ["nck_secret", "alice:nck_secret", "alice:", f":{'0' * 64}", f"al ice:{'0' * 64}"])
-def test_a_line_that_is_no_key_is_named_by_number_and_not_repeated(tmp_path, line):
+def test_an_invalid_line_is_reported_by_number_and_not_echoed(tmp_path, line):
     path = tmp_path / "keys"
     path.write_text(f"{key_line('bob', new_key())}\n{line}\n")
     with pytest.raises(ConfigError, match=r"line 2 of .*keys is no API key") as caught:
@@ -95,7 +95,7 @@ def test_a_line_that_is_no_key_is_named_by_number_and_not_repeated(tmp_path, lin
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
-def test_a_file_that_cannot_be_read_is_an_error_at_the_start(tmp_path, content):
+def test_an_unreadable_file_is_an_error_at_startup(tmp_path, content):
     path = tmp_path / "keys"
     if content is not None:
         path.write_bytes(content)
@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_read_is_an_error_at_the_start(tmp_path, content):
         Keys(path, [], Clock())
 
 
-def test_a_changed_file_counts_from_the_next_attempt_a_second_later(tmp_path):
+def test_a_changed_file_takes_effect_after_at_most_a_second(tmp_path):
     clock, alice, bob = Clock(), new_key(), new_key()
     path = keys_file(tmp_path / "keys", alice=alice)
     keys = Keys(path, [], clock)
@@ -119,7 +119,7 @@ def test_a_changed_file_counts_from_the_next_attempt_a_second_later(tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["broken", "removed"])
-def test_a_file_that_breaks_keeps_the_old_keys_and_says_so_once(tmp_path, caplog, harm):
+def test_an_invalid_change_is_logged_once_and_the_old_keys_stay_in_use(tmp_path, caplog, harm):
     clock, alice = Clock(), new_key()
     path = keys_file(tmp_path / "keys", alice=alice)
     keys = Keys(path, [], clock)
@@ -132,7 +132,7 @@ def test_a_file_that_breaks_keeps_the_old_keys_and_says_so_once(tmp_path, caplog
     assert "plain_by_mistake" not in caplog.text and alice not in caplog.text
 
 
-def test_a_change_is_noticed_by_time_size_or_file(tmp_path):
+def test_a_change_of_mtime_size_or_inode_is_detected(tmp_path):
     clock = Clock()
     path, other = tmp_path / "a", tmp_path / "b"
     path.write_text("one")
@@ -170,11 +170,11 @@ def test_a_change_is_noticed_by_time_size_or_file(tmp_path):
         ([("Authorization", "")], None, None),
     ],
 )
-def test_the_key_is_that_of_the_bearer_header_or_else_of_the_query(headers, token, key):
+def test_the_bearer_header_takes_precedence_over_the_query(headers, token, key):
     assert key_from(Headers(headers), token) == key
 
 
-def test_the_command_gives_the_line_to_stdout_and_the_key_to_stderr(tmp_path):
+def test_the_command_prints_the_line_to_stdout_and_the_key_to_stderr(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "neucodec_streaming.server.auth", "alice"],
         capture_output=True,
@@ -189,11 +189,11 @@ def test_the_command_gives_the_line_to_stdout_and_the_key_to_stderr(tmp_path):
     assert Keys(path, [], Clock()).name_of(key) == "alice"
 
 
-def test_the_command_refuses_a_name_that_the_file_cannot_hold(capsys):
+def test_the_command_refuses_names_that_the_file_format_cannot_hold(capsys):
     assert main(["al:ice"]) == 2
     assert "key name 'al:ice' cannot be" in capsys.readouterr().err
 
 
-def test_keys_are_long_and_never_the_same():
+def test_generated_keys_are_long_and_unique():
     keys = {new_key() for _ in range(100)}
     assert len(keys) == 100 and all(len(key) == 47 for key in keys)

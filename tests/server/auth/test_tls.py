@@ -94,7 +94,7 @@ async def echoes(socket: ClientConnection) -> bool:
     return await socket.recv() == b"there?"
 
 
-async def test_after_a_swap_new_connections_see_the_new_certificate_and_old_ones_live_on(site, pairs):
+async def test_a_replaced_certificate_applies_to_new_connections_and_open_ones_survive(site, pairs):
     async with echoing(site.certificate) as port, connected(port, trusting(*pairs.values())) as first:
         assert name_of(first) == "old" and await echoes(first)
         site.install(*pairs["new"])
@@ -105,7 +105,7 @@ async def test_after_a_swap_new_connections_see_the_new_certificate_and_old_ones
             await connected(port, trusting(pairs["old"]))
 
 
-async def test_a_client_without_a_server_name_gets_the_new_certificate_too(site, pairs):
+async def test_a_client_without_sni_gets_the_new_certificate_too(site, pairs):
     async with echoing(site.certificate) as port:
         site.install(*pairs["new"])
         async with connected(
@@ -115,7 +115,7 @@ async def test_a_client_without_a_server_name_gets_the_new_certificate_too(site,
 
 
 @pytest.mark.parametrize("harm", ["mismatch", "garbage", "removed"])
-async def test_a_broken_pair_keeps_the_old_certificate_and_says_so_once(site, pairs, caplog, harm):
+async def test_a_broken_pair_is_logged_once_and_the_old_certificate_stays_in_use(site, pairs, caplog, harm):
     async with echoing(site.certificate) as port:
         match harm:
             case "mismatch":
@@ -136,7 +136,7 @@ async def test_a_broken_pair_keeps_the_old_certificate_and_says_so_once(site, pa
             assert name_of(socket) == "new"
 
 
-async def test_a_pair_that_comes_in_two_steps_takes_over_with_the_second(site, pairs):
+async def test_a_pair_written_in_two_steps_takes_effect_once_complete(site, pairs):
     async with echoing(site.certificate) as port:
         for cert, key, name in ((pairs["new"][0], pairs["old"][1], "old"), (*pairs["new"], "new")):
             site.install(cert, key)
@@ -145,7 +145,7 @@ async def test_a_pair_that_comes_in_two_steps_takes_over_with_the_second(site, p
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_tls_1_2_and_1_3_are_spoken_with_forward_secrecy(site, pairs, version):
+async def test_tls_1_2_and_1_3_have_forward_secrecy(site, pairs, version):
     async with (
         echoing(site.certificate) as port,
         connected(port, trusting(*pairs.values(), minimum_version=version, maximum_version=version)) as socket,
@@ -169,14 +169,14 @@ def test_tls_1_1_is_refused_by_the_server(site, pairs):
         server.do_handshake()
 
 
-def test_files_that_cannot_be_used_are_an_error_at_the_start(tmp_path, pairs):
+def test_unusable_files_are_an_error_at_startup(tmp_path, pairs):
     (old_cert, old_key), (new_cert, _) = pairs["old"], pairs["new"]
     for cert, key in ((tmp_path / "missing", old_key), (old_cert, tmp_path / "missing"), (new_cert, old_key)):
         with pytest.raises(ConfigError, match="give PEM files that belong together"):
             Certificate(cert, key, Clock())
 
 
-def test_a_key_with_a_password_is_an_error_and_no_question_at_the_terminal(tmp_path, pairs):
+def test_an_encrypted_key_is_an_error_and_causes_no_prompt(tmp_path, pairs):
     cert, key = pairs["old"]
     locked = tmp_path / "locked.key"
     lock = ["openssl", "ec", "-in", str(key), "-aes256", "-passout", "pass:secret", "-out", str(locked)]

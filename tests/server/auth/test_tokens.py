@@ -22,7 +22,7 @@ def keys_at(now_s: float, *entries: str, plain: tuple[str, ...] = (), path: Path
     return Keys(path, plain, lambda: 0.0, lambda: now_s)
 
 
-def test_a_token_opens_under_the_name_of_the_key_that_signed_it(tmp_path):
+def test_a_token_grants_access_under_the_name_of_its_signing_key(tmp_path):
     alice, plain = new_key(), new_key()
     keys = keys_at(NOW_S, key_line("bob", new_key()), key_line("alice", alice), plain=(plain,), path=tmp_path / "keys")
     assert keys.name_of(new_token(alice, NOW_S)) == "alice"
@@ -30,7 +30,7 @@ def test_a_token_opens_under_the_name_of_the_key_that_signed_it(tmp_path):
 
 
 @pytest.mark.parametrize(("age_s", "opens"), [(0, True), (299, True), (300, False), (3600, False)])
-def test_a_token_is_good_for_its_minutes(tmp_path, age_s, opens):
+def test_a_token_is_valid_until_it_expires(tmp_path, age_s, opens):
     alice = new_key()
     token = new_token(alice, NOW_S)
     keys = keys_at(NOW_S + age_s, key_line("alice", alice), path=tmp_path / "keys")
@@ -41,7 +41,7 @@ def test_a_token_is_good_for_its_minutes(tmp_path, age_s, opens):
         keys.name_of(token)
 
 
-def test_a_token_that_was_changed_or_signed_by_another_key_opens_nothing(tmp_path):
+def test_altered_and_forged_tokens_are_refused(tmp_path):
     alice = new_key()
     line = key_line("alice", alice)
     keys = keys_at(NOW_S, line, path=tmp_path / "keys")
@@ -63,7 +63,7 @@ def test_a_token_that_was_changed_or_signed_by_another_key_opens_nothing(tmp_pat
         assert wrong not in str(caught.value)
 
 
-def test_a_token_of_more_than_an_hour_is_neither_made_nor_taken(tmp_path):
+def test_tokens_longer_than_an_hour_are_neither_issued_nor_accepted(tmp_path):
     alice = new_key()
     with pytest.raises(ConfigError, match="at most 60"):
         new_token(alice, NOW_S, MAX_MINUTES + 1)
@@ -72,7 +72,7 @@ def test_a_token_of_more_than_an_hour_is_neither_made_nor_taken(tmp_path):
         early.name_of(new_token(alice, NOW_S, MAX_MINUTES))
 
 
-def test_the_command_prints_a_token_of_the_key_in_the_environment(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_a_token_signed_with_the_key_in_the_environment(tmp_path, monkeypatch, capsys):
     alice = new_key()
     monkeypatch.setenv("NEUCODEC_API_KEY", alice)
     assert main(["token", "--minutes", "2"]) == 0

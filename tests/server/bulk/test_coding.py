@@ -30,7 +30,7 @@ def test_only_recordings_of_equal_frame_count_share_a_batch(recordings):
     assert [len(batch) for batch in batches(recordings, 1)] == [1] * 8
 
 
-def test_a_batch_gives_the_tokens_of_each_alone(coder, recordings):
+def test_a_batch_gives_the_same_tokens_as_each_recording_alone(coder, recordings):
     rows = coder.encode(recordings)
     assert sorted(row.id for row in rows) == [one.id for one in recordings]
     for row in rows:
@@ -39,7 +39,7 @@ def test_a_batch_gives_the_tokens_of_each_alone(coder, recordings):
         assert np.array_equal(row.tokens, coder.codec.encode(recording.path))
 
 
-def test_a_bad_recording_spares_those_that_share_its_batch(coder, recordings, tmp_path):
+def test_a_bad_recording_does_not_affect_others_in_its_batch(coder, recordings, tmp_path):
     soundfile.write(tmp_path / "long.wav", np.zeros(16_000 * 6), 16_000)
     soundfile.write(tmp_path / "nan.wav", np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
     bad = [AudioFile(name, tmp_path / name) for name in ("long.wav", "nan.wav", "gone.wav")]
@@ -50,7 +50,7 @@ def test_a_bad_recording_spares_those_that_share_its_batch(coder, recordings, tm
         assert says in reasons[name]
 
 
-def test_a_batch_for_which_memory_is_lacking_is_coded_one_by_one(coder, recordings, monkeypatch):
+def test_a_batch_that_runs_out_of_memory_is_coded_one_by_one(coder, recordings, monkeypatch):
     whole = coder.codec.encode_batch
 
     def encode_batch(pcms):
@@ -64,7 +64,7 @@ def test_a_batch_for_which_memory_is_lacking_is_coded_one_by_one(coder, recordin
     assert [one.reason for one in skipped] == ["out of memory"] * 2 and len(results) == 8
 
 
-def test_a_name_that_is_not_text_becomes_an_id_that_is(tmp_path):
+def test_an_undecodable_file_name_becomes_a_valid_id(tmp_path):
     name = b"caf\xe9.wav"
     with open(bytes(tmp_path) + b"/" + name, "wb"):
         pass
@@ -72,7 +72,7 @@ def test_a_name_that_is_not_text_becomes_an_id_that_is(tmp_path):
     assert recording.id == "caf\\xe9.wav" and recording.path.exists()
 
 
-def test_audio_is_written_whole_and_never_over_another_file(coder, recordings, tmp_path):
+def test_audio_is_written_whole_and_never_overwrites_a_file(coder, recordings, tmp_path):
     row = next(row for row in coder.encode(recordings) if isinstance(row, TokenRecord) and len(row.tokens))
     target = tmp_path / "out" / f"{row.id}.wav"
     assert coder.decode(row, tmp_path / "out") == WrittenFile(row.id, len(row.tokens) / 50, is_new=True)
@@ -84,7 +84,7 @@ def test_audio_is_written_whole_and_never_over_another_file(coder, recordings, t
 
 
 @pytest.mark.parametrize("name", ["../up", "/etc/passwd", "a/../../b", "", ".", "a\0b"])
-def test_an_id_that_leads_out_of_the_folder_is_skipped(coder, name, tmp_path):
+def test_an_id_that_leaves_the_folder_is_skipped(coder, name, tmp_path):
     row = TokenRecord(name, np.zeros(3, np.uint16), 0.06, coder.codec.token_model)
     result = coder.decode(row, tmp_path / "out")
     assert isinstance(result, Skipped) and "names no file below" in result.reason and not list(tmp_path.iterdir())

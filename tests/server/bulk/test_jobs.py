@@ -43,7 +43,7 @@ def check_tokens_are_those_alone(table: Path, recordings: Path, codec: Codec) ->
 
 
 @pytest.mark.slow
-def test_a_job_that_is_killed_leaves_no_worker_and_started_again_codes_every_recording_once(recordings, tmp_path):
+def test_a_killed_job_leaves_no_worker_and_a_restart_codes_each_recording_once(recordings, tmp_path):
     out = tmp_path / "out"
     killing = [sys.executable, "-m", "tests.server.bulk.killing", str(GOLDEN), str(recordings), str(out)]
     job = subprocess.run(killing, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False, timeout=100)
@@ -58,9 +58,7 @@ def test_a_job_that_is_killed_leaves_no_worker_and_started_again_codes_every_rec
 
 
 @pytest.mark.slow
-def test_bad_files_are_skipped_with_a_reason_and_coded_once_they_are_repaired_and_the_table_becomes_audio(
-    recordings, tmp_path
-):
+def test_bad_files_are_skipped_until_repaired_and_the_table_decodes_to_audio(recordings, tmp_path):
     (recordings / "broken.flac").write_bytes(b"fLaC" + bytes(40))
     before = {path: path.read_bytes() for path in recordings.rglob("*.wav")}
     progress = encode_files(recordings, tmp_path / "out", make_coder, batch_size=4)
@@ -89,7 +87,7 @@ def test_two_jobs_do_not_write_to_one_folder(recordings, tmp_path):
         (["encode-files", ".", "out", "--workers", "0"], "0 is below 1"),
     ],
 )
-def test_a_command_that_cannot_be_ends_with_code_2_and_one_reason(arguments, says, tmp_path):
+def test_an_invalid_command_exits_with_code_2_and_one_reason(arguments, says, tmp_path):
     done = subprocess.run([*COMMAND, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
     assert os.listdir(tmp_path) == []

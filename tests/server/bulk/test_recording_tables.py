@@ -82,7 +82,7 @@ def test_a_table_gives_the_tokens_of_its_files(folder, coder, wanted, tmp_path, 
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
 
 
-def test_a_row_without_audio_is_skipped_by_its_name(coder, tmp_path):
+def test_a_row_without_audio_is_skipped_and_named(coder, tmp_path):
     pq.write_table(pa.table({"id": ["a", "b"], "audio": [None, b"RIFF"]}), tmp_path / "table.parquet")
     skipped = coder.encode(find_recordings(tmp_path / "table.parquet"))
     assert [(type(one), one.id) for one in skipped] == [(Skipped, "a"), (Skipped, "b")]

@@ -15,7 +15,7 @@ def row(name: str, model: str = "m") -> TokenRecord:
     return TokenRecord(name, np.arange(3, dtype=np.uint16), 0.06, model)
 
 
-def test_rows_come_back_and_a_new_job_knows_them(tmp_path):
+def test_written_rows_are_read_back_and_known_to_the_next_job(tmp_path):
     with TokenTable(tmp_path, "m") as table:
         table.add([row("a"), row("b")])
         table.save()
@@ -26,21 +26,21 @@ def test_rows_come_back_and_a_new_job_knows_them(tmp_path):
     assert pq.read_table(tmp_path).schema.equals(SCHEMA), "the folder is a data set to whoever reads Parquet"
 
 
-def test_a_table_of_another_model_is_not_mixed_with_ours(tmp_path):
+def test_a_table_of_another_model_is_refused(tmp_path):
     with TokenTable(tmp_path, "m") as table:
         table.add([row("a")])
     with pytest.raises(ConfigError, match="tokens of model m, not of other"):
         TokenTable(tmp_path, "other")
 
 
-def test_temporary_files_of_a_killed_job_are_not_parts(tmp_path):
+def test_temporary_files_of_a_killed_job_are_not_read_as_parts(tmp_path):
     (tmp_path / ".partial").write_bytes(b"half")
     with TokenTable(tmp_path, "m") as table:
         table.add([row("a")])
     assert [one.id for one in read_rows(tmp_path)] == ["a"] and not (tmp_path / ".partial").exists()
 
 
-def test_files_that_are_no_tables_are_refused_by_name(tmp_path):
+def test_files_other_than_tables_are_refused_by_name(tmp_path):
     (tmp_path / "part-00000.parquet").write_bytes(b"text")
     with pytest.raises(ConfigError, match=r"part-00000.parquet cannot be read"):
         TokenTable(tmp_path, "m")

@@ -52,7 +52,7 @@ def locked(tmp_path) -> Iterator[Locked]:
         yield Locked(host, key)
 
 
-async def test_no_key_and_a_wrong_one_get_401_and_the_right_one_a_session(locked):
+async def test_a_missing_or_wrong_key_gets_401_and_the_right_one_a_session(locked):
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {locked.key}"}):
         response = await refused(locked.url + PATH, **headers)
         assert response.status_code == 401 and response.headers["WWW-Authenticate"] == "Bearer"
@@ -83,7 +83,7 @@ async def test_sessions_of_one_key_are_limited_until_one_ends(locked):
             await third.finish()
 
 
-async def test_no_key_gets_into_a_log(locked, caplog):
+async def test_keys_are_never_logged(locked, caplog):
     with caplog.at_level(logging.DEBUG):
         logging.getLogger("websockets.client").setLevel(logging.CRITICAL)  # the other side of this test
         async with talk(locked.url, f"{PATH}?access_token={locked.key}") as session:
@@ -104,7 +104,7 @@ async def test_probes_need_no_key(locked):
         assert (await refused(locked.url + path)).status_code == 200
 
 
-async def test_attempts_beyond_the_limit_get_429_and_when_to_come_again():
+async def test_attempts_beyond_the_limit_get_429_with_retry_after():
     with fake_host(max_attempts_per_minute=2) as host:
         assert (await refused(host.url + PATH + "?profile=none")).status_code == 400
         async with talk(host.url, PATH) as session:
@@ -116,7 +116,7 @@ async def test_attempts_beyond_the_limit_get_429_and_when_to_come_again():
                 pass
 
 
-async def test_a_web_page_that_is_not_listed_gets_403():
+async def test_an_origin_that_is_not_listed_gets_403():
     with fake_host(allow_origins=("https://example.org",)) as host:
         response = await refused(host.url + PATH, Origin="https://attacker.example")
         assert response.status_code == 403 and code_of(response) == "forbidden"
@@ -131,7 +131,7 @@ async def test_clients_of_a_trusted_proxy_count_separately():
             assert (await refused(host.url + PATH, **first)).status_code == 429
 
 
-async def test_a_session_that_is_refused_for_want_of_slots_does_not_count_for_its_address():
+async def test_a_session_refused_by_a_full_server_does_not_count_for_its_address():
     with fake_host(max_sessions=1, max_sessions_per_address=2) as host:
         async with talk(host.url, PATH) as first:
             for _ in range(3):

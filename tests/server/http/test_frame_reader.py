@@ -114,14 +114,14 @@ STREAMS = st.lists(
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(units=STREAMS, seed=st.integers(0, 1 << 32))
-def test_any_bytes_cut_anywhere_give_the_same_messages_as_the_protocol(units: list[bytes], seed: int) -> None:
+def test_any_bytes_in_any_pieces_give_the_same_messages_as_websockets(units: list[bytes], seed: int) -> None:
     frames = b"".join(units)
     assert by_the_reader(cut(HEAD + frames, random.Random(seed))) == by_the_protocol([HEAD, *one_by_one(frames)])
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(data=st.binary(max_size=300), seed=st.integers(0, 1 << 32))
-def test_a_request_that_is_none_is_refused_as_by_the_protocol(data: bytes, seed: int) -> None:
+def test_an_invalid_request_is_refused_as_by_websockets(data: bytes, seed: int) -> None:
     data += b"\r\n\r\n"
     read, expected = by_the_reader(cut(data, random.Random(seed))), by_the_protocol([data])
     assert (read[0], read[1]) == (expected[0], expected[1])
@@ -145,6 +145,6 @@ def test_payload_is_distinguished_from_empty_and_text_messages() -> None:
         assert taken(reader) == [data if opcode is Opcode.BINARY else data.decode()]
 
 
-def test_a_binary_header_is_the_protocols_own() -> None:
+def test_a_binary_header_equals_that_of_websockets() -> None:
     for length in (0, 125, 126, 65_535, 65_536):
         assert binary_header(length) + bytes(length) == Frame(Opcode.BINARY, bytes(length)).serialize(mask=False)

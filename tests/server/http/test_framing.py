@@ -87,7 +87,7 @@ async def test_messages_arrive_in_order_and_invalid_ones_as_errors() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 125, 126, 65_535, 65_536])
-async def test_a_message_is_sent_in_the_frame_that_the_protocol_makes_of_it(length: int) -> None:
+async def test_outgoing_frames_equal_those_of_websockets(length: int) -> None:
     transport, message = FakeTransport(), bytes(length)
     socket = WebSocket(lambda request, peer, is_upgrade: Ear(), Settings(), set())
     socket.connection_made(transport)

@@ -34,7 +34,7 @@ def picky():
 @pytest.mark.parametrize(
     "path", ["/neucodec.js", "/readyz", "/v1/encode", f"/v1/encode?access_token={KEY}", "/v1/none"]
 )
-def test_allowed_origins_read_modules_and_refusals_and_others_do_not(picky, path):
+def test_only_allowed_origins_can_read_modules_and_refusals(picky, path):
     _, headers, _ = get(picky, path)
     assert (headers[SHARED], headers["Vary"]) == (OURS, "Origin")
     for other in (OTHER, None):
@@ -42,7 +42,7 @@ def test_allowed_origins_read_modules_and_refusals_and_others_do_not(picky, path
         assert SHARED not in headers and headers["Vary"] == "Origin"
 
 
-def test_without_a_list_every_origin_reads_but_the_metrics():
+def test_without_an_origin_list_every_origin_can_read_everything_but_the_metrics():
     with hosted(FakeRunner()) as host:
         assert get(host, "/neucodec.js", OTHER)[1][SHARED] == "*"
         assert get(host, "/v1/encode?profile=none", OTHER)[1][SHARED] == "*"

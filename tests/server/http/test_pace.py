@@ -62,7 +62,7 @@ async def test_messages_above_the_pace_are_slowed_and_every_one_is_answered() ->
             assert time.monotonic() - begin_s >= 0.25
 
 
-async def test_a_client_that_does_not_read_pongs_is_not_read() -> None:
+async def test_a_client_that_does_not_read_its_pongs_is_paused() -> None:
     with hosted(FakeRunner(), max_messages_per_s=PACE, close_timeout_s=0.1) as host:
         async with raw(host) as (reader, writer):
             reader._transport.pause_reading()  # type: ignore[attr-defined]

@@ -52,7 +52,7 @@ async def by_openai(**settings):
         yield model, client
 
 
-async def test_openais_client_streams_pcm_to_the_sample():
+async def test_the_openai_client_streams_sample_exact_pcm():
     async with by_openai() as (model, client):
         for _ in range(2):
             parts = []
@@ -79,7 +79,7 @@ async def test_opus_has_the_length_of_the_audio():
     assert rate == 24_000 and audio.size == PCM.size
 
 
-async def test_server_sent_events_are_openais():
+async def test_server_sent_events_have_the_openai_format():
     sse = {"response_format": "pcm", "stream_format": "sse"}
     async with (
         by_openai() as (_, client),
@@ -122,7 +122,7 @@ async def test_speech_starts_from_a_voice_of_the_server(tmp_path):
     assert len(heard[0]) == len(heard[1]) == PCM.nbytes and heard[0] != heard[1] == heard[2]
 
 
-async def test_without_a_language_model_it_is_404():
+async def test_speech_without_a_language_model_is_404():
     with hosted(FakeRunner()) as host:
         async with openai.AsyncOpenAI(base_url=http(host.url) + "/v1", api_key="any", max_retries=0) as client:
             with pytest.raises(openai.NotFoundError, match="--speech-lm-url"):
@@ -130,7 +130,7 @@ async def test_without_a_language_model_it_is_404():
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/v1", "elsewhere"])
-async def test_a_language_model_that_cannot_be_used_is_502(url):
+async def test_an_unusable_language_model_is_502(url):
     async with speaking() as (_, _url, other):
         wrong = url if url != "elsewhere" else http(other.url) + "/v1"  # which knows no completions
         with hosted(FakeRunner(), speech_lm_url=wrong) as host:
@@ -141,7 +141,7 @@ async def test_a_language_model_that_cannot_be_used_is_502(url):
             await host.emptied()
 
 
-async def test_without_a_slot_it_is_503_with_retry_after():
+async def test_speech_without_a_free_slot_is_503_with_retry_after():
     async with speaking(max_sessions=1) as (_, url, host):
         async with connect(host.url, kind="decode"), httpx.AsyncClient() as client:
             refused = await client.post(f"{url}/audio/speech", json=ASKED)
@@ -150,7 +150,7 @@ async def test_without_a_slot_it_is_503_with_retry_after():
         await host.emptied()
 
 
-async def test_an_answer_that_streams_holds_its_slot_until_its_client_leaves():
+async def test_a_streaming_answer_holds_its_slot_until_the_client_disconnects():
     async with speaking(pace=SLOW, tokens=np.arange(0, 6000, 2, dtype=np.uint16), max_sessions=1) as (_, url, host):
         async with httpx.AsyncClient() as client, client.stream("POST", f"{url}/audio/speech", json=ASKED) as response:
             pieces = response.aiter_raw()  # named: httpx closes the connection of a generator that nobody holds
@@ -161,7 +161,7 @@ async def test_an_answer_that_streams_holds_its_slot_until_its_client_leaves():
         await host.emptied()
 
 
-async def test_a_key_is_asked_for_as_everywhere(tmp_path):
+async def test_speech_requires_a_key_as_sessions_do(tmp_path):
     key, path = new_key(), tmp_path / "keys"
     path.write_text(key_line("alice", key) + "\n")
     async with speaking(api_keys_file=str(path)) as (_, url, _host):
@@ -172,7 +172,7 @@ async def test_a_key_is_asked_for_as_everywhere(tmp_path):
             await client.audio.speech.create(**ASKED)
 
 
-async def test_a_client_that_leaves_closes_the_language_model_within_100_ms():
+async def test_a_disconnect_closes_the_language_model_within_100_ms():
     loop = asyncio.get_running_loop()
     async with speaking(pace=SLOW, tokens=np.arange(0, 6000, 2, dtype=np.uint16)) as (model, url, host):
         async with httpx.AsyncClient() as client, client.stream("POST", f"{url}/audio/speech", json=ASKED) as response:
@@ -185,7 +185,7 @@ async def test_a_client_that_leaves_closes_the_language_model_within_100_ms():
 
 
 @pytest.mark.slow
-async def test_a_client_that_does_not_read_holds_the_answer_back():
+async def test_a_client_that_does_not_read_causes_back_pressure():
     story = np.resize(TOKENS, 20_000)
     small = {"max_read_ahead_bytes": 1_000, "max_pending_seconds": 1.0, "max_queue_bytes": 10_000}
     asked = {**ASKED, "response_format": "pcm"}
@@ -205,7 +205,7 @@ async def test_a_client_that_does_not_read_holds_the_answer_back():
 
 
 @needs_openssl
-async def test_it_is_served_over_tls(tmp_path):
+async def test_speech_is_served_over_tls(tmp_path):
     cert, key = make_pair(tmp_path, "speech")
     async with speaking(tls_cert=str(cert), tls_key=str(key)) as (_, _url, host):
         url = host.url.replace("wss://127.0.0.1", "https://localhost")
@@ -217,7 +217,7 @@ async def test_it_is_served_over_tls(tmp_path):
     assert np.array_equal(np.frombuffer(response.content, np.int16), PCM)
 
 
-async def test_a_broken_answer_breaks_off_where_audio_has_begun():
+async def test_a_failure_after_the_first_audio_aborts_the_response():
     async def serve(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         chunk = json.dumps({"choices": [{"text": "<|speech_2|>" * 20}]})
@@ -290,7 +290,7 @@ async def exchanged(url, *parts):
         writer.close()
 
 
-async def test_requests_that_are_none_have_their_status():
+async def test_malformed_requests_get_the_matching_status():
     with hosted(FakeRunner(), max_message_bytes=1000, open_timeout_s=0.3) as host:
         assert b" 400 " in (await exchanged(host.url, b"POST nonsense\r\n\r\n")).splitlines()[0]
         head = b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n"

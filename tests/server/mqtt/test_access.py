@@ -68,7 +68,7 @@ async def test_a_client_with_password_and_rights_is_served_over_tls(guarded):
         assert (tokens_in(await heard(listener)) == tokens_of(LEVELS)).all()
 
 
-async def test_others_are_not(guarded):
+async def test_clients_without_password_or_rights_are_refused(guarded):
     hurry = Deadlines(open_s=1.0)
     url, ca = guarded
     async with bridged(address(guarded, "bridge"), FakeRunner()) as host:
@@ -84,7 +84,7 @@ async def test_others_are_not(guarded):
         assert host.bridge.sessions == []
 
 
-async def test_a_broker_that_asks_for_a_certificate_of_the_client_gets_it(tmp_path):
+async def test_a_broker_that_requires_a_client_certificate_gets_it(tmp_path):
     cert, key = make_pair(tmp_path, "localhost")
     mine, my_key = make_pair(tmp_path, "ann")
     lines = f"certfile {cert}\nkeyfile {key}\nuser root\n"

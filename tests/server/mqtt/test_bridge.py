@@ -81,7 +81,7 @@ async def test_tokens_and_audio_become_speech(mosquitto, host, kind):
     assert events[-1].output == 20 * 480
 
 
-async def test_flush_and_mark_are_answered_in_their_place(mosquitto, host):
+async def test_flush_and_mark_are_answered_in_order(mosquitto, host):
     async with open_at_broker(mosquitto.url, "requests") as session:
         await session.send(speech(*LEVELS[:7]))
         await session.mark("a")
@@ -95,7 +95,7 @@ async def test_flush_and_mark_are_answered_in_their_place(mosquitto, host):
     assert np.array_equal(tokens_in(events[places[1] :]), tokens_of(LEVELS[7:]))
 
 
-async def test_nothing_of_the_old_utterance_follows_cleared(mosquitto, host):
+async def test_no_output_of_the_old_utterance_follows_cleared(mosquitto, host):
     async with open_at_broker(mosquitto.url, "clear") as session:
         await session.send(speech(*LEVELS[:8]))
         await session.clear()
@@ -157,7 +157,7 @@ async def test_a_session_can_decode_another_sessions_tokens(mosquitto, host):
     assert hearer.name == "hearer"
 
 
-async def test_the_status_is_retained_and_tells_the_end(mosquitto, host):
+async def test_the_retained_status_reports_the_end_of_the_session(mosquitto, host):
     async with open_at_broker(mosquitto.url, "told") as session, listen(mosquitto.url, "told") as listener:
         await session.send(speech(*LEVELS))
         await session.end()
@@ -174,7 +174,7 @@ async def test_impossible_requests_are_refused_with_the_servers_message(mosquitt
             pass
 
 
-async def test_a_full_server_says_so_and_takes_the_next_when_one_has_left(mosquitto):
+async def test_a_full_server_refuses_and_accepts_again_after_a_session_ends(mosquitto):
     async with bridged(mosquitto.url, FakeRunner(slots=1), max_sessions=1) as full:
         async with open_at_broker(mosquitto.url, "first"):
             with pytest.raises(CapacityError):
@@ -195,7 +195,7 @@ async def test_opening_an_open_session_replaces_its_client(mosquitto, host):
             assert host.app.sessions == 0
 
 
-async def test_without_a_bridge_or_a_broker_the_client_says_which(mosquitto):
+async def test_a_missing_bridge_and_a_missing_broker_are_distinguished(mosquitto):
     hurry = Deadlines(open_s=0.2)
     with pytest.raises(Unreachable, match="no bridge"):
         async with open_at_broker(mosquitto.url, "alone", deadlines=hurry):
@@ -218,7 +218,7 @@ async def test_bad_frames_end_the_session_and_bad_requests_do_not(mosquitto, hos
             await heard(session)
 
 
-async def test_a_satellite_is_listened_to_unasked(mosquitto):
+async def test_a_configured_satellite_has_a_session_without_a_request(mosquitto):
     async with bridged(mosquitto.url, FakeRunner(), sites=("kitchen",)), listen(mosquitto.url, "kitchen") as listener:
         async with aiomqtt.Client("127.0.0.1", mosquitto.port) as satellite:
             await satellite.subscribe(topic("kitchen", "status"))
@@ -237,7 +237,7 @@ async def test_a_satellite_is_listened_to_unasked(mosquitto):
     assert np.array_equal(found, tokens_of(LEVELS)[: found.size])
 
 
-async def test_audio_from_a_satellite_opens_its_ended_session_again(mosquitto, monkeypatch):
+async def test_audio_from_a_satellite_reopens_its_ended_session(mosquitto, monkeypatch):
     monkeypatch.setattr("neucodec_streaming.server.mqtt.bridge.ASK_AGAIN_S", 0.0)
     async with (
         bridged(mosquitto.url, FakeRunner(), sites=("hall",)),
@@ -260,7 +260,7 @@ async def test_audio_from_a_satellite_opens_its_ended_session_again(mosquitto, m
             await until(SessionStatus.OPEN)
 
 
-async def test_a_message_of_a_satellite_that_cannot_be_used_is_left_out_alone(mosquitto, caplog):
+async def test_an_unusable_message_of_a_satellite_is_skipped(mosquitto, caplog):
     async with bridged(mosquitto.url, FakeRunner()), aiomqtt.Client("127.0.0.1", mosquitto.port) as satellite:
         source = hermes_topic("attic", "audioFrame")
         async with open_at_broker(mosquitto.url, "attic", input=source) as session:

@@ -97,7 +97,7 @@ async def test_qos_0_reports_exactly_the_units_that_a_listener_lost(mosquitto, r
     assert (lost.lost_units == 0 and lost.recovered_units > 0) if redundancy else lost.lost_units > 0
 
 
-async def test_audio_that_a_bridge_did_not_get_is_silence_in_its_place_and_counted(mosquitto):
+async def test_audio_that_did_not_reach_the_bridge_becomes_silence_and_is_counted(mosquitto):
     async with (
         bridged(mosquitto.url, FakeRunner()),
         lossy(mosquitto.port, Damage(drop=0.1), seed=1) as link,
@@ -118,7 +118,7 @@ async def test_audio_that_a_bridge_did_not_get_is_silence_in_its_place_and_count
     assert listener.status.loss["lost_units"] == len(silent) * 320 > 0
 
 
-async def test_another_bridge_continues_within_two_seconds_and_reports_the_gap(mosquitto):
+async def test_another_bridge_takes_over_within_two_seconds_and_reports_the_gap(mosquitto):
     loop = asyncio.get_running_loop()
     async with (
         bridged(mosquitto.url, FakeRunner()) as first,
@@ -146,7 +146,7 @@ async def test_another_bridge_continues_within_two_seconds_and_reports_the_gap(m
     assert isinstance(own[-1], Done)
 
 
-async def test_a_bridge_that_stops_leaves_its_sessions_to_another(mosquitto):
+async def test_a_stopping_bridge_hands_its_sessions_over(mosquitto):
     async with bridged(mosquitto.url, FakeRunner()) as second, bridged(mosquitto.url, FakeRunner()) as first:
         await second.bridge.stop(5.0)
         async with open_at_broker(mosquitto.url, "moved") as session:
@@ -205,7 +205,7 @@ async def test_a_restarted_broker_loses_only_its_queue_and_the_loss_is_reported(
     assert listener.status.state == SessionStatus.CLOSED
 
 
-async def test_a_hundred_sessions_at_once(mosquitto):
+async def test_one_bridge_serves_a_hundred_concurrent_sessions(mosquitto):
     async def one(number: int) -> int:
         async with open_at_broker(mosquitto.url, f"many-{number}") as session:
             await speak(session, SPOKEN[number : number + 50], 10)

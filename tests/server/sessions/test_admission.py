@@ -11,7 +11,7 @@ ENCODE, DECODE = Pool("encode", CONFIG), Pool("decode", CONFIG)
 TIMES = {ENCODE: {1: 0.02}, DECODE: {1: 0.01}}  # of 100 ms: three roundtrips are 90 %
 
 
-def test_sessions_are_let_in_up_to_the_load_and_again_when_one_leaves():
+def test_sessions_are_admitted_up_to_the_load_and_again_after_one_ends():
     admission = Admission(Budget(TIMES, 0.7), 64)
     for _ in range(2):
         assert admission.admit("roundtrip", CONFIG) == 0
@@ -25,7 +25,7 @@ def test_sessions_are_let_in_up_to_the_load_and_again_when_one_leaves():
     admission.admit("encode", CONFIG)
 
 
-def test_slots_are_a_limit_too():
+def test_slots_limit_admission_too():
     admission = Admission(Budget(), 2)
     admission.admit("encode", CONFIG)
     admission.admit("decode", CONFIG)
@@ -34,7 +34,7 @@ def test_slots_are_a_limit_too():
     assert admission.capacity("roundtrip", CONFIG) == 2
 
 
-def test_a_device_that_is_too_slow_for_one_serves_one():
+def test_a_device_too_slow_for_one_session_still_serves_one():
     admission = Admission(Budget({ENCODE: {1: 9.0}}), 64)
     assert admission.capacity("encode", CONFIG) == 1
     admission.admit("encode", CONFIG)

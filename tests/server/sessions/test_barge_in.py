@@ -69,7 +69,7 @@ async def test_cleared_comes_at_once_with_audio_up_to_the_bound_pending() -> Non
             runner.go_on.set()
 
 
-async def test_beyond_the_bound_the_client_is_held_and_nothing_is_lost() -> None:
+async def test_a_client_beyond_the_bound_is_paused_and_loses_nothing() -> None:
     runner = SlowRunner()
     with hosted(runner, max_read_ahead_bytes=10_000, max_message_bytes=5000) as host:
         async with talk(host.url, "/v1/decode") as client:

@@ -24,7 +24,7 @@ async def parked(host: Host, count: int = 1) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_a_session_that_has_said_nothing_is_parked_and_wakes_with_its_first_payload() -> None:
+async def test_a_session_without_input_is_parked_and_wakes_with_its_first_payload() -> None:
     with hosted(FakeRunner(), **QUIET) as host:
         async with talk(host.url, "/v1/encode") as client:
             await parked(host)
@@ -62,7 +62,7 @@ async def test_requests_of_a_parked_session_are_answered() -> None:
             await client.finish()
 
 
-async def test_others_have_the_place_of_a_parked_session_and_it_waits_for_another() -> None:
+async def test_the_slot_of_a_parked_session_goes_to_others_and_it_waits_for_another() -> None:
     with hosted(FakeRunner(slots=1), max_sessions=1, park_after_s=0.05, wake_timeout_s=10.0) as host:
         async with talk(host.url, "/v1/encode") as quiet:
             await parked(host)
@@ -74,7 +74,7 @@ async def test_others_have_the_place_of_a_parked_session_and_it_waits_for_anothe
             assert quiet.output == tokens_of(LEVELS).tobytes()
 
 
-async def test_a_waking_session_without_a_place_in_time_ends_with_full() -> None:
+async def test_a_waking_session_that_gets_no_slot_in_time_ends_with_full() -> None:
     with hosted(FakeRunner(slots=1), max_sessions=1, park_after_s=0.05, wake_timeout_s=0.1) as host:
         async with talk(host.url, "/v1/encode") as quiet:
             await parked(host)
@@ -123,7 +123,7 @@ async def test_a_parked_session_can_be_lost_and_resumed(is_lost: bool) -> None:
         assert caller.heard == tokens_of(LEVELS).tobytes()
 
 
-async def test_a_session_that_is_computed_for_is_not_parked_however_long_it_takes() -> None:
+async def test_a_session_with_output_pending_is_never_parked() -> None:
     runner = SlowRunner()
     with hosted(runner, **QUIET) as host:
         async with talk(host.url, "/v1/encode") as client:

@@ -54,7 +54,7 @@ async def test_tokens_become_audio(host):
         assert client.output == s16(audio_of(TOKENS))
 
 
-async def test_a_round_trip_is_both(host):
+async def test_audio_becomes_audio_in_a_roundtrip(host):
     async with talk(host.url, "/v1/roundtrip?input_format=f32le&output_format=f32le") as client:
         await client.send(speech(*LEVELS).tobytes())
         await client.finish()
@@ -62,7 +62,7 @@ async def test_a_round_trip_is_both(host):
 
 
 @pytest.mark.parametrize("size", [2, 222, 640, 1000, 10_000])
-async def test_packets_of_any_size_give_the_same(host, size):
+async def test_packets_of_any_size_give_the_same_output(host, size):
     data = s16(speech(*LEVELS))
     async with talk(host.url, "/v1/encode") as client:
         for start in range(0, len(data), size):
@@ -71,7 +71,7 @@ async def test_packets_of_any_size_give_the_same(host, size):
         np.testing.assert_array_equal(client.tokens, TOKENS)
 
 
-async def test_output_comes_without_being_asked_for(host):
+async def test_output_is_sent_as_soon_as_it_is_ready(host):
     async with talk(host.url, "/v1/encode") as client:
         await client.send(s16(speech(*LEVELS[:11])))
         assert await client.hear() == TOKENS[:5].tobytes()
@@ -120,7 +120,7 @@ async def test_clear_drops_the_old_utterance_and_returns_its_marks_first(host):
         assert client.output == s16(audio_of(TOKENS)), "nothing of the old utterance follows cleared"
 
 
-async def test_clear_in_the_middle_of_a_burst_keeps_the_books(host):
+async def test_clear_in_the_middle_of_a_burst_keeps_positions_consistent(host):
     async with talk(host.url, "/v1/decode") as client:
         burst = np.arange(4000, dtype=np.uint16)
         await client.send(burst.tobytes())
@@ -148,14 +148,14 @@ async def test_stats_come_once_a_second_when_asked(host):
         assert stats.buffered_ms == 80.0 and stats.behind_ms == 0.0 and stats.input == 1280
 
 
-async def test_the_subprotocol_is_accepted_when_offered_and_none_is_fine(host):
+async def test_the_subprotocol_is_optional_and_accepted_when_offered(host):
     async with talk(host.url, "/v1/encode", subprotocols=[SUBPROTOCOL]) as client:
         assert client.socket.subprotocol == SUBPROTOCOL
     async with talk(host.url, "/v1/encode") as client:
         assert client.socket.subprotocol is None
 
 
-async def test_messages_are_not_deflated(host):
+async def test_messages_are_not_compressed(host):
     async with talk(host.url, "/v1/encode", compression="deflate") as client:
         assert not client.socket.protocol.extensions
 

@@ -63,7 +63,7 @@ def test_input_is_passed_on_once_it_completes_a_window(format, shape):
         assert passed == sent
 
 
-def test_a_cleared_intake_is_as_new():
+def test_a_cleared_buffer_equals_a_new_one():
     window_buffer = WindowBuffer(TOKENS, StreamConfig(2, 3))
     assert window_buffer.put(bytes(8)) == b""
     window_buffer.clear()

@@ -40,7 +40,7 @@ from neucodec_streaming.server.settings.spec import entry_of
         ("log_format", "xml"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_naming_field_and_value(field, value):
+def test_an_invalid_value_is_refused_naming_field_and_value(field, value):
     with pytest.raises(ConfigError, match=field):
         Settings(**{field: value})
 
@@ -73,7 +73,7 @@ def test_a_secret_is_never_shown():
     assert "s3cret" not in str(caught.value)
 
 
-def test_profiles_are_names_of_known_ones_or_pairs():
+def test_a_profile_is_a_known_name_or_a_pair():
     assert parse_profiles("default,low") == {"default": None, "low": PROFILES["low"]}
     assert parse_profiles("mine=4:6, theirs = own") == {"mine": (4, 6), "theirs": None}
     for text in ("best", "mine=4", "mine=0:1", "=1:2", "", "mine=a:b"):
@@ -81,7 +81,7 @@ def test_profiles_are_names_of_known_ones_or_pairs():
             parse_profiles(text)
 
 
-def test_the_default_profile_is_the_one_of_that_name_or_the_first():
+def test_the_default_profile_is_the_one_named_default_or_the_first():
     assert Settings(profiles=parse_profiles("low,default")).default_profile == "default"
     assert Settings(profiles=parse_profiles("low,high")).default_profile == "low"
 

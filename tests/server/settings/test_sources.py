@@ -66,7 +66,7 @@ def test_every_setting_is_a_variable_and_a_flag_and_a_key_of_the_file(item, tmp_
         assert getattr(given.settings, item.name) == value and given.origins[item.name] == "file"
 
 
-def test_a_flag_goes_before_the_environment_the_environment_before_the_file(tmp_path):
+def test_flags_override_the_environment_which_overrides_the_file(tmp_path):
     file = tmp_path / "server.toml"
     file.write_text("max_sessions = 1\nport = 1\nmax_load = 0.5\n")
     environment = {"NEUCODEC_MAX_SESSIONS": "2", "NEUCODEC_PORT": "2", "NEUCODEC_CONFIG": str(file)}
@@ -75,7 +75,7 @@ def test_a_flag_goes_before_the_environment_the_environment_before_the_file(tmp_
     assert found.origins == {"max_sessions": "flag", "port": "environment", "max_load": "file"}
 
 
-def test_the_flag_config_goes_before_the_variable(tmp_path):
+def test_the_config_flag_overrides_its_variable(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).write_text(f'model = "{name}"')
     environment = {"NEUCODEC_CONFIG": str(tmp_path / "one")}
@@ -83,7 +83,7 @@ def test_the_flag_config_goes_before_the_variable(tmp_path):
     assert resolve({"config": str(tmp_path / "two")}, environment).settings.model == "two"
 
 
-def test_the_file_has_values_of_its_own_types(tmp_path):
+def test_file_values_may_have_toml_types(tmp_path):
     file = tmp_path / "server.toml"
     file.write_text(
         "port = 99\nmax_load = 1\nweb = false\nbatch_sizes = [2, 4]\nallow_origins = ['https://a.example']\n"
@@ -111,7 +111,7 @@ def test_an_unknown_variable_is_reported_with_its_name_and_near_ones_but_not_its
     assert found.settings == Settings()
 
 
-def test_the_variables_of_the_client_and_of_others_are_left_alone():
+def test_variables_of_the_client_and_of_other_programs_are_ignored():
     environment = {"NEUCODEC_SERVER": "x", "NEUCODEC_API_KEY": "x", "NEUCODEC_CONFIG": "", "PATH": "x"}
     assert resolve({}, environment) == Resolved(Settings(), {}, ())
 
@@ -156,7 +156,7 @@ def test_lists_and_numbers_in_the_file_equal_the_flags_text(tmp_path, given, tex
         ("api_keys = ['s3cret']", "api_keys may not be given there, only by NEUCODEC_API_KEYS"),
     ],
 )
-def test_a_file_that_cannot_be_is_refused_naming_file_and_key(tmp_path, content, named):
+def test_an_invalid_file_is_refused_naming_file_and_key(tmp_path, content, named):
     file = tmp_path / "server.toml"
     file.write_text(content)
     with pytest.raises(ConfigError) as caught:
@@ -164,7 +164,7 @@ def test_a_file_that_cannot_be_is_refused_naming_file_and_key(tmp_path, content,
     assert named in str(caught.value) and str(file) in str(caught.value) and "s3cret" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_named():
+def test_a_missing_file_is_named():
     with pytest.raises(ConfigError, match=r"/nowhere/server.toml.*No such file"):
         resolve({"config": "/nowhere/server.toml"}, NONE)
 
@@ -183,7 +183,7 @@ def test_a_secret_has_no_flag():
         flags("--api-keys", "s3cret")
 
 
-def test_the_table_of_settings_is_a_file_that_means_the_same(tmp_path):
+def test_the_printed_settings_are_a_file_with_the_same_meaning(tmp_path):
     environment = {f"NEUCODEC_{item.name.upper()}": example(item)[0] for item in fields(Settings)}
     first = resolve({}, environment)
     file = tmp_path / "server.toml"
@@ -195,7 +195,7 @@ def test_the_table_of_settings_is_a_file_that_means_the_same(tmp_path):
     assert resolve({"config": str(file)}, NONE).settings == Settings()
 
 
-def test_the_table_tells_sources_and_no_secrets():
+def test_the_printed_settings_show_sources_and_no_secrets():
     shown = table(resolve({"port": "1"}, {"NEUCODEC_API_KEYS": "s3cret,other"})).splitlines()
     lines = {line.split()[0]: line for line in shown if line and not line.startswith("#")}
     assert lines["port"].split() == ["port", "=", "1", "#", "flag"] and lines["host"].endswith("# default")

@@ -130,7 +130,7 @@ async def test_a_proxy_without_websockets_is_distinguished_from_a_full_server(ta
     tab.console.clear()  # of the plain request that was answered by 426
 
 
-async def test_a_microphone_is_opened_as_it_is_and_let_go_of(tab):
+async def test_a_microphone_is_opened_without_processing_and_released_on_close(tab):
     said = await run(
         tab,
         """(async () => {
@@ -158,7 +158,7 @@ async def test_a_microphone_is_opened_as_it_is_and_let_go_of(tab):
 
 
 @pytest.mark.parametrize("moment", ["while the browser asks", "once it is open"])
-async def test_an_abort_lets_go_of_the_microphone(tab, moment):
+async def test_an_abort_releases_the_microphone(tab, moment):
     said = await run(tab, ABORT % json.dumps("asks" in moment))
     assert said == (["stopped", 0] if "asks" in moment else [0, 0])
 
@@ -177,7 +177,7 @@ async def test_a_context_that_cannot_take_the_stream_leaves_no_live_microphone(t
     assert said == [3, 3, 0]
 
 
-async def test_a_stream_of_ones_own_is_used_and_left_on(tab):
+async def test_a_supplied_media_stream_is_used_and_not_stopped(tab):
     said = await run(
         tab,
         """(async () => {
@@ -227,7 +227,7 @@ async def test_finish_resolves_after_playback_and_an_idle_context_is_suspended(t
     assert interrupted == [True, False]
 
 
-async def test_a_context_that_is_needed_while_it_falls_asleep_is_not_called_interrupted(tab):
+async def test_a_context_needed_while_suspending_is_not_reported_as_interrupted(tab):
     said = await run(
         tab,
         """(async () => {
@@ -263,7 +263,7 @@ async def test_a_voice_is_primed_and_tokens_are_decoded(tab, server):
     assert said == [120, 0, 8000]
 
 
-async def test_the_file_to_copy_talks_and_stops(chromium, server):
+async def test_the_example_page_talks_and_stops(chromium, server):
     with hosted_elsewhere(DEMOS) as origin:
         await chromium.open(f"{origin}/talk.html?server={server.url}")
         status = "document.getElementById('status').textContent"
@@ -278,7 +278,7 @@ async def test_the_file_to_copy_talks_and_stops(chromium, server):
         await server.emptied()
 
 
-async def test_a_hidden_tab_sends_as_fast_as_one_that_is_seen(server, origin):
+async def test_a_hidden_tab_sends_as_fast_as_a_visible_one(server, origin):
     """Timers of a hidden tab run once a second."""
     async with browser(throttled=True) as tab:
         await tab.open(origin)

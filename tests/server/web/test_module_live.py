@@ -73,7 +73,7 @@ async def restarted(tab: Tab) -> tuple[float, float]:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name == QUICK else pytest.mark.servers) for name in INTERRUPTIONS]
 )
-async def test_a_talk_is_live_again_and_reports_the_skipped_time(tab, name):
+async def test_a_talk_catches_up_after_an_interruption_and_reports_the_skipped_time(tab, name):
     for _ in range(TRIES):
         tab.console.clear()
         before_ms, after_ms, skipped_s = await interrupted(tab, name)
@@ -84,7 +84,7 @@ async def test_a_talk_is_live_again_and_reports_the_skipped_time(tab, name):
     assert max(before_ms, after_ms) <= MAX_ABOVE_MS
 
 
-async def test_a_talk_is_live_again_after_a_restart_of_the_server(tab):
+async def test_a_talk_catches_up_after_a_server_restart(tab):
     for _ in range(TRIES):
         more_s, after_ms = await restarted(tab)
         assert more_s == pytest.approx(0, abs=0.5)

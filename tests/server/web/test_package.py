@@ -77,7 +77,7 @@ def sentence(url) -> str:
     return "".join(f"<|speech_{token}|>" for token in encode(speech, url))
 
 
-def test_the_package_has_the_module_its_types_and_not_the_page(packed):
+def test_the_package_contains_the_module_and_its_types_but_not_the_page(packed):
     files = set(packed[1])
     manifest = json.loads((WEB / "package.json").read_text())
     assert "private" not in manifest

@@ -143,7 +143,7 @@ async def test_the_first_screen_shows_a_sentence_before_any_click_and_takes_no_s
     assert server.app.registry.count == 0
 
 
-async def test_holding_speaks_and_letting_go_plays_what_the_tokens_give(tab, server):
+async def test_holding_the_button_records_and_releasing_it_plays_the_decoded_tokens(tab, server):
     await tab.evaluate(KEY % ("speak", "keydown"))
     await tab.until("demo.stage.recorder.tokens.length >= 30")
     assert server.app.registry.count == 1  # an encoder's slot, and no decoder's
@@ -159,7 +159,7 @@ async def test_holding_speaks_and_letting_go_plays_what_the_tokens_give(tab, ser
     await tab.until("demo.device.context.state === 'suspended'")
 
 
-async def test_tapping_speaks_until_the_next_tap_and_no_longer_than_15_s(tab):
+async def test_a_tap_records_until_the_next_tap_or_for_15_s(tab):
     await say(tab)
     await tab.until(PLAYING)
     await tab.click("speak")
@@ -203,7 +203,7 @@ async def test_the_switch_the_loop_and_the_playhead_work_while_it_plays(tab):
     assert float(await tab.evaluate("document.getElementById('seek').value")) == pytest.approx(where, abs=0.03)
 
 
-async def test_breaking_strikes_cells_through_and_decodes_them_again(tab, server):
+async def test_damaged_and_lost_tokens_are_marked_and_decoded_again(tab, server):
     await say(tab)
     await tab.until("demo.stage.take.output")
     await tab.evaluate("(window.whole = demo.stage.player._tracks.get('neucodec').samples, undefined)")
@@ -294,7 +294,7 @@ async def test_a_live_talk_is_heard_and_becomes_a_take(tab, server):
     assert tokens == frames == hops >= 50
 
 
-async def test_a_cut_connection_comes_back(chromium):
+async def test_a_cut_connection_is_restored(chromium):
     with hosted(FakeRunner(), resume_s=30) as host:
         async with proxy("127.0.0.1", port_of(host.url)) as line:
             await chromium.open(page_of(line.url))
@@ -337,7 +337,7 @@ async def test_a_full_server_is_explained_at_the_button_and_no_slot_is_held(chro
         assert 0 <= box["top"] < box["bottom"] <= 600
 
 
-async def test_a_refusal_takes_the_slider_back_and_is_in_sight_on_a_scrolled_phone(tab, server):
+async def test_a_refusal_resets_the_slider_and_is_visible_on_a_scrolled_phone(tab, server):
     await say(tab)
     await tab.until(f"demo.stage.take.output && !{PLAYING}")
     await tab.look(width=320, height=480, dark=False)
@@ -352,7 +352,7 @@ async def test_a_refusal_takes_the_slider_back_and_is_in_sight_on_a_scrolled_pho
     await tab.look(width=1280, height=800, dark=False)
 
 
-async def test_a_server_that_asks_for_a_key_gets_it(chromium):
+async def test_the_page_asks_for_a_required_key_until_it_is_right(chromium):
     with hosted(FakeRunner(), api_keys=("correct-horse-battery-staple",)) as host:
         await chromium.open(page_of(host.url))
         await chromium.until(READY)
@@ -374,7 +374,7 @@ async def test_an_insecure_origin_is_explained_and_samples_play(server):
         await tab.until(PLAYING)
 
 
-async def test_a_browser_without_web_audio_is_told_so(chromium, server):
+async def test_missing_web_audio_is_explained(chromium, server):
     source = "delete window.AudioContext; delete window.OfflineAudioContext"
     added = await chromium.send("Page.addScriptToEvaluateOnNewDocument", source=source)
     await chromium.open(page_of(server.url))
@@ -382,7 +382,7 @@ async def test_a_browser_without_web_audio_is_told_so(chromium, server):
     await chromium.send("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
 
 
-async def test_a_microphone_is_let_go_of_while_a_key_is_asked_for(chromium):
+async def test_the_microphone_is_released_while_the_page_asks_for_a_key(chromium):
     with hosted(FakeRunner(), api_keys=("correct-horse-battery-staple",)) as host:
         await chromium.open(page_of(host.url))
         await chromium.until(READY)
@@ -409,7 +409,7 @@ async def test_the_page_offers_only_the_kinds_that_are_served(tab):
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 640), (390, 844), (820, 1180), (1280, 800)])
-async def test_the_page_fits(tab, width, height):
+async def test_the_page_fits_every_screen_size(tab, width, height):
     await tab.look(width=width, height=height, dark=False)
     for name in ("live-tab", "speak-tab"):
         await tab.click(name)

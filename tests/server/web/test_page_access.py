@@ -81,7 +81,7 @@ async def _live(tab) -> None:
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("state", [_first, _playing, _speaking, _broken, _refused, _live, _asked])
-async def test_axe_finds_nothing(tab, state, dark):
+async def test_axe_reports_no_violation(tab, state, dark):
     await tab.look(width=1280, height=900, dark=dark)
     await state(tab)
     try:
@@ -91,7 +91,7 @@ async def test_axe_finds_nothing(tab, state, dark):
         await tab.click("speak-tab")
 
 
-async def test_at_400_percent_nothing_runs_out_of_sight(tab):
+async def test_nothing_is_cut_off_at_400_percent_zoom(tab):
     await tab.look(width=320, height=256, dark=False)  # 1280 x 1024 at 400 %
     await _refused(tab)
     await tab.evaluate("new Promise(requestAnimationFrame)")
@@ -100,7 +100,7 @@ async def test_at_400_percent_nothing_runs_out_of_sight(tab):
     assert await tab.evaluate("document.documentElement.scrollWidth") <= 320
 
 
-async def test_nothing_moves_by_itself_for_those_who_ask_for_that(tab):
+async def test_reduced_motion_stops_all_animation(tab):
     await tab.look(width=1280, height=900, dark=False)
     await tab.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
     await _speaking(tab)

@@ -57,11 +57,11 @@ async def test_tokens_come_at_50_a_second(spoken):
     assert spoken.tokens_a_second == pytest.approx(50, abs=2.5)
 
 
-async def test_what_is_shown_as_latency_is_how_much_later_it_was_heard(spoken):
+async def test_the_displayed_latency_equals_the_measured_one(spoken):
     assert spoken.shown["totalMs"] == pytest.approx(later_ms(spoken.said, spoken.heard, seconds=2), abs=25)
 
 
-async def test_what_is_played_sounds_like_what_the_python_client_plays(url, recording, spoken, tmp_path):
+async def test_the_page_sounds_like_the_python_client(url, recording, spoken, tmp_path):
     speech = read_audio(recording, RATE)
     alone = await asyncio.to_thread(played_by_client, url, recording, tmp_path)
     assert intelligibility(speech, spoken.heard.audio) == pytest.approx(intelligibility(speech, alone), abs=0.02)
@@ -73,7 +73,9 @@ async def test_latency_settles_near_the_algorithmic_one_at_every_profile(tab, sp
     for profile, algorithmic_ms in (("default", 315), ("high", 615)):
         await tab.evaluate("demo.live.history.clear()")
         await tab.evaluate(f"document.querySelector('[name=profile][value={profile}]').click()")
-        await tab.until(f"demo.live.loop?.latency?.modelMs === {algorithmic_ms} && demo.live.history.tokens.count > 100")
+        await tab.until(
+            f"demo.live.loop?.latency?.modelMs === {algorithmic_ms} && demo.live.history.tokens.count > 100"
+        )
         buffered = f"demo.live.loop.latency.totalMs - demo.live.loop.latency.computingMs - {algorithmic_ms}"
         await tab.until(f"{buffered} <= {MAX_BUFFERED_MS}")
     assert tab.console == []

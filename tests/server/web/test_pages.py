@@ -70,13 +70,13 @@ def test_the_root_is_the_page_for_any_query(server):
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
-def test_nothing_else_is_served(server, path):
+def test_other_paths_are_not_served(server, path):
     response, body = get(server, path)
     assert response.status == 404
     assert b"bad_path" in body
 
 
-def test_a_current_copy_is_answered_by_304(server):
+def test_a_current_cached_copy_gets_304(server):
     first, _ = get(server, "/page/page.js")
     assert first.headers["Cache-Control"] == "no-cache"
     tag = first.headers["ETag"]
@@ -88,14 +88,14 @@ def test_a_current_copy_is_answered_by_304(server):
         assert get(server, "/page/page.js", If_None_Match=unknown)[0].status == 200
 
 
-def test_a_file_that_changes_changes_its_tag(tmp_path):
+def test_a_changed_file_has_a_new_etag(tmp_path):
     (tmp_path / "index.html").write_text("one")
     before = load_pages(tmp_path)["/"].etag
     (tmp_path / "index.html").write_text("two")
     assert load_pages(tmp_path)["/"].etag != before
 
 
-def test_the_policy_allows_this_server_alone(server):
+def test_the_content_security_policy_allows_only_this_server(server):
     headers = get(server, "/")[0].headers
     policy = dict(rule.strip().split(" ", 1) for rule in headers["Content-Security-Policy"].split(";"))
     assert policy["default-src"] == policy["base-uri"] == policy["form-action"] == policy["frame-ancestors"] == "'none'"
@@ -114,7 +114,7 @@ def test_the_page_has_no_inline_script_or_style_and_names_no_other_host():
     assert not re.search(r"<style|<script(?![^>]*\ssrc=)|\son[a-z]+=|\sstyle=|javascript:", page)
 
 
-def test_everything_that_the_page_names_is_there(server):
+def test_every_file_that_the_page_refers_to_exists(server):
     page = (FOLDER / "index.html").read_text()
     named = set(re.findall(r'(?:src|href)="([^"#]+)"', page))
     for path in FILES:
@@ -153,6 +153,6 @@ def test_every_recording_of_the_page_is_there_and_as_long_as_its_tokens():
             assert recording.frames == pytest.approx(seconds * recording.samplerate, abs=1)
 
 
-def test_a_server_without_a_page_says_that_there_is_none():
+def test_a_server_without_a_page_answers_404():
     with hosted(FakeRunner(), web=False) as host:
         assert get(host, "/")[0].status == 404

@@ -129,7 +129,7 @@ class Conversation:
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed (Debian's nodejs)")
-def test_both_ask_for_the_same_and_send_the_same_again():
+def test_python_and_javascript_clients_resume_and_resend_identically():
     conversations = []
     for seed in range(15):
         conversation = Conversation(random.Random(seed))

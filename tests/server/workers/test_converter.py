@@ -42,7 +42,7 @@ async def app():
         yield made
 
 
-async def test_sessions_of_every_format_get_what_they_get_without_one(app):
+async def test_a_converter_process_does_not_change_the_output_of_any_format(app):
     pid = app._devices.pids[0]
     assert len(family(pid)) == 2, "a worker, and a process for its formats"
     for asked in FORMATS:
@@ -60,7 +60,7 @@ async def test_sessions_of_every_format_get_what_they_get_without_one(app):
             assert client.output[before:] == answer(request, payload)
 
 
-async def test_a_parked_session_goes_on_where_its_formats_were():
+async def test_a_parked_session_resumes_with_its_converter_state():
     request, rng = session_request("roundtrip", **TELEPHONE), random.Random(7)
     payload = utterance(request, 4, 31)
     async with (
@@ -74,7 +74,7 @@ async def test_a_parked_session_goes_on_where_its_formats_were():
         assert client.output == answer(request, payload)
 
 
-async def test_audio_that_is_none_ends_its_session_alone(app):
+async def test_invalid_audio_ends_only_its_own_session(app):
     request = session_request("encode", input_format="f32le")
     async with talk(app.url, request.target) as one, talk(app.url, request.target) as other:
         await one.send(np.full(2000, np.nan, np.float32).tobytes())
@@ -84,14 +84,14 @@ async def test_audio_that_is_none_ends_its_session_alone(app):
 
 
 @pytest.mark.parametrize("which", [0, 1])
-async def test_when_either_process_dies_sessions_are_told(app, which):
+async def test_sessions_get_an_error_when_either_process_dies(app, which):
     async with talk(app.url, "/v1/encode") as client:
         os.kill(family(app._devices.pids[0])[which], signal.SIGKILL)
         assert (await client.fail()).code == DeviceError.code
     await asyncio.wait_for(app.failed(), DEADLINE_S)
 
 
-def test_output_of_before_a_clear_does_not_reach_the_resampler_of_after_it():
+def test_output_from_before_a_clear_does_not_reach_the_new_resampler():
     request = session_request("decode", output_rate=8000)
     spec = SessionSpec("decode", CONFIG, request.input, request.output)
     audio = np.random.default_rng(0).normal(0, 0.1, 2400).astype(np.float32).tobytes()
@@ -111,7 +111,7 @@ def test_output_of_before_a_clear_does_not_reach_the_resampler_of_after_it():
     assert [kind for _, kind, _ in heard[0]] == [EventKind.OUTPUT, EventKind.OUTPUT, EventKind.FINISHED]
 
 
-def test_answers_come_whether_the_session_is_there_or_not():
+def test_answers_pass_for_unknown_sessions_too():
     converter = Converter()
     converter.command(3, CommandKind.ANSWER, None)
     answers = [(3, EventKind.HANDLED, None), (0, EventKind.MEASURED, 0.1)]

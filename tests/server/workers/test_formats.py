@@ -81,7 +81,7 @@ async def test_every_whole_frame_gives_one_frame_for_any_packets(host, asked):
             assert all(item for item in client.seen if isinstance(item, bytes)), "nothing empty is sent"
 
 
-async def test_a_second_utterance_and_one_after_clear_are_as_new(host):
+async def test_utterances_after_flush_and_clear_start_from_a_clean_state(host):
     request, rng = session_request("roundtrip", **TELEPHONE), random.Random(1)
     first, dropped, last = (utterance(request, seed, 17, 11) for seed in range(3))
     async with talk(host.url, request.target) as client:
@@ -99,7 +99,7 @@ async def test_a_second_utterance_and_one_after_clear_are_as_new(host):
         assert done.input == 4 * len(first) and done.output == cleared.output + len(client.output) - len(before)
 
 
-async def test_a_mark_is_answered_when_the_resampler_has_given_the_last_of_its_frame(host):
+async def test_a_mark_is_answered_once_the_resampler_has_output_its_whole_frame(host):
     request = session_request("roundtrip", **TELEPHONE)
     payload = utterance(request, 1, 30)
     async with talk(host.url, request.target) as client:
@@ -111,7 +111,7 @@ async def test_a_mark_is_answered_when_the_resampler_has_given_the_last_of_its_f
         assert client.output == answer(request, payload)
 
 
-async def test_floats_that_are_no_numbers_fail_at_any_rate(host):
+async def test_non_finite_floats_fail_at_any_rate(host):
     async with talk(host.url, "/v1/encode?input_format=f32le&input_rate=48000") as client:
         await client.send(np.float32([0.0, np.nan]).tobytes())
         failure = await client.fail()
@@ -119,7 +119,7 @@ async def test_floats_that_are_no_numbers_fail_at_any_rate(host):
 
 
 @pytest.mark.parametrize(("form", "checks"), [("f32le", 1), ("s16le", 0), ("mulaw", 0)])
-def test_a_sample_that_can_be_invalid_is_checked_once_on_its_way_in_and_others_never(form, checks, monkeypatch):
+def test_only_formats_that_allow_invalid_samples_are_checked_and_only_once(form, checks, monkeypatch):
     request, checked = session_request("encode", input_format=form, input_rate=48_000), []
     monkeypatch.setattr(audio, "check_audio", lambda samples: checked.append(len(samples)) or samples)
     config = StreamConfig(5, 5)
@@ -132,7 +132,7 @@ def test_a_sample_that_can_be_invalid_is_checked_once_on_its_way_in_and_others_n
 @pytest.mark.parametrize("kind", ["encode", "decode", "roundtrip"])
 @pytest.mark.parametrize("shape", [(5, 5), (2, 3), (1, 0)])
 @pytest.mark.parametrize(("input_rate", "output_rate"), [(8_000, 8_000), (48_000, 44_100), (16_000, 24_000)])
-def test_no_output_leaves_later_than_latency_ms_says_and_some_leaves_as_late(kind, shape, input_rate, output_rate):
+def test_latency_ms_is_the_exact_maximum_delay_of_output(kind, shape, input_rate, output_rate):
     request, config = session_request(kind, input_rate=input_rate, output_rate=output_rate), StreamConfig(*shape)
     formats, window_buffer = Formats(request.input, request.output), WindowBuffer(request.input, config)
     engine = Engine(FakeRunner(pools=[Pool(part, config) for part in ("encode", "decode")]), gather_s=0)
@@ -155,7 +155,7 @@ def test_no_output_leaves_later_than_latency_ms_says_and_some_leaves_as_late(kin
 
 
 @pytest.mark.slow
-async def test_a_telephone_speaks_with_the_real_model():
+async def test_a_mulaw_session_at_8_khz_works_with_the_real_model():
     codec = load_codec(str(GOLDEN))
     request, rng = session_request("roundtrip", **TELEPHONE), random.Random(2)
     payload = pcm_to_bytes(np.random.default_rng(0).normal(0, 0.1, 8_000 + 100).astype(np.float32), "mulaw")
@@ -185,7 +185,7 @@ def test_tokens_have_no_rate_to_resample(kind):
 
 
 @pytest.mark.parametrize("before", [(), (Flush(),), (Clear(),)])
-async def test_a_sample_that_cannot_be_is_named_by_its_place_in_the_stream(host, before):
+async def test_an_invalid_sample_is_named_by_its_position_in_the_stream(host, before):
     async with talk(host.url, "/v1/encode?input_format=f32le") as client:
         await client.send(
             bytes(4 * 5000), *before, bytes(4 * 700), bytes(4 * 3) + np.float32(np.nan).tobytes(), Flush()

@@ -130,7 +130,7 @@ async def test_a_worker_that_hangs_is_killed_with_the_server(caplog):
     await asyncio.wait_for(asyncio.to_thread(wait_for_the_end, last), DEADLINE_S)
 
 
-async def test_a_server_that_still_loads_ends_at_once_and_without_a_complaint(caplog):
+async def test_a_loading_server_stops_at_once_without_an_error(caplog):
     made = App(SETTINGS, load_for_ever, apart=True)
     await made.start()
     process = made._devices._process
@@ -138,7 +138,7 @@ async def test_a_server_that_still_loads_ends_at_once_and_without_a_complaint(ca
     assert process.returncode == -signal.SIGKILL and "worker" not in caplog.text
 
 
-async def test_the_command_ends_when_a_worker_does(monkeypatch):
+async def test_the_command_exits_when_a_worker_dies(monkeypatch):
     async def failed(app: App) -> None:
         os.kill(pids_of(app)[-1], signal.SIGKILL)
         await app._devices.lost.wait()
@@ -160,7 +160,7 @@ async def test_a_loading_error_crosses_the_process_border(error):
         await made.stop()
 
 
-async def test_a_session_has_a_limited_number_of_commands_under_way(app):
+async def test_a_session_has_a_limited_number_of_commands_in_flight(app):
     answered = asyncio.Event()
     link = app._devices.all[0].open(None, lambda *news: answered.set())
     for _ in range(QUOTA - 1):
@@ -173,7 +173,7 @@ async def test_a_session_has_a_limited_number_of_commands_under_way(app):
     link.submit(CommandKind.CLOSE)
 
 
-async def test_there_is_always_an_answer_to_come_to_a_session_without_quota(app):
+async def test_a_session_that_used_up_its_quota_never_waits_forever(app):
     async with talk(app.url, "/v1/encode") as client:
         for _ in range(4 * QUOTA):
             await client.send(Flush())

@@ -16,7 +16,7 @@ TIMES = {
 }
 
 
-def test_no_session_is_no_load():
+def test_load_is_zero_without_sessions():
     assert Budget(TIMES).load({}) == 0 == Budget(TIMES).load({ENCODE: 0})
 
 
@@ -33,11 +33,11 @@ def test_no_session_is_no_load():
         ({SHORT: 3}, 0.75),
     ],
 )
-def test_load_is_the_share_of_a_chunk_that_a_step_of_every_session_takes(sessions, load):
+def test_load_is_the_time_of_one_step_of_every_session_per_chunk_duration(sessions, load):
     assert Budget(TIMES).load(sessions) == pytest.approx(load)
 
 
-def test_capacity_is_the_most_that_fits():
+def test_capacity_is_the_largest_number_of_sessions_that_fits():
     budget = Budget(TIMES, max_load=0.7)
     for pools in ([ENCODE], [DECODE], [ENCODE, DECODE], [SHORT]):
         count = budget.capacity(pools, 1000)

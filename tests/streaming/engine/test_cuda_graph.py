@@ -54,7 +54,7 @@ def stepper(model: str, kind: str) -> Stepper:
 
 @every_model
 @every_kind
-def test_every_step_is_the_same_list_of_operations_on_the_device_and_on_the_same_state(stepper: Stepper) -> None:
+def test_every_step_runs_the_same_device_operations_on_the_same_state(stepper: Stepper) -> None:
     state = stepper.new_state(SLOTS)
     tensors = list(tensors_of(state))
     dtype = torch.float32 if stepper.kind == "encode" else torch.int64

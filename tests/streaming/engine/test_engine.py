@@ -72,7 +72,7 @@ LEVELS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8, 4, 6, 2, 6]
         ("roundtrip", speech(*LEVELS), audio_of(tokens_of(LEVELS))),
     ],
 )
-def test_a_session_gets_all_its_output_for_any_packets(kind, data, wanted):
+def test_a_session_gets_all_its_output_for_any_packet_sizes(kind, data, wanted):
     for seed in range(5):
         rng = random.Random(seed)
         bench = Bench()
@@ -89,7 +89,7 @@ def test_a_session_gets_all_its_output_for_any_packets(kind, data, wanted):
 
 
 @pytest.mark.parametrize("kind", ["encode", "roundtrip"])
-def test_less_than_a_frame_is_no_output_and_no_error(kind):
+def test_less_than_a_frame_gives_no_output_and_no_error(kind):
     bench = Bench()
     session = bench.open(kind)
     bench.feed(session, speech(1)[:319])
@@ -141,7 +141,7 @@ def test_a_clear_drops_the_utterance_and_resets_the_stream():
     np.testing.assert_array_equal(bench.output(session), audio_of(tokens_of(LEVELS)))
 
 
-def test_results_carry_how_often_the_session_was_cleared():
+def test_results_carry_the_number_of_clears():
     bench = Bench()
     session = bench.open("encode")
     for epoch in range(3):
@@ -210,7 +210,7 @@ def test_an_unknown_kind_or_pool_is_refused():
         bench.open("roundtrip")
 
 
-def test_a_slot_that_changes_hands_is_as_new():
+def test_a_reused_slot_equals_a_new_one():
     bench = Bench(slots=1)
     for _ in range(2):
         session = bench.open("encode")
@@ -221,7 +221,7 @@ def test_a_slot_that_changes_hands_is_as_new():
         np.testing.assert_array_equal(bench.output(session), tokens_of(LEVELS)[: len(bench.output(session))])
 
 
-def test_a_paused_session_keeps_what_it_has_and_is_not_stepped():
+def test_a_paused_session_keeps_its_input_and_is_not_stepped():
     bench = Bench()
     session = bench.open("roundtrip")
     bench.engine.pause(session)
@@ -234,7 +234,7 @@ def test_a_paused_session_keeps_what_it_has_and_is_not_stepped():
     np.testing.assert_array_equal(bench.output(session), audio_of(tokens_of(LEVELS)))
 
 
-def test_a_step_that_fails_ends_its_sessions_and_no_other():
+def test_a_failed_step_ends_only_its_own_sessions():
     bench = Bench()
     hit, spared = bench.open("encode"), bench.open("decode")
     bench.feed(hit, speech(*LEVELS))
@@ -249,7 +249,7 @@ def test_a_step_that_fails_ends_its_sessions_and_no_other():
     assert bench.engine.sessions == 1
 
 
-def test_a_slot_that_cannot_be_reset_is_not_given_away_as_it_is():
+def test_a_slot_whose_reset_failed_is_reset_before_it_is_reused():
     bench = Bench(slots=1)
     session = bench.open("encode")
     bench.feed(session, speech(*LEVELS))
@@ -289,7 +289,7 @@ def test_lateness_is_counted_from_the_deadline_of_the_chunk():
 
 
 @pytest.mark.parametrize("kind", ["encode", "decode", "roundtrip"])
-def test_a_snapshot_of_any_moment_continues_elsewhere_with_the_same_bits(kind):
+def test_a_snapshot_taken_at_any_moment_continues_elsewhere_with_the_same_bits(kind):
     utterances = [[rng.randrange(256) for _ in range(rng.randrange(1, 40))] for rng in map(random.Random, range(3))]
     data = [tokens_of(levels) if kind == "decode" else speech(*levels) for levels in utterances]
     tokens = np.concatenate([tokens_of(levels) for levels in utterances])
@@ -318,7 +318,7 @@ def test_a_snapshot_of_any_moment_continues_elsewhere_with_the_same_bits(kind):
         assert len(before.ends(session)) + len(after.ends(restored)) == 3
 
 
-def test_a_snapshot_that_does_not_fit_opens_nothing():
+def test_an_incompatible_snapshot_opens_no_session():
     bench = Bench(slots=1)
     encode = bench.open("encode")
     bench.feed(encode, speech(*LEVELS))
@@ -330,7 +330,7 @@ def test_a_snapshot_that_does_not_fit_opens_nothing():
     bench.open("decode")
 
 
-def test_overload_lags_evenly_and_costs_the_newest_its_session():
+def test_overload_delays_sessions_evenly_and_closes_the_newest():
     """Each of four sessions needs a step of 40 ms a chunk of 100 ms: two are served in time."""
     bench = Bench(batch_sizes=(1,))
     sessions = [bench.open("decode") for _ in range(4)]

@@ -49,7 +49,7 @@ def test_sessions_of_every_kind_equal_streams(engine: Engine) -> None:
         assert np.abs(np.concatenate(parts[kind]) - audio).max() <= 1e-4 * np.abs(audio).max()
 
 
-def test_a_device_error_that_stays_is_raised(engine: Engine, cuda) -> None:
+def test_a_permanent_device_error_is_raised(engine: Engine, cuda) -> None:
     if cuda is None:
         pytest.skip("a real device is not broken on purpose")
     session = engine.open("decode", POOLS)

@@ -25,7 +25,7 @@ def voices_of(bench: Bench) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", ["decode", "roundtrip"])
-def test_a_voice_gives_no_output_and_its_session_all_of_its_own(kind):
+def test_a_voice_adds_no_output_to_its_session(kind):
     bench = Bench()
     session = bench.open(kind)
     primed(bench, session, VOICES[0])
@@ -50,7 +50,7 @@ def test_a_primed_session_that_speaks_at_real_time_is_live():
 
 
 @pytest.mark.parametrize("kind", ["decode", "roundtrip"])
-def test_a_voice_takes_effect_at_the_end_of_the_utterance_that_it_is_given_in(kind):
+def test_a_voice_takes_effect_at_the_end_of_the_current_utterance(kind):
     bench = Bench()
     session = bench.open(kind)
     data = tokens_of(LEVELS) if kind == "decode" else speech(*LEVELS)
@@ -92,7 +92,7 @@ def test_clear_ends_the_utterance_that_a_voice_waits_for(kind):
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 5])
-def test_a_snapshot_carries_voices_that_are_used_and_that_wait(steps):
+def test_a_snapshot_contains_current_and_pending_voices(steps):
     before, after = Bench(), Bench()
     session, data = before.open("roundtrip"), speech(*LEVELS)
     primed(before, session, VOICES[0])
@@ -119,7 +119,7 @@ def test_a_snapshot_carries_voices_that_are_used_and_that_wait(steps):
     assert voices_of(after)[-1] == 2000
 
 
-def test_a_session_without_a_decoder_has_no_voice_and_a_slot_is_clean_for_its_next_owner():
+def test_encode_sessions_refuse_voices_and_slots_are_clean_for_the_next_session():
     bench = Bench(slots=1)
     with pytest.raises(ConfigError, match="decodes"):
         primed(bench, bench.open("encode"), VOICES[0])
@@ -164,7 +164,7 @@ def test_voices_of_clients_are_kept_up_to_a_limit():
 
 
 @pytest.mark.parametrize("kind", ["decode", "roundtrip"])
-def test_input_waits_for_a_voice_that_is_being_computed_and_none_is_lost(kind):
+def test_input_waits_while_a_voice_is_computed_and_none_is_lost(kind):
     bench = Bench()
     bench.runner.voice_steps = 7
     session, data = bench.open(kind), tokens_of(LEVELS) if kind == "decode" else speech(*LEVELS)
@@ -178,7 +178,7 @@ def test_input_waits_for_a_voice_that_is_being_computed_and_none_is_lost(kind):
     assert len(bench.ends(session)) == 3
 
 
-def test_a_neighbour_is_stepped_between_any_two_steps_of_a_voice():
+def test_other_sessions_are_stepped_between_the_steps_of_a_voice():
     bench = Bench()
     bench.runner.voice_steps = 100
     live, new = bench.open("decode"), bench.open("decode")
@@ -197,7 +197,7 @@ def test_a_neighbour_is_stepped_between_any_two_steps_of_a_voice():
     np.testing.assert_array_equal(bench.output(new), audio_of(tokens_of(LEVELS)))
 
 
-def test_a_busy_device_computes_a_voice_every_20_ms():
+def test_a_busy_device_computes_one_step_of_a_voice_every_20_ms():
     bench = Bench(batch_sizes=(1,))
     bench.runner.voice_steps = 5
     for _ in range(3):
@@ -213,7 +213,7 @@ def test_a_busy_device_computes_a_voice_every_20_ms():
 
 
 @pytest.mark.parametrize("after", ["clear", "close", "prime", "restore"])
-def test_a_voice_that_is_being_computed_can_be_given_up(after):
+def test_the_computation_of_a_voice_can_be_cancelled(after):
     bench = Bench(slots=1)
     session = bench.open("decode")
     bench.feed(session, tokens_of(LEVELS))
@@ -250,7 +250,7 @@ def test_a_voice_that_is_being_computed_can_be_given_up(after):
     assert bool(bench.runner.primed) is (after != "close")
 
 
-def test_a_voice_in_steps_has_the_bits_of_one_at_once():
+def test_a_voice_computed_in_steps_equals_one_computed_at_once():
     decoder = codec_of("golden").decoder(CONFIG)
     one, other = Voice(VOICES[0]), Voice(VOICES[0])
     steps = 0

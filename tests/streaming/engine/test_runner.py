@@ -49,7 +49,7 @@ def alone(runner: Runner, pool: Pool, slot: int, windows: list, size: int) -> np
 
 
 @pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.kind)
-def test_a_rows_bits_do_not_depend_on_its_neighbours(runner, pool):
+def test_a_rows_bits_do_not_depend_on_other_rows(runner, pool):
     mine, other = stream(pool, 1, runner), stream(pool, 2, runner)
     wanted = alone(runner, pool, 0, mine, 4)
     runner.reset(pool, 0)
@@ -70,7 +70,7 @@ def test_spare_rows_change_no_session(runner, pool):
 
 
 @pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.kind)
-def test_after_warming_up_and_after_a_reset_a_slot_is_as_new(codec, pool):
+def test_a_slot_is_clean_after_warm_up_and_after_reset(codec, pool):
     runner = Runner(codec, POOLS, SLOTS, (2,))
     windows = stream(pool, 3, runner)
     wanted = alone(runner, pool, 0, windows, 2)
@@ -82,7 +82,7 @@ def test_after_warming_up_and_after_a_reset_a_slot_is_as_new(codec, pool):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("pool", POOLS, ids=lambda pool: pool.kind)
-def test_a_recorded_step_has_the_bits_of_the_eager_one(pool, dtype, caplog):
+def test_a_recorded_step_equals_the_eager_one_bit_for_bit(pool, dtype, caplog):
     codec = load_codec(GOLDEN, dtype=dtype)
     eager, recorded = (Runner(codec, [pool], SLOTS, (2, 4)) for _ in range(2))
     recorded.warm_up()
@@ -104,7 +104,7 @@ def test_a_recorded_step_has_the_bits_of_the_eager_one(pool, dtype, caplog):
     assert seen == {(2, False), (2, True), (4, True)}
 
 
-def test_a_twin_keeps_no_states_but_its_own(codec):
+def test_a_replica_of_a_runner_does_not_keep_its_states_alive(codec):
     runner = Runner(codec, POOLS[:1], SLOTS, (2,))
     runner.warm_up()
     replicate, state = runner.replicate(), weakref.ref(runner._states[POOLS[0]])
@@ -114,7 +114,7 @@ def test_a_twin_keeps_no_states_but_its_own(codec):
 
 
 @pytest.mark.slow
-def test_a_replayed_step_has_the_bits_of_the_eager_one_and_waits_once(cuda):
+def test_a_replayed_step_equals_the_eager_one_and_synchronises_once(cuda):
     codec = load_codec(GOLDEN, device="cuda")
     eager, replaying = (Runner(codec, POOLS, SLOTS, (2, 4)) for _ in range(2))
     replaying.warm_up()

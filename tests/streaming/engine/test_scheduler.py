@@ -16,7 +16,7 @@ def scheduler(*pools: Pool, sizes=(1, 2, 4), gather_s=0.004, **options) -> Sched
     return made
 
 
-def test_nothing_to_do_is_no_batch_and_no_time():
+def test_without_windows_there_is_no_batch_and_no_wake_up_time():
     empty = scheduler(LIVE)
     assert empty.next_batch(0.0) is None and empty.wake_s() is None
 
@@ -37,7 +37,7 @@ def test_a_window_waits_for_others_and_no_longer_than_the_gathering_time():
     assert two.next_batch(1.004).members == ["a"]
 
 
-def test_all_sessions_there_end_the_gathering():
+def test_gathering_ends_once_every_session_has_a_window():
     two = scheduler(LIVE, LIVE)
     two.add(LIVE, "a", ReadyWindow(1.0, 1.1))
     two.add(LIVE, "b", ReadyWindow(1.001, 1.101))
@@ -61,7 +61,7 @@ def test_a_full_batch_does_not_wait_and_takes_the_earliest_deadlines():
     assert many.has(LIVE, 0) and not many.has(LIVE, 4)
 
 
-def test_where_all_sizes_take_as_long_the_smallest_is_taken_that_fits():
+def test_if_all_batch_sizes_take_equally_long_the_smallest_that_fits_is_used():
     three = scheduler(*[LIVE] * 3)
     for number in range(3):
         three.add(LIVE, number, ReadyWindow(1.0, 1.1))
@@ -69,7 +69,7 @@ def test_where_all_sizes_take_as_long_the_smallest_is_taken_that_fits():
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(1, [1]), (2, [2]), (3, [4]), (5, [4, 1]), (7, [8]), (9, [8, 1])])
-def test_spare_rows_are_computed_only_where_that_takes_less_time_for_each(count, sizes):
+def test_spare_rows_are_computed_only_if_that_lowers_the_time_per_window(count, sizes):
     made = scheduler(*[LIVE] * 9, sizes=(1, 2, 4, 8), gather_s=0.0, step_s={LIVE: {1: 3.0, 2: 4.5, 4: 6.0, 8: 10.0}})
     for number in range(count):
         made.add(LIVE, number, ReadyWindow(1.0, 1.1))
@@ -96,7 +96,7 @@ def test_windows_that_are_not_due_soon_only_fill_spare_rows():
     assert len(many.next_batch(1.0).members) == 3, "alone, they use the whole batch"
 
 
-def test_pools_are_equal_by_kind_and_configuration_in_other_processes_too():
+def test_pools_are_equal_by_kind_and_configuration_across_processes():
     assert {LIVE: 1}[pickle.loads(pickle.dumps(LIVE))] == 1
     assert LIVE not in (OTHER, Pool("encode", StreamConfig(5, 4)), Pool("encode", StreamConfig(5, 5, 20)))
 
@@ -147,7 +147,7 @@ def test_a_best_effort_batch_is_deferred_for_at_most_one_chunk():
     assert made.next_batch(1.13).members == ["ahead"]
 
 
-def test_a_live_window_that_comes_ends_the_holding_and_takes_the_other_along():
+def test_a_live_window_ends_the_deferral_and_the_deferred_window_joins_its_batch():
     made = held(deadline_s=9.1)
     made.add(LIVE, "live", ReadyWindow(1.1, 1.2))
     batch = made.next_batch(1.1)
@@ -167,7 +167,7 @@ def test_batches_do_not_wait_for_closed_sessions():
     assert made.next_batch(1.06).members == ["ahead"]
 
 
-def test_starts_and_endings_are_stepped_by_themselves_where_they_do_not_mix():
+def test_starts_and_endings_get_batches_of_their_own_if_they_do_not_mix():
     def waiting(**options) -> Scheduler:
         made = scheduler(*[LIVE] * 4, **options)
         for number in range(4):

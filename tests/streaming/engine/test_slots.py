@@ -4,7 +4,7 @@ from neucodec_streaming.engine.slots import Slot, Slots
 from neucodec_streaming.errors import CapacityError
 
 
-def test_every_slot_is_given_once_and_then_the_engine_is_full():
+def test_every_slot_is_assigned_once_before_the_engine_is_full():
     slots = Slots(3)
     assert {slots.acquire().index for _ in range(3)} == {0, 1, 2}
     assert slots.used == 3
@@ -12,7 +12,7 @@ def test_every_slot_is_given_once_and_then_the_engine_is_full():
         slots.acquire()
 
 
-def test_a_slot_that_has_changed_hands_has_another_generation():
+def test_a_reused_slot_has_a_new_generation():
     slots = Slots(1)
     first = slots.acquire()
     slots.release(first)
@@ -21,7 +21,7 @@ def test_a_slot_that_has_changed_hands_has_another_generation():
     assert slots.is_current(second) and not slots.is_current(first)
 
 
-def test_the_slot_that_was_free_the_longest_goes_first():
+def test_the_longest_free_slot_is_reused_first():
     slots = Slots(3)
     first = slots.acquire()
     slots.release(first)

@@ -37,7 +37,7 @@ def fake_rows(x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("width", "depth", "rows"), SHAPES)
-def test_it_is_the_product_of_quantised_values(operations, width, depth, rows):
+def test_a_linear_layer_is_the_product_of_quantised_values(operations, width, depth, rows):
     weight, bias, x = layer(width, depth, rows)
     found = int8_layer(weight, bias)(x)
     expected = F.linear(fake_quantised(x).double(), fake_quantised(weight).double(), bias.double())
@@ -45,7 +45,7 @@ def test_it_is_the_product_of_quantised_values(operations, width, depth, rows):
 
 
 @pytest.mark.parametrize(("channels", "width", "taps", "stride", "dilation"), CONVOLUTIONS)
-def test_a_convolution_is_that_of_quantised_rows(channels, width, taps, stride, dilation):
+def test_a_convolution_is_computed_from_quantised_rows(channels, width, taps, stride, dilation):
     torch.manual_seed(channels)
     weight, bias, x = torch.randn(width, channels, taps), torch.randn(width), torch.randn(3, 90, channels)
     found = torch_layer(weight, bias).convolve(x, stride, dilation)
@@ -55,7 +55,7 @@ def test_a_convolution_is_that_of_quantised_rows(channels, width, taps, stride, 
 
 
 @pytest.mark.parametrize(("channels", "width", "taps", "stride", "dilation"), CONVOLUTIONS)
-def test_a_native_convolution_equals_torch_s_in_any_instruction_set(compiled, channels, width, taps, stride, dilation):
+def test_a_native_convolution_equals_torchs_in_every_instruction_set(compiled, channels, width, taps, stride, dilation):
     torch.manual_seed(channels)
     weight, bias, x = torch.randn(width, channels, taps), torch.randn(width), torch.randn(3, 40, channels)
     past = torch.randn(4, 29, channels)
@@ -87,7 +87,7 @@ def test_every_instruction_set_gives_the_same_bits(compiled, width, depth, rows)
     assert torch.equal(first, int8(x))
 
 
-def test_a_row_has_the_same_bits_among_any_others(operations):
+def test_a_row_has_the_same_bits_in_any_batch(operations):
     weight, bias, x = layer(96, 128, 40)
     multiply = int8_layer(weight, bias)
     together = multiply(x)
@@ -97,7 +97,7 @@ def test_a_row_has_the_same_bits_among_any_others(operations):
         assert torch.equal(multiply(x[:count]), together[:count])
 
 
-def test_any_number_of_axes_and_threads(operations):
+def test_results_do_not_depend_on_the_number_of_axes_or_threads(operations):
     weight, bias, x = layer(96, 128, 40)
     multiply = int8_layer(weight, bias)
     expected = multiply(x)

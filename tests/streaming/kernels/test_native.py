@@ -28,7 +28,7 @@ def outputs(stepper: Stepper, x: torch.Tensor) -> list[torch.Tensor]:
 
 @pytest.mark.usefixtures("compiled")
 @torch.inference_mode()
-def test_whole_steps_are_those_of_torch(monkeypatch) -> None:
+def test_whole_steps_equal_those_of_torch(monkeypatch) -> None:
     stepped = []
     for loaded in (native._loaded, lambda: None):
         monkeypatch.setattr(native, "_loaded", loaded)
@@ -87,7 +87,7 @@ def test_without_a_working_compiler_torch_computes_with_one_warning(fresh, caplo
     assert words in record.message
 
 
-def test_it_is_compiled_once_and_again_for_another_cpu_or_torch(fresh, monkeypatch) -> None:
+def test_kernels_are_recompiled_only_for_another_cpu_or_torch(fresh, monkeypatch) -> None:
     compiler(fresh, f"echo >> {fresh}/runs; while [ $1 != -o ]; do shift; done; echo compiled > $2")
     first = native.library()
     assert first == native.library() and first.read_text() == "compiled\n"

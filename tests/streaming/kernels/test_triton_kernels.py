@@ -40,7 +40,7 @@ def compare(got: list[Tensor], wanted: list[Tensor]) -> None:
         assert (one - other).abs().max() <= 1e-5 * other.abs().max()
 
 
-def test_the_check_that_a_device_has_to_pass_passes() -> None:
+def test_the_device_check_passes() -> None:
     triton_kernels.check(torch.device("cpu"))
 
 

@@ -43,7 +43,7 @@ def run(acoustic: StreamingAcoustic, config: StreamConfig, pcm: np.ndarray) -> T
 @pytest.mark.parametrize(("chunk", "lookahead"), [(5, 5), (1, 3), (2, 9), (7, 1)])
 @pytest.mark.parametrize("frames", [1, 2, 4, 5, 8, 11, 40])
 @torch.inference_mode()
-def test_running_ahead_changes_no_vector(model: str, chunk: int, lookahead: int, frames: int) -> None:
+def test_running_ahead_changes_no_output(model: str, chunk: int, lookahead: int, frames: int) -> None:
     config = StreamConfig(chunk, lookahead)
     pcm = recording(frames * 320 + 100)
     whole, ahead = (run(acoustic_of(model, lookahead, ahead=way), config, pcm) for way in (False, True))

@@ -20,7 +20,7 @@ def activation(channels: int) -> NeuCodecAntiAliasedActivation1d:
 @pytest.mark.parametrize("unit", [1, 2, 5, 16])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @torch.inference_mode()
-def test_any_cut_equals_the_whole(unit: int, seed: int) -> None:
+def test_any_partition_equals_the_whole(unit: int, seed: int) -> None:
     torch.manual_seed(seed)
     module = activation(3)
     x = torch.randn(1, 23 * unit, 3)

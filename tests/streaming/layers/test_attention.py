@@ -33,7 +33,7 @@ def config_of(chunks: list[int], context: int) -> StreamConfig:
 
 @pytest.mark.parametrize("context", [0, 3, 10, 100])
 @torch.inference_mode()
-def test_decoder_attention(context: int) -> None:
+def test_decoder_attention_equals_upstream(context: int) -> None:
     torch.manual_seed(context)
     config = NeuCodecConfig(
         hidden_size=WIDTH, num_attention_heads=HEADS, num_key_value_heads=HEADS, head_dim=WIDTH // HEADS
@@ -58,7 +58,7 @@ def test_decoder_attention(context: int) -> None:
 
 @pytest.mark.parametrize("context", [0, 3, 10, 100])
 @torch.inference_mode()
-def test_relative_attention(context: int) -> None:
+def test_relative_attention_equals_upstream(context: int) -> None:
     torch.manual_seed(context)
     config = Wav2Vec2BertConfig(
         hidden_size=WIDTH,

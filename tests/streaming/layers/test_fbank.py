@@ -16,7 +16,7 @@ def noise(samples: int, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("samples", [400, 559, 560, 4801, 32_000])
-def test_equals_kaldi(samples: int) -> None:
+def test_mel_features_equal_kaldi(samples: int) -> None:
     pcm = noise(samples, seed=samples)
     options = kaldi_native_fbank.FbankOptions()
     options.frame_opts.dither = 0.0
@@ -28,7 +28,7 @@ def test_equals_kaldi(samples: int) -> None:
     torch.testing.assert_close(log_mel(torch.from_numpy(pcm)[None])[0].numpy(), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_equals_the_feature_extractor_of_the_semantic_encoder() -> None:
+def test_mel_features_equal_the_feature_extractor_of_the_semantic_encoder() -> None:
     pcm = noise(16_000, seed=1)
     extractor = SeamlessM4TFeatureExtractor()
     expected = extractor._extract_fbank_features(pcm)
@@ -40,5 +40,5 @@ def test_rows_of_a_batch_are_independent() -> None:
     torch.testing.assert_close(log_mel(pcm)[1:], log_mel(pcm[1:]))
 
 
-def test_less_than_one_frame_gives_none() -> None:
+def test_less_than_one_frame_gives_no_features() -> None:
     assert log_mel(torch.zeros(3, 399)).shape == (3, 0, 80)

@@ -51,7 +51,7 @@ def test_the_moments_of_a_frame_are_those_of_its_values() -> None:
     torch.testing.assert_close(each.variance, x.var(3, correction=0))
 
 
-def test_the_prior_weighs_its_frames_and_does_not_stay() -> None:
+def test_the_prior_has_the_weight_of_its_frames_and_is_not_carried_over() -> None:
     plan = StepPlan(*(torch.tensor([value]) for value in (0, 4, 2, 0)))
     frames_seen = torch.zeros(1, 1)
     weights = PoolingWeights(plan, frames_seen, 5, prior_frames=12.0, cap_frames=300)
@@ -99,7 +99,7 @@ def stepped(layer: StreamingGroupNorm, x: torch.Tensor, chunks: list[int], last:
 
 @pytest.mark.parametrize("channels", [8, 32, 64, 96])
 @torch.inference_mode()
-def test_one_window_equals_group_norm_and_frames_that_do_not_exist_do_not_count(channels: int) -> None:
+def test_one_window_equals_group_norm_and_padding_frames_do_not_count(channels: int) -> None:
     norm = nn.GroupNorm(4, channels, eps=1e-6)
     norm.weight.data.normal_()
     norm.bias.data.normal_()
@@ -109,7 +109,7 @@ def test_one_window_equals_group_norm_and_frames_that_do_not_exist_do_not_count(
 
 
 @torch.inference_mode()
-def test_only_committed_frames_stay() -> None:
+def test_only_committed_frames_are_carried_over() -> None:
     norm = nn.GroupNorm(4, 8, eps=1e-6)
     x = torch.randn(1, 20, 8)
     _, state = stepped(StreamingGroupNorm(norm, prior=None), x, [3, 5, 2, 10], last=20)

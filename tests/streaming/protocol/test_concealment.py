@@ -18,11 +18,11 @@ def test_gaps_are_filled_as_recorded(gap):
     assert gap_tokens(gap["before"], len(gap["tokens"]), gap["after"], gap["distance"]) == gap["tokens"]
 
 
-def test_the_far_middle_of_a_gap_is_the_middle_of_the_codebook():
+def test_the_centre_of_a_long_gap_is_the_middle_of_the_codebook():
     assert gap_tokens(0, 40, 0)[19] == MIDDLE_TOKEN
 
 
-def test_a_gap_that_is_filled_in_two_parts_from_one_side_is_filled_as_in_one():
+def test_filling_a_gap_in_two_parts_equals_filling_it_at_once():
     whole = gap_tokens(0x1234, 6, MIDDLE_TOKEN)
     assert gap_tokens(0x1234, 4, MIDDLE_TOKEN) + gap_tokens(0x1234, 2, MIDDLE_TOKEN, distance=5) == whole
 

@@ -54,7 +54,7 @@ def test_a_servers_message_survives_the_wire(message):
     assert parse_server_message(encode_message(message)) == message
 
 
-def test_ready_has_the_fields_of_the_design():
+def test_ready_has_the_specified_fields():
     body = json.loads(encode_message(READY))
     assert set(body) == {
         "type",
@@ -99,12 +99,12 @@ def test_a_mark_needs_a_short_id(mark_id):
         parse_client_message(f'{{"type":"mark","id":{mark_id}}}')
 
 
-def test_fields_that_are_not_known_are_ignored_both_ways():
+def test_unknown_fields_are_ignored_in_both_directions():
     assert parse_client_message('{"type":"flush","colour":"blue"}') == Flush()
     assert parse_server_message('{"type":"flushed","colour":"blue"}') == Flushed()
 
 
-def test_types_that_a_client_does_not_know_are_ignored():
+def test_clients_ignore_unknown_message_types():
     assert parse_server_message('{"type":"weather","sun":1}') is None
 
 

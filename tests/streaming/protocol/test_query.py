@@ -7,7 +7,7 @@ from neucodec_streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, TOKE
 from neucodec_streaming.protocol.query import QUERIES, SessionRequest, parse_target, session_request
 
 
-def test_a_bare_path_asks_for_the_defaults():
+def test_a_bare_path_means_the_defaults():
     assert parse_target("/v1/encode") == SessionRequest("encode", INPUT_AUDIO, TOKENS)
     assert parse_target("/v1/decode") == SessionRequest("decode", TOKENS, OUTPUT_AUDIO)
     assert parse_target("/v1/roundtrip") == SessionRequest("roundtrip", INPUT_AUDIO, OUTPUT_AUDIO)
@@ -34,12 +34,12 @@ def test_secrets_are_not_shown():
 
 @pytest.mark.parametrize("kind", ["encode", "decode", "roundtrip"])
 @pytest.mark.parametrize("form", ["s16le", "f32le"])
-def test_a_request_survives_its_url(kind, form):
+def test_a_request_survives_a_round_trip_through_its_url(kind, form):
     request = session_request(kind, input_format=form, output_format=form, profile="a b&c", stats=True)
     assert parse_target(request.target) == request
 
 
-def test_an_unknown_parameter_is_refused_naming_the_known():
+def test_an_unknown_parameter_is_refused_with_the_known_names():
     with pytest.raises(ConfigError) as error:
         parse_target("/v1/encode?colour=blue")
     assert "colour" in str(error.value) and all(name in str(error.value) for name in QUERIES)
@@ -54,7 +54,7 @@ def test_every_rate_with_whole_frames_is_accepted_in_every_format(form, rate):
     assert parse_target(request.target) == request
 
 
-def test_the_rate_does_not_follow_from_the_format():
+def test_the_default_rate_is_independent_of_the_format():
     assert parse_target("/v1/encode?input_format=mulaw").input.rate == 16_000
     assert parse_target("/v1/decode?output_format=alaw").output.rate == 24_000
 
@@ -91,7 +91,7 @@ def test_a_rate_outside_the_range_is_refused_naming_the_range(rate):
         ("&".join(f"a{i}=1" for i in range(100)), "query"),
     ],
 )
-def test_a_value_that_cannot_be_is_named(query, named):
+def test_an_invalid_value_is_named(query, named):
     with pytest.raises(ConfigError, match=named):
         parse_target("/v1/encode?" + query)
 

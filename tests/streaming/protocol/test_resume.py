@@ -192,7 +192,7 @@ class Line:
 
 @pytest.mark.parametrize("restarts", [False, True], ids=["slot lives", "slot may be gone"])
 @pytest.mark.parametrize("seed", range(12))
-def test_however_often_the_line_breaks_the_output_and_the_answers_are_those_of_an_unbroken_one(seed, restarts):
+def test_output_and_answers_do_not_depend_on_lost_connections(seed, restarts):
     line = Line(seed, restarts=restarts)
     done = line.run(["payload"] * 5 + ["mark", "flush"], cuts=8)
     assert list(line.heard) == list(range(len(line.expected))), "nothing lost, doubled or out of order"
@@ -218,7 +218,7 @@ def test_clears_and_losses_together_keep_positions_consistent(seed, restarts):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_replay_that_is_too_small_is_not_pretended_to_be_enough(seed):
+def test_a_replay_log_that_is_too_small_causes_neither_gaps_nor_duplicates(seed):
     line = Line(seed, restarts=False, max_replay_bytes=8)
     line.run(["payload"] * 5 + ["mark", "flush"], cuts=8)
     assert list(line.heard.values()) == line.expected
@@ -226,7 +226,7 @@ def test_a_replay_that_is_too_small_is_not_pretended_to_be_enough(seed):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_client_with_only_the_tail_learns_its_gap(seed):
+def test_a_client_that_kept_only_recent_input_is_informed_of_gaps(seed):
     line = Line(seed, restarts=True, replay_seconds=0.05)
     done = line.run(["payload"] * 8 + ["mark", "flush"], cuts=8)
     assert done.output == line.client.output_position
@@ -235,7 +235,7 @@ def test_a_client_with_only_the_tail_learns_its_gap(seed):
     assert told or not missed
 
 
-def test_a_client_cannot_request_output_that_it_claimed_to_have():
+def test_output_that_a_client_claimed_to_have_cannot_be_requested_again():
     """Or the positions after a clear would never meet again, and the session would wait for output that nobody owes."""
     session = ServerSession(replace(READY, output_position=1000), computed_from=0, max_replay_bytes=10_000)
     for message in (None, Mark("a"), Clear()):
@@ -249,7 +249,7 @@ def test_a_client_cannot_request_output_that_it_claimed_to_have():
     assert session.owed_frames == 0
 
 
-def test_after_done_is_lost_it_is_said_again():
+def test_a_lost_done_is_sent_again():
     line = Line(0, restarts=False)
     line.down.append(line.server.session.next_message())
     line.listen()
@@ -316,12 +316,12 @@ def test_dropped_units_leave_no_hole_in_a_log(seed):
 
 
 @pytest.mark.parametrize("query", ["utterance=5", "tail=1,x", "utterance=0,7&received=6", "answers=-1", "tail=,"])
-def test_positions_that_cannot_be_are_refused_by_name(query):
+def test_invalid_positions_are_refused_by_name(query):
     with pytest.raises(ConfigError, match=query.split("=")[0]):
         parse_target(f"/v1/encode?resume=secret&{query}")
 
 
-def test_a_request_to_resume_survives_the_url():
+def test_a_resume_request_survives_a_round_trip_through_the_url():
     asked = replace(REQUEST, resume="secret", received=7, answers=2, utterance=Positions(640, 2))
     assert parse_target(asked.target) == asked
     asked = replace(REQUEST, resume="secret", received=7, tail=Positions(640, 9))

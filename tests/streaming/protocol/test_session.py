@@ -67,7 +67,7 @@ def sent(session: ServerSession) -> list:
 
 @pytest.mark.parametrize("state", list(State))
 @pytest.mark.parametrize("move", list(EVENT_NAMES))
-def test_every_move_leads_where_the_table_says_or_raises(state, move):
+def test_every_transition_follows_the_state_table_or_raises(state, move):
     if move in TRANSITIONS[state]:
         assert next_state(state, move) is TRANSITIONS[state][move]
     else:
@@ -75,7 +75,7 @@ def test_every_move_leads_where_the_table_says_or_raises(state, move):
             next_state(state, move)
 
 
-def test_every_message_is_a_move_and_every_state_can_be_left():
+def test_every_message_has_a_transition_and_every_state_an_exit():
     assert set(EVENT_NAMES) == {*get_args(Message), InputPayload, OutputPayload, ConnectionLost}
     left = {State.STREAMING: State.LOST, State.LOST: State.LOST}
     left |= dict.fromkeys((State.ENDING, State.LOST_ENDING, State.DONE), State.LOST_ENDING)
@@ -89,7 +89,7 @@ def test_ready_is_the_first_message():
     assert session.state is State.STREAMING
 
 
-def test_output_counts_when_it_is_handed_out():
+def test_output_is_counted_when_it_is_handed_out():
     session = opened()
     session.receive(FRAME * 2)
     session.output_ready(bytes(4), 0)
@@ -164,7 +164,7 @@ def test_clear_drops_unsent_output_and_returns_marks_first():
     assert sent(session) == [Marked("a", True), Marked("b", True), Cleared(1280, 1)]
 
 
-def test_nothing_of_the_old_utterance_follows_cleared():
+def test_no_output_of_the_old_utterance_follows_cleared():
     session = opened()
     session.receive(FRAME * 2)
     session.receive(Flush())
@@ -179,7 +179,7 @@ def test_nothing_of_the_old_utterance_follows_cleared():
     assert sent(session) == [bytes(2), Done(960, 1, 640)]
 
 
-def test_a_mark_whose_output_was_sent_is_not_called_cleared():
+def test_a_mark_whose_output_was_sent_is_not_reported_as_cleared():
     session = opened()
     session.receive(FRAME)
     session.receive(Mark("a"))
@@ -282,7 +282,7 @@ def test_unrequested_answers_are_refused(answer):
         greeted().receive(answer)
 
 
-def test_lost_output_is_noticed():
+def test_lost_output_is_detected():
     client = greeted()
     client.send_payload(FRAME * 2)
     client.send(End())

@@ -72,14 +72,14 @@ def test_text_cut_anywhere_gives_the_same_tokens_and_utterances(units, cuts, tag
 
 @any_cuts
 @given(units=units, cuts=st.lists(st.integers(0, 1000), max_size=20))
-def test_a_tag_of_ones_own_is_found_and_no_other(units, cuts):
+def test_only_the_configured_tag_is_recognised(units, cuts):
     tag = "[a{}]b"
     assert scanned(TagScanner([tag]), pieces_of(text_of(units, tag), cuts)) == spoken(units)
     assert not [unit for unit in scanned(TagScanner([tag]), [text_of(units)]) if unit is not END]
 
 
 @pytest.mark.parametrize("number", [65_536, -1, 10**17])
-def test_tokens_before_a_bad_one_are_kept_and_its_place_is_named(number):
+def test_tokens_before_a_bad_one_are_kept_and_its_position_is_named(number):
     scanner, kept = TagScanner(), []
     kept += flat(scanner.feed("<|speech_1|><|speech_2|>"))
     with pytest.raises(TokenError, match=f"token 3 .* is {number}"):
@@ -97,7 +97,7 @@ def test_endless_text_without_a_tag_takes_no_memory():
 
 
 @pytest.mark.parametrize("tag", ["", "<|speech|>", "{}", "<{}", "{}>", "<{}{}>", "a1{}>", "<{}7"])
-def test_a_tag_without_an_unmistakable_number_is_refused(tag):
+def test_a_tag_without_an_unambiguous_number_is_refused(tag):
     with pytest.raises(ConfigError, match="tag"):
         TagScanner([tag])
 
@@ -120,7 +120,7 @@ def test_events_cut_anywhere_with_any_line_ends_are_the_same(events, cuts, seed)
     assert found == events
 
 
-def test_lines_of_one_event_are_joined_and_an_unfinished_event_is_none():
+def test_lines_of_one_event_are_joined_and_an_unfinished_event_is_dropped():
     assert list(EventParser().feed(b"data: a\ndata: b\n\ndata: c\n")) == ["a\nb"]
 
 
@@ -190,7 +190,7 @@ def test_anything_but_a_chunk_is_an_error(chunk):
 
 
 @pytest.mark.parametrize("choices", [[], [3], [{"index": 1, "text": "a"}], [{"delta": None}], [{"text": 3}]])
-def test_chunks_without_text_for_us_are_empty(choices):
+def test_chunks_without_text_give_empty_text(choices):
     assert delta_of(json.dumps({"choices": choices})).text == ""
 
 
@@ -204,7 +204,7 @@ def test_chunks_without_text_for_us_are_empty(choices):
         ('{"detail": [{"loc": ["body"]}]}', '{"detail": [{"loc": ["body"]}]}'),
     ],
 )
-def test_the_errors_of_servers_are_read(body, message):
+def test_server_error_messages_are_extracted(body, message):
     assert error_text(body) == message
 
 
@@ -253,6 +253,6 @@ def test_a_json_template_is_the_whole_request():
         {"tags": ("x",)},
     ],
 )
-def test_an_impossible_spec_is_refused_on_construction(wrong):
+def test_an_invalid_spec_is_refused_on_construction(wrong):
     with pytest.raises(ConfigError):
         SpeechLMSpec(**{"url": URL} | wrong)

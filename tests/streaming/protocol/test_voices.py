@@ -29,7 +29,7 @@ VOICE = tuple(range(100))
 READY = Ready("s0", "mini", "default", 5, 5, 215.0, TOKENS, OUTPUT_AUDIO, Resume("token", 30.0))
 
 
-def test_a_voice_goes_over_the_wire_by_its_name_or_its_tokens():
+def test_a_voice_is_sent_by_name_or_by_tokens():
     for message in (Prime("anna"), Prime(tokens=VOICE), Prime(tokens=())):
         assert parse_client_message(encode_message(message)) == message
     assert json.loads(encode_message(Prime("anna"))) == {"type": "prime", "voice": "anna"}
@@ -73,7 +73,7 @@ def test_encoding_sessions_refuse_voices_on_both_sides():
     assert server.requests == 0 and not client.is_owed
 
 
-def test_a_voice_is_answered_at_once_and_before_the_flush_and_the_clear_behind_it():
+def test_a_voice_is_answered_at_once_and_before_a_later_flush_or_clear():
     server = ServerSession(READY)
     server.next_message()
     for message in (bytes(20), Flush(), Prime(tokens=VOICE), Clear()):
@@ -109,7 +109,7 @@ def moved(client: ClientSession, session: str, resumed: str = "approximate") -> 
     return client.unsent
 
 
-def test_another_server_gets_the_voice_of_the_utterance_first_and_later_ones_in_their_place():
+def test_another_server_gets_the_current_voice_first_and_later_voices_in_order():
     client = opened()
     primed(client, "anna")
     uttered(client, 10)
@@ -130,7 +130,7 @@ def test_another_server_gets_the_voice_of_the_utterance_first_and_later_ones_in_
     assert moved(client, "s3", "new") == [Prime("cara")]
 
 
-def test_the_same_server_gets_an_answered_voice_no_second_time_and_an_unanswered_one():
+def test_the_same_server_gets_only_unanswered_voices_again():
     client = opened()
     primed(client, "anna")
     client.send_payload(bytes(10))
@@ -141,7 +141,7 @@ def test_the_same_server_gets_an_answered_voice_no_second_time_and_an_unanswered
     assert client.receive(Primed(100)) == Primed(100)
 
 
-def test_a_tail_is_in_the_voice_of_its_utterance():
+def test_replayed_input_is_sent_in_the_voice_of_its_utterance():
     client = ClientSession(TOKENS, OUTPUT_AUDIO, replay_seconds=0.2)
     client.receive(READY)
     primed(client, "anna")

@@ -54,6 +54,6 @@ def test_unconvertible_audio_is_refused(payload, says):
         samples_of(payload, INPUT_AUDIO)
 
 
-def test_a_file_that_is_cut_off_has_the_samples_that_are_there():
+def test_a_truncated_file_gives_the_samples_it_contains():
     frames = np.stack([SAMPLES, SAMPLES], axis=1).tobytes()
     assert samples_of(wav(frames, channels=2)[:-3], INPUT_AUDIO) == SAMPLES[:-1].tobytes()

@@ -39,7 +39,7 @@ def test_a_frame_is_read_as_it_was_written():
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 7, Frame(0, 0, 0, b"\0").encode(), Frame(0, 0, 0, b"", 1).encode()])
-def test_bytes_that_are_no_frame_are_refused(data):
+def test_invalid_frames_are_refused(data):
     with pytest.raises(InputError, match="frame"):
         Receiver(2).receive(data)
 
@@ -92,7 +92,7 @@ def test_redundancy_brings_back_part_of_a_longer_gap():
     ]  # fmt: skip
 
 
-def test_a_stretch_that_the_sender_left_out_is_not_lost():
+def test_units_that_the_sender_skipped_do_not_count_as_lost():
     writer = FrameWriter(2, source=1, redundancy=4)
     receiver = Receiver(2)
     packets = [writer.write(u16(1, 2))]
@@ -120,7 +120,7 @@ def test_a_late_listener_misses_nothing_from_its_first_frame_on():
     assert receiver.loss.lost_units == 0
 
 
-def test_numbers_wrap():
+def test_sequence_numbers_wrap_around():
     receiver = Receiver(2, position=None)
     writer = FrameWriter(2, source=1, position=POSITIONS - 10)
     writer._sequence = 65_530
@@ -139,7 +139,7 @@ def test_a_stream_continues_after_an_outage_of_half_the_sequence_numbers():
     assert receiver.receive(writer.write(u16(1))) == [Piece(200_000, u16(1), lost=199_995)]
 
 
-def test_events_come_at_their_place_whichever_is_faster():
+def test_events_are_delivered_at_their_position_in_any_order_of_arrival():
     packets = frames(3)
     receiver = Receiver(2)
     assert receiver.put("flush", 10) == []
@@ -148,7 +148,7 @@ def test_events_come_at_their_place_whichever_is_faster():
     assert receiver.put("mark", 10) == ["mark"]
 
 
-def test_given_up_frames_are_lost_up_to_the_event():
+def test_missing_frames_count_as_lost_up_to_the_event():
     packets = frames(3)
     receiver = Receiver(2)
     receiver.receive(packets[0])
@@ -178,7 +178,7 @@ def test_one_lost_token_is_the_mean_of_its_neighbours():
     assert concealed(TOKENS, u16(5, 0xFFFF), 1, u16(0xFFFF, 9)) == u16(0xFFFF)
 
 
-def test_a_long_gap_rests_in_the_middle_and_a_stream_without_ends_does_too():
+def test_a_long_gap_and_one_without_neighbours_become_the_middle_token():
     tokens = concealed(TOKENS, u16(0), 20, u16(0))
     assert tokens[20:22] == u16(MIDDLE_TOKEN)
     assert tokens[:2] == tokens[-2:] == u16(0x5555)  # half the way

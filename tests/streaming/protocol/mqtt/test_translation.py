@@ -90,7 +90,7 @@ def test_frames_become_tokens_at_their_positions():
     assert bench.tokens() == {0: 1, 1: 2, 2: 3}
 
 
-def test_a_flush_waits_for_its_position_and_tells_where_the_output_ends():
+def test_a_flush_waits_for_its_position_and_reports_where_the_output_ends():
     bench = Bench()
     bench.converse(bench.translation.request(Flush(), 640, Reply("ours", b"1")))
     assert len(bench.answers) == 1
@@ -116,7 +116,7 @@ def test_lost_audio_is_silence_and_keeps_its_place():
     assert bench.translation.loss.lost_units == 320
 
 
-def test_after_a_long_gap_another_utterance_begins_behind_it():
+def test_a_new_utterance_begins_after_a_long_gap():
     bench = Bench()
     packets = [bench.writer.write(speech(value)) for value in range(100)]
     for packet in (*packets[:2], *packets[90:]):
@@ -125,7 +125,7 @@ def test_after_a_long_gap_another_utterance_begins_behind_it():
     assert len(bench.answers) == 1  # nobody asked for that flush
 
 
-def test_a_bridge_that_takes_over_puts_the_output_where_the_input_is():
+def test_a_bridge_that_takes_over_aligns_output_with_input_positions():
     bench = Bench(position=None)
     bench.writer.skip_to(320 * 50 + 10)
     bench.converse(bench.translation.frame(bench.writer.write(speech(7))))
@@ -158,7 +158,7 @@ def test_marks_go_to_their_requesters_and_done_has_both_positions():
     ]
 
 
-def test_a_request_that_comes_twice_is_asked_once():
+def test_a_duplicate_request_takes_effect_once():
     bench = Bench()
     for _ in range(2):
         bench.converse(bench.translation.request(End(), 0, Reply("ours", b"1")))
@@ -175,7 +175,7 @@ def test_an_end_with_missing_input_takes_effect_when_the_wait_ends():
     assert bench.translation.loss.lost_units == 640
 
 
-def test_frames_of_tokens_hold_as_many_as_was_asked_for_and_repeat_as_many():
+def test_token_frames_have_the_requested_size_and_redundancy():
     bench = Bench(OpenRequest("/v1/encode", redundancy=2, packet_frames=3))
     for value in range(7):
         bench.converse(bench.translation.frame(bench.writer.write(speech(value))))
@@ -186,7 +186,7 @@ def test_frames_of_tokens_hold_as_many_as_was_asked_for_and_repeat_as_many():
     assert bench.tokens() == {n: n for n in range(7)}
 
 
-def test_a_satellite_s_wav_is_input():
+def test_wav_from_a_satellite_is_input():
     request = OpenRequest("/v1/encode", input=hermes_topic("kitchen", "audioFrame"))
     bench = Bench(request)
     for value in (1, 2):
@@ -222,7 +222,7 @@ def test_a_satellite_plays_an_utterance_as_one_wav():
         {"target": "/v1/encode?input_format=f32le", "input": hermes_topic("kitchen", "audioFrame")},
     ],
 )
-def test_an_open_that_cannot_be_is_refused(fields):
+def test_an_invalid_open_is_refused(fields):
     with pytest.raises(ConfigError):
         OpenRequest(**fields)
 
