@@ -115,7 +115,7 @@ def test_window_statistics_do_not_depend_on_the_past(codec: Codec) -> None:
     for moments in ablations.running_moments(old):
         moments.mean += 5
     outputs = [decoder.compute(tokens, state, one_step(50, 10, 5)) for state in (fresh, old)]
-    torch.testing.assert_close(*outputs, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(*outputs, atol=1e-4, rtol=1e-3)  # a past of weight 0 still takes part in the rounding
 
 
 @pytest.mark.parametrize("kind", [ablations.WindowISTFT, ablations.MixedISTFT])

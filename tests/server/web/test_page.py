@@ -265,7 +265,7 @@ async def test_audio_is_opened_and_the_same_file_once_more(tab, tmp_path):
     ("name", "content", "words"),
     [
         ("noise.wav", b"no audio", "cannot read it as audio"),
-        ("odd.tok", b"abc", "no whole number"),
+        ("odd.tok", b"abc", "not a whole number"),
         ("letter.txt", b"Dear Sir", "no <|speech_N|>"),
     ],
 )
@@ -302,8 +302,8 @@ async def test_a_cut_connection_is_restored(chromium):
             await chromium.click("talk")
             await chromium.until(TALKING)
             line.cut()
-            await chromium.until(f"{LIVE_STATE} === 'connection lost, coming back'")
-            await chromium.until(f"{LIVE_STATE}.startsWith('back')")
+            await chromium.until(f"{LIVE_STATE} === 'connection lost, reconnecting'")
+            await chromium.until(f"{LIVE_STATE}.startsWith('reconnected')")
             heard = await chromium.evaluate("demo.live.history.tokens.count")
             await chromium.until(f"demo.live.history.tokens.count > {heard + 50}")
             await chromium.click("talk")
