@@ -58,7 +58,7 @@ def whole(frames: int) -> StreamConfig:
 
 
 class StepBatch:
-    """Rows of equal size over a stepper: each row has a lane and a slot; rows without input point to the scratch slot."""
+    """Rows of equal size over a stepper, each with a lane and a slot; rows without input point to the scratch slot."""
 
     def __init__(self, stepper: Stepper, rows: int) -> None:
         kind = EncoderWindower if stepper.kind == "encode" else DecoderWindower
@@ -67,7 +67,7 @@ class StepBatch:
         self.state = stepper.new_state(rows + 1)
 
     def step(self, last: tuple[int, ...] = ()) -> list[np.ndarray]:
-        """Runs one step: rows in `last` end, the others advance if they have a window. Returns the output of each row."""
+        """Returns the output of each row after one step: rows in `last` end, others advance if they have a window."""
         windows = [windower.take_last() if row in last else windower.take() for row, windower in enumerate(self.lanes)]
         x = np.zeros((len(windows), *self.stepper.window_shape), DTYPES[self.stepper.kind])
         slots = torch.full((len(windows),), len(windows))

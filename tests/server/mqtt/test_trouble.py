@@ -256,6 +256,6 @@ async def test_frames_beyond_the_bridges_queue_are_dropped_and_reported(mosquitt
 async def closed(session):
     """The last status of a session."""
     async with asyncio.timeout(DEADLINE_S):
-        while session.status is None or session.status.state != SessionStatus.CLOSED:  # noqa: ASYNC110 (no event exists)
+        while session.status is None or session.status.state != SessionStatus.CLOSED:  # noqa: ASYNC110 (no event)
             await asyncio.sleep(0.01)
     return session.status
