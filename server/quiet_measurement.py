@@ -1,7 +1,7 @@
 """The capacity measured again, once other programs leave the machine alone and no session is open.
 
 A size of step after the other, at all workers at once, as they step later; a session that is opened meanwhile waits for
-one of them at most, and the measurement begins anew when the last session has ended.
+one of them at most, and the measurement starts again when the last session has ended.
 """
 
 import asyncio
