@@ -1,61 +1,62 @@
 /**
- * One session with a server: a WebSocket, and another one whenever the connection is lost.
+ * One session with a server over a WebSocket, which is replaced when the connection is lost.
  *
- * The conversation itself is ClientSession in protocol.js. Payload and requests are kept while the connection is lost
- * and sent again from where the server has them. A `live` session does not catch up with the past: input that is more
- * than MAX_BEHIND_S late is skipped, and `onSkip` tells how much. No timer paces anything, since browsers slow timers
- * down in hidden tabs: `send` goes on whenever the server has answered.
+ * The protocol itself is ClientSession in protocol.js. While the connection is lost, payload and requests are kept; the
+ * part that the server lacks is sent again. A `live` session does not catch up: input that is more than MAX_BEHIND_S
+ * late is skipped and reported to `onSkip`. No timer paces the sending, since browsers throttle timers in hidden tabs:
+ * `send` continues whenever the server has answered.
  */
 
 import { fromPayload, hopOf, toPayload } from "./payload.js";
 import { ANSWERS, ClientSession, FRAME_MS, ProtocolError, SUBPROTOCOL, parse, target } from "./protocol.js";
 import { Refused, why } from "./refused.js";
 
-/** How far `send` runs ahead of the output. */
+/** How far `send` may run ahead of the output. */
 const MAX_AHEAD_S = 5;
-/** A live session that is further behind drops to the present. */
+/** A live session that is further behind skips to the present. */
 const MAX_BEHIND_S = 0.3;
-/** Growth of the usual number of pending frames with each message, for routes that become longer. */
+/** Growth of the usual number of pending frames with each message, to adapt when the network delay increases. */
 const GROWTH_FRAMES = 0.2;
 const LARGEST_PACKET_FRAMES = 25;
 const OPEN_DEADLINE_MS = 10000;
-/** Pauses between attempts to connect again, and for how long it is tried. */
+/** Back-off between attempts to reconnect (`all`: when to give up). */
 const RETRY_MS = { first: 100, most: 3000, mostLive: 500, all: 120000 };
-/** Status of a connection that comes back: the server goes away, no closing handshake, service restart. */
+/** Close codes after which the client reconnects: going away, no closing handshake, service restart. */
 const LOSSES = [1001, 1006, 1012];
-/** Refusals that may be over soon. */
+/** Temporary refusals. */
 const PASSING = ["unreachable", "full", "too_many", "device"];
 
 /**
  * @typedef {import("./protocol.js").Kind} Kind
  * @typedef {import("./protocol.js").Message} Message
- * @typedef {{how: string, gap: number, position: number, droppedSeconds: number}} Resumed `how` as in docs/protocol.md;
- *   output continues at `position`, after `gap` lost units; a live session has dropped `droppedSeconds` of input
+ * @typedef {{how: string, gap: number, position: number, droppedSeconds: number}} Resumed `how`: `resumed` of
+ *   docs/protocol.md; output continues at `position`, after `gap` lost units; a live session has dropped
+ *   `droppedSeconds` of input
  */
-/** @template {Kind} K @typedef {K extends "decode" ? Uint16Array : Float32Array} Input tokens, or audio up to 1.0 */
+/** @template {Kind} K @typedef {K extends "decode" ? Uint16Array : Float32Array} Input tokens, or audio in [-1, 1] */
 /** @template {Kind} K @typedef {K extends "encode" ? Uint16Array : Float32Array} Output */
 
 /**
  * @template {Kind} K
  * @typedef {object} SessionOptions
  * @property {K} kind
- * @property {string | URL} [url] of the server, with any path prefix; by default where this module came from
+ * @property {string | URL} [url] URL of the server, with any path prefix; by default, where this module was loaded from
  * @property {string | null} [profile]
- * @property {string | null} [voice] of the server's, in which the decoder starts
- * @property {string | null | (() => string | null | Promise<string | null>)} [accessToken] a key or a token of short
- *   life; a function is asked again for each connection
- * @property {boolean} [live] input is worthless when it is late, as a microphone's is
- * @property {AbortSignal} [signal] gives up opening, and later closes the session
- * @property {(output: Output<K>, position: number) => void} [onOutput] audio or tokens
+ * @property {string | null} [voice] name of a voice of the server, in which the decoder starts
+ * @property {string | null | (() => string | null | Promise<string | null>)} [accessToken] an API key or a short-lived
+ *   token; a function is called for each connection
+ * @property {boolean} [live] late input is worthless, as from a microphone
+ * @property {AbortSignal} [signal] aborts the opening, and later closes the session
+ * @property {(output: Output<K>, position: number) => void} [onOutput] receives audio or tokens
  * @property {(state: "open" | "lost" | "resumed", resumed: Resumed) => void} [onState]
- * @property {(seconds: number) => void} [onSkip] a live session has skipped input
- * @property {(error: Error) => void} [onFailure] the session has ended before `end` was answered
+ * @property {(seconds: number) => void} [onSkip] called when a live session skips input
+ * @property {(error: Error) => void} [onFailure] called if the session ends before `end` is answered
  */
 /** @template {Kind} K @typedef {SessionOptions<K> & import("./protocol.js").Formats} Options */
 
 /**
- * Opens a session. Rejects with Refused, with ProtocolError if the server speaks another protocol, or with the reason
- * of `signal`.
+ * Opens a session. Rejects with Refused, with ProtocolError if the server speaks another protocol, or with the abort
+ * reason of `signal`.
  * @template {Kind} K
  * @param {Options<K>} options
  * @returns {Promise<Connection<K>>}
@@ -68,7 +69,7 @@ export async function connect(options) {
 
 /** @template {Kind} K */
 export class Connection {
-  /** Use `connect`. @param {Options<K>} options */
+  /** Use `connect` instead. @param {Options<K>} options */
   constructor({ kind, url, profile = null, voice = null, accessToken = null, live = false, signal, ...rest }) {
     const { onOutput = () => {}, onState = () => {}, onSkip = () => {}, onFailure = () => {}, ...formats } = rest;
     this.session = new ClientSession(kind, formats);
@@ -85,16 +86,16 @@ export class Connection {
     this._socket = null;
     /** @type {{type: string, id?: string | number, resolve: (m: Message) => void, reject: (e: Error) => void}[]} */
     this._waiting = [];
-    /** @type {(() => void)[]} calls of `send` that wait for a message or another connection */
+    /** @type {(() => void)[]} calls of `send` that wait for a message or a new connection */
     this._paused = [];
     this._clears = 0;
-    /** Pending frames right after output has come, in normal operation. */
+    /** Pending frames just after output has arrived, in normal operation. */
     this._usualFrames = Infinity;
     /** @type {Error | null} */
     this.failure = null;
   }
 
-  /** The latest `ready` of the server. */
+  /** The server's latest `ready` message. */
   get ready() {
     return /** @type {Message} */ (this.session.ready);
   }
@@ -105,8 +106,8 @@ export class Connection {
   }
 
   /**
-   * Sends audio (at the input's rate) or tokens, and waits while the server is some seconds behind or the connection
-   * lost. A `clear` ends it. Rejects when the session has ended.
+   * Sends audio (at the input's rate) or tokens; waits while the server is more than MAX_AHEAD_S behind or the
+   * connection is lost. A `clear` ends it early. Rejects if the session has ended.
    * @param {Input<K>} units
    */
   async send(units) {
@@ -119,8 +120,8 @@ export class Connection {
   }
 
   /**
-   * Sends audio or tokens without waiting: for a microphone, which cannot wait. While the connection is lost the last
-   * minute is kept and sent later. A live session skips input while it is behind.
+   * Sends audio or tokens without waiting, as a microphone needs. While the connection is lost, the last minute is kept
+   * and sent later. A live session skips input while it is behind. Throws if the session has ended.
    * @param {Input<K>} units
    */
   sendNow(units) {
@@ -132,27 +133,27 @@ export class Connection {
     this._transmit(this.session.sendPayload(toPayload(units, this.session.input)));
   }
 
-  /** End of the utterance: resolves when all of its output has come. */
+  /** Ends the utterance; resolves when all of its output has arrived. */
   flush() {
     return this._ask({ type: "flush" });
   }
 
-  /** Barge-in: drops what is pending; resolves with both positions. No earlier output follows this call. */
+  /** Barge-in: drops pending input and output; resolves with both positions. No earlier output follows this call. */
   clear() {
     this._clears += 1;
     this._goOn();
     return this._ask({ type: "clear" });
   }
 
-  /** Resolves when the output of everything sent before has come. @param {string | number} id */
+  /** Resolves when the output of everything sent before has arrived. @param {string | number} id */
   mark(id) {
     return this._ask({ type: "mark", id });
   }
 
   /**
-   * The decoder starts from this voice, one of the server's by its name or 100 to 750 tokens of it, now and after each
-   * `flush` and `clear`; within an utterance from its end on. null: from none. Resolves with `tokens`, how many the
-   * voice has. A name that the server does not know ends the session.
+   * Sets the voice in which the decoder starts now and after each `flush` and `clear`; during an utterance, it takes
+   * effect at its end. `voice` is a name known to the server, or 100 to 750 tokens; null is none. Resolves with
+   * `tokens`, the voice's number of tokens. An unknown name ends the session.
    * @param {string | Uint16Array | null} voice
    */
   prime(voice) {
@@ -160,12 +161,12 @@ export class Connection {
     return this._ask(named ? { type: "prime", voice } : { type: "prime", tokens: Array.from(voice ?? []) });
   }
 
-  /** Ends the session: resolves with the totals when all output has come. */
+  /** Ends the session; resolves with the totals when all output has arrived. */
   end() {
     return this._ask({ type: "end" });
   }
 
-  /** Leaves at once. */
+  /** Closes the session at once. */
   close() {
     this._fail(new Refused("closed", "The session was closed."), false);
   }
@@ -193,7 +194,7 @@ export class Connection {
     return (MAX_AHEAD_S * 1000 + this.ready.latency_ms) / FRAME_MS;
   }
 
-  /** Whether a live session waits for output that should have come long ago. */
+  /** Whether the output of a live session is overdue. */
   get _isBehind() {
     if (!this._live || this.session.isLost || this.session.clearing) return false;
     const usual = this._usualFrames + this.ready.chunk_frames;
@@ -223,7 +224,7 @@ export class Connection {
   }
 
   /**
-   * One connection, from its opening to `ready`.
+   * Opens one connection, up to `ready`.
    * @param {Record<string, string | number>} resume query fields
    */
   async _attempt(resume) {
@@ -261,12 +262,12 @@ export class Connection {
     }
   }
 
-  /** Goes on with a new connection by its first message. @param {WebSocket} socket @param {string} data */
+  /** Switches to a new connection, given its first message. @param {WebSocket} socket @param {string} data */
   _adopt(socket, data) {
     if (this.failure !== null) throw this.failure;
     const message = parse(data);
     if (message.type === "error") throw new Refused(message.code, message.message);
-    if (message.type !== "ready") throw new ProtocolError("The server's first message is no ready.");
+    if (message.type !== "ready") throw new ProtocolError("The first message of the server is not `ready`.");
     const { outputPosition: received, pendingFrames } = this.session;
     const isFirst = this.session.ready === null;
     this.session.receive(data);
@@ -278,9 +279,9 @@ export class Connection {
   }
 
   /**
-   * Sends everything that the server lacks, and reports the loss.
+   * Sends everything that the server lacks, and reports the lost units.
    * @param {number} received units of output
-   * @param {number} unheard units of input without output: a live session sends no other to a server that has lost it
+   * @param {number} unheard units of input without output; a live session sends no older input
    */
   _resume(received, unheard) {
     const { session } = this;
@@ -315,7 +316,7 @@ export class Connection {
     this._onOutput(units, this.session.outputPosition - units.length);
   }
 
-  /** Resolves the request that this answers; `cleared` also answers the flushes before it. @param {Message} message */
+  /** Resolves the answered request; `cleared` also resolves all earlier ones. @param {Message} message */
   _settle(message) {
     const asked = ANSWERS[/** @type {keyof typeof ANSWERS} */ (message.type)];
     const index = this._waiting.findIndex(({ type, id }) => type === asked && id === message.id);
@@ -366,19 +367,19 @@ export class Connection {
   }
 }
 
-/** The folder of the server's paths, for WebSockets. @param {string | URL | undefined} url */
+/** Returns the base URL of the server's paths, as ws: or wss:. @param {string | URL | undefined} url */
 function serverUrl(url) {
   const found = new URL(url ?? import.meta.url ?? "", globalThis.location?.href);
   if (url !== undefined && !found.pathname.endsWith("/")) found.pathname += "/";
   if (!["http:", "https:", "ws:", "wss:"].includes(found.protocol)) {
-    throw new TypeError(`${found} is no address of a server: give its wss: or https: URL as \`url\``);
+    throw new TypeError(`${found} is not the URL of a server: pass its wss: or https: URL as \`url\``);
   }
   found.protocol = ["https:", "wss:"].includes(found.protocol) ? "wss:" : "ws:";
   return found;
 }
 
 /**
- * Formats and rates of the audio as query fields: all are named, since a server's own rate is its model's.
+ * Formats and rates of the audio as query fields. All are explicit, since a server's defaults depend on its model.
  * @param {ClientSession} session
  */
 const formatQuery = ({ input, output }) => ({

@@ -1,51 +1,50 @@
 /**
- * An adaptive jitter buffer: audio that arrives in bursts goes in, an even flow for the speaker comes out. Sans-I/O,
- * the clock is an argument; it lives in the audio thread (speaker-worklet.js).
+ * An adaptive jitter buffer: audio arrives in bursts and leaves evenly for the speaker. Sans-I/O, with the clock as an
+ * argument; it runs in the audio thread (speaker-worklet.js).
  *
- * Playback starts `margin` behind the earliest packet of the last seconds, each at its place in the stream, or when
- * `finish` says that no more will come. The margin is the spread of how late packets came in that time, and a little.
- * When the buffer runs empty an underrun is counted and it fills again. There is no click at any seam: gain rises and
- * falls by one step a sample. Every sample knows its position.
+ * A packet's lateness is its arrival time relative to its position in the stream. Playback runs `marginMs` behind the
+ * earliest packet of the last MEMORY_S; `finish` starts it at once. The margin is the spread of lateness in that time
+ * plus SAFETY_MS. When the buffer runs empty, it counts an underrun and fills again. Gain changes by one step a sample,
+ * so seams do not click. Every sample keeps its position.
  *
- * A `live` source has a present: the latest sample, less the margin. When packets have come early for seconds, the
- * surplus is removed in small pieces, each where the sound repeats itself, so that an unnecessary delay goes away
- * unheard. More than 0.3 s behind, playback skips to the present. A packet that is 0.3 s later or earlier than all
- * recent ones ends a stall: older arrivals are forgotten, delayed packets do not count for the margin, and playback
- * continues at the present.
+ * A `live` source has a present: the latest sample less the margin. If packets have been early for seconds, the surplus
+ * delay is removed inaudibly, in short pieces where the sound repeats itself. If playback is more than 0.3 s behind, it
+ * skips to the present. A packet 0.3 s later or earlier than all recent ones ends a stall: older arrivals are
+ * forgotten, delayed packets do not count for the margin, and playback continues at the present.
  */
 
 const FADE_MS = 5;
 const LEAST_MARGIN_MS = 25;
 const MOST_MARGIN_MS = 500;
-/** Live playback that is further behind skips to the present. */
+/** Live playback skips to the present when it is further behind. */
 const MAX_BEHIND_MS = 300;
 /** For this time after a stall, playback skips when it is more than SURPLUS_MS behind. */
 const RECOVERY_S = 1;
 const FIRST_MARGIN_MS = 40;
 const SAFETY_MS = 15;
 const FEW_ARRIVALS = 8;
-/** Arrivals are remembered for so long. */
+/** How long arrivals are remembered. */
 const MEMORY_S = 6;
-/** Surplus that is put up with, so that nothing is taken out of a flow that is even. */
+/** Tolerated surplus, so that an even flow is never cut. */
 const SURPLUS_MS = 30;
-/** A piece is found by comparing so much sound, and is so long. */
+/** Length of the compared sounds, and of the crossfade. */
 const MATCH_MS = 8;
 const SHORTEST_PIECE_MS = 5;
 const LONGEST_PIECE_MS = 15;
-/** At most one piece in so much time: a tenth faster. */
+/** Minimum interval between removed pieces, which makes playback about a tenth faster. */
 const BETWEEN_PIECES_MS = 100;
 
 export class JitterBuffer {
   /**
    * @param {number} rate samples a second
-   * @param {boolean} live whether audio comes at the pace at which it is played, so that a surplus is delay
+   * @param {boolean} live whether audio arrives in real time, so that a surplus is unnecessary delay
    */
   constructor(rate, live) {
     this.rate = rate;
     this.live = live;
     this.playing = false;
     this.underruns = 0;
-    /** Samples played, taken out to catch up, and skipped to get back to the present. */
+    /** Samples played, removed in short pieces, and skipped to return to the present. */
     this.played = 0;
     this.removed = 0;
     this.skipped = 0;
@@ -64,28 +63,28 @@ export class JitterBuffer {
     this._forget();
   }
 
-  /** Samples that wait to be played. */
+  /** Samples waiting to be played. */
   get buffered() {
     return this._buffered;
   }
 
-  /** Milliseconds that playback is kept behind the earliest packets, as the last arrivals advise. */
+  /** Delay of playback behind the earliest packets, in milliseconds, adapted to recent arrivals. */
   get marginMs() {
     return this._marginMs;
   }
 
-  /** Milliseconds of sound that lay ready when the last packet came: what it waits before it is heard. */
+  /** Milliseconds of sound that were buffered when the latest packet arrived: how long that packet waits. */
   get slackMs() {
     return this._slackMs;
   }
 
-  /** Position in the stream of the next sample that `pull` gives. */
+  /** Stream position of the next sample that `pull` returns. */
   get position() {
     return this._blocks.length ? this._blocks[0].position : this._position;
   }
 
   /**
-   * Takes audio that begins at a position of the stream.
+   * Adds audio that starts at `position` of the stream.
    * @param {Float32Array} samples
    * @param {number} position
    * @param {number} now seconds
@@ -105,12 +104,12 @@ export class JitterBuffer {
     this._catchUp(now);
   }
 
-  /** No more is coming for now: play what is there, and call the end no underrun. */
+  /** Ends the utterance: plays what is buffered at once, and its end does not count as an underrun. */
   finish() {
     this._finished = true;
   }
 
-  /** Drops everything but what a fade from the present gain takes. */
+  /** Drops everything except the samples needed to fade out. */
   clear() {
     this._blocks = this._take(Math.min(Math.ceil(this._gain * this._fade), this._buffered));
     this._buffered = this._blocks.reduce((sum, block) => sum + block.samples.length, 0);
@@ -119,7 +118,7 @@ export class JitterBuffer {
   }
 
   /**
-   * Fills `output` with audio where there is some, else silence.
+   * Fills `output` with audio, and with silence where there is none.
    * @param {Float32Array} output
    * @param {number} now seconds
    */
@@ -148,7 +147,7 @@ export class JitterBuffer {
   }
 
   /**
-   * Records how late a packet came.
+   * Records the lateness of a packet and updates the margin.
    * @param {number} lateness seconds
    * @param {number} durationMs of the packet
    * @param {number} now seconds
@@ -172,7 +171,7 @@ export class JitterBuffer {
     this._marginMs = Math.min(MOST_MARGIN_MS, Math.max(least, advised));
   }
 
-  /** Whether a packet is far later than all others of late, or far earlier. @param {number} lateness */
+  /** Whether a packet is far later or far earlier than all recent ones. @param {number} lateness */
   _isElsewhere(lateness) {
     const counted = this._arrivals.filter(({ counts }) => counts);
     const known = (counted.length > 0 ? counted : this._arrivals).map((arrival) => arrival.lateness);
@@ -191,7 +190,7 @@ export class JitterBuffer {
     this._removedAt = 0;
   }
 
-  /** Samples that playback is behind the present, of those that can be spared. @param {number} now seconds */
+  /** Samples that playback is behind the present, at most those in excess of the margin. @param {number} now seconds */
   _behind(now) {
     const behind = Math.floor((now - this._earliest - this._marginMs / 1000) * this.rate - this.position);
     return Math.min(behind, this._buffered - this._samples(this._marginMs));
@@ -205,7 +204,7 @@ export class JitterBuffer {
     if (behind > this._samples(recovers ? SURPLUS_MS : MAX_BEHIND_MS)) this._skip(behind);
   }
 
-  /** Leaves out the next samples; in mid-play the seam is a crossfade. @param {number} samples */
+  /** Skips the next samples, with a crossfade during playback. @param {number} samples */
   _skip(samples) {
     const fade = this.playing ? this._fade : 0;
     const count = Math.min(samples, this._buffered - fade);
@@ -228,7 +227,7 @@ export class JitterBuffer {
     for (const arrival of this._arrivals) arrival.slackMs -= (samples * 1000) / this.rate;
   }
 
-  /** Takes one piece out when even the latest packet of the memory came well before it was due. @param {number} now */
+  /** Removes one piece if every remembered packet arrived well before it was due. @param {number} now */
   _catchUp(now) {
     if (!this.live || !this.playing) return;
     const settled = now - this._arrivals[0].now > MEMORY_S / 2 || this._slackMs > MOST_MARGIN_MS;
@@ -242,7 +241,10 @@ export class JitterBuffer {
     this._leftOut(removed);
   }
 
-  /** Cuts a piece out of the newest block where the sound before it and at its end are most alike, and crossfades. */
+  /**
+   * Removes a piece from the newest block, with a crossfade; its length is the shift at which the sound matches itself
+   * best. Returns the number of removed samples.
+   */
   _removePiece() {
     const { samples, position } = this._blocks[this._blocks.length - 1];
     const match = this._samples(MATCH_MS);
@@ -271,7 +273,7 @@ export class JitterBuffer {
     return length;
   }
 
-  /** The next `count` samples as pieces with their positions. @param {number} count */
+  /** Removes and returns the next `count` samples, in pieces with their positions. @param {number} count */
   _take(count) {
     const taken = [];
     this._buffered -= count;

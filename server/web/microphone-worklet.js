@@ -1,4 +1,4 @@
-/** The microphone's side of the audio thread: any rate and channel count in, frames of 20 ms at 16 kHz mono out. */
+/** The microphone in the audio thread: converts any rate and channel count to 20 ms frames of 16 kHz mono. */
 
 import { Resampler } from "./resampler.js";
 
@@ -11,7 +11,7 @@ class MicrophoneProcessor extends AudioWorkletProcessor {
     this._resampler = new Resampler(sampleRate, MICROPHONE_RATE);
     this._frame = new Float32Array(FRAME_SAMPLES);
     this._filled = 0;
-    /** @type {number | null} the context's clock at the first sample of the next frame */
+    /** @type {number | null} context time of the first sample of the next frame */
     this._time = null;
     this._open = true;
     this.port.onmessage = () => {
@@ -20,14 +20,14 @@ class MicrophoneProcessor extends AudioWorkletProcessor {
   }
 
   /**
-   * Posts {samples: Float32Array (320), time}: `time` is the context's clock when the frame's first sample came.
-   * Any message to it ends it.
+   * Posts {samples: Float32Array (320), time}, where `time` is the context time of the frame's first sample. Any
+   * message to the processor stops it.
    * @param {Float32Array[][]} inputs
    */
   process(inputs) {
     const channels = inputs[0];
     if (channels.length === 0) {
-      this._time = null; // the device gives nothing: no time passes for it
+      this._time = null; // the device delivers nothing, so the time of the next sample is unknown
       return this._open;
     }
     this._time ??= currentTime - this._filled / MICROPHONE_RATE;

@@ -1,41 +1,41 @@
 /**
- * The microphone as frames of 20 ms at 16 kHz, from a device of any rate. Needs a secure origin (https or localhost)
+ * The microphone as 20 ms frames at 16 kHz, from a device of any rate. It needs a secure origin (https or localhost)
  * and the user's permission; `open` rejects with a SoundError that says what is missing. It never opens by itself.
  */
 
 import { SoundError, demandSound, keepAwake } from "./sound.js";
 import { addWorklet } from "./worklets.js";
 
-/** A live microphone drops frames that are later. */
+/** A live microphone drops later frames. */
 const MAX_LATE_S = 0.3;
 const FRAME_S = 0.02;
 
 /**
- * @typedef {{samples: Float32Array, time: number}} Frame 320 samples; `time` is the context's clock at the first one
+ * @typedef {{samples: Float32Array, time: number}} Frame 320 samples; `time` is the context time of the first one
  * @typedef {object} MicrophoneOptions
  * @property {(frame: Frame) => void} onFrame
- * @property {() => void} [onEnded] the device has gone away; it is closed then
- * @property {boolean} [live] frames that the page comes to more than 0.3 s late are dropped, and `onSkip` tells
+ * @property {() => void} [onEnded] called when the device has disappeared and the microphone is closed
+ * @property {boolean} [live] drops frames that the page handles more than 0.3 s late, and reports them to `onSkip`
  * @property {(seconds: number) => void} [onSkip]
- * @property {boolean} [echoCancellation] off: it takes the sound apart, so on without headphones only
- * @property {boolean} [noiseSuppression] off
- * @property {boolean} [autoGainControl] off
+ * @property {boolean} [echoCancellation] off by default: it degrades the sound, so enable it only without headphones
+ * @property {boolean} [noiseSuppression] off by default
+ * @property {boolean} [autoGainControl] off by default
  * @property {string} [deviceId] one of `Microphone.devices()`
- * @property {MediaStream} [stream] in place of a device; the caller stops it
- * @property {AbortSignal} [signal] gives up opening, and later closes the microphone
- * @property {string | URL} [workletUrl] of worklet.js, for pages whose policy forbids `blob:` scripts
+ * @property {MediaStream} [stream] used instead of a device; the caller stops it
+ * @property {AbortSignal} [signal] aborts the opening, and later closes the microphone
+ * @property {string | URL} [workletUrl] URL of worklet.js, for pages whose policy forbids `blob:` scripts
  */
 
 const REASONS = {
-  NotAllowedError: ["refused", "The microphone was refused. Allow it in the browser's site settings, then try again."],
-  NotFoundError: ["missing", "There is no microphone. Plug one in, or open a file instead."],
-  OverconstrainedError: ["missing", "That microphone is not there any more. Choose another one."],
-  NotReadableError: ["busy", "The microphone cannot be read: another program may hold it."],
+  NotAllowedError: ["refused", "The microphone was refused. Allow it in your browser's site settings and try again."],
+  NotFoundError: ["missing", "No microphone was found. Connect one and try again."],
+  OverconstrainedError: ["missing", "That microphone is no longer available. Choose another one."],
+  NotReadableError: ["busy", "The microphone cannot be used: another program may be using it."],
 };
 
 export class Microphone {
   /**
-   * Use `Microphone.open`.
+   * Use `Microphone.open` instead.
    * @param {AudioContext} context
    * @param {MediaStream} stream
    * @param {MicrophoneOptions} options
@@ -45,9 +45,9 @@ export class Microphone {
     this._node = new AudioWorkletNode(context, "neucodec-microphone", { numberOfOutputs: 0 });
     this._own = given === undefined ? stream : null;
     this._letSleep = keepAwake(context);
-    /** Gives silence instead. */
+    /** Whether frames are replaced with silence. */
     this.muted = false;
-    /** Root mean square of the latest frame, full scale 1. */
+    /** Root mean square of the latest frame; full scale is 1. */
     this.level = 0;
     this._node.port.onmessage = ({ data }) => {
       const { samples, time } = /** @type {Frame} */ (data);
@@ -67,16 +67,16 @@ export class Microphone {
     track.addEventListener("ended", lost, { signal: this._closed.signal });
   }
 
-  /** Audio inputs; browsers tell their names once the user has allowed one. */
+  /** Lists the audio inputs; browsers reveal their labels only after the user has allowed one. */
   static async devices() {
     const all = await navigator.mediaDevices.enumerateDevices();
     return all.filter(({ kind }) => kind === "audioinput").map(({ deviceId, label }) => ({ deviceId, label }));
   }
 
   /**
-   * Asks for the microphone and starts it. Every failure and an abort release the device. Rejects with SoundError, or
-   * with the reason of `signal`.
-   * @param {AudioContext} context of `openContext`, or one of your own
+   * Asks for the microphone and starts it; releases the device on failure or abort. Rejects with SoundError, or with
+   * the abort reason of `signal`.
+   * @param {AudioContext} context from `openContext`, or one of your own
    * @param {MicrophoneOptions} options
    */
   static async open(context, options) {
@@ -118,7 +118,7 @@ async function ask({ echoCancellation = false, noiseSuppression = false, autoGai
   const device = deviceId === undefined ? {} : { deviceId: { exact: deviceId } };
   const audio = { channelCount: 1, echoCancellation, noiseSuppression, autoGainControl, ...device };
   const asked = navigator.mediaDevices.getUserMedia({ audio }).catch((error) => Promise.reject(failed(error)));
-  // A prompt cannot be withdrawn: a stream that it gives after an abort is released at once.
+  // The browser's prompt stays open after an abort: a stream that it returns later is released at once.
   const aborted = new Promise((_, reject) => {
     signal?.addEventListener("abort", () => {
       asked.then(letGo, () => {});
@@ -132,6 +132,6 @@ async function ask({ echoCancellation = false, noiseSuppression = false, autoGai
 function failed(error) {
   const { name, message } = /** @type {DOMException} */ (error);
   const known = REASONS[/** @type {keyof typeof REASONS} */ (name)];
-  const [reason, said] = known ?? ["failed", `The microphone does not start: ${message}`];
+  const [reason, said] = known ?? ["failed", `The microphone could not be started: ${message}`];
   return new SoundError(reason, said);
 }

@@ -1,5 +1,5 @@
 /**
- * A browser's client of a NeuCodec server, for any page: sessions, microphone and speaker. No dependency.
+ * A client of a NeuCodec server for any web page: sessions, microphone and speaker. It has no dependencies.
  *
  *     import { connect, Microphone, Speaker } from "./neucodec.js";
  *     const context = new AudioContext();

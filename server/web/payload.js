@@ -1,7 +1,7 @@
-/** Audio and tokens as the wire carries them, in the formats of docs/protocol.md; the twin of streaming/audio.py. */
+/** Audio and tokens as bytes, in the wire formats of docs/protocol.md. The Python twin is streaming/audio.py. */
 
 /**
- * What binary messages in one direction carry.
+ * Format of the binary messages in one direction.
  * @typedef {"s16le" | "f32le" | "mulaw" | "alaw"} AudioFormat
  * @typedef {{kind: "audio" | "tokens", format: AudioFormat | "u16le", rate: number}} StreamFormat
  */
@@ -26,7 +26,8 @@ export const fromPayload = (payload, { format }) =>
   format === "u16le" ? tokensFromBytes(payload) : audioFromBytes(payload, format);
 
 /**
- * @param {Float32Array} samples full scale 1; louder ones are clipped, except in f32le
+ * Encodes audio.
+ * @param {Float32Array} samples full scale is 1; louder samples are clipped, except in f32le
  * @param {AudioFormat} format
  */
 export function audioToBytes(samples, format = "s16le") {
@@ -74,7 +75,7 @@ export function tokensFromBytes(payload) {
 /** @type {Partial<Record<"mulaw" | "alaw", {decoded: Float32Array, encoded: Uint8Array}>>} */
 const G711 = {};
 
-/** The tables of a law of ITU-T G.711: byte to sample, and 16-bit sample to byte. @param {"mulaw" | "alaw"} law */
+/** Tables of an ITU-T G.711 law: byte to sample, and 16-bit sample to byte. @param {"mulaw" | "alaw"} law */
 const g711 = (law) => (G711[law] ??= g711Tables(law));
 
 /** @param {"mulaw" | "alaw"} law */

@@ -1,8 +1,7 @@
 /**
- * One conversation of `neucodec.v1` as a client sees it, without I/O: the states, the positions, and what is to be sent
- * again when a lost connection is resumed. The shell around it is Connection in connection.js; the Python twin is
- * streaming/protocol/client_session.py, and both are tested with the same conversations
- * (tests/data/protocol-vectors.json).
+ * One conversation of `neucodec.v1` on the client's side, without I/O: states, positions, and the data to send again
+ * when a lost connection is resumed. The I/O is in Connection (connection.js). The Python twin is
+ * streaming/protocol/client_session.py; both are tested with the same conversations (tests/data/protocol-vectors.json).
  */
 
 import { FRAME_MS, hopOf, unitBytesOf } from "./payload.js";
@@ -11,7 +10,7 @@ import { TRANSITIONS } from "./states.js";
 
 export const SUBPROTOCOL = "neucodec.v1";
 const TOKENS_PER_SECOND = 50;
-/** Input that is kept for a server that has lost the session. */
+/** Input kept for a server that has lost the session. */
 const REPLAY_SECONDS = 60;
 
 export { FRAME_MS };
@@ -22,8 +21,8 @@ export { FRAME_MS };
  * @typedef {"encode" | "decode" | "roundtrip"} Kind
  * @typedef {{type: "prime", voice: string} | {type: "prime", tokens: number[]}} Prime
  * @typedef {{type: "flush"} | {type: "clear"} | {type: "mark", id: string | number} | {type: "end"} | Prime} Request
- * @typedef {{type: string, [field: string]: any}} Message a message of the server, with the fields of docs/protocol.md
- * @typedef {object} Formats of the audio on the wire; the server converts
+ * @typedef {{type: string, [field: string]: any}} Message a server's message, with the fields of docs/protocol.md
+ * @typedef {object} Formats audio formats on the wire; the server converts from and to the model's
  * @property {AudioFormat} [inputFormat]
  * @property {number} [inputRate]
  * @property {AudioFormat} [outputFormat]
@@ -33,7 +32,7 @@ export { FRAME_MS };
 /** @type {StreamFormat} */
 export const TOKENS = { kind: "tokens", format: "u16le", rate: TOKENS_PER_SECOND };
 /**
- * What a session of a kind takes and gives.
+ * Returns the input and output formats of a session of this kind. Throws TypeError for an unknown kind.
  * @param {Kind} kind
  * @param {Formats} formats
  * @returns {{input: StreamFormat, output: StreamFormat}}
@@ -49,19 +48,19 @@ export function formatsOf(kind, formats = {}) {
   };
 }
 
-/** The server did what the protocol does not allow. */
+/** The server violated the protocol. */
 export class ProtocolError extends Error {}
 
-/** This side was asked to do what the protocol does not allow now. */
+/** The caller tried something that the protocol does not allow at this point. */
 export class LocalProtocolError extends ProtocolError {}
 
 export const ANSWERS = { flushed: "flush", cleared: "clear", mark: "mark", primed: "prime", done: "end" };
 const KNOWN = ["ready", "stats", "error", ...Object.keys(ANSWERS)];
 
 /**
- * Path and query of a session.
+ * Returns the path and query of a session.
  * @param {Kind} kind
- * @param {Record<string, string | number | null | undefined>} query fields without a value are left out
+ * @param {Record<string, string | number | null | undefined>} query fields that are null or undefined are omitted
  */
 export function target(kind, query = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined);
@@ -70,15 +69,15 @@ export function target(kind, query = {}) {
 }
 
 /**
- * The client's side. `inputPosition` counts units given to `sendPayload`, `outputPosition` units received, dropped ones
- * too. After `lose` the session can be resumed: requests and payload are still taken, `resuming` says how to ask for
- * the rest, and after the new `ready` the caller sends what `unsent` gives.
+ * The client's side. `inputPosition` counts units passed to `sendPayload`, `outputPosition` units received (also
+ * dropped ones). After `lose` it still accepts payload and requests: `resuming` gives the query that resumes the
+ * session, and after the new `ready` the caller sends `unsent`.
  */
 export class ClientSession {
   /**
    * @param {Kind} kind
    * @param {Formats} formats
-   * @param {number} replaySeconds of input are kept for a server that has lost the session
+   * @param {number} replaySeconds seconds of input kept for a server that has lost the session
    */
   constructor(kind, formats = {}, replaySeconds = REPLAY_SECONDS) {
     const { input, output } = formatsOf(kind, formats);
@@ -97,34 +96,34 @@ export class ClientSession {
     this._answers = 0;
   }
 
-  /** Whether there is no connection, and there may be another. */
+  /** Whether the connection is lost and may be replaced. */
   get isLost() {
     return this.state === "lost" || this.state === "lost_ending";
   }
 
-  /** Whether nothing comes any more. */
+  /** Whether the conversation has ended. */
   get isOver() {
     return this.state === "done" || this.state === "closed";
   }
 
-  /** Whether a `clear` waits for its `cleared`: payload that arrives now is of the old utterance. */
+  /** Whether a `clear` is unanswered: payload that arrives now belongs to the old utterance. */
   get clearing() {
     return this._log.find("clear") !== undefined;
   }
 
-  /** Where the utterance began that the server is answering: {input, output} positions that belong together. */
+  /** Start of the utterance that the server is answering, as corresponding positions {input, output}. */
   get utterance() {
     return this._log.start;
   }
 
-  /** Frames of input of which no output has come yet. */
+  /** Frames of input whose output has not arrived yet. */
   get pendingFrames() {
     const { input, output } = this.utterance;
     return (this.inputPosition - input) / hopOf(this.input) - (this.outputPosition - output) / hopOf(this.output);
   }
 
   /**
-   * Counts payload and returns it.
+   * Counts and returns payload. Throws LocalProtocolError if it may not be sent now or contains a partial unit.
    * @param {Uint8Array} payload whole little-endian units
    */
   sendPayload(payload) {
@@ -136,12 +135,12 @@ export class ClientSession {
   }
 
   /**
-   * The text to send for a request.
+   * Records a request and returns the text to send. Throws LocalProtocolError if it may not be sent now.
    * @param {Request} request
    */
   send(request) {
     if (request.type === "prime" && this.output.kind === "tokens") {
-      throw new LocalProtocolError("a session that only encodes has no voice: prime one that decodes");
+      throw new LocalProtocolError("an encode session has no voice: prime a decode or roundtrip session");
     }
     this._move(request.type, LocalProtocolError);
     this._log.addRequest(request);
@@ -149,8 +148,9 @@ export class ClientSession {
   }
 
   /**
-   * What a message of the server means: payload, a message, or null for what a client need not care about (an unknown
-   * type, payload that a `clear` under way has made worthless, or the answer for a voice that was primed once more).
+   * Accepts a server's message and returns what concerns the user: payload, a message, or null. It returns null for an
+   * unknown type, for payload that a pending `clear` has made worthless, and for the repeated answer to a voice that
+   * was sent again. Throws ProtocolError if the server violates the protocol.
    * @param {Uint8Array | string} data
    * @returns {Uint8Array | Message | null}
    */
@@ -170,14 +170,14 @@ export class ClientSession {
     return message;
   }
 
-  /** The connection is gone. */
+  /** The connection is lost. */
   lose() {
     this._move("loss", ProtocolError);
   }
 
   /**
-   * The query fields that ask for the rest of this session on a new connection; without `replay` a server that has lost
-   * it starts a new session.
+   * Returns the query fields that resume this session on a new connection; without `replay`, a server that has lost it
+   * starts a new one.
    * @param {boolean} replay
    * @returns {Record<string, string | number>}
    */
@@ -189,10 +189,10 @@ export class ClientSession {
   }
 
   /**
-   * After a new `ready`: drops input that precedes a `clear` which the server has not got, and of a live stream all but
+   * After a new `ready`: drops input before a `clear` that the server has not received, and of a live stream all but
    * the latest `maxAgeUnits`, with the output of older input.
    * @param {number} maxAgeUnits
-   * @returns {number} units of input that were dropped
+   * @returns {number} number of dropped input units
    */
   dropStale(maxAgeUnits = Infinity) {
     const { input_position: begin = 0, requests = 0 } = /** @type {Message} */ (this.ready);
@@ -210,7 +210,7 @@ export class ClientSession {
   }
 
   /**
-   * What the server of the latest `ready` has not got: payload and the texts of requests, in their order.
+   * Payload and texts of requests that the server of the latest `ready` lacks, in order.
    * @returns {(Uint8Array | string)[]}
    */
   get unsent() {
@@ -223,7 +223,7 @@ export class ClientSession {
     for (const [name, asked] of Object.entries({ input: this.input, output: this.output })) {
       const given = ready[name] ?? {};
       if (Object.entries(asked).some(([field, value]) => given[field] !== value)) {
-        throw new ProtocolError(`asked for ${name} ${shown(asked)}, the server gives ${shown(given)}`);
+        throw new ProtocolError(`requested ${name} ${shown(asked)}, but the server confirmed ${shown(given)}`);
       }
     }
     if (this.ready !== null) {
@@ -247,9 +247,9 @@ export class ClientSession {
   _settle(answer) {
     const wanted = ANSWERS[/** @type {keyof typeof ANSWERS} */ (answer.type)];
     const asked = this._log.find(wanted, answer.id);
-    if (asked === undefined) throw new ProtocolError(`the server sent ${answer.type}, which nothing asked for`);
+    if (asked === undefined) throw new ProtocolError(`the server sent ${answer.type} without a matching request`);
     if ("output" in answer && answer.output !== this.outputPosition) {
-      throw new ProtocolError(`the server says that it sent ${answer.output}, but ${this.outputPosition} arrived`);
+      throw new ProtocolError(`the server sent ${answer.output} units of output, but ${this.outputPosition} arrived`);
     }
     this._answers += 1;
     this._log.settle(asked, this.outputPosition);
@@ -271,7 +271,7 @@ export class ClientSession {
   _units(payload, format, Fault) {
     const size = unitBytesOf(format);
     if (payload.byteLength % size) {
-      throw new Fault(`${payload.byteLength} bytes are no whole number of ${format.format} units`);
+      throw new Fault(`${payload.byteLength} bytes are not a whole number of ${format.format} units`);
     }
     return payload.byteLength / size;
   }
@@ -283,7 +283,7 @@ export class ClientSession {
   _move(move, Fault) {
     const allowed = /** @type {Record<string, keyof typeof TRANSITIONS>} */ (TRANSITIONS[this.state]);
     if (!Object.hasOwn(allowed, move)) {
-      throw new Fault(`${move} is not allowed while the session is ${this.state}: only ${Object.keys(allowed)}`);
+      throw new Fault(`${move} is not allowed in state ${this.state}; allowed: ${Object.keys(allowed).join(", ")}`);
     }
     this.state = allowed[move];
   }
@@ -301,7 +301,7 @@ export function parse(text) {
     message = null;
   }
   if (typeof message?.type !== "string") {
-    throw new ProtocolError(`${shown(text)} is no message of ${SUBPROTOCOL}: is this such a server?`);
+    throw new ProtocolError(`${shown(text)} is not a ${SUBPROTOCOL} message: is this a NeuCodec server?`);
   }
   return message;
 }

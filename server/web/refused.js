@@ -1,19 +1,19 @@
-/** Why there is no session: what the server says, or that it says nothing. */
+/** Why a session was refused: the server's reason, or that it does not answer. */
 
 import { parse } from "./protocol.js";
 
 const DEADLINE_MS = 10000;
-/** What a session's address answers to plain HTTP when the server would have the session. */
+/** Status of a plain HTTP request to a session's URL if the server would accept the session. */
 const UPGRADE_REQUIRED = 426;
-/** @type {Record<string, string>} messages for visitors, in place of the server's for developers */
+/** @type {Record<string, string>} messages for users, in place of the server's messages for developers */
 const WORDS = {
   unreachable: "The server does not answer.",
-  full: "The server is full just now: try again when somebody has left.",
-  no_websocket: "The server answers, but no WebSocket comes through: a proxy on the way has to pass them on.",
+  full: "The server is full at the moment. Please try again later.",
+  no_websocket: "The server answers, but WebSocket connections fail: a proxy in between must forward them.",
 };
 
 /**
- * The server will not have this session. `code` as in docs/protocol.md or docs/security.md, "unreachable",
+ * The session was refused or has ended. `code` is one of docs/protocol.md or docs/security.md, or "unreachable",
  * "no_websocket" or "closed".
  */
 export class Refused extends Error {
@@ -26,8 +26,8 @@ export class Refused extends Error {
 }
 
 /**
- * Why the server refused: a browser tells nothing of a refused WebSocket, so the same address is asked in plain HTTP.
- * @param {URL} address of the WebSocket
+ * Returns why the server refused. Browsers hide the reason of a refused WebSocket, so it requests the same URL by HTTP.
+ * @param {URL} address URL of the WebSocket
  */
 export async function why(address) {
   const plain = new URL(address);

@@ -1,16 +1,15 @@
 /**
- * What a client may have to send again: its payload and requests since the oldest utterance not wholly answered began.
+ * A client's replay log: its payload and requests since the start of the oldest unanswered utterance, and its voice.
  *
- * The voice in which that utterance began is kept too, for a server that has lost the session. Payload beyond a limit
- * is dropped from the front in whole frames; the log then holds only the tail of that utterance (`whole` is false).
- * Sans-I/O; owned by ClientSession in protocol.js, the twin of streaming/protocol/replay.py.
+ * Payload beyond a limit is dropped from the front in whole frames; the log then holds only the tail of the utterance
+ * (`whole` is false). Sans-I/O; owned by ClientSession in protocol.js. Its Python twin is streaming/protocol/replay.py.
  */
 
 import { hopOf, unitBytesOf } from "./payload.js";
 
 /**
- * A request that waits for its answer: the `number`th of the session, sent at input position `at`. `isCut`: not all of
- * the input before it was sent. `isAgain`: it was answered, by a server that has lost the session.
+ * An unanswered request, the `number`th of the session, sent at input position `at`. `isCut`: part of the input before
+ * it was not sent. `isAgain`: it was answered, by a server that has lost the session.
  * @typedef {{request: import("./protocol.js").Request, number: number, at: number, isCut: boolean, isAgain: boolean}}
  *   Asked
  */
@@ -19,11 +18,11 @@ export class ReplayLog {
   /**
    * @param {import("./payload.js").StreamFormat} input
    * @param {import("./payload.js").StreamFormat} output
-   * @param {number} maxUnits of payload that is kept
+   * @param {number} maxUnits maximum units of payload kept
    */
   constructor(input, output, maxUnits) {
     this.whole = true;
-    /** Positions of the first unit of payload: of the input, and of the output that belongs to it. */
+    /** Input position of the first unit of payload, and its output position. */
     this.start = { input: 0, output: 0 };
     /** @type {Asked[]} */
     this.asked = [];
@@ -35,27 +34,27 @@ export class ReplayLog {
     this._requests = 0;
     /** @type {{payload: Uint8Array, first: number}[]} `first`: position of its first unit */
     this._payload = [];
-    /** @type {Asked | null} the voice in which the oldest utterance began */
+    /** @type {Asked | null} the voice in effect when the oldest utterance started */
     this._voice = null;
     /** @type {Asked[]} answered voices that came later */
     this._voices = [];
   }
 
-  /** Payload that was given to be sent. @param {Uint8Array} payload */
+  /** Appends payload. @param {Uint8Array} payload */
   addPayload(payload) {
     this._payload.push({ payload, first: this._end });
     this._end += this._count(payload);
     if (this._end - this.start.input > this._maxUnits) this._shorten();
   }
 
-  /** A request that was given to be sent. @param {import("./protocol.js").Request} request */
+  /** Appends a request. @param {import("./protocol.js").Request} request */
   addRequest(request) {
     this.asked.push({ request, number: this._requests, at: this._end, isCut: false, isAgain: false });
     this._requests += 1;
   }
 
   /**
-   * The oldest request of a type that waits, of marks the one with that id.
+   * Returns the oldest unanswered request of a type; of a mark, the one with that id.
    * @param {string} type
    * @param {string | number} [id]
    */
@@ -64,7 +63,7 @@ export class ReplayLog {
   }
 
   /**
-   * A request is answered. Marks and voices aside, it ends an utterance; the next one's output starts at `output`.
+   * Marks a request as answered. All but a mark or a voice end an utterance; the next one's output starts at `output`.
    * @param {Asked} asked
    * @param {number} output
    */
@@ -84,7 +83,7 @@ export class ReplayLog {
   }
 
   /**
-   * Forgets `units` of payload from a position on; later payload moves down to there.
+   * Forgets `units` of payload from a position on; later payload moves down to it.
    * @param {number} position
    * @param {number} units
    */
@@ -111,7 +110,7 @@ export class ReplayLog {
     this._end -= units;
   }
 
-  /** The server counts input from elsewhere: adds `units` to every input position. @param {number} units */
+  /** The server counts input differently: adds `units` to every input position. @param {number} units */
   move(units) {
     const moved = (/** @type {Asked} */ asked) => ({ ...asked, at: asked.at + units });
     this.start = { ...this.start, input: this.start.input + units };
@@ -121,7 +120,7 @@ export class ReplayLog {
     this._end += units;
   }
 
-  /** A new session counts requests from 0: its first are the voices that it needs again, and those that wait. */
+  /** A new session counts requests from 0: first the needed voices, then the unanswered requests. */
   renumber() {
     const { input } = this.start;
     const again = this._voices.map((asked) => ({ ...asked, at: Math.max(asked.at, input + Number(!this.whole)) }));
@@ -132,7 +131,7 @@ export class ReplayLog {
     this._requests = this.asked.length;
   }
 
-  /** A new session counts positions from 0: what the log holds is its first input. */
+  /** A new session counts positions from 0: the log is its first input. */
   restart() {
     this.move(-this.start.input);
     this.start = { input: 0, output: 0 };
@@ -140,7 +139,7 @@ export class ReplayLog {
   }
 
   /**
-   * Payload from an input position on and the requests from a number on, in order.
+   * Returns payload from an input position on and the requests from a number on, in order.
    * @param {number} position
    * @param {number} requests
    */
@@ -155,14 +154,14 @@ export class ReplayLog {
     return [...rest, ...waiting.map(({ request }) => request)];
   }
 
-  /** The voice that was the last to be given when the oldest utterance began is its own. */
+  /** The voice in effect is the last one set before the oldest utterance started. */
   _beginInVoice() {
     while (this._voices.length > 0 && this._voices[0].at <= this.start.input) {
       this._voice = /** @type {Asked} */ (this._voices.shift());
     }
   }
 
-  /** Drops whole frames from the front, as far as the oldest utterance goes. */
+  /** Drops whole frames from the front of the oldest utterance. */
   _shorten() {
     const end = this.asked.find(({ request }) => request.type !== "mark" && request.type !== "prime")?.at ?? this._end;
     const excess = this._end - this.start.input - this._maxUnits;

@@ -1,11 +1,11 @@
 /**
- * Streaming rate conversion by a Kaiser-windowed sinc in polyphase form, for the audio thread and for anyone else.
- * Flat to 0.85 of the lower Nyquist frequency (within 0.02 dB), at least 80 dB down beyond it: see tests/web. Output
- * sample k belongs to the time of input sample k * fromRate / toRate. Any cut of the input gives the same bits.
+ * Streaming sample rate conversion with a polyphase Kaiser-windowed sinc. Flat within 0.02 dB up to 0.85 of the lower
+ * Nyquist frequency, and at least 80 dB down beyond it (tests/server/web/modules/resampler.test.mjs). Output sample k
+ * is aligned with input sample k * fromRate / toRate. Any partition of the input gives the same bits.
  */
 
 const ATTENUATION_DB = 90;
-/** Width of the transition, as a share of the lower Nyquist frequency. */
+/** Width of the transition band, as a fraction of the lower Nyquist frequency. */
 const TRANSITION = 0.15;
 
 export class Resampler {
@@ -17,26 +17,26 @@ export class Resampler {
     const common = gcd(fromRate, toRate);
     this._up = toRate / common;
     this._down = fromRate / common;
-    const lower = Math.min(1, toRate / fromRate); // the lower Nyquist frequency, in units of the input's
+    const lower = Math.min(1, toRate / fromRate); // lower Nyquist frequency relative to the input's
     const beta = 0.1102 * (ATTENUATION_DB - 8.7);
     const taps = (ATTENUATION_DB - 7.95) / (2.285 * Math.PI * TRANSITION * lower);
-    /** Input samples on either side of an output sample. */
+    /** Input samples on each side of an output sample. */
     this._half = fromRate === toRate ? 0 : Math.ceil(taps / 2);
     this._filters = filters(this._up, this._half, lower * (1 - TRANSITION / 2), beta);
     /** @type {Float32Array} */
     this._input = new Float32Array(0);
-    /** Of the next output sample, in this._input. */
+    /** Index in this._input of the next output sample. */
     this._center = 0;
     this._phase = 0;
     this.clear();
   }
 
-  /** Input samples that an output sample waits for after its own time. */
+  /** Delay in input samples: how much later input an output sample depends on. */
   get delay() {
     return this._half;
   }
 
-  /** As new. */
+  /** Resets the state. */
   clear() {
     this._input = new Float32Array(this._half); // silence before the start
     this._center = this._half;
@@ -44,7 +44,7 @@ export class Resampler {
   }
 
   /**
-   * The output that `samples` completes.
+   * Returns the output that `samples` completes.
    * @param {Float32Array} samples
    * @returns {Float32Array}
    */
@@ -54,7 +54,7 @@ export class Resampler {
     const input = new Float32Array(this._input.length + samples.length);
     input.set(this._input);
     input.set(samples, this._input.length);
-    const usable = input.length - half - this._center; // centers up to here have all their input
+    const usable = input.length - half - this._center; // centers with complete input
     const count = usable <= 0 ? 0 : Math.ceil((usable * this._up - this._phase) / this._down);
     const output = new Float32Array(count);
     for (let k = 0; k < count; k++) {
@@ -73,7 +73,7 @@ export class Resampler {
     return output;
   }
 
-  /** What is still inside, as if silence followed; the resampler is then as new. */
+  /** Returns the remaining output, as if silence followed, and resets the state. */
   flush() {
     const rest = this.feed(new Float32Array(this._half));
     this.clear();
@@ -82,10 +82,10 @@ export class Resampler {
 }
 
 /**
- * One filter of 2 * half taps for each phase; each sums to 1, so that a constant stays one.
+ * Returns one filter of 2 * half taps for each phase. Its taps sum to 1, so that a constant is preserved.
  * @param {number} up
  * @param {number} half
- * @param {number} cutoff in units of the input's Nyquist frequency
+ * @param {number} cutoff relative to the input's Nyquist frequency
  * @param {number} beta of the Kaiser window
  */
 function filters(up, half, cutoff, beta) {
@@ -103,7 +103,7 @@ function filters(up, half, cutoff, beta) {
   });
 }
 
-/** The modified Bessel function of the first kind and order 0, by its power series. @param {number} x */
+/** Modified Bessel function of the first kind, order 0, as a power series. @param {number} x */
 function bessel(x) {
   let term = 1;
   let sum = 1;

@@ -1,6 +1,6 @@
-/** The sound device of a page: what may be missing, and when it runs. */
+/** The sound device of a page: whether it is available, and when it runs. */
 
-/** `reason`: "insecure", "unsupported", "refused", "missing", "busy" or "failed"; the message says what to do. */
+/** `reason` is "insecure", "unsupported", "refused", "missing", "busy" or "failed"; the message says what to do. */
 export class SoundError extends Error {
   /** @param {string} reason @param {string} message */
   constructor(reason, message) {
@@ -10,24 +10,24 @@ export class SoundError extends Error {
 }
 
 const INSECURE =
-  "Browsers give microphone and live sound to secure origins only. Open this page by https, or at localhost.";
-const UNSUPPORTED = "This browser has no Web Audio with worklets, which live sound needs. Try a current one.";
-/** An unused context runs on for this time, so that pauses between words do not suspend it. */
+  "Browsers allow the microphone and live sound on secure pages only. Open this page over https or at localhost.";
+const UNSUPPORTED = "This browser does not support Web Audio worklets, which live sound needs. Please use a newer one.";
+/** How long an unused context keeps running, so that pauses between words do not suspend it. */
 const LINGER_MS = 1000;
 
-/** Throws SoundError on a page that came over plain http from another machine. */
+/** Throws SoundError on a page that was loaded over plain http from another machine. */
 export function demandSecureOrigin() {
   if (!globalThis.isSecureContext) throw new SoundError("insecure", INSECURE);
 }
 
-/** Throws SoundError where there can be no live sound. */
+/** Throws SoundError if live sound is not possible here. */
 export function demandSound() {
   demandSecureOrigin();
   if (!globalThis.AudioWorkletNode) throw new SoundError("unsupported", UNSUPPORTED);
 }
 
 /**
- * The holders that keep a context awake, and the action when the last one has left.
+ * The holders that keep a context awake, and the action once the last one has let go.
  * @type {WeakMap<BaseAudioContext, {holders: Set<symbol>, sleep: () => void}>}
  */
 const contexts = new WeakMap();
@@ -40,9 +40,9 @@ function entryOf(context) {
 }
 
 /**
- * An AudioContext that is suspended while no microphone, speaker or `keepAwake` needs it; open it in a click. When the
- * browser takes the device away, for a phone call for instance, `onInterrupted(true)` says so; it is resumed as soon as
- * the browser allows, at the visitor's next click or key at the latest, and `onInterrupted(false)` says that.
+ * Opens an AudioContext that is suspended while no microphone, speaker or `keepAwake` needs it. Call it in a click
+ * handler. When the browser interrupts the sound, for example for a phone call, it calls `onInterrupted(true)`. It
+ * resumes as soon as the browser allows, at the latest on the next click or key, and calls `onInterrupted(false)`.
  * @param {AudioContextOptions & {onInterrupted?: (interrupted: boolean) => void}} options
  */
 export function openContext({ onInterrupted = () => {}, ...options } = {}) {
@@ -78,7 +78,7 @@ export function openContext({ onInterrupted = () => {}, ...options } = {}) {
 }
 
 /**
- * Resumes a context, and keeps one of `openContext` running until the returned function is called.
+ * Resumes a context, and keeps one from `openContext` running until the returned function is called.
  * @param {AudioContext} context
  */
 export function keepAwake(context) {

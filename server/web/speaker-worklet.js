@@ -1,9 +1,9 @@
 /**
- * The speaker's side of the audio thread: audio goes through the jitter buffer and the resampler to the device.
+ * The speaker in the audio thread: audio passes through the jitter buffer and the resampler to the device.
  *
- * In: {samples, position}, {finish: true}, {clear: true} or {close: true}. Out, every 20 ms of sound: a Playback, whose
- * `position` of the stream leaves for the device at `time` of the context's clock; and {ended: true} once all that was
- * pushed before a `finish` or a `clear` has left.
+ * Messages in: {samples, position}, {finish: true}, {clear: true} or {close: true}. Messages out: a Playback for every
+ * 20 ms of sound, whose `position` of the stream is played at context time `time`; and {ended: true} once all audio
+ * pushed before a `finish` or `clear` has been played or dropped.
  */
 
 import { JitterBuffer } from "./jitter.js";
@@ -24,7 +24,7 @@ class SpeakerProcessor extends AudioWorkletProcessor {
     this._heard = new Float32Array(HEARD_RATE / 50);
     this._filled = 0;
     this._pushed = 0;
-    /** @type {number[]} samples pushed before each end that has not been told */
+    /** @type {number[]} samples pushed before each end that has not been reported */
     this._ends = [];
     this._open = true;
     this.port.onmessage = ({ data }) => this._obey(data);
@@ -76,7 +76,7 @@ class SpeakerProcessor extends AudioWorkletProcessor {
 
   _tell() {
     const { position, buffered, slackMs, marginMs, underruns, removed, skipped, playing } = this._jitter;
-    const heldBack = this._resampler.delay + (this._ready.length * this._rate) / sampleRate; // not yet out of it
+    const heldBack = this._resampler.delay + (this._ready.length * this._rate) / sampleRate; // pulled, not yet played
     this.port.postMessage(
       {
         heard: this._heard,

@@ -1,39 +1,39 @@
-/** The speaker: 24 kHz audio goes in in bursts, an even flow comes out. The work is in speaker-worklet.js. */
+/** The speaker: audio arrives in bursts and is played evenly. The work is done in speaker-worklet.js. */
 
 import { demandSound, keepAwake } from "./sound.js";
 import { addWorklet } from "./worklets.js";
 
 /**
  * @typedef {{heard: Float32Array, time: number, position: number, bufferedMs: number, slackMs: number,
- *   marginMs: number, underruns: number, removed: number, skipped: number, playing: boolean}} Playback 20 ms of what
- *   goes to the device, at 24 kHz; `position` of the stream leaves at `time` of the context's clock. `removed` counts
- *   samples left out in small pieces, `skipped` those left out to return to the present.
+ *   marginMs: number, underruns: number, removed: number, skipped: number, playing: boolean}} Playback 20 ms of
+ *   the sound that goes to the device, at 24 kHz; `position` of the stream leaves at context time `time`. `removed`
+ *   counts samples removed in short pieces, `skipped` those skipped to return to the present.
  * @typedef {object} SpeakerOptions
- * @property {boolean} [live] audio comes at the pace at which it is played, so that a surplus in the buffer is a delay,
- *   which is removed, at once if it exceeds 0.3 s
- * @property {number} [rate] Hz of the audio, 24000
+ * @property {boolean} [live] audio arrives in real time, so that a surplus in the buffer is a delay; it is removed, at
+ *   once if it exceeds 0.3 s
+ * @property {number} [rate] sample rate of the audio in Hz, by default 24000
  * @property {(playback: Playback) => void} [onPlayback]
- * @property {string | URL} [workletUrl] of worklet.js, for pages whose policy forbids `blob:` scripts
+ * @property {string | URL} [workletUrl] URL of worklet.js, for pages whose policy forbids `blob:` scripts
  */
 
 export class Speaker {
-  /** Use `Speaker.open`. @param {AudioContext} context @param {AudioWorkletNode} node */
+  /** Use `Speaker.open` instead. @param {AudioContext} context @param {AudioWorkletNode} node */
   constructor(context, node) {
     this._context = context;
     this._node = node;
     /** @type {(() => void) | null} */
     this._letSleep = null;
     this._isFlowing = false;
-    /** @type {(() => void)[]} one for each end that has not been reached */
+    /** @type {(() => void)[]} a resolver for each end that has not been reached */
     this._ends = [];
-    /** Where another sound may be connected, to be muted with this one. */
+    /** Other sounds connected here are muted along with this one. */
     this.output = new GainNode(context);
     node.connect(this.output).connect(context.destination);
   }
 
   /**
-   * Rejects with SoundError on an insecure page and without Web Audio.
-   * @param {AudioContext} context of `openContext`, or one of your own
+   * Opens a speaker. Rejects with SoundError on an insecure page or without Web Audio.
+   * @param {AudioContext} context from `openContext`, or one of your own
    * @param {SpeakerOptions} options
    */
   static async open(context, { live = false, rate = 24000, onPlayback = () => {}, workletUrl } = {}) {
@@ -50,7 +50,7 @@ export class Speaker {
   }
 
   /**
-   * Queues audio that begins at a position of the stream; the array is given away.
+   * Queues audio that starts at `position` of the stream. The array is transferred, so the caller can no longer use it.
    * @param {Float32Array} samples
    * @param {number} position
    */
@@ -61,7 +61,7 @@ export class Speaker {
   }
 
   /**
-   * The utterance is complete: everything is played, and the end does not count as an underrun. Resolves when it has
+   * Ends the utterance: everything queued is played, and its end does not count as an underrun. Resolves when it has
    * been played, or dropped by `clear` or `close`.
    * @returns {Promise<void>}
    */
@@ -69,7 +69,7 @@ export class Speaker {
     return this._expectEnd({ finish: true });
   }
 
-  /** Silence within a few milliseconds; queued audio is dropped. */
+  /** Drops queued audio; the speaker is silent within a few milliseconds. */
   clear() {
     this._expectEnd({ clear: true });
   }

@@ -1,26 +1,26 @@
-/** Tokens as language models write them: `<|speech_12345|>`. */
+/** Tokens as text, in the notation of language models: `<|speech_12345|>`. */
 
 const TAG = /<\|speech_(\d{1,6})\|>/g;
-/** Longest text that may be the beginning of a tag. */
+/** Length of the longest tag. */
 const MAX_TAG_LENGTH = "<|speech_123456|>".length;
 
 /** @param {ArrayLike<number>} tokens */
 export const tokensToText = (tokens) => Array.from(tokens, (token) => `<|speech_${token}|>`).join("");
 
 /**
- * The tokens in a text; other text is ignored. Throws RangeError for a number above 65535.
+ * Returns the tokens in a text; other text is ignored. Throws RangeError for a number above 65535.
  * @param {string} text
  */
 export const tokensFromText = (text) => new TokenReader().feed(text);
 
-/** Finds tokens in a text that comes in pieces, however they are cut. */
+/** Finds tokens in a text that arrives in pieces, which may be cut anywhere. */
 export class TokenReader {
   constructor() {
     this._rest = "";
   }
 
   /**
-   * The tokens that this piece completes.
+   * Returns the tokens that this piece completes. Throws RangeError for a number above 65535.
    * @param {string} piece
    */
   feed(piece) {

@@ -6,7 +6,7 @@ class Resampler {
     const common = gcd(fromRate, toRate);
     this._up = toRate / common;
     this._down = fromRate / common;
-    const lower = Math.min(1, toRate / fromRate); // the lower Nyquist frequency, in units of the input's
+    const lower = Math.min(1, toRate / fromRate); // lower Nyquist frequency relative to the input's
     const beta = 0.1102 * (ATTENUATION_DB - 8.7);
     const taps = (ATTENUATION_DB - 7.95) / (2.285 * Math.PI * TRANSITION * lower);
     this._half = fromRate === toRate ? 0 : Math.ceil(taps / 2);
@@ -30,7 +30,7 @@ class Resampler {
     const input = new Float32Array(this._input.length + samples.length);
     input.set(this._input);
     input.set(samples, this._input.length);
-    const usable = input.length - half - this._center; // centers up to here have all their input
+    const usable = input.length - half - this._center; // centers with complete input
     const count = usable <= 0 ? 0 : Math.ceil((usable * this._up - this._phase) / this._down);
     const output = new Float32Array(count);
     for (let k = 0; k < count; k++) {
@@ -307,7 +307,7 @@ class MicrophoneProcessor extends AudioWorkletProcessor {
   process(inputs) {
     const channels = inputs[0];
     if (channels.length === 0) {
-      this._time = null; // the device gives nothing: no time passes for it
+      this._time = null; // the device delivers nothing, so the time of the next sample is unknown
       return this._open;
     }
     this._time ??= currentTime - this._filled / MICROPHONE_RATE;
@@ -379,7 +379,7 @@ class SpeakerProcessor extends AudioWorkletProcessor {
   }
   _tell() {
     const { position, buffered, slackMs, marginMs, underruns, removed, skipped, playing } = this._jitter;
-    const heldBack = this._resampler.delay + (this._ready.length * this._rate) / sampleRate; // not yet out of it
+    const heldBack = this._resampler.delay + (this._ready.length * this._rate) / sampleRate; // pulled, not yet played
     this.port.postMessage(
       {
         heard: this._heard,

@@ -1,4 +1,4 @@
-/** The code of the audio thread, loaded once per context: from the text in this module's bundle, or from a URL. */
+/** Loads the code of the audio thread once per context, from the bundled text or from a URL. */
 
 import { WORKLET } from "./worklet-text.js";
 
@@ -6,9 +6,9 @@ import { WORKLET } from "./worklet-text.js";
 const loaded = new WeakMap();
 
 /**
- * Resolves when a context knows the processors of microphone and speaker.
+ * Registers the processors of the microphone and the speaker in a context; resolves when they are available.
  * @param {BaseAudioContext} context
- * @param {string | URL} [url] of worklet.js
+ * @param {string | URL} [url] URL of worklet.js
  */
 export function addWorklet(context, url) {
   const loading = loaded.get(context) ?? load(context, url);
@@ -23,8 +23,8 @@ async function load(context, url) {
   try {
     await context.audioWorklet.addModule(address);
   } catch (error) {
-    const hint = url === undefined ? ": if this page's policy forbids blob: scripts, give workletUrl" : ` (${url})`;
-    throw new Error(`The code of the audio thread does not load${hint}.`, { cause: error });
+    const hint = url === undefined ? ": if this page's policy forbids blob: scripts, pass workletUrl" : ` (${url})`;
+    throw new Error(`The code of the audio thread could not be loaded${hint}.`, { cause: error });
   } finally {
     if (url === undefined) URL.revokeObjectURL(/** @type {string} */ (address));
   }

@@ -1,4 +1,4 @@
-/** Break it: bits flipped, or tokens lost, on the way from encoder to decoder. The same slider harms the same cells. */
+/** The "Break it" panel: flips bits or loses tokens between encoder and decoder. Damage is deterministic. */
 
 import { element, tell } from "./dom.js";
 import { foreign, isAbort } from "./stage.js";
@@ -13,13 +13,13 @@ export class Breaking {
     this._stage = stage;
     this._server = server;
     this._timer = 0;
-    /** What is heard now, to go back to. */
+    /** Slider value of the damage that is heard now, to return to after an error. */
     this._heard = "0";
     element("harm").addEventListener("input", () => this._turn());
     for (const kind of ["flip", "lose"]) element(kind).addEventListener("change", () => this._turn());
   }
 
-  /** Another take: nothing is broken. */
+  /** Resets the slider for another take. */
   reset() {
     clearTimeout(this._timer);
     this._heard = "0";
@@ -29,7 +29,7 @@ export class Breaking {
     tell("break");
   }
 
-  /** Whether the server can decode these tokens. */
+  /** Enables the slider if the server can decode the take's tokens. */
   refresh() {
     const { take } = this._stage;
     const { model, kinds } = this._server;
@@ -38,10 +38,10 @@ export class Breaking {
     element("harm").disabled = !able;
     element("break-why").textContent = isForeign
       ? foreign(take.model, model)
-      : "The decoder hides what is lost as well as it can.";
+      : "The decoder conceals lost tokens as well as it can.";
   }
 
-  /** The tokens as they arrive at the slider's value; null: as they are. */
+  /** The tokens damaged according to the slider; null if undamaged. */
   get _damaged() {
     const channel = new Channel(numbers(SEED));
     const share = Number(element("harm").value) / 100;
@@ -85,7 +85,7 @@ export class Breaking {
   }
 }
 
-/** Numbers from 0 to 1 that look random and are the same each time. @param {number} seed */
+/** Returns a generator of pseudo-random numbers from 0 to 1. @param {number} seed */
 function numbers(seed) {
   let state = seed;
   return () => {

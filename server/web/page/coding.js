@@ -1,4 +1,4 @@
-/** Whole recordings through the server: one session, for as long as it takes. */
+/** Encodes and decodes whole recordings, each in its own session. */
 
 import { joined } from "./take.js";
 
@@ -7,7 +7,7 @@ import { joined } from "./take.js";
  */
 
 /**
- * Audio to tokens.
+ * Encodes audio to tokens.
  * @param {Server} server
  * @param {Float32Array} samples 16 kHz
  * @param {AbortSignal} signal
@@ -20,7 +20,7 @@ export async function encode(server, samples, signal) {
 }
 
 /**
- * Tokens to audio at 24 kHz, which `onAudio` gets as it comes.
+ * Decodes tokens to audio at 24 kHz; `onAudio` also gets it as it arrives.
  * @param {Server} server
  * @param {Uint16Array} tokens
  * @param {AbortSignal} signal

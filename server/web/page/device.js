@@ -1,15 +1,15 @@
-/** The page's one AudioContext: it runs while somebody holds it, and sleeps otherwise. */
+/** The page's only AudioContext: it runs while a holder needs it, and is suspended otherwise. */
 
 import { SoundError, keepAwake, openContext } from "../neucodec.js";
 
 const START_DEADLINE_MS = 3000;
-const NO_WEB_AUDIO = "This browser has no Web Audio, so the page can neither play nor record here.";
-const NOT_STARTED = "The browser does not let the page make sound yet. Click once more.";
-/** The page's policy lets no script come from a blob. */
+const NO_WEB_AUDIO = "This browser does not support Web Audio, so the page can neither play nor record.";
+const NOT_STARTED = "The browser does not allow the page to play sound yet. Please click once more.";
+/** The page's content security policy forbids blob: scripts. */
 export const WORKLET_URL = new URL("../worklet.js", import.meta.url);
 
 export class Device {
-  /** @param {(interrupted: boolean) => void} onInterrupted the system took the sound away (a phone call), or gave it back */
+  /** @param {(interrupted: boolean) => void} onInterrupted sound is interrupted (e.g. by a phone call), or is back */
   constructor(onInterrupted) {
     /** @type {AudioContext | null} */
     this.context = null;
@@ -18,10 +18,10 @@ export class Device {
     this._onInterrupted = onInterrupted;
   }
 
-  /** The context, running. Rejects with SoundError. @param {string} holder */
+  /** Returns the context once it is running. Rejects with SoundError. @param {string} holder */
   async hold(holder) {
     if (globalThis.AudioContext === undefined) throw new SoundError("unsupported", NO_WEB_AUDIO);
-    // A page that is not secure has no worklets, but it can play.
+    // An insecure page has no worklets, but it can play.
     this.context ??= isSecureContext ? openContext({ onInterrupted: this._onInterrupted }) : new AudioContext();
     if (!this._holders.has(holder)) this._holders.set(holder, keepAwake(this.context));
     const late = new Promise((_, reject) => {

@@ -1,10 +1,10 @@
-/** Small things that every part of the page does to its document. */
+/** Access to the document, shared by all parts of the page. */
 
 /** @param {string} id @returns {any} */
 export const element = (id) => document.getElementById(id);
 
 /**
- * Says what went wrong beside the control that was used, or takes it back.
+ * Shows an error next to the control that caused it; without `words`, hides it.
  * @param {string} place the notice's id, without "-notice"
  * @param {string} [words]
  */

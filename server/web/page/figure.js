@@ -1,10 +1,10 @@
-/** What was said, its tokens and what they give, on one axis of time. Drawn when something has changed, and only then. */
+/** Input, tokens and output on one time axis, redrawn only when something has changed. */
 
 import { readPalette } from "./palette.js";
 import { element } from "./dom.js";
 import { FRAME_S } from "./take.js";
 
-/** Peaks a second that a waveform is kept as. */
+/** Peaks per second of a waveform. */
 const PEAKS = 200;
 const BAR_PX = 3;
 const LEVELS = 8;
@@ -13,11 +13,12 @@ const MIN_TICK_PX = 70;
 
 /**
  * @typedef {{seconds: number, input: Float32Array | null, tokens: ArrayLike<number>, damage: ArrayLike<number> | null,
- *   lost: ArrayLike<number> | null, output: Float32Array | null}} View `input`, `output`: peaks; a token below 0: none
+ *   lost: ArrayLike<number> | null, output: Float32Array | null}} View `input` and `output` are peaks; a negative token
+ *   is not drawn
  */
 
 export class Figure {
-  /** @param {string} name its elements are NAME-input, NAME-tokens and so on @param {(seconds: number) => void} [onSeek] */
+  /** @param {string} name prefix of the elements, as in NAME-input @param {(seconds: number) => void} [onSeek] */
   constructor(name, onSeek) {
     /** @type {View} */
     this._view = { seconds: 1, input: null, tokens: [], damage: null, lost: null, output: null };
@@ -44,7 +45,7 @@ export class Figure {
     }
   }
 
-  /** Changes what is seen. @param {Partial<View>} change */
+  /** Updates the view. @param {Partial<View>} change */
   show(change) {
     Object.assign(this._view, change);
     if (this._asked) return;
@@ -55,13 +56,13 @@ export class Figure {
     });
   }
 
-  /** @param {number} seconds where the playhead is */
+  /** Moves the playhead. @param {number} seconds */
   point(seconds) {
     const share = Math.min(1, seconds / this._view.seconds);
     this._playhead.style.left = `${share * 100}%`;
   }
 
-  /** The three bands, one below the other, as one picture. */
+  /** The canvases of the three bands, top to bottom. */
   get picture() {
     return this._canvases;
   }
@@ -75,7 +76,7 @@ export class Figure {
   }
 }
 
-/** The highest sample of each 5 ms. @param {Float32Array} samples @param {number} rate */
+/** The peak of each 5 ms. @param {Float32Array} samples @param {number} rate */
 export function peaksOf(samples, rate) {
   const size = rate / PEAKS;
   return Float32Array.from({ length: Math.ceil(samples.length / size) }, (_, i) => {
@@ -85,7 +86,7 @@ export function peaksOf(samples, rate) {
   });
 }
 
-/** Clears a canvas whose pixels follow its size on the page. @param {HTMLCanvasElement} canvas */
+/** Clears a canvas and matches its resolution to its size on the page. @param {HTMLCanvasElement} canvas */
 function begin(canvas) {
   const scale = Math.min(3, window.devicePixelRatio);
   const [width, height] = [canvas.clientWidth, canvas.clientHeight].map((size) => Math.round(size * scale));
@@ -118,8 +119,10 @@ function drawWave({ context, width, height, scale }, peaks, seconds, colour) {
   }
 }
 
-/** Eight levels of four values; what is damaged is struck through. @param {ReturnType<typeof begin>} canvas
- * @param {View} view @param {import("./palette.js").Palette} palette */
+/**
+ * Draws eight levels of four values per token; damaged cells are struck through.
+ * @param {ReturnType<typeof begin>} canvas @param {View} view @param {import("./palette.js").Palette} palette
+ */
 function drawTokens({ context, width, height, scale }, { seconds, tokens, damage, lost }, palette) {
   const wide = (width * FRAME_S) / seconds;
   const high = height / LEVELS;

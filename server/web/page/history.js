@@ -1,13 +1,13 @@
-/** What was said live: input, tokens and output of the last two minutes, in memory that does not grow. */
+/** The live recording: input, tokens and output of the last two minutes, in memory of fixed size. */
 
 import { audioToBytes } from "../payload.js";
 import { FRAME_S, INPUT_HOP, INPUT_RATE, OUTPUT_HOP, Take } from "./take.js";
 
-/** What a live session keeps of its input when it drops to the present. */
+/** Input that a live session keeps when it skips to the present. */
 const MAX_BEHIND_S = 0.3;
 const MAX_FRAMES = 2 * 60 * 50;
 
-/** Units in frames, of which the last MAX_FRAMES are kept. */
+/** The units of the last MAX_FRAMES frames. */
 class Track {
   /**
    * @param {typeof Int16Array | typeof Uint16Array} Store
@@ -28,8 +28,8 @@ class Track {
   }
 
   /**
-   * Takes units out again, before the last ones.
-   * @param {number} count @param {number} last how many stay after them
+   * Removes `count` units before the last `last` ones.
+   * @param {number} count @param {number} last
    */
   cut(count, last) {
     const size = this._units.length;
@@ -40,7 +40,7 @@ class Track {
     this.count -= Math.max(0, taken);
   }
 
-  /** All that is kept, oldest first. */
+  /** All kept units, oldest first. */
   get units() {
     const size = this._units.length;
     if (this.count <= size) return this._units.slice(0, this.count);
@@ -57,12 +57,12 @@ export class History {
     this.input = new Track(Int16Array, INPUT_HOP);
     this.tokens = new Track(Uint16Array, 1);
     this.output = new Track(Int16Array, OUTPUT_HOP);
-    /** Whether the output is that of all tokens. */
+    /** Whether the output covers all tokens. */
     this._isWhole = true;
   }
 
   /**
-   * A live session went on in the present: what was skipped is in no take.
+   * A live session has skipped to the present: removes the skipped sound.
    * @param {"input" | "output"} kind @param {number} seconds
    */
   skip(kind, seconds) {
@@ -84,11 +84,11 @@ export class History {
     return this.tokens.count * FRAME_S;
   }
 
-  /** What is kept, as a take. @param {string} model */
+  /** Returns the recording as a take. @param {string} model */
   take(model) {
     const tokens = /** @type {Uint16Array} */ (this.tokens.units);
     return new Take({
-      title: "Your live talk",
+      title: "Your live recording",
       model,
       tokens,
       input: samplesOf(this.input.units, tokens.length * INPUT_HOP),
@@ -97,7 +97,7 @@ export class History {
   }
 }
 
-/** The last `count` of 16-bit samples. @param {Int16Array | Uint16Array} units @param {number} count */
+/** The last `count` 16-bit samples as floats. @param {Int16Array | Uint16Array} units @param {number} count */
 function samplesOf(units, count) {
   const samples = new Float32Array(count);
   units.subarray(-count).forEach((unit, i) => (samples[i] = unit / 32768));

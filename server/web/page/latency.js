@@ -1,4 +1,4 @@
-/** How long a sample takes from the microphone to the speaker, and what it waits for on the way. */
+/** The latency from the microphone to the speaker, and its algorithmic part. */
 
 import { FRAME_MS } from "../protocol.js";
 
@@ -9,8 +9,8 @@ const AVERAGED_S = 1;
 /** @typedef {{chunk_frames: number, lookahead_frames: number}} Profile */
 
 /**
- * The longest that a sample waits for later samples before its audio leaves, encoder and decoder in a row; what
- * `roundtrip_latency_ms` of streaming/config.py says for a profile.
+ * Algorithmic latency in milliseconds: the longest wait of a sample for later samples in encoder and decoder together.
+ * The twin of `roundtrip_latency_ms` in streaming/config.py.
  * @param {Profile} profile
  */
 export function algorithmicMs({ chunk_frames: chunk, lookahead_frames: lookahead }) {
@@ -24,13 +24,13 @@ export function algorithmicMs({ chunk_frames: chunk, lookahead_frames: lookahead
   return longest;
 }
 
-/** Samples that the encoder needs for so many tokens. @param {number} tokens @param {Profile} profile */
+/** Number of samples that the encoder needs for `tokens` tokens. @param {number} tokens @param {Profile} profile */
 export const samplesNeeded = (tokens, { lookahead_frames: lookahead }) => (tokens + lookahead) * 320 + 240;
 
-/** Tokens that the decoder needs for so many frames. @param {number} frames @param {Profile} profile */
+/** Number of tokens that the decoder needs for `frames` frames. @param {number} frames @param {Profile} profile */
 export const tokensNeeded = (frames, { lookahead_frames: lookahead }) => frames + Math.max(lookahead, ISTFT_REACH);
 
-/** What was measured in about the last second. */
+/** An exponential average with a time constant of AVERAGED_S. */
 export class Average {
   constructor() {
     /** @type {number | null} */

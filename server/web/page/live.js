@@ -1,4 +1,4 @@
-/** The second tab: the visitor talks and hears the codec at once, a fraction of a second later. */
+/** The Live tab: the user talks and hears the codec's output a fraction of a second later. */
 
 import { Microphone, SoundError, Speaker } from "../neucodec.js";
 import { WORKLET_URL } from "./device.js";
@@ -16,8 +16,8 @@ const MAX_FRAMES_BEHIND = 10;
 const HOLDER = "live";
 const FIGURES_EVERY = 10;
 const DASH = "\u2014";
-const KEY = "This server asks for a key. Then talk once more.";
-const GONE = "The microphone has gone away.";
+const KEY = "This server requires a key. Enter it, then start again.";
+const GONE = "The microphone was disconnected.";
 
 export class Live {
   /** @param {import("./device.js").Device} device @param {import("./server.js").Server} server */
@@ -37,7 +37,7 @@ export class Live {
     this._turn = 0;
     this._given = new AbortController();
     this._ticks = 0;
-    /** @type {Float32Array[]} frames that came in and have not been shown */
+    /** @type {Float32Array[]} input frames that have not been shown yet */
     this._said = [];
     this._strips = {
       input: new Float32Array(FRAMES * PEAKS_A_FRAME),
@@ -58,7 +58,7 @@ export class Live {
     const turn = ++this._turn;
     const overtaken = () => turn !== this._turn;
     this._given = new AbortController();
-    const { signal } = this._given; // another profile goes on with the same microphone
+    const { signal } = this._given; // a change of profile keeps the microphone
     tell("live");
     this.history.clear();
     this._be("opening", "opening");
@@ -83,7 +83,7 @@ export class Live {
     }
   }
 
-  /** The visitor has said it all; the rest is still heard. */
+  /** Closes the microphone and plays the rest. */
   async stop() {
     const turn = ++this._turn;
     const { loop } = this;
@@ -93,12 +93,12 @@ export class Live {
     try {
       await loop?.finish();
     } catch {
-      // onFailure has told
+      // onFailure has reported it
     }
     this._end(turn);
   }
 
-  /** Silence at once. */
+  /** Stops everything at once. */
   halt() {
     if (this.phase === "idle") return;
     const turn = ++this._turn;
@@ -108,13 +108,13 @@ export class Live {
     this._end(turn);
   }
 
-  /** Another profile; while the visitor talks, the recording goes on. @param {string} name */
+  /** Selects a profile; a recording in progress continues with it. @param {string} name */
   async choose(name) {
     this._server.profile = name;
     if (this.phase !== "talking") return;
     const turn = ++this._turn;
     const { loop } = this;
-    this.loop = null; // what is said until the new sessions are open belongs to none
+    this.loop = null; // speech before the new sessions are open belongs to neither
     this._be("talking", `changing to ${name}`);
     try {
       await loop?.finish();
@@ -127,9 +127,9 @@ export class Live {
     }
   }
 
-  /** Buttons and figures that do not change while somebody talks. */
+  /** Updates the buttons and the figures that do not change while talking. */
   refresh() {
-    const words = { idle: "Talk live", opening: "Cancel", talking: "Stop", ending: "One moment" };
+    const words = { idle: "Talk live", opening: "Cancel", talking: "Stop", ending: "Just a moment" };
     element("talk").textContent = words[this.phase];
     element("talk").setAttribute("aria-pressed", String(this.isOn));
     element("talk").disabled = this.phase === "ending";
@@ -140,7 +140,7 @@ export class Live {
     if (this.phase === "idle") this._showFigures(null);
   }
 
-  /** The profiles as steps, the fastest first. */
+  /** Shows the profiles, lowest latency first. */
   showProfiles() {
     const { profiles, profile } = this._server;
     const byLatency = Object.entries(profiles).sort(([, a], [, b]) => algorithmicMs(a) - algorithmicMs(b));
@@ -172,8 +172,8 @@ export class Live {
       onTokens: (tokens) => this.history.tokens.add(tokens),
       onAudio: (audio) => this.history.addAudio("output", audio),
       onSkip: (kind, seconds) => this.history.skip(kind, seconds),
-      onLost: () => this._say("lost", "connection lost, coming back"),
-      onReturn: (gapMs) => this._say("live", gapMs > 0 ? `back, ${(gapMs / 1000).toFixed(1)} s skipped` : "back"),
+      onLost: () => this._say("lost", "connection lost, reconnecting"),
+      onReturn: (gapMs) => this._say("live", `reconnected${gapMs > 0 ? `, ${(gapMs / 1000).toFixed(1)} s skipped` : ""}`),
       onFailure: (error) => loop === this.loop && this._fail(error),
     });
     await loop.open(() => turn === this._turn && this._fail(new SoundError("key", KEY)));
@@ -189,7 +189,7 @@ export class Live {
     try {
       if (this.loop?.speak(samples, time)) this.history.addAudio("input", samples);
     } catch {
-      // the session has ended, and onFailure tells why
+      // the session has ended; onFailure reports why
     }
   }
 
@@ -204,7 +204,7 @@ export class Live {
   }
 
   _closeMicrophone() {
-    this._given.abort(); // also where the browser still asks
+    this._given.abort(); // also closes the browser's pending prompt
     this._said = [];
   }
 
@@ -229,7 +229,7 @@ export class Live {
     element("live-state").textContent = words;
   }
 
-  /** Twenty milliseconds of playback. @param {import("../speaker.js").Playback} playback */
+  /** Handles 20 ms of playback. @param {import("../speaker.js").Playback} playback */
   _tick(playback) {
     const ended = this.playing && !playback.playing;
     this.playing = playback.playing;
@@ -249,7 +249,7 @@ export class Live {
     if (this._ticks++ % FIGURES_EVERY === 0) this._showFigures(playback);
   }
 
-  /** @param {import("../speaker.js").Playback | null} playback null: nothing plays */
+  /** @param {import("../speaker.js").Playback | null} playback null if nothing plays */
   _showFigures(playback) {
     const latency = playback?.playing ? (this.loop?.latency ?? null) : null;
     element("live-latency").textContent = latency === null ? DASH : sentenceOf(latency, this._deviceMs);
@@ -267,7 +267,7 @@ export class Live {
     return ((baseLatency || 0) + (outputLatency || 0)) * 1000;
   }
 
-  /** Tokens that are heard a second, over what the picture shows. */
+  /** Tokens played per second, over the last two seconds. */
   get _rate() {
     const recent = this._strips.tokens.subarray(-100);
     return Math.round(recent.reduce((sum, token) => sum + Number(token >= 0), 0) / 2);
@@ -276,20 +276,20 @@ export class Live {
   get _trouble() {
     const lostMs = (this.loop?.lostFrames ?? 0) * 20;
     const parts = [];
-    if (this.underruns > 0) parts.push(`${this.underruns} gaps in the sound`);
+    if (this.underruns > 0) parts.push(`gaps in the sound: ${this.underruns}`);
     if (lostMs > 0) parts.push(`${lostMs} ms of input lost`);
     return parts.join(", ") || "none";
   }
 }
 
-/** Shifts a strip to the left by what comes in at its end. @param {Float32Array | Int32Array} strip @param {ArrayLike<number>} more */
+/** Shifts a strip left and appends values. @param {Float32Array | Int32Array} strip @param {ArrayLike<number>} more */
 function push(strip, more) {
   strip.copyWithin(0, more.length);
   strip.set(more, strip.length - more.length);
 }
 
 /**
- * Where the time goes, in whole milliseconds that sum to the total.
+ * Describes the parts of the latency, in whole milliseconds that sum to the total; the device's latency comes on top.
  * @param {NonNullable<Loop["latency"]>} latency @param {number} deviceMs
  */
 export function sentenceOf({ totalMs, modelMs, computingMs, bufferMs }, deviceMs) {
@@ -297,7 +297,7 @@ export function sentenceOf({ totalMs, modelMs, computingMs, bufferMs }, deviceMs
   const rest = Math.max(0, Math.round(totalMs - modelMs - bufferMs - computingMs));
   const computing = total - model - buffer - rest;
   return (
-    `${model} ms that the model hears ahead, ${computing} ms network and computing, ${buffer} ms playback buffer, ` +
-    `${rest} ms packets and filters; the sound device adds ${Math.round(deviceMs)} ms.`
+    `${model} ms model lookahead, ${computing} ms network and computing, ${buffer} ms playback buffer, ` +
+    `${rest} ms packets and filters. The sound device adds ${Math.round(deviceMs)} ms.`
   );
 }

@@ -1,8 +1,8 @@
 /**
- * Audio in, tokens, audio out: an encoding and a decoding session, one after the other, and the speaker.
+ * Live audio to tokens to audio: an encode session, a decode session, and the speaker.
  *
- * The loop knows when each sample came in, so that it can say of the sample that is heard now how long it took. Both
- * sessions are live: after an interruption they drop to the present.
+ * The loop knows when each sample came in, so it can measure the latency of the sample that is heard now. Both sessions
+ * are live: after an interruption they skip to the present.
  */
 
 import { FRAME_MS } from "../neucodec.js";
@@ -10,16 +10,16 @@ import { Average, algorithmicMs, samplesNeeded, tokensNeeded } from "./latency.j
 import { INPUT_HOP, INPUT_RATE, OUTPUT_HOP } from "./take.js";
 
 const MAX_REMEMBERED = 1024;
-/** Input that may wait in the socket; beyond that frames are lost, and counted. */
+/** Limit of input waiting in the socket; beyond it, frames are lost and counted. */
 const MAX_BUFFERED_BYTES = 0.5 * INPUT_RATE * 2;
 
 /**
  * @typedef {object} Callbacks
  * @property {(tokens: Uint16Array) => void} onTokens
  * @property {(audio: Float32Array) => void} onAudio
- * @property {() => void} onLost a connection is gone, and will come back
- * @property {(gapMs: number) => void} onReturn all connections are back; so much was lost meanwhile
- * @property {(kind: "input" | "output", seconds: number) => void} onSkip so much of what was given will not come out
+ * @property {() => void} onLost a connection is lost and will be replaced
+ * @property {(gapMs: number) => void} onReturn all connections are back; `gapMs` of output was lost
+ * @property {(kind: "input" | "output", seconds: number) => void} onSkip sound was skipped and will not be played
  * @property {(error: Error) => void} onFailure
  */
 
@@ -40,13 +40,13 @@ export class Loop {
     this._encoder = null;
     /** @type {import("../connection.js").Connection<"decode"> | null} */
     this._decoder = null;
-    /** Connections that are lost, and what the returned ones have lost. */
+    /** Number of lost connections, and the output lost by the replaced ones. */
     this._away = 0;
     this._gapMs = 0;
     this._forget();
   }
 
-  /** Opens both sessions; where one is refused, neither is held. @param {() => void} beforeAsking for a key */
+  /** Opens both sessions, or neither. @param {() => void} beforeAsking called before the user is asked for a key */
   async open(beforeAsking) {
     const onFailure = (/** @type {Error} */ error) => {
       this.drop();
@@ -78,12 +78,15 @@ export class Loop {
     }
   }
 
-  /** What the server says of the sessions: model, profile, chunk and lookahead. */
+  /** The server's `ready` message with model, profile, chunk and lookahead; null if no session is open. */
   get ready() {
     return this._decoder?.ready ?? null;
   }
 
-  /** A frame of audio that came in at `time`; false where it is lost. @param {Float32Array} samples @param {number} time */
+  /**
+   * Sends a frame that came in at `time`; returns false if it is lost.
+   * @param {Float32Array} samples @param {number} time
+   */
   speak(samples, time) {
     const encoder = this._encoder;
     if (encoder === null) return false;
@@ -94,10 +97,10 @@ export class Loop {
     const position = encoder.session.inputPosition;
     this._clock = time - position / INPUT_RATE;
     encoder.sendNow(samples);
-    return encoder.session.inputPosition > position; // a live session that is behind skips it
+    return encoder.session.inputPosition > position; // a live session skips it if it is behind
   }
 
-  /** Ends both sessions when all that was said is in the speaker. */
+  /** Ends both sessions once all their output is in the speaker. */
   async finish() {
     const [encoder, decoder] = [this._encoder, this._decoder];
     try {
@@ -109,7 +112,7 @@ export class Loop {
     }
   }
 
-  /** Leaves both sessions at once. */
+  /** Closes both sessions at once. */
   drop() {
     this._leave();
     this._speaker.finish();
@@ -123,7 +126,7 @@ export class Loop {
     this._away = 0;
   }
 
-  /** The token at an output position, -1 where there is none. @param {number} position */
+  /** The token at an output position; -1 if unknown. @param {number} position */
   tokenAt(position) {
     if (this._decoder === null) return -1;
     const number = Math.floor(this._fraction(position));
@@ -131,7 +134,7 @@ export class Loop {
     return remembered?.number === number ? remembered.token : -1;
   }
 
-  /** Notes what is heard, for `latency`. @param {import("../speaker.js").Playback} playback */
+  /** Measures the latency of the sound being played. @param {import("../speaker.js").Playback} playback */
   hear({ playing, position, time, slackMs }) {
     if (!playing || this._clock === null || this._encoder === null || this._decoder === null) return;
     const { input, output } = this._encoder.session.utterance;
@@ -140,7 +143,7 @@ export class Loop {
     this._slackMs.add(slackMs, time);
   }
 
-  /** Milliseconds from sample to sample and their parts, which sum to it; null before there is something to measure. */
+  /** Latency from microphone to device in milliseconds, and its parts, which sum to it; null before it is measured. */
   get latency() {
     const [totalMs, encodeMs, bufferMs] = [this._totalMs.value, this._encodeMs.value, this._slackMs.value];
     if (totalMs === null || encodeMs === null || bufferMs === null || this.ready === null) return null;
@@ -196,17 +199,17 @@ export class Loop {
     this._speaker.push(audio, position);
   }
 
-  /** The decoder's input position that an output position stands for. @param {number} position */
+  /** The decoder's input position, with fraction, of an output position. @param {number} position */
   _fraction(position) {
     const { input, output } = /** @type {any} */ (this._decoder).session.utterance;
     return input + (position - output) / OUTPUT_HOP;
   }
 
-  /** The talk is over, and with it what was measured. */
+  /** Forgets all measurements. */
   _forget() {
     /** @type {number | null} */
     this._clock = null;
-    /** @type {number} from a token's number to the encoder's output position */
+    /** @type {number} the encoder's output position less the token's number */
     this._offset = 0;
     /** @type {{position: number, time: number}[]} */
     this._passed = [];

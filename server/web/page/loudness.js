@@ -1,16 +1,16 @@
-/** Loudness as ITU-R BS.1770-4 measures it: K-weighted, in blocks of 400 ms, gated at -70 LUFS and 10 LU below the mean. */
+/** Loudness by ITU-R BS.1770-4: K-weighted, in blocks of 400 ms, gated at -70 LUFS and 10 LU below the mean. */
 
 const BLOCK_S = 0.4;
 const STEPS = 4;
 const ABSOLUTE_LUFS = -70;
 const RELATIVE_LU = -10;
 
-/** The two stages of the K weighting. */
+/** The two stages of the K-weighting filter. */
 const SHELF = { hz: 1681.974450955533, gainDb: 3.999843853973347, q: 0.7071752369554196 };
 const HIGH_PASS = { hz: 38.13547087602444, q: 0.5003270373238773 };
 
 /**
- * Integrated loudness in LUFS; -Infinity of silence.
+ * Integrated loudness in LUFS; -Infinity for silence.
  * @param {Float32Array} samples mono
  * @param {number} rate
  */
@@ -34,7 +34,7 @@ export function loudness(samples, rate) {
 }
 
 /**
- * What brings each track to the same loudness, the loudest that no peak forbids and no louder than the first track.
+ * Gains that make all tracks equally loud: as loud as the first one, or less if a peak would clip.
  * @param {{samples: Float32Array, rate: number}[]} tracks
  * @returns {number[]} factors
  */

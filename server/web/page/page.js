@@ -1,4 +1,4 @@
-/** The page: what its controls, keys, files and links do. */
+/** The page: connects controls, keys, files and links to their actions. */
 
 import { Breaking } from "./breaking.js";
 import { Device } from "./device.js";
@@ -13,9 +13,9 @@ import { refreshTakeaway, wireTakeaway } from "./takeaway.js";
 import { tokensFromFragment } from "./tokens.js";
 
 const INSECURE =
-  "Browsers give the microphone to secure pages only. Open this page by https, or at localhost. The samples play anyway.";
-const NO_WEB_AUDIO = "This browser has no Web Audio, so the page can neither play nor record here.";
-const INTERRUPTED = "The system has taken the sound away, for a call perhaps. Click here to go on.";
+  "Browsers allow the microphone on secure pages only: use https or localhost. You can still play the samples.";
+const NO_WEB_AUDIO = "This browser does not support Web Audio, so the page can neither play nor record.";
+const INTERRUPTED = "Sound was interrupted, perhaps by a call. Click here to continue.";
 
 const server = new Server(() => showServer());
 const device = new Device((interrupted) => {
@@ -27,7 +27,7 @@ const breaking = new Breaking(stage, server);
 const live = new Live(device, server);
 export const demo = { device, server, stage, breaking, live };
 
-/** What the server can do, the page offers. */
+/** Shows the state of the server and the controls that it supports. */
 function showServer() {
   const { phase, words, kinds, model } = server;
   element("status").dataset.state = phase;
@@ -57,11 +57,11 @@ async function showSample(name) {
   }
 }
 
-/** Speech that came in the address. */
+/** Shows the speech in the URL fragment; false if there is none. */
 function showFragment() {
   const linked = tokensFromFragment(location.hash);
   if (linked === null) return false;
-  stage.show(new Take({ title: "Somebody's speech, from the link", ...linked }));
+  stage.show(new Take({ title: "Speech from a link", ...linked }));
   showTab("speak");
   return true;
 }
@@ -118,7 +118,7 @@ function wireFiles() {
   element("file").addEventListener("change", () => {
     const [file] = element("file").files;
     open(file);
-    element("file").value = ""; // so that the same file can be chosen again
+    element("file").value = ""; // so that the same file can be selected again
   });
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
@@ -156,7 +156,7 @@ function wireRest() {
   document.addEventListener("visibilitychange", () => document.hidden || server.look());
 }
 
-/** What this browser, or this page's address, lacks. */
+/** Says what this browser or the page's origin lacks. */
 function lack() {
   if (globalThis.AudioContext === undefined) {
     for (const id of ["speak", "play", "talk"]) element(id).setAttribute("aria-disabled", "true");

@@ -1,4 +1,4 @@
-/** The colours of the pictures, out of the style sheet: they follow light and dark, and forced colours. */
+/** The colours of the figures, read from the style sheet; they follow light and dark mode and forced colours. */
 
 /** @typedef {{input: string, output: string, damage: string, strike: string, levels: string[]}} Palette */
 

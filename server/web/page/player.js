@@ -1,8 +1,8 @@
 /**
- * Plays tracks of one recording in step: one of them is heard, and which one may change at any time without a gap.
+ * Plays the tracks of one recording in sync: one is audible, and the choice may change at any time without a gap.
  *
- * A track is whole (`put`), or still growing while it is decoded (`grow`); then it is played as it comes. All samples are
- * brought to the device's rate by Resampler first, since browsers interpolate buffers of other rates linearly.
+ * A track is complete (`put`), or grows while it is decoded (`grow`) and is played as it arrives. Resampler converts
+ * all samples to the device's rate, since browsers interpolate buffers of other rates linearly.
  */
 
 import { Resampler } from "../resampler.js";
@@ -10,7 +10,7 @@ import { Resampler } from "../resampler.js";
 const FADE_S = 0.006;
 const AHEAD_S = 0.02;
 const HOLDER = "player";
-/** Of a growing track, before it is played. */
+/** Length of a growing track when its playback starts. */
 const HEAD_START_S = 0.2;
 const CLOCK_RATE = 8000;
 
@@ -19,13 +19,13 @@ const CLOCK_RATE = 8000;
  * @typedef {{samples: Float32Array, rate: number, level: number, buffer: AudioBuffer | null}} Track
  * @typedef {{name: string, parts: Part[], filled: number, resampler: Resampler, wanted: boolean}} Growth
  * @typedef {{at: number, time: number, fade: GainNode, gains: Map<string, GainNode>,
- *   sources: Map<string, AudioBufferSourceNode[]>}} Pass from `at` in the recording at `time` of the device's clock
+ *   sources: Map<string, AudioBufferSourceNode[]>}} Pass playback from `at` in the recording, since device time `time`
  */
 
 export class Player {
   /**
    * @param {import("./device.js").Device} device
-   * @param {() => void} onChange it began or ended to play
+   * @param {() => void} onChange called when playback starts or stops
    */
   constructor(device, onChange) {
     this.seconds = 0;
@@ -47,7 +47,7 @@ export class Player {
     return this._pass !== null;
   }
 
-  /** Seconds from the start, of what leaves for the ear now. */
+  /** Position of the sound that is heard now, in seconds from the start. */
   get position() {
     if (this._pass === null) return this._at;
     const { outputLatency = 0 } = /** @type {AudioContext} */ (this._device.context);
@@ -55,7 +55,7 @@ export class Player {
     return this._loop ? now % this.seconds : Math.min(now, this.seconds);
   }
 
-  /** Another recording: silence, and no tracks. @param {number} seconds */
+  /** Prepares for another recording: stops playback and drops all tracks. @param {number} seconds */
   load(seconds) {
     this.stop();
     this._tracks.clear();
@@ -65,7 +65,7 @@ export class Player {
   }
 
   /**
-   * A whole track; one of that name is replaced, in mid-sentence too.
+   * Adds a complete track, or replaces the one of that name, also during playback.
    * @param {string} name @param {Float32Array} samples @param {number} rate @param {number} level factor
    */
   put(name, samples, rate, level) {
@@ -82,7 +82,7 @@ export class Player {
     else if (this.playing) this._join(name);
   }
 
-  /** A track that comes bit by bit, at `rate`. @param {string} name @param {number} rate */
+  /** Starts a growing track. @param {string} name @param {number} rate */
   async grow(name, rate) {
     const context = await this._device.hold(HOLDER);
     this._growth = { name, parts: [], filled: 0, resampler: new Resampler(rate, context.sampleRate), wanted: false };
@@ -91,7 +91,7 @@ export class Player {
     this._letSleep();
   }
 
-  /** The next samples of the growing track. @param {Float32Array} samples */
+  /** Appends samples to the growing track. @param {Float32Array} samples */
   push(samples) {
     const growth = this._growth;
     const context = /** @type {AudioContext} */ (this._device.context);
@@ -112,7 +112,7 @@ export class Player {
     }
   }
 
-  /** Plays the growing track as soon as there is something of it. */
+  /** Plays the growing track once HEAD_START_S of it has arrived. */
   playSoon() {
     if (this._growth !== null) this._growth.wanted = true;
   }
@@ -125,13 +125,13 @@ export class Player {
     this._buffer(this.chosen);
     this._begin(context, at);
     for (const name of this._tracks.keys()) {
-      await new Promise((resolve) => setTimeout(resolve)); // converting a track takes a while
+      await new Promise((resolve) => setTimeout(resolve)); // yields, since converting a track takes a while
       if (turn !== this._turn || this._pass === null) return;
       if (name !== this.chosen) this._join(name);
     }
   }
 
-  /** Silence; the position stays. */
+  /** Stops playback; the position is kept. */
   stop() {
     this._turn += 1;
     if (this._growth !== null) this._growth.wanted = false;
@@ -149,7 +149,7 @@ export class Player {
     if (this._pass !== null) this._begin(/** @type {AudioContext} */ (this._device.context), wanted);
   }
 
-  /** Which track is heard. @param {string} name */
+  /** Selects the audible track. @param {string} name */
   choose(name) {
     this.chosen = name;
     if (this.playing && !this._pass?.sources.has(name)) this._join(name);
@@ -210,7 +210,7 @@ export class Player {
     if (!wasPlaying) this._onChange();
   }
 
-  /** Ends the pass with a fade. */
+  /** Ends the pass with a fade-out. */
   _end() {
     const { fade, sources } = /** @type {Pass} */ (this._pass);
     const { currentTime } = /** @type {AudioContext} */ (this._device.context);
@@ -223,7 +223,7 @@ export class Player {
     this._pass = null;
   }
 
-  /** A track takes part in the pass under way, in place of what it was. @param {string} name */
+  /** Adds a track to the current pass, or replaces its previous version. @param {string} name */
   _join(name) {
     const pass = /** @type {Pass} */ (this._pass);
     const buffer = this._buffer(name);
@@ -238,7 +238,7 @@ export class Player {
   }
 
   /**
-   * One buffer that lies at `start` in the recording, heard from `from` on.
+   * Schedules a buffer that belongs at `start` in the recording, in playback from `from` on.
    * @param {string} name @param {AudioBuffer} buffer @param {number} start @param {number} from @param {number} [time] of `from`
    */
   _schedule(name, buffer, start, from, time) {
@@ -260,7 +260,7 @@ export class Player {
     return sources;
   }
 
-  /** The chosen track is heard, at its level. @param {boolean} [atOnce] */
+  /** Fades to the chosen track at its level. @param {boolean} [atOnce] without a fade */
   _balance(atOnce = false) {
     if (this._pass === null) return;
     const { currentTime } = /** @type {AudioContext} */ (this._device.context);
@@ -271,7 +271,7 @@ export class Player {
     }
   }
 
-  /** A whole track at the device's rate. @param {string} name @returns {AudioBuffer | null} */
+  /** Returns a complete track at the device's rate. @param {string} name @returns {AudioBuffer | null} */
   _buffer(name) {
     const track = this._tracks.get(name);
     const context = /** @type {AudioContext} */ (this._device.context);

@@ -1,13 +1,13 @@
 /**
- * A button that is held, or tapped once to begin and once to end: by pointer, keyboard, or assistive technology. Its
- * `data-held` says whether it is held now.
+ * A button that is held, or tapped once to start and once to stop, by pointer, keyboard or assistive technology. Its
+ * `data-held` says whether it is currently held.
  */
 
 const TAP_MS = 350;
 
 /**
  * @param {HTMLElement} button
- * @param {{isOn: () => boolean, start: () => void, stop: (held: boolean) => void}} action `held`: it was let go
+ * @param {{isOn: () => boolean, start: () => void, stop: (held: boolean) => void}} action `held`: stopped by a release
  */
 export function holdOrTap(button, { isOn, start, stop }) {
   let pressedAt = -1;
@@ -47,7 +47,7 @@ export function holdOrTap(button, { isOn, start, stop }) {
   button.addEventListener("blur", release);
   button.addEventListener("contextmenu", (event) => event.preventDefault());
   button.addEventListener("click", (event) => {
-    if (event.detail !== 0) return; // a pointer, which has been dealt with; assistive technology clicks alone
+    if (event.detail !== 0) return; // a pointer, already handled; assistive technology only clicks
     press();
     pressedAt = -1;
     button.dataset.held = "false";

@@ -1,6 +1,6 @@
 /**
- * The visitor speaks: microphone to encoder, up to 15 s. The microphone is open from `start` to `stop`, and the encode
- * slot is held for as long; however it ends, both are given back.
+ * Records up to 15 s of speech: microphone to encoder. The microphone is open from `start` to `stop`. The microphone
+ * and the encode session are always released, however the recording ends.
  */
 
 import { Microphone, SoundError } from "../neucodec.js";
@@ -10,10 +10,10 @@ import { Take, joined } from "./take.js";
 export const MAX_SECONDS = 15;
 const MAX_FRAMES = MAX_SECONDS * 50;
 const HOLDER = "recorder";
-const NOTHING = "That was too short. Hold the button while you speak, or tap it once to begin and once to end.";
-const GONE = "The microphone has gone away.";
-const KEY = "This server asks for a key. Then speak once more.";
-const ALLOWED = "The microphone is ready now. Hold the button and speak.";
+const NOTHING = "That was too short. Hold the button while you speak, or tap it once to start and once to stop.";
+const GONE = "The microphone was disconnected.";
+const KEY = "This server requires a key. Enter it, then speak again.";
+const ALLOWED = "The microphone is ready. Hold the button and speak.";
 
 export class Recorder {
   /**
@@ -23,7 +23,7 @@ export class Recorder {
    */
   constructor(device, server, callbacks) {
     this.phase = /** @type {"idle" | "opening" | "recording" | "finishing"} */ ("idle");
-    /** @type {Float32Array[]} frames of 20 ms that were said */
+    /** @type {Float32Array[]} recorded frames of 20 ms */
     this.frames = [];
     /** @type {number[]} */
     this.tokens = [];
@@ -41,7 +41,7 @@ export class Recorder {
     return this.phase === "opening" || this.phase === "recording";
   }
 
-  /** Opens the microphone and sends what it hears. */
+  /** Opens the microphone and sends its frames to an encode session. */
   async start() {
     this._given = new AbortController();
     const { signal } = this._given;
@@ -51,7 +51,7 @@ export class Recorder {
     try {
       const context = await this._device.hold(HOLDER);
       this._microphone = await Microphone.open(context, {
-        echoCancellation: false, // nothing sounds meanwhile
+        echoCancellation: false, // nothing plays meanwhile
         workletUrl: WORKLET_URL,
         signal,
         onFrame: ({ samples }) => !overtaken() && this._hear(samples),
@@ -76,7 +76,7 @@ export class Recorder {
     }
   }
 
-  /** Enough was said: the take follows. @param {boolean} letGo the button was held, and let go */
+  /** Ends the recording; `onTake` follows. @param {boolean} letGo the button was held and released */
   async stop(letGo = false) {
     if (this.phase === "opening") {
       this.cancel();
@@ -89,7 +89,7 @@ export class Recorder {
     if (this._connection !== null) await this._finish(this._given.signal);
   }
 
-  /** Forgets it all, at once. */
+  /** Discards the recording at once. */
   cancel() {
     if (this.phase !== "idle") this._close();
   }
@@ -101,7 +101,7 @@ export class Recorder {
     try {
       this._connection?.sendNow(samples);
     } catch {
-      return; // onFailure tells why
+      return; // onFailure reports why
     }
     if (this.frames.length >= MAX_FRAMES) this.stop();
     else this._callbacks.onChange();
@@ -141,14 +141,14 @@ export class Recorder {
   }
 
   _close() {
-    this._given.abort(); // lets go of microphone and session, also where they are not open yet
+    this._given.abort(); // also aborts a microphone or session that is still opening
     this._closeMicrophone();
     this._connection = null;
     this._device.release(HOLDER);
     this._be("idle");
   }
 
-  /** Browsers ask at the first time, and the hand leaves the button for the answer. */
+  /** The browser's first prompt takes the user's hand off the button: tells the user when recording is possible. */
   async _tellWhenAllowed() {
     try {
       const permission = await navigator.permissions.query({ name: /** @type {any} */ ("microphone") });
@@ -160,7 +160,7 @@ export class Recorder {
         }
       };
     } catch {
-      // this browser does not tell
+      // this browser does not report it
     }
   }
 

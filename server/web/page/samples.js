@@ -1,4 +1,4 @@
-/** The recordings that come with the page, and files of the visitor's. */
+/** The recordings that come with the page, and the user's files. */
 
 import { MODEL, SAMPLES } from "../samples/samples.js";
 import { tokensFromBytes } from "../payload.js";
@@ -7,12 +7,12 @@ import { bytesFromBase64, tokensFromFile } from "./tokens.js";
 
 export { MODEL, SAMPLES };
 
-/** Of a file, what is taken of it. */
+/** Longer files are cut. */
 export const MAX_FILE_SECONDS = 30;
 const NARROW_RATE = 8000;
 const TOKEN_FILE = /\.(tok|txt)$/i;
 
-/** A recording of the page. @param {typeof SAMPLES[number]} sample */
+/** Loads a recording of the page. @param {typeof SAMPLES[number]} sample */
 export async function sampleTake({ name, title, credit, tokens }) {
   const sound = (/** @type {string} */ track, /** @type {number} */ rate) => load(`${name}.${track}.flac`, rate);
   const [input, output, opus, codec2] = await Promise.all([
@@ -33,9 +33,9 @@ export async function sampleTake({ name, title, credit, tokens }) {
 }
 
 /**
- * What is in a file: tokens, or audio at 16 kHz. Throws an Error that says what is wrong with it.
+ * Reads tokens, or audio at 16 kHz, from a file. Rejects with an Error that says what is wrong with the file.
  * @param {File} file
- * @returns {Promise<{tokens?: Uint16Array, audio?: Float32Array, cut: boolean}>} `cut`: the file has more
+ * @returns {Promise<{tokens?: Uint16Array, audio?: Float32Array, cut: boolean}>} `cut`: the file was longer
  */
 export async function readFile(file) {
   const bytes = await file.arrayBuffer();
@@ -46,22 +46,22 @@ export async function readFile(file) {
       return { tokens: tokens.slice(0, frames), cut: tokens.length > frames };
     }
     const audio = await decodeAudio(bytes, INPUT_RATE);
-    if (audio.length < INPUT_RATE / 10) throw new RangeError("it holds less than a tenth of a second");
+    if (audio.length < INPUT_RATE / 10) throw new RangeError("it is shorter than a tenth of a second");
     return { audio: audio.slice(0, frames * 320), cut: audio.length > frames * 320 };
   } catch (error) {
     const reason = error instanceof RangeError ? error.message : "this browser cannot read it as audio";
-    throw new Error(`${file.name} was not opened: ${reason}.`);
+    throw new Error(`${file.name} could not be opened: ${reason}.`);
   }
 }
 
 /** @param {string} name @param {number} rate */
 async function load(name, rate) {
   const answer = await fetch(new URL(`../samples/${name}`, import.meta.url));
-  if (!answer.ok) throw new Error(`The server does not give ${name} (${answer.status}).`);
+  if (!answer.ok) throw new Error(`The server did not deliver ${name} (HTTP status ${answer.status}).`);
   return decodeAudio(await answer.arrayBuffer(), rate);
 }
 
-/** Mono at a rate. @param {ArrayBuffer} bytes of an audio file @param {number} rate */
+/** Decodes an audio file to mono at `rate`. @param {ArrayBuffer} bytes @param {number} rate */
 async function decodeAudio(bytes, rate) {
   const buffer = await new OfflineAudioContext(1, 1, rate).decodeAudioData(bytes);
   const channels = Array.from({ length: buffer.numberOfChannels }, (_, i) => buffer.getChannelData(i));

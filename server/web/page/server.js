@@ -1,4 +1,4 @@
-/** What the page knows of its server, the visitor's key, and how sessions are opened: errors say what to do. */
+/** The page's server: its state, the user's key, and the opening of sessions. */
 
 import { Refused, connect } from "../neucodec.js";
 import { element } from "./dom.js";
@@ -7,7 +7,7 @@ const KEY_ITEM = "neucodec-access-token";
 const READY_URL = new URL("../readyz", import.meta.url);
 const LOOK_AGAIN_MS = { ready: 15000, wait: 3000, lost: 3000 };
 const ASK_DEADLINE_MS = 10000;
-const NO_KEY = "This server asks for a key.";
+const NO_KEY = "This server requires a key.";
 
 /**
  * @typedef {import("./latency.js").Profile} Profile
@@ -15,7 +15,7 @@ const NO_KEY = "This server asks for a key.";
  */
 
 export class Server {
-  /** @param {() => void} onChange what is known of the server has changed */
+  /** @param {() => void} onChange called when the known state of the server changes */
   constructor(onChange) {
     this.phase = /** @type {"wait" | "ready" | "lost"} */ ("wait");
     this.words = "connecting";
@@ -29,7 +29,7 @@ export class Server {
     this._timer = 0;
   }
 
-  /** Looks how the server is, now and from time to time while the page is seen. */
+  /** Checks the server now, and then periodically while the page is visible. */
   async look() {
     clearTimeout(this._timer);
     if (!document.hidden) await this._look();
@@ -59,10 +59,11 @@ export class Server {
   }
 
   /**
-   * Opens a session. A key is asked for where one is needed; rejects with an error whose message a visitor understands.
+   * Opens a session; asks the user for a key if the server requires one. Rejects with an error whose message can be
+   * shown to the user.
    * @template {Kind} K
    * @param {Omit<import("../connection.js").Options<K>, "profile" | "accessToken">} options
-   * @param {() => void} [beforeAsking] for a key: lets go of a microphone, for instance
+   * @param {() => void} [beforeAsking] called before the user is asked for a key, for example to close a microphone
    * @returns {Promise<import("../connection.js").Connection<K>>}
    */
   async connect(options, beforeAsking = () => {}) {
@@ -82,7 +83,7 @@ export class Server {
     }
   }
 
-  /** Whether the visitor gave another key. */
+  /** Asks the user for a key; returns whether one was entered. */
   async askForKey() {
     const known = sessionStorage.getItem(KEY_ITEM) !== null;
     element("key-notice").hidden = !known;
@@ -102,11 +103,11 @@ export class Server {
   }
 }
 
-/** What /readyz says. */
+/** Returns the answer of /readyz. */
 async function ask() {
   const answer = await fetch(READY_URL, { signal: AbortSignal.timeout(ASK_DEADLINE_MS) });
   return answer.json();
 }
 
-/** @param {string} model a name, a folder or a hub id */
+/** @param {string} model a name, a folder or an id on the Hugging Face Hub */
 const shortName = (model) => model.split("/").pop() ?? model;

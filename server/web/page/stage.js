@@ -1,6 +1,6 @@
 /**
- * The first tab: one take on one axis of time, heard as it was or as codecs make it. Whatever shows, plays, records or
- * breaks a take goes through here.
+ * The Speak tab: one take on a time axis, played as the original or through a codec. Everything that shows, plays,
+ * records or damages a take goes through this class.
  */
 
 import { Refused } from "../neucodec.js";
@@ -14,7 +14,7 @@ import { MAX_FILE_SECONDS, readFile } from "./samples.js";
 import { INPUT_RATE, OUTPUT_RATE, Take, bytesOf } from "./take.js";
 
 export const TRACKS = ["original", "neucodec", "opus", "codec2"];
-/** Time axes while somebody speaks, in seconds. */
+/** Lengths of the time axis while recording, in seconds. */
 const AXES_S = [3, 6, 10, MAX_SECONDS];
 
 /** @typedef {{tokens: Uint16Array, damage: Uint16Array, lost: Uint8Array}} Damaged */
@@ -25,10 +25,10 @@ export class Stage {
     /** @type {Take | null} */
     this.take = null;
     this.chosen = "neucodec";
-    /** @type {() => void} another take is shown */
+    /** @type {() => void} called when another take is shown */
     this.onTake = () => {};
     this._server = server;
-    /** @type {number[]} of what is being said */
+    /** @type {number[]} peaks of the recording in progress */
     this._heardPeaks = [];
     this._work = new AbortController();
     this.player = new Player(device, () => this._played());
@@ -43,7 +43,7 @@ export class Stage {
     this.figure = new Figure("figure", (seconds) => this.seek(seconds));
   }
 
-  /** Shows a take; nothing plays. @param {Take} take */
+  /** Shows a take without playing it. @param {Take} take */
   show(take) {
     this.halt();
     this.take = take;
@@ -67,7 +67,7 @@ export class Stage {
     this.refresh();
   }
 
-  /** Stops what is under way: sound, microphone, and sessions. */
+  /** Stops playback, the microphone and all sessions. */
   halt() {
     this._work.abort();
     this._work = new AbortController();
@@ -75,7 +75,7 @@ export class Stage {
     this.player.stop();
   }
 
-  /** The visitor begins to speak: sound is off meanwhile. */
+  /** Starts a recording; playback is off meanwhile. */
   record() {
     tell("speak");
     this._work.abort();
@@ -84,7 +84,7 @@ export class Stage {
     this.recorder.start();
   }
 
-  /** Plays the take from where it is; tokens that nobody has decoded yet are decoded meanwhile. */
+  /** Plays the take from the current position; decodes its tokens first if they have not been decoded yet. */
   async play() {
     tell("play");
     if (this.take === null) return;
@@ -109,22 +109,22 @@ export class Stage {
     this._showSeek();
   }
 
-  /** What is heard. @param {string} name of a track */
+  /** Selects the track to play. @param {string} name of a track */
   choose(name) {
     this.chosen = name;
     this.player.choose(name);
     this.refresh();
   }
 
-  /** A file of the visitor's; a wrong one changes nothing. @param {File} file */
+  /** Opens a file and plays it; an invalid one changes nothing. @param {File} file */
   async open(file) {
     tell("file");
-    element("file-state").textContent = `opening ${file.name}`;
+    element("file-state").textContent = `Opening ${file.name}...`;
     try {
       const { tokens, audio, cut } = await readFile(file);
       this.halt();
       const { signal } = this._work;
-      const title = cut ? `${file.name}, its first ${MAX_FILE_SECONDS} s` : file.name;
+      const title = cut ? `${file.name} (first ${MAX_FILE_SECONDS} s)` : file.name;
       const { model } = this._server;
       const take = audio
         ? new Take({ title, model, tokens: await encode(this._server, audio, signal), input: audio })
@@ -140,7 +140,7 @@ export class Stage {
   }
 
   /**
-   * The same take with its tokens as they arrive somewhere; null: as they are.
+   * Makes the same take sound as its damaged tokens do; null restores it. Rejects if the server refuses to decode them.
    * @param {Damaged | null} damaged
    */
   async breakTokens(damaged) {
@@ -155,12 +155,12 @@ export class Stage {
     this._level(output);
   }
 
-  /** Buttons and words say what can be done now. */
+  /** Updates buttons and labels. */
   refresh() {
     const { phase, isOn } = this.recorder;
     const button = element("speak");
-    const end = button.dataset.held === "true" ? "Let go to hear it" : "Tap to hear it";
-    const words = { idle: "Hold to speak", opening: "Allow the microphone", recording: end, finishing: "One moment" };
+    const end = button.dataset.held === "true" ? "Release to listen" : "Tap to listen";
+    const words = { idle: "Hold to speak", opening: "Allow the microphone", recording: end, finishing: "Please wait" };
     element("speak-words").textContent = words[phase];
     button.setAttribute("aria-pressed", String(isOn));
     button.dataset.phase = phase;
@@ -172,14 +172,14 @@ export class Stage {
     }
   }
 
-  /** A take of the microphone: it is heard at once. @param {Take} take */
+  /** Plays a new recording at once. @param {Take} take */
   _said(take) {
     this.show(take);
     this.choose("neucodec");
     this.play();
   }
 
-  /** Decodes what nobody has decoded, and plays it as it comes. @param {Take} take */
+  /** Decodes a take and plays it as it arrives. @param {Take} take */
   async _decode(take) {
     const { signal } = this._work;
     if (this.chosen !== "original" || take.input === null) this.choose("neucodec");
@@ -194,7 +194,7 @@ export class Stage {
     this.onTake();
   }
 
-  /** Gives the player every track, all equally loud. @param {Float32Array | null} [output] in place of the take's */
+  /** Loads all tracks into the player, equally loud. @param {Float32Array | null} [output] replaces that of the take */
   _level(output) {
     const take = /** @type {Take} */ (this.take);
     const sounds = take.sounds;
@@ -205,7 +205,7 @@ export class Stage {
     this._showSwitch();
   }
 
-  /** Which tracks the switch offers. */
+  /** Shows the available tracks in the switch. */
   _showSwitch() {
     const take = /** @type {Take} */ (this.take);
     const { sounds } = take;
@@ -231,7 +231,7 @@ export class Stage {
     this.refresh();
   }
 
-  /** Of what was said so far; those of earlier frames are kept. @param {Float32Array[]} frames */
+  /** Peaks of the recording so far; those of earlier frames are cached. @param {Float32Array[]} frames */
   _peaks(frames) {
     if (frames.length < 3) this._heardPeaks = [];
     const peaks = this._heardPeaks;
@@ -259,18 +259,18 @@ export class Stage {
     element("time").textContent = `${position.toFixed(1)} / ${seconds.toFixed(1)} s`;
   }
 
-  /** The bytes of so many frames as samples, and so many tokens. @param {number} frames @param {number} tokens */
+  /** Shows the sizes of the speech and of its tokens. @param {number} frames @param {number} tokens */
   _count(frames, tokens = frames) {
     element("pcm-bytes").textContent = grouped(bytesOf(frames).pcm);
     element("token-bytes").textContent = grouped(bytesOf(tokens).tokens);
-    element("pcm-words").textContent = `${(frames / 50).toFixed(1)} s of speech, 16 bits at 16 kHz`;
-    element("token-words").textContent = `${grouped(tokens)} tokens of 16 bits`;
+    element("pcm-words").textContent = `${(frames / 50).toFixed(1)} s of speech, 16-bit at 16 kHz`;
+    element("token-words").textContent = `${grouped(tokens)} tokens of 16 bits each`;
   }
 }
 
-/** @param {string} theirs @param {string} ours models */
-export const foreign = (theirs, ours) => `These are tokens of ${theirs}; this server speaks ${ours}, to which they are noise.`;
+/** @param {string} theirs model of the tokens @param {string} ours model of the server */
+export const foreign = (theirs, ours) => `These are tokens of ${theirs}. The model of this server, ${ours}, cannot decode them.`;
 
-/** @param {unknown} error whether it says that the visitor went on to something else */
+/** Whether an error only means that the user has moved on. @param {unknown} error */
 export const isAbort = (error) =>
   (error instanceof DOMException && error.name === "AbortError") || (error instanceof Refused && error.code === "closed");

@@ -1,4 +1,4 @@
-/** One recording and what becomes of it: what was said, its tokens, and what other codecs make of it. */
+/** One recording: the original, its tokens, and the output of the decoder and of other codecs. */
 
 import { audioToBytes } from "../payload.js";
 
@@ -15,11 +15,11 @@ export class Take {
   /**
    * @param {object} parts
    * @param {string} parts.title
-   * @param {string} parts.model whose tokens these are
+   * @param {string} parts.model model of the tokens
    * @param {Uint16Array} parts.tokens
    * @param {Float32Array | null} [parts.input] 16 kHz
-   * @param {Float32Array | null} [parts.output] the tokens decoded, 24 kHz; null until somebody wants to hear them
-   * @param {Record<string, Sound>} [parts.others] what other codecs make of it
+   * @param {Float32Array | null} [parts.output] decoded tokens, 24 kHz; null until they are played
+   * @param {Record<string, Sound>} [parts.others] output of other codecs by name
    * @param {string} [parts.credit]
    */
   constructor({ title, model, tokens, input = null, output = null, others = {}, credit = "" }) {
@@ -36,12 +36,12 @@ export class Take {
     return this.tokens.length * FRAME_S;
   }
 
-  /** Bytes as 16-bit samples at 16 kHz, and as tokens. */
+  /** Size in bytes as 16-bit samples at 16 kHz, and as tokens. */
   get bytes() {
     return bytesOf(this.tokens.length);
   }
 
-  /** What can be heard, by name. @returns {Map<string, Sound>} */
+  /** The playable tracks by name. @returns {Map<string, Sound>} */
   get sounds() {
     const sounds = new Map(Object.entries(this.others));
     if (this.output !== null) sounds.set("neucodec", { samples: this.output, rate: OUTPUT_RATE });
@@ -53,7 +53,7 @@ export class Take {
 /** @param {number} frames */
 export const bytesOf = (frames) => ({ pcm: frames * INPUT_HOP * SAMPLE_BYTES, tokens: frames * SAMPLE_BYTES });
 
-/** A WAV file. @param {Float32Array} samples mono @param {number} rate */
+/** Returns a 16-bit WAV file. @param {Float32Array} samples mono @param {number} rate */
 export function wavFile(samples, rate) {
   const data = audioToBytes(samples);
   const header = new DataView(new ArrayBuffer(44));
@@ -74,7 +74,7 @@ export function wavFile(samples, rate) {
   return new Blob([header, data], { type: "audio/wav" });
 }
 
-/** Audio samples put together. @param {Float32Array[]} parts */
+/** Concatenates samples. @param {Float32Array[]} parts */
 export function joined(parts) {
   const whole = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;

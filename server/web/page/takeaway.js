@@ -1,4 +1,4 @@
-/** Take away: the take as tokens, sound, text, link or picture. */
+/** The "Take it with you" panel: exports the take as tokens, sound, text, link or picture. */
 
 import { tokensToText } from "../neucodec.js";
 import { tokensToBytes } from "../payload.js";
@@ -28,32 +28,32 @@ export function wireTakeaway(stage) {
   on("copy-text", async () => {
     const text = tokensToText(take().tokens);
     await copy(text, "speech.txt");
-    done(`${grouped(take().tokens.length)} tokens copied as text.`);
+    done(`Copied ${grouped(take().tokens.length)} tokens as text.`);
   });
   on("copy-link", async () => {
     const link = new URL(fragmentOf(take().tokens, take().model), location.href).href;
     await copy(link, "link.txt");
-    done(`Link copied: ${grouped(link.length)} characters, with the speech in it.`);
+    done(`Copied a link of ${grouped(link.length)} characters that contains the speech.`);
   });
   on("share-picture", async () => {
     const blob = await picture(stage);
     const file = new File([blob], "speech.png", { type: "image/png" });
     if (matchMedia("(pointer: coarse)").matches && navigator.canShare?.({ files: [file] })) {
-      await navigator.share({ files: [file] }).catch(() => {}); // the visitor may think better of it
+      await navigator.share({ files: [file] }).catch(() => {}); // the user may cancel
     } else {
       save(blob, "speech.png");
     }
   });
 }
 
-/** What of it there is. @param {import("./take.js").Take | null} take */
+/** Enables the exports that the take allows. @param {import("./take.js").Take | null} take */
 export function refreshTakeaway(take) {
   for (const id of ["save-tokens", "copy-text", "copy-link", "share-picture"]) element(id).disabled = take === null;
   element("save-wav").disabled = take === null || take.output === null;
   element("takeaway-state").textContent = "";
 }
 
-/** To the clipboard; a file where there is none. @param {string} text @param {string} name */
+/** Copies to the clipboard, or saves a file if that is not allowed. @param {string} text @param {string} name */
 async function copy(text, name) {
   try {
     await navigator.clipboard.writeText(text);
@@ -62,7 +62,7 @@ async function copy(text, name) {
   }
 }
 
-/** The figure with its byte counts. @param {import("./stage.js").Stage} stage @returns {Promise<Blob>} */
+/** Renders the figure and its byte counts as PNG. @param {import("./stage.js").Stage} stage @returns {Promise<Blob>} */
 function picture(stage) {
   const { width, margin, bands, gap, head } = PICTURE;
   const height = head + bands.reduce((sum, band) => sum + band + gap, 0) + margin;
@@ -85,6 +85,6 @@ function picture(stage) {
     top += bands[i] + gap;
   });
   return new Promise((resolve, reject) => {
-    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("This browser gives no picture."))), "image/png");
+    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("The picture could not be made."))), "image/png");
   });
 }

@@ -1,39 +1,39 @@
-/** Tokens as numbers, as eight levels of four values each, and as text and files. */
+/** Tokens as eight levels of four values each, in files and links, and over a damaging channel. */
 
 import { tokensFromBytes, tokensToBytes } from "../payload.js";
 import { tokensFromText } from "../token-text.js";
 
 export const LEVELS = 8;
 export const TOKEN_BITS = 16;
-/** The token whose levels are all in the middle. */
+/** The token whose levels all have the middle value. */
 const MIDDLE_TOKEN = 0xaaaa;
 const MIDDLE = 2;
 const HIGHEST = 3;
 
-/** The eight levels of a token, 0 to 3, the first one first. @param {number} token */
+/** The eight levels of a token, each 0 to 3, lowest bits first. @param {number} token */
 export const levelsOf = (token) => Array.from({ length: LEVELS }, (_, level) => (token >> (2 * level)) & 3);
 
 /**
- * Tokens out of a file: <|speech_N|> anywhere in text, else, of a .tok file alone, raw little-endian uint16. Throws
- * RangeError with what is wrong.
+ * Reads tokens from a file: <|speech_N|> anywhere in its text, otherwise (only in a .tok file) raw little-endian
+ * uint16. Throws RangeError if it has no valid tokens.
  * @param {Uint8Array} bytes @param {string} name of the file
  */
 export function tokensFromFile(bytes, name) {
   const tokens = tokensFromText(new TextDecoder().decode(bytes));
   if (tokens.length > 0) return tokens;
-  if (!/\.tok$/i.test(name)) throw new RangeError("it holds no <|speech_N|>");
+  if (!/\.tok$/i.test(name)) throw new RangeError("it contains no <|speech_N|>");
   if (bytes.length === 0) throw new RangeError("the file is empty");
-  if (bytes.length % 2) throw new RangeError(`${bytes.length} bytes are no whole number of tokens of 2 bytes`);
+  if (bytes.length % 2) throw new RangeError(`${bytes.length} bytes are not a whole number of 2-byte tokens`);
   return tokensFromBytes(bytes);
 }
 
-/** The fragment of a link that replays tokens. @param {Uint16Array} tokens @param {string} model */
+/** Returns the URL fragment that contains tokens. @param {Uint16Array} tokens @param {string} model */
 export function fragmentOf(tokens, model) {
   const base64 = btoa(String.fromCharCode(...tokensToBytes(tokens)));
   return `#${new URLSearchParams({ model })}&tokens=${base64.replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "")}`;
 }
 
-/** What such a fragment holds; null where it is none. @param {string} fragment */
+/** Returns the tokens and the model of a fragment; null if it contains none. @param {string} fragment */
 export function tokensFromFragment(fragment) {
   const fields = new URLSearchParams(fragment.slice(1));
   const base64 = fields.get("tokens");
@@ -50,8 +50,8 @@ export function tokensFromFragment(fragment) {
 export const bytesFromBase64 = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 
 /**
- * Tokens for a gap of `count`: twin of gap_tokens in streaming/protocol/concealment.py. `before` is the last known
- * token, `distance` frames before the first lost one, `after` the known one that follows; MIDDLE_TOKEN without one.
+ * Conceals a gap of `count` tokens; the twin of gap_tokens in streaming/protocol/concealment.py. `before` is the last
+ * known token, `distance` frames before the first lost one; `after` is the next known token. MIDDLE_TOKEN if unknown.
  * @param {number} before @param {number} count @param {number} after @param {number} distance
  */
 export function gapTokens(before, count, after, distance = 1) {
@@ -67,24 +67,24 @@ export function gapTokens(before, count, after, distance = 1) {
   });
 }
 
-/** The way between encoder and decoder: it may flip bits and lose tokens. */
+/** A channel between encoder and decoder that flips bits and loses tokens. */
 export class Channel {
-  /** @param {() => number} random from 0 to 1 */
+  /** @param {() => number} random returns numbers from 0 to 1 */
   constructor(random = Math.random) {
-    /** Share of the bits that are flipped, and of the tokens that are lost. */
+    /** Fraction of flipped bits, and of lost tokens. */
     this.flip = 0;
     this.lose = 0;
     this._random = random;
-    /** The last token that arrived, and how many frames ago. */
+    /** The last token that arrived, and the number of tokens lost since. */
     this._known = MIDDLE_TOKEN;
     this._distance = 0;
   }
 
   /**
-   * Tokens as they arrive. A lost one is known to be lost, and concealed at once from the tokens of this packet and the
-   * last that arrived.
+   * Transmits a packet of tokens. Losses are known to the receiver and concealed at once, from the tokens of this
+   * packet and the last one that arrived before it.
    * @param {Uint16Array} tokens
-   * @returns {{tokens: Uint16Array, damage: Uint16Array, lost: Uint8Array}} `damage`: the bits that are not what was
+   * @returns {{tokens: Uint16Array, damage: Uint16Array, lost: Uint8Array}} `damage`: the bits that differ from those
    *   sent; `lost`: 1 where a token did not arrive
    */
   pass(tokens) {
