@@ -1,6 +1,6 @@
-"""A server with real sockets in a thread of its own, and a small client that checks everything it is told.
+"""Runs a server with real sockets in a thread, and a small client that checks every message of the server.
 
-The server is our own listener, or whatever `serving` is set to: tests/server/asgi runs the same tests over ASGI.
+The server is our own listener, or the one that `serving` names: tests/server/asgi runs the same tests over ASGI.
 """
 
 import asyncio
@@ -35,20 +35,20 @@ DEADLINE_S = 30.0
 
 
 class Host:
-    """A running server. `runner` is the fake one, where there is one."""
+    """A running server; `runner` is the fake runner, if one was given."""
 
     def __init__(self, app: App, url: str, loop: asyncio.AbstractEventLoop, runner: FakeRunner | None) -> None:
         self.app, self.url, self.loop, self.runner = app, url, loop, runner
 
     async def emptied(self, down_to: int = 0) -> None:
-        """Returns when no more than that many sessions are open."""
+        """Waits until at most that many sessions are open."""
         waiting = asyncio.run_coroutine_threadsafe(self.app.emptied(down_to), self.loop)
         await asyncio.wait_for(asyncio.wrap_future(waiting), DEADLINE_S)
 
 
 @asynccontextmanager
 async def own_listener(settings: Settings, load: EngineLoader) -> AsyncIterator[tuple[App, str]]:
-    """A server on a free port, and its URL."""
+    """Runs a server on a free port; yields its URL."""
     app = App(settings, load)
     try:
         await app.start()
@@ -59,15 +59,15 @@ async def own_listener(settings: Settings, load: EngineLoader) -> AsyncIterator[
 
 
 serving = own_listener
-"""How `hosted` serves."""
+"""The way in which `hosted` serves."""
 
 
 @contextmanager
 def hosted(runner: FakeRunner | None = None, **settings) -> Iterator[Host]:
-    """A server on a free port: over a fake runner when one is given, else over the golden model.
+    """Runs a server on a free port, over a fake runner if one is given, else over the golden model.
 
-    By default it takes all sessions that there are slots for, however slow the machine is just now, keeps none whose
-    connection is lost, and reads as fast as it can.
+    By default it admits as many sessions as it has slots, however slow the machine is, drops a session when its
+    connection is lost, and does not limit the message rate.
     """
 
     def load_fake(settings: Settings) -> tuple[list[Engine], Model]:
@@ -110,7 +110,7 @@ def hosted(runner: FakeRunner | None = None, **settings) -> Iterator[Host]:
 
 
 class Talk:
-    """One session as a client sees it; `seen` holds payload and messages in the order of arrival."""
+    """One session seen from the client; `seen` holds payload and messages in order of arrival."""
 
     def __init__(self, socket: ClientConnection, target: str) -> None:
         request = parse_target(target)
@@ -126,20 +126,20 @@ class Talk:
             await self.socket.send(encode_message(out))
 
     async def hear(self) -> bytes | ServerMessage | None:
-        """The next thing that the server says."""
+        """Returns the next message or payload of the server."""
         event = self.session.receive(parse_server_message(await asyncio.wait_for(self.socket.recv(), DEADLINE_S)))
         if event is not None:
             self.seen.append(event)
         return event
 
     async def hear_until(self, *kinds: type) -> ServerMessage:
-        """Listens until a message of one of these kinds comes."""
+        """Receives until a message of one of these kinds arrives."""
         while not isinstance(event := await self.hear(), kinds):
             pass
         return event
 
     async def finish(self) -> Done:
-        """Ends the session and hears it out."""
+        """Ends the session and receives everything up to its end."""
         await self.send(End())
         done = await self.hear_until(Done, Failure)
         assert isinstance(done, Done), done
@@ -148,14 +148,14 @@ class Talk:
         return done
 
     async def fail(self) -> Failure:
-        """Listens until the server reports an error; the connection has then closed."""
+        """Receives until the server reports an error and closes the connection."""
         failure = await self.hear_until(Failure)
         await asyncio.wait_for(self.socket.wait_closed(), DEADLINE_S)
         return failure
 
     @property
     def output(self) -> bytes:
-        """All payload so far."""
+        """All payload received so far."""
         return b"".join(item for item in self.seen if isinstance(item, bytes))
 
     @property
@@ -169,7 +169,7 @@ class Talk:
 
 @asynccontextmanager
 async def talk(url: str, target: str, **options) -> AsyncIterator[Talk]:
-    """A session at `target`, `ready` heard."""
+    """Opens a session at `target` and waits for `ready`."""
     async with connect(url + target, open_timeout=DEADLINE_S, max_size=None, **options) as socket:
         made = Talk(socket, target)
         ready = await made.hear()

@@ -1,4 +1,4 @@
-"""The server before, without and after its model."""
+"""The server before, without and after loading its model."""
 
 import asyncio
 import json
@@ -99,7 +99,7 @@ def test_an_unknown_profile_is_refused_with_the_known_names():
     ("is_local", "keys", "warns"), [(True, (), False), (False, (), True), (False, ("k" * 22,), False)]
 )
 async def test_a_public_server_without_keys_logs_a_warning(is_local, keys, warns, caplog, monkeypatch):
-    monkeypatch.setattr(App, "_is_local", is_local)  # a test listens at the loopback alone
+    monkeypatch.setattr(App, "_is_local", is_local)  # the test itself listens on loopback
     app = App(Settings(port=0, api_keys=keys), lambda settings: ([Engine(FakeRunner())], MODEL))
     await app.start()
     await app.loaded()

@@ -1,4 +1,4 @@
-"""What a client can do wrong, one by one, with a healthy session running beside that must not notice."""
+"""Client faults one by one, next to a healthy session that must not be affected."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ def host():
 
 @asynccontextmanager
 async def unharmed(host):
-    """A round trip that is half way through when the body runs, and must end exact."""
+    """A roundtrip session that is half finished while the body runs, and must then complete exactly."""
     data = s16(speech(*LEVELS))
     async with talk(host.url, "/v1/roundtrip") as healthy:
         await healthy.send(data[:12000])
@@ -43,7 +43,7 @@ async def unharmed(host):
 
 
 async def spoil(client: Talk, message: bytes | str) -> Failure:
-    """Sends what the client's own session would refuse, and hears the error."""
+    """Sends a message that the client's own session would refuse, and receives the error."""
     await client.socket.send(message)
     return await client.fail()
 
@@ -82,7 +82,7 @@ async def test_anything_after_end_is_an_error(host):
         await client.socket.send('{"type":"flush"}')
         client.session.send(End())
         with pytest.raises((AssertionError, ConnectionClosed)):
-            # the totals may have been sent before the flush was read: then the close is a plain one
+            # the totals may be sent before the flush is read; the connection then closes normally
             await client.fail()
             raise AssertionError
         assert client.socket.close_code in (1000, 1002)
@@ -209,7 +209,7 @@ async def test_a_client_that_stops_reading_is_paused_and_loses_nothing():
                     await client.socket.send(client.session.send_payload(packet.tobytes()))
 
             writing = asyncio.create_task(write())
-            async with talk(host.url, "/v1/encode") as other:  # meanwhile somebody else is served
+            async with talk(host.url, "/v1/encode") as other:  # meanwhile another session is served
                 for _ in range(100):
                     await other.send(s16(speech(*LEVELS)), Flush())
                     await other.hear_until(Flushed)
@@ -246,7 +246,7 @@ async def test_a_stuck_device_ends_sessions_with_an_error_and_makes_the_server_u
                 failure = json.loads(await asyncio.wait_for(late.recv(), DEADLINE_S))
                 assert failure["code"] == "device"
             while (await asyncio.to_thread(get, host.url + "/readyz"))[0] == 200:
-                pass  # not stuck for long enough yet
+                pass  # not stuck long enough yet
             status, body = await asyncio.to_thread(get, host.url + "/readyz")
             assert status == 503 and not body["ready"] and "busy" in body["reason"]
             assert (await refused(host.url + "/v1/encode")).status_code == 503

@@ -1,4 +1,4 @@
-"""The command: speech in, a stream.json out that a stream loads and is changed by."""
+"""The calibration command writes a stream.json that streams load and that changes their output."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Admission by measured step time, as a client, a probe and an operator see it."""
+"""Admission by measured step time, seen by a client, a probe and an operator."""
 
 import asyncio
 import urllib.request
@@ -103,7 +103,7 @@ async def test_a_capacity_measured_on_a_busy_machine_is_measured_again_when_it_i
         async with talk(app.url, "/v1/encode") as client:
             pool = POOLS["encode"]
             times = await asyncio.gather(*(device.measure(pool, 1) for device in app._devices.all))
-            assert sorted(times, key=str) == [0.001, None]  # where a session is, nothing is measured
+            assert sorted(times, key=str) == [0.001, None]  # no measurement runs while a session is open
             await client.finish()
     finally:
         await app.stop()

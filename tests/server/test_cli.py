@@ -1,4 +1,4 @@
-"""The command as a process of its own."""
+"""The command, run as a process."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 
 
 async def converse(url: str, stop) -> None:
-    """One session to its end, and one that is still open when the server stops."""
+    """Runs one session to its end, and leaves another open when the server stops."""
     async with talk(url, "/v1/encode") as client:
         await client.send(s16(speech(*range(12))))
         assert (await client.finish()).output == 12
@@ -106,7 +106,7 @@ def test_check_config_refuses_settings_that_prevent_a_start(capsys, monkeypatch,
 
 @pytest.fixture
 def started(monkeypatch):
-    """The settings with which the server would have been started."""
+    """The settings that the server would have started with."""
     found: list[Settings] = []
 
     async def serve(settings: Settings) -> int:

@@ -1,4 +1,4 @@
-"""Random conversations with a real server: whatever is flushed, cleared and marked when, the books agree exactly."""
+"""Random conversations with a real server: positions and totals are exact for any order of requests."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ def host():
 
 
 class Script:
-    """What a client says, and what it may expect: for every stretch between clears, the output of its utterances."""
+    """Sends random messages and tracks the expected output of every stretch between clears."""
 
     def __init__(self, kind: str, rng: random.Random) -> None:
         self.kind, self.rng = kind, rng

@@ -1,4 +1,4 @@
-"""The real server over the golden model: what each session gets is what its stream gives alone (law 3)."""
+"""The real server over the golden model: each session gets the output of its own stream (law 3)."""
 
 import asyncio
 import random
@@ -24,13 +24,13 @@ def codec():
 
 @pytest.fixture(scope="module")
 def host():
-    """Batches of one size only: the same kernels, so the same bits, whoever is there."""
+    """A single batch size: the same kernels, so the same bits, independent of other sessions."""
     with hosted(batch_sizes=(BATCH,), max_sessions=6, profiles=PROFILES, park_after_s=0.5) as running:
         yield running
 
 
 def recording(seed: int, seconds: float) -> np.ndarray:
-    """Noise that comes and goes, as s16 would carry it."""
+    """Noise with a varying level, quantised to 16 bits."""
     rng = np.random.default_rng(seed)
     count = int(seconds * 16_000)
     loudness = 0.05 + 0.2 * np.abs(np.sin(np.arange(count) / 3000 + seed))
@@ -44,7 +44,7 @@ def config(codec, profile: str) -> StreamConfig:
 
 
 class Alone:
-    """One session by itself, stepped at the server's batch size: the reference."""
+    """The reference: one stream alone, stepped at the server's batch size."""
 
     def __init__(self, stepper, lane) -> None:
         self.stepper, self.lane = stepper, lane
@@ -68,7 +68,7 @@ class Alone:
 
 
 def alone(codec, kind: str, profile: str, data: np.ndarray) -> bytes:
-    """What one session of `kind` gets on its own, as bytes."""
+    """The output bytes of a single session of `kind`."""
     from neucodec_streaming.windows import DecoderWindower, EncoderWindower
 
     chosen = config(codec, profile)
@@ -95,7 +95,7 @@ async def test_sessions_of_all_kinds_ages_and_packet_sizes_are_independent(host,
                 await client.send(payload[start : start + size])
                 start += size
                 if rng.random() < 0.2:
-                    await asyncio.sleep(0.002)  # another phase; nothing depends on it
+                    await asyncio.sleep(0.002)  # a different phase, which must not matter
             await client.finish()
             assert client.output == alone(codec, kind, profile, data), (number, kind, profile)
 

@@ -1,4 +1,4 @@
-"""A server that serves one kind alone: its paths, its capacity, and what it keeps of the model."""
+"""A server of a single kind: its paths, its capacity, and the part of the model that it keeps."""
 
 import json
 import urllib.error

@@ -1,4 +1,4 @@
-"""How long a session may last, be silent, or be waited for, and what becomes of all when a server or a device stops."""
+"""Limits on the duration, silence and closing of a session, and the end of sessions when a server or device stops."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ PATH = "/v1/encode"
 
 
 def in_loop(host: Host, coroutine) -> asyncio.Future:
-    """Runs it where the server runs."""
+    """Runs a coroutine on the server's event loop."""
     return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, host.loop))
 
 

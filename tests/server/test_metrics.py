@@ -1,4 +1,4 @@
-"""The metrics' names are the same in the module, in the docs and on the dashboard; what they count is what happened."""
+"""Metric names agree between the module, the docs and the dashboard, and counts match the events."""
 
 import asyncio
 import json
@@ -24,17 +24,17 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana-dashboard.json").read_text())
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 OF_PROMETHEUS = {"instance", "le"}
-"""Labels that Prometheus or a histogram adds."""
+"""Labels added by Prometheus or by a histogram."""
 
 
 def ours() -> dict[str, tuple[str, set[str]]]:
-    """Name of each metric -> its type and labels."""
+    """Maps each metric to its type and labels."""
     made = vars(Metrics()).values()
     return {one._name: (one._type, set(one._labelnames)) for one in made if isinstance(one, MetricWrapperBase)}
 
 
 def series() -> dict[str, set[str]]:
-    """Name of each series that can be asked for, those of the process too -> its labels."""
+    """Maps each series that can be queried, process metrics included, to its labels."""
     found = {name + end: labels for name, (kind, labels) in ours().items() for end in SUFFIXES[kind]}
     metrics = Metrics()
     metrics.watch_workers([os.getpid()])
@@ -62,14 +62,14 @@ def test_the_docs_list_every_metric_with_its_labels_and_no_other():
 
 
 def expressions() -> list[tuple[str, str]]:
-    """Every query of the dashboard with the legend beside it."""
+    """Every query of the dashboard, with its legend."""
     return [(target["expr"], target["legendFormat"]) for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 
 def test_the_dashboard_queries_only_existing_metrics():
     known = series()
     for expression, legend in expressions():
-        promql_parser.parse(expression.replace("$__rate_interval", "5m"))  # raises what is no PromQL
+        promql_parser.parse(expression.replace("$__rate_interval", "5m"))  # raises for invalid PromQL
         names = set(re.findall(r"\b((?:neucodec|process)_\w+)", expression))
         assert names and names <= set(known), expression
         labels = set(re.findall(r"\{\{(\w+)\}\}", legend))
@@ -98,7 +98,7 @@ def test_the_chunk_of_every_bundled_profile_is_a_bucket_bound_of_the_step_times(
 
 
 async def scraped(host: Host) -> dict[str, float]:
-    """Every sample of the server; one that is not there yet counts as 0."""
+    """Every sample of the server; a missing one counts as 0."""
     url = host.url.replace("ws", "http", 1) + "/metrics"
     with await asyncio.to_thread(urllib.request.urlopen, url, timeout=10) as response:
         families = list(text_string_to_metric_families(response.read().decode()))
@@ -136,7 +136,7 @@ async def test_a_session_is_counted_from_its_first_byte_to_its_last(host):
 
 async def test_queues_are_reported(host):
     async with talk(host.url, "/v1/encode") as client:
-        await client.send(s16(speech(*range(1, 8))))  # of 10 frames that a window needs
+        await client.send(s16(speech(*range(1, 8))))  # of the 10 frames that a window needs
         await (await client.socket.ping())
         seen = await scraped(host)
         assert seen["neucodec_pending_input_seconds"] == pytest.approx(7 * FRAME_MS / 1000)

@@ -1,4 +1,4 @@
-"""What a server says of its model."""
+"""The server's description of its model."""
 
 from neucodec_streaming.codec import load_codec
 from tests.streaming.models import GOLDEN

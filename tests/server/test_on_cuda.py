@@ -1,4 +1,4 @@
-"""A whole server on CUDA: sessions of every kind, and a device error that stays."""
+"""A whole server on CUDA: sessions of every kind, and a permanent device error."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ SETTINGS = Settings(
 
 
 async def answer_to(url: str, kind: str, payload: bytes) -> bytes:
-    """All that a session gives for one utterance."""
+    """All output of a session for one utterance."""
     async with connect(f"{url}/v1/{kind}", max_size=None) as socket:
         assert json.loads(await socket.recv())["type"] == "ready"
         await socket.send(payload)
@@ -49,7 +49,7 @@ async def test_sessions_of_every_kind_are_served_until_the_device_fails_for_good
             assert both == [audio, audio]
             if cuda is not None:
                 cuda.fault = "an illegal memory access was encountered"
-                with pytest.raises(Exception):  # noqa: B017 - however it learns of it
+                with pytest.raises(Exception):  # noqa: B017 - the error depends on the moment
                     await answer_to(app.url, "encode", pcm)
                 await app.failed()
         finally:

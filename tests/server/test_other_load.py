@@ -1,4 +1,4 @@
-"""The share of the processors that others take."""
+"""The processor share of other programs."""
 
 import os
 
@@ -10,7 +10,7 @@ from neucodec_streaming.server.other_load import OtherLoad
 
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
-    """Four processors of a larger machine; what they have worked is what the test writes."""
+    """Four processors of a larger machine; the test writes their accumulated processor time."""
     ticks, clock, own = os.sysconf("SC_CLK_TCK"), [0.0], [0.0]
     monkeypatch.setattr(other_load, "_STAT", tmp_path / "stat")
     monkeypatch.setattr(other_load, "_processors", lambda: {0, 2, 3, 5})
@@ -29,7 +29,7 @@ def machine(monkeypatch, tmp_path):
 def test_the_share_is_the_processor_time_of_other_programs(machine):
     machine(0.0, 100.0, 10.0)
     load = OtherLoad()
-    machine(10.0, 130.0, 20.0)  # 30 s of work, 10 of them ours, in 40
+    machine(10.0, 130.0, 20.0)  # 30 s of processor time, 10 of them ours, in 40 s
     assert load.share() == pytest.approx(0.5)
     machine(10.0, 110.0, 20.0)
     assert load.share() == 0.0

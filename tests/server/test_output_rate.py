@@ -1,4 +1,4 @@
-"""A decoder of another rate: its rate is the default everywhere, and others are resampled from it."""
+"""A decoder of another rate: its rate is the default, and other rates are resampled from it."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ async def test_the_client_gets_the_requested_rate_or_the_models(host, rate):
     async with connect(host.url, kind="decode", output_rate=rate) as connection:
         assert connection.ready.output.rate == (rate or host.rate)
         await connection.send(TOKENS[:20])
-        connection._websocket.transport.abort()  # and so it is when the session goes on
+        connection._websocket.transport.abort()  # the rate is kept when the session resumes
         await connection.send(TOKENS[20:])
         await connection.end()
         audio = [event.samples async for event in connection if isinstance(event, Audio)]

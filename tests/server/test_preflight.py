@@ -1,4 +1,4 @@
-"""What --check-config finds beyond the settings themselves."""
+"""Problems that --check-config finds beyond invalid settings."""
 
 import pytest
 

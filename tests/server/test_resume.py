@@ -1,4 +1,4 @@
-"""Sessions that lose their connection, over real sockets and a real model: what comes out is as if nothing had been."""
+"""Sessions that lose their connection, over real sockets and a real model: the output is as if none had been lost."""
 
 import asyncio
 import gc
@@ -36,7 +36,7 @@ LIVES_ON = {"resume_s": 30.0, "close_timeout_s": 0.2}
 
 
 class Caller:
-    """A client that comes back: `heard` is its payload in order, `events` its other messages."""
+    """A client that reconnects: `heard` is its payload in order, `events` its other messages."""
 
     def __init__(self, target: str, **options) -> None:
         request = parse_target(target)
@@ -50,7 +50,7 @@ class Caller:
         self.socket: ClientConnection | None = None
 
     async def call(self, url: str) -> Ready:
-        """Connects, for the first time or again, and sends what the server has not got."""
+        """Connects or reconnects, and sends the input that the server lacks."""
         request = self.request if self.session.ready is None else self.session.resuming(self.request)
         self.socket = await connect(url + request.target, open_timeout=DEADLINE_S, max_size=None, **self.options)
         assert isinstance(await self.hear(), Ready)
@@ -79,7 +79,7 @@ class Caller:
         return event
 
     def lose(self) -> None:
-        """The network takes the connection away, and all that was under way."""
+        """Drops the connection with everything in flight."""
         self.socket.transport.abort()
         self.session.lose()
 
@@ -276,7 +276,7 @@ async def test_a_resume_without_the_needed_output_is_reported_as_approximate():
 
 
 async def test_an_ended_session_is_freed():
-    """Without a collection of cycles: that comes rarely, and a session holds megabytes of output for its client."""
+    """Without the cycle collector, which runs rarely: a session holds megabytes of output for its client."""
     with hosted(FakeRunner(), **LIVES_ON | {"resume_s": 0.2}) as host:
         gc.collect()
         gc.disable()
@@ -290,7 +290,7 @@ async def test_an_ended_session_is_freed():
                 await client.socket.send("nonsense")
                 await client.fail()
             await host.emptied()
-            for _ in range(50):  # the client is sooner to know that a connection is closed
+            for _ in range(50):  # the client sees a closed connection before the server does
                 held = [one for one in gc.get_objects() if type(one) in (Session, WebSocket)]
                 if not held:
                     break

@@ -1,4 +1,4 @@
-"""Voices of a session over real sockets: what a primed session plays is what a primed stream gives, to the bit."""
+"""Voices over real sockets: a primed session plays the output of a primed stream, bit for bit."""
 
 import numpy as np
 import pytest
@@ -37,14 +37,14 @@ def host(folder):
 
 
 def utterance(voice: np.ndarray | None, tokens: np.ndarray = TEXT) -> bytes:
-    """What a stream of one's own gives."""
+    """The output of a local stream."""
     stream = codec_of("golden").decoder_stream()
     stream.prime(voice)
     return np.concatenate([stream.feed(tokens), stream.flush()]).astype("<f4").tobytes()
 
 
 async def said(client, *before) -> bytes:
-    """The audio of one more utterance, after those requests."""
+    """Returns the audio of one more utterance, after sending those requests."""
     begin = len(client.output)
     await client.send(*before, TEXT.tobytes(), Flush())
     await client.hear_until(Flushed)
@@ -110,7 +110,7 @@ async def test_a_roundtrip_is_primed_and_plays_as_many_samples(host):
     "query, change, how",
     [
         ("", None, "exact"),
-        ("", ANNA[::-1], "approximate"),  # it may have named any
+        ("", ANNA[::-1], "approximate"),  # the session may have primed any voice by message
         ("&voice=ben", ANNA[::-1], "exact"),
         ("&voice=anna", ANNA[::-1], "approximate"),
     ],

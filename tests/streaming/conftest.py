@@ -1,4 +1,4 @@
-"""Layers that have native operations are tested with those and with torch's own."""
+"""Runs tests of layers with native operations both with those and with torch's own."""
 
 import pytest
 

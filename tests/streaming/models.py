@@ -1,4 +1,4 @@
-"""The models that the laws are proved on, and how tests cut input and step many slots."""
+"""The models that the laws are proved on, and helpers that cut input and step many slots."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -33,7 +33,7 @@ def codec_of(model: str) -> Codec:
 
 @cache
 def vectors() -> dict[str, torch.Tensor]:
-    """What the original implementation computed with the golden model."""
+    """Output of the original implementation with the golden model."""
     return load_file(GOLDEN / "vectors.safetensors")
 
 
@@ -53,12 +53,12 @@ def random_cuts(x: np.ndarray, seed: int, sizes: tuple[int, ...]) -> Iterator[np
 
 
 def whole(frames: int) -> StreamConfig:
-    """One chunk that holds the whole recording, without priors: what law 2 is stated for."""
+    """Configuration with the whole recording in one chunk, without priors: the condition of law 2."""
     return StreamConfig(chunk_frames=frames + 1, lookahead_frames=0, context_frames=0, prior_weight=0)
 
 
 class StepBatch:
-    """Rows of equal size over a stepper: each row a lane and a slot; rows without input point to the scratch slot."""
+    """Rows of equal size over a stepper, each with a lane and a slot; rows without input point to the scratch slot."""
 
     def __init__(self, stepper: Stepper, rows: int) -> None:
         kind = EncoderWindower if stepper.kind == "encode" else DecoderWindower
@@ -67,7 +67,7 @@ class StepBatch:
         self.state = stepper.new_state(rows + 1)
 
     def step(self, last: tuple[int, ...] = ()) -> list[np.ndarray]:
-        """One step: rows in `last` end, the others go on where they have a window. Output of each row."""
+        """Returns the output of each row after one step: rows in `last` end, others advance if they have a window."""
         windows = [windower.take_last() if row in last else windower.take() for row, windower in enumerate(self.lanes)]
         x = np.zeros((len(windows), *self.stepper.window_shape), DTYPES[self.stepper.kind])
         slots = torch.full((len(windows),), len(windows))
@@ -88,7 +88,7 @@ class StepBatch:
         ]
 
     def run(self, row: int) -> np.ndarray:
-        """Everything that a row's input gives, its ending included, the other rows going on beside it."""
+        """All output of a row's input, its ending included, while the other rows keep running."""
         parts = []
         while self.lanes[row].has_window:
             parts.append(self.step()[row])

@@ -1,4 +1,4 @@
-"""Checkpoints in the original layouts, of the golden model's weights: what the original computes comes out."""
+"""Checkpoints in the original layouts, with the golden model's weights, give the output of the original."""
 
 import json
 from pathlib import Path
@@ -31,12 +31,12 @@ def golden_weights() -> dict[str, Tensor]:
 
 
 def side_by_side(rows: Tensor) -> Tensor:
-    """Rows of each head from halves to pairs, as the original has them."""
+    """Reorders the rows of each head from halves to pairs, the original's order."""
     return rows.unflatten(0, (HEADS, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
 def original_name(name: str) -> str:
-    """Of one of our weights that stands alone in the original."""
+    """Name in the original of a weight that is not part of a fused layer."""
     part, _, rest = name.partition(".")
     match part:
         case "fc_encoder":
@@ -78,7 +78,7 @@ def encoder_name(rest: str) -> str:
 
 
 def original_weights(plain_too: bool = True) -> dict[str, Tensor]:
-    """The golden weights as the original package saves them: fused attention, weight norm, buffers and leftovers."""
+    """The golden weights in the original package's format: fused attention, weight norm, buffers and unused entries."""
     ours, original = golden_weights(), {}
     for name, tensor in ours.items():
         if ".self_attn.q_proj." in name and name.startswith("acoustic_decoder"):

@@ -1,4 +1,4 @@
-"""What a configuration accepts, and the times that follow from it."""
+"""Valid configurations, and the times that follow from them."""
 
 import pytest
 
@@ -39,7 +39,7 @@ def test_the_roundtrip_latency_is_that_of_the_schedule(encode: tuple[int, int], 
     first, second = StreamConfig(*encode), StreamConfig(*decode)
     tokens = given = 0
     longest = 0.0
-    for ms in range(0, 6000, 5):  # audio arrives; whatever can be computed is
+    for ms in range(0, 6000, 5):  # audio arrives; all that is ready is computed
         samples = ms * 16
         while samples >= (tokens + first.window_frames) * 320 + 240:
             tokens += first.chunk_frames

@@ -1,4 +1,4 @@
-"""The error tree as the docstring draws it is the one that the classes form."""
+"""The error tree drawn in the docstring equals the class hierarchy."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Shapes, dtypes and devices of every step fit on CUDA, in every dtype: proved on tensors without values."""
+"""Shapes, dtypes and devices of every step are consistent on CUDA, in every dtype: proved on tensors without values."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ CUTS = [(5, 5, 250), (1, 1, 0)]
 
 @pytest.fixture
 def fake(compiled: None) -> Iterator[None]:
-    """Constants are kept for each device: those of one mode are not for another."""
+    """Constants are cached per device, and those of one mode are invalid in another."""
     torch.ops.load_library(native.library([GUARD]))
     for constant in (fbank.povey_window, fbank.mel_matrix):
         constant.cache_clear()

@@ -1,4 +1,4 @@
-"""A checkpoint of the real size loads by the same code and obeys the same laws. Random weights: no hub is asked."""
+"""A checkpoint of the real size loads through the same code and obeys the same laws. Random weights, no download."""
 
 import shutil
 from pathlib import Path

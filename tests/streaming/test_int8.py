@@ -1,4 +1,4 @@
-"""Law 2 of int8: one whole chunk equals the offline model whose layers have fake-quantised weights and activations."""
+"""Law 2 for int8: one whole chunk equals the offline model with fake-quantised weights and activations."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def quantised_rows(x: torch.Tensor) -> torch.Tensor:
 
 
 def fake_conv(conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
-    """The convolution of rows of channels (B, C, T), each quantised by itself."""
+    """Convolution of (B, C, T) with each row of channels quantised separately."""
     flat = fake_quantised(conv.weight.transpose(1, 2).flatten(1))
     weight = flat.unflatten(1, (conv.kernel_size[0], -1)).transpose(1, 2)
     return F.conv1d(quantised_rows(x.mT).mT, weight, conv.bias, conv.stride, conv.padding, conv.dilation)

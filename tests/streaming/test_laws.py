@@ -25,7 +25,7 @@ GRID = [(chunk, lookahead) for chunk in (1, 4, 5) for lookahead in (0, 1, 5)]
 SAMPLES = (0, 1, 37, 160, 319, 320, 321, 1600, 4801)
 TOKENS = (0, 1, 2, 3, 5, 8, 17)
 
-SOFT_GRID = [(5, 5)]  # software takes its time
+SOFT_GRID = [(5, 5)]  # the software device is slow
 
 every_model = pytest.mark.parametrize("model", ALL_MODELS)
 every_exact_model = pytest.mark.parametrize("model", [model for model in ALL_MODELS if not model.endswith("int8")])
@@ -75,7 +75,13 @@ def test_law_1_any_partition_of_tokens_gives_the_same_audio_around_lost_ones(
     model: str, chunk: int, lookahead: int
 ) -> None:
     tokens, lost = some_tokens(), np.zeros(43, bool)
-    for gap in (slice(0, 2), slice(4, 5), slice(7, 8), slice(10, 24), slice(40, 43)):  # the fourth spans windows
+    for gap in (
+        slice(0, 2),
+        slice(4, 5),
+        slice(7, 8),
+        slice(10, 24),
+        slice(40, 43),
+    ):  # the fourth one spans several windows
         lost[gap] = True
     stream = codec_of(model).decoder_stream(config_of(chunk, lookahead))
     expected = np.concatenate([stream.feed(tokens, lost), stream.flush()])
@@ -130,7 +136,7 @@ def test_law_3_a_row_of_a_batch_does_not_see_its_neighbours(model: str, chunk: i
         (codec.decoder(config), some_tokens(21), some_tokens(40, seed=9)),
     ):
         alone, among = StepBatch(stepper, 4), StepBatch(stepper, 4)
-        for row, size in ((0, len(theirs)), (3, len(theirs) // 2)):  # others, older, of other lengths
+        for row, size in ((0, len(theirs)), (3, len(theirs) // 2)):  # other rows of other ages and lengths
             among.lanes[row].push(theirs[:size])
             among.step()
         alone.lanes[1].push(mine)
@@ -155,7 +161,7 @@ def test_law_3_a_row_of_a_batch_equals_the_row_alone(model: str) -> None:
 def test_law_3_a_rows_bits_do_not_change_with_an_edge_in_another_row(
     model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step that knows of no edge leaves work out; one row at its start or end brings it back for all."""
+    """A step without edges skips work; one row at its start or end brings that work back for all rows."""
     codec = codec_of(model)
     for new, x in ((codec.encoder_stream, recording(20_000)), (codec.decoder_stream, some_tokens(60))):
         without = new(config_of(5, 5)).feed(x)
@@ -257,7 +263,7 @@ def test_law_5_less_than_a_frame_gives_no_token_and_no_error(model: str, samples
 
 @every_exact_model
 def test_the_quantisers_input_equals_the_offline_models(model: str) -> None:
-    """Law 2 where tokens alone would not show it."""
+    """Law 2 at the quantiser's input, since tokens would hide small differences."""
     codec = codec_of(model)
     pcm = recording(8000)
     offline = []

@@ -1,4 +1,4 @@
-"""Models of the hub that are not here, not there, or not for everybody: said at once, with what to do."""
+"""Hub models that are not cached, do not exist, or are restricted: reported at once, with a remedy."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Models that hold their weights packed and no others: int8 from a cache, and float32 in a server."""
+"""Models that hold only packed weights: int8 from a cache, and float32 in a server."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from tests.streaming.models import codec_of, recording
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of nano, which is big enough to be cached, and an empty cache."""
+    """A copy of nano and an empty cache; models of any size are cached."""
     native.operations(torch.zeros(1))  # compiled in the usual cache
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(int8_model, "SMALL_MODEL_BYTES", 0)
@@ -30,7 +30,7 @@ def cached(model: Path) -> Path:
 
 
 def load_counted(model: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Codec, int]:
-    """The int8 codec, and how often its original weights were read."""
+    """The int8 codec, and the number of times its original weights were read."""
     reads = []
     with monkeypatch.context() as patch:
         load = int8_model.load_model

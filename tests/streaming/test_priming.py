@@ -1,4 +1,4 @@
-"""The laws of streams that start from a voice, or from speech that was heard before."""
+"""The laws of streams that are primed with a voice or with earlier speech."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def said(stream, x: np.ndarray) -> np.ndarray:
 @every_cut
 @pytest.mark.parametrize("length", [100, 103])
 def test_priming_equals_having_decoded_the_voice_before(model: str, chunk: int, lookahead: int, length: int) -> None:
-    """With whole chunks and without: the output is bit for bit what follows the voice in one stream."""
+    """With whole chunks and without: the output equals what follows the voice in one stream, bit for bit."""
     stream = codec_of(model).decoder_stream(config_of(chunk, lookahead))
     voice, tokens = some_tokens(length, 1), some_tokens(23)
     expected = said(stream, np.concatenate([voice, tokens]))[480 * length :]

@@ -1,4 +1,4 @@
-"""Token files say whose their tokens are, in three forms; other forms are bare, and damaged ones are refused."""
+"""Token files name their model in three formats; other formats hold only tokens, and damaged files are refused."""
 
 import io
 import json

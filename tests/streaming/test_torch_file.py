@@ -1,4 +1,4 @@
-"""The restricted reader of .pt files: what torch writes for one integer tensor, and nothing else."""
+"""The restricted reader of .pt files accepts a single integer tensor as torch writes it, and nothing else."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""The application by itself: when the model loads, paths below a prefix, refusals, and how a connection ends."""
+"""The ASGI application itself: loading the model, paths below a prefix, refusals, and how connections end."""
 
 import asyncio
 import threading
@@ -39,7 +39,7 @@ async def until_ready(url: str) -> None:
             pass
 
 
-# When the model loads
+# Loading the model
 
 
 async def test_without_a_lifespan_the_first_request_loads_the_model_and_readyz_is_503_until_then():
@@ -50,7 +50,7 @@ async def test_without_a_lifespan_the_first_request_loads_the_model_and_readyz_i
         return load_fake(settings)
 
     codec = made(load)
-    app = Starlette(routes=[Mount("/codec", codec)])  # which sends no lifespan messages to what is mounted
+    app = Starlette(routes=[Mount("/codec", codec)])  # it sends no lifespan messages to mounted applications
     async with uvicorn_server(app) as url:
         status, body = await asyncio.to_thread(get, url + "/codec/readyz")
         assert status == 503 and "not loaded yet" in body["reason"]
@@ -103,7 +103,7 @@ def test_settings_default_to_the_environment(monkeypatch):
         create_app()
 
 
-# Where it is
+# Paths
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_settings_default_to_the_environment(monkeypatch):
         ("/v1/encode", "", "/v1/encode"),
         ("/codec/v1/encode", "/codec", "/v1/encode"),
         ("/codec/", "/codec/", "/"),
-        ("/v1/encode", "/codec", "/v1/encode"),  # hypercorn's way
+        ("/v1/encode", "/codec", "/v1/encode"),  # as hypercorn does it
         ("/codecs", "/codec", "/codecs"),
     ],
 )
@@ -147,7 +147,7 @@ async def _tokens_of(url: str, samples):
                 yield event.tokens.tobytes()
 
 
-# How it ends
+# End of a connection
 
 
 async def test_a_body_that_is_too_long_is_refused():

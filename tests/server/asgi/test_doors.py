@@ -3,5 +3,5 @@
 from tests.server.asgi.hosting import over_asgi  # noqa: F401
 from tests.server.http.test_doors import *  # noqa: F403
 
-# What is the business of the ASGI server.
+# Left out: handled by the ASGI server.
 del test_with_a_certificate_sessions_are_encrypted  # noqa: F821

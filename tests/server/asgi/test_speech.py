@@ -3,6 +3,6 @@
 from tests.server.asgi.hosting import over_uvicorn  # noqa: F401
 from tests.server.http.test_speech import *  # noqa: F403
 
-# What is the business of the ASGI server.
+# Left out: these are handled by the ASGI server.
 del test_malformed_requests_get_the_matching_status  # noqa: F821
 del test_speech_is_served_over_tls  # noqa: F821

@@ -1,4 +1,4 @@
-"""Who may come in: origins, keys, attempts and sessions of one key or address, addresses behind proxies."""
+"""Admission: origins, keys, limits on attempts and on sessions per key or address, and addresses behind proxies."""
 
 import random
 from http import HTTPStatus
@@ -119,7 +119,7 @@ def test_attempts_per_address_are_limited_and_refill_evenly():
     the_gate = gate(clock, max_attempts_per_minute=6)
     for _ in range(6):
         the_gate.check(Headers(), None, PEER)
-    for _ in range(3):  # refused ones cost nothing
+    for _ in range(3):  # refused attempts cost nothing
         with pytest.raises(LimitError, match=r"address 192.0.2.7 tries too often \(6 a minute") as caught:
             the_gate.check(Headers(), None, PEER)
     assert caught.value.after_s == 10
@@ -185,7 +185,7 @@ def test_memory_is_bounded_for_any_number_of_addresses():
     assert len(attempts._buckets) == MAX_REMEMBERED
     with pytest.raises(LimitError):
         attempts.take("address", str(MAX_REMEMBERED))
-    attempts.take("address", "0")  # forgotten: it came longest ago
+    attempts.take("address", "0")  # the oldest address was evicted
 
 
 # Sessions
@@ -236,10 +236,10 @@ TRUSTED = [ip_network("10.0.0.0/8"), ip_network("fd00::/8"), ip_network("127.0.0
     ("peer", "forwarded", "address"),
     [
         ("192.0.2.7", [], "192.0.2.7"),
-        ("192.0.2.7", ["198.51.100.1"], "192.0.2.7"),  # no proxy of ours: may say what it likes
+        ("192.0.2.7", ["198.51.100.1"], "192.0.2.7"),  # not one of our proxies, so its claim is not trusted
         ("10.0.0.1", [], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
-        ("10.0.0.1", ["203.0.113.66, 198.51.100.1"], "198.51.100.1"),  # the left one is what the client made up
+        ("10.0.0.1", ["203.0.113.66, 198.51.100.1"], "198.51.100.1"),  # the left address was invented by the client
         ("10.0.0.1", ["203.0.113.66", "198.51.100.1"], "198.51.100.1"),
         ("10.0.0.1", ["198.51.100.1, 10.2.2.2"], "198.51.100.1"),
         ("10.0.0.1", ["10.3.3.3, 10.2.2.2"], "10.3.3.3"),

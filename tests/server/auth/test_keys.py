@@ -1,4 +1,4 @@
-"""API keys: whose key it is, what is refused, and a file that changes."""
+"""API keys: the name of a key, refusals, and reloading of a changed file."""
 
 import hashlib
 import logging
@@ -17,7 +17,7 @@ from neucodec_streaming.server.auth.keys import Keys, key_from, key_line, new_ke
 
 
 class Clock:
-    """Time that goes on when it is told to."""
+    """A clock that advances only on request."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0

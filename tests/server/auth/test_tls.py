@@ -1,4 +1,4 @@
-"""TLS from files that change: new connections see the new certificate, open ones live on, broken ones do no harm."""
+"""Reloading of TLS files: new connections see the new certificate, open ones survive, broken files do no harm."""
 
 import logging
 import shutil
@@ -23,7 +23,7 @@ pytestmark = needs_openssl
 
 
 def make_pair(folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate for localhost with that common name, signed by itself, and its key."""
+    """Creates a self-signed certificate for localhost with that common name, and its key."""
     cert, key = folder / f"{name}.crt", folder / f"{name}.key"
     make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -addext"
     names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
@@ -39,7 +39,7 @@ def pairs(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
 
 
 class Site:
-    """The files that a server is started with, and its clock."""
+    """The certificate files of a server, and its clock."""
 
     def __init__(self, folder: Path, pair: tuple[Path, Path]) -> None:
         self.cert, self.key, self.clock = folder / "tls.crt", folder / "tls.key", Clock()
@@ -59,7 +59,7 @@ def site(tmp_path, pairs) -> Site:
 
 @asynccontextmanager
 async def echoing(certificate: Certificate):
-    """A WebSocket server that gives back what it gets; its port."""
+    """Runs a WebSocket echo server; returns its port."""
 
     async def echo(socket: ServerConnection) -> None:
         async for message in socket:
@@ -70,7 +70,7 @@ async def echoing(certificate: Certificate):
 
 
 def trusting(*trusted: tuple[Path, Path], **options) -> ssl.SSLContext:
-    """What a client has that believes these certificates alone."""
+    """The TLS context of a client that trusts only these certificates."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for cert, _ in trusted:
         context.load_verify_locations(cert)
@@ -80,7 +80,7 @@ def trusting(*trusted: tuple[Path, Path], **options) -> ssl.SSLContext:
 
 
 def connected(port: int, context: ssl.SSLContext, host: str = "localhost") -> connect:
-    """A connection over loopback to that name."""
+    """Connects over loopback with that server name."""
     return connect(f"wss://{host}:{port}", host="127.0.0.1", ssl=context, open_timeout=DEADLINE_S, proxy=None)
 
 
@@ -110,7 +110,7 @@ async def test_a_client_without_sni_gets_the_new_certificate_too(site, pairs):
         site.install(*pairs["new"])
         async with connected(
             port, trusting(*pairs.values()), host="127.0.0.1"
-        ) as socket:  # an address is never sent as a name
+        ) as socket:  # SNI never carries an IP address
             assert name_of(socket) == "new"
 
 

@@ -1,4 +1,4 @@
-"""Tokens of minutes: who signs them, how long they are good, and how they are made in other languages."""
+"""Short-lived tokens: signing, expiry, and issuing them from other languages."""
 
 import json
 import re

@@ -6,11 +6,11 @@ import numpy as np
 import soundfile
 
 LENGTHS = (100, 16_000, 16_000 + 90, 24_000)
-"""In samples: less than a frame, two of one frame count, a longer one."""
+"""Lengths in samples: less than a frame, two with equal frame counts, and a longer one."""
 
 
 def write_recordings(folder: Path, count: int) -> Path:
-    """Noise of those lengths in the folders a and b."""
+    """Writes noise of those lengths into the folders a and b."""
     rng = np.random.default_rng(7)
     for number in range(count):
         path = folder / ("a", "b")[number % 2] / f"{number}.wav"

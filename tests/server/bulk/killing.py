@@ -1,4 +1,4 @@
-"""A coder that kills the job that it works for, in the middle."""
+"""A coder that kills its job half way through."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What a worker makes of recordings and rows."""
+"""How a worker codes recordings and table rows."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Bulk jobs: every recording once, whatever happens, with the tokens that the codec gives for it alone."""
+"""Bulk jobs: every recording is coded exactly once, with the tokens that the codec gives for it alone."""
 
 import json
 import os

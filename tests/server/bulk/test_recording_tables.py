@@ -1,4 +1,4 @@
-"""Tables of recordings: the same tokens as of the files, however the table holds them; what is no table is named."""
+"""Tables of recordings give the same tokens as files in every layout; invalid tables are named."""
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,7 @@ def coder():
 
 @pytest.fixture(scope="module")
 def wanted(folder, coder):
-    """Tokens by the path below the folder."""
+    """Tokens by path relative to the folder."""
     return {row.id: row.tokens for row in coder.encode(find_recordings(folder))}
 
 

@@ -1,4 +1,4 @@
-"""A table of tokens is whole at any moment, of one model, and read with distrust."""
+"""A token table is complete at any moment, belongs to one model, and is validated on reading."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Who may come in, from outside: statuses before the upgrade, limits of real sessions, TLS, and logs without keys."""
+"""Admission seen from outside: statuses before the upgrade, session limits, TLS, and logs without keys."""
 
 import logging
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ PATH = "/v1/encode"
 
 
 def fake_host(**settings):
-    """A server over a fake runner."""
+    """Runs a server over a fake runner."""
     return hosted(FakeRunner(), **settings)
 
 
 async def refused(url: str, **headers: str) -> Response:
-    """The answer to an attempt that does not become a session."""
+    """Returns the HTTP answer to a request that does not become a session."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     with pytest.raises(InvalidStatus) as caught:
         await connect(url, additional_headers=named, open_timeout=DEADLINE_S)
@@ -37,7 +37,7 @@ def code_of(response: Response) -> str:
 
 
 class Locked:
-    """A server with one key, that of alice."""
+    """Runs a server with a single key, alice's."""
 
     def __init__(self, host: Host, key: str) -> None:
         self.url, self.emptied, self.key = host.url, host.emptied, key
@@ -85,7 +85,7 @@ async def test_sessions_of_one_key_are_limited_until_one_ends(locked):
 
 async def test_keys_are_never_logged(locked, caplog):
     with caplog.at_level(logging.DEBUG):
-        logging.getLogger("websockets.client").setLevel(logging.CRITICAL)  # the other side of this test
+        logging.getLogger("websockets.client").setLevel(logging.CRITICAL)  # the complement of this test
         async with talk(locked.url, f"{PATH}?access_token={locked.key}") as session:
             await session.finish()
         async with talk(locked.url, PATH, additional_headers=locked.bearer) as session:

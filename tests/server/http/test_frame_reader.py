@@ -1,4 +1,4 @@
-"""The one law of FrameReader: on any bytes, cut anywhere, it gives what websockets' own protocol gives."""
+"""The law of FrameReader: on any bytes in any pieces it gives the same result as the protocol class of websockets."""
 
 import random
 import struct
@@ -22,10 +22,10 @@ MISTAKES = (
     Frame(Opcode.BINARY, b"ab").serialize(mask=False),
     Frame(Opcode.CLOSE, Close(1000, "").serialize()).serialize(mask=True),
     b"\xc2\x82abcdef",  # a reserved bit
-    b"\x83\x82abcdef",  # an opcode that there is not
-    b"\x89\xfe\x00\xc8" + bytes(204),  # a long ping
+    b"\x83\x82abcdef",  # an undefined opcode
+    b"\x89\xfe\x00\xc8" + bytes(204),  # a ping that is too long
     b"\x82\xff" + struct.pack(">Q", 1 << 63) + bytes(4),
-    b"\x82\xff" + struct.pack(">Q", 5) + b"abcdhello",  # a length in more bytes than it needs
+    b"\x82\xff" + struct.pack(">Q", 5) + b"abcdhello",  # a length encoded in more bytes than necessary
     b"\x82\xfe\x00\x05abcdhello",
     Frame(Opcode.CONT, b"of what?").serialize(mask=True),
     Frame(Opcode.TEXT, b"\xff\xfe").serialize(mask=True),
@@ -34,7 +34,7 @@ Outcome = tuple[list[bytes | str], State, bytes]
 
 
 def by_the_protocol(pieces: Iterable[bytes]) -> Outcome:
-    """Messages, state and answers by websockets alone; text that is no UTF-8 ends with status 1007."""
+    """Messages, state and answers of websockets alone; invalid UTF-8 ends with status 1007."""
     protocol = ServerProtocol(max_size=MAX_BYTES)
     messages: list[bytes | str] = []
     parts: list[bytes] = []
@@ -76,17 +76,17 @@ def by_the_reader(pieces: Iterable[bytes]) -> Outcome:
 
 
 def taken(reader: FrameReader) -> Sequence[bytes | str | Request]:
-    """What `find` has found, by the method that is for it."""
+    """Calls the FrameReader method that matches the result of `find`."""
     return [reader.take_payload()] if reader.found_payload else reader.take()
 
 
 def answers(protocol: ServerProtocol) -> bytes:
-    """What went to the client, but for the date of the response."""
+    """Bytes sent to the client, without the date of the response."""
     return b"".join(protocol.data_to_send()).partition(b"\r\n\r\n")[2]
 
 
 def one_by_one(data: bytes) -> list[bytes]:
-    """So that no frame behind one that ends the connection is parsed."""
+    """Single bytes, so that no frame after one that ends the connection is parsed."""
     return [data[at : at + 1] for at in range(len(data))]
 
 

@@ -1,4 +1,4 @@
-"""What a WebSocket hands to its session and sends for it: typed messages; JSON stays at this edge."""
+"""A WebSocket hands its session typed messages and sends typed messages for it; JSON stays at this edge."""
 
 import asyncio
 
@@ -47,7 +47,7 @@ class FakeTransport(asyncio.Transport):
 
 
 class Ear:
-    """A session that remembers what it is told."""
+    """A session that records its calls."""
 
     def __init__(self) -> None:
         self.heard: list[bytes | ClientMessage | StreamingError] = []

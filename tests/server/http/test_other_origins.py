@@ -1,4 +1,4 @@
-"""What web pages of other origins may read, and what a plain GET of a session's address says to a browser."""
+"""What pages of other origins may read, and the answer to a plain GET of a session's address."""
 
 import json
 import urllib.error
@@ -59,5 +59,5 @@ async def test_a_plain_get_of_a_session_gives_the_reason_for_a_refusal():
             assert (status, headers["Retry-After"], json.loads(body)["code"]) == (503, "1", "full")
         await host.emptied()
         assert get(host, "/v1/encode")[0] == 426
-        async with talk(host.url, "/v1/encode") as found:  # the plain GETs have taken no place
+        async with talk(host.url, "/v1/encode") as found:  # the plain GETs took no slot
             await found.finish()

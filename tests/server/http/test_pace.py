@@ -1,4 +1,4 @@
-"""No connection takes the event loop from the others, however many and however small the messages that it sends."""
+"""No connection starves the event loop, whatever the number and size of its messages."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ SAMPLE = Frame(Opcode.BINARY, b"ab").serialize(mask=True)
 
 @asynccontextmanager
 async def raw(host: Host) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A session as bytes on a socket."""
+    """A session as raw bytes on a socket."""
     parts = urlsplit(host.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(UPGRADE.encode())

@@ -1,4 +1,4 @@
-"""POST /v1/audio/speech by OpenAI's own client and by hand: formats, errors, and a client that leaves."""
+"""POST /v1/audio/speech by OpenAI's own client and by hand: formats, errors, and a client that disconnects."""
 
 import asyncio
 import base64
@@ -37,7 +37,7 @@ def http(url):
 
 @asynccontextmanager
 async def speaking(pace=FAST, tokens=TOKENS, **settings):
-    """A stand-in model, the base URL of a server that speaks with it, and that server."""
+    """A stand-in model, the base URL of a server that uses it, and that server."""
     async with stand_in(tokens, pace) as model:
         with hosted(FakeRunner(), speech_lm_url=model.url, **settings) as host:
             yield model, http(host.url) + "/v1", host
@@ -132,7 +132,7 @@ async def test_speech_without_a_language_model_is_404():
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/v1", "elsewhere"])
 async def test_an_unusable_language_model_is_502(url):
     async with speaking() as (_, _url, other):
-        wrong = url if url != "elsewhere" else http(other.url) + "/v1"  # which knows no completions
+        wrong = url if url != "elsewhere" else http(other.url) + "/v1"  # this address has no completions
         with hosted(FakeRunner(), speech_lm_url=wrong) as host:
             async with openai.AsyncOpenAI(base_url=http(host.url) + "/v1", api_key="any", max_retries=0) as client:
                 with pytest.raises(openai.InternalServerError) as failed:
@@ -153,7 +153,9 @@ async def test_speech_without_a_free_slot_is_503_with_retry_after():
 async def test_a_streaming_answer_holds_its_slot_until_the_client_disconnects():
     async with speaking(pace=SLOW, tokens=np.arange(0, 6000, 2, dtype=np.uint16), max_sessions=1) as (_, url, host):
         async with httpx.AsyncClient() as client, client.stream("POST", f"{url}/audio/speech", json=ASKED) as response:
-            pieces = response.aiter_raw()  # named: httpx closes the connection of a generator that nobody holds
+            pieces = (
+                response.aiter_raw()
+            )  # the variable keeps the generator alive: httpx closes the connection of one that is collected
             await anext(pieces)
             refused = await client.post(f"{url}/audio/speech", json=ASKED)
             assert refused.status_code == 503 and refused.json()["error"]["code"] == "full"
@@ -196,7 +198,7 @@ async def test_a_client_that_does_not_read_causes_back_pressure():
             (session,) = host.app.registry._all(lambda entry: True)
             async with asyncio.timeout(DEADLINE_S):
                 while not session.slot._is_paused or session.slot.backlog.bytes <= 1_000:  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)  # until the sockets are full
+                    await asyncio.sleep(0.05)  # until the socket buffers are full
             await asyncio.sleep(0.3)
             assert session.queued_bytes < 10_000 + 100 * 960 and session.slot.backlog.bytes < 10_000
             heard += [piece async for piece in pieces]
@@ -277,7 +279,7 @@ async def test_other_methods_get_a_status_and_json(method, path, status, allow):
 
 
 async def exchanged(url, *parts):
-    """What comes back for these bytes, until the connection ends."""
+    """Returns the server's answer to these bytes, up to the end of the connection."""
     host, port = url.removeprefix("ws://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:

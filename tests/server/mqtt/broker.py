@@ -1,4 +1,4 @@
-"""The Mosquitto that these tests start."""
+"""The Mosquitto broker of these tests."""
 
 import pytest
 

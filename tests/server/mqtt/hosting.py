@@ -1,4 +1,4 @@
-"""A server with a bridge in the test's own event loop, over the runner without a model or the golden one."""
+"""Runs a server with a bridge in the test's own event loop, over the fake runner or the golden model."""
 
 import asyncio
 import socket
@@ -24,7 +24,7 @@ class BridgeHost:
         self.app, self.bridge, self.runner = app, bridge, runner
 
     async def die(self) -> None:
-        """Its connections end as those of a killed process do: all at once, and without a word."""
+        """Closes its connections as the death of a process does: all at once, without a closing message."""
         connections = [self.bridge._connection, *(session._connection for session, _ in self.bridge._sessions.values())]
         tasks = [self.bridge._task, *(task for _, task in self.bridge._sessions.values())]
         for connection in connections:
@@ -41,7 +41,7 @@ class BridgeHost:
 async def bridged(
     url: str | BrokerAddress, runner: FakeRunner | None = None, sites=(), **settings
 ) -> AsyncIterator[BridgeHost]:
-    """A server on a free port with a bridge at that broker, connected."""
+    """Runs a server on a free port with a bridge connected to that broker."""
 
     def load_fake(settings: Settings) -> tuple[list[Engine], Model]:
         return [Engine(runner, settings.gather_ms / 1000)], Model("fake", {"default": CONFIG}, "default")

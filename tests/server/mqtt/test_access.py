@@ -1,4 +1,4 @@
-"""TLS, passwords, client certificates and access control lists: the broker's, as docs/mqtt.md shows them."""
+"""TLS, passwords, client certificates and access control lists of the broker, as documented in docs/mqtt.md."""
 
 import shutil
 import subprocess
@@ -34,7 +34,7 @@ topic read neucodec/v1/ann/status
 
 @pytest.fixture
 def guarded(tmp_path):
-    """Mosquitto with TLS, passwords and lists."""
+    """Mosquitto with TLS, passwords and access control lists."""
     cert, key = make_pair(tmp_path, "localhost")
     passwords, lists = tmp_path / "passwords", tmp_path / "lists"
     passwords.touch(0o600)
@@ -78,7 +78,7 @@ async def test_clients_without_password_or_rights_are_refused(guarded):
         with pytest.raises(Unreachable, match="certificate"):
             async with open_at_broker(url.format("ann:ann-secret"), "ann", deadlines=hurry):
                 pass
-        with pytest.raises(Unreachable, match="no bridge"):  # the broker drops what the lists forbid
+        with pytest.raises(Unreachable, match="no bridge"):  # the broker drops messages that the lists forbid
             async with open_at_broker(address(guarded, "guest"), "ann", deadlines=hurry):
                 pass
         assert host.bridge.sessions == []

@@ -48,7 +48,7 @@ def audio_in(events) -> np.ndarray:
 
 
 async def heard(events, until=()) -> list:
-    """Everything until the stream is over, or until an event of such a kind."""
+    """Collects everything until the stream ends, or until an event of one of these kinds."""
     found = []
     async with asyncio.timeout(DEADLINE_S):
         async for event in events:

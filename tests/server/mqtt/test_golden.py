@@ -1,4 +1,4 @@
-"""A recorded voice through Mosquitto and bridge to a listener is, with QoS 1, what it is over a WebSocket."""
+"""With QoS 1, speech through Mosquitto and the bridge equals the output over a WebSocket."""
 
 import numpy as np
 import pytest

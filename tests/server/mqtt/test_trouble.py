@@ -1,4 +1,4 @@
-"""Lossy links, a broker that restarts, a bridge that dies: what is lost is known to the last token."""
+"""Lossy links, a restarting broker, a dying bridge: losses are known to the last token."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ from tests.server.mqtt.test_bridge import heard, tokens_in
 from tests.streaming.engine.fake import FakeRunner, speech
 
 pytestmark = needs_mosquitto
-FRAMES = 240  # less than a client sends ahead of what it has heard
+FRAMES = 240  # less than a client sends ahead of the output that it has received
 RNG = np.random.default_rng(5)
 SPOKEN = [int(level) for level in RNG.integers(1, 256, FRAMES)]
 
@@ -34,13 +34,13 @@ def mosquitto(tmp_path_factory):
 
 
 async def speak(session, levels, frames_each: int = 5) -> None:
-    """Sends a frame of audio for each level, without an end."""
+    """Sends a frame of audio for each level and leaves the stream open."""
     for start in range(0, len(levels), frames_each):
         await session.send(speech(*levels[start : start + frames_each]))
 
 
 def by_position(events) -> dict[int, int]:
-    """The level that was heard at each place. What was concealed is not in it."""
+    """The level received at each position, without concealed ones."""
     made_up = {
         place
         for event in events
@@ -92,7 +92,7 @@ async def test_qos_0_reports_exactly_the_units_that_a_listener_lost(mosquitto, r
     assert all(SPOKEN[place] == level for place, level in found.items())
     lost = listener.loss
     assert missing(events) == lost.lost_units
-    assert FRAMES - len(found) - min(found) == lost.lost_units  # whatever came before the first is not known
+    assert FRAMES - len(found) - min(found) == lost.lost_units  # losses before the first frame are unknown
     assert link.counts["dropped"] > 0 and lost.duplicate_frames > 0 and lost.reordered_frames + lost.late_frames > 0
     assert (lost.lost_units == 0 and lost.recovered_units > 0) if redundancy else lost.lost_units > 0
 
@@ -142,7 +142,7 @@ async def test_another_bridge_takes_over_within_two_seconds_and_reports_the_gap(
     found = by_position(events)
     assert all(SPOKEN[place] == level for place, level in found.items())
     assert missing(events) == FRAMES - len(found)
-    assert set(range(100, FRAMES)) <= set(found)  # what was sent meanwhile waited for the new owner
+    assert set(range(100, FRAMES)) <= set(found)  # messages sent in the meantime waited for the new owner
     assert isinstance(own[-1], Done)
 
 
@@ -200,7 +200,7 @@ async def test_a_restarted_broker_loses_only_its_queue_and_the_loss_is_reported(
     assert missing(events) == FRAMES - len(found)
     assert isinstance(own[-1], Done)
     heard_levels = {place: level for place, level in found.items() if level != SPOKEN[place]}
-    assert set(heard_levels.values()) <= {0}  # audio that got lost is silence, and in the status
+    assert set(heard_levels.values()) <= {0}  # lost audio is replaced by silence and reported in the status
     assert listener.status.loss["lost_units"] == 320 * len(heard_levels)
     assert listener.status.state == SessionStatus.CLOSED
 
@@ -256,6 +256,6 @@ async def test_frames_beyond_the_bridges_queue_are_dropped_and_reported(mosquitt
 async def closed(session):
     """The last status of a session."""
     async with asyncio.timeout(DEADLINE_S):
-        while session.status is None or session.status.state != SessionStatus.CLOSED:  # noqa: ASYNC110 (it is no event)
+        while session.status is None or session.status.state != SessionStatus.CLOSED:  # noqa: ASYNC110 (no event)
             await asyncio.sleep(0.01)
     return session.status

@@ -8,7 +8,7 @@ from neucodec_streaming.server.sessions.admission import Admission
 
 CONFIG = StreamConfig(5, 5)
 ENCODE, DECODE = Pool("encode", CONFIG), Pool("decode", CONFIG)
-TIMES = {ENCODE: {1: 0.02}, DECODE: {1: 0.01}}  # of 100 ms: three roundtrips are 90 %
+TIMES = {ENCODE: {1: 0.02}, DECODE: {1: 0.01}}  # chunks of 100 ms: three roundtrips are a load of 90 %
 
 
 def test_sessions_are_admitted_up_to_the_load_and_again_after_one_ends():

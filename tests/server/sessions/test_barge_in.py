@@ -1,4 +1,4 @@
-"""`clear` is heard at once whatever is pending, and what is sent before `ready` is taken in its order."""
+"""`clear` takes effect at once despite a backlog, and messages sent before `ready` are accepted in order."""
 
 import asyncio
 import threading
@@ -16,11 +16,11 @@ from tests.streaming.engine.fake import FakeRunner, audio_of, speech, tokens_of
 HOUR = 180_000
 """Tokens."""
 CLEARED_S = 0.1
-PACE = {"max_messages_per_s": 500.0}  # the default, which the tests' server does not have
+PACE = {"max_messages_per_s": 500.0}  # the default, which the tests' server overrides
 
 
 class SlowRunner(FakeRunner):
-    """Computes nothing until it is told to."""
+    """Computes nothing until the gate is opened."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A quiet session gives its slots to others and lives on: it wakes with its first input, as if nothing had been."""
+"""A quiet session gives up its slots and stays open; its next input wakes it with its state unchanged."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ LEVELS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3]
 
 
 async def parked(host: Host, count: int = 1) -> None:
-    """Returns when so many sessions hold no slots."""
+    """Waits until that many sessions are parked."""
     end_s = time.monotonic() + 10
     while len(host.app._sessions._parked) != count or host.app.sessions:
         assert time.monotonic() < end_s, "nothing is parked"

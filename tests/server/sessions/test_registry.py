@@ -1,4 +1,4 @@
-"""Conversations with a real server over real sockets; the model is arithmetic, so every byte can be foretold."""
+"""Conversations with a real server over real sockets; the model is arithmetic, so every byte is predictable."""
 
 import asyncio
 

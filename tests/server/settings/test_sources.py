@@ -1,4 +1,4 @@
-"""Flag before environment before file before default, for every setting and every type."""
+"""Precedence of flag, environment, file and default, for every setting and every type."""
 
 import argparse
 from dataclasses import fields
@@ -30,7 +30,7 @@ EXAMPLES = {
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
 }
-"""Values of settings as text and as they are read; `example` has those of plain numbers and texts."""
+"""Values of settings as text and as parsed; `example` has those of plain numbers and texts."""
 
 
 def example(item) -> tuple[str, object]:
@@ -46,7 +46,7 @@ def flags(*arguments: str) -> dict:
 
 
 def pairs(item) -> dict[str, str]:
-    """The variables that a setting needs beside it."""
+    """Variables of the other settings that this setting requires."""
     return {"tls_cert": {"NEUCODEC_TLS_KEY": "k"}, "tls_key": {"NEUCODEC_TLS_CERT": "c"}}.get(item.name, {})
 
 

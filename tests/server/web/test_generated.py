@@ -1,4 +1,4 @@
-"""What is generated for the page is what its sources say."""
+"""Generated files of the page are current."""
 
 from tests.server.web import states_js, worklet_js
 

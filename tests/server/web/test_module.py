@@ -1,4 +1,4 @@
-"""The module on a page of another origin: who may use it, why it is refused, the microphone let go of, sound idle."""
+"""The module on a page of another origin: access, reasons for refusals, releasing the microphone, idle audio."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ TRACKS = """(() => {
     window.live = () => tracks.filter(({ readyState }) => readyState === "live").length;
     window.until = async (true_) => { while (!true_()) await new Promise((go) => setTimeout(go, 10)); };
 })()"""
-"""`live()`: microphones that are on; a visitor answers when `prompt` does."""
+"""`live()` counts open microphones; the permission prompt is answered when `prompt` resolves."""
 ABORT = """(async () => {
         const [context, stop] = [new AudioContext(), new AbortController()];
         let [allow, frames] = [() => {}, 0];
@@ -84,7 +84,7 @@ async def chromium():
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def tab(chromium, origin, server):
-    """An empty page elsewhere, with the module as `neucodec`; errors on its console fail the test."""
+    """An empty page of another origin, with the module as `neucodec`; console errors fail the test."""
     await chromium.open(origin)
     await run(chromium, TRACKS)
     await run(chromium, f'import("{page_of(server.url)}/neucodec.js").then((all) => {{ window.neucodec = all; }})')
@@ -127,7 +127,7 @@ async def test_a_proxy_without_websockets_is_distinguished_from_a_full_server(ta
         }})()""",
     )
     assert code == "no_websocket" and "proxy" in words
-    tab.console.clear()  # of the plain request that was answered by 426
+    tab.console.clear()  # of the plain request, answered with 426
 
 
 async def test_a_microphone_is_opened_without_processing_and_released_on_close(tab):
@@ -279,7 +279,7 @@ async def test_the_example_page_talks_and_stops(chromium, server):
 
 
 async def test_a_hidden_tab_sends_as_fast_as_a_visible_one(server, origin):
-    """Timers of a hidden tab run once a second."""
+    """Timers of a hidden tab are throttled to one call a second."""
     async with browser(throttled=True) as tab:
         await tab.open(origin)
         await tab.send("Target.createTarget", url="about:blank")

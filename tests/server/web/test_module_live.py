@@ -1,4 +1,4 @@
-"""A live talk by the module, on a page of another origin: it is live again 2 s after any interruption."""
+"""A live talk by the module on a page of another origin is live again 2 s after any interruption."""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -21,11 +21,11 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian's chromium)"),
 ]
 MAX_ABOVE_MS = 120
-"""Live latency beyond the algorithmic one."""
+"""Live latency on top of the algorithmic one."""
 QUICK = "cut of 1 s"
-"""Part of `make test`; the others are for `make test-all`."""
+"""This one is part of `make test`, the others of `make test-all`."""
 TRIES = 3
-"""A busy machine interrupts the sound by itself."""
+"""A busy machine interrupts the audio by itself."""
 SKIPPED_S = {"cut of 1 s": 1, "cut of 5 s": 5, "stall of 1 s": 1, "stall of 5 s": 5, "page busy for 1.5 s": 1.2}
 
 
@@ -44,7 +44,7 @@ async def tab():
 
 
 async def interrupted(tab: Tab, name: str) -> tuple[float, float, float]:
-    """Latency beyond the algorithmic one before an interruption and 2 s after it, and the seconds that were skipped."""
+    """Latency on top of the algorithmic one before an interruption and 2 s after it, and the seconds skipped."""
     with hosted(FakeRunner(), resume_s=30) as host:
         async with proxy("127.0.0.1", port_of(host.url)) as line, talking(tab, page_of(host.url), line.url):
             before_ms = await above_ms(tab)
@@ -54,7 +54,7 @@ async def interrupted(tab: Tab, name: str) -> tuple[float, float, float]:
 
 
 async def restarted(tab: Tab) -> tuple[float, float]:
-    """Seconds that were skipped beyond those without a connection, and latency 2 s after a restart of the server."""
+    """Seconds skipped beyond the time without a connection, and latency 2 s after a restart of the server."""
     with hosted(FakeRunner(), drain_s=0) as first:
         port = port_of(first.url)
         talk = talking(tab, page_of(first.url), first.url)

@@ -1,4 +1,4 @@
-"""The page's modules that need no browser, in node: their own tests, and their figures beside Python's."""
+"""The page's modules that need no browser, in node: their own tests, and their figures compared with Python's."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def node(*arguments: str, script: str = "") -> str:
 
 
 def evaluate(script: str) -> object:
-    """What a module that prints JSON prints; it may import from the page's folder."""
+    """Returns the JSON that a module prints; it may import from the page's folder."""
     return json.loads(node("--input-type=module", script=script))
 
 

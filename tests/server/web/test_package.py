@@ -46,7 +46,7 @@ def npm(*arguments: str, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory) -> tuple[Path, list[str]]:
-    """The tarball, and the files in it."""
+    """The tarball and the names of its files."""
     folder = tmp_path_factory.mktemp("package") / "server" / "web"
     shutil.copytree(WEB, folder, ignore=shutil.ignore_patterns("node_modules", "types"))
     shutil.copy(ROOT / "LICENSE", folder.parents[1])
@@ -72,7 +72,7 @@ def url():
 
 @pytest.fixture(scope="module")
 def sentence(url) -> str:
-    """As a language model writes it."""
+    """As a language model would write it."""
     speech = read_audio(SPEECH, 16_000)[: round(SECONDS * 16_000)]
     return "".join(f"<|speech_{token}|>" for token in encode(speech, url))
 

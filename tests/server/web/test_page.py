@@ -1,4 +1,4 @@
-"""The page in a real browser, over a server whose runner is the fake one: what buttons, files and faults do."""
+"""The page in a real browser, over a server with the fake runner: buttons, files and faults."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ TRACKS = """(() => {
         return stream;
     };
 })()"""
-"""Remembers every track of a microphone, and lets a test answer the browser's question: `consent`."""
+"""Records every microphone track; the permission prompt is answered when `consent` resolves."""
 LIVE_TRACKS = "window.tracks.filter(({ readyState }) => readyState === 'live').length"
 DROP = """(() => {
     const dataTransfer = new DataTransfer();
@@ -56,12 +56,12 @@ HARM = """(() => {
 
 
 def notice(place: str) -> str:
-    """What is said beside a control; false where nothing is."""
+    """The notice shown at a control; false if none is shown."""
     return f"!document.getElementById('{place}-notice').hidden && document.getElementById('{place}-notice').textContent"
 
 
 async def say(tab, frames: int = 60) -> None:
-    """Speaks for so long, and lets go."""
+    """Speaks for that time, then releases the button."""
     await tab.click("speak")
     await tab.until(f"demo.stage.recorder.frames.length >= {frames}")
     await tab.click("speak")
@@ -90,7 +90,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def microphone(tmp_path_factory) -> Path:
-    """A voice that never pauses."""
+    """A continuous voice."""
     path = tmp_path_factory.mktemp("microphone") / "tone.wav"
     time_s = np.arange(48_000) / 48_000
     soundfile.write(path, 0.3 * np.sin(2 * np.pi * 220 * time_s), 48_000)
@@ -105,7 +105,7 @@ async def chromium(microphone):
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def tab(chromium, server):
-    """The page, ready; whatever it complains of fails the test."""
+    """The page once it is ready; errors on its console fail the test."""
     await chromium.open(page_of(server.url))
     await chromium.until(READY)
     await chromium.evaluate(TRACKS)
@@ -119,7 +119,7 @@ async def tab(chromium, server):
 
 @asynccontextmanager
 async def another(url: str, **options):
-    """A browser of its own on another server."""
+    """A separate browser on another server."""
     async with browser(**options) as tab:
         await tab.open(page_of(url))
         yield tab
@@ -146,7 +146,7 @@ async def test_the_first_screen_shows_a_sentence_before_any_click_and_takes_no_s
 async def test_holding_the_button_records_and_releasing_it_plays_the_decoded_tokens(tab, server):
     await tab.evaluate(KEY % ("speak", "keydown"))
     await tab.until("demo.stage.recorder.tokens.length >= 30")
-    assert server.app.registry.count == 1  # an encoder's slot, and no decoder's
+    assert server.app.registry.count == 1  # an encoder's slot and no decoder's
     assert not await tab.evaluate(PLAYING)
     await tab.evaluate(KEY % ("speak", "keyup"))
     await tab.until(PLAYING)
@@ -227,7 +227,7 @@ async def test_a_take_is_saved_and_linked(tab, tmp_path):
         await tab.click(button)
     files = [tmp_path / f"speech.{suffix}" for suffix in ("tok", "wav", "png")]
     async with asyncio.timeout(10):
-        # The browser holds a name with an empty file until all has come.
+        # The browser creates an empty file of that name before the download is complete.
         while not all(path.exists() and path.stat().st_size for path in files):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     assert np.fromfile(files[0], "<u2").tolist() == tokens
@@ -419,7 +419,7 @@ async def test_the_page_fits_every_screen_size(tab, width, height):
             .filter((each) => each.getBoundingClientRect().right > innerWidth + 1 || each.offsetWidth < 8)
             .map((each) => each.id || each.textContent)""")
         assert hidden == []
-    # the button is at hand without scrolling
+    # the button is visible without scrolling
     assert await tab.evaluate("document.getElementById('speak').getBoundingClientRect().bottom <= innerHeight")
     assert await tab.evaluate("document.getElementById('speak').getBoundingClientRect().height >= 40")
 
@@ -434,6 +434,6 @@ async def test_dark_and_light_differ_and_can_be_read(tab):
             return 0.2126 * linear(part(1)) + 0.7152 * linear(part(3)) + 0.0722 * linear(part(5));
         })""")
         assert (paper < 0.1) == dark
-        for text, least in ((ink, 7), (muted, 4.5), (edge, 3)):  # WCAG AAA, AA, and of edges
+        for text, least in ((ink, 7), (muted, 4.5), (edge, 3)):  # WCAG AAA, AA, and the contrast of edges
             bright, low = max(paper, text), min(paper, text)
             assert (bright + 0.05) / (low + 0.05) >= least

@@ -1,4 +1,4 @@
-"""The page for everybody: axe finds nothing in any state, large text fits, and motion can be reduced."""
+"""Accessibility: axe reports no violation in any state, large text fits, and motion can be reduced."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The page's files over HTTP: types, caching, the policy that they come with, and nothing that is not among them."""
+"""The page's files over HTTP: types, caching, the content security policy, and no other files."""
 
 import base64
 import http.client
@@ -41,7 +41,7 @@ def server():
 
 
 def get(server, path: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
-    """The answer to a request whose path is sent as it is."""
+    """Returns the answer to a request with this path, unescaped."""
     address = urlsplit(server.url)
     connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
     try:

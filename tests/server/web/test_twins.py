@@ -1,4 +1,4 @@
-"""Python's client and the page's through random conversations that break: both would send the same again."""
+"""Python's client and the page's through random conversations with lost connections: both resend the same."""
 
 import json
 import random
@@ -54,7 +54,7 @@ SCRIPT = """
 
 
 class Conversation:
-    """Python's side, and the steps that lead it; `told` is what it says of itself after every break."""
+    """Python's side and the steps of the conversation; `told` is its state after every loss."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng

@@ -16,7 +16,7 @@ HEAD = (
 
 
 def script() -> str:
-    """The modules one after another, without their imports, exports and comments."""
+    """Concatenates the modules, without imports, exports and comments."""
     text = "".join((WEB / name).read_text() for name in MODULES)
     text = re.sub(r"^\s*/\*\*.*?\*/\n", "", text, flags=re.MULTILINE | re.DOTALL)
     text = re.sub(r"^import .*\n", "", text, flags=re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Formats in a process before the worker: sessions get the same bytes, and what goes wrong is told."""
+"""Formats converted in a process before the worker: sessions get the same bytes, and failures are reported."""
 
 import asyncio
 import os

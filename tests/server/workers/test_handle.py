@@ -1,4 +1,4 @@
-"""Workers in processes of their own, and what their messages go through."""
+"""Workers in processes, and the channel of their messages."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ LOAD_S = 120.0
 
 
 def load(settings: Settings) -> tuple[list[Engine], Model]:
-    """In the process of the workers."""
+    """Runs in the workers' process."""
     return [Engine(FakeRunner()) for _ in range(2)], Model("fake", {"default": CONFIG}, "default")
 
 
@@ -57,7 +57,7 @@ def pids_of(app: App) -> list[int]:
 
 
 def wait_for_the_end(pid: int) -> None:
-    """Of a process; whoever adopts orphans may have yet to hear of it."""
+    """Waits for the process to end; a zombie that is not reaped yet counts as ended."""
     with suppress(FileNotFoundError):
         while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
             time.sleep(0.01)
@@ -86,7 +86,7 @@ async def test_the_processes_of_the_workers_end_with_the_server():
     await asyncio.wait_for(made.loaded(), DEADLINE_S)
     pids = pids_of(made)
     for pid in pids:
-        os.kill(pid, signal.SIGTERM)  # as a service manager does, to all processes at once
+        os.kill(pid, signal.SIGTERM)  # as a service manager does: to all processes at once
     async with talk(made.url, "/v1/encode") as one, talk(made.url, "/v1/encode") as other:
         await one.finish()
         await other.finish()
@@ -143,7 +143,7 @@ async def test_the_command_exits_when_a_worker_dies(monkeypatch):
         os.kill(pids_of(app)[-1], signal.SIGKILL)
         await app._devices.lost.wait()
 
-    monkeypatch.setattr(App, "failed", failed)  # it is ready then
+    monkeypatch.setattr(App, "failed", failed)  # the server is ready by then
     with pytest.raises(DeviceError, match="ended"):
         await asyncio.wait_for(serve(SETTINGS, load), DEADLINE_S)
 

@@ -1,4 +1,4 @@
-"""A runner without a model: what comes out tells which input went in, and how many frames the slot had committed."""
+"""A runner without a model: its output shows which input went in, and how many frames the slot had committed."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ POOLS = {kind: Pool(kind, CONFIG) for kind in ("encode", "decode")}
 
 
 def level(pcm: np.ndarray) -> int:
-    """The token of a frame of constant samples: its level in steps of 1 / 1024."""
+    """Token of a frame of constant samples: its level in steps of 1 / 1024."""
     return int(np.rint(pcm[0] * 1024))
 
 
@@ -33,11 +33,11 @@ class FakeRunner:
         self.broken: Exception | None = None
         self.alive = True
         self.depth = 1
-        self.is_computing = False  # the device, on what it was given
+        self.is_computing = False  # on the device's copy of its input
         self.resets: list[tuple[str, int]] = []
         self.primed: list[tuple[int, list[int]]] = []
         self.voice_steps = 0
-        """That a voice takes to compute; `prepared` is how many it has had."""
+        """Number of steps that a voice takes to compute; `prepared` counts the steps done."""
         self.prepared: dict[bytes, int] = {}
 
     def windower(self, pool):
@@ -57,7 +57,7 @@ class FakeRunner:
         return self.prepared[key] >= self.voice_steps
 
     def prime(self, pool, slot, voice):
-        """Commits the voice, so that the windower is where the real one would be."""
+        """Commits the voice, so that the windower is in the state of the real one."""
         self.primed.append((slot, voice.tolist()))
         windower = self.windower(pool)
         windower.append(voice)
@@ -109,10 +109,10 @@ def speech(*levels: int) -> np.ndarray:
 
 
 def tokens_of(levels: list[int]) -> np.ndarray:
-    """The tokens that one utterance of those frames becomes."""
+    """The tokens of one utterance of those frames."""
     return np.array([value * 256 + i % 256 for i, value in enumerate(levels)], np.uint16)
 
 
 def audio_of(tokens: np.ndarray) -> np.ndarray:
-    """The audio that tokens become."""
+    """The audio that those tokens decode to."""
     return np.repeat(tokens.astype(np.float32) / 65536, OUTPUT_HOP)

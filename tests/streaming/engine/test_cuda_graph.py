@@ -1,6 +1,6 @@
-"""A step is what a CUDA graph can replay: it never waits for the device, and no shape or branch follows from values.
+"""A CUDA graph can replay every step: it never waits for the device, and no shape or branch depends on values.
 
-Proved without a GPU, on the meta device: a step takes the way there that it takes on CUDA, and there is no value.
+Proved without a GPU, on the meta device, where tensors have no values and a step takes the same path as on CUDA.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ every_kind = pytest.mark.parametrize("kind", ["encode", "decode"])
 
 
 class Operations(TorchDispatchMode):
-    """Lists operations with their arguments; refuses those between devices, copies to and from the host among them."""
+    """Records operations with their arguments; refuses copies between devices, the host included."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Operations(TorchDispatchMode):
 
 @pytest.fixture
 def stepper(model: str, kind: str) -> Stepper:
-    """A stepper over weights that have shapes and no values."""
+    """A stepper over weights with shapes but no values."""
     codec = Codec("meta", deepcopy(codec_of(model).model).to("meta"), codec_of(model).priors)
     codec.fingerprint = "weights without values have none"
     return codec.encoder(CONFIG) if kind == "encode" else codec.decoder(CONFIG)
@@ -60,7 +60,7 @@ def test_every_step_runs_the_same_device_operations_on_the_same_state(stepper: S
     dtype = torch.float32 if stepper.kind == "encode" else torch.int64
     x = torch.zeros(ROWS, *stepper.window_shape, dtype=dtype, device="meta")
     rows = torch.zeros(3, ROWS, dtype=torch.int64, device="meta")
-    stepper.step(x, state, *rows)  # the first step brings constants to the device, as before a capture
+    stepper.step(x, state, *rows)  # the first step copies constants to the device, as before a capture
     with Operations() as first:
         stepper.step(x, state, *rows)
     with Operations() as second:

@@ -1,4 +1,4 @@
-"""The engine over a runner without a model, with a virtual clock."""
+"""The engine over a fake runner, with a virtual clock."""
 
 import random
 
@@ -12,7 +12,7 @@ from tests.streaming.engine.fake import POOLS, FakeRunner, audio_of, speech, tok
 
 
 class Bench:
-    """An engine, its time, and what every session got: lists of arrays and "end"."""
+    """An engine, its clock, and the output of each session: lists of arrays and "end"."""
 
     def __init__(self, **runner) -> None:
         self.runner = FakeRunner(**runner)
@@ -53,7 +53,7 @@ class Bench:
             pass
 
     def ends(self, session: int) -> list[int]:
-        """Where in what the session got an utterance ended."""
+        """The positions in a session's output at which utterances ended."""
         return [place for place, part in enumerate(self.got[session]) if isinstance(part, str)]
 
     def output(self, session: int) -> np.ndarray:
@@ -196,7 +196,7 @@ def test_a_full_engine_refuses_and_a_closed_session_makes_room():
     first, _ = bench.open("roundtrip"), bench.open("encode")
     with pytest.raises(CapacityError):
         bench.open("roundtrip")
-    bench.open("decode")  # the refused one has given back what it had
+    bench.open("decode")  # the refused session has released its slots
     bench.engine.close(first)
     bench.open("encode")
     assert bench.engine.sessions == 3
@@ -216,7 +216,7 @@ def test_a_reused_slot_equals_a_new_one():
         session = bench.open("encode")
         bench.feed(session, speech(*LEVELS))
         bench.run()
-        bench.feed(session, speech(*LEVELS[:7]))  # left inside when the session closes
+        bench.feed(session, speech(*LEVELS[:7]))  # still buffered when the session closes
         bench.engine.close(session)
         np.testing.assert_array_equal(bench.output(session), tokens_of(LEVELS)[: len(bench.output(session))])
 
@@ -305,10 +305,10 @@ def test_a_snapshot_taken_at_any_moment_continues_elsewhere_with_the_same_bits(k
             if rng.random() < 0.3:
                 before.step()
         snapshot = before.engine.snapshot(session)
-        after.open("decode")  # so that the slots differ
+        after.open("decode")  # so that the slot numbers differ
         restored = after.engine.restore(kind, POOLS, snapshot, after.now_s)
         after.got[restored] = []
-        for result in before.engine.step(float("-inf")):  # what waited was the old session's own
+        for result in before.engine.step(float("-inf")):  # the pending input belonged to the old session
             before.got[session].append(result.data if isinstance(result, Output) else "end")
         for command in commands[cut:]:
             after.flush(restored) if command is None else after.feed(restored, command)
@@ -331,7 +331,7 @@ def test_an_incompatible_snapshot_opens_no_session():
 
 
 def test_overload_delays_sessions_evenly_and_closes_the_newest():
-    """Each of four sessions needs a step of 40 ms a chunk of 100 ms: two are served in time."""
+    """Each of four sessions needs a step of 40 ms per chunk of 100 ms, so two can be served in time."""
     bench = Bench(batch_sizes=(1,))
     sessions = [bench.open("decode") for _ in range(4)]
     lateness: dict[int, list[float]] = {session: [] for session in sessions}
@@ -358,7 +358,7 @@ def test_overload_delays_sessions_evenly_and_closes_the_newest():
 
 
 def _drive(bench: Bench, live: list[int], step_s: float, until_s: float) -> tuple[dict[int, list[float]], list[int]]:
-    """Feeds a chunk of 100 ms to each live session as it is spoken; a step takes that long -> lateness, who failed."""
+    """Feeds each live session a chunk every 100 ms; a step takes `step_s`. Returns lateness and the failed sessions."""
     lateness: dict[int, list[float]] = {}
     failed: list[int] = []
     now_s, fed = 100.0, 0
@@ -393,7 +393,7 @@ def test_a_live_session_is_not_closed_for_overload_when_it_is_the_only_one():
 
 
 def test_a_file_only_uses_capacity_that_live_sessions_leave():
-    """Two live sessions need 80 ms of 100; a file of 20 s, begun before them, has the rest."""
+    """Two live sessions need 80 of 100 ms; an earlier file of 20 s gets the rest."""
     bench = Bench(batch_sizes=(1,))
     file, *live = (bench.open("decode") for _ in range(3))
     bench.engine.feed(file, np.zeros(1000, np.uint16), 100.0)
@@ -418,7 +418,7 @@ def test_a_paused_session_is_not_late():
 
 
 def test_repeated_clears_do_not_overtake_a_live_session():
-    """A session that flushes and clears at every turn, beside a live one; a step takes 40 ms."""
+    """A session that flushes and clears at every turn competes with a live one; a step takes 40 ms."""
     bench = Bench(batch_sizes=(1,))
     live, other = bench.open("decode"), bench.open("decode")
     begin_s = now_s = bench.now_s

@@ -1,4 +1,4 @@
-"""The engine over captured steps: sessions of every kind at once get what streams of their own get."""
+"""The engine over captured steps: concurrent sessions of every kind get the output of their own streams."""
 
 import numpy as np
 import pytest

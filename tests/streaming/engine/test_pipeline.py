@@ -1,4 +1,4 @@
-"""With two steps in flight sessions get the same output; what is cleared or closed meanwhile gets nothing of it."""
+"""With two steps in flight sessions get the same output; results of cleared or closed sessions are dropped."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Voices in the engine: commands in order, `clear`, snapshots; and the real model against a stream of its own."""
+"""Voices in the engine: order of commands, `clear`, snapshots; and the real model compared with a stream."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def primed(bench: Bench, session: int, voice: np.ndarray | None) -> None:
 
 
 def voices_of(bench: Bench) -> list[int]:
-    """The first token of every voice that a stream started in."""
+    """First token of every voice that a stream was primed with."""
     return [voice[0] for _, voice in bench.runner.primed]
 
 
@@ -32,7 +32,7 @@ def test_a_voice_adds_no_output_to_its_session(kind):
     for _ in range(2):
         bench.feed(session, tokens_of(LEVELS) if kind == "decode" else speech(*LEVELS))
         bench.flush(session)
-        bench.flush(session)  # an utterance of nothing
+        bench.flush(session)  # an empty utterance
     bench.run()
     np.testing.assert_array_equal(bench.output(session), np.tile(audio_of(tokens_of(LEVELS)), 2))
     assert set(voices_of(bench)) == {0} and len(bench.ends(session)) == 4
@@ -240,7 +240,7 @@ def test_the_computation_of_a_voice_can_be_cancelled(after):
     else:
         bench.engine.close(session)
         session = bench.open("decode")
-        assert bench.runner.resets  # the slot had been used
+        assert bench.runner.resets  # the slot had an owner before
     bench.got[session] = []
     if after != "restore":
         bench.feed(session, tokens_of(LEVELS))

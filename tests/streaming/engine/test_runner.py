@@ -31,7 +31,7 @@ def runner(codec):
 
 
 def stream(pool: Pool, seed: int, runner: Runner, frames: int = 29) -> list:
-    """Windows of one stream: a few steady ones and the ending."""
+    """Windows of one stream: a few in the steady state, and the ending."""
     windower = runner.windower(pool)
     rng = np.random.default_rng(seed)
     if pool.kind == "encode":

@@ -110,7 +110,7 @@ def test_a_removed_session_is_not_stepped():
 
 
 def waiting(step_s: float) -> Scheduler:
-    """A live session had a window stepped at 1.0, so its next is to be expected at 1.1; another is far ahead."""
+    """A live session had a window stepped at 1.0, so its next is expected at 1.1; another session is far ahead."""
     made = scheduler(LIVE, LIVE, gather_s=0.0, step_s={LIVE: {1: step_s, 2: step_s, 4: step_s}})
     made.add(LIVE, "live", ReadyWindow(1.0, 1.1))
     assert made.next_batch(1.0).members == ["live"]
@@ -119,7 +119,7 @@ def waiting(step_s: float) -> Scheduler:
 
 
 def held(deadline_s: float) -> Scheduler:
-    """As `waiting`, with steps too long to be over in time, and the one that may be begun all the same behind it."""
+    """As `waiting`, with steps too long for the gap, and after the one batch that may still start."""
     made = waiting(step_s=0.06)
     assert made.next_batch(1.05).members == ["ahead"], "the one"
     made.add(LIVE, "ahead", ReadyWindow(1.0, deadline_s))

@@ -1,4 +1,4 @@
-"""int8 linear layers and convolutions: every instruction set, without a compiler, and what quantising costs."""
+"""int8 linear layers and convolutions: every instruction set, the fallback without a compiler, quantisation error."""
 
 from unittest import mock
 
@@ -26,13 +26,13 @@ def int8_layer(weight: torch.Tensor, bias: torch.Tensor | None) -> Int8Weights:
 
 
 def torch_layer(weight: torch.Tensor, bias: torch.Tensor) -> Int8Weights:
-    """As where there is no compiler."""
+    """Simulates a machine without a compiler."""
     with mock.patch.object(native, "_loaded", lambda: None):
         return int8_layer(weight, bias)
 
 
 def fake_rows(x: torch.Tensor) -> torch.Tensor:
-    """x (..., C), each row as int8 stands for it."""
+    """x (..., C) after quantising and dequantising each row."""
     return fake_quantised(x.flatten(0, -2)).view_as(x)
 
 

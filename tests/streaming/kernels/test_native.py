@@ -1,4 +1,4 @@
-"""Native operations: whole steps give what torch's operations give, and where nothing can be compiled torch is used."""
+"""Native operations give whole steps equal to torch's, and torch is the fallback if nothing can be compiled."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ STEPS, ROWS = 9, 3
 
 
 def outputs(stepper: Stepper, x: torch.Tensor) -> list[torch.Tensor]:
-    """x (steps, rows, ...): a stream for each row, begun a step after the one before; the last step ends all."""
+    """x (steps, rows, ...): a stream per row, each starting one step after the one before; the last step ends all."""
     state, parts = stepper.new_state(ROWS), []
     for number, part in enumerate(x):
         going = torch.arange(min(len(part), number + 1))
@@ -34,7 +34,7 @@ def test_whole_steps_equal_those_of_torch(monkeypatch) -> None:
         monkeypatch.setattr(native, "_loaded", loaded)
         codec = load_codec("nano")
         encoder, decoder = codec.encoder(CONFIG), codec.decoder(CONFIG)
-        encoder.compute = encoder.before_quantizer  # tokens would not show what is small
+        encoder.compute = encoder.before_quantizer  # tokens would hide small differences
         generator = torch.Generator().manual_seed(0)
         pcm = torch.randn(STEPS, ROWS, *encoder.window_shape, generator=generator) * 0.1
         tokens = torch.randint(0, 65_536, (STEPS, ROWS, *decoder.window_shape), generator=generator)
@@ -60,7 +60,7 @@ def test_a_row_has_the_same_bits_at_any_batch_size() -> None:
 
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
-    """As on a machine where nothing was compiled yet, and no compiler is."""
+    """Simulates a machine without a compiler or compiled kernels."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)

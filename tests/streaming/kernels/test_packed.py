@@ -1,4 +1,4 @@
-"""Packed layers compute what torch's do, and share its weights."""
+"""Packed layers compute the same as torch's and share their weights."""
 
 import pytest
 import torch

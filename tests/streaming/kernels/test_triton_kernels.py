@@ -1,4 +1,4 @@
-"""Triton's kernels, in its interpreter, against torch's operations: starts, endings, steady steps, and what stays."""
+"""Triton kernels, in its interpreter, against torch's operations: starts, endings, steady steps, and carried state."""
 
 from collections.abc import Iterator
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""How the layer tests step a layer through a whole signal, chunk by chunk, with all the lookahead that it could use."""
+"""Steps a layer through a whole signal, chunk by chunk, with as much lookahead as it can use."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ def in_chunks(step: Callable[[Tensor, StepPlan], Tensor], x: Tensor, chunks: lis
 
 
 def random_chunks(frames: int, seed: int) -> list[int]:
-    """Chunk lengths 1 to 7 that add up to `frames`."""
+    """Random chunk lengths of 1 to 7 that add up to `frames`."""
     generator = torch.Generator().manual_seed(seed)
     chunks: list[int] = []
     while (left := frames - sum(chunks)) > 0:

@@ -1,4 +1,4 @@
-"""Blocks that run ahead of what is committed give what they give when every window is computed whole."""
+"""Blocks that run ahead of the committed frames give the same output as computing every window whole."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def acoustic_of(model: str, lookahead: int, ahead: bool = True) -> StreamingAcou
 
 
 def run(acoustic: StreamingAcoustic, config: StreamConfig, pcm: np.ndarray) -> Tensor:
-    """Vectors of all frames of a recording, (F, D), its ending included."""
+    """Vectors (F, D) of all frames of a recording, its ending included."""
     windower = EncoderWindower(config)
     windower.push(pcm)
     state = acoustic.new_state(1)
@@ -53,7 +53,7 @@ def test_running_ahead_changes_no_output(model: str, chunk: int, lookahead: int,
 
 @every_model
 def test_a_block_runs_ahead_as_far_as_its_right_context_allows(model: str) -> None:
-    """No further: a later input may change nothing of what is kept."""
+    """No further: later input must not change any vector that is kept."""
     leads = [block.lead for block in acoustic_of(model, 5).blocks]
     assert leads[:2] == [5, 4] and leads == sorted(leads, reverse=True)
     assert not any(block.lead for block in acoustic_of(model, 0).blocks)

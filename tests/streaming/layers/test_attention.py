@@ -1,4 +1,4 @@
-"""Ring attention with a context and a lookahead equals upstream's attention under the mask that these stand for."""
+"""Ring attention with a context and a lookahead equals upstream's attention under the corresponding mask."""
 
 import pytest
 import torch

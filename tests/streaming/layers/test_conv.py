@@ -1,4 +1,4 @@
-"""Stepped convolutions equal whole ones, however the input is cut."""
+"""Stepped convolutions equal whole ones for any partition of the input."""
 
 import pytest
 import torch

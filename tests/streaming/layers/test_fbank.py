@@ -1,4 +1,4 @@
-"""The mel features equal those of Kaldi, which the original model was trained with."""
+"""The mel features equal those of Kaldi, which the original model was trained on."""
 
 import kaldi_native_fbank
 import numpy as np

@@ -1,4 +1,4 @@
-"""The overlap tail: chunks of audio join to what the head gives for the whole, at every lookahead."""
+"""Overlap-add with a carried tail: chunks of audio join to the output of the head for the whole, at every lookahead."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from neucodec_streaming.windows import DecoderWindower
 @pytest.mark.parametrize("chunk", [1, 2, 5])
 @torch.inference_mode()
 def test_chunks_join_without_a_seam(chunk: int, lookahead: int) -> None:
-    """The head is local, so with true overlap-add nothing but the last bits may differ from the whole."""
+    """The head is local, so with exact overlap-add only rounding may differ from the whole."""
     torch.manual_seed(0)
     head = NeuCodecISTFTHead(NeuCodecConfig(hidden_size=16))
     x = torch.randn(1, 17, 16)
@@ -24,7 +24,7 @@ def test_chunks_join_without_a_seam(chunk: int, lookahead: int) -> None:
     config = StreamConfig(chunk, lookahead)
     layer = StreamingISTFT(head, config)
     tail = layer.new_state(1)
-    windower = DecoderWindower(config)  # its tokens are the numbers of the frames
+    windower = DecoderWindower(config)  # its tokens are the frame numbers
     windower.push(np.arange(17, dtype=np.uint16))
     parts, position, window = [], 0, windower.take()
     while window is not None:

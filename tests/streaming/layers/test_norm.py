@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("operations")
 
 
 def running(chunks: torch.Tensor, cap: float) -> Iterator[tuple[float, Moments]]:
-    """Frames counted and moments after each of the chunks (M, frames, G), all of them committed."""
+    """Frame count and moments after each of the chunks (M, frames, G), all of them committed."""
     frames_seen, state = torch.zeros(1, 1), new_moments(chunks, 1, chunks.shape[2])
     for number, chunk in enumerate(chunks):
         length = len(chunk)
@@ -61,7 +61,7 @@ def test_the_prior_has_the_weight_of_its_frames_and_is_not_carried_over() -> Non
 
 
 def variance_of_sums(chunks: np.ndarray, cap: float, dtype: type) -> float:
-    """Variance from plain sums over chunks (M, frames), forgotten as the moments are."""
+    """Variance from plain sums over chunks (M, frames), with the same forgetting as the moments."""
     sums = np.zeros(3, dtype)
     for part in np.stack([np.ones_like(chunks), chunks, np.square(chunks)]).sum(2).T:  # (3,)
         sums += part
@@ -71,7 +71,7 @@ def variance_of_sums(chunks: np.ndarray, cap: float, dtype: type) -> float:
 
 @torch.inference_mode()
 def test_a_quiet_bin_keeps_its_variance_for_an_hour() -> None:
-    """18,000 chunks of 20 mel frames. Sums in float64 say what is right, and in float32 how it would be lost."""
+    """18,000 chunks of 20 mel frames: float64 sums are the reference, and float32 sums show the loss of precision."""
     chunks = -15 + 1e-3 * torch.randn(18_000, 20, generator=torch.Generator().manual_seed(0))
     *_, (_, moments) = running(chunks[..., None], cap=3000)
     exact = variance_of_sums(chunks.double().numpy(), 3000, np.float64)
@@ -88,7 +88,7 @@ def test_capped_statistics_follow_a_new_speaker() -> None:
 
 
 def stepped(layer: StreamingGroupNorm, x: torch.Tensor, chunks: list[int], last: int) -> tuple[torch.Tensor, Moments]:
-    """Output (1, F, C) of a layer over x in chunks, and its state behind them."""
+    """Output (1, F, C) of a layer over x in chunks, and its final state."""
     state, frames_seen = layer.new_state(1), torch.zeros(1, 1)
 
     def step(part: torch.Tensor, plan: StepPlan) -> torch.Tensor:

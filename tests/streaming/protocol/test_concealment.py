@@ -1,4 +1,4 @@
-"""What stands for lost tokens, by vectors that the JavaScript twin is tested against too."""
+"""Concealment of lost tokens, with vectors that the JavaScript implementation is tested with too."""
 
 import json
 from pathlib import Path

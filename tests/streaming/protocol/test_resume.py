@@ -1,7 +1,7 @@
-"""Connections that break at any moment: what is heard in the end is what would have been heard without.
+"""Connections that break at any moment: the output is the same as without a loss.
 
-Server and client are wired together through an engine that answers each frame by a token made of all samples of the
-utterance so far, so that whatever is lost, doubled, or computed from other input shows.
+Server and client are wired together through an engine that answers each frame with a token computed from all samples of
+the utterance so far, so that lost, duplicated or altered input shows.
 """
 
 import random
@@ -40,13 +40,13 @@ SILENCE = np.zeros(0, np.int16)
 
 
 def tokens_of(samples: np.ndarray) -> np.ndarray:
-    """What the engine makes of an utterance: a token for each whole frame, which depends on all frames before it."""
+    """The engine's tokens for an utterance: one for each whole frame, which depends on all frames before it."""
     frames = samples[: len(samples) // HOP * HOP].reshape(-1, HOP).astype(np.int64)
     return np.cumsum(frames.sum(axis=1) + 1).astype("<u2")
 
 
 class Server:
-    """A session and its engine; input is computed some time after it came."""
+    """A session and its engine, which computes input some time after it arrived."""
 
     def __init__(self, ready: Ready, max_replay_bytes: int, computed_from: int = 0) -> None:
         self.ready = ready
@@ -79,7 +79,7 @@ class Server:
 
 
 class Line:
-    """A client and a server, and a connection that breaks: what is under way is then lost, in both directions."""
+    """A client, a server and a connection that breaks; messages in flight are then lost in both directions."""
 
     def __init__(self, seed: int, *, restarts: bool, max_replay_bytes: int = 1 << 20, replay_seconds: float = 60.0):
         self.rng = random.Random(seed)
@@ -129,7 +129,7 @@ class Line:
     def cut(self) -> None:
         if self.client.ready is None or self.client.is_over:
             return
-        for _ in range(self.rng.randrange(len(self.down) + 1)):  # what arrived before
+        for _ in range(self.rng.randrange(len(self.down) + 1)):  # messages that arrived before
             self.listen()
         if self.client.is_over:
             return
@@ -236,7 +236,7 @@ def test_a_client_that_kept_only_recent_input_is_informed_of_gaps(seed):
 
 
 def test_output_that_a_client_claimed_to_have_cannot_be_requested_again():
-    """Or the positions after a clear would never meet again, and the session would wait for output that nobody owes."""
+    """Otherwise positions would never agree after a clear, and the session would wait for output that never comes."""
     session = ServerSession(replace(READY, output_position=1000), computed_from=0, max_replay_bytes=10_000)
     for message in (None, Mark("a"), Clear()):
         if message is not None:

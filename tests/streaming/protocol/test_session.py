@@ -1,4 +1,4 @@
-"""The two halves of a conversation, alone and wired together through an engine that is one line long."""
+"""The client and server halves of a conversation, alone and wired together through a one-line engine."""
 
 import random
 from dataclasses import replace
@@ -58,7 +58,7 @@ def opened() -> ServerSession:
 
 
 def sent(session: ServerSession) -> list:
-    """Everything that goes out now."""
+    """All messages ready to be sent."""
     messages = []
     while (message := session.next_message()) is not None:
         messages.append(message)
@@ -157,7 +157,7 @@ def test_clear_drops_unsent_output_and_returns_marks_first():
     session.receive(Mark("a"))
     session.output_ready(bytes(2), 0)
     assert sent(session) == [bytes(2)]
-    session.output_ready(bytes(4), 0)  # queued, with the answer to "a" behind it
+    session.output_ready(bytes(4), 0)  # queued, followed by the answer to "a"
     session.receive(FRAME)
     session.receive(Mark("b"))
     session.receive(Clear())
@@ -245,7 +245,7 @@ def test_any_client_messages_are_accepted_or_refused_with_consistent_counts(mess
     assert (session.state is State.CLOSED) == (session.failure is not None)
 
 
-# The client's side
+# Client side
 
 
 def greeted() -> ClientSession:
@@ -299,7 +299,7 @@ def test_payload_after_done_is_refused():
         client.receive(bytes(2))
 
 
-# Both, wired together
+# Both sides, wired together
 
 
 class Wire:
@@ -331,7 +331,7 @@ class Wire:
                 self.engine.append((command, self.server.epoch))
 
     def compute(self) -> None:
-        """One engine command, all its output at once; an utterance's frames come at the flush or as they are whole."""
+        """Executes one engine command with all its output; frames come once they are whole, or at the flush."""
         if not self.engine:
             return
         command, epoch = self.engine.pop(0)

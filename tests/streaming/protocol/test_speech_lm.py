@@ -1,4 +1,4 @@
-"""Token text and server-sent events, cut anywhere; what is asked of a language-model server."""
+"""Token text and server-sent events in any partition; requests to a language-model server."""
 
 import json
 import random
@@ -38,7 +38,7 @@ def pieces_of(whole, cuts):
 
 
 def flat(pieces):
-    """Tokens, and END where an utterance ends."""
+    """Tokens, with END after each utterance."""
     return [unit for piece in pieces for unit in [*piece.tokens, *([END] if piece.is_end else [])]]
 
 
@@ -50,7 +50,7 @@ def text_of(units, tag="<|speech_{}|>"):
 
 
 def spoken(units):
-    """What a scanner makes of units: no text, and no empty utterance."""
+    """The expected scanner output for units: without text and without empty utterances."""
     kept = []
     for unit in units:
         if isinstance(unit, int) or (unit is END and kept and kept[-1] is not END):

@@ -1,4 +1,4 @@
-"""The recorded conversations (tests/data/protocol-vectors.json), which the client in JavaScript is held to as well."""
+"""The recorded conversations (tests/data/protocol-vectors.json), which the JavaScript client is tested with too."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def asked_by(query: dict[str, str], kind: str) -> SessionRequest:
 
 
 class Client:
-    """ClientSession, taken through a conversation."""
+    """Drives ClientSession through a conversation."""
 
     def __init__(self, kind: str) -> None:
         request = parse_target(f"/v1/{kind}")
@@ -101,7 +101,7 @@ class Client:
 
 
 class Server:
-    """ServerSession, taken through the same conversation; its engine answers when the conversation says so."""
+    """Drives ServerSession through the same conversation; its engine answers when the conversation says so."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -138,14 +138,14 @@ class Server:
                     self.receive(item)
 
     def receive(self, item: list[int] | dict) -> None:
-        """Payload, or a message; a voice has its tokens by then, as in a server."""
+        """Payload or a message; a voice already has its tokens, as in a server."""
         message = units(item) if isinstance(item, list) else client_message_from_json(item)
         if isinstance(message, Prime) and message.voice is not None:
             message = Prime(tokens=VOICES[message.voice])
         self.session.receive(message)
 
     def open(self, fields: dict) -> None:
-        """The first `ready`, one of the same session again, or that of a new server."""
+        """The first `ready`, that of a resumed session, or that of a new server."""
         ready = ready_of(self.kind, fields)
         if self.asked is not None and fields.get("input_position") == self.session.input_position:
             assert self.session.can_resume(self.asked.received, self.asked.answers)

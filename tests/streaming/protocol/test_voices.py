@@ -1,4 +1,4 @@
-"""Voices in a conversation: the messages, and what a client sends again to a server that has lost the session."""
+"""Voices in a conversation: the messages, and the client's replay to a server that lost the session."""
 
 import json
 from dataclasses import replace
@@ -100,7 +100,7 @@ def uttered(client: ClientSession, frames: int) -> None:
 
 
 def moved(client: ClientSession, session: str, resumed: str = "approximate") -> list:
-    """What the client sends to a server that has lost the session."""
+    """Messages of the client to a server that lost the session."""
     client.lose()
     asked = client.resuming(session_request("decode"), replay=resumed != "new")
     start = asked.utterance or asked.tail
@@ -121,7 +121,7 @@ def test_another_server_gets_the_current_voice_first_and_later_voices_in_order()
     client.send(Flush())
     expected = [Prime("ben"), bytes(10), Prime("cara"), bytes(6), Flush()]
     assert moved(client, "s1") == expected
-    assert client.receive(Primed(100)) is None and client.receive(Primed(100)) is None  # told before
+    assert client.receive(Primed(100)) is None and client.receive(Primed(100)) is None  # announced before
     assert moved(client, "s2") == expected
     for _ in range(2):
         assert client.receive(Primed(100)) is None

@@ -22,7 +22,7 @@ def frames(count: int, units: int = 5, redundancy: int = 0, **options) -> list[b
 
 
 def heard(receiver: Receiver, packets) -> list[int | None]:
-    """Every unit by its position, None for lost ones; fails where a piece is not where the one before ends."""
+    """Each unit by its position, None for lost ones; fails unless every piece starts at the end of the one before."""
     units: list[int | None] = []
     pieces = [piece for packet in packets for piece in receiver.receive(packet)] + receiver.give_up()
     for piece in pieces:
@@ -69,7 +69,7 @@ def test_over_any_link_every_unit_is_correct_or_counted_as_lost(seed):
     last = max(parse_frame(packet, 2).position for packet in arriving) + 5
     assert len(units) == last
     came = {parse_frame(packet, 2).position // 5 for packet in arriving}
-    if redundancy == 0:  # no frame was out of order by more than is waited for
+    if redundancy == 0:  # no frame was further out of order than the receiver waits for
         assert lost == [n for n in range(last) if n // 5 not in came]
         assert receiver.loss.lost_frames == last // 5 - len(came)
     assert receiver.loss.frames + receiver.loss.late_frames == len(came)
@@ -115,7 +115,9 @@ def test_a_new_sender_that_continues_later_leaves_a_gap_of_known_length():
 def test_a_late_listener_misses_nothing_from_its_first_frame_on():
     receiver = Receiver(2, position=None)
     packets = frames(6, redundancy=2)
-    assert receiver.receive(packets[3]) == [Piece(13, u16(*range(13, 20)))]  # with what its first frame repeats
+    assert receiver.receive(packets[3]) == [
+        Piece(13, u16(*range(13, 20)))
+    ]  # with the units repeated in its first frame
     assert receiver.receive(packets[4]) == [Piece(20, u16(*range(20, 25)))]
     assert receiver.loss.lost_units == 0
 
@@ -168,7 +170,7 @@ def test_cleared_units_are_neither_delivered_nor_lost():
     receiver.receive(packets[2])
     receiver.drop_until(20)
     assert receiver.receive(packets[1]) == []
-    assert receiver.receive(packets[4]) == [Piece(20, u16(*range(20, 25)))]  # the one before it is of no use
+    assert receiver.receive(packets[4]) == [Piece(20, u16(*range(20, 25)))]  # the previous frame does not help
     assert receiver.receive(packets[3]) == []
     assert receiver.loss.lost_units == 0
 
@@ -181,7 +183,7 @@ def test_one_lost_token_is_the_mean_of_its_neighbours():
 def test_a_long_gap_and_one_without_neighbours_become_the_middle_token():
     tokens = concealed(TOKENS, u16(0), 20, u16(0))
     assert tokens[20:22] == u16(MIDDLE_TOKEN)
-    assert tokens[:2] == tokens[-2:] == u16(0x5555)  # half the way
+    assert tokens[:2] == tokens[-2:] == u16(0x5555)  # half way to the middle
     assert concealed(TOKENS, b"", 2, b"") == u16(MIDDLE_TOKEN, MIDDLE_TOKEN)
 
 

@@ -1,4 +1,4 @@
-"""Frames and requests to a conversation and back: a conversation without a device, no broker."""
+"""Translation of frames and requests to a conversation and back, without a device or a broker."""
 
 import json
 
@@ -24,7 +24,7 @@ HOP = 640  # bytes of a frame at 16 kHz
 
 
 class Bench:
-    """An encode session whose engine answers at once: the token of a frame is its first sample."""
+    """An encode session whose engine answers at once: a frame's token is its first sample."""
 
     def __init__(self, request: OpenRequest | None = None, position: int | None = 0) -> None:
         self.request = request or OpenRequest("/v1/encode")
@@ -63,7 +63,7 @@ class Bench:
                     self.answers.append((item.reply, json.loads(item.payload)))
 
     def tokens(self) -> dict[int, int]:
-        """Token by position, from all frames so far."""
+        """Maps each position to its token, from all frames so far."""
         found = {}
         for data in self.frames:
             frame = parse_frame(data, 2)
@@ -104,7 +104,7 @@ def test_the_output_of_an_utterance_begins_where_its_input_does():
     bench.converse(bench.translation.frame(bench.writer.write(speech(1) + b"\0\0" * 100)))
     bench.converse(bench.translation.request(Flush(), 420, Reply()))
     bench.converse(bench.translation.frame(bench.writer.write(speech(2))))
-    assert bench.tokens() == {0: 1, 2: 2}  # the frame of 100 samples became no token
+    assert bench.tokens() == {0: 1, 2: 2}  # the frame of 100 samples gave no token
 
 
 def test_lost_audio_is_silence_and_keeps_its_place():
@@ -122,7 +122,7 @@ def test_a_new_utterance_begins_after_a_long_gap():
     for packet in (*packets[:2], *packets[90:]):
         bench.converse(bench.translation.frame(packet))
     assert bench.tokens() == {0: 0, 1: 1} | {n: n for n in range(90, 100)}
-    assert len(bench.answers) == 1  # nobody asked for that flush
+    assert len(bench.answers) == 1  # no client requested that flush
 
 
 def test_a_bridge_that_takes_over_aligns_output_with_input_positions():
