@@ -27,6 +27,8 @@ test-all: $(STAMPS)/dev
 check: $(STAMPS)/dev typing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell $$(git ls-files '*.py' '*.md' '*.js' '*.cpp' '*.html')
+	$(BIN)/python docs/prose.py
 	$(BIN)/mypy
 
 # The package as links to the folders that it is built from, for what reads source and runs nothing: mypy and editors.

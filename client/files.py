@@ -1,7 +1,7 @@
 """Audio files (everything that libsndfile reads and writes) and token files (neucodec_streaming.token_files).
 
 Audio is read at any rate and channel count and converted to float32 mono at the given rate, packet by packet, so an
-hour takes no more memory than a second. It is read to its true end, whatever its header says, or refused. Output
+hour takes no more memory than a second. It is read to its true end even if its header is wrong, or refused. Output
 appears under its name when it is complete (output_file.py), or goes to a pipe at once (pipes.py). Raises FileError for
 a file that cannot be read or written, AudioError and TokenError for its content.
 """

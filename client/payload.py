@@ -1,4 +1,4 @@
-"""Between a session's payload and the arrays and events of its user."""
+"""Converts between a session's payload and its user's arrays and events."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
 
 
 def to_payload(chunk: np.ndarray, stream: StreamFormat) -> bytes:
-    """Audio or tokens, (n,), as `stream` carries them. Raises AudioError or TokenError."""
+    """Encodes audio or tokens (n,) in the format of `stream`. Raises AudioError or TokenError."""
     return tokens_to_bytes(chunk) if stream.kind == "tokens" else pcm_to_bytes(chunk, stream.format)
 
 

@@ -1,11 +1,10 @@
-"""`neucodec-server encode-files` on a Ray cluster: recordings that every node sees to a table of tokens, by Ray Data.
+"""`neucodec-server encode-files` on a Ray cluster: recordings visible to every node to a table of tokens, by Ray Data.
 
     python deploy/ray_encode.py FOLDER OUT --actors 8                    # on a machine of the cluster
     python deploy/ray_encode.py FOLDER OUT --actors 2 --gpus 1 --device cuda --batch-size 16
 
-Actors hold the model and read the recordings. This process gets their tokens (100 bytes a second of audio) and alone
-writes the table, as the command for one machine does: a job that was killed goes on, here or there.
-Needs the extra `ray`.
+Actors hold the model and read the recordings. Only this process writes the table, from their tokens (100 bytes a second
+of audio), like the command for one machine: either can continue a killed job. Needs the extra `ray`.
 """
 
 import argparse
@@ -28,7 +27,7 @@ from neucodec_streaming.tokens import TokenRecord
 
 
 class RayCoder:
-    """An actor of Ray Data: a batch of recordings in, a row for each of them out, with tokens or a reason."""
+    """An actor of Ray Data: a batch of recordings in, a row for each out, with tokens or a reason."""
 
     def __init__(self, *coder: object) -> None:
         self._coder = BulkCoder(*coder)
@@ -50,7 +49,7 @@ def _result(row: dict) -> TokenRecord | Skipped:
 
 
 def encoded(files: list[AudioFile], given: argparse.Namespace) -> Iterator[TokenRecord | Skipped]:
-    """What the actors make of the recordings, in the order in which it comes."""
+    """The actors' results, in order of arrival."""
     rows = [
         {
             "ids": [one.id for one in batch],
@@ -71,7 +70,7 @@ def encoded(files: list[AudioFile], given: argparse.Namespace) -> Iterator[Token
 
 
 def main() -> int:
-    """Runs the job; 1 if recordings were skipped, 2 for a folder or setting that cannot be used."""
+    """Runs the job; 1 if recordings were skipped, 2 for an unusable folder or setting."""
     given = _parser().parse_args()
     ray.init(address=given.address, log_to_driver=False, logging_level="warning")
     ray.data.DataContext.get_current().enable_progress_bars = False  # ours counts recordings

@@ -1,11 +1,11 @@
-"""The codec as a Ray Serve application: replicas of the ASGI application, routed to by free capacity.
+"""The codec as a Ray Serve application: replicas of the ASGI application, routed by free capacity.
 
     serve run deploy.ray_serve:build                       # on a machine of the cluster, from a checkout
-    serve deploy deploy/ray_serve.yaml                     # on a cluster that runs
+    serve deploy deploy/ray_serve.yaml                     # on a running cluster
 
-A replica is a whole server, with workers of its own. It says how many sessions it has room for, by measured step times;
-the router sends a session to the replica with the least share of that in use, and one that resumes to the replica whose
-token it shows. A replica refuses what it has no room for, before the upgrade. Needs the extra `ray`.
+A replica is a whole server with its own workers. It reports how many sessions it has room for, by measured step times.
+The router sends a session to the replica with the smallest share of its room in use, and a resuming one to the replica
+of its token. A replica refuses sessions beyond its room, before the upgrade. Needs the extra `ray`.
 """
 
 import os
@@ -29,20 +29,20 @@ from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.settings.sources import resolve
 
 BESIDE = 16
-"""Requests that a replica takes beyond its sessions: pages, probes, and those that it refuses."""
+"""Requests that a replica accepts in addition to its sessions: pages, probes, and refused ones."""
 PROBED = 16
-"""Replicas that are asked how many sessions they have, for one that opens; of more, a random choice."""
+"""Replicas queried for their sessions when one opens; of more, a random choice."""
 TARGET_SHARE = 0.7
-"""Of a replica's room that autoscaling aims at: the rest is for a node that fails."""
+"""Share of a replica's room that autoscaling aims at; the rest is for a failing node."""
 HEALTH_PERIOD_S = 5.0
 STOP_S = 10.0
-"""For a replica to end, beyond the time that its sessions have."""
+"""Time for a replica to end, in addition to its sessions' time."""
 
 
 class Arguments(BaseModel):
-    """What the configuration file may say. `settings`: as flags of neucodec-server, such as {"model": "nano"}.
+    """Arguments of the configuration file. `settings`: flags of neucodec-server, such as {"model": "nano"}.
 
-    `cpus`, `gpus`: of a replica. `room`: roundtrip sessions of a replica; without it, measured once at the start.
+    `cpus`, `gpus`: of a replica. `room`: round-trip sessions of a replica; by default measured at startup.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -57,7 +57,7 @@ class Arguments(BaseModel):
 
 
 def build(arguments: Arguments) -> serve.Application:
-    """The application, for `serve run` and the configuration file. Raises ConfigError."""
+    """Builds the application for `serve run` and the configuration file. Raises ConfigError."""
     settings = settings_of(arguments.settings)
     resources = {"num_cpus": arguments.cpus, "num_gpus": arguments.gpus}
     room = arguments.room
@@ -82,7 +82,7 @@ def build(arguments: Arguments) -> serve.Application:
 
 
 def settings_of(given: dict[str, Any]) -> Settings:
-    """Settings as the file has them, then NEUCODEC_... in the environment. Raises ConfigError."""
+    """Settings from the file, then from NEUCODEC_... in the environment. Raises ConfigError."""
     unknown = set(given) - set(Settings.__dataclass_fields__)
     if unknown:
         raise ConfigError(f"{', '.join(sorted(unknown))}: no setting of neucodec-server")
@@ -90,7 +90,7 @@ def settings_of(given: dict[str, Any]) -> Settings:
 
 
 def measured_room(given: dict[str, Any]) -> int:
-    """Loads the model on a node of the cluster: sessions of the kind that takes most, in the default profile."""
+    """Loads the model on a node of the cluster: its room for the most expensive kind, in the default profile."""
     settings = settings_of(given)
     engines, model = load_engines(settings)
     admission = Admission(model.budget, settings.max_sessions, len(engines))
@@ -98,15 +98,15 @@ def measured_room(given: dict[str, Any]) -> int:
 
 
 class SessionRouter(RequestRouter):
-    """Where a request goes: to the replica that it resumes a session of, else to the one with the most room."""
+    """Routes a request to the replica whose session it resumes, else to the one with the most room."""
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """Ranks of one replica each; a later one is asked if an earlier one is gone or takes no more requests."""
+        """Ranks of one replica each; a later one is tried if an earlier one is gone or full."""
         holder = None
         if pending_request is not None:
-            pending_request.routing_context.should_backoff = True  # when none takes it, Serve waits and asks again
+            pending_request.routing_context.should_backoff = True  # if none accepts it, Serve waits and asks again
             holder = holder_of(_query(pending_request), candidate_replicas)
         chosen = random.sample(candidate_replicas, min(PROBED, len(candidate_replicas)))
         sessions = await self._probe_queue_lens(chosen, 0)
@@ -118,18 +118,18 @@ class SessionRouter(RequestRouter):
 
 
 def holder_of(target: str | None, replicas: list[RunningReplica]) -> RunningReplica | None:
-    """The replica whose token a session's target shows, if it is there."""
+    """The replica of a session target's token, if it exists."""
     try:
         asked = parse_target(target) if target is not None else None
     except ConfigError:
-        return None  # a replica says what is wrong
+        return None  # the replica reports the fault
     if asked is None or asked.resume is None:
         return None
     return next((one for one in replicas if asked.resume.startswith(one.replica_id.unique_id)), None)
 
 
 def _query(request: PendingRequest) -> str | None:
-    """Path and query of a WebSocket, as the proxy packed them for the replica."""
+    """Path and query of a WebSocket, as packed by the proxy for the replica."""
     if not request.args or not isinstance(request.args[0], bytes):
         return None
     scope = pickle.loads(request.args[0]).asgi_scope
@@ -142,7 +142,7 @@ def _query(request: PendingRequest) -> str | None:
 @serve.deployment
 @serve.ingress()
 class CodecReplica:
-    """One server; a prefix of its tokens says that they are its own."""
+    """One server; its tokens have a prefix that identifies it."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         replica = serve.get_replica_context().replica_id.unique_id
@@ -152,11 +152,11 @@ class CodecReplica:
         return self._codec
 
     def record_replica_metadata(self) -> dict[str, int]:
-        """What the router goes by; asked for once, when the model is warm."""
+        """The room for the router; queried once the model is warm."""
         return {"room": self._codec.app.room()}
 
     def check_health(self) -> None:
-        """Raises when the device is stuck or a worker has ended: Serve ends the replica and starts another."""
+        """Raises if the device is stuck or a worker has ended: Serve replaces the replica."""
         why_not = self._codec.app.why_not_ready()
         if why_not is not None:
             raise RuntimeError(why_not)

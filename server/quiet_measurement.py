@@ -1,7 +1,7 @@
-"""The capacity measured again, once other programs leave the machine alone and no session is open.
+"""Measures the capacity again once other programs leave the machine alone and no session is open.
 
-A size of step after the other, at all workers at once, as they step later; a session that is opened meanwhile waits for
-one of them at most, and the measurement begins anew when the last session has ended.
+One step size after another, on all workers at once, as in operation. A session that opens meanwhile waits for one of
+them at most, and the measurement starts again when the last session has ended.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from neucodec_streaming.server.sessions.registry import Sessions
 from neucodec_streaming.server.workers.handle import WorkerHandle
 
 QUIET_S = 5.0
-"""How long the machine has been quiet before it is measured, and is quiet after."""
+"""How long the machine must be quiet before and after a measurement."""
 
 
 async def measured_quietly(
     sessions: Sessions, devices: Sequence[WorkerHandle], pools: Mapping[Pool, Sequence[int]]
 ) -> dict[Pool, dict[int, float]]:
-    """Seconds of a step by pool and batch size, of the slowest worker, where nothing disturbed the measurement."""
+    """Seconds of a step by pool and batch size, of the slowest worker, if nothing disturbed the measurement."""
     while True:
         if await _is_quiet(sessions):
             found = await _measured(devices, pools)
@@ -45,6 +45,6 @@ async def _measured(
             if len(known) < len(devices):
                 return None
             times[size] = max(known)
-        # fewer rows that took longer than more: that was noise
+        # fewer rows that took longer than more rows: noise
         found[pool] = {size: min(times[more] for more in sizes if more >= size) for size in sizes}
     return found

@@ -25,6 +25,7 @@ MIN_RATE, MAX_RATE = 8_000, 48_000
 
 
 def check_folder(folder: Path) -> None:
+    """Raises ModelError if a model folder lacks a file or its configuration is not a NeuCodec's."""
     for needed in ("config.json", "model.safetensors"):
         sharded = folder / f"{needed}.index.json"
         if not (folder / needed).is_file() and not sharded.is_file():

@@ -1,4 +1,4 @@
-"""The limits of time of one session: for its slot, length, first message and silence. Each is a named timer."""
+"""Time limits of one session: of its slot, duration, first message and silence. Each is a named timer."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from neucodec_streaming.server.settings.fields import Settings
 
 
 class SessionLimits:
-    """Calls `fail` with the error of a limit that is reached, and `quiet` once nothing has come or gone for a while.
+    """Calls `fail` with the error of an exceeded limit, and `quiet` after a while without traffic.
 
-    `active_s`: when something last came or went, by the loop's clock.
+    `active_s`: time of the latest traffic, by the loop's clock.
     """
 
     def __init__(self, settings: Settings, fail: Callable[[StreamingError], None], quiet: Callable[[], None]) -> None:
@@ -24,13 +24,13 @@ class SessionLimits:
         self.after("park", settings.park_after_s, self._check_quiet)
 
     def after(self, name: str, seconds: float | None, call: Callable[[], None]) -> None:
-        """Calls once so much time is over, in place of the timer of that name; None: never."""
+        """Starts the named timer in place of a running one; None: no limit."""
         self.cancel(name)
         if seconds is not None:
             self._timers[name] = self._loop.call_later(seconds, call)
 
     def cancel(self, *names: str) -> None:
-        """Stops those timers, where they run."""
+        """Stops those timers if they run."""
         for name in names:
             if name in self._timers:
                 self._timers.pop(name).cancel()
@@ -38,15 +38,15 @@ class SessionLimits:
     def stop(self) -> None:
         """The session is over."""
         self.cancel(*list(self._timers))
-        del self._fail, self._quiet  # or the two would keep each other in memory
+        del self._fail, self._quiet  # breaks the reference cycle
 
     def attached(self) -> None:
-        """There is a connection."""
+        """A connection is open."""
         self.cancel("return")
         self.after("idle", self._idle_limit_s, self._check_idle)
 
     def heard(self) -> None:
-        """Something came from the client."""
+        """The client sent something."""
         self.active_s = self._loop.time()
         if not self._has_spoken:
             self._has_spoken = True

@@ -1,4 +1,4 @@
-"""How a setting is described: its group, help, limits and sources, as metadata of a dataclass field."""
+"""Description of a setting (group, help, limits, sources) as metadata of a dataclass field."""
 
 from dataclasses import Field, dataclass, field
 from types import NoneType, UnionType

@@ -37,7 +37,7 @@ class Pool:
         return self._hash
 
     def __reduce__(self) -> tuple[type["Pool"], tuple[str, StreamConfig]]:
-        """Without the hash, which another process computes anew."""
+        """Without the hash, which another process recomputes."""
         return type(self), (self.kind, self.config)
 
     @cached_property

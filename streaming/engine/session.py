@@ -1,4 +1,4 @@
-"""What the engine keeps for a session, and for a step that the device has not finished. No torch."""
+"""The engine's records of a session and of a step in flight. No torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class EngineSession:
         return pack(self._identity, [voice, *(np.frombuffer(part, np.uint8) for part in parts)])
 
     def restore(self, snapshot: bytes, now_s: float) -> list[bytes]:
-        """Continues from a snapshot; returns the states for its slots. Raises SnapshotError."""
+        """Restores a snapshot and returns the states for its slots. Raises SnapshotError."""
         voice, *parts = unpack(self._identity, snapshot)
         self.voice = np.frombuffer(voice, np.uint16) if voice else None
         for stage in self.stages:
@@ -46,7 +46,7 @@ class EngineSession:
 
 
 class StepInFlight:
-    """A batch of `pool` that was launched at `launched_s`: the stages' next windows, and which are last ones."""
+    """A batch of `pool` launched at `launched_s`: the stages' windows, and which are last ones."""
 
     def __init__(self, pool: Pool, stages: list[Stage], launched_s: float) -> None:
         self.pool, self.stages, self.launched_s = pool, stages, launched_s

@@ -3,7 +3,7 @@
 import { SoundError, keepAwake, openContext } from "../neucodec.js";
 
 const START_DEADLINE_MS = 3000;
-const NO_WEB_AUDIO = "This browser does not support Web Audio, so the page can neither play nor record.";
+export const NO_WEB_AUDIO = "This browser does not support Web Audio, so the page can neither play nor record.";
 const NOT_STARTED = "The browser does not allow the page to play sound yet. Please click once more.";
 /** The page's content security policy forbids blob: scripts. */
 export const WORKLET_URL = new URL("../worklet.js", import.meta.url);

@@ -69,7 +69,7 @@ export class Live {
       if (overtaken()) return;
       this.speaker.clear();
       await Microphone.open(context, {
-        echoCancellation: false, // the visitor wears headphones
+        echoCancellation: false, // the user wears headphones
         live: true,
         workletUrl: WORKLET_URL,
         signal,
@@ -297,7 +297,7 @@ export function sentenceOf({ totalMs, modelMs, computingMs, bufferMs }, deviceMs
   const rest = Math.max(0, Math.round(totalMs - modelMs - bufferMs - computingMs));
   const computing = total - model - buffer - rest;
   return (
-    `${model} ms model lookahead, ${computing} ms network and computing, ${buffer} ms playback buffer, ` +
+    `${model} ms model (algorithmic latency), ${computing} ms network and computing, ${buffer} ms playback buffer, ` +
     `${rest} ms packets and filters. The sound device adds ${Math.round(deviceMs)} ms.`
   );
 }

@@ -67,7 +67,7 @@ export class Loop {
         ...shared,
         onState: (/** @type {string} */ state, /** @type {any} */ resumed) => {
           this._connectionIs(state, resumed, 1);
-          if (resumed.skippedSeconds > 0) this._callbacks.onSkip("input", resumed.skippedSeconds);
+          if (resumed.droppedSeconds > 0) this._callbacks.onSkip("input", resumed.droppedSeconds);
         },
         onOutput: (/** @type {Uint16Array} */ tokens, /** @type {number} */ position) => this._onTokens(tokens, position),
       };

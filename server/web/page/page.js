@@ -1,7 +1,7 @@
 /** The page: connects controls, keys, files and links to their actions. */
 
 import { Breaking } from "./breaking.js";
-import { Device } from "./device.js";
+import { NO_WEB_AUDIO, Device } from "./device.js";
 import { element, showTab, tell } from "./dom.js";
 import { Live } from "./live.js";
 import { holdOrTap } from "./press.js";
@@ -14,7 +14,6 @@ import { tokensFromFragment } from "./tokens.js";
 
 const INSECURE =
   "Browsers allow the microphone on secure pages only: use https or localhost. You can still play the samples.";
-const NO_WEB_AUDIO = "This browser does not support Web Audio, so the page can neither play nor record.";
 const INTERRUPTED = "Sound was interrupted, perhaps by a call. Click here to continue.";
 
 const server = new Server(() => showServer());

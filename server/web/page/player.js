@@ -10,7 +10,7 @@ import { Resampler } from "../resampler.js";
 const FADE_S = 0.006;
 const AHEAD_S = 0.02;
 const HOLDER = "player";
-/** Length of a growing track when its playback starts. */
+/** Length of a growing track at which its playback starts. */
 const HEAD_START_S = 0.2;
 const CLOCK_RATE = 8000;
 

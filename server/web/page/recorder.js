@@ -148,7 +148,7 @@ export class Recorder {
     this._be("idle");
   }
 
-  /** The browser's first prompt takes the user's hand off the button: tells the user when recording is possible. */
+  /** To answer the browser's first prompt, the user releases the button: reports when recording is possible. */
   async _tellWhenAllowed() {
     try {
       const permission = await navigator.permissions.query({ name: /** @type {any} */ ("microphone") });

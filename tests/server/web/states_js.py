@@ -9,9 +9,9 @@ from neucodec_streaming.protocol.states import EVENT_NAMES, TRANSITIONS
 
 PATH = Path(__file__).parents[3] / "server" / "web" / "states.js"
 HEAD = """/**
- * The states of a conversation of `neucodec.v1`: state -> what may happen in it -> the state after. Payload is "input"
- * on its way up and "output" on its way down. Generated from streaming/protocol/states.py: do not edit, but run
- * `python -m tests.server.web.states_js`.
+ * The states of a `neucodec.v1` conversation: state -> event -> next state. "input" is payload from the client,
+ * "output" payload from the server. Generated from streaming/protocol/states.py by
+ * `python -m tests.server.web.states_js`: do not edit.
  */
 export const TRANSITIONS = {
 """
