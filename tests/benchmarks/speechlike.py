@@ -1,4 +1,4 @@
-"""A sound with the harmonics and syllables of speech, and codecs that do something known to it."""
+"""A sound with the harmonics and syllables of speech, and codecs with a known effect on it."""
 
 import numpy as np
 import soxr
@@ -12,13 +12,13 @@ def speechlike(seconds: float = 2.0) -> np.ndarray:
 
 
 def copied(pcm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and audio of a codec that loses nothing but the rest of the last hop."""
+    """Tokens and audio of a codec that loses only the incomplete last hop."""
     count = len(pcm) // 320
     return np.arange(count, dtype=np.uint16), soxr.resample(pcm[: count * 320], 16_000, 24_000)
 
 
 def replaced_by_noise(pcm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nothing of the recording is left but its length."""
+    """Keeps only the length of the recording."""
     count = len(pcm) // 320
     noise = np.random.default_rng(0).standard_normal(count * 480).astype(np.float32) * 0.1
     return np.zeros(count, np.uint16), noise

@@ -1,4 +1,4 @@
-"""The measure of cost measures what it says: turns, floors, when the window is left out, when doubling ends."""
+"""The cost benchmark: turns, floors, skipping the window, and the end of doubling."""
 
 from argparse import Namespace
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def given(*sessions: int, budget_s: float = 60.0) -> Namespace:
 
 
 def fake_times(step_s: Callable[[int], float], window_s: Callable[[int], float]) -> Callable:
-    """In place of `timed`: seconds by number of sessions."""
+    """Replaces `timed`: seconds by number of sessions."""
 
     def timed(ways: dict, turns: int, budget_s: float) -> dict[str, list[float]]:
         sessions = ways["step"].args[2]

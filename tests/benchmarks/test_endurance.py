@@ -1,4 +1,4 @@
-"""The measure of endurance finds what drifts, and nothing where nothing does."""
+"""The endurance benchmark detects drift, and reports none in a flat run."""
 
 from itertools import islice
 

@@ -1,4 +1,4 @@
-"""What is set beside Mimi is what it says: steps of every session, equal audio in turns, shares of one core."""
+"""The comparison with Mimi: steps of every session, equal audio in turns, shares of one core."""
 
 import json
 import sys

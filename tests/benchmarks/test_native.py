@@ -1,4 +1,4 @@
-"""What is compared is the same sessions, with native operations and without."""
+"""The comparison runs the same sessions with and without native operations."""
 
 import pytest
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("compiled")
 
 
 def uses(live: Ours) -> list[bool]:
-    """Whether each of its steps has native operations."""
+    """For each of its steps, whether it has native operations."""
     recorded = live._engine._runner._traced.values()  # type: ignore[attr-defined]
     return ["neucodec::" in str(step._graph.graph) for step in recorded]
 

@@ -1,4 +1,4 @@
-"""The simulation on paper: its arithmetic, and that the page has its table."""
+"""The scaling model: its arithmetic, and its table in the page."""
 
 import pytest
 

@@ -58,7 +58,7 @@ class Fault(Enum):
 
 
 class FakeServer:
-    """What the tests look at: url, the requests, the sessions that are open now, and how many there were."""
+    """State for the tests to inspect: url, requests, sessions open now, and the number of all sessions."""
 
     def __init__(self, fault: Fault, resume: bool) -> None:
         self.fault = fault
@@ -78,10 +78,10 @@ class FakeServer:
         self._arrived = asyncio.Event()
         self.stopping = asyncio.Event()
         self.reads = asyncio.Event()
-        """While it is not set nothing is read."""
+        """Nothing is read while it is not set."""
         self.reads.set()
         self.miscounts = 0
-        """Units of input that `cleared` leaves out."""
+        """Units of input missing from the count in `cleared`."""
 
     def refuse(self, connection: ServerConnection, request: Request) -> Response | None:
         """HTTP answers before the upgrade."""
@@ -112,11 +112,11 @@ class FakeServer:
         await asyncio.gather(*(websocket.close(code) for websocket in set(self._sockets)))
 
     def forget(self) -> None:
-        """As after a restart: no session is known any more."""
+        """Forgets all sessions, as after a restart."""
         self._kept.clear()
 
     async def asked(self, times: int) -> None:
-        """Returns when there have been so many attempts to connect."""
+        """Waits until there have been that many connection attempts."""
         async with asyncio.timeout(5):
             while len(self.requests) < times:
                 self._arrived.clear()
@@ -192,7 +192,7 @@ class FakeServer:
                 await websocket.close(session.close_code)
 
     def _session(self, request: SessionRequest) -> tuple[ServerSession, "_Coder"]:
-        """The session that is asked for: kept, computed again, or new."""
+        """Returns the requested session: kept, recomputed or new."""
         token = f"token {self.all_sessions}"
         profile = request.profile or "default"
         ready = Ready(token, self.model, profile, CHUNK_FRAMES, 5, 215.0, request.input, request.output)

@@ -6,11 +6,11 @@ import numpy as np
 
 LOW_OUTPUT_LATENCY_S = 0.01
 LEAD_S = 0.03
-"""From the call for a block to when it is heard."""
+"""Time from the request for a block to the moment when it is heard."""
 
 
 def made_device(index: int, name: str, inputs: int, outputs: int, rate: float = 48_000.0) -> dict:
-    """A device as sounddevice describes it; `rate` is the only one that it takes."""
+    """A device as sounddevice describes it; `rate` is the only rate that it accepts."""
     return {
         "index": index,
         "name": name,
@@ -30,7 +30,7 @@ class PortAudioError(Exception):
 
 
 class Stream:
-    """An input or output stream; `last` is the one that was opened last."""
+    """An input or output stream; `last` is the one opened last."""
 
     last: "Stream"
 
@@ -51,13 +51,13 @@ class Stream:
         self.state = "closed" if self.state == "running" else f"{self.state}, closed"
 
     def record(self, block: np.ndarray, overflow: bool = False) -> None:
-        """What PortAudio does when a microphone has a block."""
+        """Acts as PortAudio when a microphone has a block."""
         times = SimpleNamespace(currentTime=self.time, inputBufferAdcTime=self.time - len(block) / self.samplerate)
         self.callback(block, len(block), times, SimpleNamespace(input_overflow=overflow))
-        block[:] = np.nan  # the buffer is PortAudio's: whoever kept it instead of a copy sees this
+        block[:] = np.nan  # the buffer is PortAudio's: overwriting it exposes a missing copy
 
     def play(self, underflow: bool = False) -> np.ndarray:
-        """What PortAudio does when a speaker wants a block; the time that the block lasts then passes."""
+        """Acts as PortAudio when a speaker needs a block; the duration of the block then passes."""
         block = np.full((self.blocksize, self.channels), np.nan, np.float32)
         times = SimpleNamespace(currentTime=self.time, outputBufferDacTime=self.time + LEAD_S)
         self.callback(block, self.blocksize, times, SimpleNamespace(output_underflow=underflow))
@@ -66,7 +66,7 @@ class Stream:
 
 
 def query_hostapis(index):
-    """The interface of that number."""
+    """The host API with that number."""
     return {"name": ("ALSA", "JACK")[index]}
 
 
@@ -75,7 +75,7 @@ default = SimpleNamespace(device=[0, 1])
 
 
 def query_devices(device=None, kind=None):
-    """All devices, or the one of that number, or the first that fits where it is None."""
+    """All devices, the one with that number, or the first match if `device` is None."""
     if kind is None:
         return DEVICES
     for found in DEVICES:
@@ -85,7 +85,7 @@ def query_devices(device=None, kind=None):
 
 
 def check_settings(device, channels, dtype, samplerate):
-    """Raises PortAudioError for a rate that the device does not take."""
+    """Raises PortAudioError for a rate that the device does not accept."""
     if samplerate != DEVICES[device]["default_samplerate"]:
         raise PortAudioError("Invalid sample rate")
 

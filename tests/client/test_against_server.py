@@ -1,4 +1,4 @@
-"""The client against the real server on the golden model: what comes out is what the library computes alone."""
+"""The client against the real server on the golden model: the output equals the library's."""
 
 import asyncio
 import json
@@ -124,16 +124,16 @@ async def test_a_mark_arrives_after_the_output_of_its_frames(server):
 
 
 def examples(page: str) -> list[str]:
-    """The blocks of Python in a Markdown page."""
+    """The Python code blocks of a Markdown page."""
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 
 class Unplugged(Exception):
-    """Ends the example that listens for ever."""
+    """Stops an example that listens forever."""
 
 
 class RecordedMicrophone:
-    """A second of silence, then it is unplugged."""
+    """A second of silence, after which the device is unplugged."""
 
     def __init__(self, rate: int) -> None:
         self.packets = [np.zeros(rate // 50, np.float32)] * 50

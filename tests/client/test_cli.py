@@ -23,7 +23,7 @@ async def run(*arguments) -> int:
 
 @pytest.fixture
 def recording(tmp_path):
-    """0.3 s, 15 frames, of which frame i starts with sample i."""
+    """0.3 s of audio, 15 frames; frame i starts with sample i."""
     audio = np.zeros((15, 320), np.int16)
     audio[:, 0] = np.arange(15)
     soundfile.write(tmp_path / "in.wav", audio.reshape(-1), 16_000)
@@ -207,7 +207,7 @@ def test_the_version_is_printed(capsys):
 
 
 class HandDriven(Stream):
-    """A device that runs as soon as it is started, one block after the other."""
+    """A device that delivers one block after the other as soon as it is started."""
 
     def start(self):
         super().start()

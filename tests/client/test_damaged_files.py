@@ -1,4 +1,4 @@
-"""Every format that soundfile writes, whole, with wrong sizes, cut off: read to its true end or refused, never more."""
+"""Every format that soundfile writes, whole, with wrong sizes or truncated, is read to its true end or refused."""
 
 import struct
 
@@ -54,7 +54,7 @@ def read(path, rate: int = RATE) -> tuple[np.ndarray, list[str]]:
 
 
 def is_start(audio: np.ndarray, encoding: str, padding: int = 0) -> bool:
-    """Whether audio is what SPEECH begins with; a coder's last block may be padded."""
+    """Whether audio equals the start of SPEECH; a coder's last block may be padded."""
     size = min(audio.size, SPEECH.size)
     if audio.size > SPEECH.size + padding:
         return False
@@ -64,7 +64,7 @@ def is_start(audio: np.ndarray, encoding: str, padding: int = 0) -> bool:
 
 
 def rate_of(container: str) -> int:
-    """What a file says: some formats have one rate."""
+    """The properties in a file's header: some formats allow only one rate."""
     return {"WVE": 8_000, "XI": 44_100}.get(container, RATE)  # and VOC with 8 bits a rounded one
 
 

@@ -1,4 +1,4 @@
-"""Why there is no connection: name, address, TLS, certificate, path, proxy, key, each told from the others."""
+"""Causes of a failed connection: name, address, TLS, certificate, path, proxy and key are distinguished."""
 
 import asyncio
 import socket
@@ -18,7 +18,7 @@ from tests.server.auth.test_tls import make_pair, needs_openssl
 
 @asynccontextmanager
 async def answering(payload: bytes, ssl: tls.SSLContext | None = None) -> AsyncIterator[int]:
-    """A port that answers every connection with bytes and hangs up."""
+    """A port that answers every connection with these bytes and closes it."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
@@ -33,7 +33,7 @@ async def answering(payload: bytes, ssl: tls.SSLContext | None = None) -> AsyncI
 
 @asynccontextmanager
 async def hanging_up() -> AsyncIterator[int]:
-    """A port that resets every connection once something has come."""
+    """A port that resets every connection once data has arrived."""
 
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -46,7 +46,7 @@ async def hanging_up() -> AsyncIterator[int]:
 
 
 async def refusal(url: str, **options) -> str:
-    """Why there is no connection, in one line."""
+    """The one-line reason for a failed connection."""
     with pytest.raises(StreamingError) as refused:
         async with connect(url, **options):
             pass

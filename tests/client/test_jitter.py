@@ -14,7 +14,7 @@ from neucodec_streaming.client.jitter import Flow, JitterBuffer
 from neucodec_streaming.config import OUTPUT_RATE
 
 RATE = 1000
-"""A sample is a millisecond."""
+"""One sample is a millisecond."""
 CHUNK = 100
 BLOCK = 10
 FADE = RATE * constants.FADE_MS // 1000
@@ -32,7 +32,7 @@ def steady(samples: int) -> np.ndarray:
 
 
 def talk(jitter: JitterBuffer, arrivals: list[int], audio: np.ndarray) -> np.ndarray:
-    """What is heard of an utterance whose chunks come at these ms."""
+    """Played audio of an utterance whose chunks arrive at these ms."""
     heard = []
     pending = list(zip(arrivals, (audio[start : start + CHUNK] for start in range(0, audio.size, CHUNK)), strict=True))
     clock = 0
@@ -47,7 +47,7 @@ def talk(jitter: JitterBuffer, arrivals: list[int], audio: np.ndarray) -> np.nda
 
 
 def calm(chunks: int, late: dict[int, int] | None = None) -> list[int]:
-    """Arrivals at the pace of speech, some late by so much; nothing overtakes."""
+    """Arrivals at the pace of speech, some delayed by a random time and none out of order."""
     return np.maximum.accumulate([number * CHUNK + (late or {}).get(number, 0) for number in range(chunks)]).tolist()
 
 
@@ -98,13 +98,13 @@ def test_the_margin_is_bounded_and_decays():
 
 
 def speechlike(seconds: int) -> np.ndarray:
-    """0.7 s of noise and 0.3 s of hardly any, again and again."""
+    """0.7 s of noise and 0.3 s of near silence, repeated."""
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, seconds * RATE).astype(np.float32)
     return noise * np.where(np.arange(seconds * RATE) % 1000 < 700, 1, 1e-3).astype(np.float32)
 
 
 def delays(jitter: JitterBuffer, arrivals: list[int], audio: np.ndarray) -> np.ndarray:
-    """How old what is heard is, at every pull."""
+    """The age of the audio being played, at every pull."""
     pending = list(zip(arrivals, np.split(audio, len(arrivals)), strict=True))
     found = []
     for clock in range(0, arrivals[-1], BLOCK):
@@ -120,7 +120,7 @@ def test_a_live_source_is_live_again_within_ten_seconds_of_a_stall(stall_ms):
     jitter = buffer(live=True)
     arrivals = [arrival if not 10_000 < arrival < 10_000 + stall_ms else 10_000 + stall_ms for arrival in calm(600)]
     delay = delays(jitter, arrivals, speechlike(60))
-    normal = delay[900:1000].max() + jitter._time_scale.longest_lag  # less than one cut is left as it is
+    normal = delay[900:1000].max() + jitter._time_scale.longest_lag  # shorter than one cut, so it is left unchanged
     assert delay[(10_000 + stall_ms) // BLOCK + 1000 :].max() <= normal
     assert jitter.underruns == 1
     assert jitter.skips == (stall_ms > constants.MAX_BEHIND_MS)

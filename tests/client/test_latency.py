@@ -1,4 +1,4 @@
-"""Which input an output waits for: what the streams' windowers do, for configurations of every kind."""
+"""The input that each output waits for: the behaviour of the streams' windowers, for configurations of every kind."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def ready(config: StreamConfig, source: StreamFormat, sink: StreamFormat) -> Rea
 
 
 def steps(lane: EncoderWindower | DecoderWindower, units: int) -> int:
-    """Steps that so much input allows from the start of an utterance."""
+    """Steps that this much input allows from the start of an utterance."""
     lane.append(np.zeros(units, lane.dtype))
     return sum(1 for _ in iter(lane.take, None))
 

@@ -1,4 +1,4 @@
-"""A codec on a server behind NeuTTS's calls: its shapes (neutts 1.4), and live decoding of what its model prints."""
+"""A remote codec behind NeuTTS's interface: its shapes (neutts 1.4), and live decoding of its model's text."""
 
 import threading
 
@@ -18,7 +18,7 @@ TOKENS = np.random.default_rng(0).integers(0, 32_768, 60).astype(np.uint16)
 
 @pytest.fixture(scope="module")
 def url():
-    """Of a fake server in a thread of its own."""
+    """The URL of a fake server in a thread."""
     with LoopThread() as thread:
         context = fake_server()
         server = thread.call(context.__aenter__())
@@ -31,7 +31,7 @@ def heard_as(tokens):
 
 
 class Backbone:
-    """A language model as llama_cpp has it: called with a prompt, it yields what it prints."""
+    """A language model with the interface of llama_cpp: called with a prompt, it yields text."""
 
     def __init__(self):
         self.calls = []
@@ -48,7 +48,7 @@ class Backbone:
 
 
 class NeuTTS:
-    """What the published class does with its codec and its model, in the calls that it makes."""
+    """The calls that the published class makes to its codec and its model."""
 
     def __init__(self, codec_repo):
         self.max_context = 2048

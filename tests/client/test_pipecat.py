@@ -43,7 +43,7 @@ from tests.streaming.engine.fake import FakeRunner, audio_of, speech, tokens_of
 
 DEADLINE_S = 10.0
 OLD, NEW = 100, 200
-"""Levels: every token and every sample of an utterance tells which one it is of."""
+"""Levels: every token and every sample identifies its utterance."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def server():
 
 
 class Ear(FrameProcessor):
-    """The end of a pipeline: what came, in order. Whoever pushes audio waits while `takes_audio` is not set."""
+    """The end of a pipeline: the frames received, in order. Pushing audio blocks while `takes_audio` is not set."""
 
     def __init__(self) -> None:
         super().__init__(enable_direct_mode=True)
@@ -80,7 +80,7 @@ class Ear(FrameProcessor):
         return [frame for frame in self.frames if isinstance(frame, kind)]
 
     def kinds(self, *kinds: type[Frame]) -> list[type[Frame]]:
-        """The order in which frames of these kinds came, repeats left out."""
+        """The order in which frames of these kinds arrived, without repeats."""
         order = [type(frame) for frame in self.frames if isinstance(frame, kinds)]
         return [kind for i, kind in enumerate(order) if i == 0 or kind is not order[i - 1]]
 
@@ -94,7 +94,7 @@ class Ear(FrameProcessor):
 
 
 class Line:
-    """A pipeline that runs: `push` from its beginning, `ear` at its end, the errors that it reported."""
+    """A running pipeline: `push` feeds its start, `ear` is its end, with the errors that it reported."""
 
     def __init__(self, *processors: FrameProcessor, input_rate: int = INPUT_RATE) -> None:
         self.ear = Ear()
@@ -125,7 +125,7 @@ async def running(line: Line) -> AsyncIterator[Line]:
 
 
 class CountedRunner(FakeRunner):
-    """Tells when it has made so many steps."""
+    """Signals when it has made that many steps."""
 
     def __init__(self, count: int) -> None:
         super().__init__()

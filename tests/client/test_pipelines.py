@@ -1,4 +1,4 @@
-"""The command between other programs, in a shell: pipes, FIFOs, process substitution, Ctrl-C, closed descriptors."""
+"""The command among other programs in a shell: pipes, FIFOs, process substitution, Ctrl-C, closed descriptors."""
 
 import asyncio
 import io
@@ -21,7 +21,7 @@ STREAMED = 0xFFFF_FFFF
 
 
 async def shell(command: str, cwd: Path, server: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
-    """A line of bash -> exit code, output, and what was said."""
+    """Runs a line of bash; returns exit code, output and messages."""
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", command, cwd=cwd, stdin=-1, stdout=-1, stderr=-1,
         env={**os.environ, "NEUCODEC_SERVER": server, "N": NEUCODEC},

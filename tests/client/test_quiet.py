@@ -1,4 +1,4 @@
-"""Hours in which nobody says anything, on a clock that jumps over them."""
+"""Hours of silence, on a clock that skips them."""
 
 import asyncio
 import selectors
@@ -11,11 +11,11 @@ from tests.client.test_resume import until
 
 HOURS = 3
 LOOK_S = 0.001
-"""Real time in which what is on its way over the loopback arrives."""
+"""Real time in which data in flight over loopback arrives."""
 
 
 class _Jumping(selectors.DefaultSelector):
-    """Waits no longer than LOOK_S, and counts what it left out."""
+    """Waits at most LOOK_S and counts the time that it skipped."""
 
     left_out_s = 0.0
 
@@ -27,7 +27,7 @@ class _Jumping(selectors.DefaultSelector):
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """A loop whose clock goes on to the next timer when there is nothing else to do."""
+    """An event loop whose clock jumps to the next timer when it is idle."""
 
     def __init__(self) -> None:
         self._jumping = _Jumping()

@@ -1,4 +1,4 @@
-"""A connection that is lost comes back, and what the user sees of it: events, positions, errors, and nothing else."""
+"""A lost connection is restored; the user sees events, positions and errors, and nothing else."""
 
 import asyncio
 import itertools
@@ -30,7 +30,7 @@ def tokens_of(events) -> np.ndarray:
 
 
 async def until(connection, kind):
-    """Events up to one of that kind."""
+    """Events up to the first of that kind."""
     seen = []
     async with asyncio.timeout(5):
         while not (seen and isinstance(seen[-1], kind)):
@@ -286,7 +286,7 @@ async def test_a_loss_is_repaired_without_a_reader():
 
 
 async def lose_for(server, connection, audio) -> None:
-    """A loss during which a microphone goes on."""
+    """A lost connection during which a microphone keeps sending."""
     server.fault = Fault.PROXY
     server.drop()
     await server.asked(len(server.requests) + 1)

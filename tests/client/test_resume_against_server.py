@@ -1,4 +1,4 @@
-"""The client and the real server through a network that cuts: what comes out is as if nothing had been."""
+"""The client and the real server over a faulty network: the output is as if no connection had been lost."""
 
 import asyncio
 import itertools
@@ -29,7 +29,7 @@ def hurry(monkeypatch):
 
 
 class Server:
-    """A server that can be started anew where it was."""
+    """A server that can be restarted at the same address."""
 
     def __init__(self) -> None:
         self._running = ExitStack()
@@ -58,7 +58,7 @@ def sentence(data_folder):
 
 
 class Listener:
-    """Hears a connection out beside its user; `heard` is all output, `everything` output and answers."""
+    """Receives everything of a connection concurrently; `heard` is all output, `everything` output and answers."""
 
     def __init__(self) -> None:
         self.pieces: list[np.ndarray] = []

@@ -30,7 +30,7 @@ TOKENS = np.random.default_rng(0).integers(0, 32_768, 40).astype(np.uint16)
 
 
 def heard_as(tokens):
-    """What the fake server makes of tokens."""
+    """The fake server's audio for tokens."""
     return np.repeat(tokens, 480).astype(np.int16).astype(np.float32) / 32_768
 
 
@@ -52,7 +52,7 @@ async def speaking(spec, **options):
 
 @asynccontextmanager
 async def answering(status_and_headers, body=b""):
-    """A server that says this to everything: its base URL."""
+    """Runs a server that gives this answer to every request; yields its base URL."""
 
     async def serve(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
@@ -119,7 +119,7 @@ async def test_a_cancelled_listener_is_an_interruption_too():
 
 
 class HeldConnection:
-    """Takes one packet, and then none."""
+    """Reads one packet and then stops."""
 
     def __init__(self):
         self.taken = 0

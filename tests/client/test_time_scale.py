@@ -1,4 +1,4 @@
-"""Cuts that nobody hears: whole periods of a tone and of speech, anywhere in noise, and none at an onset."""
+"""Inaudible cuts: whole periods of a tone and of speech, anywhere in noise, and none at an onset."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The pump: pace, figures, and failures of either side."""
+"""The pump: pace, figures, and failures on either side."""
 
 import asyncio
 

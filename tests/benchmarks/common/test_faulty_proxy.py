@@ -1,4 +1,4 @@
-"""The proxy does to a connection what it is told to, at the byte, and nothing else."""
+"""The proxy applies the requested fault exactly, at the byte, and nothing else."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from benchmarks.common.faulty_proxy import HELD_BYTES, Proxy, proxy
 
 DEADLINE_S = 10.0
 QUIET_S = 0.05
-"""So long nothing arrives where nothing is meant to."""
+"""Time to wait before asserting that nothing arrives."""
 PAYLOAD = random.Random(0).randbytes(3_000_000)
 
 
@@ -38,7 +38,7 @@ class Pipe:
 
 
 class Bench:
-    """A proxy before a server that takes connections, and what the two ends of each connection are."""
+    """A proxy in front of a server that accepts connections, and both ends of every connection."""
 
     def __init__(self, proxy: Proxy, accepted: asyncio.Queue[Pipe]) -> None:
         self.proxy, self._accepted, self._pipes = proxy, accepted, []
@@ -49,7 +49,7 @@ class Bench:
         return pipe
 
     async def pair(self) -> tuple[Pipe, Pipe]:
-        """A client's end and the server's."""
+        """The client's end and the server's end."""
         client = await self.client()
         server = await asyncio.wait_for(self._accepted.get(), DEADLINE_S)
         self._pipes.append(server)

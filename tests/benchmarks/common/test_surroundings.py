@@ -1,4 +1,4 @@
-"""What every report says of its run."""
+"""Metadata of every report."""
 
 import json
 import os

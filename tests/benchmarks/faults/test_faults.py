@@ -1,4 +1,4 @@
-"""The benchmark of faults judges by what was said. Its short version is tests/client/test_resume_against_server.py."""
+"""Verdicts of the fault benchmark, whose short version is tests/client/test_resume_against_server.py."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Each ablation changes what it says and nothing else."""
+"""Each ablation changes what its name says and nothing else."""
 
 from functools import partial
 

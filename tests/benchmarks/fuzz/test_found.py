@@ -1,4 +1,4 @@
-"""Bytes that once broke a target do so no more."""
+"""Regression tests: bytes that once broke a target."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The fuzzer reaches what it says, counts what was read, and tells a server that breaks from one that does not."""
+"""The fuzzer reaches its targets, counts what was read, and distinguishes broken servers from healthy ones."""
 
 import asyncio
 import random

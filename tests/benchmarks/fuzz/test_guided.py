@@ -1,4 +1,4 @@
-"""The search by coverage runs on every target's terms, tells what breaks, and writes what it found."""
+"""The coverage-guided search runs on every target, reports failures, and writes its findings."""
 
 import json
 from pathlib import Path

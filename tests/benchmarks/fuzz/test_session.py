@@ -1,4 +1,4 @@
-"""A client says anything at any moment, loses its connection, comes back with any claim: the books stay in order."""
+"""Messages of any kind at any moment, lost connections and false claims on resuming leave positions consistent."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -9,7 +9,7 @@ from neucodec_streaming.protocol.messages import Clear, End, Flush, Mark, encode
 
 
 class Client(RuleBasedStateMachine):
-    """What may happen to a session, in any order."""
+    """Any event of a session, in any order."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""No bytes of a stranger raise anything but what they may: the targets of benchmarks/fuzz/targets.py, by hypothesis."""
+"""Untrusted bytes raise only the declared errors: the targets of benchmarks/fuzz/targets.py, by hypothesis."""
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +9,7 @@ from benchmarks.fuzz.targets import SEEDS, TARGETS
 
 @st.composite
 def damaged(draw: st.DrawFn, seed: bytes) -> bytes:
-    """A seed with a piece taken out, put in twice, or replaced by something else."""
+    """A seed with a piece removed, duplicated or replaced."""
     start, end = sorted((draw(st.integers(0, len(seed))), draw(st.integers(0, len(seed)))))
     piece = draw(st.one_of(st.just(b""), st.just(2 * seed[start:end]), st.binary(max_size=64)))
     return seed[:start] + piece + seed[end:]

@@ -1,4 +1,4 @@
-"""The report runs, over the software device, and says what went wrong."""
+"""The report runs on the software device and reports failures."""
 
 import json
 import sys
@@ -18,7 +18,9 @@ def test_the_order_lists_every_stage() -> None:
 
 @pytest.mark.slow
 def test_stages_write_their_results(tmp_path: Path, compiled: None) -> None:
-    stages = [stage for stage in ORDER if stage not in ("laws", "capacity", "live")]  # those are processes of their own
+    stages = [
+        stage for stage in ORDER if stage not in ("laws", "capacity", "live")
+    ]  # those start processes of their own
     assert run_all([*COMMAND, str(tmp_path)], stages, dict.fromkeys(stages, 300.0), tmp_path)
     found = json.loads((tmp_path / "report.json").read_text())
     assert found["machine"]["device"] == "software" and found["run"]["resets"] == "done"

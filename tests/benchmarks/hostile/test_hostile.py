@@ -1,4 +1,4 @@
-"""The hostile benchmark does what it says to a server, and judges what it sees."""
+"""The hostile benchmark carries out its attacks and judges their effect."""
 
 import asyncio
 import json
@@ -84,7 +84,7 @@ async def test_every_attempt_at_a_full_server_gets_a_status() -> None:
 
 @pytest.mark.slow
 def test_a_run_against_its_own_server_is_verified_and_reported(tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setenv("NEUCODEC_RESUME_S", "1")  # what is killed is not waited for
+    monkeypatch.setenv("NEUCODEC_RESUME_S", "1")  # a killed process is not waited for
     monkeypatch.setattr(load, "PHASES_S", 0.1)
     speaker = tmp_path / "eval" / "speaker"
     speaker.mkdir(parents=True)

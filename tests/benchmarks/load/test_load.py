@@ -1,4 +1,4 @@
-"""The load benchmark counts what it says: chunks and when each is due, what is late, lost or wrong, who is to blame."""
+"""The load benchmark counts chunks, their due times, late, lost and wrong ones, and finds the side at fault."""
 
 import asyncio
 import json
@@ -39,13 +39,13 @@ TONE = pcm_to_bytes(0.5 * np.sin(np.arange(6000, dtype=np.float32) / 7))
 
 
 def with_difference(payload: bytes, steps: int) -> bytes:
-    """The same s16le audio, one sample of it so many steps away."""
+    """The same s16le audio with one sample changed by that many steps."""
     samples = np.frombuffer(payload, "<i2").copy()
     samples[100] += steps
     return samples.tobytes()
 
 
-# What is sent, and when
+# Input and its schedule
 
 
 def test_a_mix_expands_to_the_kinds_of_the_first_sessions() -> None:
@@ -102,11 +102,11 @@ def test_chunks_are_due_with_the_packet_that_the_engine_needs(kind: str, shape: 
     assert chunks_due(kind, config, packets) == found
 
 
-# What a client sees
+# Events of a client
 
 
 class FakeSocket:
-    """Gives what it is told to at the times of a clock that it sets; an exception is raised."""
+    """Returns the given events at the times of a clock that it sets; raises an exception among them."""
 
     def __init__(self, clock: list[float], script: list[tuple[float, object]]) -> None:
         self.clock, self.script = clock, script
@@ -209,7 +209,7 @@ async def test_a_late_client_is_reported() -> None:
     assert first_ms >= 1000.0 and last_ms >= 980.0
 
 
-# What becomes of it
+# Results
 
 
 def seen(number: int, late_ms: list[float], due: int = 4, kind: str = "encode", outcome: str = DONE) -> dict:
@@ -310,7 +310,7 @@ def test_usage_is_processor_time_and_unknown_for_an_external_server() -> None:
     assert [name for name, share in unknown.items() if share is None] == ["server_cpu", "loop_cpu", "in_line"]
 
 
-# Whether output is right
+# Correctness of output
 
 
 def test_at_one_batch_size_output_must_be_equal_byte_for_byte() -> None:
@@ -348,7 +348,7 @@ def test_a_session_closed_early_needs_a_prefix_and_an_ended_one_the_whole_output
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two speakers with a recording each, which are not alike."""
+    """Two speakers with different recordings."""
     folder = tmp_path_factory.mktemp("data")
     for number, gain in enumerate((1.0, 0.5)):
         speaker = folder / "eval" / f"speaker-{number}"
@@ -392,7 +392,7 @@ def test_the_reference_equals_the_output_of_streams(payloads: Path, tmp_path: Pa
     assert found["failed"] == [1, 2] and found["kinds"]["roundtrip"]["identical"] == 1
 
 
-# All of it
+# Whole runs
 
 
 @pytest.fixture

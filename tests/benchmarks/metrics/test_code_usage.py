@@ -1,4 +1,4 @@
-"""Entropies are those of known distributions."""
+"""Entropies equal those of known distributions."""
 
 import numpy as np
 import pytest

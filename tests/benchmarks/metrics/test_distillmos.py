@@ -1,4 +1,4 @@
-"""Speech is rated above the same speech in noise, and torchaudio is not needed for it."""
+"""Speech is rated above the same speech in noise, without torchaudio."""
 
 import sys
 from pathlib import Path

@@ -12,7 +12,7 @@ RATE = 16_000
 
 @pytest.fixture
 def vowel() -> np.ndarray:
-    """Two seconds of 24 harmonics of 130 Hz, whose level wavers a little at every rate."""
+    """Two seconds of 24 harmonics of 130 Hz, whose level varies a little at every rate."""
     time = np.arange(2 * RATE) / RATE
     wavering = 1.0 + 0.02 * np.random.default_rng(0).standard_normal(len(time) // 40).repeat(40)
     return (0.02 * wavering * sum(np.sin(2 * np.pi * 130.0 * n * time) for n in range(1, 25))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The measures of fidelity are zero for what is equal, grow with what differs, and find a click between two steps."""
+"""The fidelity measures are zero for equal input, grow with differences, and detect a click between two steps."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Pitch is found where there is one, kept by a copy, lost by noise, and another's is told apart."""
+"""Pitch is found in voiced audio, kept by a copy, lost in noise, and a different pitch is detected."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The scores compare what they say, aligned: a perfect copy has the best of each, noise has not."""
+"""The scores compare aligned audio: a perfect copy has the best value of each, noise has not."""
 
 import numpy as np
 import pytest

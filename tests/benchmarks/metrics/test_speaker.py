@@ -1,4 +1,4 @@
-"""A voice is like itself, and less like itself at another pitch; mel bands are those of the training."""
+"""A voice is most similar to itself, and less at another pitch; mel bands are those of the training."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Edits are the fewest, rates are of the whole set, and a recogniser that is not installed is a skip."""
+"""Edits are minimal, rates are over the whole set, and a missing recogniser is a skip."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What `benchmarks.mqtt` counts as lost is what a listener did not get."""
+"""`benchmarks.mqtt` counts exactly the tokens that a listener did not get as lost."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""DamageTokens is as large as its name says, is the same each time, and loses no more than it tells."""
+"""DamageTokens has the rate in its name, is reproducible, and reports every lost token."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Delays are found and taken out, rates are those of the packets, and what is missing is left out with a reason."""
+"""Delays are measured and removed, bit rates are those of the packets, and missing codecs are skipped with a reason."""
 
 import shutil
 
@@ -11,7 +11,7 @@ from tests.benchmarks.speechlike import speechlike
 
 
 def syllables(seconds: float = 2.0) -> np.ndarray:
-    """Speech whose syllables do not repeat, so that one delay alone fits."""
+    """Speech whose syllables do not repeat, so that only one delay fits."""
     pcm = speechlike(seconds)
     loudness = np.random.default_rng(0).random(round(seconds * 10) + 1)
     return (pcm * np.interp(np.arange(len(pcm)) / 1600, np.arange(len(loudness)), loudness)).astype(np.float32)
@@ -29,7 +29,7 @@ def test_a_known_delay_is_measured_and_removed(delay: int) -> None:
 def test_a_delay_is_found_for_any_phase_and_level() -> None:
     pcm = syllables()
     spectrum = np.fft.rfft(np.pad(pcm, (400, 0)))
-    phases = np.exp(1j * np.pi * np.tanh(np.arange(len(spectrum)) / 400))  # another voice in the same loudness
+    phases = np.exp(1j * np.pi * np.tanh(np.arange(len(spectrum)) / 400))  # another voice at the same loudness
     assert delay_of(pcm, 0.3 * np.fft.irfft(spectrum * phases)) == pytest.approx(400, abs=40)
 
 

@@ -1,4 +1,4 @@
-"""A report of quality holds what was measured of every file, means and rates of groups, and goals as they are."""
+"""A quality report holds the measurements of every file, means and rates of groups, and the goals."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ WAYS = {"offline": copied, "streamed": replaced_by_noise}
 
 
 class Parrot(Ears):
-    """Ears that hear one word in loud audio, two in the rest, and rate by loudness."""
+    """Stand-in for the rating models: hears one word in loud audio, two in the rest, and rates by loudness."""
 
     def rate(self, audio: np.ndarray) -> dict:
         return {"dnsmos": float(np.abs(audio).max())}
@@ -40,7 +40,7 @@ class Parrot(Ears):
 
 
 class Echo(OtherCodec):
-    """Another codec that loses nothing, at 9 kbit/s."""
+    """Another codec, lossless, at 9 kbit/s."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""The benchmark of the wire sends and counts what it says: rounds, what is owed, equal messages, ratios."""
+"""The wire benchmark: rounds, expected output, equal messages on both servers, and ratios."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ CHUNK = CONFIG.chunk_frames
 ENCODE = Traffic.of("encode")
 
 
-# What is sent, and what is owed for it
+# Packets, and the output expected for them
 
 
 @pytest.mark.parametrize(("kind", "packet", "frame"), [("encode", 640, 2), ("decode", 2, 960), ("roundtrip", 640, 960)])
@@ -52,7 +52,7 @@ def test_the_expected_output_size_equals_the_engines(kind: str) -> None:
 
 
 class FakeLine:
-    """Notes the rounds in which it sends; `rounds` is told of a chunk's output for every chunk of packets."""
+    """Records the rounds in which it sends; `rounds` is called with a chunk's output for every chunk of packets."""
 
     def __init__(self, rounds: Rounds, answers: bool = True) -> None:
         self.rounds, self.answers = rounds, answers
@@ -104,7 +104,7 @@ async def test_a_run_with_missing_output_is_not_a_measurement() -> None:
             await line.receive()
 
 
-# The servers
+# Servers
 
 
 async def turn_of(serving: Serving, kind: str, owed: list[int]) -> dict[str, float]:
@@ -164,7 +164,7 @@ def test_a_server_that_does_not_start_ends_the_run(capfd: pytest.CaptureFixture[
     assert "no such model" in capfd.readouterr().err
 
 
-# What comes of it
+# Results
 
 
 def turns_of(*rates: tuple[float, float]) -> list[dict[str, dict[str, float]]]:

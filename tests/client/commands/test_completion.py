@@ -1,4 +1,4 @@
-"""Shell completion, asked of the shells themselves: bash always, zsh and fish where they are installed."""
+"""Shell completion, tested in the shells themselves: bash always, zsh and fish where they are installed."""
 
 import shutil
 import subprocess
@@ -29,7 +29,7 @@ def scripts(tmp_path):
 
 
 def in_bash(scripts, *words: str) -> set[str]:
-    """What bash offers for the last word."""
+    """The completions that bash offers for the last word."""
     command = ["bash", "--norc", "-c", ASK, "ask", str(scripts / "bash"), *words]
     done = subprocess.run(command, cwd=scripts, capture_output=True, text=True, check=True, timeout=10)
     return set(done.stdout.splitlines()) - {""}

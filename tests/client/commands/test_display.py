@@ -1,4 +1,4 @@
-"""What a command shows while its session runs."""
+"""The display of a command while its session runs."""
 
 import numpy as np
 import pytest

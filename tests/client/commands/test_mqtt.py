@@ -1,4 +1,4 @@
-"""`neucodec mqtt-publish` and `mqtt-listen` against a real broker, and what the URL of one may be."""
+"""`neucodec mqtt-publish` and `mqtt-listen` against a real broker, and the URLs of brokers."""
 
 import asyncio
 import json

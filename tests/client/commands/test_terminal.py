@@ -1,4 +1,4 @@
-"""Ctrl-C once: finish; twice: leave."""
+"""The first Ctrl-C finishes the session, the second one aborts it."""
 
 import asyncio
 import os
