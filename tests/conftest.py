@@ -21,11 +21,11 @@ import pytest
 from filelock import ReadWriteLock
 
 DEVICE = os.environ.get("NEUCODEC_TEST_DEVICE", "cpu")
-"""On which device the laws are proved: cpu, where CUDA is a software device beside it, or cuda."""
+"""The device that the laws are proved on: cuda, or cpu, with a software CUDA device as well."""
 assert DEVICE in ("cpu", "cuda"), f"NEUCODEC_TEST_DEVICE is {DEVICE!r}: give cpu or cuda"
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-"""Worker processes run without the working directory on their path, and some load what a test module defines."""
+"""Worker processes run without the working directory on their path, and some import test modules."""
 ESSENTIAL = ("tests/streaming/", "tests/server/", "tests/client/", "tests/test_imports.py", "tests/test_wheel.py")
 
 
@@ -51,7 +51,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None:
-        return  # one of those that run side by side; the one that gathers their reports looks at them
+        return  # a worker of a parallel run; the process that gathers the reports checks them
     reports = [report for kind in ("skipped", "xfailed") for report in reporter.stats.get(kind, [])]
     skipped = sorted(
         {r.nodeid for r in reports if r.nodeid.startswith(ESSENTIAL) and "gpu" not in getattr(r, "keywords", ())}
@@ -63,13 +63,15 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """tests/data."""
+    """The folder tests/data."""
     return ROOT / "tests" / "data"
 
 
 @pytest.fixture
 def cuda(request: pytest.FixtureRequest) -> Generator[Any, None, None]:
-    """`torch.cuda` is there: the device of NEUCODEC_TEST_DEVICE=cuda (None), or else one in software (a SoftDevice)."""
+    """Makes `torch.cuda` available: the device of NEUCODEC_TEST_DEVICE=cuda (None), or else a software one (a
+    SoftDevice).
+    """
     if DEVICE == "cuda":
         yield None
         return
@@ -82,7 +84,7 @@ def cuda(request: pytest.FixtureRequest) -> Generator[Any, None, None]:
 
 @pytest.fixture
 def compiled() -> None:
-    """Native operations, or the test is skipped."""
+    """Provides native operations, or skips the test."""
     from neucodec_streaming.kernels import native
 
     if native._loaded() is None:

@@ -1,4 +1,4 @@
-"""The promise that laws, golden vectors and server tests are never skipped is kept by a check that can fail."""
+"""The check that laws, golden vectors and server tests are never skipped can fail."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ OPTION = "--no-skips-that-matter"
 
 @pytest.fixture
 def project(tmp_path):
-    """A project with our conftest, one passing test and whatever `add` puts beside it."""
+    """A project with our conftest, one passing test, and the tests that `add` writes."""
     shutil.copy(CONFTEST, tmp_path / "conftest.py")
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu: needs one\n")
 

@@ -63,7 +63,7 @@ MAY_IMPORT = {
     "training": TRAINING,
     "tests": BENCHMARKS | TRAINING | {"tests", f"{CORE}.priors"},
 }
-"""Prefix of a module (the longest that fits counts) -> prefixes of the project's modules that it may import."""
+"""Prefix of a module (the longest match counts) -> prefixes of the project's modules that it may import."""
 STANDARD_ONLY = tuple(f"{CORE}.{name}" for name in ("errors", "lazy", "config", "tags", "formats", "protocol"))
 TORCH = {"torch", "transformers", "safetensors", "torchaudio"}
 NO_TORCH = (*STANDARD_ONLY, *sorted(FORMATS), f"{CORE}.engine.scheduler", f"{CORE}.client")
@@ -85,7 +85,7 @@ def modules() -> frozenset[str]:
 
 @cache
 def imports_of(path: Path) -> frozenset[str]:
-    """Every module that the file imports anywhere; names that are modules themselves count as such."""
+    """Every module that the file imports anywhere; imported names that are modules count too."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -172,7 +172,7 @@ def run_python(code: str) -> str:
 
 
 def test_the_client_imports_completely_without_torch():
-    optional = ("livekit", "pipecat", "mqtt")  # with libraries of an extra
+    optional = ("livekit", "pipecat", "mqtt")  # with libraries of an extra installed
     names = [
         module_of(path)
         for path in (ROOT / "client").rglob("*.py")

@@ -1,4 +1,4 @@
-"""One word for one thing: no class name stands twice in the project, and limits are MAX_ or MIN_."""
+"""One word for one thing: class names are unique in the project, and limits are named MAX_ or MIN_."""
 
 import ast
 from collections import defaultdict

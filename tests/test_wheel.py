@@ -38,7 +38,7 @@ reveal_type(tokens), reveal_type(load_codec), reveal_type(encode), asyncio.run(m
 
 
 def run(*command: object, code: int = 0, **options) -> str:
-    """What the command says, on both outputs, and its status is `code`."""
+    """Runs a command, asserts that its status is `code`, and returns both outputs."""
     text = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     done = subprocess.run([*map(str, command)], check=False, timeout=300, **text, **options)
     assert done.returncode == code, done.stdout
@@ -47,7 +47,7 @@ def run(*command: object, code: int = 0, **options) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def bare() -> Iterator[None]:
-    """Nothing that is installed here, or lies in the repository, is found by the way."""
+    """Removes PYTHONPATH, so that subprocesses do not find the repository by chance."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PYTHONPATH", raising=False)
         yield
@@ -64,7 +64,7 @@ def wheel(tmp_path_factory) -> Path:
 
 
 def declared(*extras: str) -> Iterator[Path]:
-    """What the project's dependencies, those of some extras, and all that these need have put into this environment."""
+    """Paths in this environment of the project's dependencies, those of some extras, and their own."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     texts = [*project["dependencies"], *(text for extra in extras for text in project["optional-dependencies"][extra])]
     waiting, seen = [(Requirement(text), "") for text in texts], set()
@@ -82,7 +82,7 @@ def declared(*extras: str) -> Iterator[Path]:
 
 
 def environment(folder: Path, wheel: Path, *extras: str) -> Path:
-    """A virtual environment -> its `bin`."""
+    """Creates a virtual environment; returns its `bin`."""
     venv.create(folder)
     for path in {*declared(*extras)}:
         (folder / SITE / path.name).symlink_to(path)
@@ -102,7 +102,7 @@ def with_server(wheel, tmp_path_factory) -> Path:
 
 @pytest.fixture(params=USERS_MODULES)
 def project(request, tmp_path) -> Path:
-    """A user's project with modules that have the names of our folders."""
+    """A user's project with modules named like our folders."""
     names = USERS_MODULES[request.param]
     modules = [name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in names]
     for name in names:
@@ -135,7 +135,7 @@ def test_the_wheel_is_clean_and_contains_every_file_of_the_package(wheel, client
 
 @pytest.mark.slow
 def test_the_wheel_ships_types_for_user_code(client_only, tmp_path):
-    """Without torch in sight, so that mypy need not read it."""
+    """Hides torch, so that mypy need not read it."""
     (tmp_path / "script.py").write_text(USERS_SCRIPT)
     mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
     said = run(*mypy, "--python-executable", client_only / "python", "script.py", cwd=tmp_path)

@@ -75,7 +75,7 @@ default = SimpleNamespace(device=[0, 1])
 
 
 def query_devices(device=None, kind=None):
-    """All devices, the one with that number, or the first match if `device` is None."""
+    """All devices if `kind` is None, else the first of that kind with that number, or any if `device` is None."""
     if kind is None:
         return DEVICES
     for found in DEVICES:

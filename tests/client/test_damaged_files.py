@@ -64,7 +64,7 @@ def is_start(audio: np.ndarray, encoding: str, padding: int = 0) -> bool:
 
 
 def rate_of(container: str) -> int:
-    """The properties in a file's header: some formats allow only one rate."""
+    """The rate of a file in this container: some allow only one."""
     return {"WVE": 8_000, "XI": 44_100}.get(container, RATE)  # and VOC with 8 bits a rounded one
 
 

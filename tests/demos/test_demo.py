@@ -1,4 +1,4 @@
-"""`make demo`, without waiting for the pace of a microphone, on the golden model and two seconds of speech."""
+"""`make demo` at full speed, on the golden model and two seconds of speech."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The demos with devices, in a room of virtual ones: what is said into the microphone and comes out of the speaker."""
+"""The demos with virtual devices: audio goes into the microphone and comes out of the speaker."""
 
 import json
 import select
@@ -29,7 +29,7 @@ DEADLINE_S = 60.0
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory):
-    """The environment of a process whose default devices are those of the room."""
+    """The environment of a process whose default devices are those of the virtual room."""
     with sound_room(tmp_path_factory.mktemp("room")) as surroundings:
         yield surroundings
 
@@ -41,7 +41,7 @@ def server():
 
 
 class Demo:
-    """A demo that runs; `told` waits until it has said something with this word in it."""
+    """A running demo; `told` waits until it prints a line with this word."""
 
     def __init__(self, process: subprocess.Popen) -> None:
         self._process = process
@@ -69,7 +69,7 @@ def running(module: str, room: dict[str, str], url: str) -> Iterator[Demo]:
 
 
 def stretches(side: np.ndarray, longest_gap_s: float) -> list[tuple[float, float]]:
-    """Where there is sound: (begin, end) in seconds, pauses up to `longest_gap_s` included."""
+    """Intervals with sound: (begin, end) in seconds, pauses up to `longest_gap_s` included."""
     sounds = np.flatnonzero(np.abs(side) > SOUND)
     firsts = np.flatnonzero(np.diff(sounds, prepend=-RATE * 10) > longest_gap_s * RATE)
     ends = sounds[np.append(firsts[1:], sounds.size) - 1]
@@ -84,11 +84,11 @@ def test_the_agent_answers_and_falls_silent_when_it_is_interrupted(room, server,
         for _ in range(2):
             say(speech, room)
             agent.told("answering")
-            time.sleep(2.0)  # the user hears some of the answer, before speaking again
+            time.sleep(2.0)  # the user hears part of the answer before speaking again
     (first, second), answers = stretches(recorder.mouth, 1.0), stretches(recorder.ear, 1.0)
     assert len(answers) == 2
     assert first[1] < answers[0][0] < second[0]
-    assert second[0] < answers[0][1] < second[0] + 0.9  # the detector's time, and 60 ms
+    assert second[0] < answers[0][1] < second[0] + 0.9  # the detector's delay and 60 ms
     assert second[1] < answers[1][0]
 
 

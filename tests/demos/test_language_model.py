@@ -1,4 +1,4 @@
-"""The stand-in says all of its tokens, one at a time, no sooner than its pace allows."""
+"""The stand-in model yields all of its tokens, one at a time, no faster than its pace allows."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ TOKENS = np.arange(40, dtype=np.uint16)
 
 
 async def said(pace: Pace, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
-    """The tokens, and when they came."""
+    """The tokens and their times of arrival."""
     loop = asyncio.get_running_loop()
     start = loop.time()
     told, moments = [], []

@@ -1,4 +1,4 @@
-"""The MQTT demo: three listeners, of whom the one on a lossy link hears better with redundancy."""
+"""The MQTT demo: of three listeners, the one on a lossy link loses less with redundancy."""
 
 import pytest
 

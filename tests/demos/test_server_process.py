@@ -1,4 +1,4 @@
-"""The one way to start a server: it is ready, it stops, and it is never left behind."""
+"""Starting a server process: it becomes ready, stops, and never outlives its owner."""
 
 import asyncio
 import signal
@@ -31,7 +31,7 @@ async def test_a_server_starts_stops_and_starts_again() -> None:
 async def test_a_start_that_is_cancelled_leaves_no_process() -> None:
     server = ServerProcess(*SMALL)
     starting = asyncio.create_task(server.__aenter__())
-    await asyncio.sleep(0)  # as far as its first wait
+    await asyncio.sleep(0)  # up to its first wait
     assert server.is_running
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):

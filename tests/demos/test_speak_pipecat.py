@@ -1,4 +1,4 @@
-"""The example of a pipeline that speaks."""
+"""The example of a Pipecat pipeline that speaks."""
 
 import numpy as np
 import soundfile

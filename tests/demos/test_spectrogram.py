@@ -1,4 +1,4 @@
-"""The picture shows what is in the audio, where it is."""
+"""The spectrogram shows each sound at its time and frequency."""
 
 import numpy as np
 from PIL import Image

@@ -1,4 +1,4 @@
-"""The telephony bridge against the messages of Twilio Media Streams, in the order and form of its documentation."""
+"""The telephony bridge against Twilio Media Streams messages, in the order and format of its documentation."""
 
 import asyncio
 import base64
@@ -19,7 +19,7 @@ STREAM = "MZ18ad3ab5a668481ce02b83e7395059f0"
 SILENCE = b"\xff" * 160
 GREETING = np.full(50, 200 * 256, np.uint16)
 GREETED = pcm_to_bytes(audio_of(GREETING)[:1], "mulaw")
-"""A sample of the greeting, and of nothing else."""
+"""A sample value that occurs only in the greeting."""
 DEADLINE_S = 10.0
 
 
@@ -69,7 +69,7 @@ def key() -> dict:
 
 
 class Carrier:
-    """The other end of a call; `heard` is the audio that came."""
+    """The far end of a call; `heard` is the audio received."""
 
     def __init__(self, socket) -> None:
         self.socket = socket

@@ -1,4 +1,4 @@
-"""What the demos with devices say where there is nothing to talk to."""
+"""Messages of the demos with devices when no server is reachable."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Beginnings and ends of real speech are told once, where they are, however the stream is cut."""
+"""Starts and ends of real speech are reported once, at the right time, for any packet sizes."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def turns() -> np.ndarray:
 
 
 def told(audio: np.ndarray, packet: int) -> list[tuple[str, float]]:
-    """What was told, and after how many seconds."""
+    """The events and their times in seconds."""
     activity = VoiceActivity()
     starts = range(0, audio.size, packet)
     return [

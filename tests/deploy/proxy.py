@@ -1,4 +1,4 @@
-"""nginx or HAProxy with the shipped configuration: only addresses and paths are substituted."""
+"""Runs nginx or HAProxy with the shipped configuration, with only addresses and paths replaced."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ REPLICAS = ("127.0.0.1:8765", "127.0.0.1:8766")
 
 @dataclass(frozen=True)
 class Proxy:
-    """A running proxy: where it listens, whom its certificate is signed by, and the folder of its logs."""
+    """A running proxy: its addresses, the certificate that clients trust, and the folder of its logs."""
 
     port: int
     plain_port: int
@@ -38,7 +38,7 @@ class Proxy:
 
 @contextmanager
 def running(name: str, folder: Path, replicas: list[str]) -> Iterator[Proxy]:
-    """The proxy `name` before two replicas ("host:port"); its sockets are ours, so that it listens from the start."""
+    """Runs the proxy `name` in front of two replicas ("host:port"); it inherits our sockets, so it listens at once."""
     binary = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin")
     if binary is None:
         pytest.skip(f"{name} is not installed (Debian: apt-get install {name})")
@@ -75,7 +75,7 @@ def start_nginx(binary: str, folder: Path, replicas: list[str], tls: socket.sock
         [binary, "-p", str(folder), "-e", str(folder / "main.log"), "-c", str(folder / "main.conf")],
         folder,
         (tls, plain),
-        NGINX=f"{tls.fileno()};{plain.fileno()};",  # its way to inherit sockets
+        NGINX=f"{tls.fileno()};{plain.fileno()};",  # nginx inherits sockets through this variable
     )
 
 
@@ -105,7 +105,7 @@ def start(command: list[str], folder: Path, sockets: tuple[socket.socket, ...], 
 
 
 def shipped(name: str, substituted: dict[str, str]) -> str:
-    """A file of deploy/ with other addresses; each of those has to be there."""
+    """A file of deploy/ with some texts replaced, each of which must occur in it."""
     text = (DEPLOY / name).read_text()
     for old, new in substituted.items():
         assert old in text, f"{name} does not say {old!r}"
@@ -114,7 +114,7 @@ def shipped(name: str, substituted: dict[str, str]) -> str:
 
 
 def certificate(folder: Path) -> None:
-    """One for localhost that trusts itself."""
+    """Creates a self-signed certificate for localhost."""
     make = (
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
         " -addext subjectAltName=DNS:localhost -keyout privkey.pem -out fullchain.pem"

@@ -1,4 +1,4 @@
-"""Speakers on a Ray cluster: sessions by the client that users have, and what they must have heard."""
+"""Speakers on a Ray cluster: sessions through the public client, and their expected output."""
 
 import asyncio
 import random
@@ -25,7 +25,7 @@ PACKETS, PACKET_BYTES = 100, 640
 
 
 class Speaker:
-    """A session by the client that users have: what it says, and all that it hears."""
+    """A session through the public client: its input and all its output."""
 
     def __init__(self, url: str, seed: int) -> None:
         self.url = url
@@ -59,5 +59,5 @@ class Speaker:
                 self.resumed.append(event.how)
 
     async def is_exact(self, url: str) -> bool:
-        """Whether it heard what a server of its own says."""
+        """Whether its output equals that of a single server."""
         return self.heard == await uncut(url, "/v1/roundtrip", self.packets)

@@ -1,4 +1,4 @@
-"""What deploys the server on a GPU: the patch of the deployment, the Compose file, and the image that both name."""
+"""Deployment on a GPU: the patch of the deployment, the Compose file, and the image that both use."""
 
 import re
 from copy import deepcopy
@@ -16,11 +16,11 @@ from tests.deploy.test_kubernetes import BY_KIND
 PATCH = yaml.safe_load((DEPLOY / "kubernetes" / "gpu-patch.yaml").read_text())
 COMPOSE = yaml.safe_load((DEPLOY / "compose-gpu.yaml").read_text())
 KEYS = ("mountPath", "name")
-"""By which lists of objects are merged."""
+"""The keys by which lists of objects are merged."""
 
 
 def patched(old: Any, new: Any) -> Any:
-    """`kubectl patch`'s strategic merge, as far as the patch needs it."""
+    """The strategic merge of `kubectl patch`, as far as the patch needs it."""
     if isinstance(old, dict) and isinstance(new, dict):
         return old | {name: patched(old.get(name), value) for name, value in new.items()}
     if isinstance(old, list) and new and isinstance(new[0], dict):
@@ -37,7 +37,7 @@ DEPLOYMENT = patched(BY_KIND["Deployment"], PATCH)
 
 
 def cuda_environment() -> dict[str, str]:
-    """What the image's target `cuda` sets."""
+    """The environment of the image's target `cuda`."""
     stage = DOCKERFILE.partition("AS cuda")[2].partition("\nFROM")[0]
     return dict(re.findall(r"(NEUCODEC_\w+)=(\S+)", stage))
 

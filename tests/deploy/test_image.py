@@ -1,4 +1,4 @@
-"""The Dockerfile, as far as it can be told without building it: what it copies, whom it runs as, and what it starts."""
+"""The Dockerfile, checked without building it: the files that it copies, its user, and its command."""
 
 import fnmatch
 import os
@@ -25,7 +25,7 @@ INSTRUCTIONS = [
 
 
 def last_stage() -> dict[str, str]:
-    """The last of each instruction in the stage that becomes the image."""
+    """The last of each instruction in the final stage."""
     starts = [number for number, (name, _) in enumerate(INSTRUCTIONS) if name == "FROM"]
     return dict(INSTRUCTIONS[starts[-1] :])
 
@@ -48,7 +48,7 @@ def test_the_image_copies_exactly_the_files_of_the_wheel():
     assert all((ROOT / source).exists() for source in copied)
     sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert sent == copied
-    packages = {"streaming", "server", "client", "docs"}  # setup.py: the wheel has the pages of docs/ too
+    packages = {"streaming", "server", "client", "docs"}  # setup.py puts pages of docs/ into the wheel
     assert packages == {source for source in copied if (ROOT / source).is_dir()}
     assert {PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]} <= copied
     assert not any(fnmatch.fnmatch(source, "tests*") for source in copied)

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests: valid by Kubernetes' own schemas, in agreement with each other and with the server."""
+"""The Kubernetes manifests: valid by Kubernetes' own schemas, and consistent with each other and with the server."""
 
 import importlib.util
 import re

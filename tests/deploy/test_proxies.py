@@ -1,4 +1,4 @@
-"""Sessions through nginx and HAProxy with the configuration that is shipped, over TLS, before two replicas."""
+"""Sessions through nginx and HAProxy with the shipped configuration, over TLS, in front of two replicas."""
 
 import asyncio
 import http.client
@@ -83,7 +83,10 @@ async def test_error_statuses_pass_through(proxy):
 
 
 async def test_clients_of_a_full_replica_reach_another_with_free_slots(proxy, replicas):
-    async with talk(replicas[0].url, "/v1/encode"), talk(replicas[0].url, "/v1/encode"):  # full, unknown to the proxy
+    async with (
+        talk(replicas[0].url, "/v1/encode"),
+        talk(replicas[0].url, "/v1/encode"),
+    ):  # full, which the proxy does not know
         for _ in range(4):
             async with talk(proxy.url, "/v1/encode", ssl=proxy.trust) as client:
                 await client.finish()
@@ -210,7 +213,7 @@ async def test_the_proxy_overrides_forged_addresses_and_hosts(proxy_name, tmp_pa
 async def test_access_tokens_are_never_logged(proxy_name, tmp_path):
     with hosted(FakeRunner(), max_sessions=1) as host, socket.create_server(("127.0.0.1", 0)) as gone:
         nobody = f"127.0.0.1:{gone.getsockname()[1]}"
-        gone.close()  # a replica that is not there
+        gone.close()  # an unreachable replica
         with running(proxy_name, tmp_path, [nobody, place(host)]) as proxy:
             target = "/v1/encode?access_token=s3cret"
             async with talk(proxy.url, target, ssl=proxy.trust) as client:

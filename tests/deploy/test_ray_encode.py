@@ -1,4 +1,4 @@
-"""The bulk job on a Ray cluster of several nodes, which are processes here."""
+"""The bulk job on a Ray cluster whose nodes are local processes."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The Ray Serve application scales by its sessions, and loses none of them."""
+"""The Ray Serve application scales with its sessions and loses none of them."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ async def test_ray_serve_scales_up_and_down_with_load_without_losing_a_sample():
         for speaker in speakers[1:]:
             speaker.goes_on.set()
         await asyncio.wait_for(asyncio.gather(*tasks[1:4]), DEADLINE_S)
-        for speaker in (late, speakers[0]):  # one of them is at the replica that goes
+        for speaker in (late, speakers[0]):  # one of them is on the replica that is removed
             assert not speaker.resumed
         await cluster.until_replicas(1)
         for speaker in (late, speakers[0]):

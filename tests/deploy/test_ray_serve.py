@@ -1,4 +1,4 @@
-"""The Ray Serve application on three nodes: sessions by free capacity, a node that dies, refusals, scaling."""
+"""The Ray Serve application on three nodes: placement by free capacity, a dying node, refusals, scaling."""
 
 import asyncio
 import random
@@ -28,7 +28,7 @@ def cluster():
 
 
 def replica_of(caller: Caller) -> str:
-    """The replica that a session is at, by its token."""
+    """The replica of a session, from its token."""
     return caller.session.ready.resume.token[:8]
 
 
@@ -76,7 +76,7 @@ async def test_a_replica_whose_device_is_stuck_is_replaced(cluster):
             while not set(await asyncio.to_thread(cluster.replica_ids)) - before:  # noqa: ASYNC110
                 await asyncio.sleep(0.3)
     finally:
-        worker.send_signal(signal.SIGCONT)  # it finds that its replica is gone
+        worker.send_signal(signal.SIGCONT)  # it detects the loss of its replica
     await cluster.until_replicas(3)
 
 

@@ -1,4 +1,4 @@
-"""The systemd unit: valid, hardened, and with time for the server's own stopping."""
+"""The systemd unit: valid, hardened, and with enough time for the server's shutdown."""
 
 import configparser
 import shutil
@@ -16,7 +16,7 @@ INSTALLED = "/opt/neucodec/bin/neucodec-server"
 
 
 class _Repeated(dict):
-    """Keys that may come more than once, as in a unit: their values are joined by a line's end."""
+    """Allows repeated keys, as in a unit: their values are joined by newlines."""
 
     def __setitem__(self, key, value):
         if key in self and isinstance(value, list):
@@ -34,7 +34,7 @@ def service() -> configparser.SectionProxy:
 
 @pytest.fixture
 def unit(tmp_path) -> Path:
-    """The unit with a program that is there."""
+    """The unit with an existing program."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd is not installed")
     path = tmp_path / NAME

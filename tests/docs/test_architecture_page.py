@@ -1,4 +1,4 @@
-"""docs/architecture.md draws the states that there are, and names files that exist."""
+"""docs/architecture.md draws the existing states and names existing files."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The example of docs/asgi.md runs as it stands, but for the model, which is the tests' own."""
+"""The example of docs/asgi.md runs unchanged, except for the model, which is the tests' own."""
 
 import re
 

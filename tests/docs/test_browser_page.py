@@ -1,4 +1,4 @@
-"""docs/browser.md says what the page has, and its example runs as it stands."""
+"""docs/browser.md describes the page correctly, and its example runs unchanged."""
 
 import re
 from pathlib import Path

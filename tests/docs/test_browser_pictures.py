@@ -1,4 +1,4 @@
-"""The pictures of the page show what the page has."""
+"""The pictures of the page are current."""
 
 import json
 

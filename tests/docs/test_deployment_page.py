@@ -1,4 +1,4 @@
-"""docs/deployment.md: its links lead somewhere, its settings, paths, metrics and figures are those that there are."""
+"""docs/deployment.md: its links, settings, paths, metrics and figures are correct."""
 
 import re
 from dataclasses import fields

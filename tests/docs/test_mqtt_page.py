@@ -1,4 +1,4 @@
-"""docs/mqtt.md says what the code does and what was measured."""
+"""docs/mqtt.md agrees with the code and with the measured results."""
 
 import json
 import re
@@ -26,7 +26,7 @@ MEASURED = json.loads((ROOT_FOLDER / "benchmarks" / "results" / "mqtt.json").rea
 
 
 def rows(head: str, page: str = PAGE) -> list[list[str]]:
-    """The cells of the table whose head starts with `head`."""
+    """The cells of the table whose header starts with `head`."""
     lines = page[page.index(f"| {head} |") :].splitlines()
     table = lines[2 : next(i for i, line in enumerate([*lines, ""]) if not line.startswith("|"))]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in table]

@@ -14,7 +14,7 @@ PAGES = [*LISTED, *sorted((ROOT / "docs").glob("*.md")), ROOT / "streaming/asset
 
 
 def anchors(page: Path) -> set[str]:
-    """The fragments that a page's headings can be linked by, as GitHub makes them."""
+    """The anchors of a page's headings, as GitHub generates them."""
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,4 +1,4 @@
-"""docs/protocol.md says what the code does: paths, queries, messages and fields, error codes and their status."""
+"""docs/protocol.md agrees with the code: paths, queries, messages and fields, error codes and their status."""
 
 import re
 from dataclasses import fields
@@ -53,6 +53,6 @@ def test_every_error_code_has_its_status():
     on_the_wire = {
         kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, StreamingError)
     }
-    never_sent = {"bad_model", "bad_snapshot", "misuse", "speech_lm"}  # of one side alone
+    never_sent = {"bad_model", "bad_snapshot", "misuse", "speech_lm"}  # used on one side only
     assert on_the_wire - set(said) == never_sent
     assert ClientError.code not in said

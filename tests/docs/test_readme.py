@@ -1,4 +1,4 @@
-"""The README's latencies, commands and exit codes are those of the code, and its examples are valid Python."""
+"""The README's latencies, commands and exit codes agree with the code, and its examples are valid Python."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def rows(start: str) -> list[list[str]]:
-    """The cells of the table whose head starts with `start`."""
+    """The cells of the table whose header starts with `start`."""
     lines = README[README.index(f"| {start} |") :].splitlines()
     table = lines[2 : next(i for i, line in enumerate([*lines, ""]) if not line.startswith("|"))]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in table]

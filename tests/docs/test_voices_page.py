@@ -1,4 +1,4 @@
-"""The table of docs/results.md is what benchmarks/results/priming.json says."""
+"""The table of docs/results.md equals benchmarks/results/priming.json."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The fast activation is the original one: output and all gradients."""
+"""The fast activation equals the original one: output and all gradients."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Each change of a crop has the strength that it is given, and depends on its generator alone."""
+"""Each augmentation has the requested strength and depends only on its generator."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The curve counts the hours of all runs, and its fit finds the gain for ten times the hours."""
+"""The curve counts the hours of all runs, and its fit recovers the gain per tenfold hours."""
 
 import json
 from pathlib import Path

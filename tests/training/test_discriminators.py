@@ -1,4 +1,6 @@
-"""The judges learn to tell recordings from imitations, see nothing above the bandwidth, and teach by their gradient."""
+"""The discriminators learn to tell recordings from imitations, ignore the range above the bandwidth, and give useful
+gradients.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The losses ask for the target, and for nothing that the recording cannot know."""
+"""The losses are least at the target and ignore what the recording cannot contain."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Loudness is heard as listeners do: what is inaudible or masked costs nothing, what was added costs more."""
+"""The loudness loss models hearing: inaudible or masked sound costs nothing, and added sound costs more."""
 
 import pytest
 import torch

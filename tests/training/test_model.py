@@ -1,4 +1,4 @@
-"""The training forward is the library's own model, with gradients for every part."""
+"""The training model equals the library's, and every part gets a gradient."""
 
 import pytest
 import torch

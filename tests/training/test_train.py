@@ -1,4 +1,4 @@
-"""Training goes on from a checkpoint as if it had not stopped, and what it exports loads and is cheap enough."""
+"""Training resumes from a checkpoint as if it had never stopped, and its export loads and stays within the budget."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A trial changes the fields that it names and no others."""
+"""A trial changes only the fields that it names."""
 
 from training.augment import Augmentation
 from training.losses import LossWeights

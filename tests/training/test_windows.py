@@ -1,4 +1,4 @@
-"""A crop in windows is what a stream makes of it."""
+"""Coding a crop in windows equals a stream."""
 
 from pathlib import Path
 
@@ -44,4 +44,4 @@ def test_the_semantic_branch_in_windows_equals_a_stream(chunk: int, lookahead: i
     acoustic = torch.zeros(1, FRAMES, codec.model.config.hidden_size)
     latents = codec.model.fc_encoder(torch.cat([said.transpose(1, 2), acoustic], dim=2))
     _, got = codec.model.quantizer(latents)
-    assert (got[0, : len(expected), 0].numpy() == expected).mean() > 0.95  # a value may lie at a border of rounding
+    assert (got[0, : len(expected), 0].numpy() == expected).mean() > 0.95  # a value may lie on a rounding boundary

@@ -106,7 +106,7 @@ def test_chunks_are_due_with_the_packet_that_the_engine_needs(kind: str, shape: 
 
 
 class FakeSocket:
-    """Returns the given events at the times of a clock that it sets; raises an exception among them."""
+    """Sets the clock to each event's time and returns the event, or raises it if it is an exception."""
 
     def __init__(self, clock: list[float], script: list[tuple[float, object]]) -> None:
         self.clock, self.script = clock, script
