@@ -119,12 +119,12 @@ def test_imports_point_downward(path):
     assert not upward, f"{module} imports {', '.join(upward)}"
 
 
-def test_every_import_of_ours_is_a_module_that_exists():
+def test_every_imported_project_module_exists():
     missing = {f"{module_of(path)}: {name}" for path in files() for name in ours(path) if name not in modules()}
     assert not missing
 
 
-def test_no_file_imports_itself_through_others():
+def test_there_are_no_import_cycles():
     arrows = {module_of(path): sorted(ours(path) - {module_of(path)}) for path in files()}
     finished: set[str] = set()
 
@@ -140,7 +140,7 @@ def test_no_file_imports_itself_through_others():
 
 
 @pytest.mark.parametrize("path", files(), ids=module_of)
-def test_torch_stays_out_of_formats_protocol_scheduler_and_client(path):
+def test_formats_protocol_scheduler_and_client_do_not_import_torch(path):
     if covered(module_of(path), frozenset(NO_TORCH)):
         assert not {name.split(".")[0] for name in imports_of(path)} & TORCH
 
@@ -156,7 +156,7 @@ BORDERS["paho"] = BORDERS["aiomqtt"]
 
 
 @pytest.mark.parametrize("library", BORDERS)
-def test_a_library_for_mqtt_is_imported_in_one_file_a_side(library):
+def test_each_side_imports_its_mqtt_library_in_one_file(library):
     importing = {
         module_of(path)
         for path in files()
@@ -171,7 +171,7 @@ def run_python(code: str) -> str:
     return done.stdout
 
 
-def test_the_client_imports_completely_where_torch_cannot_be():
+def test_the_client_imports_completely_without_torch():
     optional = ("livekit", "pipecat", "mqtt")  # with libraries of an extra
     names = [
         module_of(path)
@@ -211,7 +211,7 @@ def test_importing_the_packages_loads_nothing_else():
 @pytest.mark.parametrize(
     "asked", ["from neucodec_streaming import load_codec", "from neucodec_streaming.server import App"]
 )
-def test_a_client_only_installation_names_the_extra_that_is_missing(asked):
+def test_a_client_only_import_names_the_missing_extra(asked):
     hidden = sorted({*TORCH, "prometheus_client"})
     hide = f"import sys\nfor name in {hidden}: sys.modules[name] = None\n"
     said = run_python(f"{hide}try:\n    {asked}\nexcept ImportError as error: print(error)")

@@ -22,7 +22,7 @@ def top_level_names() -> dict[str, list[str]]:
     return places
 
 
-def test_no_class_name_stands_twice():
+def test_class_names_are_unique():
     twice = {name: files for name, files in top_level_names().items() if len(files) > 1}
     assert {name: files for name, files in twice.items() if name[0].isupper() and not name.isupper()} == {}
 

@@ -115,7 +115,7 @@ def project(request, tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_wheel_is_clean_and_has_every_file_of_the_package(wheel, client_only):
+def test_the_wheel_is_clean_and_contains_every_file_of_the_package(wheel, client_only):
     assert run(sys.executable, "-m", "check_wheel_contents", wheel).strip().endswith("OK")
     package = client_only.parent / SITE / "neucodec_streaming"
     installed = {path.relative_to(package) for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc"}
@@ -134,7 +134,7 @@ def test_the_wheel_is_clean_and_has_every_file_of_the_package(wheel, client_only
 
 
 @pytest.mark.slow
-def test_a_users_script_is_typed(client_only, tmp_path):
+def test_the_wheel_ships_types_for_user_code(client_only, tmp_path):
     """Without torch in sight, so that mypy need not read it."""
     (tmp_path / "script.py").write_text(USERS_SCRIPT)
     mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
@@ -146,7 +146,7 @@ def test_a_users_script_is_typed(client_only, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_client_alone_names_the_extra_that_is_missing(client_only, tmp_path):
+def test_a_client_only_installation_names_the_missing_extra(client_only, tmp_path):
     assert "neucodec" in run(client_only / "neucodec", "--help", cwd=tmp_path)
     hint = "pip install 'neucodec-streaming[server]'"
     said = run(client_only / "neucodec-server", code=2, cwd=tmp_path)
@@ -157,12 +157,12 @@ def test_the_client_alone_names_the_extra_that_is_missing(client_only, tmp_path)
 
 
 @pytest.mark.slow
-def test_users_modules_and_ours_are_imported_side_by_side(client_only, project):
+def test_user_modules_with_our_names_do_not_conflict(client_only, project):
     run(client_only / "python", "own.py", cwd=project)
 
 
 @pytest.mark.slow
-def test_the_server_serves_from_a_folder_with_modules_of_any_name(with_server, project):
+def test_the_server_starts_in_a_folder_with_modules_of_any_name(with_server, project):
     command = [with_server / "neucodec-server", "--model", "nano", "--port", "0", "--batch-sizes", "1"]
     environment = {**os.environ, "NEUCODEC_API_KEY": "of-the-client-and-not-of-the-server"}
     server = subprocess.Popen(

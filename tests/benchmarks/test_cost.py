@@ -32,7 +32,7 @@ def fake_times(step_s: Callable[[int], float], window_s: Callable[[int], float])
     return timed
 
 
-def test_ways_take_turns_after_a_warm_up_of_each() -> None:
+def test_measured_functions_alternate_after_a_warm_up_each() -> None:
     order: list[str] = []
     seconds = cost.timed({name: lambda name=name: lambda: order.append(name) for name in "ab"}, 3, 60.0)
     assert "".join(order) == "ab" + 3 * "ab"
@@ -52,7 +52,7 @@ def test_steps_that_exceed_the_memory_have_no_times() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", cost.KINDS)
-def test_a_row_sets_the_step_against_the_window_and_the_floor(kind: str) -> None:
+def test_a_row_compares_the_step_with_the_window_and_the_floor(kind: str) -> None:
     rows = list(cost.measure(codec_of("golden"), kind, given(1, 2), bytes_per_s=1e9))
     assert [row["sessions"] for row in rows] == [1, 2]
     for row in rows:
@@ -82,7 +82,7 @@ def test_sessions_double_until_a_step_takes_as_long_as_its_chunk(monkeypatch: py
     assert cost.real_time_sessions(rows) == {"decode float32": 2}
 
 
-def test_a_window_that_would_outlast_the_budget_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_window_that_would_exceed_the_budget_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "timed", fake_times(lambda n: 0.01, lambda n: 1.0 * n))
     rows = list(cost.measure(codec_of("golden"), "decode", given(1, 4, 8, budget_s=8.0), bytes_per_s=1e9))
     assert [row["ratio"] for row in rows] == [0.01, 0.0025, None]
@@ -101,7 +101,7 @@ def test_targets_are_met_missed_or_not_measured() -> None:
     assert checks["ratio of encode, sessions: 1", "float32"] is None
 
 
-def test_a_report_says_how_many_threads_it_had() -> None:
+def test_a_report_has_the_number_of_threads() -> None:
     assert cost.about(torch.device("cpu"))["threads"] == torch.get_num_threads()
 
 

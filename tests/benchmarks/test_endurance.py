@@ -21,7 +21,7 @@ def not_flat(table: list[dict[str, float]]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_short_stream_has_right_statistics_and_falsified_ones_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_stream_has_correct_statistics_and_wrong_ones_are_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     codec = load_codec(GOLDEN)
     steps = rows(codec, [recording()], chunks=10)
     table = list(islice(steps, 3))
@@ -51,7 +51,7 @@ def test_packets_lose_nothing() -> None:
     np.testing.assert_array_equal(np.concatenate(cut), pcm[:980])
 
 
-def test_a_flat_run_passes_and_one_outlier_too() -> None:
+def test_a_flat_run_passes_even_with_one_outlier() -> None:
     table = flat_table()
     table[0]["rss_bytes"], table[5]["decode_ms"] = 1e8, 50.0
     assert not_flat(table) == []
@@ -66,7 +66,7 @@ def test_a_rising_column_is_not_flat(name: str, a_minute: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["mel_error", "group_norm_error"])
-def test_statistics_that_drift_or_are_wrong_once_do_not_pass(name: str) -> None:
+def test_statistics_that_drift_or_are_wrong_once_fail(name: str) -> None:
     table = flat_table()
     table[7][name] = 2 * MAX_ERROR
     assert not_flat(table) == [name]

@@ -44,20 +44,20 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fake]:
     }
 
 
-def test_turns_of_equal_audio_follow_the_warm_up(fakes: dict[str, Fake]) -> None:
+def test_alternating_turns_of_equal_audio_follow_the_warm_up(fakes: dict[str, Fake]) -> None:
     steps = mimi.measure(fakes, 2, turns=2)
     assert fakes["ours"].order == ["warm up", "warm up", *2 * (4 * ["ours"] + 5 * ["mimi"])]
     assert [len(taken) for taken in steps.values()] == [8, 10]
 
 
-def test_a_row_is_of_one_session_and_a_second_of_audio(fakes: dict[str, Fake]) -> None:
+def test_a_row_is_normalised_to_one_session_and_a_second_of_audio(fakes: dict[str, Fake]) -> None:
     row = mimi.row_of(fakes, 2, turns=1)
     assert row["ours"]["encode"] == pytest.approx(0.01) and row["ours"]["decode"] == pytest.approx(0.02)
     assert row["mimi"]["both"] == pytest.approx(0.3) == row["mimi"]["both_min"]
     assert row["ratio"] == pytest.approx(0.1) == row["ratio_of_minima"]
 
 
-def test_a_step_that_leaves_a_session_behind_is_no_measurement(fakes: dict[str, Fake]) -> None:
+def test_a_step_without_output_for_every_session_is_not_a_measurement(fakes: dict[str, Fake]) -> None:
     fakes["mimi"].sessions = 1
     with pytest.raises(AssertionError, match="every session"):
         mimi.measure(fakes, 2, turns=1)
@@ -82,7 +82,7 @@ def test_a_row_is_shown_with_both_codecs_and_the_ratio(
     assert other[:6] == ["2", "mimi", "0.1250", "0.1750", "0.3000", "5"]
 
 
-def test_without_the_package_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported_with_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "moshi", None)
     for name in [name for name in sys.modules if name.startswith("moshi.")]:
         monkeypatch.delitem(sys.modules, name)
@@ -90,7 +90,7 @@ def test_without_the_package_it_says_how_to_install_it(monkeypatch: pytest.Monke
         mimi.random_mimi()
 
 
-def test_our_sessions_all_give_a_chunk_at_every_step_once_the_lookahead_is_full() -> None:
+def test_every_session_gives_a_chunk_per_step_once_the_lookahead_is_full() -> None:
     ours = mimi.Ours(codec_of("golden"), 2)
     config = codec_of("golden").default_config
     assert ours.step_samples == config.chunk_frames * 480
@@ -102,7 +102,7 @@ def test_our_sessions_all_give_a_chunk_at_every_step_once_the_lookahead_is_full(
 
 
 @pytest.mark.slow
-def test_mimi_gives_a_frame_of_eight_codes_for_each_80_ms_and_remembers() -> None:
+def test_mimi_gives_eight_codes_per_80_ms_and_keeps_state() -> None:
     pytest.importorskip("moshi", reason=NEEDS)
     model = mimi.random_mimi()
     what = mimi.about(codec_of("golden"), model)["mimi"]

@@ -10,7 +10,7 @@ from neucodec_streaming.config import OUTPUT_RATE
 
 
 @pytest.mark.parametrize("stall_s", [0.4, 1.5])
-def test_it_is_live_again_within_ten_seconds_in_a_noisy_room(stall_s):
+def test_playback_is_live_again_within_ten_seconds_in_a_noisy_room(stall_s):
     speech = np.resize(read_audio(SPEECH, OUTPUT_RATE), SECONDS * OUTPUT_RATE)
     found = measure(speech, 15, stall_s, seed=0)
     assert found["back_s"] < 10

@@ -65,7 +65,7 @@ async def test_encode_and_decode_equal_the_library(server, codec, recording, tmp
     assert np.abs(heard - np.clip(audio, -1, 1)).max() <= 1 / 32_768
 
 
-async def test_roundtrip_is_encode_and_decode(server, recording, tmp_path):
+async def test_roundtrip_equals_encode_then_decode(server, recording, tmp_path):
     url = ["--server", server.url]
     assert await run("encode", recording, tmp_path / "a.tok", *url) == 0
     assert await run("decode", tmp_path / "a.tok", tmp_path / "a.wav", *url) == 0
@@ -75,7 +75,7 @@ async def test_roundtrip_is_encode_and_decode(server, recording, tmp_path):
     assert np.abs(one.astype(int) - other).max() <= 1
 
 
-async def test_an_utterance_after_flush_is_as_the_first(server, recording):
+async def test_an_utterance_after_flush_equals_the_first(server, recording):
     pcm = read_audio(recording, 16_000)[:8_000]
     async with connect(server.url, kind="encode") as connection:
         utterances = []
@@ -112,7 +112,7 @@ async def test_clear_drops_the_rest_of_an_utterance(server):
     assert sum(event.samples.size for event in events if isinstance(event, Audio)) == 10 * 480
 
 
-async def test_mark_comes_when_its_frames_are_out(server):
+async def test_a_mark_arrives_after_the_output_of_its_frames(server):
     async with connect(server.url, kind="encode") as connection:
         await connection.send(np.zeros(320 * 7, np.float32))
         await connection.mark("here")
@@ -190,7 +190,7 @@ def test_the_library_example_of_the_client_page_runs():
     assert (names["audio"].dtype, names["tail"].dtype) == (np.float32, np.float32)
 
 
-async def test_refusals_name_the_fault(server):
+async def test_refusals_name_the_invalid_value(server):
     with pytest.raises(ConfigError, match="profile"):
         async with connect(server.url, profile="lightning"):
             pass

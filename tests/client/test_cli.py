@@ -41,7 +41,7 @@ async def test_encode_writes_tokens_and_a_summary(tmp_path, recording, name, cap
 
 
 @pytest.mark.parametrize("ending", ["npz", "json", "parquet", "tok"])
-async def test_tokens_of_another_weights_version_are_warned_of(tmp_path, recording, ending, capsys):
+async def test_tokens_of_another_weights_version_cause_a_warning(tmp_path, recording, ending, capsys):
     async with fake_server() as server:
         server.model = "nano-1"
         assert await run("encode", recording, tmp_path / f"out.{ending}", "--server", server.url) == 0
@@ -54,7 +54,7 @@ async def test_tokens_of_another_weights_version_are_warned_of(tmp_path, recordi
     assert (record.model, record.tokens.tolist()) == ("" if ending == "tok" else "nano-1", list(range(15)))
 
 
-async def test_json_is_one_object_for_machines(tmp_path, recording, capsys):
+async def test_json_output_is_one_object(tmp_path, recording, capsys):
     async with fake_server() as server:
         assert await run("encode", recording, tmp_path / "out.tok", "--server", server.url, "--json", "--realtime") == 0
     figures = json.loads(capsys.readouterr().out)
@@ -74,7 +74,7 @@ async def test_decode_and_roundtrip_write_24_khz_wav(tmp_path, recording):
 
 
 @pytest.mark.parametrize(("model", "noted"), [("nano", True), ("neucodec", False)])
-async def test_foreign_tokens_on_nano_are_warned_of_once(tmp_path, capsys, model, noted):
+async def test_foreign_tokens_on_nano_cause_one_warning(tmp_path, capsys, model, noted):
     (tmp_path / "in.txt").write_text("<|speech_5|>")
     (tmp_path / "in.tok").write_bytes(b"\x05\x00")
     async with fake_server() as server:
@@ -110,7 +110,7 @@ def unused_url() -> str:
         return f"ws://127.0.0.1:{free.getsockname()[1]}"
 
 
-async def test_without_a_server_the_old_output_stays_and_the_remedy_is_named(tmp_path, recording, capsys):
+async def test_without_a_server_the_old_output_is_kept_and_the_remedy_named(tmp_path, recording, capsys):
     (tmp_path / "out.tok").write_bytes(b"old")
     assert await run("encode", recording, tmp_path / "out.tok", "--server", unused_url()) == 4
     assert "start it with `neucodec-server --model nano`" in capsys.readouterr().err
@@ -136,7 +136,7 @@ async def test_the_key_comes_from_the_environment_or_a_file(tmp_path, recording,
     assert await run(*common, "--key-file", tmp_path / "nothing") == 3
 
 
-async def test_with_json_errors_are_objects_too(tmp_path, recording, capsys):
+async def test_json_errors_are_objects_too(tmp_path, recording, capsys):
     async with fake_server(Fault.FULL) as server:
         assert await run("encode", recording, tmp_path / "out.tok", "--server", server.url, "--json") == 4
     error = json.loads(capsys.readouterr().err)
@@ -167,7 +167,7 @@ async def test_server_failures_have_a_message_and_an_exit_code(tmp_path, recordi
     assert says in capsys.readouterr().err
 
 
-async def test_input_that_cannot_be_used_has_its_own_exit_code(tmp_path, capsys):
+async def test_unusable_input_has_its_own_exit_code(tmp_path, capsys):
     (tmp_path / "odd.tok").write_bytes(b"abc")
     (tmp_path / "words.txt").write_text("no tokens here")
     for name, says in (
@@ -193,7 +193,7 @@ async def test_a_full_disk_has_a_message_and_an_exit_code(tmp_path, recording, c
 @pytest.mark.parametrize(
     "arguments", [[], ["encode"], ["sing"], ["mic", "--seconds", "-1"], ["encode", "a", "b", "--form", "x"]]
 )
-def test_wrong_arguments_leave_with_2(arguments, capsys):
+def test_invalid_arguments_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as left:
         main(arguments)
     assert left.value.code == 2
@@ -318,20 +318,20 @@ async def test_play_sends_all_tokens_to_the_speaker(tmp_path, sound, capsys):
     assert np.count_nonzero(np.abs(heard - 0.25) < 1e-3) > 0.95 * 40 * 960
 
 
-def test_devices_are_listed_for_people_and_machines(sound, capsys):
+def test_devices_are_listed_as_text_and_as_json(sound, capsys):
     assert main(["devices"]) == 0
     assert "Fake Speaker" in capsys.readouterr().out
     assert main(["devices", "--json"]) == 0
     assert [device["name"] for device in json.loads(capsys.readouterr().out)] == ["Fake Mic", "Fake Speaker"]
 
 
-async def test_a_device_that_is_not_there_has_its_own_exit_code(tmp_path, sound, capsys):
+async def test_a_missing_device_has_its_own_exit_code(tmp_path, sound, capsys):
     async with fake_server() as server:
         assert await run("mic", "--device", "Studio", "--server", server.url) == 6
     assert "neucodec devices" in capsys.readouterr().err
 
 
-async def test_a_missing_key_file_is_reported_without_an_error_number(tmp_path, recording, capsys):
+async def test_a_missing_key_file_is_reported_without_an_errno(tmp_path, recording, capsys):
     assert await run("encode", recording, tmp_path / "out.tok", "--key-file", tmp_path / "nothing") == 3
     said = capsys.readouterr().err
     assert said.endswith("/nothing cannot be read: No such file or directory\n")
@@ -346,7 +346,7 @@ async def test_raw_audio_that_is_a_file_with_a_header_is_refused(tmp_path, name,
     assert not (tmp_path / "out.tok").exists()
 
 
-async def test_files_that_hold_nothing_are_errors(tmp_path, capsys):
+async def test_empty_files_are_errors(tmp_path, capsys):
     (tmp_path / "in.tok").write_bytes(b"")
     (tmp_path / "in.json").write_text("[]")
     np.save(tmp_path / "in.npy", np.zeros(0, np.uint16))
@@ -362,7 +362,7 @@ async def test_files_that_hold_nothing_are_errors(tmp_path, capsys):
         assert f"{name} holds no {what}" in capsys.readouterr().err
 
 
-async def test_bench_measures_the_kinds_that_are_served(capsys):
+async def test_bench_measures_only_the_kinds_that_are_served(capsys):
     async with fake_server() as server:
         server.kinds = ("decode",)
         assert await run("bench", "--seconds", "0.1", "--server", server.url, "--json") == 0

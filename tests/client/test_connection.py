@@ -57,7 +57,7 @@ async def test_decode_gives_480_samples_for_each_token():
     assert np.array_equal(audio, np.repeat(np.float32([100, 200, 300]) / 32768, 480))
 
 
-async def test_a_long_recording_goes_out_in_packets_that_a_server_takes():
+async def test_a_long_recording_is_sent_in_packets_of_accepted_size():
     async with fake_server() as server, connect(server.url, kind="encode") as connection:
         sender = asyncio.create_task(connection.send(speech(1500)))
         await sender
@@ -66,7 +66,7 @@ async def test_a_long_recording_goes_out_in_packets_that_a_server_takes():
     assert np.array_equal(tokens, np.arange(1500))
 
 
-async def test_f32le_carries_samples_unrounded():
+async def test_f32le_sends_samples_without_rounding():
     async with fake_server() as server, connect(server.url, kind="encode", input_format="f32le") as connection:
         assert connection.ready.input.format == "f32le"
         await connection.send(np.zeros(640, np.float32))
@@ -95,7 +95,7 @@ async def test_the_key_goes_into_a_header_and_not_into_the_url():
 
 
 @pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "schl\u00fcssel"])
-async def test_a_key_that_cannot_be_is_refused_at_once_and_not_shown(key):
+async def test_an_invalid_key_is_refused_at_once_and_not_echoed(key):
     with pytest.raises(ConfigError, match="not shown") as refused:
         async with connect("ws://127.0.0.1:1", api_key=key):
             pass
@@ -121,7 +121,7 @@ async def test_flush_mark_and_clear_are_answered_in_order():
         assert [type(e) for e in await collect(connection)] == [Done]
 
 
-async def test_nothing_of_the_old_utterance_follows_clear():
+async def test_no_output_of_the_old_utterance_follows_clear():
     async with fake_server() as server, connect(server.url, kind="encode") as connection:
         await connection.send(speech(50))
         await connection.clear()
@@ -183,7 +183,7 @@ async def test_the_input_position_after_a_clear_is_the_servers():
         assert connection.input_position == 10 * 320
 
 
-async def test_bytes_go_out_and_come_in_as_they_are():
+async def test_bytes_are_sent_and_received_unchanged():
     audio = speech(5)
     async with fake_server() as server, connect(server.url, raw=True) as connection:
         await connection.send_bytes(pcm_to_bytes(audio))
@@ -197,14 +197,14 @@ async def test_bytes_go_out_and_come_in_as_they_are():
     ("form", "data", "says"),
     [("s16le", b"123", "no whole number"), ("f32le", np.float32([0, np.nan]).tobytes(), "sample 1 of 2 is nan")],
 )
-async def test_bytes_that_are_no_samples_are_refused_before_they_are_sent(form, data, says):
+async def test_bytes_that_are_not_whole_samples_are_refused_before_sending(form, data, says):
     async with fake_server() as server, connect(server.url, kind="encode", input_format=form) as connection:
         with pytest.raises(AudioError, match=says):
             await connection.send_bytes(data)
         assert connection.input_position == 0
 
 
-async def test_a_connection_that_was_left_says_so():
+async def test_use_of_a_closed_connection_is_a_clear_error():
     async with fake_server() as server:
         async with connect(server.url, kind="encode") as connection:
             pass
@@ -213,7 +213,7 @@ async def test_a_connection_that_was_left_says_so():
                 await use
 
 
-async def test_stats_come_when_asked():
+async def test_stats_arrive_when_requested():
     async with fake_server() as server, connect(server.url, kind="encode", stats=True) as connection:
         await connection.send(speech(1))
         assert isinstance(await anext(connection), Stats)
@@ -270,7 +270,7 @@ async def test_a_clear_after_the_end_is_refused_and_takes_nothing_back():
     assert [event.tokens.tolist() for event in seen] == [[0, 1, 2, 3, 4]]
 
 
-async def test_no_server_is_named_with_the_command_that_starts_one():
+async def test_the_error_without_a_server_names_the_command_that_starts_one():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -282,13 +282,13 @@ async def test_no_server_is_named_with_the_command_that_starts_one():
 @pytest.mark.parametrize(
     "url", ["ftp://host", "ws://", "ws://host:port", "ws://host:99999", "ws://host?x=1", "ws://[::1"]
 )
-async def test_a_url_that_cannot_be_is_named(url):
+async def test_an_invalid_url_is_named(url):
     with pytest.raises(ConfigError, match="cannot be used"):
         async with connect(url):
             pass
 
 
-async def test_a_full_server_says_when_to_come_again():
+async def test_a_full_server_raises_an_error_with_the_retry_delay():
     async with fake_server(Fault.FULL) as server:
         with pytest.raises(CapacityError, match=r"all 4 sessions are taken \(try again in 3 s\)"):
             async with connect(server.url):
@@ -327,14 +327,14 @@ async def test_an_unknown_kind_or_format_is_refused_at_once():
 
 
 @pytest.mark.parametrize("fault", [Fault.NO_READY, Fault.NOT_A_READY])
-async def test_a_server_that_does_not_say_ready_is_unreachable(fault):
+async def test_a_server_that_never_sends_ready_is_unreachable(fault):
     async with fake_server(fault) as server:
         with pytest.raises(Unreachable):
             async with connect(server.url, deadlines=HASTY):
                 pass
 
 
-async def test_a_plain_tcp_service_is_no_server():
+async def test_a_plain_tcp_service_is_not_accepted_as_a_server():
     async def hang_up(reader, writer):
         writer.close()
 
@@ -345,7 +345,7 @@ async def test_a_plain_tcp_service_is_no_server():
                 pass
 
 
-async def test_a_lost_connection_is_disconnected_for_reader_and_writer():
+async def test_a_lost_connection_raises_disconnected_for_reader_and_writer():
     async with fake_server(Fault.VANISH) as server, connect(server.url, kind="encode") as connection:
         await connection.send(speech(1))
         with pytest.raises(Disconnected, match="without a closing handshake"):
@@ -367,7 +367,7 @@ async def test_server_errors_are_raised_with_their_class_for_reader_and_writer()
 
 
 @pytest.mark.parametrize("ask", ["end", "flush"])
-async def test_a_server_that_never_answers_meets_the_deadline(ask):
+async def test_a_server_that_never_answers_hits_the_deadline(ask):
     async with (
         fake_server(Fault.NEVER_DONE) as server,
         connect(server.url, kind="encode", deadlines=HASTY) as connection,
@@ -391,7 +391,7 @@ async def test_the_answer_deadline_applies_to_a_reader_that_waited_before_the_re
             await waiting
 
 
-async def test_a_session_that_asked_for_nothing_may_be_silent_for_longer_than_an_answer_takes():
+async def test_the_answer_deadline_does_not_apply_without_a_pending_request():
     quick = Deadlines(answer_s=0.01)
     async with fake_server() as server, connect(server.url, kind="encode", deadlines=quick) as connection:
         waiting = asyncio.ensure_future(anext(connection))
@@ -401,7 +401,7 @@ async def test_a_session_that_asked_for_nothing_may_be_silent_for_longer_than_an
         assert isinstance(await waiting, Tokens)
 
 
-async def test_a_server_that_takes_nothing_meets_the_deadline():
+async def test_a_server_that_never_reads_hits_the_deadline():
     async with (
         fake_server(Fault.NEVER_READ) as server,
         connect(server.url, kind="encode", deadlines=HASTY) as connection,
@@ -443,6 +443,6 @@ async def test_cancelling_a_wait_for_an_event_loses_nothing():
         assert (await anext(connection)).tokens.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_every_error_of_the_client_is_one_of_the_tree():
+def test_every_client_error_belongs_to_the_error_tree():
     for kind in (Unreachable, Disconnected, DeadlineExceeded):
         assert issubclass(kind, StreamingError)

@@ -113,7 +113,7 @@ SIZE_FIELDS = {
 
 @pytest.mark.parametrize("container", SIZE_FIELDS)
 @pytest.mark.parametrize("size", [0, 1000, -1, 0x7FFF_FFFF - 36, "double"])
-def test_sizes_that_the_data_contradicts_are_not_believed(written, tmp_path, container, size):
+def test_header_sizes_that_contradict_the_data_are_ignored(written, tmp_path, container, size):
     name, offset, field = SIZE_FIELDS[container]
     payload = bytearray(written[container, "PCM_16"])
     place = payload.index(name) + offset
@@ -126,7 +126,7 @@ def test_sizes_that_the_data_contradicts_are_not_believed(written, tmp_path, con
     assert abs(audio.size - SPEECH.size) <= 16 and is_start(audio, "PCM_16", padding=16)
 
 
-def test_chunks_behind_the_audio_are_no_audio(tmp_path):
+def test_chunks_after_the_audio_are_not_read_as_audio(tmp_path):
     soundfile.write(tmp_path / "x.wav", SPEECH, RATE)
     whole = (tmp_path / "x.wav").read_bytes()
     for tail in (b"LIST\x04\0\0\0INFO", b"id3 \x03\0\0\0abc\0", bytes(600), b"abc"):
@@ -135,7 +135,7 @@ def test_chunks_behind_the_audio_are_no_audio(tmp_path):
         assert audio.size == SPEECH.size and notes == []
 
 
-def test_a_recording_whose_length_was_never_filled_in_is_read_whole(tmp_path):
+def test_a_recording_without_a_length_in_its_header_is_read_whole(tmp_path):
     soundfile.write(tmp_path / "x.flac", SPEECH, RATE)
     payload = bytearray((tmp_path / "x.flac").read_bytes())
     payload[21] &= 0xF0  # the low 36 bits of STREAMINFO's bytes 10 to 17 are the number of samples
@@ -160,7 +160,7 @@ def test_a_correction_and_a_cut_are_reported(tmp_path):
 
 
 @pytest.mark.parametrize("scale", [32_768, 100, np.nan])
-def test_samples_far_beyond_full_scale_are_refused_with_their_place(tmp_path, scale):
+def test_samples_far_beyond_full_scale_are_refused_with_their_position(tmp_path, scale):
     audio = SPEECH.copy()
     audio[20_000:] = np.float32(scale) * 0.5
     soundfile.write(tmp_path / "x.wav", audio, RATE, subtype="FLOAT")

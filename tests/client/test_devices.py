@@ -38,7 +38,7 @@ async def test_the_microphone_yields_its_audio_at_the_streams_rate():
     assert Stream.last.state == "closed"
 
 
-async def test_a_block_that_comes_while_one_waits_wakes_the_reader():
+async def test_a_new_block_wakes_a_waiting_reader():
     with Microphone(48_000) as microphone:
         packets = aiter(microphone)
         waiting = asyncio.ensure_future(anext(packets))
@@ -57,14 +57,14 @@ async def test_overflow_is_counted_and_memory_is_bounded():
         assert microphone.overflow_samples == 12 * 480
 
 
-async def test_a_microphone_that_falls_silent_is_reported(monkeypatch):
+async def test_a_microphone_that_stops_delivering_is_reported(monkeypatch):
     monkeypatch.setattr(devices, "SILENT_DEVICE_S", 0.01)
     gone = pytest.raises(SoundDeviceError, match=r"'Fake Mic' gave nothing .* unplugged")
     with Microphone(16_000) as microphone, gone:
         await anext(aiter(microphone))
 
 
-async def test_a_microphone_that_gives_zeros_for_three_seconds_is_muted_until_it_gives_something():
+async def test_a_microphone_counts_as_muted_after_three_seconds_of_zeros():
     with Microphone(16_000) as microphone:
         for _ in range(300):
             assert not microphone.is_muted
@@ -84,7 +84,7 @@ async def test_audio_before_unplugging_is_delivered_before_the_error():
             await anext(packets)
 
 
-async def test_a_device_that_does_not_take_48_khz_is_opened_at_its_own_rate(monkeypatch):
+async def test_a_device_without_48_khz_is_opened_at_its_own_rate(monkeypatch):
     monkeypatch.setattr(fake_sounddevice, "DEVICES", [made_device(0, "Old Headset", 1, 6, 8_000.0)])
     audio = np.random.default_rng(0).uniform(-0.5, 0.5, (8_000, 1)).astype(np.float32)
     with Microphone(16_000) as microphone:
@@ -121,7 +121,7 @@ async def test_the_speaker_plays_pushed_audio_once_and_in_order():
     assert (speaker.underruns, speaker.position, speaker.queued_seconds) == (0, 4_800, 0)
 
 
-async def test_the_position_heard_is_that_of_the_audio_which_left_a_devices_latency_ago():
+async def test_the_heard_position_lags_by_the_latency_of_the_device():
     with Speaker(48_000) as speaker:
         speaker.push(np.full(48_000, 0.5, np.float32))
         for _ in range(20):
@@ -171,7 +171,7 @@ async def test_the_end_is_played_and_a_failure_is_cut_off():
     assert Stream.last.state == "closed"
 
 
-async def test_waiting_for_the_speaker_ends_when_it_has_played_so_much():
+async def test_waiting_for_the_speaker_ends_at_the_requested_position():
     with Speaker(48_000) as speaker:
         speaker.push(np.full(9_600, 0.5, np.float32))
         waiting = asyncio.ensure_future(speaker.reached(0.1))
@@ -182,7 +182,7 @@ async def test_waiting_for_the_speaker_ends_when_it_has_played_so_much():
         await asyncio.wait_for(waiting, 1)
 
 
-async def test_a_speaker_that_takes_nothing_is_reported(monkeypatch):
+async def test_a_speaker_that_never_pulls_audio_is_reported(monkeypatch):
     monkeypatch.setattr(devices, "SILENT_DEVICE_S", 0.01)
     with Speaker(48_000) as speaker:
         speaker.push(np.zeros(100, np.float32))
@@ -190,7 +190,7 @@ async def test_a_speaker_that_takes_nothing_is_reported(monkeypatch):
             await speaker.drained()
 
 
-async def test_a_device_that_ran_dry_is_counted():
+async def test_device_underruns_are_counted():
     with Speaker(48_000) as speaker:
         Stream.last.play()
         Stream.last.play(underflow=True)

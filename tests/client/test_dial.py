@@ -67,7 +67,7 @@ async def test_an_unresolved_name_is_distinguished_from_a_server_that_does_not_r
 
 
 @needs_openssl
-async def test_tls_against_plain_is_distinguished_from_a_private_certificate(tmp_path):
+async def test_a_plain_port_under_tls_is_distinguished_from_a_private_certificate(tmp_path):
     certificate = make_pair(tmp_path, "private")
     context = tls.SSLContext(tls.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
@@ -84,14 +84,14 @@ async def test_tls_against_plain_is_distinguished_from_a_private_certificate(tmp
         assert "if it is without TLS, give ws://" in message and "start it" not in message
 
 
-def test_a_file_that_holds_no_certificates_is_named(tmp_path):
+def test_a_file_without_certificates_is_named(tmp_path):
     (tmp_path / "ca").write_text("none")
     for name in ("ca", "missing"):
         with pytest.raises(ConfigError, match=name):
             certificates(str(tmp_path / name))
 
 
-async def test_another_http_server_or_a_wrong_path_is_named_without_its_page():
+async def test_a_foreign_http_server_or_a_wrong_path_is_named_without_its_page():
     page = b"HTTP/1.1 404 Not Found\r\nContent-Length: 29\r\n\r\n<html><h1>Not Found</h1></html>"
     async with answering(page) as port:
         message = await refusal(f"ws://127.0.0.1:{port}/elsewhere")
@@ -131,7 +131,7 @@ async def test_a_missing_key_is_distinguished_from_a_wrong_one():
         assert (await refusal(server.url, api_key="x")).endswith("does not accept this API key")
 
 
-async def test_a_session_path_in_the_url_is_named_as_the_fault():
+async def test_a_session_path_in_the_url_is_named_as_the_mistake():
     async with fake_server(Fault.UNKNOWN_PATH) as server:
         assert (await refusal(f"{server.url}/v1/encode")).endswith("give the server's URL without '/v1/encode'")
         assert "give the server's URL" not in await refusal(server.url)

@@ -33,7 +33,7 @@ def tone(rate: int, seconds: float = 0.5) -> np.ndarray:
 @pytest.mark.parametrize("ending", ["wav", "flac"])
 @pytest.mark.parametrize("channels", [1, 2, 6])
 @pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 44_100, 48_000])
-def test_any_rate_and_channel_count_comes_in_as_16_khz_mono(tmp_path, ending, channels, rate):
+def test_any_rate_and_channel_count_is_read_as_16_khz_mono(tmp_path, ending, channels, rate):
     path = tmp_path / f"in.{ending}"
     soundfile.write(path, np.repeat(tone(rate)[:, None], channels, axis=1), rate)
     reader = AudioReader(path, 16_000)
@@ -59,7 +59,7 @@ def test_an_empty_recording_has_no_packets(tmp_path):
     assert read_audio(tmp_path / "in.wav", 16_000).size == 0
 
 
-def test_files_that_are_no_audio_are_named(tmp_path):
+def test_files_other_than_audio_are_named(tmp_path):
     (tmp_path / "in.wav").write_text("no audio at all")
     for path in (tmp_path / "in.wav", tmp_path / "missing.wav", tmp_path):
         with pytest.raises(FileError, match=str(path)):
@@ -74,7 +74,7 @@ def test_nan_in_a_recording_is_an_audio_error(tmp_path):
         list(AudioReader(tmp_path / "in.wav", 16_000))
 
 
-def test_a_wav_grows_by_packets_and_clips(tmp_path):
+def test_a_wav_is_written_by_packets_and_clipped(tmp_path):
     path = tmp_path / "out.wav"
     with AudioWriter(path, 24_000) as writer:
         writer.write(np.float32([0.5, 2.0]))
@@ -84,13 +84,13 @@ def test_a_wav_grows_by_packets_and_clips(tmp_path):
     assert (rate, audio.tolist(), writer.samples) == (24_000, [16384, 32767, -32768], 3)
 
 
-def test_a_wav_that_cannot_be_written_is_named(tmp_path):
+def test_an_unwritable_wav_is_named(tmp_path):
     with pytest.raises(FileError, match="missing"):
         AudioWriter(tmp_path / "missing" / "out.wav", 24_000)
 
 
 @pytest.mark.parametrize("name", ["t.tok", "t.bin", "t.npy", "t.npz", "t.txt", "t.json", "t.parquet", "T.TOK"])
-def test_tokens_come_back_from_every_form_that_is_written(tmp_path, name):
+def test_tokens_are_read_back_from_every_format(tmp_path, name):
     with TokenWriter(tmp_path / name) as writer:
         writer.write(TOKENS[:1])
         writer.write(TOKENS[1:])
@@ -98,7 +98,7 @@ def test_tokens_come_back_from_every_form_that_is_written(tmp_path, name):
     assert np.array_equal(read_tokens(tmp_path / name), TOKENS)
 
 
-def test_no_tokens_are_a_file_too(tmp_path):
+def test_an_empty_token_sequence_is_a_valid_file(tmp_path):
     for name in ("t.tok", "t.npy", "t.npz", "t.txt", "t.json"):
         with TokenWriter(tmp_path / name):
             pass
@@ -111,12 +111,12 @@ def test_the_voices_of_neutts_are_read(tmp_path):
     assert read_tokens(tmp_path / "voice.pt").tolist() == [3, 2, 65535]
 
 
-def test_a_form_overrides_the_ending(tmp_path):
+def test_an_explicit_format_overrides_the_extension(tmp_path):
     (tmp_path / "tokens.dat").write_text("<|speech_7|>")
     assert read_tokens(tmp_path / "tokens.dat", "text").tolist() == [7]
 
 
-def test_an_unknown_ending_names_the_known_ones(tmp_path):
+def test_an_unknown_extension_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(ConfigError, match=r"x.mp3 does not end like a token file: name it .tok"):
         token_form("x.mp3")
     assert token_form("-") == "text"
@@ -130,7 +130,7 @@ def test_unwritable_outputs_are_refused(tmp_path, name):
         TokenWriter(tmp_path / "missing" / "t.tok")
 
 
-def test_a_token_file_at_fault_is_named_with_the_fault(tmp_path):
+def test_an_invalid_token_file_is_named_with_the_fault(tmp_path):
     (tmp_path / "t.tok").write_bytes(b"abc")
     with pytest.raises(TokenError, match=r"t.tok: 3 bytes"):
         read_tokens(tmp_path / "t.tok")
@@ -138,7 +138,7 @@ def test_a_token_file_at_fault_is_named_with_the_fault(tmp_path):
         read_tokens(tmp_path / "missing.tok")
 
 
-def test_a_raw_pipe_may_be_cut_inside_a_token_but_not_end_there():
+def test_packets_of_a_raw_pipe_may_split_a_token_but_its_end_may_not():
     pipe = TokenPipe("raw")
     pieces = [pipe.feed(b"\x01"), pipe.feed(b"\x00\x02\x00\x03"), pipe.feed(b"\x00")]
     assert np.concatenate(pieces).tolist() == [1, 2, 3]
@@ -168,7 +168,7 @@ def test_a_pipe_without_a_token_is_refused():
 @pytest.mark.parametrize(
     "name", ["a.flac", "a.ogg", "a.opus", "a.mp3", "a.aiff", "a.au", "a.caf", "a.w64", "a.rf64", "A.WAV"]
 )
-def test_the_ending_chooses_the_format_of_audio(tmp_path, name):
+def test_the_extension_determines_the_audio_format(tmp_path, name):
     with AudioWriter(tmp_path / name, 24_000) as writer:
         writer.write(tone(24_000))
     audio, rate = soundfile.read(tmp_path / name)
@@ -177,14 +177,14 @@ def test_the_ending_chooses_the_format_of_audio(tmp_path, name):
     assert np.sqrt(np.mean(np.square(audio))) == pytest.approx(0.3 / np.sqrt(2), rel=0.1)
 
 
-def test_raw_samples_are_written_by_ending_or_format(tmp_path):
+def test_raw_samples_are_written_by_extension_or_format(tmp_path):
     for name, format in (("a.raw", None), ("a.pcm", None), ("a.dat", "raw")):
         with AudioWriter(tmp_path / name, 24_000, format) as writer:
             writer.write(np.float32([0.5, -0.5]))
         assert np.fromfile(tmp_path / name, "<i2").tolist() == [16384, -16384]
 
 
-def test_an_unknown_ending_of_audio_is_refused(tmp_path):
+def test_an_unknown_audio_extension_is_refused(tmp_path):
     for name in ("a.tok", "a", "a.m4a"):
         with pytest.raises(ConfigError, match=r"does not end like an audio file: name it .wav"):
             audio_format(tmp_path / name)
@@ -195,7 +195,7 @@ class Stopped(Exception):
 
 
 @pytest.mark.parametrize(("writer", "name"), [(AudioWriter, "o.wav"), (TokenWriter, "o.tok"), (TokenWriter, "o.npy")])
-def test_output_appears_only_when_it_is_whole(tmp_path, writer, name):
+def test_output_appears_only_when_complete(tmp_path, writer, name):
     options = (24_000,) if writer is AudioWriter else ()
     piece = np.zeros(9, np.float32) if writer is AudioWriter else TOKENS
     (tmp_path / name).write_bytes(b"old")
@@ -221,7 +221,7 @@ def test_recorded_audio_is_kept_when_the_command_fails(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["kept.tok", "kept.wav"])
-def test_a_command_that_fails_before_anything_came_leaves_the_file_that_was_there(tmp_path, name):
+def test_a_command_that_fails_before_any_output_leaves_the_existing_file(tmp_path, name):
     (tmp_path / name).write_bytes(b"mine")
     new = TokenWriter if name.endswith("tok") else partial(AudioWriter, rate=24_000)
     with pytest.raises(RuntimeError), new(tmp_path / name, keep=True):
@@ -229,7 +229,7 @@ def test_a_command_that_fails_before_anything_came_leaves_the_file_that_was_ther
     assert (tmp_path / name).read_bytes() == b"mine" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_the_next_command_removes_files_of_killed_ones_only(tmp_path):
+def test_the_next_command_removes_temporary_files_of_killed_commands_only(tmp_path):
     writing = OutputFile(tmp_path / "o[1].tok")
     os.rename(writing.temporary, tmp_path / ".o[1].tok.1.part")  # as by another process
     (tmp_path / ".o[1].tok.2.part").write_bytes(b"left")
@@ -240,7 +240,7 @@ def test_the_next_command_removes_files_of_killed_ones_only(tmp_path):
         )
 
 
-def test_an_output_that_is_a_link_stays_one(tmp_path):
+def test_an_output_that_is_a_symbolic_link_stays_one(tmp_path):
     (tmp_path / "real.tok").write_bytes(b"old")
     (tmp_path / "link.tok").symlink_to("real.tok")
     with TokenWriter(tmp_path / "link.tok") as output:
@@ -257,7 +257,7 @@ def test_folders_and_missing_folders_are_refused_as_outputs(tmp_path):
         TokenWriter(tmp_path / "missing" / "o.tok")
 
 
-def test_input_and_output_that_are_one_file_are_refused_by_any_name(tmp_path):
+def test_using_one_file_as_input_and_output_is_refused_under_any_name(tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(b"audio")
     (tmp_path / "soft.wav").symlink_to(path)

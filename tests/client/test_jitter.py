@@ -61,7 +61,7 @@ def test_a_sender_at_the_pace_of_speech_is_played_after_the_first_target():
     assert jitter.underruns == 0
 
 
-def test_a_burst_is_played_at_once_and_is_no_jitter():
+def test_a_burst_is_played_at_once_and_does_not_count_as_jitter():
     jitter = buffer()
     heard = talk(jitter, [0] * 10 + [400] * 10 + [800] * 10, steady(3000))
     assert heard[FADE : 3000 - FADE].tolist() == [0.5] * (3000 - 2 * FADE)
@@ -69,7 +69,7 @@ def test_a_burst_is_played_at_once_and_is_no_jitter():
     assert jitter.target_samples == FIRST
 
 
-def test_it_starts_later_after_a_late_chunk_and_sooner_when_that_is_long_ago():
+def test_playback_starts_later_after_a_late_chunk_and_recovers_over_time():
     jitter = buffer()
     talk(jitter, calm(10, {5: 250}), steady(1000))
     assert jitter.underruns == 1
@@ -79,7 +79,7 @@ def test_it_starts_later_after_a_late_chunk_and_sooner_when_that_is_long_ago():
     assert jitter.underruns == 1
 
 
-def test_after_an_underrun_it_waits_with_a_doubled_margin_and_the_same_lateness_breaks_nothing():
+def test_an_underrun_doubles_the_margin_and_the_same_lateness_causes_no_other():
     jitter = buffer()
     heard = talk(jitter, calm(60, dict.fromkeys(range(3, 60, 7), 150)), steady(6000))
     again = 300 + 150 + 2 * MARGIN
@@ -87,7 +87,7 @@ def test_after_an_underrun_it_waits_with_a_doubled_margin_and_the_same_lateness_
     assert not heard[FIRST + 300 : again].any() and heard[again : again + 5700].all()
 
 
-def test_the_margin_is_bounded_and_comes_down_again():
+def test_the_margin_is_bounded_and_decays():
     jitter = buffer()
     talk(jitter, [number * 400 for number in range(10)], steady(1000))
     assert jitter.underruns > 2
@@ -140,7 +140,7 @@ def test_a_clear_ends_a_skip_and_the_next_utterance_is_whole():
     assert jitter.skipped_samples == skipped
 
 
-def test_the_end_of_an_utterance_that_came_late_is_played_and_not_skipped():
+def test_the_late_end_of_an_utterance_is_played_and_not_skipped():
     jitter = buffer(live=True)
     jitter.push(steady(CHUNK))
     jitter.pull(900)
@@ -150,7 +150,7 @@ def test_the_end_of_an_utterance_that_came_late_is_played_and_not_skipped():
     assert jitter.flow is Flow.IDLE
 
 
-def test_compression_takes_no_more_than_a_tenth():
+def test_compression_removes_at_most_a_tenth():
     jitter = buffer(live=True)
     arrivals = calm(600, {20: 450})
     positions = np.array(range(BLOCK, arrivals[-1] + BLOCK, BLOCK)) - delays(jitter, arrivals, speechlike(60))
@@ -167,7 +167,7 @@ def test_a_live_source_that_stays_late_is_played_late_and_not_dropped():
     assert heard.size >= 30_000
 
 
-def test_a_burst_whose_end_is_on_its_way_is_skipped_without_a_click():
+def test_a_burst_is_skipped_without_a_click_while_its_end_is_in_flight():
     jitter = buffer(live=True)
     audio, heard = steady(6000), []
     for start in range(0, 1000, CHUNK):
@@ -202,14 +202,14 @@ def test_the_sizes_of_pulls_do_not_change_the_splices():
     assert np.array_equal(heard[0], heard[1]) and np.array_equal(heard[0], heard[2])
 
 
-def test_nothing_is_left_out_of_a_source_that_is_not_live():
+def test_nothing_is_skipped_in_a_source_that_is_not_live():
     jitter = buffer()
     talk(jitter, calm(600, {20: 500}), speechlike(60))
     assert jitter.skipped_samples == 0
     assert jitter.played_samples == 60_000
 
 
-def test_a_live_source_whose_first_chunk_was_late_is_caught_up_with():
+def test_playback_catches_up_with_a_live_source_after_a_late_first_chunk():
     jitter = buffer(live=True)
     arrivals = [max(300, moment) for moment in calm(600)]
     heard = talk(jitter, arrivals, speechlike(60))
@@ -217,7 +217,7 @@ def test_a_live_source_whose_first_chunk_was_late_is_caught_up_with():
     assert heard.size <= 60_000 + MARGIN + BLOCK + jitter._time_scale.longest_lag
 
 
-def test_finish_plays_a_short_rest_without_waiting_and_without_an_underrun():
+def test_finish_plays_a_short_remainder_without_waiting_and_without_an_underrun():
     jitter = buffer()
     jitter.push(steady(50))
     jitter.finish()
@@ -242,7 +242,7 @@ def test_a_source_silent_for_too_long_starts_a_new_time_line():
     assert jitter.target_samples == FIRST + MARGIN  # the margin has doubled
 
 
-def test_the_next_utterance_may_wait_behind_the_last_without_a_seam():
+def test_a_queued_utterance_follows_the_current_one_without_a_seam():
     jitter = buffer()
     for _ in range(2):
         jitter.push(steady(100))
@@ -251,7 +251,7 @@ def test_the_next_utterance_may_wait_behind_the_last_without_a_seam():
     assert heard[FADE : 200 - FADE].tolist() == [0.5] * (200 - 2 * FADE)
 
 
-def test_no_step_is_larger_than_a_fade_allows_through_breaks_clears_and_skips():
+def test_underruns_clears_and_skips_are_faded_without_clicks():
     random = np.random.default_rng(0)
     jitter = buffer(live=True)
     output = []
@@ -319,7 +319,7 @@ MOVES = ("push", "pull", "pull", "clear", "finish")
 @pytest.mark.parametrize("live", [False, True])
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(moves=st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 1200)), max_size=80))
-def test_every_sample_comes_out_once_and_in_order_or_is_counted(live, moves):
+def test_every_sample_is_played_once_and_in_order_or_counted(live, moves):
     jitter = JitterBuffer(RATE, CHUNK, live)
     pushed = 0
     positions = [0]
@@ -358,7 +358,7 @@ def test_the_sizes_of_pulls_do_not_change_the_audio():
     assert np.array_equal(heard[FADE:-FADE], audio[FADE:-FADE])
 
 
-def test_it_breaks_less_than_a_fixed_delay_where_the_network_stalls_and_waits_less_where_it_is_calm():
+def test_it_has_fewer_underruns_than_a_fixed_delay_on_stalls_and_less_delay_in_calm():
     def run(name: str, network: str) -> dict[str, float]:
         return simulate(BUFFERS[name](True), "live", network, 30, 0, read_audio(SPEECH, OUTPUT_RATE))
 

@@ -33,13 +33,13 @@ def test_a_chunk_waits_for_exactly_the_input_that_its_step_needs(config):
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_audio_of_a_roundtrip_waits_for_the_tokens_that_it_waits_for(config):
+def test_roundtrip_audio_waits_for_the_tokens_of_its_decoding_step(config):
     tokens = units_needed(ready(config, TOKENS, OUTPUT_AUDIO), 10 * OUTPUT_HOP)
     there = ready(config, INPUT_AUDIO, TOKENS)
     assert units_needed(ready(config, INPUT_AUDIO, OUTPUT_AUDIO), 10 * OUTPUT_HOP) == units_needed(there, tokens)
 
 
-def test_other_rates_need_as_much_time():
+def test_other_input_rates_wait_for_the_same_duration():
     config = StreamConfig(5, 5)
     telephone = StreamFormat("audio", "mulaw", 8_000)
     assert 2 * units_needed(ready(config, telephone, TOKENS), 5) == units_needed(ready(config, INPUT_AUDIO, TOKENS), 5)

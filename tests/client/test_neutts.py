@@ -80,7 +80,7 @@ class LiveNeuTTS(RemoteDecoding, NeuTTS):
     pass
 
 
-def test_references_and_whole_answers_have_the_shapes_of_neutts(url):
+def test_references_and_complete_answers_have_the_shapes_of_neutts(url):
     tts = LiveNeuTTS(url)
     assert tts.codec.eval().to("cpu") is tts.codec
     wav = np.repeat(np.arange(6, dtype=np.float32) / 32_768, 320)
@@ -102,7 +102,7 @@ def test_two_recordings_at_once_are_refused(url):
         RemoteCodec(url).encode_code(np.zeros((2, 1, 320), np.float32))
 
 
-def test_a_stream_is_exact_and_asks_the_model_as_neutts_does(url):
+def test_a_stream_is_exact_and_calls_the_model_as_neutts_does(url):
     tts = LiveNeuTTS(url)
     parts = list(tts.infer_stream("Hi.", REFERENCE, "So.", temperature=0.5))
     assert len(parts) > 3
@@ -119,7 +119,7 @@ def test_a_stream_is_exact_and_asks_the_model_as_neutts_does(url):
     }
 
 
-def test_audio_comes_while_the_model_thinks(url):
+def test_audio_arrives_while_the_model_generates(url):
     goes_on = threading.Event()
 
     def printed():
@@ -134,7 +134,7 @@ def test_audio_comes_while_the_model_thinks(url):
     assert begun.size + sum(part.size for part in audio) == 20 * 480
 
 
-def test_closing_a_stream_stops_the_model_at_its_next_piece(url):
+def test_closing_a_stream_stops_the_model_at_its_next_output(url):
     goes_on = threading.Event()
     printed = 0
 

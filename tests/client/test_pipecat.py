@@ -160,7 +160,7 @@ async def test_microphone_frames_become_tokens_and_are_passed_on(server):
     assert isinstance(line.ear.frames[-1], EndFrame) and not line.errors
 
 
-async def test_a_microphone_of_another_rate_with_two_channels_has_as_many_tokens(server):
+async def test_a_stereo_microphone_at_another_rate_gives_the_same_number_of_tokens(server):
     tone = np.sin(np.arange(48_000) / 20).astype(np.float32) / 4
     async with running(Line(NeuCodecEncoder(server.url), input_rate=48_000)) as line:
         await line.push(*microphone(tone, 48_000, 2))
@@ -168,7 +168,7 @@ async def test_a_microphone_of_another_rate_with_two_channels_has_as_many_tokens
 
 
 @pytest.mark.parametrize("rate", [48_000, 8_000, 44_100])
-async def test_frames_of_another_rate_than_the_pipeline_s_have_tokens_by_their_own(server, rate):
+async def test_frames_are_encoded_at_their_own_rate_and_not_the_pipelines(server, rate):
     tone = np.sin(np.arange(4 * rate) / 20).astype(np.float32) / 4
     async with running(Line(NeuCodecEncoder(server.url))) as line:
         await line.push(*microphone(tone, rate))
@@ -203,7 +203,7 @@ class NoteFrame(DataFrame):
     """A frame of somebody else's."""
 
 
-async def test_frames_keep_their_place_among_the_audio_as_in_pipecat_s_own_services(server):
+async def test_frames_keep_their_order_relative_to_audio_as_in_pipecats_own_services(server):
     async with running(Line(NeuCodecDecoder(server.url))) as line:
         for _ in range(2):
             await line.push(LLMFullResponseStartFrame(), OutputTokensFrame(said(NEW, 20)))
@@ -239,7 +239,7 @@ class Loudspeaker(BaseOutputTransport):
         return True
 
 
-async def test_a_transport_says_that_the_bot_has_stopped_when_its_utterance_has(server):
+async def test_a_transport_reports_the_end_of_bot_speech_when_the_utterance_ends(server):
     line = Line(NeuCodecDecoder(server.url), Loudspeaker(TransportParams(audio_out_enabled=True)))
     async with running(line):
         await line.push(LLMFullResponseStartFrame(), OutputTokensFrame(said(NEW, 20)), LLMFullResponseEndFrame())
@@ -248,7 +248,7 @@ async def test_a_transport_says_that_the_bot_has_stopped_when_its_utterance_has(
 
 
 @pytest.mark.parametrize("service", [NeuCodecEncoder, NeuCodecDecoder])
-async def test_after_a_crash_of_the_server_the_pipeline_ends_within_the_patience_of_a_transport(service, monkeypatch):
+async def test_after_a_server_crash_the_pipeline_ends_within_the_transports_timeout(service, monkeypatch):
     monkeypatch.setattr("neucodec_streaming.client.pipecat.END_S", 0.2)
     clock = asyncio.get_running_loop().time
     async with fake_server(resume=True) as crashed:
@@ -264,7 +264,7 @@ async def test_after_a_crash_of_the_server_the_pipeline_ends_within_the_patience
     assert "did not end its session" in line.errors[-1].error
 
 
-async def test_nothing_of_an_interrupted_utterance_follows_the_interruption():
+async def test_no_audio_of_an_interrupted_utterance_follows_the_interruption():
     arrived = asyncio.Event()
 
     async def on_frame(decoder: NeuCodecDecoder, frame: Frame) -> None:
@@ -316,7 +316,7 @@ async def test_the_tokens_of_an_interruption_are_not_lost(server):
     assert np.array_equal(line.ear.tokens, tokens_of(levels))
 
 
-async def test_both_services_in_one_pipeline_have_sessions_of_their_own(server):
+async def test_both_services_in_one_pipeline_have_separate_sessions(server):
     class Parrot(FrameProcessor):
         async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
             await super().process_frame(frame, direction)
@@ -332,7 +332,7 @@ async def test_both_services_in_one_pipeline_have_sessions_of_their_own(server):
     await server.emptied()
 
 
-async def test_of_a_connection_that_breaks_the_pipeline_hears_nothing(server):
+async def test_a_lost_connection_is_invisible_to_the_pipeline(server):
     tokens = np.arange(100, dtype=np.uint16) * 600
     address = urlsplit(server.url)
     async with proxy(address.hostname, address.port) as way:
@@ -348,7 +348,7 @@ async def test_of_a_connection_that_breaks_the_pipeline_hears_nothing(server):
 
 
 @pytest.mark.parametrize("service", [NeuCodecEncoder, NeuCodecDecoder])
-async def test_a_server_that_is_not_there_is_an_error_and_the_pipeline_runs_on(service):
+async def test_an_unreachable_server_is_an_error_and_the_pipeline_continues(service):
     made = service("ws://127.0.0.1:9")
     async with running(Line(made)) as line:
         await line.push(*microphone(speech(1)), OutputTokensFrame(said(NEW, 5)), InterruptionFrame())

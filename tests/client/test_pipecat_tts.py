@@ -47,7 +47,7 @@ async def speaking(url: str, pace: Pace, tokens: np.ndarray = TOKENS) -> AsyncIt
         yield line, model
 
 
-async def test_each_sentence_is_said_to_the_sample(server):
+async def test_each_sentence_is_spoken_sample_for_sample(server):
     async with speaking(server.url, FAST) as (line, model):
         await line.push(LLMFullResponseStartFrame(), LLMTextFrame("Good morning. "), LLMTextFrame("How are"))
         await line.push(LLMTextFrame(" you?"), LLMFullResponseEndFrame())
@@ -82,7 +82,7 @@ async def test_an_interruption_closes_the_model_and_the_next_turn_is_clean(serve
     assert line.errors == []
 
 
-async def test_a_model_that_fails_is_an_error_that_the_service_survives(server):
+async def test_the_service_survives_an_error_of_the_model(server):
     service = NeuCodecTTSService(SpeechLMSpec("http://127.0.0.1:1/v1"), server.url)
     async with running(line := Line(service)):
         await line.push(TTSSpeakFrame("Hello."))
@@ -90,7 +90,7 @@ async def test_a_model_that_fails_is_an_error_that_the_service_survives(server):
     assert service.is_usable
 
 
-async def test_a_server_that_is_not_there_is_a_permanent_error():
+async def test_an_unreachable_server_is_a_permanent_error():
     service = NeuCodecTTSService(SpeechLMSpec("http://127.0.0.1:1/v1"), "ws://127.0.0.1:1")
     async with running(line := Line(service)):
         await line.push(TTSSpeakFrame("Hello."))

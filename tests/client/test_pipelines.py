@@ -124,7 +124,7 @@ async def test_audio_to_a_pipe_is_wav_of_open_length_or_raw(tmp_path):
         ("$N decode --form npy - out.wav", b"", "a pipe cannot carry"),
     ],
 )
-async def test_a_pipe_without_anything_to_use_is_an_error_and_no_file(tmp_path, command, stdin, says):
+async def test_an_unusable_pipe_is_an_error_and_leaves_no_file(tmp_path, command, stdin, says):
     async with fake_server() as server:
         code, output, said = await shell(command, tmp_path, server.url, stdin)
     assert output == b""
@@ -149,7 +149,7 @@ async def test_tokens_before_a_bad_one_are_kept(tmp_path):
         ("$N encode - out.tok --form raw", "out.tok", wav(np.full(640, np.nan, np.float32), subtype="FLOAT")),
     ],
 )
-async def test_a_damaged_pipe_leaves_the_file_that_was_there(tmp_path, command, name, stdin):
+async def test_a_damaged_pipe_leaves_the_existing_file(tmp_path, command, name, stdin):
     (tmp_path / name).write_bytes(b"good")
     async with fake_server() as server:
         code, _, said = await shell(command, tmp_path, server.url, stdin)
@@ -164,14 +164,14 @@ async def test_a_closed_pipe_during_a_listing_is_not_an_error(tmp_path):
         assert (code, said) == (0, ""), line
 
 
-async def test_a_reader_that_leaves_early_is_no_fault(tmp_path):
+async def test_a_reader_that_closes_its_pipe_early_is_not_an_error(tmp_path):
     np.zeros(5000, "<u2").tofile(tmp_path / "in.tok")
     async with fake_server() as server:
         code, output, said = await shell("set -o pipefail; $N decode in.tok - | head -c 99", tmp_path, server.url)
     assert (code, len(output), said) == (0, 99, "")
 
 
-async def test_a_slow_reader_holds_the_input_back(tmp_path):
+async def test_a_slow_reader_causes_back_pressure(tmp_path):
     np.zeros(5000, "<u2").tofile(tmp_path / "in.tok")
     os.mkfifo(tmp_path / "pipe")
     async with fake_server() as server:
@@ -234,7 +234,7 @@ async def test_ctrl_c_at_any_moment_gives_no_traceback(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]
 
 
-async def test_a_disk_that_fills_up_is_an_error_and_no_file(tmp_path):
+async def test_a_full_disk_is_an_error_and_leaves_no_file(tmp_path):
     np.zeros(5000, "<u2").tofile(tmp_path / "in.tok")
     (tmp_path / "in.wav").write_bytes(wav(frames(5000)))
     async with fake_server() as server:

@@ -38,7 +38,7 @@ async def until(connection, kind):
     return seen
 
 
-async def test_ten_losses_change_nothing_but_ten_events():
+async def test_ten_losses_change_nothing_and_give_ten_events():
     audio = speech(100)
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         seen = []
@@ -56,7 +56,7 @@ async def test_ten_losses_change_nothing_but_ten_events():
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_either_event_loop_resumes_and_is_left_empty(new_loop):
+def test_sessions_resume_on_either_event_loop_and_leave_no_task(new_loop):
     async def scene():
         async with fake_server(resume=True) as server, connect(server.url, kind="roundtrip") as connection:
             await connection.send(speech(8))
@@ -74,7 +74,7 @@ def test_either_event_loop_resumes_and_is_left_empty(new_loop):
     assert len(tasks) == 1
 
 
-async def test_answers_come_once_though_the_connection_is_lost_before_they_do():
+async def test_answers_lost_with_the_connection_arrive_exactly_once():
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         await connection.send(speech(7))
         await connection.mark("m")
@@ -167,7 +167,7 @@ async def test_a_server_without_resume_starts_a_new_session_and_reports_it():
 
 
 @pytest.mark.parametrize("code", [1001, 1012])
-async def test_a_server_that_leaves_is_a_loss(code):
+async def test_a_server_that_goes_away_counts_as_a_loss(code):
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         await connection.send(speech(5))
         await until(connection, Tokens)
@@ -176,7 +176,7 @@ async def test_a_server_that_leaves_is_a_loss(code):
 
 
 @pytest.mark.parametrize("code", [1000, 1008, 1011, 1013])
-async def test_a_server_that_ends_the_session_is_no_loss(code):
+async def test_a_server_that_ends_the_session_is_not_a_loss(code):
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         await server.close_all(code)
         with pytest.raises(Disconnected, match=str(code)):
@@ -185,7 +185,7 @@ async def test_a_server_that_ends_the_session_is_no_loss(code):
             await connection.send(speech(1))
 
 
-async def test_without_resume_a_loss_is_the_end():
+async def test_without_resume_a_loss_ends_the_session():
     async with (
         fake_server(resume=True) as server,
         connect(server.url, kind="encode", resume=False) as connection,
@@ -195,7 +195,7 @@ async def test_without_resume_a_loss_is_the_end():
             await anext(connection)
 
 
-async def test_a_server_that_stays_away_is_disconnected_for_reader_and_writer_within_the_deadline():
+async def test_an_unreachable_server_raises_disconnected_for_reader_and_writer_in_time():
     async with (
         fake_server(resume=True) as server,
         connect(server.url, kind="encode", deadlines=BRIEF) as connection,
@@ -209,7 +209,7 @@ async def test_a_server_that_stays_away_is_disconnected_for_reader_and_writer_wi
 
 
 @pytest.mark.parametrize(("fault", "code"), [(Fault.PROXY_LOGIN, "unauthorized"), (Fault.UNKNOWN_PATH, "bad_path")])
-async def test_a_refusal_that_will_not_pass_ends_it_at_once(fault, code):
+async def test_a_permanent_refusal_ends_the_session_at_once(fault, code):
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         server.fault = fault
         server.drop()
@@ -327,7 +327,7 @@ async def test_a_live_session_drops_replayed_output_that_is_stale_and_counts_it(
     assert (done.input, done.output) == (45 * 320, 45)
 
 
-async def test_a_live_session_that_was_away_for_less_drops_nothing():
+async def test_a_live_session_drops_nothing_after_a_short_loss():
     async with fake_server(resume=True) as server, connect(server.url, kind="encode", live=True) as connection:
         await connection.send(speech(5))
         await until(connection, Tokens)
@@ -362,7 +362,7 @@ async def test_a_mark_sent_during_a_lost_connection_is_not_cleared():
         assert (await until(connection, Marked))[-1] == Marked("m", cleared=False)
 
 
-async def test_input_before_a_clear_that_the_server_has_not_got_is_not_sent_again():
+async def test_unreceived_input_before_a_clear_is_not_sent_again():
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         await connection.send(speech(5))
         await until(connection, Tokens)

@@ -193,7 +193,7 @@ async def test_utterances_arrive_exactly_once_through_random_resets_and_cuts(see
     assert {(event.how, event.gap) for event in listener.resumed} == {("exact", 0)}
 
 
-async def test_a_network_that_swallows_everything_is_found_by_pings_and_left():
+async def test_pings_detect_a_dead_network_and_the_client_reconnects():
     levels, listener = list(range(1, 41)), Listener()
     async with (
         behind_proxy() as network,
@@ -211,7 +211,7 @@ async def test_a_network_that_swallows_everything_is_found_by_pings_and_left():
     assert listener.heard.tolist() == tokens_of(levels).tolist()
 
 
-async def test_a_server_that_cannot_be_reached_for_a_while_is_waited_for():
+async def test_the_client_waits_for_a_temporarily_unreachable_server():
     levels, listener = list(range(1, 41)), Listener()
     async with behind_proxy() as network, connect(network.url, kind="encode") as connection:
         listening = asyncio.create_task(listener.listen(connection))

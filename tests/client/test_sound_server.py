@@ -68,7 +68,7 @@ def test_the_speaker_plays_the_decoded_tokens(sound, server, tmp_path):
     assert min(best_correlation(heard, part) for part in expected.reshape(-1, 4000)) > 0.95
 
 
-def test_talk_passes_on_all_that_the_microphone_hears(sound, server):
+def test_talk_sends_all_audio_of_the_microphone(sound, server):
     voice = say(read_audio(SPEECH, RATE), sound)
     try:
         with Recorder(sound) as recorder:
@@ -99,7 +99,7 @@ def test_a_lost_sound_server_is_reported(server, tmp_path):
 
 
 @pytest.mark.alone
-def test_speech_is_heard_as_late_as_the_parts_of_its_way_say_and_clear_is_quick(sound, tmp_path):
+def test_latency_is_the_sum_of_its_reported_parts_and_clear_is_quick(sound, tmp_path):
     codec = load_codec("nano")
     with serving("nano", "low") as url:
         way = measure_way(sound, url, "low", spoken(None, 5), codec)

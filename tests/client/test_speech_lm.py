@@ -65,7 +65,7 @@ async def answering(status_and_headers, body=b""):
 
 
 @pytest.mark.parametrize("api", ["completions", "chat"])
-async def test_the_models_speech_is_decoded_to_the_sample(api):
+async def test_the_models_speech_is_decoded_sample_for_sample(api):
     async with stand_in(TOKENS, FAST) as model, speaking(SpeechLMSpec(model.url, api), model="nutts") as speech:
         for _ in range(2):
             report = SpeechReport()
@@ -152,7 +152,7 @@ class EndlessModel:
         yield pieces()
 
 
-async def test_a_model_is_read_no_further_than_the_session_takes():
+async def test_back_pressure_of_the_session_reaches_the_model():
     connection, model = HeldConnection(), EndlessModel()
     listening = asyncio.create_task(anext(TextToSpeech(model, connection).say("Hello.")))
     await connection.full.wait()
@@ -208,7 +208,7 @@ async def test_speech_before_a_failure_is_delivered_before_the_error():
     assert np.array_equal(np.concatenate(heard), heard_as([7, 8]))
 
 
-async def test_a_model_that_is_not_there_is_named():
+async def test_an_unreachable_model_is_named():
     async with answering("200 OK") as url:
         pass
     async with speaking(SpeechLMSpec(url)) as speech:
@@ -234,7 +234,7 @@ async def test_a_template_is_filled_from_a_reference_and_its_transcript(tmp_path
     assert [request["prompt"] for request in model.requests] == ["<So I said. Hi.><|speech_3|><|speech_4|>"]
 
 
-def test_files_of_a_prompt_that_cannot_be_read_are_named(tmp_path):
+def test_unreadable_prompt_files_are_named(tmp_path):
     with pytest.raises(FileError, match="nothing"):
         read_spec("http://h/v1", api="chat", template=str(tmp_path / "nothing.json"), tag=None)
     (tmp_path / "a.tok").write_bytes(b"\1\0")

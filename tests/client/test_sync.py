@@ -47,7 +47,7 @@ async def test_whole_arrays_take_one_call():
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.int16, np.int32, "column"])
-async def test_audio_of_every_usual_type_is_taken(kind):
+async def test_audio_of_every_common_type_is_accepted(kind):
     audio = speech(12)
     if kind == "column":
         audio = audio[:, None]
@@ -76,7 +76,7 @@ async def test_audio_of_another_rate_is_resampled():
         (("speech.wav",), "audio is a str 'speech.wav'"),
     ],
 )
-def test_audio_that_would_sound_wrong_is_refused_before_a_server_is_asked(arguments, says):
+def test_audio_with_an_ambiguous_scale_or_shape_is_refused_before_connecting(arguments, says):
     for call in (encode, roundtrip):
         with pytest.raises((AudioError, ConfigError), match=says):
             call(*arguments)
@@ -140,7 +140,7 @@ async def test_the_example_of_the_documentation_runs():
     assert (names["tokens"].tolist(), names["audio"].size) == (list(range(12)), 12 * 480)
 
 
-async def test_errors_come_out_where_the_call_is():
+async def test_errors_are_raised_at_the_call():
     def bad_input(url):
         with blocking(connect(url, kind="encode")) as connection:
             with pytest.raises(AudioError):
@@ -194,7 +194,7 @@ async def test_an_exception_in_the_script_closes_the_session():
     assert threads() == []
 
 
-async def test_bytes_go_out_as_they_are_and_a_session_that_was_left_says_so():
+async def test_bytes_are_sent_unchanged_and_use_of_a_closed_session_is_an_error():
     def script(url):
         with blocking(connect(url, kind="encode")) as connection:
             connection.send_bytes((speech(5) * 32768).astype("<i2").tobytes())

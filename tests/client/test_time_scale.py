@@ -79,7 +79,7 @@ def reference(audio: np.ndarray, cuts: list) -> Iterator[np.ndarray]:
 
 
 @pytest.mark.parametrize("noise_db", [None, 15])
-def test_speech_is_as_intelligible_as_the_recording_cut_at_the_same_places(noise_db):
+def test_shortened_speech_is_as_intelligible_as_its_reference(noise_db):
     clean = read_audio(SPEECH, RATE)
     level = 0.0 if noise_db is None else float(np.sqrt(np.mean(clean**2))) * 10 ** (-noise_db / 20)
     audio = clean + noise(clean.size / RATE + 1, level)[: clean.size]
@@ -90,7 +90,7 @@ def test_speech_is_as_intelligible_as_the_recording_cut_at_the_same_places(noise
     assert stoi(clean, audio, RATE) - stoi(cut, heard, RATE) < 0.02
 
 
-def test_an_overlap_begins_as_one_and_ends_as_the_other():
+def test_an_overlap_starts_with_the_first_signal_and_ends_with_the_second():
     before, after = np.full(240, 0.5, np.float32), np.full(240, -0.25, np.float32)
     joined = overlap_add(before, after, 0.0)
     assert joined[0] == pytest.approx(0.5, abs=0.01) and joined[-1] == pytest.approx(-0.25, abs=0.01)

@@ -37,20 +37,20 @@ async def test_tokens_are_counted_for_every_kind_of_session():
             assert (await transfer(connection, packets(9), lambda audio: None)).tokens == 9
 
 
-async def test_nothing_at_all_is_a_report_of_zeros():
+async def test_an_empty_transfer_gives_a_report_of_zeros():
     async with fake_server() as server, connect(server.url, kind="encode") as connection:
         report = await transfer(connection, [], lambda tokens: None)
     assert (report.tokens, report.bits_per_second, report.real_time_factor, report.first_output_s) == (0, 0, 0, None)
 
 
-async def test_realtime_sends_each_packet_at_the_end_of_its_time():
+async def test_realtime_sends_each_packet_once_its_duration_has_passed():
     async with fake_server() as server, connect(server.url, kind="encode") as connection:
         report = await transfer(connection, packets(15), lambda tokens: None, realtime=True)
     assert 0.3 <= report.elapsed_s < 1.0
     assert report.first_output_s >= 0.1
 
 
-async def test_an_asynchronous_source_is_taken_too():
+async def test_an_asynchronous_source_is_accepted_too():
     async def source():
         for packet in packets(5):
             yield packet

@@ -57,7 +57,7 @@ def url(folder, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("api", ["completions", "chat"])
-async def test_its_tokens_are_heard_to_the_sample(url, folder, api, tmp_path):
+async def test_tokens_of_transformers_serve_are_decoded_sample_for_sample(url, folder, api, tmp_path):
     asked = {"messages": [{"role": "user", "content": "{text}"}]} if api == "chat" else {"prompt": "{text}"}
     template = tmp_path / "template.json"
     template.write_text(json.dumps({**asked, "max_tokens": MAX_TOKENS, "seed": 1}))

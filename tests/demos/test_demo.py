@@ -32,7 +32,7 @@ def test_latency_runs_from_a_chunks_first_sample_to_its_tokens():
 
 
 @pytest.mark.slow
-def test_the_demo_leaves_tokens_audio_picture_and_figures(tmp_path):
+def test_the_demo_writes_tokens_audio_picture_and_figures(tmp_path):
     audio, rate = soundfile.read(RECORDING, frames=48_000)
     soundfile.write(tmp_path / "in.wav", audio, rate)
     command = [sys.executable, "-m", "demos.demo", "--fast", "--model", str(GOLDEN)]

@@ -25,19 +25,19 @@ async def said(pace: Pace, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]
     return told, np.array(moments)
 
 
-async def test_every_token_comes_once_in_order_and_none_before_the_prompt_is_read():
+async def test_tokens_come_once_in_order_and_only_after_the_prompt_is_read():
     told, moments = await said(Pace(prompt_s=0.1, tokens_per_second=2000, longest_pause_s=0))
     assert np.array_equal(np.concatenate(told), TOKENS) and {token.size for token in told} == {1}
     assert moments[0] >= 0.1
 
 
-async def test_pauses_are_in_between():
+async def test_pauses_occur_between_tokens():
     _, moments = await said(Pace(prompt_s=0, tokens_per_second=2000, pause_every=10, longest_pause_s=0.2))
     gaps = np.diff(moments)
     assert gaps.max() > 0.05 > 10 * np.median(gaps)
 
 
-async def test_recorded_tokens_are_those_of_the_server(tmp_path):
+async def test_recorded_tokens_equal_those_of_the_server(tmp_path):
     levels = list(range(1, 12))
     path = tmp_path / "speech.wav"
     write_wav(path, speech(*levels))

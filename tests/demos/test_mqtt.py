@@ -13,7 +13,7 @@ from tests.streaming.engine.fake import FakeRunner
 
 @needs_mosquitto
 @pytest.mark.slow
-async def test_the_good_link_loses_nothing_and_redundancy_brings_tokens_back(tmp_path):
+async def test_the_good_link_loses_nothing_and_redundancy_recovers_tokens(tmp_path):
     pcm = read_audio(RECORDING, 16_000)[: 16_000 * 3]
     with broker(tmp_path) as mosquitto:
         async with bridged(mosquitto.url, FakeRunner()):

@@ -11,7 +11,7 @@ from tests.client.fake_server import fake_server
 FAST = Pace(prompt_s=0, tokens_per_second=20_000, pause_every=10**9)
 
 
-async def test_the_example_says_its_text(tmp_path):
+async def test_the_example_speaks_its_text(tmp_path):
     tokens = np.arange(40, dtype=np.uint16)
     async with fake_server() as server, stand_in(tokens, FAST) as model:
         await speak(model.url, server.url, "Good morning.", str(tmp_path / "out.wav"))

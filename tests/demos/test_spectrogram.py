@@ -31,6 +31,6 @@ def test_the_brightest_line_of_each_panel_is_its_tone_and_time_runs_to_the_right
     assert (pixels == 255).mean() > 0.1
 
 
-def test_audio_shorter_than_a_window_has_a_picture(tmp_path):
+def test_audio_shorter_than_a_window_can_be_drawn(tmp_path):
     draw_pair([("short", tone(500, 0.01))], RATE, tmp_path / "short.png")
     assert Image.open(tmp_path / "short.png").width > WIDTH

@@ -134,7 +134,7 @@ async def test_a_phone_key_clears_the_answer_and_the_carriers_buffer(server):
     await server.emptied()
 
 
-async def test_other_tracks_are_not_heard_and_unknown_events_are_left_alone(server):
+async def test_other_tracks_and_unknown_events_are_ignored(server):
     async with calling(server, GREETING[:0]) as carrier:
         await carrier.send(connected(), started(), {"event": "later"}, media(1, SILENCE, "outbound"), stopped())
         with pytest.raises(ConnectionClosed):

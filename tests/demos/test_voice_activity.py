@@ -36,7 +36,7 @@ def test_each_turn_begins_and_ends_once(turns):
         assert at_least <= second <= at_most
 
 
-def test_the_cut_into_packets_changes_nothing(turns):
+def test_packet_sizes_do_not_change_the_result(turns):
     whole = told(turns, WINDOW_SAMPLES)
     for packet in (160, 333, 5_000):
         pieces = told(turns, packet)
@@ -44,6 +44,6 @@ def test_the_cut_into_packets_changes_nothing(turns):
         assert all(0 <= later - earlier < 0.35 for (_, later), (_, earlier) in zip(pieces, whole, strict=True))
 
 
-def test_noise_is_no_speech():
+def test_noise_is_not_detected_as_speech():
     noise = np.random.default_rng(0).normal(0, 0.05, 3 * INPUT_RATE).astype(np.float32)
     assert told(noise, WINDOW_SAMPLES) == []

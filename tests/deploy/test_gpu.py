@@ -55,7 +55,7 @@ def test_a_pod_asks_for_one_gpu_and_serves_with_one_worker():
     assert (found.settings.device, found.settings.dtype, found.settings.workers) == ("cuda", "bfloat16", 1)
 
 
-def test_every_mounted_volume_is_there():
+def test_every_mounted_volume_exists():
     volumes = {volume["name"] for volume in DEPLOYMENT["spec"]["template"]["spec"]["volumes"]}
     assert {mount["name"] for mount in CONTAINER["volumeMounts"]} <= volumes
 

@@ -30,7 +30,7 @@ def last_stage() -> dict[str, str]:
     return dict(INSTRUCTIONS[starts[-1] :])
 
 
-def test_hadolint_finds_nothing():
+def test_hadolint_reports_no_problem():
     hadolint = shutil.which("hadolint", path=os.path.dirname(sys.executable))
     if hadolint is None:
         pytest.skip("hadolint has no wheel for this machine")
@@ -54,13 +54,13 @@ def test_the_image_copies_exactly_the_files_of_the_wheel():
     assert not any(fnmatch.fnmatch(source, "tests*") for source in copied)
 
 
-def test_it_runs_the_server_as_a_user_by_number_that_is_not_root():
+def test_the_image_runs_the_server_as_a_numeric_non_root_user():
     image = last_stage()
     assert re.fullmatch(r"[1-9]\d{4}:[1-9]\d{4}", image["USER"])
     assert image["ENTRYPOINT"].strip('[]"') in PROJECT["project"]["scripts"]
 
 
-def test_it_listens_where_it_says_and_is_asked_whether_it_is_ready():
+def test_the_image_exposes_its_port_and_has_a_readiness_health_check():
     image = last_stage()
     environment = dict(pair.split("=", 1) for pair in image["ENV"].split())
     ours = {name: value for name, value in environment.items() if name.startswith("NEUCODEC_")}

@@ -30,7 +30,7 @@ def test_every_manifest_is_valid(kind, version):
     kubernetes_validate.validate(BY_KIND[kind], version, strict=True)
 
 
-def test_service_budget_and_autoscaler_mean_the_pods_of_the_deployment():
+def test_service_disruption_budget_and_autoscaler_select_the_pods_of_the_deployment():
     labels = POD["metadata"]["labels"]
     assert BY_KIND["Deployment"]["spec"]["selector"]["matchLabels"] == labels
     assert BY_KIND["Service"]["spec"]["selector"] == labels
@@ -41,7 +41,7 @@ def test_service_budget_and_autoscaler_mean_the_pods_of_the_deployment():
     assert "replicas" not in deployment["spec"], "two would set it"
 
 
-def test_the_settings_are_settings_and_the_port_is_where_the_server_listens():
+def test_the_manifests_use_valid_settings_and_the_servers_port():
     environment = {one["name"]: one["value"] for one in CONTAINER["env"]}
     found = resolve({}, environment)
     settings = found.settings
@@ -63,7 +63,7 @@ def test_a_pod_has_time_to_drain():
     assert POD["spec"]["terminationGracePeriodSeconds"] > takes_s
 
 
-def test_the_probes_ask_whether_it_is_ready_and_a_stuck_device_is_restarted_last():
+def test_readiness_is_probed_and_a_stuck_device_is_restarted_only_after_a_while():
     probes = {name: CONTAINER[f"{name}Probe"] for name in ("startup", "readiness", "liveness")}
     assert {probe["httpGet"]["path"] for probe in probes.values()} == {READY_PATH}
     patience = {name: probe["periodSeconds"] * probe["failureThreshold"] for name, probe in probes.items()}
@@ -80,7 +80,7 @@ def test_pods_run_as_the_images_unprivileged_user():
     )
 
 
-def test_the_autoscaler_looks_at_a_metric_that_the_server_has_and_the_adapter_gives():
+def test_the_autoscaler_uses_a_metric_that_server_and_adapter_provide():
     (metric,) = BY_KIND["HorizontalPodAutoscaler"]["spec"]["metrics"]
     name = metric["pods"]["metric"]["name"]
     assert re.search(rf"^{name} ", Metrics().text(), re.M)
@@ -91,7 +91,7 @@ def test_the_autoscaler_looks_at_a_metric_that_the_server_has_and_the_adapter_gi
 # Ray Serve
 
 
-def test_the_ray_service_is_what_the_generator_writes():
+def test_the_ray_service_equals_the_generators_output():
     spec = importlib.util.spec_from_file_location("generate", DEPLOY / "kubernetes" / "generate.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
@@ -101,7 +101,7 @@ def test_the_ray_service_is_what_the_generator_writes():
 
 @pytest.mark.parametrize("version", ["1.30", kubernetes_validate.latest_version()])
 @pytest.mark.parametrize("group", RAY_GROUPS, ids=["head", "workers"])
-def test_the_pods_of_ray_are_valid_and_may_do_no_more_than_the_servers(group, version):
+def test_ray_pods_are_valid_and_have_the_security_context_of_server_pods(group, version):
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": group["template"]["spec"]}
     kubernetes_validate.validate(pod, version, strict=True)
     assert pod["spec"]["securityContext"] == POD["spec"]["securityContext"]
@@ -121,7 +121,7 @@ def test_the_ray_application_has_settings_of_the_server_and_as_many_processors_a
     assert serve["http_options"]["port"] in ports
 
 
-def test_the_ray_application_is_one_by_rays_own_schema():
+def test_the_ray_application_is_valid_by_rays_own_schema():
     schema = pytest.importorskip("ray.serve.schema", reason="the extra `ray` is not installed")
     from deploy.ray_serve import Arguments
 

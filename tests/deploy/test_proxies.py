@@ -55,7 +55,7 @@ def get(proxy, path: str) -> tuple[int, http.client.HTTPMessage, bytes]:
     return response.status, response.headers, response.read()
 
 
-async def test_sessions_go_through_to_the_byte_and_close_with_1000(proxy):
+async def test_sessions_pass_through_byte_for_byte_and_close_with_1000(proxy):
     levels = list(range(23))
     async with talk(proxy.url, "/v1/encode", ssl=proxy.trust) as client:
         await client.send(s16(speech(*levels)), Flush())
@@ -75,14 +75,14 @@ async def test_pings_are_answered_end_to_end_and_a_large_message_passes(proxy):
         assert (await client.finish()).output == 400
 
 
-async def test_the_status_of_an_error_passes(proxy):
+async def test_error_statuses_pass_through(proxy):
     async with talk(proxy.url, "/v1/encode", ssl=proxy.trust) as client:
         await client.socket.send(b"odd")
         assert (await client.fail()).code == "bad_audio"
         assert client.socket.close_code == 1007
 
 
-async def test_clients_of_a_full_replica_reach_another_with_room(proxy, replicas):
+async def test_clients_of_a_full_replica_reach_another_with_free_slots(proxy, replicas):
     async with talk(replicas[0].url, "/v1/encode"), talk(replicas[0].url, "/v1/encode"):  # full, unknown to the proxy
         for _ in range(4):
             async with talk(proxy.url, "/v1/encode", ssl=proxy.trust) as client:
@@ -133,7 +133,7 @@ async def test_a_replica_that_stops_ends_its_sessions_with_its_status_and_gets_n
                     await client.finish()
 
 
-async def test_a_sentence_that_a_replica_has_left_off_is_finished_by_another(proxy_name, tmp_path):
+async def test_a_sentence_interrupted_by_a_stopping_replica_is_finished_by_another(proxy_name, tmp_path):
     levels = list(range(1, 31))
     with ExitStack() as one, ExitStack() as two:
         hosts = {stack: stack.enter_context(hosted(FakeRunner(), resume_s=30.0)) for stack in (one, two)}
@@ -207,7 +207,7 @@ async def test_the_proxy_overrides_forged_addresses_and_hosts(proxy_name, tmp_pa
     assert headers["Host"] == f"localhost:{proxy.port}"
 
 
-async def test_an_access_token_is_in_no_log(proxy_name, tmp_path):
+async def test_access_tokens_are_never_logged(proxy_name, tmp_path):
     with hosted(FakeRunner(), max_sessions=1) as host, socket.create_server(("127.0.0.1", 0)) as gone:
         nobody = f"127.0.0.1:{gone.getsockname()[1]}"
         gone.close()  # a replica that is not there
@@ -221,7 +221,7 @@ async def test_an_access_token_is_in_no_log(proxy_name, tmp_path):
         assert "/v1/encode" in proxy.logged and "s3cret" not in proxy.logged
 
 
-def test_metrics_are_not_shown_to_the_world_and_plain_http_is_sent_to_tls(proxy):
+def test_metrics_are_not_public_and_plain_http_is_redirected_to_tls(proxy):
     assert get(proxy, "/metrics")[0] == 404
     status, _, body = get(proxy, "/readyz")
     assert status == 200 and json.loads(body)["ready"] is True

@@ -25,7 +25,7 @@ def address():
     cluster.shutdown()
 
 
-def test_nodes_code_every_recording_once_with_the_tokens_of_each_alone(address, tmp_path):
+def test_nodes_code_every_recording_once_with_the_same_tokens_as_alone(address, tmp_path):
     from neucodec_streaming.server.bulk.table import read_rows
 
     recordings, out = write_recordings(tmp_path / "recordings", 8), tmp_path / "out"

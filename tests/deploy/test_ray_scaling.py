@@ -12,7 +12,7 @@ pytest.importorskip("ray.serve", reason="the extra `ray` is not installed")
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 
-async def test_it_scales_up_under_load_and_down_after_it_without_a_lost_sample():
+async def test_ray_serve_scales_up_and_down_with_load_without_losing_a_sample():
     scaling = {"min_replicas": 1, "max_replicas": 2, "upscale_delay_s": 1, "downscale_delay_s": 3}
     with served_cluster(2, SETTINGS, room=4, **scaling) as cluster, hosted(**PINNED) as alone:
         await cluster.until_replicas(1)

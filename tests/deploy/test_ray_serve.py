@@ -56,7 +56,7 @@ async def test_the_page_and_the_probes_are_served(cluster):
         assert (await web.get("/v1/sing")).status_code == 404
 
 
-async def test_a_client_that_comes_back_finds_the_replica_with_its_slot(cluster):
+async def test_a_reconnecting_client_reaches_the_replica_with_its_session(cluster):
     for _ in range(4):
         caller = Caller("/v1/encode")
         first = await caller.call(cluster.url)
@@ -80,7 +80,7 @@ async def test_a_replica_whose_device_is_stuck_is_replaced(cluster):
     await cluster.until_replicas(3)
 
 
-async def test_a_node_killed_in_mid_sentence_loses_and_doubles_nothing(cluster):
+async def test_killing_a_node_in_mid_sentence_loses_and_duplicates_nothing(cluster):
     speakers = [Speaker(cluster.url, seed) for seed in range(SESSIONS)]
     tasks = []
     for speaker in speakers:

@@ -48,17 +48,17 @@ def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_systemd_takes_it_without_a_warning(unit):
+def test_systemd_accepts_the_unit_without_a_warning(unit):
     done = analyze("verify", unit)
     assert done.returncode == 0 and NAME not in done.stderr, done.stderr
 
 
-def test_it_is_exposed_to_little(unit):
+def test_the_unit_has_a_low_exposure_score(unit):
     done = analyze("security", "--offline=true", "--threshold=15", unit)  # tenths; 1.4 of 10 when it was written
     assert done.returncode == 0, done.stdout.splitlines()[-1]
 
 
-def test_it_waits_for_the_servers_own_stopping(service):
+def test_the_stop_timeout_covers_the_servers_shutdown(service):
     settings = Settings()
     assert int(service["TimeoutStopSec"]) > settings.drain_s + settings.stop_timeout_s
 

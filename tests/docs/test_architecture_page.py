@@ -19,6 +19,6 @@ def test_the_picture_of_a_session_has_every_transition_of_the_table():
     assert drawn == table
 
 
-def test_every_file_that_it_names_is_there():
+def test_every_file_named_on_the_page_exists():
     named = {name for name in re.findall(r"`([\w/.]+)`", PAGE) if "/" in name}
     assert named and not [name for name in named if not (ROOT / name).exists()]

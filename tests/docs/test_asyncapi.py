@@ -123,7 +123,7 @@ def test_the_queries_are_complete_and_allowed_values_parse():
             assert parse_target(f"/v1/roundtrip?{name}={value}")
 
 
-def test_positions_of_a_query_are_two_numbers_that_the_code_reads():
+def test_query_positions_are_two_numbers_that_the_code_parses():
     for name in ("utterance", "tail"):
         for value, is_right in (("0,0", True), ("320,1", True), ("320", False), ("-1,0", False), ("1,1,1", False)):
             assert (re.fullmatch(QUERY[name]["pattern"], value) is not None) is is_right
@@ -132,7 +132,7 @@ def test_positions_of_a_query_are_two_numbers_that_the_code_reads():
 
 
 @pytest.mark.parametrize("action, known", [("receive", set(CLIENT_MESSAGES)), ("send", set(SERVER_MESSAGES))])
-def test_every_message_is_there_with_its_fields_and_types_and_no_other(action, known):
+def test_the_document_lists_exactly_the_messages_with_their_fields_and_types(action, known):
     said = said_by(action)
     assert {kind.type for kind in said.values()} == known and len(said) == len(known)
     for name, kind in said.items():
@@ -141,7 +141,7 @@ def test_every_message_is_there_with_its_fields_and_types_and_no_other(action, k
         assert schema["required"] == ["type", *(field.name for field in fields(kind) if field.default is MISSING)]
 
 
-def test_nothing_is_described_that_no_message_uses():
+def test_every_schema_is_used_by_a_message():
     assert set(MESSAGES) == {*BINARY, *said_by("receive"), *said_by("send")}
     shared = {"streamFormat", "resume"}
     assert set(SCHEMAS) == {*MESSAGES} - set(BINARY) | shared | {"audioFormat", "audioRate", "position"}
@@ -149,7 +149,7 @@ def test_nothing_is_described_that_no_message_uses():
     assert SCHEMAS["mark"]["properties"]["id"]["maxLength"] == MAX_MARK_ID_LENGTH
 
 
-def test_the_examples_are_messages_that_the_code_reads_and_writes_alike():
+def test_the_examples_survive_a_round_trip_through_the_code():
     for action, parse in (("receive", parse_client_message), ("send", parse_server_message)):
         for name in said_by(action):
             for example in MESSAGES[name]["examples"]:
@@ -171,14 +171,14 @@ def test_a_schema_refuses_what_the_code_refuses():
             parse_client_message(json.dumps(wrong))
 
 
-def test_every_error_code_closes_with_the_status_that_is_said_and_no_code_is_invented():
+def test_the_documented_error_codes_and_close_statuses_equal_those_of_the_code():
     said = {code: int(status) for status, row in DOCUMENT["x-close-statuses"].items() for code in row["codes"]}
     assert said == {kind.code: kind.close_code for kind in WIRE_ERRORS}
     without = {int(status) for status, row in DOCUMENT["x-close-statuses"].items() if not row["codes"]}
     assert without == {1000, RESTART_STATUS}
 
 
-def test_every_http_answer_is_the_one_that_is_said_with_its_headers():
+def test_every_http_answer_is_as_documented_with_its_headers():
     answers = dict(DOCUMENT["x-http-answers"])
     assert answers.pop("404")["codes"] == ["bad_path"]
     by_code = {kind.code: kind for kind in WIRE_ERRORS}
@@ -190,7 +190,7 @@ def test_every_http_answer_is_the_one_that_is_said_with_its_headers():
     assert {str(status_and_headers(kind("why"))[0].value) for kind in WIRE_ERRORS} == with_codes
 
 
-def test_requests_that_are_no_handshake_get_the_answers_without_a_code():
+def test_requests_that_are_not_handshakes_get_answers_without_an_error_code():
     asked = {405: ("POST", {}), 426: ("GET", {}), 431: ("GET", {"X-Long": "x" * 20_000})}
     with hosted(FakeRunner()) as host:
         for status, (method, headers) in asked.items():

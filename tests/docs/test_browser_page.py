@@ -16,7 +16,7 @@ DOCS = (Path(__file__).parents[2] / "docs" / "browser.md").read_text()
 PAGE = (FOLDER / "index.html").read_text()
 
 
-def test_every_control_of_the_table_is_on_the_page():
+def test_every_control_in_the_table_exists_on_the_page():
     table = re.search(r"\| control \| \|\n\|---\|---\|\n(.*?)\n\n", DOCS, re.DOTALL)
     assert table is not None
     named = [name.strip() for row in table[1].splitlines() for name in row.split("|")[1].split(",")]
@@ -27,7 +27,7 @@ def test_every_control_of_the_table_is_on_the_page():
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian's chromium)")
-async def test_the_example_runs_as_it_stands():
+async def test_the_example_runs_unchanged():
     example = re.search(r"```js\n(.*?)```", DOCS, re.DOTALL)
     assert example is not None
     with hosted(FakeRunner()) as host, hosted_elsewhere() as origin:

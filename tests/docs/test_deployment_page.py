@@ -23,7 +23,7 @@ def test_every_link_leads_to_a_file_and_every_file_of_deploy_is_listed():
     )
 
 
-def test_every_setting_and_default_that_is_named_is_one():
+def test_every_setting_and_default_on_the_page_is_correct():
     known = {field.name: field.default for field in fields(Settings)}
     for name, value in re.findall(r"`(\w+_s)` \((\d+) s\)", PAGE):
         assert known[name] == float(value)
@@ -31,21 +31,21 @@ def test_every_setting_and_default_that_is_named_is_one():
     assert {name for name in named if not name.startswith("neucodec_")} <= set(known)
 
 
-def test_the_file_of_settings_is_taken(tmp_path):
+def test_the_example_settings_file_is_valid(tmp_path):
     block = re.search(r"server\.toml`:\n\n((?:    .*\n)+)", PAGE)[1]
     path = tmp_path / "server.toml"
     path.write_text(re.sub("^    ", "", block, flags=re.M))
     assert resolve({"config": str(path)}, {}).settings.trusted_proxies == ("127.0.0.1",)
 
 
-def test_the_metrics_and_paths_that_are_named_are_there():
+def test_the_metrics_and_paths_on_the_page_exist():
     text = Metrics().text()
     for name in re.findall(r"`(neucodec_\w+)`", PAGE):
         assert re.search(rf"^# HELP {name} ", text, re.M), name
     assert {HEALTH_PATH, READY_PATH, METRICS_PATH} <= set(re.findall(r"^\| `(/\w+)` \|", PAGE, re.M))
 
 
-def test_the_times_are_those_of_unit_and_pods():
+def test_the_times_equal_those_of_the_unit_and_the_pods():
     manifests = yaml.safe_load_all((DEPLOY / "kubernetes" / "neucodec.yaml").read_text())
     pod = next(one for one in manifests if one["kind"] == "Deployment")["spec"]["template"]["spec"]
     assert f"the pods have {pod['terminationGracePeriodSeconds']} s" in PAGE.replace("\n", " ")

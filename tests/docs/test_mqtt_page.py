@@ -32,18 +32,18 @@ def rows(head: str, page: str = PAGE) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in table]
 
 
-def test_every_topic_is_there():
+def test_the_page_lists_every_topic():
     named = [row[0].strip("`") for row in rows("topic")]
     assert named == [f"{ROOT}/SESSION/{name}" for name in (AUDIO, TOKENS, SPEECH, CONTROL, STATUS)]
 
 
-def test_every_field_of_open_is_there_with_its_default():
+def test_the_page_lists_every_field_of_open_with_its_default():
     said = {row[0].strip("`"): row[1] for row in rows("field of `open`")}
     defaults = {item.name: "its own" if item.default is None else str(item.default) for item in fields(OpenRequest)}
     assert said == {name: value for name, value in defaults.items() if name != "target"}
 
 
-def test_every_request_is_understood():
+def test_every_example_request_is_valid():
     for row in rows("request"):
         text = row[0].strip("`").replace("P,", "1,").replace("P}", "1}").replace("ID", '"a"').replace(", ...", "")
         assert parse_request(text.encode())
@@ -54,7 +54,7 @@ def test_every_count_of_loss_is_named():
     assert told >= {item.name for item in fields(Loss)} - {"frames"}
 
 
-def test_settings_and_options_are_there():
+def test_the_page_lists_settings_and_options():
     known = {f"--{item.name.replace('_', '-')}" for item in fields(Settings)}
     assert set(re.findall(r"--mqtt[a-z-]*", PAGE)) <= known
     for line in re.findall(r"^    neucodec (mqtt-\w+ [^#\n]*)", PAGE, re.M):

@@ -24,13 +24,13 @@ def names(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
-def test_every_path_and_query_is_there_and_no_other():
+def test_the_page_lists_exactly_the_paths_and_queries():
     assert [names(row[0])[0] for row in rows("path")] == list(PATHS)
     assert {name for row in rows("query") for name in names(row[0])} == set(QUERIES)
     assert names(rows("query")[0][1]) == list(FORMATS)
 
 
-def test_every_message_is_there_with_its_fields():
+def test_the_page_lists_every_message_with_its_fields():
     said = {}
     for sender, message, _ in rows("from"):
         listed = re.search(r"\{(.*)\}", message)

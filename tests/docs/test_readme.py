@@ -22,7 +22,7 @@ def rows(start: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("row", rows("profile"), ids=lambda row: row[0])
-def test_the_latencies_are_those_of_the_profiles(row):
+def test_the_latencies_equal_those_of_the_profiles(row):
     name = re.match(r"`(\w+)`", row[0])[1]
     chunk, lookahead = PROFILES[name] or (5, 5)
     config = StreamConfig(chunk_frames=chunk, lookahead_frames=lookahead)
@@ -48,6 +48,6 @@ def test_every_python_example_compiles():
         ast.parse(example)
 
 
-def test_the_exit_codes_are_those_of_the_command():
+def test_the_exit_codes_equal_those_of_the_command():
     codes = {int(row[0]): row[1] for row in rows("code")}
     assert set(codes) == {code for _, code in EXIT_CODES} | {0, 1, cli.INTERRUPTED}

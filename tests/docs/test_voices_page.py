@@ -5,7 +5,7 @@ import json
 from tests.conftest import ROOT
 
 
-def test_the_table_is_the_one_that_was_measured():
+def test_the_table_equals_the_measured_results():
     page = (ROOT / "docs" / "results.md").read_text()
     found = json.loads((ROOT / "benchmarks" / "results" / "priming.json").read_text())
     assert f"over {found['speakers']} speakers, model `{found['model']}`" in page.replace("\n", " ")

@@ -43,7 +43,7 @@ def heard(events):
     return samples[: np.flatnonzero(samples)[-1] + 1]
 
 
-async def test_a_text_is_said_to_the_sample():
+async def test_a_text_is_spoken_sample_for_sample():
     async with speaking(FAST) as (tts, model, _server):
         async with tts.synthesize("Good morning.") as stream:
             events = [event async for event in stream]
@@ -53,7 +53,7 @@ async def test_a_text_is_said_to_the_sample():
     assert model.requests[0]["prompt"] == "Good morning."
 
 
-async def test_sentences_are_said_as_they_come_and_one_session_is_kept():
+async def test_sentences_are_spoken_as_they_arrive_in_one_session():
     async with speaking(FAST) as (tts, model, server):
         tts.prewarm()
         for _ in range(2):
@@ -100,7 +100,7 @@ async def test_failures_become_livekit_errors():
                 await anext(stream)
 
 
-async def test_the_example_says_its_text(tmp_path):
+async def test_the_example_speaks_its_text(tmp_path):
     async with fake_server() as server, stand_in(TOKENS, FAST) as model:
         await speak(model.url, server.url, "Good morning.", str(tmp_path / "out.wav"))
     written = soundfile.read(tmp_path / "out.wav", dtype="int16")[0]

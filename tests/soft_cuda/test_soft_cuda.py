@@ -62,7 +62,7 @@ def test_copies_from_pinned_memory_do_not_wait(soft: SoftDevice) -> None:
     assert len(soft.syncs) == 2, "to the host, and from pageable memory"
 
 
-def test_a_replay_computes_on_the_memory_of_the_capture_which_others_overwrite(soft: SoftDevice) -> None:
+def test_a_replay_uses_the_captured_memory_which_other_code_may_overwrite(soft: SoftDevice) -> None:
     x, total, pool = torch.ones(2, device="cuda"), torch.zeros(2, device="cuda"), object()
 
     def step() -> Tensor:

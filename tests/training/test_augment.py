@@ -20,7 +20,7 @@ def level_db(pcm: np.ndarray) -> float:
     return float(10 * np.log10(np.mean(pcm**2) + 1e-20))
 
 
-def test_noise_has_the_level_that_was_asked_for(speech: np.ndarray) -> None:
+def test_noise_has_the_requested_level(speech: np.ndarray) -> None:
     added = noisy(speech, 20.0, np.random.default_rng(1)) - speech
     assert level_db(added) == pytest.approx(level_db(speech) - 20.0, abs=0.1)
 
@@ -31,7 +31,7 @@ def test_a_room_reverberates_and_keeps_the_direct_sound(speech: np.ndarray) -> N
     np.testing.assert_array_equal(heard[:40], speech[:40])
 
 
-def test_a_telephone_keeps_what_is_below_its_band(speech: np.ndarray) -> None:
+def test_the_telephone_filter_keeps_frequencies_below_its_cutoff(speech: np.ndarray) -> None:
     time = np.arange(RATE) / RATE
     low, high = np.sin(2 * np.pi * 1_000 * time), np.sin(2 * np.pi * 5_000 * time)
     np.testing.assert_allclose(low_passed((low + high).astype(np.float32), RATE, 3_400.0), low, atol=1e-3)

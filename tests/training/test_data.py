@@ -35,7 +35,7 @@ def test_training_and_held_out_speakers_are_disjoint_and_evaluation_is_not_read(
     assert not training & held_out and "x" not in training | held_out
 
 
-def test_the_two_rates_show_the_same_moment(work: Path) -> None:
+def test_crops_at_both_rates_are_aligned(work: Path) -> None:
     speech = Speech(work, held_out=False)
     heard, target = speech.whole(speech.recordings[0], 25)
     assert (len(heard), len(target)) == (25 * 320, 25 * 480)
@@ -50,7 +50,7 @@ def test_equal_generators_give_equal_batches(work: Path) -> None:
     np.testing.assert_array_equal(first.bandwidth_hz, second.bandwidth_hz)
 
 
-def test_a_folder_without_manifest_is_taken_whole_and_its_last_recording_held_out(tmp_path: Path) -> None:
+def test_without_a_manifest_all_recordings_are_used_and_the_last_is_held_out(tmp_path: Path) -> None:
     for speaker, rate in (("a", 16_000), ("b", 48_000)):
         (tmp_path / speaker).mkdir()
         soundfile.write(tmp_path / speaker / "x.wav", np.zeros(rate), rate)

@@ -26,7 +26,7 @@ def noise(seed: int) -> Tensor:
 
 
 @pytest.mark.slow
-def test_judges_learn_to_tell_a_smooth_signal_from_noise_and_the_gradient_leads_towards_the_real_one() -> None:
+def test_discriminators_learn_to_separate_signals_and_their_gradient_points_to_the_real_one() -> None:
     torch.manual_seed(0)
     judges = Judges()
     optimiser = torch.optim.Adam(judges.parameters(), 1e-3)
@@ -46,7 +46,7 @@ def test_judges_learn_to_tell_a_smooth_signal_from_noise_and_the_gradient_leads_
     assert float((-said.grad * towards).sum()) > 0.0
 
 
-def test_the_features_of_the_same_audio_are_no_distance_apart() -> None:
+def test_the_feature_distance_of_identical_audio_is_zero() -> None:
     judges = Judges()
     assert float(feature_loss(judges(noise(0), FULL_BAND), judges(noise(0), FULL_BAND)).detach()) == 0.0
 
@@ -59,14 +59,14 @@ def test_only_frequencies_above_the_bandwidth_are_removed() -> None:
     torch.testing.assert_close(kept[1], low + high, atol=1e-4, rtol=0)
 
 
-def test_a_row_is_not_judged_in_a_band_that_its_recording_does_not_reach() -> None:
+def test_a_row_is_not_judged_in_bands_above_its_recordings_bandwidth() -> None:
     judges, sitting = Judges(), Sitting(periods=(), spectra=(1,))
     rows = [verdict.scores.shape[0] for verdict in judges(noise(0), torch.tensor([8_000.0, 12_000.0]), sitting)]
     assert rows == [2, 2, 2, 1]
     assert len(judges(noise(0), torch.tensor([8_000.0, 7_000.0]), sitting)) == 3
 
 
-def test_every_judge_sits_sometimes() -> None:
+def test_every_discriminator_is_drawn_sometimes() -> None:
     sittings = [drawn_sitting(np.random.default_rng(seed)) for seed in range(20)]
     assert {judge for sitting in sittings for judge in sitting.periods} == set(range(len(PERIODS)))
     assert {judge for sitting in sittings for judge in sitting.spectra} == set(range(len(FFT_SIZES)))

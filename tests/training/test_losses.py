@@ -37,14 +37,14 @@ def projected(frames: int = 2000) -> Tensor:
     return QUANTISER_MEAN + QUANTISER_SPREAD * torch.randn(1, frames, 8, generator=generator)
 
 
-def test_the_target_itself_costs_nothing_but_the_quantiser() -> None:
+def test_the_loss_of_the_target_is_only_the_quantiser_term() -> None:
     audio = noise(0)
     terms = losses(audio, audio, torch.tensor([12_000.0, 8_000.0]), projected())
     for name in ("mel", "log_magnitude", "convergence", "envelope", "loudness", "coherence"):
         assert float(terms[name]) == pytest.approx(0.0, abs=1e-3), name
 
 
-def test_frequencies_above_the_sources_bandwidth_are_not_judged() -> None:
+def test_frequencies_above_the_sources_bandwidth_do_not_count() -> None:
     target, wrong = noise(0), above(8_000.0, noise(1))
     at_16k = losses(target + wrong, target, torch.tensor([8_000.0, 8_000.0]), projected())
     at_24k = losses(target + wrong, target, torch.tensor([12_000.0, 12_000.0]), projected())

@@ -14,7 +14,7 @@ def tone(hz: float, amplitude: float = 0.1) -> Tensor:
     return (amplitude * torch.sin(2 * torch.pi * hz * times)).float()[None]
 
 
-def test_the_target_itself_costs_nothing_at_any_level() -> None:
+def test_the_loss_of_the_target_is_zero_at_any_level() -> None:
     for gain in (1.0, 0.01):
         assert loudness_loss(gain * tone(440.0), gain * tone(440.0)) < 1e-3
 
@@ -32,7 +32,7 @@ def test_a_band_that_is_ten_decibels_louder_is_about_1_7_times_as_loud() -> None
     assert torch.all((ratio - 10**0.23).abs() < 0.15)
 
 
-def test_sound_below_the_threshold_or_above_8_khz_does_not_count() -> None:
+def test_sound_below_the_threshold_or_above_8_khz_is_ignored() -> None:
     target = tone(1_000.0)
     assert loudness_loss(target + tone(3_000.0, 1e-6), target) < 1e-3
     assert loudness_loss(target + tone(10_000.0), target) < 1e-3

@@ -33,7 +33,7 @@ def model(heard: torch.Tensor) -> NeuCodecModel:
 
 
 @torch.no_grad()
-def test_equals_encode_and_decode_of_the_library(model: NeuCodecModel, heard: torch.Tensor) -> None:
+def test_the_training_model_equals_encode_and_decode_of_the_library(model: NeuCodecModel, heard: torch.Tensor) -> None:
     original = NeuCodecModel(nano_config()).eval()
     original.load_state_dict(model.state_dict())
     codes = original.encode(heard.unsqueeze(1), mel_input(heard)).audio_codes
@@ -42,14 +42,14 @@ def test_equals_encode_and_decode_of_the_library(model: NeuCodecModel, heard: to
 
 
 @torch.no_grad()
-def test_starts_with_a_quantiser_that_uses_its_levels(model: NeuCodecModel, heard: torch.Tensor) -> None:
+def test_the_initial_quantiser_uses_all_its_levels(model: NeuCodecModel, heard: torch.Tensor) -> None:
     projected = quantiser_input(model, heard).flatten(0, 1)
     torch.testing.assert_close(projected.mean(0), torch.full((8,), QUANTISER_MEAN), atol=1e-3, rtol=0)
     torch.testing.assert_close(projected.std(0), torch.full((8,), QUANTISER_SPREAD), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_every_parameter_that_counts_gets_a_gradient(model: NeuCodecModel, heard: torch.Tensor, mixed: bool) -> None:
+def test_every_trained_parameter_gets_a_gradient(model: NeuCodecModel, heard: torch.Tensor, mixed: bool) -> None:
     model.zero_grad()
     result = reconstruct(model, heard, mixed)
     target = torch.zeros(2, 20 * 480)
@@ -59,7 +59,7 @@ def test_every_parameter_that_counts_gets_a_gradient(model: NeuCodecModel, heard
 
 
 @torch.no_grad()
-def test_a_decoder_that_grew_says_the_same_until_it_learns() -> None:
+def test_an_enlarged_decoder_gives_the_same_output_before_training() -> None:
     small, large = (NeuCodecModel(nano_config(layers)).eval() for layers in (2, 3))
     codes = torch.randint(0, 65_536, (1, 1, 20))
     take_weights(large, small.state_dict())
@@ -68,7 +68,7 @@ def test_a_decoder_that_grew_says_the_same_until_it_learns() -> None:
         take_weights(small, large.state_dict())
 
 
-def test_is_small_enough() -> None:
+def test_the_nano_model_is_below_24_mb() -> None:
     parameters = sum(p.numel() for p in NeuCodecModel(nano_config()).parameters())
     assert parameters * 2 < 24e6  # bytes, as shipped in float16
 

@@ -60,7 +60,7 @@ def test_a_run_of_minutes_resumes_at_the_checkpoints_progress() -> None:
     assert RunLength(steps=10, minutes=1e-9, progress=0.25).spent(step=0) == 1.0
 
 
-def test_coherence_is_pushed_at_first() -> None:
+def test_the_coherence_weight_is_higher_at_the_start() -> None:
     schedule = Schedule(coherence_push=((10, 15.0), (20, 3.0)))
     assert [schedule.push(step) for step in (0, 9, 10, 19, 20, 1_000)] == [15.0, 15.0, 3.0, 3.0, 1.0, 1.0]
 
@@ -85,7 +85,7 @@ def test_an_export_loads_and_keeps_within_the_budget(work: Path, tmp_path: Path)
     assert table["total"]["shipped_mb"] < 24.0
 
 
-def test_another_run_can_take_the_judges_of_a_checkpoint(work: Path) -> None:
+def test_another_run_can_load_the_discriminators_of_a_checkpoint(work: Path) -> None:
     first, second = (Trainer(work, SCHEDULE, LossWeights(), seed=seed) for seed in (1, 2))
     first.save(0.0)
     second.take_judges(work / "checkpoint.pt")
@@ -109,6 +109,6 @@ def test_a_run_of_the_decoder_alone_leaves_the_tokens_as_they_are(work: Path) ->
     assert (after[1] - before[1]).abs().max() > 0.0
 
 
-def test_exporting_without_a_checkpoint_says_what_to_do(tmp_path: Path) -> None:
+def test_exporting_without_a_checkpoint_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="train first"):
         export(tmp_path / "checkpoint.pt", None, tmp_path / "out")

@@ -6,7 +6,7 @@ from training.train import Schedule
 from training.trial import changed
 
 
-def test_a_change_goes_to_the_dataclass_that_has_the_field() -> None:
+def test_a_change_is_applied_to_the_dataclass_with_that_field() -> None:
     changes = {"coherence": 1.0, "judged_frames": 100.0, "noise_share": 0.0}
     assert changed(LossWeights(), changes) == LossWeights(coherence=1.0)
     assert changed(Schedule(), changes) == Schedule(judged_frames=100) and changed(Schedule(), {}) == Schedule()

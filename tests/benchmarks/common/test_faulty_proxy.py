@@ -71,7 +71,7 @@ async def bench() -> AsyncIterator[Bench]:
     server.close()
 
 
-async def test_every_byte_passes_both_ways_and_is_counted() -> None:
+async def test_every_byte_passes_in_both_directions_and_is_counted() -> None:
     async with bench() as b:
         client, server = await b.pair()
         assert b.proxy.url == f"ws://127.0.0.1:{b.proxy.port}"
@@ -111,7 +111,7 @@ async def test_a_delay_holds_every_byte_of_one_direction_and_jitter_keeps_their_
         assert clock() - begin_s < 0.2
 
 
-async def test_a_stall_holds_bytes_and_ends_until_it_is_over() -> None:
+async def test_a_stall_holds_bytes_and_closes_until_it_is_over() -> None:
     async with bench() as b:
         client, server = await b.pair()
         b.proxy.stall()
@@ -123,7 +123,7 @@ async def test_a_stall_holds_bytes_and_ends_until_it_is_over() -> None:
         assert await server.rest() == b"held" and await client.read(3) == b"too"
 
 
-async def test_a_stalled_sender_feels_it_and_loses_nothing() -> None:
+async def test_a_stalled_sender_is_blocked_and_loses_nothing() -> None:
     payload = bytes(16 * HELD_BYTES)
     async with bench() as b:
         client, server = await b.pair()
@@ -135,7 +135,7 @@ async def test_a_stalled_sender_feels_it_and_loses_nothing() -> None:
         assert await server.read(len(payload)) == payload
 
 
-async def test_half_open_tells_neither_side_not_even_that_the_other_has_closed() -> None:
+async def test_half_open_hides_everything_from_both_sides_even_a_close() -> None:
     async with bench() as b:
         client, server = await b.pair()
         b.proxy.half_open()
@@ -176,7 +176,7 @@ async def test_a_cut_delivers_forwarded_bytes_then_the_end() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 65_537, 1_000_003])
 @pytest.mark.parametrize("direction", ["to_server", "to_client"])
-async def test_a_cut_is_at_the_byte_while_both_sides_send(direction: str, count: int) -> None:
+async def test_a_cut_is_exact_to_the_byte_while_both_sides_send(direction: str, count: int) -> None:
     async with bench() as b:
         ends = await b.pair()
         sender, receiver = ends if direction == "to_server" else ends[::-1]
@@ -190,7 +190,7 @@ async def test_a_cut_is_at_the_byte_while_both_sides_send(direction: str, count:
         assert await its_receiver.read(4) == b"once"
 
 
-async def test_while_it_is_down_connections_are_refused_and_open_ones_live() -> None:
+async def test_a_proxy_that_is_down_refuses_connections_and_keeps_open_ones() -> None:
     async with bench() as b:
         client, server = await b.pair()
         port = b.proxy.port
@@ -206,7 +206,7 @@ async def test_while_it_is_down_connections_are_refused_and_open_ones_live() -> 
         assert await server.read(5) == b"again"
 
 
-async def test_a_server_that_is_not_there_resets_the_client() -> None:
+async def test_an_unreachable_server_resets_the_client() -> None:
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()[:2]
     server.close()
@@ -217,7 +217,7 @@ async def test_a_server_that_is_not_there_resets_the_client() -> None:
         assert made.open_links == 0
 
 
-async def test_leaving_it_closes_every_connection_however_it_stood() -> None:
+async def test_leaving_the_context_closes_every_connection_in_any_state() -> None:
     async with bench() as b:
         half, stalled = await b.pair(), None
         b.proxy.half_open()

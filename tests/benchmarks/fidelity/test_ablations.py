@@ -37,7 +37,7 @@ def one_step(position: int, valid: int, commit: int) -> StepPlan:
 
 
 @pytest.mark.parametrize("branch", ["semantic", "acoustic"])
-def test_a_branch_that_looks_ahead_as_by_default_is_the_product(codec: Codec, branch: str) -> None:
+def test_a_branch_with_the_default_lookahead_equals_the_encoder(codec: Codec, branch: str) -> None:
     own, seed = looking_ahead(codec, [], branch, codec.default_config.lookahead_frames)
     assert seed is None
     (tokens,), (expected,) = (stream_all(stepper, [recording(12_000)]) for stepper in (own, codec.encoder()))
@@ -87,7 +87,7 @@ def test_known_group_norm_statistics_are_those_of_the_offline_layers(codec: Code
     torch.testing.assert_close(expected, y[0], atol=1e-4, rtol=1e-4)
 
 
-def test_seeds_have_the_given_weight_and_any_recordings_statistics(codec: Codec, spoken: list[Reference]) -> None:
+def test_seeds_have_the_given_weight_and_statistics_of_recordings(codec: Codec, spoken: list[Reference]) -> None:
     statistics = [ablations.mel_statistics(reference.pcm) for reference in spoken]
     state = codec.encoder().new_state(3)
     Seeds(statistics, weight_frames=300, shift=1)(state, 2, 0)
@@ -128,7 +128,7 @@ def test_windows_synthesised_alone_equal_offline_where_one_holds_the_recording(c
     np.testing.assert_allclose(audio, codec.decode(tokens), atol=1e-4)
 
 
-def test_a_mixed_window_begins_where_the_one_before_it_would_have_gone_on(codec: Codec) -> None:
+def test_a_mixed_window_continues_the_previous_one(codec: Codec) -> None:
     tokens = codec.encode(recording(12_000))
     config = StreamConfig(chunk_frames=5, lookahead_frames=5, prior_weight=0)
     cut, mixed = (ablations.built(Decoder, codec, config) for _ in range(2))

@@ -67,7 +67,7 @@ def test_a_grid_begins_with_the_default_and_varies_along_each_axis() -> None:
     assert set(points) < set(grid("full", DEFAULT))
 
 
-def test_all_targets_met_is_a_list_without_a_miss() -> None:
+def test_the_check_list_has_no_miss_if_all_targets_are_met() -> None:
     checks = check_list([row("streamed"), row("sliding"), row("NeuTTS")], row("streamed"))
     assert checks and all(check["met"] for check in checks)
 
@@ -91,7 +91,7 @@ def test_a_missed_target_is_named_with_its_value(measure: str, value: float, tar
     assert missed and any(target in check["target"] for check in missed)
 
 
-def test_where_the_window_is_better_the_row_is_named() -> None:
+def test_rows_where_the_window_is_better_are_named() -> None:
     part = {"part": "last 300 ms", "stoi": None, "pesq": None}
     rows = [
         row("streamed"),
@@ -104,7 +104,7 @@ def test_where_the_window_is_better_the_row_is_named() -> None:
     assert missed["measured"] == "1 of 2, not on speech last 300 ms"
 
 
-def test_the_point_that_keeps_the_targets_and_computes_least_is_recommended() -> None:
+def test_the_cheapest_point_that_meets_the_targets_is_recommended() -> None:
     points = {(2, 8): 0.003, (5, 5): 0.004, (8, 2): 0.02, (5, 15): 0.0}
     rows = [
         row("streamed", replace(DEFAULT, chunk_frames=chunk, lookahead_frames=ahead), stoi_loss=loss)
@@ -122,7 +122,7 @@ def test_losses_are_paired_and_skip_missing_measurements() -> None:
     assert losses["pesq"] == pytest.approx(1.2) and losses["pesq_loss"] == pytest.approx(0.1)
 
 
-def test_many_recordings_at_once_give_what_each_stream_gives() -> None:
+def test_recordings_measured_together_give_the_output_of_separate_streams() -> None:
     codec, config = codec_of("golden"), StreamConfig(3, 1, 50)
     inputs = [recording(length) for length in (4_000, 9_137, 300, 640, 7_000)]
     together = stream_all(codec.encoder(config), inputs, rows=2)
@@ -134,7 +134,7 @@ def test_many_recordings_at_once_give_what_each_stream_gives() -> None:
 
 
 @pytest.mark.parametrize("name", ["streamed", "sliding", "NeuTTS"])
-def test_every_way_gives_rows_of_the_whole_and_of_its_parts(name: str) -> None:
+def test_every_codec_has_rows_for_the_whole_and_its_parts(name: str) -> None:
     codec = codec_of("golden")
     way = way_of(codec, name, StreamConfig(5, 5, 50))
     rows = measured(way, "speech", references(codec, [recording(16_137)]))
@@ -145,7 +145,7 @@ def test_every_way_gives_rows_of_the_whole_and_of_its_parts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(recordings.HARD_CASES))
-def test_hard_cases_are_audio_that_a_stream_takes(name: str) -> None:
+def test_hard_cases_are_valid_stream_input(name: str) -> None:
     pcm = recording(16_137)
     hard = recordings.HARD_CASES[name](pcm)
     assert hard.dtype == np.float32 and np.isfinite(hard).all() and not np.array_equal(hard, pcm)

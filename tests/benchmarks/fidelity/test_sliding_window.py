@@ -12,7 +12,7 @@ SAMPLES = 16_137
 GEOMETRY = Geometry(back=35, new=5, ahead=5)
 
 
-def test_windows_keep_every_frame_once_and_invent_no_history() -> None:
+def test_windows_keep_every_frame_once_and_stay_within_the_recording() -> None:
     assert list(windows(frames=23, whole=23, geometry=Geometry(back=8, new=5, ahead=3))) == [
         SlidingWindow(0, 0, 5, 8),
         SlidingWindow(0, 5, 10, 13),
@@ -64,7 +64,7 @@ def test_a_cross_fade_begins_with_the_old_and_ends_with_the_new() -> None:
     assert faded[0] < 0.01 and faded[-1] > 0.99 and (np.diff(faded) > 0).all()
 
 
-def test_recordings_do_not_see_one_another() -> None:
+def test_recordings_do_not_affect_each_other() -> None:
     codec, pcm = codec_of("golden"), recording(SAMPLES)
     inputs = [pcm[:5000], pcm[:9000], pcm[4000:11000]]
     together = sliding.encode(codec, inputs, GEOMETRY)
@@ -72,7 +72,7 @@ def test_recordings_do_not_see_one_another() -> None:
         assert np.array_equal(tokens, sliding.encode(codec, [own], GEOMETRY)[0])
 
 
-def test_where_a_stream_waits_for_the_istft_the_window_uses_the_same_wait_as_lookahead() -> None:
+def test_the_window_uses_the_streams_istft_delay_as_lookahead() -> None:
     config = StreamConfig(chunk_frames=5, lookahead_frames=0)
     assert sliding.decode_geometry(config) == Geometry(50, 5, 2)
     assert sliding.encode_geometry(config) == Geometry(200, 5, 0)

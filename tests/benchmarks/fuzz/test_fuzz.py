@@ -28,7 +28,7 @@ async def attacked(host: Host, *scripts: Script) -> Fuzzer:
     return fuzzer
 
 
-async def test_harmless_frames_leave_a_connection_open_and_all_of_them_count(host):
+async def test_harmless_frames_leave_a_connection_open_and_are_all_counted(host):
     rng = random.Random(1)
     scripts = [
         Script(ASKED, tuple(make(rng) for _ in range(40)), end=end) for make in HARMLESS for end in ("abort", "close")
@@ -38,14 +38,14 @@ async def test_harmless_frames_leave_a_connection_open_and_all_of_them_count(hos
     assert (fuzzer.requests, fuzzer.frames) == (len(scripts), 40 * len(scripts))
 
 
-async def test_frames_that_a_server_must_not_take_end_the_connection_with_a_status_that_is_no_internal_error(host):
+async def test_invalid_frames_end_the_connection_with_a_status_other_than_internal_error(host):
     rng = random.Random(2)
     fuzzer = await attacked(host, *(Script(ASKED, (), make(rng)) for make in FATAL for _ in range(4)))
     assert fuzzer.frames == 4 * len(FATAL)
     assert {"1002", "1007", "1009"} <= set(fuzzer.outcomes) <= {"1000", "1002", "1005", "1007", "1009", "ended"}
 
 
-async def test_a_request_that_cannot_be_split_is_a_bad_request(host):
+async def test_an_unparsable_request_is_a_bad_request(host):
     fuzzer = await attacked(
         host, *(Script((request(path, "there"),)) for path in ("//[", "/v1/encode?[", "//[/v1/encode"))
     )
@@ -53,7 +53,7 @@ async def test_a_request_that_cannot_be_split_is_a_bad_request(host):
 
 
 @pytest.mark.slow
-async def test_thousands_of_frames_change_nothing_for_others_and_leave_nothing_behind(host):
+async def test_thousands_of_frames_affect_no_other_session_and_leak_nothing(host):
     tasks = len(asyncio.all_tasks(host.loop))
     speaker = FuzzSpeaker(host.url, s16(speech(*range(1, 30))))
     fuzzer = Fuzzer(host.url, random.Random(3))
@@ -68,7 +68,7 @@ async def test_thousands_of_frames_change_nothing_for_others_and_leave_nothing_b
     assert len(asyncio.all_tasks(host.loop)) == tasks
 
 
-def test_scripts_repeat_by_their_seed_and_some_come_back_to_sessions():
+def test_scripts_are_reproducible_by_seed_and_some_resume_sessions():
     def some(seed: int) -> list[Script]:
         rng = random.Random(seed)
         return [script(rng, ["/v1/encode?resume=token."]) for _ in range(200)]

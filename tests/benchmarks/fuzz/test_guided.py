@@ -11,7 +11,7 @@ pytest.importorskip("atheris", reason="the extra `fuzz` is not installed")
 
 
 @pytest.mark.slow
-def test_a_search_reaches_new_code_and_is_written(tmp_path: Path) -> None:
+def test_a_search_reaches_new_code_and_writes_its_result(tmp_path: Path) -> None:
     out = tmp_path / "guided.json"
     assert main(["--targets", "client_message", "--runs", "2000", "--seconds", "20", "--out", str(out)]) == 0
     (row,) = json.loads(out.read_text())["rows"]
@@ -19,6 +19,6 @@ def test_a_search_reaches_new_code_and_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_target_that_does_not_run_counts_as_broken(tmp_path: Path) -> None:
+def test_a_target_that_fails_to_run_counts_as_broken(tmp_path: Path) -> None:
     out = tmp_path / "guided.json"
     assert main(["--targets", "nothing_of_the_kind", "--runs", "1", "--out", str(out)]) == 1

@@ -12,7 +12,7 @@ from benchmarks.gpu_report.stages import STAGES
 COMMAND = [sys.executable, "-m", "tests.benchmarks.gpu_report.dry_run"]
 
 
-def test_every_stage_has_its_place() -> None:
+def test_the_order_lists_every_stage() -> None:
     assert tuple(STAGES) == ORDER
 
 

@@ -24,7 +24,7 @@ def test_phases_begin_and_end_calm() -> None:
     assert [(phase.since_s, phase.until_s) for phase in phases] == [(0.0, 2.0), (2.0, 4.0), (4.0, 6.0), (6.0, 8.0)]
 
 
-def test_a_plan_survives_the_pipe() -> None:
+def test_a_plan_survives_serialisation() -> None:
     plan = HostilePlan("ws://there:1", (Strike("kill", 1.0, 2.0), Strike("flood", 2.0, 3.0)), "speech", "tokens")
     assert HostilePlan.from_json(plan.to_json()) == plan
 
@@ -33,7 +33,7 @@ def row(p99: float | None, most: float | None = None, **others) -> dict:
     return {"late_ms": {"p99": p99, "max": most}, "sessions": 2, "held": 2, "server_resident_mb": 100, **others}
 
 
-def test_a_phase_is_within_the_target_up_to_a_step_more_than_calm() -> None:
+def test_a_phase_meets_the_target_up_to_one_step_above_calm() -> None:
     _, near, far, lost = compared_with_calm([row(50.0, 60.0), row(70.0, 80.0), row(70.1, 50.0), row(None)], 20.0)
     assert near["p99_more_ms"] == near["max_more_ms"] == 20.0 and near["p99_within"] and near["max_within"]
     assert not far["p99_within"] and far["max_within"]
@@ -67,7 +67,7 @@ SLOW = pytest.mark.slow
         "slowloris",
     ],
 )
-async def test_an_attack_is_let_in_and_leaves_nothing_behind(attack: str) -> None:
+async def test_an_attack_reaches_the_server_and_leaks_nothing(attack: str) -> None:
     options = {"max_sessions": 16, "close_timeout_s": 0.1, "max_messages_per_s": 5000.0, "ping_interval_s": 1.0}
     with hosted(FakeRunner(slots=16), **options) as host:
         counts = await struck(host, attack, 0.4)
@@ -75,7 +75,7 @@ async def test_an_attack_is_let_in_and_leaves_nothing_behind(attack: str) -> Non
         assert attack not in ("stall", "flood", "controls", "tiny") or counts["bytes sent"] > 65_536
 
 
-async def test_attempts_find_a_full_server_and_get_a_status_each() -> None:
+async def test_every_attempt_at_a_full_server_gets_a_status() -> None:
     with hosted(FakeRunner(), max_sessions=3, close_timeout_s=0.1) as host:
         counts = await struck(host, "attempts", 0.4)
         assert counts["idle sessions"] == 3 and counts["attempts"] > 50

@@ -48,18 +48,18 @@ def with_difference(payload: bytes, steps: int) -> bytes:
 # What is sent, and when
 
 
-def test_a_mix_is_the_kinds_of_the_first_sessions() -> None:
+def test_a_mix_expands_to_the_kinds_of_the_first_sessions() -> None:
     assert parse_mix("roundtrip") == ("roundtrip",)
     assert parse_mix("encode:1, decode:1,roundtrip:2") == ("encode", "decode", "roundtrip", "roundtrip")
 
 
 @pytest.mark.parametrize("text", ["", "sing", "encode:0", "encode:x", "encode:1,,decode", "encode:-1"])
-def test_a_mix_that_cannot_be_names_the_kinds(text: str) -> None:
+def test_an_invalid_mix_is_refused_with_the_known_kinds(text: str) -> None:
     with pytest.raises(ConfigError, match="encode, decode, roundtrip"):
         parse_mix(text)
 
 
-def test_jobs_follow_the_mix_take_turns_with_the_inputs_and_have_seeded_phases() -> None:
+def test_jobs_follow_the_mix_rotate_over_the_inputs_and_have_seeded_phases() -> None:
     jobs = jobs_of(("encode", "decode"), 6, 2, Path("x"), seed=1)
     assert [job.number for job in jobs] == list(range(6))
     assert [job.kind for job in jobs] == 3 * ["encode", "decode"]
@@ -68,7 +68,7 @@ def test_jobs_follow_the_mix_take_turns_with_the_inputs_and_have_seeded_phases()
     assert jobs == jobs_of(("encode", "decode"), 6, 2, Path("x"), seed=1)
 
 
-def test_plans_deal_out_every_job_once_and_survive_the_pipe() -> None:
+def test_plans_assign_every_job_once_and_survive_serialisation() -> None:
     jobs = jobs_of(("roundtrip",), 5, 2, Path("x"), seed=0)
     plans = plans_of(jobs, 2, "ws://there", 3.0, Path("out"))
     assert sorted(job.number for plan in plans for job in plan.jobs) == list(range(5))
@@ -179,7 +179,7 @@ async def test_a_chunk_is_late_against_the_schedule_and_two_in_one_message_are_t
         (encode_message(Done(30 * INPUT_HOP, 6, 0)), ProtocolError.code),
     ],
 )
-async def test_a_session_that_is_lost_says_why(monkeypatch, clock, last: object, outcome: str) -> None:
+async def test_a_lost_session_reports_the_reason(monkeypatch, clock, last: object, outcome: str) -> None:
     live, _ = await heard(monkeypatch, clock, (100.71, CHUNK), (100.8, last))
     report = live.report()
     assert report["outcome"] == outcome
@@ -188,7 +188,7 @@ async def test_a_session_that_is_lost_says_why(monkeypatch, clock, last: object,
 
 
 @pytest.mark.parametrize(("status", "outcome"), [(503, REFUSED), (400, "HTTP 400")])
-async def test_a_refusal_is_no_error(monkeypatch, status: int, outcome: str) -> None:
+async def test_a_refusal_is_not_an_error(monkeypatch, status: int, outcome: str) -> None:
     async def connect(*_, **__):
         raise InvalidStatus(Response(status, "", Headers()))
 
@@ -199,7 +199,7 @@ async def test_a_refusal_is_no_error(monkeypatch, status: int, outcome: str) -> 
     assert live.outcome == outcome and live.report()["due_s"] == []
 
 
-async def test_a_client_that_is_late_says_so() -> None:
+async def test_a_late_client_is_reported() -> None:
     clock = asyncio.get_running_loop().time
     live = Live(Job(0, "encode", "file"), [bytes(640)], False, clock)
     live.begin(clock() - 1.0)
@@ -226,7 +226,7 @@ def seen(number: int, late_ms: list[float], due: int = 4, kind: str = "encode", 
     }
 
 
-def test_a_row_tells_of_chunks_kinds_and_the_worst_session() -> None:
+def test_a_row_reports_chunks_kinds_and_the_worst_session() -> None:
     sessions = [seen(0, [10.0, 10.0, 10.0, 10.0]), seen(1, [10.0, 10.0, 10.0, 90.0], kind="decode")]
     row = row_of(sessions, [1.0, 2.0], WHOLE)
     assert row["late_ms"]["count"] == 8 and row["late_ms"]["max"] == 90.0 and row["chunk_ms"] == 100
@@ -247,7 +247,7 @@ def test_a_row_tells_of_chunks_kinds_and_the_worst_session() -> None:
     ],
     ids=["late", "refused", "lost", "missing", "nobody"],
 )
-def test_a_row_is_not_in_time(broken: list[dict]) -> None:
+def test_a_row_with_any_fault_is_not_in_time(broken: list[dict]) -> None:
     assert not row_of(broken, [1.0], WHOLE)["in_time"]
 
 
@@ -280,12 +280,12 @@ def test_without_values_there_is_no_percentile() -> None:
     assert spread(range(101)) == {"p50": 50.0, "p95": 95.0, "p99": 99.0, "max": 100.0, "count": 101}
 
 
-def test_the_most_in_time_is_the_largest_row_that_was() -> None:
+def test_the_capacity_is_the_largest_row_in_time() -> None:
     rows = [{"sessions": 8, "in_time": True}, {"sessions": 16, "in_time": True}, {"sessions": 24, "in_time": False}]
     assert largest_in_time(rows) == 16 and largest_in_time(rows[2:]) is None
 
 
-def test_usage_is_of_processor_time_and_unknown_for_a_server_that_is_not_ours() -> None:
+def test_usage_is_processor_time_and_unknown_for_an_external_server() -> None:
     before, own = Usage.now(os.getpid(), [os.getpid()]), os.times()
     while os.times().user + os.times().system < own.user + own.system + 0.05:
         sum(range(10_000))
@@ -313,12 +313,12 @@ def test_usage_is_of_processor_time_and_unknown_for_a_server_that_is_not_ours() 
 # Whether output is right
 
 
-def test_at_one_batch_size_every_byte_counts() -> None:
+def test_at_one_batch_size_output_must_be_equal_byte_for_byte() -> None:
     assert is_right("roundtrip", compared("roundtrip", TONE, TONE, True, 5), True)
     assert not is_right("roundtrip", compared("roundtrip", with_difference(TONE, 1), TONE, True, 5), True)
 
 
-def test_at_several_decoded_audio_may_differ_by_the_tolerance() -> None:
+def test_at_several_batch_sizes_decoded_audio_may_differ_by_the_tolerance() -> None:
     near, far = (compared("decode", with_difference(TONE, steps), TONE, True, 5) for steps in (4, 5))
     assert is_right("decode", near, False) and not is_right("decode", far, False)
     assert near["chunks_equal"] == 1.0 and far["chunks_equal"] == pytest.approx(2 / 3), "6000 samples, 2400 a chunk"
@@ -340,7 +340,7 @@ def test_tokens_are_compared_whole_and_level_by_level() -> None:
     }
 
 
-def test_a_session_that_was_closed_early_has_the_beginning_and_one_that_ended_has_it_all() -> None:
+def test_a_session_closed_early_needs_a_prefix_and_an_ended_one_the_whole_output() -> None:
     assert compared("decode", TONE[:4800], TONE, False, 5)["identical"]
     assert not is_right("decode", compared("decode", TONE[:4800], TONE, True, 5), False)
     assert not is_right("decode", compared("decode", TONE + TONE, TONE, False, 5), False)
@@ -365,7 +365,7 @@ def payloads(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     yield folder
 
 
-def test_inputs_are_recordings_in_a_loop_and_their_tokens(payloads: Path) -> None:
+def test_inputs_are_looped_recordings_and_their_tokens(payloads: Path) -> None:
     first, second = (pcm_from_bytes(payload_path(payloads, "roundtrip", clip).read_bytes()) for clip in (0, 1))
     assert len(first) == len(second) == 110 * INPUT_HOP
     np.testing.assert_allclose(first[: 45 * INPUT_HOP], second[50 * INPUT_HOP : 95 * INPUT_HOP], atol=1e-4)
@@ -375,7 +375,7 @@ def test_inputs_are_recordings_in_a_loop_and_their_tokens(payloads: Path) -> Non
     assert (tokens[:45] == own).mean() > 0.9, "s16 apart"
 
 
-def test_the_reference_is_what_the_streams_give(payloads: Path, tmp_path: Path) -> None:
+def test_the_reference_equals_the_output_of_streams(payloads: Path, tmp_path: Path) -> None:
     codec = codec_of("golden")
     encoder, decoder = codec.encoder_stream(), codec.decoder_stream()
     source = tmp_path / "short"
@@ -403,9 +403,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_soon")
-def test_a_run_with_a_burst_against_a_server_of_its_own_is_verified(
-    data: Path, tmp_path: Path, monkeypatch, capsys
-) -> None:
+def test_a_run_with_a_burst_against_its_own_server_is_verified(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("NEUCODEC_PROFILES", "default")
     monkeypatch.setenv("NEUCODEC_MAX_LOAD", "1e9")  # however slow the machine is just now
     out = tmp_path / "load.json"

@@ -13,7 +13,7 @@ def test_uniform_codes_have_16_bits_and_2_a_level() -> None:
     assert usage["share_seen"] == 1 and usage["tokens"] == 65_536
 
 
-def test_one_code_has_no_entropy() -> None:
+def test_the_entropy_of_a_single_code_is_zero() -> None:
     usage = code_usage(np.full(1000, 12_345, np.uint16))
     assert usage["entropy_bits"] == 0 and usage["level_entropy_bits"] == [0] * 8
     assert usage["share_seen"] == 1 / 65_536
@@ -24,11 +24,11 @@ def test_few_tokens_cannot_show_16_bits() -> None:
     assert usage["entropy_bits"] == usage["entropy_bits_at_most"] == 10
 
 
-def test_a_level_that_is_constant_is_seen_in_its_place() -> None:
+def test_a_constant_level_has_zero_entropy_at_its_position() -> None:
     tokens = np.random.default_rng(0).integers(65_536, size=50_000) & ~(3 << 4)  # the third level of two bits
     levels = code_usage(tokens.astype(np.uint16))["level_entropy_bits"]
     assert levels[2] == 0 and min(levels[:2] + levels[3:]) > 1.99
 
 
-def test_entropy_of_shares_of_a_half_and_two_quarters_is_a_bit_and_a_half() -> None:
+def test_the_entropy_of_a_half_and_two_quarters_is_1_5_bits() -> None:
     assert entropy_bits(np.array([7, 7, 8, 9])) == 1.5

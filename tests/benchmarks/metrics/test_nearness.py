@@ -31,7 +31,7 @@ def test_a_token_is_eight_levels_of_two_bits() -> None:
     assert differences.tolist() == [[3, 0, 0, 0, 0, 0, 0, 0], [0] * 8, [0, 0, 0, 0, 0, 0, 0, 2]]
 
 
-def test_equal_audio_and_tokens_are_at_no_distance() -> None:
+def test_the_distance_of_equal_audio_and_tokens_is_zero() -> None:
     tokens, audio = np.arange(FRAMES, dtype=np.uint16), noise()
     measures = nearness(tokens, audio, tokens, audio).measures()
     assert measures["levels_equal"] == measures["levels_within_1"] == measures["tokens_equal"] == 1
@@ -43,13 +43,13 @@ def test_the_log_mel_distance_of_a_gain_is_its_logarithm() -> None:
     assert log_mel_distances(audio * 1.1, audio).mean() == pytest.approx(np.log(1.1), rel=1e-3)
 
 
-def test_sound_60_db_below_the_loudest_does_not_count() -> None:
+def test_sound_60_db_below_the_loudest_is_ignored() -> None:
     audio = np.concatenate([noise(), np.zeros(20 * 480, np.float32)])
     hiss = np.concatenate([np.zeros(FRAMES * 480, np.float32), 1e-5 * noise(1, 20)])
     assert log_mel_distances(audio + hiss, audio)[FRAMES + 1 :].max() == 0
 
 
-def test_snr_is_that_of_the_error() -> None:
+def test_snr_is_the_ratio_of_signal_to_error() -> None:
     tokens, audio = np.zeros(FRAMES, np.uint16), noise()
     assert nearness(tokens, audio + 0.1 * noise(1), tokens, audio).measures()["snr_db"] == pytest.approx(20, abs=0.2)
 
@@ -59,7 +59,7 @@ def test_silence_that_stays_silent_has_a_finite_snr() -> None:
     assert nearness(tokens, silence, tokens, silence).measures()["snr_db"] == 0
 
 
-def test_parts_are_measured_by_themselves() -> None:
+def test_parts_are_measured_separately() -> None:
     tokens, audio = np.zeros(FRAMES, np.uint16), noise()
     wrong = tokens.copy()
     wrong[:15] = 0xFFFF
@@ -67,14 +67,14 @@ def test_parts_are_measured_by_themselves() -> None:
     assert near.measures(START)["levels_within_1"] == 0 and near.measures(END)["levels_equal"] == 1
 
 
-def test_audio_without_seams_measures_1() -> None:
+def test_the_seam_measure_of_seamless_audio_is_1() -> None:
     parts = [seams_of(in_steps(noise(seed)), noise(seed)) for seed in range(20)]
     measured = seam_measures(parts)
     assert measured["seam"] == 1 and measured["seam_error"] == 0
     assert measured["seam_offline"] == pytest.approx(1, abs=0.1)
 
 
-def test_a_step_in_the_audio_between_two_steps_is_found_and_elsewhere_is_not() -> None:
+def test_a_click_is_found_only_at_a_boundary_between_steps() -> None:
     audio = noise()
     for place, found in ((5 * 480, True), (7 * 480, False), (5 * 480 + 200, False)):
         clicked = audio.copy()
@@ -83,7 +83,7 @@ def test_a_step_in_the_audio_between_two_steps_is_found_and_elsewhere_is_not() -
         assert seam is not None and (seam > 1.05) == found
 
 
-def test_a_quiet_seam_in_a_quiet_place_counts_as_much_as_a_loud_one_in_a_loud_place() -> None:
+def test_seams_are_measured_relative_to_the_local_level() -> None:
     audio = np.concatenate([noise(), 0.01 * noise(1)])
     clicked = audio.copy()
     clicked[10 * 480 :] += 5
@@ -92,5 +92,5 @@ def test_a_quiet_seam_in_a_quiet_place_counts_as_much_as_a_loud_one_in_a_loud_pl
     assert energies[9] == pytest.approx(energies[FRAMES + 9], rel=0.5)
 
 
-def test_where_every_border_lies_between_steps_there_is_no_seam_measure() -> None:
+def test_the_seam_measure_is_undefined_if_every_hop_ends_a_step() -> None:
     assert seam_measures([seams_of(in_steps(noise(), 1), noise())])["seam"] is None

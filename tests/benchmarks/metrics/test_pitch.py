@@ -18,7 +18,7 @@ def test_a_buzz_has_its_pitch_in_every_frame(hz: float) -> None:
     np.testing.assert_allclose(pitch, hz, rtol=0.015)
 
 
-def test_a_copy_keeps_the_pitch_and_a_whole_tone_or_noise_does_not() -> None:
+def test_a_copy_keeps_the_pitch_but_a_shift_by_a_whole_tone_or_noise_does_not() -> None:
     noise = np.random.default_rng(0).standard_normal(16_000)
     copy, higher, lost = (pitch_kept(buzz(120.0), heard) for heard in (buzz(120.0), buzz(134.7), noise))
     assert copy["pitch"] == 1 and copy["periodicity"] > 0.95

@@ -29,7 +29,7 @@ def test_half_the_level_is_a_log_mel_distance_of_ln_2() -> None:
     assert log_mel_distance(pcm, pcm / 2) == pytest.approx(np.log(2), rel=1e-3)
 
 
-def test_differences_60_db_below_the_original_do_not_count() -> None:
+def test_differences_60_db_below_the_original_are_ignored() -> None:
     pcm = speechlike()
     assert log_mel_distance(pcm, pcm + np.float32(1e-7)) < 1e-3
 

@@ -16,7 +16,7 @@ CLIP = Path(__file__).resolve().parents[3] / "demos" / "data" / "speech.flac"
 
 
 @pytest.mark.slow
-def test_a_voice_is_like_itself_and_less_so_at_another_pitch() -> None:
+def test_a_voice_is_most_similar_to_itself_and_less_at_another_pitch() -> None:
     pytest.importorskip("torch")
     try:
         encoder = SpeakerEncoder()
@@ -29,7 +29,7 @@ def test_a_voice_is_like_itself_and_less_so_at_another_pitch() -> None:
     assert encoder.likeness(voice[: len(higher)], higher)["speaker"] < 0.85
 
 
-def test_the_bands_are_slaneys() -> None:
+def test_the_mel_bands_are_slaneys() -> None:
     time = np.arange(16_000) / 16_000
     loudest = [int(mel(np.sin(2 * np.pi * hertz * time)).mean(0).argmax()) for hertz in (200.0, 1_000.0, 4_000.0)]
     assert loudest == [2, 13, 31]  # bands of 1.1 mel; 15 mels up to 1 kHz, linear, and logarithmic above

@@ -30,13 +30,13 @@ def test_edits_are_the_fewest_insertions_removals_and_replacements(heard: str, c
     assert edits(heard.split(), MEANT) == count
 
 
-def test_a_rate_is_of_all_words_and_not_a_mean_of_rates() -> None:
+def test_the_error_rate_is_over_all_words_and_not_a_mean_of_rates() -> None:
     scores = [word_errors(["a"], None, ["b"]), word_errors(["a"] * 9, None, ["a"] * 9)]
     assert error_rate(scores, "own") == pytest.approx(0.1)
     assert error_rate(scores, "text") is None
 
 
-def test_a_file_of_repetitions_counts_as_one_of_which_nothing_was_recognised() -> None:
+def test_a_hallucinated_repetition_counts_as_nothing_recognised() -> None:
     scores = [word_errors(["a"] * 50, None, ["b", "c"]), word_errors(["a", "a"], None, ["a", "a"])]
     assert error_rate(scores, "own") == pytest.approx(0.5)
 
@@ -46,7 +46,7 @@ def test_files_without_text_do_not_count_in_the_rate_against_texts() -> None:
     assert error_rate(scores, "text") == 1.0
 
 
-def test_words_have_neither_case_nor_punctuation() -> None:
+def test_words_are_compared_without_case_and_punctuation() -> None:
     assert words_of("It's TIM'S -- 'cloth', 42.") == ["it's", "tim's", "cloth", "42"]
     assert words_of("L'été, übermäßig!") == ["l'été", "übermäßig"]
 

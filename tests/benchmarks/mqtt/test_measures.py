@@ -12,7 +12,7 @@ def tokens(*values: int) -> np.ndarray:
     return np.array(values, np.uint16)
 
 
-def test_concealed_tokens_count_as_lost_and_an_end_that_did_not_come_too():
+def test_concealed_tokens_and_a_missing_end_count_as_lost():
     heard = Heard(10)
     heard.take(Tokens(tokens(1, 2), 0), 1.0)
     heard.take(Missing(2, 4, True), 2.0)

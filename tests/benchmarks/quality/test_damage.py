@@ -9,7 +9,7 @@ TOKENS = np.random.default_rng(1).integers(65_536, size=20_000).astype(np.uint16
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.1, 1.0])
-def test_that_share_of_the_bits_is_flipped_in_every_place(share: float) -> None:
+def test_the_given_share_of_bits_is_flipped_at_every_bit_position(share: float) -> None:
     arrived, lost = flipping(share, TOKENS, np.random.default_rng(0))
     flips = (arrived ^ TOKENS)[:, None] >> np.arange(16) & 1
     assert flips.mean() == pytest.approx(share, rel=0.05)

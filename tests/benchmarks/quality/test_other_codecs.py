@@ -18,7 +18,7 @@ def syllables(seconds: float = 2.0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("delay", [0, 1, 320, 1500])
-def test_a_known_delay_is_found_and_taken_out(delay: int) -> None:
+def test_a_known_delay_is_measured_and_removed(delay: int) -> None:
     pcm = np.pad(syllables(), 2000)
     late = shifted(pcm, -delay, len(pcm) + 2000)
     assert delay_of(pcm, late) == delay
@@ -33,7 +33,7 @@ def test_a_delay_is_found_for_any_phase_and_level() -> None:
     assert delay_of(pcm, 0.3 * np.fft.irfft(spectrum * phases)) == pytest.approx(400, abs=40)
 
 
-def test_a_shift_has_the_length_that_was_asked_for() -> None:
+def test_a_shift_has_the_requested_length() -> None:
     audio = np.arange(1, 5, dtype=np.float32)
     assert shifted(audio, 1, 5).tolist() == [2, 3, 4, 0, 0]
     assert shifted(audio, -2, 5).tolist() == [0, 0, 1, 2, 3]
@@ -53,7 +53,7 @@ def test_the_payload_of_ogg_pages_is_counted_without_their_headers() -> None:
         ogg_page_bytes(page([19]) + b"abc")
 
 
-def test_a_codec_whose_commands_are_missing_is_left_out_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_codec_with_missing_commands_is_skipped_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(other_codecs.shutil, "which", lambda command: None if "opus" in command else command)
     codecs, reasons = available_codecs()
     assert [codec.name for codec in codecs] == [f"Codec2 {mode}" for mode in other_codecs.CODEC2_MODES]

@@ -73,7 +73,7 @@ def entries(folder: Path, ears: Ears) -> list[dict]:
     return [measure(one, WAYS, ears, (Echo(),)).entry for one in found(folder)]
 
 
-def test_there_is_a_row_of_each_way_for_speakers_corpora_and_all_files(folder: Path) -> None:
+def test_each_codec_has_rows_for_speakers_corpora_and_all_files(folder: Path) -> None:
     rows = rows_of(entries(folder, Ears()))
     groups = [(row["kind"], row["group"], row["files"]) for row in rows if row["way"] == "offline"]
     expected = [("speaker", "a", 2), ("speaker", "b", 1), ("corpus", "one", 2), ("corpus", "two", 1), ("all", "all", 3)]
@@ -85,7 +85,7 @@ def test_there_is_a_row_of_each_way_for_speakers_corpora_and_all_files(folder: P
     assert rows[3]["kbits"] == 9.0 and rows[3]["log_mel"] == 0
 
 
-def test_without_ears_nothing_is_said_of_naturalness_and_words(folder: Path) -> None:
+def test_without_rating_models_naturalness_and_word_errors_are_not_reported(folder: Path) -> None:
     original = rows_of(entries(folder, Ears()))[0]
     assert set(original) == {"kind", "group", "files", "seconds", "way"}
     assert all(check["met"] is None for check in goals(rows_of(entries(folder, Ears()))) if "word" in check["goal"])
@@ -142,7 +142,7 @@ def test_goals_are_compared_with_their_own_figures() -> None:
     assert goals(rows[:2])[2]["met"] is None  # no Codec2, no verdict
 
 
-def test_a_goal_that_silence_would_meet_is_not_called_met() -> None:
+def test_a_goal_that_silence_would_meet_does_not_count_as_met() -> None:
     rows = [
         {"kind": "all", "way": "original", "wer_text": 0.8},
         {"kind": "all", "way": "offline", "stoi": 0.8, "pesq": 1.2, "wer_text": 0.9},
@@ -163,7 +163,7 @@ def test_damage_makes_a_stream_worse_and_bits_more_than_losses() -> None:
     assert [row["damage"] for row in rows] == list(scores) and rows[0]["files"] == 1
 
 
-def test_a_report_is_written_with_a_line_a_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_has_a_line_per_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = [measure(one, WAYS, Ears()) for one in found(folder)]
     drawn: list[Path] = []
     monkeypatch.setattr(quality, "spread", lambda call, items, processes: measured)
@@ -193,6 +193,6 @@ def test_an_empty_folder_is_refused_by_name(tmp_path: Path) -> None:
         recordings(tmp_path)
 
 
-def test_every_measured_recording_carries_the_tokens_of_each_way(folder: Path) -> None:
+def test_every_measured_recording_contains_the_tokens_of_each_codec(folder: Path) -> None:
     tokens = measure(found(folder)[0], WAYS, Ears()).tokens
     assert {name: len(own) for name, own in tokens.items()} == {"offline": 50, "streamed": 50}

@@ -35,7 +35,7 @@ def test_packets_and_frames_have_the_sizes_of_their_kind(kind: str, packet: int,
 
 
 @pytest.mark.parametrize("kind", STAGES)
-def test_the_owed_output_equals_the_engines(kind: str) -> None:
+def test_the_expected_output_size_equals_the_engines(kind: str) -> None:
     runner = ConstantRunner(1, (1,), 0.0)
     engine = Engine(runner, gather_s=0.0)
     session = engine.open(kind, {pool.kind: pool for pool in runner.pools})
@@ -93,7 +93,7 @@ async def test_rounds_sent_ahead_of_the_output_are_bounded(ahead: int) -> None:
     running.cancel()
 
 
-async def test_output_that_is_missing_at_the_end_is_no_measurement() -> None:
+async def test_a_run_with_missing_output_is_not_a_measurement() -> None:
     async with wire_servers.bare(ENCODE) as url, connect(url, proxy=None) as socket:
         assert await socket.recv() == "ready"
         line = Line(socket, ENCODE, lambda frames: None)
@@ -176,7 +176,7 @@ def turns_of(*rates: tuple[float, float]) -> list[dict[str, dict[str, float]]]:
     ]
 
 
-def test_a_row_has_medians_of_the_turns_and_of_their_ratios() -> None:
+def test_a_row_has_medians_over_the_turns_and_over_their_ratios() -> None:
     row = wire.row_of("encode", turns_of((50, 100), (70, 100), (60, 200)))
     assert (row[OURS]["rate"], row[BARE]["rate"]) == (60, 100)
     assert (row["ratio"], row["cpu_ratio"]) == (0.5, 0.5)

@@ -49,14 +49,14 @@ def test_bash_completes_flags_and_their_choices(scripts):
     assert in_bash(scripts, "neucodec", "completion", "") == set(SHELLS)
 
 
-def test_bash_completes_file_names_where_a_file_is_meant(scripts):
+def test_bash_completes_file_names_for_file_arguments(scripts):
     assert in_bash(scripts, "neucodec", "encode", "my") == {"my speech.wav"}
     assert in_bash(scripts, "neucodec", "play", "o") == {"other.tok"}
     assert in_bash(scripts, "neucodec", "bench", "--key-file", "o") == {"other.tok"}
 
 
 @pytest.mark.parametrize("shell", [shell for shell in SHELLS if shutil.which(shell)])
-def test_every_installed_shell_reads_its_script(scripts, shell):
+def test_every_installed_shell_parses_its_script(scripts, shell):
     done = subprocess.run([shell, "-n", str(scripts / shell)], capture_output=True, text=True, check=False, timeout=10)
     assert (done.returncode, done.stderr) == (0, "")
 

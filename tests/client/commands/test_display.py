@@ -10,7 +10,7 @@ from tests.client.fake_server import Fault, fake_server
 from tests.client.test_resume import until
 
 
-async def test_a_lost_connection_is_shown_at_once_with_the_seconds_and_until_it_is_back():
+async def test_a_lost_connection_is_shown_with_its_duration_until_it_is_restored():
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         rows = LiveRows(quiet=True)
         rows.watch(connection)
@@ -25,7 +25,7 @@ async def test_a_lost_connection_is_shown_at_once_with_the_seconds_and_until_it_
         assert rows.rows() == {"sent": "1 s"}
 
 
-def test_playing_shows_how_much_was_heard():
+def test_the_display_shows_the_played_duration():
     line = ProgressLine(10.0)
     assert line.rows() == {}
     line.follow(lambda: 2.5)

@@ -59,7 +59,7 @@ async def said(process: asyncio.subprocess.Process) -> str:
     return out.decode()
 
 
-def test_a_broker_s_url_has_host_port_user_and_tls():
+def test_a_broker_url_has_host_port_user_and_tls():
     assert parse_broker("mqtt://host") == BrokerAddress("host", 1883)
     assert parse_broker("mqtts://u%40x:p%2F@host:9") == BrokerAddress("host", 9, True, "u@x", "p/")
     assert "p/" not in repr(parse_broker("mqtts://u:p%2F@host"))

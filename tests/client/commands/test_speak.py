@@ -41,7 +41,7 @@ async def test_an_argument_becomes_a_wav_file_and_a_summary(tmp_path, capsys):
     assert 0 < figures["first_token_ms"][0] < figures["first_audio_ms"][0]
 
 
-async def test_a_server_of_nano_is_warned_of_once(tmp_path, capsys):
+async def test_a_nano_server_causes_one_warning(tmp_path, capsys):
     async with fake_server() as server, stand_in(TOKENS, FAST) as model:
         server.model = "nano-2"
         where = ["--server", server.url, "--speech-lm-url", model.url, "--output", tmp_path / "out.wav"]
@@ -52,7 +52,7 @@ async def test_a_server_of_nano_is_warned_of_once(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("count", "voice"), [(99, None), (900, None), (100, "anna")])
-async def test_the_audio_starts_in_the_voice_of_the_reference(tmp_path, count, voice):
+async def test_the_session_is_primed_with_the_voice_of_the_reference(tmp_path, count, voice):
     np.arange(count, dtype="<u2").tofile(tmp_path / "in.tok")
     async with fake_server() as server, stand_in(TOKENS, FAST) as model:
         where = ["--server", server.url, "--speech-lm-url", model.url, "--output", tmp_path / "out.wav"]
@@ -63,7 +63,7 @@ async def test_the_audio_starts_in_the_voice_of_the_reference(tmp_path, count, v
     assert [message.tokens for message in server.primes] == expected
 
 
-async def test_a_file_and_a_pipe_are_said_line_by_line_and_audio_goes_to_a_pipe(tmp_path, monkeypatch, capsys):
+async def test_a_file_and_a_pipe_are_spoken_line_by_line_and_audio_goes_to_a_pipe(tmp_path, monkeypatch, capsys):
     (tmp_path / "text").write_text("One.\n\nTwo.\n")
     source, sink = os.pipe()
     os.write(sink, "Drei Ä.\nVier".encode())
