@@ -10,6 +10,7 @@ from neucodec_streaming.client.commands.completion import SHELLS, completion
 
 COMMANDS = {"encode", "decode", "roundtrip", "mic", "play", "talk", "bench", "devices", "completion"}
 COMMANDS |= {"mqtt-publish", "mqtt-listen"}
+FORMS = {"raw", "npy", "npz", "text", "json", "parquet", "pt"}
 ASK = """
 source "$1"; shift
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
@@ -42,7 +43,7 @@ def test_bash_completes_every_command(scripts):
 
 def test_bash_completes_flags_and_their_choices(scripts):
     assert in_bash(scripts, "neucodec", "encode", "--f") == {"--form"}
-    assert in_bash(scripts, "neucodec", "encode", "--form", "") == {"raw", "npy", "text", "json", "pt"}
+    assert in_bash(scripts, "neucodec", "encode", "--form", "") == FORMS
     assert in_bash(scripts, "neucodec", "encode", "--server", "") == set()
     assert in_bash(scripts, "neucodec", "devices", "") == set()
     assert in_bash(scripts, "neucodec", "completion", "") == set(SHELLS)
@@ -70,4 +71,4 @@ def test_fish_completes_too_where_it_is_installed(scripts):
     if shutil.which("fish"):
         ask = f"source {scripts / 'fish'}; complete -C 'neucodec encode --form '"
         done = subprocess.run(["fish", "-N", "-c", ask], capture_output=True, text=True, check=True, timeout=10)
-        assert {line.split("\t")[0] for line in done.stdout.splitlines()} == {"raw", "npy", "text", "json", "pt"}
+        assert {line.split("\t")[0] for line in done.stdout.splitlines()} == FORMS
