@@ -1,5 +1,7 @@
-"""The wheel, installed into fresh environments that hold what it declares and nothing else: clean contents, types for
-users, and peace with their modules, whatever their names; the client alone, or with the server."""
+"""The wheel, installed into fresh environments with only its declared dependencies: contents, types, name conflicts.
+
+Installed as the client alone, or with the server.
+"""
 
 import os
 import subprocess
@@ -135,7 +137,7 @@ def test_the_wheel_is_clean_and_contains_every_file_of_the_package(wheel, client
 
 @pytest.mark.slow
 def test_the_wheel_ships_types_for_user_code(client_only, tmp_path):
-    """Hides torch, so that mypy need not read it."""
+    """Runs in an environment without torch, so that mypy need not read it."""
     (tmp_path / "script.py").write_text(USERS_SCRIPT)
     mypy = (sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache")
     said = run(*mypy, "--python-executable", client_only / "python", "script.py", cwd=tmp_path)

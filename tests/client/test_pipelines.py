@@ -59,7 +59,7 @@ async def test_wav_from_a_pipe_is_read_to_its_end(tmp_path, length):
 
 
 @pytest.mark.parametrize("format", ["FLAC", "OGG", "MP3", "AIFF", "AU"])
-async def test_other_formats_come_through_a_pipe_too(tmp_path, format):
+async def test_other_formats_can_be_read_from_a_pipe_too(tmp_path, format):
     buffer = io.BytesIO()
     soundfile.write(buffer, frames(50), 16_000, format=format)
     (tmp_path / "in").write_bytes(buffer.getvalue())

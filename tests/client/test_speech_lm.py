@@ -241,7 +241,7 @@ def test_unreadable_prompt_files_are_named(tmp_path):
     assert isinstance(read_reference(tmp_path / "a.tok"), ReferenceVoice)
 
 
-async def test_random_paces_and_cuts_change_nothing():
+async def test_random_paces_and_partitions_change_nothing():
     rng = random.Random(0)
     for _ in range(5):
         tokens = np.array([rng.randrange(32_768) for _ in range(rng.randrange(1, 60))], np.uint16)

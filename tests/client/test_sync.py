@@ -105,7 +105,7 @@ async def test_a_session_in_a_script_sends_first_and_reads_later():
     assert threads() == []
 
 
-def test_it_works_inside_a_running_loop_as_in_a_notebook():
+def test_calls_work_inside_a_running_loop_as_in_a_notebook():
     async def cell(url):
         return encode(speech(5), url).tolist()
 

@@ -46,7 +46,7 @@ async def test_a_signal_stops_the_server_even_while_the_model_loads(stop):
 
 
 @pytest.mark.slow
-def test_the_command_says_where_it_listens_serves_and_stops_cleanly():
+def test_the_command_prints_its_address_serves_and_stops_cleanly():
     process = subprocess.Popen(
         [*COMMAND, "--model", str(GOLDEN), *SMALL], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -80,7 +80,7 @@ def test_an_invalid_setting_exits_with_code_2_and_a_one_line_message(arguments, 
     assert not result.stdout
 
 
-def test_check_config_prints_the_settings_in_force_and_starts_nothing(capsys, monkeypatch, tmp_path):
+def test_check_config_prints_the_effective_settings_and_starts_nothing(capsys, monkeypatch, tmp_path):
     file = tmp_path / "server.toml"
     file.write_text("max_sessions = 3")
     monkeypatch.setenv("NEUCODEC_CONFIG", str(file))

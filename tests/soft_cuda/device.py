@@ -1,4 +1,4 @@
-"""What is going on at the software device."""
+"""State of the software device."""
 
 import threading
 from dataclasses import dataclass, field
@@ -8,16 +8,16 @@ from torch import Tensor
 
 
 class CaptureError(RuntimeError):
-    """What a CUDA graph cannot record."""
+    """Raised for an operation that a CUDA graph cannot record."""
 
 
 @dataclass
 class SoftDevice:
-    """What is going on at the device. `fault`: once set, every call fails with it, as after an illegal access."""
+    """State of the device. `fault`: once set, every call fails with it, as after an illegal access."""
 
     fault: str | None = None
     syncs: list[str] = field(default_factory=list)
-    """What made the host wait, or copied from or to pageable memory."""
+    """Operations that made the host wait, or copied from or to pageable memory."""
     operations: int = 0
     capture: Any | None = None
     graphs: list[Any] = field(default_factory=list)
@@ -40,7 +40,7 @@ class SoftDevice:
 
     @property
     def recording(self) -> Any | None:
-        """The graph that this thread captures."""
+        """The graph being captured by this thread."""
         capture = self.capture
         return capture if capture is not None and capture.thread == threading.get_ident() else None
 

@@ -11,11 +11,11 @@ from torch.utils._pytree import tree_leaves
 from tests.soft_cuda.device import device
 
 POISON = -(1 << 40)
-"""An index that no tensor has."""
+"""An index beyond the size of any tensor."""
 
 
 class SoftGraph:
-    """In place of `torch.cuda.CUDAGraph`: the operations of a capture, on the memory that they had in it."""
+    """Replaces `torch.cuda.CUDAGraph`: the operations of a capture, on the memory that they used in it."""
 
     def __init__(self) -> None:
         self.operations: list[tuple[Any, Any, Any, list[Tensor] | None]] = []
@@ -40,7 +40,7 @@ class SoftGraph:
         return result
 
     def poison(self) -> None:
-        """Leaves nothing in the graph's memory that a later replay could mistake for its own."""
+        """Overwrites the graph's memory, so that a later replay cannot mistake stale values for its own."""
         for tensor in self.memory:
             if tensor.is_floating_point() or tensor.is_complex():
                 tensor.fill_(float("nan"))
@@ -65,7 +65,7 @@ class SoftGraph:
 
 
 class SoftCapture:
-    """In place of `torch.cuda.graph`."""
+    """Replaces `torch.cuda.graph`."""
 
     def __init__(
         self, cuda_graph: SoftGraph, pool: object = None, stream: Any = None, capture_error_mode: str = "global"
@@ -89,7 +89,7 @@ class SoftCapture:
 
 
 class SoftStream:
-    """In place of `torch.cuda.Stream`: work is done when it is given."""
+    """Replaces `torch.cuda.Stream`: work is done when it is submitted."""
 
     def __init__(self, where: Any = None) -> None:
         self.device = torch.device("cuda", 0)
@@ -105,7 +105,7 @@ class SoftStream:
 
 
 class SoftStreamContext:
-    """In place of `torch.cuda.stream`."""
+    """Replaces `torch.cuda.stream`."""
 
     _current = threading.local()
     _default = SoftStream()
@@ -127,7 +127,7 @@ class SoftStreamContext:
 
 
 class SoftEvent:
-    """In place of `torch.cuda.Event`."""
+    """Replaces `torch.cuda.Event`."""
 
     def __init__(self, enable_timing: bool = False, blocking: bool = False) -> None:
         self._at_s = 0.0

@@ -24,7 +24,7 @@ _installed = False
 
 @contextmanager
 def installed() -> Iterator[SoftDevice]:
-    """`torch.cuda` is the software device, in this thread and in every one that calls `torch.cuda.set_device`."""
+    """Makes `torch.cuda` the software device, in this thread and in every one that calls `torch.cuda.set_device`."""
     global _installed
     torch.ops.load_library(native.library([GUARD]))
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()

@@ -1,4 +1,4 @@
-"""The tensors of the software device, and what the device makes of an operation on them."""
+"""Tensors of the software device, and the execution of operations on them."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -21,7 +21,7 @@ BY_INDEX = {"aten::index", "aten::index_put_", "aten::_index_put_impl_", "aten::
 
 
 class SoftTensor(torch.Tensor):
-    """A tensor that claims to lie on CUDA; `host` has its values."""
+    """A tensor that claims to be on CUDA; `host` holds its values."""
 
     host: Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
@@ -44,7 +44,7 @@ class SoftTensor(torch.Tensor):
 
 
 class SoftMode(TorchDispatchMode):
-    """Takes over what is made on CUDA, moved there, or pinned."""
+    """Wraps tensors created on CUDA, moved there, or pinned."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -55,7 +55,7 @@ class SoftMode(TorchDispatchMode):
 
 
 def run(func: Any, args: Any, kwargs: Any) -> Any:
-    """The operation on the device: checked, then computed on the host, or recorded while a graph is captured."""
+    """Executes an operation: checked, then computed on the host, or recorded while a graph is captured."""
     device.call()
     device.operations += 1
     tensors = list(_tensors(args)) + list(_tensors(kwargs.values()))
@@ -106,7 +106,7 @@ def _on_device(value: Any) -> Any:
 
 
 def _check_crossing(func: Any, args: Any, kwargs: Any, tensors: list[Tensor], to_soft: bool) -> None:
-    """A copy between host and device waits unless it need not, and the host's memory is pinned."""
+    """Counts a copy between host and device as a wait unless it is non-blocking and the host's memory is pinned."""
     is_async = kwargs.get("non_blocking") or (func is aten.copy_.default and len(args) > 2 and args[2])
     host = [x for x in tensors if not isinstance(x, SoftTensor)]
     if not (is_async and host and device.is_pinned(host[0])):
@@ -132,7 +132,7 @@ def _check_devices(func: Any, args: Any, tensors: list[Tensor]) -> None:
 
 @cache
 def _writes(func: Any) -> list[tuple[int, str]]:
-    """Places and names of the arguments that the operation writes to."""
+    """Positions and names of the arguments that the operation writes to."""
     pairs = enumerate(func._schema.arguments)
     return [(n, a.name) for n, a in pairs if a.alias_info is not None and a.alias_info.is_write]
 

@@ -163,7 +163,9 @@ DECODERS = {
 
 
 @pytest.mark.parametrize("layout", DECODERS)
-def test_a_checkpoint_without_our_encoder_decodes_and_says_why_it_does_not_encode(tmp_path: Path, layout: str) -> None:
+def test_a_checkpoint_without_our_encoder_decodes_and_explains_why_it_cannot_encode(
+    tmp_path: Path, layout: str
+) -> None:
     source = saved(tmp_path / "original", DECODERS[layout])
     (remark,) = convert(source, tmp_path / "model")
     assert remark.startswith("decodes only")
@@ -173,7 +175,7 @@ def test_a_checkpoint_without_our_encoder_decodes_and_says_why_it_does_not_encod
     assert "kinds=('decode',)" in str(refused.value)
 
 
-def test_plain_weights_win_over_a_weight_norm_that_differs_and_it_is_said(tmp_path: Path) -> None:
+def test_plain_weights_override_a_different_weight_norm_with_a_warning(tmp_path: Path) -> None:
     weights = original_weights()
     weights["generator.backbone.embed.weight_g"] *= 2
     (remark,) = convert(saved(tmp_path / "original", weights), tmp_path / "model")
@@ -191,7 +193,7 @@ def test_load_codec_converts_into_a_cache_once(tmp_path: Path, monkeypatch: pyte
     assert len(cached) == 1 and cached[0].stat().st_mtime_ns == written
 
 
-def test_sizes_come_from_the_weights_where_nothing_is_given(tmp_path: Path) -> None:
+def test_sizes_default_to_those_of_the_weights(tmp_path: Path) -> None:
     source = saved(tmp_path / "original", DECODERS["a fine-tuned decoder"], config=False)
     weights = torch.load(source / "pytorch_model.bin")
     bins = 4 * 882 + 2
@@ -214,7 +216,9 @@ class Bomb:
     [Bomb(), {"a": Bomb()}, [1], {"a": 1}, {"fc.weight": torch.ones(1)}],
     ids=["bomb", "bomb inside", "list", "number", "other name"],
 )
-def test_a_file_that_is_no_checkpoint_is_refused_and_leaves_nothing(tmp_path: Path, content: object, capsys) -> None:
+def test_a_file_other_than_a_checkpoint_is_refused_and_leaves_no_output(
+    tmp_path: Path, content: object, capsys
+) -> None:
     (tmp_path / "original").mkdir()
     torch.save(content, tmp_path / "original" / "pytorch_model.bin")
     assert main(["convert", str(tmp_path / "original"), str(tmp_path / "model")]) == 3

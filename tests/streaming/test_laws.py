@@ -92,7 +92,7 @@ def test_law_1_any_partition_of_tokens_gives_the_same_audio_around_lost_ones(
         np.testing.assert_array_equal(np.concatenate([*parts, stream.flush()]), expected)
 
 
-def test_lost_tokens_are_filled_from_the_nearest_known_ones_in_their_window_and_before_it() -> None:
+def test_lost_tokens_are_filled_from_the_nearest_known_tokens_in_or_before_their_window() -> None:
     stream = codec_of("golden").decoder_stream(config_of(4, 1))
     lost = np.zeros(10, bool)
     lost[[2, 6, 7, 9]] = True

@@ -182,7 +182,7 @@ def test_text_cut_anywhere_gives_the_same_tokens(cuts, seed):
     assert np.array_equal(np.concatenate([*map(reader.feed, pieces), reader.finish()]), tokens)
 
 
-def test_endless_text_without_tokens_takes_no_memory():
+def test_endless_text_without_tokens_needs_no_memory():
     reader = TokenText()
     for _ in range(100):
         reader.feed("<" * 1000)

@@ -1,6 +1,4 @@
-"""The discriminators learn to tell recordings from imitations, ignore the range above the bandwidth, and give useful
-gradients.
-"""
+"""The discriminators learn to tell recordings from imitations below the bandwidth, and give useful gradients."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The fidelity report measures every point both ways, and its check list says what was measured and where it fails."""
+"""The fidelity report measures every point both ways, and its check list names results and failures."""
 
 import json
 import sys

@@ -33,7 +33,7 @@ def test_a_window_waits_for_the_samples_that_its_last_mel_frame_reads() -> None:
 
 
 @pytest.mark.parametrize("model", ["golden", "nano"])
-def test_each_window_is_encoded_as_the_offline_model_encodes_it(model: str) -> None:
+def test_each_window_is_encoded_as_by_the_offline_model(model: str) -> None:
     codec, pcm = codec_of(model), recording(SAMPLES)
     (tokens,) = sliding.encode(codec, [pcm], GEOMETRY)
     frames = len(pcm) // 320
@@ -45,7 +45,7 @@ def test_each_window_is_encoded_as_the_offline_model_encodes_it(model: str) -> N
     assert np.array_equal(tokens, np.concatenate(expected))
 
 
-def test_each_window_is_decoded_as_the_offline_model_decodes_it_but_for_the_cross_fade() -> None:
+def test_each_window_is_decoded_as_by_the_offline_model_except_for_the_cross_fade() -> None:
     codec, pcm = codec_of("golden"), recording(SAMPLES)
     tokens = codec.encode(pcm)
     (pieces,) = sliding.decode(codec, [tokens], GEOMETRY)

@@ -1,4 +1,4 @@
-"""The fuzzer reaches its targets, counts what was read, and distinguishes broken servers from healthy ones."""
+"""The fuzzer reaches its targets, counts accepted frames, and distinguishes broken servers from healthy ones."""
 
 import asyncio
 import random

@@ -26,7 +26,7 @@ def test_a_copy_keeps_the_pitch_but_a_shift_by_a_whole_tone_or_noise_does_not() 
     assert lost["pitch"] < 0.2 and lost["periodicity"] < 0.6
 
 
-def test_without_a_voice_there_is_no_pitch_to_keep() -> None:
+def test_unvoiced_audio_has_no_pitch_measure() -> None:
     silence = np.zeros(16_000)
     assert pitch_kept(silence, silence) == {"pitch": None, "periodicity": None}
     assert pitch_kept(silence[:100], silence[:100])["pitch"] is None

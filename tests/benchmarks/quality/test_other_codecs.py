@@ -62,7 +62,7 @@ def test_a_codec_with_missing_commands_is_skipped_with_a_reason(monkeypatch: pyt
 
 @pytest.mark.skipif(shutil.which("c2enc") is None, reason="Codec2 is not installed: apt-get install codec2")
 @pytest.mark.parametrize(("mode", "kbits"), [("700C", 0.7), ("1200", 1.2), ("3200", 3.2)])
-def test_codec2_comes_out_aligned_at_its_rate(mode: str, kbits: float) -> None:
+def test_codec2_output_is_aligned_and_has_its_rate(mode: str, kbits: float) -> None:
     pcm = syllables(4.0)
     codec = OtherCodec(mode).calibrated([pcm])
     heard, measured_kbits = codec.code(pcm)
@@ -72,7 +72,7 @@ def test_codec2_comes_out_aligned_at_its_rate(mode: str, kbits: float) -> None:
 
 
 @pytest.mark.skipif(shutil.which("opusenc") is None, reason="Opus is not installed: apt-get install opus-tools")
-def test_opus_comes_out_aligned_at_about_its_rate() -> None:
+def test_opus_output_is_aligned_and_has_about_its_rate() -> None:
     pcm = syllables(4.0)
     codec = OtherCodec().calibrated([pcm])
     heard, kbits = codec.code(pcm)

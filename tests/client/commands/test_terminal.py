@@ -27,7 +27,7 @@ async def test_the_first_ctrl_c_sets_the_event_and_the_second_one_cancels_the_co
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_cancels_a_command_which_then_tidies_up(number):
+async def test_a_signal_cancels_a_command_which_then_cleans_up(number):
     tidied = []
 
     async def command() -> None:

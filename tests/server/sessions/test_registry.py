@@ -95,7 +95,7 @@ async def test_several_utterances_may_be_sent_ahead(host):
         assert client.output == s16(audio_of(np.tile(TOKENS, 3)))
 
 
-async def test_a_mark_comes_after_the_output_of_the_last_whole_frame_before_it(host):
+async def test_a_mark_follows_the_output_of_the_last_whole_frame_before_it(host):
     async with talk(host.url, "/v1/encode") as client:
         await client.send(s16(speech(*LEVELS[:7])), Mark("seven"), s16(speech(*LEVELS[7:])), Mark("all"))
         await client.finish()
@@ -141,7 +141,7 @@ async def test_an_empty_session_ends_with_zeros(host):
         assert await client.finish() == Done(0, 0, 0)
 
 
-async def test_stats_come_once_a_second_when_asked(host):
+async def test_stats_arrive_once_a_second_when_requested(host):
     async with talk(host.url, "/v1/encode?stats=1") as client:
         await client.send(s16(speech(*LEVELS[:4])))
         stats = await client.hear_until(Stats)

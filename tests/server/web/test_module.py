@@ -111,7 +111,7 @@ async def test_a_page_of_an_allowed_origin_can_read_why_it_was_refused(chromium,
         await run(chromium, "kept.close()")
 
 
-async def test_a_page_of_a_forbidden_origin_learns_nothing(chromium, origin):
+async def test_a_page_of_a_forbidden_origin_cannot_read_the_reason(chromium, origin):
     await chromium.open(origin)
     with hosted(FakeRunner(), allow_origins=("https://example.org",)) as host:
         code, words, _ = await refusal(chromium, host)

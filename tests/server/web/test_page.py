@@ -269,7 +269,7 @@ async def test_audio_is_opened_and_the_same_file_once_more(tab, tmp_path):
         ("letter.txt", b"Dear Sir", "no <|speech_N|>"),
     ],
 )
-async def test_a_wrong_file_changes_nothing_and_says_why(tab, name, content, words):
+async def test_an_invalid_file_changes_nothing_and_is_explained(tab, name, content, words):
     await tab.evaluate("(window.before = demo.stage.take, undefined)")
     await tab.evaluate(drop(name, content))
     assert words in await tab.until(notice("file"))

@@ -15,7 +15,7 @@ from neucodec_streaming.client.files import read_audio
 
 SECONDS = 5.0
 TRIES = 3
-"""A busy machine interrupts the sound: what was heard with gaps in it is no measure of quality."""
+"""A busy machine interrupts the audio: output with gaps cannot be rated."""
 MAX_BUFFERED_MS = 100
 """Beyond what a profile waits for and what this machine computes, which may take twice as long from run to run."""
 pytestmark = [
@@ -53,7 +53,7 @@ async def spoken(tab):
     return heard
 
 
-async def test_tokens_come_at_50_a_second(spoken):
+async def test_tokens_arrive_at_50_a_second(spoken):
     assert spoken.tokens_a_second == pytest.approx(50, abs=2.5)
 
 

@@ -135,7 +135,7 @@ def test_documents_are_plain_text(server, name):
     assert len(body) > 500
 
 
-def test_the_page_says_how_large_nano_is():
+def test_the_page_states_the_size_of_nano():
     model = re.search(r"MODEL = (.*);", (FOLDER / "samples" / "samples.js").read_text())
     assert model is not None
     millions = json.loads(model[1])["parameters"] / 1e6
@@ -143,7 +143,7 @@ def test_the_page_says_how_large_nano_is():
     assert f"<b>nano</b>: {millions:.1f} million parameters" in page
 
 
-def test_every_recording_of_the_page_is_there_and_as_long_as_its_tokens():
+def test_every_recording_of_the_page_exists_and_is_as_long_as_its_tokens():
     entries = re.search(r"SAMPLES = (.*);", (FOLDER / "samples" / "samples.js").read_text(), re.DOTALL)
     assert entries is not None
     for entry in json.loads(entries[1]):

@@ -384,7 +384,7 @@ def test_a_file_on_a_machine_too_slow_for_real_time_is_not_closed_for_overload()
     assert not failed and len(lateness[session]) == 199 and max(lateness[session]) < 1e-6
 
 
-def test_a_live_session_is_not_closed_for_overload_when_it_is_the_only_one():
+def test_a_single_live_session_is_not_closed_for_overload():
     bench = Bench(batch_sizes=(1,))
     session, file = bench.open("decode"), bench.open("decode")
     bench.engine.feed(file, np.zeros(1000, np.uint16), 100.0)

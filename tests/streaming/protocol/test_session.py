@@ -260,7 +260,7 @@ def test_a_client_may_not_send_before_ready():
         client.send_payload(FRAME)
 
 
-def test_a_client_refuses_other_formats_than_it_asked_for():
+def test_a_client_refuses_formats_that_it_did_not_request():
     client = ClientSession(INPUT_AUDIO, OUTPUT_AUDIO)
     with pytest.raises(ProtocolError, match="output"):
         client.receive(READY)

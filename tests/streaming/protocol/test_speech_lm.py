@@ -88,7 +88,7 @@ def test_tokens_before_a_bad_one_are_kept_and_its_position_is_named(number):
     assert kept == [1, 2, 3]
 
 
-def test_endless_text_without_a_tag_takes_no_memory():
+def test_endless_text_without_a_tag_needs_no_memory():
     scanner = TagScanner()
     for piece in ("<", "<|speech_", "1", "<|speech_123456"):
         for _ in range(50):
@@ -217,7 +217,7 @@ def test_the_text_is_the_prompt_unless_a_template_says_otherwise():
     assert spec.body("Hi", model="m")["messages"] == [{"role": "user", "content": "Hi"}]
 
 
-def test_a_template_gets_text_codes_and_transcript_and_text_is_no_template():
+def test_a_template_gets_text_codes_and_transcript_and_text_is_never_expanded():
     spec = SpeechLMSpec(URL, template="say {reference_text} {text}: {codes}", tags=("[{}]",))
     prompt = spec.body("{codes}{other}", codes=[1, 2], reference_text="once")["prompt"]
     assert prompt == "say once {codes}{other}: [1][2]"
