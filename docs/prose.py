@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SIGNS = re.compile(
-    r"\b(whoever|whatever|anew|so many|so long as|held to|(?<!there )(?:is|are) no|tells? of"
+    r"\b(whoever|whatever(?! the)|anew|so many|so long as|held to|(?<!there )(?:is|are) no|tells? of"
     r"|what (?:was|came|comes|has|leaves|waits|there))\b",
     re.IGNORECASE,
 )

@@ -134,7 +134,7 @@ test("a link holds the tokens: 500 of them in 1 kB", () => {
   }
 });
 
-/** A sine of so many seconds. */
+/** A sine of that many seconds. */
 const tone = (amplitude, rate, seconds = 2) =>
   Float32Array.from({ length: rate * seconds }, (_, i) => amplitude * Math.sin((2 * Math.PI * 997 * i) / rate));
 

@@ -1,4 +1,4 @@
-/** The client in protocol.js against the conversations that the Python one is held to. */
+/** The client in protocol.js replays the conversations that the Python client is tested with. */
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
