@@ -9,13 +9,16 @@ import sys
 
 
 def main() -> int:
-    """Loads and runs the command; returns its exit code."""
-    interrupt = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.SIG_DFL if interrupt is signal.default_int_handler else signal.SIG_IGN)
+    """Loads and runs the command; returns its exit code.
+
+    Until the command handles Ctrl-C itself, it ends the process at once: a KeyboardInterrupt is lost if it is raised in
+    a callback of the import system.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from neucodec_streaming.client import cli
 
     try:
-        signal.signal(signal.SIGINT, interrupt)
         return cli.main()
     except KeyboardInterrupt:
         return cli.INTERRUPTED
