@@ -143,7 +143,7 @@ class PipeWriter:
             self._queue.put(payload)
 
     async def drained(self, enough: Callable[[int], bool] = lambda backlog_bytes: not backlog_bytes) -> None:
-        """Waits until at most `enough` bytes are queued. Raises the error of an earlier write."""
+        """Waits until nothing is queued, or `enough(queued_bytes)` is true. Raises the error of an earlier write."""
         changed = asyncio.Event()
         self._waiting = asyncio.get_running_loop(), changed
         while self._error is None and not enough(self._queued - self._written):

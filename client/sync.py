@@ -184,7 +184,7 @@ def decode(
     api_key: str | None = None,
     ssl: tls.SSLContext | None = None,
 ) -> np.ndarray:
-    """Decodes tokens (F,) to audio, float32 (480 F,) at 24 kHz."""
+    """Decodes tokens (F,) to audio, float32 (m,) at the model's output rate (`nano`: 480 samples a token, 24 kHz)."""
     session = connect(_checked_url(url), kind="decode", profile=profile, api_key=api_key, ssl=ssl)
     return _whole(session, tokens, np.zeros(0, np.float32))
 
@@ -198,7 +198,7 @@ def roundtrip(
     api_key: str | None = None,
     ssl: tls.SSLContext | None = None,
 ) -> np.ndarray:
-    """Encodes and decodes audio (as `encode`) to float32 at 24 kHz."""
+    """Encodes and decodes audio (as `encode`) to float32 at the model's output rate."""
     session = connect(_checked_url(url), profile=profile, api_key=api_key, ssl=ssl)
     return _whole(session, _mono(pcm, input_rate), np.zeros(0, np.float32))
 

@@ -63,7 +63,7 @@ from neucodec_streaming.tokens import tokens_to_bytes
 
 MAX_FRAME_SECONDS = 0.5
 NO_ANSWER = b"-1"
-"""Correlation of a request whose answer nobody waits for."""
+"""Correlation of a request whose answer is ignored."""
 AHEAD_FRAMES = 250
 """Limit of input in flight whose output has not been taken, in frames of 20 ms."""
 REOPEN_S = 3.0

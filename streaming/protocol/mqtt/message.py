@@ -25,7 +25,7 @@ class BrokerMessage:
 
     @classmethod
     def received(cls, topic: str, payload: bytes, qos: int, retain: bool, properties: Any) -> Self:
-        """What a library has received; `properties` has those of MQTT 5 as attributes, by their names there."""
+        """A message that a library received; `properties` has the MQTT 5 properties as attributes."""
         reply_topic, correlation, content_type = (
             getattr(properties, name, None) for name in ("ResponseTopic", "CorrelationData", "ContentType")
         )
@@ -35,7 +35,7 @@ class BrokerMessage:
 
     @property
     def properties(self) -> dict[str, Any]:
-        """The properties of MQTT 5 by their names there; None: it has not that one."""
+        """The message's MQTT 5 properties by name; None for those that it lacks."""
         return {
             "ResponseTopic": self.reply_topic,
             "CorrelationData": self.correlation,
