@@ -25,7 +25,7 @@ MAX_STOI_LOSS = 0.02
 
 
 @dataclass(frozen=True)
-class Talk:
+class HeardTalk:
     """One talk as the room heard it. `speech` (n,) is clean, `ear` starts with it, `delays` are (start in s, ms)."""
 
     speech: np.ndarray
@@ -66,7 +66,7 @@ def kept_samples(size: int, splices: list[list[int]], stream_start: int) -> np.n
     return kept
 
 
-def talk(room: dict[str, str], url: str, profile: str, speech: np.ndarray, stall_s: float) -> Talk:
+def talk(room: dict[str, str], url: str, profile: str, speech: np.ndarray, stall_s: float) -> HeardTalk:
     """Speaks in noise, with a stall of the network at STALL_AT_S."""
     level = float(np.sqrt(np.mean(speech**2))) * 10 ** (-NOISE_DB / 20)
     speech = np.resize(speech, round(TALK_S * RATE))
@@ -85,7 +85,7 @@ def talk(room: dict[str, str], url: str, profile: str, speech: np.ndarray, stall
     position, moment = figures["heard"]  # before the first splice
     said = recorder.sample_at(moment) - first - round(median_before(delays) * RATE / 1000)
     kept = kept_samples(speech.size, figures["splices"], said - round(position * RATE / OUTPUT_RATE))
-    return Talk(speech, recorder.ear[first:], kept, delays, figures)
+    return HeardTalk(speech, recorder.ear[first:], kept, delays, figures)
 
 
 def measure_stalls(room: dict[str, str], url: str, profile: str, speech: np.ndarray) -> list[dict[str, Any]]:
@@ -94,7 +94,7 @@ def measure_stalls(room: dict[str, str], url: str, profile: str, speech: np.ndar
     return [_row(calm, talk(room, url, profile, speech, stall_s), stall_s) for stall_s in STALLS_S]
 
 
-def _row(calm: Talk, stalled: Talk, stall_s: float) -> dict[str, Any]:
+def _row(calm: HeardTalk, stalled: HeardTalk, stall_s: float) -> dict[str, Any]:
     begin_s = STALL_AT_S + stall_s
     without, recovering = (one.score(begin_s, begin_s + STALL_OVER_S) for one in (calm, stalled))
     after = stalled.after_ms(stall_s)

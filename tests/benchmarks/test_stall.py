@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.common.sound_room import RATE
 from benchmarks.mouth_to_ear.__main__ import spoken
-from benchmarks.mouth_to_ear.stall import STALL_AT_S, STALL_OVER_S, Talk, kept_samples
+from benchmarks.mouth_to_ear.stall import STALL_AT_S, STALL_OVER_S, HeardTalk, kept_samples
 
 BEGIN_S = STALL_AT_S + 1.5
 SPLICES = [[300_000, 30_000], [350_000, 200], [390_000, 240]]
@@ -17,8 +17,8 @@ def speech():
     return spoken(None, 26.0)
 
 
-def talk(speech, ear, splices) -> Talk:
-    return Talk(speech, np.pad(ear, (0, 3 * RATE)), kept_samples(speech.size, splices, RATE // 50), [], {})
+def talk(speech, ear, splices) -> HeardTalk:
+    return HeardTalk(speech, np.pad(ear, (0, 3 * RATE)), kept_samples(speech.size, splices, RATE // 50), [], {})
 
 
 def played(speech) -> np.ndarray:
