@@ -20,15 +20,12 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
-    InvalidProxy,
     InvalidStatus,
     InvalidURI,
     ProxyError,
 )
 from websockets.frames import CloseCode
-from websockets.proxy import get_proxy, parse_proxy
 from websockets.typing import Subprotocol
-from websockets.uri import parse_uri
 
 from neucodec_streaming.client.errors import Disconnected, Unreachable, error_of
 from neucodec_streaming.errors import (
@@ -42,11 +39,11 @@ from neucodec_streaming.errors import (
 )
 from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import SUBPROTOCOL, Failure, Ready, parse_server_message
+from neucodec_streaming.proxies import LOOPBACK, proxy_for, shown
 
 DEFAULT_URL = "ws://127.0.0.1:8765"
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PLAIN_REFUSALS: dict[int, type[StreamingError]] = {
     HTTPStatus.UNAUTHORIZED: AuthError,
     HTTPStatus.FORBIDDEN: AuthError,
@@ -86,7 +83,7 @@ class Dialer:
         self._host = urlsplit(self.address).hostname or ""
         self._headers = _headers(api_key)
         self._deadlines = deadlines
-        self._proxy = None if self._host in LOOPBACK else _proxy(self.address)
+        self._proxy = proxy_for(self.address)
         if ssl is not None and not self.address.startswith("wss:"):
             raise ConfigError(f"ssl is set, but {self.address} does not use TLS: give a wss:// URL")
         self._options: dict[str, Any] = {} if ssl is None else {"ssl": ssl}
@@ -147,14 +144,9 @@ class Dialer:
                 return Unreachable(
                     f"no answer from {self.address} within {self._deadlines.open_s:g} s: is the server overloaded?"
                 )
-            case ImportError() if self._proxy is not None:
-                return ConfigError(
-                    f"the environment names a SOCKS proxy, {_shown(self._proxy)}: pip install 'python-socks[asyncio]',"
-                    f" or set NO_PROXY={self._host}"
-                )
-            case ProxyError():
+            case ProxyError() if self._proxy is not None:
                 return Unreachable(
-                    f"the proxy {_shown(self._proxy)} of the environment did not connect to {self.address}"
+                    f"the proxy {shown(self._proxy)} of the environment did not connect to {self.address}"
                     f" ({_reason(error)}); NO_PROXY={self._host} goes without it"
                 )
             case OSError():
@@ -182,7 +174,7 @@ class Dialer:
                 return Unreachable(
                     f"{self.address} hung up during the TLS handshake: if it does not use TLS, use a ws:// URL"
                 )
-        via = f" through the proxy {_shown(self._proxy)}" if self._proxy is not None else ""
+        via = f" through the proxy {shown(self._proxy)}" if self._proxy is not None else ""
         local = self._host in LOOPBACK
         hint = "start it with `neucodec-server --model nano`" if local else "check the address and that it runs"
         return Unreachable(f"server not reachable at {self.address}{via}: {hint} ({_reason(error)})")
@@ -253,29 +245,6 @@ def _address(url: str) -> str:
     except ValueError:
         raise ConfigError(f"server URL {url!r} is invalid: give one like {DEFAULT_URL}") from None
     return f"{_SCHEMES[split.scheme]}://{split.netloc}{split.path}".rstrip("/")
-
-
-def _proxy(address: str) -> str | None:
-    """The environment's proxy for a server, unless NO_PROXY excludes it. Raises ConfigError."""
-    proxy = None
-    try:
-        proxy = get_proxy(parse_uri(address))
-        if proxy is not None:
-            parse_proxy(proxy)
-    except (InvalidProxy, ValueError) as error:
-        fault = error.msg if isinstance(error, InvalidProxy) else str(error)
-        shown = f", {_shown(proxy)!r}," if proxy else ""
-        host = urlsplit(address).hostname
-        raise ConfigError(
-            f"the proxy{shown} in the environment is unusable ({fault}): give one like"
-            f" http://HOST:PORT, or set NO_PROXY={host}"
-        ) from None
-    return proxy
-
-
-def _shown(proxy: str | None) -> str:
-    """A proxy without user and password."""
-    return (proxy or "").rpartition("@")[2]
 
 
 def _reason(error: BaseException) -> str:

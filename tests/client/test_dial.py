@@ -102,29 +102,6 @@ async def test_a_foreign_http_server_or_a_wrong_path_is_named_without_its_page()
         assert "does not speak neucodec.v1" in await refusal(f"ws://127.0.0.1:{port}")
 
 
-@pytest.mark.parametrize(
-    ("variable", "proxy", "says"),
-    [
-        ("https_proxy", "http://user:secret@127.0.0.1:port", "the proxy, '127.0.0.1:port',"),
-        ("https_proxy", "ftp://127.0.0.1", "scheme ftp isn't supported"),
-        ("https_proxy", "nonsense", "give one like http://HOST:PORT"),
-        ("socks_proxy", "socks5://127.0.0.1:1", "pip install 'python-socks[asyncio]'"),
-        ("https_proxy", "http://user:secret@127.0.0.1:1", "through the proxy 127.0.0.1:1: check"),
-    ],
-)
-async def test_proxies_of_the_environment_are_named_without_their_password(monkeypatch, variable, proxy, says):
-    for name in ("http_proxy", "https_proxy", "socks_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setenv(variable, proxy)
-    message = await refusal("wss://example.invalid")
-    assert says in message and "secret" not in message
-    async with fake_server() as server, connect(server.url):
-        pass  # the loopback needs no proxy
-    monkeypatch.setenv("no_proxy", "example.invalid")
-    assert "cannot be resolved" in await refusal("wss://example.invalid")
-
-
 async def test_a_missing_key_is_distinguished_from_a_wrong_one():
     async with fake_server(Fault.NEEDS_KEY) as server:
         assert (await refusal(server.url)).endswith("asks for an API key")
