@@ -1,5 +1,6 @@
 """Measures the host's time of a step, for admission, before the first client: what steps cost the worker and the
-converter of a GPU, by processor time, with sessions of noise that send a frame at a time in the default formats.
+converter of a GPU, by processor time, with sessions of noise in the default formats. A chunk comes in one piece, as
+sessions send it (server/sessions/window_buffer.py).
 
 The two are processes of their own, so the slower one counts. Clients' sockets and formats that need resampling add to
 it.
@@ -56,8 +57,7 @@ class Rehearsal:
         self._worker, self._converter = Worker(self._engine, its, output_rate), Converter()
         input, output = FORMATS[pool.kind]
         self._spec = SessionSpec(pool.kind, pool.config, input, output)
-        rng = np.random.default_rng(0)
-        self._packets = [rng.bytes(input.hop * input.unit_bytes) for _ in range(pool.config.chunk_frames)]
+        self._chunk = np.random.default_rng(0).bytes(pool.config.chunk_frames * input.hop * input.unit_bytes)
         self._from_loop, self._from_converter, self._from_worker = Unpacker(), Unpacker(), Unpacker()
         self.worker_s = self.converter_s = 0.0
 
@@ -79,7 +79,7 @@ class Rehearsal:
     def _round(self) -> float:
         """One chunk of each session, and the step that it completes."""
         self.worker_s = self.converter_s = 0.0
-        self._send([(number, CommandKind.FEED, packet) for packet in self._packets for number in self._sessions])
+        self._send([(number, CommandKind.FEED, self._chunk) for number in self._sessions])
         while (wake_s := self._engine.wake_s()) is not None:
             time.sleep(max(0.0, wake_s - time.monotonic()))
             self._step()

@@ -40,13 +40,12 @@ def runner() -> FakeRunner:
     return made
 
 
-def test_the_cost_is_that_of_every_packet_and_step_at_every_batch_size(runner, monkeypatch):
+def test_the_cost_is_that_of_every_chunk_and_step_at_every_batch_size(runner, monkeypatch):
     clock = Ticks()
     clock.charge(monkeypatch, Worker, "command", 1.0)
     clock.charge(monkeypatch, FakeRunner, "launch", 100.0)
     found = host_s_of(runner, 24000, clock)
-    packets = CONFIG.chunk_frames  # a live client sends a frame at a time
-    assert found == {pool: {size: 100 + size * packets for size in (1, 4, 8)} for pool in POOLS.values()}
+    assert found == {pool: {size: 100 + size for size in (1, 4, 8)} for pool in POOLS.values()}
 
 
 def test_the_slower_of_the_two_processes_counts(runner, monkeypatch):
@@ -75,11 +74,11 @@ def test_a_device_that_computes_in_the_host_s_own_thread_has_no_share_apart():
 
 def test_admission_promises_no_more_than_the_host_feeds(runner, monkeypatch):
     clock = Ticks()
-    clock.charge(monkeypatch, Worker, "command", 0.002)  # 10 ms for a chunk of 100 ms: seven sessions are 70 %
+    clock.charge(monkeypatch, Worker, "command", 0.01)  # 10 ms for a chunk of 100 ms: seven sessions are 70 %
     pool = POOLS["decode"]
     step_s = {pool: dict.fromkeys(runner.batch_sizes, 0.001)}
     assert Admission(Budget(step_s, 0.7), 64).capacity("decode", CONFIG) == 64
     host_s = host_s_of(runner, 24000, clock)
-    assert host_s[pool][8] == pytest.approx(8 * CONFIG.chunk_frames * 0.002)
+    assert host_s[pool][8] == pytest.approx(8 * 0.01)
     assert Admission(Budget(step_s, 0.71, host_s), 64).capacity("decode", CONFIG) == 7
     assert np.isclose(Budget(step_s, 0.71, host_s).load({pool: 7}), 0.7)
