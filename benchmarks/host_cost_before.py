@@ -1,30 +1,18 @@
-"""The worker of an earlier checkout over the stand-in device, for `benchmarks.host_cost --base CHECKOUT`.
-
-CHECKOUT is a folder with commit 6c4c013, whose packages were named `streaming` and `server`: one step at a time, and
-wire formats in the process that drives the device.
+"""The worker of an earlier checkout over the stand-in device, for `benchmarks.host_cost --base CHECKOUT`: one step at a
+time, and wire formats in the process that drives the device.
 """
 
 import os
 import socket
-import sys
 import time
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.common.checkout import imported
 from neucodec_streaming.protocol.query import SessionRequest
-
-
-def imported(base: Path, name: str) -> Any:
-    """A module of the checkout; the path is on `sys.path` only meanwhile, since other names are found there too."""
-    sys.path.insert(0, str(base))
-    try:
-        return import_module(name)
-    finally:
-        sys.path.remove(str(base))
 
 
 class WordsBefore:
