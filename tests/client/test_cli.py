@@ -346,6 +346,13 @@ async def test_raw_audio_that_is_a_file_with_a_header_is_refused(tmp_path, name,
     assert not (tmp_path / "out.tok").exists()
 
 
+@pytest.mark.parametrize("name", ["in.raw", "in.pcm"])
+async def test_raw_audio_without_its_rate_is_refused(tmp_path, name, capsys):
+    (tmp_path / name).write_bytes(bytes(range(256)) * 100)
+    code = await run("encode", tmp_path / name, tmp_path / "out.tok")
+    assert code == 3 and "is raw audio, without a header: give its rate (--rate)" in capsys.readouterr().err
+
+
 async def test_empty_files_are_errors(tmp_path, capsys):
     (tmp_path / "in.tok").write_bytes(b"")
     (tmp_path / "in.json").write_text("[]")

@@ -114,6 +114,7 @@ async def test_audio_to_a_pipe_is_wav_of_open_length_or_raw(tmp_path):
         ("$N decode - out.wav", b"", "the pipe was empty"),
         ("$N decode - out.wav", b"Trace ...\nKeyError: 'x'\n", "KeyError: 'x'"),
         ("$N decode - out.wav", "<|speech_1|>".encode("utf-16"), "UTF-16"),
+        ("$N decode - out.wav", b"[1, 2]", "its form is json"),
         ("$N encode - out.tok", b"", "standard input was empty"),
         ("$N encode - -", b"", "standard input was empty"),
         ("$N decode - -", b"", "the pipe was empty"),
