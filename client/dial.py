@@ -85,7 +85,7 @@ class Dialer:
         self._deadlines = deadlines
         self._proxy = proxy_for(self.address)
         if ssl is not None and not self.address.startswith("wss:"):
-            raise ConfigError(f"ssl is set, and {self.address} is without TLS: give a URL with wss://")
+            raise ConfigError(f"ssl is set, but {self.address} does not use TLS: give a wss:// URL")
         self._options: dict[str, Any] = {} if ssl is None else {"ssl": ssl}
 
     async def open(self, target: str, session: ClientSession) -> ClientConnection:
@@ -114,7 +114,7 @@ class Dialer:
                 if isinstance(received, Failure):
                     raise error_of(received.code, received.message)
                 if not isinstance(received, Ready):
-                    raise ProtocolError("its first message is no ready")
+                    raise ProtocolError("its first message is not `ready`")
                 return websocket
         except BaseException as error:
             if websocket is not None:
@@ -139,7 +139,7 @@ class Dialer:
             case InvalidStatus():
                 return self._refusal(error)
             case InvalidURI():
-                return ConfigError(f"server URL {self.address!r} cannot be used: give one like {DEFAULT_URL}")
+                return ConfigError(f"server URL {self.address!r} is invalid: give one like {DEFAULT_URL}")
             case TimeoutError():
                 return Unreachable(
                     f"no answer from {self.address} within {self._deadlines.open_s:g} s: is the server overloaded?"
@@ -169,12 +169,14 @@ class Dialer:
                     " the certificate of its authority"
                 )
             case tls.SSLError():
-                return Unreachable(f"{self.address} does not speak TLS ({_reason(error)}): without TLS, give ws://")
+                return Unreachable(f"{self.address} does not use TLS ({_reason(error)}): use a ws:// URL")
             case ConnectionResetError() if self.address.startswith("wss:"):
-                return Unreachable(f"{self.address} hung up before TLS was set up: if it is without TLS, give ws://")
+                return Unreachable(
+                    f"{self.address} hung up during the TLS handshake: if it does not use TLS, use a ws:// URL"
+                )
         via = f" through the proxy {shown(self._proxy)}" if self._proxy is not None else ""
         local = self._host in LOOPBACK
-        hint = "start it with `neucodec-server --model nano`" if local else "check its address, and that it runs"
+        hint = "start it with `neucodec-server --model nano`" if local else "check the address and that it runs"
         return Unreachable(f"server not reachable at {self.address}{via}: {hint} ({_reason(error)})")
 
     def _refusal(self, refused: InvalidStatus) -> StreamingError:
@@ -213,7 +215,7 @@ def certificates(ca_file: str) -> tls.SSLContext:
     try:
         return tls.create_default_context(cafile=ca_file)
     except OSError as error:  # OpenSSL's too
-        raise ConfigError(f"{ca_file} cannot be read as certificates ({_reason(error)}): give a PEM file") from None
+        raise ConfigError(f"{ca_file} is not a readable certificate file ({_reason(error)}): give a PEM file") from None
 
 
 def is_loss(closed: ConnectionClosed) -> bool:
@@ -241,7 +243,7 @@ def _address(url: str) -> str:
         if split.scheme not in _SCHEMES or not split.hostname or split.query or split.fragment:
             raise ValueError
     except ValueError:
-        raise ConfigError(f"server URL {url!r} cannot be used: give one like {DEFAULT_URL}") from None
+        raise ConfigError(f"server URL {url!r} is invalid: give one like {DEFAULT_URL}") from None
     return f"{_SCHEMES[split.scheme]}://{split.netloc}{split.path}".rstrip("/")
 
 
@@ -264,5 +266,5 @@ def _headers(api_key: str | None) -> dict[str, str]:
     if api_key is None:
         return {}
     if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
-        raise ConfigError("the API key (not shown) is empty or has spaces or other than ASCII letters: is it whole?")
+        raise ConfigError("the API key (not shown) is empty or contains spaces or non-ASCII characters: check it")
     return {"Authorization": f"Bearer {api_key}"}

@@ -98,7 +98,7 @@ class BrokerLink:
                     await asyncio.sleep(FIRST_PAUSE_S)  # the loss may not have been noticed yet
                 await self._connected.wait()
         except TimeoutError:
-            raise DeadlineExceeded(f"the broker took nothing for {self._deadlines.send_s:g} s") from None
+            raise DeadlineExceeded(f"the broker accepted no data for {self._deadlines.send_s:g} s") from None
         if self.failure is not None:
             raise self.failure
         return False
@@ -139,7 +139,7 @@ class BrokerLink:
     def _refusal(self, error: aiomqtt.MqttError) -> StreamingError:
         code = getattr(getattr(error, "rc", None), "value", None)
         if code in NOT_LET_IN:
-            return AuthError(f"the broker at {self._address} does not let you in ({error}): give user and password")
+            return AuthError(f"the broker at {self._address} refused the login ({error}): check user and password")
         return Unreachable(f"no broker at {self._where}: {error}")
 
     def _fail(self, error: StreamingError) -> None:
@@ -240,5 +240,5 @@ def _tls_context(address: BrokerAddress) -> ssl.SSLContext | None:
         if address.cert_file is not None:
             context.load_cert_chain(address.cert_file, address.key_file)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"the certificates for the broker cannot be used: {reason_of(error)}") from None
+        raise ConfigError(f"cannot use the certificates for the broker: {reason_of(error)}") from None
     return context

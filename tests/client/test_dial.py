@@ -61,7 +61,7 @@ async def test_an_unresolved_name_is_distinguished_from_a_server_that_does_not_r
     with socket.socket() as free:
         free.bind(("127.0.0.2", 0))
         remote = await refusal(f"ws://127.0.0.2:{free.getsockname()[1]}")
-    assert "check its address" in remote and "Connection refused" in remote
+    assert "check the address" in remote and "Connection refused" in remote
     for message in (unknown, remote):
         assert "neucodec-server" not in message
 
@@ -76,12 +76,12 @@ async def test_a_plain_port_under_tls_is_distinguished_from_a_private_certificat
         trusting = certificates(str(certificate[0]))
         assert "does not speak neucodec.v1" in await refusal(f"wss://localhost:{port}", ssl=trusting)
         assert "if the server has TLS, give wss://" in await refusal(f"ws://localhost:{port}")
-        assert "without TLS" in await refusal(f"ws://localhost:{port}", ssl=trusting)
+        assert "does not use TLS" in await refusal(f"ws://localhost:{port}", ssl=trusting)
     async with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
-        assert "without TLS, give ws://" in await refusal(f"wss://127.0.0.1:{port}")
+        assert "use a ws://" in await refusal(f"wss://127.0.0.1:{port}")
     async with hanging_up() as port:
         message = await refusal(f"wss://127.0.0.1:{port}")
-        assert "if it is without TLS, give ws://" in message and "start it" not in message
+        assert "if it does not use TLS, use a ws://" in message and "start it" not in message
 
 
 def test_a_file_without_certificates_is_named(tmp_path):
