@@ -94,6 +94,7 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
 
     from neucodec_streaming.codec import load_codec
     from neucodec_streaming.engine.runner import Runner
+    from neucodec_streaming.kernels.memory import give_back_freed_memory
 
     voices = Voices() if settings.voices is None else read_voices(settings.voices)
     use_threads(settings)
@@ -118,6 +119,7 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     runner = Runner(codec, pools, slots, settings.batch_sizes, settings.cuda_graphs)
     _log.info("model %s loaded, warming up %d shapes", codec.name, len(pools) * len(settings.batch_sizes))
     runner.warm_up()
+    give_back_freed_memory()  # of shapes that need more than steady steps
     if "decode" in settings.kinds:
         runner.hold_voices(list(voices.tokens.values()))
     runners = [runner, *(runner.replicate() for _ in range(workers - 1))]
