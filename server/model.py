@@ -119,13 +119,13 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     runner = Runner(codec, pools, slots, settings.batch_sizes, settings.cuda_graphs)
     _log.info("model %s loaded, warming up %d shapes", codec.name, len(pools) * len(settings.batch_sizes))
     runner.warm_up()
-    give_back_freed_memory()  # of shapes that need more than steady steps
     if "decode" in settings.kinds:
         runner.hold_voices(list(voices.tokens.values()))
     runners = [runner, *(runner.replicate() for _ in range(workers - 1))]
     other_load = OtherLoad()
     with ThreadPoolExecutor(workers, initializer=use_threads, initargs=(settings,)) as threads:  # all at once, as later
         times = list(threads.map(lambda one: one.measure(time.perf_counter, MEASURE_S), runners))
+    give_back_freed_memory()  # of the threads that measured, and of other shapes
     share = other_load.share()
     if share > BUSY_SHARE:
         _log.warning(
