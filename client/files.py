@@ -61,6 +61,7 @@ AUDIO_ENDINGS = {
 """Extension of an audio output -> libsndfile's format and encoding."""
 AUDIO_FORMATS = {"wav": AUDIO_ENDINGS[".wav"], "raw": AUDIO_ENDINGS[".raw"]}
 """Name of a format that a pipe can carry -> libsndfile's format and encoding."""
+RAW_ENDINGS = tuple(ending for ending, (kind, _) in AUDIO_ENDINGS.items() if kind == "RAW")
 _BLOCK_SAMPLES = 16_384
 _MAX_HEADER_BYTES = 8192
 _UNKNOWN_FRAMES = 1 << 62
@@ -96,8 +97,10 @@ class AudioReader:
             self._file = _SequentialFile(stream if self.notes or stream is source else str(source))
             _refuse_untrue(self._file, stream, size)
             self._packets = Packetizer(self.name, self._file.samplerate, rate, max(1, round(rate * packet_seconds)))
-        except (soundfile.LibsndfileError, OSError, FileError) as error:
+        except (soundfile.LibsndfileError, OSError, FileError, TypeError) as error:  # TypeError: a file named .raw
             stream.close()
+            if Path(self.name).suffix.lower() in RAW_ENDINGS:
+                raise FileError(f"{self.name} is raw audio, without a header: give its rate (--rate)") from None
             reason = getattr(error, "error_string", str(error)).rstrip(".")
             raise FileError(f"{self.name} cannot be read as audio ({reason}): give a WAV or FLAC file") from None
         frames = self._file.frames

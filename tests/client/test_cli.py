@@ -250,6 +250,24 @@ async def test_mic_writes_tokens_until_its_time_is_over(tmp_path, sound, capsys)
     assert abs(figures["tokens"] - figures["input_seconds"] * 50) <= 1
 
 
+@pytest.mark.parametrize("command", ["mic", "talk"])
+async def test_the_time_is_over_though_the_server_lost_the_session(command, tmp_path, sound, capsys):
+    output = [tmp_path / "out.tok"] if command == "mic" else []
+    async with fake_server(resume=True) as server:
+        running = asyncio.create_task(run(command, *output, "--seconds", 3, "--server", server.url, "--json"))
+        async with asyncio.timeout(20):
+            while server.heard_units < 16_000:  # noqa: ASYNC110 (no event counts what was heard)
+                await asyncio.sleep(0)
+            server.drop()
+            server.forget()
+            assert await running == 0
+    figures = json.loads(capsys.readouterr().out)
+    seconds = figures["spoken_seconds" if command == "talk" else "input_seconds"]
+    assert "new" in str(figures["resumed"]) and 3 <= seconds < 3.3
+    assert figures["tokens"] <= 3.3 * 50
+    assert not output or read_tokens(*output).size == figures["tokens"]
+
+
 async def test_mic_shows_levels_tokens_and_latency_on_a_terminal(sound, monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "150")
@@ -344,6 +362,13 @@ async def test_raw_audio_that_is_a_file_with_a_header_is_refused(tmp_path, name,
         code = await run("encode", tmp_path / name, tmp_path / "out.tok", "--rate", "16000", "--server", server.url)
     assert code == 3 and f"{form}, whose header declares the rate: omit --rate" in capsys.readouterr().err
     assert not (tmp_path / "out.tok").exists()
+
+
+@pytest.mark.parametrize("name", ["in.raw", "in.pcm"])
+async def test_raw_audio_without_its_rate_is_refused(tmp_path, name, capsys):
+    (tmp_path / name).write_bytes(bytes(range(256)) * 100)
+    code = await run("encode", tmp_path / name, tmp_path / "out.tok")
+    assert code == 3 and "is raw audio, without a header: give its rate (--rate)" in capsys.readouterr().err
 
 
 async def test_empty_files_are_errors(tmp_path, capsys):
