@@ -219,7 +219,8 @@ def live(size: ReportSize) -> Iterator[Finding]:
             flags += ["--model", size.model, "--batch-sizes", ",".join(map(str, size.rows)), "--out", str(out)]
             flags += ["--data", name, "--clips", "1", "--seconds", str(size.live_s)]
             flags += ["--processes", str(min(sessions, MAX_CLIENT_PROCESSES))]
-            done = _run("benchmarks.load", *flags, NEUCODEC_DEVICE="cuda", NEUCODEC_PROFILES="default")
+            settings = {"NEUCODEC_DEVICE": "cuda", "NEUCODEC_PROFILES": "default", "NEUCODEC_KINDS": kind}
+            done = _run("benchmarks.load", *flags, **settings)
             row = json.loads(out.read_text())["rows"][-1] if out.exists() else {}
             yield f"{sessions} {kind} sessions: in time", row.get("in_time", False)
             for what in ("held", "refused", "late_ms", "clients_kept_up", "server_cpu", "loop_cpu"):

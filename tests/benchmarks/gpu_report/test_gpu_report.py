@@ -28,10 +28,10 @@ def test_every_stage_writes_its_results(tmp_path: Path, compiled: None) -> None:
         found["replay"]["bfloat16: replayed equals eager"]
         and found["attention"]["bfloat16: attention is right to 0.04"]
     )
-    assert found["steps"]["decode bfloat16, 2 rows, ms"] > 0 and found["start_up"]["seconds of capturing"] > 0
-    assert "decode, 2 rows: kernels" in found["kernels"] and "1 passed" in found["laws"]["their output"][-1]
+    assert found["steps"]["decode bfloat16, 1 rows, ms"] > 0 and found["start_up"]["seconds of capturing"] > 0
+    assert "decode, 1 rows: kernels" in found["kernels"] and "1 passed" in found["laws"]["their output"][-1]
     assert any("milliseconds of the host" in line for line in found["capacity"]["its output"])
-    assert "'count'" in found["live"]["1 encode sessions: late_ms"] and "1 decode sessions: in time" in found["live"]
+    assert found["live"]["1 decode sessions: held"] == "1"
     assert "| device | software |" in (tmp_path / "report.md").read_text()
 
 
