@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
+MAX_RATE_DIGITS = 6
+
 
 @dataclass(frozen=True)
 class BrokerMessage:
@@ -27,7 +29,9 @@ class BrokerMessage:
         reply_topic, correlation, content_type = (
             getattr(properties, name, None) for name in ("ResponseTopic", "CorrelationData", "ContentType")
         )
-        return cls(topic, payload, qos, retain, reply_topic, correlation, content_type=content_type)
+        said = dict(getattr(properties, "UserProperty", ())).get("rate", "")
+        rate = int(said) if said.isascii() and said.isdecimal() and len(said) <= MAX_RATE_DIGITS else None
+        return cls(topic, payload, qos, retain, reply_topic, correlation, content_type=content_type, rate=rate)
 
     @property
     def properties(self) -> dict[str, Any]:
