@@ -81,7 +81,7 @@ def test_two_jobs_do_not_write_to_one_folder(recordings, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["encode-files", "/nowhere", "out"], "/nowhere is no folder"),
+        (["encode-files", "/nowhere", "out"], "/nowhere is not a folder"),
         (["encode-files", ".", "out"], "contains no recordings"),
         (["decode-files", ".", "out"], "no part-"),
         (["encode-files", ".", "out", "--workers", "0"], "0 is below 1"),
