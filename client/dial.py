@@ -238,6 +238,8 @@ def disconnected(closed: ConnectionClosed) -> Disconnected:
 def _address(url: str) -> str:
     """The URL's WebSocket form without a trailing slash. Raises ConfigError."""
     try:
+        if not isinstance(url, str):
+            raise ValueError
         split = urlsplit(url if "://" in url else f"ws://{url}")
         _ = split.port  # raises ValueError when it is none
         if split.scheme not in _SCHEMES or not split.hostname or split.query or split.fragment:

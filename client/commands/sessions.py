@@ -132,7 +132,9 @@ async def _to_output(
 def _fault(source: FileSource, input: str, outcome: str) -> StreamingError:
     """The fault of a piped source, and what happened to the output."""
     assert source.error is not None
-    return type(source.error)(f"{name_of(input, 0)}: {source.error}; {outcome}")
+    name, fault = name_of(input, 0), str(source.error)
+    where = "" if fault.startswith(name) else f"{name}: "
+    return type(source.error)(f"{where}{fault}; {outcome}")
 
 
 async def _paced(source: FileSource, connection: Connection, pipe: PipeWriter) -> AsyncIterator[np.ndarray]:
