@@ -178,11 +178,12 @@ async def mic(options: argparse.Namespace) -> None:
 
             async def spoken() -> AsyncIterator[np.ndarray]:
                 nonlocal levels
+                samples = 0
                 async for packet in microphone:
                     levels = (levels + level_bar(packet))[-LEVELS_KEPT:]
                     yield packet
-                    seconds = connection.input_position / INPUT_RATE
-                    if stop.is_set() or (options.seconds and seconds >= options.seconds):
+                    samples += packet.size
+                    if stop.is_set() or (options.seconds and samples / INPUT_RATE >= options.seconds):
                         return
 
             def keep(tokens: np.ndarray) -> None:

@@ -250,6 +250,20 @@ async def test_mic_writes_tokens_until_its_time_is_over(tmp_path, sound, capsys)
     assert abs(figures["tokens"] - figures["input_seconds"] * 50) <= 1
 
 
+@pytest.mark.parametrize("command", ["mic", "talk"])
+async def test_the_time_is_over_though_the_server_lost_the_session(command, sound, capsys):
+    async with fake_server(resume=True) as server:
+        running = asyncio.create_task(run(command, "--seconds", 3, "--server", server.url, "--json"))
+        await server.heard.wait()
+        server.drop()
+        server.forget()
+        async with asyncio.timeout(20):
+            assert await running == 0
+    figures = json.loads(capsys.readouterr().out)
+    seconds = figures["spoken_seconds" if command == "talk" else "input_seconds"]
+    assert "new" in str(figures["resumed"]) and 3 <= seconds < 3.3
+
+
 async def test_mic_shows_levels_tokens_and_latency_on_a_terminal(sound, monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "150")
