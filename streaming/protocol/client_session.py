@@ -52,6 +52,7 @@ class ClientSession:
         self.input_position = 0
         self.output_position = 0
         self.stale_until = 0  # output before this position is dropped
+        self.heard_input = 0  # units before this position had their output before the server lost the session
         self._log = ReplayLog(input, output, int(replay_seconds * input.rate))
         self._answers = 0
 
@@ -180,7 +181,10 @@ class ClientSession:
             if ready.session != self.ready.session:
                 self._answers = 0
                 self._log.renumber()
+            self.heard_input = 0
             if ready.resumed == "new":
+                frames = (self.output_position - self._log.start.output) // self.output.hop
+                self.heard_input = frames * self.input.hop
                 self.input_position -= self._log.start.input
                 self._log.restart()
             self.output_position = ready.output_position

@@ -102,10 +102,6 @@ class FakeServer:
             return _refusal(connection, HTTPStatus.NOT_FOUND, Failure("bad_path", "path '/elsewhere' is unknown"))
         return None
 
-    def forget(self) -> None:
-        """Loses all sessions, as a restart does."""
-        self._kept.clear()
-
     def drop(self) -> None:
         """Loses every connection without a closing handshake."""
         for websocket in self._sockets:
