@@ -208,7 +208,7 @@ def _checked_url(url: Any) -> str:
     if isinstance(url, (int, float)):
         raise ConfigError(f"the server URL is {url!r}: for the sample rate of the audio use input_rate={url!r}")
     if not isinstance(url, str):
-        raise ConfigError(f"the server URL is a {type(url).__name__}: give one like {DEFAULT_URL}, after the audio")
+        raise ConfigError(f"the server URL is a {type(url).__name__}: use one like {DEFAULT_URL}, after the audio")
     return url
 
 

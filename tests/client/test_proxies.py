@@ -129,8 +129,8 @@ async def test_without_the_libraries_the_extra_is_named(monkeypatch):
     [
         ("https_proxy", "http://ann:secret@127.0.0.1:port", "the proxy, '127.0.0.1:port',"),
         ("https_proxy", "ftp://127.0.0.1", "scheme ftp is unknown"),
-        ("https_proxy", "http://", "give one like http://HOST:PORT or socks5://HOST:PORT"),
-        ("all_proxy", "http://h/path", "more than host and port"),
+        ("https_proxy", "http://", "use one like http://HOST:PORT or socks5://HOST:PORT"),
+        ("all_proxy", "http://h/path", "more than a host and a port"),
         ("https_proxy", "http://ann:secret@127.0.0.1:1", "through the proxy 127.0.0.1:1: check"),
     ],
 )
