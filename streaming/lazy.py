@@ -40,4 +40,5 @@ def missing_extra(error: ModuleNotFoundError, wanted: str) -> ImportError:
     extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
     if extra is None:
         return error
-    return ImportError(f"{wanted} needs {error.name}: pip install 'neucodec-streaming[{extra}]'", name=error.name)
+    remedy = f"install the extra '{extra}' (in the checkout: pip install '.[{extra}]')"
+    return ImportError(f"{wanted} needs {error.name}: {remedy}", name=error.name)
