@@ -56,7 +56,7 @@ class LoopThread:
         """Starts a coroutine on the loop. Raises LocalProtocolError if the loop has ended."""
         if self._loop.is_closed():
             coroutine.close()
-            raise LocalProtocolError("the session was closed at the end of its `with`: open another")
+            raise LocalProtocolError("the session was closed at the end of its `with`: open a new one")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def call(self, coroutine: Coroutine[Any, Any, Outcome]) -> Outcome:
@@ -206,7 +206,7 @@ def roundtrip(
 def _checked_url(url: Any) -> str:
     """Checks the URL. Raises ConfigError for a number, as `encode(*soundfile.read(path))` passes the rate here."""
     if not isinstance(url, str):
-        raise ConfigError(f"the server's URL is {url!r}: if that is the rate of the audio, give input_rate={url!r}")
+        raise ConfigError(f"the server URL is {url!r}: for the sample rate of the audio use input_rate={url!r}")
     return url
 
 
@@ -216,7 +216,7 @@ def _mono(pcm: Any, input_rate: int) -> np.ndarray:
     if audio.ndim == 2 and audio.shape[1] == 1:
         audio = audio[:, 0]
     if audio.ndim == 2:
-        raise AudioError(f"audio has shape {audio.shape}: give one channel, for instance audio.mean(axis=1)")
+        raise AudioError(f"audio has shape {audio.shape}: give one channel, such as audio.mean(axis=1)")
     if audio.dtype in (np.int16, np.int32):
         audio = (audio / -float(np.iinfo(audio.dtype).min)).astype(np.float32)
     elif audio.dtype == np.float64:

@@ -131,7 +131,7 @@ async def announced(microphone: Microphone, quiet: bool) -> AsyncIterator[np.nda
         if microphone.is_muted and not has_warned:
             has_warned = True
             print(
-                f"microphone {microphone.name!r} gives nothing but zeros: is it muted, or may this program not listen?",
+                f"microphone {microphone.name!r} delivers only silence: is it muted, or may this program not record?",
                 file=sys.stderr,
             )
         yield packet

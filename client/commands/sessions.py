@@ -113,7 +113,7 @@ async def _to_output(
                         connection, packets, output.write, realtime=options.realtime, on_progress=line
                     )
                     if source.error is not None and output.output is not None and output.output.replaces:
-                        raise _fault(source, options.input, f"{options.output} stays as it was")
+                        raise _fault(source, options.input, f"{options.output} is unchanged")
             if output.pipe is not None:
                 await output.pipe.drained()
         except asyncio.CancelledError:
@@ -127,7 +127,7 @@ async def _to_output(
         extra["notes"] = source.notes
     print_report(report, extra, options.json, is_standard_output(options.output), is_paced=options.realtime)
     if source.error is not None:
-        raise _fault(source, options.input, f"what came before it is in {name_of(options.output, 1)}")
+        raise _fault(source, options.input, f"the part before it is in {name_of(options.output, 1)}")
 
 
 def _fault(source: FileSource, input: str, outcome: str) -> StreamingError:
@@ -158,7 +158,7 @@ def _interruption(line: ProgressLine, output: str) -> str:
     done = "before anything was sent"
     if report is not None:
         done = f"after {report.input_seconds:.1f} s of input and {report.output_seconds:.1f} s of output"
-    left = "is cut off there" if is_stream(output, 1) else "was not written"
+    left = "ends there" if is_stream(output, 1) else "was not written"
     return f"interrupted {done}: {name_of(output, 1)} {left}"
 
 
@@ -246,4 +246,4 @@ async def play(options: argparse.Namespace) -> None:
         extra["notes"] = source.notes
     print_report(report, extra, options.json, piped=False, is_paced=True)
     if source.error is not None:
-        raise _fault(source, options.input, "what came before it was played")
+        raise _fault(source, options.input, "the part before it was played")

@@ -107,7 +107,7 @@ async def listen(
 ) -> AsyncIterator[Listener]:
     """Listens to a session's `tokens` or `speech`. Raises ConfigError, Unreachable."""
     if stream not in STREAMS:
-        raise ConfigError(f"stream {stream!r} is unknown: listen to one of {', '.join(STREAMS)}")
+        raise ConfigError(f"stream {stream!r} is unknown: choose one of {', '.join(STREAMS)}")
     listener = Listener(name, stream)
     connected: Callable[[], None] = lambda: None  # noqa: E731
     async with broker_link(

@@ -195,7 +195,7 @@ class MqttSession(LiveSession):
                 await self._is_ready.wait()
         except TimeoutError:
             raise Unreachable(
-                f"no bridge answered for session {self.name} within {self._deadlines.open_s:g} s: start one with"
+                f"no bridge answered session {self.name} within {self._deadlines.open_s:g} s: start one with"
                 " `neucodec-server --mqtt URL`"
             ) from None
         self._inbound.check()
@@ -325,7 +325,7 @@ class MqttSession(LiveSession):
                 if self._is_served
                 else "no bridge has the session"
             )
-            raise DeadlineExceeded(f"nothing could be sent for {self._deadlines.send_s:g} s: {why}") from None
+            raise DeadlineExceeded(f"no data could be sent for {self._deadlines.send_s:g} s: {why}") from None
 
     @property
     def _ahead_frames(self) -> int:

@@ -41,7 +41,8 @@ def make_linear(weight: Tensor, bias: Tensor | None) -> LinearFn:
     operations = native.operations(weight)
     if operations is not None and (weight.numel() < BIG_WEIGHT or torch.get_num_threads() == 1):
         panels, bias = operations.pack(weight.detach().contiguous()), None if bias is None else bias.detach()
-        return lambda x: operations.linear(x, panels, bias, len(weight))
+        rows = len(weight)  # the function below must not keep the original weight
+        return lambda x: operations.linear(x, panels, bias, rows)
     if not has_onednn(weight):
         return partial(F.linear, weight=weight, bias=bias)
     if weight.dtype == torch.float32 and weight.numel() < BIG_WEIGHT:

@@ -269,6 +269,14 @@ ServerMessage = Ready | Flushed | Cleared | Marked | Primed | Done | Stats | Fai
 Message = ClientMessage | ServerMessage
 AnswerMessage = Flushed | Cleared | Marked | Primed | Done
 """The server's answers to a client's requests."""
+REQUEST_OF: dict[type[AnswerMessage], type[ClientMessage]] = {
+    Flushed: Flush,
+    Cleared: Clear,
+    Marked: Mark,
+    Primed: Prime,
+    Done: End,
+}
+"""The request that each answer belongs to."""
 
 _BARE_MESSAGES: dict[str, Flush | Clear | End] = {bare.type: bare for bare in (Flush(), Clear(), End())}
 CLIENT_MESSAGES = (*_BARE_MESSAGES, Mark.type, Prime.type)

@@ -67,7 +67,7 @@ async def test_the_latency_is_never_negative():
 
 async def test_a_microphone_that_stops_delivering_is_reported(monkeypatch):
     monkeypatch.setattr(devices, "SILENT_DEVICE_S", 0.01)
-    gone = pytest.raises(SoundDeviceError, match=r"'Fake Mic' gave nothing .* unplugged")
+    gone = pytest.raises(SoundDeviceError, match=r"'Fake Mic' was silent .* plugged in")
     with Microphone(16_000) as microphone, gone:
         await anext(aiter(microphone))
 
@@ -88,7 +88,7 @@ async def test_audio_before_unplugging_is_delivered_before_the_error():
         Stream.last.record(np.full((480, 2), 0.25, np.float32))
         Stream.last.unplug()
         assert (await anext(packets)).size == 480
-        with pytest.raises(SoundDeviceError, match=r"'Fake Mic' stopped: was it unplugged"):
+        with pytest.raises(SoundDeviceError, match=r"'Fake Mic' stopped: check that it is plugged in"):
             await anext(packets)
 
 
@@ -194,7 +194,7 @@ async def test_a_speaker_that_never_pulls_audio_is_reported(monkeypatch):
     monkeypatch.setattr(devices, "SILENT_DEVICE_S", 0.01)
     with Speaker(48_000) as speaker:
         speaker.push(np.zeros(100, np.float32))
-        with pytest.raises(SoundDeviceError, match=r"'Fake Speaker' took nothing .* unplugged"):
+        with pytest.raises(SoundDeviceError, match=r"'Fake Speaker' accepted no samples .* plugged in"):
             await speaker.drained()
 
 
@@ -209,7 +209,7 @@ async def test_a_speaker_that_stops_is_reported():
     with Speaker(48_000) as speaker:
         speaker.push(np.zeros(100, np.float32))
         Stream.last.unplug()
-        with pytest.raises(SoundDeviceError, match=r"'Fake Speaker' stopped: was it unplugged"):
+        with pytest.raises(SoundDeviceError, match=r"'Fake Speaker' stopped: check that it is plugged in"):
             await speaker.drained()
 
 

@@ -70,7 +70,7 @@ async def test_audio_of_another_rate_is_resampled():
     ("arguments", "says"),
     [
         ((np.zeros((100, 2)),), r"shape \(100, 2\): give one channel"),
-        ((np.zeros(100), 44_100), "give input_rate=44100"),
+        ((np.zeros(100), 44_100), "use input_rate=44100"),
         ((np.full(100, 20_000.0),), "divide 16-bit samples by 32768"),
         ((np.zeros(100, np.uint8),), "type uint8"),
         (("speech.wav",), "audio is a str 'speech.wav'"),
