@@ -121,7 +121,7 @@ async def test_without_the_libraries_the_extra_is_named(monkeypatch):
             await use()
         said.append(str(refused.value))
     for one in said:
-        assert "pip install 'neucodec-streaming[socks]', or set NO_PROXY=codec.invalid" in one and "secret" not in one
+        assert "pip install '.[socks]'), or set NO_PROXY=codec.invalid" in one and "secret" not in one
 
 
 @pytest.mark.parametrize(
