@@ -72,6 +72,8 @@ class AudioPipe:
             async for block in blocks:
                 file.write(block)
             reader = AudioReader(file, self._rate, self._packet_seconds, self.name)  # type: ignore[arg-type]
+            if reader.seconds == 0:
+                raise FileError(f"{self.name} contains no audio")
             for packet in reader:
                 yield packet
             self.notes += reader.notes
@@ -106,6 +108,8 @@ class AudioPipe:
             waiting += block
         async for _ in blocks:  # chunks after the audio: read them, so that the writing program does not fail
             pass
+        if not packets.samples:
+            raise FileError(f"{self.name} contains no audio")
         for packet in packets.flush():
             yield packet
         if left is not None and left >= frame:

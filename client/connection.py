@@ -323,7 +323,10 @@ class Connection(LiveSession):
             ) from None
         self._lost_at_s = None
         stream = self._session.input
-        dropped = self._session.drop_stale(int(MAX_STALE_SECONDS * stream.rate) if self._live else None)
+        heard = self._session.heard_input
+        unheard = max(0, self._session.input_position - heard)
+        max_age = min(int(MAX_STALE_SECONDS * stream.rate), unheard) if self._live else None
+        dropped = max(0, self._session.drop_stale(max_age) - heard)
         self._outbox.extend(self._session.unsent)
         self._pending = sum(stream.count(item) for item in self._outbox if isinstance(item, bytes))
         position = max(self._session.output_position, self._session.stale_until)

@@ -189,6 +189,7 @@ class Speaker:
         self.underflows = 0
         self._orders: deque[np.ndarray | str] = deque()
         self.pushed_samples = 0
+        self._heard_at_close: int | None = None
         self._progress = asyncio.Event()
         self._ended = False
         self._loop = asyncio.get_running_loop()
@@ -222,6 +223,10 @@ class Speaker:
         with _translated("closing the speaker"):
             if kind is None:
                 self._stream.stop()  # plays what the device has taken; close alone would cut it off
+            heard = self.position
+            with suppress(_sounddevice().PortAudioError):  # the device may be gone
+                heard = self.heard_position
+            self._heard_at_close = heard
             self._stream.close()
 
     @property
@@ -252,6 +257,8 @@ class Speaker:
     @property
     def heard_position(self) -> int:
         """Position of the sample that is audible now: `position` minus the delay of device and conversion."""
+        if self._heard_at_close is not None:
+            return self._heard_at_close
         heard = tuple(self._heard)
         moments, positions = [moment for moment, _ in heard], [position for _, position in heard]
         return int(np.interp(self._stream.time, moments, positions))

@@ -139,7 +139,7 @@ class Dialer:
             case InvalidStatus():
                 return self._refusal(error)
             case InvalidURI():
-                return ConfigError(f"server URL {self.address!r} is invalid: give one like {DEFAULT_URL}")
+                return ConfigError(f"server URL {self.address!r} is invalid: use one like {DEFAULT_URL}")
             case TimeoutError():
                 return Unreachable(
                     f"no answer from {self.address} within {self._deadlines.open_s:g} s: is the server overloaded?"
@@ -238,12 +238,14 @@ def disconnected(closed: ConnectionClosed) -> Disconnected:
 def _address(url: str) -> str:
     """The URL's WebSocket form without a trailing slash. Raises ConfigError."""
     try:
+        if not isinstance(url, str):
+            raise ValueError
         split = urlsplit(url if "://" in url else f"ws://{url}")
         _ = split.port  # raises ValueError when it is none
         if split.scheme not in _SCHEMES or not split.hostname or split.query or split.fragment:
             raise ValueError
     except ValueError:
-        raise ConfigError(f"server URL {url!r} is invalid: give one like {DEFAULT_URL}") from None
+        raise ConfigError(f"server URL {url!r} is invalid: use one like {DEFAULT_URL}") from None
     return f"{_SCHEMES[split.scheme]}://{split.netloc}{split.path}".rstrip("/")
 
 

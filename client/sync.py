@@ -205,8 +205,10 @@ def roundtrip(
 
 def _checked_url(url: Any) -> str:
     """Checks the URL. Raises ConfigError for a number, as `encode(*soundfile.read(path))` passes the rate here."""
-    if not isinstance(url, str):
+    if isinstance(url, (int, float)):
         raise ConfigError(f"the server URL is {url!r}: for the sample rate of the audio use input_rate={url!r}")
+    if not isinstance(url, str):
+        raise ConfigError(f"the server URL is a {type(url).__name__}: use one like {DEFAULT_URL}, after the audio")
     return url
 
 
@@ -216,7 +218,8 @@ def _mono(pcm: Any, input_rate: int) -> np.ndarray:
     if audio.ndim == 2 and audio.shape[1] == 1:
         audio = audio[:, 0]
     if audio.ndim == 2:
-        raise AudioError(f"audio has shape {audio.shape}: give one channel, such as audio.mean(axis=1)")
+        channels = int(np.argmin(audio.shape))
+        raise AudioError(f"audio has shape {audio.shape}: give one channel, such as audio.mean(axis={channels})")
     if audio.dtype in (np.int16, np.int32):
         audio = (audio / -float(np.iinfo(audio.dtype).min)).astype(np.float32)
     elif audio.dtype == np.float64:

@@ -133,7 +133,9 @@ async def _to_output(
 def _fault(source: FileSource, input: str, outcome: str) -> StreamingError:
     """The fault of a piped source, and what happened to the output."""
     assert source.error is not None
-    return type(source.error)(f"{name_of(input, 0)}: {source.error}; {outcome}")
+    name, fault = name_of(input, 0), str(source.error)
+    where = "" if fault.startswith(name) else f"{name}: "
+    return type(source.error)(f"{where}{fault}; {outcome}")
 
 
 async def _paced(source: FileSource, connection: Connection, pipe: PipeWriter) -> AsyncIterator[np.ndarray]:
@@ -177,11 +179,12 @@ async def mic(options: argparse.Namespace) -> None:
 
             async def spoken() -> AsyncIterator[np.ndarray]:
                 nonlocal levels
+                samples = 0
                 async for packet in announced(microphone, options.json):
                     levels = (levels + level_bar(packet))[-LEVELS_KEPT:]
                     yield packet
-                    seconds = connection.input_position / INPUT_RATE
-                    if stop.is_set() or (options.seconds and seconds >= options.seconds):
+                    samples += packet.size
+                    if stop.is_set() or (options.seconds and samples / INPUT_RATE >= options.seconds):
                         return
 
             def keep(tokens: np.ndarray) -> None:

@@ -114,7 +114,7 @@ class PackedLinear(nn.Module):
     @property
     def ring_dtype(self) -> torch.dtype:
         """Dtype of keys and values in a ring: half the bytes for int8 weights."""
-        return self.like.dtype if self.int8 is None else torch.float16
+        return self.like.dtype if self.int8 is None else torch.bfloat16
 
     @cached_property
     def _product(self) -> LinearFn:
@@ -127,6 +127,12 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._product(x)
+
+    def activated(self, x: Tensor, activation: nn.Module) -> Tensor:
+        """The activated outputs."""
+        if self.int8 is not None and isinstance(activation, nn.SiLU):
+            return self.int8(x, silu=True)
+        return activation(self(x))
 
 
 class ChannelsLastConv(nn.Module):

@@ -263,6 +263,24 @@ async def test_a_line_says_when_the_microphone_has_started(command, sound, capsy
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("command", ["mic", "talk"])
+async def test_the_time_is_over_though_the_server_lost_the_session(command, tmp_path, sound, capsys):
+    output = [tmp_path / "out.tok"] if command == "mic" else []
+    async with fake_server(resume=True) as server:
+        running = asyncio.create_task(run(command, *output, "--seconds", 3, "--server", server.url, "--json"))
+        async with asyncio.timeout(20):
+            while server.heard_units < 16_000:  # noqa: ASYNC110 (no event counts what was heard)
+                await asyncio.sleep(0)
+            server.drop()
+            server.forget()
+            assert await running == 0
+    figures = json.loads(capsys.readouterr().out)
+    seconds = figures["spoken_seconds" if command == "talk" else "input_seconds"]
+    assert "new" in str(figures["resumed"]) and 3 <= seconds < 3.3
+    assert figures["tokens"] <= 3.3 * 50
+    assert not output or read_tokens(*output).size == figures["tokens"]
+
+
 async def test_mic_shows_levels_tokens_and_latency_on_a_terminal(sound, monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "150")

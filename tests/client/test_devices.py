@@ -142,6 +142,15 @@ async def test_the_heard_position_lags_by_the_latency_of_the_device():
         assert 20 * 480 < speaker.heard_position == speaker.position <= 20 * 480 + 240
 
 
+async def test_the_heard_position_is_known_after_an_interruption():
+    with pytest.raises(KeyboardInterrupt), Speaker(48_000) as speaker:
+        speaker.push(np.full(48_000, 0.5, np.float32))
+        for _ in range(20):
+            Stream.last.play()
+        raise KeyboardInterrupt
+    assert speaker.heard_position == 20 * 480 - round(LEAD_S * 48_000)
+
+
 async def test_positions_count_the_streams_samples_at_any_device_rate():
     with Speaker(24_000) as speaker:
         speaker.push(np.full(12_000, 0.5, np.float32))

@@ -102,6 +102,11 @@ async def test_a_foreign_http_server_or_a_wrong_path_is_named_without_its_page()
         assert "does not speak neucodec.v1" in await refusal(f"ws://127.0.0.1:{port}")
 
 
+@pytest.mark.parametrize("url", [None, 8765, "", "ftp://h", "ws://h:x", "ws://"])
+async def test_an_invalid_url_is_refused_before_connecting(url):
+    assert (await refusal(url)).endswith(": use one like ws://127.0.0.1:8765")
+
+
 async def test_a_missing_key_is_distinguished_from_a_wrong_one():
     async with fake_server(Fault.NEEDS_KEY) as server:
         assert (await refusal(server.url)).endswith("asks for an API key")

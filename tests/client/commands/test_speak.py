@@ -106,7 +106,7 @@ async def test_the_speaker_plays_all_of_it(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        (["--speech-lm-url", "http://127.0.0.1:1/v1"], 4, "does it run"),
+        (["--speech-lm-url", "http://127.0.0.1:1/v1"], 4, "is it running"),
         (["--speech-lm-url", "http://127.0.0.1:1"], 2, "language model URL"),
         (["--speech-lm-template", "/nothing"], 3, "/nothing cannot be read"),
         (["--tag", "speech"], 2, "tag 'speech'"),
