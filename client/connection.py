@@ -102,6 +102,11 @@ class Connection(LiveSession):
         return self._session.output_position
 
     @property
+    def is_over(self) -> bool:
+        """Whether the session has ended, by `end`, an error or a loss of the connection for good."""
+        return self._closed is not None or self._failure is not None or self._session.is_over
+
+    @property
     def lost_s(self) -> float | None:
         """Seconds since the connection was lost; None while it is open."""
         return None if self._lost_at_s is None else time.monotonic() - self._lost_at_s

@@ -89,6 +89,20 @@ async def test_an_interruption_closes_the_model_within_100_ms_and_the_next_is_cl
         assert server.all_sessions == 1
 
 
+async def test_sessions_that_were_lost_meanwhile_are_not_used():
+    async with speaking(FAST) as (tts, _model, server):
+        first, second = await tts.acquire(), await tts.acquire()
+        tts.release(first)
+        tts.release(second)
+        server.drop()
+        async with asyncio.timeout(5):
+            while first.is_usable or second.is_usable:  # noqa: ASYNC110 (a session has no event for its end)
+                await asyncio.sleep(0)
+        async with tts.synthesize("Good morning.", conn_options=ONCE) as stream:
+            assert np.array_equal(heard([event async for event in stream]), np.repeat(TOKENS, 480))
+        assert server.all_sessions == 3
+
+
 async def test_failures_become_livekit_errors():
     async with NeuCodecTTS(SpeechLMSpec("http://127.0.0.1:1/v1"), "ws://127.0.0.1:1") as tts:
         with pytest.raises(APIConnectionError):
