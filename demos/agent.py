@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from demos.demo import RECORDING
-from demos.language_model import Pace, recorded_tokens, spoken
+from demos.language_model import RECORDING, Pace, recorded_tokens, spoken
 from demos.server_process import demo_server
 from demos.voice_activity import VoiceActivity
 from neucodec_streaming.client.connection import Connection, connect

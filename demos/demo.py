@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from pystoi import stoi
 
+from demos.command_line import needs
+from demos.language_model import RECORDING
 from demos.server_process import demo_server
-from demos.spectrogram import draw_pair
 from neucodec_streaming.client.commands.display import ProgressLine, print_rows
 from neucodec_streaming.client.connection import connect
 from neucodec_streaming.client.files import AudioReader, AudioWriter, TokenWriter, read_audio, read_tokens
@@ -24,7 +24,11 @@ from neucodec_streaming.client.transfer import TransferReport, transfer
 from neucodec_streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
 from neucodec_streaming.resampler import resample
 
-RECORDING = Path(__file__).parent / "data" / "speech.flac"
+with needs("server,demo"):
+    from pystoi import stoi
+
+    from demos.spectrogram import draw_pair
+
 TOKENS_PER_PACKET = 25
 PCM_BITS = 16
 

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from demos.demo import RECORDING
-from demos.language_model import Pace, recorded_tokens, spoken
+from demos.language_model import RECORDING, Pace, recorded_tokens, spoken
 from demos.server_process import demo_server
 from neucodec_streaming.client.connection import connect
 from neucodec_streaming.client.devices import Speaker
@@ -118,6 +117,8 @@ def main() -> None:
         print(json.dumps(asyncio.run(demonstrate(parser.parse_args())), indent=1))
     except StreamingError as error:
         raise SystemExit(f"tts: {error}") from None
+    except KeyboardInterrupt:
+        pass
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neucodec_streaming.errors import ConfigError, DeviceError, ModelError, StreamingError
+from neucodec_streaming.lazy import missing_extra
 from neucodec_streaming.server.app import App
 from neucodec_streaming.server.logs import log_to_stderr
 from neucodec_streaming.server.model import latency_ms, load_engines
@@ -167,10 +168,8 @@ def _bridge(settings: Settings, app: App) -> "Bridge | None":
         return None
     try:
         from neucodec_streaming.server.mqtt.bridge import Bridge, broker_address
-    except ImportError:
-        raise ConfigError(
-            "mqtt is set, but aiomqtt is missing: pip install 'neucodec-streaming[server,mqtt]'"
-        ) from None
+    except ModuleNotFoundError as error:
+        raise ConfigError(str(missing_extra(error, "the setting mqtt"))) from None
     return Bridge(broker_address(settings), app.open, settings.mqtt_hermes_sites, settings.max_message_bytes)
 
 

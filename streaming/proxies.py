@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.lazy import installing
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SOCKS = ("socks5h", "socks5", "socks4a", "socks4")
@@ -49,8 +50,7 @@ def proxy_for(url: str) -> str | None:
         ) from None
     if split.scheme in SOCKS and find_spec(_LIBRARIES[server.scheme[0]]) is None:
         raise ConfigError(
-            f"the environment names a SOCKS proxy, {shown(proxy)}: pip install 'neucodec-streaming[socks]', or set"
-            f" NO_PROXY={host}"
+            f"the environment names a SOCKS proxy, {shown(proxy)}: {installing('socks')}, or set NO_PROXY={host}"
         )
     if server.scheme.startswith("mqtt") and split.scheme not in SOCKS:
         return None

@@ -1,6 +1,6 @@
 """Text to speech as LiveKit Agents calls it, between the stand-in language model and the fake server.
 
-livekit-agents is not part of the extra dev because of its many dependencies: pip install 'neucodec-streaming[livekit]'.
+livekit-agents is not part of the extra dev because of its many dependencies: pip install '.[livekit]'.
 """
 
 import asyncio
