@@ -78,8 +78,8 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     share = other_load.share()
     if share > BUSY_SHARE:
         _log.warning(
-            "other programs took %.0f %% of the processors while the steps were measured: the capacity is that of a"
-            " busy machine, until it is measured again: when the machine is quiet and no session is open",
+            "other programs used %.0f %% of the processors while the steps were measured: the capacity is that of a"
+            " busy machine; it is measured again once the machine is idle and no session is open",
             100 * share,
         )
     step_s = {pool: {size: max(time[pool][size] for time in times) for size in settings.batch_sizes} for pool in pools}
@@ -105,7 +105,7 @@ def _check_memory(codec: "Codec", pools: list[Pool], settings: Settings) -> None
         taken_gb, free_gb, most = settings.max_sessions * each / 1e9, free / 1e9, max(0, free // each - 1)
         raise ConfigError(
             f"max_sessions is {settings.max_sessions}: their slots take {taken_gb:.1f} GB, and {free_gb:.1f} GB of"
-            f" {settings.device} may hold slots: give at most {most}, fewer profiles, or one of kinds"
+            f" {settings.device} may hold slots: set it to {most} or less, or serve fewer profiles or one kind"
         )
 
 
@@ -115,7 +115,7 @@ def use_threads(settings: Settings) -> None:
 
     if settings.device.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise ConfigError(f"device {settings.device!r} cannot be used: PyTorch finds no CUDA device; give cpu")
+            raise ConfigError(f"device {settings.device!r} cannot be used (PyTorch finds no CUDA device): use cpu")
         torch.cuda.set_device(torch.device(settings.device).index or 0)
         is_tf32 = settings.float32_products == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_tf32

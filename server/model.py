@@ -70,7 +70,9 @@ def worker_count(settings: Settings) -> int:
     if settings.device.startswith("cpu"):
         return settings.workers or _cores()
     if settings.workers not in (None, 1):
-        raise ConfigError(f"workers is {settings.workers}: device {settings.device} is stepped by one")
+        raise ConfigError(
+            f"workers is {settings.workers}: device {settings.device} uses exactly one, so set it to 1 or leave it out"
+        )
     return 1
 
 

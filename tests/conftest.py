@@ -22,7 +22,7 @@ from filelock import ReadWriteLock
 
 DEVICE = os.environ.get("NEUCODEC_TEST_DEVICE", "cpu")
 """The device that the laws are proved on: cuda, or cpu, with a software CUDA device as well."""
-assert DEVICE in ("cpu", "cuda"), f"NEUCODEC_TEST_DEVICE is {DEVICE!r}: give cpu or cuda"
+assert DEVICE in ("cpu", "cuda"), f"NEUCODEC_TEST_DEVICE is {DEVICE!r}: use cpu or cuda"
 if DEVICE == "cuda":
     import torch
 
