@@ -102,6 +102,11 @@ class Connection(LiveSession):
         return self._session.output_position
 
     @property
+    def is_over(self) -> bool:
+        """Whether the session has ended, by `end`, an error or a loss of the connection for good."""
+        return self._closed is not None or self._failure is not None or self._session.is_over
+
+    @property
     def lost_s(self) -> float | None:
         """Seconds since the connection was lost; None while it is open."""
         return None if self._lost_at_s is None else time.monotonic() - self._lost_at_s
@@ -171,7 +176,7 @@ class Connection(LiveSession):
                 data = await websocket.recv()
         except TimeoutError:
             raise DeadlineExceeded(
-                f"the server gave no answer for {self._deadlines.answer_s:g} s: is it overloaded?"
+                f"no answer from the server within {self._deadlines.answer_s:g} s: it may be overloaded"
             ) from None
         except ConnectionClosed as closed:
             if not self._lose(websocket, closed):
@@ -245,7 +250,7 @@ class Connection(LiveSession):
     async def _close(self) -> None:
         """Leaves at once."""
         if self._failure is None:
-            self._failed(LocalProtocolError("the connection was closed at the end of its `async with`: open another"))
+            self._failed(LocalProtocolError("the connection was closed at the end of its `async with`: open a new one"))
         await self._dialer.close(self._websocket)
 
     def _lose(self, websocket: ClientConnection, closed: ConnectionClosed) -> bool:
@@ -281,7 +286,7 @@ class Connection(LiveSession):
             self._failed(error)
         except Exception:
             _log.exception("the connection cannot go on")
-            self._failed(StreamingError("internal error of the client: its log says more"))
+            self._failed(StreamingError("internal error in the client: see its log"))
 
     async def _write(self, websocket: ClientConnection) -> None:
         with suppress(ConnectionClosed, StreamingError):
@@ -319,11 +324,14 @@ class Connection(LiveSession):
                             raise
         except TimeoutError:
             raise Disconnected(
-                f"the connection was lost and not back within {self._deadlines.resume_s:g} s{met}"
+                f"the connection was lost and could not be restored within {self._deadlines.resume_s:g} s{met}"
             ) from None
         self._lost_at_s = None
         stream = self._session.input
-        dropped = self._session.drop_stale(int(MAX_STALE_SECONDS * stream.rate) if self._live else None)
+        heard = self._session.heard_input
+        unheard = max(0, self._session.input_position - heard)
+        max_age = min(int(MAX_STALE_SECONDS * stream.rate), unheard) if self._live else None
+        dropped = max(0, self._session.drop_stale(max_age) - heard)
         self._outbox.extend(self._session.unsent)
         self._pending = sum(stream.count(item) for item in self._outbox if isinstance(item, bytes))
         position = max(self._session.output_position, self._session.stale_until)

@@ -94,6 +94,7 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
 
     from neucodec_streaming.codec import load_codec
     from neucodec_streaming.engine.runner import Runner
+    from neucodec_streaming.kernels.memory import give_back_freed_memory
 
     voices = Voices() if settings.voices is None else read_voices(settings.voices)
     use_threads(settings)
@@ -124,11 +125,12 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     other_load = OtherLoad()
     with ThreadPoolExecutor(workers, initializer=use_threads, initargs=(settings,)) as threads:  # all at once, as later
         times = list(threads.map(lambda one: one.measure(time.perf_counter, MEASURE_S), runners))
+    give_back_freed_memory()  # of the threads that measured, and of other shapes
     share = other_load.share()
     if share > BUSY_SHARE:
         _log.warning(
-            "other programs took %.0f %% of the processors while the steps were measured: the capacity is that of a"
-            " busy machine, until it is measured again: when the machine is quiet and no session is open",
+            "other programs used %.0f %% of the processors while the steps were measured: the capacity is that of a"
+            " busy machine; it is measured again once the machine is idle and no session is open",
             100 * share,
         )
     step_s = {pool: {size: max(time[pool][size] for time in times) for size in settings.batch_sizes} for pool in pools}
@@ -146,7 +148,9 @@ def worker_count(settings: Settings) -> int:
     if settings.device.startswith("cpu"):
         return settings.workers or _cores()
     if settings.workers not in (None, 1):
-        raise ConfigError(f"workers is {settings.workers}: device {settings.device} is stepped by one")
+        raise ConfigError(
+            f"workers is {settings.workers}: device {settings.device} uses exactly one, so set it to 1 or leave it out"
+        )
     return 1
 
 
@@ -156,7 +160,7 @@ def use_threads(settings: Settings) -> None:
 
     if settings.device.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise ConfigError(f"device {settings.device!r} cannot be used: PyTorch finds no CUDA device; give cpu")
+            raise ConfigError(f"device {settings.device!r} cannot be used (PyTorch finds no CUDA device): use cpu")
         torch.cuda.set_device(torch.device(settings.device).index or 0)
         is_tf32 = settings.float32_products == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_tf32

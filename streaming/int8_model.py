@@ -2,7 +2,7 @@
 
 A large model is quantised once. The result is cached beside the compiled kernels (XDG_CACHE_HOME, ~/.cache), under a
 name that identifies the model's files, the kinds and the layout. The file is replaced atomically and used only if its
-digest matches. Packed weights are read into huge pages; the rest stays mapped from the file.
+digest matches. Packed weights are read into huge pages, the rest into ordinary memory.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ def load_int8_model(source: Path | str, kinds: Sequence[str]) -> tuple[nn.Module
         try:
             return _read(path, source, kinds)
         except Exception as error:  # if the cache is unusable, the model itself is still available
-            _log.warning("%s is damaged and is made again: %s", path, error)
+            _log.warning("%s is damaged, packing the weights again: %s", path, error)
     model = pack_layers(load_model(source, torch.float32, kinds), int8.is_int8)
     give_back_freed_memory()
     tensors = dict(_tensors(model))
@@ -47,7 +47,7 @@ def load_int8_model(source: Path | str, kinds: Sequence[str]) -> tuple[nn.Module
             _write(path, tensors, digest)
             return _read(path, source, kinds)
         except OSError as error:
-            _log.warning("the packed weights cannot be kept for the next start: %s", error)
+            _log.warning("the packed weights cannot be cached for the next start: %s", error)
     release_originals(model)
     return model, digest
 
@@ -102,18 +102,19 @@ def _read(path: Path, source: Path | str, kinds: Sequence[str]) -> tuple[nn.Modu
     with torch.device("meta"):
         model = pack_layers(model_class(kinds)(config), int8.is_int8)
     expected, found, pages = dict(_tensors(model)), {}, HugePages()
-    for is_packed in (True, False):  # copied tensors, and mapped ones, each from its own mapping
-        with safe_open(path, "pt") as file:
-            digest = file.metadata()["digest"]
-            for name in file.keys():  # noqa: SIM118
-                if name.endswith(".packed") == is_packed:
-                    tensor = file.get_tensor(name)
-                    copy = pages.empty(tuple(tensor.shape), tensor.dtype, tensor.device) if is_packed else None
-                    found[name] = tensor if copy is None else copy.copy_(tensor)
+    with safe_open(path, "pt") as file:
+        digest = file.metadata()["digest"]
+        for name in file.keys():  # noqa: SIM118
+            tensor = file.get_tensor(name)  # a copy: one view would keep the whole file mapped
+            if name.endswith(".packed"):
+                copy = pages.empty(tuple(tensor.shape), tensor.dtype, tensor.device)
+                found[name] = copy.copy_(tensor)
+            else:
+                found[name] = tensor.clone()
     if {name: tensor.shape for name, tensor in expected.items()} != {name: x.shape for name, x in found.items()}:
-        raise ValueError("its tensors are those of another model")
+        raise ValueError("its tensors belong to another model")
     if digest_of(found) != digest:
-        raise ValueError("its digest does not fit")
+        raise ValueError("its digest does not match")
     for prefix, module in model.named_modules():
         for own in (module._parameters, module._buffers):
             for name, tensor in own.items():

@@ -50,7 +50,7 @@ class Resampler:
     def __init__(self, input_rate: int, output_rate: int) -> None:
         for name, rate in (("input", input_rate), ("output", output_rate)):
             if isinstance(rate, bool) or not isinstance(rate, int) or not MIN_RATE <= rate <= MAX_RATE:
-                raise ConfigError(f"{name} rate is {rate!r}: give whole hertz from {MIN_RATE} to {MAX_RATE}")
+                raise ConfigError(f"{name} rate is {rate!r}: expected whole hertz from {MIN_RATE} to {MAX_RATE}")
         self.input_rate = input_rate
         self.output_rate = output_rate
         common = gcd(input_rate, output_rate)
@@ -65,7 +65,7 @@ class Resampler:
         return 0.0 if self._passes else (self._reach + 1) * 1000 / self.input_rate
 
     def needed(self, output_samples: int) -> int:
-        """Input samples needed for `samples` (at least 1) of output before any flush."""
+        """Input samples needed for `output_samples` (at least 1) before any flush."""
         return (output_samples - 1) * self._down // self._up + self._reach + 1
 
     def clear(self) -> None:

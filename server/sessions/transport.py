@@ -8,6 +8,7 @@ from typing import Protocol as Interface
 
 from neucodec_streaming.errors import MessageTooLarge, StreamingError
 from neucodec_streaming.protocol.messages import ClientMessage, ServerMessage, parse_client_message
+from neucodec_streaming.protocol.query import SessionRequest
 
 
 class Transport(Interface):
@@ -42,7 +43,9 @@ class Transport(Interface):
 
 
 class SessionHandler(Interface):
-    """A session, for its connection."""
+    """A session, for its connection. `request`: what it serves, with the model's rate where none was asked for."""
+
+    request: SessionRequest
 
     def opened(self, transport: Transport) -> None:
         """The connection is open: messages can be sent."""
@@ -63,7 +66,7 @@ class SessionHandler(Interface):
 def check_size(data: bytes | str, max_bytes: int) -> None:
     """Raises MessageTooLarge for a message that exceeds the limit on the wire."""
     if len(data) > max_bytes:
-        raise MessageTooLarge(f"message of {len(data)} bytes: the limit is {max_bytes}, send smaller ones")
+        raise MessageTooLarge(f"message of {len(data)} bytes exceeds the limit of {max_bytes}: send smaller messages")
 
 
 def hand_on(data: bytes | str, handler: SessionHandler, max_bytes: int) -> None:

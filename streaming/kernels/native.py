@@ -1,4 +1,4 @@
-"""Layers that need many torch operations, as one each: native.cpp and int8.cpp, compiled once.
+"""Layers that need many torch operations, as one each: native.cpp, attention.cpp and int8.cpp, compiled once.
 
 If a C++ compiler is found, the first stepped CPU model compiles the files (20 s) into the user's cache (XDG_CACHE_HOME,
 ~/.cache), under a name that identifies source, torch and type of CPU; `python -m neucodec_streaming.kernels.native`
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SOURCES = [Path(__file__).with_name(name) for name in ("native.cpp", "int8.cpp")]
+SOURCES = [Path(__file__).with_name(name) for name in ("native.cpp", "attention.cpp", "int8.cpp", "common.h")]
 FLAGS = ("-std=c++20", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 MARCH = {"AVX2": ("-march=x86-64-v3",), "AVX512": ("-march=x86-64-v4",)}
 COMPILERS = ("c++", "g++", "clang++")
@@ -51,7 +51,7 @@ def _loaded() -> Any:
     try:
         torch.ops.load_library(library())
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        logger.warning("steps on the CPU take longer than they could: %s", error)
+        logger.warning("native kernels are not available, so steps on the CPU are slower: %s", error)
         return None
     return torch.ops.neucodec
 
@@ -87,15 +87,25 @@ def _compile(sources: Sequence[Path], built: Path, flags: tuple[str, ...]) -> No
     names = (os.environ["CXX"],) if "CXX" in os.environ else COMPILERS
     compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
-        raise FileNotFoundError(f"no C++ compiler is found ({', '.join(names)}; CXX names another)")
-    logger.info("compiling %s, once for this machine", built.name)
+        raise FileNotFoundError(f"no C++ compiler found (tried {', '.join(names)}): install one, or set CXX")
+    logger.info("compiling %s (only once on this machine)", built.name)
     torch_folder = Path(torch.__file__).parent
     abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     places = (f"-I{torch_folder / 'include'}", f"-L{torch_folder / 'lib'}")
-    command = [compiler, *flags, abi, *places, *map(str, sources), "-o", str(built), "-ltorch_cpu", "-lc10"]
+    command = [
+        compiler,
+        *flags,
+        abi,
+        *places,
+        *(str(source) for source in sources if source.suffix == ".cpp"),
+        "-o",
+        str(built),
+        "-ltorch_cpu",
+        "-lc10",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     if done.returncode:
-        raise RuntimeError(f"{compiler} does not compile {built.name}: {done.stderr.strip()[:500]}")
+        raise RuntimeError(f"{compiler} failed to compile {built.name}: {done.stderr.strip()[:500]}")
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ async def test_bytes_are_sent_and_received_unchanged():
 
 @pytest.mark.parametrize(
     ("form", "data", "says"),
-    [("s16le", b"123", "no whole number"), ("f32le", np.float32([0, np.nan]).tobytes(), "sample 1 of 2 is nan")],
+    [("s16le", b"123", "not a whole number"), ("f32le", np.float32([0, np.nan]).tobytes(), "sample 1 of 2 is nan")],
 )
 async def test_bytes_that_are_not_whole_samples_are_refused_before_sending(form, data, says):
     async with fake_server() as server, connect(server.url, kind="encode", input_format=form) as connection:
@@ -283,7 +283,7 @@ async def test_the_error_without_a_server_names_the_command_that_starts_one():
     "url", ["ftp://host", "ws://", "ws://host:port", "ws://host:99999", "ws://host?x=1", "ws://[::1"]
 )
 async def test_an_invalid_url_is_named(url):
-    with pytest.raises(ConfigError, match="cannot be used"):
+    with pytest.raises(ConfigError, match="is invalid"):
         async with connect(url):
             pass
 
@@ -374,7 +374,7 @@ async def test_a_server_that_never_answers_hits_the_deadline(ask):
     ):
         await connection.send(speech(3))
         await getattr(connection, ask)()
-        with pytest.raises(DeadlineExceeded, match=r"no answer for 0.2 s"):
+        with pytest.raises(DeadlineExceeded, match=r"no answer from the server within 0.2 s"):
             await anext(connection)
 
 

@@ -202,9 +202,9 @@ async def test_an_unreachable_server_raises_disconnected_for_reader_and_writer_i
     ):
         server.fault = Fault.PROXY
         server.drop()
-        with pytest.raises(Disconnected, match=r"not back within 0\.5 s: .*HTTP 502"):
+        with pytest.raises(Disconnected, match=r"could not be restored within 0\.5 s: .*HTTP 502"):
             await anext(connection)
-        with pytest.raises(Disconnected, match="not back"):
+        with pytest.raises(Disconnected, match="could not be restored"):
             await connection.send(speech(1))
 
 
@@ -351,6 +351,19 @@ async def test_a_live_session_without_its_slot_restarts_with_fresh_input():
         *seen, done = await collect(connection)
     assert tokens_of(seen).tolist() == list(range(75, 100))
     assert (done.input, done.output) == (25 * 320, 25)
+
+
+async def test_a_live_session_without_its_slot_repeats_nothing():
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode", live=True) as connection:
+        await connection.send(speech(7))
+        before = tokens_of(await until(connection, Tokens)).tolist()
+        server.forget()
+        await lose_for(server, connection, speech(17)[7 * 320 :])
+        (resumed,) = await until(connection, Resumed)
+        assert (resumed.how, resumed.dropped_seconds) == ("new", 0)
+        await connection.end()
+        *seen, _ = await collect(connection)
+    assert before + tokens_of(seen).tolist() == list(range(17))
 
 
 async def test_a_mark_sent_during_a_lost_connection_is_not_cleared():
