@@ -24,6 +24,7 @@ from neucodec_streaming.server.auth.gate import Caller, Gate
 from neucodec_streaming.server.auth.keys import Keys
 from neucodec_streaming.server.auth.tls import Certificate
 from neucodec_streaming.server.http.exchange import HttpExchange
+from neucodec_streaming.server.http.other_codecs import CompareEndpoint
 from neucodec_streaming.server.http.posts import Posts
 from neucodec_streaming.server.http.routes import Routes
 from neucodec_streaming.server.http.speech import SpeechEndpoint
@@ -78,10 +79,12 @@ class App:
         self._step_times: dict[Pool, Histogram] = {}
         self._gate = _gate(settings)
         self._certificate = _certificate(settings)
-        self.routes = Routes(self, self._gate, self._metrics, settings)
+        compare = CompareEndpoint(self._gate, self._metrics) if settings.web else None
+        codecs = () if compare is None else compare.codecs
+        self.routes = Routes(self, self._gate, self._metrics, settings, codecs)
         """Answers GET and HEAD, and opens sessions."""
         self._speech = _speech(self, settings, self._gate, self._metrics)
-        self.posts = Posts(self._speech)
+        self.posts = Posts(self._speech, compare)
         """Answers every other method."""
 
     @property
