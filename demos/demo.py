@@ -65,7 +65,7 @@ async def decode(url: str, token_file: Path, wav_file: Path) -> TransferReport:
     """Decodes a token file into a WAV file, as fast as the server can."""
     tokens = read_tokens(token_file)
     packets = [tokens[start : start + TOKENS_PER_PACKET] for start in range(0, tokens.size, TOKENS_PER_PACKET)]
-    async with connect(url, kind="decode") as connection:
+    async with connect(url, kind="decode", output_rate=OUTPUT_RATE) as connection:
         with AudioWriter(wav_file, OUTPUT_RATE) as writer, ProgressLine(tokens.size / TOKENS_PER_SECOND) as line:
             return await transfer(connection, packets, writer.write, on_progress=line)
 

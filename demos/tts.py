@@ -67,7 +67,7 @@ async def say(url: str, tokens: np.ndarray, pace: Pace, seed: int, device: str |
             moments.append(loop.time())
             yield token
 
-    async with connect(url, kind="decode") as connection:
+    async with connect(url, kind="decode", output_rate=OUTPUT_RATE) as connection:
         ready = connection.ready
         with Speaker(OUTPUT_RATE, device, chunk_ms=ready.chunk_frames * FRAME_MS) as speaker:
             head_start = HeadStart(speaker, round(AHEAD_S * OUTPUT_RATE))

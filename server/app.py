@@ -25,10 +25,11 @@ from neucodec_streaming.server.auth.gate import Caller, Gate
 from neucodec_streaming.server.auth.keys import Keys
 from neucodec_streaming.server.auth.tls import Certificate
 from neucodec_streaming.server.http.exchange import HttpExchange
+from neucodec_streaming.server.http.other_codecs import CompareEndpoint
 from neucodec_streaming.server.http.posts import Posts
 from neucodec_streaming.server.http.routes import Routes
 from neucodec_streaming.server.http.speech import SpeechEndpoint
-from neucodec_streaming.server.http.websocket import WebSocket
+from neucodec_streaming.server.http.websocket import READ_BYTES, WebSocket
 from neucodec_streaming.server.metrics import Metrics
 from neucodec_streaming.server.model import Model, load_engines
 from neucodec_streaming.server.quiet_measurement import measured_quietly
@@ -78,10 +79,12 @@ class App:
         self._step_times: dict[Pool, Histogram] = {}
         self._gate = _gate(settings)
         self._certificate = _certificate(settings)
-        self.routes = Routes(self, self._gate, self._metrics, settings)
+        compare = CompareEndpoint(self._gate, self._metrics) if settings.web else None
+        codecs = () if compare is None else compare.codecs
+        self.routes = Routes(self, self._gate, self._metrics, settings, codecs)
         """Answers GET and HEAD, and opens sessions."""
         self._speech = _speech(self, settings, self._gate, self._metrics)
-        self.posts = Posts(self._speech)
+        self.posts = Posts(self._speech, compare)
         """Answers every other method."""
 
     @property
@@ -120,10 +123,10 @@ class App:
 
     async def start(self) -> None:
         """Binds the address and starts loading; `loaded` waits for the model. Raises ConfigError for a busy port."""
-        settings = self._settings
+        settings, buffer = self._settings, memoryview(bytearray(READ_BYTES))
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: WebSocket(self.routes.answer, settings, self.connections, self._exchange),
+                lambda: WebSocket(self.routes.answer, settings, self.connections, buffer, self._exchange),
                 settings.host,
                 settings.port,
                 ssl=None if self._certificate is None else self._certificate.context,

@@ -100,7 +100,8 @@ class WorkerHandle(asyncio.Protocol):
     def submit(self, number: int, verb: CommandKind, data: Any = None) -> None:
         """Sends a command of a session; for WorkerLink."""
         if not self._outbox:
-            self._loop.call_soon(self._hand_over)  # one write for all commands of this turn of the loop
+            # One write for all commands of this turn of the loop and of the next, which takes what has arrived by now.
+            self._loop.call_soon(self._loop.call_soon, self._hand_over)
         self._outbox.append((number, verb, data))
         if verb is _CLOSE:
             del self._links[number]
@@ -163,15 +164,15 @@ class WorkerHandle(asyncio.Protocol):
         for step in report.steps:
             self._on_step(step)
         for number, news, data in report.events:
-            if number == _NOBODY and news is EventKind.MEASURED:
-                self._settle_measured(data)
-            elif number == _NOBODY:
-                self._asked_s = None
-            elif number in self._links:
-                link, deliver = self._links[number]
+            if (entry := self._links.get(number)) is not None:
+                link, deliver = entry
                 if news is _HANDLED:
                     link.under_way -= _ANSWER_EVERY
                 deliver(news, data)
+            elif news is EventKind.MEASURED:
+                self._settle_measured(data)
+            elif number == _NOBODY:
+                self._asked_s = None
 
 
 class WorkerPool:

@@ -103,7 +103,7 @@ function wireStage() {
       if (await showSample(name)) stage.play();
     });
   }
-  wireTakeaway(stage);
+  wireTakeaway(stage, device);
 }
 
 function wireFiles() {
