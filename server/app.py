@@ -16,7 +16,6 @@ from typing import Protocol as Interface
 
 from prometheus_client import Histogram
 
-from neucodec_streaming.engine.budget import Budget
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, reason_of
 from neucodec_streaming.protocol.query import SessionRequest
@@ -30,8 +29,9 @@ from neucodec_streaming.server.http.posts import Posts
 from neucodec_streaming.server.http.routes import Routes
 from neucodec_streaming.server.http.speech import SpeechEndpoint
 from neucodec_streaming.server.http.websocket import READ_BYTES, WebSocket
+from neucodec_streaming.server.loading import load_engines
 from neucodec_streaming.server.metrics import Metrics
-from neucodec_streaming.server.model import Model, load_engines
+from neucodec_streaming.server.model import Model
 from neucodec_streaming.server.quiet_measurement import measured_quietly
 from neucodec_streaming.server.sessions.registry import Sessions
 from neucodec_streaming.server.sessions.session import Session
@@ -214,7 +214,7 @@ class App:
         assert self._sessions is not None, "loaded"
         pools = {pool: tuple(times) for pool, times in model.budget.step_s.items()}
         step_s = await measured_quietly(self._sessions, self._devices.all, pools)
-        self._sessions.use_budget(Budget(step_s, model.budget.max_load))
+        self._sessions.use_budget(replace(model.budget, step_s=step_s))
         _log.info("measured again while the machine was idle: room for %d %s sessions", self.room(), model.kinds[-1])
 
     def _count_step(self, step: TimedStep) -> None:
