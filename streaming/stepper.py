@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neucodec_streaming.config import START_FRAMES, StreamConfig
 from neucodec_streaming.errors import SnapshotError
-from neucodec_streaming.layers.state import laid_over, memory_for
+from neucodec_streaming.layers.state import laid_over, memory_for, slot_bytes
 from neucodec_streaming.layers.step import StepPlan, tensors_of
 from neucodec_streaming.snapshot import pack, unpack
 
@@ -54,6 +54,11 @@ class Stepper(ABC):
         if self.device.type == "cpu":
             return self.separate_state(slots)
         return laid_over(memory_for(self._one_slot, slots, self.device), self._one_slot)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Memory of a slot where states are one block (not on a CPU)."""
+        return slot_bytes(self._one_slot)
 
     @cached_property
     def _one_slot(self) -> Any:
@@ -121,7 +126,7 @@ class Stepper(ABC):
             own, at = laid_over(memory_for(self._one_slot, 1, torch.device("cpu")), self._one_slot), 0
         tensors = [tensor[at] for tensor in tensors_of(own)]
         if [len(part) for part in raw] != [tensor.nbytes for tensor in tensors]:
-            raise SnapshotError("snapshot holds tensors of other shapes: restore it where it was taken")
+            raise SnapshotError("snapshot contains tensors of other shapes: use the same model and configuration")
         for tensor, part in zip(tensors, raw, strict=True):
             if part:
                 flat = torch.frombuffer(bytearray(part), dtype=tensor.dtype)

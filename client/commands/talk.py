@@ -16,7 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from neucodec_streaming.client.commands.display import LiveRows, MutedNote, latency_sum, level_bar, print_rows
+from neucodec_streaming.client.commands.display import (
+    LiveRows,
+    announced,
+    latency_sum,
+    level_bar,
+    print_rows,
+    underruns_of,
+)
 from neucodec_streaming.client.commands.sessions import LEVELS_KEPT, TOKENS_SHOWN, open_session
 from neucodec_streaming.client.commands.terminal import interruption
 from neucodec_streaming.client.connection import Connection
@@ -36,6 +43,9 @@ class Talk:
     decoder: Connection
     microphone: Microphone
     speaker: Speaker
+    quiet: bool = False
+    spoken_samples: int = 0
+    heard_samples: int = 0
     tokens: int = 0
     queued_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     spoken: str = ""
@@ -71,9 +81,10 @@ class Talk:
         }
 
     async def _listen(self, is_over: Callable[[], bool]) -> None:
-        async for packet in self.microphone:
+        async for packet in announced(self.microphone, self.quiet):
             self.spoken = (self.spoken + level_bar(packet))[-LEVELS_KEPT:]
             await self.encoder.send(packet)
+            self.spoken_samples += packet.size
             self.to_tokens.sent(self.encoder.input_position, self._clock())
             if is_over():
                 break
@@ -101,6 +112,7 @@ class Talk:
                 self.heard = (self.heard + "".join(map(level_bar, packets)))[-LEVELS_KEPT:]
                 self.queued_ms.append(self.speaker.queued_seconds * 1000)  # jitter of the samples that have arrived
                 self.speaker.push(event.samples)
+                self.heard_samples += event.samples.size
                 show()
 
 
@@ -118,16 +130,13 @@ async def talk(options: argparse.Namespace) -> None:
             LiveRows(quiet=options.json) as rows,
         ):
             rows.watch(encoder, decoder)
-            conversation = Talk(encoder, decoder, microphone, speaker)
+            conversation = Talk(encoder, decoder, microphone, speaker, quiet=options.json)
 
             def is_over() -> bool:
-                seconds = encoder.input_position / INPUT_RATE
+                seconds = conversation.spoken_samples / INPUT_RATE
                 return stop.is_set() or (options.seconds is not None and seconds >= options.seconds)
 
-            note_if_muted = MutedNote(options.json)
-
             def show() -> None:
-                note_if_muted(microphone)
                 caught_up = f"{speaker.skipped_seconds:.1f} s left out, {speaker.skips} skips to the present"
                 rows.show(
                     {
@@ -152,11 +161,11 @@ def _print_summary(conversation: Talk, as_json: bool) -> None:
         "profile": encoder.ready.profile,
         "microphone": conversation.microphone.name,
         "speaker": speaker.name,
-        "spoken_seconds": round(encoder.input_position / INPUT_RATE, 3),
-        "heard_seconds": round(decoder.output_position / decoder.ready.output.rate, 3),
+        "spoken_seconds": round(conversation.spoken_samples / INPUT_RATE, 3),
+        "heard_seconds": round(conversation.heard_samples / decoder.ready.output.rate, 3),
         "tokens": conversation.tokens,
         "lost_samples": conversation.microphone.overflow_samples,
-        "underruns": speaker.underruns,
+        **underruns_of(speaker),
         "left_out_ms": round(speaker.skipped_seconds * 1000),
         "skips_to_present": speaker.skips,
         "resumed": [resumed.how for resumed in conversation.resumed],

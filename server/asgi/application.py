@@ -21,7 +21,7 @@ from neucodec_streaming.server.asgi.messages import Receive, Scope, Send
 from neucodec_streaming.server.asgi.socket import AsgiSocket
 from neucodec_streaming.server.http.exchange import HttpRequest
 from neucodec_streaming.server.http.responses import upgrade_required
-from neucodec_streaming.server.model import load_engines
+from neucodec_streaming.server.loading import load_engines
 from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.settings.sources import resolve
 from neucodec_streaming.server.workers.worker import EngineLoader
@@ -57,7 +57,7 @@ class Application:
         for name in OTHERS:
             if getattr(settings, name) is not None:
                 raise ConfigError(
-                    f"{name} is set: an ASGI application leaves that to its server, or to neucodec-server"
+                    f"{name} is set, but an ASGI application does not support it: leave it out, or run neucodec-server"
                 )
         self._settings = settings
         self._make = lambda: App(settings, load, apart=apart, token_prefix=token_prefix)

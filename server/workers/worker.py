@@ -47,6 +47,8 @@ from neucodec_streaming.server.workers.messages import (
 READ_BYTES = 1 << 18
 SEND_BUFFER_BYTES = 1 << 22
 """Limited by the system."""
+_FEED, _OUTPUT = CommandKind.FEED, EventKind.OUTPUT
+"""Looked up once: a member of an enum takes as long as a call."""
 MAX_UNSENT_REPORTS = 16
 """Beyond it the next step waits for the reader."""
 
@@ -94,14 +96,13 @@ class Worker:
             try:
                 while (commands := self._wait(selector)) is not None:
                     for command in commands:
-                        self._apply(*command)
-                    self._step()
-                    if self._events:
-                        self._unsent.append(memoryview(packed(WorkerReport(self._events, self._steps))))
-                        self._events, self._steps = [], []
+                        self.command(*command)
+                    self.step()
+                    if (report := self.take()) is not None:
+                        self._unsent.append(memoryview(packed(report)))
                         self._send(selector)
             except OSError:
-                _log.debug("the event loop is gone: results are dropped", exc_info=True)
+                _log.debug("the event loop has stopped: dropping the results", exc_info=True)
 
     def close(self) -> None:
         """Closes this process's copy of the socket of a worker that runs elsewhere."""
@@ -146,15 +147,20 @@ class Worker:
         if selector.get_key(self._socket).events != wanted:
             selector.modify(self._socket, wanted)
 
-    def _apply(self, number: int, verb: CommandKind, data: Any) -> None:
+    def command(self, number: int, verb: CommandKind, data: Any) -> None:
+        """Handles a command of the event loop. Raises LostDeviceError."""
         try:
-            if verb is CommandKind.ANSWER:
+            seat = self._seats.get(number)
+            if verb is _FEED:
+                if seat is not None:
+                    self._engine.feed(seat.engine_id, seat.formats.read(data), time.monotonic())
+            elif verb is CommandKind.ANSWER:
                 self._tell(number, EventKind.HANDLED)
             elif verb is CommandKind.MEASURE:
                 self._tell(number, EventKind.MEASURED, self._engine.measure(data[0], data[1], time.perf_counter))
             elif verb is CommandKind.OPEN:
                 self._open(number, data)
-            elif (seat := self._seats.get(number)) is not None:
+            elif seat is not None:
                 self._command(seat, verb, data)
         except LostDeviceError:
             raise
@@ -163,7 +169,7 @@ class Worker:
         except Exception:
             _log.exception("%s failed", verb.name)
             self._engine.check_device()
-            self._end(number, DeviceError("the device failed: connect again"))
+            self._end(number, DeviceError("the device failed: reconnect"))
 
     def _open(self, number: int, order: SessionSpec) -> None:
         pools, parked = pools_of(order.kind, order.config), order.parked
@@ -187,8 +193,6 @@ class Worker:
     def _command(self, seat: WorkerSession, verb: CommandKind, data: Any) -> None:
         engine, session, now_s = self._engine, seat.engine_id, time.monotonic()
         match verb:
-            case CommandKind.FEED:
-                engine.feed(session, seat.formats.read(data), now_s)
             case CommandKind.FLUSH:
                 rest = seat.formats.read_rest()
                 if rest is not None:
@@ -214,7 +218,8 @@ class Worker:
                 self._forget(seat)
                 engine.close(session)
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """Lets the engine launch and deliver. Raises LostDeviceError."""
         engine = self._engine
         try:
             results = engine.step(time.monotonic())
@@ -231,7 +236,7 @@ class Worker:
             _log.exception("the engine failed")
             self._engine.check_device()
             for number in list(self._seats):
-                self._end(number, DeviceError("the device failed: connect again"))
+                self._end(number, DeviceError("the device failed: reconnect"))
 
     def _translate(self, result: EngineResult) -> None:
         seat = self._seat_of.get(result.session)
@@ -244,15 +249,23 @@ class Worker:
         try:
             data = seat.formats.written(result.data) if isinstance(result, Output) else seat.formats.written_rest()
         except StreamingError:
-            _log.exception("the model made output that cannot be sent")
-            self._end(seat.number, DeviceError("the model made output that cannot be sent: connect again"))
+            _log.exception("the model produced invalid output")
+            self._end(seat.number, DeviceError("the model produced invalid output: reconnect"))
             return
         if isinstance(result, Output):
             seat.behind_ms = result.behind_ms
         if data:
-            self._tell(seat.number, EventKind.OUTPUT, (data, result.epoch, seat.behind_ms))
+            self._tell(seat.number, _OUTPUT, (data, result.epoch, seat.behind_ms))
         if isinstance(result, FlushFinished):
             self._tell(seat.number, EventKind.FINISHED, result.epoch)
+
+    def take(self) -> WorkerReport | None:
+        """The events and steps since the last report, if there are events."""
+        if not self._events:
+            return None
+        report = WorkerReport(self._events, self._steps)
+        self._events, self._steps = [], []
+        return report
 
     def _tell(self, number: int, news: EventKind, data: Any = None) -> None:
         self._events.append((number, news, data))
@@ -295,7 +308,7 @@ def work(sockets: Sequence[socket.socket], settings: Settings, load: EngineLoade
     try:
         sockets[0].sendall(packed(Loaded(model, pids) if isinstance(model, Model) else model))
     except OSError:
-        _log.debug("the event loop is gone", exc_info=True)
+        _log.debug("the event loop has stopped", exc_info=True)
     if workers:
         workers[0].run()
     sockets[0].close()
@@ -343,8 +356,8 @@ def _loaded(
     except StreamingError as error:
         return [], error
     except Exception as error:
-        _log.exception("loading failed")
-        return [], DeviceError(f"loading failed: {type(error).__name__}: {error}")
+        _log.exception("loading the model failed")
+        return [], DeviceError(f"loading the model failed: {type(error).__name__}: {error}")
     gc.collect()
     gc.freeze()  # or a collection would walk through torch and the model while everything stands still
     return [Worker(engine, socket, model.output_rate) for engine, socket in zip(engines, sockets, strict=False)], model

@@ -45,9 +45,25 @@ def flags(*arguments: str) -> dict:
     return vars(parser.parse_args(arguments))
 
 
+def help_text() -> str:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    return " ".join(parser.format_help().split())
+
+
 def pairs(item) -> dict[str, str]:
     """Variables of the other settings that this setting requires."""
     return {"tls_cert": {"NEUCODEC_TLS_KEY": "k"}, "tls_key": {"NEUCODEC_TLS_CERT": "c"}}.get(item.name, {})
+
+
+def test_defaults_follow_the_device_and_any_source_overrides_them():
+    cpu, cuda = resolve({}, NONE).settings, resolve({"device": "cuda:1"}, NONE).settings
+    assert (cpu.dtype, cpu.max_sessions, cpu.batch_sizes[-1]) == ("float32", 64, 16)
+    assert (cuda.dtype, cuda.max_sessions, cuda.batch_sizes[-1]) == ("bfloat16", 256, 256)
+    given = resolve({"device": "cuda", "dtype": "float32"}, {"NEUCODEC_MAX_SESSIONS": "9"})
+    assert (given.settings.dtype, given.settings.max_sessions) == ("float32", 9)
+    assert "max_sessions" in given.origins and "batch_sizes" not in given.origins
+    assert "max_sessions" in table(given) and "(default 64; on CUDA 256)" in help_text()
 
 
 @pytest.mark.parametrize("item", fields(Settings), ids=lambda item: item.name)
@@ -140,20 +156,20 @@ def test_lists_and_numbers_in_the_file_equal_the_flags_text(tmp_path, given, tex
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("max_session = 1", "max_session is no setting: do you mean max_session"),
-        ("max_sessions = ", "no TOML"),
-        ("max_sessions = 'many'", "max_sessions is 'many': give a whole number"),
+        ("max_session = 1", "max_session is not a setting: did you mean max_session"),
+        ("max_sessions = ", "is not valid TOML"),
+        ("max_sessions = 'many'", "max_sessions is 'many': expected a whole number"),
         ("max_sessions = 1.5", "max_sessions is 1.5"),
-        ("web = 2", "web is '2': give true or false"),
+        ("web = 2", "web is '2': expected true or false"),
         ("batch_sizes = ['a']", "batch_sizes"),
         ("batch_sizes = []", "batch_sizes"),
         ("batch_sizes = [1.0, 2.0]", "batch_sizes"),
-        ("max_sessions = [8]", "max_sessions is [8]: give a whole number"),
+        ("max_sessions = [8]", "max_sessions is [8]: expected a whole number"),
         ("profiles = ['loud']", "profile 'loud' is unknown"),
-        ("model = true", "model is True: give a text"),
+        ("model = true", "model is True: expected a string"),
         ("[profiles]\nmine = [1]", "mine=1"),
         ("[max_sessions]\na = 1", "max_sessions is {'a': 1}"),
-        ("api_keys = ['s3cret']", "api_keys may not be given there, only by NEUCODEC_API_KEYS"),
+        ("api_keys = ['s3cret']", "api_keys is not allowed there: set NEUCODEC_API_KEYS in the environment"),
     ],
 )
 def test_an_invalid_file_is_refused_naming_file_and_key(tmp_path, content, named):
@@ -174,7 +190,7 @@ def test_a_missing_file_is_named():
     [(("--port", "x"), {}, "--port"), ((), {"NEUCODEC_PORT": "x"}, "NEUCODEC_PORT")],
 )
 def test_an_error_names_where_the_value_was_given(arguments, environment, source):
-    with pytest.raises(ConfigError, match=f"{source}: port is 'x': give a whole number"):
+    with pytest.raises(ConfigError, match=f"{source}: port is 'x': expected a whole number"):
         resolve(flags(*arguments), environment)
 
 
