@@ -193,12 +193,14 @@ def _print_summary(
         "first_token_ms": [_ms(report.first_token_s) for report in reports],
         "first_audio_ms": [_ms(report.first_audio_s) for report in reports],
         "first_audio_after_token_ms": [_ms(report.first_audio_after_token_s) for report in reports],
+        "written": options.output,
     }
     stream = sys.stderr if is_standard_output(options.output) else sys.stdout
     if options.json:
-        print(json.dumps({**figures, "written": options.output}), file=stream)
+        print(json.dumps(figures), file=stream)
         return
-    rows = {name.replace("_", " "): str(value) for name, value in figures.items() if not isinstance(value, list)}
+    shown = {name: value for name, value in figures.items() if not isinstance(value, list | None)}
+    rows = {name.replace("_", " "): str(value) for name, value in shown.items()}
     for name in ("first_token_ms", "first_audio_ms", "first_audio_after_token_ms"):
         known = [value for value in figures[name] if value is not None]
         if known:

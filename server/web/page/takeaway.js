@@ -64,7 +64,7 @@ export function wireTakeaway(stage, device) {
   });
 }
 
-/** Enables the exports that the take allows. @param {import("./take.js").Take | null} take */
+/** Enables the exports that the take allows, and ends a video in progress. @param {import("./take.js").Take | null} take */
 export function refreshTakeaway(take) {
   for (const id of ["save-tokens", "copy-text", "copy-link", "share-picture"]) element(id).disabled = take === null;
   for (const id of ["save-wav", "share-video"]) element(id).disabled = take === null || take.output === null;

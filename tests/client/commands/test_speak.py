@@ -38,6 +38,7 @@ async def test_an_argument_becomes_a_wav_file_and_a_summary(tmp_path, capsys):
     assert np.array_equal(audio, np.tile(np.repeat(TOKENS, 480), 2))
     *shown, as_json = capsys.readouterr().out.splitlines()
     assert any(line.startswith("first audio after token") for line in shown)
+    assert any(line.startswith("written") and line.endswith("out.wav") for line in shown)
     figures = json.loads(as_json)
     assert (figures["texts"], figures["tokens"], figures["seconds"]) == (1, 23, 0.46)
     assert 0 < figures["first_token_ms"][0] < figures["first_audio_ms"][0]

@@ -319,13 +319,19 @@ async def test_a_video_has_the_picture_and_the_sound_of_the_take(tab, server, tm
     await tab.evaluate(TRACKS)
 
 
-async def test_another_take_ends_the_video(tab):
+@pytest.mark.parametrize("way", ["another take", "Escape", "another tab"])
+async def test_a_video_in_progress_ends_with_the_take_with_escape_and_with_the_tab(tab, way):
     await tab.click("sample-voices")
     await tab.until(PLAYING)
     await tab.click("share-video")
     await tab.until("document.getElementById('takeaway-state').textContent.includes('Recording')")
-    await tab.click("sample-mandarin")
-    await tab.until(f"{PLAYING} && demo.stage.take.title === 'Mandarin'")
+    if way == "Escape":
+        await tab.press("Escape")
+    else:
+        await tab.click("sample-mandarin" if way == "another take" else "live-tab")
+        await tab.until(f"demo.stage.take.title === 'Mandarin' || {way == 'another tab':d}")
+    await tab.until("!document.getElementById('share-video').disabled")
+    await tab.until("!demo.device._holders.has('video')")
     assert not await tab.evaluate("document.getElementById('share-video').disabled")
     assert await tab.evaluate("document.getElementById('takeaway-state').textContent") == ""
 
