@@ -97,11 +97,15 @@ class Traffic:
         return cls(request.target, packet_bytes, frame_bytes)
 
 
+def _import_from_checkout() -> None:
+    """Lets the worker import `load` from its module: its path lacks the working directory."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
+
 @asynccontextmanager
 async def ours(settings: Settings, load: EngineLoader) -> AsyncIterator[str]:
     """Runs our server; yields its URL when it is ready."""
-    # The worker imports `load` from its module, and its path lacks the working directory.
-    os.environ["PYTHONPATH"] = str(ROOT)
+    _import_from_checkout()
     app = App(settings, load, apart=True)
     try:
         await app.start()
@@ -114,7 +118,7 @@ async def ours(settings: Settings, load: EngineLoader) -> AsyncIterator[str]:
 @asynccontextmanager
 async def asgi(settings: Settings, load: EngineLoader) -> AsyncIterator[str]:
     """Runs our server as an application of uvicorn; yields its URL when it is ready."""
-    os.environ["PYTHONPATH"] = str(ROOT)
+    _import_from_checkout()
     application = Application(settings, load)
     server = uvicorn.Server(
         uvicorn.Config(application, port=0, lifespan="on", log_level="warning", ws_per_message_deflate=False)  # type: ignore[arg-type]
