@@ -28,7 +28,7 @@ from neucodec_streaming.server.http.exchange import HttpExchange
 from neucodec_streaming.server.http.posts import Posts
 from neucodec_streaming.server.http.routes import Routes
 from neucodec_streaming.server.http.speech import SpeechEndpoint
-from neucodec_streaming.server.http.websocket import WebSocket
+from neucodec_streaming.server.http.websocket import READ_BYTES, WebSocket
 from neucodec_streaming.server.metrics import Metrics
 from neucodec_streaming.server.model import Model, load_engines
 from neucodec_streaming.server.quiet_measurement import measured_quietly
@@ -120,10 +120,10 @@ class App:
 
     async def start(self) -> None:
         """Binds the address and starts loading; `loaded` waits for the model. Raises ConfigError for a busy port."""
-        settings = self._settings
+        settings, buffer = self._settings, memoryview(bytearray(READ_BYTES))
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: WebSocket(self.routes.answer, settings, self.connections, self._exchange),
+                lambda: WebSocket(self.routes.answer, settings, self.connections, buffer, self._exchange),
                 settings.host,
                 settings.port,
                 ssl=None if self._certificate is None else self._certificate.context,

@@ -69,7 +69,8 @@ _PHASES = {
 
 
 class WebSocket(asyncio.BufferedProtocol):
-    """An accepted connection; `sockets` contains it while it is open.
+    """An accepted connection; `sockets` contains it while it is open. `buffer`, of READ_BYTES, is shared by all
+    connections of an event loop, which reads one after another.
 
     `other` creates the protocol of connections whose request has a method other than GET or HEAD.
     """
@@ -79,6 +80,7 @@ class WebSocket(asyncio.BufferedProtocol):
         handler: RequestHandler,
         settings: Settings,
         sockets: set[Any],
+        buffer: memoryview,
         other: Callable[[], asyncio.Protocol] | None = None,
     ) -> None:
         self._handler = handler
@@ -95,7 +97,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self._timer: asyncio.TimerHandle  # for the request, then for pings, then for the close
         self._stalled: asyncio.TimerHandle | None = None
         self._next: asyncio.Handle | None = None
-        self._buffer = memoryview(bytearray(READ_BYTES))
+        self._buffer = buffer
         self._is_reading = True
         self._has_heard = True
         self._has_read = False
@@ -160,7 +162,14 @@ class WebSocket(asyncio.BufferedProtocol):
             self._hand_over(self._other(), bytes(self._buffer[:size]))
             return
         self._has_heard = self._has_read = True
-        self._reader.feed(self._buffer[:size])
+        data = self._buffer[:size]
+        payload = None if self.is_held else self._reader.only_payload(data)
+        if payload is not None:
+            self._take_message(payload)
+            if self.is_held:
+                self._parse()  # pauses reading
+            return
+        self._reader.feed(data)
         if not self._parse() and size < CRUMB_BYTES:
             self._pace.spend()
 

@@ -100,7 +100,8 @@ class WorkerHandle(asyncio.Protocol):
     def submit(self, number: int, verb: CommandKind, data: Any = None) -> None:
         """Sends a command of a session; for WorkerLink."""
         if not self._outbox:
-            self._loop.call_soon(self._hand_over)  # one write for all commands of this turn of the loop
+            # One write for all commands of this turn of the loop and of the next, which takes what has arrived by now.
+            self._loop.call_soon(self._loop.call_soon, self._hand_over)
         self._outbox.append((number, verb, data))
         if verb is _CLOSE:
             del self._links[number]

@@ -335,6 +335,8 @@ class Engine:
 
     def _proceed(self, stage: Stage, now_s: float) -> None:
         """Schedules the stage's next window; an utterance's end without one takes effect at once."""
+        if not (stage.windower.has_window or stage.ending):
+            return  # the usual case, after a step and with half a window
         if self._sessions[stage.session].paused or stage.in_flight or self._scheduler.has(stage.pool, stage):
             return
         while (entry := stage.entry(now_s)) is None:

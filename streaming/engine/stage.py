@@ -70,14 +70,15 @@ class Stage:
 
     def __post_init__(self) -> None:
         self._period_s = self.pool.period_s
+        self._unit_s = FRAME_MS / 1000 / self.windower.hop
 
     def push(self, data: np.ndarray, now_s: float) -> None:
         """Queues more checked input."""
         if self.windower.is_fresh:
-            self.began_s = now_s - self._lasts_s(self.fed)  # a primer counts as received before
+            self.began_s = now_s - self.fed * self._unit_s  # a primer counts as received before
         self.windower.append(data)
         self.fed += len(data)
-        self.is_live &= self._lasts_s(self.fed) - (now_s - self.began_s) <= MAX_LIVE_LEAD_S
+        self.is_live &= self.fed * self._unit_s - (now_s - self.began_s) <= MAX_LIVE_LEAD_S
         if self.arrivals and self.arrivals[-1][1] == now_s:
             self.arrivals.pop()
         self.arrivals.append((self.fed, now_s))
@@ -123,7 +124,7 @@ class Stage:
         assert isinstance(voice, NextVoice)
         self.voice, self.next_voice = voice.tokens, next_voice if isinstance(next_voice, NextVoice) else None
         self.inbox = deque(inbox)
-        self.began_s = now_s - self._lasts_s(self.fed)
+        self.began_s = now_s - self.fed * self._unit_s
         self.arrivals = deque([(self.fed, now_s)])
         return state
 
@@ -150,6 +151,3 @@ class Stage:
         self.ending, self.dirty, self.is_unready = False, start is not None, False
         self.fed, self.committed = self.windower.received_units, self.windower.position
         self.is_live = True
-
-    def _lasts_s(self, units: int) -> float:
-        return units / self.windower.hop * FRAME_MS / 1000

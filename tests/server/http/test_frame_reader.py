@@ -65,6 +65,10 @@ def by_the_reader(pieces: Iterable[bytes]) -> Outcome:
     reader = FrameReader(protocol, MAX_BYTES)
     messages: list[bytes | str] = []
     for piece in pieces:
+        payload = reader.only_payload(memoryview(piece))
+        if payload is not None:
+            messages.append(payload)
+            continue
         reader.feed(piece)
         while reader.find():
             for message in taken(reader):
@@ -116,7 +120,9 @@ STREAMS = st.lists(
 @given(units=STREAMS, seed=st.integers(0, 1 << 32))
 def test_any_bytes_in_any_pieces_give_the_same_messages_as_websockets(units: list[bytes], seed: int) -> None:
     frames = b"".join(units)
-    assert by_the_reader(cut(HEAD + frames, random.Random(seed))) == by_the_protocol([HEAD, *one_by_one(frames)])
+    expected = by_the_protocol([HEAD, *one_by_one(frames)])
+    assert by_the_reader(cut(HEAD + frames, random.Random(seed))) == expected
+    assert by_the_reader([HEAD, *units]) == expected
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -143,6 +149,25 @@ def test_payload_is_distinguished_from_empty_and_text_messages() -> None:
         reader.feed(Frame(opcode, data).serialize(mask=True))
         assert reader.find() and reader.found_payload is is_payload
         assert taken(reader) == [data if opcode is Opcode.BINARY else data.decode()]
+
+
+def test_a_read_of_one_whole_payload_needs_no_buffer() -> None:
+    protocol = ServerProtocol()
+    reader = FrameReader(protocol, MAX_BYTES)
+    reader.feed(HEAD)
+    assert reader.find()
+    (event,) = reader.take()
+    assert isinstance(event, Request)
+    protocol.send_response(protocol.accept(event))
+    reader.feed(Frame(Opcode.BINARY, b"first").serialize(mask=True))
+    assert reader.find() and taken(reader) == [b"first"]
+    for length in LENGTHS[1:]:
+        data = bytes(range(length))
+        frame = memoryview(Frame(Opcode.BINARY, data).serialize(mask=True))
+        assert reader.only_payload(frame) == data
+        assert reader.only_payload(frame[:-1]) is None
+    reader.feed(frame[:3])
+    assert reader.only_payload(frame) is None, "an incomplete frame precedes it"
 
 
 def test_a_binary_header_equals_that_of_websockets() -> None:

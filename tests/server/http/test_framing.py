@@ -8,7 +8,7 @@ from websockets.frames import Frame, Opcode
 from benchmarks.common.raw_connection import request
 from neucodec_streaming.errors import MessageTooLarge, ProtocolError, StreamingError
 from neucodec_streaming.protocol.messages import ClientMessage, Flush, Flushed, Mark
-from neucodec_streaming.server.http.websocket import WebSocket
+from neucodec_streaming.server.http.websocket import READ_BYTES, WebSocket
 from neucodec_streaming.server.sessions.transport import Transport
 from neucodec_streaming.server.settings.fields import Settings
 
@@ -66,7 +66,7 @@ class Ear:
 async def test_messages_arrive_in_order_and_invalid_ones_as_errors() -> None:
     ear, transport = Ear(), FakeTransport()
     settings = Settings(max_message_bytes=MAX_BYTES, max_messages_per_s=1e9)
-    socket = WebSocket(lambda request, peer, is_upgrade: ear, settings, set())
+    socket = WebSocket(lambda request, peer, is_upgrade: ear, settings, set(), memoryview(bytearray(READ_BYTES)))
     socket.connection_made(transport)
     sent: list[tuple[Opcode, bytes]] = [
         (Opcode.BINARY, b"ab"),
@@ -89,7 +89,7 @@ async def test_messages_arrive_in_order_and_invalid_ones_as_errors() -> None:
 @pytest.mark.parametrize("length", [0, 125, 126, 65_535, 65_536])
 async def test_outgoing_frames_equal_those_of_websockets(length: int) -> None:
     transport, message = FakeTransport(), bytes(length)
-    socket = WebSocket(lambda request, peer, is_upgrade: Ear(), Settings(), set())
+    socket = WebSocket(lambda request, peer, is_upgrade: Ear(), Settings(), set(), memoryview(bytearray(READ_BYTES)))
     socket.connection_made(transport)
     socket.send(message)
     assert transport.sent == Frame(Opcode.BINARY, message).serialize(mask=False)
