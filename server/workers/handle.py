@@ -164,15 +164,15 @@ class WorkerHandle(asyncio.Protocol):
         for step in report.steps:
             self._on_step(step)
         for number, news, data in report.events:
-            if number == _NOBODY and news is EventKind.MEASURED:
-                self._settle_measured(data)
-            elif number == _NOBODY:
-                self._asked_s = None
-            elif number in self._links:
-                link, deliver = self._links[number]
+            if (entry := self._links.get(number)) is not None:
+                link, deliver = entry
                 if news is _HANDLED:
                     link.under_way -= _ANSWER_EVERY
                 deliver(news, data)
+            elif news is EventKind.MEASURED:
+                self._settle_measured(data)
+            elif number == _NOBODY:
+                self._asked_s = None
 
 
 class WorkerPool:

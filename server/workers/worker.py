@@ -47,6 +47,8 @@ from neucodec_streaming.server.workers.messages import (
 READ_BYTES = 1 << 18
 SEND_BUFFER_BYTES = 1 << 22
 """Limited by the system."""
+_FEED, _OUTPUT = CommandKind.FEED, EventKind.OUTPUT
+"""Looked up once: a member of an enum takes as long as a call."""
 MAX_UNSENT_REPORTS = 16
 """Beyond it the next step waits for the reader."""
 
@@ -148,13 +150,17 @@ class Worker:
 
     def _apply(self, number: int, verb: CommandKind, data: Any) -> None:
         try:
-            if verb is CommandKind.ANSWER:
+            seat = self._seats.get(number)
+            if verb is _FEED:
+                if seat is not None:
+                    self._engine.feed(seat.engine_id, seat.formats.read(data), time.monotonic())
+            elif verb is CommandKind.ANSWER:
                 self._tell(number, EventKind.HANDLED)
             elif verb is CommandKind.MEASURE:
                 self._tell(number, EventKind.MEASURED, self._engine.measure(data[0], data[1], time.perf_counter))
             elif verb is CommandKind.OPEN:
                 self._open(number, data)
-            elif (seat := self._seats.get(number)) is not None:
+            elif seat is not None:
                 self._command(seat, verb, data)
         except LostDeviceError:
             raise
@@ -187,8 +193,6 @@ class Worker:
     def _command(self, seat: WorkerSession, verb: CommandKind, data: Any) -> None:
         engine, session, now_s = self._engine, seat.engine_id, time.monotonic()
         match verb:
-            case CommandKind.FEED:
-                engine.feed(session, seat.formats.read(data), now_s)
             case CommandKind.FLUSH:
                 rest = seat.formats.read_rest()
                 if rest is not None:
@@ -250,7 +254,7 @@ class Worker:
         if isinstance(result, Output):
             seat.behind_ms = result.behind_ms
         if data:
-            self._tell(seat.number, EventKind.OUTPUT, (data, result.epoch, seat.behind_ms))
+            self._tell(seat.number, _OUTPUT, (data, result.epoch, seat.behind_ms))
         if isinstance(result, FlushFinished):
             self._tell(seat.number, EventKind.FINISHED, result.epoch)
 
