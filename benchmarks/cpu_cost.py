@@ -6,13 +6,18 @@ model in float32 on a window of 4 s for each chunk, and our steps. Figures are m
 of one session's audio, by batch size, and the time to first audio, which is the wait for its tokens plus the
 computation. Weights are random, at full size, unless a model is given. `in line` is the run-queue delay as a share of
 the time: if it is not near 0, another program ran.
+
+`--ways` measures some of the ways; the rows of the others stay in the result file. `--profile` instead prints where the
+time of our step goes, by operation and shape of the weight (N x K), on one core.
 """
 
 import argparse
 import gc
+import json
 import os
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -34,7 +39,14 @@ from neucodec_streaming.loading import load_model
 RESULTS = RESULTS_FOLDER / "cpu-cost.json"
 SESSIONS = (1, 4, 8, 16)
 DTYPES = ("float32", "bfloat16", "int8")
+WAYS = (*DTYPES, "neutts", "window")
+"""Our dtypes; NeuTTS's window over decoders; the window of the offline encoder."""
+KINDS = ("decode", "encode")
+PROFILED_STEPS = 10
+SHOWN_PARTS = 15
+PACKED_AXES = 5
 ENCODE_WINDOW_FRAMES = 4 * TOKENS_PER_SECOND
+KEY = ("kind", "way", "threads", "sessions")
 TARGETS = {"decode, 1 session, of a core": 0.2, "decode, 8 sessions, of a core each": 0.1, "encode, of a core": 0.7}
 RATIOS = {"decode: onnxruntime int8 over ours": 3.0, "encode: offline float32 over ours": 10.0}
 """Minimum ratios."""
@@ -96,14 +108,54 @@ def row(kind: str, name: str, sessions: int, frames: int, wait_ms: float, found:
     return parts | {"ms_per_s": per_second, "first_output_ms": first_ms} | found
 
 
+def parts(call: TimedCall) -> dict[str, float]:
+    """Returns the milliseconds of a step by operation, the least of several steps each."""
+    least: dict[str, float] = {}
+    for _ in range(PROFILED_STEPS):
+        with torch.profiler.profile(record_shapes=True) as profiled:
+            call()
+        times: dict[str, float] = defaultdict(float)
+        for event in profiled.key_averages(group_by_input_shape=True):
+            times[_name(event)] += event.self_cpu_time_total / 1000
+        least = {name: min(ms, least.get(name, ms)) for name, ms in times.items()}
+    return dict(sorted(least.items(), key=lambda part: -part[1]))
+
+
+def _name(event: Any) -> str:
+    """An operation, with the shape of its int8 weight."""
+    name = event.key.removeprefix("neucodec::").removeprefix("aten::")
+    for shape in event.input_shapes:
+        if len(shape) == PACKED_AXES:
+            panels, taps, groups, panel, group = shape
+            return f"{name} {panels * panel} x {taps * groups * group}"
+    return name
+
+
+def show_parts(folder: str, given: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    for dtype in (dtype for dtype in DTYPES if dtype in given.ways):
+        for kind in KINDS:
+            codec = load_codec(folder, dtype=dtype, kinds=(kind,), threads=1)
+            codec.pack()
+            for sessions in given.sessions:
+                call = step(codec, kind, sessions)
+                found = timed(call, given.budget_s)
+                print(f"{kind} {dtype}, {sessions} sessions: {1000 * found['call_s']:.1f} ms a step", flush=True)
+                for name, ms in list(parts(call).items())[:SHOWN_PARTS]:
+                    print(f"{ms:10.2f} ms  {name}", flush=True)
+
+
 def measured(folder: str, files: dict[str, Path], given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for threads in given.threads:
         torch.set_num_threads(threads)
-        for dtype in DTYPES:
-            for kind in ("decode", "encode"):
+        for dtype in (dtype for dtype in DTYPES if dtype in given.ways):
+            for kind in KINDS:
                 yield from ours(folder, dtype, kind, given)
                 gc.collect()
-        yield from neutts(folder, files, given)
+        if "neutts" in given.ways:
+            yield from neutts(folder, files, given)
+        if "window" not in given.ways:
+            continue
         codec = load_codec(folder, kinds=("encode",))
         found = timed(offline(codec, "encode", 1, ENCODE_WINDOW_FRAMES), given.budget_s)
         config = codec.default_config
@@ -135,17 +187,24 @@ def main() -> None:
     parser.add_argument("--model", help="a folder or bundled name; default: full size with random weights")
     parser.add_argument("--sessions", type=int, nargs="+", default=SESSIONS)
     parser.add_argument("--threads", type=int, nargs="+", default=(1, 2))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--profile", action="store_true", help="show the parts of our steps instead")
     parser.add_argument("--budget-s", type=float, default=1.0, help="measurement time of each row")
     parser.add_argument("--onnx", type=Path, help="folder of exports, which are created if missing; default: temporary")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = json.loads(given.out.read_text())["rows"] if given.out.exists() else []
     with TemporaryDirectory() as temporary, model_folder(given.model) as folder:
-        exports = given.onnx or Path(temporary)
-        exports.mkdir(parents=True, exist_ok=True)
-        files = onnx_decoder.export(load_model(folder, torch.float32, ("decode",)), NEUTTS.frames, exports)
+        if given.profile:
+            show_parts(folder, given)
+            return
+        files = {}
+        if "neutts" in given.ways:
+            exports = given.onnx or Path(temporary)
+            exports.mkdir(parents=True, exist_ok=True)
+            files = onnx_decoder.export(load_model(folder, torch.float32, ("decode",)), NEUTTS.frames, exports)
         for one in measured(folder, files, given):
-            rows.append(one)
+            rows = [row for row in rows if any(row[name] != one[name] for name in KEY)] + [one]
             print(
                 "{kind:>7} {way:>20} {threads:2} threads {sessions:3} sessions: {ms_per_s:8.1f} ms a second,"
                 " first output after {first_output_ms:6.0f} ms (in line {in_line:.2f})".format(**one),

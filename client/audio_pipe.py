@@ -62,7 +62,7 @@ class AudioPipe:
                 found, start, length = header
             break
         if not head:
-            raise FileError(f"{self.name} was empty: no audio came")
+            raise FileError(f"{self.name} was empty: it contained no audio")
         if found is not None:
             async for packet in self._samples(found, head[start:], blocks, length):
                 yield packet
@@ -72,6 +72,8 @@ class AudioPipe:
             async for block in blocks:
                 file.write(block)
             reader = AudioReader(file, self._rate, self._packet_seconds, self.name)  # type: ignore[arg-type]
+            if reader.seconds == 0:
+                raise FileError(f"{self.name} contains no audio")
             for packet in reader:
                 yield packet
             self.notes += reader.notes
@@ -79,7 +81,7 @@ class AudioPipe:
     def _refuse_header(self, head: bytes) -> None:
         kind = next((name for magic, name in _MAGICS.items() if head.startswith(magic)), None)
         if kind is not None:
-            raise FileError(f"{self.name} is no raw audio but {kind}, which says its rate itself: leave --rate out")
+            raise FileError(f"{self.name} is {kind}, whose header declares the rate: omit --rate")
 
     async def _samples(
         self, wav: "WavFormat", waiting: bytes, blocks: AsyncIterator[bytes], length: int | None
@@ -106,6 +108,8 @@ class AudioPipe:
             waiting += block
         async for _ in blocks:  # chunks after the audio: read them, so that the writing program does not fail
             pass
+        if not packets.samples:
+            raise FileError(f"{self.name} contains no audio")
         for packet in packets.flush():
             yield packet
         if left is not None and left >= frame:
@@ -153,7 +157,7 @@ def parse_wav_header(head: bytes) -> tuple[WavFormat, int, int | None] | None:
             found = _format(head[position : position + length])
         position += length + length % 2
     if position > _MAX_HEADER_BYTES:
-        raise FileError("no audio in its first bytes")
+        raise FileError("no audio data near its start")
     return None
 
 

@@ -117,7 +117,7 @@ def _api_key(key_file: str | None) -> str | None:
     try:
         return Path(key_file).read_text().strip()
     except (OSError, UnicodeError) as error:
-        raise FileError(f"key file {key_file} cannot be read: {reason_of(error)}") from None
+        raise FileError(f"cannot read the key file {key_file}: {reason_of(error)}") from None
 
 
 def _parser() -> CompletedParser:
@@ -211,5 +211,5 @@ def _version() -> str:
 def _positive(text: str) -> float:
     number = float(text)
     if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no positive number of seconds")
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
     return number

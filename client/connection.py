@@ -171,7 +171,7 @@ class Connection(LiveSession):
                 data = await websocket.recv()
         except TimeoutError:
             raise DeadlineExceeded(
-                f"the server gave no answer for {self._deadlines.answer_s:g} s: is it overloaded?"
+                f"no answer from the server within {self._deadlines.answer_s:g} s: it may be overloaded"
             ) from None
         except ConnectionClosed as closed:
             if not self._lose(websocket, closed):
@@ -245,7 +245,7 @@ class Connection(LiveSession):
     async def _close(self) -> None:
         """Leaves at once."""
         if self._failure is None:
-            self._failed(LocalProtocolError("the connection was closed at the end of its `async with`: open another"))
+            self._failed(LocalProtocolError("the connection was closed at the end of its `async with`: open a new one"))
         await self._dialer.close(self._websocket)
 
     def _lose(self, websocket: ClientConnection, closed: ConnectionClosed) -> bool:
@@ -281,7 +281,7 @@ class Connection(LiveSession):
             self._failed(error)
         except Exception:
             _log.exception("the connection cannot go on")
-            self._failed(StreamingError("internal error of the client: its log says more"))
+            self._failed(StreamingError("internal error in the client: see its log"))
 
     async def _write(self, websocket: ClientConnection) -> None:
         with suppress(ConnectionClosed, StreamingError):
@@ -319,7 +319,7 @@ class Connection(LiveSession):
                             raise
         except TimeoutError:
             raise Disconnected(
-                f"the connection was lost and not back within {self._deadlines.resume_s:g} s{met}"
+                f"the connection was lost and could not be restored within {self._deadlines.resume_s:g} s{met}"
             ) from None
         self._lost_at_s = None
         stream = self._session.input

@@ -62,7 +62,7 @@ def find_device(device: str | int | None, kind: str) -> dict[str, Any]:
     sounddevice = _sounddevice()
     with _translated("listing devices"):
         if device is None and not any(found[f"max_{kind}_channels"] for found in sounddevice.query_devices()):
-            raise SoundDeviceError(f"this machine has no {kind} device, or the sound server does not run")
+            raise SoundDeviceError(f"no {kind} device found: connect one, or start the sound server")
     if device is None or isinstance(device, int) or device.isdecimal():
         with _translated(f"looking for {kind} device {device}"):
             found = sounddevice.query_devices(None if device is None else int(device), kind)
@@ -144,13 +144,13 @@ class Microphone:
                 if packet.size:
                     yield packet
             if ended:
-                raise SoundDeviceError(f"microphone {self.name!r} stopped: was it unplugged?")
+                raise SoundDeviceError(f"microphone {self.name!r} stopped: check that it is plugged in")
             try:
                 async with asyncio.timeout(SILENT_DEVICE_S):
                     await self._arrived.wait()
             except TimeoutError:
                 raise SoundDeviceError(
-                    f"microphone {self.name!r} gave nothing for {SILENT_DEVICE_S:g} s: was it unplugged?"
+                    f"microphone {self.name!r} was silent for {SILENT_DEVICE_S:g} s: check that it is plugged in"
                 ) from None
 
     def _on_input(self, block: np.ndarray, frames: int, time: Any, status: Any) -> None:
@@ -189,6 +189,7 @@ class Speaker:
         self.underflows = 0
         self._orders: deque[np.ndarray | str] = deque()
         self.pushed_samples = 0
+        self._heard_at_close: int | None = None
         self._progress = asyncio.Event()
         self._ended = False
         self._loop = asyncio.get_running_loop()
@@ -222,6 +223,10 @@ class Speaker:
         with _translated("closing the speaker"):
             if kind is None:
                 self._stream.stop()  # plays what the device has taken; close alone would cut it off
+            heard = self.position
+            with suppress(_sounddevice().PortAudioError):  # the device may be gone
+                heard = self.heard_position
+            self._heard_at_close = heard
             self._stream.close()
 
     @property
@@ -252,6 +257,8 @@ class Speaker:
     @property
     def heard_position(self) -> int:
         """Position of the sample that is audible now: `position` minus the delay of device and conversion."""
+        if self._heard_at_close is not None:
+            return self._heard_at_close
         heard = tuple(self._heard)
         moments, positions = [moment for moment, _ in heard], [position for _, position in heard]
         return int(np.interp(self._stream.time, moments, positions))
@@ -287,13 +294,13 @@ class Speaker:
         while not reached():
             self._progress.clear()
             if self._ended:
-                raise SoundDeviceError(f"speaker {self.name!r} stopped: was it unplugged?")
+                raise SoundDeviceError(f"speaker {self.name!r} stopped: check that it is plugged in")
             try:
                 async with asyncio.timeout(SILENT_DEVICE_S):
                     await self._progress.wait()
             except TimeoutError:
                 raise SoundDeviceError(
-                    f"speaker {self.name!r} took nothing for {SILENT_DEVICE_S:g} s: was it unplugged?"
+                    f"speaker {self.name!r} accepted no samples for {SILENT_DEVICE_S:g} s: check that it is plugged in"
                 ) from None
 
     def _on_output(self, block: np.ndarray, frames: int, time: Any, status: Any) -> None:
@@ -360,4 +367,4 @@ def _translated(doing: str) -> Iterator[None]:
     try:
         yield
     except (sounddevice.PortAudioError, ValueError) as error:
-        raise SoundDeviceError(f"{doing} failed: {error}; `neucodec devices` lists what there is") from None
+        raise SoundDeviceError(f"{doing} failed: {error}; `neucodec devices` lists the devices") from None

@@ -20,15 +20,12 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
-    InvalidProxy,
     InvalidStatus,
     InvalidURI,
     ProxyError,
 )
 from websockets.frames import CloseCode
-from websockets.proxy import get_proxy, parse_proxy
 from websockets.typing import Subprotocol
-from websockets.uri import parse_uri
 
 from neucodec_streaming.client.errors import Disconnected, Unreachable, error_of
 from neucodec_streaming.errors import (
@@ -42,11 +39,11 @@ from neucodec_streaming.errors import (
 )
 from neucodec_streaming.protocol.client_session import ClientSession
 from neucodec_streaming.protocol.messages import SUBPROTOCOL, Failure, Ready, parse_server_message
+from neucodec_streaming.proxies import LOOPBACK, proxy_for, shown
 
 DEFAULT_URL = "ws://127.0.0.1:8765"
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PLAIN_REFUSALS: dict[int, type[StreamingError]] = {
     HTTPStatus.UNAUTHORIZED: AuthError,
     HTTPStatus.FORBIDDEN: AuthError,
@@ -86,9 +83,9 @@ class Dialer:
         self._host = urlsplit(self.address).hostname or ""
         self._headers = _headers(api_key)
         self._deadlines = deadlines
-        self._proxy = None if self._host in LOOPBACK else _proxy(self.address)
+        self._proxy = proxy_for(self.address)
         if ssl is not None and not self.address.startswith("wss:"):
-            raise ConfigError(f"ssl is set, and {self.address} is without TLS: give a URL with wss://")
+            raise ConfigError(f"ssl is set, but {self.address} does not use TLS: give a wss:// URL")
         self._options: dict[str, Any] = {} if ssl is None else {"ssl": ssl}
 
     async def open(self, target: str, session: ClientSession) -> ClientConnection:
@@ -117,7 +114,7 @@ class Dialer:
                 if isinstance(received, Failure):
                     raise error_of(received.code, received.message)
                 if not isinstance(received, Ready):
-                    raise ProtocolError("its first message is no ready")
+                    raise ProtocolError("its first message is not `ready`")
                 return websocket
         except BaseException as error:
             if websocket is not None:
@@ -142,19 +139,14 @@ class Dialer:
             case InvalidStatus():
                 return self._refusal(error)
             case InvalidURI():
-                return ConfigError(f"server URL {self.address!r} cannot be used: give one like {DEFAULT_URL}")
+                return ConfigError(f"server URL {self.address!r} is invalid: give one like {DEFAULT_URL}")
             case TimeoutError():
                 return Unreachable(
                     f"no answer from {self.address} within {self._deadlines.open_s:g} s: is the server overloaded?"
                 )
-            case ImportError() if self._proxy is not None:
-                return ConfigError(
-                    f"the environment names a SOCKS proxy, {_shown(self._proxy)}: pip install 'python-socks[asyncio]',"
-                    f" or set NO_PROXY={self._host}"
-                )
-            case ProxyError():
+            case ProxyError() if self._proxy is not None:
                 return Unreachable(
-                    f"the proxy {_shown(self._proxy)} of the environment did not connect to {self.address}"
+                    f"the proxy {shown(self._proxy)} of the environment did not connect to {self.address}"
                     f" ({_reason(error)}); NO_PROXY={self._host} goes without it"
                 )
             case OSError():
@@ -177,12 +169,14 @@ class Dialer:
                     " the certificate of its authority"
                 )
             case tls.SSLError():
-                return Unreachable(f"{self.address} does not speak TLS ({_reason(error)}): without TLS, give ws://")
+                return Unreachable(f"{self.address} does not use TLS ({_reason(error)}): use a ws:// URL")
             case ConnectionResetError() if self.address.startswith("wss:"):
-                return Unreachable(f"{self.address} hung up before TLS was set up: if it is without TLS, give ws://")
-        via = f" through the proxy {_shown(self._proxy)}" if self._proxy is not None else ""
+                return Unreachable(
+                    f"{self.address} hung up during the TLS handshake: if it does not use TLS, use a ws:// URL"
+                )
+        via = f" through the proxy {shown(self._proxy)}" if self._proxy is not None else ""
         local = self._host in LOOPBACK
-        hint = "start it with `neucodec-server --model nano`" if local else "check its address, and that it runs"
+        hint = "start it with `neucodec-server --model nano`" if local else "check the address and that it runs"
         return Unreachable(f"server not reachable at {self.address}{via}: {hint} ({_reason(error)})")
 
     def _refusal(self, refused: InvalidStatus) -> StreamingError:
@@ -221,7 +215,7 @@ def certificates(ca_file: str) -> tls.SSLContext:
     try:
         return tls.create_default_context(cafile=ca_file)
     except OSError as error:  # OpenSSL's too
-        raise ConfigError(f"{ca_file} cannot be read as certificates ({_reason(error)}): give a PEM file") from None
+        raise ConfigError(f"{ca_file} is not a readable certificate file ({_reason(error)}): give a PEM file") from None
 
 
 def is_loss(closed: ConnectionClosed) -> bool:
@@ -244,36 +238,15 @@ def disconnected(closed: ConnectionClosed) -> Disconnected:
 def _address(url: str) -> str:
     """The URL's WebSocket form without a trailing slash. Raises ConfigError."""
     try:
+        if not isinstance(url, str):
+            raise ValueError
         split = urlsplit(url if "://" in url else f"ws://{url}")
         _ = split.port  # raises ValueError when it is none
         if split.scheme not in _SCHEMES or not split.hostname or split.query or split.fragment:
             raise ValueError
     except ValueError:
-        raise ConfigError(f"server URL {url!r} cannot be used: give one like {DEFAULT_URL}") from None
+        raise ConfigError(f"server URL {url!r} is invalid: give one like {DEFAULT_URL}") from None
     return f"{_SCHEMES[split.scheme]}://{split.netloc}{split.path}".rstrip("/")
-
-
-def _proxy(address: str) -> str | None:
-    """The environment's proxy for a server, unless NO_PROXY excludes it. Raises ConfigError."""
-    proxy = None
-    try:
-        proxy = get_proxy(parse_uri(address))
-        if proxy is not None:
-            parse_proxy(proxy)
-    except (InvalidProxy, ValueError) as error:
-        fault = error.msg if isinstance(error, InvalidProxy) else str(error)
-        shown = f", {_shown(proxy)!r}," if proxy else ""
-        host = urlsplit(address).hostname
-        raise ConfigError(
-            f"the proxy{shown} that the environment names cannot be used ({fault}): give one like"
-            f" http://HOST:PORT, or set NO_PROXY={host}"
-        ) from None
-    return proxy
-
-
-def _shown(proxy: str | None) -> str:
-    """A proxy without user and password."""
-    return (proxy or "").rpartition("@")[2]
 
 
 def _reason(error: BaseException) -> str:
@@ -295,5 +268,5 @@ def _headers(api_key: str | None) -> dict[str, str]:
     if api_key is None:
         return {}
     if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:
-        raise ConfigError("the API key (not shown) is empty or has spaces or other than ASCII letters: is it whole?")
+        raise ConfigError("the API key (not shown) is empty or contains spaces or non-ASCII characters: check it")
     return {"Authorization": f"Bearer {api_key}"}

@@ -61,6 +61,7 @@ AUDIO_ENDINGS = {
 """Extension of an audio output -> libsndfile's format and encoding."""
 AUDIO_FORMATS = {"wav": AUDIO_ENDINGS[".wav"], "raw": AUDIO_ENDINGS[".raw"]}
 """Name of a format that a pipe can carry -> libsndfile's format and encoding."""
+RAW_ENDINGS = tuple(ending for ending, (kind, _) in AUDIO_ENDINGS.items() if kind == "RAW")
 _BLOCK_SAMPLES = 16_384
 _MAX_HEADER_BYTES = 8192
 _UNKNOWN_FRAMES = 1 << 62
@@ -69,8 +70,8 @@ _SAMPLE_BYTES |= {"FLOAT": 4, "DOUBLE": 8}
 _CHUNKED = ("WAV", "WAVEX", "RF64", "AIFF", "SVX", "CAF", "W64", "FLAC", "OGG", "MP3")
 """Formats that may contain other things than audio, or need no size of it."""
 _UNSAFE = {
-    "SDS": "libsndfile does not notice when it is cut off",
-    "PAF": "libsndfile does not notice when it is cut off",
+    "SDS": "libsndfile does not notice when it is truncated",
+    "PAF": "libsndfile does not notice when it is truncated",
     "SD2": "its header is in another file",
 }
 """Formats that libsndfile opens but misreads, and why."""
@@ -96,8 +97,10 @@ class AudioReader:
             self._file = _SequentialFile(stream if self.notes or stream is source else str(source))
             _refuse_untrue(self._file, stream, size)
             self._packets = Packetizer(self.name, self._file.samplerate, rate, max(1, round(rate * packet_seconds)))
-        except (soundfile.LibsndfileError, OSError, FileError) as error:
+        except (soundfile.LibsndfileError, OSError, FileError, TypeError) as error:  # TypeError: a file named .raw
             stream.close()
+            if Path(self.name).suffix.lower() in RAW_ENDINGS:
+                raise FileError(f"{self.name} is raw audio, without a header: give its rate (--rate)") from None
             reason = getattr(error, "error_string", str(error)).rstrip(".")
             raise FileError(f"{self.name} cannot be read as audio ({reason}): give a WAV or FLAC file") from None
         frames = self._file.frames
@@ -127,7 +130,7 @@ class AudioReader:
                     block = file.read(_BLOCK_SAMPLES, dtype="float32", always_2d=True)
                 except soundfile.LibsndfileError as error:
                     raise FileError(
-                        f"{self.name} is damaged {self._packets.seconds:.2f} s from its start: {error.error_string}"
+                        f"{self.name} is damaged at {self._packets.seconds:.2f} s: {error.error_string}"
                     ) from None
                 if not len(block):
                     break
@@ -135,7 +138,7 @@ class AudioReader:
             yield from self._packets.flush()
         if self.seconds is not None and self._packets.samples < file.frames:
             self.notes.append(
-                f"{self.name} is cut off: its header says {self.seconds:.2f} s, its data end after"
+                f"{self.name} is truncated: its header declares {self.seconds:.2f} s, but it contains"
                 f" {self._packets.seconds:.2f} s"
             )
         self.notes += self._packets.notes
@@ -155,13 +158,13 @@ def _refuse_untrue(file: soundfile.SoundFile, stream: BinaryIO, size: int) -> No
     if file.format in _UNSAFE:
         raise FileError(f"a {file.format} file, {_UNSAFE[file.format]}")
     if file.format == "VOC" and file.subtype in ("ULAW", "ALAW"):
-        raise FileError(f"a VOC file of {file.subtype}, of which libsndfile reads too much")
+        raise FileError(f"a VOC file of {file.subtype}, of which libsndfile reads beyond the end")
     if file.format == "OGG" and not file.frames and not _has_last_page(stream, size):
-        raise FileError("it is cut off")
+        raise FileError("it is truncated")
     if file.format not in _CHUNKED and file.subtype in _SAMPLE_BYTES:
         rest = size - file.frames * file.channels * _SAMPLE_BYTES[file.subtype]
         if rest > _MAX_HEADER_BYTES:
-            raise FileError(f"its header says {file.frames} frames, and {rest} bytes more are there")
+            raise FileError(f"its header declares {file.frames} frames, but {rest} more bytes follow")
 
 
 def _has_last_page(stream: BinaryIO, size: int) -> bool:
@@ -189,13 +192,13 @@ def audio_format(path: str | Path, format: str | None = None) -> tuple[str, str]
     chosen = AUDIO_FORMATS.get(format or "wav") if format or (piped and not suffix) else AUDIO_ENDINGS.get(suffix)
     if chosen is None:
         raise ConfigError(
-            f"{path} does not end like an audio file: name it {', '.join(AUDIO_ENDINGS)},"
+            f"{path} has no audio extension: use {', '.join(AUDIO_ENDINGS)},"
             f" or give --format {' or '.join(AUDIO_FORMATS)}"
         )
     if piped and chosen not in AUDIO_FORMATS.values():
-        raise ConfigError(f"{path} is a pipe or device, which takes --format {' or '.join(AUDIO_FORMATS)} alone")
+        raise ConfigError(f"{path} is a pipe or device: use --format {' or '.join(AUDIO_FORMATS)}")
     if not soundfile.check_format(*chosen):
-        raise ConfigError(f"{path}: the libsndfile of this machine does not write {' '.join(chosen)}: give .wav")
+        raise ConfigError(f"{path}: the installed libsndfile cannot write {' '.join(chosen)}: use .wav")
     return chosen
 
 
@@ -248,7 +251,7 @@ class AudioWriter(Writer):
             step()
         except (soundfile.LibsndfileError, OSError, AssertionError) as error:  # the last one: fewer were written
             reason = getattr(error, "error_string", str(error)) or "is the disk full?"
-            raise FileError(f"{self._path} cannot be written on: {reason}") from None
+            raise FileError(f"{self._path} could not be written to its end: {reason}") from None
 
 
 def token_form(path: str | Path, form: str | None = None, *, writing: bool = False) -> str:
@@ -257,9 +260,9 @@ def token_form(path: str | Path, form: str | None = None, *, writing: bool = Fal
     form = form or FORMS.get(suffix) or ("text" if piped else None)
     if form is None:
         kinds = ", ".join(name for name, kind in FORMS.items() if not writing or kind in WRITABLE_FORMS)
-        raise ConfigError(f"{path} does not end like a token file: name it {kinds}, or give --form")
+        raise ConfigError(f"{path} has no token-file extension: use {kinds}, or give --form")
     if piped and form not in PIPED_FORMS:
-        raise ConfigError(f"{path}: a pipe cannot carry form {form!r}: give --form {', '.join(PIPED_FORMS)}")
+        raise ConfigError(f"{path}: form {form!r} cannot be written to a pipe: use --form {', '.join(PIPED_FORMS)}")
     if writing and form not in WRITABLE_FORMS:
         raise ConfigError(f"{path}: tokens cannot be written as {form}: use {', '.join(WRITABLE_FORMS)}")
     require_form(form)
@@ -294,7 +297,7 @@ class TokenPipe:
 
     def __init__(self, form: str, tags: Sequence[str] = TAGS) -> None:
         if form not in PIPED_FORMS:
-            raise ConfigError(f"form {form!r} cannot come through a pipe: give --form {', '.join(PIPED_FORMS)}")
+            raise ConfigError(f"form {form!r} cannot be read from a pipe: use --form {', '.join(PIPED_FORMS)}")
         self._text = TokenText(tags) if form == "text" else TokenLists() if form == "json" else None
         self._rest = b""
         self._bytes = self._tokens = 0
@@ -319,7 +322,7 @@ class TokenPipe:
         if self._rest:
             raise TokenError(f"the pipe ends in the middle of token {self._tokens}: raw tokens have 2 bytes each")
         if not self._tokens:
-            raise TokenError("the pipe held no token" if self._bytes else "the pipe was empty: no token came")
+            raise TokenError("the pipe contained no tokens" if self._bytes else "the pipe was empty")
         return tokens
 
 
@@ -362,7 +365,7 @@ class TokenWriter(Writer):
         try:
             self._file.write(payload)
         except OSError as error:
-            raise FileError(f"{self._path} cannot be written on: {error.strerror or error}") from None
+            raise FileError(f"{self._path} could not be written to its end: {error.strerror or error}") from None
 
     def _finish(self, is_whole: bool) -> None:
         if is_whole:
@@ -374,7 +377,7 @@ class TokenWriter(Writer):
         try:
             self._file.close()
         except OSError as error:
-            raise FileError(f"{self._path} cannot be written on: {error.strerror or error}") from None
+            raise FileError(f"{self._path} could not be written to its end: {error.strerror or error}") from None
 
     def _put_last(self) -> None:
         if self._is_whole:

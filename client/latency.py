@@ -38,7 +38,9 @@ class ResponseTimes:
         self._sent: deque[tuple[int, float]] = deque()
 
     def sent(self, position: int, now_s: float) -> None:
-        """Input up to `position` was sent."""
+        """Input up to `position` was sent; a lower position than before belongs to a new session."""
+        if self._sent and position < self._sent[-1][0]:
+            self._sent.clear()
         self._sent.append((position, now_s))
 
     def received(self, position: int, now_s: float) -> None:

@@ -67,7 +67,7 @@ class OutputFile:
             os.unlink(self.temporary)
 
     def _mode(self) -> int | None:
-        """Status of the file to replace; None if there is none."""
+        """Mode of the file to replace; None if there is none."""
         try:
             mode = os.stat(self._target).st_mode
         except FileNotFoundError:

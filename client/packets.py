@@ -43,7 +43,7 @@ class Packetizer:
         if not self._clipped:
             return []
         clipped = f"{self._clipped} sample{'s are' if self._clipped != 1 else ' is'} clipped"
-        return [f"{self._name} goes up to {self.peak:.3g} where full scale is 1: {clipped}"]
+        return [f"{self._name} has a peak of {self.peak:.3g}, full scale is 1: {clipped}"]
 
     def feed(self, block: np.ndarray) -> Iterator[np.ndarray]:
         """The complete packets."""
@@ -76,6 +76,6 @@ class Packetizer:
             where = f"{self._name}: sample {place} ({place / self._rate:.3f} s) is {value:g}"
             if not np.isfinite(value):
                 raise AudioError(f"{where}: audio must be finite")
-            raise AudioError(f"{where}, and full scale is 1: scale it (values of 16 bits: divide by 32768)")
+            raise AudioError(f"{where}, but full scale is 1: scale it (divide 16-bit values by 32768)")
         self.peak = max(self.peak, peak)
         self._clipped += int((size > 1.0).any(axis=1).sum())

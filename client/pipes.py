@@ -40,7 +40,7 @@ def descriptor_of(path: str | Path, default: int) -> int | None:
     match = _DESCRIPTOR.fullmatch(text)
     number = default if text == PIPE else int(match[1]) if match else _STANDARD.get(text)
     if number in (0, 1) and (sys.stdin, sys.stdout)[number] is None:  # its number may belong to a socket by now
-        raise FileError(f"standard {('input', 'output')[number]} is closed: give a file")
+        raise FileError(f"standard {('input', 'output')[number]} is closed: give a file name")
     return number
 
 
@@ -86,7 +86,7 @@ def refuse_audio_to_terminal(output: str | Path) -> None:
     """Raises ConfigError if audio would be written to a terminal."""
     number = descriptor_of(output, 1)
     if number is not None and os.isatty(number):
-        raise ConfigError(f"{name_of(output, 1)} is a terminal: give a file, or pipe the audio on (| aplay)")
+        raise ConfigError(f"{name_of(output, 1)} is a terminal: give a file, or pipe the audio to a player (| aplay)")
 
 
 async def read_pipe(path: str | Path) -> AsyncIterator[bytes]:
@@ -143,7 +143,7 @@ class PipeWriter:
             self._queue.put(payload)
 
     async def drained(self, enough: Callable[[int], bool] = lambda backlog_bytes: not backlog_bytes) -> None:
-        """Waits until at most `enough` bytes are queued. Raises the error of an earlier write."""
+        """Waits until nothing is queued, or `enough(queued_bytes)` is true. Raises the error of an earlier write."""
         changed = asyncio.Event()
         self._waiting = asyncio.get_running_loop(), changed
         while self._error is None and not enough(self._queued - self._written):

@@ -13,7 +13,7 @@ from neucodec_streaming.tokens import check_voice
 
 
 class LiveSession(ABC):
-    """An open session. `async for event in conversation` ends after Done."""
+    """An open session. `async for event in session` ends after Done."""
 
     @property
     @abstractmethod

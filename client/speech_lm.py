@@ -18,13 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 
 from neucodec_streaming.client.connection import Connection
-from neucodec_streaming.client.dial import LOOPBACK
 from neucodec_streaming.client.errors import FileError
 from neucodec_streaming.client.events import Audio, Cleared, Event, Flushed
 from neucodec_streaming.client.files import read_tokens
@@ -39,6 +37,7 @@ from neucodec_streaming.protocol.speech_lm import (
     refusal,
     unreachable,
 )
+from neucodec_streaming.proxies import proxy_for, shown
 
 KEY_VARIABLE = "NEUCODEC_SPEECH_LM_KEY"
 CONNECT_S = 10.0
@@ -86,17 +85,20 @@ def read_text(path: str | Path) -> str:
 class SpeechLM:
     """A language-model server, used with `async with`. The API key is `api_key`, else NEUCODEC_SPEECH_LM_KEY.
 
-    `model` is the name in requests; without it the server or the template has to choose one.
+    `model` is the name in requests; without it the server or the template has to choose one. Raises ConfigError for a
+    proxy of the environment that cannot be used.
     """
 
     def __init__(self, spec: SpeechLMSpec, *, model: str | None = None, api_key: str | None = None) -> None:
         self.spec = spec
         self._model = model
         key = api_key or os.environ.get(KEY_VARIABLE)
+        proxy = proxy_for(spec.url)
+        self._where = spec.url if proxy is None else f"{spec.url}, through the proxy {shown(proxy)},"
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
-            trust_env=urlsplit(spec.url).hostname not in LOOPBACK,
+            transport=httpx.AsyncHTTPTransport(proxy=proxy),
         )
 
     @asynccontextmanager
@@ -110,10 +112,10 @@ class SpeechLM:
         """
         codes, said = ([], "") if reference is None else (reference.tokens.tolist(), reference.text)
         body = self.spec.body(text, model=self._model, codes=codes, reference_text=said)
-        with _translated(self.spec.url):
+        with _translated(self._where):
             async with self._client.stream("POST", self.spec.target, json=body) as response:
                 if response.status_code != httpx.codes.OK:
-                    raise refusal(self.spec.url, response.status_code, await response.aread())
+                    raise refusal(self._where, response.status_code, await response.aread())
                 yield _pieces(response, AnswerParser(self.spec.tags, self.spec.stops))
 
     async def aclose(self) -> None:
@@ -130,11 +132,11 @@ class SpeechLM:
 
 
 @contextmanager
-def _translated(url: str) -> Iterator[None]:
+def _translated(where: str) -> Iterator[None]:
     try:
         yield
     except httpx.HTTPError as error:
-        raise unreachable(url, error) from None
+        raise unreachable(where, error) from None
 
 
 async def _pieces(response: httpx.Response, parser: AnswerParser) -> AsyncIterator[SpeechPiece]:

@@ -56,7 +56,7 @@ class LoopThread:
         """Starts a coroutine on the loop. Raises LocalProtocolError if the loop has ended."""
         if self._loop.is_closed():
             coroutine.close()
-            raise LocalProtocolError("the session was closed at the end of its `with`: open another")
+            raise LocalProtocolError("the session was closed at the end of its `with`: open a new one")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def call(self, coroutine: Coroutine[Any, Any, Outcome]) -> Outcome:
@@ -184,7 +184,7 @@ def decode(
     api_key: str | None = None,
     ssl: tls.SSLContext | None = None,
 ) -> np.ndarray:
-    """Decodes tokens (F,) to audio, float32 (480 F,) at 24 kHz."""
+    """Decodes tokens (F,) to audio, float32 (m,) at the model's output rate (`nano`: 480 samples a token, 24 kHz)."""
     session = connect(_checked_url(url), kind="decode", profile=profile, api_key=api_key, ssl=ssl)
     return _whole(session, tokens, np.zeros(0, np.float32))
 
@@ -198,15 +198,17 @@ def roundtrip(
     api_key: str | None = None,
     ssl: tls.SSLContext | None = None,
 ) -> np.ndarray:
-    """Encodes and decodes audio (as `encode`) to float32 at 24 kHz."""
+    """Encodes and decodes audio (as `encode`) to float32 at the model's output rate."""
     session = connect(_checked_url(url), profile=profile, api_key=api_key, ssl=ssl)
     return _whole(session, _mono(pcm, input_rate), np.zeros(0, np.float32))
 
 
 def _checked_url(url: Any) -> str:
     """Checks the URL. Raises ConfigError for a number, as `encode(*soundfile.read(path))` passes the rate here."""
+    if isinstance(url, (int, float)):
+        raise ConfigError(f"the server URL is {url!r}: for the sample rate of the audio use input_rate={url!r}")
     if not isinstance(url, str):
-        raise ConfigError(f"the server's URL is {url!r}: if that is the rate of the audio, give input_rate={url!r}")
+        raise ConfigError(f"the server URL is a {type(url).__name__}: give one like {DEFAULT_URL}, after the audio")
     return url
 
 
@@ -216,7 +218,8 @@ def _mono(pcm: Any, input_rate: int) -> np.ndarray:
     if audio.ndim == 2 and audio.shape[1] == 1:
         audio = audio[:, 0]
     if audio.ndim == 2:
-        raise AudioError(f"audio has shape {audio.shape}: give one channel, for instance audio.mean(axis=1)")
+        channels = int(np.argmin(audio.shape))
+        raise AudioError(f"audio has shape {audio.shape}: give one channel, such as audio.mean(axis={channels})")
     if audio.dtype in (np.int16, np.int32):
         audio = (audio / -float(np.iinfo(audio.dtype).min)).astype(np.float32)
     elif audio.dtype == np.float64:

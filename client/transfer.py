@@ -108,10 +108,10 @@ async def transfer(
     async def send() -> None:
         async for packet in packets_of(source):
             if realtime:
-                due = start + (connection.input_position + packet.size) / connection.ready.input.rate
+                due = start + (report.input_units + packet.size) / connection.ready.input.rate
                 await asyncio.sleep(max(0.0, due - loop.time()))
             await connection.send(packet)
-            report.input_units = connection.input_position
+            report.input_units += packet.size  # positions restart in a new session
             report.responses.sent(connection.input_position, loop.time())
         await connection.end()
 
@@ -134,10 +134,10 @@ async def transfer(
 
 
 def _count(report: TransferReport, connection: LiveSession, event: Event, now_s: float) -> None:
-    report.input_units, report.output_units = connection.input_position, connection.output_position
     if isinstance(event, Resumed):
         report.resumed.append(event)
     elif isinstance(event, Audio | Tokens):
+        report.output_units += (event.samples if isinstance(event, Audio) else event.tokens).size
         report.responses.received(connection.output_position, now_s)
         if report.first_output_s is None:
             report.first_output_s = report.elapsed_s

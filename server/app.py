@@ -104,7 +104,7 @@ class App:
         return 0 if self._sessions is None else self._sessions.count
 
     async def emptied(self, down_to: int = 0) -> None:
-        """Waits until at most `count` sessions have a place."""
+        """Waits until at most `down_to` sessions have a place."""
         if self._sessions is not None:
             await self._sessions.emptied(down_to)
 

@@ -94,6 +94,7 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
 
     from neucodec_streaming.codec import load_codec
     from neucodec_streaming.engine.runner import Runner
+    from neucodec_streaming.kernels.memory import give_back_freed_memory
 
     voices = Voices() if settings.voices is None else read_voices(settings.voices)
     use_threads(settings)
@@ -124,6 +125,7 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     other_load = OtherLoad()
     with ThreadPoolExecutor(workers, initializer=use_threads, initargs=(settings,)) as threads:  # all at once, as later
         times = list(threads.map(lambda one: one.measure(time.perf_counter, MEASURE_S), runners))
+    give_back_freed_memory()  # of the threads that measured, and of other shapes
     share = other_load.share()
     if share > BUSY_SHARE:
         _log.warning(

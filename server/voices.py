@@ -38,7 +38,7 @@ class Voices:
             raise InputError(str(error)) from None
 
     def fingerprint(self, name: str | None) -> str:
-        """Of the name and tokens of a voice, or of all; "" of no voices."""
+        """Hash of the name and tokens of a voice, or of all voices; "" without voices."""
         digest = hashlib.sha256()
         for known in sorted(self.tokens) if name is None else [name]:
             digest.update(f"{known} {len(self.tokens[known])} ".encode() + self.tokens[known].tobytes())

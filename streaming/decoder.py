@@ -121,5 +121,5 @@ class Decoder(Stepper):
         layers = zip(self.network.layers, self.attention, self.layer_norms, rings, strict=True)
         for layer, attention, (before_attention, before_mlp), ring in layers:
             x = x + attention.step(before_attention(x), ring, view)
-            x = x + layer.mlp(before_mlp(x))
+            x = x + layer.mlp.fc2(layer.mlp.fc1.activated(before_mlp(x), layer.mlp.activation_fn))
         return x

@@ -1,6 +1,7 @@
 """PCM formats on the wire, one row each. Standard library only.
 
-A new format needs its row here and, in audio.py, its conversion; everything else reads this table.
+A new format needs its row here and its conversion in audio.py and server/web/payload.js; everything else reads this
+table.
 """
 
 import struct
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 
 class PcmFormat(NamedTuple):
-    """One PCM format. `sample_type`: array-interface type of a sample. `silence`: one silent sample as bytes.
+    """One PCM format. `sample_type`: numpy dtype that audio.py reads and writes. `silence`: one silent sample.
 
     `can_be_invalid`: some byte patterns are not samples (NaN, infinity).
     """

@@ -2,7 +2,7 @@
 
 A large model is quantised once. The result is cached beside the compiled kernels (XDG_CACHE_HOME, ~/.cache), under a
 name that identifies the model's files, the kinds and the layout. The file is replaced atomically and used only if its
-digest matches. Packed weights are read into huge pages; the rest stays mapped from the file.
+digest matches. Packed weights are read into huge pages, the rest into ordinary memory.
 """
 
 import hashlib
@@ -102,14 +102,15 @@ def _read(path: Path, source: Path | str, kinds: Sequence[str]) -> tuple[nn.Modu
     with torch.device("meta"):
         model = pack_layers(model_class(kinds)(config), int8.is_int8)
     expected, found, pages = dict(_tensors(model)), {}, HugePages()
-    for is_packed in (True, False):  # copied tensors, and mapped ones, each from its own mapping
-        with safe_open(path, "pt") as file:
-            digest = file.metadata()["digest"]
-            for name in file.keys():  # noqa: SIM118
-                if name.endswith(".packed") == is_packed:
-                    tensor = file.get_tensor(name)
-                    copy = pages.empty(tuple(tensor.shape), tensor.dtype, tensor.device) if is_packed else None
-                    found[name] = tensor if copy is None else copy.copy_(tensor)
+    with safe_open(path, "pt") as file:
+        digest = file.metadata()["digest"]
+        for name in file.keys():  # noqa: SIM118
+            tensor = file.get_tensor(name)  # a copy: one view would keep the whole file mapped
+            if name.endswith(".packed"):
+                copy = pages.empty(tuple(tensor.shape), tensor.dtype, tensor.device)
+                found[name] = copy.copy_(tensor)
+            else:
+                found[name] = tensor.clone()
     if {name: tensor.shape for name, tensor in expected.items()} != {name: x.shape for name, x in found.items()}:
         raise ValueError("its tensors are those of another model")
     if digest_of(found) != digest:

@@ -18,7 +18,7 @@ PARTS = {
 }
 """Kind -> the parts of the model that only it needs; both need the quantiser."""
 ORIGINAL = "pytorch_model.bin"
-"""Hub repositories with checkpoints in the original layout."""
+"""File name of checkpoints in the original layout."""
 HUB_PATIENCE_S = 4.0
 MIN_RATE, MAX_RATE = 8_000, 48_000
 """Range of a decoder's output rate in Hz."""

@@ -65,7 +65,7 @@ class Resampler:
         return 0.0 if self._passes else (self._reach + 1) * 1000 / self.input_rate
 
     def needed(self, output_samples: int) -> int:
-        """Input samples needed for `samples` (at least 1) of output before any flush."""
+        """Input samples needed for `output_samples` (at least 1) before any flush."""
         return (output_samples - 1) * self._down // self._up + self._reach + 1
 
     def clear(self) -> None:

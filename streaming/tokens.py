@@ -159,6 +159,7 @@ class TokenText:
             raise TokenError(f"the text ends in the middle of token {self._count}: {self._rest!r}")
         if not self._count and self._first:
             hint = " (is it UTF-16?)" if "\0" in self._first else ""
+            hint = " (a JSON list? its form is json)" if self._first.startswith("[") else hint
             raise TokenError(
                 f"no token such as {' or '.join(self._tags)} in the text that starts with {self._first!r} and ends with"
                 f" {self._last!r}{hint}"

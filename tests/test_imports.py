@@ -34,8 +34,8 @@ STREAMS = {
     for name in ("encoder", "decoder", "windows", "stepper", "stream", "loading", "int8_model", "checkpoints", "codec")
 }
 NUMERIC = FORMATS | LAYERS | STREAMS
-SERVER = NUMERIC | WIRE | {CORE, f"{CORE}.calibration", f"{CORE}.engine", f"{CORE}.server"}
-CLIENT = FORMATS | WIRE | {f"{CORE}.client"}
+SERVER = NUMERIC | WIRE | {CORE, f"{CORE}.proxies", f"{CORE}.calibration", f"{CORE}.engine", f"{CORE}.server"}
+CLIENT = FORMATS | WIRE | {f"{CORE}.client", f"{CORE}.proxies"}
 DEMOS = SERVER | CLIENT | {"demos"}
 BENCHMARKS = DEMOS | {"benchmarks"}
 TRAINING = SERVER | {"training", "benchmarks"}
@@ -44,6 +44,7 @@ MAY_IMPORT = {
     f"{CORE}.lazy": NOTHING,
     f"{CORE}.config": ERRORS,
     f"{CORE}.tags": ERRORS,
+    f"{CORE}.proxies": ERRORS,
     f"{CORE}.formats": CONFIG,
     f"{CORE}.audio": FORMATS,
     f"{CORE}.resampler": FORMATS,
@@ -64,7 +65,9 @@ MAY_IMPORT = {
     "tests": BENCHMARKS | TRAINING | {"tests", f"{CORE}.priors"},
 }
 """Prefix of a module (the longest match counts) -> prefixes of the project's modules that it may import."""
-STANDARD_ONLY = tuple(f"{CORE}.{name}" for name in ("errors", "lazy", "config", "tags", "formats", "protocol"))
+STANDARD_ONLY = tuple(
+    f"{CORE}.{name}" for name in ("errors", "lazy", "config", "tags", "formats", "protocol", "proxies")
+)
 TORCH = {"torch", "transformers", "safetensors", "torchaudio"}
 NO_TORCH = (*STANDARD_ONLY, *sorted(FORMATS), f"{CORE}.engine.scheduler", f"{CORE}.client")
 

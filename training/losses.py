@@ -33,7 +33,7 @@ _STOI_RANGE_DB = 40.0
 _STOI_CLIP = 1.0 + 10 ** (15 / 20)
 
 _COHERENCE_FFT = 1024
-_COHERENCE_EDGES_HZ = (70.0, 300.0, 600.0, 1_000.0)
+_COHERENCE_EDGES_HZ = (70.0, 300.0, 600.0)
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class LossWeights:
     mel: float = 1.0
     log_magnitude: float = 0.5
     convergence: float = 0.5
-    envelope: float = 3.0
+    envelope: float = 4.0
     loudness: float = 2.0
-    coherence: float = 2.0
+    coherence: float = 1.4
     quantiser: float = 0.5
     adversarial: float = 0.5
     features: float = 2.0

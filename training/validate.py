@@ -5,7 +5,7 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -36,12 +36,16 @@ def validate(model: NeuCodecModel, speech: Speech) -> dict[str, float]:
 
 def scores(say: Callable[[np.ndarray], np.ndarray], heard: list[np.ndarray]) -> dict[str, float]:
     """Returns mean STOI and wide-band PESQ of `say`'s output at 24 kHz for clips at 16 kHz (T,)."""
+    return measures((clip, soxr.resample(say(clip), RATE_OUT, RATE_IN)[: len(clip)]) for clip in heard)
+
+
+def measures(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Returns mean STOI and wide-band PESQ over pairs of a recording and its copy, which may be shorter, at 16 kHz."""
     from pesq import pesq  # has no wheels: users who do not train need no compiler
 
     found = []
-    for clip in heard:
-        said = soxr.resample(say(clip), RATE_OUT, RATE_IN)[: len(clip)]
-        meant = clip[: len(said)]
+    for recorded, said in pairs:
+        meant = recorded[: len(said)]
         found.append((stoi(meant, said, RATE_IN), pesq(RATE_IN, meant, said, "wb")))
     return dict(zip(("stoi", "pesq"), map(float, np.mean(found, axis=0)), strict=True))
 

@@ -25,7 +25,8 @@ from pystoi import stoi
 from benchmarks.browser.chromium import Tab, ahead_of_others, browser
 from benchmarks.common.sound_room import RATE
 from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
-from benchmarks.mouth_to_ear.__main__ import MAX_S, SPEECH, delay_ms, serving
+from benchmarks.mouth_to_ear.__main__ import SPEECH, serving
+from benchmarks.mouth_to_ear.delay import MAX_S, delay_ms
 from neucodec_streaming.client.cli import main as client
 from neucodec_streaming.client.files import read_audio
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE

@@ -288,7 +288,7 @@ async def measure(given: argparse.Namespace, log: Path) -> dict[str, Any]:
 
 
 def judged(result: dict[str, Any]) -> list[str]:
-    """The faults; empty if there are none."""
+    """Returns the faults found."""
     growth = result["growth_mb_per_100000"]
     internal = sum(result["outcomes"].get(name, 0) for name in INTERNAL)
     silent = result["outcomes"].get("no answer", 0)

@@ -258,7 +258,7 @@ def audio(data: bytes) -> None:
 def window_buffer(data: bytes) -> None:
     """Packets in the window buffer: none is lost or reordered."""
     reader = Reader(data)
-    rate, form = RATES[reader.number(len(RATES))], ("s16le", "f32le", "mulaw")[reader.number(3)]
+    rate, form = RATES[reader.number(len(RATES))], tuple(PCM_FORMATS)[reader.number(len(PCM_FORMATS))]
     held = WindowBuffer(StreamFormat("audio", form, rate), StreamConfig(5, 5))
     given, got = [], []
     while not reader.is_empty:

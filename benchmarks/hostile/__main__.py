@@ -122,7 +122,7 @@ async def measure(given: argparse.Namespace, folder: Path, phases: Sequence[Phas
 
 
 def judged(rows: Sequence[dict[str, Any]], state: dict[str, Any]) -> list[str]:
-    """Faults other than times; empty if there are none."""
+    """Returns the faults found, apart from slow answers."""
     growth_mb = rows[-1]["server_resident_mb"] - rows[0]["server_resident_mb"]
     lost = rows[0]["sessions"] - rows[0]["held"]
     return [

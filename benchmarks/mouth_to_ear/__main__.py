@@ -8,21 +8,16 @@ conversion), `algorithm` = ready.latency_ms, `computing` from the last packet of
 (including network), `jitter` = the level of the jitter buffer when a chunk arrives. STOI is against the mouth, next to
 that of the same model offline. Barge-in: utterances are interrupted repeatedly; measured are the time from clear() to
 the last sound at the ear, silence after it, and the reported against the real position heard. Last, the network stalls
-(benchmarks.common.faulty_proxy) in a room with noise NOISE_DB below the speech: latency before, and from STALL_OVER_S
-after it; STOI before, and in the meantime against the speech cut at the splices.
+in a room with noise (benchmarks.mouth_to_ear.stall).
 
     python -m benchmarks.mouth_to_ear --data FOLDER --minutes 5
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +27,9 @@ from pystoi import stoi
 from benchmarks.common.recordings import recordings
 from benchmarks.common.sound_room import RATE, Recorder, installed, lift, say, sound_room
 from benchmarks.common.surroundings import RESULTS_FOLDER, ROOT, write_report
+from benchmarks.mouth_to_ear.delay import SOUND, delays_ms, heard_at, stretches
+from benchmarks.mouth_to_ear.process import LEAD_IN_S, LOSSES, TAIL_S, client
+from benchmarks.mouth_to_ear.stall import MAX_STOI_LOSS, STALL_OVER_S, measure_stalls
 from demos.server_process import ServerProcess
 from neucodec_streaming.client.files import read_audio
 from neucodec_streaming.codec import Codec, load_codec
@@ -40,23 +38,11 @@ from neucodec_streaming.resampler import resample
 
 RESULTS = RESULTS_FOLDER / "mouth_to_ear.json"
 SPEECH = ROOT / "demos" / "data" / "speech.flac"
-LEAD_IN_S, TAIL_S = 1.0, 2.0
-STRETCH_S = 4.0
-MAX_S = 2.0
-"""Range of the delays searched."""
-ENVELOPE_RATE = 1000
-EDGES_HZ = np.geomspace(150, 7000, 17)
 QUIET_DB = -25
-SOUND = 2e-4
-"""Threshold at the ear: -74 dBFS; a null sink is silent to the last bit."""
 UTTERANCE_S = 6.0
 GAP_S = 0.1
 """A longer silence ends an utterance, or its interrupted rest."""
 MAX_CLEAR_MS = 60
-NOISE_DB = 15
-STALLS_S = (0.4, 1.5)
-STALL_AT_S, STALL_OVER_S, STALLED_TALK_S = 12.0, 10.0, 34.0
-LOSSES = ("microphone_lost", "underruns", "underflows", "skipped_ms")
 PARTS = ("microphone_ms", "algorithm_ms", "computing_ms", "jitter_ms", "speaker_ms")
 
 
@@ -68,43 +54,6 @@ def spoken(data: Path | None, seconds: float) -> np.ndarray:
         part = read_audio(files[len(parts) // 2 % len(files)], RATE)
         parts += [part[:missing], np.zeros(RATE // 2, np.float32)]
     return np.concatenate(parts)
-
-
-def envelopes(audio: np.ndarray) -> np.ndarray:
-    """float32 (n,) at RATE -> magnitudes in each band minus their mean, every millisecond: (16, n // 48)."""
-    hop, size = RATE // ENVELOPE_RATE, 512
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(audio, size // 2), size)[: audio.size // hop * hop : hop]
-    bins = np.searchsorted(np.fft.rfftfreq(size, 1 / RATE), EDGES_HZ)
-    spectrum = np.abs(np.fft.rfft(windows * np.hanning(size).astype(np.float32)))
-    bands = np.stack([spectrum[:, a : max(b, a + 1)].mean(axis=1) for a, b in pairwise(bins)])
-    return bands**0.5
-
-
-def delay_ms(mouth: np.ndarray, ear: np.ndarray) -> float:
-    """Delay of `ear` (n + MAX_S,) against `mouth` (n,), both at RATE and from the same moment."""
-    said, heard = envelopes(mouth), envelopes(ear)
-    said -= said.mean(axis=1, keepdims=True)
-    size = 1 << (said.shape[1] + heard.shape[1]).bit_length()
-    products = np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(said, size)))
-    return float(np.argmax(products.sum(axis=0)[: heard.shape[1] - said.shape[1]]))
-
-
-def stretches(audio: np.ndarray) -> Iterator[slice]:
-    """The speech in (n,) from its first to its last sound, in pieces of STRETCH_S."""
-    first, last = np.flatnonzero(np.abs(audio) > SOUND)[[0, -1]]
-    size = round(STRETCH_S * RATE)
-    return (slice(start, start + size) for start in range(int(first), int(last) - size, size))
-
-
-def heard_at(ear: np.ndarray, stretch: slice, later_ms: float = 0.0, longer_s: float = 0.0) -> np.ndarray:
-    """The ear's audio at that delay after a piece of the mouth."""
-    later = round(later_ms * RATE / 1000)
-    return ear[stretch.start + later : stretch.stop + later + round(longer_s * RATE)]
-
-
-def delays_ms(mouth: np.ndarray, ear: np.ndarray) -> list[float]:
-    """The delay in each piece of the speech."""
-    return [delay_ms(mouth[stretch], heard_at(ear, stretch, longer_s=MAX_S)) for stretch in stretches(mouth)]
 
 
 def intelligibility(mouth: np.ndarray, ear: np.ndarray, codec: Codec) -> tuple[float, float]:
@@ -125,26 +74,6 @@ def serving(model: str, profile: str) -> Iterator[str]:
     with ServerProcess(*arguments, "--batch-sizes", "1", "--max-sessions", "4") as server:
         lift(server.pid, 5)
         yield server.url
-
-
-@contextmanager
-def client(room: dict[str, str], *arguments: object) -> Iterator[Iterator[dict[str, Any]]]:
-    """The messages of a client in the room, first that it listens."""
-    command = [sys.executable, "-m", "benchmarks.mouth_to_ear.client", *map(str, arguments)]
-    process = subprocess.Popen(command, cwd=ROOT, env=room, stdout=subprocess.PIPE, text=True)
-    lift(process.pid)
-    try:
-        assert process.stdout is not None
-        yield _told(process.stdout)
-        process.wait(20)  # its session ends with a closing handshake: a lost one keeps its place for a while
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _told(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    yield from map(json.loads, lines)
-    raise SystemExit("the client ended before it had told all: see above")
 
 
 def measure_way(room: dict[str, str], url: str, profile: str, speech: np.ndarray, codec: Codec) -> dict[str, Any]:
@@ -206,76 +135,6 @@ def measure_clear(room: dict[str, str], url: str, profile: str, codec: Codec, ti
     }
 
 
-def measure_stall(room: dict[str, str], url: str, profile: str, speech: np.ndarray, stall_s: float) -> dict[str, Any]:
-    """Latency before a stall of the network, and from STALL_OVER_S after it, in a noisy room."""
-    level = float(np.sqrt(np.mean(speech**2))) * 10 ** (-NOISE_DB / 20)
-    speech = np.resize(speech, round(STALLED_TALK_S * RATE))
-    noisy = speech + np.random.default_rng(0).normal(0, level, speech.size).astype(np.float32)
-    seconds = LEAD_IN_S + STALLED_TALK_S + TAIL_S
-    begin_s = LEAD_IN_S + STALL_AT_S
-    with Recorder(room) as recorder, client(room, "stall", url, profile, seconds, begin_s, stall_s) as told:
-        next(told)
-        time.sleep(LEAD_IN_S)
-        voice = say(noisy, room)
-        figures = next(told)
-        voice.wait(20)
-    first = int(np.flatnonzero(np.abs(recorder.mouth) > SOUND)[0])
-    starts_s = [(stretch.start - first) / RATE for stretch in stretches(recorder.mouth)]
-    by_start = list(zip(starts_s, delays_ms(recorder.mouth, recorder.ear), strict=True))
-    before = [delay for start, delay in by_start if start + STRETCH_S < STALL_AT_S - MAX_S]
-    after = [delay for start, delay in by_start if start >= STALL_AT_S + stall_s + STALL_OVER_S]
-    scores = stall_scores(recorder, speech, first, figures, by_start, stall_s)
-    return {
-        "stall_s": stall_s,
-        "before_ms": float(np.median(before)),
-        "after_ms": float(np.median(after)),
-        "after_most_ms": float(max(after)),
-        "stoi_before": scores[0],
-        "stoi_recovering": scores[1],
-        **{name: figures[name] for name in (*LOSSES, "skips")},
-        "splices": len(figures["splices"]),
-    }
-
-
-def stall_scores(
-    recorder: Recorder,
-    speech: np.ndarray,
-    first: int,
-    figures: dict[str, Any],
-    by_start: list[tuple[float, float]],
-    stall_s: float,
-) -> tuple[float, float]:
-    """Returns STOI at the ear before a stall, and in the STALL_OVER_S after it, against the clean speech cut at the
-    splices; these are placed to a few ms by when each position was heard.
-
-    `first` is where the speech begins at the mouth, `by_start` the delay in each stretch.
-    """
-    size = round(STRETCH_S * RATE)
-
-    def later(at_s: float) -> int:
-        """Returns the offset of the ear from the mouth for sound at `at_s`."""
-        _, delay_ms = min(by_start, key=lambda pair: abs(pair[0] + STRETCH_S / 2 - at_s))
-        return first + round(delay_ms * RATE / 1000)
-
-    def score(said: np.ndarray, heard: np.ndarray) -> float:
-        return round(float(stoi(said[: heard.size], heard[: said.size], RATE)), 4)
-
-    since = round((STALL_AT_S - MAX_S) * RATE) - size
-    calm = score(speech[since : since + size], recorder.ear[since + later((since + size / 2) / RATE) :][:size])
-    begin = round((STALL_AT_S + stall_s) * RATE)
-    end = begin + round(STALL_OVER_S * RATE)
-    position, moment = figures["heard"]
-    there = recorder.sample_at(moment)
-    zero = there - later((there - first) / RATE) - round(position * RATE / OUTPUT_RATE)  # of the stream
-    kept = np.ones(speech.size, bool)
-    for at, samples in figures["splices"]:
-        cut = zero + round(at * RATE / OUTPUT_RATE)
-        kept[max(0, cut) : cut + round(samples * RATE / OUTPUT_RATE)] = False
-    said = speech[begin:end][kept[begin:end]]
-    heard_end = end + later(end / RATE)
-    return calm, score(said, recorder.ear[heard_end - said.size : heard_end])
-
-
 def report(way: dict[str, Any], clear: dict[str, Any], stalls: list[dict[str, Any]]) -> None:
     rows = [
         (
@@ -300,8 +159,9 @@ def report(way: dict[str, Any], clear: dict[str, Any], stalls: list[dict[str, An
         ),
         *(
             (
-                f"stall of {stall['stall_s']:g} s, noise: mouth to ear before, and {STALL_OVER_S:g} s after, ms",
-                f"{stall['before_ms']:.0f}, {stall['after_ms']:.0f}",
+                f"stall of {stall['stall_s']:g} s, noise: ms before, {STALL_OVER_S:g} s after; STOI lost"
+                f" (asked: {MAX_STOI_LOSS})",
+                f"{stall['before_ms']:.0f}, {stall['after_ms']:.0f}; {stall['stoi_loss']:.3f}",
             )
             for stall in stalls
         ),
@@ -330,7 +190,7 @@ def main() -> None:
     ):
         way = measure_way(room, url, given.profile, speech, codec)
         clear = measure_clear(room, url, given.profile, codec, given.clears, Path(folder))
-        stalls = [measure_stall(room, url, given.profile, speech, stall_s) for stall_s in STALLS_S]
+        stalls = measure_stalls(room, url, given.profile, speech)
     report(way, clear, stalls)
     write_report(given.out, {"profile": given.profile, "way": way, "clear": clear, "stalls": stalls})
 

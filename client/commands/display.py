@@ -129,7 +129,7 @@ class MutedNote:
         if microphone.is_muted and not self._is_said:
             self._is_said = True
             print(
-                f"microphone {microphone.name!r} gives nothing but zeros: is it muted, or may this program not listen?",
+                f"microphone {microphone.name!r} delivers only silence: is it muted, or may this program not record?",
                 file=sys.stderr,
             )
 

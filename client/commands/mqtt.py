@@ -26,7 +26,7 @@ from neucodec_streaming.client.mqtt.session import open_at_broker
 from neucodec_streaming.client.mqtt.stream import Missing, UtteranceEnded
 from neucodec_streaming.client.pipes import is_standard_output
 from neucodec_streaming.client.transfer import Source, cause_of, transfer
-from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
+from neucodec_streaming.config import INPUT_RATE
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress, parse_broker
 from neucodec_streaming.protocol.mqtt.topics import SPEECH, TOKENS
 
@@ -103,26 +103,38 @@ async def listen_to(options: argparse.Namespace) -> None:
         listen(broker_of(options), options.session, stream, qos=options.qos) as listener,
         AsyncExitStack() as stack,
     ):
-        sink = _sink(options, is_audio, stack)
         events = _until(stop, listener)
         if stream == TOKENS and is_audio:
             decoder = await stack.enter_async_context(open_session(options, "decode", live=options.live))
+            sink = _audio_sink(options, decoder.ready.output.rate, stack)
             await _decode(events, decoder, sink)
         else:
-            async for event in events:
-                _take(event, sink)
+            sink = await _copy(events, listener, options, stack)
         if sink.speaker is not None:
             await sink.speaker.drained()
     _print_loss(options, listener, sink)
 
 
-def _sink(options: argparse.Namespace, is_audio: bool, stack: AsyncExitStack) -> _Sink:
+async def _copy(
+    events: AsyncIterator[Any], listener: Listener, options: argparse.Namespace, stack: AsyncExitStack
+) -> _Sink:
+    """Writes a stream as it is; the first frame of audio tells its rate."""
+    if listener.stream.kind == "tokens":
+        sink = _Sink(stack.enter_context(TokenWriter(options.output, options.form, keep=True)).write)
+    else:
+        first = await anext(events, None)
+        sink = _audio_sink(options, listener.stream.rate, stack)
+        _take(first, sink)
+    async for event in events:
+        _take(event, sink)
+    return sink
+
+
+def _audio_sink(options: argparse.Namespace, rate: int, stack: AsyncExitStack) -> _Sink:
     if options.output is None:
-        speaker = stack.enter_context(Speaker(OUTPUT_RATE, options.device, live=options.live))
+        speaker = stack.enter_context(Speaker(rate, options.device, live=options.live))
         return _Sink(speaker.push, speaker.finish, speaker)
-    if is_audio:
-        return _Sink(stack.enter_context(AudioWriter(options.output, OUTPUT_RATE, keep=True)).write)
-    return _Sink(stack.enter_context(TokenWriter(options.output, options.form, keep=True)).write)
+    return _Sink(stack.enter_context(AudioWriter(options.output, rate, keep=True)).write)
 
 
 def _take(event: Any, sink: _Sink) -> None:

@@ -112,7 +112,7 @@ async def _to_output(
                         connection, packets, output.write, realtime=options.realtime, on_progress=line
                     )
                     if source.error is not None and output.output is not None and output.output.replaces:
-                        raise _fault(source, options.input, f"{options.output} stays as it was")
+                        raise _fault(source, options.input, f"{options.output} is unchanged")
             if output.pipe is not None:
                 await output.pipe.drained()
         except asyncio.CancelledError:
@@ -126,13 +126,15 @@ async def _to_output(
         extra["notes"] = source.notes
     print_report(report, extra, options.json, piped=is_standard_output(options.output))
     if source.error is not None:
-        raise _fault(source, options.input, f"what came before it is in {name_of(options.output, 1)}")
+        raise _fault(source, options.input, f"the part before it is in {name_of(options.output, 1)}")
 
 
 def _fault(source: FileSource, input: str, outcome: str) -> StreamingError:
     """The fault of a piped source, and what happened to the output."""
     assert source.error is not None
-    return type(source.error)(f"{name_of(input, 0)}: {source.error}; {outcome}")
+    name, fault = name_of(input, 0), str(source.error)
+    where = "" if fault.startswith(name) else f"{name}: "
+    return type(source.error)(f"{where}{fault}; {outcome}")
 
 
 async def _paced(source: FileSource, connection: Connection, pipe: PipeWriter) -> AsyncIterator[np.ndarray]:
@@ -157,7 +159,7 @@ def _interruption(line: ProgressLine, output: str) -> str:
     done = "before anything was sent"
     if report is not None:
         done = f"after {report.input_seconds:.1f} s of input and {report.output_seconds:.1f} s of output"
-    left = "is cut off there" if is_stream(output, 1) else "was not written"
+    left = "ends there" if is_stream(output, 1) else "was not written"
     return f"interrupted {done}: {name_of(output, 1)} {left}"
 
 
@@ -176,11 +178,12 @@ async def mic(options: argparse.Namespace) -> None:
 
             async def spoken() -> AsyncIterator[np.ndarray]:
                 nonlocal levels
+                samples = 0
                 async for packet in microphone:
                     levels = (levels + level_bar(packet))[-LEVELS_KEPT:]
                     yield packet
-                    seconds = connection.input_position / INPUT_RATE
-                    if stop.is_set() or (options.seconds and seconds >= options.seconds):
+                    samples += packet.size
+                    if stop.is_set() or (options.seconds and samples / INPUT_RATE >= options.seconds):
                         return
 
             def keep(tokens: np.ndarray) -> None:
@@ -247,4 +250,4 @@ async def play(options: argparse.Namespace) -> None:
         extra["notes"] = source.notes
     print_report(report, extra, options.json, piped=False)
     if source.error is not None:
-        raise _fault(source, options.input, "what came before it was played")
+        raise _fault(source, options.input, "the part before it was played")

@@ -71,7 +71,7 @@ def audio_source(path: str, raw_rate: int | None = None, packet_seconds: float =
         return PipeSource(pipe, None, pipe.notes)
     reader = AudioReader("/dev/stdin" if path == PIPE else path, INPUT_RATE, packet_seconds, name_of(path, 0))
     if reader.seconds == 0:
-        raise FileError(f"{reader.name} holds no audio")
+        raise FileError(f"{reader.name} contains no audio")
     return FileSource(reader, reader.seconds, reader.notes)
 
 
@@ -82,7 +82,7 @@ def token_source(path: str, form: str | None = None, tags: Sequence[str] | None 
         return PipeSource(piped_tokens(path, form, tags), None, [], form)
     record = read_record(path, form, tags)
     if not record.tokens.size:
-        raise FileError(f"{path} holds no token")
+        raise FileError(f"{path} contains no tokens")
     return FileSource(_cut(record.tokens), record.tokens.size / TOKENS_PER_SECOND, [], form, record.model)
 
 
@@ -104,4 +104,4 @@ def _cut(tokens: np.ndarray) -> Iterator[np.ndarray]:
 
 def _refuse_terminal(path: str) -> None:
     if path == PIPE and sys.stdin is not None and sys.stdin.isatty():
-        raise FileError("standard input is a terminal: pipe audio into it, or give a file; `neucodec mic` listens")
+        raise FileError("standard input is a terminal: pipe audio into it or give a file; `neucodec mic` records")

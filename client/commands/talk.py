@@ -36,6 +36,8 @@ class Talk:
     decoder: Connection
     microphone: Microphone
     speaker: Speaker
+    spoken_samples: int = 0
+    heard_samples: int = 0
     tokens: int = 0
     queued_ms: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     spoken: str = ""
@@ -74,6 +76,7 @@ class Talk:
         async for packet in self.microphone:
             self.spoken = (self.spoken + level_bar(packet))[-LEVELS_KEPT:]
             await self.encoder.send(packet)
+            self.spoken_samples += packet.size
             self.to_tokens.sent(self.encoder.input_position, self._clock())
             if is_over():
                 break
@@ -101,6 +104,7 @@ class Talk:
                 self.heard = (self.heard + "".join(map(level_bar, packets)))[-LEVELS_KEPT:]
                 self.queued_ms.append(self.speaker.queued_seconds * 1000)  # jitter of the samples that have arrived
                 self.speaker.push(event.samples)
+                self.heard_samples += event.samples.size
                 show()
 
 
@@ -121,7 +125,7 @@ async def talk(options: argparse.Namespace) -> None:
             conversation = Talk(encoder, decoder, microphone, speaker)
 
             def is_over() -> bool:
-                seconds = encoder.input_position / INPUT_RATE
+                seconds = conversation.spoken_samples / INPUT_RATE
                 return stop.is_set() or (options.seconds is not None and seconds >= options.seconds)
 
             note_if_muted = MutedNote(options.json)
@@ -152,8 +156,8 @@ def _print_summary(conversation: Talk, as_json: bool) -> None:
         "profile": encoder.ready.profile,
         "microphone": conversation.microphone.name,
         "speaker": speaker.name,
-        "spoken_seconds": round(encoder.input_position / INPUT_RATE, 3),
-        "heard_seconds": round(decoder.output_position / decoder.ready.output.rate, 3),
+        "spoken_seconds": round(conversation.spoken_samples / INPUT_RATE, 3),
+        "heard_seconds": round(conversation.heard_samples / decoder.ready.output.rate, 3),
         "tokens": conversation.tokens,
         "lost_samples": conversation.microphone.overflow_samples,
         "underruns": speaker.underruns,

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from logging import CRITICAL, getLogger
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -23,6 +24,7 @@ from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unr
 from neucodec_streaming.errors import AuthError, ConfigError, StreamingError, reason_of
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress
 from neucodec_streaming.protocol.mqtt.message import BrokerMessage
+from neucodec_streaming.proxies import proxy_for, shown
 
 KEPT_S = 60
 """How long the broker keeps the state of a client whose connection is lost."""
@@ -65,6 +67,9 @@ class BrokerLink:
         self._will = will
         self._deadlines = deadlines
         self._tls = _tls_context(address)
+        proxy = proxy_for(str(address))
+        self._proxy = None if proxy is None else _proxy_settings(proxy)
+        self._where = str(address) if proxy is None else f"{address}, through the proxy {shown(proxy)}"
         self._identifier = f"neucodec-client-{uuid.uuid4().hex[:12]}"
         self._client: aiomqtt.Client | None = None
         self._connected = asyncio.Event()
@@ -93,7 +98,7 @@ class BrokerLink:
                     await asyncio.sleep(FIRST_PAUSE_S)  # the loss may not have been noticed yet
                 await self._connected.wait()
         except TimeoutError:
-            raise DeadlineExceeded(f"the broker took nothing for {self._deadlines.send_s:g} s") from None
+            raise DeadlineExceeded(f"the broker accepted no data for {self._deadlines.send_s:g} s") from None
         if self.failure is not None:
             raise self.failure
         return False
@@ -134,8 +139,8 @@ class BrokerLink:
     def _refusal(self, error: aiomqtt.MqttError) -> StreamingError:
         code = getattr(getattr(error, "rc", None), "value", None)
         if code in NOT_LET_IN:
-            return AuthError(f"the broker at {self._address} does not let you in ({error}): give user and password")
-        return Unreachable(f"no broker at {self._address}: {error}")
+            return AuthError(f"the broker at {self._address} refused the login ({error}): check user and password")
+        return Unreachable(f"no broker at {self._where}: {error}")
 
     def _fail(self, error: StreamingError) -> None:
         self.failure = error
@@ -158,6 +163,7 @@ class BrokerLink:
             properties=_properties(PacketTypes.CONNECT, SessionExpiryInterval=KEPT_S),
             tls_context=self._tls,
             timeout=ANSWER_S,
+            proxy=self._proxy,
         )
 
 
@@ -210,6 +216,22 @@ def _properties(kind: int, **values: Any) -> Properties:
     return made
 
 
+def _proxy_settings(proxy: str) -> aiomqtt.ProxySettings:
+    """A proxy for the MQTT library."""
+    import socks
+
+    split = urlsplit(proxy)
+    assert split.hostname is not None, "proxy_for has looked"
+    return aiomqtt.ProxySettings(
+        proxy_type=socks.SOCKS4 if split.scheme.startswith("socks4") else socks.SOCKS5,
+        proxy_addr=split.hostname,
+        proxy_port=split.port,
+        proxy_rdns=split.scheme in ("socks5h", "socks4a"),
+        proxy_username=None if split.username is None else unquote(split.username),
+        proxy_password=None if split.password is None else unquote(split.password),
+    )
+
+
 def _tls_context(address: BrokerAddress) -> ssl.SSLContext | None:
     if not address.tls:
         return None
@@ -218,5 +240,5 @@ def _tls_context(address: BrokerAddress) -> ssl.SSLContext | None:
         if address.cert_file is not None:
             context.load_cert_chain(address.cert_file, address.key_file)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"the certificates for the broker cannot be used: {reason_of(error)}") from None
+        raise ConfigError(f"cannot use the certificates for the broker: {reason_of(error)}") from None
     return context

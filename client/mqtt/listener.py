@@ -9,12 +9,21 @@ from neucodec_streaming.client.events import Audio, Tokens
 from neucodec_streaming.client.mqtt.link import broker_link
 from neucodec_streaming.client.mqtt.stream import Inbound, Missing, StreamReader, UtteranceEnded
 from neucodec_streaming.errors import ConfigError, StreamingError
-from neucodec_streaming.protocol.messages import OUTPUT_AUDIO
+from neucodec_streaming.protocol.messages import OUTPUT_AUDIO, StreamFormat
 from neucodec_streaming.protocol.messages import TOKENS as TOKEN_FORMAT
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress, parse_broker
 from neucodec_streaming.protocol.mqtt.message import BrokerMessage
 from neucodec_streaming.protocol.mqtt.receiver import Loss
-from neucodec_streaming.protocol.mqtt.topics import SPEECH, STATUS, TOKENS, SessionStatus, Status, parse_status, topic
+from neucodec_streaming.protocol.mqtt.topics import (
+    SPEECH,
+    STATUS,
+    TOKENS,
+    SessionStatus,
+    Status,
+    audio_of,
+    parse_status,
+    topic,
+)
 
 _OVER = object()
 """Marks the end of a session after its last unit."""
@@ -24,8 +33,8 @@ STREAMS = {TOKENS: TOKEN_FORMAT, SPEECH: OUTPUT_AUDIO}
 class Listener:
     """One stream of a session as Audio or Tokens, Missing and UtteranceEnded. Created by `listen`.
 
-    The iteration ends when the session has ended and all its output has arrived or is lost. `loss` counts the losses of
-    this listener's own link.
+    `stream` is the format of the latest frame. The iteration ends when the session has ended and all its output has
+    arrived or is lost. `loss` counts the losses of this listener's own link.
     """
 
     def __init__(self, name: str, stream: str) -> None:
@@ -58,9 +67,16 @@ class Listener:
             if message.topic == self._status_topic:
                 self._on_status(parse_status(message.payload))
             else:
+                self._follow(audio_of(message.content_type, message.rate) or self.stream)
                 self._reader.receive(message.payload)
         except StreamingError as error:
             self._inbound.finish(error)
+
+    def _follow(self, stream: StreamFormat) -> None:
+        """Reads frames of that format, which may change when another client opens the session."""
+        if stream != self.stream:
+            self._reader.close()
+            self.stream, self._reader = stream, StreamReader(stream, self._on_event)
 
     def on_failure(self, error: StreamingError) -> None:
         """The broker is gone for good."""
@@ -89,9 +105,9 @@ class Listener:
 async def listen(
     broker: str | BrokerAddress, name: str, stream: str = TOKENS, *, qos: int = 1, deadlines: Deadlines | None = None
 ) -> AsyncIterator[Listener]:
-    """Listens to a session's `tokens` or `speech` (24 kHz, s16le). Raises ConfigError, Unreachable."""
+    """Listens to a session's `tokens` or `speech`. Raises ConfigError, Unreachable."""
     if stream not in STREAMS:
-        raise ConfigError(f"stream {stream!r} is unknown: listen to one of {', '.join(STREAMS)}")
+        raise ConfigError(f"stream {stream!r} is unknown: choose one of {', '.join(STREAMS)}")
     listener = Listener(name, stream)
     connected: Callable[[], None] = lambda: None  # noqa: E731
     async with broker_link(

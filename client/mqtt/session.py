@@ -25,7 +25,6 @@ from neucodec_streaming.client.events import Audio, Tokens
 from neucodec_streaming.client.mqtt.link import BrokerLink, broker_link
 from neucodec_streaming.client.mqtt.stream import Inbound, Missing, StreamReader, UtteranceEnded
 from neucodec_streaming.client.session import LiveSession
-from neucodec_streaming.config import OUTPUT_RATE
 from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.protocol.messages import (
     Cleared,
@@ -64,7 +63,7 @@ from neucodec_streaming.tokens import tokens_to_bytes
 
 MAX_FRAME_SECONDS = 0.5
 NO_ANSWER = b"-1"
-"""Correlation of a request whose answer nobody waits for."""
+"""Correlation of a request whose answer is ignored."""
 AHEAD_FRAMES = 250
 """Limit of input in flight whose output has not been taken, in frames of 20 ms."""
 REOPEN_S = 3.0
@@ -196,7 +195,7 @@ class MqttSession(LiveSession):
                 await self._is_ready.wait()
         except TimeoutError:
             raise Unreachable(
-                f"no bridge answered for session {self.name} within {self._deadlines.open_s:g} s: start one with"
+                f"no bridge answered session {self.name} within {self._deadlines.open_s:g} s: start one with"
                 " `neucodec-server --mqtt URL`"
             ) from None
         self._inbound.check()
@@ -259,6 +258,8 @@ class MqttSession(LiveSession):
         elif isinstance(answer, Ready):
             self._note_served(True)
             is_first, self._ready = self._ready is None, answer
+            if is_first:
+                self._output, self._reader = answer.output, StreamReader(answer.output, self._on_event, 0)
             self._is_ready.set()
             if not is_first:  # a new bridge, which knows none of the requests
                 self._spawn(self._ask_again())
@@ -324,7 +325,7 @@ class MqttSession(LiveSession):
                 if self._is_served
                 else "no bridge has the session"
             )
-            raise DeadlineExceeded(f"nothing could be sent for {self._deadlines.send_s:g} s: {why}") from None
+            raise DeadlineExceeded(f"no data could be sent for {self._deadlines.send_s:g} s: {why}") from None
 
     @property
     def _ahead_frames(self) -> int:
@@ -342,6 +343,7 @@ async def open_at_broker(
     *,
     kind: str = "encode",
     profile: str | None = None,
+    output_rate: int | None = None,
     qos: int = 1,
     redundancy: int = 0,
     packet_frames: int = 0,
@@ -351,13 +353,14 @@ async def open_at_broker(
 ) -> AsyncIterator[MqttSession]:
     """Opens the session `name` at a broker: any bridge serves it, and any number of listeners receive its output.
 
-    `qos` of input and output: 1 exact, 0 lossy. `redundancy`: tokens that each token frame repeats; `packet_frames`:
-    minimum number of tokens in a frame; `input`, `output`: other topics than the session's own (docs/mqtt.md). Raises
-    ConfigError, CapacityError, or Unreachable if there is no broker or no bridge.
+    `output_rate` of audio: None for the model's. `qos` of input and output: 1 exact, 0 lossy. `redundancy`: tokens that
+    each token frame repeats; `packet_frames`: minimum number of tokens in a frame; `input`, `output`: other topics than
+    the session's own (docs/mqtt.md). Raises ConfigError, CapacityError, or Unreachable if there is no broker or no
+    bridge.
     """
     deadlines = deadlines or Deadlines()
     address = parse_broker(broker) if isinstance(broker, str) else broker
-    target = session_request(kind, output_rate=OUTPUT_RATE, profile=profile).target
+    target = session_request(kind, output_rate=output_rate, profile=profile).target
     session = MqttSession(name, OpenRequest(target, qos, redundancy, packet_frames, input, output), qos, deadlines)
     async with broker_link(
         address,

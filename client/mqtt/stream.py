@@ -147,7 +147,9 @@ class Inbound:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            raise DeadlineExceeded(f"no answer came over the broker for {timeout_s:g} s: is there a bridge?") from None
+            raise DeadlineExceeded(
+                f"no answer over the broker within {timeout_s:g} s: check that a bridge runs"
+            ) from None
         if self._events:
             return self._events.popleft()
         self.check()

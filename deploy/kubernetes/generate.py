@@ -35,7 +35,7 @@ def ray_service(server: list[dict[str, Any]], serve_config: str) -> dict[str, An
     least, most = scaler["spec"]["minReplicas"], scaler["spec"]["maxReplicas"]
     head = {"num-cpus": "0", "dashboard-host": "0.0.0.0", **STORE}
     head_pod = _pod(pod, HEAD_PORTS, probed=False)
-    del head_pod["automountServiceAccountToken"]  # the autoscaler beside it speaks with Kubernetes
+    del head_pod["automountServiceAccountToken"]  # the autoscaler in this pod calls the Kubernetes API
     worker = {
         "groupName": "codec",
         "replicas": least,

@@ -1,7 +1,7 @@
 """Access control: by origin, API key, and rates and numbers of sessions for each key and address.
 
 Sans-I/O except for the key file; the clock is an argument. `check` decides about one request before anything is
-reserved for it; a session counts from `enter` to `unregister`. Memory is bounded for any number of addresses.
+reserved for it; a session counts from `enter` to `leave`. Memory is bounded for any number of addresses.
 """
 
 import math
@@ -116,7 +116,7 @@ class Gate:
             return {"Vary": "Origin"}
 
     def enter(self, caller: Caller) -> None:
-        """Counts a session until `unregister`. Raises LimitError, and then counts nothing."""
+        """Counts a session until `leave`. Raises LimitError, and then counts nothing."""
         counted = _counted(caller)
         for kind, who in counted:
             most = self._most[kind]

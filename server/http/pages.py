@@ -19,12 +19,12 @@ import neucodec_streaming
 
 FOLDER = Path(__file__).parents[1] / "web"
 FOLDERS = ("", "page", "samples")
-"""Those of FOLDER whose files are served."""
+"""Subfolders of FOLDER whose files are served."""
 INDEX = "index.html"
 ROOT = Path(__file__).resolve().parents[2]
-"""The repository; of an installed package, its own folder."""
+"""The repository, or the folder that contains the installed package."""
 INSTALLED = ("share/doc/neucodec-streaming", ".dist-info/licenses")
-"""Where the documents and LICENSE are, once installed."""
+"""Folders of the documents and LICENSE of an installed package."""
 MODEL_CARD = Path(neucodec_streaming.__file__).parent / "assets" / "nano" / "README.md"
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",

@@ -29,6 +29,7 @@ from neucodec_streaming.errors import (
 from neucodec_streaming.protocol.messages import Done, End, Failure, Flush, Ready, ServerMessage
 from neucodec_streaming.protocol.query import session_request
 from neucodec_streaming.protocol.speech_lm import AnswerParser, SpeechLMSpec, refusal, unreachable
+from neucodec_streaming.proxies import proxy_for
 from neucodec_streaming.server.auth.gate import Gate
 from neucodec_streaming.server.http.exchange import Exchange, HttpRequest
 from neucodec_streaming.server.http.responses import error_body, status_and_headers
@@ -181,7 +182,7 @@ class SpeechEndpoint:
         self._client = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
-            limits=httpx.Limits(max_connections=None),
+            transport=httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None), proxy=proxy_for(spec.url)),
         )
 
     async def aclose(self) -> None:

@@ -13,6 +13,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from enum import Enum, auto
 
 from neucodec_streaming.errors import InputError, StreamingError
@@ -103,6 +104,8 @@ class BrokerSession:
         position: int | None,
         max_message_bytes: int,
     ) -> None:
+        self._handler = open(request.session, Caller(None, f"mqtt:{name}"))
+        request = replace(request, target=self._handler.request.target)  # the next owner keeps the output's rate
         self.name = name
         self._request = request
         self._reply = reply
@@ -131,7 +134,6 @@ class BrokerSession:
         self._released = asyncio.Event()
         self._released.set()
         self._final = SessionStatus.CLOSED
-        self._handler = open(request.session, Caller(None, f"mqtt:{name}"))
 
     async def run(self) -> None:
         """Serves the session until it is over and its last status is published."""
@@ -269,6 +271,8 @@ class BrokerSession:
             check_size(message.payload, self._max_message_bytes)
             if said != self._input_type and self._request.input is None:
                 raise InputError(f"frame of {said}: the session takes {self._input_type}")
+            if message.rate not in (None, self._translation.input.rate):
+                raise InputError(f"frame at {message.rate} Hz: the session takes {self._translation.input.rate}")
             self._converse(self._translation.frame(message.payload))
         except StreamingError as error:
             if is_hermes(self._input_topic):  # not one of our frames; others of this sender would not be either

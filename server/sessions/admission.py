@@ -24,7 +24,7 @@ class Admission:
         self._sessions = [0] * workers
 
     def use_budget(self, budget: Budget) -> None:
-        """Step times that were measured again."""
+        """Replaces the measured step times."""
         self._budget = budget
 
     @property

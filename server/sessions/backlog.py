@@ -28,14 +28,14 @@ class EarlyMessages:
         return bool(self._messages)
 
     def put(self, message: bytes | ClientMessage) -> None:
-        """One more."""
+        """Appends a message."""
         self._messages.append(message)
         self.bytes += len(message) if isinstance(message, bytes) else MESSAGE_BYTES
         if isinstance(message, Prime):
             self.bytes += 2 * len(message.tokens or ())
 
     def take(self) -> list[bytes | ClientMessage]:
-        """All of them; none is left."""
+        """Removes and returns all messages."""
         messages, self._messages, self.bytes = self._messages, [], 0
         return messages
 
@@ -79,8 +79,8 @@ class Backlog:
         self.bytes += END_BYTES + voice.nbytes
 
     def take(self, max_frames: int) -> bytes | np.ndarray | None:
-        """Removes and returns the oldest payload, at most `frames` (1 or more); None for an utterance's end; or a
-        voice.
+        """Removes and returns the oldest payload, at most `max_frames` (1 or more); None for an utterance's end;
+        or a voice.
         """
         first = self._items[0]
         if first is None:

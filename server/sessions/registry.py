@@ -79,7 +79,7 @@ class Sessions:
         metrics.slots_limit.set(settings.max_sessions)
 
     def use_budget(self, budget: Budget) -> None:
-        """Sessions are let in by these step times from now on."""
+        """Replaces the measured step times by which sessions are admitted."""
         self._admission.use_budget(budget)
         for name, config in self._model.profiles.items():
             for kind in self._model.kinds:
@@ -97,7 +97,7 @@ class Sessions:
         return self._admission.load
 
     async def emptied(self, down_to: int = 0) -> None:
-        """Waits until at most `count` places are reserved."""
+        """Waits until at most `down_to` places are reserved."""
         while self.count > down_to:
             self._released.clear()
             await self._released.wait()

@@ -8,6 +8,7 @@ from typing import Protocol as Interface
 
 from neucodec_streaming.errors import MessageTooLarge, StreamingError
 from neucodec_streaming.protocol.messages import ClientMessage, ServerMessage, parse_client_message
+from neucodec_streaming.protocol.query import SessionRequest
 
 
 class Transport(Interface):
@@ -42,7 +43,9 @@ class Transport(Interface):
 
 
 class SessionHandler(Interface):
-    """A session, for its connection."""
+    """A session, for its connection. `request`: what it serves, with the model's rate where none was asked for."""
+
+    request: SessionRequest
 
     def opened(self, transport: Transport) -> None:
         """The connection is open: messages can be sent."""

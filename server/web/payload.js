@@ -36,7 +36,7 @@ export function audioToBytes(samples, format = "s16le") {
     samples.forEach((sample, i) => view.setFloat32(i * 4, sample, true));
     return new Uint8Array(view.buffer);
   }
-  const law = format === "s16le" ? null : g711(format);
+  const law = format === "mulaw" || format === "alaw" ? g711(format) : null;
   samples.forEach((sample, i) => {
     const value = Math.max(-FULL_SCALE, Math.min(FULL_SCALE - 1, Math.round(sample * FULL_SCALE)));
     if (law === null) view.setInt16(i * 2, value, true);

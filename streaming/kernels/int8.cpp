@@ -7,7 +7,6 @@
 // again. A convolution is a product for each of its taps; a linear layer has one tap.
 
 #include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
@@ -19,6 +18,8 @@
 #include <optional>
 #include <vector>
 
+#include "common.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__ARM_FEATURE_DOTPROD)
@@ -27,31 +28,25 @@
 
 namespace {
 
-using at::Tensor;
-
 constexpr int PANEL = 32;  // output channels that are computed at a time
 constexpr int GROUP = 4;   // products that one instruction adds up
-constexpr int MAX_ROWS = 12;
+constexpr int MAX_ROWS = 10;
 constexpr int OFFSET = 128;
 constexpr int AHEAD_BYTES = 8192;
 constexpr int LINE_BYTES = 64;
 constexpr int WIDE_ROW_BYTES = 512;
 constexpr int ROWS_A_TASK = 16;  // that a thread quantises
 
-const float* floats(const Tensor& x) {
-    TORCH_CHECK(x.scalar_type() == at::kFloat && x.is_contiguous(), "expected a contiguous float32 tensor");
-    return x.const_data_ptr<float>();
-}
-
-const int64_t* whole_numbers(const Tensor& x) {
-    TORCH_CHECK(x.scalar_type() == at::kLong && x.is_contiguous(), "expected a contiguous int64 tensor");
-    return x.const_data_ptr<int64_t>();
-}
-
 int64_t rounded_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// The quantised values of one row or channel -> the scale that gives them back: a value is at most 127 scales.
-float quantise(const float* from, int64_t count, int8_t* to) {
+// A scale, and the sum of the quantised values.
+struct Scaled {
+    float scale;
+    int32_t sum;
+};
+
+// The quantised values of one row or channel: a value is at most 127 scales.
+Scaled quantise(const float* from, int64_t count, int8_t* to) {
     int32_t largest_bits = 0;  // floats of one sign are ordered as their bits are, and integers have vector maxima
     for (int64_t k = 0; k < count; k++) {
         int32_t bits;
@@ -61,9 +56,13 @@ float quantise(const float* from, int64_t count, int8_t* to) {
     float largest;
     std::memcpy(&largest, &largest_bits, sizeof(largest));
     const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
-    for (int64_t k = 0; k < count; k++)
-        to[k] = static_cast<int8_t>(static_cast<int32_t>(std::rint(from[k] * inverse)));
-    return largest / 127.0f;
+    int32_t sum = 0;
+    for (int64_t k = 0; k < count; k++) {
+        const auto value = static_cast<int32_t>(std::rint(from[k] * inverse));
+        to[k] = static_cast<int8_t>(value);
+        sum += value;
+    }
+    return {largest / 127.0f, sum};
 }
 
 // weight (N, taps, C) -> packed (panels, taps, C / 4, 32, 4) uint8, and scales (panels * 32,); channels beyond N have
@@ -79,7 +78,7 @@ void pack(const Tensor& weight, Tensor& packed, Tensor& scales) {
     std::vector<int8_t> channel(taps * depth);
     for (int64_t n = 0; n < width; n++) {
         scales.mutable_data_ptr<float>()[n] =
-            quantise(floats(weight) + n * taps * depth, taps * depth, channel.data());
+            quantise(floats(weight) + n * taps * depth, taps * depth, channel.data()).scale;
         for (int64_t tap = 0; tap < taps; tap++) {
             uint8_t* panel = to + (n / PANEL * taps + tap) * groups * PANEL * GROUP + n % PANEL * GROUP;
             for (int64_t k = 0; k < depth; k++)
@@ -88,8 +87,22 @@ void pack(const Tensor& weight, Tensor& packed, Tensor& scales) {
     }
 }
 
-// Sums (R, 32) of R rows, `step` bytes apart, with one panel.
-using Multiply = void (*)(const int8_t* x, int64_t step, int64_t depth, const uint8_t* panel, int32_t* sums);
+// R rows of int8, `step` bytes apart, times a panel's tap. `excess` is what the offset of the weights adds to the sums
+// of a row, and `scale` its scale; those of two rows are `stride` apart.
+struct Product {
+    const int8_t* x;
+    int64_t step, depth;
+    const uint8_t* panel;
+    const int32_t* excess;
+    const float* scale;
+    int64_t stride;
+    bool is_first;  // else it is added to what `total` holds
+};
+
+// Computes total (R, 32), without the scales of the weights.
+using Multiply = void (*)(const Product& of, float* total);
+
+// The functions below compute sums (R, 32), with the excess.
 
 template <int R>
 void multiply_plain(const int8_t* x, int64_t step, int64_t depth, const uint8_t* panel, int32_t* sums) {
@@ -175,10 +188,20 @@ AVX512_VNNI __attribute__((always_inline)) inline void add_products(__m512i& low
     asm("vpdpbusd %1, %2, %0" : "+v"(high) : "v"(four_times), "v"(h));
 }
 
+// `add_scaled` of 16 sums.
+AVX512_VNNI __attribute__((always_inline)) inline void put_scaled(__m512i sums, int32_t excess, float scale,
+                                                                  bool is_first, float* total) {
+    const __m512 whole = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_set1_epi32(excess)));
+    const __m512 by = _mm512_set1_ps(scale);
+    const __m512 all = is_first ? _mm512_mul_ps(whole, by) : _mm512_fmadd_ps(whole, by, _mm512_loadu_ps(total));
+    _mm512_storeu_ps(total, all);
+}
+
 // The rows are written out (R...), so that each sum stays in a register.
 template <int... R>
-AVX512_VNNI void multiply_avx512(const int8_t* x, int64_t step, int64_t depth, const uint8_t* panel, int32_t* sums,
-                                 std::integer_sequence<int, R...>) {
+AVX512_VNNI void multiply_avx512(const Product& of, float* total, std::integer_sequence<int, R...>) {
+    const auto [x, step, depth, first, excess, scale, stride, is_first] = of;
+    const uint8_t* panel = first;
     __m512i low[] = {(static_cast<void>(R), _mm512_setzero_si512())...};
     __m512i high[] = {(static_cast<void>(R), _mm512_setzero_si512())...};
     for (int64_t k = 0; k < depth; k += GROUP, panel += PANEL * GROUP) {
@@ -187,14 +210,16 @@ AVX512_VNNI void multiply_avx512(const int8_t* x, int64_t step, int64_t depth, c
         _mm_prefetch(panel + AHEAD_BYTES + 64, _MM_HINT_T1);
         (add_products(low[R], high[R], x + R * step + k, l, h), ...);
     }
-    (_mm512_storeu_si512(sums + R * PANEL, low[R]), ...);
-    (_mm512_storeu_si512(sums + R * PANEL + PANEL / 2, high[R]), ...);
+    (put_scaled(low[R], excess[R * stride], scale[R * stride], is_first, total + R * PANEL), ...);
+    (put_scaled(high[R], excess[R * stride], scale[R * stride], is_first, total + R * PANEL + PANEL / 2), ...);
 }
 
 template <int R>
-void multiply_avx512_vnni(const int8_t* x, int64_t step, int64_t depth, const uint8_t* panel, int32_t* sums) {
-    multiply_avx512(x, step, depth, panel, sums, std::make_integer_sequence<int, R>{});
-}
+struct Avx512Vnni {
+    static void multiply(const Product& of, float* total) {
+        multiply_avx512(of, total, std::make_integer_sequence<int, R>{});
+    }
+};
 
 #endif
 
@@ -209,16 +234,29 @@ Instructions table(const char* name, std::integer_sequence<int, R...>) {
     return {name, sizeof...(R), {nullptr, By<R + 1>::multiply...}};
 }
 
-#define INSTRUCTIONS(Name, function)                              \
-    template <int R>                                              \
-    struct Name {                                                 \
-        static constexpr Multiply multiply = function<R>;         \
+// Sums of one row, less their excess, by its scale.
+void add_scaled(const int32_t* sums, int32_t excess, float scale, bool is_first, float* total) {
+    if (is_first)
+        for (int n = 0; n < PANEL; n++) total[n] = static_cast<float>(sums[n] - excess) * scale;
+    else
+        for (int n = 0; n < PANEL; n++) total[n] += static_cast<float>(sums[n] - excess) * scale;
+}
+
+#define INSTRUCTIONS(Name, function)                                                                              \
+    template <int R>                                                                                              \
+    struct Name {                                                                                                 \
+        static void multiply(const Product& of, float* total) {                                                   \
+            alignas(LINE_BYTES) int32_t sums[R * PANEL];                                                          \
+            function<R>(of.x, of.step, of.depth, of.panel, sums);                                                 \
+            for (int r = 0; r < R; r++)                                                                           \
+                add_scaled(sums + r * PANEL, of.excess[r * of.stride], of.scale[r * of.stride], of.is_first,      \
+                           total + r * PANEL);                                                                    \
+        }                                                                                                         \
     };
 INSTRUCTIONS(Plain, multiply_plain)
 #if defined(__x86_64__)
 INSTRUCTIONS(Avx2, multiply_avx2)
 INSTRUCTIONS(AvxVnni, multiply_avx_vnni)
-INSTRUCTIONS(Avx512Vnni, multiply_avx512_vnni)
 #endif
 
 // The instruction sets of this processor that there is code for, the fastest first.
@@ -262,11 +300,10 @@ struct Quantised {
 
     void put(int64_t row, const float* from) const {
         int8_t* to = &values[row * bytes];
-        scale[row] = quantise(from, depth, to);
+        const Scaled scaled = quantise(from, depth, to);
         std::memset(to + depth, 0, rounded_up(depth, GROUP) - depth);
-        int32_t sum = 0;
-        for (int64_t k = 0; k < depth; k++) sum += to[k];
-        excess[row] = OFFSET * sum;
+        scale[row] = scaled.scale;
+        excess[row] = OFFSET * scaled.sum;
     }
 
     void put_zero(int64_t row) const {
@@ -281,15 +318,18 @@ struct Weights {
     const uint8_t* packed;
     const float *scale, *bias;
     int64_t panels, taps, bytes, width;  // `bytes`: of a panel's tap
+    bool with_silu;                      // of the outputs
 
-    Weights(const Tensor& packed, const Tensor& scales, const std::optional<Tensor>& bias, int64_t width)
+    Weights(const Tensor& packed, const Tensor& scales, const std::optional<Tensor>& bias, int64_t width,
+            bool with_silu = false)
         : packed(packed.const_data_ptr<uint8_t>()),
           scale(floats(scales)),
           bias(bias ? floats(*bias) : nullptr),
           panels(packed.size(0)),
           taps(packed.size(1)),
           bytes(packed.size(2) * PANEL * GROUP),
-          width(width) {
+          width(width),
+          with_silu(with_silu) {
         TORCH_CHECK(packed.is_contiguous(), "expected contiguous packed weights");
     }
 };
@@ -299,26 +339,24 @@ struct Walk {
     int64_t spans, length, outputs, stride, dilation;
 };
 
-// One tap's sums of a row and panel, less what the offset of the weights added, by the row's scale: added to `total`.
-void add_tap(const int32_t* sums, int32_t excess, float scale, bool is_first, float* total) {
-    if (is_first)
-        for (int n = 0; n < PANEL; n++) total[n] = static_cast<float>(sums[n] - excess) * scale;
-    else
-        for (int n = 0; n < PANEL; n++) total[n] += static_cast<float>(sums[n] - excess) * scale;
+// x / (1 + e^-x) of whole vectors.
+void silu(float* x, int64_t count) {
+    for (int64_t i = 0; i < count; i += WIDE) {
+        const Lanes value = load(x + i), small = exponential(value < 0.0f ? value : -value);  // e^-|x|
+        store(x + i, (value < 0.0f ? value * small : value) / (small + 1.0f));
+    }
 }
 
 // `count` outputs of one panel, from the activations' row `first` on -> out, `width` apart.
 void multiply_some(const Instructions& by, const Weights& weights, const Quantised& x, const Walk& walk, int64_t panel,
                    int64_t first, int64_t count, float* out) {
-    alignas(LINE_BYTES) int32_t sums[MAX_ROWS * PANEL];
     alignas(LINE_BYTES) float total[MAX_ROWS * PANEL];
     for (int64_t tap = 0; tap < weights.taps; tap++) {
         const int64_t row = first + tap * walk.dilation;
-        by.multiply[count](&x.values[row * x.bytes], walk.stride * x.bytes, rounded_up(x.depth, GROUP),
-                           weights.packed + (panel * weights.taps + tap) * weights.bytes, sums);
-        for (int64_t r = 0; r < count; r++)
-            add_tap(sums + r * PANEL, x.excess[row + r * walk.stride], x.scale[row + r * walk.stride], tap == 0,
-                    total + r * PANEL);
+        const uint8_t* packed = weights.packed + (panel * weights.taps + tap) * weights.bytes;
+        by.multiply[count]({&x.values[row * x.bytes], walk.stride * x.bytes, rounded_up(x.depth, GROUP), packed,
+                            &x.excess[row], &x.scale[row], walk.stride, tap == 0},
+                           total);
     }
     const int64_t channels = std::min<int64_t>(PANEL, weights.width - panel * PANEL);
     const float* scale = weights.scale + panel * PANEL;
@@ -326,6 +364,7 @@ void multiply_some(const Instructions& by, const Weights& weights, const Quantis
     if (weights.bias) std::memcpy(bias, weights.bias + panel * PANEL, channels * sizeof(float));
     for (int64_t r = 0; r < count; r++) {
         for (int n = 0; n < PANEL; n++) total[r * PANEL + n] = total[r * PANEL + n] * scale[n] + bias[n];
+        if (weights.with_silu) silu(total + r * PANEL, PANEL);
         if (channels == PANEL)
             std::memcpy(out + r * weights.width, total + r * PANEL, PANEL * sizeof(float));
         else
@@ -349,10 +388,10 @@ void multiply_all(const Instructions& by, const Weights& weights, const Quantise
 
 // x (..., C) -> (..., N) by a packed weight of one tap, its scales, and bias (N,). `instructions` names a set, for tests.
 Tensor linear(const Tensor& input, const Tensor& packed, const Tensor& scales, const std::optional<Tensor>& bias,
-              int64_t width, std::optional<c10::string_view> instructions) {
+              int64_t width, bool with_silu, std::optional<c10::string_view> instructions) {
     const Tensor x = input.contiguous();
     const int64_t depth = x.size(-1), rows = x.numel() / depth;
-    const Weights weights(packed, scales, bias, width);
+    const Weights weights(packed, scales, bias, width, with_silu);
     TORCH_CHECK(weights.taps == 1 && rounded_up(depth, GROUP) == packed.size(2) * GROUP, "expected rows of ",
                 packed.size(2) * GROUP, " values, not of ", depth);
     std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
@@ -419,8 +458,8 @@ std::vector<std::string> instruction_sets() {
 TORCH_LIBRARY_FRAGMENT(neucodec, m) {
     m.def("pack_int8(Tensor weight, Tensor(a!) packed, Tensor(b!) scales) -> ()");
     m.def(
-        "linear_int8(Tensor x, Tensor packed, Tensor scales, Tensor? bias, int width, str? instructions=None) "
-        "-> Tensor");
+        "linear_int8(Tensor x, Tensor packed, Tensor scales, Tensor? bias, int width, bool silu=False, "
+        "str? instructions=None) -> Tensor");
     m.def(
         "convolve_int8(Tensor x, Tensor(a!) past, Tensor slots, Tensor valid, Tensor commit, int unit, int right, "
         "Tensor packed, Tensor scales, Tensor? bias, int width, int stride, int dilation, str? instructions=None) "

@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neucodec_streaming.kernels import native
@@ -72,11 +73,12 @@ class Int8Weights(nn.Module):
         self.packed[0].copy_(values.unflatten(1, weight.shape[1:]).permute(1, 2, 0))  # (taps, C, N)
         self.scales.copy_(scales[:, 0])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """A linear layer: x float32 (..., C) -> (..., N)."""
+    def forward(self, x: Tensor, silu: bool = False) -> Tensor:
+        """A linear layer, and SiLU if wanted: x float32 (..., C) -> (..., N)."""
         if self.native is not None:
-            return self.native.linear_int8(x, self.packed, self.scales, self.bias, self.width)
-        return self.convolve(x.reshape(1, -1, x.shape[-1]), 1, 1).view(*x.shape[:-1], self.width)
+            return self.native.linear_int8(x, self.packed, self.scales, self.bias, self.width, silu)
+        y = self.convolve(x.reshape(1, -1, x.shape[-1]), 1, 1).view(*x.shape[:-1], self.width)
+        return F.silu(y) if silu else y
 
     def convolve(self, x: Tensor, stride: int, dilation: int) -> Tensor:
         """A convolution without native operations: x float32 (B, T, C), padded -> (B, T', N)."""

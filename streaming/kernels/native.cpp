@@ -1,11 +1,7 @@
 // What the layers do in every step and torch has no single operation for: products of few rows, convolutions,
-// anti-aliased SnakeBeta, attention over rings, GroupNorm over the stream. They compute what packed.py, conv.py,
-// antialias.py, attention.py and norm.py do with torch's operations, which tests compare; float32, one thread, and a
-// row's bits depend on that row alone.
-//
-// slots, position, valid and commit are int64 (B,), as in step.py's StepPlan; state tensors have the slot axis first.
+// anti-aliased SnakeBeta, GroupNorm over the stream. They compute what packed.py, conv.py, antialias.py and norm.py do
+// with torch's operations, which tests compare; float32, one thread, and a row's bits depend on that row alone.
 
-#include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
@@ -17,87 +13,9 @@
 #include <optional>
 #include <vector>
 
-#ifdef __F16C__
-#include <immintrin.h>
-#endif
+#include "common.h"
 
 namespace {
-
-using at::Tensor;
-
-constexpr int WIDE = 8;
-typedef float Lanes __attribute__((vector_size(WIDE * sizeof(float)), aligned(alignof(float)), may_alias));
-typedef int32_t Ints __attribute__((vector_size(WIDE * sizeof(int32_t)), aligned(alignof(int32_t)), may_alias));
-
-Lanes load(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
-void store(float* p, Lanes x) { *reinterpret_cast<Lanes*>(p) = x; }
-
-// With it, the last bits of a number between -2^22 and 2^22 are those of the nearest whole one.
-constexpr float SHIFT = 12582912.0f;
-constexpr int32_t SHIFT_BITS = 0x4B400000;
-
-// sin(x)^2, whose period is pi: x less its nearest multiple, and a series to r^11.
-Lanes squared_sine(Lanes x) {
-    const Lanes turns = (x * 0.318309886f + SHIFT) - SHIFT;
-    const Lanes r = (x - turns * 3.14159274f) + turns * 8.74227766e-8f;
-    const Lanes s = r * r;
-    Lanes p = s * -2.50521084e-8f + 2.75573192e-6f;
-    p = p * s - 1.98412698e-4f;
-    p = p * s + 8.33333333e-3f;
-    p = p * s - 1.66666667e-1f;
-    const Lanes sine = r + r * s * p;
-    return sine * sine;
-}
-
-// e^x for x <= 0, and no less than e^-87: 2^n times a series of the rest.
-Lanes exponential(Lanes x) {
-    x = x < -87.0f ? Lanes{} - 87.0f : x;
-    const Lanes shifted = x * 1.44269504f + SHIFT, n = shifted - SHIFT;
-    const Lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    Lanes p = r * 1.98412698e-4f + 1.38888889e-3f;
-    p = p * r + 8.33333333e-3f;
-    p = p * r + 4.16666667e-2f;
-    p = p * r + 1.66666667e-1f;
-    p = p * r + 0.5f;
-    p = p * r * r + r + 1.0f;
-    const Ints power = (reinterpret_cast<const Ints&>(shifted) - (SHIFT_BITS - 127)) << 23;
-    return p * reinterpret_cast<const Lanes&>(power);
-}
-
-// The sum of each of eight vectors.
-Lanes sums(const Lanes (&a)[8]) {
-    Lanes b[4], c[2];
-    for (int i = 0; i < 4; i++)
-        b[i] = __builtin_shufflevector(a[2 * i], a[2 * i + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
-               __builtin_shufflevector(a[2 * i], a[2 * i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
-    for (int i = 0; i < 2; i++)
-        c[i] = __builtin_shufflevector(b[2 * i], b[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
-               __builtin_shufflevector(b[2 * i], b[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
-    return __builtin_shufflevector(c[0], c[1], 0, 1, 2, 3, 8, 9, 10, 11) +
-           __builtin_shufflevector(c[0], c[1], 4, 5, 6, 7, 12, 13, 14, 15);
-}
-
-const float* floats(const Tensor& x) {
-    TORCH_CHECK(x.scalar_type() == at::kFloat && x.is_contiguous(), "expected a contiguous float32 tensor");
-    return x.const_data_ptr<float>();
-}
-
-float* changed(const Tensor& x) { return const_cast<float*>(floats(x)); }
-
-const int64_t* whole_numbers(const Tensor& x) {
-    TORCH_CHECK(x.scalar_type() == at::kLong && x.is_contiguous(), "expected a contiguous int64 tensor");
-    return x.const_data_ptr<int64_t>();
-}
-
-struct Rows {
-    const int64_t *slots, *position, *valid, *commit;
-
-    Rows(const Tensor& slots, const Tensor& position, const Tensor& valid, const Tensor& commit)
-        : slots(whole_numbers(slots)),
-          position(whole_numbers(position)),
-          valid(whole_numbers(valid)),
-          commit(whole_numbers(commit)) {}
-};
 
 // ----------------------------------------------------------------------------------------------------- matrix products
 
@@ -290,6 +208,19 @@ Tensor columns(const Tensor& input, const Tensor& past, const Tensor& slots, con
 
 constexpr int TAPS = 7, SIDE = 3, REACH = 6;  // the first tap or the last is 0
 
+// sin(x)^2, whose period is pi: x less its nearest multiple, and a series to r^11.
+Lanes squared_sine(Lanes x) {
+    const Lanes turns = (x * 0.318309886f + SHIFT) - SHIFT;
+    const Lanes r = (x - turns * 3.14159274f) + turns * 8.74227766e-8f;
+    const Lanes s = r * r;
+    Lanes p = s * -2.50521084e-8f + 2.75573192e-6f;
+    p = p * s - 1.98412698e-4f;
+    p = p * s + 8.33333333e-3f;
+    p = p * s - 1.66666667e-1f;
+    const Lanes sine = r + r * s * p;
+    return sine * sine;
+}
+
 void repeat(float* to, const float* element, int64_t times, int64_t channels) {
     for (int64_t i = 0; i < times; i++) std::memmove(to + i * channels, element, channels * sizeof(float));
 }
@@ -349,215 +280,6 @@ Tensor snake(const Tensor& input, const Tensor& past, const Tensor& slots, const
         }
     }
     return y;
-}
-
-// ------------------------------------------------------------------------------------------------ attention over rings
-
-constexpr int KEYS = 8, VALUES = 16;  // that are looked at together
-
-void widen(const float* from, int64_t count, float* to) { std::memcpy(to, from, count * sizeof(float)); }
-
-void narrow(const float* from, int64_t count, float* to) { std::memcpy(to, from, count * sizeof(float)); }
-
-void widen(const at::Half* from, int64_t count, float* to) {
-    int64_t i = 0;
-#ifdef __F16C__
-    for (; i + WIDE <= count; i += WIDE)
-        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
-#endif
-    for (; i < count; i++) to[i] = from[i];
-}
-
-void narrow(const float* from, int64_t count, at::Half* to) {
-    int64_t i = 0;
-#ifdef __F16C__
-    for (; i + WIDE <= count; i += WIDE)
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i),
-                         _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
-#endif
-    for (; i < count; i++) to[i] = from[i];
-}
-
-// `count` rows (heads * width) of a ring -> those of each head side by side, (heads, some, width). The rows of a head
-// by themselves lie 4 KiB apart, where they share few sets of the cache.
-template <typename Element>
-void by_head(const Element* rows, int64_t count, int64_t heads, int64_t width, int64_t some, float* to) {
-    for (int64_t row = 0; row < count; row++)
-        for (int64_t head = 0; head < heads; head++) {
-            const Element* from = rows + (row * heads + head) * width;
-            __builtin_prefetch(from + some * heads * width);
-            widen(from, width, to + (head * some + row) * width);
-        }
-}
-
-// The scores of eight keys (8, D) for a query (D,).
-Lanes score(const float* query, int64_t width, const float* keys) {
-    Lanes parts[KEYS]{};
-    for (int64_t d = 0; d < width; d += WIDE) {
-        const Lanes q = load(query + d);
-        for (int n = 0; n < KEYS; n++) parts[n] += q * load(keys + n * width + d);
-    }
-    return sums(parts);
-}
-
-// Scores of `count` keys -> e^(score - the highest); returns 1 / their sum. What fills the last vector weighs nothing.
-float softmax(float* scores, int64_t count) {
-    std::fill(scores + count, scores + (count + WIDE - 1) / WIDE * WIDE, -INFINITY);
-    Lanes most = load(scores), total{};
-    for (int64_t k = WIDE; k < count; k += WIDE) {
-        const Lanes s = load(scores + k);
-        most = s > most ? s : most;
-    }
-    float highest = most[0], sum = 0;
-    for (int n = 1; n < WIDE; n++) highest = std::max(highest, float(most[n]));
-    for (int64_t k = 0; k < count; k += WIDE) {
-        const Lanes e = exponential(load(scores + k) - highest);
-        store(scores + k, e);
-        total += e;
-    }
-    for (int n = 0; n < WIDE; n++) sum += total[n];
-    return 1 / sum;
-}
-
-// Values (N, D) weighed for Q queries and added to theirs, a tile of two vectors at a time.
-template <int Q>
-void weigh(const float* weights, int64_t weights_stride, const float* values, int64_t count, int64_t width, float* out,
-           int64_t stride) {
-    for (int64_t d = 0; d < width; d += 2 * WIDE) {
-        Lanes low[Q], high[Q];
-        for (int q = 0; q < Q; q++) {
-            low[q] = load(out + q * stride + d);
-            high[q] = load(out + q * stride + d + WIDE);
-        }
-        for (int64_t k = 0; k < count; k++) {
-            const Lanes l = load(values + k * width + d), h = load(values + k * width + d + WIDE);
-            for (int q = 0; q < Q; q++) {
-                low[q] += l * weights[q * weights_stride + k];
-                high[q] += h * weights[q * weights_stride + k];
-            }
-        }
-        for (int q = 0; q < Q; q++) {
-            store(out + q * stride + d, low[q]);
-            store(out + q * stride + d + WIDE, high[q]);
-        }
-    }
-}
-
-// `attend` over rings of one type.
-template <typename Element>
-struct Attention {
-    Element *keys, *values;  // (slots, entries, heads * width)
-    int64_t frames, heads, width, entries;
-    float scale;
-    std::vector<float> scores, of_heads, by;
-    std::vector<int32_t> offset;
-
-    Attention(const Tensor& keys, const Tensor& values, int64_t frames, int64_t heads, double scale)
-        : keys(keys.mutable_data_ptr<Element>()),
-          values(values.mutable_data_ptr<Element>()),
-          frames(frames),
-          heads(heads),
-          width(keys.size(2) / heads),
-          entries(keys.size(1)),
-          scale(scale),
-          scores(heads * frames * padded()),
-          of_heads(heads * width * VALUES),
-          by(heads * frames),
-          offset(entries) {
-        TORCH_CHECK(keys.is_contiguous() && values.is_contiguous(), "expected contiguous rings");
-    }
-
-    int64_t all() const { return heads * width; }
-    int64_t context() const { return entries - frames; }
-    int64_t padded() const { return (entries + WIDE - 1) / WIDE * WIDE + KEYS; }
-
-    // A row's frame (query, key, value) -> its place in the ring of `slot`.
-    void put(const float* window, int64_t frame, int64_t slot, int64_t place) const {
-        narrow(window + (3 * frame + 1) * all(), all(), keys + (slot * entries + place) * all());
-        narrow(window + (3 * frame + 2) * all(), all(), values + (slot * entries + place) * all());
-    }
-
-    // Calls step(first, count, row of the ring) for `most` of the keys at a time: first those of the ring, then those
-    // of the window.
-    template <typename Step>
-    void walk(int64_t ring, int64_t count, int64_t slot, int64_t most, const Step& step) const {
-        for (int64_t k = 0, some; k < count; k += some) {
-            some = std::min(most, (k < ring ? ring : count) - k);
-            step(k, some, (slot * entries + (k < ring ? k : k - ring + context())) * all());
-        }
-    }
-
-    // window (F, 3 * H * D) -> to (F, H * D), by what exists: `ring` committed keys and the window's, `count` in all.
-    // biases (H, F, distances) or null.
-    void operator()(const float* window, int64_t slot, int64_t position, int64_t ring, int64_t count,
-                    const float* biases, int64_t distances, int64_t left, float* to) {
-        for (int64_t k = 0; biases && k < count; k++)  // frames from the window's first
-            offset[k] = k < ring ? -1 - (position - 1 - k) % context() : k - ring;
-        // All heads of some keys at a time, so that the rings are read in order.
-        walk(ring, count, slot, KEYS, [&](int64_t k, int64_t some, int64_t row) {
-            by_head(keys + row, some, heads, width, KEYS, of_heads.data());
-            for (int64_t head = 0; head < heads; head++)
-                for (int64_t f = 0; f < frames; f++) {
-                    const float* query = window + f * 3 * all() + head * width;
-                    const Lanes eight = score(query, width, &of_heads[head * KEYS * width]) * scale;
-                    store(&scores[(head * frames + f) * padded() + k], eight);  // what is too many is overwritten
-                }
-        });
-        for (int64_t i = 0; i < heads * frames; i++) {
-            float* mine = &scores[i * padded()];
-            const float* bias = biases + i * distances;
-            for (int64_t k = 0; biases && k < count; k++)
-                mine[k] += bias[std::clamp<int64_t>(offset[k] - i % frames + left, 0, distances - 1)];
-            by[i] = softmax(mine, count);
-        }
-        walk(ring, count, slot, VALUES, [&](int64_t k, int64_t some, int64_t row) {
-            by_head(values + row, some, heads, width, VALUES, of_heads.data());
-            for (int64_t head = 0; head < heads; head++) {
-                const float *weights = &scores[head * frames * padded() + k], *of = &of_heads[head * VALUES * width];
-                int64_t f = 0;
-                for (; f + 5 <= frames; f += 5)
-                    weigh<5>(weights + f * padded(), padded(), of, some, width, to + f * all() + head * width, all());
-                for (; f < frames; f++)
-                    weigh<1>(weights + f * padded(), padded(), of, some, width, to + f * all() + head * width, all());
-            }
-        });
-        for (int64_t f = 0; f < frames; f++)
-            for (int64_t i = 0; i < all(); i++) to[f * all() + i] *= by[i / width * frames + f];
-    }
-};
-
-// query_key_value (B, F, 3 * H * D) -> (B, F, H * D); keys and values (slots, context + F, H * D), float32 or float16,
-// advance. by_distance (B, H, F, distances) is added to the scores, that of distance 0 being element `left` of it. D is
-// a multiple of 16.
-template <typename Element>
-Tensor attend_over(const Tensor& query_key_value, const Tensor& keys, const Tensor& values, const Rows& rows,
-                   int64_t heads, double scale, const std::optional<Tensor>& by_distance, int64_t left) {
-    const int64_t frames = query_key_value.size(1), distances = by_distance ? by_distance->size(3) : 0;
-    Attention<Element> attention(keys, values, frames, heads, scale);
-    const int64_t all = attention.all(), context = attention.context();
-    TORCH_CHECK(attention.width % (2 * WIDE) == 0, "expected heads of a multiple of 16, not of ", attention.width);
-    const float* const biases = by_distance ? floats(*by_distance) : nullptr;
-    Tensor out = at::zeros({query_key_value.size(0), frames, all}, query_key_value.options());
-    for (int64_t row = 0; row < query_key_value.size(0); row++) {
-        const int64_t at = rows.position[row], slot = rows.slots[row], committed = rows.commit[row];
-        const float* window = floats(query_key_value) + row * frames * 3 * all;
-        for (int64_t frame = 0; frame < frames; frame++) attention.put(window, frame, slot, context + frame);
-        const int64_t ring = std::min(at, context);
-        attention(window, slot, at, ring, ring + std::clamp<int64_t>(rows.valid[row], 1, frames),
-                  biases ? biases + row * heads * frames * distances : nullptr, distances, left,
-                  out.mutable_data_ptr<float>() + row * frames * all);
-        for (int64_t frame = std::max<int64_t>(0, committed - context); frame < committed; frame++)
-            attention.put(window, frame, slot, (at + frame) % context);
-    }
-    return out;
-}
-
-Tensor attend(const Tensor& query_key_value, const Tensor& keys, const Tensor& values, const Tensor& slots,
-              const Tensor& position, const Tensor& valid, const Tensor& commit, int64_t heads, double scale,
-              const std::optional<Tensor>& by_distance, int64_t left) {
-    const Rows rows(slots, position, valid, commit);
-    const auto over = keys.scalar_type() == at::kHalf ? attend_over<at::Half> : attend_over<float>;
-    return over(query_key_value, keys, values, rows, heads, scale, by_distance, left);
 }
 
 // ------------------------------------------------------------------------------------------ GroupNorm over the stream
@@ -697,9 +419,6 @@ TORCH_LIBRARY(neucodec, m) {
         "snake(Tensor x, Tensor(a!) past, Tensor slots, Tensor position, Tensor valid, Tensor commit, int unit, "
         "Tensor up, Tensor down, Tensor alpha, Tensor by_beta) -> Tensor");
     m.def(
-        "attend(Tensor query_key_value, Tensor(a!) keys, Tensor(b!) values, Tensor slots, Tensor position, "
-        "Tensor valid, Tensor commit, int heads, float scale, Tensor? by_distance, int left) -> Tensor");
-    m.def(
         "group_norm(Tensor x, Tensor(a!) mean, Tensor(b!) variance, Tensor slots, Tensor valid, Tensor now, "
         "Tensor kept, Tensor prior_mean, Tensor prior_variance, Tensor weight, Tensor bias, float eps) -> Tensor");
     m.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor");
@@ -711,7 +430,6 @@ TORCH_LIBRARY_IMPL(neucodec, CPU, m) {
     m.impl("convolve", convolve);
     m.impl("columns", columns);
     m.impl("snake", snake);
-    m.impl("attend", attend);
     m.impl("group_norm", group_norm);
     m.impl("rms_norm", rms_norm);
 }

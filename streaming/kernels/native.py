@@ -1,4 +1,4 @@
-"""Layers that need many torch operations, as one each: native.cpp and int8.cpp, compiled once.
+"""Layers that need many torch operations, as one each: native.cpp, attention.cpp and int8.cpp, compiled once.
 
 If a C++ compiler is found, the first stepped CPU model compiles the files (20 s) into the user's cache (XDG_CACHE_HOME,
 ~/.cache), under a name that identifies source, torch and type of CPU; `python -m neucodec_streaming.kernels.native`
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SOURCES = [Path(__file__).with_name(name) for name in ("native.cpp", "int8.cpp")]
+SOURCES = [Path(__file__).with_name(name) for name in ("native.cpp", "attention.cpp", "int8.cpp", "common.h")]
 FLAGS = ("-std=c++20", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 MARCH = {"AVX2": ("-march=x86-64-v3",), "AVX512": ("-march=x86-64-v4",)}
 COMPILERS = ("c++", "g++", "clang++")
@@ -92,7 +92,17 @@ def _compile(sources: Sequence[Path], built: Path, flags: tuple[str, ...]) -> No
     torch_folder = Path(torch.__file__).parent
     abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     places = (f"-I{torch_folder / 'include'}", f"-L{torch_folder / 'lib'}")
-    command = [compiler, *flags, abi, *places, *map(str, sources), "-o", str(built), "-ltorch_cpu", "-lc10"]
+    command = [
+        compiler,
+        *flags,
+        abi,
+        *places,
+        *(str(source) for source in sources if source.suffix == ".cpp"),
+        "-o",
+        str(built),
+        "-ltorch_cpu",
+        "-lc10",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     if done.returncode:
         raise RuntimeError(f"{compiler} does not compile {built.name}: {done.stderr.strip()[:500]}")

@@ -41,7 +41,8 @@ def make_linear(weight: Tensor, bias: Tensor | None) -> LinearFn:
     operations = native.operations(weight)
     if operations is not None and (weight.numel() < BIG_WEIGHT or torch.get_num_threads() == 1):
         panels, bias = operations.pack(weight.detach().contiguous()), None if bias is None else bias.detach()
-        return lambda x: operations.linear(x, panels, bias, len(weight))
+        rows = len(weight)  # the function below must not keep the original weight
+        return lambda x: operations.linear(x, panels, bias, rows)
     if not has_onednn(weight):
         return partial(F.linear, weight=weight, bias=bias)
     if weight.dtype == torch.float32 and weight.numel() < BIG_WEIGHT:
@@ -113,7 +114,7 @@ class PackedLinear(nn.Module):
     @property
     def ring_dtype(self) -> torch.dtype:
         """Dtype of keys and values in a ring: half the bytes for int8 weights."""
-        return self.like.dtype if self.int8 is None else torch.float16
+        return self.like.dtype if self.int8 is None else torch.bfloat16
 
     @cached_property
     def _product(self) -> LinearFn:
@@ -126,6 +127,12 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self._product(x)
+
+    def activated(self, x: Tensor, activation: nn.Module) -> Tensor:
+        """The activated outputs."""
+        if self.int8 is not None and isinstance(activation, nn.SiLU):
+            return self.int8(x, silu=True)
+        return activation(self(x))
 
 
 class ChannelsLastConv(nn.Module):

@@ -33,10 +33,10 @@ class StreamingConformer:
     def step(self, x: Tensor, state: ConformerState, view: RingView) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
         layer = self.layer
-        x = x + 0.5 * layer.ffn1(layer.ffn1_layer_norm(x))
+        x = x + 0.5 * _feed_forward(layer.ffn1, layer.ffn1_layer_norm(x))
         x = x + self.attention.step(layer.self_attn_layer_norm(x), state.ring, view)
         x = x + self._convolve(x, state, view)
-        x = x + 0.5 * layer.ffn2(layer.ffn2_layer_norm(x))
+        x = x + 0.5 * _feed_forward(layer.ffn2, layer.ffn2_layer_norm(x))
         return layer.final_layer_norm(x)
 
     def _convolve(self, x: Tensor, state: ConformerState, view: RingView) -> Tensor:
@@ -45,3 +45,8 @@ class StreamingConformer:
         x = F.glu(module.pointwise_conv1(module.layer_norm(x)))
         x = module.depthwise_layer_norm(self.depthwise.step(x, state.past, view.plan))
         return module.pointwise_conv2(module.activation(x))
+
+
+def _feed_forward(module: Any, x: Tensor) -> Tensor:
+    """A `Wav2Vec2BertFeedForward`: x (B, F, D) -> (B, F, D)."""
+    return module.output_dense(module.intermediate_dense.activated(x, module.intermediate_act_fn))

@@ -44,7 +44,7 @@ class StepPlan:
         state.index_copy_(0, self.slots, new)
 
     def with_valid(self, valid: Tensor) -> "StepPlan":
-        """The same step for a branch whose window is longer or shorter by `frames`."""
+        """The same step for a branch whose windows have `valid` existing frames."""
         return replace(self, valid=valid, _shared={})
 
     def window(self, frames: int, commit: Tensor) -> "StepPlan":

@@ -10,18 +10,14 @@ from dataclasses import replace
 
 from neucodec_streaming.errors import LocalProtocolError, ProtocolError
 from neucodec_streaming.protocol.messages import (
+    REQUEST_OF,
     AnswerMessage,
     Clear,
     Cleared,
     ClientMessage,
     Done,
-    End,
-    Flush,
-    Flushed,
-    Mark,
     Marked,
     Prime,
-    Primed,
     Ready,
     ServerMessage,
     StreamFormat,
@@ -32,13 +28,6 @@ from neucodec_streaming.protocol.states import OVER, ConnectionLost, InputPayloa
 
 REPLAY_SECONDS = 60.0
 """Input kept for a server that has lost the session."""
-_ANSWERED: dict[type[AnswerMessage], type[ClientMessage]] = {
-    Flushed: Flush,
-    Cleared: Clear,
-    Marked: Mark,
-    Primed: Prime,
-    Done: End,
-}
 
 
 class ClientSession:
@@ -198,7 +187,7 @@ class ClientSession:
         self.ready = ready
 
     def _settle(self, answer: AnswerMessage) -> AnswerMessage | None:
-        wanted = _ANSWERED[type(answer)]
+        wanted = REQUEST_OF[type(answer)]
         asked = self._log.find(wanted, answer.id if isinstance(answer, Marked) else None)
         if asked is None:
             raise ProtocolError(f"the server sent {answer.type}, which nothing asked for: is it a neucodec.v1 server?")

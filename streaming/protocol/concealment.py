@@ -2,7 +2,8 @@
 
 Each of the eight levels of a lost token is drawn to the levels of its neighbours, half as much with every frame of
 distance, and rests in the middle of the codebook where both are far. A single lost token is the mean of its neighbours;
-a long gap is mostly the middle. Measured in docs/results.md. `gap_tokens` has a JavaScript twin, server/web/tokens.js.
+a long gap is mostly the middle. Measured in docs/results.md. `gap_tokens` has a JavaScript twin,
+server/web/page/tokens.js.
 """
 
 import struct

@@ -191,10 +191,7 @@ class Ready:
 
     @property
     def has_own_tokens(self) -> bool:
-        """Whether it is the bundled model, to which tokens of NeuTTS or of neuphonic/neucodec are noise.
-
-        `model` is a name and the version of its weights.
-        """
+        """Whether the model is the bundled one, which decodes tokens of NeuTTS or neuphonic/neucodec to noise."""
         return self.model.partition("-")[0] == BUNDLED
 
 
@@ -271,7 +268,15 @@ ClientMessage = Flush | Clear | Mark | Prime | End
 ServerMessage = Ready | Flushed | Cleared | Marked | Primed | Done | Stats | Failure
 Message = ClientMessage | ServerMessage
 AnswerMessage = Flushed | Cleared | Marked | Primed | Done
-"""What the server says because the client has asked for it."""
+"""The server's answers to a client's requests."""
+REQUEST_OF: dict[type[AnswerMessage], type[ClientMessage]] = {
+    Flushed: Flush,
+    Cleared: Clear,
+    Marked: Mark,
+    Primed: Prime,
+    Done: End,
+}
+"""The request that each answer belongs to."""
 
 _BARE_MESSAGES: dict[str, Flush | Clear | End] = {bare.type: bare for bare in (Flush(), Clear(), End())}
 CLIENT_MESSAGES = (*_BARE_MESSAGES, Mark.type, Prime.type)

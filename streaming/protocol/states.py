@@ -39,7 +39,7 @@ class State(Enum):
 
 OVER = frozenset({State.DONE, State.CLOSED})
 UNGREETED = frozenset({State.OPENING, State.LOST, State.LOST_ENDING})
-"""`ready` has not been said on this connection. Sets, since every packet asks, and State.X takes four times as long."""
+"""States before `ready`. Sets, since each packet looks one up and `State.X` takes four times as long."""
 
 
 class InputPayload:

@@ -37,9 +37,16 @@ class Stream:
     def __init__(self, callback, samplerate, blocksize, channels, device, dtype, latency, finished_callback):
         self.callback, self.blocksize, self.channels = callback, blocksize, channels
         self.samplerate, self.unplug = samplerate, finished_callback
-        self.time = 0.0
+        self._time = 0.0
         self.state = "open"
         Stream.last = self
+
+    @property
+    def time(self):
+        """Seconds of the device's clock, which an open stream has."""
+        if "closed" in self.state:
+            raise PortAudioError("Error getting stream time")
+        return self._time
 
     def start(self):
         self.state = "running"
@@ -61,7 +68,7 @@ class Stream:
         block = np.full((self.blocksize, self.channels), np.nan, np.float32)
         times = SimpleNamespace(currentTime=self.time, outputBufferDacTime=self.time + LEAD_S)
         self.callback(block, self.blocksize, times, SimpleNamespace(output_underflow=underflow))
-        self.time += self.blocksize / self.samplerate
+        self._time += self.blocksize / self.samplerate
         return block[:, 0]
 
 

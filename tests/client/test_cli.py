@@ -250,6 +250,24 @@ async def test_mic_writes_tokens_until_its_time_is_over(tmp_path, sound, capsys)
     assert abs(figures["tokens"] - figures["input_seconds"] * 50) <= 1
 
 
+@pytest.mark.parametrize("command", ["mic", "talk"])
+async def test_the_time_is_over_though_the_server_lost_the_session(command, tmp_path, sound, capsys):
+    output = [tmp_path / "out.tok"] if command == "mic" else []
+    async with fake_server(resume=True) as server:
+        running = asyncio.create_task(run(command, *output, "--seconds", 3, "--server", server.url, "--json"))
+        async with asyncio.timeout(20):
+            while server.heard_units < 16_000:  # noqa: ASYNC110 (no event counts what was heard)
+                await asyncio.sleep(0)
+            server.drop()
+            server.forget()
+            assert await running == 0
+    figures = json.loads(capsys.readouterr().out)
+    seconds = figures["spoken_seconds" if command == "talk" else "input_seconds"]
+    assert "new" in str(figures["resumed"]) and 3 <= seconds < 3.3
+    assert figures["tokens"] <= 3.3 * 50
+    assert not output or read_tokens(*output).size == figures["tokens"]
+
+
 async def test_mic_shows_levels_tokens_and_latency_on_a_terminal(sound, monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "150")
@@ -266,7 +284,7 @@ async def test_a_silent_microphone_is_reported_once(command, sound, monkeypatch,
     monkeypatch.setattr(HandDriven, "level", 0.0)
     async with fake_server() as server:
         assert await run(command, "--seconds", 1, "--server", server.url) == 0
-    assert capsys.readouterr().err.count("'Fake Mic' gives nothing but zeros: is it muted") == 1
+    assert capsys.readouterr().err.count("'Fake Mic' delivers only silence: is it muted") == 1
 
 
 async def test_talk_plays_the_microphone_and_reports_each_part_of_the_latency(sound, monkeypatch, capsys):
@@ -334,7 +352,7 @@ async def test_a_missing_device_has_its_own_exit_code(tmp_path, sound, capsys):
 async def test_a_missing_key_file_is_reported_without_an_errno(tmp_path, recording, capsys):
     assert await run("encode", recording, tmp_path / "out.tok", "--key-file", tmp_path / "nothing") == 3
     said = capsys.readouterr().err
-    assert said.endswith("/nothing cannot be read: No such file or directory\n")
+    assert "cannot read the key file" in said and said.endswith("/nothing: No such file or directory\n")
 
 
 @pytest.mark.parametrize(("name", "form"), [("in.wav", "WAV"), ("in.flac", "FLAC"), ("in.ogg", "Ogg")])
@@ -342,8 +360,15 @@ async def test_raw_audio_that_is_a_file_with_a_header_is_refused(tmp_path, name,
     soundfile.write(tmp_path / name, np.zeros(1600), 16_000)
     async with fake_server() as server:
         code = await run("encode", tmp_path / name, tmp_path / "out.tok", "--rate", "16000", "--server", server.url)
-    assert code == 3 and f"{form}, which says its rate itself: leave --rate out" in capsys.readouterr().err
+    assert code == 3 and f"{form}, whose header declares the rate: omit --rate" in capsys.readouterr().err
     assert not (tmp_path / "out.tok").exists()
+
+
+@pytest.mark.parametrize("name", ["in.raw", "in.pcm"])
+async def test_raw_audio_without_its_rate_is_refused(tmp_path, name, capsys):
+    (tmp_path / name).write_bytes(bytes(range(256)) * 100)
+    code = await run("encode", tmp_path / name, tmp_path / "out.tok")
+    assert code == 3 and "is raw audio, without a header: give its rate (--rate)" in capsys.readouterr().err
 
 
 async def test_empty_files_are_errors(tmp_path, capsys):
@@ -352,14 +377,14 @@ async def test_empty_files_are_errors(tmp_path, capsys):
     np.save(tmp_path / "in.npy", np.zeros(0, np.uint16))
     soundfile.write(tmp_path / "in.wav", np.zeros(0), 16_000)
     for command, name, what in (
-        ("decode", "in.tok", "token"),
-        ("decode", "in.json", "token"),
-        ("decode", "in.npy", "token"),
+        ("decode", "in.tok", "tokens"),
+        ("decode", "in.json", "tokens"),
+        ("decode", "in.npy", "tokens"),
         ("encode", "in.wav", "audio"),
     ):
         output = tmp_path / ("out.wav" if command == "decode" else "out.tok")
         assert await run(command, tmp_path / name, output, "--server", unused_url()) == 3
-        assert f"{name} holds no {what}" in capsys.readouterr().err
+        assert f"{name} contains no {what}" in capsys.readouterr().err
 
 
 async def test_bench_measures_only_the_kinds_that_are_served(capsys):

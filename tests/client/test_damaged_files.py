@@ -156,7 +156,7 @@ def test_a_correction_and_a_cut_are_reported(tmp_path):
     ]
     soundfile.write(tmp_path / "x.mp3", SPEECH, RATE)
     (tmp_path / "x.mp3").write_bytes((tmp_path / "x.mp3").read_bytes()[:2000])
-    assert "is cut off: its header says 1.50 s" in read(tmp_path / "x.mp3")[1][0]
+    assert "is truncated: its header declares 1.50 s" in read(tmp_path / "x.mp3")[1][0]
 
 
 @pytest.mark.parametrize("scale", [32_768, 100, np.nan])
@@ -172,7 +172,7 @@ def test_samples_beyond_full_scale_are_reported(tmp_path):
     soundfile.write(tmp_path / "x.wav", 5 * SPEECH, RATE, subtype="DOUBLE")
     audio, notes = read(tmp_path / "x.wav")
     assert audio.size == SPEECH.size
-    assert len(notes) == 1 and "where full scale is 1" in notes[0]
+    assert len(notes) == 1 and "full scale is 1" in notes[0]
 
 
 def test_rates_that_cannot_be_converted_are_named(tmp_path):

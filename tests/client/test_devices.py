@@ -59,7 +59,7 @@ async def test_overflow_is_counted_and_memory_is_bounded():
 
 async def test_a_microphone_that_stops_delivering_is_reported(monkeypatch):
     monkeypatch.setattr(devices, "SILENT_DEVICE_S", 0.01)
-    gone = pytest.raises(SoundDeviceError, match=r"'Fake Mic' gave nothing .* unplugged")
+    gone = pytest.raises(SoundDeviceError, match=r"'Fake Mic' was silent .* plugged in")
     with Microphone(16_000) as microphone, gone:
         await anext(aiter(microphone))
 
@@ -80,7 +80,7 @@ async def test_audio_before_unplugging_is_delivered_before_the_error():
         Stream.last.record(np.full((480, 2), 0.25, np.float32))
         Stream.last.unplug()
         assert (await anext(packets)).size == 480
-        with pytest.raises(SoundDeviceError, match=r"'Fake Mic' stopped: was it unplugged"):
+        with pytest.raises(SoundDeviceError, match=r"'Fake Mic' stopped: check that it is plugged in"):
             await anext(packets)
 
 
@@ -132,6 +132,15 @@ async def test_the_heard_position_lags_by_the_latency_of_the_device():
         for _ in range(20):
             Stream.last.play()
         assert 20 * 480 < speaker.heard_position == speaker.position <= 20 * 480 + 240
+
+
+async def test_the_heard_position_is_known_after_an_interruption():
+    with pytest.raises(KeyboardInterrupt), Speaker(48_000) as speaker:
+        speaker.push(np.full(48_000, 0.5, np.float32))
+        for _ in range(20):
+            Stream.last.play()
+        raise KeyboardInterrupt
+    assert speaker.heard_position == 20 * 480 - round(LEAD_S * 48_000)
 
 
 async def test_positions_count_the_streams_samples_at_any_device_rate():
@@ -186,7 +195,7 @@ async def test_a_speaker_that_never_pulls_audio_is_reported(monkeypatch):
     monkeypatch.setattr(devices, "SILENT_DEVICE_S", 0.01)
     with Speaker(48_000) as speaker:
         speaker.push(np.zeros(100, np.float32))
-        with pytest.raises(SoundDeviceError, match=r"'Fake Speaker' took nothing .* unplugged"):
+        with pytest.raises(SoundDeviceError, match=r"'Fake Speaker' accepted no samples .* plugged in"):
             await speaker.drained()
 
 
@@ -201,7 +210,7 @@ async def test_a_speaker_that_stops_is_reported():
     with Speaker(48_000) as speaker:
         speaker.push(np.zeros(100, np.float32))
         Stream.last.unplug()
-        with pytest.raises(SoundDeviceError, match=r"'Fake Speaker' stopped: was it unplugged"):
+        with pytest.raises(SoundDeviceError, match=r"'Fake Speaker' stopped: check that it is plugged in"):
             await speaker.drained()
 
 

@@ -117,7 +117,7 @@ def test_an_explicit_format_overrides_the_extension(tmp_path):
 
 
 def test_an_unknown_extension_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(ConfigError, match=r"x.mp3 does not end like a token file: name it .tok"):
+    with pytest.raises(ConfigError, match=r"x.mp3 has no token-file extension: use .tok"):
         token_form("x.mp3")
     assert token_form("-") == "text"
 
@@ -154,8 +154,8 @@ def test_a_pipe_without_a_token_is_refused():
     for form, payload, says in (
         ("raw", b"", "the pipe was empty"),
         ("text", b"", "the pipe was empty"),
-        ("text", b" \n", "held no token"),
-        ("json", b"[]", "held no token"),
+        ("text", b" \n", "contained no tokens"),
+        ("json", b"[]", "contained no tokens"),
         ("text", b"Traceback (most recent call last):\nKeyError: 'voice'\n", "ends with .*KeyError: 'voice'"),
         ("text", "<|speech_1|>".encode("utf-16"), "UTF-16"),
     ):
@@ -186,7 +186,7 @@ def test_raw_samples_are_written_by_extension_or_format(tmp_path):
 
 def test_an_unknown_audio_extension_is_refused(tmp_path):
     for name in ("a.tok", "a", "a.m4a"):
-        with pytest.raises(ConfigError, match=r"does not end like an audio file: name it .wav"):
+        with pytest.raises(ConfigError, match=r"has no audio extension: use .wav"):
             audio_format(tmp_path / name)
 
 

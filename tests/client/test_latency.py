@@ -54,3 +54,12 @@ def test_response_times_count_from_the_packet_that_completed_the_input():
     assert times.milliseconds == [500.0]
     assert times.as_dict() == {"response_ms": {"p50": 500.0, "p99": 500.0, "max": 500.0}}
     assert times.recent_ms == 500.0
+
+
+def test_response_times_of_a_new_session_do_not_count_from_the_old_one():
+    times = ResponseTimes(ready(StreamConfig(2, 1), INPUT_AUDIO, TOKENS))
+    times.sent(100 * INPUT_HOP, now_s=1.0)
+    for packet in range(1, 6):
+        times.sent(packet * INPUT_HOP, now_s=60.0 + packet)
+    times.received(2, now_s=64.5)
+    assert times.milliseconds == [500.0]

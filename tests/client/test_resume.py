@@ -202,9 +202,9 @@ async def test_an_unreachable_server_raises_disconnected_for_reader_and_writer_i
     ):
         server.fault = Fault.PROXY
         server.drop()
-        with pytest.raises(Disconnected, match=r"not back within 0\.5 s: .*HTTP 502"):
+        with pytest.raises(Disconnected, match=r"could not be restored within 0\.5 s: .*HTTP 502"):
             await anext(connection)
-        with pytest.raises(Disconnected, match="not back"):
+        with pytest.raises(Disconnected, match="could not be restored"):
             await connection.send(speech(1))
 
 

@@ -69,8 +69,10 @@ async def test_audio_of_another_rate_is_resampled():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((np.zeros((100, 2)),), r"shape \(100, 2\): give one channel"),
-        ((np.zeros(100), 44_100), "give input_rate=44100"),
+        ((np.zeros((100, 2)),), r"shape \(100, 2\): give one channel, such as audio.mean\(axis=1\)"),
+        ((np.zeros((2, 100)),), r"give one channel, such as audio.mean\(axis=0\)"),
+        (("ws://127.0.0.1:1", np.zeros(100)), "the server URL is a ndarray"),
+        ((np.zeros(100), 44_100), "use input_rate=44100"),
         ((np.full(100, 20_000.0),), "divide 16-bit samples by 32768"),
         ((np.zeros(100, np.uint8),), "type uint8"),
         (("speech.wav",), "audio is a str 'speech.wav'"),

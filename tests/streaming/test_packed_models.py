@@ -1,12 +1,15 @@
 """Models that hold only packed weights: int8 from a cache, and float32 in a server."""
 
+import gc
 import os
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from neucodec_streaming import ConfigError, int8_model, load_codec
 from neucodec_streaming.codec import ASSETS, Codec
@@ -91,3 +94,11 @@ def test_a_packed_codec_keeps_each_weight_once_and_codes_as_before():
     np.testing.assert_array_equal(*streamed)
     with pytest.raises(ConfigError, match="weights are packed for cpu, not for meta"):
         packed.to("meta")
+
+
+def test_packing_frees_the_original_weights_of_linear_layers():
+    codec = load_codec("nano", threads=1)
+    weights = [weakref.ref(layer.weight) for layer in codec.model.modules() if isinstance(layer, nn.Linear)]
+    codec.pack()
+    gc.collect()
+    assert len(weights) > 20 and not any(weight() is not None for weight in weights)

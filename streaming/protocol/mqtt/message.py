@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
+MAX_RATE_DIGITS = 6
+
 
 @dataclass(frozen=True)
 class BrokerMessage:
@@ -23,15 +25,17 @@ class BrokerMessage:
 
     @classmethod
     def received(cls, topic: str, payload: bytes, qos: int, retain: bool, properties: Any) -> Self:
-        """What a library has received; `properties` has those of MQTT 5 as attributes, by their names there."""
+        """A message that a library received; `properties` has the MQTT 5 properties as attributes."""
         reply_topic, correlation, content_type = (
             getattr(properties, name, None) for name in ("ResponseTopic", "CorrelationData", "ContentType")
         )
-        return cls(topic, payload, qos, retain, reply_topic, correlation, content_type=content_type)
+        said = dict(getattr(properties, "UserProperty", ())).get("rate", "")
+        rate = int(said) if said.isascii() and said.isdecimal() and len(said) <= MAX_RATE_DIGITS else None
+        return cls(topic, payload, qos, retain, reply_topic, correlation, content_type=content_type, rate=rate)
 
     @property
     def properties(self) -> dict[str, Any]:
-        """The properties of MQTT 5 by their names there; None: it has not that one."""
+        """The message's MQTT 5 properties by name; None for those that it lacks."""
         return {
             "ResponseTopic": self.reply_topic,
             "CorrelationData": self.correlation,

@@ -15,6 +15,7 @@ from typing import Any
 
 from neucodec_streaming.config import FRAME_MS
 from neucodec_streaming.errors import ConfigError, ProtocolError
+from neucodec_streaming.formats import PCM_FORMATS
 from neucodec_streaming.protocol.messages import (
     ClientMessage,
     ServerMessage,
@@ -234,6 +235,12 @@ def parse_status(payload: bytes) -> Status:
 def content_type(stream: StreamFormat) -> str:
     """The MQTT content type of a stream's frames; the rate is a separate user property."""
     return "application/x-neucodec-tokens" if stream.kind == "tokens" else f"audio/x-{stream.format}"
+
+
+def audio_of(content_type: str | None, rate: int | None) -> StreamFormat | None:
+    """The audio that a frame's properties describe; None if they describe none."""
+    form = (content_type or "").removeprefix("audio/x-")
+    return StreamFormat("audio", form, rate) if form in PCM_FORMATS and rate else None
 
 
 def _open_request(body: dict[str, Any]) -> OpenRequest:

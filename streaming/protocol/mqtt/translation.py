@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 
 from neucodec_streaming.protocol.concealment import concealed
 from neucodec_streaming.protocol.messages import (
+    REQUEST_OF,
+    AnswerMessage,
     Clear,
     Cleared,
     ClientMessage,
     Done,
-    End,
     Flush,
     Flushed,
     Mark,
@@ -40,7 +41,6 @@ from neucodec_streaming.protocol.mqtt.topics import (
 
 MAX_HEARD = 256
 """Number of remembered requests, to detect repetitions."""
-_ANSWERS = {Flush: Flushed, Clear: Cleared, Mark: Marked, Prime: Primed, End: Done}
 
 
 @dataclass(frozen=True)
@@ -202,10 +202,10 @@ class Translation:
             return [OutputFrame(wav_of(payload, self.output), last)] if payload else []
         return [OutputFrame(frame, last)]
 
-    def _answer(self, message: Flushed | Cleared | Marked | Primed | Done) -> list[OutputFrame | Answer]:
+    def _answer(self, message: AnswerMessage) -> list[OutputFrame | Answer]:
         for asked in self._asked:
             same_id = not isinstance(message, Marked) or asked.message == Mark(message.id)
-            if _ANSWERS[type(asked.message)] is type(message) and same_id:
+            if type(asked.message) is REQUEST_OF[type(message)] and same_id:
                 break
         outgoing: list[OutputFrame | Answer] = []
         if isinstance(message, (Marked, Primed)):

@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import ssl
+import sys
 from contextlib import asynccontextmanager
 
 import httpx
@@ -120,6 +121,21 @@ async def test_speech_starts_from_a_voice_of_the_server(tmp_path):
                 with pytest.raises(openai.BadRequestError, match="the voices are default, anna"):
                     await client.audio.speech.create(**{**ASKED, "voice": "alloy"})
     assert len(heard[0]) == len(heard[1]) == PCM.nbytes and heard[0] != heard[1] == heard[2]
+
+
+async def test_a_local_language_model_is_reached_beside_a_proxy(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    async with speaking() as (_, url, _host), httpx.AsyncClient(trust_env=False) as client:
+        response = await client.post(f"{url}/audio/speech", json=ASKED | {"response_format": "pcm"})
+    assert np.array_equal(np.frombuffer(response.content, np.int16), PCM)
+
+
+async def test_a_language_model_behind_a_socks_proxy_needs_the_extra(monkeypatch):
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    needs = pytest.raises(ConfigError, match=r"pip install 'neucodec-streaming\[socks\]'")
+    with needs, hosted(FakeRunner(), speech_lm_url="http://codec.invalid/v1"):
+        pass
 
 
 async def test_speech_without_a_language_model_is_404():

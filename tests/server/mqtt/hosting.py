@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from neucodec_streaming.config import OUTPUT_RATE
 from neucodec_streaming.engine.engine import Engine
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress, parse_broker
 from neucodec_streaming.server.app import App
@@ -39,12 +40,13 @@ class BridgeHost:
 
 @asynccontextmanager
 async def bridged(
-    url: str | BrokerAddress, runner: FakeRunner | None = None, sites=(), **settings
+    url: str | BrokerAddress, runner: FakeRunner | None = None, sites=(), output_rate=OUTPUT_RATE, **settings
 ) -> AsyncIterator[BridgeHost]:
     """Runs a server on a free port with a bridge connected to that broker."""
 
     def load_fake(settings: Settings) -> tuple[list[Engine], Model]:
-        return [Engine(runner, settings.gather_ms / 1000)], Model("fake", {"default": CONFIG}, "default")
+        model = Model("fake", {"default": CONFIG}, "default", output_rate=output_rate)
+        return [Engine(runner, settings.gather_ms / 1000)], model
 
     made = Settings(**{"model": str(GOLDEN), "port": 0, "threads": 1, "max_load": 1e9, "web": False} | settings)
     app = App(made, load_fake if runner is not None else load_engines)

@@ -15,7 +15,7 @@ from neucodec_streaming.client.events import Audio, Cleared, Done, Flushed, Mark
 from neucodec_streaming.client.mqtt.listener import listen
 from neucodec_streaming.client.mqtt.session import open_at_broker
 from neucodec_streaming.client.mqtt.stream import UtteranceEnded
-from neucodec_streaming.errors import CapacityError, ConfigError
+from neucodec_streaming.errors import CapacityError, ConfigError, InputError
 from neucodec_streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, End, encode_message
 from neucodec_streaming.protocol.mqtt.hermes import samples_of, wav_of
 from neucodec_streaming.protocol.mqtt.topics import SessionStatus, hermes_topic, parse_status, topic
@@ -79,6 +79,41 @@ async def test_tokens_and_audio_become_speech(mosquitto, host, kind):
     audio = audio_in(events)
     assert np.abs(audio - audio_of(tokens_of(LEVELS))).max() <= 1 / 32768
     assert events[-1].output == 20 * 480
+
+
+@pytest.mark.parametrize(("kind", "asked"), [("decode", None), ("roundtrip", None), ("decode", 24_000)])
+async def test_speech_has_the_requested_rate_or_the_models_for_client_and_listener(mosquitto, kind, asked):
+    runner = FakeRunner()
+    runner.output_hop = 48_000 // 50
+    rate = asked or 48_000
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(bridged(mosquitto.url, runner, output_rate=48_000))
+        listener = await stack.enter_async_context(listen(mosquitto.url, f"rate-{kind}-{asked}", "speech"))
+        hearing = asyncio.create_task(heard(listener))
+        session = await stack.enter_async_context(
+            open_at_broker(mosquitto.url, f"rate-{kind}-{asked}", kind=kind, output_rate=asked)
+        )
+        assert session.ready.output.rate == rate
+        for _ in range(2):
+            await session.send(tokens_of(LEVELS) if kind == "decode" else speech(*LEVELS))
+            await session.flush()
+        await session.end()
+        events = await heard(session)
+        told = await asyncio.wait_for(hearing, DEADLINE_S)
+    assert listener.stream.rate == rate and np.array_equal(audio_in(told), audio_in(events))
+    assert events[-1].output == audio_in(events).size == 2 * len(LEVELS) * rate // 50
+    assert session.loss.lost_units == listener.loss.lost_units == 0
+    if asked is None:
+        expected = np.tile(np.repeat(tokens_of(LEVELS).astype(np.float32) / 65_536, rate // 50), 2)
+        assert np.abs(audio_in(events) - expected).max() <= 1 / 32768
+
+
+async def test_audio_at_another_rate_is_refused(mosquitto, host):
+    async with open_at_broker(mosquitto.url, "chipmunks") as session:
+        session._frame_rate = 44_100
+        await session.send(speech(*LEVELS))
+        with pytest.raises(InputError, match="44100 Hz: the session takes 16000"):
+            await heard(session)
 
 
 async def test_flush_and_mark_are_answered_in_order(mosquitto, host):

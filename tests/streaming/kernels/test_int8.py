@@ -82,7 +82,9 @@ def test_every_instruction_set_gives_the_same_bits(compiled, width, depth, rows)
     weight, bias, x = layer(width, depth, rows)
     operations, int8 = native.operations(weight), int8_layer(weight, bias)
     sets = operations.int8_instruction_sets()
-    first, *others = (operations.linear_int8(x, int8.packed, int8.scales, bias, width, one) for one in sets)
+    first, *others = (
+        operations.linear_int8(x, int8.packed, int8.scales, bias, width, instructions=one) for one in sets
+    )
     assert sets[-1] == "plain" and all(torch.equal(first, other) for other in others)
     assert torch.equal(first, int8(x))
 
@@ -124,3 +126,9 @@ def test_quantisation_error_is_at_most_half_a_scale():
     values, scale = quantise(x)
     assert values.dtype == torch.int8 and int(values.abs().max()) == 127
     assert ((x - fake_quantised(x)).abs() <= scale * 0.5001).all()
+
+
+def test_silu_is_applied_to_the_outputs(operations):
+    weight, bias, x = layer(70, 37, 13)
+    int8 = int8_layer(weight * 20, bias)
+    torch.testing.assert_close(int8(x, silu=True), F.silu(int8(x)), rtol=1e-5, atol=1e-5)

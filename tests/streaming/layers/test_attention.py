@@ -1,5 +1,7 @@
 """Ring attention with a context and a lookahead equals upstream's attention under the corresponding mask."""
 
+from unittest import mock
+
 import pytest
 import torch
 from transformers import NeuCodecConfig, Wav2Vec2BertConfig
@@ -7,8 +9,9 @@ from transformers.models.neucodec.modeling_neucodec import NeuCodecAttention, Ne
 from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import Wav2Vec2BertSelfAttention
 
 from neucodec_streaming import StreamConfig
+from neucodec_streaming.kernels import native
 from neucodec_streaming.kernels.packed import with_packed_weights
-from neucodec_streaming.layers.attention import RingView, StreamingAttention, StreamingRelativeAttention
+from neucodec_streaming.layers.attention import Ring, RingView, StreamingAttention, StreamingRelativeAttention
 from neucodec_streaming.layers.step import StepPlan
 from tests.streaming.layers.stepping import in_chunks, random_chunks
 
@@ -82,3 +85,25 @@ def test_relative_attention_equals_upstream(context: int) -> None:
 
     y = in_chunks(step, x, chunks, 1, last=2)
     torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", [16, 32, 64])
+@pytest.mark.parametrize("frames", [3, 10, 16])
+@torch.inference_mode()
+def test_native_attention_over_bfloat16_rings_equals_torchs_except_for_rounding(width: int, frames: int) -> None:
+    context, heads, left = 37, 5, 8
+    torch.manual_seed(frames)
+    position = torch.tensor([0, 3, 36, 37, 500])
+    rows = torch.arange(5), torch.full((5,), frames - 1), torch.full((5,), frames - 2), position
+    view = RingView(StepPlan(*rows), StreamConfig(frames - 2, 2, context), torch.float32)
+    query_key_value = torch.randn(5, frames, 3 * heads * width)
+    by_distance = torch.randn(5, heads, frames, 2 * left + 1)
+    rings = [Ring(*torch.randn(2, 5, context + frames, heads * width).bfloat16()) for _ in range(2)]
+    rings[1].keys.copy_(rings[0].keys)
+    rings[1].values.copy_(rings[0].values)
+    found = view.attend(rings[0], query_key_value, width, width**-0.5, by_distance, left)
+    with mock.patch.object(native, "operations", lambda weight: None):
+        expected = view.attend(rings[1], query_key_value, width, width**-0.5, by_distance, left)
+    torch.testing.assert_close(found[:, : frames - 1], expected[:, : frames - 1], rtol=0.02, atol=0.02)
+    for ring, other in ((rings[0].keys, rings[1].keys), (rings[0].values, rings[1].values)):
+        assert torch.equal(ring[:, :context], other[:, :context])
