@@ -62,7 +62,7 @@ def killed_and_resumed(folder: Path, out: Path, model: str, nodes: int) -> dict[
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     finally:
         cluster.shutdown()
-    found = re.search(r"(\d+) hours of audio an hour", done.stdout)
+    found = re.search(r"(\d+) hours of audio per hour", done.stdout)
     assert found is not None, done.stdout
     return {"nodes": nodes, "rows_when_killed": before, "hours_of_audio_an_hour": int(found[1])}
 

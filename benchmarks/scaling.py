@@ -7,6 +7,7 @@ its messages. Nothing was run at that scale. ASSUMED are figures of other people
     python -m benchmarks.scaling        # writes the table into docs/scaling.md
 """
 
+import argparse
 import json
 import math
 import re
@@ -105,5 +106,6 @@ def _shown(name: str, value: float) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description="Writes the table of docs/scaling.md from measured results.").parse_args()
     PAGE.write_text(re.sub(r"(^\|.*\n)+", lambda _: table() + "\n", PAGE.read_text(), count=1, flags=re.M))
     print(table())

@@ -102,6 +102,11 @@ class Connection(LiveSession):
         return self._session.output_position
 
     @property
+    def is_over(self) -> bool:
+        """Whether the session has ended, by `end`, an error or a loss of the connection for good."""
+        return self._closed is not None or self._failure is not None or self._session.is_over
+
+    @property
     def lost_s(self) -> float | None:
         """Seconds since the connection was lost; None while it is open."""
         return None if self._lost_at_s is None else time.monotonic() - self._lost_at_s
@@ -323,7 +328,10 @@ class Connection(LiveSession):
             ) from None
         self._lost_at_s = None
         stream = self._session.input
-        dropped = self._session.drop_stale(int(MAX_STALE_SECONDS * stream.rate) if self._live else None)
+        heard = self._session.heard_input
+        unheard = max(0, self._session.input_position - heard)
+        max_age = min(int(MAX_STALE_SECONDS * stream.rate), unheard) if self._live else None
+        dropped = max(0, self._session.drop_stale(max_age) - heard)
         self._outbox.extend(self._session.unsent)
         self._pending = sum(stream.count(item) for item in self._outbox if isinstance(item, bytes))
         position = max(self._session.output_position, self._session.stale_until)

@@ -161,7 +161,7 @@ class Microphone:
         if status.input_overflow:
             self.overflow_samples += frames
         self._zero_samples = 0 if block.any() else self._zero_samples + frames
-        self.latency_ms = (time.currentTime - time.inputBufferAdcTime) * 1000
+        self.latency_ms = max(0.0, time.currentTime - time.inputBufferAdcTime) * 1000  # ALSA stamps some in the future
         _wake(self._loop, self._arrived)
 
     def _on_end(self) -> None:
@@ -175,7 +175,7 @@ class Speaker:
     push(samples), finish() and clear() never wait; `reached(seconds)` waits until that much was played, `drained()`
     until everything was heard. Pushed samples are kept until they are played, so pace long pushes by `reached`.
     `chunk_ms` is the sender's packet size, `live` as in JitterBuffer. Positions count the `pushed_samples`.
-    `latency_ms` is the time from the jitter buffer to the ear, `underflows` counts late callbacks of this process.
+    `latency_ms` is the time from the jitter buffer to the ear, `underflows` counts gaps because this process was late.
     Raises SoundDeviceError if the device is missing or is removed.
     """
 

@@ -139,7 +139,7 @@ class Dialer:
             case InvalidStatus():
                 return self._refusal(error)
             case InvalidURI():
-                return ConfigError(f"server URL {self.address!r} is invalid: give one like {DEFAULT_URL}")
+                return ConfigError(f"server URL {self.address!r} is invalid: use one like {DEFAULT_URL}")
             case TimeoutError():
                 return Unreachable(
                     f"no answer from {self.address} within {self._deadlines.open_s:g} s: is the server overloaded?"
@@ -245,7 +245,7 @@ def _address(url: str) -> str:
         if split.scheme not in _SCHEMES or not split.hostname or split.query or split.fragment:
             raise ValueError
     except ValueError:
-        raise ConfigError(f"server URL {url!r} is invalid: give one like {DEFAULT_URL}") from None
+        raise ConfigError(f"server URL {url!r} is invalid: use one like {DEFAULT_URL}") from None
     return f"{_SCHEMES[split.scheme]}://{split.netloc}{split.path}".rstrip("/")
 
 

@@ -87,7 +87,11 @@ class NeuCodecTTS(tts.TTS):
         """A session reserved until `release`. Raises as `connect` does."""
         if self._warming is not None:
             await asyncio.wait({self._warming})
-        return self._idle.pop() if self._idle else await self._open()
+        while self._idle:
+            speech = self._idle.pop()
+            if speech.is_usable:
+                return speech
+        return await self._open()
 
     async def _open(self) -> TextToSpeech:
         connection = await self._stack.enter_async_context(connect(**self._session))

@@ -33,7 +33,10 @@ STOP = "<|SPEECH_GENERATION_END|>"
 
 
 class RemoteCodec:
-    """The codec that NeuTTS calls, computed by the server at `url`; `profile` and `api_key` as in `connect`."""
+    """The codec that NeuTTS calls, computed by the server at `url`; `profile` and `api_key` as in `connect`.
+
+    NeuTTS plays 24 kHz: the server converts the audio of a model with another rate.
+    """
 
     sample_rate = OUTPUT_RATE
     hop_length = OUTPUT_HOP
@@ -66,7 +69,7 @@ class RemoteCodec:
     def decode_code(self, codes: Any) -> Any:
         """Decodes codes (1, 1, F) to audio (1, 1, 480 F), float32 at 24 kHz."""
         tokens = check_tokens(np.asarray(codes))
-        return _like(codes, decode(tokens, self._url, **self._options)[None, None])
+        return _like(codes, decode(tokens, self._url, output_rate=OUTPUT_RATE, **self._options)[None, None])
 
     def decode_stream(self, texts: Iterable[str]) -> Iterator[np.ndarray]:
         """Decodes a language model's text, piece by piece, to audio as it arrives: float32 (m,) at 24 kHz.
@@ -91,7 +94,8 @@ class RemoteCodec:
 
         sender = threading.Thread(target=send, name="tokens to server", daemon=True)
         try:
-            with blocking(connect(self._url, kind="decode", **self._options)) as connection:
+            session = connect(self._url, kind="decode", output_rate=OUTPUT_RATE, **self._options)
+            with blocking(session) as connection:
                 sender.start()
                 try:
                     for event in connection:

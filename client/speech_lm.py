@@ -166,16 +166,18 @@ class SpeechReport:
 
 
 class TextToSpeech:
-    """Speaks texts one at a time; `connection` is a decoding session with no other user.
-
-    `is_usable`: the session is alive, as far as known.
-    """
+    """Speaks texts one at a time; `connection` is a decoding session with no other user."""
 
     def __init__(self, model: SpeechLM, connection: Connection, reference: ReferenceVoice | None = None) -> None:
         self._model, self._connection, self._reference = model, connection, reference
-        self.is_usable = True
+        self._has_failed = False
         self._clears = 0  # unanswered clears: events until their answer belong to an old text
         self._saying = asyncio.Lock()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the session is alive, as far as known."""
+        return not self._has_failed and not self._connection.is_over
 
     async def prime(self) -> None:
         """Starts the audio of every text in the voice of the reference, if it has enough tokens."""
@@ -216,7 +218,7 @@ class TextToSpeech:
         try:
             return await anext(self._connection)
         except StreamingError:
-            self.is_usable = False
+            self._has_failed = True
             raise
 
     async def _interrupt(self, sending: asyncio.Task[None]) -> None:

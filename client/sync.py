@@ -180,12 +180,16 @@ def decode(
     tokens: np.ndarray,
     url: str = DEFAULT_URL,
     *,
+    output_rate: int | None = None,
     profile: str | None = None,
     api_key: str | None = None,
     ssl: tls.SSLContext | None = None,
 ) -> np.ndarray:
-    """Decodes tokens (F,) to audio, float32 (m,) at the model's output rate (`nano`: 480 samples a token, 24 kHz)."""
-    session = connect(_checked_url(url), kind="decode", profile=profile, api_key=api_key, ssl=ssl)
+    """Decodes tokens (F,) to audio, float32 (m,) at `output_rate`; None for the model's (`nano`: 480 samples a token,
+    24 kHz).
+    """
+    address = _checked_url(url)
+    session = connect(address, kind="decode", output_rate=output_rate, profile=profile, api_key=api_key, ssl=ssl)
     return _whole(session, tokens, np.zeros(0, np.float32))
 
 
@@ -194,12 +198,13 @@ def roundtrip(
     url: str = DEFAULT_URL,
     *,
     input_rate: int = INPUT_RATE,
+    output_rate: int | None = None,
     profile: str | None = None,
     api_key: str | None = None,
     ssl: tls.SSLContext | None = None,
 ) -> np.ndarray:
-    """Encodes and decodes audio (as `encode`) to float32 at the model's output rate."""
-    session = connect(_checked_url(url), profile=profile, api_key=api_key, ssl=ssl)
+    """Encodes and decodes audio (as `encode`) to float32 at `output_rate`; None for the model's."""
+    session = connect(_checked_url(url), output_rate=output_rate, profile=profile, api_key=api_key, ssl=ssl)
     return _whole(session, _mono(pcm, input_rate), np.zeros(0, np.float32))
 
 
@@ -208,7 +213,7 @@ def _checked_url(url: Any) -> str:
     if isinstance(url, (int, float)):
         raise ConfigError(f"the server URL is {url!r}: for the sample rate of the audio use input_rate={url!r}")
     if not isinstance(url, str):
-        raise ConfigError(f"the server URL is a {type(url).__name__}: give one like {DEFAULT_URL}, after the audio")
+        raise ConfigError(f"the server URL is a {type(url).__name__}: use one like {DEFAULT_URL}, after the audio")
     return url
 
 

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from demos.demo import RECORDING
-from demos.language_model import Pace, recorded_tokens, spoken
+from demos.language_model import RECORDING, Pace, recorded_tokens, spoken
 from demos.server_process import demo_server
 from demos.voice_activity import VoiceActivity
 from neucodec_streaming.client.connection import Connection, connect
@@ -112,7 +111,10 @@ async def converse(options: argparse.Namespace) -> None:
     """Listens and answers until it is cancelled."""
     async with demo_server(options.server, options.model) as url:
         answer = await recorded_tokens(url, options.answer)
-        async with connect(url, kind="encode", live=True) as ears, connect(url, kind="decode") as voice:
+        async with (
+            connect(url, kind="encode", live=True) as ears,
+            connect(url, kind="decode", output_rate=OUTPUT_RATE) as voice,
+        ):
             chunk_ms = voice.ready.chunk_frames * FRAME_MS
             with (
                 Microphone(INPUT_RATE, options.microphone) as microphone,

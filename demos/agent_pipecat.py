@@ -13,38 +13,41 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from loguru import logger
-from pipecat.audio.vad.silero import SileroVADAnalyzer
-from pipecat.frames.frames import (
-    EndFrame,
-    Frame,
-    InputAudioRawFrame,
-    InterruptionFrame,
-    LLMFullResponseEndFrame,
-    LLMFullResponseStartFrame,
-    StartFrame,
-    TTSAudioRawFrame,
-    TTSStoppedFrame,
-    UserStoppedSpeakingFrame,
-)
-from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.worker import PipelineParams, PipelineWorker
-from pipecat.processors.audio.vad_processor import VADProcessor
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
-from pipecat.turns.user_start import VADUserTurnStartStrategy
-from pipecat.turns.user_stop import SpeechTimeoutUserTurnStopStrategy
-from pipecat.turns.user_turn_processor import UserTurnProcessor
-from pipecat.turns.user_turn_strategies import UserTurnStrategies
-from pipecat.workers.runner import WorkerRunner
 
-from demos.demo import RECORDING
-from demos.language_model import Pace, recorded_tokens, spoken
+from demos.command_line import needs
+from demos.language_model import RECORDING, Pace, recorded_tokens, spoken
 from demos.server_process import demo_server
 from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.client.devices import Microphone, Speaker
-from neucodec_streaming.client.pipecat import InputTokensFrame, NeuCodecDecoder, NeuCodecEncoder, OutputTokensFrame
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
 from neucodec_streaming.errors import StreamingError
+
+with needs("server,demo,pipecat"):
+    from loguru import logger
+    from pipecat.audio.vad.silero import SileroVADAnalyzer
+    from pipecat.frames.frames import (
+        EndFrame,
+        Frame,
+        InputAudioRawFrame,
+        InterruptionFrame,
+        LLMFullResponseEndFrame,
+        LLMFullResponseStartFrame,
+        StartFrame,
+        TTSAudioRawFrame,
+        TTSStoppedFrame,
+        UserStoppedSpeakingFrame,
+    )
+    from pipecat.pipeline.pipeline import Pipeline
+    from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+    from pipecat.processors.audio.vad_processor import VADProcessor
+    from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+    from pipecat.turns.user_start import VADUserTurnStartStrategy
+    from pipecat.turns.user_stop import SpeechTimeoutUserTurnStopStrategy
+    from pipecat.turns.user_turn_processor import UserTurnProcessor
+    from pipecat.turns.user_turn_strategies import UserTurnStrategies
+    from pipecat.workers.runner import WorkerRunner
+
+    from neucodec_streaming.client.pipecat import InputTokensFrame, NeuCodecDecoder, NeuCodecEncoder, OutputTokensFrame
 
 PARAMS = PipelineParams(audio_in_sample_rate=INPUT_RATE, audio_out_sample_rate=OUTPUT_RATE)
 TURN_SILENCE_S = 0.3
@@ -182,6 +185,8 @@ def main() -> None:
         asyncio.run(converse(parser.parse_args()))
     except StreamingError as error:
         raise SystemExit(f"agent_pipecat: {error}") from None
+    except KeyboardInterrupt:
+        pass
 
 
 if __name__ == "__main__":

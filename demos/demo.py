@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from pystoi import stoi
 
+from demos.command_line import needs
+from demos.language_model import RECORDING
 from demos.server_process import demo_server
-from demos.spectrogram import draw_pair
 from neucodec_streaming.client.commands.display import ProgressLine, print_rows
 from neucodec_streaming.client.connection import connect
 from neucodec_streaming.client.files import AudioReader, AudioWriter, TokenWriter, read_audio, read_tokens
@@ -24,7 +24,11 @@ from neucodec_streaming.client.transfer import TransferReport, transfer
 from neucodec_streaming.config import FRAME_MS, INPUT_HOP, INPUT_RATE, OUTPUT_RATE, TOKENS_PER_SECOND
 from neucodec_streaming.resampler import resample
 
-RECORDING = Path(__file__).parent / "data" / "speech.flac"
+with needs("server,demo"):
+    from pystoi import stoi
+
+    from demos.spectrogram import draw_pair
+
 TOKENS_PER_PACKET = 25
 PCM_BITS = 16
 
@@ -61,7 +65,7 @@ async def decode(url: str, token_file: Path, wav_file: Path) -> TransferReport:
     """Decodes a token file into a WAV file, as fast as the server can."""
     tokens = read_tokens(token_file)
     packets = [tokens[start : start + TOKENS_PER_PACKET] for start in range(0, tokens.size, TOKENS_PER_PACKET)]
-    async with connect(url, kind="decode") as connection:
+    async with connect(url, kind="decode", output_rate=OUTPUT_RATE) as connection:
         with AudioWriter(wav_file, OUTPUT_RATE) as writer, ProgressLine(tokens.size / TOKENS_PER_SECOND) as line:
             return await transfer(connection, packets, writer.write, on_progress=line)
 

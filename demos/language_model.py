@@ -18,6 +18,9 @@ from neucodec_streaming.client.files import AudioReader
 from neucodec_streaming.client.transfer import transfer
 from neucodec_streaming.config import INPUT_RATE
 
+RECORDING = Path(__file__).parent / "data" / "speech.flac"
+"""The speech that the demos use unless another recording is given."""
+
 
 @dataclass(frozen=True)
 class Pace:

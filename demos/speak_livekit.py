@@ -6,12 +6,14 @@ An agent uses AgentSession(stt=..., llm=..., tts=NeuCodecTTS(spec, url)). Needs 
 """
 
 import asyncio
-import sys
 
+from demos.command_line import needs, speak_arguments
 from neucodec_streaming.audio import pcm_from_bytes
 from neucodec_streaming.client.files import AudioWriter
-from neucodec_streaming.client.livekit import NeuCodecTTS
 from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
+
+with needs("livekit"):
+    from neucodec_streaming.client.livekit import NeuCodecTTS
 
 
 async def speak(speech_lm_url: str, url: str, text: str, path: str) -> None:
@@ -25,5 +27,11 @@ async def speak(speech_lm_url: str, url: str, text: str, path: str) -> None:
                 file.write(pcm_from_bytes(audio.frame.data.tobytes()))
 
 
+def main() -> None:
+    """The command line of the demo."""
+    given = speak_arguments("speak_livekit", "Speaks a text into a WAV file by LiveKit's interface.")
+    asyncio.run(speak(given.speech_lm_url, given.url, given.text, given.path))
+
+
 if __name__ == "__main__":
-    asyncio.run(speak(*sys.argv[1:]))
+    main()

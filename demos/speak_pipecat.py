@@ -5,19 +5,21 @@ file.
 """
 
 import asyncio
-import sys
 
-from pipecat.frames.frames import EndFrame, Frame, TTSAudioRawFrame, TTSSpeakFrame
-from pipecat.pipeline.pipeline import Pipeline
-from pipecat.pipeline.worker import PipelineParams, PipelineWorker
-from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
-from pipecat.workers.runner import WorkerRunner
-
+from demos.command_line import needs, speak_arguments
 from neucodec_streaming.audio import pcm_from_bytes
 from neucodec_streaming.client.files import AudioWriter
-from neucodec_streaming.client.pipecat_tts import NeuCodecTTSService
 from neucodec_streaming.config import OUTPUT_RATE
 from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
+
+with needs("pipecat"):
+    from pipecat.frames.frames import EndFrame, Frame, TTSAudioRawFrame, TTSSpeakFrame
+    from pipecat.pipeline.pipeline import Pipeline
+    from pipecat.pipeline.worker import PipelineParams, PipelineWorker
+    from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+    from pipecat.workers.runner import WorkerRunner
+
+    from neucodec_streaming.client.pipecat_tts import NeuCodecTTSService
 
 
 class WavOutput(FrameProcessor):
@@ -45,5 +47,11 @@ async def speak(speech_lm_url: str, url: str, text: str, path: str) -> None:
         await runner.run()
 
 
+def main() -> None:
+    """The command line of the demo."""
+    given = speak_arguments("speak_pipecat", "Speaks a text into a WAV file by a Pipecat pipeline.")
+    asyncio.run(speak(given.speech_lm_url, given.url, given.text, given.path))
+
+
 if __name__ == "__main__":
-    asyncio.run(speak(*sys.argv[1:]))
+    main()

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from demos.language_model import Pace, spoken
+from demos.command_line import needs
+from demos.language_model import RECORDING, Pace, spoken
 from neucodec_streaming.client.files import read_audio
 from neucodec_streaming.config import INPUT_RATE
 from neucodec_streaming.tokens import tokens_to_text
 
-RECORDING = Path(__file__).parent / "data" / "speech.flac"
 STOP = "<|SPEECH_GENERATION_END|>"
 OPENING = "<|SPEECH_GENERATION_START|>"
 EVENT_STREAM = "200 OK\r\nContent-Type: text/event-stream"
@@ -114,7 +114,8 @@ async def stand_in(tokens: np.ndarray, pace: Pace, seed: int = 0, port: int = 0)
 
 async def run(options: argparse.Namespace) -> None:
     """Serves until Ctrl-C."""
-    from neucodec_streaming import load_codec
+    with needs("server"):
+        from neucodec_streaming import load_codec
 
     tokens = load_codec("nano").encode(read_audio(options.recording, INPUT_RATE))
     pace = Pace(tokens_per_second=options.tokens_per_second)

@@ -23,8 +23,7 @@ from websockets.asyncio.server import Request, Response, Server, ServerConnectio
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
-from demos.demo import RECORDING
-from demos.language_model import recorded_tokens
+from demos.language_model import RECORDING, recorded_tokens
 from neucodec_streaming.client.connection import Connection, connect
 from neucodec_streaming.client.dial import DEFAULT_URL
 from neucodec_streaming.client.events import Audio, Marked, Tokens

@@ -8,14 +8,16 @@ Its speech is unintelligible, but it exercises the same path to a speaker as a r
 nearly all of its output is speech.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
-import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
+from demos.command_line import needs
 from neucodec_streaming.config import CODEBOOK_SIZE
+
+with needs("server"):
+    import torch
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 MARKS = (
     "<|SPEECH_GENERATION_END|>",
@@ -71,5 +73,12 @@ def save(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def main() -> None:
+    """The command line of the demo."""
+    parser = argparse.ArgumentParser(prog="tiny_speech_lm", description="Creates a tiny random speech language model.")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the model's folder")
+    save(parser.parse_args().folder)
+
+
 if __name__ == "__main__":
-    save(Path(sys.argv[1]))
+    main()

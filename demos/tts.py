@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from demos.demo import RECORDING
-from demos.language_model import Pace, recorded_tokens, spoken
+from demos.language_model import RECORDING, Pace, recorded_tokens, spoken
 from demos.server_process import demo_server
 from neucodec_streaming.client.connection import connect
 from neucodec_streaming.client.devices import Speaker
@@ -68,7 +67,7 @@ async def say(url: str, tokens: np.ndarray, pace: Pace, seed: int, device: str |
             moments.append(loop.time())
             yield token
 
-    async with connect(url, kind="decode") as connection:
+    async with connect(url, kind="decode", output_rate=OUTPUT_RATE) as connection:
         ready = connection.ready
         with Speaker(OUTPUT_RATE, device, chunk_ms=ready.chunk_frames * FRAME_MS) as speaker:
             head_start = HeadStart(speaker, round(AHEAD_S * OUTPUT_RATE))
@@ -118,6 +117,8 @@ def main() -> None:
         print(json.dumps(asyncio.run(demonstrate(parser.parse_args())), indent=1))
     except StreamingError as error:
         raise SystemExit(f"tts: {error}") from None
+    except KeyboardInterrupt:
+        pass
 
 
 if __name__ == "__main__":

@@ -5,9 +5,12 @@ time.
 """
 
 import numpy as np
-from silero_vad import VADIterator, load_silero_vad
 
+from demos.command_line import needs
 from neucodec_streaming.config import INPUT_RATE
+
+with needs("server,demo"):
+    from silero_vad import VADIterator, load_silero_vad
 
 WINDOW_SAMPLES = 512
 END_SILENCE_MS = 500

@@ -133,7 +133,7 @@ class App:
             raise ConfigError(_why_not_bound(settings, error)) from None
         _log.info("listening at %s, loading model %s", self.url, settings.model)
         if self._gate.is_open and not self._is_local:
-            _log.warning("whoever reaches %s is let in: give it keys (docs/security.md)", self.url)
+            _log.warning("anyone who can reach %s can open sessions: set API keys (docs/security.md)", self.url)
         await self.start_workers()
 
     async def start_workers(self) -> None:
@@ -158,7 +158,7 @@ class App:
         model = self.ready_model()
         model.profile(asked.profile)
         if asked.kind not in model.kinds:
-            raise ConfigError(f"{asked.kind} sessions are not served here: ask for {' or '.join(model.kinds)}")
+            raise ConfigError(f"{asked.kind} sessions are not served here: choose {' or '.join(model.kinds)}")
         assert self._sessions is not None, "the model is ready"
         return self._sessions.open(asked, caller)
 
@@ -172,7 +172,7 @@ class App:
             async with asyncio.timeout(self._settings.drain_s):
                 await self.emptied()
         except TimeoutError:
-            _log.info("%d sessions are told to go on elsewhere", self.sessions)
+            _log.info("asking %d sessions to resume elsewhere", self.sessions)
 
     async def stop(self) -> None:
         """Ends every session with status 1012, then the workers."""
@@ -186,7 +186,7 @@ class App:
         if self.connections:
             await asyncio.wait([socket.gone for socket in self.connections], timeout=settings.stop_timeout_s)
         for socket in list(self.connections):
-            _log.error("a connection did not end within %.0f s", settings.stop_timeout_s)
+            _log.error("a connection did not close within %.0f s: aborting it", settings.stop_timeout_s)
             socket.abort()
         if self._speech is not None:
             await self._speech.aclose()
@@ -212,7 +212,7 @@ class App:
         pools = {pool: tuple(times) for pool, times in model.budget.step_s.items()}
         step_s = await measured_quietly(self._sessions, self._devices.all, pools)
         self._sessions.use_budget(Budget(step_s, model.budget.max_load))
-        _log.info("measured again while the machine was quiet: room for %d %s sessions", self.room(), model.kinds[-1])
+        _log.info("measured again while the machine was idle: room for %d %s sessions", self.room(), model.kinds[-1])
 
     def _count_step(self, step: TimedStep) -> None:
         if step.pool not in self._step_times:
@@ -229,14 +229,14 @@ class App:
             for device in self._devices.all:
                 why = self._why_not_working(device)
                 if why is not None:
-                    self._sessions.fail(device, DeviceError(f"{why}: connect again, or to another server"))
+                    self._sessions.fail(device, DeviceError(f"{why}: reconnect, or use another server"))
 
     def _why_not_working(self, device: WorkerHandle) -> str | None:
         if not device.alive:
-            return "a worker has ended"
+            return "a worker has stopped"
         stuck_s = device.stuck_for_s()
         is_stuck = stuck_s > self._settings.stuck_after_s
-        return f"the device has been busy with one step for {stuck_s:.0f} s" if is_stuck else None
+        return f"the device has been busy with a single step for {stuck_s:.0f} s" if is_stuck else None
 
     @property
     def registry(self) -> Sessions | None:
@@ -246,17 +246,17 @@ class App:
     def why_not_ready(self) -> str | None:
         """Why no session can be opened now; None if one can."""
         if self._is_draining:
-            return "the server stops"
+            return "the server is shutting down"
         if self._model is None:
             is_failed = bool(self._tasks) and self._tasks[0].done()
-            return "the model cannot be loaded: see the server's log" if is_failed else "the model is not loaded yet"
+            return "the model failed to load (see the server's log)" if is_failed else "the model is not loaded yet"
         return next(filter(None, map(self._why_not_working, self._devices.all)), None)
 
     def ready_model(self) -> Model:
         """The served model. Raises DeviceError while it is unavailable, CapacityError while the server stops."""
         why_not = self.why_not_ready()
         if self._is_draining:
-            raise CapacityError(f"{why_not}: connect again, to another one")
+            raise CapacityError(f"{why_not}: reconnect, or use another server")
         if why_not is not None or self._model is None:
             raise DeviceError(f"{why_not}: try again soon")
         return self._model
@@ -273,7 +273,7 @@ def _speech(app: App, settings: Settings, gate: Gate, metrics: Metrics) -> Speec
             text = template.read_text(encoding="utf-8")
         except (OSError, UnicodeError) as error:
             raise ConfigError(
-                f"speech_lm_template is {str(template)!r}: it cannot be read ({reason_of(error)})"
+                f"speech_lm_template {str(template)!r} cannot be read ({reason_of(error)}): specify a text file"
             ) from None
         spec = replace(spec, template=text, is_json=template.suffix == ".json")
     return SpeechEndpoint(spec, settings.speech_lm_key, app, gate, metrics)
@@ -304,8 +304,9 @@ def _why_not_bound(settings: Settings, error: OSError) -> str:
     where = f"{settings.host}:{settings.port}"
     if error.errno == errno.EADDRINUSE:
         return (
-            f"port {settings.port} is in use ({where}): stop what listens there, or give another --port (0: any free)"
+            f"port {settings.port} is in use ({where}): stop the program that uses it, or choose another --port"
+            " (0: any free one)"
         )
     if error.errno == errno.EACCES:
-        return f"port {settings.port} may not be used by this user ({where}): give a --port of 1024 or more"
-    return f"cannot listen at {where} ({reason_of(error)}): give a --host of this machine"
+        return f"this user may not listen on port {settings.port} ({where}): choose a --port of 1024 or above"
+    return f"cannot listen on {where} ({reason_of(error)}): set --host to an address of this machine"

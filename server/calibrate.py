@@ -46,9 +46,9 @@ def calibrate(given: argparse.Namespace) -> None:
     """Writes `given.out` and prints a summary. Raises ConfigError, InputError, ModelError."""
     config = StreamConfig(given.chunk, given.lookahead, given.context, given.prior_weight)
     if not 0 < given.minutes < float("inf"):
-        raise ConfigError(f"minutes is {given.minutes}: give a number above 0")
+        raise ConfigError(f"minutes is {given.minutes}: expected a number above 0")
     if given.out.is_dir() or not os.access(given.out.parent, os.W_OK):
-        raise ConfigError(f"{given.out} cannot be written: --out names a file in a folder that exists and is yours")
+        raise ConfigError(f"{given.out} cannot be written: set --out to a file in an existing, writable folder")
     recordings = pieces(audio_files(given.data), given.minutes)
     content = measure_priors(load_codec(given.model, device=given.device), recordings, config)
     given.out.write_text(json.dumps(content) + "\n")
@@ -60,7 +60,7 @@ def audio_files(folder: Path) -> list[Path]:
     """All audio files below `folder` by extension, in order. Raises ConfigError if there are none."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not files:
-        raise ConfigError(f"{folder} holds no {', '.join(SUFFIXES)} file: --data names a folder with recorded speech")
+        raise ConfigError(f"{folder} contains no {', '.join(SUFFIXES)} file: set --data to a folder of recorded speech")
     return files
 
 
@@ -74,7 +74,7 @@ def pieces(files: list[Path], minutes: float) -> Iterator[np.ndarray]:
         try:
             yield from _pieces_of(files[index], -(-wanted // len(files)))
         except (soundfile.LibsndfileError, OSError, InputError) as error:
-            print(f"left out: {files[index]}: {error}", file=sys.stderr)
+            print(f"skipped {files[index]}: {error}", file=sys.stderr)
 
 
 def _pieces_of(path: Path, most: int) -> Iterator[np.ndarray]:
@@ -91,18 +91,18 @@ def _pieces_of(path: Path, most: int) -> Iterator[np.ndarray]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m neucodec_streaming.server.calibrate",
-        description="Measures on speech what a model's streams start from, and writes it with their defaults.",
+        description="Measures the priors of a model's streams on speech, and writes them with the streams' defaults.",
     )
     add = parser.add_argument
     add("--model", required=True, help="nano, a folder, or a hub id such as neuphonic/neucodec")
-    add("--data", type=Path, required=True, help="folder with recorded speech of many speakers")
+    add("--data", type=Path, required=True, help="folder of recorded speech from many speakers")
     add("--out", type=Path, required=True, help="the stream.json to write")
     add("--device", default="cpu", help="torch device (default cpu)")
     add("--minutes", type=float, default=30.0, help="audio to measure (default 30)")
     add("--chunk", type=int, default=5, help="default chunk in frames of 20 ms (default 5)")
     add("--lookahead", type=int, default=5, help="default lookahead in frames (default 5)")
     add("--context", type=int, default=250, help="default context in frames (default 250)")
-    add("--prior-weight", type=float, default=12.0, help="frames that the priors count as (default 12)")
+    add("--prior-weight", type=float, default=12.0, help="weight of the priors in frames (default 12)")
     return parser
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neucodec_streaming.errors import ConfigError, DeviceError, ModelError, StreamingError
+from neucodec_streaming.lazy import missing_extra
 from neucodec_streaming.server.app import App
 from neucodec_streaming.server.logs import log_to_stderr
 from neucodec_streaming.server.model import latency_ms, load_engines
@@ -73,11 +74,13 @@ def main(arguments: list[str] | None = None) -> int:
 def convert_checkpoint(arguments: list[str]) -> int:
     """`neucodec-server convert`: converts an original checkpoint to a model folder; returns the exit code."""
     parser = argparse.ArgumentParser(
-        "neucodec-server convert", description="Make a model folder of a checkpoint in the original package's layout."
+        "neucodec-server convert", description="Make a model folder from a checkpoint in the original package's layout."
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="a folder with pytorch_model.bin, or such a file")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the model folder to make")
-    parser.add_argument("--semantic", type=Path, metavar="FOLDER", help="w2v-BERT 2.0, without which it only decodes")
+    parser.add_argument(
+        "--semantic", type=Path, metavar="FOLDER", help="w2v-BERT 2.0; without it the model only decodes"
+    )
     given = parser.parse_args(arguments)
     from neucodec_streaming.checkpoints import convert
 
@@ -85,7 +88,7 @@ def convert_checkpoint(arguments: list[str]) -> int:
         remarks = convert(given.source, given.folder, given.semantic)
     except ModelError as error:
         return _complain(error, EXIT_MODEL)
-    print("\n".join([f"{given.folder}: a model folder, for --model or load_codec", *remarks]))
+    print("\n".join([f"{given.folder}: model folder for --model or load_codec", *remarks]))
     return 0
 
 
@@ -119,8 +122,10 @@ async def serve(settings: Settings, load: EngineLoader = load_engines, *, apart:
             if bridge is not None:
                 await bridge.stop(settings.stop_timeout_s)
             if not stopped.done():
-                raise DeviceError("a worker has ended: the server stops, and clients go on when it is back")
-            _log.info("stopping: open sessions have %.0f s to end; a second signal ends them now", settings.drain_s)
+                raise DeviceError("a worker has stopped: the server exits, and clients resume once it is running again")
+            _log.info(
+                "shutting down: open sessions have %.0f s to end; a second signal closes them now", settings.drain_s
+            )
             stop.clear()
             again = asyncio.create_task(stop.wait(), name="second signal")
             draining = asyncio.create_task(app.drain(), name="drain")
@@ -140,7 +145,7 @@ def capacity_table(settings: Settings, load: EngineLoader = load_engines) -> str
     admission = Admission(model.budget, settings.max_sessions, len(engines))
     kinds = model.kinds
     lines = [
-        f"{model.name} on {settings.device}, {len(engines)} workers: sessions of one kind whose steps take at most"
+        f"{model.name} on {settings.device}, workers: {len(engines)}. Sessions of one kind whose steps take at most"
         f" {settings.max_load:.0%} of the time (no more than {settings.max_sessions}, the setting max_sessions)",
         " ".join(f"{cell:>12}" for cell in ("profile", "latency_ms", *kinds)),
     ]
@@ -148,7 +153,7 @@ def capacity_table(settings: Settings, load: EngineLoader = load_engines) -> str
         counts = [admission.capacity(kind, config) for kind in kinds]
         cells = (name, f"{latency_ms(kinds[-1], config, output_rate=model.output_rate):.0f}", *counts)
         lines.append(" ".join(f"{cell!s:>12}" for cell in cells))
-    lines += ["", "milliseconds of a step, by sessions in it"]
+    lines += ["", "milliseconds per step, by number of sessions in it"]
     lines.append(" ".join(f"{cell!s:>12}" for cell in ("profile", "part", *settings.batch_sizes)))
     names = {config: name for name, config in reversed(model.profiles.items())}
     for pool, times in model.budget.step_s.items():
@@ -163,10 +168,8 @@ def _bridge(settings: Settings, app: App) -> "Bridge | None":
         return None
     try:
         from neucodec_streaming.server.mqtt.bridge import Bridge, broker_address
-    except ImportError:
-        raise ConfigError(
-            "mqtt is set, but aiomqtt is missing: pip install 'neucodec-streaming[server,mqtt]'"
-        ) from None
+    except ModuleNotFoundError as error:
+        raise ConfigError(str(missing_extra(error, "the setting mqtt"))) from None
     return Bridge(broker_address(settings), app.open, settings.mqtt_hermes_sites, settings.max_message_bytes)
 
 
@@ -175,7 +178,7 @@ def _without_broker_of_client(settings: Settings) -> Settings:
     try:
         _bridge(settings, App(settings))
     except ConfigError as error:
-        _log.warning("NEUCODEC_MQTT is for the client alone, and no broker's sessions are served: %s", error)
+        _log.warning("ignoring NEUCODEC_MQTT, which only the client can use, so the server serves no broker: %s", error)
         return replace(settings, mqtt=None)
     return settings
 
@@ -193,15 +196,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="neucodec-server",
         usage="%(prog)s [--config FILE] [SETTING ...] [--check-config | --capacity]\n"
-        "       %(prog)s encode-files | decode-files --help   (whole recordings, many of them)",
+        "       %(prog)s encode-files | decode-files --help   (whole recordings in bulk)",
         description="Serves NeuCodec live over WebSockets: 16 kHz audio to tokens, tokens to 24 kHz audio.",
-        epilog="Every setting is also an environment variable (NEUCODEC_MAX_SESSIONS=8) and a key of the file that"
-        " --config names (max_sessions = 8); a flag goes before the environment, the environment before the file.",
+        epilog="Every setting is also an environment variable (NEUCODEC_MAX_SESSIONS=8) and a key of the --config file"
+        " (max_sessions = 8). Flags override the environment, which overrides the file.",
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=38),
     )
     add = parser.add_mutually_exclusive_group().add_argument
-    add("--check-config", action="store_true", help="print every setting in force and where it was given, and exit")
+    add("--check-config", action="store_true", help="print every setting in force with its source, and exit")
     add("--capacity", action="store_true", help="measure how many sessions fit, print the table, and exit")
     add_flags(parser)
     return parser

@@ -56,34 +56,38 @@ class Metrics:
         return generate_latest(self._registry).decode()
 
     def _count_sessions(self) -> None:
-        self.sessions = self._gauge("neucodec_sessions", "Sessions that are open", "kind", "profile", "state")
+        self.sessions = self._gauge("neucodec_sessions", "Open sessions", "kind", "profile", "state")
         self.capacity = self._gauge(
             "neucodec_capacity_sessions",
-            "Sessions of one kind and profile that the device steps in time, with no others beside them",
+            "Capacity in sessions of one kind and profile, if no others are open",
             "kind",
             "profile",
         )
-        self.slots_used = self._gauge("neucodec_slots_used", "Places for sessions that are taken")
-        self.parked_bytes = self._gauge("neucodec_parked_bytes", "What the state of parked sessions takes")
-        self.slots_limit = self._gauge("neucodec_slots_limit", "Places for sessions (the setting max_sessions)")
-        self.load = self._gauge("neucodec_load_ratio", "Share of the time that the open sessions keep the device busy")
+        self.slots_used = self._gauge("neucodec_slots_used", "Slots in use")
+        self.parked_bytes = self._gauge("neucodec_parked_bytes", "Memory for the state of parked sessions")
+        self.slots_limit = self._gauge("neucodec_slots_limit", "Number of slots (the setting max_sessions)")
+        self.load = self._gauge("neucodec_load_ratio", "Share of time that the open sessions keep the device busy")
         self.max_load = self._gauge("neucodec_load_limit_ratio", "The load above which sessions are refused")
         self.utilization = self._gauge(
             "neucodec_utilization_ratio",
-            "How full the server is: slots or load by their limit, whichever is nearer to it",
+            "Utilization: the larger of slots and load, each relative to its limit",
         )
-        self.draining = self._gauge("neucodec_draining", "1 while the server lets its sessions end and takes no others")
+        self.draining = self._gauge(
+            "neucodec_draining", "1 while the server drains: open sessions end, new ones are refused"
+        )
 
     def _count_work(self) -> None:
         self.step = self._histogram(
             "neucodec_step_seconds", "Time of one step of the device", STEP_S, "part", "profile"
         )
         self.behind = self._histogram(
-            "neucodec_behind_seconds", "How late output was: beyond one chunk after its input was complete", BEHIND_S
+            "neucodec_behind_seconds",
+            "Lateness of output: time beyond one chunk after its input was complete",
+            BEHIND_S,
         )
         self.first_output = self._histogram(
             "neucodec_first_output_seconds",
-            "From the first input of a session to its first output",
+            "Time from the first input of a session to its first output",
             FIRST_OUTPUT_S,
             "kind",
             "profile",
@@ -91,7 +95,7 @@ class Metrics:
         self.pending_input = self._gauge(
             "neucodec_pending_input_seconds", "Input of all sessions that has no output yet"
         )
-        self.queued_output = self._gauge("neucodec_queued_output_bytes", "Output that clients have not taken yet")
+        self.queued_output = self._gauge("neucodec_queued_output_bytes", "Output that clients have not read yet")
         self.input_bytes = self._counter("neucodec_input_bytes", "Payload received", "kind")
         self.output_bytes = self._counter("neucodec_output_bytes", "Payload sent", "kind")
 
@@ -99,11 +103,9 @@ class Metrics:
         self.refusals = self._counter("neucodec_refusals", "Connections refused before the upgrade", "code")
         self.errors = self._counter("neucodec_errors", "Sessions that ended with an error", "code")
         self.resumes = self._counter(
-            "neucodec_resumes", "Requests for the rest of a session whose connection was lost", "outcome"
+            "neucodec_resumes", "Requests to resume a session whose connection was lost", "outcome"
         )
-        self.evictions = self._counter(
-            "neucodec_evictions", "Sessions that were lost or parked and were given up", "reason"
-        )
+        self.evictions = self._counter("neucodec_evictions", "Lost or parked sessions that were closed", "reason")
 
     def _gauge(self, name: str, help: str, *labels: str) -> Gauge:
         return Gauge(name, help, labels, registry=self._registry)

@@ -129,8 +129,8 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
     share = other_load.share()
     if share > BUSY_SHARE:
         _log.warning(
-            "other programs took %.0f %% of the processors while the steps were measured: the capacity is that of a"
-            " busy machine, until it is measured again: when the machine is quiet and no session is open",
+            "other programs used %.0f %% of the processors while the steps were measured: the capacity is that of a"
+            " busy machine; it is measured again once the machine is idle and no session is open",
             100 * share,
         )
     step_s = {pool: {size: max(time[pool][size] for time in times) for size in settings.batch_sizes} for pool in pools}
@@ -148,7 +148,9 @@ def worker_count(settings: Settings) -> int:
     if settings.device.startswith("cpu"):
         return settings.workers or _cores()
     if settings.workers not in (None, 1):
-        raise ConfigError(f"workers is {settings.workers}: device {settings.device} is stepped by one")
+        raise ConfigError(
+            f"workers is {settings.workers}: device {settings.device} uses exactly one, so set it to 1 or leave it out"
+        )
     return 1
 
 
@@ -158,7 +160,7 @@ def use_threads(settings: Settings) -> None:
 
     if settings.device.startswith("cuda"):
         if not torch.cuda.is_available():
-            raise ConfigError(f"device {settings.device!r} cannot be used: PyTorch finds no CUDA device; give cpu")
+            raise ConfigError(f"device {settings.device!r} cannot be used (PyTorch finds no CUDA device): use cpu")
         torch.cuda.set_device(torch.device(settings.device).index or 0)
         is_tf32 = settings.float32_products == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_tf32

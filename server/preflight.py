@@ -24,10 +24,12 @@ def check_model(name: str) -> None:
     folder = ASSETS / name if name in BUNDLED else Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelError(f"model {name!r}: the folder has no config.json")
+            raise ModelError(
+                f"model folder {name!r} has no config.json: a model folder contains config.json and model.safetensors"
+            )
         return
     if not _HUB_ID.fullmatch(name) or Path(name).exists():
-        raise ModelError(f"no model {name!r}: give {' or '.join(BUNDLED)}, a folder with config.json, or a hub id")
+        raise ModelError(f"no model {name!r}: use {' or '.join(BUNDLED)}, a folder with config.json, or a hub id")
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
@@ -36,12 +38,15 @@ def check_model(name: str) -> None:
     try:
         HfApi().model_info(name, timeout=HUB_TIMEOUT_S)
     except RepositoryNotFoundError:
-        raise ModelError(f"no model {name!r} on the hub, or it needs a token: check the name, set HF_TOKEN") from None
+        raise ModelError(f"the hub has no model {name!r}: check the name, or set HF_TOKEN if it is private") from None
     except OfflineModeIsEnabled:
-        raise ModelError(f"model {name!r} is not in the cache, and HF_HUB_OFFLINE is set") from None
+        raise ModelError(
+            f"model {name!r} is not in the cache and HF_HUB_OFFLINE is set: download it first, or unset the variable"
+        ) from None
     except Exception as error:  # the hub's library raises many kinds of errors, all meaning the same
         raise ModelError(
-            f"model {name!r} is not in the cache, and the hub cannot be reached ({type(error).__name__})"
+            f"model {name!r} is not in the cache, and the hub cannot be reached ({type(error).__name__}): check"
+            " the network"
         ) from None
 
 
@@ -53,4 +58,4 @@ def check_device(device: str) -> None:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = f" ({error})" if len(str(error)) < MAX_REASON_LENGTH else ""
-        raise ConfigError(f"device is {device!r}: torch cannot use it{reason}; give cpu, cuda or cuda:N") from None
+        raise ConfigError(f"device {device!r} cannot be used{reason}: use cpu, cuda or cuda:N") from None

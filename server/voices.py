@@ -52,15 +52,15 @@ def read_voices(folder: str) -> Voices:
     try:
         paths = sorted(path for path in Path(folder).iterdir() if path.suffix in ENDINGS)
     except OSError as error:
-        raise ConfigError(f"voices is {folder!r}, which cannot be read ({error.strerror}): give a folder") from None
+        raise ConfigError(f"voices {folder!r} cannot be read ({error.strerror}): specify a folder") from None
     for path in paths:
         if path.stem in found:
-            raise ConfigError(f"two files of {folder} are voice {path.stem!r}: rename one")
+            raise ConfigError(f"two files in {folder} define voice {path.stem!r}: rename one")
         try:
             tokens = check_voice(record_from_bytes(path.read_bytes(), FORMS[path.suffix]).tokens)
         except (InputError, OSError) as error:
-            raise ConfigError(f"{path} is no voice: {reason_of(error)}") from None
+            raise ConfigError(f"{path} is not a voice: {reason_of(error)}") from None
         if len(tokens) > MAX_VOICE_TOKENS:
-            raise ConfigError(f"{path} has {len(tokens)} tokens: a voice has at most {MAX_VOICE_TOKENS}")
+            raise ConfigError(f"{path} has {len(tokens)} tokens: shorten it to at most {MAX_VOICE_TOKENS}")
         found[path.stem] = tokens
     return Voices(found)

@@ -25,7 +25,7 @@ def _format(name: str) -> PcmFormat:
     try:
         return PCM_FORMATS[name]
     except KeyError:
-        raise ConfigError(f"PCM format {name!r} is unknown: give one of {', '.join(PCM_FORMATS)}") from None
+        raise ConfigError(f"PCM format {name!r} is unknown: choose one of {', '.join(PCM_FORMATS)}") from None
 
 
 def pcm_from_bytes(payload: bytes | bytearray | memoryview, pcm_format: str = "s16le") -> np.ndarray:
@@ -36,8 +36,8 @@ def pcm_from_bytes(payload: bytes | bytearray | memoryview, pcm_format: str = "s
     form = _format(pcm_format)
     if len(payload) % form.sample_bytes:
         raise AudioError(
-            f"{len(payload)} bytes are no whole number of {pcm_format} samples of {form.sample_bytes} bytes: "
-            f"cut packets between samples"
+            f"{len(payload)} bytes are not a whole number of {pcm_format} samples of {form.sample_bytes} bytes: "
+            "split packets between samples"
         )
     samples = np.frombuffer(payload, form.sample_type)
     if pcm_format in _G711:
@@ -104,9 +104,9 @@ def check_audio(audio: Any) -> np.ndarray:
     if is_list:
         audio = audio.astype(np.float32)
     if audio.dtype != np.float32:
-        raise AudioError(f"audio is of type {audio.dtype}: give float32 with full scale 1.0 (int16: divide by 32768)")
+        raise AudioError(f"audio has type {audio.dtype}: pass float32 with full scale 1.0 (int16: divide by 32768)")
     if audio.ndim != 1:
-        raise AudioError(f"audio has shape {audio.shape}: give mono samples of shape (n,), for instance by downmix()")
+        raise AudioError(f"audio has shape {audio.shape}: pass mono samples of shape (n,), for instance from downmix()")
     if np.vdot(audio, audio) <= MAX_AMPLITUDE**2:  # then every sample is in range; fastest
         return audio
     outside = np.flatnonzero(~(np.abs(audio) <= MAX_AMPLITUDE))
@@ -127,7 +127,7 @@ def as_array(values: Any, what: str, error: type[InputError]) -> np.ndarray:
         with suppress(TypeError, RuntimeError):  # bfloat16 and sparse tensors have no numpy form
             return np.asarray(values.detach().cpu().numpy())
     raise error(
-        f"{what} {type(values).__name__} {values!r:.60}: give a numpy array, a torch tensor or a list of numbers"
+        f"{what} {type(values).__name__} {values!r:.60}: pass a numpy array, a torch tensor or a list of numbers"
     )
 
 
@@ -136,5 +136,5 @@ def downmix(audio: np.ndarray) -> np.ndarray:
     if audio.ndim == 1:
         return audio
     if audio.ndim != 2 or audio.shape[1] == 0:
-        raise AudioError(f"audio has shape {audio.shape}: give (samples, channels) with at least one channel")
+        raise AudioError(f"audio has shape {audio.shape}: expected (samples, channels) with at least one channel")
     return audio[:, 0] if audio.shape[1] == 1 else audio.mean(axis=1, dtype=np.float32)

@@ -42,7 +42,7 @@ def measure_priors(codec: Codec, recordings: Iterable[np.ndarray], config: Strea
         mel.append(_mel_statistics(pcm))
         norms.append(_norm_statistics(codec, pcm))
     if not mel:
-        raise InputError("no recording of a second or more that is not silent: give minutes of speech of many speakers")
+        raise InputError("all recordings are silent or shorter than a second: use minutes of speech from many speakers")
     return {
         "version": VERSION,
         "chunk_frames": config.chunk_frames,

@@ -32,7 +32,7 @@ SEMANTIC_LAYERS = 16
 HEAD_DIM = 64
 FFT_HOPS = 4
 DISTILL = ("codec_encoder.", "fc_sq_prior.")
-DISTILL_REASON = "the encoder of distill-neucodec hears 1.28 s ahead, so it cannot be streamed"
+DISTILL_REASON = "the encoder of distill-neucodec looks 1.28 s ahead, so it cannot be streamed"
 UNUSED = ("fc_post_s", "SemanticDecoder", "codec_encoder.", "fc_sq_prior.", "feature_extractor.")
 """Parts that only training or other models need."""
 BUFFERS = (".filter", ".window", "quantizer.layers.0.", "num_batches_tracked", "rotary")
@@ -75,7 +75,9 @@ def converted(source: Path, semantic: Path | None = None) -> Path:
     """The cached folder converted from `source`; the first call converts it. Raises ModelError."""
     file = original_file(source)
     if file is None:
-        raise ModelError(f"{source} is no checkpoint in the original layout: give a folder with {', '.join(FILES)}")
+        raise ModelError(
+            f"{source} is not a checkpoint in the original layout: specify a folder with {' or '.join(FILES)}"
+        )
     stat = file.stat()
     key = hashlib.sha256(repr((str(file.resolve()), stat.st_size, stat.st_mtime_ns, str(semantic))).encode())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neucodec-streaming" / "converted"
@@ -100,16 +102,18 @@ def convert(source: Path, folder: Path, semantic: Path | None = None) -> list[st
 
     file = original_file(source)
     if file is None:
-        raise ModelError(f"{source} is no checkpoint in the original layout: give a folder with {', '.join(FILES)}")
+        raise ModelError(
+            f"{source} is not a checkpoint in the original layout: specify a folder with {' or '.join(FILES)}"
+        )
     if folder.exists():
-        raise ModelError(f"{folder} exists already: give a folder to be made")
+        raise ModelError(f"{folder} already exists: specify a new folder")
     original = _read(file)
     semantic_config: dict[str, Any] = {}
     if semantic is not None:
         semantic_config = _json(semantic / "config.json")
         weights = next((semantic / name for name in ("model.safetensors", *FILES) if (semantic / name).is_file()), None)
         if weights is None:
-            raise ModelError(f"{semantic} has no weights: give a folder of facebook/w2v-bert-2.0")
+            raise ModelError(f"{semantic} has no weights: specify a folder of facebook/w2v-bert-2.0")
         original |= {f"semantic_model.{name}": tensor for name, tensor in _read(weights).items()}
     remarks: list[str] = []
     given = _json(file.parent / "config.json") if (file.parent / "config.json").is_file() else {}
@@ -143,10 +147,10 @@ def _read(file: Path) -> dict[str, Tensor]:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise many kinds of errors, all meaning the same
         why = str(error).partition("\n")[0]
-        raise ModelError(f"{file} cannot be read as weights alone ({why}): fetch it again") from error
+        raise ModelError(f"{file} cannot be read as weights ({why}): download it again") from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ModelError(f"{file} holds no table of weights: give a state dict as torch.save writes it")
+        raise ModelError(f"{file} contains no state dict: save one with torch.save")
     return dict(state)
 
 
@@ -154,9 +158,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read ({reason_of(error)}): fetch it again") from error
+        raise ModelError(f"{path} cannot be read ({reason_of(error)}): download it again") from error
     if not isinstance(content, dict):
-        raise ModelError(f"{path} is no JSON object: fetch it again")
+        raise ModelError(f"{path} is not a JSON object: download it again")
     return content
 
 
@@ -176,7 +180,7 @@ def _config(original: Mapping[str, Tensor], given: dict[str, Any], semantic: dic
     def shape(name: str) -> torch.Size:
         found = next((original[key] for key in (name, f"{name}_v") if key in original), None)
         if found is None:
-            raise ModelError(f"the checkpoint has no {name}: it is no NeuCodec in the original layout")
+            raise ModelError(f"the checkpoint has no {name}: specify a NeuCodec checkpoint in the original layout")
         return found.shape
 
     layers = {name.split(".")[3] for name in original if name.startswith("generator.backbone.transformers.")}
@@ -224,8 +228,8 @@ def _renamed(
         yield from _placed(target, value, heads, with_encoder)
     if differing:
         remarks.append(
-            f"{len(differing)} convolutions differ from their weight norm, {differing[0]} first: the plain weights are"
-            " taken, as the original package does"
+            f"convolutions whose plain weights differ from their weight norm: {len(differing)}, such as {differing[0]};"
+            " the plain weights are used, as in the original package"
         )
 
 

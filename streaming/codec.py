@@ -94,7 +94,9 @@ class Codec:
     def to(self, device: str | torch.device) -> "Codec":
         """Moves to another device and returns itself; existing streams stay on theirs. Raises ConfigError."""
         if self.is_packed and torch.device(device) != self.device:
-            raise ConfigError(f"weights are packed for {self.device}, not for {device}: load the model there")
+            raise ConfigError(
+                f"weights are packed for {self.device}, not for {device}: load the model on {device} instead"
+            )
         self.model = _on_device(self.model, device)
         self.__dict__.pop("_stepped", None)
         self._steppers = {}
@@ -192,7 +194,9 @@ class Codec:
         checked = [check_audio(pcm) for pcm in recordings]
         frames = {len(pcm) // INPUT_HOP for pcm in checked}
         if len(frames) != 1:
-            raise InputError(f"a batch has recordings of {sorted(frames)} frames: give those of one frame count")
+            raise InputError(
+                f"a batch has recordings of {sorted(frames)} frames: pass recordings of the same number of frames"
+            )
         (count,) = frames
         if not count:
             return [np.zeros(0, np.uint16) for _ in checked]
@@ -270,11 +274,11 @@ def load_codec(
     incompatible model, and ConfigError.
     """
     if not kinds or isinstance(kinds, str) or not set(kinds) <= set(PARTS):
-        raise ConfigError(f"kinds is {kinds!r}: give a sequence of {' and '.join(map(repr, PARTS))}")
+        raise ConfigError(f"kinds is {kinds!r}: expected a sequence of {' and '.join(map(repr, PARTS))}")
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-        raise ConfigError(f"threads is {threads!r}: give a whole number of at least 1, or None")
+        raise ConfigError(f"threads is {threads!r}: expected a whole number of at least 1, or None")
     if stream_json is not None and not Path(stream_json).is_file():
-        raise ModelError(f"no file {str(stream_json)!r}: give the stream.json that a calibration wrote")
+        raise ModelError(f"no file {str(stream_json)!r}: pass the stream.json that a calibration wrote")
     folder = ASSETS / name if str(name) in BUNDLED else Path(name)
     if original_file(folder) is not None:
         folder = converted(folder)
@@ -283,14 +287,14 @@ def load_codec(
         check_folder(folder)
         source: Path | str = folder
     elif folder.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
-        raise ModelError(f"no model {str(name)!r}: give {' or '.join(BUNDLED)}, a folder with config.json, or a hub id")
+        raise ModelError(f"no model {str(name)!r}: use {' or '.join(BUNDLED)}, a folder with config.json, or a hub id")
     else:
         original = hub_checkpoint(str(name))
         source = str(name) if original is None else converted(original)
     priors = read_priors(folder / "stream.json" if stream_json is None else Path(stream_json))
     int8 = dtype == "int8"
     if int8 and torch.device(device).type != "cpu":
-        raise ConfigError(f"dtype int8 is computed on a CPU, not on {device}: give float32, bfloat16 or float16")
+        raise ConfigError(f"dtype int8 is computed on a CPU, not on {device}: use float32, bfloat16 or float16")
     model, digest = load_int8_model(source, kinds) if int8 else (load_model(source, _torch_dtype(dtype), kinds), None)
     model = _on_device(model, device).eval().requires_grad_(False)
     weights = itertools.chain(model.parameters(), model.buffers())
@@ -303,13 +307,13 @@ def _on_device(model: Any, device: str | torch.device) -> Any:
     try:
         return model.to(device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {device!r} cannot be used ({error}): give cpu or cuda") from error
+        raise ConfigError(f"device {device!r} cannot be used ({error}): use cpu, cuda or cuda:N") from error
 
 
 def _torch_dtype(dtype: torch.dtype | str) -> torch.dtype:
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ConfigError(f"dtype {dtype!r} is unknown: give float32, bfloat16, float16 or int8")
+        raise ConfigError(f"dtype {dtype!r} is unknown: choose float32, bfloat16, float16 or int8")
     return found
 
 
@@ -326,7 +330,7 @@ def read_audio(path: str | Path | BytesIO) -> np.ndarray:
     try:
         pcm, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
-        name = "its audio" if isinstance(path, BytesIO) else path
+        name = "the recording" if isinstance(path, BytesIO) else path
         raise InputError(f"{name} cannot be read as audio: {error}") from error
     return soxr.resample(pcm.mean(axis=1), rate, INPUT_RATE) if rate != INPUT_RATE else pcm.mean(axis=1)
 
@@ -334,5 +338,5 @@ def read_audio(path: str | Path | BytesIO) -> np.ndarray:
 def _three_axes(value: Any) -> Any:
     value = value if isinstance(value, (Tensor, np.ndarray)) else np.array(value)
     if value.ndim != 3 or value.shape[1] != 1:
-        raise InputError(f"tensor has shape {tuple(value.shape)}: give (B, 1, T)")
+        raise InputError(f"tensor has shape {tuple(value.shape)}: expected (B, 1, T)")
     return value

@@ -44,10 +44,10 @@ class StreamConfig:
         for field, least in (("chunk_frames", 1), ("lookahead_frames", 0), ("context_frames", 0)):
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"{field} is {value!r}: give a whole number of 20 ms frames, at least {least}")
+                raise ConfigError(f"{field} is {value!r}: expected a whole number of 20 ms frames, at least {least}")
         weight = self.prior_weight
         if weight is not None and not (isinstance(weight, (int, float)) and 0 <= weight < float("inf")):
-            raise ConfigError(f"prior_weight is {weight!r}: give a finite number of frames >= 0, or None")
+            raise ConfigError(f"prior_weight is {weight!r}: expected a finite number of frames >= 0, or None")
 
     @property
     def window_frames(self) -> int:

@@ -36,7 +36,7 @@ def load_int8_model(source: Path | str, kinds: Sequence[str]) -> tuple[nn.Module
         try:
             return _read(path, source, kinds)
         except Exception as error:  # if the cache is unusable, the model itself is still available
-            _log.warning("%s is damaged and is made again: %s", path, error)
+            _log.warning("%s is damaged, packing the weights again: %s", path, error)
     model = pack_layers(load_model(source, torch.float32, kinds), int8.is_int8)
     give_back_freed_memory()
     tensors = dict(_tensors(model))
@@ -47,7 +47,7 @@ def load_int8_model(source: Path | str, kinds: Sequence[str]) -> tuple[nn.Module
             _write(path, tensors, digest)
             return _read(path, source, kinds)
         except OSError as error:
-            _log.warning("the packed weights cannot be kept for the next start: %s", error)
+            _log.warning("the packed weights cannot be cached for the next start: %s", error)
     release_originals(model)
     return model, digest
 
@@ -112,9 +112,9 @@ def _read(path: Path, source: Path | str, kinds: Sequence[str]) -> tuple[nn.Modu
             else:
                 found[name] = tensor.clone()
     if {name: tensor.shape for name, tensor in expected.items()} != {name: x.shape for name, x in found.items()}:
-        raise ValueError("its tensors are those of another model")
+        raise ValueError("its tensors belong to another model")
     if digest_of(found) != digest:
-        raise ValueError("its digest does not fit")
+        raise ValueError("its digest does not match")
     for prefix, module in model.named_modules():
         for own in (module._parameters, module._buffers):
             for name, tensor in own.items():

@@ -40,4 +40,9 @@ def missing_extra(error: ModuleNotFoundError, wanted: str) -> ImportError:
     extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
     if extra is None:
         return error
-    return ImportError(f"{wanted} needs {error.name}: pip install 'neucodec-streaming[{extra}]'", name=error.name)
+    return ImportError(f"{wanted} needs {error.name}: {installing(extra)}", name=error.name)
+
+
+def installing(extra: str) -> str:
+    """Advice to install an extra."""
+    return f"install the extra '{extra}' (in the checkout: pip install '.[{extra}]')"

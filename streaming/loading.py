@@ -29,13 +29,15 @@ def check_folder(folder: Path) -> None:
     for needed in ("config.json", "model.safetensors"):
         sharded = folder / f"{needed}.index.json"
         if not (folder / needed).is_file() and not sharded.is_file():
-            raise ModelError(f"{folder} has no {needed}: a model folder holds config.json and model.safetensors")
+            raise ModelError(f"{folder} has no {needed}: a model folder contains config.json and model.safetensors")
     try:
         kind = json.loads((folder / "config.json").read_text()).get("model_type")
     except (ValueError, AttributeError) as error:
-        raise ModelError(f"{folder / 'config.json'} is no JSON object ({error}): fetch the model again") from error
+        raise ModelError(
+            f"{folder / 'config.json'} is not a JSON object ({error}): download the model again"
+        ) from error
     if kind != "neucodec":
-        raise ModelError(f"{folder / 'config.json'} has model_type {kind!r}: this software steps 'neucodec' models")
+        raise ModelError(f"{folder / 'config.json'} has model_type {kind!r}: use a 'neucodec' model")
 
 
 def hub_checkpoint(name: str) -> Path | None:
@@ -78,13 +80,13 @@ def _hub_files(name: str) -> list[str]:
         ) from answer
     if isinstance(answer, RepositoryNotFoundError):
         raise ModelError(
-            f"the hub has no model {name!r}: check the name; a private one needs HF_TOKEN, see"
+            f"the hub has no model {name!r}: check the name, or set HF_TOKEN if it is private, see"
             f" https://huggingface.co/{name}"
         ) from answer
     if isinstance(answer, Exception):
         why = str(answer).partition("\n")[0]
         raise ModelError(
-            f"model {name!r} is not on this machine and the hub cannot be asked ({why}): check the name and the network"
+            f"model {name!r} is not in the cache, and the hub cannot be reached ({why}): check the name and the network"
         ) from answer
     return answer
 
@@ -120,7 +122,8 @@ def load_model(source: Path | str, dtype: torch.dtype, kinds: Sequence[str]) -> 
     wrong = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in loading[kind])
     if wrong:
         raise ModelError(
-            f"model {str(source)!r} lacks or misshapes {len(wrong)} weights, {wrong[0]} first: fetch it anew"
+            f"model {str(source)!r} has missing or misshapen weights ({len(wrong)}, such as {wrong[0]}): download it"
+            " again"
         )
     return model
 
@@ -137,10 +140,10 @@ def _check_config(config: Any, name: str) -> None:
     }
     for what, (found, needed) in expected.items():
         if found != needed:
-            raise ModelError(f"model {name!r} has {what} {found!r}, and only {needed!r} can be streamed")
+            raise ModelError(f"model {name!r} has {what} {found!r}: only {needed!r} is supported")
     if config.output_sampling_rate % TOKENS_PER_SECOND or not MIN_RATE <= config.output_sampling_rate <= MAX_RATE:
         raise ModelError(
-            f"model {name!r} has output rate {config.output_sampling_rate}: give a multiple of {TOKENS_PER_SECOND}"
+            f"model {name!r} has output rate {config.output_sampling_rate}: expected a multiple of {TOKENS_PER_SECOND}"
             f" from {MIN_RATE} to {MAX_RATE}"
         )
 

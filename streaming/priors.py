@@ -56,7 +56,7 @@ class Priors:
             return [None] * norms
         if len(self.group_norm) != norms:
             raise ModelError(
-                f"stream.json has {len(self.group_norm)} group_norm entries, the model {norms}: calibrate it anew"
+                f"stream.json has {len(self.group_norm)} group_norm entries, the model {norms}: calibrate it again"
             )
         return [statistics.moments(device) for statistics in self.group_norm]
 
@@ -68,16 +68,20 @@ def read_priors(path: Path) -> Priors:
     try:
         content = json.loads(path.read_text())
         if content["version"] != VERSION:
-            raise ModelError(f"{path} has version {content['version']!r}, this software reads {VERSION}")
+            raise ModelError(
+                f"{path} has version {content['version']!r}, this software reads {VERSION}: calibrate again"
+            )
         fields = ("chunk_frames", "lookahead_frames", "context_frames", "prior_weight")
         config = StreamConfig(**{name: content[name] for name in fields})
         return Priors(config, _statistics(content["mel"], 80), tuple(_statistics(n, 32) for n in content["group_norm"]))
     except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise ModelError(f"{path} cannot be used ({error}): remove it to stream without, or calibrate anew") from error
+        raise ModelError(
+            f"{path} cannot be used ({error}): remove it to stream without priors, or calibrate again"
+        ) from error
 
 
 def _statistics(content: dict[str, Any], length: int) -> Statistics:
     mean, variance = (tuple(float(value) for value in content[name]) for name in ("mean", "variance"))
     if len(mean) != length or len(variance) != length or not all(value >= 0 for value in variance):
-        raise ValueError(f"needs {length} means and {length} variances >= 0")
+        raise ValueError(f"expected {length} means and {length} variances >= 0")
     return Statistics(mean, variance)

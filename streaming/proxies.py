@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.lazy import installing
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SOCKS = ("socks5h", "socks5", "socks4a", "socks4")
@@ -41,16 +42,15 @@ def proxy_for(url: str) -> str | None:
     try:
         split = _checked(proxy, name)
         if split.scheme.startswith("socks4") and server.scheme.startswith("http"):
-            raise ValueError(f"scheme {split.scheme} cannot pass HTTP")
+            raise ValueError(f"scheme {split.scheme} does not carry HTTP")
     except ValueError as error:
         raise ConfigError(
-            f"the proxy, {shown(proxy)!r}, that the environment names in {name}_proxy cannot be used ({error}): give"
+            f"the proxy, {shown(proxy)!r}, that the environment names in {name}_proxy cannot be used ({error}): use"
             f" one like http://HOST:PORT or socks5://HOST:PORT, or set NO_PROXY={host}"
         ) from None
     if split.scheme in SOCKS and find_spec(_LIBRARIES[server.scheme[0]]) is None:
         raise ConfigError(
-            f"the environment names a SOCKS proxy, {shown(proxy)}: pip install 'neucodec-streaming[socks]', or set"
-            f" NO_PROXY={host}"
+            f"the environment names a SOCKS proxy, {shown(proxy)}: {installing('socks')}, or set NO_PROXY={host}"
         )
     if server.scheme.startswith("mqtt") and split.scheme not in SOCKS:
         return None
@@ -69,9 +69,9 @@ def _checked(proxy: str, name: str) -> SplitResult:
     if not split.hostname:
         raise ValueError("it has no host")
     if split.username and split.password is None:
-        raise ValueError("it has a user without password")
+        raise ValueError("it has a user but no password")
     if split.path not in ("", "/") or split.query or split.fragment:
-        raise ValueError("it has more than host and port")
+        raise ValueError("it has more than a host and a port")
     if split.port is None and split.scheme in SOCKS:
         split = split._replace(netloc=f"{split.netloc}:{SOCKS_PORT}")
     return split._replace(path="")

@@ -50,7 +50,7 @@ class Resampler:
     def __init__(self, input_rate: int, output_rate: int) -> None:
         for name, rate in (("input", input_rate), ("output", output_rate)):
             if isinstance(rate, bool) or not isinstance(rate, int) or not MIN_RATE <= rate <= MAX_RATE:
-                raise ConfigError(f"{name} rate is {rate!r}: give whole hertz from {MIN_RATE} to {MAX_RATE}")
+                raise ConfigError(f"{name} rate is {rate!r}: expected whole hertz from {MIN_RATE} to {MAX_RATE}")
         self.input_rate = input_rate
         self.output_rate = output_rate
         common = gcd(input_rate, output_rate)

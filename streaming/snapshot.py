@@ -30,19 +30,19 @@ def unpack(identity: dict[str, Any], snapshot: bytes) -> list[bytes]:
     """The arrays' raw bytes, in the order of packing. Raises SnapshotError if their identity is not `identity`."""
     body, digest = snapshot[:-_DIGEST_BYTES], snapshot[-_DIGEST_BYTES:]
     if len(snapshot) < _PREFIX.size + _DIGEST_BYTES or not body.startswith(MAGIC):
-        raise SnapshotError(f"{len(snapshot)} bytes are no snapshot: give what `snapshot()` returned")
+        raise SnapshotError(f"{len(snapshot)} bytes are not a snapshot: pass the bytes that `snapshot()` returned")
     _, version, header_bytes = _PREFIX.unpack_from(body)
     if version != VERSION:
-        raise SnapshotError(f"snapshot has version {version}, this software reads {VERSION}: start the stream anew")
+        raise SnapshotError(f"snapshot has version {version}, this software reads {VERSION}: start a new stream")
     if hashlib.sha256(body).digest() != digest:
-        raise SnapshotError("snapshot is damaged (its checksum does not fit): start the stream anew")
+        raise SnapshotError("snapshot is damaged (its checksum does not match): start a new stream")
     start = _PREFIX.size + header_bytes
     header = json.loads(body[_PREFIX.size : start])
     for field, own in identity.items():
         theirs = header["identity"].get(field)
         if theirs != own:
             raise SnapshotError(
-                f"snapshot is of {field} {theirs!r}, this stream of {own!r}: restore it where it was taken"
+                f"snapshot has {field} {theirs!r}, but this stream has {own!r}: use the same model and configuration"
             )
     parts = []
     for size in header["bytes"]:

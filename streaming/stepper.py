@@ -121,7 +121,7 @@ class Stepper(ABC):
             own, at = laid_over(memory_for(self._one_slot, 1, torch.device("cpu")), self._one_slot), 0
         tensors = [tensor[at] for tensor in tensors_of(own)]
         if [len(part) for part in raw] != [tensor.nbytes for tensor in tensors]:
-            raise SnapshotError("snapshot holds tensors of other shapes: restore it where it was taken")
+            raise SnapshotError("snapshot contains tensors of other shapes: use the same model and configuration")
         for tensor, part in zip(tensors, raw, strict=True):
             if part:
                 flat = torch.frombuffer(bytearray(part), dtype=tensor.dtype)

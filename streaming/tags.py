@@ -29,7 +29,7 @@ def check_tag(tag: str) -> tuple[str, str]:
     left, number, right = tag.partition("{}")
     if not number or not left or not right or "{}" in right or left[-1] in "-0123456789" or right[0].isdecimal():
         raise ConfigError(
-            f"tag {tag!r} cannot be used: give one like {TAGS[0]}, with {{}} for the number and text on both sides"
+            f"tag {tag!r} is invalid: use one like {TAGS[0]}, with {{}} for the number and text on both sides"
         )
     return left, right
 

@@ -89,9 +89,9 @@ def _from_json(payload: bytes) -> TokenRecord:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise TokenError(f"this is no JSON ({error}): give an object with tokens, or a list of them") from None
+        raise TokenError(f"not valid JSON ({error}): expected an object with tokens, or a list of them") from None
     if not isinstance(content.get("tokens"), list):
-        raise TokenError(f"the object has no list 'tokens', but {sorted(content)[:9]}")
+        raise TokenError(f"the JSON object has no list 'tokens'; its keys are {sorted(content)[:9]}")
     return _checked(content, tokens_from_json(json.dumps(content["tokens"])))
 
 
@@ -104,12 +104,12 @@ def _from_npz(payload: bytes) -> TokenRecord:
         with zipfile.ZipFile(io.BytesIO(payload)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > _MAX_NPZ_BYTES:
-            raise ValueError(f"{size} bytes unpacked, where {_MAX_NPZ_BYTES} are allowed")
+            raise ValueError(f"{size} bytes unpacked, the limit is {_MAX_NPZ_BYTES}")
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
             content = {name: arrays[name] for name in ("model", "rate", "tokens") if name in arrays}
         tokens = content["tokens"]
     except _NPZ_FAULTS as error:
-        raise TokenError(f"this is no .npz file with an array 'tokens' ({error})") from None
+        raise TokenError(f"not an .npz file with an array 'tokens' ({error})") from None
     return _checked({name: value.item() for name, value in content.items() if value.ndim == 0}, check_tokens(tokens))
 
 
@@ -127,7 +127,7 @@ def _checked(fields: Mapping[str, Any], tokens: np.ndarray) -> TokenRecord:
     """Raises TokenError for tokens of another rate."""
     rate, model = fields.get("rate", TOKENS_PER_SECOND), fields.get("model", "")
     if rate != TOKENS_PER_SECOND:
-        raise TokenError(f"the rate is {rate!r} tokens a second: tokens of NeuCodec have {TOKENS_PER_SECOND}")
+        raise TokenError(f"the rate is {rate!r} tokens per second: NeuCodec tokens have {TOKENS_PER_SECOND}")
     return record_of(tokens, model if isinstance(model, str) else "")
 
 

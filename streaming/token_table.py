@@ -28,14 +28,16 @@ def records_of(rows: pa.Table | pa.RecordBatch) -> list[TokenRecord]:
     tokens.
     """
     if missing := set(SCHEMA.names) - set(rows.schema.names):
-        raise TokenError(f"there is no column {', '.join(sorted(missing))}: a table of tokens has {SCHEMA.names}")
+        raise TokenError(
+            f"column {', '.join(sorted(missing))} is missing: a table of tokens has {', '.join(SCHEMA.names)}"
+        )
     try:
         columns = [rows.column(name).cast(kind) for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise TokenError(f"this is no table of tokens: {error}") from None
+        raise TokenError(f"not a table of tokens: {error}") from None
     table = pa.table(columns, SCHEMA)
     if any(column.null_count for column in (*table.columns, pc.list_flatten(table["tokens"]))):
-        raise TokenError(f"there are empty fields: every row has {SCHEMA.names}")
+        raise TokenError(f"some fields are empty: every row needs {', '.join(SCHEMA.names)}")
     return [
         TokenRecord(row["id"], np.array(row["tokens"], np.uint16), row["seconds"], row["model"])
         for row in table.to_pylist()
@@ -48,10 +50,10 @@ def record_from_parquet(payload: bytes) -> TokenRecord:
         file = pq.ParquetFile(io.BytesIO(payload))
         if file.metadata.num_rows != 1:
             count = file.metadata.num_rows
-            raise TokenError(f"it holds {count} recordings, not one: `neucodec-server decode-files` decodes tables")
+            raise TokenError(f"the table has {count} recordings, not one: use `neucodec-server decode-files`")
         return records_of(file.read())[0]
     except (OSError, pa.ArrowException) as error:
-        raise TokenError(f"this is no Parquet file ({error})") from None
+        raise TokenError(f"not a Parquet file ({error})") from None
 
 
 def record_to_parquet(record: TokenRecord) -> bytes:

@@ -36,16 +36,18 @@ def check_tokens(tokens: Any) -> np.ndarray:
     """
     tokens = as_array(tokens, "tokens are a", TokenError)
     if tokens.dtype.kind not in "iu":
-        raise TokenError(f"tokens are of type {tokens.dtype}: give integers from 0 to {CODEBOOK_SIZE - 1}")
+        raise TokenError(f"tokens have type {tokens.dtype}: pass integers from 0 to {CODEBOOK_SIZE - 1}")
     if tokens.ndim == 0 or any(size != 1 for size in tokens.shape[:-1]):
-        raise TokenError(f"tokens have shape {tokens.shape}: give one sequence of shape (n,)")
+        raise TokenError(f"tokens have shape {tokens.shape}: pass one sequence of shape (n,)")
     tokens = tokens.reshape(-1)
     if tokens.dtype == np.uint16:
         return tokens
     outside = np.flatnonzero((tokens < 0) | (tokens >= CODEBOOK_SIZE))
     if outside.size:
         where = outside[0]
-        raise TokenError(f"token {where} of {tokens.size} is {tokens[where]}: a token is from 0 to {CODEBOOK_SIZE - 1}")
+        raise TokenError(
+            f"token {where} of {tokens.size} is {tokens[where]}: tokens range from 0 to {CODEBOOK_SIZE - 1}"
+        )
     return tokens.astype(np.uint16)
 
 
@@ -72,8 +74,8 @@ def check_voice(tokens: Any) -> np.ndarray:
     tokens = check_tokens(tokens)
     if len(tokens) < MIN_VOICE_TOKENS:
         raise InputError(
-            f"a voice of {len(tokens)} tokens is too short: give at least {MIN_VOICE_TOKENS}"
-            f" ({MIN_VOICE_TOKENS // TOKENS_PER_SECOND} s), better five seconds of clean speech"
+            f"a voice of {len(tokens)} tokens is too short: use at least {MIN_VOICE_TOKENS}"
+            f" ({MIN_VOICE_TOKENS // TOKENS_PER_SECOND} s), ideally five seconds of clean speech"
         )
     return tokens
 
@@ -81,7 +83,7 @@ def check_voice(tokens: Any) -> np.ndarray:
 def tokens_from_bytes(payload: bytes | bytearray | memoryview) -> np.ndarray:
     """Decodes little-endian uint16 to uint16 (n,), a copy. Raises TokenError for an odd number of bytes."""
     if len(payload) % _WIRE.itemsize:
-        raise TokenError(f"{len(payload)} bytes are no whole number of tokens of 2 bytes: cut packets between tokens")
+        raise TokenError(f"{len(payload)} bytes are not a whole number of 2-byte tokens: split packets between tokens")
     return np.frombuffer(payload, _WIRE).astype(np.uint16)
 
 
@@ -96,7 +98,7 @@ def tokens_from_npy(payload: bytes) -> np.ndarray:
         array = np.load(io.BytesIO(payload), allow_pickle=False)
     except (ValueError, OSError, EOFError, SyntaxError, MemoryError, OverflowError):
         raise TokenError(
-            "not a .npy file of integers (damaged, or it holds objects): save one with numpy.save(path, tokens)"
+            "not a .npy file of integers (damaged, or contains objects): save one with numpy.save(path, tokens)"
         ) from None
     return check_tokens(array)
 
@@ -225,7 +227,7 @@ def _number(value: Any, position: int) -> int:
     text = value if isinstance(value, str) else repr(value)
     is_integer = isinstance(value, str | int) and not isinstance(value, bool) and _INTEGER.fullmatch(text)
     if not is_integer or not 0 <= int(text) < CODEBOOK_SIZE:
-        raise TokenError(f"token {position} is {text[:_SHOWN]}: a token is from 0 to {CODEBOOK_SIZE - 1}")
+        raise TokenError(f"token {position} is {text[:_SHOWN]}: tokens range from 0 to {CODEBOOK_SIZE - 1}")
     return int(text)
 
 

@@ -65,13 +65,13 @@ def integers_from_pt(payload: bytes) -> np.ndarray:
         with zipfile.ZipFile(io.BytesIO(payload)) as archive:
             pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(pickles) != 1:
-                raise _refuse(f"{len(pickles)} entries named data.pkl")
+                raise _refuse(f"{len(pickles)} entries named data.pkl, expected one")
             folder = pickles[0].removesuffix("data.pkl")
             dtype, key, count, tensor = _description(_entry(archive, pickles[0], _MAX_PICKLE_BYTES))
             big = f"{folder}byteorder" in archive.namelist() and _entry(archive, f"{folder}byteorder", 16) == b"big"
             numbers = _entry(archive, f"{folder}data/{key}", _MAX_TENSOR_BYTES)
     except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise _refuse(f"the zip is damaged or of an old kind: {error}") from None
+        raise _refuse(f"the zip archive is damaged or of an old format: {error}") from None
     number = np.dtype((">" if big else "<") + dtype)
     if len(numbers) != count * number.itemsize:
         raise _refuse(f"{len(numbers)} bytes for {count} numbers of {number.itemsize} bytes")
@@ -88,7 +88,7 @@ def integers_from_pt(payload: bytes) -> np.ndarray:
 def _entry(archive: zipfile.ZipFile, name: str, most_bytes: int) -> bytes:
     entry = archive.getinfo(name)
     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > most_bytes:
-        raise _refuse(f"{name} is compressed or holds {entry.file_size} bytes, more than {most_bytes}")
+        raise _refuse(f"{name} is compressed, or its {entry.file_size} bytes are more than {most_bytes}")
     return archive.read(name)
 
 
@@ -97,7 +97,7 @@ def _description(pickled: bytes) -> tuple[str, str, int, _Tensor]:
     try:
         for operation, value, _ in pickletools.genops(pickled):
             if operation.name not in _OPERATIONS:
-                raise _refuse(f"its pickle holds {operation.name} {value if value is not None else ''}".rstrip())
+                raise _refuse(f"its pickle contains {operation.name} {value if value is not None else ''}".rstrip())
         tensor = _Unpickler(io.BytesIO(pickled)).load()
     except TokenError:
         raise
@@ -109,4 +109,4 @@ def _description(pickled: bytes) -> tuple[str, str, int, _Tensor]:
             whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in sizes)
             if dtype in _STORAGES.values() and whole and len(tensor.shape) == len(tensor.strides):
                 return dtype, key, count, tensor
-    raise _refuse("its pickle describes something else")
+    raise _refuse("its pickle describes another object")

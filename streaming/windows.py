@@ -237,7 +237,7 @@ class DecoderWindower(Windower):
         lost, tokens = np.asarray(lost), np.asarray(tokens)
         if lost.dtype != np.bool_ or lost.shape != tokens.shape:
             raise TokenError(
-                f"lost is {lost.dtype} of shape {lost.shape}: give a bool for each of the {tokens.size} tokens"
+                f"lost is {lost.dtype} of shape {lost.shape}: pass a bool for each of the {tokens.size} tokens"
             )
         self.append(np.where(lost, LOST, check_tokens(np.where(lost, 0, tokens)).astype(np.int32)))
 

@@ -218,10 +218,10 @@ def test_a_client_only_import_names_the_missing_extra(asked):
     hidden = sorted({*TORCH, "prometheus_client"})
     hide = f"import sys\nfor name in {hidden}: sys.modules[name] = None\n"
     said = run_python(f"{hide}try:\n    {asked}\nexcept ImportError as error: print(error)")
-    assert "pip install 'neucodec-streaming[server]'" in said and said.count("\n") == 1
+    assert "pip install '.[server]'" in said and said.count("\n") == 1
     command = f"{hide}from {CORE}.server.__main__ import main\nsys.exit(main())"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "neucodec-streaming[server]" in done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "pip install '.[server]'" in done.stderr
 
 
 def test_sounddevice_is_loaded_only_when_a_device_is_opened():

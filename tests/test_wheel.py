@@ -150,10 +150,10 @@ def test_the_wheel_ships_types_for_user_code(client_only, tmp_path):
 @pytest.mark.slow
 def test_a_client_only_installation_names_the_missing_extra(client_only, tmp_path):
     assert "neucodec" in run(client_only / "neucodec", "--help", cwd=tmp_path)
-    hint = "pip install 'neucodec-streaming[server]'"
+    hint = "install the extra 'server' (in the checkout: pip install '.[server]')"
     said = run(client_only / "neucodec-server", code=2, cwd=tmp_path)
     assert hint in said and said.count("\n") == 1
-    assert "[bulk]" in run(client_only / "neucodec-server", "encode-files", "in", "out", code=2, cwd=tmp_path)
+    assert "'.[bulk]'" in run(client_only / "neucodec-server", "encode-files", "in", "out", code=2, cwd=tmp_path)
     said = run(client_only / "python", "-c", "from neucodec_streaming import load_codec", code=1, cwd=tmp_path)
     assert hint in said.splitlines()[-1]
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from neucodec_streaming.client.devices import Microphone
+from neucodec_streaming.client.devices import Microphone, Speaker
 from neucodec_streaming.client.events import Resumed
 from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.client.transfer import TransferReport
@@ -119,19 +119,27 @@ def progress(report: TransferReport, total_seconds: float | None = None) -> str:
     return "  ".join(parts)
 
 
-class MutedNote:
-    """Warns once, on standard error, of a microphone with digital silence; not with `quiet`."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._is_said = quiet
-
-    def __call__(self, microphone: Microphone) -> None:
-        if microphone.is_muted and not self._is_said:
-            self._is_said = True
+async def announced(microphone: Microphone, quiet: bool) -> AsyncIterator[np.ndarray]:
+    """The microphone's packets. Says on standard error when the first one has arrived, since devices may start slowly,
+    and warns once of digital silence; not with `quiet`.
+    """
+    has_started = has_warned = quiet
+    async for packet in microphone:
+        if not has_started:
+            has_started = True
+            print(f"recording from {microphone.name!r}: Ctrl-C ends", file=sys.stderr, flush=True)
+        if microphone.is_muted and not has_warned:
+            has_warned = True
             print(
                 f"microphone {microphone.name!r} delivers only silence: is it muted, or may this program not record?",
                 file=sys.stderr,
             )
+        yield packet
+
+
+def underruns_of(speaker: Speaker) -> dict[str, int]:
+    """Counts of a summary: gaps because audio was late, and because this process or the device was."""
+    return {"underruns": speaker.underruns, "device_underruns": speaker.underflows}
 
 
 def latency_sum(parts: dict[str, float]) -> str:
@@ -140,18 +148,27 @@ def latency_sum(parts: dict[str, float]) -> str:
     return f"{named} = {sum(parts.values()):.0f} ms"
 
 
-def print_report(report: TransferReport, extra: dict[str, Any], as_json: bool, piped: bool) -> None:
-    """Prints the summary of a session: to standard output, or to standard error if the output itself went there."""
+def print_report(
+    report: TransferReport, extra: dict[str, Any], as_json: bool, piped: bool, is_paced: bool = False
+) -> None:
+    """Prints the summary of a session: to standard output, or to standard error if the output itself went there.
+
+    `is_paced`: input or output had a pace of its own, so that there is no real-time factor to report.
+    """
     stream = sys.stderr if piped else sys.stdout
     if as_json:
-        print(json.dumps({**extra, **report.as_dict()}), file=stream)
+        figures = {**extra, **report.as_dict()}
+        if is_paced:
+            del figures["real_time_factor"]
+        print(json.dumps(figures), file=stream)
         return
     rows = {
         **{name.replace("_", " "): _shown(value) for name, value in extra.items() if value is not None},
         "model": f"{report.ready.model}, profile {report.ready.profile}, latency {report.ready.latency_ms:g} ms",
         "audio": f"{max(report.input_seconds, report.output_seconds):.2f} s",
         "tokens": f"{report.tokens} ({report.bits_per_second:.0f} bit/s)",
-        "time": f"{report.elapsed_s:.2f} s (real-time factor {report.real_time_factor:.3f})",
+        "time": f"{report.elapsed_s:.2f} s"
+        + ("" if is_paced else f" (real-time factor {report.real_time_factor:.3f})"),
     }
     if report.first_output_s is not None:
         rows["first output"] = f"after {report.first_output_s * 1000:.0f} ms"

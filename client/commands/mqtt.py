@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from neucodec_streaming.client.commands.display import ProgressLine, print_report, print_rows
+from neucodec_streaming.client.commands.display import ProgressLine, announced, print_report, print_rows
 from neucodec_streaming.client.commands.sessions import open_session
 from neucodec_streaming.client.commands.sources import FileSource, audio_source, print_notes, token_source
 from neucodec_streaming.client.commands.terminal import interruption
@@ -54,7 +54,9 @@ async def publish(options: argparse.Namespace) -> None:
     extra: dict[str, Any] = {"command": "mqtt-publish", "session": options.session}
     if session.status is not None:
         extra["lost_input"] = session.status.loss.get("lost_units", 0)
-    print_report(report, {**extra, "lost_output": session.loss.lost_units}, options.json, piped=False)
+    extra["lost_output"] = session.loss.lost_units
+    is_paced = options.realtime or options.input is None
+    print_report(report, extra, options.json, piped=False, is_paced=is_paced)
     if isinstance(source, FileSource) and source.error is not None:
         raise source.error
 
@@ -72,7 +74,7 @@ async def _spoken(
 ) -> AsyncIterator[np.ndarray]:
     """Microphone audio in packets of the given length."""
     size, waiting, sent = INPUT_RATE * options.packet_ms // 1000, np.zeros(0, np.float32), 0
-    async for packet in microphone:
+    async for packet in announced(microphone, options.json):
         waiting = np.concatenate([waiting, packet])
         while waiting.size >= size:
             yield waiting[:size]

@@ -10,12 +10,13 @@ import numpy as np
 
 from neucodec_streaming.client.commands.display import (
     LiveRows,
-    MutedNote,
     ProgressLine,
+    announced,
     latency_sum,
     level_bar,
     print_report,
     progress,
+    underruns_of,
 )
 from neucodec_streaming.client.commands.sources import FileSource, audio_source, print_notes, token_source
 from neucodec_streaming.client.commands.terminal import interruption
@@ -124,7 +125,7 @@ async def _to_output(
     extra = {"command": kind, "written": options.output}
     if options.json and source.notes:
         extra["notes"] = source.notes
-    print_report(report, extra, options.json, piped=is_standard_output(options.output))
+    print_report(report, extra, options.json, is_standard_output(options.output), is_paced=options.realtime)
     if source.error is not None:
         raise _fault(source, options.input, f"the part before it is in {name_of(options.output, 1)}")
 
@@ -179,7 +180,7 @@ async def mic(options: argparse.Namespace) -> None:
             async def spoken() -> AsyncIterator[np.ndarray]:
                 nonlocal levels
                 samples = 0
-                async for packet in microphone:
+                async for packet in announced(microphone, options.json):
                     levels = (levels + level_bar(packet))[-LEVELS_KEPT:]
                     yield packet
                     samples += packet.size
@@ -191,10 +192,7 @@ async def mic(options: argparse.Namespace) -> None:
                 if writer is not None:
                     writer.write(tokens)
 
-            note_if_muted = MutedNote(options.json)
-
             def show(report: TransferReport) -> None:
-                note_if_muted(microphone)
                 parts = {"microphone": microphone.latency_ms, "algorithm": report.ready.latency_ms}
                 parts["server and network"] = report.responses.recent_ms
                 rows.show(
@@ -214,6 +212,7 @@ async def mic(options: argparse.Namespace) -> None:
         {**extra, "written": options.output},
         options.json,
         piped=options.output is not None and is_stream(options.output, 1),
+        is_paced=True,
     )
 
 
@@ -242,12 +241,12 @@ async def play(options: argparse.Namespace) -> None:
                     report = await transfer(connection, paced(), speaker.push, on_progress=line)
                     speaker.finish()
                     await speaker.drained()
-                    extra = {"command": "play", "speaker": speaker.name, "underruns": speaker.underruns}
+                    extra = {"command": "play", "speaker": speaker.name, **underruns_of(speaker)}
         except asyncio.CancelledError:
             options.interrupted = f"interrupted after {line.heard_seconds:.1f} s"
             raise
     if options.json and source.notes:
         extra["notes"] = source.notes
-    print_report(report, extra, options.json, piped=False)
+    print_report(report, extra, options.json, piped=False, is_paced=True)
     if source.error is not None:
         raise _fault(source, options.input, "the part before it was played")

@@ -19,8 +19,8 @@ from neucodec_streaming.tags import TAGS
 TOKENS_PER_PACKET = 25
 PACKET_SECONDS = 0.02
 OWN_TOKENS = (
-    "the server's model is nano, whose tokens are its own: those of NeuTTS or of neuphonic/neucodec come out as noise"
-    " (they need a server with --model neuphonic/neucodec)"
+    "the server's model is nano, which has tokens of its own: if these are tokens of NeuTTS or neuphonic/neucodec, they"
+    " come out as noise, and need a server started with --model neuphonic/neucodec"
 )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neucodec_streaming.client.commands.display import print_rows
+from neucodec_streaming.client.commands.display import LiveRows, print_rows, underruns_of
 from neucodec_streaming.client.commands.mqtt_options import Add
 from neucodec_streaming.client.commands.sessions import PLAY_AHEAD_SECONDS, open_session
 from neucodec_streaming.client.commands.sources import OWN_TOKENS, print_notes
@@ -88,9 +88,15 @@ async def speak(options: argparse.Namespace) -> None:
         with ExitStack() as stack:
             sink = _Sink(options, connection, stack)
             async for line in _lines(options):
-                reports.append(SpeechReport())
-                async for samples in speech.say(line, reports[-1]):
-                    await sink.write(samples)
+                report = SpeechReport()
+                reports.append(report)
+                with LiveRows(quiet=options.json) as rows:
+                    rows.watch(connection)
+                    rows.show({"text": line[: rows.width], "speech": "waiting for the language model"})
+                    async for samples in speech.say(line, report):
+                        seconds = report.samples / connection.ready.output.rate
+                        rows.show({"text": line[: rows.width], "speech": f"{report.tokens} tokens, {seconds:.1f} s"})
+                        await sink.write(samples)
                 sink.finish()
             await sink.drained()
         figures: dict[str, Any] = {"notes": notes} if options.json and notes else {}
@@ -146,7 +152,7 @@ class _Sink:
     def figures(self) -> dict[str, Any]:
         if self._speaker is None:
             return {}
-        return {"speaker": self._speaker.name, "underruns": self._speaker.underruns}
+        return {"speaker": self._speaker.name, **underruns_of(self._speaker)}
 
 
 def _print_summary(

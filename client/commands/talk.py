@@ -16,7 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from neucodec_streaming.client.commands.display import LiveRows, MutedNote, latency_sum, level_bar, print_rows
+from neucodec_streaming.client.commands.display import (
+    LiveRows,
+    announced,
+    latency_sum,
+    level_bar,
+    print_rows,
+    underruns_of,
+)
 from neucodec_streaming.client.commands.sessions import LEVELS_KEPT, TOKENS_SHOWN, open_session
 from neucodec_streaming.client.commands.terminal import interruption
 from neucodec_streaming.client.connection import Connection
@@ -36,6 +43,7 @@ class Talk:
     decoder: Connection
     microphone: Microphone
     speaker: Speaker
+    quiet: bool = False
     spoken_samples: int = 0
     heard_samples: int = 0
     tokens: int = 0
@@ -73,7 +81,7 @@ class Talk:
         }
 
     async def _listen(self, is_over: Callable[[], bool]) -> None:
-        async for packet in self.microphone:
+        async for packet in announced(self.microphone, self.quiet):
             self.spoken = (self.spoken + level_bar(packet))[-LEVELS_KEPT:]
             await self.encoder.send(packet)
             self.spoken_samples += packet.size
@@ -122,16 +130,13 @@ async def talk(options: argparse.Namespace) -> None:
             LiveRows(quiet=options.json) as rows,
         ):
             rows.watch(encoder, decoder)
-            conversation = Talk(encoder, decoder, microphone, speaker)
+            conversation = Talk(encoder, decoder, microphone, speaker, quiet=options.json)
 
             def is_over() -> bool:
                 seconds = conversation.spoken_samples / INPUT_RATE
                 return stop.is_set() or (options.seconds is not None and seconds >= options.seconds)
 
-            note_if_muted = MutedNote(options.json)
-
             def show() -> None:
-                note_if_muted(microphone)
                 caught_up = f"{speaker.skipped_seconds:.1f} s left out, {speaker.skips} skips to the present"
                 rows.show(
                     {
@@ -160,7 +165,7 @@ def _print_summary(conversation: Talk, as_json: bool) -> None:
         "heard_seconds": round(conversation.heard_samples / decoder.ready.output.rate, 3),
         "tokens": conversation.tokens,
         "lost_samples": conversation.microphone.overflow_samples,
-        "underruns": speaker.underruns,
+        **underruns_of(speaker),
         "left_out_ms": round(speaker.skipped_seconds * 1000),
         "skips_to_present": speaker.skips,
         "resumed": [resumed.how for resumed in conversation.resumed],

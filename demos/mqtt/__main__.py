@@ -5,30 +5,35 @@ listeners receive the tokens: one over a good link, two with QoS 0 over a link t
 reorders a tenth; one of these two receives the repeated tokens. Each listener's tokens are decoded and compared.
 """
 
+import argparse
 import asyncio
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from pystoi import stoi
 
-from demos.demo import RECORDING
+from demos.command_line import needs
+from demos.language_model import RECORDING
 from demos.mqtt.broker import MOSQUITTO, broker
 from demos.mqtt.lossy_link import Damage, lossy
 from neucodec_streaming.client.commands.display import print_rows
 from neucodec_streaming.client.events import Tokens
 from neucodec_streaming.client.files import AudioWriter, read_audio
-from neucodec_streaming.client.mqtt.listener import Listener, listen
-from neucodec_streaming.client.mqtt.session import MqttSession, open_at_broker
 from neucodec_streaming.client.transfer import packets_of
 from neucodec_streaming.codec import Codec, load_codec
 from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, OUTPUT_RATE
 from neucodec_streaming.protocol.mqtt.address import parse_broker
 from neucodec_streaming.resampler import resample
-from neucodec_streaming.server.app import App
-from neucodec_streaming.server.mqtt.bridge import Bridge
 from neucodec_streaming.server.settings.fields import Settings
+
+with needs("server,demo,mqtt"):
+    from pystoi import stoi
+
+    from neucodec_streaming.client.mqtt.listener import Listener, listen
+    from neucodec_streaming.client.mqtt.session import MqttSession, open_at_broker
+    from neucodec_streaming.server.app import App
+    from neucodec_streaming.server.mqtt.bridge import Bridge
 
 OUT = Path("demo-output")
 DAMAGE = Damage(drop=0.1, reorder=0.1)
@@ -122,4 +127,5 @@ def told(codec: Codec, pcm: np.ndarray, name: str, tokens: np.ndarray, listener:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="mqtt", description="One speaker, three listeners, a lossy link.").parse_args()
     asyncio.run(main())

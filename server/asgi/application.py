@@ -57,7 +57,7 @@ class Application:
         for name in OTHERS:
             if getattr(settings, name) is not None:
                 raise ConfigError(
-                    f"{name} is set: an ASGI application leaves that to its server, or to neucodec-server"
+                    f"{name} is set, but an ASGI application does not support it: leave it out, or run neucodec-server"
                 )
         self._settings = settings
         self._make = lambda: App(settings, load, apart=apart, token_prefix=token_prefix)

@@ -83,12 +83,16 @@ class AsgiExchange:
                 body = await self._read_body()
             if body is None:
                 limit = self._settings.max_message_bytes
-                refuse(self, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is longer than {limit} bytes")
+                refuse(
+                    self,
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    f"the body is longer than {limit} bytes: send a shorter one",
+                )
                 await self.drained()
             else:
                 await self._answer(handler, replace(request, body=body))
         except (ClientLeft, TimeoutError):
-            _log.info("%s %s: the client left or stalled", request.method, request.path)
+            _log.info("%s %s: the client disconnected or stalled", request.method, request.path)
         finally:
             self._connections.discard(self)
             self.gone.set_result(None)

@@ -166,7 +166,7 @@ class AsgiSocket:
                     await self._send(event)
                 self._take_off(event)
         except TimeoutError:
-            _log.warning("a client takes nothing for %.0f s: disconnected", timeout_s)
+            _log.warning("a client has read nothing for %.0f s: disconnecting it", timeout_s)
             self.abort()
         except OSError:  # the client is gone, which `receive` reports too
             self.is_open = False

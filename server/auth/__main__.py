@@ -28,10 +28,10 @@ def _key(arguments: Sequence[str]) -> int:
     """Prints the line for the key file to stdout and the key itself to stderr, its only appearance."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Makes an API key. Append the line to the file: %(prog)s NAME >> KEYS",
-        epilog="`%(prog)s token` makes a token of minutes for a browser.",
+        description="Makes an API key. Append the printed line to the key file: %(prog)s NAME >> KEYS",
+        epilog="`%(prog)s token` makes a short-lived token for a browser.",
     )
-    parser.add_argument("name", help="whose key it is; logs and limits call it so")
+    parser.add_argument("name", help="name of the key's owner, for logs and limits")
     key = new_key()
     line = key_line(parser.parse_args(arguments).name, key)
     print(line, flush=True)
@@ -43,18 +43,18 @@ def _token(arguments: Sequence[str]) -> int:
     """Prints the token to stdout. The key comes from the environment, since other users see command lines."""
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} token",
-        description=f"Makes a token of minutes, for a browser, signed by the key in {KEY_VARIABLE}.",
+        description=f"Makes a short-lived token for a browser, signed by the key in {KEY_VARIABLE}.",
     )
     parser.add_argument(
         "--minutes",
         type=float,
         default=DEFAULT_MINUTES,
-        help=f"how long it is good, at most {MAX_MINUTES} (%(default)s)",
+        help=f"lifetime, at most {MAX_MINUTES} (default %(default)s)",
     )
     minutes = parser.parse_args(arguments).minutes
     key = os.environ.get(KEY_VARIABLE)
     if not key:
-        raise ConfigError(f"there is no key to sign with: set {KEY_VARIABLE} to one that the server knows")
+        raise ConfigError(f"no key to sign the token with: set {KEY_VARIABLE} to a key that the server accepts")
     print(new_token(key, time.time(), minutes))
     return 0
 

@@ -56,7 +56,7 @@ class Attempts:
         if left < 1:
             after_s = math.ceil((1 - left) / per_s)
             raise LimitError(
-                f"{kind} {who} tries too often ({self._per_minute} a minute are allowed): try again in {after_s} s",
+                f"{kind} {who} connects too often (the limit is {self._per_minute} a minute): try again in {after_s} s",
                 after_s,
             )
 
@@ -122,7 +122,7 @@ class Gate:
             most = self._most[kind]
             if most is not None and self._sessions[kind, who] >= most:
                 raise LimitError(
-                    f"{kind} {who} has {most} sessions, which is the limit: end one first", SESSION_RETRY_AFTER_S
+                    f"{kind} {who} has reached its session limit ({most}): close a session first", SESSION_RETRY_AFTER_S
                 )
         self._sessions.update(counted)
 
@@ -134,7 +134,7 @@ class Gate:
         """Checks the origin; programs send none and are admitted, browsers always do. Raises OriginError."""
         for origin in origins if self._origins else ():
             if not any(pattern.fullmatch(origin.lower()) for pattern in self._origins):
-                raise OriginError(f"web pages of {origin[:80]!r} may not use this server: ask its owner to allow it")
+                raise OriginError(f"origin {origin[:80]!r} is not allowed: ask the operator of this server to allow it")
 
 
 def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[IPv4Network | IPv6Network]) -> str:
@@ -190,7 +190,7 @@ def _network(text: str) -> IPv4Network | IPv6Network:
         return ip_network(text, strict=False)
     except ValueError:
         raise ConfigError(
-            f"trusted_proxies has {text!r}: give addresses or networks such as 127.0.0.1 or 10.0.0.0/8"
+            f"trusted_proxies has {text!r}: expected an address or network such as 127.0.0.1 or 10.0.0.0/8"
         ) from None
 
 
@@ -198,8 +198,8 @@ def _origin_pattern(origin: str) -> re.Pattern[str]:
     found = _ORIGIN.fullmatch(origin.lower())
     if not found:
         raise ConfigError(
-            f"allow_origins has {origin!r}: give https://example.org or https://*.example.org, with :port where it is"
-            " no usual one, and nothing behind"
+            f"allow_origins has {origin!r}: expected https://example.org or https://*.example.org, with :port unless it"
+            " is the default, and without a path"
         )
     scheme, below, rest = found.groups()
     names = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*" if below else ""

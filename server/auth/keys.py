@@ -26,7 +26,7 @@ MIN_KEY_LENGTH = 22
 """Minimum length of a plain key: 128 random bits in base64."""
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HASH = re.compile(r"[0-9a-f]{64}")
-_HOW = "a line is NAME:HASH, as `python -m neucodec_streaming.server.auth NAME` prints it"
+_HOW = "expected NAME:HASH, as printed by `python -m neucodec_streaming.server.auth NAME`"
 
 _Entries = list[tuple[str, bytes]]
 _log = logging.getLogger(__name__)
@@ -50,8 +50,8 @@ class Keys:
         for number, key in enumerate(plain, 1):
             if len(key) < MIN_KEY_LENGTH:
                 raise ConfigError(
-                    f"plain API key {number} has {len(key)} characters: give at least {MIN_KEY_LENGTH} random ones,"
-                    " as `python -m neucodec_streaming.server.auth NAME` makes them"
+                    f"plain API key {number} has {len(key)} characters: use at least {MIN_KEY_LENGTH} random ones, such"
+                    " as a key from `python -m neucodec_streaming.server.auth NAME`"
                 )
         self._plain: _Entries = [(f"plain-{number}", _digest(key)) for number, key in enumerate(plain, 1)]
         self._wall_clock = wall_clock
@@ -74,7 +74,7 @@ class Keys:
             return None
         if not key:
             raise AuthError(
-                "this server needs an API key: send `Authorization: Bearer KEY`, or access_token in the URL"
+                "this server requires an API key: send `Authorization: Bearer KEY`, or access_token in the URL"
             )
         self._reread()
         if is_token(key):
@@ -85,7 +85,7 @@ class Keys:
             if hmac.compare_digest(digest, given):
                 found = name
         if found is None:
-            raise AuthError("the API key is not known here: ask for a new one where you got it")
+            raise AuthError("unknown API key: request a new one from the operator of this server")
         return found
 
     def _reread(self) -> None:
@@ -94,7 +94,7 @@ class Keys:
         try:
             self._filed = _read(self._path)
         except ConfigError as error:
-            _log.error("the API keys stay as they were: %s", error)
+            _log.error("keeping the previous API keys: %s", error)
         else:
             _log.info("%d API keys read from %s", len(self._filed), self._path)
 
@@ -119,7 +119,7 @@ def new_key() -> str:
 def key_line(name: str, key: str) -> str:
     """The line of the file for a key. Raises ConfigError for an invalid name."""
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"key name {name!r} cannot be: give 1 to 64 of A-Z, a-z, 0-9, dot, dash and underscore")
+        raise ConfigError(f"key name {name!r} is invalid: use 1 to 64 of A-Z, a-z, 0-9, dot, dash and underscore")
     return f"{name}:{_digest(key).hex()}"
 
 
@@ -132,13 +132,14 @@ def _read(path: Path) -> _Entries:
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the file of API keys cannot be read ({path}: {reason_of(error)})") from None
+        raise ConfigError(f"API key file {path} cannot be read: {reason_of(error)}") from None
     entries = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, _, digest = line.strip().partition(":")
         if not (_NAME.fullmatch(name) and _HASH.fullmatch(digest)):
-            raise ConfigError(f"line {number} of {path} is no API key: {_HOW}")  # never the line: it may contain a key
+            # never the line: it may contain a key
+            raise ConfigError(f"line {number} of {path} is not an API key: {_HOW}")
         entries.append((name, bytes.fromhex(digest)))
     return entries

@@ -34,7 +34,7 @@ class Certificate:
             try:
                 self._present = _read(self._cert, self._key)
             except ConfigError as error:
-                _log.error("the certificate stays as it was: %s", error)
+                _log.error("keeping the previous certificate: %s", error)
             else:
                 _log.info("certificate read from %s", self._cert)
         handshake.context = self._present
@@ -47,8 +47,8 @@ def _read(cert: Path, key: Path) -> ssl.SSLContext:
         context.load_cert_chain(cert, key, password=_refuse_to_ask)
     except OSError as error:  # SSLError is an OSError too
         raise ConfigError(
-            f"certificate {cert} and key {key} cannot be used ({reason_of(error)}): give PEM files that belong"
-            " together, the chain with the server's own certificate first, and a key without a password"
+            f"certificate {cert} and key {key} cannot be used ({reason_of(error)}): specify matching PEM files, the"
+            " chain with the server's own certificate first, and a key without a password"
         ) from None
     return context
 

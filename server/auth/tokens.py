@@ -26,7 +26,7 @@ def is_token(text: str) -> bool:
 def new_token(key: str, now_s: float, minutes: float = DEFAULT_MINUTES) -> str:
     """A token signed with the key, valid from now on. Raises ConfigError for a lifetime that servers refuse."""
     if not 0 < minutes <= MAX_MINUTES:
-        raise ConfigError(f"a token of {minutes:g} minutes: give more than 0, and at most {MAX_MINUTES}")
+        raise ConfigError(f"minutes is {minutes:g}: expected a number above 0 and at most {MAX_MINUTES}")
     until = int(now_s + 60 * minutes)
     return f"nct_{until}_{_signature(hashlib.sha256(key.encode()).digest(), until)}"
 
@@ -43,11 +43,13 @@ def name_of_token(token: str, entries: Iterable[tuple[str, bytes]], now_s: float
         if parts and hmac.compare_digest(_signature(digest, until), parts[2]):
             found = name
     if found is None:
-        raise AuthError("the token is not signed by a key that is known here: ask for a new one where you got it")
+        raise AuthError("the token is not signed by a key of this server: request a new one from its issuer")
     if now_s >= until:
-        raise AuthError("the token has expired: ask for a new one where you got it, for each connection")
+        raise AuthError("the token has expired: request a new one from its issuer for each connection")
     if until > now_s + 60 * (MAX_MINUTES + 1):
-        raise AuthError(f"the token lives longer than the {MAX_MINUTES} minutes that are allowed")
+        raise AuthError(
+            f"the token is valid for more than {MAX_MINUTES} minutes, the limit: request a shorter one from its issuer"
+        )
     return found
 
 

@@ -16,8 +16,8 @@ from neucodec_streaming.server.bulk.rows import MAX_SECONDS
 from neucodec_streaming.server.bulk.table import SAVE_EVERY_S
 
 COMMANDS = {
-    "encode-files": "every recording of a folder or table to a table of tokens (Parquet: id, tokens, seconds, model)",
-    "decode-files": "every row of a table of tokens to a WAV file of 24 kHz",
+    "encode-files": "encode the recordings of a folder or table to a table (Parquet: id, tokens, seconds, model)",
+    "decode-files": "decode every row of a table of tokens to a WAV file at 24 kHz",
 }
 EXIT_INPUT = 3
 EXIT_INTERRUPTED = 130
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             progress = decode_files(given.source, given.out, make_coder, workers=workers)
     except KeyboardInterrupt:
-        print("\nneucodec-server: stopped; the same command goes on from here", file=sys.stderr)
+        print("\nneucodec-server: stopped; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
     except StreamingError as error:
         print(f"neucodec-server: {error}", file=sys.stderr)
@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="neucodec-server", description="Whole recordings to tokens and back; a job that was stopped goes on."
+        prog="neucodec-server",
+        description="Encodes and decodes whole recordings; a stopped job continues when run again.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, help in COMMANDS.items():
@@ -59,38 +60,44 @@ def _parser() -> argparse.ArgumentParser:
         is_encode = name == "encode-files"
         command.add_argument("source", type=Path, metavar="RECORDINGS" if is_encode else "TABLE")
         command.add_argument(
-            "out", type=Path, metavar="OUT", help="folder of the " + ("table" if is_encode else "files")
+            "out", type=Path, metavar="OUT", help="output folder of the " + ("table" if is_encode else "files")
         )
-        command.add_argument("--model", default="nano", help="a bundled name, a folder or a hub id (%(default)s)")
-        command.add_argument("--device", default="cpu", help="of torch (%(default)s)")
-        command.add_argument("--workers", type=_positive, metavar="N", help="processes (one a core; on a GPU one)")
-        command.add_argument("--threads", type=_positive, default=1, metavar="N", help="of each (%(default)s)")
+        command.add_argument(
+            "--model", default="nano", help="a bundled name, a folder or a hub id (default %(default)s)"
+        )
+        command.add_argument("--device", default="cpu", help="torch device (default %(default)s)")
+        command.add_argument(
+            "--workers", type=_positive, metavar="N", help="worker processes (default one per core; one on a GPU)"
+        )
+        command.add_argument(
+            "--threads", type=_positive, default=1, metavar="N", help="torch threads per worker (default %(default)s)"
+        )
         command.set_defaults(max_seconds=MAX_SECONDS)
         if is_encode:
             command.add_argument(
                 "--max-seconds",
                 type=float,
                 metavar="S",
-                help="longer recordings are skipped: memory grows with the square (%(default)g)",
+                help="skip longer recordings: memory grows with the square of the length (default %(default)g)",
             )
             command.add_argument(
                 "--batch-size",
                 type=_positive,
                 default=1,
                 metavar="N",
-                help="recordings of one frame count that go through the model together, for GPUs (%(default)s)",
+                help="recordings of the same length in frames to encode at once, for GPUs (default %(default)s)",
             )
             command.add_argument(
                 "--save-every-s",
                 type=float,
                 default=SAVE_EVERY_S,
                 metavar="S",
-                help="a job that is killed loses no more than this (%(default)g)",
+                help="interval of saving: a killed job loses at most this much work (default %(default)g)",
             )
     return parser
 
 
 def _positive(text: str) -> int:
     if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
+        raise argparse.ArgumentTypeError(f"{text} is below 1: use 1 or more")
     return number

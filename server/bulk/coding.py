@@ -48,7 +48,9 @@ class BulkCoder:
             if target.exists():
                 return WrittenFile(row.id, row.seconds, is_new=False)
             if row.model not in (self.codec.token_model, self.codec.public_name):
-                raise TokenError(f"the tokens are of model {row.model!r}, and this is {self.codec.token_model!r}")
+                raise TokenError(
+                    f"the tokens are of model {row.model!r}, not of {self.codec.token_model!r}: choose it with --model"
+                )
             audio = self.codec.decode(row.tokens)
             target.parent.mkdir(parents=True, exist_ok=True)
             _write(target, audio, self.codec.sample_rate)
@@ -61,7 +63,7 @@ class BulkCoder:
         pcm = read_audio(opened(recording)) if seconds <= self.max_seconds else np.zeros(0, np.float32)
         seconds = max(seconds, len(pcm) / INPUT_RATE)
         if seconds > self.max_seconds:
-            raise InputError(f"{recording.id} has {seconds:.0f} s, more than {self.max_seconds:g}: cut it")
+            raise InputError(f"{recording.id} is {seconds:.0f} s long, the limit is {self.max_seconds:g} s: split it")
         return pcm
 
     def _encode_group(self, group: list[tuple[AudioFile, np.ndarray]]) -> list[TokenRecord | Skipped]:
@@ -81,7 +83,7 @@ def _place(id: str, folder: Path) -> Path:
     """The audio file of a row. Raises InputError for an id that leads out of the folder."""
     path = PurePosixPath(id)
     if not path.name or path.is_absolute() or ".." in path.parts or "\0" in id:
-        raise InputError(f"the id {id!r} names no file below the folder of the output")
+        raise InputError(f"id {id!r} is not a path inside the output folder: rename it in the table")
     return folder / f"{path}.wav"
 
 

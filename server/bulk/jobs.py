@@ -81,7 +81,7 @@ def worker_pool(workers: int, make_coder: MakeCoder) -> Iterator[ProcessPoolExec
     try:
         yield pool
     except BrokenProcessPool:
-        raise DeviceError("a worker died, perhaps for want of memory: start again with fewer --workers") from None
+        raise DeviceError("a worker process died, perhaps out of memory: run again with fewer --workers") from None
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -59,7 +59,7 @@ class JobProgress:
         left_s = (self.clock() - self._began_s) / max(done - self.done_before, 1) * (self.total - done)
         return (
             f"{done} of {self.total} recordings, {self.audio_s / 3600:.2f} h of audio,"
-            f" {self.hours_an_hour:.0f} h an hour, {left_s / 60:.0f} min left"
+            f" {self.hours_an_hour:.0f} h per hour, {left_s / 60:.0f} min left"
         )
 
     def finish(self, folder: Path) -> None:
@@ -71,8 +71,8 @@ class JobProgress:
         listed = f" (listed in {path})" if self.skipped else ""
         print(_erased(), end="", file=sys.stderr, flush=True)
         print(
-            f"{self.coded} recordings, {self.audio_s / 3600:.2f} h of audio, {self.hours_an_hour:.0f} hours of audio an"
-            f" hour; {self.done_before} were done before; {len(self.skipped)} skipped{listed}"
+            f"{self.coded} recordings, {self.audio_s / 3600:.2f} h of audio, {self.hours_an_hour:.0f} hours of audio"
+            f" per hour; {self.done_before} were already done; {len(self.skipped)} skipped{listed}"
         )
 
 

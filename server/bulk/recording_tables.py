@@ -35,10 +35,10 @@ def table_recordings(files: list[Path]) -> list[AudioFile]:
     seen: set[str] = set()
     for recording in found:
         if recording.id in seen:
-            raise ConfigError(f"{files[0]} has the id {recording.id!r} twice: give each row an id of its own")
+            raise ConfigError(f"{files[0]} contains the id {recording.id!r} twice: make the ids unique")
         seen.add(recording.id)
     if not found:
-        raise ConfigError(f"{files[0]} has no rows: name a table of recordings")
+        raise ConfigError(f"{files[0]} has no rows: specify a table of recordings")
     return found
 
 
@@ -61,7 +61,7 @@ def _recordings(file: Path) -> Iterator[AudioFile]:
         id, path = (table[name][row].as_py() if name in table.column_names else None for name in (ID, PATH))
         name = path if id is None else str(id)
         if name is None or (path is None and not audio):
-            raise ConfigError(f"row {row} of {file} has no {PATH} or {ID}: fill it, or remove the row")
+            raise ConfigError(f"row {row} of {file} has no {PATH} or {ID}: fill it in, or remove the row")
         yield AudioFile(name, file, row) if audio else AudioFile(name, file.parent / str(path))
 
 
@@ -81,13 +81,13 @@ def _names(file: Path) -> tuple[pa.Table, bool]:
         nested = pq.ParquetFile(file).read(columns=[f"{AUDIO}.{PATH}"])[AUDIO].combine_chunks()
         return pa.table({PATH: nested.field(PATH)}), True
     if in_table and not wanted:
-        raise ConfigError(f"{file} has audio, but no column {ID} or {PATH} to name it by: add one")
+        raise ConfigError(f"{file} has audio, but no column {ID} or {PATH} with its names: add one")
     return pq.read_table(file, columns=wanted), in_table
 
 
 def _check(file: Path, is_table: bool, names: list[str]) -> None:
     if not is_table:
-        raise ConfigError(f"{file} has the columns {', '.join(names)}: a table of recordings has {PATH} or {AUDIO}")
+        raise ConfigError(f"{file} has the columns {', '.join(names)}: a table of recordings needs {PATH} or {AUDIO}")
 
 
 def _group_of(file: Path, row: int) -> tuple[int, int]:
@@ -97,7 +97,7 @@ def _group_of(file: Path, row: int) -> tuple[int, int]:
         if row < first + rows:
             return group, first
         first += rows
-    raise InputError(f"{file} has {first} rows, and was said to have {row + 1}: it has changed")
+    raise InputError(f"{file} has {first} rows, fewer than when the job started: restore it, and run the job again")
 
 
 @lru_cache

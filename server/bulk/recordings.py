@@ -30,10 +30,12 @@ def opened(recording: AudioFile) -> Path | BytesIO:
 def _in_folder(folder: Path) -> list[AudioFile]:
     """Every audio file in a folder and its subfolders, in order of names."""
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder: name one that holds recordings, or a table (.parquet, .csv, .tsv)")
+        raise ConfigError(
+            f"{folder} is not a folder: specify a folder of recordings, or a table (.parquet, .csv, .tsv)"
+        )
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
     if not paths:
-        raise ConfigError(f"{folder} and its folders hold no recordings: .wav, .flac, or what else libsndfile reads")
+        raise ConfigError(f"{folder} contains no recordings: specify a folder with .wav, .flac or other audio files")
     return [AudioFile(_text(path.relative_to(folder).as_posix()), path) for path in paths]
 
 

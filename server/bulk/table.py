@@ -31,12 +31,14 @@ def only_writer(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a")
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be written to ({error.strerror}): name another folder") from None
+        raise ConfigError(f"{folder} cannot be written to ({error.strerror}): choose another folder") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"another job writes to {folder}: wait for its end, or name another folder") from None
+            raise ConfigError(
+                f"another job is writing to {folder}: wait until it ends, or choose another folder"
+            ) from None
         yield
 
 
@@ -99,7 +101,7 @@ def count_rows(source: Path) -> int:
 def _given_parts(source: Path) -> list[Path]:
     parts = _parts(source) if source.is_dir() else [source]
     if not parts:
-        raise ConfigError(f"{source} holds no part-*.parquet: name a table of tokens")
+        raise ConfigError(f"{source} contains no part-*.parquet: specify a table of tokens")
     return parts
 
 
@@ -111,10 +113,12 @@ def _open(part: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(part)
     except (OSError, pa.ArrowInvalid) as error:
-        raise ConfigError(f"{part} cannot be read as Parquet ({error}): name a table of tokens") from None
+        raise ConfigError(f"{part} cannot be read as Parquet ({error}): specify a table of tokens") from None
     missing = set(SCHEMA.names) - set(file.schema_arrow.names)
     if missing:
-        raise ConfigError(f"{part} has no column {', '.join(sorted(missing))}: a table of tokens has {SCHEMA.names}")
+        raise ConfigError(
+            f"{part} has no column {', '.join(sorted(missing))}: a table of tokens has {', '.join(SCHEMA.names)}"
+        )
     return file
 
 
@@ -123,5 +127,5 @@ def _ids(part: Path, model: str) -> list[str]:
         table = file.read(columns=["id", "model"])
     others = set(table["model"].unique().to_pylist()) - {model}
     if others:
-        raise ConfigError(f"{part} has tokens of model {others.pop()}, not of {model}: name another folder")
+        raise ConfigError(f"{part} has tokens of model {others.pop()}, not of {model}: choose another folder")
     return table["id"].to_pylist()

@@ -167,7 +167,9 @@ class HttpExchange(asyncio.Protocol):
             self._body += event.data
             if len(self._body) > self._settings.max_message_bytes:
                 limit = self._settings.max_message_bytes
-                self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is longer than {limit} bytes")
+                self._refuse(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is longer than {limit} bytes: send a shorter one"
+                )
                 self._task = self._loop.create_task(asyncio.sleep(0), name="refused")  # stops reading
         elif isinstance(event, h11.EndOfMessage):
             self._timer.cancel()

@@ -143,7 +143,7 @@ class FrameReader:
         try:
             messages.append(data.decode() if self._opcode is Opcode.TEXT else data)
         except UnicodeDecodeError:
-            self._protocol.fail(1007, "text that is no UTF-8")
+            self._protocol.fail(1007, "text that is not UTF-8")
 
 
 def binary_header(length: int) -> bytes:

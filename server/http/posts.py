@@ -51,5 +51,5 @@ def _reply(exchange: Exchange, response: Response) -> None:
 
 
 def _no_speech() -> Response:
-    error = ConfigError("this server has no language model to speak with: start it with --speech-lm-url")
+    error = ConfigError("this server has no speech language model: start it with --speech-lm-url")
     return answer(HTTPStatus.NOT_FOUND, json.dumps(error_body(error, HTTPStatus.NOT_FOUND)))

@@ -92,7 +92,7 @@ def error_body(error: StreamingError, status: HTTPStatus | None = None) -> dict[
 
 def method_not_allowed(path: str, method: str, allowed: str) -> Response:
     """405, naming the allowed method."""
-    message = f"method {method[:20]} of {path} is none that it has: use {allowed}"
+    message = f"{path} does not support method {method[:20]}: use {allowed}"
     response = answer(HTTPStatus.METHOD_NOT_ALLOWED, encode_message(Failure("bad_method", message)))
     response.headers["Allow"] = allowed
     return response
@@ -100,7 +100,10 @@ def method_not_allowed(path: str, method: str, allowed: str) -> Response:
 
 def upgrade_required() -> Response:
     """426: the session could be opened, by a WebSocket."""
-    response = answer(HTTPStatus.UPGRADE_REQUIRED, encode_message(Failure("no_websocket", "open a WebSocket here")))
+    response = answer(
+        HTTPStatus.UPGRADE_REQUIRED,
+        encode_message(Failure("no_websocket", "this path serves WebSockets: connect with one")),
+    )
     response.headers["Upgrade"] = "websocket"
     return response
 
@@ -109,6 +112,6 @@ def not_found(path: str, kinds: Collection[str] = tuple(PATHS.values())) -> Resp
     """404, listing the paths, of sessions those of `kinds`."""
     sessions = [known for known, kind in PATHS.items() if kind in kinds]
     known = ", ".join([*sessions, SPEECH_PATH, HEALTH_PATH, READY_PATH, METRICS_PATH])
-    what = "not served here: those served" if path in PATHS else "unknown: the known ones"
-    message = f"path {path[:80]!r} is {what} are {known}"
+    what = "not served here" if path in PATHS else "unknown"
+    message = f"path {path[:80]!r} is {what}: choose one of {known}"
     return answer(HTTPStatus.NOT_FOUND, encode_message(Failure("bad_path", message)))

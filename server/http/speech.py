@@ -76,21 +76,21 @@ def parse_request(body: bytes, voices: Iterable[str] = ()) -> SpeechRequest:
     try:
         fields: Any = json.loads(body)
     except ValueError as error:
-        raise ConfigError(f"the body is not JSON ({error})") from None
+        raise ConfigError(f"the body is not JSON ({error}): send a JSON object") from None
     if not isinstance(fields, dict):
-        raise ConfigError("the body is not a JSON object")
+        raise ConfigError("the body is not a JSON object: send one with input, the text to speak")
     text = fields.get("input")
     if not isinstance(text, str) or not text.strip():
-        raise ConfigError(f"input is {str(text)[:40]!r}: give the text to be said")
+        raise ConfigError(f"input is {str(text)[:40]!r}: expected the text to speak")
     voice = fields.get("voice") or DEFAULT_VOICE
     known = (DEFAULT_VOICE, *(name for name in voices if name != DEFAULT_VOICE))
     if voice not in known:
-        raise ConfigError(f"voice {str(voice)[:40]!r} is unknown: the voices are {', '.join(known)}")
+        raise ConfigError(f"voice {str(voice)[:40]!r} is unknown: choose one of {', '.join(known)}")
     if fields.get("speed", 1) != 1:
-        raise ConfigError(f"speed is {str(fields['speed'])[:40]}: speech has its own, give 1 or leave it out")
+        raise ConfigError(f"speed is {str(fields['speed'])[:40]}: only 1 is supported, or leave it out")
     for name in ("model", "profile"):
         if not isinstance(fields.get(name), str | None):
-            raise ConfigError(f"{name} is {str(fields[name])[:40]!r}: give a name")
+            raise ConfigError(f"{name} is {str(fields[name])[:40]!r}: expected a name")
     return SpeechRequest(
         text,
         fields.get("model"),
@@ -238,7 +238,7 @@ class SpeechEndpoint:
         if failure is not None and not exchange.has_begun:
             self._refuse(failure, exchange)
         elif failure is not None:
-            _log.info("speech broke off: %s", failure, extra={"session": session.ready.session})
+            _log.info("speech was interrupted: %s", failure, extra={"session": session.ready.session})
             if asked.stream_format == "sse":
                 exchange.write(event({"type": "error", **error_body(failure)}))
                 exchange.finish()
@@ -256,7 +256,7 @@ class SpeechEndpoint:
         """Why the answer is incomplete; None if it is complete."""
         if output.failure is not None:
             return error_of(output.failure.code, output.failure.message)
-        return failure if output.done else CapacityError("the server stops: try again, at another one")
+        return failure if output.done else CapacityError("the server is shutting down: try again or use another server")
 
     async def _relay(self, asked: SpeechRequest, session: Session, output: SpeechOutput) -> SpeechLMError | None:
         """Passes the language model's tokens to the session, and its end; returns an error if they are incomplete."""

@@ -308,7 +308,7 @@ class WebSocket(asyncio.BufferedProtocol):
                     self._transport.abort()
 
     def _give_up_sending(self) -> None:
-        _log.warning("a client takes nothing for %.0f s: disconnected", self._settings.send_timeout_s)
+        _log.warning("a client has read nothing for %.0f s: disconnecting it", self._settings.send_timeout_s)
         self.abort()
 
     def _wait_to_ping(self) -> None:
@@ -330,7 +330,7 @@ class WebSocket(asyncio.BufferedProtocol):
         if self._has_heard or not self._is_reading:
             self._wait_to_ping()
         else:
-            _log.warning("a client does not answer pings: disconnected")
+            _log.warning("a client does not answer pings: disconnecting it")
             self.abort()
 
     def _end_soon(self) -> None:

@@ -63,10 +63,12 @@ _log = logging.getLogger(__name__)
 
 def broker_address(settings: Settings) -> BrokerAddress:
     """The broker address from the settings. Raises ConfigError."""
-    assert settings.mqtt is not None, "whoever calls has looked"
+    assert settings.mqtt is not None, "the caller must check `settings.mqtt`"
     address = parse_broker(settings.mqtt, settings.mqtt_ca, settings.mqtt_cert, settings.mqtt_key)
     if address.username is not None:
-        raise ConfigError("mqtt holds a user, and perhaps a password for all to see: give mqtt_username, mqtt_password")
+        raise ConfigError(
+            "the mqtt URL contains credentials, which process lists show: use mqtt_username and mqtt_password instead"
+        )
     return replace(address, username=settings.mqtt_username, password=settings.mqtt_password)
 
 
@@ -131,7 +133,7 @@ class Bridge:
                     async for message in connection.messages():
                         self._take(message)
             except BrokerLost as error:
-                _log.warning("no broker at %s: %s", self._address, error)
+                _log.warning("no connection to the broker at %s: %s", self._address, error)
             self.connected.clear()
             await asyncio.sleep(min(MIN_WAIT_S * 2**attempt, MAX_WAIT_S) * random.uniform(0.5, 1.5))
             attempt = min(attempt + 1, 10)
@@ -222,7 +224,7 @@ class Bridge:
         await asyncio.sleep(TAKE_OVER_S)
         status = self._status(name)
         if name not in self._sessions and (status is None or status.state == SessionStatus.LOST):
-            _log.info("session %s is taken over from bridge %s", name, lost.bridge)
+            _log.info("taking over session %s from bridge %s", name, lost.bridge)
             if not self._begin(name, lost.request, lost.reply, None):
                 closed = replace(lost, state=SessionStatus.CLOSED)
                 await self._publish(BrokerMessage(topic(name, STATUS), closed.encode(), retain=True))
@@ -243,7 +245,7 @@ class Bridge:
             )
         except StreamingError as error:
             if request.input is not None and is_hermes(request.input):
-                _log.warning("no session for site %s: %s", name, error)
+                _log.warning("cannot open a session for site %s: %s", name, error)
             self._claim(self._refuse(error, reply))
             return False
         task = asyncio.create_task(self._serve(session), name=f"mqtt session {name}")
@@ -300,4 +302,4 @@ class Bridge:
         try:
             await work
         except BrokerLost as error:
-            _log.debug("the broker is gone: %s", error)
+            _log.debug("lost the connection to the broker: %s", error)

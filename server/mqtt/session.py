@@ -179,7 +179,7 @@ class BrokerSession:
     def send(self, message: bytes | ServerMessage) -> None:
         """Queues the publications of a message."""
         if isinstance(message, Failure):
-            _log.warning("session %s of %s ends: %s", self.name, self._input_topic, message.message)
+            _log.warning("session %s of %s ends with an error: %s", self.name, self._input_topic, message.message)
         self._outbox.extend(self._translation.message(message))
         self._wake.set()
 
@@ -225,13 +225,13 @@ class BrokerSession:
                     async for message in connection.messages():
                         await self._take_in_turn(message)
             except BrokerLost as error:
-                _log.info("session %s has lost its broker: %s", self.name, error)
+                _log.info("session %s lost its connection to the broker: %s", self.name, error)
             self._advance(BrokerPhase.LOST)
             self._connected.clear()
             for message in connection.rest():
                 await self._take_in_turn(message)
             if not await self._is_still_ours():
-                _log.info("session %s belongs to another bridge now", self.name)
+                _log.info("another bridge has taken over session %s", self.name)
                 self._outbox.clear()
                 if self.is_open:
                     self._leave(SessionStatus.OPEN)  # the other one announces it
@@ -270,9 +270,9 @@ class BrokerSession:
         try:
             check_size(message.payload, self._max_message_bytes)
             if said != self._input_type and self._request.input is None:
-                raise InputError(f"frame of {said}: the session takes {self._input_type}")
+                raise InputError(f"frame has content type {said}: the session expects {self._input_type}")
             if message.rate not in (None, self._translation.input.rate):
-                raise InputError(f"frame at {message.rate} Hz: the session takes {self._translation.input.rate}")
+                raise InputError(f"frame at {message.rate} Hz: the session expects {self._translation.input.rate} Hz")
             self._converse(self._translation.frame(message.payload))
         except StreamingError as error:
             if is_hermes(self._input_topic):  # not one of our frames; others of this sender would not be either
@@ -284,7 +284,7 @@ class BrokerSession:
         """Skips a satellite's unusable frame; the log has each reason once."""
         if str(error) != self._left_out_for:
             self._left_out_for = str(error)
-            _log.warning("session %s leaves out a message of %s: %s", self.name, self._input_topic, error)
+            _log.warning("session %s skips a message of %s: %s", self.name, self._input_topic, error)
 
     def _take_request(self, message: BrokerMessage) -> None:
         reply = reply_of(message)

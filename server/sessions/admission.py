@@ -50,12 +50,12 @@ class Admission:
         after = [pools + Counter(pools_of(kind, config).values()) for pools in self._pools]
         free = [worker for worker, pools in enumerate(after) if max(pools.values()) <= self._slots]
         if self.sessions >= self._max_sessions or not free:
-            raise CapacityError(f"all {self._max_sessions} sessions are in use: try again later or on another server")
+            raise CapacityError(f"all {self._max_sessions} sessions are in use: try again later, or use another server")
         load, taken, worker = min((self._budget.load(after[one]), self._sessions[one], one) for one in free)
         if taken and not self._budget.fits(after[worker]):
             raise CapacityError(
-                f"the device is full: with one {kind} session more its steps would take {load:.0%} of the time, the"
-                f" limit is {self._budget.max_load:.0%}: try again later or on another server"
+                f"the device is full: one more {kind} session would raise its load to {load:.0%}, above the limit of"
+                f" {self._budget.max_load:.0%}: try again later, or use another server"
             )
         self._pools[worker] = after[worker]
         self._sessions[worker] += 1

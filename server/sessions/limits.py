@@ -66,15 +66,15 @@ class SessionLimits:
     def _miss_place(self) -> None:
         limit_s = self._settings.wake_timeout_s
         self._fail(
-            CapacityError(f"the session was quiet, others took its place, and none came free in {limit_s:g} s: resume")
+            CapacityError(f"the session was parked while idle, and no slot came free within {limit_s:g} s: resume it")
         )
 
     def _miss_slot(self) -> None:
-        self._fail(DeviceError("the device does not answer: try again later, or on another server"))
+        self._fail(DeviceError("the device does not respond: try again later, or use another server"))
 
     def _reach_length(self) -> None:
         limit_s = self._settings.max_session_s
-        self._fail(TimeLimitError(f"the session has lasted {limit_s:.0f} s, which is the limit: open another"))
+        self._fail(TimeLimitError(f"the session has reached its time limit of {limit_s:.0f} s: open another"))
 
     @property
     def _idle_limit_s(self) -> float | None:
@@ -89,7 +89,7 @@ class SessionLimits:
         if left_s > 0:
             self.after("idle", left_s, self._check_idle)
         elif self._has_spoken:
-            self._fail(TimeLimitError(f"nothing was sent either way for {limit_s:.0f} s: open a session when there is"))
+            self._fail(TimeLimitError(f"no traffic for {limit_s:.0f} s: open a session when there is input"))
         else:
-            why = f"no message came within {limit_s:.0f} s"
-            self._fail(TimeLimitError(f"{why}: open a session when there is something"))
+            why = f"no message within {limit_s:.0f} s"
+            self._fail(TimeLimitError(f"{why}: open a session when there is input"))

@@ -204,7 +204,7 @@ class Session:
             return
         except Exception:
             _log.exception("session %s failed", self.ready.session, extra=self._logged)
-            self.fail(StreamingError("internal error: connect again"))
+            self.fail(StreamingError("internal error: reconnect"))
             return
         if waits and self._transport is not None and not self._has_room():
             self._transport.hold()
@@ -226,7 +226,7 @@ class Session:
         self._detach()
         self._limits.after("return", self._settings.resume_s, partial(self.give_up, "late"))
         _log.info(
-            "session %s has lost its connection: kept for %.0f s",
+            "session %s lost its connection: keeping it for %.0f s",
             *(self.ready.session, self._settings.resume_s),
             extra=self._logged,
         )
@@ -244,14 +244,14 @@ class Session:
         """The server stops: the client is told to resume elsewhere."""
         self._outcome = "stop"
         if self._transport is not None:
-            self._transport.close(RESTART_STATUS, "the server stops: resume elsewhere")
+            self._transport.close(RESTART_STATUS, "the server is shutting down: resume elsewhere")
         else:
             self.give_up("stop")
 
     def evict(self) -> None:
         """Parked sessions exceed their memory limit: the client is told to resume, by replay."""
         if self._transport is not None:
-            self._transport.close(RESTART_STATUS, "parked for too long: resume")
+            self._transport.close(RESTART_STATUS, "parked sessions exceed their memory limit: resume")
         self.give_up("parked")
 
     # Input
@@ -261,7 +261,7 @@ class Session:
         `ready`.
         """
         if self.request.resume is not None or self._conversation.state is not State.OPENING:
-            raise ProtocolError("a session that is resumed says first where it goes on: wait for ready, then send")
+            raise ProtocolError("message before ready, which says where a resumed session continues: wait for ready")
         self._early.put(message)
         return True
 
@@ -304,7 +304,7 @@ class Session:
             self._take(news, data)
         except Exception:
             _log.exception("session %s failed", self.ready.session, extra=self._logged)
-            self.fail(StreamingError("internal error: connect again"))
+            self.fail(StreamingError("internal error: reconnect"))
 
     def _take(self, news: EventKind, data: Any) -> None:
         if news is _OUTPUT:

@@ -66,7 +66,7 @@ class SessionHandler(Interface):
 def check_size(data: bytes | str, max_bytes: int) -> None:
     """Raises MessageTooLarge for a message that exceeds the limit on the wire."""
     if len(data) > max_bytes:
-        raise MessageTooLarge(f"message of {len(data)} bytes: the limit is {max_bytes}, send smaller ones")
+        raise MessageTooLarge(f"message of {len(data)} bytes exceeds the limit of {max_bytes}: send smaller messages")
 
 
 def hand_on(data: bytes | str, handler: SessionHandler, max_bytes: int) -> None:

@@ -244,7 +244,7 @@ class Settings:
             check(item, getattr(self, item.name))
         if (self.tls_cert is None) != (self.tls_key is None):
             given, missing = ("tls_cert", "tls_key") if self.tls_key is None else ("tls_key", "tls_cert")
-            raise ConfigError(f"{missing} is missing, and {given} is {getattr(self, given)!r}: give both or none")
+            raise ConfigError(f"{missing} is missing, but {given} is {getattr(self, given)!r}: set both or neither")
 
     @property
     def default_profile(self) -> str:
@@ -272,23 +272,23 @@ def _wrong(item: Field, value: Any) -> str | None:
     if value is None and may_be_none:
         return None
     if not _is_a(kind, value):
-        return f"give {_NOUNS[kind]}"
+        return f"expected {_NOUNS[kind]}"
     if entry.least is not None and value < entry.least:
-        return f"give at least {entry.least}"
+        return f"expected at least {entry.least}"
     if entry.above is not None and value <= entry.above:
-        return f"give a number above {entry.above}"
+        return f"expected a number above {entry.above}"
     if entry.choices and value not in entry.choices:
-        return f"give one of {', '.join(entry.choices)}"
+        return f"choose one of {', '.join(entry.choices)}"
     return _FURTHER[item.name](value) if item.name in _FURTHER else None
 
 
 _NOUNS = {
-    str: "a text",
+    str: "a string",
     int: "a whole number",
     float: "a number",
     bool: "true or false",
     tuple[int, ...]: "whole numbers",
-    tuple[str, ...]: "texts that are not empty",
+    tuple[str, ...]: "non-empty strings",
     Profiles: "names with a chunk and a lookahead each",
 }
 
@@ -304,36 +304,36 @@ def _is_a(kind: Any, value: Any) -> bool:
 
 
 def _wrong_port(port: int) -> str | None:
-    return "give 0 to 65535" if port > 65_535 else None
+    return "expected 0 to 65535" if port > 65_535 else None
 
 
 def _wrong_kinds(kinds: tuple[str, ...]) -> str | None:
     is_some = bool(kinds) and len(set(kinds)) == len(kinds) and set(kinds) <= set(PARTS)
-    return None if is_some else f"give {', '.join(PARTS)}, or both"
+    return None if is_some else f"choose {', '.join(PARTS)}, or both"
 
 
 def _wrong_profiles(profiles: Profiles) -> str | None:
-    return None if profiles else f"name at least one, such as {DEFAULT_PROFILE}"
+    return None if profiles else f"choose at least one, such as {DEFAULT_PROFILE}"
 
 
 def _wrong_speech_lm_url(url: str) -> str | None:
     try:
         check_url(url)
     except ConfigError:
-        return "give the base URL of an OpenAI-compatible API, such as http://127.0.0.1:8000/v1"
+        return "expected the base URL of an OpenAI-compatible API, such as http://127.0.0.1:8000/v1"
     return None
 
 
 def _wrong_batch_sizes(sizes: tuple[int, ...]) -> str | None:
     rising = bool(sizes) and list(sizes) == sorted(set(sizes)) and sizes[0] >= 1
-    return None if rising else "give whole numbers from 1 on, ascending"
+    return None if rising else "expected ascending whole numbers of at least 1"
 
 
 def _wrong_origins(origins: tuple[str, ...]) -> str | None:
     for origin in origins:
         split = urlsplit(origin)
         if split.scheme not in ("http", "https") or origin != f"{split.scheme}://{split.netloc}" or not split.netloc:
-            return f"give origins as browsers send them, such as https://example.org ({origin!r} is none)"
+            return f"expected origins as browsers send them, such as https://example.org, not {origin!r}"
     return None
 
 
@@ -342,7 +342,7 @@ def _wrong_proxies(proxies: tuple[str, ...]) -> str | None:
         try:
             ip_network(proxy)
         except ValueError as error:
-            return f"give addresses or networks such as 10.0.0.0/8 ({error})"
+            return f"expected addresses or networks such as 10.0.0.0/8 ({error})"
     return None
 
 
@@ -374,8 +374,8 @@ def parse_profiles(text: str) -> Profiles:
         else:
             known = ", ".join(PROFILES)
             raise ConfigError(
-                f"profile {part.strip()!r} is unknown: give {known}, NAME=CHUNK:LOOKAHEAD in frames, or"
-                f" NAME={OWN_PAIR} for the pair of the model"
+                f"profile {part.strip()!r} is unknown: choose from {known}, NAME=CHUNK:LOOKAHEAD in frames, or"
+                f" NAME={OWN_PAIR} for the model's own pair"
             )
     return profiles
 
@@ -384,5 +384,5 @@ def parse_batch_sizes(text: str) -> tuple[int, ...]:
     """Parses `1,4,8` to (1, 4, 8). Raises ConfigError."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
-        raise ConfigError(f"batch sizes {text!r} cannot be read: give whole numbers such as 1,4,8")
+        raise ConfigError(f"batch sizes {text!r} are not whole numbers: use a list such as 1,4,8")
     return tuple(int(part) for part in parts)

@@ -75,7 +75,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         group = groups[entry.group] = groups.get(entry.group) or parser.add_argument_group(entry.group)
         help = f"{entry.help} (default {value_text(getattr(defaults, item.name))})".replace("%", "%%")
         if FLAG not in entry.sources:
-            group.description = f"{_variable(item.name)}, which is no flag: {entry.help}"
+            group.description = f"{_variable(item.name)}, only in the environment: {entry.help}"
         elif item.type is bool:
             group.add_argument(_flag(item.name), action=argparse.BooleanOptionalAction, help=help)
         else:
@@ -109,7 +109,9 @@ def check_files(settings: Settings) -> None:
                 with open(path, "rb"):
                     pass
             except OSError as error:
-                raise ConfigError(f"{item.name} is {path!r}: it cannot be read ({error.strerror})") from None
+                raise ConfigError(
+                    f"{item.name} {path!r} cannot be read ({error.strerror}): specify a readable file"
+                ) from None
 
 
 def _from_file(path: str) -> dict[str, Any]:
@@ -117,12 +119,12 @@ def _from_file(path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             found = tomllib.load(file)
     except OSError as error:
-        raise ConfigError(f"file {path} cannot be read ({error.strerror}): name a TOML file of settings") from None
+        raise ConfigError(f"file {path} cannot be read ({error.strerror}): specify a TOML file of settings") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"file {path} is no TOML ({error}): write lines such as max_sessions = 64") from None
+        raise ConfigError(f"file {path} is not valid TOML ({error}): write lines such as max_sessions = 64") from None
     for name in found:
         if name not in _FIELDS:
-            raise ConfigError(f"file {path}: {name} is no setting{_like(name)}")
+            raise ConfigError(f"file {path}: {name} is not a setting{_like(name)}")
     return found
 
 
@@ -135,15 +137,13 @@ def _unknown(environment: Mapping[str, str]) -> Iterator[str]:
     for variable in environment:
         if variable.startswith(PREFIX) and variable not in known:
             near = _like(variable.removeprefix(PREFIX).lower(), _variable)
-            yield f"the environment has {variable}, which is no setting{near}"
+            yield f"the environment has {variable}, which is not a setting{near}"
 
 
 def _like(name: str, spelled: Callable[[str], str] = str) -> str:
     near = get_close_matches(name, _FIELDS)
     return (
-        f": do you mean {' or '.join(map(spelled, near))}?"
-        if near
-        else ": neucodec-server --help names those that there are"
+        f": did you mean {' or '.join(map(spelled, near))}?" if near else ": neucodec-server --help lists the settings"
     )
 
 
@@ -151,7 +151,7 @@ def _read(item: Field, given: Any, source: str, where: str) -> Any:
     """Converts a source's value for Settings. Raises ConfigError naming `where`."""
     entry = entry_of(item)
     if source not in entry.sources:
-        raise ConfigError(f"{where}: {item.name} may not be given there, only by {_variable(item.name)}")
+        raise ConfigError(f"{where}: {item.name} is not allowed there: set {_variable(item.name)} in the environment")
     try:
         value = _value(item, given)
         check(item, value)

@@ -119,8 +119,8 @@ class Converter:
                 else:
                     payload = session.formats.written(np.frombuffer(payload, engine_types(session.kind)[1]))
             except StreamingError:
-                _log.exception("the model made output that cannot be sent")
-                self._end(number, DeviceError("the model made output that cannot be sent: connect again"))
+                _log.exception("the model produced invalid output")
+                self._end(number, DeviceError("the model produced invalid output: reconnect"))
                 return
             if payload:
                 self._events.append((number, EventKind.OUTPUT, (payload, epoch, behind_ms)))

@@ -148,7 +148,7 @@ class WorkerHandle(asyncio.Protocol):
             self._on_lost()
         self._settle_measured(None)
         if not self.loaded.done():
-            self.loaded.set_exception(DeviceError("the worker ended before it had loaded the model"))
+            self.loaded.set_exception(DeviceError("the worker stopped before the model was loaded"))
             self.loaded.exception()  # also unrequested answers
 
     def _settle_measured(self, seconds: float | None) -> None:
@@ -230,7 +230,7 @@ class WorkerPool:
     def _lose(self) -> None:
         if self._is_loaded and not self.lost.is_set() and not all(device.alive for device in self.all):
             code = None if self._process is None else self._process.poll()
-            _log.error("a worker has ended%s", "" if code is None else f", its process with exit code {code}")
+            _log.error("a worker has stopped%s", "" if code is None else f" (exit code of its process: {code})")
             self.lost.set()
 
     def _join(self, timeout_s: float) -> None:
@@ -238,12 +238,12 @@ class WorkerPool:
         if self._thread is not None:
             self._thread.join(timeout_s)
             if self._thread.is_alive():
-                _log.log(level, "the workers did not end within %.0f s", timeout_s)
+                _log.log(level, "the workers did not stop within %.0f s", timeout_s)
         if self._process is not None:
             try:
                 self._process.wait(timeout_s)
             except subprocess.TimeoutExpired:
-                _log.log(level, "the workers did not end within %.0f s: killed", timeout_s)
+                _log.log(level, "the workers did not stop within %.0f s: killing them", timeout_s)
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
 

@@ -103,7 +103,7 @@ class Worker:
                         self._events, self._steps = [], []
                         self._send(selector)
             except OSError:
-                _log.debug("the event loop is gone: results are dropped", exc_info=True)
+                _log.debug("the event loop has stopped: dropping the results", exc_info=True)
 
     def close(self) -> None:
         """Closes this process's copy of the socket of a worker that runs elsewhere."""
@@ -169,7 +169,7 @@ class Worker:
         except Exception:
             _log.exception("%s failed", verb.name)
             self._engine.check_device()
-            self._end(number, DeviceError("the device failed: connect again"))
+            self._end(number, DeviceError("the device failed: reconnect"))
 
     def _open(self, number: int, order: SessionSpec) -> None:
         pools, parked = pools_of(order.kind, order.config), order.parked
@@ -235,7 +235,7 @@ class Worker:
             _log.exception("the engine failed")
             self._engine.check_device()
             for number in list(self._seats):
-                self._end(number, DeviceError("the device failed: connect again"))
+                self._end(number, DeviceError("the device failed: reconnect"))
 
     def _translate(self, result: EngineResult) -> None:
         seat = self._seat_of.get(result.session)
@@ -248,8 +248,8 @@ class Worker:
         try:
             data = seat.formats.written(result.data) if isinstance(result, Output) else seat.formats.written_rest()
         except StreamingError:
-            _log.exception("the model made output that cannot be sent")
-            self._end(seat.number, DeviceError("the model made output that cannot be sent: connect again"))
+            _log.exception("the model produced invalid output")
+            self._end(seat.number, DeviceError("the model produced invalid output: reconnect"))
             return
         if isinstance(result, Output):
             seat.behind_ms = result.behind_ms
@@ -299,7 +299,7 @@ def work(sockets: Sequence[socket.socket], settings: Settings, load: EngineLoade
     try:
         sockets[0].sendall(packed(Loaded(model, pids) if isinstance(model, Model) else model))
     except OSError:
-        _log.debug("the event loop is gone", exc_info=True)
+        _log.debug("the event loop has stopped", exc_info=True)
     if workers:
         workers[0].run()
     sockets[0].close()
@@ -347,8 +347,8 @@ def _loaded(
     except StreamingError as error:
         return [], error
     except Exception as error:
-        _log.exception("loading failed")
-        return [], DeviceError(f"loading failed: {type(error).__name__}: {error}")
+        _log.exception("loading the model failed")
+        return [], DeviceError(f"loading the model failed: {type(error).__name__}: {error}")
     gc.collect()
     gc.freeze()  # or a collection would walk through torch and the model while everything stands still
     return [Worker(engine, socket, model.output_rate) for engine, socket in zip(engines, sockets, strict=False)], model

@@ -171,7 +171,7 @@ class Engine:
         """
         found = self._sessions[session]
         if found.stages[-1].pool.kind != "decode":
-            raise ConfigError("a session that only encodes has no voice: prime one that decodes")
+            raise ConfigError("an encode session has no voice: prime a decode or roundtrip session")
         found.voice = voice
         self._put(found.stages[0], NextVoice(voice), now_s)
 
@@ -255,7 +255,7 @@ class Engine:
             if len(live) < 2:
                 return  # closing the only session would help nobody
             newest = max(live)
-            _log.warning("%.1f s behind with %d sessions: the newest is closed", behind_s, self.sessions)
+            _log.warning("%.1f s behind with %d sessions: closing the newest", behind_s, self.sessions)
             self._fail(newest, self._overload.error(behind_s))
 
     def _launch(self, batch: StepBatch, now_s: float) -> None:
@@ -291,12 +291,12 @@ class Engine:
         self.check_device()
         for stage in step.stages:
             if stage.in_flight is step:
-                self._fail(stage.session, DeviceError("the device failed in the step of this session: connect again"))
+                self._fail(stage.session, DeviceError("the device failed in a step of this session: reconnect"))
 
     def check_device(self) -> None:
         """Handles an error of the runner. Raises LostDeviceError if every later call would fail too."""
         if not self._runner.is_alive():
-            raise LostDeviceError("the device does not answer any more: restart the process")
+            raise LostDeviceError("the device does not respond: restart the process")
 
     def _deliver(self, stage: Stage, window: Window, row: np.ndarray, ends: bool, now_s: float) -> None:
         stage.committed += window.commit
@@ -370,9 +370,9 @@ class Engine:
                 return
             self._restart(stage)
         except Exception:
-            _log.exception("a voice cannot be computed")
+            _log.exception("computing a voice failed")
             self.check_device()
-            self._fail(stage.session, DeviceError("the device failed in the voice of this session: connect again"))
+            self._fail(stage.session, DeviceError("the device failed to compute the voice of this session: reconnect"))
             return
         self._take_in_waiting(stage, now_s)
         self._proceed(stage, now_s)

@@ -30,6 +30,6 @@ class Overload:
     def error(self, behind_s: float) -> CapacityError:
         """The error of a session that is dropped."""
         return CapacityError(
-            f"the device is overloaded, sessions are {behind_s:.1f} s behind, and yours is the newest:"
-            " connect again later or to another server"
+            f"the device is overloaded (sessions are {behind_s:.1f} s behind), and this session is the newest:"
+            " reconnect later, or use another server"
         )

@@ -109,7 +109,7 @@ class Runner:
             for pool in self.pools:
                 self._trace(pool)
         except Exception:
-            _log.warning("this PyTorch cannot trace steps; they are slower without", exc_info=True)
+            _log.warning("this version of PyTorch cannot trace steps, so they are slower", exc_info=True)
             self._traced.clear()
         for pool in self.pools:
             self.reset(pool, self.slots)
@@ -122,7 +122,7 @@ class Runner:
             except Exception:
                 if self._cuda_graphs == "on" or not self.is_alive():
                     raise
-                _log.warning("steps are not captured as CUDA graphs; they are slower without", exc_info=True)
+                _log.warning("capturing steps as CUDA graphs failed, so they are slower", exc_info=True)
                 self._graphs.clear()
         for pool in self.pools:
             for size in self.batch_sizes:
@@ -158,7 +158,7 @@ class Runner:
             self._reset_first(pool, len(x))
         eager, replayed = outputs
         if not np.array_equal(eager[:, : replayed.shape[1]], replayed):
-            raise RuntimeError(f"a replayed {pool.kind} step of {len(x)} rows does not have the bits of the eager one")
+            raise RuntimeError(f"a replayed {pool.kind} step of {len(x)} rows differs from the eager one")
 
     def _trace(self, pool: Pool) -> None:
         """Records the steady step at every batch size, and any step at the smallest. Raises if PyTorch cannot."""
@@ -249,7 +249,7 @@ class Runner:
         try:
             return torch.ones(1, device=self._device).item() == 1
         except Exception:
-            _log.exception("the device does not answer")
+            _log.exception("the device does not respond")
             return False
 
     def _is_steady(self, pool: Pool, slots: list[int], windows: list[Window]) -> bool:

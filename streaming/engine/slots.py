@@ -42,7 +42,7 @@ class Slots:
 
     def release(self, slot: Slot, is_dirty: bool = False) -> None:
         """Frees a place, which `is_dirty` if it was used; freeing one that was reallocated is a bug."""
-        assert self.is_current(slot), "a slot is released once, by whoever acquired it"
+        assert self.is_current(slot), "a slot is released once, by its owner"
         self._generations[slot.index] += 1
         self._free.append(slot.index)
         if is_dirty:

@@ -31,6 +31,6 @@ def _loaded(device: torch.device) -> Any:
         with torch.inference_mode():
             triton_kernels.check(device)
     except Exception as error:  # a compiler for a device may fail in any way; torch's operations remain
-        logger.warning("steps on CUDA take longer than they could, Triton's kernels are not used: %s", error)
+        logger.warning("Triton kernels are not available, so steps on CUDA are slower: %s", error)
         return None
     return triton_kernels

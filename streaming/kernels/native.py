@@ -51,7 +51,7 @@ def _loaded() -> Any:
     try:
         torch.ops.load_library(library())
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        logger.warning("steps on the CPU take longer than they could: %s", error)
+        logger.warning("native kernels are not available, so steps on the CPU are slower: %s", error)
         return None
     return torch.ops.neucodec
 
@@ -87,8 +87,8 @@ def _compile(sources: Sequence[Path], built: Path, flags: tuple[str, ...]) -> No
     names = (os.environ["CXX"],) if "CXX" in os.environ else COMPILERS
     compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
-        raise FileNotFoundError(f"no C++ compiler is found ({', '.join(names)}; CXX names another)")
-    logger.info("compiling %s, once for this machine", built.name)
+        raise FileNotFoundError(f"no C++ compiler found (tried {', '.join(names)}): install one, or set CXX")
+    logger.info("compiling %s (only once on this machine)", built.name)
     torch_folder = Path(torch.__file__).parent
     abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     places = (f"-I{torch_folder / 'include'}", f"-L{torch_folder / 'lib'}")
@@ -105,7 +105,7 @@ def _compile(sources: Sequence[Path], built: Path, flags: tuple[str, ...]) -> No
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     if done.returncode:
-        raise RuntimeError(f"{compiler} does not compile {built.name}: {done.stderr.strip()[:500]}")
+        raise RuntimeError(f"{compiler} failed to compile {built.name}: {done.stderr.strip()[:500]}")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ class ClientSession:
         self.input_position = 0
         self.output_position = 0
         self.stale_until = 0  # output before this position is dropped
+        self.heard_input = 0  # units before this position had their output before the server lost the session
         self._log = ReplayLog(input, output, int(replay_seconds * input.rate))
         self._answers = 0
 
@@ -174,13 +175,16 @@ class ClientSession:
         for name, asked, given in (("input", self.input, ready.input), ("output", self.output, ready.output)):
             if asked != given:
                 raise ProtocolError(
-                    f"asked for {name} {asked}, the server gives {given}: is the URL that of the server?"
+                    f"requested {name} {asked}, but the server confirmed {given}: is this a neucodec.v1 server?"
                 )
         if self.ready is not None:
             if ready.session != self.ready.session:
                 self._answers = 0
                 self._log.renumber()
+            self.heard_input = 0
             if ready.resumed == "new":
+                frames = (self.output_position - self._log.start.output) // self.output.hop
+                self.heard_input = frames * self.input.hop
                 self.input_position -= self._log.start.input
                 self._log.restart()
             self.output_position = ready.output_position
@@ -190,10 +194,12 @@ class ClientSession:
         wanted = REQUEST_OF[type(answer)]
         asked = self._log.find(wanted, answer.id if isinstance(answer, Marked) else None)
         if asked is None:
-            raise ProtocolError(f"the server sent {answer.type}, which nothing asked for: is it a neucodec.v1 server?")
+            raise ProtocolError(
+                f"the server sent {answer.type} without a matching request: is this a neucodec.v1 server?"
+            )
         if isinstance(answer, (Cleared, Done)) and answer.output != self.output_position:
             raise ProtocolError(
-                f"the server says that it sent {answer.output} {self.output.unit}s, but {self.output_position} arrived"
+                f"the server sent {answer.output} {self.output.unit}s of output, but {self.output_position} arrived"
             )
         self._answers += 1
         self._log.settle(asked, self.output_position)

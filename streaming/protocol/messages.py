@@ -67,7 +67,7 @@ class StreamFormat:
         if rest:
             error = TokenError if self.kind == "tokens" else AudioError
             raise error(
-                f"binary message of {len(payload)} bytes is no whole number of {self.format} {self.unit}s"
+                f"binary message of {len(payload)} bytes is not a whole number of {self.format} {self.unit}s"
                 f" ({self.unit_bytes} bytes each): send whole {self.unit}s"
             )
         return units
@@ -115,7 +115,7 @@ class Mark:
         whole = isinstance(self.id, int) and not isinstance(self.id, bool) and abs(self.id) < 1 << 53
         if not whole and not (isinstance(self.id, str) and len(self.id) <= MAX_MARK_ID_LENGTH):
             raise ProtocolError(
-                f"mark has id {_shown(self.id)}: give a text of at most {MAX_MARK_ID_LENGTH} characters, or an integer"
+                f"mark has id {_shown(self.id)}: use a string of at most {MAX_MARK_ID_LENGTH} characters, or an integer"
                 " below 2^53"
             )
 
@@ -134,26 +134,26 @@ class Prime:
 
     def __post_init__(self) -> None:
         if (self.voice is None) == (self.tokens is None):
-            raise ProtocolError("prime needs a voice or tokens: give the name of one, or a list of the other")
+            raise ProtocolError("prime needs either a voice or tokens: send the name of a voice, or a list of tokens")
         if self.voice is not None and not isinstance(self.voice, str):
-            raise ProtocolError(f"prime has voice {_shown(self.voice)}: give a name")
+            raise ProtocolError(f"prime has voice {_shown(self.voice)}: expected a name")
         if self.tokens is None:
             return
         if not isinstance(self.tokens, tuple):
-            raise ProtocolError(f"prime has tokens {_shown(self.tokens)}: give a list of integers")
+            raise ProtocolError(f"prime has tokens {_shown(self.tokens)}: expected a list of integers")
         if self.tokens and not MIN_VOICE_TOKENS <= len(self.tokens) <= MAX_VOICE_TOKENS:
             raise InputError(
-                f"a voice of {len(self.tokens)} tokens: give {MIN_VOICE_TOKENS} to {MAX_VOICE_TOKENS}, best 250 of"
+                f"the voice has {len(self.tokens)} tokens: use {MIN_VOICE_TOKENS} to {MAX_VOICE_TOKENS}, ideally 250 of"
                 " clean speech"
             )
         for token in self.tokens:
             if type(token) is not int or not 0 <= token < CODEBOOK_SIZE:
-                raise TokenError(f"the voice has token {_shown(token)}: a token is from 0 to {CODEBOOK_SIZE - 1}")
+                raise TokenError(f"the voice has token {_shown(token)}: tokens range from 0 to {CODEBOOK_SIZE - 1}")
 
     def check_for(self, output: StreamFormat) -> None:
         """Raises InputError if a session with that output has no decoder, which alone can be primed."""
         if output.kind == "tokens":
-            raise InputError("a session that only encodes has no voice: prime one that decodes")
+            raise InputError("an encode session has no voice: prime a decode or roundtrip session")
 
 
 @dataclass(frozen=True)
@@ -331,7 +331,7 @@ def server_message_from_json(body: dict[str, Any]) -> ServerMessage | None:
     """Decodes a server's JSON object; None for an unknown type. Raises ProtocolError if malformed."""
     kind = body.get("type")
     if not isinstance(kind, str):
-        raise ProtocolError(f"message type {_shown(kind)} is no text: the server does not speak {SUBPROTOCOL}")
+        raise ProtocolError(f"message type {_shown(kind)} is not a string: is this a {SUBPROTOCOL} server?")
     if kind not in SERVER_MESSAGES:
         return None
     values = {}
@@ -350,7 +350,7 @@ def _json_object(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"text message {_shown(text)} is not JSON ({error}): send an object with a type") from None
     if not isinstance(body, dict):
-        raise ProtocolError(f"text message {_shown(text)} is no JSON object: send an object with a type")
+        raise ProtocolError(f"text message {_shown(text)} is not a JSON object: send an object with a type")
     return body
 
 
@@ -359,9 +359,7 @@ def _field(kind: str, name: str, expected: Any, value: Any) -> Any:
     try:
         return reader(value)
     except (TypeError, ValueError, KeyError):
-        raise ProtocolError(
-            f"{kind} has {name} {_shown(value)}, which cannot be: is this a {SUBPROTOCOL} server?"
-        ) from None
+        raise ProtocolError(f"{kind} has invalid {name} {_shown(value)}: is this a {SUBPROTOCOL} server?") from None
 
 
 def _exactly(*types: type) -> Callable[[Any], Any]:

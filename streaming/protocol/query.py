@@ -143,7 +143,7 @@ def parse_target(target: str) -> SessionRequest | None:
     try:
         split = urlsplit(target)
     except ValueError as error:
-        raise ConfigError(f"the URL cannot be read: {error}") from None
+        raise ConfigError(f"the URL is invalid: {error}") from None
     kind = PATHS.get(split.path)
     if kind is None:
         return None
@@ -151,19 +151,20 @@ def parse_target(target: str) -> SessionRequest | None:
     try:
         pairs = parse_qsl(split.query, keep_blank_values=True, max_num_fields=64)
     except ValueError as error:
-        raise ConfigError(f"the query cannot be read ({error}): send name=value pairs joined by &") from None
+        raise ConfigError(f"the query is invalid ({error}): send name=value pairs joined by &") from None
     for name, value in pairs:
         if name not in QUERIES:
-            raise ConfigError(f"query {name[:40]!r} is unknown: the known ones are {', '.join(QUERIES)}")
+            raise ConfigError(f"query {name[:40]!r} is unknown: choose from {', '.join(QUERIES)}")
         if name in query:
-            raise ConfigError(f"query {name!r} is given twice: give it once")
+            raise ConfigError(f"query {name!r} appears twice: send it once")
         query[name] = value
     source, sink = _formats(kind, query)
     _check_voice(kind, query.get("voice"))
     received, utterance = _position("received", query.get("received", "0")), _positions("utterance", query)
     if utterance is not None and utterance.output > received:
         raise ConfigError(
-            f"query utterance begins at output {utterance.output}, but received is {received}: give the one under way"
+            f"query utterance starts at output {utterance.output}, after received={received}: send the current"
+            " utterance"
         )
     return SessionRequest(
         kind,
@@ -208,10 +209,10 @@ def _audio(side: str, query: dict[str, str], native_rate: int) -> StreamFormat:
         raise ConfigError(f"{side}_format {form[:40]!r} is unknown: choose one of {', '.join(FORMATS)}")
     rate = query.get(f"{side}_rate", str(native_rate))
     if not (rate.isascii() and rate.isdecimal() and len(rate) <= 6 and MIN_RATE <= int(rate) <= MAX_RATE):
-        raise ConfigError(f"{side}_rate {rate[:40]!r} cannot be: give whole hertz from {MIN_RATE} to {MAX_RATE}")
+        raise ConfigError(f"{side}_rate is {rate[:40]!r}: expected whole hertz from {MIN_RATE} to {MAX_RATE}")
     if int(rate) % TOKENS_PER_SECOND:
         raise ConfigError(
-            f"{side}_rate {rate} has no whole number of samples in a frame of 20 ms: give a multiple of"
+            f"{side}_rate {rate} has no whole number of samples in a frame of 20 ms: use a multiple of"
             f" {TOKENS_PER_SECOND}, such as 8000, 16000, 22050, 24000, 44100 or 48000"
         )
     return StreamFormat("audio", form, int(rate))
@@ -219,18 +220,18 @@ def _audio(side: str, query: dict[str, str], native_rate: int) -> StreamFormat:
 
 def _check_voice(kind: str, voice: str | None) -> None:
     if voice is not None and kind == "encode":
-        raise ConfigError(f"voice is {voice[:40]!r}, but encode has no decoder that could start from it: leave it out")
+        raise ConfigError(f"voice is {voice[:40]!r}, but an encode session has no voice: leave it out")
 
 
 def _flag(name: str, value: str) -> bool:
     if value not in ("0", "1"):
-        raise ConfigError(f"query {name} is {value[:40]!r}: give 0 or 1")
+        raise ConfigError(f"query {name} is {value[:40]!r}: expected 0 or 1")
     return value == "1"
 
 
 def _position(name: str, value: str) -> int:
     if not (value.isascii() and value.isdecimal() and len(value) <= 16):
-        raise ConfigError(f"query {name} is {value[:40]!r}: give a position, a whole number >= 0")
+        raise ConfigError(f"query {name} is {value[:40]!r}: expected a position, a whole number >= 0")
     return int(value)
 
 
@@ -240,6 +241,6 @@ def _positions(name: str, query: dict[str, str]) -> Positions | None:
     input, comma, output = query[name].partition(",")
     if not comma:
         raise ConfigError(
-            f"query {name} is {query[name][:40]!r}: give an input and an output position, joined by a comma"
+            f"query {name} is {query[name][:40]!r}: expected an input and an output position, joined by a comma"
         )
     return Positions(_position(name, input), _position(name, output))

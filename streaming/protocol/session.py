@@ -119,7 +119,9 @@ class ServerSession:
             self._utterance_input += units
             return
         if len(self._waiting) >= MAX_WAITING and not isinstance(message, Clear):
-            raise ProtocolError(f"{MAX_WAITING} marks and flushes wait for their answer: send fewer, or wait for some")
+            raise ProtocolError(
+                f"{MAX_WAITING} marks and flushes are unanswered: wait for answers before you send more"
+            )
         if isinstance(message, Prime):
             message.check_for(self.output)
         self.state = next_state(self.state, type(message))

@@ -75,7 +75,7 @@ class TagScanner:
                 if tokens:
                     yield SpeechPiece(tokens)
                 raise TokenError(
-                    f"token {self.tokens} of the answer is {number}: a token is from 0 to {CODEBOOK_SIZE - 1}"
+                    f"token {self.tokens} of the answer is {number}: tokens range from 0 to {CODEBOOK_SIZE - 1}"
                 )
             tokens.append(number)
             self._is_within = True
@@ -119,7 +119,7 @@ class EventParser:
         self._line += part
         self._bytes += len(part)
         if self._bytes > MAX_EVENT_BYTES:
-            raise SpeechLMError(f"an event of the language model is longer than {MAX_EVENT_BYTES} bytes")
+            raise SpeechLMError(f"the language model sent an event longer than {MAX_EVENT_BYTES} bytes")
 
     def _take(self, line: bytes) -> None:
         name, _, value = line.decode("utf-8", "replace").partition(":")
@@ -150,7 +150,7 @@ def delta_of(data: str) -> TextDelta:
         raise SpeechLMError(f"the language model failed: {error_text(data)}")
     choices = chunk.get("choices") if isinstance(chunk, dict) else None
     if not isinstance(choices, list):
-        raise SpeechLMError(f"the language model sent {data[:_SHOWN_CHARACTERS]!r}, which is no chunk of a completion")
+        raise SpeechLMError(f"the language model sent {data[:_SHOWN_CHARACTERS]!r}, which is not a completion chunk")
     for choice in choices:
         if isinstance(choice, dict) and choice.get("index", 0) == 0:
             delta = choice.get("delta")
@@ -203,10 +203,12 @@ class AnswerParser:
     def finish(self) -> None:
         """Ends the answer and its last utterance. Raises SpeechLMError for an answer that was cut or has no token."""
         if not self.is_done and self.reason is None:
-            raise SpeechLMError(f"the language model's answer broke off after {self.tokens} tokens: try again")
+            raise SpeechLMError(
+                f"the language model's answer was interrupted (tokens so far: {self.tokens}): try again"
+            )
         if not self.tokens:
             raise SpeechLMError(
-                f"the language model's answer {self._shown!r} holds no {' or '.join(self._tags)}: check the prompt"
+                f"the language model's answer {self._shown!r} contains no {' or '.join(self._tags)}: check the prompt"
                 " template and the tag; servers that hide special tokens need skip_special_tokens: false (in a .json"
                 " template)"
             )
@@ -235,7 +237,7 @@ class SpeechLMSpec:
         for tag in self.tags:
             check_tag(tag)
         if not _PLACEHOLDER.search(self.template) or "{text}" not in self.template:
-            raise ConfigError("the prompt template has no {text}: put it where the text to be said goes")
+            raise ConfigError("the prompt template has no {text}: put it where the text to speak belongs")
         if self.is_json:
             _json_request(self.template)
 
@@ -254,7 +256,7 @@ class SpeechLMSpec:
     ) -> dict[str, Any]:
         """The JSON request for `text`. Raises ConfigError if the template needs something that is missing."""
         if self.needs_codes and not len(codes):
-            raise ConfigError("the prompt template has {codes}, and there is no voice to take them from: give a voice")
+            raise ConfigError("the prompt template has {codes}, but no voice provides them: specify a voice")
         filled = {
             "text": text,
             "codes": "".join(self.tags[0].replace("{}", str(code)) for code in codes),
@@ -280,7 +282,7 @@ def check_url(url: str) -> None:
     except ValueError:
         fits = False
     if not fits or split.query or split.fragment or split.username:
-        raise ConfigError(f"language model URL {url!r} cannot be used: give one like http://127.0.0.1:8000/v1")
+        raise ConfigError(f"language model URL {url!r} is invalid: use one like http://127.0.0.1:8000/v1")
 
 
 def _json_request(template: str) -> dict[str, Any]:
@@ -289,7 +291,7 @@ def _json_request(template: str) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"the prompt template is not JSON: {error}") from None
     if not isinstance(request, dict):
-        raise ConfigError("the prompt template is not a JSON object: give the fields of a request")
+        raise ConfigError("the prompt template is not a JSON object: write the fields of a request")
     return request
 
 
@@ -313,4 +315,6 @@ def refusal(url: str, status: int, body: bytes) -> SpeechLMError:
 
 def unreachable(url: str, error: Exception) -> SpeechLMError:
     """The error for a failed connection to the language model."""
-    return SpeechLMError(f"the language model at {url} does not answer ({type(error).__name__}: {error}): does it run?")
+    return SpeechLMError(
+        f"the language model at {url} does not respond ({type(error).__name__}: {error}): is it running?"
+    )

@@ -137,5 +137,7 @@ def next_state(state: State, event: type, error: type[ProtocolError] = ProtocolE
     after = TRANSITIONS[state].get(event)
     if after is None:
         allowed = ", ".join(EVENT_NAMES[known] for known in TRANSITIONS[state])
-        raise error(f"{EVENT_NAMES[event]} is not allowed while the session is {state.name.lower()}: only {allowed}")
+        raise error(
+            f"{EVENT_NAMES[event]} is not allowed in state {state.name.lower()}; allowed: {allowed or 'nothing'}"
+        )
     return after

@@ -60,6 +60,7 @@ async def test_json_output_is_one_object(tmp_path, recording, capsys):
     figures = json.loads(capsys.readouterr().out)
     assert (figures["command"], figures["tokens"], figures["bits_per_second"]) == ("encode", 15, 800)
     assert figures["elapsed_seconds"] >= 0.3
+    assert "real_time_factor" not in figures
 
 
 async def test_decode_and_roundtrip_write_24_khz_wav(tmp_path, recording):
@@ -80,7 +81,7 @@ async def test_foreign_tokens_on_nano_cause_one_warning(tmp_path, capsys, model,
     async with fake_server() as server:
         server.model = model
         assert await run("decode", tmp_path / "in.txt", tmp_path / "out.wav", "--server", server.url) == 0
-        assert capsys.readouterr().err.count("nano, whose tokens are its own") == noted
+        assert capsys.readouterr().err.count("nano, which has tokens of its own") == noted
         assert await run("decode", tmp_path / "in.txt", tmp_path / "out.wav", "--server", server.url, "--json") == 0
         assert ("notes" in json.loads(capsys.readouterr().out)) == noted
         assert await run("decode", tmp_path / "in.tok", tmp_path / "out.wav", "--server", server.url) == 0
@@ -245,9 +246,21 @@ async def test_mic_writes_tokens_until_its_time_is_over(tmp_path, sound, capsys)
     figures = json.loads(capsys.readouterr().out)
     assert figures["microphone"] == "Fake Mic"
     assert figures["lost_samples"] == 0
+    assert "real_time_factor" not in figures
     assert 0.5 <= figures["input_seconds"] < 0.7
     assert read_tokens(tmp_path / "out.tok").size == figures["tokens"]
     assert abs(figures["tokens"] - figures["input_seconds"] * 50) <= 1
+
+
+@pytest.mark.parametrize("command", ["mic", "talk"])
+async def test_a_line_says_when_the_microphone_has_started(command, sound, capsys):
+    async with fake_server() as server:
+        assert await run(command, "--seconds", 0.3, "--server", server.url) == 0
+        shown = capsys.readouterr()
+        assert await run(command, "--seconds", 0.3, "--server", server.url, "--json") == 0
+    assert shown.err == "recording from 'Fake Mic': Ctrl-C ends\n"
+    assert "real-time factor" not in shown.out
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("command", ["mic", "talk"])
@@ -331,7 +344,9 @@ async def test_play_sends_all_tokens_to_the_speaker(tmp_path, sound, capsys):
     (tmp_path / "in.tok").write_bytes(np.full(40, 8192, "<u2").tobytes())
     async with fake_server() as server:
         assert await run("play", tmp_path / "in.tok", "--server", server.url, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["underruns"] == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["underruns"], figures["device_underruns"]) == (0, 0)
+    assert "real_time_factor" not in figures
     heard = np.concatenate(HandDriven.heard)
     assert np.count_nonzero(np.abs(heard - 0.25) < 1e-3) > 0.95 * 40 * 960
 

@@ -195,7 +195,7 @@ async def test_bytes_are_sent_and_received_unchanged():
 
 @pytest.mark.parametrize(
     ("form", "data", "says"),
-    [("s16le", b"123", "no whole number"), ("f32le", np.float32([0, np.nan]).tobytes(), "sample 1 of 2 is nan")],
+    [("s16le", b"123", "not a whole number"), ("f32le", np.float32([0, np.nan]).tobytes(), "sample 1 of 2 is nan")],
 )
 async def test_bytes_that_are_not_whole_samples_are_refused_before_sending(form, data, says):
     async with fake_server() as server, connect(server.url, kind="encode", input_format=form) as connection:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,6 +56,13 @@ async def test_overflow_is_counted_and_memory_is_bounded():
         assert microphone.overflow_samples == 10 * 480
         Stream.last.record(np.zeros((480, 2), np.float32), overflow=True)
         assert microphone.overflow_samples == 12 * 480
+
+
+async def test_the_latency_is_never_negative():
+    with Microphone(16_000) as microphone:
+        times = SimpleNamespace(currentTime=1.0, inputBufferAdcTime=1.004)
+        Stream.last.callback(np.zeros((480, 2), np.float32), 480, times, SimpleNamespace(input_overflow=False))
+        assert microphone.latency_ms == 0
 
 
 async def test_a_microphone_that_stops_delivering_is_reported(monkeypatch):

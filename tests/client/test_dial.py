@@ -104,7 +104,7 @@ async def test_a_foreign_http_server_or_a_wrong_path_is_named_without_its_page()
 
 @pytest.mark.parametrize("url", [None, 8765, "", "ftp://h", "ws://h:x", "ws://"])
 async def test_an_invalid_url_is_refused_before_connecting(url):
-    assert (await refusal(url)).endswith(": give one like ws://127.0.0.1:8765")
+    assert (await refusal(url)).endswith(": use one like ws://127.0.0.1:8765")
 
 
 async def test_a_missing_key_is_distinguished_from_a_wrong_one():

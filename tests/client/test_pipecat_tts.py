@@ -86,7 +86,7 @@ async def test_the_service_survives_an_error_of_the_model(server):
     service = NeuCodecTTSService(SpeechLMSpec("http://127.0.0.1:1/v1"), server.url)
     async with running(line := Line(service)):
         await line.push(TTSSpeakFrame("Hello."))
-    assert "does it run" in line.errors[0].error
+    assert "is it running" in line.errors[0].error
     assert service.is_usable
 
 

@@ -87,7 +87,7 @@ async def test_no_proxy_and_the_loopback_go_without(monkeypatch):
             pass
         monkeypatch.setenv("NO_PROXY", ".invalid,10.0.0.1")
         assert "cannot be resolved" in await refusal(by_name(server.url))
-        with pytest.raises(StreamingError, match="does not answer"):
+        with pytest.raises(StreamingError, match="does not respond"):
             await spoken(f"http://{HOST}:1/v1")
         with pytest.raises(StreamingError, match="no broker"):
             async with open_at_broker(f"mqtt://{HOST}", "s", deadlines=SHORT):
@@ -121,7 +121,7 @@ async def test_without_the_libraries_the_extra_is_named(monkeypatch):
             await use()
         said.append(str(refused.value))
     for one in said:
-        assert "pip install 'neucodec-streaming[socks]', or set NO_PROXY=codec.invalid" in one and "secret" not in one
+        assert "pip install '.[socks]'), or set NO_PROXY=codec.invalid" in one and "secret" not in one
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ async def test_without_the_libraries_the_extra_is_named(monkeypatch):
     [
         ("https_proxy", "http://ann:secret@127.0.0.1:port", "the proxy, '127.0.0.1:port',"),
         ("https_proxy", "ftp://127.0.0.1", "scheme ftp is unknown"),
-        ("https_proxy", "http://", "give one like http://HOST:PORT or socks5://HOST:PORT"),
-        ("all_proxy", "http://h/path", "more than host and port"),
+        ("https_proxy", "http://", "use one like http://HOST:PORT or socks5://HOST:PORT"),
+        ("all_proxy", "http://h/path", "more than a host and a port"),
         ("https_proxy", "http://ann:secret@127.0.0.1:1", "through the proxy 127.0.0.1:1: check"),
     ],
 )

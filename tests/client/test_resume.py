@@ -353,6 +353,19 @@ async def test_a_live_session_without_its_slot_restarts_with_fresh_input():
     assert (done.input, done.output) == (25 * 320, 25)
 
 
+async def test_a_live_session_without_its_slot_repeats_nothing():
+    async with fake_server(resume=True) as server, connect(server.url, kind="encode", live=True) as connection:
+        await connection.send(speech(7))
+        before = tokens_of(await until(connection, Tokens)).tolist()
+        server.forget()
+        await lose_for(server, connection, speech(17)[7 * 320 :])
+        (resumed,) = await until(connection, Resumed)
+        assert (resumed.how, resumed.dropped_seconds) == ("new", 0)
+        await connection.end()
+        *seen, _ = await collect(connection)
+    assert before + tokens_of(seen).tolist() == list(range(17))
+
+
 async def test_a_mark_sent_during_a_lost_connection_is_not_cleared():
     async with fake_server(resume=True) as server, connect(server.url, kind="encode") as connection:
         await connection.send(speech(5))

@@ -187,9 +187,9 @@ async def test_several_utterances_of_one_answer_are_flushed_one_by_one():
     ("answer", "body", "kind", "says"),
     [
         ("404 Not Found", b'{"detail": "no model x"}', SpeechLMError, "HTTP 404: no model x"),
-        ("200 OK", b"data: nonsense\n\n", SpeechLMError, "no chunk"),
-        ("200 OK", b'{"choices": []}', SpeechLMError, "broke off"),
-        ("200 OK", b"data: [DONE]\n\n", SpeechLMError, "holds no"),
+        ("200 OK", b"data: nonsense\n\n", SpeechLMError, "not a completion chunk"),
+        ("200 OK", b'{"choices": []}', SpeechLMError, "was interrupted"),
+        ("200 OK", b"data: [DONE]\n\n", SpeechLMError, "contains no"),
     ],
 )
 async def test_failures_of_the_model_are_raised(answer, body, kind, says):
@@ -212,7 +212,7 @@ async def test_an_unreachable_model_is_named():
     async with answering("200 OK") as url:
         pass
     async with speaking(SpeechLMSpec(url)) as speech:
-        with pytest.raises(SpeechLMError, match=f"{url} does not answer.*does it run"):
+        with pytest.raises(SpeechLMError, match=f"{url} does not respond.*is it running"):
             await all_of(speech)
 
 

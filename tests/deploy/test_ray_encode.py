@@ -34,7 +34,7 @@ def test_nodes_code_every_recording_once_with_the_same_tokens_as_alone(address, 
     command += ["--actors", "2", "--batch-size", "2"]
     first, again = (subprocess.run(command, capture_output=True, text=True, check=False, timeout=300) for _ in range(2))
     assert first.returncode == 1 and "skipped broken.wav" in first.stderr, first.stderr
-    assert first.stdout.startswith("8 recordings") and "8 were done before" in again.stdout
+    assert first.stdout.startswith("8 recordings") and "8 were already done" in again.stdout
     rows, codec = list(read_rows(out)), load_codec(GOLDEN)
     assert sorted(row.id for row in rows) == sorted(
         path.relative_to(recordings).as_posix() for path in recordings.glob("?/*")

@@ -1,6 +1,6 @@
 """Text to speech as LiveKit Agents calls it, between the stand-in language model and the fake server.
 
-livekit-agents is not part of the extra dev because of its many dependencies: pip install 'neucodec-streaming[livekit]'.
+livekit-agents is not part of the extra dev because of its many dependencies: pip install '.[livekit]'.
 """
 
 import asyncio
@@ -87,6 +87,20 @@ async def test_an_interruption_closes_the_model_within_100_ms_and_the_next_is_cl
             samples = np.frombuffer(first.frame.data, np.int16)
             assert np.array_equal(samples, np.repeat(story, 480)[: samples.size])
         assert server.all_sessions == 1
+
+
+async def test_sessions_that_were_lost_meanwhile_are_not_used():
+    async with speaking(FAST) as (tts, _model, server):
+        first, second = await tts.acquire(), await tts.acquire()
+        tts.release(first)
+        tts.release(second)
+        server.drop()
+        async with asyncio.timeout(5):
+            while first.is_usable or second.is_usable:  # noqa: ASYNC110 (a session has no event for its end)
+                await asyncio.sleep(0)
+        async with tts.synthesize("Good morning.", conn_options=ONCE) as stream:
+            assert np.array_equal(heard([event async for event in stream]), np.repeat(TOKENS, 480))
+        assert server.all_sessions == 3
 
 
 async def test_failures_become_livekit_errors():

@@ -104,4 +104,4 @@ async def test_a_public_server_without_keys_logs_a_warning(is_local, keys, warns
     await app.start()
     await app.loaded()
     await app.stop()
-    assert ("give it keys" in caplog.text) is warns
+    assert ("set API keys" in caplog.text) is warns

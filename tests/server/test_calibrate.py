@@ -117,20 +117,20 @@ def test_unreadable_files_are_named_and_skipped(speech, tmp_path, capsys) -> Non
 def test_silence_alone_is_refused(tmp_path, capsys) -> None:
     soundfile.write(tmp_path / "silent.wav", np.zeros(32_000, np.float32), 16_000)
     assert calibrate("--data", tmp_path, "--out", tmp_path / "mine.json") == 2
-    assert "silent: give minutes of speech" in capsys.readouterr().err
+    assert "use minutes of speech" in capsys.readouterr().err
     assert not (tmp_path / "mine.json").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["--data", "{}/none"], 2, r"holds no \.flac, .*--data names a folder"),
-        (["--out", "{}/none/mine.json"], 2, "--out names a file in a folder"),
-        (["--out", "{}"], 2, "--out names a file in a folder"),
+        (["--data", "{}/none"], 2, r"contains no \.flac, .*set --data to a folder"),
+        (["--out", "{}/none/mine.json"], 2, "set --out to a file in an existing, writable folder"),
+        (["--out", "{}"], 2, "set --out to a file in an existing, writable folder"),
         (["--minutes", "0"], 2, "minutes is 0"),
         (["--minutes", "nan"], 2, "minutes is nan"),
         (["--chunk", "0"], 2, "chunk_frames is 0"),
-        (["--device", "warp"], 2, "give cpu or cuda"),
+        (["--device", "warp"], 2, "use cpu, cuda"),
         (["--model", "/no/such"], 3, "a hub id"),
     ],
 )

@@ -58,7 +58,7 @@ async def test_sessions_beyond_the_measured_load_are_refused_before_the_upgrade(
                 await stack.enter_async_context(talk(app.url, f"/v1/{kind}"))
             response = caught.value.response
             assert response.status_code == 503 and int(response.headers["Retry-After"]) >= 1
-            assert b"of the time, the limit is 50%" in response.body
+            assert b"above the limit of 50%" in response.body
         seen = await asyncio.to_thread(scrape, app)
         assert seen['neucodec_sessions{kind="roundtrip",profile="default",state="attached"}'] == 4
         assert seen['neucodec_capacity_sessions{kind="decode",profile="default"}'] == 9

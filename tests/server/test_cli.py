@@ -126,7 +126,7 @@ def test_client_environment_variables_never_prevent_a_start(started, caplog, mon
         monkeypatch.setenv("NEUCODEC_MQTT", url)
         assert main([]) == 0
         assert started.pop().mqtt is None
-        assert "s3cret" not in caplog.text and ("NEUCODEC_MQTT is for the client alone" in caplog.text) == bool(url)
+        assert "s3cret" not in caplog.text and ("ignoring NEUCODEC_MQTT" in caplog.text) == bool(url)
         caplog.clear()
     monkeypatch.setenv("NEUCODEC_MQTT", "mqtt://broker.example")
     assert main([]) == 0
@@ -138,7 +138,7 @@ def test_client_environment_variables_never_prevent_a_start(started, caplog, mon
 def test_unknown_variables_cause_a_warning_and_fail_check_config(started, capsys, caplog, monkeypatch):
     monkeypatch.setenv("NEUCODEC_MAX_SESSION", "3")
     assert main([]) == 0
-    assert "NEUCODEC_MAX_SESSION, which is no setting: do you mean NEUCODEC_MAX_SESSIONS" in caplog.text
+    assert "NEUCODEC_MAX_SESSION, which is not a setting: did you mean NEUCODEC_MAX_SESSIONS" in caplog.text
     assert main(["--check-config"]) == 2
     assert "NEUCODEC_MAX_SESSION," in capsys.readouterr().err
 
@@ -166,7 +166,7 @@ def test_a_closed_pipe_during_a_listing_is_not_an_error(arguments):
 
 def test_errors_and_help_show_settings_as_users_write_them(capsys):
     assert main(["--kinds", "foo,bar"]) == 2
-    assert "kinds is 'foo,bar': give encode, decode, or both" in capsys.readouterr().err
+    assert "kinds is 'foo,bar': choose encode, decode, or both" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = capsys.readouterr().out

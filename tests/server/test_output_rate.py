@@ -7,6 +7,9 @@ import soundfile
 from neucodec_streaming.client.cli import main
 from neucodec_streaming.client.connection import connect
 from neucodec_streaming.client.events import Audio
+from neucodec_streaming.client.neutts import RemoteCodec
+from neucodec_streaming.client.sync import decode, roundtrip
+from neucodec_streaming.tokens import tokens_to_text
 from tests.server.hosting import hosted, talk
 from tests.streaming.engine.fake import FakeRunner
 
@@ -48,3 +51,16 @@ def test_a_file_has_the_rate_of_the_model(host, tmp_path):
     assert main(["decode", str(tmp_path / "in.tok"), str(tmp_path / "out.wav"), "--server", host.url]) == 0
     audio, rate = soundfile.read(tmp_path / "out.wav")
     assert rate == host.rate and len(audio) == TOKENS.size * rate // 50
+
+
+def test_neutts_gets_the_24_khz_that_it_plays(host):
+    codec = RemoteCodec(host.url)
+    assert codec.decode_code(TOKENS[None, None].astype(np.int64)).shape == (1, 1, TOKENS.size * 480)
+    assert sum(map(len, codec.decode_stream([tokens_to_text(TOKENS)]))) == TOKENS.size * 480
+
+
+def test_a_script_gets_the_requested_rate_or_the_models(host):
+    pcm = np.zeros(16_000, np.float32)
+    for rate in (None, 24_000):
+        assert decode(TOKENS, host.url, output_rate=rate).size == TOKENS.size * (rate or host.rate) // 50
+        assert roundtrip(pcm, host.url, output_rate=rate).size == (rate or host.rate)

@@ -176,7 +176,7 @@ def test_a_folder_of_voices_is_read_by_name_and_faults_are_reported(folder, tmp_
         read_voices(str(tmp_path))
     np.save(tmp_path / "a.npy", ANNA[:99])
     (tmp_path / "a.pt").unlink()
-    with pytest.raises(ConfigError, match=r"a\.npy is no voice.*99"):
+    with pytest.raises(ConfigError, match=r"a\.npy is not a voice.*99"):
         read_voices(str(tmp_path))
     with pytest.raises(ConfigError, match="cannot be read"):
         read_voices(str(tmp_path / "none"))

@@ -96,7 +96,7 @@ def test_g711_agrees_with_the_standard_library_if_it_has_g711():
     ("pcm_format", "sample"), [(name, form.sample_bytes) for name, form in PCM_FORMATS.items() if form.sample_bytes > 1]
 )
 def test_partial_samples_are_named(pcm_format, sample):
-    with pytest.raises(AudioError, match=rf"{sample * 3 + 1} bytes are no whole number of {pcm_format} samples"):
+    with pytest.raises(AudioError, match=rf"{sample * 3 + 1} bytes are not a whole number of {pcm_format} samples"):
         pcm_from_bytes(bytes(sample * 3 + 1), pcm_format)
     assert pcm_from_bytes(b"", pcm_format).size == 0
 
@@ -127,7 +127,7 @@ def test_audio_of_another_type_or_shape_is_named(audio, says):
 
 
 def test_an_unknown_format_names_the_known_ones():
-    with pytest.raises(ConfigError, match="'mp3' is unknown: give one of s16le, f32le, mulaw, alaw"):
+    with pytest.raises(ConfigError, match="'mp3' is unknown: choose one of s16le, f32le, mulaw, alaw"):
         pcm_from_bytes(b"", "mp3")
 
 

@@ -57,5 +57,5 @@ def test_small_statistics_keep_their_precision() -> None:
 
 def test_less_than_a_second_of_speech_is_refused() -> None:
     for pcm in (recording(15_999), 1e-4 * recording(), np.zeros(32_000, np.float32)):
-        with pytest.raises(InputError, match="give minutes of speech"):
+        with pytest.raises(InputError, match="use minutes of speech"):
             measure_priors(codec_of("golden"), [pcm], CONFIG)

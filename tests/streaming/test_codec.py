@@ -67,7 +67,7 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
 
 def test_broken_json_is_refused(tmp_path: Path) -> None:
     (copy_of_golden(tmp_path) / "config.json").write_text("{")
-    with pytest.raises(ModelError, match="no JSON object"):
+    with pytest.raises(ModelError, match="not a JSON object"):
         load_codec(tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_a_hub_id_out_of_reach_is_refused_with_a_remedy() -> None:
 
 
 def test_an_unknown_device_is_refused() -> None:
-    with pytest.raises(ConfigError, match="cpu or cuda"):
+    with pytest.raises(ConfigError, match="use cpu, cuda"):
         load_codec(GOLDEN, device="warp")
 
 

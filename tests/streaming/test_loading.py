@@ -22,7 +22,7 @@ RESPONSE = httpx.Response(403, request=httpx.Request("GET", "https://hub.invalid
             f"gated: accept its terms at https://huggingface.co/{NAME} and set HF_TOKEN",
         ),
         (RepositoryNotFoundError("no", response=RESPONSE), "no model 'nobody/such-a-model'.*HF_TOKEN"),
-        (OSError("no route\nto host"), r"cannot be asked \(no route\): check the name and the network"),
+        (OSError("no route\nto host"), r"cannot be reached \(no route\): check the name and the network"),
     ],
     ids=["gated", "missing", "offline"],
 )

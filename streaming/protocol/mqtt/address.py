@@ -41,14 +41,12 @@ def parse_broker(
         host, port = None, None
         split = urlsplit("")
     if split.scheme not in PORTS or not host or split.path.strip("/") or split.query or split.fragment:
-        raise ConfigError(
-            "the broker's URL cannot be used: give one like mqtt://127.0.0.1:1883 or mqtts://broker.example"
-        )
+        raise ConfigError("the broker's URL is invalid: use one like mqtt://127.0.0.1:1883 or mqtts://broker.example")
     tls = split.scheme == "mqtts"
     if not tls and (ca_file or cert_file or key_file):
-        raise ConfigError(f"certificates are given, but mqtt://{host} does not use TLS: give mqtts://{host}")
+        raise ConfigError(f"certificates are set, but mqtt://{host} does not use TLS: use mqtts://{host}")
     if (cert_file is None) != (key_file is None):
-        raise ConfigError("a client certificate needs its certificate and its key: give both or none")
+        raise ConfigError("TLS client authentication needs a certificate and its key: set both or neither")
     username = None if split.username is None else unquote(split.username)
     password = None if split.password is None else unquote(split.password)
     return BrokerAddress(host, port or PORTS[split.scheme], tls, username, password, ca_file, cert_file, key_file)

@@ -25,10 +25,12 @@ def samples_of(payload: bytes, stream: StreamFormat) -> bytes:
             channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
             samples = file.readframes(file.getnframes())
     except (wave.Error, EOFError, OSError, RuntimeError, ValueError) as error:
-        raise AudioError(f"payload of {len(payload)} bytes is no WAV file ({error}): audioFrame carries one") from None
+        raise AudioError(
+            f"payload of {len(payload)} bytes is not a WAV file ({error}): send one in each audioFrame"
+        ) from None
     if rate != stream.rate or channels > MAX_CHANNELS:
         raise AudioError(
-            f"WAV with {channels} channels at {rate} Hz: the session takes 1 to {MAX_CHANNELS} at {stream.rate} Hz"
+            f"WAV with {channels} channels at {rate} Hz: the session expects 1 to {MAX_CHANNELS} at {stream.rate} Hz"
         )
     samples = samples[: len(samples) // (channels * width) * channels * width]
     return _downmixed(_sixteen_bits(samples, width), channels)

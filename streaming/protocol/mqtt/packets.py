@@ -42,15 +42,15 @@ class Frame:
 def parse_frame(data: bytes, unit_bytes: int) -> Frame:
     """Decodes a frame of a stream with units of `unit_bytes`. Raises InputError."""
     if len(data) < HEADER.size:
-        raise InputError(f"frame of {len(data)} bytes: a frame begins with a header of {HEADER.size} bytes")
+        raise InputError(f"frame of {len(data)} bytes: every frame starts with a header of {HEADER.size} bytes")
     source, flags, sequence, position = HEADER.unpack_from(data)
     payload = data[HEADER.size :]
     units, rest = divmod(len(payload), unit_bytes)
     repeated = flags & MAX_REPEATED
     if rest or repeated > units:
         raise InputError(
-            f"frame with {len(payload)} bytes of payload, {repeated} units of it repeated: send whole units of"
-            f" {unit_bytes} bytes, and no more repeated ones than there are"
+            f"frame with {len(payload)} bytes of payload and {repeated} repeated units: send whole units of"
+            f" {unit_bytes} bytes, and no more repeated units than the payload has"
         )
     return Frame(source, sequence, position, payload, repeated, bool(flags & _LAST))
 
@@ -62,7 +62,7 @@ class FrameWriter:
     """
 
     def __init__(self, unit_bytes: int, source: int, redundancy: int = 0, position: int = 0) -> None:
-        assert 0 <= redundancy <= MAX_REPEATED and 0 <= source < SOURCES, "checked by whoever asks"
+        assert 0 <= redundancy <= MAX_REPEATED and 0 <= source < SOURCES, "the caller must check both"
         self.position = position
         self._unit_bytes = unit_bytes
         self._source = source

@@ -43,14 +43,16 @@ _HERMES = re.compile(rf"hermes/audioServer/({_SESSION.pattern})/({HERMES_INPUT}|
 def topic(session: str, name: str) -> str:
     """The session's topic of that name. Raises ConfigError for an invalid session name."""
     if not _SESSION.fullmatch(session):
-        raise ConfigError(f"session {session[:80]!r} cannot be: give 1 to 64 letters, digits, dots, dashes")
+        raise ConfigError(
+            f"session name {session[:80]!r} is invalid: use 1 to 64 of A-Z, a-z, 0-9, dot, dash and underscore"
+        )
     return f"{ROOT}/{session}/{name}"
 
 
 def hermes_topic(site: str, name: str) -> str:
     """The topic of a Rhasspy satellite. Raises ConfigError for an invalid site name."""
     if not _SESSION.fullmatch(site):
-        raise ConfigError(f"site {site[:80]!r} cannot be: give 1 to 64 letters, digits, dots, dashes")
+        raise ConfigError(f"site name {site[:80]!r} is invalid: use 1 to 64 of A-Z, a-z, 0-9, dot, dash and underscore")
     return f"hermes/audioServer/{site}/{name}"
 
 
@@ -84,11 +86,11 @@ class OpenRequest:
         for name, most in (("qos", 1), ("redundancy", MAX_REPEATED), ("packet_frames", MAX_CONCEALED_FRAMES)):
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value <= most:
-                raise ConfigError(f"{name} is {value!r:.80}: give a whole number from 0 to {most}")
+                raise ConfigError(f"{name} is {value!r:.80}: expected a whole number from 0 to {most}")
         for name in ("target", "input", "output"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
-                raise ConfigError(f"{name} is {value!r:.80}: give a text")
+                raise ConfigError(f"{name} is {value!r:.80}: expected a string")
         self._check_topics()
 
     def _check_topics(self) -> None:
@@ -98,23 +100,28 @@ class OpenRequest:
             stream and (stream[2] == TOKENS) == (request.input.kind == "tokens")
         )
         if self.input is not None and not fits:
-            raise ConfigError(f"input {self.input[:80]!r} is no topic that a session with {request.input} can take")
+            raise ConfigError(
+                f"input topic {self.input[:80]!r} is invalid: use a stream or audioFrame topic that carries"
+                f" {request.input}"
+            )
         for side, value, stream_format in (
             ("input", self.input, request.input),
             ("output", self.output, request.output),
         ):
             if is_hermes(value or "") and stream_format.format != "s16le":
-                raise ConfigError(f"{side}_format is {stream_format.format}: satellites speak s16le")
+                raise ConfigError(f"{side}_format is {stream_format.format}: satellites use s16le")
         hermes = _HERMES.fullmatch(self.output or "")
         if self.output is not None and not (hermes and hermes[2] == HERMES_OUTPUT and request.output.kind == "audio"):
-            raise ConfigError(f"output {self.output[:80]!r} is not the playBytes of a site, for audio")
+            raise ConfigError(
+                f"output topic {self.output[:80]!r} is invalid: use the playBytes topic of a site, for audio output"
+            )
 
     @property
     def session(self) -> SessionRequest:
         """The parsed target. Raises ConfigError."""
         request = parse_target(self.target)
         if request is None:
-            raise ConfigError(f"target {self.target!r:.80} is unknown: give /v1/encode, /v1/decode or /v1/roundtrip")
+            raise ConfigError(f"target {self.target!r:.80} is unknown: choose /v1/encode, /v1/decode or /v1/roundtrip")
         return request
 
     def input_topic(self, session: str) -> str:
@@ -229,7 +236,7 @@ def parse_status(payload: bytes) -> Status:
             {str(name): int(count) for name, count in loss.items()},
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-        raise ProtocolError(f"status {payload[:80]!r} cannot be read: is it of another version?") from None
+        raise ProtocolError(f"status {payload[:80]!r} is invalid: was it sent by another version?") from None
 
 
 def content_type(stream: StreamFormat) -> str:
@@ -246,7 +253,7 @@ def audio_of(content_type: str | None, rate: int | None) -> StreamFormat | None:
 def _open_request(body: dict[str, Any]) -> OpenRequest:
     known = {name: body[name] for name in OpenRequest.__dataclass_fields__ if name in body}
     if "target" not in known:
-        raise ConfigError('open has no target: give one like "/v1/encode?profile=low"')
+        raise ConfigError('open has no target: set it, for instance to "/v1/encode?profile=low"')
     return OpenRequest(**known)
 
 
@@ -256,14 +263,14 @@ def _object(payload: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
-        raise ProtocolError(f"payload {payload[:80]!r} is no JSON object: send an object with a type")
+        raise ProtocolError(f"payload {payload[:80]!r} is not a JSON object: send an object with a type")
     return body
 
 
 def _position(body: dict[str, Any]) -> int | None:
     position = body.get("position")
     if position is not None and (type(position) is not int or position < 0):
-        raise ProtocolError(f"position is {position!r:.80}: give a whole number of samples or tokens")
+        raise ProtocolError(f"position is {position!r:.80}: expected a whole number of samples or tokens")
     return position
 
 

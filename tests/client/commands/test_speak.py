@@ -41,14 +41,24 @@ async def test_an_argument_becomes_a_wav_file_and_a_summary(tmp_path, capsys):
     assert 0 < figures["first_token_ms"][0] < figures["first_audio_ms"][0]
 
 
+async def test_progress_of_each_text_is_shown_on_a_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    async with fake_server() as server, stand_in(TOKENS, FAST) as model:
+        where = ["--server", server.url, "--speech-lm-url", model.url, "--output", tmp_path / "out.wav"]
+        assert await run("speak", "One.\nTwo.", *where) == 0
+    shown = capsys.readouterr().err
+    assert "One." in shown and "Two." in shown
+    assert shown.count("23 tokens, 0.5 s") >= 2
+
+
 async def test_a_nano_server_causes_one_warning(tmp_path, capsys):
     async with fake_server() as server, stand_in(TOKENS, FAST) as model:
         server.model = "nano-2"
         where = ["--server", server.url, "--speech-lm-url", model.url, "--output", tmp_path / "out.wav"]
         assert await run("speak", "One.\nTwo.", *where) == 0
-        assert capsys.readouterr().err.count("nano, whose tokens are its own") == 1
+        assert capsys.readouterr().err.count("nano, which has tokens of its own") == 1
         assert await run("speak", "One.", *where, "--json") == 0
-    assert "its own" in json.loads(capsys.readouterr().out)["notes"][0]
+    assert "of its own" in json.loads(capsys.readouterr().out)["notes"][0]
 
 
 @pytest.mark.parametrize(("count", "voice"), [(99, None), (900, None), (100, "anna")])
@@ -87,7 +97,8 @@ async def test_the_speaker_plays_all_of_it(monkeypatch, capsys):
     monkeypatch.setattr(HandDriven, "heard", [])
     async with fake_server() as server, stand_in(TOKENS + 9_000, FAST) as model:
         assert await run("speak", "Hello.", "--server", server.url, "--speech-lm-url", model.url, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["speaker"] == "Fake Speaker"
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["speaker"], figures["device_underruns"]) == ("Fake Speaker", 0)
     played = np.concatenate(HandDriven.heard)
     assert np.count_nonzero(played > 0.2) >= TOKENS.size * 960 * 0.95
 
@@ -95,7 +106,7 @@ async def test_the_speaker_plays_all_of_it(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "code", "says"),
     [
-        (["--speech-lm-url", "http://127.0.0.1:1/v1"], 4, "does it run"),
+        (["--speech-lm-url", "http://127.0.0.1:1/v1"], 4, "is it running"),
         (["--speech-lm-url", "http://127.0.0.1:1"], 2, "language model URL"),
         (["--speech-lm-template", "/nothing"], 3, "/nothing cannot be read"),
         (["--tag", "speech"], 2, "tag 'speech'"),
@@ -116,5 +127,5 @@ def test_without_httpx_the_command_names_the_extra():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "neucodec speak needs httpx: pip install 'neucodec-streaming[speak]'" in done.stderr
-    assert done.stderr.count("\n") == 1
+    remedy = "install the extra 'speak' (in the checkout: pip install '.[speak]')"
+    assert done.stderr == f"neucodec: neucodec speak needs httpx: {remedy}\n"

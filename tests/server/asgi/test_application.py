@@ -86,7 +86,7 @@ async def test_a_load_failure_at_the_first_request_is_reported_by_readyz():
     codec = made(load)
     async with uvicorn_server(codec, lifespan="off") as url:
         async with asyncio.timeout(DEADLINE_S):
-            while "cannot be loaded" not in (await asyncio.to_thread(get, url + "/readyz"))[1]["reason"]:
+            while "failed to load" not in (await asyncio.to_thread(get, url + "/readyz"))[1]["reason"]:
                 pass
     await codec.app.stop()
 

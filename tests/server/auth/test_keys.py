@@ -89,7 +89,7 @@ def test_a_weak_plain_key_is_refused_and_not_echoed():
 def test_an_invalid_line_is_reported_by_number_and_not_echoed(tmp_path, line):
     path = tmp_path / "keys"
     path.write_text(f"{key_line('bob', new_key())}\n{line}\n")
-    with pytest.raises(ConfigError, match=r"line 2 of .*keys is no API key") as caught:
+    with pytest.raises(ConfigError, match=r"line 2 of .*keys is not an API key") as caught:
         Keys(path, [], Clock())
     assert line not in str(caught.value)
 
@@ -128,7 +128,7 @@ def test_an_invalid_change_is_logged_once_and_the_old_keys_stay_in_use(tmp_path,
         for _ in range(3):
             clock.now_s += 1
             assert keys.name_of(alice) == "alice"
-    assert len(caplog.records) == 1 and "stay as they were" in caplog.text
+    assert len(caplog.records) == 1 and "keeping the previous API keys" in caplog.text
     assert "plain_by_mistake" not in caplog.text and alice not in caplog.text
 
 
@@ -191,7 +191,7 @@ def test_the_command_prints_the_line_to_stdout_and_the_key_to_stderr(tmp_path):
 
 def test_the_command_refuses_names_that_the_file_format_cannot_hold(capsys):
     assert main(["al:ice"]) == 2
-    assert "key name 'al:ice' cannot be" in capsys.readouterr().err
+    assert "key name 'al:ice' is invalid" in capsys.readouterr().err
 
 
 def test_generated_keys_are_long_and_unique():

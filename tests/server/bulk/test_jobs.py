@@ -52,7 +52,7 @@ def test_a_killed_job_leaves_no_worker_and_a_restart_codes_each_recording_once(r
     assert 0 < len(before) < COUNT
     command = [*COMMAND, "encode-files", str(recordings), str(out), "--model", str(GOLDEN), "--workers", "1"]
     again = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
-    assert f"{len(before)} were done before; 0 skipped" in again.stdout and "hours of audio an hour" in again.stdout
+    assert f"{len(before)} were already done; 0 skipped" in again.stdout and "hours of audio per hour" in again.stdout
     assert ids_of(out) == sorted(path.relative_to(recordings).as_posix() for path in recordings.rglob("*.wav"))
     check_tokens_are_those_alone(out, recordings, load_codec(GOLDEN))
 
@@ -74,15 +74,15 @@ def test_bad_files_are_skipped_until_repaired_and_the_table_decodes_to_audio(rec
 
 
 def test_two_jobs_do_not_write_to_one_folder(recordings, tmp_path):
-    with only_writer(tmp_path / "out"), pytest.raises(ConfigError, match="another job writes"):
+    with only_writer(tmp_path / "out"), pytest.raises(ConfigError, match="another job is writing"):
         encode_files(recordings, tmp_path / "out", make_coder)
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["encode-files", "/nowhere", "out"], "/nowhere is no folder"),
-        (["encode-files", ".", "out"], "hold no recordings"),
+        (["encode-files", "/nowhere", "out"], "/nowhere is not a folder"),
+        (["encode-files", ".", "out"], "contains no recordings"),
         (["decode-files", ".", "out"], "no part-"),
         (["encode-files", ".", "out", "--workers", "0"], "0 is below 1"),
     ],

@@ -92,7 +92,7 @@ def test_a_row_without_audio_is_skipped_and_named(coder, tmp_path):
 @pytest.mark.parametrize(
     ("table", "says"),
     [
-        ({"text": ["hello"]}, "columns text: a table of recordings has path or audio"),
+        ({"text": ["hello"]}, "columns text: a table of recordings needs path or audio"),
         ({"audio": [b"RIFF"]}, "no column id or path"),
         ({"path": ["a.wav", "a.wav"]}, "the id 'a.wav' twice"),
         ({"path": pa.array([], pa.string())}, "has no rows"),

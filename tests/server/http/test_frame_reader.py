@@ -56,7 +56,7 @@ def by_the_protocol(pieces: Iterable[bytes]) -> Outcome:
                 try:
                     messages.append(data.decode() if is_text else data)
                 except UnicodeDecodeError:
-                    protocol.fail(1007, "text that is no UTF-8")
+                    protocol.fail(1007, "text that is not UTF-8")
     return messages, protocol.state, answers(protocol)
 
 

@@ -112,7 +112,7 @@ async def test_audio_at_another_rate_is_refused(mosquitto, host):
     async with open_at_broker(mosquitto.url, "chipmunks") as session:
         session._frame_rate = 44_100
         await session.send(speech(*LEVELS))
-        with pytest.raises(InputError, match="44100 Hz: the session takes 16000"):
+        with pytest.raises(InputError, match="44100 Hz: the session expects 16000"):
             await heard(session)
 
 
@@ -308,7 +308,7 @@ async def test_an_unusable_message_of_a_satellite_is_skipped(mosquitto, caplog):
                 while tokens.size < 10:
                     tokens = np.concatenate([tokens, tokens_in([await anext(session)])])
     assert np.array_equal(tokens, tokens_of(LEVELS)[: tokens.size])
-    told = [record.getMessage() for record in caplog.records if "leaves out" in record.getMessage()]
+    told = [record.getMessage() for record in caplog.records if "skips a message" in record.getMessage()]
     assert any("attic" in line and "8000 Hz" in line for line in told)
 
 

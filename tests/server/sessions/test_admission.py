@@ -15,7 +15,7 @@ def test_sessions_are_admitted_up_to_the_load_and_again_after_one_ends():
     admission = Admission(Budget(TIMES, 0.7), 64)
     for _ in range(2):
         assert admission.admit("roundtrip", CONFIG) == 0
-    with pytest.raises(CapacityError, match=r"90% of the time, the limit is 70%"):
+    with pytest.raises(CapacityError, match=r"its load to 90%, above the limit of 70%"):
         admission.admit("roundtrip", CONFIG)
     admission.admit("decode", CONFIG)
     assert admission.sessions == 3 and admission.load == pytest.approx(0.7)

@@ -140,20 +140,20 @@ def test_lists_and_numbers_in_the_file_equal_the_flags_text(tmp_path, given, tex
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("max_session = 1", "max_session is no setting: do you mean max_session"),
-        ("max_sessions = ", "no TOML"),
-        ("max_sessions = 'many'", "max_sessions is 'many': give a whole number"),
+        ("max_session = 1", "max_session is not a setting: did you mean max_session"),
+        ("max_sessions = ", "is not valid TOML"),
+        ("max_sessions = 'many'", "max_sessions is 'many': expected a whole number"),
         ("max_sessions = 1.5", "max_sessions is 1.5"),
-        ("web = 2", "web is '2': give true or false"),
+        ("web = 2", "web is '2': expected true or false"),
         ("batch_sizes = ['a']", "batch_sizes"),
         ("batch_sizes = []", "batch_sizes"),
         ("batch_sizes = [1.0, 2.0]", "batch_sizes"),
-        ("max_sessions = [8]", "max_sessions is [8]: give a whole number"),
+        ("max_sessions = [8]", "max_sessions is [8]: expected a whole number"),
         ("profiles = ['loud']", "profile 'loud' is unknown"),
-        ("model = true", "model is True: give a text"),
+        ("model = true", "model is True: expected a string"),
         ("[profiles]\nmine = [1]", "mine=1"),
         ("[max_sessions]\na = 1", "max_sessions is {'a': 1}"),
-        ("api_keys = ['s3cret']", "api_keys may not be given there, only by NEUCODEC_API_KEYS"),
+        ("api_keys = ['s3cret']", "api_keys is not allowed there: set NEUCODEC_API_KEYS in the environment"),
     ],
 )
 def test_an_invalid_file_is_refused_naming_file_and_key(tmp_path, content, named):
@@ -174,7 +174,7 @@ def test_a_missing_file_is_named():
     [(("--port", "x"), {}, "--port"), ((), {"NEUCODEC_PORT": "x"}, "NEUCODEC_PORT")],
 )
 def test_an_error_names_where_the_value_was_given(arguments, environment, source):
-    with pytest.raises(ConfigError, match=f"{source}: port is 'x': give a whole number"):
+    with pytest.raises(ConfigError, match=f"{source}: port is 'x': expected a whole number"):
         resolve(flags(*arguments), environment)
 
 

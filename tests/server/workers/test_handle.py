@@ -108,7 +108,7 @@ async def test_a_dead_worker_process_ends_its_sessions_and_makes_the_server_unre
         assert (await (one, other)[which].fail()).code == "device"
         await (one, other)[which - 1].finish()
     status, body = await asyncio.to_thread(get, app.url + "/readyz")
-    assert status == 503 and body["reason"] == "a worker has ended"
+    assert status == 503 and body["reason"] == "a worker has stopped"
 
 
 async def test_forked_workers_step_with_several_threads_each():
@@ -131,7 +131,7 @@ async def test_a_worker_that_hangs_is_killed_with_the_server(caplog):
     last = pids_of(made)[-1]
     os.kill(last, signal.SIGSTOP)
     await made.stop()
-    assert "killed" in caplog.text
+    assert "killing them" in caplog.text
     await asyncio.wait_for(asyncio.to_thread(wait_for_the_end, last), DEADLINE_S)
 
 
@@ -149,7 +149,7 @@ async def test_the_command_exits_when_a_worker_dies(monkeypatch):
         await app._devices.lost.wait()
 
     monkeypatch.setattr(App, "failed", failed)  # the server is ready by then
-    with pytest.raises(DeviceError, match="ended"):
+    with pytest.raises(DeviceError, match="a worker has stopped"):
         await asyncio.wait_for(serve(SETTINGS, load), DEADLINE_S)
 
 

@@ -121,7 +121,7 @@ def test_a_snapshot_contains_current_and_pending_voices(steps):
 
 def test_encode_sessions_refuse_voices_and_slots_are_clean_for_the_next_session():
     bench = Bench(slots=1)
-    with pytest.raises(ConfigError, match="decodes"):
+    with pytest.raises(ConfigError, match="an encode session has no voice"):
         primed(bench, bench.open("encode"), VOICES[0])
     session = bench.open("decode")
     primed(bench, session, VOICES[0])

@@ -40,9 +40,9 @@ def test_a_voice_is_sent_by_name_or_by_tokens():
     [
         ({}, ProtocolError, "a voice or tokens"),
         ({"voice": "anna", "tokens": [1] * 100}, ProtocolError, "a voice or tokens"),
-        ({"voice": 7}, ProtocolError, "give a name"),
+        ({"voice": 7}, ProtocolError, "expected a name"),
         ({"tokens": "abc"}, ProtocolError, "list of integers"),
-        ({"tokens": [1] * 99}, InputError, "99 tokens: give 100 to 750"),
+        ({"tokens": [1] * 99}, InputError, "99 tokens: use 100 to 750"),
         ({"tokens": [1] * 751}, InputError, "751 tokens"),
         ({"tokens": [1] * 99 + [65_536]}, TokenError, "65536"),
         ({"tokens": [1] * 99 + [True]}, TokenError, "True"),
@@ -68,7 +68,7 @@ def test_encoding_sessions_refuse_voices_on_both_sides():
     client = ClientSession(INPUT_AUDIO, TOKENS)
     client.receive(server.next_message())
     for refused in (client.send, server.receive):
-        with pytest.raises(InputError, match="only encodes"):
+        with pytest.raises(InputError, match="an encode session has no voice"):
             refused(Prime(tokens=VOICE))
     assert server.requests == 0 and not client.is_owed
 

@@ -43,10 +43,10 @@ def test_channels_become_their_mean():
 @pytest.mark.parametrize(
     ("payload", "says"),
     [
-        (wav(SAMPLES.tobytes(), rate=44_100), "44100 Hz: the session takes 1 to 8 at 16000"),
+        (wav(SAMPLES.tobytes(), rate=44_100), "44100 Hz: the session expects 1 to 8 at 16000"),
         (wav(SAMPLES.tobytes() * 9, channels=9), "9 channels"),
-        (b"RIFF", "no WAV"),
-        (b"", "no WAV"),
+        (b"RIFF", "not a WAV file"),
+        (b"", "not a WAV file"),
     ],
 )
 def test_unconvertible_audio_is_refused(payload, says):
