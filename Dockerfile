@@ -24,8 +24,7 @@ RUN XDG_CACHE_HOME=/opt/neucodec/cache /opt/neucodec/bin/python -m neucodec_stre
 # PIP_EXTRA_INDEX_URL. It keeps the compiler: Triton compiles its kernels at the start, into the cache folder.
 FROM build AS cuda
 ENV PATH=/opt/neucodec/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 XDG_CACHE_HOME=/opt/neucodec/cache \
-    TRITON_CACHE_DIR=/tmp/triton NEUCODEC_HOST=0.0.0.0 NEUCODEC_LOG_FORMAT=json NEUCODEC_DEVICE=cuda \
-    NEUCODEC_DTYPE=bfloat16 NEUCODEC_BATCH_SIZES=1,2,4,8,16,32,64,128,256
+    TRITON_CACHE_DIR=/tmp/triton NEUCODEC_HOST=0.0.0.0 NEUCODEC_LOG_FORMAT=json NEUCODEC_DEVICE=cuda
 USER 10001:10001
 EXPOSE 8765
 # Loading the published checkpoint and capturing its graphs takes minutes.

@@ -41,10 +41,10 @@ bench: $(STAMPS)/bench
 	@if [ -d $(SPEECH)/eval ]; then $(BIN)/python -m benchmarks.quality --data $(SPEECH); \
 	else echo "no $(SPEECH)/eval: make bench SPEECH=FOLDER measures quality on the recordings in it"; fi
 
-# MODEL: a folder, bundled name or hub id. Needs a CUDA build of torch and a GPU.
+# MODEL: a folder, bundled name or hub id; empty: full size with random weights. Needs a CUDA build of torch and a GPU.
 MODEL ?= neuphonic/neucodec
 gpu-report: $(STAMPS)/bench
-	$(BIN)/python -m benchmarks.gpu_report --model $(MODEL)
+	$(BIN)/python -m benchmarks.gpu_report $(addprefix --model ,$(MODEL))
 
 # The site, in build/site; a broken link or a missing name fails.
 docs: $(STAMPS)/docs typing

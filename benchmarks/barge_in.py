@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from websockets.asyncio.client import connect as open_websocket
 
-from benchmarks.browser.chromium import CHROMIUM, Tab, browser
+from benchmarks.browser.chromium import CHROMIUM, browser
 from benchmarks.browser.elsewhere import hosted_elsewhere
-from benchmarks.browser.live_talk import run
+from benchmarks.browser.tab import Tab
 from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
 from benchmarks.mqtt.testbed import bridge_process
 from demos.mqtt.broker import MOSQUITTO, broker
@@ -134,7 +134,7 @@ async def mqtt(url: str, name: str, pending: np.ndarray) -> Interruption:
 async def in_browser(tab: Tab, url: str, pending: int) -> Interruption:
     """Measures the JavaScript module, which has the same flow control as the library."""
     module = url.replace("ws://", "http://")
-    cleared_ms, audio_ms = await run(tab, IN_BROWSER % (module, url, pending, ANSWER_TOKENS))
+    cleared_ms, audio_ms = await tab.run(IN_BROWSER % (module, url, pending, ANSWER_TOKENS))
     return cleared_ms, audio_ms
 
 

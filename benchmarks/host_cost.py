@@ -8,6 +8,7 @@ delays the device. The ways, in turns:
     apart      one step at a time, wire formats in a separate process
     in flight  two steps, wire formats in the process that drives the device
     both       two steps, wire formats in a separate process (the server's way on CUDA)
+    before     the worker of an earlier checkout, with --base CHECKOUT (commit 6c4c013)
 
 `rate` is rows per second; `device` is the utilization of the device; `drives` and `converts` are the processor time per
 row in the process that drives the device and in the process of the formats; `packet` is the increase of both for each
@@ -32,6 +33,7 @@ from torch import Tensor
 
 from benchmarks.common.processes import family
 from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
+from benchmarks.host_cost_before import WordsBefore, serve_before
 from neucodec_streaming import StreamConfig, load_codec
 from neucodec_streaming.engine.cuda_graph import TURNS
 from neucodec_streaming.engine.engine import Engine, pools_of
@@ -44,14 +46,12 @@ from neucodec_streaming.server.workers.ipc import Unpacker, packed
 from neucodec_streaming.server.workers.messages import (
     CommandKind,
     EventKind,
-    Loaded,
     SessionSpec,
-    WorkerCommand,
-    WorkerReport,
 )
 from neucodec_streaming.server.workers.worker import work
 
-CONFIG = StreamConfig(chunk_frames=5, lookahead_frames=5)
+CUT = (5, 5)
+CONFIG = StreamConfig(*CUT)
 FED_AHEAD_CHUNKS = 12
 WARM_UP_S = 0.5
 CASES = {
@@ -62,10 +62,24 @@ CASES = {
 
 
 class Way(NamedTuple):
-    """Configuration of a worker: steps in flight, and whether wire formats have a separate process."""
+    """Configuration of a worker: steps in flight, whether wire formats have a separate process, and an earlier
+    checkout, if it is that of one.
+    """
 
     depth: int
     is_apart: bool
+    base: Path | None = None
+
+
+class Words:
+    """The messages between driver and worker."""
+
+    packed, unpacker = staticmethod(packed), Unpacker
+    open, feed, output, ended = CommandKind.OPEN, CommandKind.FEED, EventKind.OUTPUT, EventKind.ENDED
+
+    def spec(self, request: SessionRequest, chunk_frames: int, lookahead_frames: int) -> SessionSpec:
+        """What opens a session."""
+        return SessionSpec(request.kind, StreamConfig(chunk_frames, lookahead_frames), request.input, request.output)
 
 
 WAYS = {"in series": Way(1, False), "apart": Way(1, True), "in flight": Way(2, False), "both": Way(2, True)}
@@ -147,6 +161,8 @@ def load_stand_in(kind: str, rows: int, step_s: float, depth: int, settings: Set
 
 def serve(socket: socket.socket, way: Way, kind: str, rows: int, step_s: float) -> None:
     """Runs a worker in its own process until the other end is closed."""
+    if way.base is not None:
+        serve_before(way.base, socket, StandInDevice(step_s), kind, CUT, rows)
     if way.is_apart:
         socket = converter_before(socket)
     torch.set_num_threads(1)
@@ -157,8 +173,8 @@ def serve(socket: socket.socket, way: Way, kind: str, rows: int, step_s: float) 
 class Driver:
     """The event loop's side: for each output, sends the session its next chunk."""
 
-    def __init__(self, socket: socket.socket, request: SessionRequest, packets: int) -> None:
-        self._socket, self._unpacker = socket, Unpacker()
+    def __init__(self, socket: socket.socket, words: Any, request: SessionRequest, packets: int) -> None:
+        self._socket, self._words, self._unpacker = socket, words, words.unpacker()
         hop_bytes = request.input.hop * request.input.unit_bytes
         chunk = np.random.default_rng(0).integers(0, 1000, CONFIG.chunk_frames * hop_bytes // 2).astype("<u2").tobytes()
         size = len(chunk) // packets
@@ -173,29 +189,28 @@ class Driver:
         return messages
 
     def open(self, sessions: int) -> None:
-        request = self._request
-        spec = SessionSpec(request.kind, CONFIG, request.input, request.output)
-        commands: list[WorkerCommand] = [(number, CommandKind.OPEN, spec) for number in range(1, sessions + 1)]
+        spec, words = self._words.spec(self._request, *CUT), self._words
+        commands = [(number, words.open, spec) for number in range(1, sessions + 1)]
         for _ in range(FED_AHEAD_CHUNKS):
             commands += [command for number in range(1, sessions + 1) for command in self._feed(number)]
-        self._socket.sendall(packed(commands))
+        self._socket.sendall(words.packed(commands))
 
     def run(self, seconds: float) -> int:
         """Runs for `seconds`; returns the number of rows whose output has arrived."""
-        count, end_s = 0, time.perf_counter() + seconds
+        words, count, end_s = self._words, 0, time.perf_counter() + seconds
         while time.perf_counter() < end_s:
             for report in self.receive():
-                assert isinstance(report, WorkerReport), report
-                numbers = tuple(number for number, kind, _ in report.events if kind is EventKind.OUTPUT)
-                assert not any(kind is EventKind.ENDED for _, kind, _ in report.events), report.events
+                numbers = tuple(number for number, kind, _ in report.events if kind is words.output)
+                assert not any(kind is words.ended for _, kind, _ in report.events), report.events
                 if numbers not in self._feeds:
-                    self._feeds[numbers] = packed([command for number in numbers for command in self._feed(number)])
+                    feeds = [command for number in numbers for command in self._feed(number)]
+                    self._feeds[numbers] = words.packed(feeds)
                 self._socket.sendall(self._feeds[numbers])
                 count += len(numbers)
         return count
 
-    def _feed(self, number: int) -> Iterator[WorkerCommand]:
-        return ((number, CommandKind.FEED, packet) for packet in self._chunk)
+    def _feed(self, number: int) -> Iterator[tuple[int, Any, bytes]]:
+        return ((number, self._words.feed, packet) for packet in self._chunk)
 
 
 def cpu_s(pid: int) -> float:
@@ -213,9 +228,9 @@ def driven(way: Way, request: SessionRequest, rows: int, step_s: float, packets:
     process.start()
     its.close()
     try:
-        driver = Driver(ours, request, packets)
+        driver = Driver(ours, Words() if way.base is None else WordsBefore(way.base), request, packets)
         (loaded,) = driver.receive()
-        assert isinstance(loaded, Loaded), loaded
+        assert type(loaded).__name__ == "Loaded", loaded
         yield driver, loaded.pids[0]
     finally:
         ours.close()
@@ -223,10 +238,10 @@ def driven(way: Way, request: SessionRequest, rows: int, step_s: float, packets:
         process.kill()
 
 
-def turn(name: str, case: str, given: argparse.Namespace, packets: int = 1) -> dict[str, float]:
+def turn(way: Way, case: str, given: argparse.Namespace, packets: int = 1) -> dict[str, float]:
     """Measures one way for `given.seconds`."""
     rows, step_s = given.rows, given.step_ms / 1000
-    with driven(WAYS[name], CASES[case], rows, step_s, packets) as (driver, pid):
+    with driven(way, CASES[case], rows, step_s, packets) as (driver, pid):
         driver.open(2 * rows)
         driver.run(WARM_UP_S)
         others = [one for one in family(pid) if one != pid]
@@ -246,23 +261,22 @@ def medians(turns: list[dict[str, float]]) -> dict[str, float]:
     return {column: round(statistics.median(one[column] for one in turns), 3) for column in turns[0]}
 
 
-def measure(case: str, given: argparse.Namespace) -> dict[str, Any]:
+def measure(case: str, ways: dict[str, Way], given: argparse.Namespace) -> dict[str, Any]:
     """Measures every way in turns, and the cost of a packet for the first and the last."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
-    in_packets: dict[str, list[dict[str, float]]] = {name: [] for name in ("in series", "both")}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    in_packets: dict[str, list[dict[str, float]]] = {name: [] for name in (next(iter(ways)), "both")}
     ratios = []
     for _ in range(given.turns):
-        for name in WAYS:
-            found[name].append(turn(name, case, given))
-        ratios.append(found["both"][-1]["rate"] / found["in series"][-1]["rate"])
+        for name, way in ways.items():
+            found[name].append(turn(way, case, given))
+        ratios.append({name: found["both"][-1]["rate"] / found[name][-1]["rate"] for name in ways})
         for name in in_packets:
-            in_packets[name].append(turn(name, case, given, CONFIG.chunk_frames))
+            in_packets[name].append(turn(ways[name], case, given, CONFIG.chunk_frames))
     row: dict[str, Any] = {"case": case, **{name: medians(turns) for name, turns in found.items()}}
     for name, turns in in_packets.items():
         added = {column: medians(turns)[column] - row[name][column] for column in ("drives", "converts")}
         row[name]["packet"] = {name: round(us / (CONFIG.chunk_frames - 1), 3) for name, us in added.items()}
-    row["ratio"] = round(statistics.median(ratios), 3)
-    return row
+    return row | {"ratio": medians(ratios)}
 
 
 def main() -> None:
@@ -273,13 +287,17 @@ def main() -> None:
     add("--seconds", type=float, default=2.0, help="duration of a turn (default %(default)s)")
     add("--turns", type=int, default=3, help="turns of each way (default %(default)s)")
     add("--cases", nargs="+", choices=CASES, default=list(CASES))
+    add("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="(default all)")
+    add("--base", type=Path, help="a folder with commit 6c4c013, to compare with")
     add("--out", type=Path, default=RESULTS_FOLDER / "host_cost.json")
     given = parser.parse_args()
+    ways = {} if given.base is None else {"before": Way(1, False, given.base.resolve())}
+    ways |= {name: WAYS[name] for name in (*given.ways, "both")}
     table = []
     for case in given.cases:
-        row = measure(case, given)
+        row = measure(case, ways, given)
         table.append(row)
-        for name in WAYS:
+        for name in ways:
             cells = row[name]
             packet = "".join(f" packet {key} {us:.1f} us" for key, us in cells.get("packet", {}).items())
             print(
@@ -287,7 +305,7 @@ def main() -> None:
                 f"  drives {cells['drives']:5.1f} us  converts {cells['converts']:5.1f} us {packet}",
                 flush=True,
             )
-        print(f"{case}: both / in series: {row['ratio']:.2f}", flush=True)
+        print(f"{case}: both / " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in row["ratio"].items()), flush=True)
     write_report(given.out, {"rows": given.rows, "step_ms": given.step_ms, "turns": given.turns, "table": table})
 
 

@@ -4,7 +4,8 @@ Runs steps of the published size on the meta device, which has shapes and no val
 operation that would be a kernel, with the bytes that it reads and writes and the operations of its products. A kernel's
 time is the longest of a launch inside a graph, its bytes at memory bandwidth, and its products at tensor-core speed; a
 real GPU takes 1.3 to 1.5 times the sum. Compares three ways: any step with torch's operations and without precomputed
-outputs (the former way), the steady step with torch's operations, and the steady step with Triton's kernels.
+outputs (the former way), the steady step with torch's operations, and the steady step with Triton's kernels. `--base
+CHECKOUT` adds the step of commit 6c4c013 (benchmarks/common/checkout.py).
 """
 
 import argparse
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import NeuCodecConfig, NeuCodecModel
 
+from benchmarks.common.checkout import imported
 from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
 from neucodec_streaming import StreamConfig
 from neucodec_streaming.codec import Codec
@@ -154,11 +157,14 @@ class CountedKernels:
         return out
 
 
+def _model() -> Any:
+    with torch.device("meta"):
+        return NeuCodecModel(NeuCodecConfig()).to(torch.bfloat16).eval()
+
+
 @cache
 def _codec() -> Codec:
-    with torch.device("meta"):
-        model = NeuCodecModel(NeuCodecConfig()).to(torch.bfloat16).eval()
-    codec = Codec("meta", model, Priors(StreamConfig(prior_weight=0)))
+    codec = Codec("meta", _model(), Priors(StreamConfig(prior_weight=0)))
     codec.fingerprint = "weights without values have none"
     return codec
 
@@ -202,6 +208,23 @@ def counted(stepper: Stepper, rows: int, steady: bool, triton: bool) -> list[Cou
     return counter.found
 
 
+def counted_before(base: Path, kind: str, rows: int) -> list[CountedOperation]:
+    """Returns the kernels of one step of an earlier checkout."""
+    config = imported(base, "streaming.config").StreamConfig(prior_weight=0)
+    codec = imported(base, "streaming.codec").Codec("meta", _model(), imported(base, "streaming.priors").Priors(config))
+    codec.fingerprint = "weights without values have none"
+    stepper = codec.encoder(config) if kind == "encode" else codec.decoder(config)
+    state, counter = stepper.new_state(rows + 1), OperationCounter()
+    dtype = torch.float32 if kind == "encode" else torch.int64
+    x = torch.zeros(rows, *stepper.window_shape, dtype=dtype, device="meta")
+    plan = torch.zeros(3, rows, dtype=torch.int64, device="meta")
+    with patch.object(F, "scaled_dot_product_attention", _fused):
+        stepper.step(x, state, *plan)
+        with counter:
+            stepper.step(x, state, *plan)
+    return counter.found
+
+
 def rows_of(kind: str, config: StreamConfig, rows: tuple[int, ...]) -> Iterator[dict[str, Any]]:
     for way, stepper, steady, triton in steps(kind, config):
         for count in rows:
@@ -224,7 +247,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
     parser.add_argument("--out", type=Path, default=RESULTS_FOLDER / "roofline.json")
+    parser.add_argument("--base", type=Path, help="a folder with commit 6c4c013, to compare with")
     given = parser.parse_args()
+    if given.base is not None:
+        for kind, count in product(KINDS, given.rows):
+            found = counted_before(given.base.resolve(), kind, count)
+            gigabytes = sum(one.moved_bytes for one in found) / 1e9
+            print(
+                f"{kind} {'of ' + given.base.name:32} {count:5} rows: {len(found):5} kernels {gigabytes:8.2f} GB",
+                flush=True,
+            )
     config, table = StreamConfig(prior_weight=0), []
     for kind in KINDS:
         for row in rows_of(kind, config, tuple(given.rows)):

@@ -23,7 +23,7 @@ from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.protocol.query import parse_target
 from neucodec_streaming.server.asgi import Application
 from neucodec_streaming.server.asgi.application import path_below
-from neucodec_streaming.server.model import load_engines
+from neucodec_streaming.server.loading import load_engines
 from neucodec_streaming.server.sessions.admission import Admission
 from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.settings.sources import resolve

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from neucodec_streaming.client import cli
 from neucodec_streaming.server.settings.fields import Settings
-from neucodec_streaming.server.settings.sources import value_text
+from neucodec_streaming.server.settings.sources import default_text
 from neucodec_streaming.server.settings.spec import ENVIRONMENT, FILE, FLAG, entry_of
 
 DOCS = Path(__file__).parent
@@ -35,14 +35,14 @@ This page is generated from the code by `python docs/reference.py`.
 
 def settings_page() -> str:
     """All settings by group, with default and meaning."""
-    lines, group, defaults = [SETTINGS], "", Settings()
+    lines, group = [SETTINGS], ""
     for item in fields(Settings):
         entry = entry_of(item)
         if entry.group != group:
             group = entry.group
             lines.append(f"\n## {group[0].upper()}{group[1:]}\n\n| setting | default | meaning |\n|---|---|---|")
         only = "" if set(entry.sources) == {FLAG, ENVIRONMENT, FILE} else f" ({' and '.join(entry.sources)} only)"
-        default = "" if entry.secret else f"`{value_text(getattr(defaults, item.name))}`"
+        default = "" if entry.secret else f"`{default_text(item)}`"
         help = entry.help.replace("|", "\\|")
         lines.append(f"| `{item.name}`{only} | {default} | {help} |")
     return "\n".join(lines) + "\n"

@@ -16,7 +16,6 @@ from typing import Protocol as Interface
 
 from prometheus_client import Histogram
 
-from neucodec_streaming.engine.budget import Budget
 from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, reason_of
 from neucodec_streaming.protocol.query import SessionRequest
@@ -25,12 +24,14 @@ from neucodec_streaming.server.auth.gate import Caller, Gate
 from neucodec_streaming.server.auth.keys import Keys
 from neucodec_streaming.server.auth.tls import Certificate
 from neucodec_streaming.server.http.exchange import HttpExchange
+from neucodec_streaming.server.http.other_codecs import CompareEndpoint
 from neucodec_streaming.server.http.posts import Posts
 from neucodec_streaming.server.http.routes import Routes
 from neucodec_streaming.server.http.speech import SpeechEndpoint
 from neucodec_streaming.server.http.websocket import READ_BYTES, WebSocket
+from neucodec_streaming.server.loading import load_engines
 from neucodec_streaming.server.metrics import Metrics
-from neucodec_streaming.server.model import Model, load_engines
+from neucodec_streaming.server.model import Model
 from neucodec_streaming.server.quiet_measurement import measured_quietly
 from neucodec_streaming.server.sessions.registry import Sessions
 from neucodec_streaming.server.sessions.session import Session
@@ -78,10 +79,12 @@ class App:
         self._step_times: dict[Pool, Histogram] = {}
         self._gate = _gate(settings)
         self._certificate = _certificate(settings)
-        self.routes = Routes(self, self._gate, self._metrics, settings)
+        compare = CompareEndpoint(self._gate, self._metrics) if settings.web else None
+        codecs = () if compare is None else compare.codecs
+        self.routes = Routes(self, self._gate, self._metrics, settings, codecs)
         """Answers GET and HEAD, and opens sessions."""
         self._speech = _speech(self, settings, self._gate, self._metrics)
-        self.posts = Posts(self._speech)
+        self.posts = Posts(self._speech, compare)
         """Answers every other method."""
 
     @property
@@ -211,7 +214,7 @@ class App:
         assert self._sessions is not None, "loaded"
         pools = {pool: tuple(times) for pool, times in model.budget.step_s.items()}
         step_s = await measured_quietly(self._sessions, self._devices.all, pools)
-        self._sessions.use_budget(Budget(step_s, model.budget.max_load))
+        self._sessions.use_budget(replace(model.budget, step_s=step_s))
         _log.info("measured again while the machine was idle: room for %d %s sessions", self.room(), model.kinds[-1])
 
     def _count_step(self, step: TimedStep) -> None:

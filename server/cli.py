@@ -10,16 +10,19 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neucodec_streaming.config import StreamConfig
+from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.errors import ConfigError, DeviceError, ModelError, StreamingError
 from neucodec_streaming.lazy import missing_extra
 from neucodec_streaming.server.app import App
+from neucodec_streaming.server.loading import load_engines
 from neucodec_streaming.server.logs import log_to_stderr
-from neucodec_streaming.server.model import latency_ms, load_engines
+from neucodec_streaming.server.model import latency_ms
 from neucodec_streaming.server.preflight import check_start
 from neucodec_streaming.server.sessions.admission import Admission
 from neucodec_streaming.server.settings.fields import Settings
@@ -156,10 +159,19 @@ def capacity_table(settings: Settings, load: EngineLoader = load_engines) -> str
     lines += ["", "milliseconds per step, by number of sessions in it"]
     lines.append(" ".join(f"{cell!s:>12}" for cell in ("profile", "part", *settings.batch_sizes)))
     names = {config: name for name, config in reversed(model.profiles.items())}
-    for pool, times in model.budget.step_s.items():
-        cells = (names[pool.config], pool.kind, *(f"{seconds * 1000:.1f}" for seconds in times.values()))
-        lines.append(" ".join(f"{cell:>12}" for cell in cells))
+    lines += _times(model.budget.step_s, names)
+    if model.budget.host_s:
+        lines += ["", "milliseconds of the host for such a step, while the device computes another"]
+        lines += _times(model.budget.host_s, names)
     return "\n".join(lines)
+
+
+def _times(seconds: Mapping[Pool, Mapping[int, float]], names: Mapping[StreamConfig, str]) -> list[str]:
+    """A line for every pool."""
+    rows = [
+        [names[pool.config], pool.kind, *(f"{1000 * one:.1f}" for one in of.values())] for pool, of in seconds.items()
+    ]
+    return [" ".join(f"{cell:>12}" for cell in row) for row in rows]
 
 
 def _bridge(settings: Settings, app: App) -> "Bridge | None":

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neucodec_streaming.config import START_FRAMES, StreamConfig
 from neucodec_streaming.errors import SnapshotError
-from neucodec_streaming.layers.state import laid_over, memory_for
+from neucodec_streaming.layers.state import laid_over, memory_for, slot_bytes
 from neucodec_streaming.layers.step import StepPlan, tensors_of
 from neucodec_streaming.snapshot import pack, unpack
 
@@ -54,6 +54,11 @@ class Stepper(ABC):
         if self.device.type == "cpu":
             return self.separate_state(slots)
         return laid_over(memory_for(self._one_slot, slots, self.device), self._one_slot)
+
+    @property
+    def slot_bytes(self) -> int:
+        """Memory of a slot where states are one block (not on a CPU)."""
+        return slot_bytes(self._one_slot)
 
     @cached_property
     def _one_slot(self) -> Any:

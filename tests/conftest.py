@@ -23,6 +23,10 @@ from filelock import ReadWriteLock
 DEVICE = os.environ.get("NEUCODEC_TEST_DEVICE", "cpu")
 """The device that the laws are proved on: cuda, or cpu, with a software CUDA device as well."""
 assert DEVICE in ("cpu", "cuda"), f"NEUCODEC_TEST_DEVICE is {DEVICE!r}: use cpu or cuda"
+if DEVICE == "cuda":
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # laws hold for exact products
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 """Worker processes run without the working directory on their path, and some import test modules."""

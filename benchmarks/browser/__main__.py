@@ -1,11 +1,12 @@
-"""The web page in headless Chromium, with recorded speech as its microphone, against its own server over loopback.
+"""The web page in headless browsers, with recorded speech as the microphone, against its own server over loopback.
 
 Talks for some minutes. Reports tokens per second; the latency that the page shows, with the algorithmic latency and the
 delay between input and output by cross-correlation on the clock of the page's sound device; underruns; STOI of the
-page's output and of the Python client's output for the same speech; and the memory of the page after garbage
-collection, from start to end. On the Speak tab, the time from releasing the button to the first sound.
+page's output and of the Python client's output for the same speech; and the latency, memory and DOM nodes of the page
+every half minute, after garbage collection. On the Speak tab, the time from releasing the button to the first sound.
 
-    python -m benchmarks.browser --minutes 2
+    python -m benchmarks.browser --minutes 3
+    python -m benchmarks.browser --browsers firefox
 """
 
 import argparse
@@ -22,7 +23,8 @@ import numpy as np
 import soundfile
 from pystoi import stoi
 
-from benchmarks.browser.chromium import Tab, ahead_of_others, browser
+from benchmarks.browser.browsers import BROWSERS, add_browsers
+from benchmarks.browser.tab import Tab, ahead_of_others
 from benchmarks.common.sound_room import RATE
 from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
 from benchmarks.mouth_to_ear.__main__ import SPEECH, serving
@@ -34,6 +36,7 @@ from neucodec_streaming.resampler import resample
 
 RESULTS = RESULTS_FOLDER / "browser.json"
 LEAD_S = 0.5
+WATCHED_S = 30
 SETTLED_S = 5.0
 """Seconds of talking until the page's memory is stable: its 6 s of pictures are nearly full."""
 EAVESDROP = """(() => {
@@ -107,9 +110,9 @@ def served(model: str, profiles: str) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def page(url: str, microphone: Path) -> AsyncIterator[Tab]:
+async def page(url: str, microphone: Path, browser: str = "chromium") -> AsyncIterator[Tab]:
     """Opens the page of a server with this recording as its microphone; yields it when ready."""
-    async with browser(microphone, ahead=True) as tab:
+    async with BROWSERS[browser].open(microphone, ahead=True) as tab:
         await tab.open(url.replace("ws://", "http://"))
         await tab.until("document.getElementById('status').dataset.state === 'ready'")
         yield tab
@@ -141,10 +144,9 @@ def played_by_client(url: str, recording: Path, folder: Path) -> np.ndarray:
 
 
 async def memory(tab: Tab) -> dict[str, float]:
-    """Returns MB of live JavaScript in the page, and of all renderer processes, including the audio thread."""
+    """Returns the live objects of the page, and the memory of the processes that run it, including the audio thread."""
     await tab.collect_garbage()
-    used = await tab.send("Runtime.getHeapUsage")
-    return {"alive_mb": round(used["usedSize"] / 1e6, 2), "resident_mb": round(tab.resident_mb(), 1)}
+    return await tab.alive() | {"resident_mb": round(tab.resident_mb(), 1)}
 
 
 @dataclass(frozen=True)
@@ -178,11 +180,11 @@ async def speak(tab: Tab, seconds: float) -> Spoken:
     )
 
 
-async def quality(url: str, speech: np.ndarray, recording: Path, folder: Path) -> dict[str, float]:
+async def quality(url: str, speech: np.ndarray, recording: Path, browser: str) -> dict[str, float]:
     """Returns STOI of page and client, and the shown latency next to the measured one."""
-    async with page(url, recording) as tab:
+    async with page(url, recording, browser) as tab:
         spoken = await speak(tab, speech.size / RATE)
-    alone = await asyncio.to_thread(played_by_client, url, recording, folder)
+    alone = await asyncio.to_thread(played_by_client, url, recording, recording.parent)
     return {
         "stoi_page": round(intelligibility(speech, spoken.heard.audio), 3),
         "stoi_client": round(intelligibility(speech, alone), 3),
@@ -192,22 +194,22 @@ async def quality(url: str, speech: np.ndarray, recording: Path, folder: Path) -
     }
 
 
-async def letting_go(url: str, recording: Path, folder: Path) -> dict[str, object]:
+async def letting_go(url: str, recording: Path, browser: str) -> dict[str, object]:
     """Measures the Speak tab: from releasing the button to the first sound, and STOI of its output and of the client's.
 
     Both start from the audio that the page's microphone recorded.
     """
     heard_ms: list[float] = []
-    async with page(url, recording) as tab:
+    async with page(url, recording, browser) as tab:
         for seconds in SPOKEN_S:
             await tab.click("speak")
             await tab.until(f"demo.stage.recorder.frames.length >= {round(seconds * 50)}")
             heard_ms.append(await tab.evaluate(FIRST_SOUND))
             await tab.until("demo.stage.take.output && !demo.stage.player.playing")
         said, played = [await samples(tab, f"demo.stage.take.{name}") for name in ("input", "output")]
-    said_path = folder / "said.wav"
+    said_path = recording.with_name("said.wav")
     soundfile.write(said_path, said, INPUT_RATE, subtype="PCM_16")
-    alone = await asyncio.to_thread(played_by_client, url, said_path, folder)
+    alone = await asyncio.to_thread(played_by_client, url, said_path, recording.parent)
     speech, output = resample(said, INPUT_RATE, RATE), resample(played, OUTPUT_RATE, RATE)
     size = min(speech.size, output.size, alone.size)
     return {
@@ -228,9 +230,10 @@ async def samples(tab: Tab, name: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), "<f4")
 
 
-async def endurance(url: str, recording: Path, seconds: float) -> dict[str, object]:
+async def endurance(url: str, recording: Path, browser: str, seconds: float) -> dict[str, object]:
     """Talks for `seconds`; returns tokens, latency and memory."""
-    async with page(url, recording) as tab:
+    async with page(url, recording, browser) as tab:
+        await tab.click("live-tab")
         await tab.click("talk")
         await asyncio.sleep(SETTLED_S)
         figures: list[dict[str, float]] = []
@@ -239,11 +242,12 @@ async def endurance(url: str, recording: Path, seconds: float) -> dict[str, obje
         for second in range(round(seconds)):
             await asyncio.sleep(1)
             figures.append(await tab.evaluate("demo.live.loop.latency"))
-            if second % 30 == 29:
+            if second % WATCHED_S == WATCHED_S - 1:
                 memories.append(await memory(tab))
         last = await tab.evaluate(COUNTED)
         underruns = await tab.evaluate(UNDERRUNS)
     above_ms = [each["totalMs"] - each["modelMs"] for each in figures]
+    pieces = [above_ms[start : start + WATCHED_S] for start in range(0, len(above_ms), WATCHED_S)]
     return {
         "seconds": seconds,
         "tokens_a_second": round((last[0] - first[0]) / (last[1] - first[1]), 2),
@@ -251,26 +255,30 @@ async def endurance(url: str, recording: Path, seconds: float) -> dict[str, obje
         "above_ms": {name: round(float(np.percentile(above_ms, q)), 1) for name, q in PERCENTILES.items()},
         "parts_ms": {part: round(float(np.median([each[part] for each in figures])), 1) for part in PARTS},
         "underruns": underruns,
-        "memory": memories,
+        "above_ms_each_half_minute": [round(float(np.median(piece)), 1) for piece in pieces],
+        "memory_each_half_minute": memories,
     }
 
 
 def main() -> None:
     """Measures, prints, and writes results/browser.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--profile", default="default")
+    add_browsers(parser)
     arguments = parser.parse_args()
     speech = read_audio(SPEECH, RATE)
-    with tempfile.TemporaryDirectory() as name, served(arguments.model, arguments.profile) as url:
-        recording = Path(name) / "speech.wav"
-        soundfile.write(recording, speech, RATE, subtype="PCM_16")
-        report: dict[str, object] = {"model": arguments.model, "profile": arguments.profile}
-        report |= asyncio.run(quality(url, speech, recording, Path(name)))
-        report |= asyncio.run(letting_go(url, recording, Path(name)))
-        report |= asyncio.run(endurance(url, recording, arguments.minutes * 60))
-    print(json.dumps(report, indent=1))
+    report: dict[str, object] = {"model": arguments.model, "profile": arguments.profile}
+    for browser in arguments.browsers:
+        with tempfile.TemporaryDirectory() as name, served(arguments.model, arguments.profile) as url:
+            recording = Path(name) / "speech.wav"
+            soundfile.write(recording, speech, RATE, subtype="PCM_16")
+            found: dict[str, object] = dict(asyncio.run(quality(url, speech, recording, browser)))
+            found |= asyncio.run(letting_go(url, recording, browser))
+            found |= asyncio.run(endurance(url, recording, browser, arguments.minutes * 60))
+        print(browser, json.dumps(found, indent=1))
+        report[browser] = found
     write_report(RESULTS, report)
 
 

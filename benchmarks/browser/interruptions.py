@@ -1,7 +1,7 @@
 """Recovery of a live talk in a browser: latency above the algorithmic one 2 s after an interruption, and skipped input.
 
-Uses headless Chromium with its own microphone, the module on a page of another origin, and `nano` over loopback through
-a proxy that injects the faults.
+Uses headless browsers with recorded speech as the microphone, the module on a page of another origin, and `nano` over
+loopback through a proxy that injects the faults.
 
     python -m benchmarks.browser.interruptions
 """
@@ -11,15 +11,23 @@ import asyncio
 import json
 import signal
 import socket
+import tempfile
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from benchmarks.browser.chromium import ahead_of_others, browser
+import soundfile
+
+from benchmarks.browser.browsers import BROWSERS, add_browsers
 from benchmarks.browser.elsewhere import hosted_elsewhere
-from benchmarks.browser.live_talk import INTERRUPTIONS, above_ms, run, talking
+from benchmarks.browser.live_talk import INTERRUPTIONS, above_ms, talking
+from benchmarks.browser.tab import ahead_of_others
 from benchmarks.common.faulty_proxy import proxy
+from benchmarks.common.sound_room import RATE
 from benchmarks.common.surroundings import RESULTS_FOLDER, write_report
+from benchmarks.mouth_to_ear.__main__ import SPEECH
 from demos.server_process import ServerProcess
+from neucodec_streaming.client.files import read_audio
 
 RESULTS = RESULTS_FOLDER / "browser-interruptions.json"
 
@@ -31,14 +39,14 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-async def measured(server: ServerProcess) -> dict[str, dict[str, float]]:
+async def measured(server: ServerProcess, browser: str, recording: Path) -> dict[str, dict[str, float]]:
     """Returns milliseconds and seconds for each interruption; a restart lasts as long as this server takes to start."""
     found: dict[str, dict[str, float]] = {}
     port = urlsplit(server.url).port
     assert port is not None
     module = server.url.replace("ws://", "http://")
     with hosted_elsewhere() as origin:
-        async with browser(ahead=True) as tab:
+        async with BROWSERS[browser].open(recording, ahead=True) as tab:
             await tab.open(origin)
             for name in (*INTERRUPTIONS, "server restarted"):
                 async with proxy("127.0.0.1", port) as line, talking(tab, module, line.url):
@@ -51,25 +59,30 @@ async def measured(server: ServerProcess) -> dict[str, dict[str, float]]:
                         await asyncio.to_thread(server.start)
                     away_s = time.monotonic() - began_s
                     after_ms = await above_ms(tab)
-                    skipped_s = await run(tab, "talk.skipped")
+                    skipped_s = await tab.run("talk.skipped")
                 found[name] = {"before_ms": before_ms, "after_ms": after_ms, "away_s": away_s, "skipped_s": skipped_s}
                 found[name] = {key: round(value, 2) for key, value in found[name].items()}
-                print(name, json.dumps(found[name]))
+                print(browser, name, json.dumps(found[name]))
     return found
 
 
 def main() -> None:
     """Measures and writes the report."""
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_browsers(parser)
+    browsers = parser.parse_args().browsers
     arguments = ("--model", "nano", "--threads", "1", "--workers", "1", "--profiles", "default", "--batch-sizes", "1")
     with ahead_of_others():
         server = ServerProcess(*arguments, "--max-sessions", "4", "--drain-s", "0", "--port", free_port())
         server.start()
     try:
-        found = asyncio.run(measured(server))
+        with tempfile.TemporaryDirectory() as folder:
+            recording = Path(folder) / "speech.wav"
+            soundfile.write(recording, read_audio(SPEECH, RATE), RATE, subtype="PCM_16")
+            found = {browser: asyncio.run(measured(server, browser, recording)) for browser in browsers}
     finally:
         server.stop()
-    write_report(RESULTS, {"interruptions": found})
+    write_report(RESULTS, found)
 
 
 if __name__ == "__main__":

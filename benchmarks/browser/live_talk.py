@@ -3,9 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
 
-from benchmarks.browser.chromium import Tab
+from benchmarks.browser.tab import Tab
 from benchmarks.common.faulty_proxy import Proxy
 
 RECOVERY_S = 2.0
@@ -49,33 +48,24 @@ LATER = """new Promise((resolve) => {
 BLOCK = "(() => { const end = performance.now() + 1500; while (performance.now() < end); })()"
 
 
-async def run(tab: Tab, script: str) -> Any:
-    """Returns the value of an expression on the tab's page, of any origin; promises are awaited."""
-    answer = await tab.send(
-        "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
-    )
-    assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-    return answer["result"].get("value")
-
-
 @asynccontextmanager
 async def talking(tab: Tab, module: str, line: str) -> AsyncIterator[None]:
     """Talks over `line` with the module from `module`; enters when a second of it has been heard."""
-    await run(tab, TALK % (module, line))
+    await tab.run(TALK % (module, line))
     try:
         async with asyncio.timeout(20):
-            while await run(tab, "talk.plays") < 50:  # noqa: ASYNC110
+            while await tab.run("talk.plays") < 50:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         yield
     finally:
-        await run(tab, "talk.stop()")
+        await tab.run("talk.stop()")
 
 
 async def above_ms(tab: Tab) -> float:
     """Returns the latency above the algorithmic one, RECOVERY_S from now."""
     await asyncio.sleep(RECOVERY_S)
-    found = await run(tab, LATER)
-    assert found is not None, await run(tab, "[talk.states, talk.session.failure?.message]")
+    found = await tab.run(LATER)
+    assert found is not None, await tab.run("[talk.states, talk.session.failure?.message]")
     return found
 
 
@@ -94,7 +84,7 @@ def _away(seconds: float, is_cut: bool) -> Callable[[Tab, Proxy], Awaitable[None
 
 
 async def _busy(tab: Tab, line: Proxy) -> None:
-    await run(tab, BLOCK)
+    await tab.run(BLOCK)
 
 
 INTERRUPTIONS: Mapping[str, Callable[[Tab, Proxy], Awaitable[None]]] = {

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gpu_report --model FOLDER` (`make gpu-report`): all measurements of a GPU in one command.
+"""`python -m benchmarks.gpu_report` (`make gpu-report`): all measurements of a GPU in one command.
 
 Stages run one after another, each in its own process with a time limit; each finding is written at once to
 OUT/STAGE.jsonl, and all of them to OUT/report.json and OUT/report.md. The exit code is 1 if a stage or a check failed.
@@ -6,29 +6,35 @@ OUT/STAGE.jsonl, and all of them to OUT/report.json and OUT/report.md. The exit 
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings
-from neucodec_streaming import StreamConfig
+
+if TYPE_CHECKING:
+    from benchmarks.gpu_report.stages import ReportSize
 
 ROWS = (1, 4, 16, 64, 256, 1024)
-LIVE = (("decode", 1000), ("encode", 250))
 ORDER = (
     "machine", "replay", "laws", "against_cpu", "attention", "steps", "kernels", "resets", "start_up", "capacity",
     "live",
 )  # fmt: skip
 
 
-def run_stage(name: str, model: str, rows: tuple[int, ...], out: Path) -> None:
+def run_stage(name: str, size: "ReportSize", out: Path) -> None:
     """Runs one stage in this process; writes a line for every finding."""
-    from benchmarks.gpu_report.stages import STAGES, ReportSize
+    import torch
 
+    from benchmarks.gpu_report.stages import STAGES
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # as the server by default
     find, _ = STAGES[name]
-    size = ReportSize(model, rows, LIVE, StreamConfig(prior_weight=0))
     with (out / f"{name}.jsonl").open("w") as file:
         for what, value in find(size):
             print(f"  {what}: {value}", flush=True)
@@ -65,11 +71,7 @@ def run_all(command: Sequence[str], stages: Sequence[str], limits_s: dict[str, f
     for stage in stages:
         (out / f"{stage}.jsonl").unlink(missing_ok=True)
         print(f"{stage}:", flush=True)
-        try:
-            code = subprocess.run([*command, "--stage", stage], timeout=limits_s[stage], check=False).returncode
-            ends[stage] = "done" if code == 0 else f"FAILED with exit code {code}"
-        except subprocess.TimeoutExpired:
-            ends[stage] = f"FAILED: stopped after {limits_s[stage]:.0f} s"
+        ends[stage] = _ended([*command, "--stage", stage], limits_s[stage])
         found = {"run": surroundings() | ends} | read(out, stages)
         (out / "report.json").write_text(json.dumps(found, indent=1) + "\n")
         (out / "report.md").write_text(report(found))
@@ -84,23 +86,39 @@ def run_all(command: Sequence[str], stages: Sequence[str], limits_s: dict[str, f
     return not wrong
 
 
+def _ended(command: Sequence[str], limit_s: float) -> str:
+    """Runs a stage, with all that it starts, for at most `limit_s`; returns "done" or what went wrong."""
+    process = subprocess.Popen(command, process_group=0)
+    try:
+        code = process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        return f"FAILED: stopped after {limit_s:.0f} s"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return "done" if code == 0 else f"FAILED with exit code {code}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="nano", help="a folder, bundled name or hub id")
+    parser.add_argument("--model", help="a folder, bundled name or hub id; default: full size with random weights")
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
     parser.add_argument("--stages", nargs="+", choices=ORDER, default=ORDER)
     parser.add_argument("--out", type=Path, default=RESULTS_FOLDER / "gpu")
-    parser.add_argument("--stage", choices=ORDER, help="run only this stage, in this process")
+    parser.add_argument("--stage", choices=ORDER, help="run only this stage, in this process; needs --model")
     given = parser.parse_args()
-    rows = tuple(given.rows)
-    if given.stage:
-        run_stage(given.stage, given.model, rows, given.out)
-        return 0
-    from benchmarks.gpu_report.stages import STAGES
+    from benchmarks.cost import model_folder
+    from benchmarks.gpu_report.stages import STAGES, ReportSize
 
-    command = [sys.executable, "-m", "benchmarks.gpu_report", "--model", given.model, "--out", str(given.out)]
-    limits_s = {name: float(limit_s) for name, (_, limit_s) in STAGES.items()}
-    return 0 if run_all([*command, "--rows", *map(str, rows)], given.stages, limits_s, given.out) else 1
+    if given.stage:
+        run_stage(given.stage, ReportSize(given.model, tuple(given.rows)), given.out)
+        return 0
+    with model_folder(given.model) as model:
+        command = [sys.executable, "-m", "benchmarks.gpu_report", "--model", model, "--out", str(given.out)]
+        limits_s = {name: float(limit_s) for name, (_, limit_s) in STAGES.items()}
+        is_good = run_all([*command, "--rows", *map(str, given.rows)], given.stages, limits_s, given.out)
+    return 0 if is_good else 1
 
 
 if __name__ == "__main__":

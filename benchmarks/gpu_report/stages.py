@@ -4,6 +4,7 @@ Each runs in its own process, to which a CUDA error is confined, and yields find
 value `False` is a failure.
 """
 
+import json
 import os
 import statistics
 import subprocess
@@ -11,9 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
+import soundfile
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import sdpa_kernel
@@ -23,7 +27,7 @@ from benchmarks.common.surroundings import ROOT
 from benchmarks.roofline import rows_of
 from neucodec_streaming import StreamConfig, load_codec
 from neucodec_streaming.codec import Codec
-from neucodec_streaming.config import CODEBOOK_SIZE
+from neucodec_streaming.config import CODEBOOK_SIZE, INPUT_RATE
 from neucodec_streaming.engine.cuda_graph import Captures, GraphedStep
 from neucodec_streaming.engine.runner import Runner
 from neucodec_streaming.engine.scheduler import Pool
@@ -36,15 +40,22 @@ KINDS = ("encode", "decode")
 REPEATS = 9
 MAX_KERNELS = 12
 """Number of a step's kernels that are listed by name."""
+MAX_CLIENT_PROCESSES = 8
+PYTHON = [sys.executable, "-m"]
+"""Runs a module."""
 
 
 class ReportSize(NamedTuple):
-    """The extent of the measurements. `model` is a name or folder, `rows` the batch sizes in ascending order."""
+    """The extent of the measurements. `model` is a name or folder, `rows` the batch sizes in ascending order, `live`
+    kinds and numbers of sessions, `laws` what pytest runs.
+    """
 
     model: str
     rows: tuple[int, ...]
-    live: tuple[tuple[str, int], ...]
-    config: StreamConfig
+    live: tuple[tuple[str, int], ...] = (("decode", 1000), ("encode", 250))
+    live_s: float = 20.0
+    config: StreamConfig = StreamConfig(prior_weight=0)
+    laws: tuple[str, ...] = ("tests/streaming/test_laws.py", "tests/streaming/engine", "tests/server/test_on_cuda.py")
 
 
 def machine(size: ReportSize) -> Iterator[Finding]:
@@ -64,19 +75,19 @@ def machine(size: ReportSize) -> Iterator[Finding]:
 
 def replay(size: ReportSize) -> Iterator[Finding]:
     """Checks that a replayed step equals the eager one bit for bit, using the runner's check at several batch sizes."""
-    codec = load_codec(size.model, "cuda")
-    pools = [Pool(kind, size.config) for kind in KINDS]
-    runner = Runner(codec, pools, max(size.rows[:3]), size.rows[:3])
-    begin_s = time.perf_counter()
-    runner.warm_up()
-    yield "replayed equals eager", runner.depth == 2
-    yield "seconds of warming up", time.perf_counter() - begin_s
+    for dtype in ("float32", "bfloat16"):
+        codec = load_codec(size.model, "cuda", dtype)
+        pools = [Pool(kind, size.config) for kind in KINDS]
+        runner = Runner(codec, pools, max(size.rows[:3]), size.rows[:3])
+        begin_s = time.perf_counter()
+        runner.warm_up()
+        yield f"{dtype}: replayed equals eager", runner.depth == 2
+        yield f"{dtype}: seconds of warming up", time.perf_counter() - begin_s
 
 
 def laws(size: ReportSize) -> Iterator[Finding]:
     """Runs the tests of the laws, the runner, the engine and a whole server on the GPU."""
-    tests = ["tests/streaming/test_laws.py", "tests/streaming/engine", "tests/server/test_on_cuda.py"]
-    done = _run("pytest", "-q", "-p", "no:cacheprovider", *tests, NEUCODEC_TEST_DEVICE="cuda")
+    done = _run("pytest", "-q", "-p", "no:cacheprovider", *size.laws, NEUCODEC_TEST_DEVICE="cuda")
     yield "the tests pass", done.returncode == 0
     yield "their output", done.stdout.strip().splitlines()[-30:]
 
@@ -188,22 +199,34 @@ def resets(size: ReportSize) -> Iterator[Finding]:
 
 def capacity(size: ReportSize) -> Iterator[Finding]:
     """Runs the server's own capacity measurement."""
-    flags = ["--model", size.model, "--device", "cuda", "--dtype", "bfloat16", "--profiles", "default"]
+    flags = ["--model", size.model, "--device", "cuda", "--profiles", "default"]
     flags += ["--max-sessions", str(size.rows[-1]), "--batch-sizes", ",".join(map(str, size.rows)), "--capacity"]
     done = _run("neucodec_streaming.server", *flags)
     yield "the server measures its capacity", done.returncode == 0
-    yield "its output", (done.stdout or done.stderr).strip().splitlines()[-20:]
+    yield "its output", (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()[-20:]
 
 
 def live(size: ReportSize) -> Iterator[Finding]:
-    """Runs `size.live` sessions in real time and yields the lateness of their chunks."""
-    for kind, sessions in size.live:
-        flags = ["--mix", f"{kind}:1", "--sessions", str(sessions), "--max-sessions", str(sessions)]
-        flags += ["--model", size.model, "--batch-sizes", ",".join(map(str, size.rows))]
-        settings = {"NEUCODEC_DEVICE": "cuda", "NEUCODEC_DTYPE": "bfloat16", "NEUCODEC_PROFILES": "default"}
-        done = _run("benchmarks.load", *flags, **settings)
-        yield f"{sessions} sessions, {kind}: in time", done.returncode == 0
-        yield f"{sessions} sessions, {kind}", (done.stdout or done.stderr).strip().splitlines()[-20:]
+    """Runs `size.live` sessions in real time, on noise, and yields the lateness of their chunks."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "eval" / "noise").mkdir(parents=True)
+        pcm = np.random.default_rng(0).normal(0, 0.1, 10 * INPUT_RATE).astype(np.float32)
+        soundfile.write(folder / "eval" / "noise" / "noise.wav", pcm, INPUT_RATE)
+        for kind, sessions in size.live:
+            out = folder / f"{kind}.json"
+            flags = ["--mix", kind, "--sessions", str(sessions), "--max-sessions", str(sessions)]
+            flags += ["--model", size.model, "--batch-sizes", ",".join(map(str, size.rows)), "--out", str(out)]
+            flags += ["--data", name, "--clips", "1", "--seconds", str(size.live_s)]
+            flags += ["--processes", str(min(sessions, MAX_CLIENT_PROCESSES))]
+            settings = {"NEUCODEC_DEVICE": "cuda", "NEUCODEC_PROFILES": "default", "NEUCODEC_KINDS": kind}
+            done = _run("benchmarks.load", *flags, **settings)
+            row = json.loads(out.read_text())["rows"][-1] if out.exists() else {}
+            yield f"{sessions} {kind} sessions: in time", row.get("in_time", False)
+            for what in ("held", "refused", "late_ms", "clients_kept_up", "server_cpu", "loop_cpu"):
+                yield f"{sessions} {kind} sessions: {what}", str(row.get(what))
+            if not row:
+                yield f"{sessions} {kind} sessions: output", (done.stderr or done.stdout).strip().splitlines()[-20:]
 
 
 STAGES: dict[str, tuple[Callable[[ReportSize], Iterator[Finding]], int]] = {
@@ -217,14 +240,14 @@ STAGES: dict[str, tuple[Callable[[ReportSize], Iterator[Finding]], int]] = {
     "resets": (resets, 120),
     "start_up": (start_up, 600),
     "capacity": (capacity, 600),
-    "live": (live, 600),
+    "live": (live, 900),
 }
 """Name -> generator of findings, and its time limit in seconds."""
 
 
 def _run(module: str, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     """Runs `python -m module` with these variables added to its environment."""
-    command, environment = [sys.executable, "-m", module, *arguments], os.environ | settings
+    command, environment = [*PYTHON, module, *arguments], os.environ | settings
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 

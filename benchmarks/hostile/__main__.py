@@ -31,7 +31,7 @@ from benchmarks.load.verify import References, config_of, payload_path, verified
 from demos.server_process import ServerProcess
 from neucodec_streaming import load_codec
 from neucodec_streaming.config import TOKENS_PER_SECOND
-from neucodec_streaming.server.model import load_engines
+from neucodec_streaming.server.loading import load_engines
 from neucodec_streaming.server.settings.fields import Settings
 
 RESULTS = RESULTS_FOLDER / "hostile.json"

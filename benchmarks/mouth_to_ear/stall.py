@@ -44,7 +44,7 @@ class HeardTalk:
         return [delay for start_s, delay in self.delays if start_s >= STALL_AT_S + stall_s + STALL_OVER_S]
 
     def score(self, begin_s: float, end_s: float) -> float:
-        """Returns STOI of what was heard of the speech in that time."""
+        """Returns STOI of the heard audio of the speech in that time."""
         begin, end = round(begin_s * RATE), round(end_s * RATE)
         said = self.speech[begin:end][self.kept[begin:end]]
         heard = self.ear[begin : begin + said.size + round(MAX_S * RATE)]

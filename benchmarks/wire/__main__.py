@@ -39,7 +39,8 @@ from benchmarks.latency import needed_packets
 from benchmarks.wire.servers import CONFIG, Traffic, WireServer, asgi, bare, hosted, load_constant, loop_factory, ours
 from neucodec_streaming.engine.engine import STAGES
 from neucodec_streaming.protocol.messages import End, encode_message
-from neucodec_streaming.server.model import load_engines, worker_count
+from neucodec_streaming.server.loading import load_engines
+from neucodec_streaming.server.model import worker_count
 from neucodec_streaming.server.settings.fields import Settings
 
 RESULTS = RESULTS_FOLDER / "wire.json"

@@ -4,6 +4,7 @@ It needs httpx, which is in the extra `speak` and not in the base installation a
 """
 
 import argparse
+import asyncio
 import json
 import os
 import sys
@@ -22,13 +23,13 @@ from neucodec_streaming.client.connection import Connection
 from neucodec_streaming.client.devices import Speaker
 from neucodec_streaming.client.errors import ClientError
 from neucodec_streaming.client.files import AudioWriter
-from neucodec_streaming.client.pipes import PIPE, is_standard_output, refuse_audio_to_terminal
+from neucodec_streaming.client.pipes import PIPE, is_standard_output, is_stream, name_of, refuse_audio_to_terminal
 from neucodec_streaming.config import FRAME_MS
 from neucodec_streaming.lazy import missing_extra
 from neucodec_streaming.protocol.speech_lm import APIS, TAGS
 
 if TYPE_CHECKING:
-    from neucodec_streaming.client.speech_lm import SpeechReport
+    from neucodec_streaming.client.speech_lm import SpeechReport, TextToSpeech
 
 DEFAULT_SPEECH_LM = "http://127.0.0.1:8000/v1"
 
@@ -67,7 +68,7 @@ def add_command(
 async def speak(options: argparse.Namespace) -> None:
     """Speaks each line of the text. Raises ClientError naming the extra if httpx is missing."""
     try:
-        from neucodec_streaming.client.speech_lm import SpeechLM, SpeechReport, TextToSpeech, read_reference, read_spec
+        from neucodec_streaming.client.speech_lm import SpeechLM, TextToSpeech, read_reference, read_spec
     except ModuleNotFoundError as error:
         raise ClientError(str(missing_extra(error, "neucodec speak"))) from None
     if options.output is not None:
@@ -75,7 +76,7 @@ async def speak(options: argparse.Namespace) -> None:
     reference = read_reference(options.reference) if options.reference else None
     url, template = options.speech_lm_url, options.speech_lm_template
     spec = read_spec(url, api=options.speech_lm_api, template=template, tag=options.tag)
-    reports = []
+    reports: list[SpeechReport] = []
     async with (
         SpeechLM(spec, model=options.speech_lm_model) as model,
         open_session(options, "decode", voice=options.voice) as connection,
@@ -87,21 +88,37 @@ async def speak(options: argparse.Namespace) -> None:
             await speech.prime()
         with ExitStack() as stack:
             sink = _Sink(options, connection, stack)
-            async for line in _lines(options):
-                report = SpeechReport()
-                reports.append(report)
-                with LiveRows(quiet=options.json) as rows:
-                    rows.watch(connection)
-                    rows.show({"text": line[: rows.width], "speech": "waiting for the language model"})
-                    async for samples in speech.say(line, report):
-                        seconds = report.samples / connection.ready.output.rate
-                        rows.show({"text": line[: rows.width], "speech": f"{report.tokens} tokens, {seconds:.1f} s"})
-                        await sink.write(samples)
-                sink.finish()
-            await sink.drained()
+            try:
+                await _speak_lines(options, connection, speech, sink, reports)
+            except asyncio.CancelledError:
+                options.interrupted = _interruption(reports, connection.ready.output.rate, options.output)
+                raise
         figures: dict[str, Any] = {"notes": notes} if options.json and notes else {}
         figures |= {"model": connection.ready.model, "profile": connection.ready.profile, **sink.figures()}
         _print_summary(options, figures, reports, connection.ready.output.rate)
+
+
+async def _speak_lines(
+    options: argparse.Namespace,
+    connection: Connection,
+    speech: "TextToSpeech",
+    sink: "_Sink",
+    reports: "list[SpeechReport]",
+) -> None:
+    from neucodec_streaming.client.speech_lm import SpeechReport
+
+    async for line in _lines(options):
+        report = SpeechReport()
+        reports.append(report)
+        with LiveRows(quiet=options.json) as rows:
+            rows.watch(connection)
+            rows.show({"text": line[: rows.width], "speech": "waiting for the language model"})
+            async for samples in speech.say(line, report):
+                seconds = report.samples / connection.ready.output.rate
+                rows.show({"text": line[: rows.width], "speech": f"{report.tokens} tokens, {seconds:.1f} s"})
+                await sink.write(samples)
+        sink.finish()
+    await sink.drained()
 
 
 async def _lines(options: argparse.Namespace) -> AsyncIterator[str]:
@@ -155,6 +172,14 @@ class _Sink:
         return {"speaker": self._speaker.name, **underruns_of(self._speaker)}
 
 
+def _interruption(reports: "list[SpeechReport]", rate: int, output: str | None) -> str:
+    """The message at Ctrl-C: the progress, and what happened to the output."""
+    done = f"interrupted after {sum(report.samples for report in reports) / rate:.1f} s of audio"
+    if output is None:
+        return done
+    return f"{done}: {name_of(output, 1)} {'ends there' if is_stream(output, 1) else 'was not written'}"
+
+
 def _print_summary(
     options: argparse.Namespace, figures: dict[str, Any], reports: "list[SpeechReport]", rate: int
 ) -> None:
@@ -168,12 +193,14 @@ def _print_summary(
         "first_token_ms": [_ms(report.first_token_s) for report in reports],
         "first_audio_ms": [_ms(report.first_audio_s) for report in reports],
         "first_audio_after_token_ms": [_ms(report.first_audio_after_token_s) for report in reports],
+        "written": options.output,
     }
     stream = sys.stderr if is_standard_output(options.output) else sys.stdout
     if options.json:
-        print(json.dumps({**figures, "written": options.output}), file=stream)
+        print(json.dumps(figures), file=stream)
         return
-    rows = {name.replace("_", " "): str(value) for name, value in figures.items() if not isinstance(value, list)}
+    shown = {name: value for name, value in figures.items() if not isinstance(value, list | None)}
+    rows = {name.replace("_", " "): str(value) for name, value in shown.items()}
     for name in ("first_token_ms", "first_audio_ms", "first_audio_after_token_ms"):
         known = [value for value in figures[name] if value is not None]
         if known:

@@ -21,7 +21,7 @@ from neucodec_streaming.server.asgi.messages import Receive, Scope, Send
 from neucodec_streaming.server.asgi.socket import AsgiSocket
 from neucodec_streaming.server.http.exchange import HttpRequest
 from neucodec_streaming.server.http.responses import upgrade_required
-from neucodec_streaming.server.model import load_engines
+from neucodec_streaming.server.loading import load_engines
 from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.settings.sources import resolve
 from neucodec_streaming.server.workers.worker import EngineLoader

@@ -1,4 +1,4 @@
-"""Answers methods other than GET and HEAD: speech for one POST, 405 for others."""
+"""Answers methods other than GET and HEAD: POSTs for speech and for the page's comparison, 405 for others."""
 
 import json
 from http import HTTPStatus
@@ -8,7 +8,9 @@ from websockets.http11 import Response
 from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.protocol.query import PATHS
 from neucodec_streaming.server.http.exchange import Exchange, HttpRequest
+from neucodec_streaming.server.http.other_codecs import CompareEndpoint
 from neucodec_streaming.server.http.responses import (
+    COMPARE_PATH,
     HEALTH_PATH,
     METRICS_PATH,
     READY_PATH,
@@ -24,10 +26,10 @@ GET_PATHS = (*PATHS, HEALTH_PATH, READY_PATH, METRICS_PATH, "/")
 
 
 class Posts:
-    """The POST routes of one server; `speech` is None without a language model."""
+    """The POST routes of one server; `speech` is None without a language model, `compare` without the page."""
 
-    def __init__(self, speech: SpeechEndpoint | None) -> None:
-        self._speech = speech
+    def __init__(self, speech: SpeechEndpoint | None, compare: CompareEndpoint | None) -> None:
+        self._speech, self._compare = speech, compare
 
     async def answer(self, request: HttpRequest, exchange: Exchange) -> None:
         """Answers one request."""
@@ -36,7 +38,9 @@ class Posts:
                 await self._speech.answer(request, exchange)
             else:
                 _reply(exchange, _no_speech())
-        elif request.path == SPEECH_PATH:
+        elif request.path == COMPARE_PATH and request.method == "POST" and self._compare is not None:
+            await self._compare.answer(request, exchange)
+        elif request.path in (SPEECH_PATH, COMPARE_PATH):
             _reply(exchange, method_not_allowed(request.path, request.method, "POST"))
         elif request.path in GET_PATHS:
             _reply(exchange, method_not_allowed(request.path, request.method, "GET"))

@@ -25,6 +25,7 @@ HEALTH_PATH = "/healthz"
 READY_PATH = "/readyz"
 METRICS_PATH = "/metrics"
 SPEECH_PATH = "/v1/audio/speech"
+COMPARE_PATH = "/v1/compare"
 RETRY_AFTER_S = 1
 _STATUS: dict[type, HTTPStatus] = {
     StreamingError: HTTPStatus.INTERNAL_SERVER_ERROR,

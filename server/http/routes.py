@@ -1,6 +1,7 @@
 """Routes of GET requests: probes, metrics, the page, and sessions or the reason for a refusal."""
 
 import logging
+from collections.abc import Collection
 from http import HTTPStatus
 from typing import Protocol as Interface
 
@@ -11,6 +12,7 @@ from neucodec_streaming.protocol.query import PATHS, SessionRequest, parse_targe
 from neucodec_streaming.server.auth.gate import Caller, Gate
 from neucodec_streaming.server.http.pages import load_documents, load_pages, page_response
 from neucodec_streaming.server.http.responses import (
+    COMPARE_PATH,
     HEALTH_PATH,
     METRICS_PATH,
     READY_PATH,
@@ -51,12 +53,15 @@ class Served(Interface):
 
 
 class Routes:
-    """The routes of one server; `gate` controls access."""
+    """The routes of one server; `gate` controls access, `codecs` are those of the page's comparison."""
 
-    def __init__(self, served: Served, gate: Gate, metrics: Metrics, settings: Settings) -> None:
+    def __init__(
+        self, served: Served, gate: Gate, metrics: Metrics, settings: Settings, codecs: Collection[str]
+    ) -> None:
         self._served = served
         self._gate = gate
         self._metrics = metrics
+        self._codecs = list(codecs)
         self._max_sessions, self._max_load = settings.max_sessions, settings.max_load
         self._pages = load_pages() | load_documents() if settings.web else {}
 
@@ -79,7 +84,7 @@ class Routes:
             return self._readiness()
         if path == METRICS_PATH:
             return self._measured()
-        if path == SPEECH_PATH:
+        if path in (SPEECH_PATH, COMPARE_PATH):
             return method_not_allowed(path, request.method, "POST")
         if path in self._pages:
             return page_response(self._pages[path], request)
@@ -142,7 +147,7 @@ class Routes:
             body["reason"] = why_not
             return answer(HTTPStatus.SERVICE_UNAVAILABLE, body)
         body |= {"load": round(sessions.load, 3), "max_load": self._max_load}
-        body["model"] = model.name
+        body |= {"model": model.name, "compare": self._codecs}
         body["profiles"] = {
             name: {
                 "chunk_frames": config.chunk_frames,

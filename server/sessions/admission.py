@@ -1,4 +1,4 @@
-"""Admission: decides whether a session may open, and on which worker, by measured step times."""
+"""Admission: decides whether a session may open, and on which worker, by the measured times of steps."""
 
 from collections import Counter
 
@@ -53,8 +53,9 @@ class Admission:
             raise CapacityError(f"all {self._max_sessions} sessions are in use: try again later, or use another server")
         load, taken, worker = min((self._budget.load(after[one]), self._sessions[one], one) for one in free)
         if taken and not self._budget.fits(after[worker]):
+            full = "host" if self._budget.is_limited_by_host(after[worker]) else "device"
             raise CapacityError(
-                f"the device is full: one more {kind} session would raise its load to {load:.0%}, above the limit of"
+                f"the {full} is full: one more {kind} session would raise its load to {load:.0%}, above the limit of"
                 f" {self._budget.max_load:.0%}: try again later, or use another server"
             )
         self._pools[worker] = after[worker]

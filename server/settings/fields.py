@@ -61,7 +61,7 @@ class Settings:
     kinds: tuple[str, ...] = setting(
         PARTS, MODEL, "parts of the model to load and serve: encode, decode, or both (adds round trips)"
     )
-    dtype: str = setting("float32", MODEL, "data type of weights and arithmetic", choices=DTYPES)
+    dtype: str = setting("float32", MODEL, "data type of weights and arithmetic", on_cuda="bfloat16", choices=DTYPES)
     profiles: Profiles = setting(
         PROFILES,
         MODEL,
@@ -89,6 +89,7 @@ class Settings:
         (1, 2, 3, 4, 6, 8, 12, 16),
         MODEL,
         "batch sizes to warm up; a single one gives the same bits under any load",
+        on_cuda=(1, 2, 4, 8, 16, 32, 64, 128, 256),
     )
     gather_ms: float = setting(4.0, MODEL, "longest wait of a lone chunk for others to share its step", least=0)
 
@@ -149,7 +150,7 @@ class Settings:
     speech_lm_key: str | None = setting(None, SPEECH, "API key of that server", sources=(ENVIRONMENT,), secret=True)
 
     max_sessions: int = setting(
-        64, SESSIONS, "limit of sessions; more get HTTP 503 (max_load may refuse earlier)", least=1
+        64, SESSIONS, "limit of sessions; more get HTTP 503 (max_load may refuse earlier)", on_cuda=256, least=1
     )
     max_load: float = setting(
         DEFAULT_MAX_LOAD,
@@ -241,6 +242,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         for item in fields(self):
+            entry = entry_of(item)
+            if entry.on_cuda is not None and getattr(self, item.name) is None:
+                on_cuda = str(self.device).startswith("cuda")
+                object.__setattr__(self, item.name, entry.on_cuda if on_cuda else entry.default)
             check(item, getattr(self, item.name))
         if (self.tls_cert is None) != (self.tls_key is None):
             given, missing = ("tls_cert", "tls_key") if self.tls_key is None else ("tls_key", "tls_cert")

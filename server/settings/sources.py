@@ -68,12 +68,11 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Resolve
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds a flag for every setting that may be one, grouped as the settings are."""
     parser.add_argument("--config", metavar="FILE", help=f"TOML file of settings (or {CONFIG_VARIABLE})")
-    defaults = Settings()
     groups: dict[str, Any] = {}
     for item in _FIELDS.values():
         entry = entry_of(item)
         group = groups[entry.group] = groups.get(entry.group) or parser.add_argument_group(entry.group)
-        help = f"{entry.help} (default {value_text(getattr(defaults, item.name))})".replace("%", "%%")
+        help = f"{entry.help} (default {default_text(item)})".replace("%", "%%")
         if FLAG not in entry.sources:
             group.description = f"{_variable(item.name)}, only in the environment: {entry.help}"
         elif item.type is bool:
@@ -232,6 +231,13 @@ def _metavar(item: Field) -> str:
     if entry.is_file:
         return "FILE"
     return {int: "N", float: "X", str: item.name.upper()}.get(kind, "LIST")
+
+
+def default_text(item: Field) -> str:
+    """The default in the form of a flag, with that on CUDA if it differs."""
+    entry = entry_of(item)
+    text = value_text(entry.default)
+    return text if entry.on_cuda is None else f"{text}; on CUDA {value_text(entry.on_cuda)}"
 
 
 def value_text(value: Any) -> str:

@@ -20,8 +20,10 @@ FLAG, ENVIRONMENT, FILE = "flag", "environment", "file"
 
 @dataclass(frozen=True)
 class SettingSpec:
-    """Description of a setting beyond name, type and default; see `setting`."""
+    """Description of a setting beyond name and type; see `setting`."""
 
+    default: Any
+    on_cuda: Any
     group: str
     help: str
     least: float | None
@@ -37,6 +39,7 @@ def setting(
     group: str,
     help: str,
     *,
+    on_cuda: Any = None,
     least: float | None = None,
     above: float | None = None,
     choices: tuple[str, ...] = (),
@@ -46,11 +49,13 @@ def setting(
 ) -> Any:
     """A field of Settings.
 
-    `least`, `above`: limits of a number. `choices`: valid texts. `sources`: where it may be set; a secret has no flag,
-    since command lines are visible to other users. `secret`: never shown. `is_file`: the path of an existing file.
+    `on_cuda`: the default on CUDA, if it differs; such a field is None until the device is known. `least`, `above`:
+    limits of a number. `choices`: valid texts. `sources`: where it may be set; a secret has no flag, since command
+    lines are visible to other users. `secret`: never shown. `is_file`: the path of an existing file.
     """
     assert not (secret and FLAG in sources), "a secret on the command line"
-    metadata = {"entry": SettingSpec(group, help, least, above, choices, sources, secret, is_file)}
+    metadata = {"entry": SettingSpec(default, on_cuda, group, help, least, above, choices, sources, secret, is_file)}
+    default = default if on_cuda is None else None
     if isinstance(default, dict):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, repr=not secret, metadata=metadata)

@@ -96,11 +96,10 @@ class Worker:
             try:
                 while (commands := self._wait(selector)) is not None:
                     for command in commands:
-                        self._apply(*command)
-                    self._step()
-                    if self._events:
-                        self._unsent.append(memoryview(packed(WorkerReport(self._events, self._steps))))
-                        self._events, self._steps = [], []
+                        self.command(*command)
+                    self.step()
+                    if (report := self.take()) is not None:
+                        self._unsent.append(memoryview(packed(report)))
                         self._send(selector)
             except OSError:
                 _log.debug("the event loop has stopped: dropping the results", exc_info=True)
@@ -148,7 +147,8 @@ class Worker:
         if selector.get_key(self._socket).events != wanted:
             selector.modify(self._socket, wanted)
 
-    def _apply(self, number: int, verb: CommandKind, data: Any) -> None:
+    def command(self, number: int, verb: CommandKind, data: Any) -> None:
+        """Handles a command of the event loop. Raises LostDeviceError."""
         try:
             seat = self._seats.get(number)
             if verb is _FEED:
@@ -218,7 +218,8 @@ class Worker:
                 self._forget(seat)
                 engine.close(session)
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """Lets the engine launch and deliver. Raises LostDeviceError."""
         engine = self._engine
         try:
             results = engine.step(time.monotonic())
@@ -257,6 +258,14 @@ class Worker:
             self._tell(seat.number, _OUTPUT, (data, result.epoch, seat.behind_ms))
         if isinstance(result, FlushFinished):
             self._tell(seat.number, EventKind.FINISHED, result.epoch)
+
+    def take(self) -> WorkerReport | None:
+        """The events and steps since the last report, if there are events."""
+        if not self._events:
+            return None
+        report = WorkerReport(self._events, self._steps)
+        self._events, self._steps = [], []
+        return report
 
     def _tell(self, number: int, news: EventKind, data: Any = None) -> None:
         self._events.append((number, news, data))

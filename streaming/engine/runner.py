@@ -156,7 +156,8 @@ class Runner:
             else:
                 outputs.append(self._eager(pool, x, rows, steady=steady).numpy())
             self._reset_first(pool, len(x))
-        eager, replayed = outputs
+        real = min(len(x), self.slots)  # spare rows share a slot, so their output depends on their order
+        eager, replayed = (output[:real] for output in outputs)
         if not np.array_equal(eager[:, : replayed.shape[1]], replayed):
             raise RuntimeError(f"a replayed {pool.kind} step of {len(x)} rows differs from the eager one")
 

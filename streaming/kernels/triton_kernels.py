@@ -154,7 +154,7 @@ def _attend(
     new_key = tl.load(window + wide + own, mask=is_query[:, None], other=0.0)
     new_value = tl.load(window + 2 * wide + own, mask=is_query[:, None], other=0.0)
 
-    # The window's own keys.
+    # The window's own keys. A name has one shape: Triton refuses a loop that changes it.
     score = tl.dot(q, tl.trans(new_key), input_precision="ieee") * scale
     if HAS_DISTANCE:
         apart = query[None, :] - query[:, None]
@@ -169,22 +169,22 @@ def _attend(
 
     for begin in range(0, context, KEYS):
         entry = begin + tl.arange(0, KEYS)
-        exists = (entry < at) & (entry < context)
+        is_entry = (entry < at) & (entry < context)
         there = entry[:, None] * wide + d[None, :]
-        key = tl.load(keys + there, mask=exists[:, None], other=0.0)
-        value = tl.load(values + there, mask=exists[:, None], other=0.0)
-        score = tl.dot(q, tl.trans(key), input_precision="ieee") * scale
+        key = tl.load(keys + there, mask=is_entry[:, None], other=0.0)
+        value = tl.load(values + there, mask=is_entry[:, None], other=0.0)
+        of_entries = tl.dot(q, tl.trans(key), input_precision="ieee") * scale
         if HAS_DISTANCE:
             age = ((at - 1 - entry) % ring + ring) % ring
-            apart = (-1 - age)[None, :] - query[:, None]
-            place = tl.minimum(tl.maximum(apart, -left), distances - 1 - left) + left
-            score += tl.load(by_distance + query[:, None] * distances + place, mask=is_query[:, None], other=0.0)
-        score = tl.where(exists[None, :], score, LOW)
-        higher = tl.maximum(most, tl.max(score, 1))
+            back = (-1 - age)[None, :] - query[:, None]
+            spot = tl.minimum(tl.maximum(back, -left), distances - 1 - left) + left
+            of_entries += tl.load(by_distance + query[:, None] * distances + spot, mask=is_query[:, None], other=0.0)
+        of_entries = tl.where(is_entry[None, :], of_entries, LOW)
+        higher = tl.maximum(most, tl.max(of_entries, 1))
         shrink = tl.exp(most - higher)
-        weight = tl.where(exists[None, :], tl.exp(score - higher[:, None]), 0.0)
-        total = total * shrink + tl.sum(weight, 1)
-        sums = sums * shrink[:, None] + tl.dot(weight.to(value.dtype), value, input_precision="ieee")
+        share = tl.where(is_entry[None, :], tl.exp(of_entries - higher[:, None]), 0.0)
+        total = total * shrink + tl.sum(share, 1)
+        sums = sums * shrink[:, None] + tl.dot(share.to(value.dtype), value, input_precision="ieee")
         most = higher
 
     result = sums / tl.maximum(total, 1e-30)[:, None]
@@ -231,15 +231,19 @@ def check(device: torch.device) -> None:
     def noise(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(device)
 
+    def exact(*given: Tensor) -> list[Tensor]:
+        return [x.double() for x in given]  # whatever the precision of float32 products
+
     one = torch.tensor([1], device=device)
     slots, position, valid, commit = one, one * 9, one * 10, one * 5
     x, past = noise(1, 10, 8), noise(2, REACH, 8)
     up, down, ones = noise(2, 7), noise(2, 7), torch.ones(8, device=device)
     joined = torch.cat([past[1], x[0], x[0, -1:].expand(REACH, -1)])  # (22, 8)
-    inputs = joined.unfold(0, 7, 1) @ up.T  # (16, 8, 2): pairs from -3 on
+    padded, ups, downs = exact(joined, up, down)
+    inputs = padded.unfold(0, 7, 1) @ ups.T  # (16, 8, 2): pairs from -3 on
     pairs = inputs + (inputs).sin().square()
     pairs[13:] = pairs[12:13, :, 1:]
-    wanted = torch.einsum("tcpk,pk->tc", pairs.unfold(0, 7, 1), down)
+    wanted = torch.einsum("tcpk,pk->tc", pairs.unfold(0, 7, 1), downs)
     expected_past = joined[5 : 5 + REACH].clone()
     _compare("snake", snake(x, past, slots, position, valid, commit, 1, up, down, ones, ones)[0], wanted)
     _compare("snake's past", past[1], expected_past)
@@ -248,7 +252,8 @@ def check(device: torch.device) -> None:
     q, k, v = window[0].unflatten(1, (3, 2, 16)).permute(1, 2, 0, 3)  # (2, 10, 16) each
     all_keys = torch.cat([keys[1, :9].unflatten(1, (2, 16)).transpose(0, 1), k], dim=1)
     all_values = torch.cat([values[1, :9].unflatten(1, (2, 16)).transpose(0, 1), v], dim=1)
-    wanted = ((q @ all_keys.mT / 4).softmax(2) @ all_values).transpose(0, 1).flatten(1)
+    queries, all_keys, all_values = exact(q, all_keys, all_values)
+    wanted = ((queries @ all_keys.mT / 4).softmax(2) @ all_values).transpose(0, 1).flatten(1)
     got = attend(window, keys, values, slots, position, valid, commit, 2, 0.25, None, 0)
     _compare("attend", got[0], wanted)
     _compare("attend's ring", keys[1, 9:14], window[0, :5, 32:64])

@@ -31,7 +31,12 @@ AnyState = TypeVar("AnyState", bound=SlotState)
 
 def memory_for(one: SlotState, slots: int, device: torch.device) -> Tensor:
     """Memory for `slots` fresh slots, each laid out like the one-slot state `one`: uint8 (slots, bytes)."""
-    return torch.zeros(slots, sum(map(_bytes, tensors_of(one))), dtype=torch.uint8, device=device)
+    return torch.zeros(slots, slot_bytes(one), dtype=torch.uint8, device=device)
+
+
+def slot_bytes(one: SlotState) -> int:
+    """Bytes of a slot in such memory."""
+    return sum(map(_bytes, tensors_of(one)))
 
 
 def laid_over(memory: Tensor, one: AnyState) -> AnyState:

@@ -1,4 +1,4 @@
-"""The STOI of a talk after a stall: what playback left out is no loss, what it mangled is."""
+"""The STOI of a talk after a stall: skipped audio costs nothing, mangled audio does."""
 
 import numpy as np
 import pytest

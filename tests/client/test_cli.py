@@ -269,7 +269,7 @@ async def test_the_time_is_over_though_the_server_lost_the_session(command, tmp_
     async with fake_server(resume=True) as server:
         running = asyncio.create_task(run(command, *output, "--seconds", 3, "--server", server.url, "--json"))
         async with asyncio.timeout(20):
-            while server.heard_units < 16_000:  # noqa: ASYNC110 (no event counts what was heard)
+            while server.heard_units < 16_000:  # noqa: ASYNC110 (no event counts input)
                 await asyncio.sleep(0)
             server.drop()
             server.forget()

@@ -7,7 +7,6 @@ import pytest
 
 from benchmarks.browser.chromium import CHROMIUM, browser
 from benchmarks.browser.elsewhere import hosted_elsewhere
-from benchmarks.browser.live_talk import run
 from neucodec_streaming.server.http.pages import FOLDER
 from tests.server.hosting import hosted
 from tests.streaming.engine.fake import FakeRunner
@@ -35,8 +34,7 @@ async def test_the_example_runs_unchanged():
         script = re.sub(r'import (\{.*\}) from ".*";', rf'const \1 = await import("{module}");', example[1])
         async with browser() as tab:
             await tab.open(origin)
-            done = await run(
-                tab,
+            done = await tab.run(
                 f"""(async () => {{
                 const SERVER = "{host.url}";
                 {script}

@@ -25,7 +25,8 @@ from neucodec_streaming.protocol.messages import (
 )
 from neucodec_streaming.protocol.query import parse_target
 from neucodec_streaming.server.app import App
-from neucodec_streaming.server.model import Model, load_engines
+from neucodec_streaming.server.loading import load_engines
+from neucodec_streaming.server.model import Model
 from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.workers.worker import EngineLoader
 from tests.streaming.engine.fake import CONFIG, FakeRunner

@@ -10,7 +10,7 @@ import torch
 
 from neucodec_streaming import StreamConfig, load_codec
 from neucodec_streaming.server.calibrate import audio_files, main, pieces
-from neucodec_streaming.server.model import load_engines
+from neucodec_streaming.server.loading import load_engines
 from neucodec_streaming.server.settings.fields import Settings
 from tests.streaming.models import GOLDEN, codec_of, recording
 

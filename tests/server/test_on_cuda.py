@@ -2,13 +2,18 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from websockets.asyncio.client import connect
 
+from neucodec_streaming import load_codec
+from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.server.app import App
+from neucodec_streaming.server.loading import load_engines
 from neucodec_streaming.server.settings.fields import Settings
 from tests.streaming.models import GOLDEN
 
@@ -30,6 +35,17 @@ async def answer_to(url: str, kind: str, payload: bytes) -> bytes:
             found += message
         assert json.loads(message)["type"] == "done", message
         return found
+
+
+def test_slots_that_do_not_fit_into_the_memory_are_refused_before_they_are_allocated(
+    cuda: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = load_codec(GOLDEN, device="cuda", kinds=("decode",))
+    each = codec.decoder(codec.default_config).slot_bytes
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda where=None: (int(12.6 * each), 80 << 30))
+    settings = replace(SETTINGS, dtype="float32", kinds=("decode",), profiles={"default": None}, max_sessions=10)
+    with pytest.raises(ConfigError, match=r"max_sessions is 10: .* set it to 9 or less"):
+        load_engines(settings)
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ import { SoundError, keepAwake, openContext } from "../neucodec.js";
 const START_DEADLINE_MS = 3000;
 export const NO_WEB_AUDIO = "This browser does not support Web Audio, so the page can neither play nor record.";
 const NOT_STARTED = "The browser does not allow the page to play sound yet. Please click once more.";
+/** Firefox can block the page forever in `outputLatency` when its device starts or stops. */
+const IS_GECKO = "mozInnerScreenX" in globalThis;
 /** The page's content security policy forbids blob: scripts. */
 export const WORKLET_URL = new URL("../worklet.js", import.meta.url);
 
@@ -16,6 +18,13 @@ export class Device {
     /** @type {Map<string, () => void>} */
     this._holders = new Map();
     this._onInterrupted = onInterrupted;
+  }
+
+  /** Seconds from the context to the ear; null if unknown. */
+  get latency() {
+    const { context } = this;
+    if (context === null || IS_GECKO) return null;
+    return (context.baseLatency || 0) + (context.outputLatency || 0);
   }
 
   /** Returns the context once it is running. Rejects with SoundError. @param {string} holder */

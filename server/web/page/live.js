@@ -252,7 +252,7 @@ export class Live {
   /** @param {import("../speaker.js").Playback | null} playback null if nothing plays */
   _showFigures(playback) {
     const latency = playback?.playing ? (this.loop?.latency ?? null) : null;
-    element("live-latency").textContent = latency === null ? DASH : sentenceOf(latency, this._deviceMs);
+    element("live-latency").textContent = latency === null ? DASH : sentenceOf(latency, this._device.latency);
     element("live-total").textContent = latency === null ? DASH : String(Math.round(latency.totalMs));
     element("live-rate").textContent = latency === null ? DASH : `${this._rate} tokens a second, ${(this._rate * 16) / 1000} kbit/s`;
     element("live-trouble").textContent = this._trouble;
@@ -260,11 +260,6 @@ export class Live {
     if (this.phase !== "idle") {
       element("live-length").textContent = `${seconds.toFixed(1)} s in ${grouped(this.history.tokens.count * 2)} bytes`;
     }
-  }
-
-  get _deviceMs() {
-    const { baseLatency = 0, outputLatency = 0 } = /** @type {AudioContext} */ (this._device.context);
-    return ((baseLatency || 0) + (outputLatency || 0)) * 1000;
   }
 
   /** Tokens played per second, over the last two seconds. */
@@ -290,14 +285,14 @@ function push(strip, more) {
 
 /**
  * Describes the parts of the latency, in whole milliseconds that sum to the total; the device's latency comes on top.
- * @param {NonNullable<Loop["latency"]>} latency @param {number} deviceMs
+ * @param {NonNullable<Loop["latency"]>} latency @param {number | null} device seconds; null if unknown
  */
-export function sentenceOf({ totalMs, modelMs, computingMs, bufferMs }, deviceMs) {
+export function sentenceOf({ totalMs, modelMs, computingMs, bufferMs }, device) {
   const [total, model, buffer] = [totalMs, modelMs, bufferMs].map((ms) => Math.round(ms));
   const rest = Math.max(0, Math.round(totalMs - modelMs - bufferMs - computingMs));
   const computing = total - model - buffer - rest;
   return (
     `${model} ms model (algorithmic latency), ${computing} ms network and computing, ${buffer} ms playback buffer, ` +
-    `${rest} ms packets and filters. The sound device adds ${Math.round(deviceMs)} ms.`
+    `${rest} ms packets and filters. The sound device adds ${device === null ? "some more" : `${Math.round(device * 1000)} ms`}.`
   );
 }

@@ -70,6 +70,7 @@ function wireTabs() {
   const open = (/** @type {string} */ name) => {
     stage.halt();
     live.halt();
+    refreshTakeaway(stage.take);
     if (stage.take && name === "speak") stage.show(stage.take);
     showTab(name);
   };
@@ -103,7 +104,7 @@ function wireStage() {
       if (await showSample(name)) stage.play();
     });
   }
-  wireTakeaway(stage);
+  wireTakeaway(stage, device);
 }
 
 function wireFiles() {
@@ -145,6 +146,7 @@ function wireRest() {
     const recording = stage.recorder.phase !== "idle";
     stage.halt();
     live.halt();
+    refreshTakeaway(take);
     if (recording && take) stage.show(take);
   });
   window.addEventListener("pagehide", () => {

@@ -50,8 +50,7 @@ export class Player {
   /** Position of the sound that is heard now, in seconds from the start. */
   get position() {
     if (this._pass === null) return this._at;
-    const { outputLatency = 0 } = /** @type {AudioContext} */ (this._device.context);
-    const now = Math.max(this._pass.at, this._now() - (outputLatency || 0));
+    const now = Math.max(this._pass.at, this._now() - (this._device.latency ?? 0));
     return this._loop ? now % this.seconds : Math.min(now, this.seconds);
   }
 
@@ -154,6 +153,12 @@ export class Player {
     this.chosen = name;
     if (this.playing && !this._pass?.sources.has(name)) this._join(name);
     this._balance();
+  }
+
+  /** The audible track at the device's rate and its level; null if it is not complete. */
+  get heard() {
+    const buffer = this._device.context && this._buffer(this.chosen);
+    return buffer && { buffer, level: this._tracks.get(this.chosen)?.level ?? 1 };
   }
 
   get loop() {

@@ -1,12 +1,18 @@
 /** The page's server: its state, the user's key, and the opening of sessions. */
 
 import { Refused, connect } from "../neucodec.js";
+import { audioFromBytes, audioToBytes } from "../payload.js";
 import { element } from "./dom.js";
+import { INPUT_RATE } from "./take.js";
+import { bytesFromBase64 } from "./tokens.js";
 
 const KEY_ITEM = "neucodec-access-token";
 const READY_URL = new URL("../readyz", import.meta.url);
+const COMPARE_URL = new URL("../v1/compare", import.meta.url);
+const MAX_COMPARED_SECONDS = 15;
 const LOOK_AGAIN_MS = { ready: 15000, wait: 3000, lost: 3000 };
 const ASK_DEADLINE_MS = 10000;
+const COMPARE_DEADLINE_MS = 30000;
 const NO_KEY = "This server requires a key.";
 
 /**
@@ -24,6 +30,8 @@ export class Server {
     this.profiles = {};
     /** @type {Kind[]} */
     this.kinds = ["encode", "decode"];
+    /** @type {string[]} other codecs that the server can compare with */
+    this.codecs = [];
     this.profile = "";
     this._onChange = onChange;
     this._timer = 0;
@@ -42,6 +50,7 @@ export class Server {
       if (!state.ready) return this._be("wait", state.reason ?? "the server is not ready");
       this.model = shortName(state.model);
       this.profiles = state.profiles;
+      this.codecs = state.compare ?? [];
       if (!(this.profile in this.profiles)) {
         this.profile = "default" in this.profiles ? "default" : Object.keys(this.profiles)[0];
       }
@@ -80,6 +89,33 @@ export class Server {
         beforeAsking();
         if (!(await this.askForKey())) throw new Refused("unauthorized", NO_KEY);
       }
+    }
+  }
+
+  /**
+   * Returns speech as other codecs render it, by name; nothing if it is too long or the server cannot do it now.
+   * @param {Float32Array} samples 16 kHz
+   * @returns {Promise<Record<string, import("./take.js").Sound>>}
+   */
+  async compare(samples) {
+    if (this.codecs.length === 0 || samples.length > MAX_COMPARED_SECONDS * INPUT_RATE) return {};
+    const key = sessionStorage.getItem(KEY_ITEM);
+    try {
+      const answer = await fetch(COMPARE_URL, {
+        method: "POST",
+        body: audioToBytes(samples, "mulaw"),
+        headers: key === null ? {} : { Authorization: `Bearer ${key}` },
+        signal: AbortSignal.timeout(COMPARE_DEADLINE_MS),
+      });
+      if (!answer.ok) return {};
+      const { rate, audio } = await answer.json();
+      const sounds = Object.entries(audio).map(([name, base64]) => [
+        name,
+        { samples: audioFromBytes(bytesFromBase64(base64)), rate },
+      ]);
+      return Object.fromEntries(sounds);
+    } catch {
+      return {};
     }
   }
 

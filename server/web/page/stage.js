@@ -30,6 +30,8 @@ export class Stage {
     this._server = server;
     /** @type {number[]} peaks of the recording in progress */
     this._heardPeaks = [];
+    /** @type {Float32Array | null} output of the damaged tokens that is heard instead of the take's */
+    this._damaged = null;
     this._work = new AbortController();
     this.player = new Player(device, () => this._played());
     this.recorder = new Recorder(device, server, {
@@ -47,6 +49,7 @@ export class Stage {
   show(take) {
     this.halt();
     this.take = take;
+    this._damaged = null;
     this.player.load(take.seconds);
     this.figure.show({
       seconds: take.seconds,
@@ -65,6 +68,7 @@ export class Stage {
     this._showSeek();
     this.onTake();
     this.refresh();
+    if (take.output !== null) this._compare(take);
   }
 
   /** Stops playback, the microphone and all sessions. */
@@ -151,8 +155,9 @@ export class Stage {
     const output = damaged ? await decode(this._server, damaged.tokens, signal) : take.output;
     signal.throwIfAborted();
     if (output === null) return;
+    this._damaged = damaged && output;
     this.figure.show({ output: peaksOf(output, OUTPUT_RATE) });
-    this._level(output);
+    this._level();
   }
 
   /** Updates buttons and labels. */
@@ -192,13 +197,21 @@ export class Stage {
     this.figure.show({ output: peaksOf(output, OUTPUT_RATE) });
     this._level();
     this.onTake();
+    this._compare(take);
   }
 
-  /** Loads all tracks into the player, equally loud. @param {Float32Array | null} [output] replaces that of the take */
-  _level(output) {
+  /** Adds other codecs' versions of a take of the user. @param {Take} take */
+  async _compare(take) {
+    if (take.input === null || Object.keys(take.others).length > 0) return;
+    take.others = await this._server.compare(take.input);
+    if (this.take === take) this._level();
+  }
+
+  /** Loads all tracks into the player, equally loud. */
+  _level() {
     const take = /** @type {Take} */ (this.take);
     const sounds = take.sounds;
-    if (output) sounds.set("neucodec", { samples: output, rate: OUTPUT_RATE });
+    if (this._damaged) sounds.set("neucodec", { samples: this._damaged, rate: OUTPUT_RATE });
     const names = TRACKS.filter((name) => sounds.has(name));
     const tracks = names.map((name) => /** @type {import("./take.js").Sound} */ (sounds.get(name)));
     equalised(tracks).forEach((level, i) => this.player.put(names[i], tracks[i].samples, tracks[i].rate, level));

@@ -1,15 +1,19 @@
-/** The "Take it with you" panel: exports the take as tokens, sound, text, link or picture. */
+/** The "Take it with you" panel: exports the take as tokens, sound, text, link, picture or video. */
 
 import { tokensToText } from "../neucodec.js";
 import { tokensToBytes } from "../payload.js";
 import { element, grouped, save, tell } from "./dom.js";
 import { OUTPUT_RATE, wavFile } from "./take.js";
 import { fragmentOf } from "./tokens.js";
+import { recordVideo, videoType } from "./video.js";
 
 const PICTURE = { width: 1200, margin: 48, bands: [150, 120, 150], gap: 18, head: 150 };
 
-/** @param {import("./stage.js").Stage} stage */
-export function wireTakeaway(stage) {
+/** Aborts the video in progress. */
+let recording = new AbortController();
+
+/** @param {import("./stage.js").Stage} stage @param {import("./device.js").Device} device */
+export function wireTakeaway(stage, device) {
   const take = () => /** @type {import("./take.js").Take} */ (stage.take);
   const done = (/** @type {string} */ words) => (element("takeaway-state").textContent = words);
   const on = (/** @type {string} */ id, /** @type {() => unknown} */ action) => {
@@ -35,21 +39,37 @@ export function wireTakeaway(stage) {
     await copy(link, "link.txt");
     done(`Copied a link of ${grouped(link.length)} characters that contains the speech.`);
   });
-  on("share-picture", async () => {
-    const blob = await picture(stage);
-    const file = new File([blob], "speech.png", { type: "image/png" });
-    if (matchMedia("(pointer: coarse)").matches && navigator.canShare?.({ files: [file] })) {
-      await navigator.share({ files: [file] }).catch(() => {}); // the user may cancel
-    } else {
-      save(blob, "speech.png");
+  on("share-picture", async () => share(await pngOf(picture(stage)), "speech.png"));
+  element("share-video").hidden = videoType() === undefined;
+  on("share-video", async () => {
+    const { signal } = recording;
+    stage.player.stop();
+    element("share-video").disabled = true;
+    try {
+      const blob = await recordVideo({
+        device,
+        picture: picture(stage),
+        axis: { left: PICTURE.margin, right: PICTURE.width - PICTURE.margin, top: PICTURE.head, bottom: heightOf() - PICTURE.margin },
+        colour: colourOf("ink"),
+        sound: () => stage.player.heard,
+        signal,
+        onProgress: (at, total) => done(`Recording the video: ${Math.floor(at)} of ${Math.ceil(total)} s.`),
+      });
+      if (blob === null) return;
+      done("");
+      await share(blob, `speech.${blob.type.split("/")[1]}`);
+    } finally {
+      if (!signal.aborted) element("share-video").disabled = false;
     }
   });
 }
 
-/** Enables the exports that the take allows. @param {import("./take.js").Take | null} take */
+/** Enables the exports that the take allows, and ends a video in progress. @param {import("./take.js").Take | null} take */
 export function refreshTakeaway(take) {
   for (const id of ["save-tokens", "copy-text", "copy-link", "share-picture"]) element(id).disabled = take === null;
-  element("save-wav").disabled = take === null || take.output === null;
+  for (const id of ["save-wav", "share-video"]) element(id).disabled = take === null || take.output === null;
+  recording.abort();
+  recording = new AbortController();
   element("takeaway-state").textContent = "";
 }
 
@@ -62,21 +82,34 @@ async function copy(text, name) {
   }
 }
 
-/** Renders the figure and its byte counts as PNG. @param {import("./stage.js").Stage} stage @returns {Promise<Blob>} */
+/** Shares a file where that is usual, on phones; otherwise saves it. @param {Blob} blob @param {string} name */
+async function share(blob, name) {
+  const file = new File([blob], name, { type: blob.type });
+  if (matchMedia("(pointer: coarse)").matches && navigator.canShare?.({ files: [file] })) {
+    await navigator.share({ files: [file] }).catch(() => {}); // the user may cancel
+  } else {
+    save(blob, name);
+  }
+}
+
+const heightOf = () => PICTURE.head + PICTURE.bands.reduce((sum, band) => sum + band + PICTURE.gap, 0) + PICTURE.margin;
+
+/** @param {string} name of a colour of the style sheet */
+const colourOf = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+/** Renders the figure and its byte counts. @param {import("./stage.js").Stage} stage */
 function picture(stage) {
   const { width, margin, bands, gap, head } = PICTURE;
-  const height = head + bands.reduce((sum, band) => sum + band + gap, 0) + margin;
+  const height = heightOf();
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  const style = getComputedStyle(document.documentElement);
-  const colour = (/** @type {string} */ name) => style.getPropertyValue(`--${name}`).trim();
   const { fontFamily } = getComputedStyle(document.body);
-  context.fillStyle = colour("paper");
+  context.fillStyle = colourOf("paper");
   context.fillRect(0, 0, width, height);
-  context.fillStyle = colour("ink");
+  context.fillStyle = colourOf("ink");
   context.font = `650 60px ${fontFamily}`;
   context.fillText(`${element("pcm-bytes").textContent} bytes \u2192 ${element("token-bytes").textContent} bytes`, margin, 92);
-  context.fillStyle = colour("muted");
+  context.fillStyle = colourOf("muted");
   context.font = `22px ${fontFamily}`;
   context.fillText(`${stage.take?.seconds.toFixed(1)} s of speech as ${stage.take?.model} tokens, 0.8 kbit/s`, margin, 130);
   let top = head;
@@ -84,7 +117,11 @@ function picture(stage) {
     context.drawImage(band, margin, top, width - 2 * margin, bands[i]);
     top += bands[i] + gap;
   });
-  return new Promise((resolve, reject) => {
+  return canvas;
+}
+
+/** @param {HTMLCanvasElement} canvas @returns {Promise<Blob>} */
+const pngOf = (canvas) =>
+  new Promise((resolve, reject) => {
     canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("The picture could not be made."))), "image/png");
   });
-}

@@ -17,17 +17,21 @@ def test_the_order_lists_every_stage() -> None:
 
 
 @pytest.mark.slow
-def test_stages_write_their_results(tmp_path: Path, compiled: None) -> None:
-    stages = [
-        stage for stage in ORDER if stage not in ("laws", "capacity", "live")
-    ]  # those start processes of their own
-    assert run_all([*COMMAND, str(tmp_path)], stages, dict.fromkeys(stages, 300.0), tmp_path)
+def test_every_stage_writes_its_results(tmp_path: Path, compiled: None) -> None:
+    run_all([*COMMAND, str(tmp_path)], ORDER, dict.fromkeys(ORDER, 300.0), tmp_path)
     found = json.loads((tmp_path / "report.json").read_text())
-    assert found["machine"]["device"] == "software" and found["run"]["resets"] == "done"
-    assert found["resets"]["encode: bytes of a slot"] > 0
-    assert found["replay"]["replayed equals eager"] and found["attention"]["bfloat16: attention is right to 0.04"]
-    assert found["steps"]["decode bfloat16, 2 rows, ms"] > 0 and found["start_up"]["seconds of capturing"] > 0
-    assert "decode, 2 rows: kernels" in found["kernels"]
+    assert [found["run"][stage] for stage in ORDER] == ["done"] * len(ORDER)
+    wrong = {what for stage in ORDER for what, value in found[stage].items() if value is False}
+    assert not {what for what in wrong if "in time" not in what}, "the software device may be too slow for that alone"
+    assert found["machine"]["device"] == "software" and found["resets"]["encode: bytes of a slot"] > 0
+    assert (
+        found["replay"]["bfloat16: replayed equals eager"]
+        and found["attention"]["bfloat16: attention is right to 0.04"]
+    )
+    assert found["steps"]["decode bfloat16, 1 rows, ms"] > 0 and found["start_up"]["seconds of capturing"] > 0
+    assert "decode, 1 rows: kernels" in found["kernels"] and "1 passed" in found["laws"]["their output"][-1]
+    assert any("milliseconds of the host" in line for line in found["capacity"]["its output"])
+    assert found["live"]["1 decode sessions: held"] == "1"
     assert "| device | software |" in (tmp_path / "report.md").read_text()
 
 

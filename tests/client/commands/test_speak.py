@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 
@@ -36,6 +38,7 @@ async def test_an_argument_becomes_a_wav_file_and_a_summary(tmp_path, capsys):
     assert np.array_equal(audio, np.tile(np.repeat(TOKENS, 480), 2))
     *shown, as_json = capsys.readouterr().out.splitlines()
     assert any(line.startswith("first audio after token") for line in shown)
+    assert any(line.startswith("written") and line.endswith("out.wav") for line in shown)
     figures = json.loads(as_json)
     assert (figures["texts"], figures["tokens"], figures["seconds"]) == (1, 23, 0.46)
     assert 0 < figures["first_token_ms"][0] < figures["first_audio_ms"][0]
@@ -89,6 +92,22 @@ async def test_a_file_and_a_pipe_are_spoken_line_by_line_and_audio_goes_to_a_pip
     assert said == ["One.", "Two.", "Drei Ä.", "Vier"]
     assert np.array_equal(np.fromfile(tmp_path / "heard", "<i2"), np.tile(np.repeat(TOKENS, 480), 4))
     assert "46" in capsys.readouterr().out
+
+
+async def test_ctrl_c_reports_what_was_spoken_and_that_no_file_is_left(tmp_path):
+    slow = Pace(prompt_s=0, tokens_per_second=100, pause_every=10**9)
+    async with fake_server() as server, stand_in(np.zeros(6000, np.uint16), slow) as model:
+        options = ["--output", "out.wav", "--server", server.url, "--speech-lm-url", model.url]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "neucodec_streaming.client", "speak", "Hello.", *options, cwd=tmp_path, stderr=-1
+        )
+        async with asyncio.timeout(30):
+            while not model.moments:  # noqa: ASYNC110 (the stand-in has no event for its first token)
+                await asyncio.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            _, said = await process.communicate()
+    assert process.returncode == 130 and not list(tmp_path.iterdir())
+    assert re.fullmatch(r"neucodec: interrupted after \d\.\d s of audio: out.wav was not written\n", said.decode())
 
 
 async def test_the_speaker_plays_all_of_it(monkeypatch, capsys):

@@ -9,7 +9,8 @@ from neucodec_streaming.config import OUTPUT_RATE
 from neucodec_streaming.engine.engine import Engine
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress, parse_broker
 from neucodec_streaming.server.app import App
-from neucodec_streaming.server.model import Model, load_engines
+from neucodec_streaming.server.loading import load_engines
+from neucodec_streaming.server.model import Model
 from neucodec_streaming.server.mqtt.bridge import Bridge
 from neucodec_streaming.server.settings.fields import Settings
 from tests.server.hosting import GOLDEN

@@ -25,6 +25,13 @@ def test_sessions_are_admitted_up_to_the_load_and_again_after_one_ends():
     admission.admit("encode", CONFIG)
 
 
+def test_a_refusal_names_the_part_that_is_full():
+    admission = Admission(Budget(TIMES, 0.7, {DECODE: {1: 0.04}}), 64)
+    admission.admit("decode", CONFIG)
+    with pytest.raises(CapacityError, match=r"the host is full: .* load to 80%, above the limit of 70%"):
+        admission.admit("decode", CONFIG)
+
+
 def test_slots_limit_admission_too():
     admission = Admission(Budget(), 2)
     admission.admit("encode", CONFIG)

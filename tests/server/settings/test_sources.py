@@ -45,9 +45,25 @@ def flags(*arguments: str) -> dict:
     return vars(parser.parse_args(arguments))
 
 
+def help_text() -> str:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    return " ".join(parser.format_help().split())
+
+
 def pairs(item) -> dict[str, str]:
     """Variables of the other settings that this setting requires."""
     return {"tls_cert": {"NEUCODEC_TLS_KEY": "k"}, "tls_key": {"NEUCODEC_TLS_CERT": "c"}}.get(item.name, {})
+
+
+def test_defaults_follow_the_device_and_any_source_overrides_them():
+    cpu, cuda = resolve({}, NONE).settings, resolve({"device": "cuda:1"}, NONE).settings
+    assert (cpu.dtype, cpu.max_sessions, cpu.batch_sizes[-1]) == ("float32", 64, 16)
+    assert (cuda.dtype, cuda.max_sessions, cuda.batch_sizes[-1]) == ("bfloat16", 256, 256)
+    given = resolve({"device": "cuda", "dtype": "float32"}, {"NEUCODEC_MAX_SESSIONS": "9"})
+    assert (given.settings.dtype, given.settings.max_sessions) == ("float32", 9)
+    assert "max_sessions" in given.origins and "batch_sizes" not in given.origins
+    assert "max_sessions" in table(given) and "(default 64; on CUDA 256)" in help_text()
 
 
 @pytest.mark.parametrize("item", fields(Settings), ids=lambda item: item.name)

@@ -9,7 +9,6 @@ import pytest_asyncio
 
 from benchmarks.browser.chromium import CHROMIUM, browser
 from benchmarks.browser.elsewhere import hosted_elsewhere
-from benchmarks.browser.live_talk import run
 from tests.server.hosting import hosted
 from tests.streaming.engine.fake import FakeRunner
 
@@ -86,15 +85,15 @@ async def chromium():
 async def tab(chromium, origin, server):
     """An empty page of another origin, with the module as `neucodec`; console errors fail the test."""
     await chromium.open(origin)
-    await run(chromium, TRACKS)
-    await run(chromium, f'import("{page_of(server.url)}/neucodec.js").then((all) => {{ window.neucodec = all; }})')
+    await chromium.run(TRACKS)
+    await chromium.run(f'import("{page_of(server.url)}/neucodec.js").then((all) => {{ window.neucodec = all; }})')
     chromium.console.clear()
     yield chromium
     assert chromium.console == []
 
 
 async def refusal(tab, host, options: str = "") -> list:
-    return await run(tab, REFUSAL % (page_of(host.url), host.url, options))
+    return await tab.run(REFUSAL % (page_of(host.url), host.url, options))
 
 
 async def test_a_page_of_an_allowed_origin_can_read_why_it_was_refused(chromium, origin):
@@ -106,9 +105,9 @@ async def test_a_page_of_an_allowed_origin_can_read_why_it_was_refused(chromium,
         assert "none" in (await refusal(chromium, host, wrong))[1]
     with hosted(FakeRunner(), max_sessions=1, allow_origins=("http://*.example.org", origin)) as host:
         keep = f'import("{page_of(host.url)}/neucodec.js").then(({{ connect }}) => connect({{ kind: "encode" }}))'
-        await run(chromium, f"{keep}.then((session) => {{ window.kept = session; }})")
+        await chromium.run(f"{keep}.then((session) => {{ window.kept = session; }})")
         assert (await refusal(chromium, host))[0] == "full"
-        await run(chromium, "kept.close()")
+        await chromium.run("kept.close()")
 
 
 async def test_a_page_of_a_forbidden_origin_cannot_read_the_reason(chromium, origin):
@@ -119,8 +118,7 @@ async def test_a_page_of_a_forbidden_origin_cannot_read_the_reason(chromium, ori
 
 
 async def test_a_proxy_without_websockets_is_distinguished_from_a_full_server(tab, server):
-    code, words, _ = await run(
-        tab,
+    code, words, _ = await tab.run(
         f"""(() => {{
             window.WebSocket = class {{ constructor() {{ setTimeout(() => this.onclose({{}})); }} close() {{}} }};
             return neucodec.connect({{ kind: "encode", url: "{server.url}" }}).catch((e) => [e.code, e.message, 0]);
@@ -131,8 +129,7 @@ async def test_a_proxy_without_websockets_is_distinguished_from_a_full_server(ta
 
 
 async def test_a_microphone_is_opened_without_processing_and_released_on_close(tab):
-    said = await run(
-        tab,
+    said = await tab.run(
         """(async () => {
             const { Microphone } = neucodec;
             const context = new AudioContext();
@@ -159,13 +156,12 @@ async def test_a_microphone_is_opened_without_processing_and_released_on_close(t
 
 @pytest.mark.parametrize("moment", ["while the browser asks", "once it is open"])
 async def test_an_abort_releases_the_microphone(tab, moment):
-    said = await run(tab, ABORT % json.dumps("asks" in moment))
+    said = await tab.run(ABORT % json.dumps("asks" in moment))
     assert said == (["stopped", 0] if "asks" in moment else [0, 0])
 
 
 async def test_a_context_that_cannot_take_the_stream_leaves_no_live_microphone(tab):
-    said = await run(
-        tab,
+    said = await tab.run(
         """(async () => {
             const context = new AudioContext();
             context.createMediaStreamSource = () => { throw new DOMException("another rate", "NotSupportedError"); };
@@ -178,8 +174,7 @@ async def test_a_context_that_cannot_take_the_stream_leaves_no_live_microphone(t
 
 
 async def test_a_supplied_media_stream_is_used_and_not_stopped(tab):
-    said = await run(
-        tab,
+    said = await tab.run(
         """(async () => {
             const context = new AudioContext();
             const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
@@ -196,8 +191,7 @@ async def test_a_supplied_media_stream_is_used_and_not_stopped(tab):
 
 
 async def test_finish_resolves_after_playback_and_an_idle_context_is_suspended(tab):
-    said = await run(
-        tab,
+    said = await tab.run(
         """(async () => {
             const interrupted = [];
             const context = neucodec.openContext({ onInterrupted: (now) => interrupted.push(now) });
@@ -228,8 +222,7 @@ async def test_finish_resolves_after_playback_and_an_idle_context_is_suspended(t
 
 
 async def test_a_context_needed_while_suspending_is_not_reported_as_interrupted(tab):
-    said = await run(
-        tab,
+    said = await tab.run(
         """(async () => {
             const interrupted = [];
             const context = neucodec.openContext({ onInterrupted: (now) => interrupted.push(now) });
@@ -245,8 +238,7 @@ async def test_a_context_needed_while_suspending_is_not_reported_as_interrupted(
 
 
 async def test_a_voice_is_primed_and_tokens_are_decoded(tab, server):
-    said = await run(
-        tab,
+    said = await tab.run(
         f"""(async () => {{
             let samples = 0;
             const onOutput = (audio) => {{ samples += audio.length; }};
@@ -268,13 +260,13 @@ async def test_the_example_page_talks_and_stops(chromium, server):
         await chromium.open(f"{origin}/talk.html?server={server.url}")
         status = "document.getElementById('status').textContent"
         async with asyncio.timeout(10):
-            while await run(chromium, "document.getElementById('talk').disabled"):  # noqa: ASYNC110
+            while await chromium.run("document.getElementById('talk').disabled"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-            await run(chromium, "document.getElementById('talk').click()")
-            while not (await run(chromium, status)).startswith("Live, 3"):  # noqa: ASYNC110
+            await chromium.run("document.getElementById('talk').click()")
+            while not (await chromium.run(status)).startswith("Live, 3"):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        await run(chromium, "document.getElementById('talk').click()")
-        assert await run(chromium, status) == "Stopped."
+        await chromium.run("document.getElementById('talk').click()")
+        assert await chromium.run(status) == "Stopped."
         await server.emptied()
 
 
@@ -284,10 +276,9 @@ async def test_a_hidden_tab_sends_as_fast_as_a_visible_one(server, origin):
         await tab.open(origin)
         await tab.send("Target.createTarget", url="about:blank")
         async with asyncio.timeout(10):
-            while await run(tab, "document.visibilityState") != "hidden":  # noqa: ASYNC110
+            while await tab.run("document.visibilityState") != "hidden":  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        ticks, seconds, tokens = await run(
-            tab,
+        ticks, seconds, tokens = await tab.run(
             f"""(async () => {{
                 const {{ connect }} = await import("{page_of(server.url)}/neucodec.js");
                 let [tokens, ticks] = [0, 0];

@@ -13,7 +13,6 @@ import pytest
 from benchmarks.browser.__main__ import served
 from benchmarks.browser.chromium import CHROMIUM, browser
 from benchmarks.browser.elsewhere import hosted_elsewhere
-from benchmarks.browser.live_talk import run
 from benchmarks.mouth_to_ear.__main__ import SPEECH
 from neucodec_streaming.client import encode
 from neucodec_streaming.client.files import read_audio
@@ -119,7 +118,7 @@ async def test_a_sentence_is_played_by_a_production_bundle(app, url, sentence, b
         async with browser() as tab:
             await tab.open(f"{origin}/index.html")
             worklet = '"worklet.js"' if by_url else "undefined"
-            played = await run(tab, f"window.play({json.dumps(url)}, {json.dumps(sentence)}, {worklet})")
+            played = await tab.run(f"window.play({json.dumps(url)}, {json.dumps(sentence)}, {worklet})")
             assert tab.console == []
     assert played["totals"]["input"] == SECONDS * 50
     loud = np.flatnonzero(np.abs(np.array(played["heard"])) > 0.01)

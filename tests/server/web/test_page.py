@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,15 +12,16 @@ import pytest
 import pytest_asyncio
 import soundfile
 
-from benchmarks.browser.chromium import CHROMIUM, browser
+from benchmarks.browser.browsers import BROWSERS, Browser
+from benchmarks.browser.elsewhere import hosted_elsewhere
 from benchmarks.common.faulty_proxy import proxy
 from tests.server.hosting import hosted
+from tests.server.web.browsers import in_browsers
 from tests.streaming.engine.fake import FakeRunner
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian's chromium)"),
 ]
 READY = "document.getElementById('status').dataset.state === 'ready' && demo.stage.take"
 IDLE = "demo.stage.recorder.phase === 'idle'"
@@ -46,6 +48,19 @@ DROP = """(() => {
     dataTransfer.items.add(new File([Uint8Array.from(%s)], %s));
     document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
 })()"""
+VIDEO = """(async () => {
+    const bytes = Uint8Array.from(%s);
+    const sound = await new OfflineAudioContext(1, 1, 24000).decodeAudioData(bytes.slice().buffer);
+    const video = document.createElement("video");
+    const type = bytes[0] === 0x1a ? "video/webm" : "video/mp4";
+    const frames = await new Promise((resolve, reject) => {
+        video.onerror = () => reject(video.error);
+        video.onloadeddata = () => resolve([video.videoWidth, video.videoHeight]);
+        video.src = URL.createObjectURL(new Blob([bytes], { type }));
+    });
+    return [...frames, sound.duration, sound.getChannelData(0).reduce((a, b) => Math.max(a, Math.abs(b)), 0)];
+})()"""
+TYPE = "import('/page/video.js').then(({ videoType }) => videoType().split(/[/;]/)[1])"
 KEY = """document.getElementById("%s").dispatchEvent(
     new KeyboardEvent("%s", { key: " ", bubbles: true, cancelable: true }))"""
 HARM = """(() => {
@@ -66,6 +81,13 @@ async def say(tab, frames: int = 60) -> None:
     await tab.until(f"demo.stage.recorder.frames.length >= {frames}")
     await tab.click("speak")
     await tab.until(f"demo.stage.take?.title === 'You' && {IDLE}")
+
+
+async def saved(*files: Path) -> None:
+    """Waits for downloads: the browser creates an empty file of that name before the download is complete."""
+    async with asyncio.timeout(10):
+        while not all(path.exists() and path.stat().st_size for path in files):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 def page_of(url: str) -> str:
@@ -97,30 +119,36 @@ def microphone(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module", params=in_browsers())
+def browser(request) -> Browser:
+    return BROWSERS[request.param]
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def chromium(microphone):
-    async with browser(microphone) as tab:
+async def bare(browser, microphone):
+    """A browser without the page."""
+    async with browser.open(microphone) as tab:
         yield tab
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def tab(chromium, server):
+async def tab(bare, server):
     """The page once it is ready; errors on its console fail the test."""
-    await chromium.open(page_of(server.url))
-    await chromium.until(READY)
-    await chromium.evaluate(TRACKS)
-    chromium.console.clear()
-    yield chromium
-    assert chromium.console == []
-    await chromium.evaluate("(demo.stage.halt(), demo.live.halt())")
-    assert await chromium.evaluate(LIVE_TRACKS) == 0
+    await bare.open(page_of(server.url))
+    await bare.until(READY)
+    await bare.evaluate(TRACKS)
+    bare.console.clear()
+    yield bare
+    assert bare.console == []
+    await bare.evaluate("(demo.stage.halt(), demo.live.halt())")
+    assert await bare.evaluate(LIVE_TRACKS) == 0
     await server.emptied()
 
 
 @asynccontextmanager
-async def another(url: str, **options):
+async def another(browser: Browser, url: str, **options):
     """A separate browser on another server."""
-    async with browser(**options) as tab:
+    async with browser.open(**options) as tab:
         await tab.open(page_of(url))
         yield tab
 
@@ -222,14 +250,11 @@ async def test_a_take_is_saved_and_linked(tab, tmp_path):
     await say(tab)
     await tab.until("demo.stage.take.output")
     tokens = await tab.evaluate("Array.from(demo.stage.take.tokens)")
-    await tab.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    await tab.save_to(tmp_path)
     for button in ("save-tokens", "save-wav", "share-picture"):
         await tab.click(button)
     files = [tmp_path / f"speech.{suffix}" for suffix in ("tok", "wav", "png")]
-    async with asyncio.timeout(10):
-        # The browser creates an empty file of that name before the download is complete.
-        while not all(path.exists() and path.stat().st_size for path in files):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await saved(*files)
     assert np.fromfile(files[0], "<u2").tolist() == tokens
     audio, rate = soundfile.read(files[1])
     assert (rate, audio.shape) == (24_000, (480 * len(tokens),))
@@ -241,6 +266,74 @@ async def test_a_take_is_saved_and_linked(tab, tmp_path):
     assert await tab.evaluate("Array.from(demo.stage.take.tokens)") == tokens
     await tab.click("play")
     await tab.until(f"demo.stage.take.output?.length === {480 * len(tokens)}")
+
+
+@pytest.mark.skipif(shutil.which("opusenc") is None or shutil.which("c2enc") is None, reason="needs opus-tools, codec2")
+async def test_the_visitors_own_speech_is_compared_with_the_codecs_of_the_server(tab):
+    await say(tab)
+    await tab.until("Object.keys(demo.stage.take.others).length === 2")
+    shown = "['opus', 'codec2'].map((name) => !document.getElementById(`${name}-choice`).hidden)"
+    assert await tab.until(f"{shown}.every(Boolean)")
+    seconds = await tab.evaluate("demo.stage.take.seconds")
+    sizes = await tab.evaluate(
+        "Object.values(demo.stage.take.others).map(({ samples, rate }) => samples.length / rate)"
+    )
+    assert sizes == pytest.approx([seconds] * 2)
+    for track in ("opus", "codec2"):
+        await tab.click(track)
+        assert await tab.evaluate("demo.stage.player.chosen") == track
+    await tab.evaluate(HARM % 10)
+    await tab.until("demo.stage._damaged")
+
+
+async def test_a_server_without_other_codecs_leaves_them_out(tab):
+    await tab.evaluate("(demo.server.codecs = [], undefined)")
+    await say(tab)
+    await tab.until("demo.stage.take.output")
+    assert await tab.evaluate("['opus', 'codec2'].map((name) => document.getElementById(`${name}-choice`).hidden)") == [
+        True,
+        True,
+    ]
+    await tab.evaluate("demo.server.look()")
+
+
+async def test_a_video_has_the_picture_and_the_sound_of_the_take(tab, server, tmp_path):
+    await say(tab)
+    await tab.until(f"demo.stage.take.output && !{PLAYING}")
+    await tab.save_to(tmp_path)
+    await tab.click("share-video")
+    assert "Recording" in await tab.until("document.getElementById('takeaway-state').textContent")
+    await tab.until("!document.getElementById('share-video').disabled")
+    path = tmp_path / f"speech.{await tab.evaluate(TYPE)}"
+    await saved(path)
+    spoken = await tab.evaluate("demo.stage.take.seconds")
+    await tab.until("demo.device.context.state === 'suspended'")
+    with hosted_elsewhere() as origin:  # the page's policy forbids blob: videos
+        await tab.open(origin)
+        width, height, seconds, loudest = await tab.run(VIDEO % list(path.read_bytes()))
+    assert (width, height) == (1200, 672)
+    assert seconds == pytest.approx(spoken, abs=0.5)
+    assert loudest > 0.05
+    await tab.open(page_of(server.url))
+    await tab.until(READY)
+    await tab.evaluate(TRACKS)
+
+
+@pytest.mark.parametrize("way", ["another take", "Escape", "another tab"])
+async def test_a_video_in_progress_ends_with_the_take_with_escape_and_with_the_tab(tab, way):
+    await tab.click("sample-voices")
+    await tab.until(PLAYING)
+    await tab.click("share-video")
+    await tab.until("document.getElementById('takeaway-state').textContent.includes('Recording')")
+    if way == "Escape":
+        await tab.press("Escape")
+    else:
+        await tab.click("sample-mandarin" if way == "another take" else "live-tab")
+        await tab.until(f"demo.stage.take.title === 'Mandarin' || {way == 'another tab':d}")
+    await tab.until("!document.getElementById('share-video').disabled")
+    await tab.until("!demo.device._holders.has('video')")
+    assert not await tab.evaluate("document.getElementById('share-video').disabled")
+    assert await tab.evaluate("document.getElementById('takeaway-state').textContent") == ""
 
 
 async def test_tokens_dropped_in_are_played(tab):
@@ -255,10 +348,25 @@ async def test_audio_is_opened_and_the_same_file_once_more(tab, tmp_path):
     soundfile.write(path, np.full((22_050, 2), 0.1), 44_100)
     for _ in range(2):
         await tab.evaluate("(demo.stage.take = null, undefined)")
-        document = await tab.send("DOM.getDocument")
-        node = await tab.send("DOM.querySelector", nodeId=document["root"]["nodeId"], selector="#file")
-        await tab.send("DOM.setFileInputFiles", files=[str(path)], nodeId=node["nodeId"])
+        await tab.choose("file", path)
         await tab.until("demo.stage.take?.output?.length === 25 * 480")
+
+
+async def test_the_page_does_not_ask_firefox_for_a_latency_that_can_block_forever(browser, bare, server):
+    asked = "get() { window.asked = true; return 0.03; }"
+    async with bare.beforehand(f"Object.defineProperty(AudioContext.prototype, 'outputLatency', {{ {asked} }})"):
+        await bare.open(page_of(server.url))
+        await bare.until(READY)
+        await bare.click("play")
+        await bare.until(PLAYING)
+        await bare.click("talk")
+        words = await bare.until(
+            "document.getElementById('live-latency').textContent.match(/device adds (.*)\\./)?.[1]"
+        )
+        await bare.evaluate("(demo.stage.halt(), demo.live.halt())")
+        is_firefox = browser is BROWSERS["firefox"]
+        assert bool(await bare.evaluate("window.asked")) != is_firefox
+        assert (words == "some more") == is_firefox
 
 
 @pytest.mark.parametrize(
@@ -297,25 +405,25 @@ async def test_a_live_talk_is_heard_and_becomes_a_take(tab, server):
     assert tokens == frames == hops >= 50
 
 
-async def test_a_cut_connection_is_restored(chromium):
+async def test_a_cut_connection_is_restored(bare):
     with hosted(FakeRunner(), resume_s=30) as host:
         async with proxy("127.0.0.1", port_of(host.url)) as line:
-            await chromium.open(page_of(line.url))
-            await chromium.until(READY)
-            await chromium.click("talk")
-            await chromium.until(TALKING)
+            await bare.open(page_of(line.url))
+            await bare.until(READY)
+            await bare.click("talk")
+            await bare.until(TALKING)
             line.cut()
-            await chromium.until(f"{LIVE_STATE} === 'connection lost, reconnecting'")
-            await chromium.until(f"{LIVE_STATE}.startsWith('reconnected')")
-            heard = await chromium.evaluate("demo.live.history.tokens.count")
-            await chromium.until(f"demo.live.history.tokens.count > {heard + 50}")
-            await chromium.click("talk")
-            await chromium.until(QUIET)
+            await bare.until(f"{LIVE_STATE} === 'connection lost, reconnecting'")
+            await bare.until(f"{LIVE_STATE}.startsWith('reconnected')")
+            heard = await bare.evaluate("demo.live.history.tokens.count")
+            await bare.until(f"demo.live.history.tokens.count > {heard + 50}")
+            await bare.click("talk")
+            await bare.until(QUIET)
             await host.emptied()
 
 
-async def test_a_microphone_that_is_refused_is_explained(server):
-    async with another(server.url, allowed=False) as tab:
+async def test_a_microphone_that_is_refused_is_explained(browser, server):
+    async with another(browser, server.url, allowed=False) as tab:
         await tab.until(READY)
         await tab.click("speak")
         assert "microphone was refused" in await tab.until(notice("speak"))
@@ -324,19 +432,19 @@ async def test_a_microphone_that_is_refused_is_explained(server):
         await tab.until(PLAYING)
 
 
-async def test_a_full_server_is_explained_at_the_button_and_no_slot_is_held(chromium):
+async def test_a_full_server_is_explained_at_the_button_and_no_slot_is_held(bare):
     with hosted(FakeRunner(), max_sessions=1) as host:
-        await chromium.open(page_of(host.url))
-        await chromium.until(READY)
-        await chromium.evaluate(TRACKS)
-        await chromium.look(width=390, height=600, dark=False)
-        await chromium.click("live-tab")
-        await chromium.click("talk")
-        assert "full" in await chromium.until(notice("live"))
+        await bare.open(page_of(host.url))
+        await bare.until(READY)
+        await bare.evaluate(TRACKS)
+        await bare.look(width=390, height=600, dark=False)
+        await bare.click("live-tab")
+        await bare.click("talk")
+        assert "full" in await bare.until(notice("live"))
         await host.emptied()
-        assert await chromium.evaluate(LIVE_TRACKS) == 0
-        await chromium.evaluate("new Promise(requestAnimationFrame)")
-        box = await chromium.evaluate("document.getElementById('live-notice').getBoundingClientRect().toJSON()")
+        assert await bare.evaluate(LIVE_TRACKS) == 0
+        await bare.evaluate("new Promise(requestAnimationFrame)")
+        box = await bare.evaluate("document.getElementById('live-notice').getBoundingClientRect().toJSON()")
         assert 0 <= box["top"] < box["bottom"] <= 600
 
 
@@ -355,45 +463,43 @@ async def test_a_refusal_resets_the_slider_and_is_visible_on_a_scrolled_phone(ta
     await tab.look(width=1280, height=800, dark=False)
 
 
-async def test_the_page_asks_for_a_required_key_until_it_is_right(chromium):
+async def test_the_page_asks_for_a_required_key_until_it_is_right(bare):
     with hosted(FakeRunner(), api_keys=("correct-horse-battery-staple",)) as host:
-        await chromium.open(page_of(host.url))
-        await chromium.until(READY)
-        await chromium.evaluate(drop("voice.tok", bytes(100)))
+        await bare.open(page_of(host.url))
+        await bare.until(READY)
+        await bare.evaluate(drop("voice.tok", bytes(100)))
         for key, told in (("wrong", False), ("correct-horse-battery-staple", True)):
-            await chromium.until("document.getElementById('key-dialog').open")
-            assert await chromium.evaluate("!document.getElementById('key-notice').hidden") == told
-            await chromium.evaluate(f"(document.getElementById('key').value = {key!r}, undefined)")
-            await chromium.evaluate("document.getElementById('key-form').requestSubmit()")
-        await chromium.until(PLAYING)
-        await chromium.evaluate("(sessionStorage.clear(), demo.stage.halt())")
+            await bare.until("document.getElementById('key-dialog').open")
+            assert await bare.evaluate("!document.getElementById('key-notice').hidden") == told
+            await bare.evaluate(f"(document.getElementById('key').value = {key!r}, undefined)")
+            await bare.evaluate("document.getElementById('key-form').requestSubmit()")
+        await bare.until(PLAYING)
+        await bare.evaluate("(sessionStorage.clear(), demo.stage.halt())")
 
 
-async def test_an_insecure_origin_is_explained_and_samples_play(server):
-    async with another(f"ws://demo.test:{port_of(server.url)}", names="demo.test") as tab:
+async def test_an_insecure_origin_is_explained_and_samples_play(browser, server):
+    async with another(browser, f"ws://demo.test:{port_of(server.url)}", names="demo.test") as tab:
         assert not await tab.evaluate("isSecureContext")
         assert "https" in await tab.until(notice("speak"))
         await tab.click("sample-mandarin")
         await tab.until(PLAYING)
 
 
-async def test_missing_web_audio_is_explained(chromium, server):
-    source = "delete window.AudioContext; delete window.OfflineAudioContext"
-    added = await chromium.send("Page.addScriptToEvaluateOnNewDocument", source=source)
-    await chromium.open(page_of(server.url))
-    assert "Web Audio" in await chromium.until(notice("speak"))
-    await chromium.send("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
+async def test_missing_web_audio_is_explained(bare, server):
+    async with bare.beforehand("delete window.AudioContext; delete window.OfflineAudioContext"):
+        await bare.open(page_of(server.url))
+        assert "Web Audio" in await bare.until(notice("speak"))
 
 
-async def test_the_microphone_is_released_while_the_page_asks_for_a_key(chromium):
+async def test_the_microphone_is_released_while_the_page_asks_for_a_key(bare):
     with hosted(FakeRunner(), api_keys=("correct-horse-battery-staple",)) as host:
-        await chromium.open(page_of(host.url))
-        await chromium.until(READY)
-        await chromium.evaluate(TRACKS)
-        await chromium.click("speak")
-        await chromium.until("document.getElementById('key-dialog').open")
-        assert await chromium.evaluate(f"[{LIVE_TRACKS}, {IDLE}]") == [0, True]
-        await chromium.click("key-cancel")
+        await bare.open(page_of(host.url))
+        await bare.until(READY)
+        await bare.evaluate(TRACKS)
+        await bare.click("speak")
+        await bare.until("document.getElementById('key-dialog').open")
+        assert await bare.evaluate(f"[{LIVE_TRACKS}, {IDLE}]") == [0, True]
+        await bare.click("key-cancel")
 
 
 async def test_tokens_of_another_model_are_not_played(tab):

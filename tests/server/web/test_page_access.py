@@ -64,6 +64,13 @@ async def _broken(tab) -> None:
     await tab.evaluate(HARM % 10)
 
 
+async def _filmed(tab) -> None:
+    await say(tab)
+    await tab.until("demo.stage.take.output")
+    await tab.click("share-video")
+    await tab.until("document.getElementById('takeaway-state').textContent")
+
+
 async def _refused(tab) -> None:
     await tab.evaluate(DROP % (list(b"Dear Sir"), "'letter.txt'"))
     await tab.until("!document.getElementById('file-notice').hidden")
@@ -80,7 +87,7 @@ async def _live(tab) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("state", [_first, _playing, _speaking, _broken, _refused, _live, _asked])
+@pytest.mark.parametrize("state", [_first, _playing, _speaking, _broken, _filmed, _refused, _live, _asked])
 async def test_axe_reports_no_violation(tab, state, dark):
     await tab.look(width=1280, height=900, dark=dark)
     await state(tab)

@@ -8,10 +8,10 @@ import pytest_asyncio
 import soundfile
 
 from benchmarks.browser.__main__ import intelligibility, later_ms, page, played_by_client, served, speak
-from benchmarks.browser.chromium import CHROMIUM
 from benchmarks.common.sound_room import RATE
 from benchmarks.mouth_to_ear.__main__ import SPEECH
 from neucodec_streaming.client.files import read_audio
+from tests.server.web.browsers import in_browsers
 
 SECONDS = 5.0
 TRIES = 3
@@ -21,7 +21,6 @@ MAX_BUFFERED_MS = 100
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian's chromium)"),
 ]
 
 
@@ -38,9 +37,9 @@ def recording(tmp_path_factory) -> Path:
     return path
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def tab(url, recording):
-    async with page(url, recording) as tab:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=in_browsers())
+async def tab(request, url, recording):
+    async with page(url, recording, request.param) as tab:
         yield tab
 
 

@@ -18,7 +18,8 @@ from neucodec_streaming.errors import DeviceError, ModelError
 from neucodec_streaming.protocol.messages import Flush, Flushed
 from neucodec_streaming.server.app import App
 from neucodec_streaming.server.cli import serve
-from neucodec_streaming.server.model import Model, load_engines
+from neucodec_streaming.server.loading import load_engines
+from neucodec_streaming.server.model import Model
 from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.workers.handle import QUOTA
 from neucodec_streaming.server.workers.ipc import Unpacker, packed

@@ -46,5 +46,13 @@ def test_capacity_is_the_largest_number_of_sessions_that_fits():
     assert Budget(TIMES, max_load=0.01).capacity([ENCODE], 5) == 0
 
 
+def test_the_busier_of_device_and_host_limits():
+    host_s = {ENCODE: {1: 0.001, 4: 0.004}, DECODE: {1: 0.005, 4: 0.020}}
+    budget = Budget(TIMES, max_load=0.7, host_s=host_s)
+    assert budget.load({ENCODE: 4}) == pytest.approx(0.20) and not budget.is_limited_by_host({ENCODE: 4})
+    assert budget.load({ENCODE: 4, DECODE: 8}) == pytest.approx(0.44) and budget.is_limited_by_host({DECODE: 8})
+    assert (budget.capacity([DECODE], 99), Budget(TIMES, max_load=0.7).capacity([DECODE], 99)) == (14, 26)
+
+
 def test_unmeasured_pools_cost_nothing():
     assert Budget().fits({ENCODE: 10_000}) and Budget().capacity([ENCODE], 64) == 64
