@@ -117,7 +117,7 @@ AVX512_BF16 __attribute__((always_inline)) inline void add_pairs(__m512& sum, __
     asm("vdpbf16ps %1, %2, %0" : "+v"(sum) : "v"(repeated), "v"(pairs));
 }
 
-// `narrow` of values that are no denormals, which become 0; whole vectors.
+// `narrow` of values without denormals, which would become 0; for whole vectors.
 AVX512_BF16 void narrow_fast(const float* from, int64_t count, void* to) {
     for (int64_t i = 0; i < count; i += BLOCK)
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(to) + i / BLOCK,
