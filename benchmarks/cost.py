@@ -98,9 +98,10 @@ def streamed(codec: Codec, kind: str, sessions: int) -> TimedCall:
 
 def offline(codec: Codec, kind: str, rows: int, frames: int) -> TimedCall:
     """Returns a call of the stock model on `rows` inputs of `frames` frames, in one batch."""
-    model, dtype = codec.model, codec.model.fc_encoder.weight.dtype
+    model = codec.model
     if kind == "decode":
         return partial(model.decode, noise(kind, (rows, 1, frames)).to(codec.device))
+    dtype = model.fc_encoder.weight.dtype
     pcm = noise(kind, (rows, (frames + 1) * INPUT_HOP)).to(codec.device)
     return lambda: model.encode(pcm[:, None].to(dtype), offline_features(pcm).to(dtype))
 

@@ -35,6 +35,8 @@ PROBED = 16
 TARGET_SHARE = 0.7
 """Share of a replica's room that autoscaling aims at; the rest is for a failing node."""
 HEALTH_PERIOD_S = 5.0
+DEFAULTS = {"NEUCODEC_NICE": "5"}
+"""A message passes several processes of Ray, each of which would otherwise wait for a worker's step."""
 STOP_S = 10.0
 """Time for a replica to end, in addition to its sessions' time."""
 
@@ -86,7 +88,7 @@ def settings_of(given: dict[str, Any]) -> Settings:
     unknown = set(given) - set(Settings.__dataclass_fields__)
     if unknown:
         raise ConfigError(f"{', '.join(sorted(unknown))}: no setting of neucodec-server")
-    return resolve(given, os.environ).settings
+    return resolve(given, DEFAULTS | dict(os.environ)).settings
 
 
 def measured_room(given: dict[str, Any]) -> int:

@@ -1,6 +1,6 @@
 """Writes the pages that follow from the code: `python docs/reference.py` makes settings.md and command-line.md.
 
-tests/docs/test_reference.py fails while a committed page differs from what this would write.
+tests/docs/test_pages.py fails while a committed page differs from what this would write.
 """
 
 import argparse

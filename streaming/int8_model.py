@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from neucodec_streaming.kernels import int8, native
-from neucodec_streaming.kernels.memory import HugePages, give_back_freed_memory
+from neucodec_streaming.kernels.memory import HugePages, aligned, give_back_freed_memory
 from neucodec_streaming.kernels.packed import pack_layers, release_originals
 from neucodec_streaming.loading import load_model, model_class
 from neucodec_streaming.stepper import raw_bytes
@@ -101,7 +101,8 @@ def _read(path: Path, source: Path | str, kinds: Sequence[str]) -> tuple[nn.Modu
     config.dtype = config.semantic_model_config.dtype = torch.float32  # the same device as the weights
     with torch.device("meta"):
         model = pack_layers(model_class(kinds)(config), int8.is_int8)
-    expected, found, pages = dict(_tensors(model)), {}, HugePages()
+    expected, found = dict(_tensors(model)), {}
+    pages = HugePages(sum(aligned(tensor.nbytes) for name, tensor in expected.items() if name.endswith(".packed")))
     with safe_open(path, "pt") as file:
         digest = file.metadata()["digest"]
         for name in file.keys():  # noqa: SIM118

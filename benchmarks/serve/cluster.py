@@ -1,6 +1,7 @@
 """A Ray cluster whose nodes are processes of this machine, with the codec served on it. Needs the extra `ray`."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,8 +58,10 @@ def served_cluster(nodes: int, settings: Mapping[str, str], room: int, **argumen
     from ray import serve
     from ray.cluster_utils import Cluster
 
+    from deploy.kubernetes.generate import ray_environment
     from deploy.ray_serve import Arguments, build
 
+    os.environ.update(ray_environment())  # the cluster's processes inherit it
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}

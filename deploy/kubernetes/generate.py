@@ -72,6 +72,7 @@ def _pod(server: dict[str, Any], ports: dict[str, int], *, probed: bool) -> dict
     container |= {"name": "ray", "image": IMAGE}
     own = ("NEUCODEC_WORKERS", "NEUCODEC_THREADS")  # which the application's settings have
     container["env"] = [one for one in container["env"] if one["name"] not in own]
+    container["env"] += [{"name": name, "value": value} for name, value in ray_environment().items()]
     container["ports"] = [{"name": name, "containerPort": port} for name, port in ports.items()]
     if probed:
         container["readinessProbe"] = {
@@ -86,6 +87,12 @@ def _pod(server: dict[str, Any], ports: dict[str, int], *, probed: bool) -> dict
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "512Mi"}},
     ]
     return pod
+
+
+def ray_environment() -> dict[str, str]:
+    """The variables of ray.env."""
+    lines = (FOLDER.parent / "ray.env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
 
 
 def text() -> str:

@@ -76,6 +76,9 @@ class Settings:
         None, MODEL, "worker processes that share the sessions (none: one for each core; on CUDA one)", least=1
     )
     threads: int | None = setting(None, MODEL, "torch threads in each worker on a CPU (none: one)", least=1)
+    nice: int = setting(
+        0, MODEL, "niceness of the worker processes; above 0, those that carry messages precede steps", least=0
+    )
     float32_products: str = setting(
         "exact", MODEL, "float32 products on CUDA: exact, or tf32, which is faster", choices=FLOAT32_PRODUCTS
     )

@@ -22,6 +22,7 @@ def main() -> None:
     sockets = [socket.socket(fileno=int(number)) for number in sys.argv[1:]]
     if forks and settings.device.startswith("cuda"):
         sockets[0] = converter_before(sockets[0])
+    os.nice(settings.nice)
     work(sockets, settings, load, forks=forks)
 
 

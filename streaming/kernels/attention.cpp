@@ -117,6 +117,13 @@ AVX512_BF16 __attribute__((always_inline)) inline void add_pairs(__m512& sum, __
     asm("vdpbf16ps %1, %2, %0" : "+v"(sum) : "v"(repeated), "v"(pairs));
 }
 
+// `narrow` of values that are no denormals, which become 0; whole vectors.
+AVX512_BF16 void narrow_fast(const float* from, int64_t count, void* to) {
+    for (int64_t i = 0; i < count; i += BLOCK)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to) + i / BLOCK,
+                            (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
+}
+
 // Transposes 16 rows of 16 pairs.
 AVX512_BF16 void transpose(__m512i (&r)[16]) {
     __m512i t[16];
@@ -274,8 +281,9 @@ struct Attention {
                     mine[k] += bias[std::clamp<int64_t>(offset[k] - i % frames + left, 0, distances - 1)];
                 std::fill(mine + ring, mine + start, -INFINITY);
                 by[i] = softmax(mine, end);
-                narrow(mine, end + end % 2, &weights[i * padded()]);
-                if (!by_pairs) widen(&weights[i * padded()], end, mine);
+                if (by_pairs) continue;
+                narrow(mine, end, &weights[i * padded()]);
+                widen(&weights[i * padded()], end, mine);
             }
             by_pairs ? weigh_by_pairs(of, to) : weigh(of, to);
             for (int64_t i = 0; i < of.heads * frames; i++) {
@@ -339,6 +347,8 @@ struct Attention {
     }
 
     AVX512_BF16 void weigh_by_pairs(const Some& of, float* to) {
+        for (int64_t i = 0; i < of.heads * frames; i++)
+            narrow_fast(&scores[i * padded()], of.end + 1, &weights[i * padded()]);
         const auto* pairs = reinterpret_cast<const uint32_t*>(weights.data());
         const auto* from = reinterpret_cast<const uint16_t*>(values);
         for (int64_t head = 0; head < of.heads; head++)

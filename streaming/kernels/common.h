@@ -23,19 +23,20 @@ inline void store(float* p, Lanes x) { *reinterpret_cast<Lanes*>(p) = x; }
 constexpr float SHIFT = 12582912.0f;
 constexpr int32_t SHIFT_BITS = 0x4B400000;
 
-// e^x for x <= 0, and no less than e^-87: 2^n times a series of the rest.
-inline Lanes exponential(Lanes x) {
-    x = x < -87.0f ? Lanes{} - 87.0f : x;
-    const Lanes shifted = x * 1.44269504f + SHIFT, n = shifted - SHIFT;
-    const Lanes r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    Lanes p = r * 1.98412698e-4f + 1.38888889e-3f;
+// e^x for x <= 0, and no less than e^-87: 2^n times a series of the rest. `Integers` are as wide as `Floats`.
+template <typename Floats = Lanes, typename Integers = Ints>
+__attribute__((always_inline)) inline Floats exponential(Floats x) {
+    x = x < -87.0f ? Floats{} - 87.0f : x;
+    const Floats shifted = x * 1.44269504f + SHIFT, n = shifted - SHIFT;
+    const Floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    Floats p = r * 1.98412698e-4f + 1.38888889e-3f;
     p = p * r + 8.33333333e-3f;
     p = p * r + 4.16666667e-2f;
     p = p * r + 1.66666667e-1f;
     p = p * r + 0.5f;
     p = p * r * r + r + 1.0f;
-    const Ints power = (reinterpret_cast<const Ints&>(shifted) - (SHIFT_BITS - 127)) << 23;
-    return p * reinterpret_cast<const Lanes&>(power);
+    const Integers power = (reinterpret_cast<const Integers&>(shifted) - (SHIFT_BITS - 127)) << 23;
+    return p * reinterpret_cast<const Floats&>(power);
 }
 
 // The sum of each of eight vectors.

@@ -87,6 +87,21 @@ void pack(const Tensor& weight, Tensor& packed, Tensor& scales) {
     }
 }
 
+// Where the outputs of a panel go (R, 32), `width` apart, and what they are multiplied by and added to.
+struct Outputs {
+    const float *scale, *bias;
+    bool with_silu;
+    float* out;
+    int64_t width;
+};
+
+// x / (1 + e^-x).
+template <typename Floats, typename Integers>
+__attribute__((always_inline)) inline Floats silu(Floats x) {
+    const Floats small = exponential<Floats, Integers>(x < 0.0f ? x : -x);
+    return (x < 0.0f ? x * small : x) / (small + 1.0f);
+}
+
 // R rows of int8, `step` bytes apart, times a panel's tap. `excess` is what the offset of the weights adds to the sums
 // of a row, and `scale` its scale; those of two rows are `stride` apart.
 struct Product {
@@ -96,10 +111,11 @@ struct Product {
     const int32_t* excess;
     const float* scale;
     int64_t stride;
-    bool is_first;  // else it is added to what `total` holds
+    bool is_first;      // else it is added to what `total` holds
+    const Outputs* to;  // of the last tap
 };
 
-// Computes total (R, 32), without the scales of the weights.
+// Computes total (R, 32), without the scales of the weights, and of the last tap the outputs instead.
 using Multiply = void (*)(const Product& of, float* total);
 
 // The functions below compute sums (R, 32), with the excess.
@@ -188,20 +204,30 @@ AVX512_VNNI __attribute__((always_inline)) inline void add_products(__m512i& low
     asm("vpdpbusd %1, %2, %0" : "+v"(high) : "v"(four_times), "v"(h));
 }
 
-// `add_scaled` of 16 sums.
-AVX512_VNNI __attribute__((always_inline)) inline void put_scaled(__m512i sums, int32_t excess, float scale,
-                                                                  bool is_first, float* total) {
-    const __m512 whole = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_set1_epi32(excess)));
-    const __m512 by = _mm512_set1_ps(scale);
-    const __m512 all = is_first ? _mm512_mul_ps(whole, by) : _mm512_fmadd_ps(whole, by, _mm512_loadu_ps(total));
-    _mm512_storeu_ps(total, all);
+typedef int32_t Integers512 __attribute__((vector_size(64)));
+
+// `add_scaled` and `put` of 16 channels from `n` on of row `r`.
+AVX512_VNNI __attribute__((always_inline)) inline void put_scaled(const Product& of, __m512i sums, int r, int n,
+                                                                  float* total) {
+    const __m512 whole = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_set1_epi32(of.excess[r * of.stride])));
+    const __m512 by = _mm512_set1_ps(of.scale[r * of.stride]);
+    total += r * PANEL + n;
+    __m512 all = of.is_first ? _mm512_mul_ps(whole, by) : _mm512_fmadd_ps(whole, by, _mm512_loadu_ps(total));
+    if (!of.to) {
+        _mm512_storeu_ps(total, all);
+        return;
+    }
+    all = _mm512_fmadd_ps(all, _mm512_loadu_ps(of.to->scale + n), _mm512_loadu_ps(of.to->bias + n));
+    if (of.to->with_silu) all = silu<__m512, Integers512>(all);
+    _mm512_storeu_ps(of.to->out + r * of.to->width + n, all);
 }
 
 // The rows are written out (R...), so that each sum stays in a register.
 template <int... R>
 AVX512_VNNI void multiply_avx512(const Product& of, float* total, std::integer_sequence<int, R...>) {
-    const auto [x, step, depth, first, excess, scale, stride, is_first] = of;
-    const uint8_t* panel = first;
+    const int8_t* const x = of.x;
+    const uint8_t* panel = of.panel;
+    const int64_t step = of.step, depth = of.depth;
     __m512i low[] = {(static_cast<void>(R), _mm512_setzero_si512())...};
     __m512i high[] = {(static_cast<void>(R), _mm512_setzero_si512())...};
     for (int64_t k = 0; k < depth; k += GROUP, panel += PANEL * GROUP) {
@@ -210,8 +236,8 @@ AVX512_VNNI void multiply_avx512(const Product& of, float* total, std::integer_s
         _mm_prefetch(panel + AHEAD_BYTES + 64, _MM_HINT_T1);
         (add_products(low[R], high[R], x + R * step + k, l, h), ...);
     }
-    (put_scaled(low[R], excess[R * stride], scale[R * stride], is_first, total + R * PANEL), ...);
-    (put_scaled(high[R], excess[R * stride], scale[R * stride], is_first, total + R * PANEL + PANEL / 2), ...);
+    (put_scaled(of, low[R], R, 0, total), ...);
+    (put_scaled(of, high[R], R, PANEL / 2, total), ...);
 }
 
 template <int R>
@@ -242,15 +268,24 @@ void add_scaled(const int32_t* sums, int32_t excess, float scale, bool is_first,
         for (int n = 0; n < PANEL; n++) total[n] += static_cast<float>(sums[n] - excess) * scale;
 }
 
+// The outputs of one row's total.
+void put(const Outputs& to, float* total, float* out) {
+    for (int n = 0; n < PANEL; n++) total[n] = total[n] * to.scale[n] + to.bias[n];
+    for (int n = 0; to.with_silu && n < PANEL; n += WIDE) store(total + n, silu<Lanes, Ints>(load(total + n)));
+    std::memcpy(out, total, PANEL * sizeof(float));
+}
+
 #define INSTRUCTIONS(Name, function)                                                                              \
     template <int R>                                                                                              \
     struct Name {                                                                                                 \
         static void multiply(const Product& of, float* total) {                                                   \
             alignas(LINE_BYTES) int32_t sums[R * PANEL];                                                          \
             function<R>(of.x, of.step, of.depth, of.panel, sums);                                                 \
-            for (int r = 0; r < R; r++)                                                                           \
+            for (int r = 0; r < R; r++) {                                                                         \
                 add_scaled(sums + r * PANEL, of.excess[r * of.stride], of.scale[r * of.stride], of.is_first,      \
                            total + r * PANEL);                                                                    \
+                if (of.to) put(*of.to, total + r * PANEL, of.to->out + r * of.to->width);                         \
+            }                                                                                                     \
         }                                                                                                         \
     };
 INSTRUCTIONS(Plain, multiply_plain)
@@ -339,37 +374,25 @@ struct Walk {
     int64_t spans, length, outputs, stride, dilation;
 };
 
-// x / (1 + e^-x) of whole vectors.
-void silu(float* x, int64_t count) {
-    for (int64_t i = 0; i < count; i += WIDE) {
-        const Lanes value = load(x + i), small = exponential(value < 0.0f ? value : -value);  // e^-|x|
-        store(x + i, (value < 0.0f ? value * small : value) / (small + 1.0f));
-    }
-}
-
 // `count` outputs of one panel, from the activations' row `first` on -> out, `width` apart.
 void multiply_some(const Instructions& by, const Weights& weights, const Quantised& x, const Walk& walk, int64_t panel,
                    int64_t first, int64_t count, float* out) {
-    alignas(LINE_BYTES) float total[MAX_ROWS * PANEL];
+    alignas(LINE_BYTES) float total[MAX_ROWS * PANEL], narrow[MAX_ROWS * PANEL], bias[PANEL] = {};
+    const int64_t channels = std::min<int64_t>(PANEL, weights.width - panel * PANEL);
+    if (weights.bias) std::memcpy(bias, weights.bias + panel * PANEL, channels * sizeof(float));
+    const bool is_whole = channels == PANEL;
+    const Outputs to{weights.scale + panel * PANEL, bias, weights.with_silu, is_whole ? out : narrow,
+                     is_whole ? weights.width : PANEL};
     for (int64_t tap = 0; tap < weights.taps; tap++) {
         const int64_t row = first + tap * walk.dilation;
         const uint8_t* packed = weights.packed + (panel * weights.taps + tap) * weights.bytes;
         by.multiply[count]({&x.values[row * x.bytes], walk.stride * x.bytes, rounded_up(x.depth, GROUP), packed,
-                            &x.excess[row], &x.scale[row], walk.stride, tap == 0},
+                            &x.excess[row], &x.scale[row], walk.stride, tap == 0,
+                            tap + 1 == weights.taps ? &to : nullptr},
                            total);
     }
-    const int64_t channels = std::min<int64_t>(PANEL, weights.width - panel * PANEL);
-    const float* scale = weights.scale + panel * PANEL;
-    float bias[PANEL] = {};
-    if (weights.bias) std::memcpy(bias, weights.bias + panel * PANEL, channels * sizeof(float));
-    for (int64_t r = 0; r < count; r++) {
-        for (int n = 0; n < PANEL; n++) total[r * PANEL + n] = total[r * PANEL + n] * scale[n] + bias[n];
-        if (weights.with_silu) silu(total + r * PANEL, PANEL);
-        if (channels == PANEL)
-            std::memcpy(out + r * weights.width, total + r * PANEL, PANEL * sizeof(float));
-        else
-            std::memcpy(out + r * weights.width, total + r * PANEL, channels * sizeof(float));
-    }
+    for (int64_t r = 0; !is_whole && r < count; r++)
+        std::memcpy(out + r * weights.width, narrow + r * PANEL, channels * sizeof(float));
 }
 
 // All outputs (spans, outputs, width); weights are read once.

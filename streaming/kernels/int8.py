@@ -20,8 +20,6 @@ PANEL, GROUP = 32, 4
 LAYOUT = 2
 """Version of the packed layout."""
 FLOAT_LAYERS: tuple[str, ...] = (
-    "acoustic_encoder.conv2",
-    "fc_encoder",
     "quantizer.*",
     "semantic_encoder.feature_projection.*",
     "acoustic_decoder.head.*",

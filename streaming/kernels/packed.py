@@ -29,6 +29,9 @@ FEW_OUTPUTS = 16
 QUERY_KEY_VALUE = (("q_proj", "k_proj", "v_proj"), ("linear_q", "linear_k", "linear_v"))
 """The models' names for layers that read an attention's input; together they are `query_key_value`."""
 
+SILU = ("SiLU", "SiLUActivation")
+"""Torch's and transformers' classes of x / (1 + e^-x)."""
+
 LinearFn = Callable[[Tensor], Tensor]
 
 
@@ -130,7 +133,7 @@ class PackedLinear(nn.Module):
 
     def activated(self, x: Tensor, activation: nn.Module) -> Tensor:
         """The activated outputs."""
-        if self.int8 is not None and isinstance(activation, nn.SiLU):
+        if self.int8 is not None and type(activation).__name__ in SILU:
             return self.int8(x, silu=True)
         return activation(self(x))
 

@@ -40,6 +40,15 @@ def test_reads_a_file_of_any_rate_and_channel_count(tmp_path: Path) -> None:
         codec_of("golden").encode(tmp_path / "none.wav")
 
 
+def test_a_batch_equals_each_recording_alone_and_may_be_empty() -> None:
+    codec, pcms = codec_of("golden"), [recording(6400), recording(6500)]
+    for tokens, pcm in zip(codec.encode_batch(pcms), pcms, strict=True):
+        np.testing.assert_array_equal(tokens, codec.encode(pcm))
+    assert codec.encode_batch([]) == []
+    with pytest.raises(InputError, match=r"\[10, 20\] frames"):
+        codec.encode_batch([recording(3200), recording(6400)])
+
+
 def copy_of_golden(folder: Path) -> Path:
     for name in ("config.json", "model.safetensors"):
         shutil.copy(GOLDEN / name, folder / name)

@@ -45,7 +45,7 @@ def fake_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
 
 
 def test_one_chunk_of_a_whole_recording_equals_the_fake_quantised_model():
-    pcm = recording(8000)
+    pcm = recording(16000)
     quantised, reference = codec_of("nano-int8"), load_codec("nano")
     make_fake(reference.model)
     tokens, expected_tokens = quantised.encode(pcm), reference.encode(pcm)

@@ -15,6 +15,7 @@ from neucodec_streaming.server.settings.spec import entry_of
         ("port", "80"),
         ("threads", 0),
         ("threads", 1.5),
+        ("nice", -1),
         ("dtype", "int4"),
         ("model", None),
         ("max_sessions", 0),

@@ -29,7 +29,7 @@ from tests.server.test_app import get
 from tests.streaming.engine.fake import CONFIG, FakeRunner, speech, tokens_of
 
 LEVELS = list(range(24))
-SETTINGS = Settings(port=0, workers=2)
+SETTINGS = Settings(port=0, workers=2, nice=3)
 LOAD_S = 120.0
 
 
@@ -79,6 +79,11 @@ async def test_sessions_on_worker_processes_get_the_right_output(app):
         assert len(other.output) == len(LEVELS) * 960
     _, body = await asyncio.to_thread(get, app.url + "/readyz")
     assert body["ready"] and body["sessions"] == 0
+
+
+async def test_the_workers_are_nicer_than_the_event_loop(app):
+    own, *theirs = (os.getpriority(os.PRIO_PROCESS, pid) for pid in (0, *pids_of(app)))
+    assert theirs == [min(own + SETTINGS.nice, 19)] * 2
 
 
 async def test_the_processes_of_the_workers_end_with_the_server():

@@ -82,11 +82,11 @@ def test_every_instruction_set_gives_the_same_bits(compiled, width, depth, rows)
     weight, bias, x = layer(width, depth, rows)
     operations, int8 = native.operations(weight), int8_layer(weight, bias)
     sets = operations.int8_instruction_sets()
-    first, *others = (
-        operations.linear_int8(x, int8.packed, int8.scales, bias, width, instructions=one) for one in sets
-    )
-    assert sets[-1] == "plain" and all(torch.equal(first, other) for other in others)
-    assert torch.equal(first, int8(x))
+    for silu in (False, True):
+        rest = int8.packed, int8.scales, bias, width, silu
+        first, *others = (operations.linear_int8(x, *rest, instructions=one) for one in sets)
+        assert sets[-1] == "plain" and all(torch.equal(first, other) for other in others)
+        assert torch.equal(first, int8(x, silu=silu))
 
 
 def test_a_row_has_the_same_bits_in_any_batch(operations):
