@@ -1,6 +1,6 @@
 /** The recordings of the page. Written by `python -m benchmarks.browser.samples`: do not edit. */
 
-export const MODEL = {"name": "nano-2", "parameters": 7223890};
+export const MODEL = {"name": "nano-3", "parameters": 7223890};
 
 export const SAMPLES = [
   {
@@ -9,7 +9,7 @@ export const SAMPLES = [
     "words": "Very well put, said Sir Ferdinando.",
     "language": "en",
     "credit": "LibriTTS, read for LibriVox, CC BY 4.0",
-    "tokens": "7NVQkeipR0vH1Yv517bTuZf3B6OTaxOrw6tn45tT9pPqhOdDt+fnOpu1u3q/db+wq2a34KkDsBa5caSw+VdCrVwarTVONX9Xp/pTc7tlkh2hMLCysCWgZlBllKaEmphmqFp/Tz4avgN/Sx9OrwQXtqvtVyiqQ0kB2I5qa39Of1s/Tj8bP2uOTU4CGxSTIUZylrBWIolSRX4dHxwuCGtMPw09H4KrIVaik+BTYUYTgiACF4KhiUIGB8ZEBgZRSsZpCiplLtdphikKapUq1kWFggUCjQeSmdp1FnumNE5iptCKAYlTupDMQ5QCqEF4oriV",
+    "tokens": "/NmQkZipS4vHlZv507bD+Zf3B7OTaxNrw+tn46dj9pPqwOdTt/fnOpv2/3rudru062a34KkTsBZ5caSw+WdCbU0aqDZOMX9Xl/ZTc7tlgi2hJKCisCagZVBllKaIipgmqZp/Tz4KvgJ/Wx9OrwUHpqusVxiaQ0kF2I5qaj9Of5o/Xj8PP69OTE4GFxSTIUYjl7BGIolShX4dLxwvCGtNPw05T4KbIVKiU+BCYUYTgiACE8aRiUIGB8ZIBkZRSsZpCiplL8pphmkKelUa1kWFhgUCjQaS3so1FnqmdI5iltCKAclStZDMQ6QB6EF8pnyV",
     "kbits": {
       "opus": 5.7,
       "codec2": 0.8
@@ -21,7 +21,7 @@ export const SAMPLES = [
     "words": "But you must not eat with your cap on your head, she said. / For a full hour he had paced up and down, waiting, but he could wait no longer.",
     "language": "en",
     "credit": "LibriTTS, read for LibriVox, CC BY 4.0",
-    "tokens": "vORU0ozRz4IruwO1tQZQEfZfV58frw4dCxQjQh+DIwAWB1NAE0MbwpPAP3HcON5j3ef8uXtbLh8tAqgQzEaL1UO1zyKPFUcVaBJ4RJBGtMGUyczansozT1uKkoQ+jO8MoIC8BFDRnODNw1sBW0GHVYIVeAZkSqiPSW3PDUMb0yCDUkEilBW0hUTU7t8CXx0tji0begL4jjDKbd4+rSTsIQSB1bcFMp9DRzCaIFkCqUCWhYdESkqiDYcFy5YGkcUVhipIKYkoilqf6UYpqXmBPaoqpRbUAYZByQLhXl9PDm8fbw0/Dl2fBUpOioxGDoqF6Ap5Tz0bPxs/Wz5+DQWbAiYn0jjTfQZ5WSrlOpNoU3nigIgD5okCBzAhYAZkh2DFpMVZ2RnlWekZ2VnZafkN1RnlLeU82W3Yvd4s3LydGLis+Iypy19LvG9tyyprFIdFh4VHkGZBS4NnEFNhh2K2GT5PT05KAa1FSkDLp0uT/3Z3EmZWtxDy1D+QU6RFc5s4lgRTAkvDokCLgepLEG8dCdsQZ5uWDGwBxa8PQ4apsrymLqLJYoiUBIqFi0rTimcs0zCkL4EOl7LbsxljdRPaU9kTqmCVMlgi3pNFcmhQqJ9snmysLOot3izuXc1t7W3dTf058P3YUeFg0WDUYNRg1GDUYNRg1GDUYNRg1GDUYdBw1SLQ6fbox1S/LD6MKM9BM3KSIpLgYqLzZFGy+THlLhk/HT4cL51rHX8NOr+C9yA7lfPRuxF7FrLXclS3JNWy5/VKcq99h/mb9Zb1q7J3ubMgtiPzNJGys7HTcoJ1kCjArkgunomOioVNp4mVCtQNiG6NLoori6QWKuQxeAzIhkjzXJKMoc7vFX2KHstpY+zTLWNuQx2WzeAF6W8+X39bP648KbwIzssbZXN6rfKwGUSkzdcCt79WwzkkkuhFRkGJAgSB3UpDKFM6nrpWeANyjrdVcVt53rIacqqh2DFucKBVxAAIQYkhpIEYANjGqkKrsVN9gi+TrJItlk4kDZxE3e8KHaZIhRp5CYWRiRFUhUwNbKms6kiZvKlMiWymbJWcgLz6SJlskEyRrLlclWyZrJhsoGylbKGstGyobJSs5liw7KuC5fsil3ZwNKQObH5ePY4Nm46YiYAcjYNAe4kNjwISOpRQyoKCYqiCeUK2xaeBc3FDdJMlch7C7CKdgQ/lDYA17JsIsq2ABUOFgolBhptWMeVyvrH6IeKRpWJVUqICoVKqNV96qnKuYq4lnuJqYsygSEHEVajAiCVFmkmBgjbiJtFloWHAZYQ5iXpYZqiRbIYstpi1",
+    "tokens": "vNhYxYzBz4Iru0e24QZUEeZvV18Pb04dSwQjUhtTY0AWB1eAE0Ibw8fAPrDteN4j3ePsuXtbLx8tEmgQzEaL1UO1zyKLFEMVqBJ0RKBGtMFEyMzNnsozT1uKlkQ+jL4MoIB8AVDQnODdw1cBl0GHVYMJeAZoSuiPSWzPDkIb02CDkUEilBW0xUTU7t9CXx0tmi0bugb4izDaKd46rWCsMQiB0bcEMp9TRzSaJFkD6UCWQYdFSkqiTYcVypUGkckUiS6ILYkZilmL6YYplmmGOpYtqRbYAYZByQbhbi9PDq8fbh0+Tl2fBUpOioxWDoqEqAt5Tz0aPxs/Xz5+TQmbAhYm4jzCfUq9SiqlO5NoU73iwEgD5ogCBzAVsAZkgmDFpMFZzR3ladld1VnZaflNxVnlLdkt2Wns+d4sjLydGKi8+Eyly69HrK9uyyprFEdFh4FHUGZBR4NmEFNhh1K2WX5PT05aQK1FSUDKV0uT73ezFmYSuxDyRHuUl7BGN5s8lkRTAkqCkkCKgepKUG8dCdsQZ4eVCGwBxZ8PQ5a5orxib6PJooSURMqFi0rSSmMs0zCkb4EO17KLsyljeSPaE8kTqqCVMkwi6WNVcmhUqJ9snmycbOkt3ijdXd1t3H3dXfw58L7EUeFg0GHUYdRh1GHUYdRh0GHUYdRh1GHUYdBx1SPQ7vXYx4S/KD2MaM8BIzJCIpLgYuLjsBJ2uTXlLlk/HT5cL51rXX8NOr+C9yA7lfJRexF3FrKSMpi3NNGy1vVbdp96h/lbtVu1mrJ3tLMgtiP3dIKyovXDckK1kCjArkgunomOioVNl4WZC9QNmG6NLY4riqhWKpQxfAzIggzzXJaMocqrVX2KHotpo+zTLWOuQx2azeAFtW8+b39rP749GbwVzssrZWN5pfK0GUiUzOcCt79WgjlgkthFRkWJQQSB3UtDLFJ6n7pGeEM2jndWdZp12nEacpqh2TFpcKRRiAAIQYkhpEEMQNiGdkKq8VN9gy+SrFJellokCZwE3f9aGaZIRRp1CYWRSRKUhUgObKqs6kiVvKZMiqymbJVMgfz7CIqsZUyRrL5YhVxerJlcoZyqXJKsdVypHIXso1ix7LuC1fciVzZwOKQebH1ePY4Nm0qEhZQcjYNQf4kNTwISOpRQyYOGIqiBeUK2xqbBYzGDeJMlch7C7RKNgQ/hCZQl7JsIsp1AFEOFgoVBRl9WMtVyerG6IuaQUWJVVqICoVfqdVp2qnGuY6okjuFqYsxgSEHUVajAmCWFmknQQjbRJtFlkaHAZYg+iHZYZaiiXIYspqi1",
     "kbits": {
       "opus": 5.6,
       "codec2": 0.8
@@ -33,7 +33,7 @@ export const SAMPLES = [
     "words": "In short, he becomes a prominent figure in London society, and if he is not careful, somebody will say so.",
     "language": "en",
     "credit": "LibriTTS, read for LibriVox, CC BY 4.0; the traffic is synthetic",
-    "tokens": "TRaKYIYkzTcppssUghqT3BvH4gpWHY4Ivm8PLQ8Ke+IyUCMgAzATNBFnhaWKIvu3hh2daYkxSruKcYpxq6vHjMel6ReK9MdrQ98H04UTlXCfM0ZpintvYNciyzUvMGdxU2FDooeGi5KHoouGi4XGgZo3ZkoON08SijGtdVG5jSZecYI2FqTNIuoeZ1wDz+URlSVdIk1lrhKWeQ1m3XiLgluj27Oro7ujq3Orh9MDQ8MHw5IfY7vm6wcnYcemUsJIjSOeYa67T0XTPZMcVgqVgt5oTlufiGNRgiqTpDOp06KSYBlpWhaadZZ2zXFOclZ+h+jTqtti0ybHA8Pkg1Hj0VsyYzAXF4+gRzKOUUdli6ITUM+ZU6FGJo4mijoRdZ56n1afh6co46CqCy5SLiMuJi9p34KLNm81XzKapAoui2gKG55cS0HJaapWIlpjiqqHNg5TTIoKoRDeRUoVnGpOdm4VJhiOVY1ntahmGUkrPqGJqF04LhWlpG1VnjRaUWkZbiVqaK1lzXGOFltd4+xbnqect2hKWkIXi6UTWZeik4VHyqcE0iLXfUMprlJKtpkxoXaHOGcO5+lHmIo2iXKKeWa5TnaKOop1y3mLNpvKV2VKbiaah2SCMrq6jnJettc6S+PHdWMqm6JPoio6i3GZOq65aTdaspoxmr5eDa42j1Enn4P+Q2/TOuNylgmFZU5mjXnfQjckd6W/pragd1SjUqEQ2V+qoe42qiGOWpkoWjabedoVimFVOYo6m4WNNpI5DnK5pjtXHnOfBiNm6/obMzeXw4fDkstSU4WHIGcrzvVKJodkFxtXZUqiVmLLMgcbY2HHuVI06ibqZR5nLiMvIy+TDnLvSVc+sz+jb+Yt4xvj4JdGrQsuIz5jThpvQqM0mWquu6KgiT16eqpapmV6NfkMiiWdVk1YnaVqGYpo",
+    "tokens": "DRZZaJlojXop5csYhi6T3FvH4glWDY4I+m8OLQ9Ke/IyUBMwAzATNAJnhKqOYvu2Sh2deckxSruKcYpxq6fHjMeV2RfK9cebg98Hl4VTiLTvN0ZminurYIcXyzUrMFtxU6BDoYeSh5JHkoeSh8XGgpYmakoNN05SijGZNZX5iSpaNYI2FqTOJeoaI4wDz+UQlSmdYk1lriKWOU5mjXSLglej26Obo6uju3Orh9JHQ8MHw6Ifd7vW6gcnccemUtaInSOqUK6/j0WTPFNcVgpVQtpoSl6fyFNWgiqT5GOlk6OSYBmujiaWdcZ2zXROcle6h+jDmsti0ibDA8fk01Hj0VsylnBXF4+kRzKPkQNhimZDUI+WQ6BGJo1mxnoBdZ46n1Kf12Mo46GqCy6SLyMuJx5l31aLNV8xXzKaqAYei2hWK44cSkXOVZpmIlpjyqmHIgpTTJkLoRCqSEkU7LhOdm4VJmhaFK13taRmGZk7PqCZ+A0pPii1pC1YbjiuUHhlbiV5ZK1ozXHOJldd49xbnmdMt2hKmkIai6UTmZtSk4VDyqcQ1iPafUMtrSKKspoxpXbLOCMO5+qHmIo2iXZLeWa5SjaKPop1y3WHNYvGm3VKrhLbx2GCMnq6SjKOtZI2S/PHdVMaq6JPoho2i3GFKV55qTdWslY1ln5ODa42j1Aj74L+Q2uDO+MilgmJZU6mXXjvA3ckd6W/ZnJhd1CjEpEV2V9pteo2mSWdWZkoZjZbedoVhmFFdYo6n5SeOoE6SnK6pitXDnPeBjNr2/YbMzuXw4fHlsuSU4RHIGMnjrWKKYJlFxdTZQriVmLKMgMXY6GCuYJ0miLpaR5rHiMvIxqjDnLvSlc/sz+jb9Yu4xvj4JZWqgsuYz5njhpvQqc4mWmqe6agyXp2dauZlnJ6JfkciiGtmU1Ynal6WpZo",
     "kbits": {
       "opus": 5.1,
       "codec2": 0.8
@@ -45,7 +45,7 @@ export const SAMPLES = [
     "words": "广州市房地产中介协会分析",
     "language": "zh",
     "credit": "AISHELL-1, Beijing Shell Shell Technology, Apache 2.0",
-    "tokens": "TK6IoZhpiJSIYZy2WKlYlVi5mJWYuqi22FTYppjQZJmYgXTaWJlolGiVeORo4PnTJwBzRqdbt7rzZGNkHzbepmpQ3iKuUupSQpsPF3e4I7dv4ydkOxEnEz/SJ4ATABsbH8seqCsaDg8f7g8OSykDbwOig4vDaUMp06OCmMErUoLAiNAT0sWAA1CAgECIAqSLSIotQi1DHTteBuvVe/JrNdskr/af9pP1yrF+EdpShR16CEcOG58D3DYOhcYSTyqPHggNG4p6iqKKuYs6zrgGcopp1SmZI5WEiBaUUBkGSIKUhIgG2ICKrwuKJ/gjIDcVC1cv1RfQG4AXABcCH4Myyi4MLkqbzhNYdg+mHpcNYsr3BnpJXgOvQn0GTUunDYMel63z9Goj5RUmVNUCtxATs1v6Ex7HWmIKpU9ihBFHoZpgCixCOVMOW6sdw666jKVd0trTANmDtUheA25DrwVtB75JjgqeA3lFaUnkSqpF1IJcAJRCiIGUQZiGXMWUgUxBaIGIhWiFaJWs1HyhbNRspGzZaKRokWjkbJRoqGyUaPRs2HzUfPhs5FyQnIo=",
+    "tokens": "TK+IYYxmjIWMYoy3TKZIlVh5iFWYuqi2zFTcZpjQWJlYQbTqWJaolCiFeOho4PrTJwBzVqcbt7bnpKNkL3nOZ2pg3iJqUu5hQp8LU3f4M7uv4ytkKxAnUz/jF4ATABsXH8samCsaHg8f7g9OSykDa0Nig8vDKUMpk6PClcEaUoLAiNACwsSEQ1CEgECIA6SKWIosRy5DLTtOB9vRe/ZvNNskn/bftpP5zrJ6Edpihh16CFcOG58T3DYOloZSTyqOHgwNG4q6iqPK+Us6jqlFdYpl1SmZI9WEiBaEEBkGSJKUhJhGiICXrxdLJ/gjVCcVC1cf1QfQF4AXABcBH0M2yh5MLkqXzhNMtg9mDqcNYsa3Cn6GLge+RX1KnkuXDYNep23z8Goj5RUiWNUCtxAjs0v6Ex7HSmIKZV+ikBFHoZlgCixCOVMNX6seg5+6jOWN0srmANmDtYieA25Dr0WtC76JngqeB3mEaUnkRqZF1IKcBKRCiIGYRZiCXMWUgUxBqIWYgmiFqJWslHyhaJR8pHypfKRopXi4fJR4uGyUKLh87LyUePgsqFyQrJo=",
     "kbits": {
       "opus": 5.5,
       "codec2": 0.8
