@@ -39,6 +39,18 @@ THEME = "layout.css.prefers-color-scheme.content-override"
 GARBAGE = (
     'Services.obs.notifyObservers(null, "child-gc-request"); Services.obs.notifyObservers(null, "child-cc-request")'
 )
+ALLOCATED = """new Promise((done) => {
+    const { messageManager } = gBrowser.selectedBrowser;
+    const manager = 'Cc["@mozilla.org/memory-reporter-manager;1"].getService(Ci.nsIMemoryReporterManager)';
+    const told = ({ data }) => {
+        messageManager.removeMessageListener("allocated", told);
+        done(data);
+    };
+    messageManager.addMessageListener("allocated", told);
+    const script = `sendAsyncMessage("allocated", ${manager}.heapAllocated)`;
+    messageManager.loadFrameScript(`data:,${encodeURIComponent(script)}`, false);
+})"""
+"""Bytes that the page's process has allocated; its resident memory also includes what the allocator keeps for reuse."""
 
 
 class FirefoxTab(Tab):
@@ -73,10 +85,10 @@ class FirefoxTab(Tab):
         assert answer["type"] == "success", answer["exceptionDetails"]["text"]
         return answer["result"].get("value")
 
-    async def _run_in_browser(self, script: str) -> None:
-        """Runs a script with the rights of the browser itself."""
+    async def _run_in_browser(self, script: str) -> Any:
+        """Returns the value of an expression with the rights of the browser itself; promises are awaited."""
         tree = await self.send("browsingContext.getTree", **{"moz:scope": "chrome"})
-        await self._run(f"(() => {{ {script}; }})()", tree["contexts"][0]["context"])
+        return await self._run(script, tree["contexts"][0]["context"])
 
     async def open(self, url: str) -> None:
         await self.send("browsingContext.navigate", context=self._context, url=url, wait="complete")
@@ -115,10 +127,12 @@ class FirefoxTab(Tab):
         await self.send("script.removePreloadScript", script=added["script"])
 
     async def collect_garbage(self) -> None:
+        """Collects the garbage of the page. Firefox has no command that reaches the audio thread."""
         await self._run_in_browser(GARBAGE)
 
     async def alive(self) -> dict[str, float]:
-        return {"nodes": await self.run("document.querySelectorAll('*').length")}
+        nodes = await self.run("document.querySelectorAll('*').length")
+        return {"nodes": nodes, "allocated_mb": round(await self._run_in_browser(ALLOCATED) / 1e6, 1)}
 
     def _shows_pages(self, command_line: bytes) -> bool:
         return command_line.rstrip(b"\0").endswith((b" tab", b"\0tab"))

@@ -82,7 +82,7 @@ class Tab(ABC):
 
     @abstractmethod
     async def collect_garbage(self) -> None:
-        """Collects the garbage of the page and its audio thread."""
+        """Collects the garbage of the page, and of its audio thread if the browser can."""
 
     @abstractmethod
     async def alive(self) -> dict[str, float]:

@@ -363,7 +363,8 @@ class SpeakerProcessor extends AudioWorkletProcessor {
       this._ready = ready;
       this._record();
     }
-    for (const channel of channels) channel.set(this._ready.subarray(0, count));
+    // A copy, not a view: a view gives its array a buffer object, which Firefox frees only in a full collection.
+    for (const channel of channels) channel.set(this._ready.slice(0, count));
     this._ready = this._ready.slice(count);
     while (this._ends[0] <= this._pushed - this._jitter.buffered) {
       this._ends.shift();
