@@ -15,6 +15,9 @@ from neucodec_streaming import load_codec
 from neucodec_streaming.client.files import read_audio, read_tokens
 from tests.server.hosting import GOLDEN, hosted
 
+TRIES = 3
+"""At a device that other programs kept from playing on time, the words are heard with gaps."""
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not installed(), reason="needs Debian's pulseaudio, pulseaudio-utils and libasound2-plugins"),
@@ -59,9 +62,12 @@ def test_the_microphone_is_heard_and_nothing_is_lost(sound, server, tmp_path):
 def test_the_speaker_plays_the_decoded_tokens(sound, server, tmp_path):
     tokens = np.random.default_rng(0).integers(0, 65_536, 100).astype("<u2")
     tokens.tofile(tmp_path / "spoken.tok")
-    with Recorder(sound) as recorder:
-        summary = neucodec(sound, "play", tmp_path / "spoken.tok", "--server", server.url)
-    assert summary["underruns"] == 0
+    for _ in range(TRIES):
+        with Recorder(sound) as recorder:
+            summary = neucodec(sound, "play", tmp_path / "spoken.tok", "--server", server.url)
+        assert summary["underruns"] == 0
+        if not summary["device_underruns"]:
+            break
     decoder = load_codec(GOLDEN).decoder_stream()
     expected = np.concatenate([decoder.feed(tokens.astype(np.uint16)), decoder.flush()])
     heard = soxr.resample(recorder.ear, RATE, 24_000)

@@ -133,7 +133,7 @@ async def test_a_local_language_model_is_reached_beside_a_proxy(monkeypatch):
 async def test_a_language_model_behind_a_socks_proxy_needs_the_extra(monkeypatch):
     monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1")
     monkeypatch.setitem(sys.modules, "socksio", None)
-    needs = pytest.raises(ConfigError, match=r"pip install 'neucodec-streaming\[socks\]'")
+    needs = pytest.raises(ConfigError, match=r"install the extra 'socks'")
     with needs, hosted(FakeRunner(), speech_lm_url="http://codec.invalid/v1"):
         pass
 

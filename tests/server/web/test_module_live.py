@@ -81,11 +81,11 @@ async def test_a_talk_catches_up_after_an_interruption_and_reports_the_skipped_t
     for _ in range(TRIES):
         tab.console.clear()
         before_ms, after_ms, skipped_s = await interrupted(tab, name)
-        assert skipped_s == pytest.approx(SKIPPED_S[name], abs=1)
         assert [text for text in tab.console if not re.search(LOST, text)] == []
-        if max(before_ms, after_ms) <= MAX_ABOVE_MS:
+        if max(before_ms, after_ms) <= MAX_ABOVE_MS and abs(skipped_s - SKIPPED_S[name]) <= 1:
             break
     assert max(before_ms, after_ms) <= MAX_ABOVE_MS
+    assert skipped_s == pytest.approx(SKIPPED_S[name], abs=1)
 
 
 async def test_a_talk_catches_up_after_a_server_restart(tab):
