@@ -104,6 +104,7 @@ class FirefoxTab(Tab):
             "browsingContext.setViewport", context=self._context, viewport=viewport, devicePixelRatio=float(scale)
         )
         await self._run_in_browser(f"Services.prefs.setIntPref({THEME!r}, {0 if dark else 1})")
+        await self.until(f"matchMedia('(prefers-color-scheme: dark)').matches === {str(dark).lower()}")
 
     async def capture(self, path: Path) -> None:
         shot = await self.send("browsingContext.captureScreenshot", context=self._context)
