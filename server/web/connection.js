@@ -9,7 +9,7 @@
 
 import { fromPayload, hopOf, toPayload } from "./payload.js";
 import { ANSWERS, ClientSession, FRAME_MS, ProtocolError, SUBPROTOCOL, parse, target } from "./protocol.js";
-import { Refused, why } from "./refused.js";
+import { Refused, reach, why } from "./refused.js";
 
 /** How far `send` may run ahead of the output. */
 const MAX_AHEAD_S = 5;
@@ -21,6 +21,8 @@ const LARGEST_PACKET_FRAMES = 25;
 const OPEN_DEADLINE_MS = 10000;
 /** Back-off between attempts to reconnect (`all`: when to give up). */
 const RETRY_MS = { first: 100, most: 3000, mostLive: 500, all: 120000 };
+/** Attempts that do not first see whether the server answers by HTTP, which a page's security policy may block. */
+const BLIND_ATTEMPTS = [0, 1, 4, 16, 64];
 /** Close codes after which the client reconnects: going away, no closing handshake, service restart. */
 const LOSSES = [1001, 1006, 1012];
 /** Temporary refusals. */
@@ -344,6 +346,7 @@ export class Connection {
       await pause(Math.max(advisedMs, longest * (0.5 + Math.random() / 2)));
       if (this.failure !== null) return;
       try {
+        if (!BLIND_ATTEMPTS.includes(attempt)) await reach(this._url);
         await this._attempt(this.session.resuming(!this._live));
       } catch (error) {
         const passing = error instanceof Refused && PASSING.includes(error.code);

@@ -30,14 +30,32 @@ export class Refused extends Error {
  * @param {URL} address URL of the WebSocket
  */
 export async function why(address) {
-  const plain = new URL(address);
-  plain.protocol = plain.protocol === "wss:" ? "https:" : "http:";
   try {
-    const response = await fetch(plain, { signal: AbortSignal.timeout(DEADLINE_MS) });
+    const response = await fetch(plain(address), { signal: AbortSignal.timeout(DEADLINE_MS) });
     if (response.status === UPGRADE_REQUIRED) return new Refused("no_websocket");
     const { code, message } = parse(await response.text());
     return new Refused(code, message, Number(response.headers.get("Retry-After")));
   } catch {
     return new Refused("unreachable");
   }
+}
+
+/**
+ * Rejects if the server does not answer by HTTP. Firefox waits before each WebSocket after one that failed, longer each
+ * time, up to a minute; a failed request has no such effect.
+ * @param {URL} server base of the server's paths, as ws: or wss:
+ */
+export async function reach(server) {
+  try {
+    await fetch(plain(new URL("./healthz", server)), { mode: "no-cors", signal: AbortSignal.timeout(DEADLINE_MS) });
+  } catch {
+    throw new Refused("unreachable");
+  }
+}
+
+/** The HTTP URL of a WebSocket's URL. @param {URL} address */
+function plain(address) {
+  const url = new URL(address);
+  url.protocol = url.protocol === "wss:" ? "https:" : "http:";
+  return url;
 }
