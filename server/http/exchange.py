@@ -15,6 +15,7 @@ from typing import Protocol as Interface
 
 import h11
 from websockets.datastructures import Headers
+from websockets.http11 import Response
 
 from neucodec_streaming.protocol.messages import Failure, encode_message
 from neucodec_streaming.server.settings.fields import Settings
@@ -62,6 +63,13 @@ class Exchange(Interface):
 
 HttpHandler = Callable[[HttpRequest, Exchange], Coroutine[Any, Any, None]]
 """Answers a request."""
+
+
+def reply_with(exchange: Exchange, response: Response) -> None:
+    """Sends a whole response, without the headers that the exchange adds itself."""
+    own = ("Date", "Connection", "Content-Length")
+    headers = {name: value for name, value in response.headers.raw_items() if name not in own}
+    exchange.reply(HTTPStatus(response.status_code), headers, bytes(response.body))
 
 
 class HttpExchange(asyncio.Protocol):

@@ -10,7 +10,9 @@ import asyncio
 import base64
 import json
 import logging
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -21,15 +23,17 @@ from neucodec_streaming.config import INPUT_RATE
 from neucodec_streaming.errors import CapacityError, ConfigError, StreamingError
 from neucodec_streaming.resampler import resample
 from neucodec_streaming.server.auth.gate import Gate
-from neucodec_streaming.server.http.exchange import Exchange, HttpRequest
+from neucodec_streaming.server.http.exchange import Exchange, HttpRequest, reply_with
 from neucodec_streaming.server.http.responses import error_response
 from neucodec_streaming.server.metrics import Metrics
 
 MAX_SECONDS = 15
 MAX_WAITING = 8
 DEADLINE_S = 10.0
+NICENESS = 19
+"""Of the commands: live steps go first."""
 OUTPUT_RATE = 8000
-PADDING_SAMPLES = 800
+PADDING_SAMPLES = INPUT_RATE // 10
 """Silence after the input, for the delay of a codec and the incomplete frame that it drops."""
 _log = logging.getLogger(__name__)
 
@@ -58,7 +62,7 @@ CODECS = {
     ),
     "codec2": PipedCodec(("c2enc", "700C", "-", "-"), ("c2dec", "700C", "-", "-"), 8000, delay_samples=265),
 }
-"""By the names of the page. Delays are medians over the page's recordings (benchmarks.quality.other_codecs)."""
+"""By the names of the page. The delay is the median that `benchmarks.browser.samples` prints."""
 
 
 class CompareEndpoint:
@@ -79,10 +83,7 @@ class CompareEndpoint:
                 raise CapacityError(f"{MAX_WAITING} comparisons are waiting, which is the limit: try again later")
         except StreamingError as error:
             self._metrics.refusals.labels(error.code).inc()
-            response = error_response(error)
-            own = ("Date", "Connection", "Content-Length")
-            headers = {name: value for name, value in response.headers.raw_items() if name not in own}
-            exchange.reply(HTTPStatus(response.status_code), headers, bytes(response.body))
+            reply_with(exchange, error_response(error))
             return
         self._waiting += 1
         try:
@@ -110,7 +111,7 @@ async def coded_by(codec: PipedCodec, speech: bytes) -> bytes | None:
         padded = await asyncio.to_thread(_padded, speech, codec.input_rate)
         coded = await _piped(codec.encoder, padded)
         heard = (await _piped(codec.decoder, coded))[codec.delay_samples * 2 :]
-    except (OSError, TimeoutError) as error:
+    except OSError as error:  # TimeoutError is one
         _log.warning("comparison left out: %s", error)
         return None
     return heard[: count * 2].ljust(count * 2, b"\0")
@@ -125,6 +126,8 @@ async def _piped(command: tuple[str, ...], data: bytes) -> bytes:
     """Returns the standard output of a command. Raises OSError if it fails, TimeoutError after DEADLINE_S."""
     pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=null)
+    with suppress(ProcessLookupError):
+        os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
     try:
         async with asyncio.timeout(DEADLINE_S):
             output, _ = await process.communicate(data)

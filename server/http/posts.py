@@ -7,7 +7,7 @@ from websockets.http11 import Response
 
 from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.protocol.query import PATHS
-from neucodec_streaming.server.http.exchange import Exchange, HttpRequest
+from neucodec_streaming.server.http.exchange import Exchange, HttpRequest, reply_with
 from neucodec_streaming.server.http.other_codecs import CompareEndpoint
 from neucodec_streaming.server.http.responses import (
     COMPARE_PATH,
@@ -37,21 +37,15 @@ class Posts:
             if self._speech is not None:
                 await self._speech.answer(request, exchange)
             else:
-                _reply(exchange, _no_speech())
+                reply_with(exchange, _no_speech())
         elif request.path == COMPARE_PATH and request.method == "POST" and self._compare is not None:
             await self._compare.answer(request, exchange)
-        elif request.path in (SPEECH_PATH, COMPARE_PATH):
-            _reply(exchange, method_not_allowed(request.path, request.method, "POST"))
+        elif request.path == SPEECH_PATH or (request.path == COMPARE_PATH and self._compare is not None):
+            reply_with(exchange, method_not_allowed(request.path, request.method, "POST"))
         elif request.path in GET_PATHS:
-            _reply(exchange, method_not_allowed(request.path, request.method, "GET"))
+            reply_with(exchange, method_not_allowed(request.path, request.method, "GET"))
         else:
-            _reply(exchange, not_found(request.path))
-
-
-def _reply(exchange: Exchange, response: Response) -> None:
-    own = ("Date", "Connection", "Content-Length")
-    headers = {name: value for name, value in response.headers.raw_items() if name not in own}
-    exchange.reply(HTTPStatus(response.status_code), headers, bytes(response.body))
+            reply_with(exchange, not_found(request.path))
 
 
 def _no_speech() -> Response:

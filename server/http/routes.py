@@ -84,7 +84,7 @@ class Routes:
             return self._readiness()
         if path == METRICS_PATH:
             return self._measured()
-        if path in (SPEECH_PATH, COMPARE_PATH):
+        if path == SPEECH_PATH or (path == COMPARE_PATH and self._pages):
             return method_not_allowed(path, request.method, "POST")
         if path in self._pages:
             return page_response(self._pages[path], request)

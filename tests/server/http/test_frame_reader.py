@@ -133,7 +133,8 @@ def test_an_invalid_request_is_refused_as_by_websockets(data: bytes, seed: int) 
     assert (read[0], read[1]) == (expected[0], expected[1])
 
 
-def test_payload_is_distinguished_from_empty_and_text_messages() -> None:
+def upgraded() -> FrameReader:
+    """A reader of an open connection."""
     protocol = ServerProtocol()
     reader = FrameReader(protocol, MAX_BYTES)
     reader.feed(HEAD)
@@ -141,6 +142,11 @@ def test_payload_is_distinguished_from_empty_and_text_messages() -> None:
     (event,) = reader.take()
     assert isinstance(event, Request)
     protocol.send_response(protocol.accept(event))
+    return reader
+
+
+def test_payload_is_distinguished_from_empty_and_text_messages() -> None:
+    reader = upgraded()
     for opcode, data, is_payload in (
         (Opcode.BINARY, b"ab", True),
         (Opcode.BINARY, b"", False),
@@ -152,13 +158,7 @@ def test_payload_is_distinguished_from_empty_and_text_messages() -> None:
 
 
 def test_a_read_of_one_whole_payload_needs_no_buffer() -> None:
-    protocol = ServerProtocol()
-    reader = FrameReader(protocol, MAX_BYTES)
-    reader.feed(HEAD)
-    assert reader.find()
-    (event,) = reader.take()
-    assert isinstance(event, Request)
-    protocol.send_response(protocol.accept(event))
+    reader = upgraded()
     reader.feed(Frame(Opcode.BINARY, b"first").serialize(mask=True))
     assert reader.find() and taken(reader) == [b"first"]
     for length in LENGTHS[1:]:

@@ -110,7 +110,7 @@ async def test_rates_and_waiting_requests_are_limited_and_the_server_stays_respo
 async def test_a_server_without_the_page_does_not_compare():
     with hosted(FakeRunner(), web=False) as host:
         assert offered(host) == []
-        assert (await post(host)).status_code == 405
+        assert (await post(host)).status_code == 404
 
 
 @pytest.mark.skipif(not all(codec.is_installed for codec in CODECS.values()), reason="needs opus-tools and codec2")
