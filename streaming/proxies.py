@@ -1,13 +1,13 @@
-"""The proxy that the environment names for a connection: one rule for WebSocket, HTTP and MQTT. No I/O.
+"""The proxy that the environment names for a connection: one rule for WebSockets, HTTP, and MQTT clients. No I/O.
 
     SCHEME_proxy, socks_proxy, https_proxy, http_proxy, all_proxy     first of these, in either case; no_proxy: none
 
-`https_proxy` and `http_proxy` also serve WebSockets, `http_proxy` only those without TLS. Hosts of the loopback need no
-proxy. MQTT passes only SOCKS proxies. SOCKS needs the extra `socks`.
+`https_proxy` and `http_proxy` also serve WebSockets, `http_proxy` only those without TLS. Loopback hosts are reached
+directly. MQTT uses only SOCKS proxies, and ignores others. SOCKS needs the extra `socks`.
 """
 
 from importlib.util import find_spec
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from neucodec_streaming.errors import ConfigError
@@ -24,6 +24,7 @@ _VARIABLES = {
     "mqtt": ("mqtt", "socks", "all"),
     "mqtts": ("mqtts", "mqtt", "socks", "all"),
 }
+_PORTS = {"ws": 80, "wss": 443, "http": 80, "https": 443, "mqtt": 1883, "mqtts": 8883}
 _LIBRARIES = {"w": "python_socks", "h": "socksio", "m": "socks"}
 """First letter of a URL's scheme -> the library that its client needs for SOCKS."""
 
@@ -32,7 +33,7 @@ def proxy_for(url: str) -> str | None:
     """The URL of the environment's proxy for a server or broker. Raises ConfigError for one that cannot be used."""
     server = urlsplit(url)
     host = server.hostname or ""
-    if host in LOOPBACK or proxy_bypass(host if server.port is None else f"{host}:{server.port}"):
+    if host in LOOPBACK or proxy_bypass(f"{host}:{server.port or _PORTS[server.scheme]}"):
         return None
     proxies = getproxies()
     name = next((name for name in _VARIABLES[server.scheme] if proxies.get(name)), None)
@@ -61,15 +62,23 @@ def _checked(proxy: str, name: str) -> SplitResult:
     """The parsed proxy, with its port. Raises ValueError with the reason."""
     if "://" not in proxy:
         proxy = f"{'socks5h' if name == 'socks' else 'http'}://{proxy}"
-    split = urlsplit(proxy)
+    try:
+        split = urlsplit(proxy)
+    except ValueError:  # whose message may contain the password
+        raise ValueError("it is not a valid URL") from None
     if name == "socks" and split.scheme == "http":  # as operating systems name them
         split = split._replace(scheme="socks5h")
     if split.scheme not in (*SOCKS, "https", "http"):
         raise ValueError(f"scheme {split.scheme} is unknown")
     if not split.hostname:
         raise ValueError("it has no host")
-    if split.username and split.password is None:
+    if split.username is not None and split.password is None:
         raise ValueError("it has a user but no password")
+    try:
+        for part in (split.username, split.password):
+            unquote(part or "", errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError("its user or password is not UTF-8") from None
     if split.path not in ("", "/") or split.query or split.fragment:
         raise ValueError("it has more than a host and a port")
     if split.port is None and split.scheme in SOCKS:

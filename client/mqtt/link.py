@@ -148,7 +148,7 @@ class BrokerLink:
         self._on_failure(error)
 
     def _new_client(self, inbox: "asyncio.Queue[aiomqtt.Message]", is_first: bool) -> aiomqtt.Client:
-        return aiomqtt.Client(
+        client = aiomqtt.Client(
             self._address.host,
             self._address.port,
             username=self._address.username,
@@ -165,6 +165,9 @@ class BrokerLink:
             timeout=ANSWER_S,
             proxy=self._proxy,
         )
+        if self._proxy is None:
+            client._client._get_proxy = lambda: None  # type: ignore[method-assign]  # paho has a rule of its own
+        return client
 
 
 @asynccontextmanager
@@ -221,7 +224,7 @@ def _proxy_settings(proxy: str) -> aiomqtt.ProxySettings:
     import socks
 
     split = urlsplit(proxy)
-    assert split.hostname is not None, "proxy_for has looked"
+    assert split.hostname is not None, "proxy_for checks it"
     return aiomqtt.ProxySettings(
         proxy_type=socks.SOCKS4 if split.scheme.startswith("socks4") else socks.SOCKS5,
         proxy_addr=split.hostname,

@@ -99,6 +99,7 @@ class BrokerConnection:
             tls_context=tls,
             timeout=ANSWER_S,
         )
+        self._client._client._get_proxy = lambda: None  # type: ignore[method-assign]  # reached directly
 
     async def __aenter__(self) -> "BrokerConnection":
         try:
