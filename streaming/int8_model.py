@@ -106,12 +106,12 @@ def _read(path: Path, source: Path | str, kinds: Sequence[str]) -> tuple[nn.Modu
     with safe_open(path, "pt") as file:
         digest = file.metadata()["digest"]
         for name in file.keys():  # noqa: SIM118
-            tensor = file.get_tensor(name)  # a copy: one view would keep the whole file mapped
+            tensor = file.get_tensor(name)
             if name.endswith(".packed"):
                 copy = pages.empty(tuple(tensor.shape), tensor.dtype, tensor.device)
                 found[name] = copy.copy_(tensor)
             else:
-                found[name] = tensor.clone()
+                found[name] = tensor.clone()  # one view would keep the whole file mapped
     if {name: tensor.shape for name, tensor in expected.items()} != {name: x.shape for name, x in found.items()}:
         raise ValueError("its tensors belong to another model")
     if digest_of(found) != digest:

@@ -110,7 +110,7 @@ void weigh(const float* weights, int64_t weights_stride, const float* values, in
 #if defined(__x86_64__)
 #define AVX512_BF16 __attribute__((target("avx512f,avx512bw,avx512bf16")))
 
-// acc += the products of 16 pairs of `pairs` and the pair `one`. In assembly since GCC moves a sum that the intrinsic
+// sum += the products of 16 pairs of `pairs` and the pair `one`. In assembly since GCC moves a sum that the intrinsic
 // changes to another register and back.
 AVX512_BF16 __attribute__((always_inline)) inline void add_pairs(__m512& sum, __m512i pairs, uint32_t one) {
     const __m512i repeated = _mm512_set1_epi32(static_cast<int32_t>(one));
@@ -281,8 +281,8 @@ struct Attention {
                     mine[k] += bias[std::clamp<int64_t>(offset[k] - i % frames + left, 0, distances - 1)];
                 std::fill(mine + ring, mine + start, -INFINITY);
                 by[i] = softmax(mine, end);
-                if (by_pairs) continue;
-                narrow(mine, end, &weights[i * padded()]);
+                if (by_pairs || std::is_same_v<Element, float>) continue;
+                narrow(mine, end, &weights[i * padded()]);  // rounds as bfloat16
                 widen(&weights[i * padded()], end, mine);
             }
             by_pairs ? weigh_by_pairs(of, to) : weigh(of, to);

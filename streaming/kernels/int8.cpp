@@ -95,11 +95,11 @@ struct Outputs {
     int64_t width;
 };
 
-// x / (1 + e^-x).
+// Replaces x by x / (1 + e^-x); by reference, since clang passes no AVX-512 vector by value to a function for AVX2.
 template <typename Floats, typename Integers>
-__attribute__((always_inline)) inline Floats silu(Floats x) {
+__attribute__((always_inline)) inline void silu(Floats& x) {
     const Floats small = exponential<Floats, Integers>(x < 0.0f ? x : -x);
-    return (x < 0.0f ? x * small : x) / (small + 1.0f);
+    x = (x < 0.0f ? x * small : x) / (small + 1.0f);
 }
 
 // R rows of int8, `step` bytes apart, times a panel's tap. `excess` is what the offset of the weights adds to the sums
@@ -218,7 +218,7 @@ AVX512_VNNI __attribute__((always_inline)) inline void put_scaled(const Product&
         return;
     }
     all = _mm512_fmadd_ps(all, _mm512_loadu_ps(of.to->scale + n), _mm512_loadu_ps(of.to->bias + n));
-    if (of.to->with_silu) all = silu<__m512, Integers512>(all);
+    if (of.to->with_silu) silu<__m512, Integers512>(all);
     _mm512_storeu_ps(of.to->out + r * of.to->width + n, all);
 }
 
@@ -271,7 +271,11 @@ void add_scaled(const int32_t* sums, int32_t excess, float scale, bool is_first,
 // The outputs of one row's total.
 void put(const Outputs& to, float* total, float* out) {
     for (int n = 0; n < PANEL; n++) total[n] = total[n] * to.scale[n] + to.bias[n];
-    for (int n = 0; to.with_silu && n < PANEL; n += WIDE) store(total + n, silu<Lanes, Ints>(load(total + n)));
+    for (int n = 0; to.with_silu && n < PANEL; n += WIDE) {
+        Lanes some = load(total + n);
+        silu<Lanes, Ints>(some);
+        store(total + n, some);
+    }
     std::memcpy(out, total, PANEL * sizeof(float));
 }
 

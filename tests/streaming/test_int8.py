@@ -45,7 +45,7 @@ def test_one_chunk_of_a_whole_recording_equals_the_fake_quantised_model():
         expected = reference.decode(tokens)
         noise.append(np.linalg.norm(quantised.decode(tokens) - expected) / np.linalg.norm(expected))
         effect.append(np.linalg.norm(unquantised.decode(tokens) - expected) / np.linalg.norm(expected))
-    assert np.mean(noise) <= 0.5 * np.mean(effect), "what is left are activations that round the other way"
+    assert np.mean(noise) <= 0.5 * np.mean(effect), "what remains is rounding of activations and of attention"
 
 
 def test_int8_audio_is_close_to_float32_and_has_another_fingerprint():
