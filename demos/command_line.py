@@ -11,6 +11,8 @@ def needs(extras: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        if error.name is None:  # the library is there, and says why it does not load
+            raise SystemExit(str(error)) from None
         raise SystemExit(f"{error.name} is missing: install the extras (pip install '.[{extras}]')") from None
 
 

@@ -21,7 +21,6 @@ from neucodec_streaming.client.commands.display import print_rows
 from neucodec_streaming.client.events import Tokens
 from neucodec_streaming.client.files import AudioWriter, read_audio
 from neucodec_streaming.client.transfer import packets_of
-from neucodec_streaming.codec import Codec, load_codec
 from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, OUTPUT_RATE
 from neucodec_streaming.protocol.mqtt.address import parse_broker
 from neucodec_streaming.resampler import resample
@@ -32,6 +31,7 @@ with needs("server,demo,mqtt"):
 
     from neucodec_streaming.client.mqtt.listener import Listener, listen
     from neucodec_streaming.client.mqtt.session import MqttSession, open_at_broker
+    from neucodec_streaming.codec import Codec, load_codec
     from neucodec_streaming.server.app import App
     from neucodec_streaming.server.mqtt.bridge import Bridge
 
