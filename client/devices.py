@@ -150,7 +150,7 @@ class Microphone:
                     await self._arrived.wait()
             except TimeoutError:
                 raise SoundDeviceError(
-                    f"microphone {self.name!r} was silent for {SILENT_DEVICE_S:g} s: check that it is plugged in"
+                    f"microphone {self.name!r} delivered no samples for {SILENT_DEVICE_S:g} s: is it plugged in?"
                 ) from None
 
     def _on_input(self, block: np.ndarray, frames: int, time: Any, status: Any) -> None:
@@ -300,7 +300,7 @@ class Speaker:
                     await self._progress.wait()
             except TimeoutError:
                 raise SoundDeviceError(
-                    f"speaker {self.name!r} accepted no samples for {SILENT_DEVICE_S:g} s: check that it is plugged in"
+                    f"speaker {self.name!r} accepted no samples for {SILENT_DEVICE_S:g} s: is it plugged in?"
                 ) from None
 
     def _on_output(self, block: np.ndarray, frames: int, time: Any, status: Any) -> None:

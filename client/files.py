@@ -100,7 +100,9 @@ class AudioReader:
         except (soundfile.LibsndfileError, OSError, FileError, TypeError) as error:  # TypeError: a file named .raw
             stream.close()
             if Path(self.name).suffix.lower() in RAW_ENDINGS:
-                raise FileError(f"{self.name} is raw audio, without a header: give its rate (--rate)") from None
+                raise FileError(
+                    f"{self.name} is raw audio, without a header: convert it to WAV, or pass --rate to encode"
+                ) from None
             reason = getattr(error, "error_string", str(error)).rstrip(".")
             raise FileError(f"{self.name} cannot be read as audio ({reason}): give a WAV or FLAC file") from None
         frames = self._file.frames

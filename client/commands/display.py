@@ -127,11 +127,11 @@ async def announced(microphone: Microphone, quiet: bool) -> AsyncIterator[np.nda
     async for packet in microphone:
         if not has_started:
             has_started = True
-            print(f"recording from {microphone.name!r}: Ctrl-C ends", file=sys.stderr, flush=True)
+            print(f"recording from {microphone.name!r}: press Ctrl-C to stop", file=sys.stderr, flush=True)
         if microphone.is_muted and not has_warned:
             has_warned = True
             print(
-                f"microphone {microphone.name!r} delivers only silence: is it muted, or may this program not record?",
+                f"microphone {microphone.name!r} delivers only silence: is it muted, or blocked for this program?",
                 file=sys.stderr,
             )
         yield packet

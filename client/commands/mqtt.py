@@ -19,6 +19,7 @@ from neucodec_streaming.client.commands.sources import FileSource, audio_source,
 from neucodec_streaming.client.commands.terminal import interruption
 from neucodec_streaming.client.connection import Connection
 from neucodec_streaming.client.devices import Microphone, Speaker
+from neucodec_streaming.client.errors import FileError
 from neucodec_streaming.client.events import Audio, Flushed, Tokens
 from neucodec_streaming.client.files import AUDIO_ENDINGS, AudioWriter, TokenWriter
 from neucodec_streaming.client.mqtt.listener import Listener, listen
@@ -127,7 +128,10 @@ async def _copy(
         first = await anext(events, None)
         sink = _audio_sink(options, listener.stream.rate, stack)
         _take(first, sink)
+    rate = listener.stream.rate
     async for event in events:
+        if listener.stream.rate != rate:
+            raise FileError(f"the session's rate changed from {rate} to {listener.stream.rate} Hz: listen again")
         _take(event, sink)
     return sink
 

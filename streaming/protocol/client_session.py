@@ -52,7 +52,7 @@ class ClientSession:
         self.input_position = 0
         self.output_position = 0
         self.stale_until = 0  # output before this position is dropped
-        self.heard_input = 0  # units before this position had their output before the server lost the session
+        self.heard_input = 0  # input whose output had arrived when the server lost the session
         self._log = ReplayLog(input, output, int(replay_seconds * input.rate))
         self._answers = 0
 

@@ -167,12 +167,14 @@ class RecordingSpeaker(RecordedMicrophone):
 
 
 @pytest.mark.slow
-async def test_the_readmes_microphone_example_prints_tokens(server, monkeypatch, capsys):
+async def test_the_readmes_microphone_example_prints_and_saves_tokens(server, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(neucodec_streaming.client, "Microphone", RecordedMicrophone, raising=False)
     code = examples("README.md")[0].replace("ws://127.0.0.1:8765", server.url)
     with pytest.raises(ExceptionGroup, match="unhandled errors"):
         await asyncio.to_thread(exec, code, {})
     assert capsys.readouterr().out.startswith("0 [")
+    assert np.fromfile("speech.tok", "<u2").size > 0
 
 
 async def test_the_readmes_speaker_example_plays_every_token(server, tmp_path, monkeypatch):

@@ -258,7 +258,7 @@ async def test_a_line_says_when_the_microphone_has_started(command, sound, capsy
         assert await run(command, "--seconds", 0.3, "--server", server.url) == 0
         shown = capsys.readouterr()
         assert await run(command, "--seconds", 0.3, "--server", server.url, "--json") == 0
-    assert shown.err == "recording from 'Fake Mic': Ctrl-C ends\n"
+    assert shown.err == "recording from 'Fake Mic': press Ctrl-C to stop\n"
     assert "real-time factor" not in shown.out
     assert capsys.readouterr().err == ""
 
@@ -383,7 +383,7 @@ async def test_raw_audio_that_is_a_file_with_a_header_is_refused(tmp_path, name,
 async def test_raw_audio_without_its_rate_is_refused(tmp_path, name, capsys):
     (tmp_path / name).write_bytes(bytes(range(256)) * 100)
     code = await run("encode", tmp_path / name, tmp_path / "out.tok")
-    assert code == 3 and "is raw audio, without a header: give its rate (--rate)" in capsys.readouterr().err
+    assert code == 3 and "is raw audio, without a header: convert it to WAV, or pass --rate" in capsys.readouterr().err
 
 
 async def test_empty_files_are_errors(tmp_path, capsys):
