@@ -53,7 +53,7 @@ export function wireTakeaway(stage, device) {
         colour: colourOf("ink"),
         sound: () => stage.player.heard,
         signal,
-        onProgress: (at, total) => done(`Recording the video: ${Math.floor(at)} of ${Math.ceil(total)} s.`),
+        onProgress: (at, total) => done(`Recording the video: ${at} of ${total} s.`),
       });
       if (blob === null) return;
       done("");
@@ -82,14 +82,23 @@ async function copy(text, name) {
   }
 }
 
-/** Shares a file where that is usual, on phones; otherwise saves it. @param {Blob} blob @param {string} name */
+/**
+ * Shares a file where that is usual, on phones; otherwise, or if the browser refuses since the click was too long ago,
+ * saves it.
+ * @param {Blob} blob
+ * @param {string} name
+ */
 async function share(blob, name) {
   const file = new File([blob], name, { type: blob.type });
   if (matchMedia("(pointer: coarse)").matches && navigator.canShare?.({ files: [file] })) {
-    await navigator.share({ files: [file] }).catch(() => {}); // the user may cancel
-  } else {
-    save(blob, name);
+    try {
+      await navigator.share({ files: [file] });
+      return;
+    } catch (error) {
+      if (/** @type {Error} */ (error).name === "AbortError") return; // cancelled by the user
+    }
   }
+  save(blob, name);
 }
 
 const heightOf = () => PICTURE.head + PICTURE.bands.reduce((sum, band) => sum + band + PICTURE.gap, 0) + PICTURE.margin;

@@ -4,7 +4,9 @@ const TYPES = ["video/mp4;codecs=avc1.42E01F,mp4a.40.2", "video/webm;codecs=vp9,
 const FRAMES_A_SECOND = 25;
 const LEAD_S = 0.1;
 const MAX_SECONDS = 10;
-const HOLDER = "video";
+
+/** Number of recordings; each holds the device by a name of its own, since an aborted one may still be ending. */
+let recordings = 0;
 
 /** The first type that this browser can record; undefined if none. */
 export const videoType = () =>
@@ -21,11 +23,12 @@ export const videoType = () =>
  * @param {string} parts.colour of the playhead
  * @param {() => {buffer: AudioBuffer, level: number} | null} parts.sound called when the device is running
  * @param {AbortSignal} parts.signal
- * @param {(seconds: number, total: number) => void} parts.onProgress
+ * @param {(seconds: number, total: number) => void} parts.onProgress called once a second
  * @returns {Promise<Blob | null>}
  */
 export async function recordVideo({ device, picture, axis, colour, sound, signal, onProgress }) {
-  const context = await device.hold(HOLDER);
+  const holder = `video ${++recordings}`;
+  const context = await device.hold(holder);
   try {
     const heard = sound();
     if (heard === null) throw new Error("Play this version once, then record it.");
@@ -35,7 +38,7 @@ export async function recordVideo({ device, picture, axis, colour, sound, signal
     const draw = (/** @type {number} */ seconds) => {
       paint.drawImage(picture, 0, 0);
       paint.fillStyle = colour;
-      const left = axis.left + ((axis.right - axis.left) * Math.max(0, seconds)) / buffer.duration;
+      const left = axis.left + ((axis.right - axis.left) * seconds) / buffer.duration;
       paint.fillRect(Math.round(left), axis.top, 3, axis.bottom - axis.top);
     };
     draw(0);
@@ -56,18 +59,22 @@ export async function recordVideo({ device, picture, axis, colour, sound, signal
       recorder.onerror = () => reject(new Error("This browser could not record the video."));
     });
     const start = context.currentTime + LEAD_S;
+    let timer = 0;
+    let told = -1;
     source.start(start, 0, seconds);
-    recorder.start();
-    const timer = setInterval(() => {
-      const at = context.currentTime - start;
-      if (at > seconds || signal.aborted) {
-        if (recorder.state === "recording") recorder.stop();
-        return;
-      }
-      draw(at);
-      onProgress(Math.max(0, at), seconds);
-    }, 1000 / FRAMES_A_SECOND);
     try {
+      recorder.start();
+      timer = setInterval(() => {
+        const at = Math.max(0, context.currentTime - start);
+        if (at > seconds || signal.aborted) {
+          if (recorder.state === "recording") recorder.stop();
+          return;
+        }
+        draw(at);
+        if (Math.floor(at) === told) return;
+        told = Math.floor(at);
+        onProgress(told, Math.ceil(seconds));
+      }, 1000 / FRAMES_A_SECOND);
       await stopped;
     } finally {
       clearInterval(timer);
@@ -76,6 +83,6 @@ export async function recordVideo({ device, picture, axis, colour, sound, signal
     }
     return signal.aborted ? null : new Blob(parts, { type: recorder.mimeType.split(";")[0] });
   } finally {
-    device.release(HOLDER);
+    device.release(holder);
   }
 }

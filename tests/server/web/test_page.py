@@ -1,156 +1,41 @@
-"""The page in a real browser, over a server with the fake runner: buttons, files and faults."""
+"""The page in a real browser, over a server with the fake runner: buttons, files, comparison and looks."""
 
-import asyncio
-import json
 import shutil
-from contextlib import asynccontextmanager
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-import pytest_asyncio
 import soundfile
 
-from benchmarks.browser.browsers import BROWSERS, Browser
+from benchmarks.browser.browsers import BROWSERS
 from benchmarks.browser.elsewhere import hosted_elsewhere
-from benchmarks.common.faulty_proxy import proxy
-from tests.server.hosting import hosted
-from tests.server.web.browsers import in_browsers
-from tests.streaming.engine.fake import FakeRunner
+from tests.server.web.page import (
+    COUNTS,
+    HARM,
+    IDLE,
+    KEY,
+    LIVE_TRACKS,
+    PLAYING,
+    READY,
+    TRACKS,
+    TYPE,
+    VIDEO,
+    bare,
+    browser,
+    drop,
+    interrupt,
+    microphone,
+    notice,
+    page_of,
+    saved,
+    say,
+    server,
+    tab,
+)
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.asyncio(loop_scope="module"),
 ]
-READY = "document.getElementById('status').dataset.state === 'ready' && demo.stage.take"
-IDLE = "demo.stage.recorder.phase === 'idle'"
-PLAYING = "demo.stage.player.playing"
-TALKING = "demo.live.phase === 'talking' && demo.live.playing"
-QUIET = "demo.live.phase === 'idle' && !demo.live.playing"
-LIVE_STATE = "document.getElementById('live-state').textContent"
-COUNTS = "[demo.stage.take.tokens.length, demo.stage.take.input.length / 320, demo.stage.take.output.length / 480]"
-TRACKS = """(() => {
-    window.tracks = [];
-    const { mediaDevices } = navigator;
-    const ask = mediaDevices.getUserMedia.bind(mediaDevices);
-    mediaDevices.getUserMedia = async (...wanted) => {
-        await window.consent;
-        const stream = await ask(...wanted);
-        window.tracks.push(...stream.getTracks());
-        return stream;
-    };
-})()"""
-"""Records every microphone track; the permission prompt is answered when `consent` resolves."""
-LIVE_TRACKS = "window.tracks.filter(({ readyState }) => readyState === 'live').length"
-DROP = """(() => {
-    const dataTransfer = new DataTransfer();
-    dataTransfer.items.add(new File([Uint8Array.from(%s)], %s));
-    document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
-})()"""
-VIDEO = """(async () => {
-    const bytes = Uint8Array.from(%s);
-    const sound = await new OfflineAudioContext(1, 1, 24000).decodeAudioData(bytes.slice().buffer);
-    const video = document.createElement("video");
-    const type = bytes[0] === 0x1a ? "video/webm" : "video/mp4";
-    const frames = await new Promise((resolve, reject) => {
-        video.onerror = () => reject(video.error);
-        video.onloadeddata = () => resolve([video.videoWidth, video.videoHeight]);
-        video.src = URL.createObjectURL(new Blob([bytes], { type }));
-    });
-    return [...frames, sound.duration, sound.getChannelData(0).reduce((a, b) => Math.max(a, Math.abs(b)), 0)];
-})()"""
-TYPE = "import('/page/video.js').then(({ videoType }) => videoType().split(/[/;]/)[1])"
-KEY = """document.getElementById("%s").dispatchEvent(
-    new KeyboardEvent("%s", { key: " ", bubbles: true, cancelable: true }))"""
-HARM = """(() => {
-    const slider = document.getElementById("harm");
-    slider.value = %s;
-    slider.dispatchEvent(new Event("input"));
-})()"""
-
-
-def notice(place: str) -> str:
-    """The notice shown at a control; false if none is shown."""
-    return f"!document.getElementById('{place}-notice').hidden && document.getElementById('{place}-notice').textContent"
-
-
-async def say(tab, frames: int = 60) -> None:
-    """Speaks for that time, then releases the button."""
-    await tab.click("speak")
-    await tab.until(f"demo.stage.recorder.frames.length >= {frames}")
-    await tab.click("speak")
-    await tab.until(f"demo.stage.take?.title === 'You' && {IDLE}")
-
-
-async def saved(*files: Path) -> None:
-    """Waits for downloads: the browser creates an empty file of that name before the download is complete."""
-    async with asyncio.timeout(10):
-        while not all(path.exists() and path.stat().st_size for path in files):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-
-
-def page_of(url: str) -> str:
-    return url.replace("ws://", "http://")
-
-
-def port_of(url: str) -> int:
-    port = urlsplit(url).port
-    assert port is not None
-    return port
-
-
-def drop(name: str, content: bytes) -> str:
-    return DROP % (list(content), json.dumps(name))
-
-
-@pytest.fixture(scope="module")
-def server():
-    with hosted(FakeRunner()) as host:
-        yield host
-
-
-@pytest.fixture(scope="module")
-def microphone(tmp_path_factory) -> Path:
-    """A continuous voice."""
-    path = tmp_path_factory.mktemp("microphone") / "tone.wav"
-    time_s = np.arange(48_000) / 48_000
-    soundfile.write(path, 0.3 * np.sin(2 * np.pi * 220 * time_s), 48_000)
-    return path
-
-
-@pytest.fixture(scope="module", params=in_browsers())
-def browser(request) -> Browser:
-    return BROWSERS[request.param]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bare(browser, microphone):
-    """A browser without the page."""
-    async with browser.open(microphone) as tab:
-        yield tab
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def tab(bare, server):
-    """The page once it is ready; errors on its console fail the test."""
-    await bare.open(page_of(server.url))
-    await bare.until(READY)
-    await bare.evaluate(TRACKS)
-    bare.console.clear()
-    yield bare
-    assert bare.console == []
-    await bare.evaluate("(demo.stage.halt(), demo.live.halt())")
-    assert await bare.evaluate(LIVE_TRACKS) == 0
-    await server.emptied()
-
-
-@asynccontextmanager
-async def another(browser: Browser, url: str, **options):
-    """A separate browser on another server."""
-    async with browser.open(**options) as tab:
-        await tab.open(page_of(url))
-        yield tab
 
 
 async def test_the_first_screen_shows_a_sentence_before_any_click_and_takes_no_slot(tab, server):
@@ -201,10 +86,7 @@ async def test_stopping_during_the_permission_prompt_leaves_no_open_microphone(t
     await tab.evaluate("(window.consent = new Promise((resolve) => (window.agree = resolve)), undefined)")
     await tab.click("speak")
     await tab.until("demo.stage.recorder.phase === 'opening'")
-    if way == "Escape":
-        await tab.press("Escape")
-    else:
-        await tab.click("speak" if way == "tap" else "live-tab")
+    await interrupt(tab, way, {"tap": "speak", "another tab": "live-tab"})
     await tab.until(IDLE)
     await tab.evaluate("(window.agree(), new Promise((resolve) => setTimeout(resolve, 300)))")
     assert await tab.evaluate(f"[{LIVE_TRACKS}, {IDLE}]") == [0, True]
@@ -290,10 +172,9 @@ async def test_a_server_without_other_codecs_leaves_them_out(tab):
     await tab.evaluate("(demo.server.codecs = [], undefined)")
     await say(tab)
     await tab.until("demo.stage.take.output")
-    assert await tab.evaluate("['opus', 'codec2'].map((name) => document.getElementById(`${name}-choice`).hidden)") == [
-        True,
-        True,
-    ]
+    hidden = await tab.evaluate("['opus', 'codec2'].map((name) => document.getElementById(`${name}-choice`).hidden)")
+    assert hidden == [True, True]
+    assert await tab.evaluate("demo.server.compare(demo.stage.take.input)") == {}
     await tab.evaluate("demo.server.look()")
 
 
@@ -325,13 +206,11 @@ async def test_a_video_in_progress_ends_with_the_take_with_escape_and_with_the_t
     await tab.until(PLAYING)
     await tab.click("share-video")
     await tab.until("document.getElementById('takeaway-state').textContent.includes('Recording')")
-    if way == "Escape":
-        await tab.press("Escape")
-    else:
-        await tab.click("sample-mandarin" if way == "another take" else "live-tab")
-        await tab.until(f"demo.stage.take.title === 'Mandarin' || {way == 'another tab':d}")
+    await interrupt(tab, way, {"another take": "sample-mandarin", "another tab": "live-tab"})
+    if way == "another take":
+        await tab.until("demo.stage.take.title === 'Mandarin'")
     await tab.until("!document.getElementById('share-video').disabled")
-    await tab.until("!demo.device._holders.has('video')")
+    await tab.until("![...demo.device._holders.keys()].some((name) => name.startsWith('video'))")
     assert not await tab.evaluate("document.getElementById('share-video').disabled")
     assert await tab.evaluate("document.getElementById('takeaway-state').textContent") == ""
 
@@ -382,131 +261,6 @@ async def test_an_invalid_file_changes_nothing_and_is_explained(tab, name, conte
     await tab.evaluate(drop(name, content))
     assert words in await tab.until(notice("file"))
     assert await tab.evaluate("demo.stage.take === window.before")
-
-
-async def test_a_live_talk_is_heard_and_becomes_a_take(tab, server):
-    await tab.click("live-tab")
-    assert await tab.evaluate("document.getElementById('live-total').textContent") == "\u2014"
-    await tab.click("talk")
-    await tab.until(f"{TALKING} && demo.live.history.tokens.count >= 50")
-    assert server.app.registry.count == 2
-    total, *parts = await tab.until("""(() => {
-        const numbers = (id) => document.getElementById(id).textContent.match(/\\d+/g)?.map(Number);
-        const [total, parts] = [numbers("live-total"), numbers("live-latency")];
-        return total && parts && [...total, ...parts];
-    })()""")
-    assert sum(parts[:4]) == pytest.approx(total, abs=2)  # each part is rounded
-    await tab.click("talk")
-    await server.emptied()
-    await tab.until(QUIET)
-    assert await tab.evaluate("document.getElementById('live-total').textContent") == "\u2014"
-    await tab.click("live-compare")
-    tokens, frames, hops = await tab.evaluate(COUNTS)
-    assert tokens == frames == hops >= 50
-
-
-async def test_a_cut_connection_is_restored(bare):
-    with hosted(FakeRunner(), resume_s=30) as host:
-        async with proxy("127.0.0.1", port_of(host.url)) as line:
-            await bare.open(page_of(line.url))
-            await bare.until(READY)
-            await bare.click("talk")
-            await bare.until(TALKING)
-            line.cut()
-            await bare.until(f"{LIVE_STATE} === 'connection lost, reconnecting'")
-            await bare.until(f"{LIVE_STATE}.startsWith('reconnected')")
-            heard = await bare.evaluate("demo.live.history.tokens.count")
-            await bare.until(f"demo.live.history.tokens.count > {heard + 50}")
-            await bare.click("talk")
-            await bare.until(QUIET)
-            await host.emptied()
-
-
-async def test_a_microphone_that_is_refused_is_explained(browser, server):
-    async with another(browser, server.url, allowed=False) as tab:
-        await tab.until(READY)
-        await tab.click("speak")
-        assert "microphone was refused" in await tab.until(notice("speak"))
-        assert await tab.evaluate("document.getElementById('speak-words').textContent") == "Hold to speak"
-        await tab.click("sample-voices")
-        await tab.until(PLAYING)
-
-
-async def test_a_full_server_is_explained_at_the_button_and_no_slot_is_held(bare):
-    with hosted(FakeRunner(), max_sessions=1) as host:
-        await bare.open(page_of(host.url))
-        await bare.until(READY)
-        await bare.evaluate(TRACKS)
-        await bare.look(width=390, height=600, dark=False)
-        await bare.click("live-tab")
-        await bare.click("talk")
-        assert "full" in await bare.until(notice("live"))
-        await host.emptied()
-        assert await bare.evaluate(LIVE_TRACKS) == 0
-        await bare.evaluate("new Promise(requestAnimationFrame)")
-        box = await bare.evaluate("document.getElementById('live-notice').getBoundingClientRect().toJSON()")
-        assert 0 <= box["top"] < box["bottom"] <= 600
-
-
-async def test_a_refusal_resets_the_slider_and_is_visible_on_a_scrolled_phone(tab, server):
-    await say(tab)
-    await tab.until(f"demo.stage.take.output && !{PLAYING}")
-    await tab.look(width=320, height=480, dark=False)
-    await tab.evaluate("scrollTo(0, document.body.scrollHeight)")
-    await tab.evaluate("(demo.server.connect = () => Promise.reject(new Error('No room.')), undefined)")
-    await tab.evaluate(HARM % 15)
-    assert await tab.until(notice("break")) == "No room."
-    assert await tab.evaluate("document.getElementById('harm').value") == "0"
-    await tab.evaluate("new Promise(requestAnimationFrame)")
-    box = await tab.evaluate("document.getElementById('break-notice').getBoundingClientRect().toJSON()")
-    assert 0 <= box["top"] < box["bottom"] <= 480
-    await tab.look(width=1280, height=800, dark=False)
-
-
-async def test_the_page_asks_for_a_required_key_until_it_is_right(bare):
-    with hosted(FakeRunner(), api_keys=("correct-horse-battery-staple",)) as host:
-        await bare.open(page_of(host.url))
-        await bare.until(READY)
-        await bare.evaluate(drop("voice.tok", bytes(100)))
-        for key, told in (("wrong", False), ("correct-horse-battery-staple", True)):
-            await bare.until("document.getElementById('key-dialog').open")
-            assert await bare.evaluate("!document.getElementById('key-notice').hidden") == told
-            await bare.evaluate(f"(document.getElementById('key').value = {key!r}, undefined)")
-            await bare.evaluate("document.getElementById('key-form').requestSubmit()")
-        await bare.until(PLAYING)
-        await bare.evaluate("(sessionStorage.clear(), demo.stage.halt())")
-
-
-async def test_an_insecure_origin_is_explained_and_samples_play(browser, server):
-    async with another(browser, f"ws://demo.test:{port_of(server.url)}", names="demo.test") as tab:
-        assert not await tab.evaluate("isSecureContext")
-        assert "https" in await tab.until(notice("speak"))
-        await tab.click("sample-mandarin")
-        await tab.until(PLAYING)
-
-
-async def test_missing_web_audio_is_explained(bare, server):
-    async with bare.beforehand("delete window.AudioContext; delete window.OfflineAudioContext"):
-        await bare.open(page_of(server.url))
-        assert "Web Audio" in await bare.until(notice("speak"))
-
-
-async def test_the_microphone_is_released_while_the_page_asks_for_a_key(bare):
-    with hosted(FakeRunner(), api_keys=("correct-horse-battery-staple",)) as host:
-        await bare.open(page_of(host.url))
-        await bare.until(READY)
-        await bare.evaluate(TRACKS)
-        await bare.click("speak")
-        await bare.until("document.getElementById('key-dialog').open")
-        assert await bare.evaluate(f"[{LIVE_TRACKS}, {IDLE}]") == [0, True]
-        await bare.click("key-cancel")
-
-
-async def test_tokens_of_another_model_are_not_played(tab):
-    await tab.evaluate("(location.hash = '#model=other&tokens=AAAAAA', undefined)")
-    await tab.until("demo.stage.take.title.includes('link')")
-    await tab.click("play")
-    assert "tokens of other" in await tab.until(notice("play"))
 
 
 async def test_the_page_offers_only_the_kinds_that_are_served(tab):

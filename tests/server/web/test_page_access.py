@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from benchmarks.browser.chromium import CHROMIUM, browser
 from tests.server.hosting import hosted
-from tests.server.web.test_page import DROP, HARM, PLAYING, READY, TALKING, page_of, say
+from tests.server.web.page import DROP, HARM, PLAYING, READY, TALKING, page_of, say
 from tests.streaming.engine.fake import FakeRunner
 
 AXE = "axe-core@4.11.0"
