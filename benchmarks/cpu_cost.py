@@ -7,8 +7,8 @@ of one session's audio, by batch size, and the time to first audio, which is the
 computation. Weights are random, at full size, unless a model is given. `in line` is the run-queue delay as a share of
 the time: if it is not near 0, another program ran.
 
-`--ways` measures some of the ways; the rows of the others stay in the result file. `--profile` instead prints where the
-time of our step goes, by operation and shape of the weight (N x K), on one core.
+`--ways` measures some of the ways; the result file keeps the other rows of the same model, machine and commit.
+`--profile` instead prints where the time of our step goes, by operation and shape of the weight (N x K), on one core.
 """
 
 import argparse
@@ -46,6 +46,8 @@ PROFILED_STEPS = 10
 SHOWN_PARTS = 15
 PACKED_AXES = 5
 ENCODE_WINDOW_FRAMES = 4 * TOKENS_PER_SECOND
+COMMAND = "python -m benchmarks.cpu_cost"
+RANDOM = "full size, random weights"
 KEY = ("kind", "way", "threads", "sessions")
 TARGETS = {"decode, 1 session, of a core": 0.2, "decode, 8 sessions, of a core each": 0.1, "encode, of a core": 0.7}
 RATIOS = {"decode: onnxruntime int8 over ours": 3.0, "encode: offline float32 over ours": 10.0}
@@ -181,6 +183,12 @@ def checks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def kept_rows(out: Path, run: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the rows of an earlier run of the same model, machine and commit."""
+    before = json.loads(out.read_text()) if out.exists() else {}
+    return before["rows"] if all(before.get(name) == run[name] for name in ("model", "device", "commit")) else []
+
+
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -193,11 +201,12 @@ def main() -> None:
     parser.add_argument("--onnx", type=Path, help="folder of exports, which are created if missing; default: temporary")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    rows: list[dict[str, Any]] = json.loads(given.out.read_text())["rows"] if given.out.exists() else []
     with TemporaryDirectory() as temporary, model_folder(given.model) as folder:
         if given.profile:
             show_parts(folder, given)
             return
+        run = about(torch.device("cpu")) | {"command": COMMAND, "model": given.model or RANDOM}
+        rows = kept_rows(given.out, run)
         files = {}
         if "neutts" in given.ways:
             exports = given.onnx or Path(temporary)
@@ -210,9 +219,7 @@ def main() -> None:
                 " first output after {first_output_ms:6.0f} ms (in line {in_line:.2f})".format(**one),
                 flush=True,
             )
-            command = "python -m benchmarks.cpu_cost"
-            found = about(torch.device("cpu")) | {"command": command, "rows": rows, "checks": checks(rows)}
-            write_report(given.out, found)
+            write_report(given.out, run | {"rows": rows, "checks": checks(rows)})
     for check in checks(rows):
         print(check)
 

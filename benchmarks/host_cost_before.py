@@ -7,7 +7,7 @@ import socket
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -61,7 +61,7 @@ def load_before(base: Path, device: Any, kind: str, cut: tuple[int, int], rows: 
     return [engine.Engine(runner, 0.0, 1e9)], model
 
 
-def serve_before(base: Path, its: socket.socket, device: Any, kind: str, cut: tuple[int, int], rows: int) -> None:
+def serve_before(base: Path, its: socket.socket, device: Any, kind: str, cut: tuple[int, int], rows: int) -> NoReturn:
     """Runs a worker in its own process until the other end is closed."""
     torch.set_num_threads(1)
     load = partial(load_before, base, device, kind, cut, rows)

@@ -20,7 +20,7 @@ from training.validate import clips, measures
 WINDOW, HOP = 512, 128
 HOP_MS = 1000 * HOP // RATE_IN
 BAND_EDGES_HZ = 150.0 * 2.0 ** ((np.arange(18) - 0.5) / 3.0)
-"""Edges of STOI's third octaves; frequencies below and above them form two more bands."""
+"""Edges of 17 third octaves, STOI's 15 and two above; frequencies below and above form two more bands."""
 MAX_GAIN = 30.0
 
 Replacement = Callable[[np.ndarray, np.ndarray], np.ndarray]

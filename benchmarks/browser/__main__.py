@@ -261,11 +261,12 @@ async def endurance(url: str, recording: Path, browser: str, seconds: float) -> 
 
 
 def main() -> None:
-    """Measures, prints, and writes results/browser.json."""
+    """Measures, prints, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--profile", default="default")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     add_browsers(parser)
     arguments = parser.parse_args()
     speech = read_audio(SPEECH, RATE)
@@ -279,7 +280,7 @@ def main() -> None:
             found |= asyncio.run(endurance(url, recording, browser, arguments.minutes * 60))
         print(browser, json.dumps(found, indent=1))
         report[browser] = found
-    write_report(RESULTS, report)
+    write_report(arguments.out, report)
 
 
 if __name__ == "__main__":

@@ -27,4 +27,4 @@ INSTALLED = [name for name, browser in BROWSERS.items() if browser.is_installed]
 
 def add_browsers(parser: argparse.ArgumentParser) -> None:
     """Adds the option `--browsers`; the default are the installed ones."""
-    parser.add_argument("--browsers", nargs="+", choices=INSTALLED, default=INSTALLED)
+    parser.add_argument("--browsers", nargs="+", choices=INSTALLED, default=INSTALLED, required=not INSTALLED)

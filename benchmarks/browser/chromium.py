@@ -112,8 +112,10 @@ class ChromiumTab(Tab):
     @asynccontextmanager
     async def beforehand(self, script: str) -> AsyncIterator[None]:
         added = await self.send("Page.addScriptToEvaluateOnNewDocument", source=script)
-        yield
-        await self.send("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
+        try:
+            yield
+        finally:
+            await self.send("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
 
     async def look(self, *, width: int, height: int, dark: bool, scale: float = 1) -> None:
         mobile = width < 600

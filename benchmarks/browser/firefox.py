@@ -124,8 +124,10 @@ class FirefoxTab(Tab):
     @asynccontextmanager
     async def beforehand(self, script: str) -> AsyncIterator[None]:
         added = await self.send("script.addPreloadScript", functionDeclaration=f"() => {{ {script}; }}")
-        yield
-        await self.send("script.removePreloadScript", script=added["script"])
+        try:
+            yield
+        finally:
+            await self.send("script.removePreloadScript", script=added["script"])
 
     async def collect_garbage(self) -> None:
         """Collects the garbage of the page. Firefox has no command that reaches the audio thread."""

@@ -138,6 +138,7 @@ def shaped(rng: np.random.Generator, count: int, gain) -> np.ndarray:
 def render(codec: Codec, pcms: Sequence[np.ndarray]) -> None:
     """Writes the coded versions of the originals, and the index."""
     others = {name: other.calibrated(pcms) for name, other in OTHERS.items()}
+    print("median delays:", ", ".join(f"{name} {other.delay_ms:.1f} ms" for name, other in others.items()))
     entries = []
     for sample, pcm in zip(SAMPLES, pcms, strict=True):
         encoder, decoder = codec.encoder_stream(), codec.decoder_stream()

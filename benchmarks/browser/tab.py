@@ -141,7 +141,7 @@ async def words_after(stream: asyncio.StreamReader, words: str) -> str:
     """Returns the rest of the first line that contains `words`."""
     async with asyncio.timeout(DEADLINE_S):
         while words not in (line := (await stream.readline()).decode(errors="replace")):
-            assert line, f"the browser ended before it said {words!r}"
+            assert line, f"the browser exited before it printed {words!r}"
     return line.split(words)[1].strip()
 
 

@@ -14,6 +14,10 @@ def imported(checkout: Path, name: str) -> Any:
     """A module of the checkout; its folder is on `sys.path` only meanwhile, since other names are found there too."""
     sys.path.insert(0, str(checkout))
     try:
-        return import_module(name)
+        module = import_module(name)
     finally:
         sys.path.remove(str(checkout))
+    found = Path(module.__file__ or "").resolve()
+    if not found.is_relative_to(checkout.resolve()):
+        raise SystemExit(f"{checkout} has no module {name}: expected a checkout of commit 6c4c013")
+    return module

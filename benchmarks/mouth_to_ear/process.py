@@ -31,4 +31,4 @@ def client(room: dict[str, str], *arguments: object) -> Iterator[Iterator[dict[s
 
 def _told(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     yield from map(json.loads, lines)
-    raise SystemExit("the client ended before it had told all: see above")
+    raise SystemExit("the client exited before its last message; its error is above")
