@@ -11,6 +11,7 @@ of its token. A replica refuses sessions beyond its room, before the upgrade. Ne
 import os
 import pickle
 import random
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -35,8 +36,8 @@ PROBED = 16
 TARGET_SHARE = 0.7
 """Share of a replica's room that autoscaling aims at; the rest is for a failing node."""
 HEALTH_PERIOD_S = 5.0
-DEFAULTS = {"NEUCODEC_NICE": "5"}
-"""A message passes several processes of Ray, each of which would otherwise wait for a worker's step."""
+NICE = 5
+"""Default of the setting `nice`. Otherwise each of the processes that a message passes waits for a worker's step."""
 STOP_S = 10.0
 """Time for a replica to end, in addition to its sessions' time."""
 
@@ -88,7 +89,8 @@ def settings_of(given: dict[str, Any]) -> Settings:
     unknown = set(given) - set(Settings.__dataclass_fields__)
     if unknown:
         raise ConfigError(f"{', '.join(sorted(unknown))}: no setting of neucodec-server")
-    return resolve(given, DEFAULTS | dict(os.environ)).settings
+    resolved = resolve(given, os.environ)
+    return resolved.settings if "nice" in resolved.origins else replace(resolved.settings, nice=NICE)
 
 
 def measured_room(given: dict[str, Any]) -> int:

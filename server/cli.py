@@ -148,8 +148,9 @@ def capacity_table(settings: Settings, load: EngineLoader = load_engines) -> str
     admission = Admission(model.budget, settings.max_sessions, len(engines))
     kinds = model.kinds
     lines = [
-        f"{model.name} on {settings.device}, workers: {len(engines)}. Sessions of one kind whose steps take at most"
-        f" {settings.max_load:.0%} of the time (no more than {settings.max_sessions}, the setting max_sessions)",
+        f"{model.name} on {settings.device}, workers: {len(engines)}. Sessions of one kind whose steps keep the"
+        f" device, and on CUDA the host, busy for at most {settings.max_load:.0%} of the time"
+        f" (no more than {settings.max_sessions}, the setting max_sessions)",
         " ".join(f"{cell:>12}" for cell in ("profile", "latency_ms", *kinds)),
     ]
     for name, config in model.profiles.items():

@@ -102,10 +102,11 @@ def _check_memory(codec: "Codec", pools: list[Pool], settings: Settings) -> None
     each = sum(stepper.slot_bytes for stepper in steppers)
     free = int(torch.cuda.mem_get_info(codec.device)[0] * SLOTS_SHARE)
     if (settings.max_sessions + 1) * each > free:  # one is spare
-        taken_gb, free_gb, most = settings.max_sessions * each / 1e9, free / 1e9, max(0, free // each - 1)
+        taken_gb, free_gb, most = (settings.max_sessions + 1) * each / 1e9, free / 1e9, free // each - 1
+        advice = f"set it to {most} or less, or serve" if most >= 1 else "serve"
         raise ConfigError(
             f"max_sessions is {settings.max_sessions}: their slots take {taken_gb:.1f} GB, and {free_gb:.1f} GB of"
-            f" {settings.device} may hold slots: set it to {most} or less, or serve fewer profiles or one kind"
+            f" {settings.device} may hold slots: {advice} fewer profiles or one kind"
         )
 
 

@@ -77,7 +77,7 @@ class Settings:
     )
     threads: int | None = setting(None, MODEL, "torch threads in each worker on a CPU (none: one)", least=1)
     nice: int = setting(
-        0, MODEL, "niceness of the worker processes; above 0, those that carry messages precede steps", least=0
+        0, MODEL, "niceness of the worker processes; above 0, processes that carry messages run before steps", least=0
     )
     float32_products: str = setting(
         "exact", MODEL, "float32 products on CUDA: exact, or tf32, which is faster", choices=FLOAT32_PRODUCTS

@@ -100,8 +100,7 @@ class WorkerHandle(asyncio.Protocol):
     def submit(self, number: int, verb: CommandKind, data: Any = None) -> None:
         """Sends a command of a session; for WorkerLink."""
         if not self._outbox:
-            # One write for the commands of this turn of the loop.
-            self._loop.call_soon(self._hand_over)
+            self._loop.call_soon(self._hand_over)  # one write for all commands of this turn of the loop
         self._outbox.append((number, verb, data))
         if verb is _CLOSE:
             del self._links[number]
