@@ -49,7 +49,7 @@ async def test_a_flood_of_small_frames_does_not_hold_up_another_session(frame: b
             for _ in range(10):
                 await healthy.send(Flush())
                 await healthy.hear_until(Flushed)
-            assert time.monotonic() - begin_s < 1.5, "400,000 frames are seconds of work"
+            assert time.monotonic() - begin_s < 0.5, "400,000 frames are seconds of work"
 
 
 async def test_messages_above_the_pace_are_slowed_and_every_one_is_answered() -> None:
