@@ -246,13 +246,18 @@ class App:
         """All sessions; None until the model is loaded and warm."""
         return self._sessions
 
+    @property
+    def _has_failed_to_load(self) -> bool:
+        return self._model is None and bool(self._tasks) and self._tasks[0].done()
+
     def why_not_ready(self) -> str | None:
         """Why no session can be opened now; None if one can."""
         if self._is_draining:
             return "the server is shutting down"
+        if self._has_failed_to_load:
+            return "the model failed to load (see the server's log)"
         if self._model is None:
-            is_failed = bool(self._tasks) and self._tasks[0].done()
-            return "the model failed to load (see the server's log)" if is_failed else "the model is not loaded yet"
+            return "the model is not loaded yet"
         return next(filter(None, map(self._why_not_working, self._devices.all)), None)
 
     def ready_model(self) -> Model:
@@ -261,7 +266,8 @@ class App:
         if self._is_draining:
             raise CapacityError(f"{why_not}: reconnect, or use another server")
         if why_not is not None or self._model is None:
-            raise DeviceError(f"{why_not}: try again soon")
+            advice = "use another server" if self._has_failed_to_load else "try again soon"
+            raise DeviceError(f"{why_not}: {advice}")
         return self._model
 
 
