@@ -16,7 +16,6 @@ from typing import Protocol as Interface
 
 from prometheus_client import Histogram
 
-from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, reason_of
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
@@ -76,7 +75,7 @@ class App:
         """Open connections; `stop` waits for them."""
         self._is_draining = False
         self._metrics = Metrics()
-        self._step_times: dict[Pool, Histogram] = {}
+        self._step_times: dict[tuple[str, str], Histogram] = {}
         self._gate = _gate(settings)
         self._certificate = _certificate(settings)
         compare = CompareEndpoint(self._gate, self._metrics) if settings.web else None
@@ -218,11 +217,10 @@ class App:
         _log.info("measured again while the machine was idle: room for %d %s sessions", self.room(), model.kinds[-1])
 
     def _count_step(self, step: TimedStep) -> None:
-        if step.pool not in self._step_times:
-            assert self._model is not None, "nothing is stepped before"
-            profile = next(name for name, config in self._model.profiles.items() if config == step.pool.config)
-            self._step_times[step.pool] = self._metrics.step.labels(step.pool.kind, profile)
-        self._step_times[step.pool].observe(step.seconds)
+        part, profile, seconds = step
+        if (part, profile) not in self._step_times:
+            self._step_times[part, profile] = self._metrics.step.labels(part, profile)
+        self._step_times[part, profile].observe(seconds)
 
     async def _watch(self) -> None:
         """Ends sessions of stuck or dead devices with an error."""

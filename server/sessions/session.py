@@ -20,7 +20,7 @@ from neucodec_streaming.errors import ProtocolError, StreamingError
 from neucodec_streaming.protocol.messages import Clear, ClientMessage, End, Flush, Prime, Ready, Stats
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.protocol.session import ServerSession
-from neucodec_streaming.protocol.states import State
+from neucodec_streaming.protocol.states import OVER, UNGREETED, State
 from neucodec_streaming.server.lifecycle import moved
 from neucodec_streaming.server.metrics import Metrics
 from neucodec_streaming.server.sessions.backlog import EarlyMessages
@@ -189,11 +189,11 @@ class Session:
     def received(self, message: bytes | ClientMessage) -> None:
         """Accepts a client's message; an invalid one ends the session."""
         conversation = self._conversation
-        if self._attachment is _ENDED or conversation.failure is not None or conversation.is_over:
+        if self._attachment is _ENDED or conversation.failure is not None or conversation.state in OVER:
             return
         self._limits.heard()
         try:
-            if not conversation.is_greeted:
+            if conversation.state in UNGREETED:
                 waits = self._queue_early(message)
             elif isinstance(message, bytes):
                 waits = self._feed(message)
@@ -311,7 +311,8 @@ class Session:
             payload, epoch, self._behind_ms = data
             self._limits.active_s = self._loop.time()
             self._metrics.behind.observe(self._behind_ms / 1000)
-            self._count_first_output()
+            if not self._has_output:
+                self._count_first_output()
             self._conversation.output_ready(payload, epoch)
         elif news is EventKind.FINISHED:
             self._conversation.flush_finished(data)
@@ -323,7 +324,7 @@ class Session:
         self._pump()
 
     def _count_first_output(self) -> None:
-        if not self._has_output and self._first_input_s is not None:
+        if self._first_input_s is not None:
             self._has_output = True
             waited_s = self._limits.active_s - self._first_input_s
             self._metrics.first_output.labels(self.request.kind, self.ready.profile).observe(waited_s)

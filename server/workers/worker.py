@@ -18,19 +18,20 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.engine.engine import Engine, pools_of
 from neucodec_streaming.engine.results import EngineResult, Failed, FlushFinished, Output
 from neucodec_streaming.errors import DeviceError, LostDeviceError, StreamingError
 from neucodec_streaming.server.model import Model
 from neucodec_streaming.server.settings.fields import Settings
-from neucodec_streaming.server.workers.formats import EngineFormats, Formats
+from neucodec_streaming.server.workers.formats import EngineFormats, Formats, encoded
 from neucodec_streaming.server.workers.ipc import Unpacker, packed
 from neucodec_streaming.server.workers.messages import (
     CommandKind,
@@ -72,10 +73,13 @@ class WorkerSession:
 
 
 class Worker:
-    """Steps `engine` for the other end of `socket`."""
+    """Steps `engine` for the other end of `socket`. `profiles`: names of the configurations, for its reports."""
 
-    def __init__(self, engine: Engine, socket: socket.socket, output_rate: int) -> None:
+    def __init__(
+        self, engine: Engine, socket: socket.socket, output_rate: int, profiles: Mapping[StreamConfig, str]
+    ) -> None:
         self._output_rate = output_rate
+        self._profiles = profiles
         self._engine = engine
         self._socket = socket
         self._unpacker = Unpacker()
@@ -226,10 +230,12 @@ class Worker:
             if engine.stepped is not None:
                 end_s = time.monotonic()
                 begin_s = max(engine.stepped.launched_s, self._stepped_s)  # the device computes one after another
-                self._steps.append(TimedStep(engine.stepped.pool, end_s - begin_s))
+                pool = engine.stepped.pool
+                self._steps.append((pool.kind, self._profiles[pool.config], end_s - begin_s))
                 self._stepped_s = end_s
-            for result in results:
-                self._translate(result)
+            payloads = self._encoded_together(results)
+            for place, result in enumerate(results):
+                self._translate(result, payloads.get(place))
         except LostDeviceError:
             raise
         except Exception:
@@ -238,7 +244,22 @@ class Worker:
             for number in list(self._seats):
                 self._end(number, DeviceError("the device failed: reconnect"))
 
-    def _translate(self, result: EngineResult) -> None:
+    def _encoded_together(self, results: Sequence[EngineResult]) -> dict[int, bytes]:
+        """Payloads of the outputs that share a format, by place among the results; none of a format with an invalid
+        one.
+        """
+        together: dict[str, dict[int, np.ndarray]] = {}
+        for place, result in enumerate(results):
+            seat = self._seat_of.get(result.session)
+            if isinstance(result, Output) and seat is not None and seat.formats.shared is not None:
+                together.setdefault(seat.formats.shared, {})[place] = result.data
+        payloads: dict[int, bytes] = {}
+        for form, outputs in together.items():
+            with suppress(StreamingError):  # `_translate` finds the session
+                payloads.update(zip(outputs, encoded(list(outputs.values()), form), strict=True))
+        return payloads
+
+    def _translate(self, result: EngineResult, payload: bytes | None) -> None:
         seat = self._seat_of.get(result.session)
         if seat is None:
             return
@@ -247,15 +268,18 @@ class Worker:
             self._tell(seat.number, EventKind.ENDED, result.error)
             return
         try:
-            data = seat.formats.written(result.data) if isinstance(result, Output) else seat.formats.written_rest()
+            if isinstance(result, FlushFinished):
+                payload = seat.formats.written_rest()
+            elif payload is None:
+                payload = seat.formats.written(result.data)
         except StreamingError:
             _log.exception("the model produced invalid output")
             self._end(seat.number, DeviceError("the model produced invalid output: reconnect"))
             return
         if isinstance(result, Output):
             seat.behind_ms = result.behind_ms
-        if data:
-            self._tell(seat.number, _OUTPUT, (data, result.epoch, seat.behind_ms))
+        if payload:
+            self._tell(seat.number, _OUTPUT, (payload, result.epoch, seat.behind_ms))
         if isinstance(result, FlushFinished):
             self._tell(seat.number, EventKind.FINISHED, result.epoch)
 
@@ -360,4 +384,6 @@ def _loaded(
         return [], DeviceError(f"loading the model failed: {type(error).__name__}: {error}")
     gc.collect()
     gc.freeze()  # or a collection would walk through torch and the model while everything stands still
-    return [Worker(engine, socket, model.output_rate) for engine, socket in zip(engines, sockets, strict=False)], model
+    profiles = {config: name for name, config in model.profiles.items()}
+    pairs = zip(engines, sockets, strict=False)
+    return [Worker(engine, socket, model.output_rate, profiles) for engine, socket in pairs], model
