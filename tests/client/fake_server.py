@@ -105,7 +105,7 @@ class FakeServer:
         await asyncio.gather(*(websocket.close(code) for websocket in set(self._sockets)))
 
     def forget(self) -> None:
-        """As after a restart."""
+        """Acts like a restart."""
         self._kept.clear()
 
     async def asked(self, times: int) -> None:

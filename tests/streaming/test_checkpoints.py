@@ -36,7 +36,7 @@ def side_by_side(rows: Tensor) -> Tensor:
 
 
 def original_name(name: str) -> str:
-    """For a weight that is not part of a fused layer."""
+    """Takes a weight that is not part of a fused layer."""
     part, _, rest = name.partition(".")
     match part:
         case "fc_encoder":
@@ -78,7 +78,7 @@ def encoder_name(rest: str) -> str:
 
 
 def original_weights(plain_too: bool = True) -> dict[str, Tensor]:
-    """In the original package's format: fused attention, weight norm, buffers and unused entries."""
+    """Weights in the original package's format: fused attention, weight norm, buffers and unused entries."""
     ours, original = golden_weights(), {}
     for name, tensor in ours.items():
         if ".self_attn.q_proj." in name and name.startswith("acoustic_decoder"):
