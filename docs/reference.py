@@ -31,8 +31,8 @@ COMMANDS = """# Command line
 
 This page is generated from the code by `python docs/reference.py`.
 """
-SHARED_BY = 4
-"""Options of at least this many commands are explained once."""
+SHARED_BY = 3
+"""Options of at least this many commands are explained once, at the top."""
 SHARED = """## Shared options
 
 The usage of each command says which of these it has.
@@ -61,7 +61,7 @@ def commands_page() -> str:
     (found,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     commands = found.choices
     counts = Counter(_key(action) for command in commands.values() for action in command._actions)
-    shared = {key for key, count in counts.items() if count >= SHARED_BY}
+    shared = {key for key, count in counts.items() if key[0] and count >= SHARED_BY}
     listed = {_key(action): action for command in commands.values() for action in command._actions}
     options = [action for key, action in listed.items() if key in shared]
     lines = [COMMANDS, _block(parser.format_help()), SHARED, _block(_help(parser, [("options", options)], usage=False))]
