@@ -176,7 +176,7 @@ def _shared_options() -> tuple[CompletedParser, ...]:
     device = CompletedParser(add_help=False)
     device.add_argument("--device", help="number or part of the name, see `neucodec devices`")
     timed = CompletedParser(add_help=False)
-    timed.add_argument("--seconds", type=_positive, help="stop after so long")
+    timed.add_argument("--seconds", type=_positive, help="stop after this many seconds")
     return output, session, paced, form, device, timed
 
 
