@@ -164,7 +164,10 @@ def _shared_options() -> tuple[CompletedParser, ...]:
     output.add_argument("--json", action="store_true", help="print summary or error as one JSON object, no progress")
     session = CompletedParser(add_help=False, parents=[output])
     session.add_argument(
-        "--server", metavar="URL", default=os.environ.get("NEUCODEC_SERVER", DEFAULT_URL), help="(%(default)s)"
+        "--server",
+        metavar="URL",
+        default=os.environ.get("NEUCODEC_SERVER", DEFAULT_URL),
+        help=f"default: NEUCODEC_SERVER, else {DEFAULT_URL}",
     )
     session.add_argument("--profile", help="one of the server's pairs of chunk and lookahead")
     session.add_argument("--key-file", metavar="FILE", help=f"holds the API key; else {KEY_VARIABLE} does")
