@@ -270,7 +270,7 @@ class App:
 
 
 def _speech(app: App, settings: Settings, gate: Gate, metrics: Metrics) -> SpeechEndpoint | None:
-    """The handler of POST /v1/audio/speech, if a language model is set. Raises ConfigError."""
+    """None without a language model. Raises ConfigError."""
     if settings.speech_lm_url is None:
         return None
     spec = SpeechLMSpec(settings.speech_lm_url, settings.speech_lm_api)
@@ -287,7 +287,7 @@ def _speech(app: App, settings: Settings, gate: Gate, metrics: Metrics) -> Speec
 
 
 def _gate(settings: Settings) -> Gate:
-    """Access control by the settings. Raises ConfigError."""
+    """Raises ConfigError."""
     file = Path(settings.api_keys_file) if settings.api_keys_file else None
     return Gate(
         Keys(file, settings.api_keys, time.monotonic),
@@ -301,7 +301,7 @@ def _gate(settings: Settings) -> Gate:
 
 
 def _certificate(settings: Settings) -> Certificate | None:
-    """The TLS context to listen with; None without TLS. Raises ConfigError."""
+    """None without TLS. Raises ConfigError."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return Certificate(Path(settings.tls_cert), Path(settings.tls_key), time.monotonic)

@@ -167,7 +167,6 @@ def capacity_table(settings: Settings, load: EngineLoader = load_engines) -> str
 
 
 def _times(seconds: Mapping[Pool, Mapping[int, float]], names: Mapping[StreamConfig, str]) -> list[str]:
-    """A line for every pool."""
     rows = [
         [names[pool.config], pool.kind, *(f"{1000 * one:.1f}" for one in of.values())] for pool, of in seconds.items()
     ]
@@ -196,7 +195,6 @@ def _without_broker_of_client(settings: Settings) -> Settings:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's event loop if installed, else asyncio's."""
     try:
         import uvloop
     except ImportError:

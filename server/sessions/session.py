@@ -178,7 +178,6 @@ class Session:
     # The transport
 
     def opened(self, transport: Transport) -> None:
-        """A connection is open."""
         self._transport = transport
         self._attachment = moved(ATTACHMENTS, self._attachment, Attachment.ATTACHED)
         self._limits.attached()
@@ -210,7 +209,6 @@ class Session:
             self._transport.hold()
 
     def writable(self) -> None:
-        """More can be sent."""
         self._pump()
 
     def lost(self, is_clean: bool) -> None:
@@ -297,7 +295,6 @@ class Session:
     # Output
 
     def deliver(self, news: EventKind, data: Any) -> None:
-        """Accepts an event of the worker."""
         if self._attachment is _ENDED:
             return
         try:
@@ -372,7 +369,6 @@ class Session:
         self._limits.cancel("idle", "stats")
 
     def _release(self) -> None:
-        """The place is free for others."""
         if self.slot.phase is not SlotPhase.RELEASED:
             self.slot.release()
             self._limits.cancel("slot", "wake", "park")

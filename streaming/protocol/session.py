@@ -168,7 +168,6 @@ class ServerSession:
             return
 
     def report(self, stats: Stats) -> None:
-        """Queues `stats`."""
         if self.state in (State.STREAMING, State.ENDING) and self.failure is None:
             self._outbox.append(stats)
 
@@ -253,7 +252,6 @@ class ServerSession:
 
     @property
     def queued_messages(self) -> int:
-        """Number of queued messages."""
         return len(self._outbox)
 
     @property

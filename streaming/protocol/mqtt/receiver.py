@@ -34,7 +34,6 @@ class Loss:
     recovered_units: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        """The counts by name, for reports."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
 

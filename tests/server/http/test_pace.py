@@ -27,7 +27,6 @@ SAMPLE = Frame(Opcode.BINARY, b"ab").serialize(mask=True)
 
 @asynccontextmanager
 async def raw(host: Host) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A session as raw bytes on a socket."""
     parts = urlsplit(host.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(UPGRADE.encode())

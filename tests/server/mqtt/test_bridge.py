@@ -51,7 +51,7 @@ def audio_in(events) -> np.ndarray:
 
 
 async def heard(events, until=()) -> list:
-    """Collects everything until the stream ends, or until an event of one of these kinds."""
+    """Collects up to the end, or to an event of one of these kinds."""
     found = []
     async with asyncio.timeout(DEADLINE_S):
         async for event in events:
