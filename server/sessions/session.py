@@ -195,7 +195,10 @@ class Session:
             if conversation.state in UNGREETED:
                 waits = self._queue_early(message)
             elif isinstance(message, bytes):
-                waits = self._feed(message)
+                conversation.receive(message)
+                if self._first_input_s is None:
+                    self._first_input_s = self._limits.active_s
+                waits = self.slot.feed(message)  # whether it completes a window, which may have to wait
             else:
                 waits = self._obey(message)
         except StreamingError as error:
@@ -263,13 +266,6 @@ class Session:
         self._early.put(message)
         return True
 
-    def _feed(self, payload: bytes) -> bool:
-        """Accepts payload; returns whether it completes a window, which may have to wait."""
-        self._conversation.receive(payload)
-        if self._first_input_s is None:
-            self._first_input_s = self._limits.active_s
-        return self.slot.feed(payload)
-
     def _obey(self, message: ClientMessage) -> bool:
         """Accepts any other message, which may have to wait."""
         if isinstance(message, Prime):
@@ -298,27 +294,24 @@ class Session:
         if self._attachment is _ENDED:
             return
         try:
-            self._take(news, data)
+            if news is _OUTPUT:
+                payload, epoch, self._behind_ms = data
+                self._limits.active_s = self._loop.time()
+                self._metrics.behind.observe(self._behind_ms / 1000)
+                if not self._has_output:
+                    self._count_first_output()
+                self._conversation.output_ready(payload, epoch)
+            elif news is EventKind.FINISHED:
+                self._conversation.flush_finished(data)
+            elif news is EventKind.ENDED:
+                self.fail(data)
+                return
+            elif news is EventKind.OPENED:
+                self._limits.cancel("slot", "wake")
+            self._pump()
         except Exception:
             _log.exception("session %s failed", self.ready.session, extra=self._logged)
             self.fail(StreamingError("internal error: reconnect"))
-
-    def _take(self, news: EventKind, data: Any) -> None:
-        if news is _OUTPUT:
-            payload, epoch, self._behind_ms = data
-            self._limits.active_s = self._loop.time()
-            self._metrics.behind.observe(self._behind_ms / 1000)
-            if not self._has_output:
-                self._count_first_output()
-            self._conversation.output_ready(payload, epoch)
-        elif news is EventKind.FINISHED:
-            self._conversation.flush_finished(data)
-        elif news is EventKind.ENDED:
-            self.fail(data)
-            return
-        elif news is EventKind.OPENED:
-            self._limits.cancel("slot", "wake")
-        self._pump()
 
     def _count_first_output(self) -> None:
         if self._first_input_s is not None:
