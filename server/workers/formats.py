@@ -1,13 +1,11 @@
 """Conversion between a session's wire bytes and the engine's arrays: PCM formats, rates, tokens."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from neucodec_streaming.audio import pcm_from_bytes, pcm_to_bytes
 from neucodec_streaming.config import INPUT_RATE, OUTPUT_RATE
 from neucodec_streaming.errors import AudioError
-from neucodec_streaming.protocol.messages import TOKENS, UNIT_BYTES, StreamFormat
+from neucodec_streaming.protocol.messages import StreamFormat
 from neucodec_streaming.resampler import Resampler
 from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
 
@@ -21,8 +19,6 @@ class Formats:
         self._read_samples = 0  # of this stream
         self._from_wire = _resampler(input.rate, INPUT_RATE) if input.kind == "audio" else None
         self._to_wire = _resampler(output_rate, output.rate) if output.kind == "audio" else None
-        self.shared = output.format if self._to_wire is None else None
-        """The output's format if `encoded` may replace `written`, which then keeps no state."""
 
     def read(self, data: bytes) -> np.ndarray:
         """Decodes input bytes for the engine, as far as the resampler can."""
@@ -42,7 +38,9 @@ class Formats:
 
     def written(self, data: np.ndarray) -> bytes:
         """Encodes the engine's output, as far as the resampler can."""
-        return _encoded(data if self._to_wire is None else self._to_wire.feed(data), self._output.format)
+        if self._output.kind == "tokens":
+            return tokens_to_bytes(data)
+        return pcm_to_bytes(data if self._to_wire is None else self._to_wire.feed(data), self._output.format)
 
     def written_rest(self) -> bytes:
         """The rest of `written` at the end of an utterance."""
@@ -58,8 +56,6 @@ class Formats:
 
 class EngineFormats:
     """The engine's own arrays as bytes, for a worker behind a converter."""
-
-    shared = None
 
     def __init__(self, kind: str) -> None:
         """`kind`: of the session."""
@@ -82,24 +78,6 @@ class EngineFormats:
 
     def clear(self) -> None:
         """Nothing to reset."""
-
-
-def encoded(outputs: Sequence[np.ndarray], format: str) -> list[bytes]:
-    """Encodes outputs of several sessions in one pass: for one session, the calls take longer than the samples.
-
-    Raises AudioError or TokenError if any of them is invalid.
-    """
-    payload = _encoded(np.concatenate(outputs), format)
-    pieces, start = [], 0
-    for output in outputs:
-        end = start + len(output) * UNIT_BYTES[format]
-        pieces.append(payload[start:end])
-        start = end
-    return pieces
-
-
-def _encoded(output: np.ndarray, format: str) -> bytes:
-    return tokens_to_bytes(output) if format == TOKENS.format else pcm_to_bytes(output, format)
 
 
 def engine_types(kind: str) -> tuple[type, type]:

@@ -31,7 +31,7 @@ from neucodec_streaming.engine.results import EngineResult, Failed, FlushFinishe
 from neucodec_streaming.errors import DeviceError, LostDeviceError, StreamingError
 from neucodec_streaming.server.model import Model
 from neucodec_streaming.server.settings.fields import Settings
-from neucodec_streaming.server.workers.formats import EngineFormats, Formats, encoded
+from neucodec_streaming.server.workers.formats import EngineFormats, Formats
 from neucodec_streaming.server.workers.ipc import Unpacker, packed
 from neucodec_streaming.server.workers.messages import (
     CommandKind,
@@ -233,9 +233,8 @@ class Worker:
                 pool = engine.stepped.pool
                 self._steps.append((pool.kind, self._profiles[pool.config], end_s - begin_s))
                 self._stepped_s = end_s
-            payloads = self._encoded_together(results)
-            for place, result in enumerate(results):
-                self._translate(result, payloads.get(place))
+            for result in results:
+                self._translate(result)
         except LostDeviceError:
             raise
         except Exception:
@@ -244,22 +243,7 @@ class Worker:
             for number in list(self._seats):
                 self._end(number, DeviceError("the device failed: reconnect"))
 
-    def _encoded_together(self, results: Sequence[EngineResult]) -> dict[int, bytes]:
-        """Payloads of the outputs that share a format, by place among the results; none of a format with an invalid
-        one.
-        """
-        together: dict[str, dict[int, np.ndarray]] = {}
-        for place, result in enumerate(results):
-            seat = self._seat_of.get(result.session)
-            if isinstance(result, Output) and seat is not None and seat.formats.shared is not None:
-                together.setdefault(seat.formats.shared, {})[place] = result.data
-        payloads: dict[int, bytes] = {}
-        for form, outputs in together.items():
-            with suppress(StreamingError):  # `_translate` finds the session
-                payloads.update(zip(outputs, encoded(list(outputs.values()), form), strict=True))
-        return payloads
-
-    def _translate(self, result: EngineResult, payload: bytes | None) -> None:
+    def _translate(self, result: EngineResult) -> None:
         seat = self._seat_of.get(result.session)
         if seat is None:
             return
@@ -268,18 +252,15 @@ class Worker:
             self._tell(seat.number, EventKind.ENDED, result.error)
             return
         try:
-            if isinstance(result, FlushFinished):
-                payload = seat.formats.written_rest()
-            elif payload is None:
-                payload = seat.formats.written(result.data)
+            data = seat.formats.written(result.data) if isinstance(result, Output) else seat.formats.written_rest()
         except StreamingError:
             _log.exception("the model produced invalid output")
             self._end(seat.number, DeviceError("the model produced invalid output: reconnect"))
             return
         if isinstance(result, Output):
             seat.behind_ms = result.behind_ms
-        if payload:
-            self._tell(seat.number, _OUTPUT, (payload, result.epoch, seat.behind_ms))
+        if data:
+            self._tell(seat.number, _OUTPUT, (data, result.epoch, seat.behind_ms))
         if isinstance(result, FlushFinished):
             self._tell(seat.number, EventKind.FINISHED, result.epoch)
 
