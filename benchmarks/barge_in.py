@@ -1,10 +1,9 @@
 """Barge-in latency: from `clear` to `cleared`, then to the first audio of the next answer, with speech pending.
 
-A language model has sent `--pending` seconds of tokens ahead of playback when the user interrupts. The client sends
-`clear`, then at once the tokens of another answer, and measures the time until `cleared` and from there until the first
-audio. Clients: one without flow control, in messages of `--frames` tokens (`raw`); the client library (`library`); the
-library over MQTT, which holds the tokens beyond the bridge's credit (`mqtt`); and the JavaScript module in headless
-Chromium, on a page of another origin (`browser`). Targets: 100 ms until `cleared`, then the algorithmic latency.
+A language model has sent `--pending` seconds of tokens ahead of playback when the user interrupts. Clients (`--parts`):
+one without flow control, in messages of `--frames` tokens (`raw`); the client library (`library`); the library over
+MQTT (`mqtt`); and the JavaScript module in headless Chromium (`browser`). Targets: 100 ms until `cleared`, then the
+algorithmic latency.
 
     python -m benchmarks.barge_in [--pending 1 10 100 3600] [--parts raw library mqtt browser] [--turns 5]
 """
@@ -71,7 +70,6 @@ def tokens(count: int) -> np.ndarray:
 
 
 async def raw(url: str, pending: np.ndarray, frames: int) -> Interruption:
-    """Measures a client that sends all pending tokens at once."""
     request = session_request("decode")
     session = ClientSession(request.input, request.output)
     async with open_websocket(url + request.target, compression=None, max_size=None, proxy=None) as socket:
@@ -98,7 +96,6 @@ async def _hear_raw(socket: Any, session: ClientSession) -> tuple[float, float]:
 
 
 async def by_library(session: LiveSession, pending: np.ndarray) -> Interruption:
-    """Measures a client with flow control: it sends within the credit and holds the rest."""
     heard = asyncio.create_task(_hear(session))
     sending = asyncio.create_task(session.send(pending))
     await asyncio.sleep(0.5)  # enough for the client to use up the credit
@@ -132,7 +129,6 @@ async def mqtt(url: str, name: str, pending: np.ndarray) -> Interruption:
 
 
 async def in_browser(tab: Tab, url: str, pending: int) -> Interruption:
-    """Measures the JavaScript module, which has the same flow control as the library."""
     module = url.replace("ws://", "http://")
     cleared_ms, audio_ms = await tab.run(IN_BROWSER % (module, url, pending, ANSWER_TOKENS))
     return cleared_ms, audio_ms
@@ -160,7 +156,6 @@ async def parts(names: list[str], frames: int) -> AsyncIterator[dict[str, Callab
 
 
 async def measure(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """Returns one row for each part and amount of pending tokens."""
     rows = []
     async with parts(given.parts, given.frames) as takes:
         for part in given.parts:

@@ -1,10 +1,9 @@
 """Bulk encoding on Ray: whether a job that is killed and restarted encodes every recording exactly once.
 
-Cuts clips of speech from the recordings of a folder. For each number of nodes, which are processes of one core each on
-this machine (ray.cluster_utils.Cluster), kills `deploy/ray_encode.py` after its first saved rows and restarts it.
-Reports the rows before and after, the rate of the second run in hours of audio an hour, and the number of tokens that
-differ from `Codec.encode` of the clip alone. The nodes share the machine's processors, so the rate does not scale with
-their number: this checks exactness.
+For each number of nodes, which are processes of one core each on this machine, kills `deploy/ray_encode.py` after its
+first saved rows and restarts it. Reports the rows before and after, the rate of the second run in hours of audio an
+hour, and the number of tokens that differ from `Codec.encode` of the clip alone. The nodes share the machine's
+processors, so the rate does not scale with their number.
 
     python -m benchmarks.bulk --data ../shared/speech --recordings 500 --nodes 1 3        # needs the extra `ray`
 """
@@ -35,7 +34,6 @@ JOB = ROOT / "deploy" / "ray_encode.py"
 
 
 def write_clips(data: Path, folder: Path, count: int, seconds: float) -> None:
-    """Writes up to `count` clips of `seconds` to `folder`, each cut from one recording."""
     size = round(seconds * INPUT_RATE)
     pcms = (load(path) for _, path in recordings(data))
     clips = (pcm[start : start + size] for pcm in pcms for start in range(0, len(pcm) - size, size))
@@ -44,7 +42,6 @@ def write_clips(data: Path, folder: Path, count: int, seconds: float) -> None:
 
 
 def killed_and_resumed(folder: Path, out: Path, model: str, nodes: int) -> dict[str, Any]:
-    """Runs one job on its own cluster, kills it after its first rows, and restarts it."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
@@ -68,7 +65,6 @@ def killed_and_resumed(folder: Path, out: Path, model: str, nodes: int) -> dict[
 
 
 def compared(folder: Path, out: Path, model: str) -> dict[str, int]:
-    """Compares the ids of the table with the clips, and its tokens with those of each clip encoded alone."""
     codec = load_codec(model)
     rows = {row.id: row.tokens for row in read_rows(out)}
     ids = Counter(row.id for row in read_rows(out))

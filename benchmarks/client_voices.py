@@ -1,9 +1,8 @@
 """Lateness of a live session while another one sends voices, which the worker computes between the steps of both.
 
 A decoding session receives one token every 20 ms. A chunk's lateness is the time from the scheduled moment of its last
-token to the arrival of its audio; algorithmic latency is excluded. Meanwhile another session sends a new voice as soon
-as the last one is computed, that is when the audio of a chunk in that voice arrives; `primed_ms` is the time this
-takes. Both sessions share one worker with one thread.
+token to the arrival of its audio, less the algorithmic latency. Another session sends a new voice as soon as audio in
+the last one arrives; `primed_ms` is the time this takes. Both sessions share one worker with one thread.
 
     python -m benchmarks.client_voices
 """
@@ -30,7 +29,6 @@ def tokens(seed: int, count: int) -> np.ndarray:
 
 
 async def lateness_ms(url: str, profile: str, seconds: float) -> list[float]:
-    """Returns the lateness of every chunk of a session that decodes in real time."""
     loop, frames = asyncio.get_running_loop(), round(seconds * 1000 / FRAME_MS)
     async with connect(url, kind="decode", profile=profile) as connection:
         ready = connection.ready
@@ -55,7 +53,7 @@ async def lateness_ms(url: str, profile: str, seconds: float) -> list[float]:
 
 
 async def primes(url: str, profile: str, size: int) -> list[float]:
-    """Sends voice after voice until it is cancelled; returns the milliseconds that each took."""
+    """Sends voice after voice until cancelled; returns the milliseconds that each took."""
     took: list[float] = []
     loop = asyncio.get_running_loop()
     try:
@@ -74,7 +72,7 @@ async def primes(url: str, profile: str, size: int) -> list[float]:
 
 
 async def measure(url: str, profile: str, size: int, seconds: float) -> dict[str, Any]:
-    """Returns one row; `size` is the tokens of a voice, 0 for no second session."""
+    """`size` is the tokens of a voice, 0 for no second session."""
     priming = asyncio.create_task(primes(url, profile, size)) if size else None
     late = await lateness_ms(url, profile, seconds)
     row: dict[str, Any] = {"profile": profile, "voice_tokens": size, "chunks": len(late)}

@@ -1,15 +1,15 @@
 """The cost of a stream at full size: `python -m benchmarks.cost`.
 
-For encode and decode, each dtype and number of sessions, measures in one run: a step of that many sessions (with full
-rings); the sliding window at the same latency, as that many windows of the stock model in one batch; and the stock
+For encode and decode, each dtype and number of sessions, measures in turns: a step of that many sessions (with full
+rings), and the sliding window at the same latency, as that many windows of the stock model in one batch; then the stock
 model on a whole recording. Times are seconds of compute per second of audio of one session: below 1 the device keeps up
-with all sessions. Steps and windows take turns, so that other load on the machine affects both. `floor` is the lower
-bound of a step: the longer of reading the weights and the sessions' state once at memory bandwidth, and of computing
-the window's products at the speed of a large product, both measured here. `in line` is the run-queue delay as a share
-of the time: if it is not near 0, another program ran and the figures are unreliable.
+with all sessions. `floor` is the lower bound of a step: the longer of reading the weights and the sessions' state once
+at memory bandwidth, and of computing the window's products at the speed of a large product, both measured here. `in
+line` is the run-queue delay as a share of the time: if it is not near 0, another program ran and the figures are
+unreliable.
 
 On CUDA a step is the captured graph that the server replays, including its copies from and to the host, and the number
-of sessions doubles until a step takes as long as its chunk, so that the table ends at the limit of real time.
+of sessions doubles until a step takes as long as its chunk.
 """
 
 import argparse
@@ -97,7 +97,6 @@ def streamed(codec: Codec, kind: str, sessions: int) -> TimedCall:
 
 
 def offline(codec: Codec, kind: str, rows: int, frames: int) -> TimedCall:
-    """Returns a call of the stock model on `rows` inputs of `frames` frames, in one batch."""
     model = codec.model
     if kind == "decode":
         return partial(model.decode, noise(kind, (rows, 1, frames)).to(codec.device))
@@ -107,15 +106,12 @@ def offline(codec: Codec, kind: str, rows: int, frames: int) -> TimedCall:
 
 
 def window_frames(kind: str, config: StreamConfig) -> int:
-    """Returns the frames of the sliding window at the latency of `config`."""
     return (encode_geometry(config) if kind == "encode" else decode_geometry(config)).frames
 
 
 def timed(ways: dict[str, Callable[[], TimedCall]], turns: int, budget_s: float) -> dict[str, list[float]]:
-    """Returns the seconds of each way's calls after a warm-up; the ways take turns, at least once, until the budget is
-    spent.
-
-    A way that does not fit into the device's memory has no times.
+    """Returns the seconds of each way's calls after a warm-up, none if it does not fit into the device's memory. The
+    ways take turns, at least once, until the budget is spent.
     """
     calls: dict[str, TimedCall] = {}
     for name, make in ways.items():
@@ -142,9 +138,7 @@ def timed(ways: dict[str, Callable[[], TimedCall]], turns: int, budget_s: float)
 
 @dataclass(frozen=True)
 class Floor:
-    """The lower bound of a step: the bytes that it must read and the operations of its products, at the device's
-    speeds.
-    """
+    """The lower bound of a step at the device's speeds."""
 
     weight_bytes: int
     state_bytes: int
@@ -155,7 +149,6 @@ class Floor:
     operations_per_s: float
 
     def seconds(self, sessions: int) -> dict[str, float]:
-        """Returns the two bounds of a step, by name."""
         read = self.weight_bytes + sessions * self.state_bytes
         return {"bytes": read / self.bytes_per_s, "operations": sessions * self.operations / self.operations_per_s}
 
@@ -182,7 +175,7 @@ def memory_rate(device: torch.device, size_bytes: int = BANDWIDTH_BYTES) -> floa
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """Returns operations per second of a large square product, the best of a few."""
+    """Returns operations per second, the best of a few calls."""
     x = torch.randn(size, size, device=device).to(dtype)
     product = partial(torch.mm, x, x)
     product()
@@ -236,7 +229,6 @@ def _row(seconds: dict[str, list[float]], floor: Floor, sessions: int, chunk_s: 
 
 @torch.inference_mode()
 def measure_offline(codec: Codec, kind: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Measures the stock model on one whole recording."""
     frames = OFFLINE_SECONDS * TOKENS_PER_SECOND
     times = timed({"offline": partial(offline, codec, kind, 1, frames)}, given.turns, given.budget_s)
     summary = _summary(times["offline"])
@@ -258,9 +250,7 @@ def check_list(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def real_time_sessions(rows: Iterable[dict[str, Any]]) -> dict[str, int]:
-    """Returns, for each kind and dtype, the largest measured batch whose step takes less than its chunk; 0 if none
-    does.
-    """
+    """Returns, for each kind and dtype, the largest measured batch whose step takes less than its chunk, or 0."""
     most: dict[str, int] = {}
     for row in rows:
         name = f"{row['kind']} {row['dtype']}"
@@ -301,7 +291,6 @@ def _stepper(codec: Codec, kind: str) -> Stepper:
 
 
 def noise(kind: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Tokens or audio."""
     generator = torch.Generator().manual_seed(0)
     if kind == "decode":
         return torch.randint(CODEBOOK_SIZE, shape, generator=generator)

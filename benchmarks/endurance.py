@@ -85,8 +85,6 @@ class Watch:
 
 
 def mel_watch(codec: Codec) -> Watch:
-    """Checks the mel bins of all encoder streams with the default configuration."""
-
     def values(pcm: Tensor, frames: int) -> Tensor:
         return log_mel(pcm)[0, : frames * MEL_PER_FRAME, :, None]
 
@@ -94,7 +92,6 @@ def mel_watch(codec: Codec) -> Watch:
 
 
 def group_norm_watches(codec: Codec) -> list[Watch]:
-    """Checks every GroupNorm of all decoder streams with the default configuration."""
     decoder = codec.decoder()
     norms = [norm for block in (*decoder.prior_net, *decoder.post_net) for norm in (block.norm1, block.norm2)]
 
@@ -113,7 +110,6 @@ def endless(pcms: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def packets(pcms: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
-    """The audio in packets of that many samples."""
     pending = np.zeros(0, np.float32)
     for pcm in pcms:
         pending = np.concatenate([pending, pcm])
@@ -123,7 +119,6 @@ def packets(pcms: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
 
 
 def rows(codec: Codec, pcms: Sequence[np.ndarray], chunks: int) -> Iterator[dict[str, float]]:
-    """A row for every `chunks` chunks of an endless stream."""
     encoder, decoder = codec.encoder_stream(), codec.decoder_stream()
     mel, group_norms = mel_watch(codec), group_norm_watches(codec)
     audio = packets(endless(pcms), codec.default_config.chunk_frames * INPUT_HOP)
@@ -148,12 +143,11 @@ def rows(codec: Codec, pcms: Sequence[np.ndarray], chunks: int) -> Iterator[dict
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def verdicts(table: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
-    """For each column: slope an hour, rise over the run, its limit, and whether it is within it."""
+    """Returns for each column the slope an hour, the rise over the run, its limit, and whether it is within it."""
     settled = table[FIRST_MINUTES:]
     found = []
     for name, most in RISES.items():

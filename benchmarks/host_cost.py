@@ -1,10 +1,10 @@
 """The host's cost of a GPU worker, and the device utilization that it allows: `python -m benchmarks.host_cost`.
 
-Runs the server's own worker over a stand-in device, on which a captured step takes constant time, by its own clock, and
-returns noise. Twice as many sessions as a batch has rows are fed as fast as their output arrives, so that only the host
-delays the device. The ways, in turns:
+Runs the server's own worker over a stand-in device, on which a captured step takes constant time and returns noise.
+Twice as many sessions as a batch has rows are fed as fast as their output arrives, so that only the host delays the
+device. The ways, in turns:
 
-    in series  one step at a time, wire formats in the process that drives the device (the former way)
+    in series  one step at a time, wire formats in the process that drives the device
     apart      one step at a time, wire formats in a separate process
     in flight  two steps, wire formats in the process that drives the device
     both       two steps, wire formats in a separate process (the server's way on CUDA)
@@ -62,9 +62,7 @@ CASES = {
 
 
 class Way(NamedTuple):
-    """Configuration of a worker: steps in flight, whether wire formats have a separate process, and an earlier
-    checkout, if it is that of one.
-    """
+    """`depth` is the steps in flight; `is_apart` gives wire formats a process; `base` is an earlier checkout."""
 
     depth: int
     is_apart: bool
@@ -78,7 +76,6 @@ class Words:
     open, feed, output, ended = CommandKind.OPEN, CommandKind.FEED, EventKind.OUTPUT, EventKind.ENDED
 
     def spec(self, request: SessionRequest, chunk_frames: int, lookahead_frames: int) -> SessionSpec:
-        """What opens a session."""
         return SessionSpec(request.kind, StreamConfig(chunk_frames, lookahead_frames), request.input, request.output)
 
 
@@ -86,8 +83,6 @@ WAYS = {"in series": Way(1, False), "apart": Way(1, True), "in flight": Way(2, F
 
 
 class StandInDevice:
-    """Computes one step after another, each in `step_s`."""
-
     def __init__(self, step_s: float) -> None:
         self._step_s = step_s
         self._free_s = 0.0
@@ -99,8 +94,6 @@ class StandInDevice:
 
 
 class StandInBuffers:
-    """Replaces `StepBuffers`."""
-
     def __init__(self, x: Tensor, y: Tensor, rows: int) -> None:
         self.x, self.y = x.clone(), y
         self.rows = torch.zeros(3, rows, dtype=torch.int64)
@@ -115,8 +108,6 @@ class StandInBuffers:
 
 
 class StandInGraph:
-    """Replaces `GraphedStep`."""
-
     def __init__(self, device: StandInDevice, x: Tensor, y: Tensor, rows: int) -> None:
         self._device = device
         self._turns = [StandInBuffers(x, y, rows) for _ in range(TURNS)]
@@ -133,8 +124,6 @@ class StandInGraph:
 
 
 class StandInRunner(Runner):
-    """The runner of captured steps, over a stand-in device."""
-
     def __init__(self, kind: str, rows: int, step_s: float, depth: int) -> None:
         pools = list(pools_of(kind, CONFIG).values())
         super().__init__(load_codec("nano", kinds=[kind]), pools, 2 * rows, (rows,))
@@ -154,13 +143,11 @@ class StandInRunner(Runner):
 
 
 def load_stand_in(kind: str, rows: int, step_s: float, depth: int, settings: Settings) -> tuple[list[Engine], Model]:
-    """Returns one engine over steps of constant time."""
     runner = StandInRunner(kind, rows, step_s, depth)
     return [Engine(runner, 0.0, 1e9)], Model("constant", {"default": CONFIG}, "default", output_rate=24000)
 
 
 def serve(socket: socket.socket, way: Way, kind: str, rows: int, step_s: float) -> None:
-    """Runs a worker in its own process until the other end is closed."""
     if way.base is not None:
         serve_before(way.base, socket, StandInDevice(step_s), kind, CUT, rows)
     if way.is_apart:
@@ -171,7 +158,7 @@ def serve(socket: socket.socket, way: Way, kind: str, rows: int, step_s: float) 
 
 
 class Driver:
-    """The event loop's side: for each output, sends the session its next chunk."""
+    """Sends a session its next chunk for each output, as the event loop does."""
 
     def __init__(self, socket: socket.socket, words: Any, request: SessionRequest, packets: int) -> None:
         self._socket, self._words, self._unpacker = socket, words, words.unpacker()
@@ -196,7 +183,7 @@ class Driver:
         self._socket.sendall(words.packed(commands))
 
     def run(self, seconds: float) -> int:
-        """Runs for `seconds`; returns the number of rows whose output has arrived."""
+        """Returns the number of rows whose output has arrived."""
         words, count, end_s = self._words, 0, time.perf_counter() + seconds
         while time.perf_counter() < end_s:
             for report in self.receive():
@@ -214,14 +201,13 @@ class Driver:
 
 
 def cpu_s(pid: int) -> float:
-    """Returns the processor seconds of a process until now."""
     stats = [task.read_text().split() for task in Path(f"/proc/{pid}/task").glob("*/schedstat")]
     return sum(int(stat[0]) for stat in stats) / 1e9
 
 
 @contextmanager
 def driven(way: Way, request: SessionRequest, rows: int, step_s: float, packets: int) -> Iterator[tuple[Driver, int]]:
-    """Starts a worker; yields its driver and its process id."""
+    """Yields the driver of a new worker, and its process id."""
     processes = get_context("spawn")
     ours, its = socket.socketpair()
     process = processes.Process(target=serve, args=(its, way, request.kind, rows, step_s))
@@ -239,7 +225,6 @@ def driven(way: Way, request: SessionRequest, rows: int, step_s: float, packets:
 
 
 def turn(way: Way, case: str, given: argparse.Namespace, packets: int = 1) -> dict[str, float]:
-    """Measures one way for `given.seconds`."""
     rows, step_s = given.rows, given.step_ms / 1000
     with driven(way, CASES[case], rows, step_s, packets) as (driver, pid):
         driver.open(2 * rows)
@@ -262,7 +247,6 @@ def medians(turns: list[dict[str, float]]) -> dict[str, float]:
 
 
 def measure(case: str, ways: dict[str, Way], given: argparse.Namespace) -> dict[str, Any]:
-    """Measures every way in turns, and the cost of a packet for the first and the last."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     in_packets: dict[str, list[dict[str, float]]] = {name: [] for name in (next(iter(ways)), "both")}
     ratios = []

@@ -1,6 +1,4 @@
-"""The worker of an earlier checkout over the stand-in device, for `benchmarks.host_cost --base CHECKOUT`: one step at a
-time, and wire formats in the process that drives the device.
-"""
+"""The worker of an earlier checkout over the stand-in device, for `benchmarks.host_cost --base CHECKOUT`."""
 
 import os
 import socket
@@ -29,7 +27,6 @@ class WordsBefore:
         self._format = imported(base, "streaming.protocol.messages").StreamFormat
 
     def spec(self, request: SessionRequest, chunk_frames: int, lookahead_frames: int) -> Any:
-        """What opens a session."""
         formats = (self._format(one.kind, one.format, one.rate) for one in (request.input, request.output))
         return self._order(request.kind, self._config(chunk_frames, lookahead_frames), *formats)
 
@@ -48,7 +45,6 @@ class StepBefore:
 
 
 def load_before(base: Path, device: Any, kind: str, cut: tuple[int, int], rows: int, settings: Any) -> Any:
-    """Returns one engine over steps of constant time, and its model."""
     engine = imported(base, "streaming.engine.engine")
     config = imported(base, "streaming.config").StreamConfig(*cut)
     pools = list(engine.pools_of(kind, config).values())
@@ -62,7 +58,6 @@ def load_before(base: Path, device: Any, kind: str, cut: tuple[int, int], rows: 
 
 
 def serve_before(base: Path, its: socket.socket, device: Any, kind: str, cut: tuple[int, int], rows: int) -> NoReturn:
-    """Runs a worker in its own process until the other end is closed."""
     torch.set_num_threads(1)
     load = partial(load_before, base, device, kind, cut, rows)
     settings = imported(base, "server.settings").Settings()

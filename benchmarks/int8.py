@@ -2,8 +2,7 @@
 
 Streams FOLDER/eval/SPEAKER/*.flac at the defaults. For each group of layers, quantised alone: the share of FSQ levels
 within one of float32's and equal to it, and the signal-to-noise ratio of audio decoded from equal tokens. Then the same
-for everything that `--dtype int8` quantises, with STOI and PESQ of the round trip next to float32's. The groups with
-the highest loss for their size are FLOAT_LAYERS in streaming/kernels/int8.py.
+for everything that `--dtype int8` quantises, with STOI and PESQ of the round trip next to float32's.
 """
 
 import argparse
@@ -70,7 +69,6 @@ def nearness(quantised: Codec, references: list[tuple[np.ndarray, np.ndarray, np
 
 
 def scores(codec: Codec, recordings_pcm: list[np.ndarray]) -> Figures:
-    """Returns mean STOI and PESQ of round trips."""
     each = [compare(pcm[: len(pcm) // 320 * 320], streamed(codec, pcm)[1]) for pcm in recordings_pcm]
     return {name: float(np.mean([one[name] for one in each if one[name] is not None])) for name in ("stoi", "pesq")}
 

@@ -2,11 +2,11 @@
 networks.
 
 Speech is sent in chunks of 100 ms and pulled 10 ms at a time. As in TCP, a late chunk delays those after it. `live`
-sends in real time without end; `tts` sends utterances of six seconds in bursts of one second of audio every 0.4 s, like
-a synthesiser that is faster than real time. Added latency is how much later a sample is heard than on a perfect network
-without a buffer; an underrun adds its duration. The fixed buffer plays 200 ms after an utterance's first chunk has
-arrived, and skips audio that is late; `refilling` plays once 200 ms are ready, and waits for 200 ms again after an
-underrun. All use the same seeds; each row is their mean, with counts and silence a minute.
+sends in real time without end; `tts` sends utterances of six seconds in bursts, like a synthesiser that is faster than
+real time. Added latency is how much later a sample is heard than on a perfect network without a buffer; an underrun
+adds its duration. The fixed buffer plays 200 ms after an utterance's first chunk has arrived, and skips audio that is
+late; `refilling` plays once 200 ms are ready, also after an underrun. All use the same seeds; each row is their mean,
+with counts and silence a minute.
 
     python -m benchmarks.jitter
 """
@@ -43,7 +43,7 @@ COLUMNS = ("source", "network", "buffer", "underruns", "silent_ms", "added_ms", 
 
 
 class RefillingBuffer:
-    """Plays when `depth` samples are ready, and again after each underrun."""
+    """Starts when `depth` samples are ready, also after an underrun."""
 
     def __init__(self, depth: int) -> None:
         self.position = self.underruns = self.skipped_samples = self.buffered_samples = 0
@@ -102,7 +102,7 @@ BUFFERS: dict[str, Callable[[bool], Any]] = {
 
 
 def sendings(source: str, chunks: int) -> np.ndarray:
-    """Sending time of each chunk, ms (chunks,)."""
+    """Sending times in ms, (chunks,)."""
     number = np.arange(chunks)
     if source == "live":
         return number * CHUNK_MS
@@ -112,7 +112,7 @@ def sendings(source: str, chunks: int) -> np.ndarray:
 
 
 def arrivals(sent: np.ndarray, jitter_ms: int, stall_share: float, rng: np.random.Generator) -> Iterator[float]:
-    """Arrival time of each chunk: delayed, and after the previous one."""
+    """Each chunk arrives delayed, and after the previous one."""
     before = 0.0
     for moment in sent:
         stalled_ms = STALL_MS if rng.random() < stall_share else 0

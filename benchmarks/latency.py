@@ -1,10 +1,9 @@
 """Response time of output after its input: over loopback, with a real server in its own process.
 
 For each kind of session, N clients send 20 ms packets in real time at random phases. A chunk's latency is the time from
-sending the packet with the last sample (or token) that it depends on, to receiving its output: without the algorithm's
-own wait, with both directions of the socket. `waits_ms` is the algorithm's longest wait, for comparison. `in_line` is
-the share of time that the server's threads waited for a processor; figures are valid only if it is small. On a busy
-machine `--tries` keeps the calmest of several runs.
+sending the packet with the last sample (or token) that it depends on, to receiving its output. `waits_ms` is the
+algorithm's longest wait, which it excludes. `in_line` is the share of time that the server's threads waited for a
+processor; figures are valid only if it is small. On a busy machine `--tries` keeps the calmest of several runs.
 
     python -m benchmarks.latency --model nano --sessions 8 --seconds 20
 """
@@ -36,13 +35,11 @@ COLUMNS = ("kind", "profile", "sessions", "waits_ms", "p50_ms", "p99_ms", "max_m
 
 
 def needed_packets(kind: str, config: StreamConfig, frames_out: int) -> int:
-    """Number of 20 ms packets that must have arrived before that many frames can be sent."""
+    """Returns the 20 ms packets that must have arrived before that many frames can be sent."""
     return -(-input_needed(kind, config, frames_out) // (1 if kind == "decode" else INPUT_HOP))
 
 
 class LatencyCaller:
-    """One client: sends in real time, and records when packets were sent and output arrived."""
-
     def __init__(self, url: str, kind: str, profile: str, seconds: float, seed: int) -> None:
         self.url, self.kind, self.profile = url, kind, profile
         self.packets = int(seconds * 1000 / FRAME_MS)

@@ -43,7 +43,7 @@ worker.wait()
 
 @contextmanager
 def idle_processes() -> Iterator[int]:
-    """Runs a server's processes without a model; yields the first one's process id."""
+    """Yields the first process's id."""
     with subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdin is not None
         process.stdout.readline()
@@ -52,7 +52,6 @@ def idle_processes() -> Iterator[int]:
 
 
 def measure(folder: str, dtype: str, kinds: str) -> dict[str, Any]:
-    """Returns the row of one server."""
     arguments = ("--model", folder, "--dtype", dtype, "--kinds", kinds, *FLAGS)
     starts_s = []
     with idle_processes() as idle:

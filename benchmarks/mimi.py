@@ -45,9 +45,9 @@ SESSIONS = (1, 4, 16)
 TURN_SAMPLES = OUTPUT_RATE * 2 // 5
 """Audio of a turn: four chunks of five frames, or five frames of Mimi."""
 MAX_SHARE, MAX_BATCH = 0.03, 16
-"""The target: share of a core for a live round-trip session, and the batch size."""
+"""Share of a core for a live round-trip session, and the batch size."""
 FRAMES_AT_ONCE = 5
-"""Frames of a Mimi step that fills its ring; measured steps have one."""
+"""Frames of a step that fills Mimi's ring; measured steps have one."""
 CODEBOOK_STD = 0.01
 """Approximate level of random weights' quantiser input, so that codes change from frame to frame."""
 COLUMNS = ("sessions", "codec", "encode", "decode", "both", "steps", "ratio", "of minima", "in line")
@@ -190,7 +190,6 @@ def shares(steps: TimedSteps, step_samples: int, sessions: int) -> dict[str, flo
 
 
 def row_of(lives: dict[str, LiveStreams], sessions: int, turns: int) -> dict[str, Any]:
-    """For one number of sessions: the shares of "ours" and "mimi", and the ratio."""
     begin_s, waited_before_s = time.perf_counter(), waited_s(os.getpid())
     steps = measure(lives, sessions, turns)
     in_line = (waited_s(os.getpid()) - waited_before_s) / (time.perf_counter() - begin_s)
@@ -206,14 +205,13 @@ def row_of(lives: dict[str, LiveStreams], sessions: int, turns: int) -> dict[str
 
 
 def target_of(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The limit for a session, the measurement (or None), and whether it is met."""
     measured = next((row["ours"]["both"] for row in rows if row["sessions"] == MAX_BATCH), None)
     met = None if measured is None else measured <= MAX_SHARE
     return {"sessions": MAX_BATCH, "most": MAX_SHARE, "measured": measured, "met": met}
 
 
 def about(codec: Codec, mimi: Any) -> dict[str, dict[str, Any]]:
-    """Sizes of both. Mimi's codebooks are not parameters; those in use are counted separately."""
+    """Mimi's codebooks are not parameters; those in use are counted separately."""
     config = codec.default_config
     bits = math.log2(mimi.cardinality) * mimi.num_codebooks
     return {

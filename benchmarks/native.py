@@ -1,7 +1,7 @@
 """What the native kernels save: `python -m benchmarks.native`.
 
-The same live round-trip sessions with them (streaming/kernels/native.py) and with torch's operations alone, as without
-a C++ compiler, in turns of equal audio, one thread. Figures are shares of one core for one session.
+The same live round-trip sessions with them and with torch's operations alone, as without a C++ compiler, in turns of
+equal audio, one thread. Figures are shares of one core for one session.
 """
 
 import argparse
@@ -20,13 +20,11 @@ SESSIONS = (1, 2, 4, 8, 16)
 
 
 def with_torch_alone(model: str, sessions: int) -> Ours:
-    """Sessions stepped without native kernels."""
     with mock.patch.object(native, "_loaded", lambda: None):
         return Ours(load_codec(model), sessions)
 
 
 def row_of(model: str, sessions: int, turns: int) -> dict[str, float]:
-    """The shares of both, and their ratio."""
     lives = {"native": Ours(load_codec(model), sessions), "torch": with_torch_alone(model, sessions)}
     steps = measure(dict(lives), sessions, turns)
     both = {name: shares(steps[name], live.step_samples, sessions)["both"] for name, live in lives.items()}

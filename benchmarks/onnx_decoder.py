@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from neucodec_streaming.config import CODEBOOK_SIZE
 
 PARTS = 4
-"""Number of hops in a spectral frame."""
 
 
 class ExportedDecoder(nn.Module):

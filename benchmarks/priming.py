@@ -40,7 +40,7 @@ COLUMNS = ("start", "first_300_ms", "whole", "better")
 
 
 class SpeakerTokens(NamedTuple):
-    """Tokens of one speaker: the reference, and the speech that follows it."""
+    """`target` follows `reference` in time."""
 
     name: str
     reference: np.ndarray
@@ -48,7 +48,7 @@ class SpeakerTokens(NamedTuple):
 
 
 def speakers(codec: Codec, data: Path) -> list[SpeakerTokens]:
-    """Returns the speakers of the evaluation set with enough speech."""
+    """Returns the speakers with enough speech."""
     found = []
     for name, files in groupby(recordings(data), key=lambda entry: entry[0]):
         said = [codec.encode(load(path)) for _, path in files]
@@ -84,7 +84,7 @@ def distances(codec: Codec, speaker: SpeakerTokens, other: SpeakerTokens) -> dic
 
 
 def table(found: list[dict[str, tuple[float, float]]]) -> list[dict[str, object]]:
-    """Returns one row for each start: means over speakers."""
+    """Returns means over speakers."""
     rows = []
     for name in STARTS:
         first, whole = np.mean([one[name] for one in found], axis=0).round(3).tolist()

@@ -1,9 +1,9 @@
 """An agent on an idle line: whether it still hears and answers after minutes of silence, and how soon.
 
-Opens two sessions with its own server, as an agent does: speech goes to the first, its tokens go to the second as the
-answer. One turn at once, then silence (nothing is sent or requested), then the same turn again, for each of
-`--minutes`. `tokens_ms` is the time from the last packet of a turn to its last token, `audio_ms` from the first token
-of the answer to its first audio. `lost` counts connections that had to be replaced.
+As an agent does, speech goes to one session and its tokens to a second as the answer. One turn at once, then silence
+(nothing is sent or requested), then the same turn again, for each of `--minutes`. `tokens_ms` is the time from the last
+packet of a turn to its last token, `audio_ms` from the first token of the answer to its first audio. `lost` counts
+connections that had to be replaced.
 
     python -m benchmarks.quiet --minutes 10
 """
@@ -30,7 +30,7 @@ PACKET_SAMPLES = INPUT_RATE // 50
 
 
 async def until_flushed(connection: Connection) -> list[tuple[float, Event]]:
-    """Returns events up to `Flushed` with their arrival times."""
+    """The events have their arrival times."""
     events: list[tuple[float, Event]] = []
     while not events or not isinstance(events[-1][1], Flushed):
         event = await anext(connection)
@@ -39,7 +39,6 @@ async def until_flushed(connection: Connection) -> list[tuple[float, Event]]:
 
 
 async def turn(ears: Connection, voice: Connection, speech: np.ndarray) -> dict[str, Any]:
-    """Sends speech in real time, then decodes its tokens as the answer."""
     hearing = asyncio.create_task(until_flushed(ears))
     for start in range(0, speech.size, PACKET_SAMPLES):
         await ears.send(speech[start : start + PACKET_SAMPLES])

@@ -1,11 +1,10 @@
 """A lower bound for the time of a step on CUDA: `python -m benchmarks.roofline` (no GPU needed; 1 minute).
 
 Runs steps of the published size on the meta device, which has shapes and no values, in bfloat16, and counts every
-operation that would be a kernel, with the bytes that it reads and writes and the operations of its products. A kernel's
-time is the longest of a launch inside a graph, its bytes at memory bandwidth, and its products at tensor-core speed; a
-real GPU takes 1.3 to 1.5 times the sum. Compares three ways: any step with torch's operations and without precomputed
-outputs (the former way), the steady step with torch's operations, and the steady step with Triton's kernels. `--base
-CHECKOUT` adds the step of commit 6c4c013 (benchmarks/common/checkout.py).
+operation that would be a kernel. A kernel's time is the longest of a launch inside a graph, its bytes at memory
+bandwidth, and its products at tensor-core speed; a real GPU takes 1.3 to 1.5 times the sum. Compares any step with
+torch's operations and without precomputed outputs, the steady step with torch's operations, and the steady step with
+Triton's kernels. `--base CHECKOUT` adds the step of commit 6c4c013 (benchmarks/common/checkout.py).
 """
 
 import argparse
@@ -66,7 +65,7 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, scale: 
 
 @dataclass(frozen=True)
 class CountedOperation:
-    """One kernel: its name, bytes read and written, and operations of products."""
+    """Bytes read and written, and operations of products."""
 
     name: str
     moved_bytes: int
@@ -78,8 +77,6 @@ class CountedOperation:
 
 
 class OperationCounter(TorchDispatchMode):
-    """Lists the operations that would be kernels."""
-
     def __init__(self) -> None:
         super().__init__()
         self.found: list[CountedOperation] = []
@@ -111,7 +108,7 @@ def _moved_bytes(name: str, args: Any, inputs: list[Tensor], outputs: list[Tenso
 
 
 def _stored_bytes(x: Tensor) -> int:
-    """Returns the bytes that reading a tensor takes; an axis that is expanded is read once."""
+    """An expanded axis is read once."""
     count = x.element_size()
     for size, stride in zip(x.shape, x.stride(), strict=True):
         count *= size if stride else 1
@@ -132,7 +129,7 @@ def _products(name: str, args: Any, outputs: list[Tensor]) -> int:
 
 
 class CountedKernels:
-    """Replaces `triton_kernels` and counts the bytes and operations of its kernels."""
+    """Replaces `triton_kernels` to count bytes and operations."""
 
     def __init__(self, counter: OperationCounter) -> None:
         self._counter = counter
@@ -193,7 +190,6 @@ def _without_lead(stepper: Any) -> Iterator[None]:
 
 
 def counted(stepper: Stepper, rows: int, steady: bool, triton: bool) -> list[CountedOperation]:
-    """Returns the kernels of one step."""
     state = stepper.separate_state(rows + 1)
     dtype = torch.float32 if stepper.kind == "encode" else torch.int64
     x = torch.zeros(rows, *stepper.window_shape, dtype=dtype, device="meta")
@@ -209,7 +205,6 @@ def counted(stepper: Stepper, rows: int, steady: bool, triton: bool) -> list[Cou
 
 
 def counted_before(base: Path, kind: str, rows: int) -> list[CountedOperation]:
-    """Returns the kernels of one step of an earlier checkout."""
     config = imported(base, "streaming.config").StreamConfig(prior_weight=0)
     codec = imported(base, "streaming.codec").Codec("meta", _model(), imported(base, "streaming.priors").Priors(config))
     codec.fingerprint = "weights without values have none"

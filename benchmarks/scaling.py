@@ -1,8 +1,7 @@
 """What many live round trips need, on paper: nodes, gateways, what a lost one costs, and what is short first.
 
-Computed from measured results (benchmarks/results): what a session takes of a core (load.json, in batches of many
-sessions), what it takes in the process that speaks with clients (load.json; serve.json for Ray Serve), and the sizes of
-its messages. Nothing was run at that scale. ASSUMED are figures of other people's hardware.
+Computed from measured results (benchmarks/results); nothing was run at that scale. ASSUMED are figures of other
+people's hardware.
 
     python -m benchmarks.scaling        # writes the table into docs/scaling.md
 """
@@ -39,7 +38,7 @@ SEGMENT_BYTES, PACKET_HEADER_BYTES = 1448, 40
 
 @dataclass(frozen=True)
 class SessionCost:
-    """A live round trip: shares of a core for steps and for the process that speaks with clients; bits a second."""
+    """A live round trip: shares of a core for steps and for the process that speaks with clients."""
 
     step_cores: float
     front_cores: float
@@ -84,7 +83,6 @@ def needs(sessions: int, cost: SessionCost) -> dict[str, float]:
 
 
 def table() -> str:
-    """The table of docs/scaling.md, in Markdown."""
     load = json.loads((RESULTS_FOLDER / "load.json").read_text())
     own = load["rows"][0]["loop_cpu"] / load["rows"][0]["held"]
     costs = {"our own listener": session_cost(own, load)}

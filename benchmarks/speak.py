@@ -1,10 +1,10 @@
 """Time to first audio of text: from a language model's first token to the first audio, for each way to speak.
 
-A stand-in model sends random tokens at an even pace (demos.speech_lm_server) and notes when the first one leaves; the
-real server runs in its own process, all over loopback. `asked_ms`, the target, is the profile's algorithmic latency
-plus 40 ms. The model is faster than speech, so the profile's wait is shorter than its algorithmic latency. `exact`:
-every answer had 480 samples per token. `primed`: answers start in a voice. `closed_ms`: from an interruption in
-mid-sentence until the model's HTTP stream was closed.
+A stand-in model sends random tokens at an even pace (demos.speech_lm_server); the real server runs in its own process,
+all over loopback. `asked_ms`, the target, is the profile's algorithmic latency plus 40 ms. The model is faster than
+speech, so the profile's wait is shorter than its algorithmic latency. `exact`: every answer had 480 samples per token.
+`primed`: answers start in a voice. `closed_ms`: from an interruption in mid-sentence until the model's HTTP stream was
+closed.
 
     python -m benchmarks.speak
 
@@ -65,7 +65,7 @@ async def by_client(url: str, model_url: str, profile: str, primed: bool) -> Asy
 
 @asynccontextmanager
 async def by_http(url: str, model_url: str, profile: str, primed: bool) -> AsyncIterator[Say]:
-    """Posts to the server's /v1/audio/speech; the server calls the model."""
+    """The server calls the model."""
     body = {"input": TEXT, "response_format": "pcm", "profile": profile, "voice": VOICE if primed else "default"}
     async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
 
@@ -81,7 +81,6 @@ async def by_http(url: str, model_url: str, profile: str, primed: bool) -> Async
 
 @asynccontextmanager
 async def by_pipecat(url: str, model_url: str, profile: str, primed: bool) -> AsyncIterator[Say]:
-    """Runs a TTSService in a Pipecat pipeline."""
     from benchmarks.common.pipecat_line import speaking_line
     from neucodec_streaming.client.pipecat_tts import NeuCodecTTSService
 
@@ -93,7 +92,7 @@ async def by_pipecat(url: str, model_url: str, profile: str, primed: bool) -> As
 
 @asynccontextmanager
 async def by_livekit(url: str, model_url: str, profile: str, primed: bool) -> AsyncIterator[Say]:
-    """Runs a tts.TTS of LiveKit Agents. Its end marker of 10 ms of silence does not count."""
+    """The service's end marker of 10 ms of silence does not count."""
     from neucodec_streaming.client.livekit import NeuCodecTTS
 
     async with NeuCodecTTS(
@@ -116,7 +115,7 @@ WAYS = {"speak": by_client, "/v1/audio/speech": by_http, "pipecat": by_pipecat, 
 
 
 async def timed(say: Say, model: StandIn) -> tuple[float, int]:
-    """Returns milliseconds from the model's first token to the first audio, and the number of samples."""
+    """Returns milliseconds to the first audio, and the number of samples."""
     loop, first_s, samples = asyncio.get_running_loop(), 0.0, 0
     model.moments = []
     async for size in say():
@@ -126,7 +125,7 @@ async def timed(say: Say, model: StandIn) -> tuple[float, int]:
 
 
 async def interrupted(say: Say, model: StandIn) -> float:
-    """Returns milliseconds from an interruption after the first audio until the model's stream was closed."""
+    """Returns milliseconds until the model's stream was closed."""
     model.cut_off.clear()
     audio = say()
     await anext(audio)
@@ -146,7 +145,7 @@ async def measure(
     tokens_per_second: float,
     repeats: int,
 ) -> dict[str, Any]:
-    """Returns one row; `in_line` is the server's run-queue delay per second."""
+    """`in_line` is the server's run-queue delay per second."""
     tokens = np.random.default_rng(0).integers(1, 65_536, TOKENS).astype(np.uint16)
     story = np.resize(tokens, STORY_TOKENS)
     async with connect(url, kind="decode", profile=profile) as connection:
@@ -181,7 +180,7 @@ async def measure(
 
 
 async def run(given: argparse.Namespace) -> list[dict[str, Any]]:
-    """Returns all rows, printed as they are measured."""
+    """Prints rows as they are measured."""
     rows = []
     async with AsyncExitStack() as stack:
         async with stand_in(np.zeros(1, np.uint16), Pace()) as free:

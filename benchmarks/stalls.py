@@ -2,9 +2,9 @@
 
 Runs on a virtual clock. Speech, clean and with noise 15 and 6 dB below it, is sent in chunks of 100 ms that arrive up
 to 20 ms late, and pulled 10 ms at a time. At 10 s nothing arrives for a while, then everything at once. `back_s` is the
-time from there until the delay is again within one pitch period of its former value. STOI is taken over twelve seconds
-around the stall: the sent audio against the clean recording, and the heard audio against the clean recording cut at the
-same splices. The difference is the cost of the splices.
+time from there until the delay is again within one pitch period of its former value. STOI, over twelve seconds around
+the stall, is that of the sent audio against the clean recording, and of the heard audio against the clean recording cut
+at the same splices. The difference is the cost of the splices.
 
     python -m benchmarks.stalls
 """
@@ -48,7 +48,7 @@ def cut_at(audio: np.ndarray, splices: Sequence[Splice]) -> np.ndarray:
 
 
 def arrivals(chunks: int, stall_s: float, seed: int) -> np.ndarray:
-    """Returns the arrival time of each chunk, s (chunks,)."""
+    """Arrival times in s, (chunks,)."""
     times = np.arange(chunks) * CHUNK_MS / 1000 + np.random.default_rng(seed).uniform(0, JITTER_MS / 1000, chunks)
     times[(times >= STALL_AT_S) & (times < STALL_AT_S + stall_s)] = STALL_AT_S + stall_s
     return np.maximum.accumulate(times)
@@ -75,7 +75,6 @@ def play(audio: np.ndarray, stall_s: float, seed: int) -> tuple[JitterBuffer, np
 
 
 def measure(speech: np.ndarray, noise_db: float | None, stall_s: float, seed: int) -> dict[str, Any]:
-    """Measures one stall."""
     level = 10 ** (-(80 if noise_db is None else noise_db) / 20) * float(np.sqrt(np.mean(speech**2)))
     audio = speech + np.random.default_rng(seed).normal(0, level, speech.size).astype(np.float32)
     buffer, heard, ages = play(audio, stall_s, seed)

@@ -164,7 +164,10 @@ def _shared_options() -> tuple[CompletedParser, ...]:
     output.add_argument("--json", action="store_true", help="print summary or error as one JSON object, no progress")
     session = CompletedParser(add_help=False, parents=[output])
     session.add_argument(
-        "--server", metavar="URL", default=os.environ.get("NEUCODEC_SERVER", DEFAULT_URL), help="(%(default)s)"
+        "--server",
+        metavar="URL",
+        default=os.environ.get("NEUCODEC_SERVER", DEFAULT_URL),
+        help=f"default: NEUCODEC_SERVER, else {DEFAULT_URL}",
     )
     session.add_argument("--profile", help="one of the server's pairs of chunk and lookahead")
     session.add_argument("--key-file", metavar="FILE", help=f"holds the API key; else {KEY_VARIABLE} does")
@@ -176,7 +179,7 @@ def _shared_options() -> tuple[CompletedParser, ...]:
     device = CompletedParser(add_help=False)
     device.add_argument("--device", help="number or part of the name, see `neucodec devices`")
     timed = CompletedParser(add_help=False)
-    timed.add_argument("--seconds", type=_positive, help="stop after so long")
+    timed.add_argument("--seconds", type=_positive, help="stop after this many seconds")
     return output, session, paced, form, device, timed
 
 

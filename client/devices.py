@@ -341,7 +341,7 @@ def _rate(found: dict[str, Any], check: Callable[..., None], channels: int) -> i
 
 
 def _host_api(device: dict[str, Any]) -> str:
-    """The host API of a device; the same device may be listed once for each."""
+    """The same device may be listed once for each host API."""
     return str(_sounddevice().query_hostapis(device["hostapi"])["name"])
 
 

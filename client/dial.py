@@ -134,7 +134,7 @@ class Dialer:
             await websocket.wait_closed()
 
     def _translated(self, error: BaseException) -> BaseException:
-        """Translates a failure to connect; returns other errors unchanged."""
+        """Returns other errors unchanged."""
         match error:
             case InvalidStatus():
                 return self._refusal(error)
@@ -159,7 +159,6 @@ class Dialer:
         return error
 
     def _unreachable(self, error: OSError) -> StreamingError:
-        """Why there is no connection: name resolution, certificate, TLS, or nothing listens."""
         match error:
             case socket.gaierror() if self._proxy is None:
                 return Unreachable(f"host name {self._host!r} cannot be resolved ({_reason(error)}): check the URL")
@@ -264,7 +263,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _headers(api_key: str | None) -> dict[str, str]:
-    """Headers with the key (RFC 6750, section 2.1)."""
+    """See RFC 6750, section 2.1."""
     if api_key is None:
         return {}
     if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:

@@ -212,7 +212,6 @@ class JitterBuffer:
         self._credit = min(self._credit + count, PLAYED_PER_SKIPPED * self._time_scale.longest_lag)
 
     def _catch_up(self) -> None:
-        """Skips audio that is too old, or compresses the next audio."""
         excess = self.delay_samples - self.target_samples
         if self._finished or excess <= 0:  # the present is the end, or reached
             self._is_skipping = False
@@ -225,7 +224,7 @@ class JitterBuffer:
             self._compress(excess)
 
     def _skip(self, excess: int) -> None:
-        """Skips to the latest audio; playback continues with a faded seam."""
+        """Continues playback with a faded seam."""
         fade = self._fade if self.flow is Flow.PLAYING else 0
         if fade and self.buffered_samples < excess + 2 * fade:
             return  # the present has not arrived yet

@@ -56,12 +56,10 @@ class NeuCodecTTS(tts.TTS):
 
     @property
     def model(self) -> str:
-        """Name of the language model."""
         return self._model or "unknown"
 
     @property
     def provider(self) -> str:
-        """Name of the provider."""
         return "neucodec"
 
     def synthesize(
@@ -105,7 +103,6 @@ class NeuCodecTTS(tts.TTS):
             self._idle.append(speech)
 
     async def aclose(self) -> None:
-        """Closes all sessions."""
         if self._warming is not None:
             self._warming.cancel()
             await asyncio.gather(self._warming, return_exceptions=True)

@@ -105,7 +105,6 @@ class _Service(AIService):
             await self.cancel_task(self._listener)
 
     async def cleanup(self) -> None:
-        """Closes the session if it is open."""
         if self._listener is not None:
             await self.cancel_task(self._listener)
         await super().cleanup()

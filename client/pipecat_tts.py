@@ -55,7 +55,6 @@ class NeuCodecTTSService(TTSService):
         return True
 
     async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]  # as Pipecat's own do
-        """Opens the session."""
         await super().setup(setup)
         try:
             model = await self._stack.enter_async_context(
@@ -71,13 +70,11 @@ class NeuCodecTTSService(TTSService):
         self._speech = speech
 
     async def cleanup(self) -> None:
-        """Closes the session."""
         await super().cleanup()
         self._speech = None
         await self._stack.aclose()
 
     async def run_tts(self, text: str, context_id: str) -> AsyncGenerator[Frame | None, None]:
-        """The audio of a text as it comes."""
         if self._speech is None:
             return
         await self.start_tts_usage_metrics(text)

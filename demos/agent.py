@@ -3,9 +3,9 @@
     python -m demos.agent --model nano          # starts its own server; --server URL uses a running one
 
 One session encodes the microphone into tokens; a voice activity detector finds the end of a turn. A stand-in for a
-speech language model (demos.language_model) then sends the tokens of recorded speech one by one, and another session
-decodes them for the speaker. Speech during the answer interrupts it: the stand-in stops, `clear` empties server and
-speaker, and the agent knows how much of its answer was heard. Use headphones, or it interrupts itself.
+speech language model (demos.language_model) then sends tokens one by one, and another session decodes them for the
+speaker. Speech during the answer interrupts it: the stand-in stops, `clear` empties server and speaker, and the agent
+knows how much of its answer was heard. Use headphones, or it interrupts itself.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from neucodec_streaming.errors import StreamingError
 
 
 class Agent:
-    """An agent with an encoding session `ears`, a decoding session `voice` and an `answer` of uint16 (n,) tokens."""
+    """`ears` encodes, `voice` decodes the `answer`, uint16 (n,) tokens."""
 
     def __init__(self, ears: Connection, voice: Connection, speaker: Speaker, answer: np.ndarray) -> None:
         self._ears = ears
@@ -44,9 +44,7 @@ class Agent:
         self._clears = 0  # unanswered by the server: until then, audio belongs to an old answer
 
     async def run(self, packets: AsyncIterable[np.ndarray]) -> None:
-        """Converses with the user heard in `packets`, float32 (n,) at 16 kHz. Never returns; raises any error of its
-        parts.
-        """
+        """`packets` are float32 (n,) at 16 kHz. Never returns; raises any error of its parts."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read(), name="tokens heard")
@@ -69,7 +67,7 @@ class Agent:
                     self._answering = tasks.create_task(self._say(), name="answer")
 
     async def _read(self) -> None:
-        """Counts the tokens of the user's speech; a language model would read them."""
+        """Counts tokens, which a language model would read."""
         async for event in self._ears:
             if isinstance(event, Tokens):
                 self._heard_tokens += event.tokens.size
@@ -108,7 +106,6 @@ def tell(what: str) -> None:
 
 
 async def converse(options: argparse.Namespace) -> None:
-    """Listens and answers until it is cancelled."""
     async with demo_server(options.server, options.model) as url:
         answer = await recorded_tokens(url, options.answer)
         async with (
@@ -125,7 +122,6 @@ async def converse(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """The command line of the demo."""
     parser = argparse.ArgumentParser(prog="agent", description="Listens, answers, and can be interrupted.")
     parser.add_argument("--server", metavar="URL", help="a running server (default: start one)")
     parser.add_argument("--model", default="nano", help="model of the server to start (%(default)s)")

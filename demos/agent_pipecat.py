@@ -55,8 +55,6 @@ TURN_SILENCE_S = 0.3
 
 
 class MicrophoneInput(FrameProcessor):
-    """Pushes the microphone's audio, from StartFrame on."""
-
     def __init__(self, microphone: Microphone) -> None:
         super().__init__()
         self._microphone = microphone
@@ -79,7 +77,7 @@ class MicrophoneInput(FrameProcessor):
 
 
 class SpeakerOutput(FrameProcessor):
-    """Plays TTSAudioRawFrames; an interruption silences it."""
+    """An interruption silences it."""
 
     def __init__(self, speaker: Speaker) -> None:
         super().__init__()
@@ -139,7 +137,6 @@ class RecordedAnswer(FrameProcessor):
 
 
 def conversation(url: str, answer: np.ndarray, pace: Pace) -> list[FrameProcessor]:
-    """Returns the processors between microphone and speaker."""
     strategies = UserTurnStrategies(
         start=[VADUserTurnStartStrategy()],
         stop=[SpeechTimeoutUserTurnStopStrategy(user_speech_timeout=TURN_SILENCE_S, wait_for_transcript=False)],
@@ -154,7 +151,6 @@ def conversation(url: str, answer: np.ndarray, pace: Pace) -> list[FrameProcesso
 
 
 async def converse(options: argparse.Namespace) -> None:
-    """Listens and answers until Ctrl-C."""
     async with demo_server(options.server, options.model) as url:
         answer = await recorded_tokens(url, options.answer)
         with (
@@ -172,7 +168,6 @@ async def converse(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """The command line of the demo."""
     parser = argparse.ArgumentParser(prog="agent_pipecat", description="Listens, answers, and can be interrupted.")
     parser.add_argument("--server", metavar="URL", help="a running server (default: start one)")
     parser.add_argument("--model", default="nano", help="model of the server to start (%(default)s)")

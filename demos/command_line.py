@@ -1,4 +1,4 @@
-"""What the demos' command lines share: missing extras, and the arguments of a text to be spoken."""
+"""Handling of missing extras, and the arguments of demos that speak a text."""
 
 import argparse
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def needs(extras: str) -> Iterator[None]:
-    """For imports of libraries of these extras. Raises SystemExit, one line that names them, if one is missing."""
+    """Raises SystemExit, one line that names the extras, if an import in the block fails."""
     try:
         yield
     except ImportError as error:
@@ -17,7 +17,6 @@ def needs(extras: str) -> Iterator[None]:
 
 
 def speak_arguments(prog: str, description: str) -> argparse.Namespace:
-    """The arguments of a demo that speaks a text into a file."""
     parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("speech_lm_url", metavar="MODEL_URL", help="language-model server, ending in /v1")
     parser.add_argument("url", metavar="SERVER_URL", help="such as ws://127.0.0.1:8765")

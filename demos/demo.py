@@ -1,7 +1,7 @@
 """The demo of `make demo`: real speech through server and client, live, with a summary of the result.
 
-Starts the server with the bundled model, streams a recording in real time into a token file, decodes the token file
-into a WAV file as fast as the server can, and compares it with the recording.
+Streams a recording in real time into a token file, decodes the token file into a WAV file as fast as the server can,
+and compares it with the recording.
 """
 
 import argparse
@@ -48,7 +48,7 @@ class LatencyLog:
 
 
 async def encode(url: str, recording: Path, token_file: Path, realtime: bool) -> tuple[TransferReport, list[float]]:
-    """Encodes a recording into a token file; returns the session's report and the latency of each chunk in ms."""
+    """Returns the session's report and the latency of each chunk in ms."""
     source, log = AudioReader(recording, INPUT_RATE), LatencyLog()
     async with connect(url, kind="encode") as connection:
         with TokenWriter(token_file) as writer, ProgressLine(source.seconds) as line:
@@ -62,7 +62,6 @@ async def encode(url: str, recording: Path, token_file: Path, realtime: bool) ->
 
 
 async def decode(url: str, token_file: Path, wav_file: Path) -> TransferReport:
-    """Decodes a token file into a WAV file, as fast as the server can."""
     tokens = read_tokens(token_file)
     packets = [tokens[start : start + TOKENS_PER_PACKET] for start in range(0, tokens.size, TOKENS_PER_PACKET)]
     async with connect(url, kind="decode", output_rate=OUTPUT_RATE) as connection:
@@ -71,7 +70,7 @@ async def decode(url: str, token_file: Path, wav_file: Path) -> TransferReport:
 
 
 def compare(recording: Path, wav_file: Path, picture: Path, model: str) -> float:
-    """Draws both spectrograms; returns STOI at 16 kHz (Taal et al., 2011) over the length of the decoded audio."""
+    """Returns STOI at 16 kHz (Taal et al., 2011) over the length of the decoded audio."""
     original, decoded = read_audio(recording, OUTPUT_RATE), read_audio(wav_file, OUTPUT_RATE)
     original = original[: decoded.size]
     draw_pair([("original", original), (f"after {model}, 800 bit/s, streamed", decoded)], OUTPUT_RATE, picture)
@@ -80,7 +79,6 @@ def compare(recording: Path, wav_file: Path, picture: Path, model: str) -> float
 
 
 async def demonstrate(options: argparse.Namespace) -> dict[str, object]:
-    """Runs the demo and returns its figures."""
     options.output.mkdir(parents=True, exist_ok=True)
     token_file, wav_file, picture = (options.output / name for name in ("speech.tok", "speech.wav", "spectrograms.png"))
     print(f"Starting the server on model {options.model} ...", flush=True)
@@ -109,7 +107,6 @@ async def demonstrate(options: argparse.Namespace) -> dict[str, object]:
 
 
 def show(figures: dict[str, object], realtime: bool) -> None:
-    """Prints the figures as a table."""
     latency = f"{figures['algorithmic_latency_ms']:g} ms algorithmic"
     if realtime:
         latency += (
@@ -131,7 +128,6 @@ def show(figures: dict[str, object], realtime: bool) -> None:
 
 
 def main() -> None:
-    """The command line of the demo."""
     parser = argparse.ArgumentParser(prog="demo", description="Real speech through a live NeuCodec.")
     parser.add_argument("--model", default="nano", help="model of the server (%(default)s)")
     parser.add_argument("--recording", type=Path, default=RECORDING, help="WAV or FLAC (%(default)s)")

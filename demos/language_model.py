@@ -1,8 +1,7 @@
 """A stand-in for a speech language model: tokens of recorded speech, one by one, at a model's uneven pace.
 
-It first waits as if it read its prompt. The time between tokens is exponentially distributed, with occasional pauses,
-as caused by another request or by garbage collection. On average it is faster than speech, which is 50 tokens a second;
-otherwise playback would stutter.
+The time between tokens is exponentially distributed, with occasional pauses, as caused by another request or by garbage
+collection. On average it is faster than speech, which is 50 tokens a second; otherwise playback would stutter.
 """
 
 import asyncio
@@ -19,12 +18,11 @@ from neucodec_streaming.client.transfer import transfer
 from neucodec_streaming.config import INPUT_RATE
 
 RECORDING = Path(__file__).parent / "data" / "speech.flac"
-"""The speech that the demos use unless another recording is given."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """The pace of tokens; `pause_every` is the mean number of tokens between pauses."""
+    """`pause_every` is the mean number of tokens between pauses."""
 
     prompt_s: float = 0.25
     tokens_per_second: float = 75.0
@@ -41,7 +39,7 @@ async def recorded_tokens(url: str, recording: Path) -> np.ndarray:
 
 
 async def spoken(tokens: np.ndarray, pace: Pace, rng: random.Random) -> AsyncIterator[np.ndarray]:
-    """Yields tokens, uint16 (n,), one at a time as (1,), each at its moment."""
+    """Yields (1,), each at its moment."""
     loop = asyncio.get_running_loop()
     moment = loop.time() + pace.prompt_s
     for start in range(tokens.size):

@@ -1,8 +1,8 @@
-"""`neucodec-server` as a child process: demos, benchmarks and tests start it, wait for it and stop it here.
+"""`neucodec-server` as a child process of demos, benchmarks and tests.
 
     with ServerProcess("--model", "nano") as server: ...          # or async with, which does not block the event loop
 
-By default it listens on a free loopback port and logs only warnings. The log goes to stderr, unless a file is given.
+By default it listens on a free loopback port and logs only warnings.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class ServerProcess:
         self._log = log
         self._process: subprocess.Popen[str] | None = None
         self.url = ""
-        """URL of its WebSockets, once it is ready."""
+        """WebSocket URL, once it is ready."""
 
     @property
     def pid(self) -> int:
@@ -47,7 +47,7 @@ class ServerProcess:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> Self:
-        """Starts the server; blocks until it is ready."""
+        """Blocks until the server is ready."""
         self._spawn()
         self._check(self._read_url())
         return self

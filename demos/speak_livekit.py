@@ -17,7 +17,6 @@ with needs("livekit"):
 
 
 async def speak(speech_lm_url: str, url: str, text: str, path: str) -> None:
-    """Speaks one text, word by word."""
     async with NeuCodecTTS(SpeechLMSpec(speech_lm_url), url) as tts, tts.stream() as stream:
         with AudioWriter(path, tts.sample_rate) as file:
             for word in text.split():
@@ -28,7 +27,6 @@ async def speak(speech_lm_url: str, url: str, text: str, path: str) -> None:
 
 
 def main() -> None:
-    """The command line of the demo."""
     given = speak_arguments("speak_livekit", "Speaks a text into a WAV file by LiveKit's interface.")
     asyncio.run(speak(given.speech_lm_url, given.url, given.text, given.path))
 

@@ -37,7 +37,6 @@ class WavOutput(FrameProcessor):
 
 
 async def speak(speech_lm_url: str, url: str, text: str, path: str) -> None:
-    """Speaks one text."""
     with AudioWriter(path, OUTPUT_RATE) as file:
         pipeline = Pipeline([NeuCodecTTSService(SpeechLMSpec(speech_lm_url), url), WavOutput(file)])
         worker = PipelineWorker(pipeline, params=PipelineParams(audio_out_sample_rate=OUTPUT_RATE), enable_rtvi=False)
@@ -48,7 +47,6 @@ async def speak(speech_lm_url: str, url: str, text: str, path: str) -> None:
 
 
 def main() -> None:
-    """The command line of the demo."""
     given = speak_arguments("speak_pipecat", "Speaks a text into a WAV file by a Pipecat pipeline.")
     asyncio.run(speak(given.speech_lm_url, given.url, given.text, given.path))
 

@@ -30,7 +30,7 @@ EVENT_STREAM = "200 OK\r\nContent-Type: text/event-stream"
 
 
 class StandIn:
-    """A server that answers every request with the same tokens, and keeps the `requests`.
+    """Keeps the `requests`.
 
     `cut_off` is set whenever a client disconnects during an answer. `moments` are the times of the latest answer's
     tokens, by the loop's clock.
@@ -50,7 +50,7 @@ class StandIn:
         return len(self.moments)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serves one connection with one request."""
+        """A connection has only one request."""
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
@@ -102,7 +102,7 @@ def _event(text: str, reason: str | None, is_chat: bool) -> str:
 
 @asynccontextmanager
 async def stand_in(tokens: np.ndarray, pace: Pace, seed: int = 0, port: int = 0) -> AsyncIterator[StandIn]:
-    """Starts a stand-in that answers with `tokens`, uint16 (n,), on a loopback port."""
+    """Answers with `tokens`, uint16 (n,), on a loopback port."""
     model = StandIn(tokens, pace, seed)
     server = await asyncio.start_server(model.serve, "127.0.0.1", port)
     try:
@@ -113,7 +113,6 @@ async def stand_in(tokens: np.ndarray, pace: Pace, seed: int = 0, port: int = 0)
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Serves until Ctrl-C."""
     with needs("server"):
         from neucodec_streaming import load_codec
 
@@ -125,7 +124,6 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """The command line of the demo."""
     parser = argparse.ArgumentParser(prog="speech_lm_server", description="Answers every request with a recording.")
     parser.add_argument("--recording", type=Path, default=RECORDING, help="its answer: WAV or FLAC (%(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="loopback port (%(default)s)")

@@ -37,14 +37,14 @@ _log = logging.getLogger("telephony")
 
 
 class Call:
-    """One call: the carrier's WebSocket `phone`, its `stream`, and the sessions `ears` and `voice`."""
+    """`phone` is the carrier's WebSocket, `stream` its name."""
 
     def __init__(self, phone: ServerConnection, stream: str, ears: Connection, voice: Connection, greeting: np.ndarray):
         self._phone, self._stream = phone, stream
         self._ears, self._voice, self._greeting = ears, voice, greeting
 
     async def run(self, messages: AsyncIterator[dict[str, Any]]) -> None:
-        """Runs the call until the caller hangs up. Raises any error of either session."""
+        """Returns when the caller hangs up. Raises any error of either session."""
         async with asyncio.TaskGroup() as tasks:
             talking = [tasks.create_task(work) for work in (self._think(), self._speak())]
             await self._listen(messages)
@@ -52,7 +52,6 @@ class Call:
                 task.cancel()
 
     async def _listen(self, messages: AsyncIterator[dict[str, Any]]) -> None:
-        """Handles the carrier's messages."""
         async for message in messages:
             match message:
                 case {"event": "media", "media": {"payload": payload, "track": "inbound"}}:
@@ -89,7 +88,7 @@ class Call:
 
 
 async def messages_of(phone: ServerConnection) -> AsyncIterator[dict[str, Any]]:
-    """Yields the carrier's messages. Raises ValueError."""
+    """Raises ValueError."""
     async for text in phone:
         message = json.loads(text)
         if not isinstance(message, dict):
@@ -98,7 +97,7 @@ async def messages_of(phone: ServerConnection) -> AsyncIterator[dict[str, Any]]:
 
 
 async def answer(phone: ServerConnection, server: str, greeting: np.ndarray) -> None:
-    """Handles one call from its `start` to its end; a call that fails is closed with a reason."""
+    """A call that fails is closed with a reason."""
     messages = messages_of(phone)
     try:
         async with asyncio.timeout(START_S):
@@ -120,7 +119,7 @@ async def answer(phone: ServerConnection, server: str, greeting: np.ndarray) -> 
 
 
 async def telephone_server(server: str, greeting: np.ndarray, host: str, port: int, path: str) -> Server:
-    """Starts a WebSocket server for calls at `path`, which should be secret."""
+    """`path` should be secret."""
 
     def check(phone: ServerConnection, request: Request) -> Response | None:
         return None if request.path == path else phone.respond(HTTPStatus.NOT_FOUND, "")
@@ -131,7 +130,6 @@ async def telephone_server(server: str, greeting: np.ndarray, host: str, port: i
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Takes calls until it is cancelled."""
     greeting = await recorded_tokens(options.server, options.greeting)
     async with await telephone_server(options.server, greeting, options.host, options.port, options.path):
         _log.info("taking calls at ws://%s:%s%s", options.host, options.port, options.path)
@@ -139,7 +137,6 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """The command line of the demo."""
     parser = argparse.ArgumentParser(prog="telephony", description="Takes calls from a carrier's media streams.")
     parser.add_argument("--server", metavar="URL", default=DEFAULT_URL, help="(%(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; a proxy adds TLS (%(default)s)")

@@ -30,7 +30,7 @@ CONTEXT_TOKENS = 4096
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Returns a tokenizer with one token per byte, per mark and per speech token."""
+    """Has one token per byte, per mark and per speech token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -47,7 +47,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForCausalLM:
-    """Returns a model with 4.2 million random weights; it samples, since its most likely token never changes."""
+    """Has 4.2 million random weights; samples, since its most likely token never changes."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -67,14 +67,12 @@ def tiny_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlamaForCau
 
 
 def save(folder: Path) -> None:
-    """Saves model and tokenizer in transformers' format."""
     tokenizer = tiny_tokenizer()
     tiny_model(tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def main() -> None:
-    """The command line of the demo."""
     parser = argparse.ArgumentParser(prog="tiny_speech_lm", description="Creates a tiny random speech language model.")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the model's folder")
     save(parser.parse_args().folder)

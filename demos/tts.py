@@ -2,10 +2,9 @@
 
     python -m demos.tts --model nano            # starts its own server; --server URL uses a running one
 
-The language model is a stand-in (demos.language_model) with the tokens of recorded speech. Each token is sent as soon
-as it exists. The first audio is held back until there is enough of it: the speaker's jitter buffer learns the lateness
-of audio, but knows nothing at the first utterance. Prints how uneven the pace was, how often playback was interrupted,
-and the time to first sound.
+The language model is a stand-in (demos.language_model). Each token is sent as soon as it exists. The first audio is
+held back until there is enough of it: the speaker's jitter buffer learns the lateness of audio, but knows nothing at
+the first utterance. Prints how uneven the pace was, how often playback was interrupted, and the time to first sound.
 """
 
 import argparse
@@ -32,7 +31,7 @@ one.
 
 
 class HeadStart:
-    """A speaker that receives audio only when there is enough to start with."""
+    """Holds the audio back until there is enough to start with."""
 
     def __init__(self, speaker: Speaker, samples: int) -> None:
         self._speaker = speaker
@@ -40,14 +39,14 @@ class HeadStart:
         self._held: list[np.ndarray] = []
 
     def push(self, samples: np.ndarray) -> None:
-        """Queues float32 (m,)."""
+        """float32 (m,)."""
         self._held.append(samples)
         self._missing -= samples.size
         if self._missing <= 0:
             self._release()
 
     def finish(self) -> None:
-        """Ends the utterance, however short."""
+        """Plays the utterance however short."""
         self._release()
         self._speaker.finish()
 
@@ -58,7 +57,7 @@ class HeadStart:
 
 
 async def say(url: str, tokens: np.ndarray, pace: Pace, seed: int, device: str | None) -> dict[str, float]:
-    """Plays the tokens as they arrive; returns the figures of the playback."""
+    """Returns the figures of the playback."""
     loop = asyncio.get_running_loop()
     moments: list[float] = []
 
@@ -97,7 +96,6 @@ async def say(url: str, tokens: np.ndarray, pace: Pace, seed: int, device: str |
 
 
 async def demonstrate(options: argparse.Namespace) -> dict[str, float]:
-    """Runs the demo and returns its figures."""
     async with demo_server(options.server, options.model) as url:
         tokens = await recorded_tokens(url, options.recording)
         pace = Pace(tokens_per_second=options.tokens_per_second)
@@ -105,7 +103,6 @@ async def demonstrate(options: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    """The command line of the demo."""
     parser = argparse.ArgumentParser(prog="tts", description="Tokens at the pace of a language model, to the speaker.")
     parser.add_argument("--server", metavar="URL", help="a running server (default: start one)")
     parser.add_argument("--model", default="nano", help="model of the server to start (%(default)s)")

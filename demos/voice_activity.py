@@ -18,7 +18,7 @@ END_SILENCE_MS = 500
 
 
 class VoiceActivity:
-    """A stream of float32 mono at 16 kHz, in packets of any size."""
+    """Takes float32 mono at 16 kHz, in packets of any size."""
 
     def __init__(self, end_silence_ms: int = END_SILENCE_MS) -> None:
         self._detector = VADIterator(

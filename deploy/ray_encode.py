@@ -49,7 +49,7 @@ def _result(row: dict) -> TokenRecord | Skipped:
 
 
 def encoded(files: list[AudioFile], given: argparse.Namespace) -> Iterator[TokenRecord | Skipped]:
-    """The actors' results, in order of arrival."""
+    """Yields results in order of arrival."""
     rows = [
         {
             "ids": [one.id for one in batch],
@@ -70,7 +70,7 @@ def encoded(files: list[AudioFile], given: argparse.Namespace) -> Iterator[Token
 
 
 def main() -> int:
-    """Runs the job; 1 if recordings were skipped, 2 for an unusable folder or setting."""
+    """Returns 1 if recordings were skipped, 2 for an unusable folder or setting."""
     given = _parser().parse_args()
     ray.init(address=given.address, log_to_driver=False, logging_level="warning")
     ray.data.DataContext.get_current().enable_progress_bars = False  # ours counts recordings

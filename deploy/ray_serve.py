@@ -60,7 +60,7 @@ class Arguments(BaseModel):
 
 
 def build(arguments: Arguments) -> serve.Application:
-    """Builds the application for `serve run` and the configuration file. Raises ConfigError."""
+    """Raises ConfigError."""
     settings = settings_of(arguments.settings)
     resources = {"num_cpus": arguments.cpus, "num_gpus": arguments.gpus}
     room = arguments.room
@@ -94,7 +94,7 @@ def settings_of(given: dict[str, Any]) -> Settings:
 
 
 def measured_room(given: dict[str, Any]) -> int:
-    """Loads the model on a node of the cluster: its room for the most expensive kind, in the default profile."""
+    """Measures with the most expensive kind, in the default profile."""
     settings = settings_of(given)
     engines, model = load_engines(settings)
     admission = Admission(model.budget, settings.max_sessions, len(engines))

@@ -4,8 +4,8 @@ tests/docs/test_pages.py fails while a committed page differs from what this wou
 """
 
 import argparse
-import io
 import os
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
@@ -31,6 +31,12 @@ COMMANDS = """# Command line
 
 This page is generated from the code by `python docs/reference.py`.
 """
+SHARED_BY = 3
+"""Options of at least this many commands are explained once, at the top."""
+SHARED = """## Shared options
+
+The usage of each command says which of these it has.
+"""
 
 
 def settings_page() -> str:
@@ -49,21 +55,45 @@ def settings_page() -> str:
 
 
 def commands_page() -> str:
-    """The help of every command."""
+    """The help of every command, with the options that several commands share once at the top."""
     os.environ["COLUMNS"] = "110"
     parser = cli._parser()
-    lines = [COMMANDS, block(parser)]
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            lines += [f"## neucodec {name}\n\n{block(command)}" for name, command in action.choices.items()]
+    (found,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    commands = found.choices
+    counts = Counter(_key(action) for command in commands.values() for action in command._actions)
+    shared = {key for key, count in counts.items() if key[0] and count >= SHARED_BY}
+    listed = {_key(action): action for command in commands.values() for action in command._actions}
+    options = [action for key, action in listed.items() if key in shared]
+    lines = [COMMANDS, _block(parser.format_help()), SHARED, _block(_help(parser, [("options", options)], usage=False))]
+    for name, command in commands.items():
+        own = [
+            (group.title, [action for action in group._group_actions if _key(action) not in shared])
+            for group in command._action_groups
+        ]
+        lines.append(f"## neucodec {name}\n\n{_block(_help(command, own))}")
     return "\n".join(lines)
 
 
-def block(parser: argparse.ArgumentParser) -> str:
-    """The help of one parser as a block of code."""
-    text = io.StringIO()
-    parser.print_help(text)
-    return f"```text\n{text.getvalue().rstrip()}\n```\n"
+def _key(action: argparse.Action) -> tuple[tuple[str, ...], str | None]:
+    return tuple(action.option_strings), action.help
+
+
+def _help(
+    parser: argparse.ArgumentParser, groups: list[tuple[str | None, list[argparse.Action]]], usage: bool = True
+) -> str:
+    """The parser's usage, and the help of the given arguments by group."""
+    formatter = parser._get_formatter()
+    if usage:
+        formatter.add_usage(parser.usage, parser._actions, parser._mutually_exclusive_groups)
+    for title, actions in groups:
+        formatter.start_section(title)
+        formatter.add_arguments(actions)
+        formatter.end_section()
+    return formatter.format_help()
+
+
+def _block(text: str) -> str:
+    return f"```text\n{text.rstrip()}\n```\n"
 
 
 PAGES = {"settings.md": settings_page, "command-line.md": commands_page}

@@ -16,7 +16,6 @@ from typing import Protocol as Interface
 
 from prometheus_client import Histogram
 
-from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, reason_of
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.protocol.speech_lm import SpeechLMSpec
@@ -76,7 +75,7 @@ class App:
         """Open connections; `stop` waits for them."""
         self._is_draining = False
         self._metrics = Metrics()
-        self._step_times: dict[Pool, Histogram] = {}
+        self._step_times: dict[tuple[str, str], Histogram] = {}
         self._gate = _gate(settings)
         self._certificate = _certificate(settings)
         compare = CompareEndpoint(self._gate, self._metrics) if settings.web else None
@@ -218,11 +217,10 @@ class App:
         _log.info("measured again while the machine was idle: room for %d %s sessions", self.room(), model.kinds[-1])
 
     def _count_step(self, step: TimedStep) -> None:
-        if step.pool not in self._step_times:
-            assert self._model is not None, "nothing is stepped before"
-            profile = next(name for name, config in self._model.profiles.items() if config == step.pool.config)
-            self._step_times[step.pool] = self._metrics.step.labels(step.pool.kind, profile)
-        self._step_times[step.pool].observe(step.seconds)
+        part, profile, seconds = step
+        if (part, profile) not in self._step_times:
+            self._step_times[part, profile] = self._metrics.step.labels(part, profile)
+        self._step_times[part, profile].observe(seconds)
 
     async def _watch(self) -> None:
         """Ends sessions of stuck or dead devices with an error."""
@@ -246,13 +244,18 @@ class App:
         """All sessions; None until the model is loaded and warm."""
         return self._sessions
 
+    @property
+    def _has_failed_to_load(self) -> bool:
+        return self._model is None and bool(self._tasks) and self._tasks[0].done()
+
     def why_not_ready(self) -> str | None:
         """Why no session can be opened now; None if one can."""
         if self._is_draining:
             return "the server is shutting down"
+        if self._has_failed_to_load:
+            return "the model failed to load (see the server's log)"
         if self._model is None:
-            is_failed = bool(self._tasks) and self._tasks[0].done()
-            return "the model failed to load (see the server's log)" if is_failed else "the model is not loaded yet"
+            return "the model is not loaded yet"
         return next(filter(None, map(self._why_not_working, self._devices.all)), None)
 
     def ready_model(self) -> Model:
@@ -261,12 +264,13 @@ class App:
         if self._is_draining:
             raise CapacityError(f"{why_not}: reconnect, or use another server")
         if why_not is not None or self._model is None:
-            raise DeviceError(f"{why_not}: try again soon")
+            advice = "use another server" if self._has_failed_to_load else "try again soon"
+            raise DeviceError(f"{why_not}: {advice}")
         return self._model
 
 
 def _speech(app: App, settings: Settings, gate: Gate, metrics: Metrics) -> SpeechEndpoint | None:
-    """The handler of POST /v1/audio/speech, if a language model is set. Raises ConfigError."""
+    """None without a language model. Raises ConfigError."""
     if settings.speech_lm_url is None:
         return None
     spec = SpeechLMSpec(settings.speech_lm_url, settings.speech_lm_api)
@@ -283,7 +287,7 @@ def _speech(app: App, settings: Settings, gate: Gate, metrics: Metrics) -> Speec
 
 
 def _gate(settings: Settings) -> Gate:
-    """Access control by the settings. Raises ConfigError."""
+    """Raises ConfigError."""
     file = Path(settings.api_keys_file) if settings.api_keys_file else None
     return Gate(
         Keys(file, settings.api_keys, time.monotonic),
@@ -297,7 +301,7 @@ def _gate(settings: Settings) -> Gate:
 
 
 def _certificate(settings: Settings) -> Certificate | None:
-    """The TLS context to listen with; None without TLS. Raises ConfigError."""
+    """None without TLS. Raises ConfigError."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return Certificate(Path(settings.tls_cert), Path(settings.tls_key), time.monotonic)

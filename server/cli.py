@@ -110,9 +110,8 @@ async def serve(settings: Settings, load: EngineLoader = load_engines, *, apart:
         await asyncio.wait([loading, stopped], return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             loading.result()
-            assert app.model is not None
-            profiles = ", ".join(app.model.profiles)
             assert app.model is not None, "loaded"
+            profiles = ", ".join(app.model.profiles)
             limit = f"room for {app.room()} {app.model.kinds[-1]} sessions"
             print(
                 f"neucodec-server ready at {app.url} (model {app.model.name}; profiles {profiles}; {limit})", flush=True
@@ -168,7 +167,6 @@ def capacity_table(settings: Settings, load: EngineLoader = load_engines) -> str
 
 
 def _times(seconds: Mapping[Pool, Mapping[int, float]], names: Mapping[StreamConfig, str]) -> list[str]:
-    """A line for every pool."""
     rows = [
         [names[pool.config], pool.kind, *(f"{1000 * one:.1f}" for one in of.values())] for pool, of in seconds.items()
     ]
@@ -197,7 +195,6 @@ def _without_broker_of_client(settings: Settings) -> Settings:
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's event loop if installed, else asyncio's."""
     try:
         import uvloop
     except ImportError:

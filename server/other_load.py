@@ -23,7 +23,6 @@ class OtherLoad:
 
 
 def _processors() -> set[int]:
-    """Processors that this process may use."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}
 
 

@@ -21,7 +21,6 @@ class PcmFormat(NamedTuple):
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of one sample."""
         return len(self.silence)
 
 

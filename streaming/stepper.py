@@ -96,7 +96,6 @@ class Stepper(ABC):
 
     @torch.inference_mode()
     def reset(self, state: Any, slot: int) -> None:
-        """Resets a slot."""
         for tensor in _pieces(state):
             tensor[slot].zero_()
 

@@ -1,9 +1,8 @@
-"""What every test gets: few threads, no hub, and the promise that the tests which define the product really ran.
+"""Few threads, no hub, and the check that the tests which define the product really ran.
 
-`make test` runs two tests side by side; one that is marked `alone`, since it looks at the time, waits until no other
-runs.
+`make test` runs two tests side by side; one marked `alone`, since it measures time, waits until no other runs.
 
-Laws, golden vectors and server tests may never be skipped: with `--no-skips-that-matter` (what `.ci/run` gives) a skip
+Laws, golden vectors and server tests must not be skipped: with `--no-skips-that-matter` (as `.ci/run` does) a skip
 under one of ESSENTIAL fails the run.
 """
 
@@ -15,7 +14,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if os.environ.get("NEUCODEC_TEST_DEVICE") != "cuda":
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # is looked at when a kernel is defined
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined
 
 import pytest
 from filelock import ReadWriteLock
@@ -67,15 +66,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The folder tests/data."""
     return ROOT / "tests" / "data"
 
 
 @pytest.fixture
 def cuda(request: pytest.FixtureRequest) -> Generator[Any, None, None]:
-    """Makes `torch.cuda` available: the device of NEUCODEC_TEST_DEVICE=cuda (None), or else a software one (a
-    SoftDevice).
-    """
+    """Makes `torch.cuda` available: a real device (None) with NEUCODEC_TEST_DEVICE=cuda, else a SoftDevice."""
     if DEVICE == "cuda":
         yield None
         return

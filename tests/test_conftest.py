@@ -13,7 +13,7 @@ OPTION = "--no-skips-that-matter"
 
 @pytest.fixture
 def project(tmp_path):
-    """A project with our conftest, one passing test, and the tests that `add` writes."""
+    """Runs our conftest over a passing test and `body`."""
     shutil.copy(CONFTEST, tmp_path / "conftest.py")
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu: needs one\n")
 

@@ -88,7 +88,7 @@ def modules() -> frozenset[str]:
 
 @cache
 def imports_of(path: Path) -> frozenset[str]:
-    """Every module that the file imports anywhere; imported names that are modules count too."""
+    """Includes imported names that are modules."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -10,7 +10,7 @@ OTHER_WORDS_FOR_A_LIMIT = ("MOST", "LARGEST", "LONGEST", "HIGHEST", "LEAST", "SH
 
 
 def top_level_names() -> dict[str, list[str]]:
-    """Every class, type alias and constant -> the files that define it."""
+    """Class, type alias or constant -> the files that define it."""
     places = defaultdict(list)
     for path in (path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
         for node in ast.parse(path.read_text()).body:

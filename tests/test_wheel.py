@@ -1,7 +1,4 @@
-"""The wheel, installed into fresh environments with only its declared dependencies: contents, types, name conflicts.
-
-Installed as the client alone, or with the server.
-"""
+"""The wheel, installed into fresh environments with only its declared dependencies: contents, types, name conflicts."""
 
 import os
 import subprocess
@@ -40,7 +37,7 @@ reveal_type(tokens), reveal_type(load_codec), reveal_type(encode), asyncio.run(m
 
 
 def run(*command: object, code: int = 0, **options) -> str:
-    """Runs a command, asserts that its status is `code`, and returns both outputs."""
+    """Asserts that the status is `code`; returns both outputs."""
     text = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     done = subprocess.run([*map(str, command)], check=False, timeout=300, **text, **options)
     assert done.returncode == code, done.stdout
@@ -49,7 +46,7 @@ def run(*command: object, code: int = 0, **options) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def bare() -> Iterator[None]:
-    """Removes PYTHONPATH, so that subprocesses do not find the repository by chance."""
+    """Subprocesses must not find the repository by chance."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PYTHONPATH", raising=False)
         yield
@@ -66,7 +63,7 @@ def wheel(tmp_path_factory) -> Path:
 
 
 def declared(*extras: str) -> Iterator[Path]:
-    """Paths in this environment of the project's dependencies, those of some extras, and their own."""
+    """Yields paths in this environment of the declared dependencies, and their own."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     texts = [*project["dependencies"], *(text for extra in extras for text in project["optional-dependencies"][extra])]
     waiting, seen = [(Requirement(text), "") for text in texts], set()
@@ -84,7 +81,7 @@ def declared(*extras: str) -> Iterator[Path]:
 
 
 def environment(folder: Path, wheel: Path, *extras: str) -> Path:
-    """Creates a virtual environment; returns its `bin`."""
+    """Returns the `bin` of a virtual environment."""
     venv.create(folder)
     for path in {*declared(*extras)}:
         (folder / SITE / path.name).symlink_to(path)
@@ -104,7 +101,7 @@ def with_server(wheel, tmp_path_factory) -> Path:
 
 @pytest.fixture(params=USERS_MODULES)
 def project(request, tmp_path) -> Path:
-    """A user's project with modules named like our folders."""
+    """The user's modules are named like our folders."""
     names = USERS_MODULES[request.param]
     modules = [name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in names]
     for name in names:

@@ -2,8 +2,7 @@
 
 The original doubles the rate with a 12-tap transposed depthwise convolution, activates, and halves the rate with
 another; both are slow if there are few channels. `antialias.cpp` does all of it, and the backward pass, in two passes
-over each row; it is compiled on first use. `FastActivation` shares its parameters with the module that it replaces, so
-checkpoints do not change. It is for CPUs; without a C++ compiler the original stays.
+over each row; it is compiled on first use. Without a C++ compiler the original stays.
 """
 
 import ctypes
@@ -40,7 +39,7 @@ class FastActivation(nn.Module):
 
 
 def replace_activations(module: nn.Module) -> None:
-    """Replaces every anti-aliased activation inside `module` by its fast version; parameter names stay."""
+    """Shares parameters and their names with the original modules, so checkpoints do not change."""
     if compiler() is None:
         return
     for name, child in module.named_children():
@@ -52,7 +51,6 @@ def replace_activations(module: nn.Module) -> None:
 
 @cache
 def compiler() -> str | None:
-    """Returns the C++ compiler's command, or None."""
     return next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
 
 

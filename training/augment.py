@@ -28,7 +28,7 @@ class Augmentation:
 def augmented(
     heard: np.ndarray, target: np.ndarray, rng: np.random.Generator, how: Augmentation
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a crop as it may sound live: heard (T,) at 16 kHz, target (T,) at 24 kHz, both float32."""
+    """Returns heard (T,) at 16 kHz and target (T,) at 24 kHz, both float32."""
     if rng.random() < how.telephone_share:
         top_hz = rng.uniform(*how.telephone_hz)
         heard, target = low_passed(heard, RATE_IN, top_hz), low_passed(target, RATE_OUT, top_hz)

@@ -24,16 +24,16 @@ BAND_EDGES_HZ = 150.0 * 2.0 ** ((np.arange(18) - 0.5) / 3.0)
 MAX_GAIN = 30.0
 
 Replacement = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Changes a model's spectrum to be more like the recording's: both complex (257, frames), the recording's first."""
+"""Makes a model's spectrum more like the recording's: both complex (257, frames), the recording's first."""
 
 
 def spectrum(pcm: np.ndarray) -> np.ndarray:
-    """Returns the complex spectrum (257, frames) of audio at 16 kHz, in windows of 32 ms."""
+    """Complex (257, frames), in windows of 32 ms."""
     return stft(pcm, RATE_IN, nperseg=WINDOW, noverlap=WINDOW - HOP)[2]
 
 
 def audio(of: np.ndarray, samples: int) -> np.ndarray:
-    """Returns the audio of a spectrum, float32 (samples,)."""
+    """Returns float32 (samples,)."""
     pcm = istft(of, RATE_IN, nperseg=WINDOW, noverlap=WINDOW - HOP)[1][:samples]
     return np.pad(pcm, (0, samples - len(pcm))).astype(np.float32)
 
@@ -60,7 +60,6 @@ def with_band(recorded: np.ndarray, said: np.ndarray, low_hz: float, high_hz: fl
 
 
 def replacements() -> Iterator[tuple[str, Replacement]]:
-    """Yields every replacement with its name."""
     yield "nothing", lambda recorded, said: said
     yield "phase", lambda recorded, said: np.abs(said) * np.exp(1j * np.angle(recorded))
     yield "magnitude", lambda recorded, said: np.abs(recorded) * np.exp(1j * np.angle(said))

@@ -1,9 +1,8 @@
 """The size and cost of a model: `python -m training.cost FOLDER`.
 
-Prints parameters, shipped bytes and FLOPs per second of audio. FLOPs are those of torch's counter (a multiplication and
-an addition are two) over ten seconds, offline, encoder and decoder together. The filters of the anti-aliased
-activations are convolutions and count; so does attention, which is computed without fused kernels here, since the
-counter ignores those. Elementwise operations do not count.
+FLOPs are those of torch's counter (a multiplication and an addition are two) over ten seconds, offline, encoder and
+decoder together. The filters of the anti-aliased activations are convolutions and count; so does attention, which is
+computed without fused kernels here, since the counter ignores those. Elementwise operations do not count.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """The benefit of more training audio: `python -m training.curve --log training/results/log.jsonl --heard-before 44`.
 
 Plots validation STOI and PESQ against the hours of audio trained on, including earlier runs, and fits each by a line
-over the logarithm of the hours; the fit predicts the gain of ten times as many hours if nothing else changed. The
-learning rate falls within a run, which raises its last points: the fit is a guide, not a bound.
+over the logarithm of the hours. The learning rate falls within a run, which raises its last points: the fit is a guide,
+not a bound.
 """
 
 import argparse
@@ -17,7 +17,7 @@ MEASURES = ("stoi", "pesq")
 
 
 def points(log: Path, heard_before: float) -> dict[str, np.ndarray]:
-    """Returns the hours trained on and each measure, at every validation of a log: arrays (N,)."""
+    """Returns arrays (N,), one value for every validation of a log."""
     entries = [entry for entry in map(json.loads, log.read_text().splitlines()) if "stoi" in entry]
     hours_a_step = Schedule.frames_per_batch / 50 / 3600
     found = {name: np.array([entry[name] for entry in entries]) for name in MEASURES}

@@ -2,9 +2,8 @@
 
 `prepare` decodes every file once, to 16 kHz (the model's input) and 24 kHz (its target), as two flat int16 arrays and
 one index. A folder with `MANIFEST.tsv` lists its files there, and only `train/` is read; in any other folder every
-audio file is read, each sub-folder is a speaker, and a file's rate gives its bandwidth. `Speech` draws batches of
-crops. A fixed small part of the recordings is held out for validation. Audio from 16 kHz has no content above 8 kHz: a
-crop states this as `bandwidth_hz`, and the losses ignore what is above.
+audio file is read, each sub-folder is a speaker, and a file's rate gives its bandwidth. Audio from 16 kHz has no
+content above 8 kHz: a crop states this as `bandwidth_hz`, and the losses ignore what is above.
 """
 
 import csv
@@ -83,10 +82,7 @@ class Batch:
 
 
 def prepare(root: Path, work: Path) -> None:
-    """Decodes and resamples the recordings of `root` into `work`, unless this is done already.
-
-    Raises ConfigError if `root` contains no audio.
-    """
+    """Skips a folder that is already prepared. Raises ConfigError if `root` contains no audio."""
     if (work / "index.json").exists():
         return
     rows = listed(root) if (root / "MANIFEST.tsv").exists() else found(root)
@@ -108,13 +104,13 @@ def prepare(root: Path, work: Path) -> None:
 
 
 def listed(root: Path) -> list[dict[str, str]]:
-    """Returns the training rows of `root`/MANIFEST.tsv: path, corpus, speaker and source_rate among others."""
+    """Returns path, corpus, speaker, source_rate and other columns of MANIFEST.tsv."""
     with (root / "MANIFEST.tsv").open() as file:
         return [row for row in csv.DictReader(file, delimiter="\t") if row["path"].startswith("train/")]
 
 
 def found(root: Path) -> list[dict[str, str]]:
-    """Returns such rows for every audio file of a folder without a manifest."""
+    """Returns such rows for a folder without a manifest."""
     return [
         {
             "path": str(path.relative_to(root)),
@@ -127,7 +123,7 @@ def found(root: Path) -> list[dict[str, str]]:
 
 
 class Speech:
-    """Prepared speech of one split, from which random batches are drawn; the generator is the caller's."""
+    """Prepared speech of one split."""
 
     def __init__(self, work: Path, held_out: bool) -> None:
         recordings = [Recording(**row) for row in json.loads((work / "index.json").read_text())]
@@ -146,7 +142,7 @@ class Speech:
         gain_db: tuple[float, float],
         change: Change | None = None,
     ) -> Batch:
-        """Returns `crops` random crops of `frames` hops, each with its own gain and change; see `Batch` for shapes."""
+        """Returns crops of `frames` hops, each with its own gain and change; see `Batch` for shapes."""
         chosen = rng.choice(len(self.recordings), size=crops, p=self._weights)
         pairs = [self._crop(rng, self.recordings[i], frames, gain_db) for i in chosen]
         if change is not None:
@@ -181,7 +177,7 @@ class Speech:
 
 
 def _weights(recordings: list[Recording]) -> np.ndarray:
-    """Returns the probability of each recording: its corpus' share, in proportion to the square root of its length.
+    """Returns probabilities: the corpus' share, in proportion to the square root of a recording's length.
 
     A recording often stands for a speaker: the root gives speakers with little audio more than their share of the
     hours.

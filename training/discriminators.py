@@ -1,9 +1,9 @@
 """The discriminators of the adversarial phase ("judges"), which learn to tell recorded speech from the decoder's.
 
-There are two families, as in HiFi-GAN (Kong et al. 2020) and the multi-band spectra of DAC (Kumar et al. 2023):
-`PeriodJudge` sees every p-th sample, `BandJudge` one band of a complex spectrogram. Neither may see content above the
-recording's bandwidth: `below_bandwidth` removes it from both sides first, and a row is not judged in a band that it
-does not reach. The judges are narrow, and a step uses a random subset: on a CPU they cost more than the decoder.
+There are two families, as in HiFi-GAN (Kong et al. 2020) and the multi-band spectra of DAC (Kumar et al. 2023). Neither
+may see content above the recording's bandwidth: `below_bandwidth` removes it from both sides first, and a row is not
+judged in a band that it does not reach. The judges are narrow, and a step uses a random subset: on a CPU they cost more
+than the decoder.
 """
 
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ _FEATURE_FLOOR = 1e-3
 
 @dataclass(frozen=True)
 class Verdict:
-    """A judge's output for a batch: scores of any shape, and the activations of its layers."""
+    """Scores have any shape; features are the activations of the layers."""
 
     scores: Tensor
     features: list[Tensor]
@@ -103,7 +103,7 @@ class Sitting(NamedTuple):
 
 
 def drawn_sitting(rng: np.random.Generator) -> Sitting:
-    """Draws a random subset of the judges: over many steps each takes part, at two thirds of the cost."""
+    """Over many steps each judge takes part, at two thirds of the cost."""
     return Sitting(
         tuple(rng.permutation(len(PERIODS))[:SITTING_PERIODS].tolist()),
         tuple(rng.permutation(len(FFT_SIZES))[:SITTING_SPECTRA].tolist()),

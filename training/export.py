@@ -1,10 +1,9 @@
 """Writes a model folder from a checkpoint: `python -m training.export --checkpoint FILE --work FOLDER --out FOLDER`.
 
-The folder has the files that `NeuCodecModel.from_pretrained` reads, `config.json` and `model.safetensors`, in float16,
-with the moving average of the weights. A loss on log spectra is minimal at the median of the possible outputs, so the
-model learns to speak some decibels too quietly; the gap, measured on held-out speakers, is added to the bias of the
-head's log magnitude. `stream.json`, the priors of a stream, comes from the calibration, and the model card is written
-by hand; both are kept.
+The folder has the files that `NeuCodecModel.from_pretrained` reads, in float16, with the moving average of the weights.
+A loss on log spectra is minimal at the median of the possible outputs, so the model learns to speak some decibels too
+quietly; the gap, measured on held-out speakers, is added to the bias of the head's log magnitude. `stream.json`, which
+comes from the calibration, and the model card, which is written by hand, are kept.
 """
 
 import argparse
@@ -23,7 +22,7 @@ _CLIP_FRAMES = 500
 
 
 def export(checkpoint: Path, speech: Speech, out: Path) -> dict[str, float]:
-    """Writes the folder; returns the step of the checkpoint and the level that was added, in decibels.
+    """Returns the step of the checkpoint and the level that was added, in decibels.
 
     Raises FileNotFoundError if there is no checkpoint.
     """

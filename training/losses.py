@@ -1,7 +1,7 @@
 """The training losses except the judges': spectra, envelopes, loudness, phase, and even use of the tokens' levels.
 
 Every spectral term covers only the bandwidth of the recording, so that nothing is required where the source has no
-content. `losses` is pure: (audio, target, bandwidth) in, named scalars out; the weights are in `LossWeights`.
+content.
 """
 
 from dataclasses import dataclass
@@ -38,8 +38,6 @@ _COHERENCE_EDGES_HZ = (70.0, 300.0, 600.0)
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Factor of each term in the sum."""
-
     mel: float = 1.0
     log_magnitude: float = 0.5
     convergence: float = 0.5
@@ -58,7 +56,7 @@ def losses(
     projected: Tensor,
     resolutions: tuple[tuple[int, int], ...] = RESOLUTIONS,
 ) -> dict[str, Tensor]:
-    """Returns all terms, unweighted: audio and target (B, T) at 24 kHz, bandwidth_hz (B,), projected (B, F, 8).
+    """Returns the unweighted terms: audio and target (B, T) at 24 kHz, bandwidth_hz (B,), projected (B, F, 8).
 
     `resolutions` are those of the spectral terms: a step may use only some of them.
     """
@@ -86,7 +84,6 @@ def losses(
 
 
 def total(terms: dict[str, Tensor], weights: LossWeights) -> Tensor:
-    """Returns the weighted sum."""
     return torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
 
 

@@ -1,8 +1,7 @@
 """The bundled model: its configuration, its initialisation for training, and a forward pass with gradients.
 
-`nano` is transformers' `NeuCodecModel` at small size; nothing here is needed to run it. Specific to training: the
-quantiser and the ISTFT head start where learning is possible, the semantic branch gets gradients (the library's
-`encode` gives it none), and the anti-aliased activations are replaced by fast versions.
+`nano` is transformers' `NeuCodecModel` at small size; nothing here is needed to run it. The quantiser and the ISTFT
+head start where learning is possible, and the semantic branch gets gradients (the library's `encode` gives it none).
 """
 
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ _VARIANCE_FLOOR = 1e-7
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Output of a forward pass: audio (B, F * 480) at 24 kHz, and the quantiser's input (B, F, 8)."""
+    """Audio (B, F * 480) at 24 kHz, and the quantiser's input (B, F, 8)."""
 
     audio: Tensor
     projected: Tensor
@@ -105,17 +104,15 @@ def take_weights(model: NeuCodecModel, weights: Mapping[str, Tensor]) -> None:
 
 
 def freeze_encoder(model: NeuCodecModel) -> None:
-    """Trains only the path from tokens to audio, so that the tokens do not change."""
+    """Tokens do not change: only the path from tokens to audio is trained."""
     model.requires_grad_(False)
     model.quantizer.project_out.requires_grad_(True)
     model.acoustic_decoder.requires_grad_(True)
 
 
 def _keep_variance(module: nn.Module) -> None:
-    """Initialises weights to keep variance.
-
-    With the library's fixed spread, narrow layers shrink their input a hundredfold up to the quantiser, and the first
-    steps are far too large.
+    """With the library's fixed spread, narrow layers shrink their input a hundredfold up to the quantiser, and the
+    first steps are far too large.
     """
     if isinstance(module, nn.Linear | nn.Conv1d):
         nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
@@ -123,7 +120,7 @@ def _keep_variance(module: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class LiveCrop:
-    """Streaming effects on a crop: windows, priors, and for each row (B,) the probability of a flipped bit."""
+    """`flipped` has for each row (B,) the probability of a flipped bit."""
 
     windows: Windows
     priors: StreamPriors
@@ -147,7 +144,7 @@ def quantiser_input(model: NeuCodecModel, heard: Tensor) -> Tensor:
 def reconstruct(
     model: NeuCodecModel, heard: Tensor, mixed: bool = False, live: LiveCrop | None = None
 ) -> Reconstruction:
-    """Encodes and decodes with gradients for every part: (B, (F + 1) * 320) at 16 kHz -> (B, F * 480) at 24 kHz.
+    """(B, (F + 1) * 320) at 16 kHz -> (B, F * 480) at 24 kHz, with gradients for every part.
 
     `mixed` computes the semantic branch and the decoder in bfloat16; the rest, around the quantiser, is always float32.
     """

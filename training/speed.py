@@ -1,8 +1,7 @@
 """Audio trained on per second of a core, compared between checkouts: `python -m training.speed --work FOLDER OLD NEW`.
 
 Each checkout of this repository trains some steps in its own process, from its own `nano` and with judges, in
-alternating rounds. Measures the processor time of the steps, except the first ones of a process, which compile and warm
-up.
+alternating rounds. The first steps of a process, which compile and warm up, do not count.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Trains `nano`: `python -m training.train --data FOLDER --work FOLDER --seed 0`.
 
-Prepares the data if needed, trains, logs to `log.jsonl` and `curves.png`, keeps `checkpoint.pt` in the work folder, and
+Prepares the data if needed, logs to `log.jsonl` and `curves.png`, keeps `checkpoint.pt` in the work folder, and
 continues from it when restarted. The loss is reconstruction alone at first; then the judges are trained together with
 the model, and add an adversarial loss. Step n draws its batch from (seed, n), so an interrupted run sees the same crops
 as an uninterrupted one. The moving average of the weights is exported later.
@@ -45,8 +45,6 @@ PAUSE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Schedule:
-    """Lengths of the run in steps, the parts that learn, and the optimiser's settings over the run."""
-
     steps: int = 20_000
     decoder_layers: int = DECODER_LAYERS
     decoder_only: bool = False
@@ -71,21 +69,17 @@ class Schedule:
     coherence_push: tuple[tuple[int, float], ...] = ((250, 15.0), (500, 3.0))
 
     def rate(self, step: int, progress: float) -> float:
-        """Returns the learning rate at a step and a share of the run: linear warm-up, then half a cosine to the final
-        rate.
-        """
+        """Linear warm-up, then half a cosine to the final rate; `progress` is a share of the run."""
         if step < self.warmup_steps:
             return self.peak_rate * (step + 1) / self.warmup_steps
         return self.final_rate + (self.peak_rate - self.final_rate) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
     def push(self, step: int) -> float:
-        """Factor of the coherence term: until the tokens encode phase, the other terms' gradients dominate its own."""
+        """Until the tokens encode phase, the other terms' gradients dominate that of the coherence term."""
         return next((factor for until, factor in self.coherence_push if step < until), 1.0)
 
 
 class Trainer:
-    """A model, its moving average, its judges and the optimisers, at some step of the schedule."""
-
     def __init__(
         self, work: Path, schedule: Schedule, weights: LossWeights, seed: int, device: str = "cpu", mixed: bool = False
     ) -> None:
@@ -114,7 +108,7 @@ class Trainer:
         self.step = 0
 
     def advance(self, progress: float) -> dict[str, float]:
-        """Runs one step, at a share of the run from 0 to 1; returns the loss terms and the norm of the gradient."""
+        """`progress` is a share of the run, from 0 to 1; returns the loss terms and the norm of the gradient."""
         rng = np.random.default_rng([self.seed, self.step])
         torch.manual_seed(int(rng.integers(2**31)))
         batch = self._batch(rng)
@@ -187,10 +181,7 @@ class Trainer:
         return LiveCrop(Windows(chunk, lookahead, frames, self.device), self.priors, flipped)
 
     def start_from(self, folder: Path) -> None:
-        """Loads the weights of an exported model, whose decoder may have fewer layers.
-
-        Raises OSError if there is none.
-        """
+        """The exported model's decoder may have fewer layers. Raises OSError if there is no model."""
         exported = NeuCodecModel.from_pretrained(folder, dtype=torch.float32).state_dict()
         for model in (self.model, self.average):
             take_weights(model, exported)
@@ -198,13 +189,12 @@ class Trainer:
             self.priors = read_priors(folder / "stream.json", self.device)
 
     def take_judges(self, checkpoint: Path) -> None:
-        """Loads the trained judges of another run's checkpoint."""
         content = torch.load(checkpoint, weights_only=True)
         self.judges.load_state_dict(content["judges"])
         self.judge_optimiser.load_state_dict(content["judge_optimiser"])
 
     def save(self, progress: float) -> None:
-        """Writes the checkpoint atomically: after an interruption the old or the new one is complete."""
+        """Atomic: after an interruption the old or the new checkpoint is complete."""
         content = {
             "step": self.step,
             "progress": progress,
@@ -218,7 +208,7 @@ class Trainer:
         (self.work / "checkpoint.tmp").replace(self.work / "checkpoint.pt")
 
     def restore(self, checkpoint: Path | None = None) -> float:
-        """Restores the checkpoint, if there is one; returns the completed share of the run."""
+        """Returns the completed share of the run, 0 without a checkpoint."""
         path = checkpoint or self.work / "checkpoint.pt"
         if not path.exists():
             return 0.0
@@ -247,9 +237,9 @@ class Trainer:
 
 @dataclass(frozen=True)
 class RunLength:
-    """The length of a run: `minutes` of this process if given, else the steps of the schedule.
+    """`minutes` of this process if given, else `steps`.
 
-    It pauses while `pause_file` exists; pauses count towards the minutes.
+    The run pauses while `pause_file` exists; pauses count towards the minutes.
     """
 
     steps: int
@@ -259,20 +249,18 @@ class RunLength:
     progress: float = 0.0
 
     def spent(self, step: int) -> float:
-        """Returns the completed share of the run, from 0 to 1."""
+        """A share from 0 to 1."""
         if self.minutes is None:
             return min(1.0, step / self.steps)
         elapsed = (time.monotonic() - self.started) / 60.0 / self.minutes
         return min(1.0, self.progress + (1.0 - self.progress) * elapsed)
 
     def wait(self) -> None:
-        """Waits until the pause file is gone."""
         while self.pause_file is not None and self.pause_file.exists():
             time.sleep(PAUSE_SECONDS)
 
 
 def run(trainer: Trainer, budget: RunLength, validate_every: int) -> None:
-    """Trains to the end of the budget, with a log, checkpoints and validation."""
     held_out = Speech(trainer.work, held_out=True)
     with (trainer.work / "log.jsonl").open("a", buffering=1) as log:
         if trainer.step == 0:

@@ -58,7 +58,7 @@ def clips(speech: Speech) -> list[np.ndarray]:
 
 
 def plot(log: Path, picture: Path) -> None:
-    """Plots every term of the log over the steps; does nothing without matplotlib."""
+    """Does nothing without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

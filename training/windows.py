@@ -1,11 +1,11 @@
 """A crop computed as in a stream: both branches in windows of a chunk and its lookahead, all windows at once.
 
-A live stream computes each chunk together with a few frames of lookahead, without any later input; only the chunk is
-committed, and the following windows see the committed values. Here the frames of a crop are laid out as windows (B, N,
-S, D), S = chunk + lookahead, and every layer takes its left context from the chunks of the previous windows. The
-results equal those of `EncoderStream` and `DecoderStream` (tests compare them), and have gradients. Two things are left
-out: the acoustic encoder, 99.8 % of whose response lies within five frames, and the limits on context and on the weight
-of the past, which a crop is too short to reach.
+A live stream computes each chunk together with a few frames of lookahead; only the chunk is committed, and the
+following windows see the committed values. Here the frames of a crop are laid out as windows (B, N, S, D), S = chunk +
+lookahead, and every layer takes its left context from the chunks of the previous windows. The results equal those of
+`EncoderStream` and `DecoderStream`, and have gradients. Two things are left out: the acoustic encoder, 99.8 % of whose
+response lies within five frames, and the limits on context and on the weight of the past, which a crop is too short to
+reach.
 """
 
 import json
@@ -36,7 +36,6 @@ class StreamPriors:
 
 
 def read_priors(stream_json: Path, device: str = "cpu") -> StreamPriors:
-    """Reads the priors from a model folder's `stream.json`."""
     content = json.loads(stream_json.read_text())
     mel, *norms = (
         (torch.tensor(entry["mean"], device=device), torch.tensor(entry["variance"], device=device))
@@ -46,7 +45,6 @@ def read_priors(stream_json: Path, device: str = "cpu") -> StreamPriors:
 
 
 def no_priors(device: str = "cpu") -> StreamPriors:
-    """Returns the priors of a stream without `stream.json`."""
     mel, norm = torch.zeros(80, device=device), torch.zeros(32, device=device)
     return StreamPriors(0.0, (mel, mel), ((norm, norm),) * 8)
 
@@ -152,7 +150,7 @@ class Windows:
 
 
 def semantic(model: NeuCodecModel, heard: Tensor, windows: Windows, priors: StreamPriors) -> Tensor:
-    """The semantic branch: heard (B, (F + 1) * 320) at 16 kHz -> (B, Ds, F)."""
+    """Heard (B, (F + 1) * 320) at 16 kHz -> (B, Ds, F)."""
     encoder = model.semantic_encoder
     x, _ = encoder.feature_projection(_features(heard, windows, priors))
     for layer in encoder.encoder.layers:
@@ -169,7 +167,7 @@ def semantic(model: NeuCodecModel, heard: Tensor, windows: Windows, priors: Stre
 
 
 def decode(decoder: nn.Module, latents: Tensor, windows: Windows, priors: StreamPriors) -> Tensor:
-    """The acoustic decoder: latents (B, F, D) -> audio (B, F * 480) at 24 kHz."""
+    """Latents (B, F, D) -> audio (B, F * 480) at 24 kHz."""
     norms = iter(priors.group_norm)
     x = windows.convolve(windows.split(decoder.fc(latents)), decoder.embed, 3, 3)
     for block in decoder.prior_net:
@@ -203,7 +201,7 @@ def _features(heard: Tensor, windows: Windows, priors: StreamPriors) -> Tensor:
 
 
 def _convolution(module: nn.Module, x: Tensor, windows: Windows) -> Tensor:
-    """The conformer's convolution module, whose depthwise part is causal: (B, N, S, D) -> (B, N, S, D)."""
+    """Its depthwise part is causal: (B, N, S, D) -> (B, N, S, D)."""
     x = F.glu(F.linear(module.layer_norm(x), module.pointwise_conv1.weight.squeeze(2)), dim=3)
     x = windows.convolve(x, module.depthwise_conv, module.depthwise_conv.kernel_size[0] - 1, 0)
     x = module.activation(module.depthwise_layer_norm(x))
@@ -220,7 +218,7 @@ def _residual(
 
 
 def _group_norm(norm: nn.GroupNorm, x: Tensor, windows: Windows, prior: MeanVariance, frames: float) -> Tensor:
-    """Normalises by the stream's running statistics: (B, N, S, D) -> (B, N, S, D)."""
+    """Uses the stream's running statistics: (B, N, S, D) -> (B, N, S, D)."""
     grouped = x.float().unflatten(3, (norm.num_groups, -1))  # (B, N, S, G, D / G)
     (mean, variance), _ = windows.moments(grouped.mean(4), grouped.square().mean(4), prior, frames)
     mean, scale = (y[:, :, None, :, None] for y in (mean, torch.rsqrt(variance + norm.eps)))

@@ -1,9 +1,9 @@
 """The web page in headless browsers, with recorded speech as the microphone, against its own server over loopback.
 
-Talks for some minutes. Reports tokens per second; the latency that the page shows, with the algorithmic latency and the
-delay between input and output by cross-correlation on the clock of the page's sound device; underruns; STOI of the
-page's output and of the Python client's output for the same speech; and the latency, memory and DOM nodes of the page
-every half minute, after garbage collection. On the Speak tab, the time from releasing the button to the first sound.
+Reports tokens per second; the latency that the page shows, and the delay between input and output by cross-correlation;
+underruns; STOI of the page's output and of the Python client's for the same speech; the page's latency, memory and DOM
+nodes every half minute, after garbage collection; and on the Speak tab, the time from releasing the button to the first
+sound.
 
     python -m benchmarks.browser --minutes 3
     python -m benchmarks.browser --browsers firefox
@@ -111,7 +111,7 @@ def served(model: str, profiles: str) -> Iterator[str]:
 
 @asynccontextmanager
 async def page(url: str, microphone: Path, browser: str = "chromium") -> AsyncIterator[Tab]:
-    """Opens the page of a server with this recording as its microphone; yields it when ready."""
+    """Yields the page of a server once it is ready; this recording is its microphone."""
     async with BROWSERS[browser].open(microphone, ahead=True) as tab:
         await tab.open(url.replace("ws://", "http://"))
         await tab.until("document.getElementById('status').dataset.state === 'ready'")
@@ -137,21 +137,20 @@ def intelligibility(speech: np.ndarray, heard: np.ndarray) -> float:
 
 
 def played_by_client(url: str, recording: Path, folder: Path) -> np.ndarray:
-    """Returns the Python client's round trip of a recording, at RATE."""
     output = folder / "client.wav"
     assert client(["roundtrip", str(recording), str(output), "--server", url]) == 0
     return resample(read_audio(output, OUTPUT_RATE), OUTPUT_RATE, RATE)
 
 
 async def memory(tab: Tab) -> dict[str, float]:
-    """Returns the live objects of the page, and the memory of the processes that run it, including the audio thread."""
+    """Returns the page's live objects, and the memory of its processes, including the audio thread."""
     await tab.collect_garbage()
     return await tab.alive() | {"resident_mb": round(tab.resident_mb(), 1)}
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """One recording, spoken to the page and played by it. `shown` is the page's latency and its parts at the end."""
+    """`shown` is the page's latency and its parts at the end."""
 
     said: Track
     heard: Track
@@ -181,7 +180,6 @@ async def speak(tab: Tab, seconds: float) -> Spoken:
 
 
 async def quality(url: str, speech: np.ndarray, recording: Path, browser: str) -> dict[str, float]:
-    """Returns STOI of page and client, and the shown latency next to the measured one."""
     async with page(url, recording, browser) as tab:
         spoken = await speak(tab, speech.size / RATE)
     alone = await asyncio.to_thread(played_by_client, url, recording, recording.parent)
@@ -195,10 +193,7 @@ async def quality(url: str, speech: np.ndarray, recording: Path, browser: str) -
 
 
 async def letting_go(url: str, recording: Path, browser: str) -> dict[str, object]:
-    """Measures the Speak tab: from releasing the button to the first sound, and STOI of its output and of the client's.
-
-    Both start from the audio that the page's microphone recorded.
-    """
+    """Measures the Speak tab. Page and client start from the same audio, which the page's microphone recorded."""
     heard_ms: list[float] = []
     async with page(url, recording, browser) as tab:
         for seconds in SPOKEN_S:
@@ -231,7 +226,6 @@ async def samples(tab: Tab, name: str) -> np.ndarray:
 
 
 async def endurance(url: str, recording: Path, browser: str, seconds: float) -> dict[str, object]:
-    """Talks for `seconds`; returns tokens, latency and memory."""
     async with page(url, recording, browser) as tab:
         await tab.click("live-tab")
         await tab.click("talk")
@@ -261,7 +255,6 @@ async def endurance(url: str, recording: Path, browser: str, seconds: float) -> 
 
 
 def main() -> None:
-    """Measures, prints, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--model", default="nano")

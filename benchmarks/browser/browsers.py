@@ -11,7 +11,7 @@ from benchmarks.browser.tab import Tab
 
 @dataclass(frozen=True)
 class Browser:
-    """One browser; `open` is `chromium.browser` or its equal."""
+    """`open` is `chromium.browser` or its equal."""
 
     is_installed: bool
     package: str
@@ -26,5 +26,4 @@ INSTALLED = [name for name, browser in BROWSERS.items() if browser.is_installed]
 
 
 def add_browsers(parser: argparse.ArgumentParser) -> None:
-    """Adds the option `--browsers`; the default are the installed ones."""
     parser.add_argument("--browsers", nargs="+", choices=INSTALLED, default=INSTALLED, required=not INSTALLED)

@@ -48,9 +48,7 @@ class ChromiumTab(Tab):
         self.worklets: list[str] = []
 
     async def send(self, method: str, *, session: str | None = None, **parameters: Any) -> dict[str, Any]:
-        """Sends one command to the page or to a session of `worklets`. Raises AssertionError if the browser reports an
-        error.
-        """
+        """Sends a command to the page or a session of `worklets`. AssertionError if the browser reports an error."""
         return await self._ask({"sessionId": session or self._session, "method": method, "params": parameters})
 
     def _told(self, message: dict[str, Any]) -> None:
@@ -137,9 +135,9 @@ async def browser(
 ) -> AsyncIterator[ChromiumTab]:
     """Starts a fresh browser with one empty tab.
 
-    `microphone` is a WAV file that plays in a loop as the microphone, `allowed` whether the user grants access to it.
-    `names` are host names that resolve to this machine. `ahead` runs the browser at real-time priority. `throttled`
-    slows hidden tabs down, as for users.
+    `microphone` is a WAV file that plays in a loop, `allowed` whether the user grants access to the microphone, `names`
+    are host names that resolve to this machine. `ahead` runs the browser at real-time priority. `throttled` slows
+    hidden tabs down, as for users.
     """
     assert CHROMIUM is not None, "no chromium"
     profile = tempfile.mkdtemp(prefix="neucodec-browser-")

@@ -50,7 +50,7 @@ ALLOCATED = """new Promise((done) => {
     const script = `sendAsyncMessage("allocated", ${manager}.heapAllocated)`;
     messageManager.loadFrameScript(`data:,${encodeURIComponent(script)}`, false);
 })"""
-"""Bytes that the page's process has allocated; its resident memory also includes what the allocator keeps for reuse."""
+"""Bytes allocated by the page's process; resident memory would include those that the allocator keeps for reuse."""
 
 
 class FirefoxTab(Tab):
@@ -61,11 +61,10 @@ class FirefoxTab(Tab):
         self._context = ""
 
     async def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Sends one command. Raises AssertionError if the browser reports an error."""
+        """Raises AssertionError if the browser reports an error."""
         return await self._ask({"method": method, "params": parameters})
 
     async def attach(self) -> None:
-        """Opens the protocol's session."""
         await self.send("session.new", capabilities={})
         await self.send("session.subscribe", events=["log.entryAdded"])
         (tree,) = (await self.send("browsingContext.getTree"))["contexts"]

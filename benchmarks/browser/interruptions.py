@@ -33,7 +33,7 @@ RESULTS = RESULTS_FOLDER / "browser-interruptions.json"
 
 
 def free_port() -> int:
-    """Returns a free port: a server that restarts needs the same port again."""
+    """Returns a port for a server that needs the same one again after a restart."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -67,7 +67,6 @@ async def measured(server: ServerProcess, browser: str, recording: Path) -> dict
 
 
 def main() -> None:
-    """Measures and writes the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_browsers(parser)
     browsers = parser.parse_args().browsers

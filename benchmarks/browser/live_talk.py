@@ -94,4 +94,3 @@ INTERRUPTIONS: Mapping[str, Callable[[Tab, Proxy], Awaitable[None]]] = {
     "stall of 5 s": _away(5, is_cut=False),
     "page busy for 1.5 s": _busy,
 }
-"""Name -> an interruption of a talk and its line."""

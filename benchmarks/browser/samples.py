@@ -37,7 +37,7 @@ LIBRITTS = "LibriTTS, read for LibriVox, CC BY 4.0"
 
 @dataclass(frozen=True)
 class Sample:
-    """One entry of the page. `files` are relative to the folder of recordings; empty for --mandarin's."""
+    """`files` are relative to the folder of recordings; empty for --mandarin's."""
 
     name: str
     title: str
@@ -88,7 +88,6 @@ SAMPLES = (
 
 
 def original_path(sample: Sample) -> Path:
-    """Returns the path of a sample's original."""
     return FOLDER / f"{sample.name}.original.flac"
 
 
@@ -110,14 +109,11 @@ def cut(sample: Sample, speech: Path, mandarin: Path | None) -> None:
 
 
 def levelled(pcm: np.ndarray) -> np.ndarray:
-    """Scales audio to a peak of PEAK."""
     return (pcm * (PEAK / np.abs(pcm).max())).astype(np.float32)
 
 
 def street(speech: np.ndarray) -> np.ndarray:
-    """Returns traffic noise for the length of the speech, STREET_SNR_DB below it: a distant rumble and four passing
-    cars.
-    """
+    """Returns traffic noise, STREET_SNR_DB below the speech: a distant rumble and four passing cars."""
     rng = np.random.default_rng(1)
     time_s = np.arange(len(speech)) / INPUT_RATE
     noise = shaped(rng, len(speech), lambda hz: 1 / np.maximum(hz, 60.0))
@@ -136,7 +132,6 @@ def shaped(rng: np.random.Generator, count: int, gain) -> np.ndarray:
 
 
 def render(codec: Codec, pcms: Sequence[np.ndarray]) -> None:
-    """Writes the coded versions of the originals, and the index."""
     others = {name: other.calibrated(pcms) for name, other in OTHERS.items()}
     print("median delays:", ", ".join(f"{name} {other.delay_ms:.1f} ms" for name, other in others.items()))
     entries = []
@@ -171,12 +166,10 @@ def render(codec: Codec, pcms: Sequence[np.ndarray]) -> None:
 
 
 def parameters(codec: Codec) -> int:
-    """Returns the model's number of parameters."""
     return sum(each.numel() for each in codec.model.parameters())
 
 
 def main() -> None:
-    """Renders every sample."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speech", type=Path, help="folder of recordings, with eval/, to cut the originals from")
     parser.add_argument("--mandarin", type=Path, help="the recording BAC009S0724W0121 of AISHELL-1")

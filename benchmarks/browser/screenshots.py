@@ -35,12 +35,10 @@ SETTLE_MS = 250
 
 
 async def first_screen(tab: Tab) -> None:
-    """Shows the page as loaded."""
     await tab.evaluate("(demo.stage.halt(), demo.live.halt(), scrollTo(0, 0))")
 
 
 async def comparing(tab: Tab) -> None:
-    """Plays Opus of the sample with two voices."""
     await tab.click("sample-voices")
     await tab.until("demo.stage.player.playing && demo.stage.player.position > 2")
     await tab.click("opus")
@@ -59,21 +57,18 @@ async def broken(tab: Tab) -> None:
 
 
 async def speaking(tab: Tab) -> None:
-    """Speaks into the microphone for three seconds."""
     await first_screen(tab)
     await tab.click("speak")
     await tab.until("demo.stage.recorder.frames.length > 130")
 
 
 async def live(tab: Tab) -> None:
-    """Talks live."""
     await tab.click("live-tab")
     await tab.click("talk")
     await tab.until(f"demo.live.history.tokens.count >= {LIVE_TOKENS}")
 
 
 async def refused(tab: Tab) -> None:
-    """Drops a file of the wrong type."""
     await tab.click("speak-tab")
     await tab.evaluate("""(() => {
         const dataTransfer = new DataTransfer();
@@ -103,7 +98,7 @@ MORE = PICTURES | {
 
 
 async def take(url: str, recording: Path, folder: Path, pictures: dict[str, tuple]) -> dict[str, object]:
-    """Writes every picture, with a reduced palette. Returns the profiles that the page offers."""
+    """Writes the pictures; returns the profiles that the page offers."""
     async with page(url, recording) as tab:
         await tab.until("demo.stage.take")
         for name, (prepare, look) in pictures.items():
@@ -128,7 +123,6 @@ def reduce(path: Path) -> None:
 
 
 def main() -> None:
-    """Writes docs/browser-*.png and their record, or all pictures to a folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path)
     folder = parser.parse_args().folder

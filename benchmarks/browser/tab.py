@@ -1,4 +1,4 @@
-"""One page in a headless browser, whichever it is: scripts, clicks, window size, pictures and memory."""
+"""A page in a headless browser, independent of which browser it is."""
 
 import asyncio
 import itertools
@@ -25,7 +25,6 @@ class Tab(ABC):
         self.console: list[str] = []
 
     async def listen(self) -> None:
-        """Receives messages until the socket closes."""
         async for text in self._socket:
             message = json.loads(text)
             if (waiting := self._answers.get(message.get("id"))) is not None and not waiting.done():
@@ -33,7 +32,7 @@ class Tab(ABC):
             self._told(message)
 
     async def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Returns the result of a command. Raises AssertionError if the browser reports an error."""
+        """Raises AssertionError if the browser reports an error."""
         number = next(self._numbers)
         waiting = self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send(json.dumps({"id": number, **command}))
@@ -110,7 +109,6 @@ class Tab(ABC):
         await self.evaluate(f"document.getElementById('{name}').click()")
 
     async def screenshot(self, path: Path, *, width: int, height: int, dark: bool, scale: float = 1) -> None:
-        """Writes a PNG of the page at this size."""
         await self.look(width=width, height=height, dark=dark, scale=scale)
         await self.capture(path)
 
@@ -146,6 +144,5 @@ async def words_after(stream: asyncio.StreamReader, words: str) -> str:
 
 
 async def drain(stream: asyncio.StreamReader) -> None:
-    """Reads a stream to its end."""
     while await stream.readline():
         pass

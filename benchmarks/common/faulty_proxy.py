@@ -1,10 +1,8 @@
 """A TCP proxy with faults on command: delay, stall, half-open, reset, cut at a byte, down.
 
-`async with proxy(host, port) as p` listens on its own port (`p.url`) and forwards every connection to the server.
-`p.to_server` and `p.to_client` are the two directions, each with its delay, byte count and cut. Calls affect all open
-connections at once and do not wait; bytes written to a socket before a call are with the kernel and arrive, except
-after `reset`. Held bytes are bounded: beyond the limit reading stops, which the sender feels. Leaving the context
-closes everything.
+`async with proxy(host, port) as p` listens on its own port (`p.url`) and forwards every connection to the server. Calls
+affect all open connections at once and do not wait; bytes written to a socket before a call are with the kernel and
+arrive, except after `reset`.
 """
 
 import asyncio
@@ -16,13 +14,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 CONNECT_S = 5.0
-"""Timeout of connecting to the server; then the client's connection is reset."""
+"""On timeout the client's connection is reset."""
 CUT_S = 2.0
 """Timeout of a cut connection's peer to close its side; then it is reset."""
 HELD_BYTES = 1 << 20
-"""Limit of held bytes for each connection and direction; beyond it reading stops."""
+"""Limit of each connection and direction; beyond it reading stops, which the sender feels."""
 EOF = b""
-"""Marks the end of the sender's bytes."""
 
 
 class Direction:
@@ -41,11 +38,10 @@ class Direction:
         self._left = count
 
     def draw_delay_s(self) -> float:
-        """How long the next bytes are held."""
         return self.delay_s + self._rng.uniform(0, self.jitter_s)
 
     def pass_on(self, piece: bytes) -> tuple[bytes, bool]:
-        """The part of a piece to forward -> (bytes, whether to cut the connection after them)."""
+        """Returns the part of a piece to forward, and whether to cut the connection after it."""
         is_cut = self._left is not None and len(piece) >= self._left
         if self._left is not None:
             piece = piece[: self._left]
@@ -70,7 +66,6 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The address for clients."""
         return f"ws://{self.host}:{self.port}"
 
     @property
@@ -133,7 +128,6 @@ class Proxy:
         task.add_done_callback(self._connecting.discard)
 
     async def close(self) -> None:
-        """Refuses new connections, resets open ones and forgets everything."""
         self.down()
         for task in self._connecting:
             task.cancel()
@@ -175,7 +169,6 @@ class ProxyLink:
         self.proxy.links.discard(self)
 
     def ended(self, side: "Side", error: Exception | None) -> None:
-        """One of the sockets is closed."""
         if error is not None:
             self.reset()
         elif side.other.transport is None or side.other.transport.is_closing():
@@ -259,7 +252,6 @@ class Side(asyncio.Protocol):
             self.transport.resume_reading()
 
     def finish(self) -> None:
-        """Sends the end."""
         if self.transport is not None and not self._has_sent_end and not self.transport.is_closing():
             self._has_sent_end = True
             with suppress(OSError):  # it is gone already
@@ -303,14 +295,13 @@ class Side(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_at(moment_s, call or self.drain)
 
     def _close_if_over(self) -> None:
-        """Both directions have ended."""
         if self._has_ended and self._has_sent_end and self.transport is not None:
             self.transport.close()
 
 
 @asynccontextmanager
 async def proxy(upstream_host: str, upstream_port: int, seed: int = 0) -> AsyncIterator[Proxy]:
-    """Starts a proxy in front of this server; `seed` determines the jitter."""
+    """`seed` determines the jitter."""
     made = Proxy(upstream_host, upstream_port, seed)
     await made.up()
     try:

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 BURST_S = 0.1
-"""Duration of one burst of computation."""
 
 
 @contextmanager
 def other_program(share: float, seconds: float) -> Iterator[None]:
-    """Runs the program during the block, for at most `seconds`; not at all if `share` is 0."""
+    """Runs the program for at most `seconds`; not at all if `share` is 0."""
     if not share:
         yield
         return
@@ -28,7 +27,6 @@ def other_program(share: float, seconds: float) -> Iterator[None]:
 
 
 def compute(share: float, seconds: float) -> None:
-    """Uses this share of a core for `seconds`."""
     end_s = time.monotonic() + seconds
     while (begin_s := time.monotonic()) < end_s:
         while time.monotonic() - begin_s < BURST_S:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def spread(call: Callable, items: Sequence, processes: int) -> list:
-    """Applies `call` to items in `count` processes; results in order."""
+    """The results are in order."""
     results = []
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         for result in pool.map(call, items):

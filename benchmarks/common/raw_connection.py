@@ -18,7 +18,6 @@ from websockets.frames import Frame, Opcode
 from neucodec_streaming.config import INPUT_HOP, TOKENS_PER_SECOND
 
 BLOCK_BYTES = 65_536
-"""Approximate size of a block of many small messages."""
 CONNECT_S = 5.0
 READ_BYTES = 65_536
 SWITCHING = "101"
@@ -78,7 +77,7 @@ class Target:
         return [frame(payload[start : start + size]) for start in range(0, len(payload), size)]
 
     async def connect(self, receive_bytes: int | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Opens a connection; `receive_bytes` is the size of its receive buffer. OSError, TimeoutError."""
+        """`receive_bytes` is the size of its receive buffer. OSError, TimeoutError."""
         peer = socket.socket()
         if receive_bytes is not None:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
@@ -124,14 +123,12 @@ class Target:
         writer.transport.abort()
 
     def drop_all(self) -> None:
-        """Ends the attack: closes connections, kills processes."""
         for writer in list(self._writers):
             self.drop(writer)
         for pid in list(self.children):
             self.kill(pid)
 
     def kill(self, pid: int) -> None:
-        """Kills a process of ours (SIGKILL)."""
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         self.counts["killed"] += 1

@@ -41,7 +41,6 @@ def lift(pid: int, priority: int = 10) -> None:
 
 
 def installed() -> bool:
-    """Whether everything that the room needs is installed."""
     plugin = any(Path("/usr/lib").glob("*/alsa-lib/libasound_module_pcm_pulse.so"))
     return plugin and all(map(shutil.which, COMMANDS))
 

@@ -17,7 +17,7 @@ RESULTS_FOLDER = ROOT / "benchmarks" / "results"
 
 
 def surroundings() -> dict[str, Any]:
-    """Date, commit and device of a run, and torch's version, without importing torch."""
+    """Reads torch's version without importing torch."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
@@ -35,9 +35,7 @@ def write_report(path: Path, found: Mapping[str, Any]) -> None:
 
 
 def waited_s(pid: int) -> float:
-    """Seconds that the threads of a process and its children have waited for a processor; 0 where the system does not
-    provide it (only Linux does).
-    """
+    """Seconds that the threads of a process and its children have waited for a processor; 0 except on Linux."""
     tasks = (task for one in family(pid) for task in Path(f"/proc/{one}/task").glob("*/schedstat"))
     return sum(int(task.read_text().split()[1]) for task in tasks) / 1e9
 

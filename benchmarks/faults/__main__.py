@@ -2,16 +2,14 @@
 ../shared/speech`.
 
 A server runs in its own process behind its own link (in a network namespace, if this user may create one), and sessions
-of the client library reach it through the proxy of faulty_proxy. Each session meets one fault at a random moment: its
-connection is reset, cut, cut at a byte, silent for seconds, half open, or delayed; the link goes down; the server is
-killed (SIGKILL) or stopped (SIGTERM) and restarted, for all running sessions; or another client process is killed and
-must be forgotten.
+of the client library reach it through the proxy of faulty_proxy. Each session meets one of FAULTS at a random moment; a
+server that is killed (SIGKILL) or stopped (SIGTERM) restarts for all running sessions.
 
-The server uses one batch size (`--batch-sizes`). A session's output is compared with that of the same input without a
-fault: byte-identical wherever `Resumed` says "exact" or there was none, nothing missing beyond the reported `gap`, and
-nothing twice. With several batch sizes the bits depend on how many sessions are stepped together; samples then count as
-equal within SAMPLE_TOLERANCE. The exit code is 1 if a check fails or the server holds a session at the end. `again` is
-the time from the fault to the next output.
+A session's output is compared with that of the same input without a fault: byte-identical wherever `Resumed` says
+"exact" or there was none, nothing missing beyond the reported `gap`, and nothing twice. With several `--batch-sizes`
+the bits depend on how many sessions are stepped together; samples then count as equal within SAMPLE_TOLERANCE. The exit
+code is 1 if a check fails or the server holds a session at the end. `again` is the time from the fault to the next
+output.
 """
 
 import argparse
@@ -43,7 +41,7 @@ FAULTS = ("reset", "cut", "cut at a byte", "stall", "half-open", "late", LINK_DO
           "client killed")  # fmt: skip
 CLIPS = 4
 SECONDS = 6.0
-"""Seconds of speech in a session."""
+"""Duration of a session's speech."""
 PACE = 2.0
 """Sending speed, relative to real time."""
 DEADLINES = Deadlines(open_s=5.0, answer_s=120.0, send_s=120.0, alive_s=1.5, resume_s=120.0)
@@ -54,8 +52,6 @@ SAMPLE_TOLERANCE = 1e-4
 
 @dataclass
 class Trial:
-    """A session's fault and its outcome."""
-
     fault: str
     kind: str
     resumed: list[str]
@@ -68,7 +64,6 @@ class Trial:
 
     @property
     def is_exact(self) -> bool:
-        """Whether nothing is lost, doubled or different."""
         return not (self.missing or self.doubled or self.differ or self.error)
 
     @property
@@ -80,8 +75,6 @@ class Trial:
 
 
 class Hearing:
-    """A session's output, at its positions."""
-
     def __init__(self) -> None:
         self.pieces: list[tuple[int, np.ndarray]] = []
         self.resumed: list[Resumed] = []
@@ -89,7 +82,6 @@ class Hearing:
         self.heard_s: list[float] = []
 
     async def of(self, connection: Connection) -> None:
-        """Receives everything until the end."""
         loop = asyncio.get_running_loop()
         async for event in connection:
             if isinstance(event, Audio | Tokens):
@@ -102,7 +94,6 @@ class Hearing:
                 self.done = event
 
     def compare(self, trial: Trial, expected: np.ndarray, tolerance: float = 0.0) -> None:
-        """Counts missing, doubled and different units."""
         count = np.zeros(len(expected), np.int64)
         heard = np.zeros_like(expected)
         for position, data in self.pieces:
@@ -122,13 +113,11 @@ class Hearing:
 
 
 def packets_of(data: np.ndarray, rate: int) -> list[np.ndarray]:
-    """The packets of a live client."""
     step = max(1, int(rate * PACKET_S))
     return [data[start : start + step] for start in range(0, len(data), step)]
 
 
 async def speak(connection: Connection, packets: Sequence[np.ndarray]) -> None:
-    """Sends at the pace, then ends."""
     for packet in packets:
         await connection.send(packet)
         await asyncio.sleep(PACKET_S / PACE)
@@ -136,7 +125,6 @@ async def speak(connection: Connection, packets: Sequence[np.ndarray]) -> None:
 
 
 async def unbroken(url: str, kind: str, data: np.ndarray) -> np.ndarray:
-    """The output of a session without a fault."""
     hearing = Hearing()
     async with connect(url, kind=kind, deadlines=DEADLINES, resume=False) as connection, asyncio.TaskGroup() as group:
         group.create_task(speak(connection, packets_of(data, connection.ready.input.rate)))
@@ -147,7 +135,6 @@ async def unbroken(url: str, kind: str, data: np.ndarray) -> np.ndarray:
 async def one(
     where: World, fault: str, kind: str, data: np.ndarray, expected: np.ndarray, tolerance: float, rng: random.Random
 ) -> Trial:
-    """A session with one fault."""
     trial, hearing = Trial(fault, kind, []), Hearing()
     loop = asyncio.get_running_loop()
     try:
@@ -171,7 +158,7 @@ async def one(
 
 
 async def run(given: argparse.Namespace) -> tuple[list[Trial], dict[str, Any]]:
-    """All trials, `at_once` at a time -> their outcomes, and the server's."""
+    """Returns the outcomes of all trials, `at_once` at a time, and the server's."""
     rng = random.Random(given.seed)
     codec = load_codec(given.model)
     audio = np.concatenate([load(path) for _, path in recordings(given.data)])
@@ -203,7 +190,6 @@ async def run(given: argparse.Namespace) -> tuple[list[Trial], dict[str, Any]]:
 
 
 def table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """A row for each fault."""
     rows = []
     for fault in dict.fromkeys(trial.fault for trial in trials):
         own = [trial for trial in trials if trial.fault == fault]
@@ -226,7 +212,7 @@ def table(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; 1 if an outcome was not as reported."""
+    """Returns 1 if an outcome was not as reported."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=(__doc__ or "").split(":")[0])
     add = parser.add_argument
     add("--model", default="nano", help="(default %(default)s)")

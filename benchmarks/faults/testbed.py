@@ -80,15 +80,12 @@ class World:
 
     @property
     def url(self) -> str:
-        """Process id of the server itself."""
         return self.server.url
 
     def network(self, rng: random.Random):
-        """A proxy in front of the server, for one session."""
         return proxy(self._host, PORT, rng.randrange(1 << 30))
 
     async def inflict(self, fault: str, network: Proxy, rng: random.Random) -> None:
-        """Causes a fault."""
         match fault:
             case "reset":
                 network.reset()

@@ -41,7 +41,7 @@ PRIOR_WEIGHTS = (0.0, 6.0, 12.0, 25.0, 100.0)
 
 @dataclass(frozen=True)
 class Task:
-    """One way at one configuration over sets of recordings: all that a worker needs to compute its rows."""
+    """All that a worker needs to compute the rows of one way at one configuration."""
 
     model: str
     way: str
@@ -66,7 +66,7 @@ def grid(size: str, default: StreamConfig) -> list[StreamConfig]:
 def tasks_of(codec: Codec, points: Sequence[StreamConfig], pooled_from: dict[str, list[Reference]]) -> list[Task]:
     """Returns every way at every point, the longest first: all sets at the first point, only speech at the others.
 
-    Costs are measured here, before workers share the machine.
+    Measures costs before workers share the machine.
     """
     windows = {(config.chunk_frames, config.lookahead_frames): config for config in reversed(points)}
     pairs = [("sliding", config) for config in sorted(windows.values(), key=lambda config: config.chunk_frames)]
@@ -88,7 +88,6 @@ def way_of(codec: Codec, name: str, config: StreamConfig) -> Contender:
 
 
 def rows_of(task: Task) -> list[dict]:
-    """Returns the task's rows, one per set and part."""
     torch.set_num_threads(1)
     way = way_of(load_codec(task.model), task.way, task.config)
     return [
@@ -97,10 +96,10 @@ def rows_of(task: Task) -> list[dict]:
 
 
 def measured(way: Contender, name: str, references: list[Reference]) -> list[dict]:
-    """Returns the rows of one way over one set: the whole, then its parts.
+    """Returns the rows of the whole set, then of its parts.
 
-    Levels are of the way's own encoder. Log-mel distance, SNR and seam are of its decoder on the offline tokens, as are
-    `decoded_stoi` and `decoded_pesq`; `stoi` and `pesq` are of the round trip, encoder and decoder in sequence.
+    Levels are of the way's own encoder. Log-mel distance, SNR, seam, `decoded_stoi` and `decoded_pesq` are of its
+    decoder on the offline tokens; `stoi` and `pesq` are of the round trip.
     """
     tokens = way.encode([reference.pcm for reference in references])
     pieces = way.decode([reference.tokens for reference in references])
@@ -123,7 +122,6 @@ def measured(way: Contender, name: str, references: list[Reference]) -> list[dic
 
 
 def point_of(way: Contender) -> dict:
-    """Returns the columns that identify a row's way and point."""
     config = way.config
     streamed = config if isinstance(way, Streamed) else None
     return {
@@ -157,7 +155,6 @@ def paired(scores: dict[str, list[Scores]], offline: list[Scores]) -> dict[str, 
 
 
 def ablation_row(name_and_kind: tuple[str, str], model: str, references: list[Reference]) -> dict:
-    """Returns the row of one ablation, in a worker."""
     torch.set_num_threads(1)
     ablation = next(a for a in ABLATIONS if (a.name, a.kind) == name_and_kind)
     return ablated(load_codec(model), ablation, references)

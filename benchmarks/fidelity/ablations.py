@@ -1,8 +1,7 @@
 """The cost of each approximation of the streams: each one undone or made worse alone, from the model's default.
 
-Variants are thin subclasses of the steppers and their layers, used only here. An encoder variant is judged by its
-tokens and by the offline decoder's output for them, a decoder variant by its audio for the offline tokens. Statistics
-that a stream lacks at its start, or always, come from the whole recording (`Seeds`).
+An encoder variant is judged by its tokens and by the offline decoder's output for them, a decoder variant by its audio
+for the offline tokens. Statistics that a stream lacks at its start, or always, come from the whole recording (`Seeds`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -48,12 +47,11 @@ class Ablation:
 
 
 def built(kind: type[Stepper], codec: Codec, config: StreamConfig) -> Any:
-    """Returns a stepper of this class with the codec's model and priors."""
     return kind(codec._stepped, config, codec.priors, codec.fingerprint)
 
 
 class ClippedEncoder(Encoder):
-    """Limits each branch's lookahead to its own number of frames, at most the configuration's."""
+    """Limits each branch's lookahead to its own, at most the configuration's."""
 
     semantic_lookahead: int
     acoustic_lookahead: int
@@ -66,7 +64,6 @@ class ClippedEncoder(Encoder):
 
 
 def clipped(plan: StepPlan, lookahead_frames: int) -> StepPlan:
-    """Returns the same step without the frames further ahead."""
     return StepPlan(plan.slots, torch.minimum(plan.valid, plan.commit + lookahead_frames), plan.commit, plan.position)
 
 
@@ -123,7 +120,6 @@ class Seeds:
 
 
 def running_moments(state: Any) -> Iterator[Moments]:
-    """Yields the running statistics of an encoder's or a decoder's state."""
     if isinstance(state, EncoderState):
         yield state.mel
     else:
@@ -139,7 +135,6 @@ def mel_statistics(pcm: np.ndarray) -> list[Moments]:
 
 
 def group_norm_statistics(codec: Codec, tokens: np.ndarray) -> list[Moments]:
-    """Returns the statistics of each GroupNorm of the decoder over a recording."""
     network = codec.model.acoustic_decoder
     norms = [norm for block in (*network.prior_net, *network.post_net) for norm in (block.norm1, block.norm2)]
     inputs: list[Tensor] = []
@@ -155,13 +150,12 @@ def group_norm_statistics(codec: Codec, tokens: np.ndarray) -> list[Moments]:
 
 
 def configured(codec: Codec, recordings: Sequence[Reference], kind: str, **changed: Any) -> Variant:
-    """Returns the product's own stepper with a changed configuration."""
     config = replace(codec.default_config, **changed)
     return (codec.encoder(config) if kind == "encode" else codec.decoder(config)), None
 
 
 def looking_ahead(codec: Codec, recordings: Sequence[Reference], branch: str, frames: int) -> Variant:
-    """Returns an encoder in which one branch has a lookahead of `frames`, and the other the default."""
+    """Returns an encoder in which the other branch has the default lookahead."""
     default = codec.default_config.lookahead_frames
     stepper = built(ClippedEncoder, codec, replace(codec.default_config, lookahead_frames=max(frames, default)))
     stepper.semantic_lookahead, stepper.acoustic_lookahead = default, default
@@ -185,12 +179,10 @@ def knowing(
 
 
 def with_window_statistics(codec: Codec, recordings: Sequence[Reference]) -> Variant:
-    """Returns a decoder whose GroupNorms use the statistics of their window alone."""
     return built(WindowDecoder, codec, replace(codec.default_config, prior_weight=0)), None
 
 
 def with_istft(codec: Codec, recordings: Sequence[Reference], kind: type[StreamingISTFT]) -> Variant:
-    """Returns a decoder with another synthesis."""
     decoder = built(Decoder, codec, codec.default_config)
     decoder.istft = kind(decoder.istft.head, decoder.config)
     return decoder, None

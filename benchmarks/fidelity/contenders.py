@@ -1,7 +1,4 @@
-"""Three ways to code a recording as it arrives, with one interface: streamed, sliding window, and NeuTTS's window.
-
-Each encodes and decodes whole lists of recordings at one latency, and measures the computation of one live session.
-"""
+"""Three ways to code recordings as they arrive, with one interface: streamed, sliding window, and NeuTTS's window."""
 
 import statistics
 import time
@@ -20,7 +17,7 @@ from neucodec_streaming.stepper import Stepper
 
 
 class Contender(Protocol):
-    """A way to code: its `name`, its algorithmic latencies in ms, and its methods."""
+    """A way to code at one algorithmic latency; `costs` are of one live session."""
 
     name: str
     config: StreamConfig | None
@@ -39,8 +36,6 @@ class Contender(Protocol):
 
 
 class Streamed:
-    """The streams of this project."""
-
     name = "streamed"
 
     def __init__(self, codec: Codec, config: StreamConfig) -> None:
@@ -114,7 +109,6 @@ class NeuTTS:
 
 
 def config_latencies_ms(config: StreamConfig) -> dict[str, float]:
-    """Latencies of encoder, decoder, and both in sequence."""
     return {
         "encode_ms": config.encode_latency_ms,
         "decode_ms": config.decode_latency_ms,
@@ -123,7 +117,7 @@ def config_latencies_ms(config: StreamConfig) -> dict[str, float]:
 
 
 def _step_s(stepper: Stepper) -> float:
-    """Returns the time of one session's step, which does not depend on the age of the stream."""
+    """The time does not depend on the age of the stream."""
     state, slot = stepper.new_state(1), torch.zeros(1, dtype=torch.int64)
     x = torch.zeros(1, *stepper.window_shape, dtype=torch.float32 if stepper.kind == "encode" else torch.int64)
     valid, commit = slot + stepper.config.window_frames, slot + stepper.config.chunk_frames

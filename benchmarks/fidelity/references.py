@@ -25,7 +25,6 @@ class Reference:
 
 
 def references(codec: Codec, pcms: Iterable[np.ndarray]) -> list[Reference]:
-    """Computes the reference of each recording."""
     found = []
     for pcm in pcms:
         tokens = codec.encode(pcm)

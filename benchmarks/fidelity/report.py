@@ -41,13 +41,13 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "encode_cost": ("enc s/s", 7),
     "decode_cost": ("dec s/s", 7),
 }
-"""Heading and width of each column."""
+"""Heading and width."""
 PANELS = (
     ("log_mel", "decode_ms", "Decoder: log-mel distance to offline decoding (lower is better)"),
     ("stoi", "roundtrip_ms", "Encoder and decoder: STOI (higher is better)"),
     ("levels_equal", "encode_ms", "Encoder: levels as in offline encoding (higher is better)"),
 )
-"""Measure, latency and title of each panel of the plot."""
+"""Measure, latency and title."""
 WAYS = (
     ("streamed", "stream", "tab:blue", "o"),
     ("sliding", "sliding window", "tab:orange", "s"),
@@ -65,7 +65,6 @@ FidelityRow = dict
 def print_report(
     rows: list[FidelityRow], ablations: list[FidelityRow], checks: list[dict], default: FidelityRow
 ) -> None:
-    """Prints all tables, the check list and the recommended point."""
     whole = [row for row in rows if row["part"] == "whole" and row["set"] == "speech"]
     print("\nSpeech, every point. Loss is against the offline model; dec is the decoder alone, on the offline tokens.")
     times = ("encode_ms", "decode_ms", "roundtrip_ms")
@@ -109,19 +108,18 @@ def _print_ablations(heading: str, rows: list[FidelityRow]) -> None:
 
 
 def _is_at(row: FidelityRow, default: FidelityRow) -> bool:
-    """Returns whether the row is a stream at this point, or a window of its chunk and lookahead."""
+    """Whether the row is a stream at this point, or a window of its chunk and lookahead."""
     same = (row["chunk_frames"], row["lookahead_frames"]) == (default["chunk_frames"], default["lookahead_frames"])
     return same and _remembers_as(row, default)
 
 
 def _remembers_as(row: FidelityRow, default: FidelityRow) -> bool:
-    """Returns whether context and priors are those of this point; a window has neither."""
+    """Whether context and priors are those of this point; a window has neither."""
     own = row["context_frames"], row["prior_weight"]
     return own in ((None, None), (default["context_frames"], default["prior_weight"]))
 
 
 def check_list(rows: list[FidelityRow], default: FidelityRow) -> list[dict]:
-    """Returns each target with the value measured at the default point, and whether it is met."""
     whole = [row for row in rows if row["part"] == "whole" and row["set"] == "speech"]
     here = next(row for row in whole if row["way"] == "streamed" and _is_at(row, default))
     neutts = next(row for row in whole if row["way"] == "NeuTTS")
@@ -205,7 +203,6 @@ def recommendation(whole: list[FidelityRow]) -> str:
 
 
 def draw(rows: list[FidelityRow], default: FidelityRow, path: Path) -> None:
-    """Draws log-mel distance, STOI and equal levels against latency for all ways; marks the default."""
     from matplotlib.figure import Figure
 
     whole = [row for row in rows if row["part"] == "whole" and row["set"] == "speech"]

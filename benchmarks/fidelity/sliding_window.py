@@ -1,10 +1,9 @@
 """The baseline: the whole offline model, run again on a sliding window for every chunk.
 
-A window consists of `back` frames of history, the new frames, and the frames ahead that the latency allows; only the
-new ones are kept. There is no state between windows, and the first ones are shorter, without made-up history. It is as
-good as possible without changing the model: successive windows of audio are cross-faded over one frame (the older
-window has already computed that frame as lookahead, so it adds no latency), and the feature extractor's normalisation
-covers four seconds. NeuTTS decodes this way with 50 back, 25 new, 5 ahead.
+A window consists of history, the new frames, and the frames ahead that the latency allows; only the new ones are kept.
+There is no state between windows, and the first ones are shorter, without made-up history. It is as good as possible
+without changing the model: successive windows of audio are cross-faded over one frame (the older window has already
+computed that frame as lookahead, so it adds no latency), and the feature extractor's normalisation covers four seconds.
 """
 
 from collections import defaultdict
@@ -27,7 +26,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Geometry:
-    """Numbers of frames of 20 ms: history, new, and ahead."""
+    """Numbers of frames of 20 ms."""
 
     back: int
     new: int
@@ -35,7 +34,6 @@ class Geometry:
 
     @property
     def frames(self) -> int:
-        """Frames of a full window."""
         return self.back + self.new + self.ahead
 
 
@@ -64,7 +62,7 @@ class SlidingWindow:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Equal for all windows of a batch."""
+        """The same for all windows of a batch."""
         return self.first - self.start, self.end - self.start
 
 
@@ -122,7 +120,6 @@ def decode(codec: Codec, recordings: Sequence[np.ndarray], geometry: Geometry) -
 
 
 def cross_faded(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Fades linearly from one rendering of the same samples to another."""
     weight = (np.arange(len(new), dtype=np.float32) + 0.5) / len(new)
     return old * (1 - weight) + new * weight
 
@@ -134,7 +131,7 @@ def _batches(jobs: dict) -> Iterator[list]:
 
 
 def _samples(pcm: np.ndarray, window: SlidingWindow) -> np.ndarray:
-    """Returns the samples that a window's features need, padded to one hop more than its frames, as upstream pads."""
+    """Returns samples padded to one hop more than the window's frames, as upstream pads."""
     ends = window.stop == len(pcm) // INPUT_HOP
     heard = pcm[window.start * INPUT_HOP : len(pcm) if ends else window.end * INPUT_HOP + MEL_OVERHANG]
     return np.pad(heard, (0, (window.end - window.start + 1) * INPUT_HOP - len(heard)))

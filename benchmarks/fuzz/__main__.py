@@ -1,13 +1,13 @@
 """A million invalid frames against a real server: `python -m benchmarks.fuzz`.
 
-Connections come and go, `--at-once` of them at a time, with malformed, truncated, reordered and hostile requests and
-frames from benchmarks/fuzz/frames.py. A frame counts once the server has demonstrably read it: it answered a later ping
-or close, or ended the connection. Meanwhile a well-behaved session repeats a sentence in real time; each output must be
+`--at-once` connections at a time send malformed, truncated, reordered and hostile requests and frames from
+benchmarks/fuzz/frames.py. A frame counts once the server has demonstrably read it: it answered a later ping or close,
+or ended the connection. Meanwhile a well-behaved session repeats a sentence in real time; each output must be
 byte-identical to the first, before the attack (with a single batch size).
 
 Faults are: a dead server, an internal error, a connection without an answer, a traceback in the log, changed output,
-memory that grows by more than MAX_GROWTH_MB in 100,000 frames (slope of a line through the samples after the first),
-and descriptors, threads or sessions left at the end. The exit code is then 1.
+memory that grows by more than MAX_GROWTH_MB in 100,000 frames, and descriptors, threads or sessions left at the end.
+The exit code is then 1.
 """
 
 import argparse
@@ -45,7 +45,6 @@ from neucodec_streaming.protocol.query import session_request
 RESULTS = RESULTS_FOLDER / "fuzz.json"
 SENTENCE = ROOT / "demos" / "data" / "speech.flac"
 ANSWER_S = 20.0
-"""Timeout of the server reading and answering."""
 SAMPLES_EVERY = 100_000
 MAX_GROWTH_MB = 1.0
 LOST_KEPT = 8
@@ -59,8 +58,6 @@ _CLOSE = frame(b"\x03\xe8", Opcode.CLOSE)
 
 @dataclass
 class Fuzzer:
-    """Attacks the server at `url` with random scripts, and counts its reactions."""
-
     url: str
     rng: random.Random
     frames: int = 0
@@ -69,7 +66,7 @@ class Fuzzer:
     _lost: deque[str] = field(default_factory=lambda: deque(maxlen=LOST_KEPT))
 
     async def run(self, until: int, at_once: int, sample: Callable[[], None]) -> None:
-        """`total` frames and requests; calls `sample` every SAMPLES_EVERY."""
+        """Sends until `until` frames and requests are read; calls `sample` every SAMPLES_EVERY."""
         due = SAMPLES_EVERY
 
         async def attacker() -> None:
@@ -90,7 +87,6 @@ class Fuzzer:
         return self.frames + self.requests
 
     async def connection(self, one: Script) -> None:
-        """One connection from beginning to end."""
         parts = urlsplit(self.url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         try:
@@ -106,7 +102,6 @@ class Fuzzer:
             writer.transport.abort()
 
     async def _talk(self, one: Script, ear: "Ear", writer: asyncio.StreamWriter) -> str:
-        """Counts the server's reaction."""
         for piece in one.request:
             writer.write(piece)
             await asyncio.sleep(0)
@@ -136,7 +131,7 @@ class Fuzzer:
 
 
 def _end(writer: asyncio.StreamWriter) -> None:
-    """Ends writing; the server may have closed before."""
+    """The server may have closed before."""
     with suppress(OSError):
         writer.write_eof()
 
@@ -149,7 +144,7 @@ class Ear:
         self._heard = b""
 
     async def hear_until(self, mark: bytes | None) -> bool:
-        """Receives until those bytes have arrived; False if the connection ended before (also by a reset)."""
+        """Returns False if the connection ended before (also by a reset)."""
         with suppress(ConnectionError):
             while mark is None or mark not in self._heard:
                 if not (data := await self._reader.read(65_536)):
@@ -159,12 +154,10 @@ class Ear:
 
     @property
     def status(self) -> str:
-        """Status of the HTTP answer."""
         return self._heard[9:12].decode(errors="replace")
 
     @property
     def tokens(self) -> list[str]:
-        """The token to resume the session."""
         return [found.decode() for found in re.findall(rb'"token":"([^"]+)"', self._heard)]
 
     @property
@@ -195,7 +188,7 @@ class FuzzSpeaker:
         self._packets = [sentence[at : at + 2 * INPUT_HOP] for at in range(0, len(sentence), 2 * INPUT_HOP)]
         self.outputs: list[bytes] = []
         self.spoken = asyncio.Event()
-        """Waits for the first sentence."""
+        """Set after the first sentence."""
         self.stopping = False
 
     async def speak(self) -> None:
@@ -239,7 +232,6 @@ def growth_mb(samples: Sequence[dict[str, Any]]) -> float | None:
 
 
 async def measure(given: argparse.Namespace, log: Path) -> dict[str, Any]:
-    """The whole run against a server of our own."""
     flags = [
         "--log-level",
         "error",
@@ -288,7 +280,6 @@ async def measure(given: argparse.Namespace, log: Path) -> dict[str, Any]:
 
 
 def judged(result: dict[str, Any]) -> list[str]:
-    """Returns the faults found."""
     growth = result["growth_mb_per_100000"]
     internal = sum(result["outcomes"].get(name, 0) for name in INTERNAL)
     silent = result["outcomes"].get("no answer", 0)
@@ -320,7 +311,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Attacks, prints and writes; returns the exit code."""
     given = _parser().parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"

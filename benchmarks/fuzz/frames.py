@@ -20,7 +20,7 @@ FATAL_SHARE = 0.5
 MALFORMED_REQUEST_SHARE = 0.1
 EARLY_SHARE = 0.02
 MAX_FRAMES = 80
-"""Within the server's burst for a connection (max_messages_per_s)."""
+"""Within the server's burst (max_messages_per_s)."""
 PACED_FRAMES, PACED_SHARE = 400, 0.01
 """Beyond that burst."""
 TOO_LONG_BYTES = 300_000
@@ -29,7 +29,7 @@ Make = Callable[[random.Random], bytes]
 
 @dataclass(frozen=True)
 class Script:
-    """The bytes of one connection: the request in pieces, frames, one more (or none), and its end.
+    """The bytes of one connection.
 
     `is_early`: the frames do not wait for `ready`. `end`: "close" with a closing handshake, "abort", or "half" (stops
     writing).
@@ -43,7 +43,6 @@ class Script:
 
     @property
     def frames(self) -> int:
-        """Number of frames."""
         return len(self.harmless) + bool(self.last)
 
 
@@ -66,7 +65,6 @@ def _in_pieces(rng: random.Random, data: bytes) -> tuple[bytes, ...]:
 
 
 def target(rng: random.Random, lost: Sequence[str]) -> str:
-    """Path and query: a new session, a resumed one, or nonsense."""
     kind = rng.choice(("new", "new", "new", "stats", "format", "lost", "lost", "nonsense"))
     path = rng.choice(list(PATHS))
     if kind == "nonsense":
@@ -108,7 +106,6 @@ def malformed_request(rng: random.Random) -> bytes:
 
 
 def _flipped(rng: random.Random, data: bytes) -> bytes:
-    """Changes a few bytes."""
     changed = bytearray(data)
     for _ in range(rng.randrange(1, 4)):
         changed[rng.randrange(len(changed))] = rng.randrange(256)
@@ -162,7 +159,6 @@ def _flipped_frame(rng: random.Random) -> bytes:
 
 
 def _reordered(rng: random.Random) -> bytes:
-    """A conversation's messages in any order, including the end."""
     messages: list[str | bytes] = ['{"type":"end"}', '{"type":"flush"}', '{"type":"clear"}', '{"type":"mark","id":1}']
     messages += [bytes(1280), bytes(64)]
     rng.shuffle(messages)

@@ -1,8 +1,8 @@
 """Searches every parser of untrusted bytes for crashes by coverage: `python -m benchmarks.fuzz.guided`.
 
-libFuzzer (atheris, the extra `fuzz`) mutates inputs of each target of benchmarks/fuzz/targets.py and keeps those that
-reach new code. Each target runs in its own process, since libFuzzer ends its process. The seed is fixed, so runs on the
-same versions repeat. A failure is printed with its input, and the exit code is 1.
+libFuzzer (atheris, the extra `fuzz`) mutates inputs of benchmarks/fuzz/targets.py and keeps those that reach new code.
+Each target runs in its own process, since libFuzzer ends its process. The seed is fixed, so runs on the same versions
+repeat. The exit code is 1 after a failure.
 """
 
 import argparse
@@ -34,7 +34,6 @@ DEADLINE_S = 3600.0
 
 
 def search(name: str, runs: int, seconds: int) -> None:
-    """Searches in this process, which libFuzzer ends."""
     import atheris
 
     with atheris.instrument_imports(include=list(MEASURED)):
@@ -50,7 +49,6 @@ def search(name: str, runs: int, seconds: int) -> None:
 
 
 def searched(name: str, runs: int, seconds: int) -> dict[str, Any]:
-    """Searches in a process of its own and returns the result."""
     command = [sys.executable, "-m", "benchmarks.fuzz.guided", "--inside", name, "--runs", str(runs)]
     done = subprocess.run(
         [*command, "--seconds", str(seconds)], capture_output=True, text=True, timeout=DEADLINE_S, check=False
@@ -71,7 +69,6 @@ def searched(name: str, runs: int, seconds: int) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Searches, prints and writes; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--targets", nargs="+", help="(default all)")

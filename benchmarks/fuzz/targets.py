@@ -73,17 +73,15 @@ class Reader:
         return self._at >= len(self._data)
 
     def take(self, count: int) -> bytes:
-        """The next bytes, fewer at the end."""
         taken = self._data[self._at : self._at + count]
         self._at += count
         return taken
 
     def number(self, below: int) -> int:
-        """One choice, from a byte, or from two if one is too small."""
         return int.from_bytes(self.take(1 if below <= 256 else 2), "little") % below
 
     def text(self) -> str:
-        """Text, decoded as a server decodes a UTF-8 message."""
+        """Decoded as a server decodes a UTF-8 message."""
         return self.take(self.number(300)).decode(errors="replace")
 
 
@@ -100,7 +98,6 @@ class FuzzedSession:
         self.send()
 
     def hear(self, data: bytes | str) -> None:
-        """A message of the client: accepted, or the session fails."""
         server = self.server
         if not self.is_attached or server.failure is not None or server.is_over:
             return
@@ -116,7 +113,7 @@ class FuzzedSession:
             self._engine.append((command, server.epoch))
 
     def compute(self) -> None:
-        """One command of the engine, with all its output at once."""
+        """Runs one command of the engine, with all its output at once."""
         if not self._engine:
             return
         command, epoch = self._engine.pop(0)
@@ -131,27 +128,24 @@ class FuzzedSession:
                 self.server.flush_finished(epoch)
 
     def send(self) -> None:
-        """One message to the client, if there is one."""
         if not self.is_attached or (message := self.server.next_message()) is None:
             return
         assert parse_server_message(encode_message(message)) == message
         self.said.append(message)
 
     def lose(self) -> None:
-        """The connection breaks."""
         if self.is_attached and self.server.state in (State.STREAMING, State.ENDING):
             self.server.lose()
             self.is_attached = False
 
     def resume(self, received: int, answers: int | None) -> None:
-        """A client resumes with the token and its claims; the server sends `ready` first."""
+        """The server sends `ready` first."""
         if not self.is_attached and self.server.can_resume(received, answers):
             self.server.resume(READY, received, answers)
             self.is_attached = True
             self.send()
 
     def check(self) -> None:
-        """Invariants."""
         server = self.server
         assert server.queued_units >= 0 and server.owed_frames >= 0
         assert server.output_position + server.queued_units <= server.input_position // 320
@@ -159,7 +153,6 @@ class FuzzedSession:
         self._input = server.input_position
 
     def finish(self) -> None:
-        """Ends the session regularly and checks its totals."""
         if not self.is_attached:
             self.resume(self.server.output_position, None)
         self.hear(encode_message(End()))
@@ -193,7 +186,6 @@ def conversation(data: bytes) -> None:
 
 
 def client_message(data: bytes) -> None:
-    """A text message from a client."""
     with suppress(ProtocolError):
         message = parse_client_message(data.decode(errors="replace"))
         assert parse_client_message(encode_message(message)) == message
@@ -212,7 +204,6 @@ def server_messages(data: bytes) -> None:
 
 
 def target(data: bytes) -> None:
-    """The path and query of a URL."""
     with suppress(StreamingError):
         request = parse_target("/v1/" + data.decode("latin-1"))
         if request is not None:
@@ -268,7 +259,6 @@ def window_buffer(data: bytes) -> None:
 
 
 def mqtt_control(data: bytes) -> None:
-    """Messages of control and status topics, and the WAV of a satellite."""
     for parse in (parse_request, parse_answer, parse_status, lambda payload: samples_of(payload, INPUT_AUDIO)):
         with suppress(StreamingError):
             parse(data)
@@ -350,4 +340,3 @@ SEEDS: dict[str, list[bytes]] = {
     "mqtt_stream": [bytes([2, 1, 0, 0, 0, 4, *bytes(4), 3, 1, 0, 2, 3, 4, *bytes(4), 4, 1, 1, 1, 2, 4, *bytes(4), 0])],
     "conversation": [bytes([0, 128, 2, *bytes(640), 4, 5, 6, 7, 0, 0]), bytes([3, 2, 0, 2, 1, 4, 5, 4, 5])],
 }
-"""Seeds of a search, close to everything."""

@@ -28,7 +28,7 @@ ORDER = (
 
 
 def run_stage(name: str, size: "ReportSize", out: Path) -> None:
-    """Runs one stage in this process; writes a line for every finding."""
+    """Writes a line for every finding, in this process."""
     import torch
 
     from benchmarks.gpu_report.stages import STAGES
@@ -43,7 +43,6 @@ def run_stage(name: str, size: "ReportSize", out: Path) -> None:
 
 
 def report(found: dict[str, dict[str, Any]]) -> str:
-    """Formats the findings as Markdown."""
     lines = ["# GPU report", "", "Made by `python -m benchmarks.gpu_report`.", ""]
     for stage, findings in found.items():
         lines += [f"## {stage}", "", "| what | found |", "|---|---|"]
@@ -55,7 +54,6 @@ def report(found: dict[str, dict[str, Any]]) -> str:
 
 
 def read(out: Path, stages: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Reads the findings that the stages have written so far."""
     files = {stage: out / f"{stage}.jsonl" for stage in stages}
     return {
         stage: dict(json.loads(line) for line in file.read_text().splitlines())
@@ -87,7 +85,7 @@ def run_all(command: Sequence[str], stages: Sequence[str], limits_s: dict[str, f
 
 
 def _ended(command: Sequence[str], limit_s: float) -> str:
-    """Runs a stage, with all that it starts, for at most `limit_s`; returns "done" or what went wrong."""
+    """Ends the stage with all that it started after `limit_s`; returns "done" or the failure."""
     process = subprocess.Popen(command, process_group=0)
     try:
         code = process.wait(limit_s)

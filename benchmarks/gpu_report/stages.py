@@ -39,15 +39,13 @@ Finding = tuple[str, Any]
 KINDS = ("encode", "decode")
 REPEATS = 9
 MAX_KERNELS = 12
-"""Number of a step's kernels that are listed by name."""
 MAX_CLIENT_PROCESSES = 8
 PYTHON = [sys.executable, "-m"]
-"""Runs a module."""
 
 
 class ReportSize(NamedTuple):
-    """The extent of the measurements. `model` is a name or folder, `rows` the batch sizes in ascending order, `live`
-    kinds and numbers of sessions, `laws` what pytest runs.
+    """`model` is a name or folder, `rows` the batch sizes in ascending order, `live` kinds and numbers of sessions,
+    `laws` what pytest runs.
     """
 
     model: str
@@ -59,7 +57,6 @@ class ReportSize(NamedTuple):
 
 
 def machine(size: ReportSize) -> Iterator[Finding]:
-    """Describes the device and measures the speed of its memory and products."""
     yield "device", torch.cuda.get_device_name()
     yield "torch, CUDA, cuDNN", [torch.__version__, torch.version.cuda, torch.backends.cudnn.version()]
     yield "free and total memory, bytes", list(torch.cuda.mem_get_info())
@@ -74,7 +71,7 @@ def machine(size: ReportSize) -> Iterator[Finding]:
 
 
 def replay(size: ReportSize) -> Iterator[Finding]:
-    """Checks that a replayed step equals the eager one bit for bit, using the runner's check at several batch sizes."""
+    """Checks that a replayed step equals the eager one bit for bit."""
     for dtype in ("float32", "bfloat16"):
         codec = load_codec(size.model, "cuda", dtype)
         pools = [Pool(kind, size.config) for kind in KINDS]
@@ -86,7 +83,6 @@ def replay(size: ReportSize) -> Iterator[Finding]:
 
 
 def laws(size: ReportSize) -> Iterator[Finding]:
-    """Runs the tests of the laws, the runner, the engine and a whole server on the GPU."""
     done = _run("pytest", "-q", "-p", "no:cacheprovider", *size.laws, NEUCODEC_TEST_DEVICE="cuda")
     yield "the tests pass", done.returncode == 0
     yield "their output", done.stdout.strip().splitlines()[-30:]
@@ -135,7 +131,7 @@ def attention(size: ReportSize) -> Iterator[Finding]:
 
 
 def kernels(size: ReportSize) -> Iterator[Finding]:
-    """Yields the kernels of a steady step by their share of its time, each with its count and microseconds."""
+    """Yields the kernels of a steady step by their share of its time, with count and microseconds."""
     codec = load_codec(size.model, "cuda", "bfloat16")
     rows = size.rows[-1]
     for kind in KINDS:
@@ -168,7 +164,7 @@ def start_up(size: ReportSize) -> Iterator[Finding]:
 
 
 def steps(size: ReportSize) -> Iterator[Finding]:
-    """Measures milliseconds of a steady replay by batch size; yields the roofline of the published size too."""
+    """Measures milliseconds; yields the roofline of the published size too."""
     for dtype in ("bfloat16", "float32"):
         codec = load_codec(size.model, "cuda", dtype)
         for kind in KINDS:
@@ -185,7 +181,6 @@ def steps(size: ReportSize) -> Iterator[Finding]:
 
 
 def resets(size: ReportSize) -> Iterator[Finding]:
-    """Measures the time to reset, snapshot and restore a slot."""
     codec = load_codec(size.model, "cuda", "bfloat16")
     for kind in KINDS:
         stepper = _stepper(codec, kind, size.config)
@@ -198,7 +193,6 @@ def resets(size: ReportSize) -> Iterator[Finding]:
 
 
 def capacity(size: ReportSize) -> Iterator[Finding]:
-    """Runs the server's own capacity measurement."""
     flags = ["--model", size.model, "--device", "cuda", "--profiles", "default"]
     flags += ["--max-sessions", str(size.rows[-1]), "--batch-sizes", ",".join(map(str, size.rows)), "--capacity"]
     done = _run("neucodec_streaming.server", *flags)
@@ -207,7 +201,7 @@ def capacity(size: ReportSize) -> Iterator[Finding]:
 
 
 def live(size: ReportSize) -> Iterator[Finding]:
-    """Runs `size.live` sessions in real time, on noise, and yields the lateness of their chunks."""
+    """Yields the lateness of the chunks of live sessions, on noise."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "eval" / "noise").mkdir(parents=True)
@@ -246,7 +240,6 @@ STAGES: dict[str, tuple[Callable[[ReportSize], Iterator[Finding]], int]] = {
 
 
 def _run(module: str, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """Runs `python -m module` with these variables added to its environment."""
     command, environment = [*PYTHON, module, *arguments], os.environ | settings
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
@@ -261,7 +254,6 @@ def _step_s(codec: Codec, kind: str, config: StreamConfig, rows: int) -> float:
 
 
 def _graph(codec: Codec, kind: str, config: StreamConfig, rows: int) -> GraphedStep:
-    """Captures a steady step of `rows` rows."""
     stepper = _stepper(codec, kind, config)
     state = stepper.new_state(rows)
     state.position.fill_(2 * config.context_frames)
@@ -272,7 +264,7 @@ def _graph(codec: Codec, kind: str, config: StreamConfig, rows: int) -> GraphedS
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    """Returns the median time of a few calls, including the device's work."""
+    """Returns the median of a few calls, including the device's work."""
     call()
     times = []
     for _ in range(REPEATS):

@@ -7,9 +7,8 @@ part, encoder and decoder, at the server's largest batch size, measured at the s
 difference between the two calm phases is the noise of the machine. Processors are shared with all clients: `attack` is
 the attackers' share of one core, `others` that of everything but server and clients.
 
-At the end every session's output is compared with what it gets alone (benchmarks/load/verify.py; bit-identical with the
-default single `--batch-sizes`), and the server's descriptors, threads, memory and sessions with those before. The exit
-code is 1 if outputs differ or anything is held; times do not affect it.
+The exit code is 1 if a session's output differs from what it gets alone (benchmarks/load/verify.py), or the server
+still holds descriptors, threads, memory or sessions at the end; times do not affect it.
 """
 
 import argparse
@@ -37,9 +36,9 @@ from neucodec_streaming.server.settings.fields import Settings
 RESULTS = RESULTS_FOLDER / "hostile.json"
 CALM, CALM_AGAIN = "calm", "calm again"
 SETTLE_S = 45.0
-"""Timeout of the server releasing everything: lost sessions are kept for 30 s."""
+"""The server keeps lost sessions for 30 s."""
 MAX_GROWTH_MB = 64
-"""Limit of memory growth from the end of the first calm phase to the end of the last, with the same sessions open."""
+"""Memory growth from the end of the first calm phase to the end of the last, with the same sessions open."""
 COLUMNS = (
     ("phase", 11), ("chunks", 7), ("missing", 8), ("p50", 7), ("p95", 7), ("p99", 7), ("max", 8), ("+p99", 7),
     ("+max", 8), ("target", 9), ("send99", 7), ("server", 7), ("loop", 6), ("clients", 8), ("attack", 7),
@@ -48,13 +47,12 @@ COLUMNS = (
 
 
 def phases_of(attacks: Sequence[str], seconds: float) -> list[Phase]:
-    """Calm, each attack, calm again."""
     names = (CALM, *attacks, CALM_AGAIN)
     return [Phase(name, number * seconds, (number + 1) * seconds) for number, name in enumerate(names)]
 
 
 def step_ms_of(model: str, batch_size: int) -> float:
-    """Time of one encoder and one decoder step at that batch size, as measured by the server at startup."""
+    """Time of one encoder and one decoder step, as measured by the server at startup."""
     settings = Settings(model=model, batch_sizes=(batch_size,), max_sessions=2 * batch_size, profiles={"default": None})
     _, made = load_engines(settings)
     return 1000 * sum(times[batch_size] for times in made.budget.step_s.values())
@@ -75,7 +73,6 @@ def _difference(late_ms: dict[str, Any], calm_ms: dict[str, Any], step_ms: float
 
 
 def show(row: dict[str, Any]) -> None:
-    """A line of the table."""
     late = row["late_ms"]
     target = "/".join("pass" if row[f"{name}_within"] else "MISS" for name in ("p99", "max"))
     cells = [
@@ -100,13 +97,12 @@ async def settled(server: ServerProcess, before: Footprint) -> dict[str, Any]:
 
 
 def open_sessions(url: str) -> int:
-    """The server's own figures."""
     with urllib.request.urlopen(url.replace("ws", "http", 1) + "/readyz", timeout=SETTLE_S) as response:
         return json.load(response)["sessions"]
 
 
 async def measure(given: argparse.Namespace, folder: Path, phases: Sequence[Phase]) -> tuple[Held, dict[str, Any]]:
-    """Holds the sessions through all phases against a server of our own; returns the results and what is still held."""
+    """Returns the results and what a server of our own still holds after all phases."""
     jobs = jobs_of(("roundtrip",), given.sessions, given.clips, folder, given.seed)
     outputs = folder / "outputs"
     arguments = ["--model", given.model, "--profiles", "default", "--batch-sizes", str(given.batch_size)]
@@ -122,7 +118,7 @@ async def measure(given: argparse.Namespace, folder: Path, phases: Sequence[Phas
 
 
 def judged(rows: Sequence[dict[str, Any]], state: dict[str, Any]) -> list[str]:
-    """Returns the faults found, apart from slow answers."""
+    """Returns the faults, apart from slow answers."""
     growth_mb = rows[-1]["server_resident_mb"] - rows[0]["server_resident_mb"]
     lost = rows[0]["sessions"] - rows[0]["held"]
     return [
@@ -149,7 +145,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures, prints and writes; returns the exit code."""
     given = _parser().parse_args(arguments)
     phases = phases_of(given.attacks, given.seconds)
     codec = load_codec(given.model)

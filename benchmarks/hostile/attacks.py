@@ -1,7 +1,6 @@
 """The attacks of `benchmarks.hostile`: ATTACKS, each a coroutine that continues until it is cancelled.
 
-An attack's resources are bounded by its number of connections and, where the server does not limit it, by a rate. The
-server's reactions are counted, and attackers reconnect.
+Attacks are bounded by their number of connections and, where the server does not limit them, by a rate.
 """
 
 import asyncio
@@ -26,32 +25,30 @@ STALLED = 4
 SMALL_RECEIVE_BYTES = 4096
 MALFORMED_PER_S = 50.0
 MALFORMED_S = 0.2
-"""How long an attacker waits after sending, with or without a response."""
+"""Pause after sending, with or without a response."""
 SLOW_SOCKETS = 300
 SLOW_BYTE_S = 1.0
 ATTEMPTS = 10_000
 ATTEMPTS_PER_S = 600.0
 ATTEMPTS_AT_ONCE = 64
 ATTEMPT_S = 0.5
-"""How long an attacker stays connected, with or without an answer."""
+"""Duration of a connection, with or without an answer."""
 IDLE_SESSIONS = 64
-"""Sessions requested to fill the server; it refuses the rest."""
+"""Sessions requested to fill the server."""
 AGAIN_S = 0.25
-"""Delay before an attacker reconnects."""
 
 AttackConnection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Attack = Callable[[Target], Awaitable[None]]
 
 
 async def every(count: int, harm: Callable[[int], Coroutine[None, None, None]]) -> None:
-    """That many attackers at once, numbered."""
     async with asyncio.TaskGroup() as group:
         for number in range(count):
             group.create_task(harm(number), name=f"attacker {number}")
 
 
 async def again_and_again(target: Target, harm: Callable[[], Coroutine[None, None, None]]) -> None:
-    """An attacker that reconnects whenever its connection is closed."""
+    """Reconnects whenever the connection is closed."""
     while True:
         with suppress(OSError, TimeoutError):
             await harm()
@@ -76,7 +73,7 @@ async def unread_drain(reader: asyncio.StreamReader) -> AsyncIterator[None]:
 
 
 async def pour(target: Target, path: str, messages: Sequence[bytes]) -> None:
-    """One session that repeats framed messages as fast as the server accepts them, and reads its output."""
+    """Repeats framed messages as fast as the server accepts them, and reads the output."""
     connection = await target.open(path)
     if connection is None:
         return
@@ -90,7 +87,6 @@ async def pour(target: Target, path: str, messages: Sequence[bytes]) -> None:
 
 
 async def kill(target: Target) -> None:
-    """Kills and replaces processes that stream live speech."""
     rng = random.Random(0)
 
     async def one(number: int) -> None:
@@ -108,7 +104,7 @@ async def kill(target: Target) -> None:
 
 
 def stream_until_killed(target: Target) -> None:
-    """A child process: a live round-trip session. Never returns."""
+    """A child process. Never returns."""
     try:
         with socket.create_connection((target.host, target.port), CONNECT_S) as peer:
             peer.sendall(request("/v1/roundtrip", target.name))
@@ -126,7 +122,7 @@ def stream_until_killed(target: Target) -> None:
 
 
 async def stall(target: Target) -> None:
-    """Sessions that send payload and requests as fast as possible, and never read."""
+    """Sessions that send as fast as possible, and never read."""
     blocks = {"/v1/decode": target.seconds_of("decode"), "/v1/encode": [block(['{"type":"mark","id":1}'])]}
 
     async def one(path: str) -> None:
@@ -155,7 +151,6 @@ async def flood(target: Target) -> None:
 
 
 async def controls(target: Target) -> None:
-    """Sessions that send only clear, flush, marks or pings at full speed, with a few packets."""
     packet = bytes(PACKET_BYTES)
     blocks = [
         block([*64 * ['{"type":"clear"}'], packet]),
@@ -203,11 +198,10 @@ MALFORMED = (
     frame('{"type":"end"}') + frame(bytes(PACKET_BYTES)),
     os.urandom(4096),
 )
-"""Invalid frames: oversized, impossible lengths, odd bytes, no mask, broken JSON, broken framing."""
 
 
 async def malformed(target: Target) -> None:
-    """Many sessions a second that start regularly and then send invalid frames."""
+    """Sessions that start regularly and then send invalid frames."""
     await paced(target, MALFORMED_PER_S, partial(_send_malformed, target))
 
 
@@ -225,7 +219,7 @@ async def _send_malformed(target: Target, number: int) -> None:
 
 
 async def paced(target: Target, per_s: float, harm: Callable[[int], Coroutine[None, None, None]]) -> None:
-    """Numbered attackers at that rate, at most ATTEMPTS_AT_ONCE at once and ATTEMPTS in all."""
+    """Limits attackers to ATTEMPTS_AT_ONCE at once and ATTEMPTS in all."""
     room = asyncio.Semaphore(ATTEMPTS_AT_ONCE)
     begin_s = time.monotonic()
 
@@ -248,7 +242,7 @@ async def paced(target: Target, per_s: float, harm: Callable[[int], Coroutine[No
 
 
 async def slowloris(target: Target) -> None:
-    """Hundreds of connections that send a request byte by byte without end."""
+    """Connections that send a request byte by byte without end."""
     asked = request("/v1/roundtrip", target.name)[:-2]
 
     async def one() -> None:
@@ -269,7 +263,7 @@ async def slowloris(target: Target) -> None:
 
 
 async def attempts(target: Target) -> None:
-    """Thousands of connections to a full server, most with invalid requests; none is accepted."""
+    """Connections to a full server, most with invalid requests; none is accepted."""
     for _ in range(IDLE_SESSIONS):
         if await target.open("/v1/encode") is None:
             break

@@ -1,8 +1,7 @@
 """The attackers of `benchmarks.hostile`: a process that runs one attack after another, each in its phase.
 
-It communicates with its parent as `benchmarks.load.client` does: receives the plan, sends `opened`, receives the start
-time, sends the report. An attack ends before its phase and drops all its connections, so that its after-effects fall
-into its own phase.
+It communicates with its parent as `benchmarks.load.client` does. An attack ends before its phase and drops all its
+connections, so that its after-effects fall into its own phase.
 """
 
 import asyncio
@@ -25,8 +24,6 @@ ACTIVE = 0.9
 
 @dataclass(frozen=True)
 class Strike:
-    """One attack: its name in ATTACKS, and the start and end of its phase."""
-
     attack: str
     since_s: float
     until_s: float
@@ -34,7 +31,7 @@ class Strike:
 
 @dataclass(frozen=True)
 class HostilePlan:
-    """The plan against the server at `url`; `speech` and `tokens` are files of its sessions' payload."""
+    """`speech` and `tokens` are files of payload."""
 
     url: str
     strikes: tuple[Strike, ...]
@@ -45,7 +42,6 @@ class HostilePlan:
     sessions = 0
 
     def to_json(self) -> str:
-        """One line that `from_json` parses."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -55,7 +51,7 @@ class HostilePlan:
 
 
 async def strike(target: Target, attack: str, until_s: float) -> Counter[str]:
-    """Attacks until that time of the monotonic clock; returns counts of events."""
+    """Attacks until that time of the monotonic clock."""
     target.counts.clear()
     try:
         async with asyncio.timeout(until_s - time.monotonic()):
@@ -70,7 +66,6 @@ async def strike(target: Target, attack: str, until_s: float) -> Counter[str]:
 async def carry_out(
     plan: HostilePlan, target: Target, hear: Callable[[], str], say: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Waits for the start, attacks by the plan, and reports counts for each attack."""
     say({"opened": 0})
     begin_s = float(await asyncio.wait_for(asyncio.to_thread(hear), BEGIN_S))
     counts: dict[str, dict[str, int]] = {}

@@ -75,12 +75,11 @@ def jobs_of(mix: Sequence[str], sessions: int, clips: int, folder: Path, seed: i
 
 
 def counts_of(given: argparse.Namespace) -> Iterator[int]:
-    """Yields the number of sessions of each measurement."""
     return iter(range(given.step, given.most + 1, given.step) if given.ramp else (given.sessions,))
 
 
 class LoadRun:
-    """One run of the command: writes its inputs to `folder`, measures, then verifies."""
+    """Writes its inputs to `folder`, measures, then verifies."""
 
     def __init__(self, given: argparse.Namespace, folder: Path) -> None:
         self._given = given
@@ -95,7 +94,7 @@ class LoadRun:
         self.helds: list[Held] = []
 
     async def measure(self) -> None:
-        """Takes every measurement and shows its rows; stops cleanly on SIGTERM."""
+        """Stops cleanly on SIGTERM."""
         task = asyncio.current_task()
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -130,7 +129,6 @@ class LoadRun:
         return self._folder / f"outputs-{number}"
 
     def verify(self) -> list[dict[str, Any]]:
-        """Compares, for each measurement, the outputs with those of the same inputs alone."""
         assert self._codec is not None, "loaded where it is asked for"
         sizes = self._given.batch_sizes
         ready = next((one for held in self.helds for one in held.sessions if one["chunk_frames"]), None)
@@ -146,7 +144,6 @@ class LoadRun:
 
 @asynccontextmanager
 async def server_of(given: argparse.Namespace) -> AsyncIterator[ServerProcess | RemoteServer]:
-    """Yields the server at `--url`, or starts one."""
     if given.url:
         yield RemoteServer(given.url)
         return
@@ -159,7 +156,7 @@ async def server_of(given: argparse.Namespace) -> AsyncIterator[ServerProcess | 
 
 
 def show(row: dict[str, Any]) -> None:
-    """Prints a row of the table, with the details that do not fit on lines below it."""
+    """Prints the details that do not fit into the row below it."""
     late, first, send = row["late_ms"], row["first_ms"], row["send_late_ms"]
     cells = [
         row["sessions"], row["held"], row["refused"], late["count"], row["missing"], first["p50"], first["p99"],
@@ -191,7 +188,6 @@ def show_verified(found: dict[str, Any]) -> None:
 
 
 def largest_in_time(rows: Sequence[dict[str, Any]]) -> int | None:
-    """Returns the largest number of sessions held in time, or None."""
     return max((row["sessions"] for row in rows if row["in_time"]), default=None)
 
 
@@ -241,7 +237,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures, prints and writes the report; returns the exit code."""
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.ramp and given.burst:

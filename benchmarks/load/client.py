@@ -2,8 +2,7 @@
 
 The process exchanges JSON lines with its parent: it reads the plan, writes `opened`, reads the start time (of the
 machine's monotonic clock) and writes the report. Packets are cut in advance, one loop sends those of all sessions, and
-torch is never imported, so that the clients take little processor time from the server. Every wait has a deadline; the
-process ends with its parent.
+torch is never imported, so that the clients take little processor time from the server.
 """
 
 import asyncio
@@ -32,18 +31,17 @@ from neucodec_streaming.protocol.states import State
 
 PACKET_S = FRAME_MS / 1000
 OPEN_S = 10.0
-"""Timeout for opening one session."""
 BEGIN_S = 180.0
-"""Timeout for the parent's start time: other processes open their sessions meanwhile."""
+"""Other processes open their sessions meanwhile."""
 DRAIN_S = 20.0
-"""Timeout for the rest of the output after the last packet."""
+"""Timeout for the output after the last packet."""
 ROUNDING_S = 0.0005
 """Event loops round waits to milliseconds; this much more ensures that no packet leaves before it is due."""
 UNBOUNDED_BYTES = 1 << 30
 """A write limit that no send reaches, so that a server that reads slowly delays only its own session."""
 POUR_MESSAGE_FRAMES = TOKENS_PER_SECOND
 POUR_S = 3600
-"""Limit of the seconds of input of a session that pours."""
+"""Limit of a session's input."""
 
 DONE, REFUSED, UNANSWERED, CUT_OFF = "done", "refused", "no answer", "cut off"
 """Outcomes other than the codes of failures and closes; a session that pours is cut off when the run ends."""
@@ -51,7 +49,7 @@ DONE, REFUSED, UNANSWERED, CUT_OFF = "done", "refused", "no answer", "cut off"
 
 @dataclass(frozen=True)
 class Job:
-    """One session: its number in the run, its kind, the file that it sends, and when its first packet is due."""
+    """A session that sends the file `payload`; its first packet is due after `phase_s`."""
 
     number: int
     kind: str
@@ -61,7 +59,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """The order for one process, for `seconds`; each session's output goes to a file in `outputs`, named by its number.
+    """The order for one process. Each session's output goes to a file in `outputs`, named by its number.
 
     With `pours` its sessions send as fast as the server accepts, up to an hour of input, and are cut off at the end.
     `since_s` delays its start.
@@ -77,11 +75,9 @@ class Plan:
 
     @property
     def sessions(self) -> int:
-        """Number of sessions that it opens."""
         return len(self.jobs)
 
     def to_json(self) -> str:
-        """Encodes the plan as one line for `from_json`."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -99,7 +95,7 @@ def chunks_due(kind: str, config: StreamConfig, packets: int) -> list[tuple[int,
 
 
 class Live:
-    """One session as its client sees it; `outcome` is how it ended, None while it is open."""
+    """A session as its client sees it; `outcome` is None while it is open."""
 
     def __init__(self, job: Job, packets: list[bytes], keeps_output: bool, clock: Callable[[], float]) -> None:
         request = session_request(job.kind)
@@ -116,7 +112,7 @@ class Live:
         self._ended_s = 0.0
 
     async def open(self, url: str, write_limit: int) -> None:
-        """Connects and waits for `ready`; a failure is noted in `outcome`."""
+        """Notes a failure in `outcome`."""
         try:
             async with asyncio.timeout(OPEN_S):
                 self._socket = await connect(
@@ -171,7 +167,7 @@ class Live:
         return True
 
     async def pour(self) -> None:
-        """Sends up to an hour of input, repeating the packets, as fast as the server accepts it, then `end`."""
+        """Repeats the packets for up to an hour of input, as fast as the server accepts it."""
         assert self._socket is not None
         size = POUR_MESSAGE_FRAMES
         messages = [b"".join(self.packets[first : first + size]) for first in range(0, len(self.packets), size)]
@@ -186,7 +182,7 @@ class Live:
                 await self._socket.send(encode_message(self.session.send(End())))
 
     async def receive(self) -> None:
-        """Receives output until the session is over, and notes its outcome."""
+        """Notes the outcome."""
         assert self._socket is not None
         try:
             while not self.session.is_over:
@@ -208,7 +204,6 @@ class Live:
             self._ended_s = self._clock()
 
     def abandon(self, outcome: str) -> None:
-        """Aborts the connection of a session that is not over."""
         if self.outcome is None:
             self.outcome = outcome
             if self._socket is not None:
@@ -225,8 +220,8 @@ class Live:
             late_ms.append((now_s - self.due_s(chunks[len(late_ms)][1] - 1)) * 1000)
 
     def report(self) -> dict[str, Any]:
-        """Returns the session's measurements. `due_s` is for every chunk that its input completed, counted from the
-        start of the run; `late_ms` is for those that arrived, in order.
+        """`due_s` has every chunk that the input completed, from the start of the run; `late_ms` those that arrived, in
+        order.
         """
         session, ready = self.session, self.session.ready
         return {
@@ -264,7 +259,6 @@ async def keep_time(lives: list[Live], clock: Callable[[], float]) -> list[float
 
 
 async def pour(lives: list[Live], begin_s: float, seconds: float, clock: Callable[[], float]) -> None:
-    """Lets the sessions send as fast as the server accepts, from `begin_s` for `seconds`."""
     await asyncio.sleep(begin_s - clock())
     with suppress(TimeoutError):
         async with asyncio.timeout(begin_s + seconds - clock()):
@@ -273,14 +267,12 @@ async def pour(lives: list[Live], begin_s: float, seconds: float, clock: Callabl
 
 
 def packets_of(job: Job) -> list[bytes]:
-    """Cuts the file of a job into packets of 20 ms."""
     stream = session_request(job.kind).input
     size, payload = stream.hop * stream.unit_bytes, Path(job.payload).read_bytes()
     return [payload[start : start + size] for start in range(0, len(payload), size)]
 
 
 async def carry_out(plan: Plan, hear: Callable[[], str], say: Callable[[dict[str, Any]], None]) -> None:
-    """Opens the sessions, waits for the parent's start time, runs them, and reports."""
     clock = time.monotonic
     cut = {(job.kind, job.payload): packets_of(job) for job in plan.jobs}
     lives = [Live(job, cut[job.kind, job.payload], plan.outputs is not None, clock) for job in plan.jobs]
@@ -309,7 +301,7 @@ async def carry_out(plan: Plan, hear: Callable[[], str], say: Callable[[dict[str
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Returns uvloop's factory if it is installed, as the server does, else None for asyncio's own loop."""
+    """Uses uvloop if it is installed, as the server does."""
     try:
         import uvloop
     except ImportError:

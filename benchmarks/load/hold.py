@@ -1,7 +1,6 @@
 """One measurement of `benchmarks.load`: a server, client processes, and the rows computed from their reports.
 
-`patient_server` starts the server, `hold` keeps a number of sessions open for the duration of the phases. Each row
-describes one phase. Lateness is measured against the packets' schedule, so it includes clients that send late.
+Lateness is measured against the packets' schedule, so it includes clients that send late.
 """
 
 import asyncio
@@ -26,21 +25,21 @@ from neucodec_streaming.config import FRAME_MS
 
 STOP_S = 20.0
 WAIT_S = 3600.0
-"""Timeout for the first packet: all sessions open before the first one starts, and a burst waits for its phase."""
+"""All sessions open before the first one starts, and a burst waits for its phase."""
 LEAD_S = 0.5
 """Time between sending the start time and the start."""
 CLIENT_START_S = 30.0
 PHASES_S = 1.0
 """The sessions' first packets are due at random moments within this time."""
 MAX_SEND_LATE_MS = 20.0
-"""If the p99 of the clients' own lateness is above this, the row says nothing about the server."""
+"""With a higher p99 of the clients' own lateness, a row says nothing about the server."""
 LINE_BYTES = 1 << 28
 QUIET, BURST = "", "burst"
 
 
 @dataclass(frozen=True)
 class RemoteServer:
-    """A server that this process did not start; its processor times are unknown."""
+    """A server whose processor times are unknown."""
 
     url: str
     pid: None = None
@@ -52,7 +51,6 @@ def patient_server(*arguments: object) -> ServerProcess:
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    """Terminates the process, or kills it after a timeout."""
     with suppress(ProcessLookupError):
         process.terminate()
     try:
@@ -63,7 +61,7 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 class LoadOrder(Protocol):
-    """The order for a client process: a line for `python -m module`, which starts `since_s` after the others."""
+    """An order for `python -m module`, which starts `since_s` after the others."""
 
     @property
     def module(self) -> str: ...
@@ -75,19 +73,16 @@ class LoadOrder(Protocol):
 
 
 class Clients:
-    """A client process that carries out one order."""
-
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.pid = process.pid
 
     def say(self, line: str) -> None:
-        """Writes a line to its standard input."""
         assert self._process.stdin is not None
         self._process.stdin.write(line.encode() + b"\n")
 
     async def hear(self, at_most_s: float) -> dict[str, Any]:
-        """Returns its next message. Raises SystemExit if it dies or stays silent for `at_most_s`."""
+        """Raises SystemExit if the process dies or stays silent for `at_most_s`."""
         assert self._process.stdout is not None
         try:
             line = await asyncio.wait_for(self._process.stdout.readline(), at_most_s)
@@ -100,7 +95,6 @@ class Clients:
 
 @asynccontextmanager
 async def client(order: LoadOrder) -> AsyncIterator[Clients]:
-    """Starts a client process, which opens the sessions of its order."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", order.module, cwd=ROOT, stdin=pipe, stdout=pipe, limit=LINE_BYTES
@@ -115,7 +109,7 @@ async def client(order: LoadOrder) -> AsyncIterator[Clients]:
 
 @dataclass(frozen=True)
 class Usage:
-    """Seconds of processor time and of run-queue delay of the server and of all clients until now.
+    """Seconds of processor time and of run-queue delay until now.
 
     `server` includes its workers; `loop` is its main thread alone. The extra process has its own field, which includes
     the children that it has waited for. `machine` is everything, including time stolen by the host.
@@ -145,7 +139,7 @@ class Usage:
 
 
 def _cpu_s(stat: Path, with_children: bool = False) -> float:
-    """Returns a process's or thread's processor seconds, from its `stat`; `with_children` adds those it waited for."""
+    """`with_children` adds those that the process waited for."""
     numbers = stat.read_text().rpartition(")")[2].split()
     return sum(map(int, numbers[11 : 15 if with_children else 13])) / os.sysconf("SC_CLK_TCK")
 
@@ -181,7 +175,6 @@ class Footprint:
         return cls(shared_once, in_each, counts["fd"], counts["task"])
 
     def row(self) -> dict[str, int]:
-        """Returns the columns for a row."""
         return {
             "server_memory_mb": round(self.memory_bytes / 1e6),
             "server_resident_mb": round(self.resident_bytes / 1e6),
@@ -191,9 +184,7 @@ class Footprint:
 
 
 def shares(before: Usage, after: Usage, is_known: bool) -> dict[str, float | None]:
-    """Returns the shares of one core that server, event loop, clients and other programs used between two moments, and
-    their run-queue delay. If the server is unknown, its figures are None and its time counts as other programs'.
-    """
+    """Returns shares of one core, and the run-queue delay. The time of an unknown server counts as other programs'."""
     found = {
         field.name: round((getattr(after, field.name) - getattr(before, field.name)) / (after.at - before.at), 3)
         for field in fields(Usage)
@@ -211,7 +202,7 @@ def shares(before: Usage, after: Usage, is_known: bool) -> dict[str, float | Non
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the run: its name, and its start and end in seconds after the start of the run."""
+    """Times are in seconds after the start of the run."""
 
     name: str
     since_s: float
@@ -220,9 +211,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Held:
-    """The result for one number of sessions: a row for each phase, each session's report, and that of the extra
-    process.
-    """
+    """`beside` is the report of the extra process."""
 
     rows: list[dict[str, Any]]
     sessions: list[dict[str, Any]]
@@ -230,7 +219,7 @@ class Held:
 
 
 def phases_of(seconds: float, bursts: bool) -> list[Phase]:
-    """Returns one phase, or with a burst two of equal length, the second with the burst."""
+    """Returns one phase, or two of equal length, the second with the burst."""
     calm = Phase(QUIET, 0.0, seconds)
     return [calm, Phase(BURST, seconds, 2 * seconds)] if bursts else [calm]
 
@@ -248,7 +237,6 @@ async def hold(
     phases: Sequence[Phase],
     beside: LoadOrder | None = None,
 ) -> Held:
-    """Carries out the plans and the extra order, all at once."""
     orders: list[LoadOrder] = [*plans, *([beside] if beside is not None else [])]
     async with AsyncExitStack() as running:
         clients = [await running.enter_async_context(client(order)) for order in orders]
@@ -276,7 +264,7 @@ async def hold(
 
 
 def row_of(sessions: Sequence[dict[str, Any]], send_late_ms: Sequence[float], phase: Phase) -> dict[str, Any]:
-    """Summarises the clients' reports: lateness of the chunks due in the phase, otherwise the whole run."""
+    """Lateness is of the chunks due in the phase, everything else of the whole run."""
     late_ms = [_late_ms_in(one, phase) for one in sessions]
     outcomes = Counter(one["outcome"] for one in sessions)
     frames = next((one["chunk_frames"] for one in sessions if one["chunk_frames"]), None)
@@ -301,13 +289,12 @@ def row_of(sessions: Sequence[dict[str, Any]], send_late_ms: Sequence[float], ph
 
 
 def _late_ms_in(session: dict[str, Any], phase: Phase) -> list[float]:
-    """Returns the lateness of the chunks that were due in the phase."""
     due_and_late = zip(session["due_s"], session["late_ms"], strict=False)  # missing chunks are at the end
     return [late_ms for due_s, late_ms in due_and_late if phase.since_s <= due_s < phase.until_s]
 
 
 def _missing_in(session: dict[str, Any], phase: Phase) -> int:
-    """Counts the chunks that were due in the phase and never arrived."""
+    """Counts chunks that never arrived."""
     return sum(phase.since_s <= due_s < phase.until_s for due_s in session["due_s"][len(session["late_ms"]) :])
 
 
@@ -332,7 +319,6 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def poured(report: dict[str, Any]) -> dict[str, Any]:
-    """Summarises a session that sent as fast as the server accepted."""
     return {
         "kind": report["kind"],
         "outcome": report["outcome"],

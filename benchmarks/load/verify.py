@@ -1,10 +1,8 @@
 """The inputs of `benchmarks.load`, and the check that each session's output is what it gets alone (law 3).
 
-`write_payloads` cuts real speech into a few distinct inputs, so that few references must be computed; `References`
-steps each input alone through a separate engine, at the server's batch size if it has only one, and `verified`
-compares. With one pinned batch size every byte must be equal. With several, kernels round differently: decoded audio
-must be within TOLERANCE. For tokens, and for a roundtrip's audio, which depends on tokens that are not sent, the
-distance is only reported.
+With one pinned batch size every byte must be equal. With several, kernels round differently: decoded audio must be
+within TOLERANCE. For tokens, and for a roundtrip's audio, which depends on tokens that are not sent, the distance is
+only reported.
 """
 
 from collections.abc import Sequence
@@ -28,21 +26,18 @@ from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.tokens import tokens_from_bytes, tokens_to_bytes
 
 TOLERANCE = 1e-4 + 1 / 32_768
-"""For audio, relative to full scale: the difference between kernels, plus one step of s16le, to which both sides are
-rounded.
-"""
+"""Relative to full scale: the difference between kernels, plus one step of s16le, to which both sides are rounded."""
 NOTHING_ENERGY = 1e-12
 """-120 dBFS per sample, far below a step of s16le; keeps the ratio finite for equal outputs."""
 
 
 def payload_path(folder: Path, kind: str, clip: int) -> Path:
-    """Returns the file that a session of `kind` sends."""
     return folder / f"clip-{clip}.{'tokens' if kind == 'decode' else 's16le'}"
 
 
 def write_payloads(folder: Path, data: Path, clips: int, packets: int, codec: Codec | None) -> None:
-    """Writes `clips` inputs of `packets` packets of 20 ms, cut from the recordings of DATA/eval in sequence, each
-    starting at a different recording. With a codec also writes their tokens, encoded offline, recording by recording.
+    """Cuts inputs of `packets` packets of 20 ms from the recordings of DATA/eval in sequence, each starting at a
+    different one. With a codec also writes their tokens, encoded offline, recording by recording.
     """
     files = [path for _, path in recordings(data)]
     for clip in range(clips):
@@ -71,7 +66,6 @@ class References:
         self._known: dict[tuple[str, Path], bytes] = {}
 
     def of(self, kind: str, payload: Path) -> bytes:
-        """Returns the output for the input in that file."""
         if (kind, payload) not in self._known:
             self._known[kind, payload] = self._output(kind, payload.read_bytes())
         return self._known[kind, payload]
@@ -94,7 +88,7 @@ class References:
 
 
 def config_of(codec: Codec, session: dict[str, Any]) -> StreamConfig:
-    """Returns the config that the server reported for a session, with the model's own context and priors."""
+    """Adds the model's own context and priors to what the server reported."""
     chunk, lookahead = session["chunk_frames"], session["lookahead_frames"]
     return replace(codec.default_config, chunk_frames=chunk, lookahead_frames=lookahead)
 
@@ -102,7 +96,7 @@ def config_of(codec: Codec, session: dict[str, Any]) -> StreamConfig:
 def verified(
     sessions: Sequence[dict[str, Any]], outputs: Path, references: References, is_pinned: bool
 ) -> dict[str, Any]:
-    """Compares every output with its reference; returns the worst per kind, and the numbers of failed sessions."""
+    """Returns the worst per kind, and the numbers of failed sessions."""
     failed: list[int] = []
     seen: dict[str, list[dict[str, Any]]] = {}
     for one in sessions:
@@ -119,9 +113,7 @@ def verified(
 
 
 def compared(kind: str, output: bytes, reference: bytes, is_whole: bool, chunk_frames: int) -> dict[str, Any]:
-    """Measures the distance of a non-empty output from its reference, or from its beginning if the session closed
-    early.
-    """
+    """Compares with the beginning of the reference if the session closed early; `output` is not empty."""
     lengths_fit = len(output) == len(reference) if is_whole else len(output) <= len(reference)
     length = min(len(output), len(reference))
     output, reference = output[:length], reference[:length]
@@ -156,7 +148,6 @@ def is_right(kind: str, found: dict[str, Any], is_pinned: bool) -> bool:
 
 
 def worst(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Summarises sessions of one kind: the number of identical outputs, and the worst of each measure."""
     measures = {name: [one[name] for one in found] for name in found[0] if name not in ("identical", "lengths_fit")}
     least = {name: (max if name == "max_difference" else min)(values) for name, values in measures.items()}
     return {"sessions": len(found), "identical": sum(one["identical"] for one in found), **least}

@@ -22,7 +22,6 @@ def code_usage(tokens: np.ndarray) -> dict:
 
 
 def entropy_bits(symbols: np.ndarray) -> float:
-    """Returns the entropy of the symbols' empirical distribution."""
     _, counts = np.unique(symbols, return_counts=True)
     shares = counts / counts.sum()
     return float(-(shares * np.log2(shares)).sum()) + 0.0

@@ -13,7 +13,6 @@ from benchmarks.metrics.scores import Scores
 from neucodec_streaming.config import INPUT_RATE
 
 WINDOW_SAMPLES = int(9.01 * INPUT_RATE)
-"""Input size of the network."""
 SCALES = {
     "dnsmos_sig": (-0.08397278, 1.22083953, 0.0052439),
     "dnsmos_bak": (-0.13166888, 1.60915514, -0.39604546),

@@ -1,11 +1,11 @@
 """Distance of a stream's tokens and audio from those of the offline model, in frames of 20 ms.
 
-A token is eight levels of two bits. Audio is at 24 kHz. Both sides have the same length, so that frames can be split
-into start, middle and end afterwards. Means are over recordings, of each recording's own value.
+A token is eight levels of two bits. Audio is at 24 kHz. Both sides have the same length. Means are over recordings, of
+each recording's own value.
 
-The seam measure is the energy of the second difference around hop borders, relative to that of the offline audio near
-the same border. It compares borders between the outputs of two steps with borders inside a step. Borders inside a step
-are the control for the effect of overlap-add, and the offline audio at the same places for chance.
+The seam measure is the energy of the second difference around hop borders between the outputs of two steps, over that
+around borders inside a step, which are the control for the effect of overlap-add. Each is relative to the offline audio
+near the same border.
 """
 
 from dataclasses import dataclass
@@ -91,7 +91,6 @@ class Seams:
 
 
 def seams_of(pieces: list[np.ndarray], reference: np.ndarray) -> Seams:
-    """Computes border energies from the audio of each step, in order."""
     audio = np.concatenate(pieces)
     between = np.zeros(len(audio) // OUTPUT_HOP + 1, bool)
     between[np.cumsum([len(piece) for piece in pieces]) // OUTPUT_HOP] = True
@@ -99,11 +98,10 @@ def seams_of(pieces: list[np.ndarray], reference: np.ndarray) -> Seams:
 
 
 def seam_measures(parts: list[Seams]) -> dict[str, float | None]:
-    """Returns the seam of the stream, that of the offline audio at the same borders, their ratio and its standard
-    error.
+    """Returns the seam of the stream and of the offline audio at the same borders, their ratio and its standard error.
 
-    Each seam is the energy between steps over the energy inside them: 1 if steps leave no trace. All are None if one
-    kind of border is missing. The error is a bootstrap over recordings.
+    A seam of 1 means that steps leave no trace. All are None if one kind of border is missing. The error is a bootstrap
+    over recordings.
     """
     sums = np.array([part.sums for part in parts])
     if not (sums[:, 4].sum() and sums[:, 5].sum()):
@@ -130,7 +128,7 @@ def _seam_ratios(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Nearness:
-    """One recording frame by frame: level differences (F, 8); log-mel distance, signal and error energy, each (F,)."""
+    """Level differences (F, 8); log-mel distance, signal and error energy, each (F,)."""
 
     levels: np.ndarray
     log_mel: np.ndarray
@@ -138,7 +136,7 @@ class Nearness:
     error: np.ndarray
 
     def measures(self, frames: slice = slice(None)) -> dict[str, float]:
-        """Returns shares of equal levels, levels within 1 and equal tokens; log-mel distance; SNR; for these frames."""
+        """Returns the shares, log-mel distance and SNR of these frames."""
         levels, signal, error = self.levels[frames], self.signal[frames], self.error[frames]
         floor = FLOOR_ENERGY * OUTPUT_HOP * len(signal)
         return {
@@ -151,7 +149,7 @@ class Nearness:
 
 
 def nearness(tokens: np.ndarray, audio: np.ndarray, meant_tokens: np.ndarray, meant_audio: np.ndarray) -> Nearness:
-    """Compares tokens (F,) and audio (F * 480,) of a stream with those of the offline model."""
+    """Compares tokens (F,) and audio (F * 480,)."""
     return Nearness(
         level_differences(tokens, meant_tokens),
         log_mel_distances(audio, meant_audio),
@@ -161,5 +159,4 @@ def nearness(tokens: np.ndarray, audio: np.ndarray, meant_tokens: np.ndarray, me
 
 
 def means(measures: list[dict[str, float]]) -> dict[str, float]:
-    """Returns the mean of each measure over recordings."""
     return {name: float(np.mean([one[name] for one in measures])) for name in measures[0]}

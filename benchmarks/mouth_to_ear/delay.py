@@ -9,11 +9,10 @@ from benchmarks.common.sound_room import RATE
 
 STRETCH_S = 4.0
 MAX_S = 2.0
-"""Range of the delays searched."""
 ENVELOPE_RATE = 1000
 EDGES_HZ = np.geomspace(150, 7000, 17)
 SOUND = 2e-4
-"""Threshold of sound: -74 dBFS; a null sink is silent to the last bit."""
+"""-74 dBFS; a null sink is silent to the last bit."""
 
 
 def envelopes(audio: np.ndarray) -> np.ndarray:
@@ -43,11 +42,9 @@ def stretches(audio: np.ndarray) -> Iterator[slice]:
 
 
 def heard_at(ear: np.ndarray, stretch: slice, later_ms: float = 0.0, longer_s: float = 0.0) -> np.ndarray:
-    """The ear's audio at that delay after a piece of the mouth."""
     later = round(later_ms * RATE / 1000)
     return ear[stretch.start + later : stretch.stop + later + round(longer_s * RATE)]
 
 
 def delays_ms(mouth: np.ndarray, ear: np.ndarray) -> list[float]:
-    """The delay in each piece of the speech."""
     return [delay_ms(mouth[stretch], heard_at(ear, stretch, longer_s=MAX_S)) for stretch in stretches(mouth)]

@@ -1,4 +1,4 @@
-"""The client's process: started in the room, read line by line."""
+"""The client's process."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ LOSSES = ("microphone_lost", "underruns", "underflows", "skipped_ms")
 
 @contextmanager
 def client(room: dict[str, str], *arguments: object) -> Iterator[Iterator[dict[str, Any]]]:
-    """The messages of a client in the room, first that it listens."""
+    """Yields the messages of a client in the room, first that it listens."""
     command = [sys.executable, "-m", "benchmarks.mouth_to_ear.client", *map(str, arguments)]
     process = subprocess.Popen(command, cwd=ROOT, env=room, stdout=subprocess.PIPE, text=True)
     lift(process.pid)

@@ -36,15 +36,12 @@ class HeardTalk:
 
     @property
     def before_ms(self) -> float:
-        """The delay before the stall."""
         return median_before(self.delays)
 
     def after_ms(self, stall_s: float) -> list[float]:
-        """The delays from STALL_OVER_S after a stall."""
         return [delay for start_s, delay in self.delays if start_s >= STALL_AT_S + stall_s + STALL_OVER_S]
 
     def score(self, begin_s: float, end_s: float) -> float:
-        """Returns STOI of the heard audio of the speech in that time."""
         begin, end = round(begin_s * RATE), round(end_s * RATE)
         said = self.speech[begin:end][self.kept[begin:end]]
         heard = self.ear[begin : begin + said.size + round(MAX_S * RATE)]
@@ -53,7 +50,7 @@ class HeardTalk:
 
 
 def median_before(delays: list[tuple[float, float]]) -> float:
-    """The median delay of the stretches before the stall."""
+    """Returns the median of the stretches before the stall."""
     return float(np.median([delay for start_s, delay in delays if start_s + STRETCH_S < STALL_AT_S - MAX_S]))
 
 
@@ -67,7 +64,6 @@ def kept_samples(size: int, splices: list[list[int]], stream_start: int) -> np.n
 
 
 def talk(room: dict[str, str], url: str, profile: str, speech: np.ndarray, stall_s: float) -> HeardTalk:
-    """Speaks in noise, with a stall of the network at STALL_AT_S."""
     level = float(np.sqrt(np.mean(speech**2))) * 10 ** (-NOISE_DB / 20)
     speech = np.resize(speech, round(TALK_S * RATE))
     noisy = speech + np.random.default_rng(0).normal(0, level, speech.size).astype(np.float32)
@@ -89,7 +85,6 @@ def talk(room: dict[str, str], url: str, profile: str, speech: np.ndarray, stall
 
 
 def measure_stalls(room: dict[str, str], url: str, profile: str, speech: np.ndarray) -> list[dict[str, Any]]:
-    """Returns a row for each stall."""
     calm = talk(room, url, profile, speech, 0.0)
     return [_row(calm, talk(room, url, profile, speech, stall_s), stall_s) for stall_s in STALLS_S]
 

@@ -38,7 +38,7 @@ ONE_SIZE = ("--batch-sizes", "1")
 
 
 async def exact(running: Broker, url: str, voices: list[np.ndarray]) -> dict[str, int]:
-    """Tokens of the recordings over MQTT with QoS 1, at a listener, compared with those over a WebSocket."""
+    """Compares tokens over MQTT with QoS 1, at a listener, with those over a WebSocket."""
     compared = equal = 0
     for number, pcm in enumerate(voices):
         packets = [pcm[start : start + PACKET_SAMPLES] for start in range(0, pcm.size, PACKET_SAMPLES)]
@@ -58,7 +58,6 @@ async def exact(running: Broker, url: str, voices: list[np.ndarray]) -> dict[str
 
 
 async def measured(part: str, voices: list[np.ndarray], sessions: int, seconds: float) -> Any:
-    """One part of the report."""
     if part == "killed":
         return await killed_bridges(KILLS)
     if part == "restarted":
@@ -76,7 +75,6 @@ async def measured(part: str, voices: list[np.ndarray], sessions: int, seconds: 
 
 
 def main() -> None:
-    """Measures, prints and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--recordings", type=int, default=6)

@@ -26,8 +26,6 @@ DEADLINE_S = 120.0
 
 @dataclass
 class LinkTraffic:
-    """Traffic of a link up to a moment."""
-
     mqtt_bytes: int
     segments: int
 
@@ -91,6 +89,5 @@ async def _speak(session: MqttSession, pcm: np.ndarray) -> None:
 
 
 async def wire_table(broker: Broker, pcm: np.ndarray) -> list[dict[str, object]]:
-    """A row for each configuration, all at once."""
     async with asyncio.timeout(DEADLINE_S):
         return list(await asyncio.gather(*(_one(broker, number, pcm) for number in range(len(WAYS)))))

@@ -38,7 +38,6 @@ PERSISTENT = "allow_anonymous true\npersistence true\npersistence_location {fold
 
 
 async def _speak(session: MqttSession, seconds: float, times: ResponseTimes | None = None) -> None:
-    """Noise at the pace of a microphone, then the end."""
     loop = asyncio.get_running_loop()
     noise = np.random.default_rng(0).standard_normal(PACKET_SAMPLES).astype(np.float32) * 0.05
     start_s = loop.time() - session.input_position / INPUT_RATE
@@ -53,7 +52,7 @@ async def _speak(session: MqttSession, seconds: float, times: ResponseTimes | No
 async def _told(
     broker_url: str, name: str, seconds: float, prepare: FailoverStep, trouble: FailoverStep
 ) -> dict[str, object]:
-    """A live session and its listener's output around `trouble`, which happens soon after its preparation."""
+    """`trouble` happens soon after `prepare`."""
     loop = asyncio.get_running_loop()
     frames = int(seconds * INPUT_RATE) // INPUT_HOP
     heard, moments = Heard(frames), {}
@@ -102,7 +101,7 @@ def _is_anothers(status: Status | None, owner: str) -> bool:
 
 
 async def killed_bridges(times: int) -> list[dict[str, object]]:
-    """A bridge is killed after another has joined, which then takes the session over: a row for each time."""
+    """Kills a bridge after another has joined, which then takes the session over."""
     rows = []
     with TemporaryDirectory() as folder, broker(Path(folder)) as running:
         async with AsyncExitStack() as stack:
@@ -121,7 +120,7 @@ async def killed_bridges(times: int) -> list[dict[str, object]]:
 
 
 async def restarted_brokers(times: int) -> list[dict[str, object]]:
-    """One bridge, whose broker is stopped and restarted, and killed and restarted: that many rows each."""
+    """Stops and restarts the broker of one bridge, then kills and restarts it, `times` times each."""
     rows = []
     for how in ("stopped", "killed") * times:
         with TemporaryDirectory() as folder, broker(Path(folder), PERSISTENT.format(folder=folder)) as running:
@@ -139,7 +138,6 @@ async def restarted_brokers(times: int) -> list[dict[str, object]]:
 
 @asynccontextmanager
 async def _constant(broker_url: str, count: int) -> AsyncIterator[str]:
-    """A server with steps of constant time and a bridge."""
     settings = Settings(port=0, max_sessions=count, workers=1, batch_sizes=(1, 4, 16, 64), web=False, max_load=1e9)
     app = App(settings, partial(load_constant, STEP_S))
     bridge = Bridge(parse_broker(broker_url), app.open)
@@ -155,7 +153,7 @@ async def _constant(broker_url: str, count: int) -> AsyncIterator[str]:
 
 
 async def many_sessions(count: int, seconds: float) -> dict[str, object]:
-    """`count` live sessions at once, over steps of constant time: lateness of their tokens, and whether all came."""
+    """Runs live sessions over steps of constant time; returns the lateness of their tokens, and whether all came."""
     loop = asyncio.get_running_loop()
     with (
         TemporaryDirectory() as folder,

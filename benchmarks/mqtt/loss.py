@@ -29,7 +29,7 @@ LISTEN_S = 120.0
 
 
 async def heard_by_all(broker: Broker, pcm: np.ndarray, redundancy: int, seed: int) -> dict[str, Heard]:
-    """A recording through the bridge -> tokens of the listener behind each kind of damage, and of one without."""
+    """Returns the tokens of the listener behind each kind of damage, and of one without."""
     frames = pcm.size // INPUT_HOP
     name = f"voice-{seed}-{redundancy}"
     async with AsyncExitStack() as stack:
@@ -61,19 +61,16 @@ async def heard_by_all(broker: Broker, pcm: np.ndarray, redundancy: int, seed: i
 
 
 def decoded(codec: Codec, tokens: np.ndarray) -> np.ndarray:
-    """The stream's audio, (480 F,)."""
     decoder = codec.decoder_stream()
     return np.concatenate([decoder.feed(tokens), decoder.flush()])
 
 
 def repeated(codec: Codec, tokens: np.ndarray, lost: np.ndarray) -> np.ndarray:
-    """Decodes the received tokens, repeating the last one for missing ones."""
     known = np.maximum.accumulate(np.where(lost, -1, np.arange(tokens.size)))
     return decoded(codec, np.where(known < 0, MIDDLE_TOKEN, tokens[known]))
 
 
 def silenced(codec: Codec, tokens: np.ndarray, lost: np.ndarray) -> np.ndarray:
-    """Decodes the received tokens, with silence for missing ones."""
     audio = np.zeros((tokens.size, OUTPUT_HOP), np.float32)
     audio[~lost] = decoded(codec, tokens[~lost]).reshape(-1, OUTPUT_HOP)
     return audio.reshape(-1)
@@ -96,7 +93,6 @@ def scores(codec: Codec, pcm: np.ndarray, heard: Heard) -> dict[str, float]:
 
 
 async def loss_table(broker: Broker, codec: Codec, voices: list[np.ndarray]) -> list[dict[str, object]]:
-    """A row for each damage and redundancy: means over the recordings."""
     rows = []
     clean: dict[int, dict[str, float]] = {}
     for redundancy in REDUNDANCIES:

@@ -17,14 +17,13 @@ SMALL_MODEL = ROOT / "tests" / "data" / "neucodec-mini"
 
 
 def bridge_process(broker_url: str, model: str | Path = "nano", *settings: str) -> ServerProcess:
-    """A server that serves the sessions of that broker."""
     arguments = ("--model", model, "--mqtt", broker_url, "--threads", "1", "--profiles", "default", "--max-load", "9")
     return ServerProcess(*arguments, *settings)
 
 
 @dataclass
 class Heard:
-    """A listener's tokens of a stream of `frames` frames: uint16 (F,), which are concealed, and when each arrived."""
+    """Tokens of `frames` frames: uint16 (F,), which are concealed, and when each arrived."""
 
     frames: int
     tokens: np.ndarray = field(init=False)
@@ -38,7 +37,7 @@ class Heard:
         self.at_s = np.full(self.frames, np.nan)
 
     def take(self, event: object, now_s: float = 0.0) -> None:
-        """One event of the listener. A gap is reported before the next tokens, which may start with concealed ones."""
+        """A gap is reported before the next tokens, which may start with concealed ones."""
         if isinstance(event, Missing):
             self.told_units += event.units
             self._concealed = (event.position - event.units, event.position) if event.is_concealed else (0, 0)

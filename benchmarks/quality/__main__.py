@@ -9,12 +9,9 @@ with Opus and Codec2 if their commands are installed. All measures are at 16 kHz
     word errors against the true text, and the original's        only for files in --texts (metrics.word_errors)
     word errors against the transcript of the original           by Whisper base, in any language
 
-Words, DistilMOS and speaker similarity take long: they are measured on every sixth recording (--listen-every).
-
-The recordings come without texts; without a file for --texts there are no word errors against true texts. Opus and
-Codec2 are rated by DNSMOS and the recogniser only with --listen-to-others, which takes far longer. Also reports
-codebook usage (metrics.code_usage), and STOI and PESQ of streams with damaged or lost tokens (damage.py) over a subset.
-Prints tables and the distance to the goals; writes JSON and spectrograms. Means are over files, word error rates over
+Words, DistilMOS and speaker similarity take long: they are measured on every sixth recording (--listen-every). All
+networks rate Opus and Codec2 only with --listen-to-others. Also reports codebook usage (metrics.code_usage), and STOI
+and PESQ of streams with damaged or lost tokens (damage.py) over a subset. Means are over files, word error rates over
 words.
 """
 
@@ -50,7 +47,7 @@ DIGITS = 4
 def recordings_of(
     data: Path, texts: Path, limit: int, listen_every: int, damage_every: int
 ) -> list[EvaluationRecording]:
-    """Selects the recordings, with text and corpus if known; every n-th is rated by its words too, or damaged."""
+    """Rates every n-th recording by its words too, or damages it; text and corpus are set if known."""
     files, known, names = thinned(recordings(data), limit), read_texts(texts), corpora(data)
     return [
         EvaluationRecording(
@@ -66,7 +63,7 @@ def recordings_of(
 
 
 def calibrated_codecs(found: list[EvaluationRecording]) -> list[OtherCodec]:
-    """Returns the other installed codecs with measured delays; prints the reason for each one left out."""
+    """Prints the reason for each codec left out."""
     codecs, reasons = available_codecs()
     for reason in reasons:
         print(f"left out: {reason}")
@@ -75,7 +72,7 @@ def calibrated_codecs(found: list[EvaluationRecording]) -> list[OtherCodec]:
 
 
 def write(out: Path, result: dict, entries: list[dict]) -> None:
-    """Writes JSON with one line per file."""
+    """The JSON has one line per file."""
     head = json.dumps(rounded(result), indent=1).removesuffix("\n}")
     lines = ",\n".join(f"  {json.dumps(rounded(entry))}" for entry in entries)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +80,6 @@ def write(out: Path, result: dict, entries: list[dict]) -> None:
 
 
 def rounded(value: object) -> object:
-    """Rounds every float to four digits."""
     if isinstance(value, dict):
         return {key: rounded(inner) for key, inner in value.items()}
     if isinstance(value, list):

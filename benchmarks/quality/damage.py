@@ -34,5 +34,5 @@ DAMAGES: dict[str, DamageTokens] = {
 
 
 def damaged(name: str, recording: str, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Applies one of DAMAGES to a recording's tokens; the same names give the same damage."""
+    """The same names give the same damage."""
     return DAMAGES[name](tokens, np.random.default_rng(crc32(f"{name}/{recording}".encode())))

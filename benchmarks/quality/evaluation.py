@@ -32,7 +32,7 @@ Coder = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class EvaluationRecording:
-    """A file to measure and its text if known; whether words and voice are rated, and damaged tokens decoded."""
+    """A file to measure; whether words and voice are rated, and damaged tokens decoded."""
 
     speaker: str
     corpus: str
@@ -44,8 +44,6 @@ class EvaluationRecording:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What every worker loads and measures."""
-
     model: str
     others: tuple[OtherCodec, ...] = ()
     profiles: tuple[str, ...] = tuple(PROFILES)
@@ -55,8 +53,6 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Measured:
-    """The report entry of one recording, and the tokens of each way."""
-
     entry: dict
     tokens: dict[str, np.ndarray]
 
@@ -71,20 +67,20 @@ class Ears:
     recogniser: Recogniser | None = None
 
     def rate(self, audio: np.ndarray) -> Scores:
-        """Returns DNSMOS and DistilMOS of (T,) at 16 kHz, as far as installed; they need no reference."""
+        """(T,) at 16 kHz. Both networks need no reference."""
         networks = (network for network in (self.dnsmos, self.distillmos) if network is not None)
         return {name: value for network in networks for name, value in network.rate(audio).items()}
 
     def words(self, audio: np.ndarray, language: str | None = None) -> list[str] | None:
-        """Returns the words recognised in (T,) at 16 kHz; None without a recogniser."""
+        """(T,) at 16 kHz; None without a recogniser."""
         return None if self.recogniser is None else self.recogniser.words(audio, language)
 
     def language(self, audio: np.ndarray) -> str | None:
-        """Returns the language of (T,) at 16 kHz; None without a recogniser."""
+        """(T,) at 16 kHz; None without a recogniser."""
         return None if self.recogniser is None else self.recogniser.language(audio)
 
     def likeness(self, original: np.ndarray, output: np.ndarray) -> Scores:
-        """Returns the speaker similarity of two (T,) at 16 kHz; empty without a speaker encoder."""
+        """Two (T,) at 16 kHz; empty without a speaker encoder."""
         return {} if self.speaker is None else self.speaker.likeness(original, output)
 
 
@@ -98,14 +94,13 @@ class Original:
     text: list[str] | None
 
     def listen(self, ears: Ears, output: np.ndarray) -> Scores:
-        """Rates an output alone, its voice against the original's, and its words against transcript and true text."""
         words = ears.words(output, self.language)
         errors = {} if words is None else word_errors(words, self.text, self.transcript)
         return ears.rate(output) | ears.likeness(self.audio, output) | errors
 
 
 def encoded(codec: Codec, pcm: np.ndarray, config: StreamConfig | None = None) -> np.ndarray:
-    """Returns the tokens (T // 320,) of an encoder stream."""
+    """Returns tokens (T // 320,)."""
     encoder = codec.encoder_stream(config)
     packets = [encoder.feed(pcm[i : i + PACKET_SAMPLES]) for i in range(0, len(pcm), PACKET_SAMPLES)]
     return np.concatenate([*packets, encoder.flush()])
@@ -114,7 +109,7 @@ def encoded(codec: Codec, pcm: np.ndarray, config: StreamConfig | None = None) -
 def decoded(
     codec: Codec, tokens: np.ndarray, config: StreamConfig | None = None, lost: np.ndarray | None = None
 ) -> np.ndarray:
-    """Returns the audio (F * 480,) of a decoder stream; `lost`, bool (F,), marks missing tokens."""
+    """Returns audio (F * 480,); `lost`, bool (F,), marks missing tokens."""
     decoder = codec.decoder_stream(config)
     lost = np.zeros(len(tokens), bool) if lost is None else lost
     cuts = [slice(i, i + PACKET_TOKENS) for i in range(0, len(tokens), PACKET_TOKENS)]
@@ -122,19 +117,16 @@ def decoded(
 
 
 def coded_offline(codec: Codec, pcm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns tokens and audio of the whole recording, coded at once."""
     tokens = codec.encode(pcm)
     return tokens, codec.decode(tokens)
 
 
 def coded_as_stream(codec: Codec, config: StreamConfig, pcm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns tokens and audio of streams."""
     tokens = encoded(codec, pcm, config)
     return tokens, decoded(codec, tokens, config)
 
 
 def ways_of(codec: Codec, profiles: Sequence[str] = tuple(PROFILES)) -> dict[str, Coder]:
-    """Returns the ways through a codec: offline, and as a stream in each of these server profiles."""
     ways: dict[str, Coder] = {"offline": partial(coded_offline, codec)}
     for name in profiles:
         default, pair = codec.default_config, PROFILES[name]
@@ -161,7 +153,7 @@ def open_ears() -> tuple[Ears, list[str]]:
 
 
 def evaluated(settings: EvaluationSettings, recording: EvaluationRecording) -> Measured:
-    """Measures one recording; loaded models are kept for the next."""
+    """Keeps loaded models for the next recording."""
     codec, ears = _loaded(settings)
     ways = ways_of(codec, settings.profiles)
     ears = ears if recording.is_heard else Ears(ears.dnsmos)
@@ -185,7 +177,6 @@ def measure(
     others: tuple[OtherCodec, ...] = (),
     listens_to_others: bool = False,
 ) -> Measured:
-    """Returns speaker, corpus, file, duration, and the scores of each way and of the original."""
     pcm = load(recording.path)
     audio = pcm[: whole_hops(pcm)]
     language = ears.language(audio)
@@ -212,7 +203,7 @@ def measure(
 
 
 def heard(settings: EvaluationSettings, recording: EvaluationRecording) -> dict[str, np.ndarray]:
-    """Returns the original and the output of every way and other codec, each (T,) at 16 kHz."""
+    """Returns the original and every output, each (T,) at 16 kHz."""
     pcm = load(recording.path)
     ways = ways_of(_loaded(settings)[0], settings.profiles)
     original = pcm[: whole_hops(pcm)]
@@ -221,7 +212,7 @@ def heard(settings: EvaluationSettings, recording: EvaluationRecording) -> dict[
 
 
 def damage_scores(codec: Codec, file: str, pcm: np.ndarray, tokens: np.ndarray) -> dict[str, Scores]:
-    """Returns STOI and PESQ of the streaming decoder on a recording's tokens, intact and with each damage."""
+    """Decodes the tokens intact and with each damage."""
     scores = {"none": compare(pcm, decoded(codec, tokens))}
     for name in DAMAGES:
         arrived, lost = damaged(name, file, tokens)

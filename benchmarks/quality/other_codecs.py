@@ -36,24 +36,21 @@ OPUS_HEAD_PAGES = 2
 
 @dataclass(frozen=True)
 class OtherCodec:
-    """A codec with one method. `mode` is empty for Opus, else a mode of c2enc; the delay is removed from outputs."""
+    """`mode` is empty for Opus, else a mode of c2enc; the delay is removed from outputs."""
 
     mode: str = ""
     delay_samples: int = 0
 
     @property
     def name(self) -> str:
-        """Name in tables."""
         return f"Codec2 {self.mode}" if self.mode else f"Opus {OPUS_KBITS} kbit/s"
 
     @property
     def commands(self) -> tuple[str, str]:
-        """Commands of encoder and decoder."""
         return ("c2enc", "c2dec") if self.mode else ("opusenc", "opusdec")
 
     @property
     def delay_ms(self) -> float:
-        """The delay removed from outputs."""
         return self.delay_samples * 1000 / INPUT_RATE
 
     def code(self, pcm: np.ndarray) -> tuple[np.ndarray, float]:
@@ -109,7 +106,7 @@ def delay_of(original: np.ndarray, heard: np.ndarray) -> int:
 
 
 def envelope(audio: np.ndarray) -> np.ndarray:
-    """Returns the root mean square around each sample, minus its mean: (T,)."""
+    """Root mean square around each sample, minus its mean: (T,)."""
     window = np.hanning(ENVELOPE_SAMPLES + 3)[1:-1]
     smooth = np.convolve(np.square(audio, dtype=np.float64), window / window.sum(), "same")
     loudness = np.sqrt(np.maximum(smooth, 0))
@@ -140,5 +137,5 @@ def ogg_page_bytes(stream: bytes) -> list[int]:
 
 
 def _run(*command: object) -> None:
-    """Runs a command. Raises subprocess.CalledProcessError with its output."""
+    """Raises subprocess.CalledProcessError with the command's output."""
     subprocess.run([str(part) for part in command], check=True, capture_output=True)

@@ -33,7 +33,7 @@ COLUMNS: dict[str, tuple[str, int, int]] = {
     "wer_text": ("WER", 6, 3),
     "wer_own": ("to own", 6, 3),
 }
-"""Heading, width and digits of each column."""
+"""Heading, width and digits."""
 OUR_WAYS = ("original", "offline", "streamed", "streamed low", "streamed high")
 RIVAL = "Codec2 1200"
 STOI_GOAL, PESQ_GOAL, DNSMOS_LOSS, WER_RATIO = 0.88, 1.7, 0.3, 1.3
@@ -47,7 +47,7 @@ QualityRow = dict
 
 
 def rows_of(entries: list[dict]) -> list[QualityRow]:
-    """Returns a row for each way and speaker, then each way and corpus, then each way over all files."""
+    """Returns the rows by speaker, then by corpus, then over all files."""
     groups: list[tuple[str, str, list[dict]]] = []
     for kind in ("speaker", "corpus"):
         for name in sorted({entry[kind] for entry in entries}):
@@ -57,7 +57,7 @@ def rows_of(entries: list[dict]) -> list[QualityRow]:
 
 
 def row_of(kind: str, name: str, entries: list[dict], way: str) -> QualityRow:
-    """Returns means and rates of one way; measures that no file has are left out."""
+    """Leaves out measures that no file has."""
     scores = [entry["ways"][way] for entry in entries]
     seconds = sum(entry["seconds"] for entry in entries)
     found = {measure: mean(scores, measure) for measure in MEANS}
@@ -67,7 +67,6 @@ def row_of(kind: str, name: str, entries: list[dict], way: str) -> QualityRow:
 
 
 def damage_rows(entries: list[dict]) -> list[QualityRow]:
-    """Returns mean STOI and PESQ of streams without damage and with each kind, over the damaged files."""
     damaged = [entry["damaged"] for entry in entries if "damaged" in entry]
     names = ("none", *DAMAGES) if damaged else ()
     return [
@@ -118,7 +117,7 @@ def _check(way: str, goal: str, measured: float | None, needed: float | None, si
 
 
 def print_report(rows: list[QualityRow], usage: dict[str, dict], damages: list[QualityRow], checks: list[dict]) -> None:
-    """Prints the table (for speakers only our own ways), code usage, damage and goals."""
+    """The table shows only our own ways for speakers."""
     print(
         "\nMeans over files; 50 Hz: modulation at the frame rate in voiced speech, in dB over the original's; Distil:"
         " DistilMOS; voice: likeness of the speaker; WER: word errors against true texts, to own: against what is"

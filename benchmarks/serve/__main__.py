@@ -3,9 +3,9 @@
 A cluster of `--nodes` nodes (processes on this machine) has a replica with one worker on each, and the proxy on the
 head; a `neucodec-server` with as many workers runs at the same time. `--sessions` live clients send 20 ms packets to
 one, then to the other. A chunk's latency is that of benchmarks.latency. A round trip is that of a `mark` in a separate
-session, to which the server replies at once, without the model. `added` is the median over the turns of the difference
-within a turn. `front_percent` is a live session's share of a core in the process that talks to clients: the server, or
-Serve's proxy; `replica_percent` is its share in the processes between proxy and workers.
+session, to which the server replies at once. `added` is the median over the turns of the difference within a turn.
+`front_percent` is a live session's share of a core in the process that talks to clients: the server, or Serve's proxy;
+`replica_percent` is its share in the processes between proxy and workers.
 
     python -m benchmarks.serve --turns 3        # needs the extra `ray`
 """
@@ -31,7 +31,6 @@ from neucodec_streaming.client import Marked, connect
 RESULTS = RESULTS_FOLDER / "serve.json"
 OWN, SERVE = "own", "serve"
 PAUSE_S = 0.05
-"""Pause between round trips."""
 FIGURES = ("chunk_p50_ms", "chunk_p99_ms", "trip_p50_ms", "trip_p99_ms", "front_percent", "replica_percent")
 
 
@@ -53,9 +52,7 @@ async def round_trips(url: str, seconds: float) -> list[float]:
 async def turn(
     url: str, watched: Sequence[Sequence[psutil.Process]], kind: str, sessions: int, seconds: float
 ) -> dict[str, float]:
-    """Runs live sessions and round trips; returns latencies, and each session's share of a core in the `watched`
-    processes.
-    """
+    """Returns latencies, and each session's share of a core in the `watched` processes."""
     before_s, began_s = [_used_s(group) for group in watched], time.perf_counter()
     callers = [LatencyCaller(url, kind, "default", seconds, seed) for seed in range(sessions)]
     trips_ms, *_ = await asyncio.gather(round_trips(url, seconds), *(caller.run() for caller in callers))
@@ -72,7 +69,6 @@ def _used_s(processes: Sequence[psutil.Process]) -> float:
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """Returns the turns of both, their medians, and the overhead of Serve."""
     settings = {"model": given.model, "profiles": "default", "batch_sizes": "1,2,4,8", "max_sessions": "64"}
     settings |= {"max_load": "1000000"}  # admits every session on any machine
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
@@ -97,7 +93,6 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measures and writes the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--model", default="nano")

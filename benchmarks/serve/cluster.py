@@ -15,37 +15,36 @@ WORKERS = "neucodec_streaming.server.workers"
 
 
 class ServedCluster:
-    """A running cluster: `url` is that of the head's proxy, `nodes` are those that run replicas."""
+    """`url` is that of the head's proxy, `nodes` are those that run replicas."""
 
     def __init__(self, cluster: Any, url: str, nodes: list[Any]) -> None:
         self.cluster, self.url, self.nodes = cluster, url, nodes
 
     def replicas(self) -> int:
-        """Returns the number of replicas that can be routed to."""
+        """Counts those that can be routed to."""
         from ray import serve
 
         deployments = serve.status().applications["codec"].deployments.values()
         return sum(count for one in deployments for state, count in one.replica_states.items() if state == "RUNNING")
 
     def replica_ids(self) -> list[str]:
-        """Returns the ids of the running replicas, as used in resume tokens."""
+        """Returns the ids that resume tokens contain."""
         from ray.util import list_named_actors
 
         names = [actor["name"] for actor in list_named_actors(all_namespaces=True)]
         return [name.rsplit("#", 1)[1] for name in names if "CodecReplica#" in name]
 
     def worker_processes(self) -> list[psutil.Process]:
-        """Returns the worker processes of this cluster's replicas."""
         mine = psutil.Process().children(recursive=True)
         return [one for one in mine if WORKERS in one.cmdline()]
 
     def processes(self, actor: str) -> list[psutil.Process]:
-        """Returns the processes of Ray's actors of this name, such as the head's proxy."""
+        """Returns Ray's actors of this name, such as the head's proxy."""
         mine = psutil.Process().children(recursive=True)
         return [one for one in mine if one.cmdline()[:1] and one.cmdline()[0].startswith(f"ray::{actor}")]
 
     async def until_replicas(self, count: int) -> None:
-        """Waits until exactly `count` replicas run."""
+        """Waits for exactly `count`."""
         async with asyncio.timeout(START_S):
             while await asyncio.to_thread(self.replicas) != count:  # noqa: ASYNC110 (Serve has no event for it)
                 await asyncio.sleep(0.3)

@@ -1,8 +1,8 @@
 """A nearly full server for half an hour: `python -m benchmarks.soak --minutes 30 --data ../shared/speech`.
 
-Seats for `--share` of the server's capacity. Each holds one session after another, of 10 to 60 s of real speech in real
-time, of every kind; one in seven vanishes without closing, and its place stays reserved for a while. Each minute is a
-row: lateness of the chunks (as in `benchmarks.load`), the server's memory, threads, descriptors and places, and how the
+Seats for `--share` of the server's capacity hold one session after another, of 10 to 60 s of real speech in real time,
+of every kind; one in seven vanishes without closing, and its place stays reserved for a while. Each minute is a row:
+lateness of the chunks (as in `benchmarks.load`), the server's memory, threads, descriptors and places, and how the
 sessions ended. After `--warm-up` minutes memory and lateness must not rise, by median slopes over all pairs of minutes.
 The exit code is 1 if memory rises by more than MAX_RISE_MB an hour or the p99 of lateness over the run by more than
 MAX_DRIFT of a chunk, if a session ended unexpectedly, or if anything is held after all clients are gone.
@@ -42,14 +42,13 @@ MAX_DRIFT = 0.1
 
 
 def readiness(server: ServerProcess) -> dict[str, Any]:
-    """The server's own figures."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(server.url.replace("ws://", "http://") + "/readyz", timeout=30) as response:
         return json.load(response)
 
 
 async def watch(server: ServerProcess, minutes: float, begin_s: float) -> list[dict[str, Any]]:
-    """What the server holds at the end of each minute."""
+    """Returns what the server holds at the end of each minute."""
     held = []
     for minute in range(1, int(minutes) + 1):
         await asyncio.sleep(begin_s + minute * MINUTE_S - time.monotonic())
@@ -72,7 +71,6 @@ async def settled(server: ServerProcess) -> dict[str, Any]:
 
 
 async def soak(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Rows of all minutes, and what the server held before and after."""
     codec = load_codec(given.model)
     write_payloads(folder, given.data, CLIPS, CLIP_S * TOKENS_PER_SECOND, codec)
     jobs = tuple(Job(0, kind, str(payload_path(folder, kind, clip))) for clip in range(CLIPS) for kind in STAGES)
@@ -97,7 +95,7 @@ async def soak(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def row_of(sessions: Sequence[dict[str, Any]], minute: int) -> dict[str, Any]:
-    """The clients' view of a minute: lateness of the chunks due in it, ends of the sessions started in it."""
+    """Counts the chunks that were due in a minute, and the ends of sessions that started in it."""
     since_s, until_s = (minute - 1) * MINUTE_S, minute * MINUTE_S
     late_ms = [
         late
@@ -115,7 +113,6 @@ def row_of(sessions: Sequence[dict[str, Any]], minute: int) -> dict[str, Any]:
 
 
 def judged(result: dict[str, Any], warm_up: int) -> dict[str, Any]:
-    """Slopes after the warm-up, and failed checks."""
     rows = result["rows"][warm_up:]
     memory = slope([row["server_resident_mb"] for row in rows]) * 60
     drift = {name: slope([row["late_ms"][name] for row in rows]) * len(rows) for name in ("p50", "p99")}
@@ -137,7 +134,7 @@ def judged(result: dict[str, Any], warm_up: int) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; 1 if something rises or is held."""
+    """Returns 1 if something rises or is held."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=(__doc__ or "").split(":")[0])
     add = parser.add_argument
     add("--model", default="nano", help="(default %(default)s)")

@@ -1,7 +1,6 @@
 """The clients of `benchmarks.soak`: seats that are refilled quickly, in one process.
 
-It communicates with its parent as benchmarks.load.client does: receives the order, sends `opened`, receives the start
-time, sends the report.
+It communicates with its parent as benchmarks.load.client does.
 """
 
 import asyncio
@@ -18,7 +17,6 @@ from benchmarks.wire.servers import loop_factory
 from neucodec_streaming.config import TOKENS_PER_SECOND
 
 MIN_S, MAX_S = 10.0, 60.0
-"""Duration of a session's speech."""
 PAUSE_S = 1.0
 """Longest time that a seat is empty."""
 VANISHING = 0.15
@@ -28,7 +26,7 @@ VANISHED = "vanished"
 
 @dataclass(frozen=True)
 class Seats:
-    """Seats for `seconds`; a session takes one of the `jobs`, from anywhere in its input."""
+    """A session takes one of the `jobs`, from anywhere in its input."""
 
     url: str
     jobs: tuple[Job, ...]
@@ -40,11 +38,10 @@ class Seats:
 
     @property
     def sessions(self) -> int:
-        """Number of sessions that it opens before it starts."""
+        """None is opened before the start."""
         return 0
 
     def to_json(self) -> str:
-        """One line that `from_json` parses."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -56,7 +53,6 @@ class Seats:
 async def sit(
     order: Seats, seat: int, cut: dict[str, list[bytes]], begin_s: float, notes: list[dict[str, Any]]
 ) -> None:
-    """One session after another until the time is over."""
     clock, rng = time.monotonic, random.Random(order.seed * 1000 + seat)
     await asyncio.sleep(begin_s + rng.uniform(0, MAX_S / 4) - clock())
     while clock() < begin_s + order.seconds:
@@ -78,7 +74,7 @@ async def sit(
 
 
 async def speak(live: Live, vanishes_at: int | None, begin_s: float) -> None:
-    """A live session to its end, or to the packet at which its client vanishes."""
+    """`vanishes_at` is the packet at which the client vanishes."""
     clock = time.monotonic
     live.begin(begin_s)
     receiver = asyncio.create_task(live.receive())
@@ -94,7 +90,6 @@ async def speak(live: Live, vanishes_at: int | None, begin_s: float) -> None:
 
 
 async def carry_out(order: Seats, hear: Callable[[], str], say: Callable[[dict[str, Any]], None]) -> None:
-    """Fills the seats, and reports."""
     cut = {job.payload: packets_of(job) for job in order.jobs}
     say({"opened": 0})
     begin_s = float(await asyncio.wait_for(asyncio.to_thread(hear), BEGIN_S))

@@ -50,11 +50,9 @@ class LiveRows:
         self._watched.extend(sessions)
 
     def show(self, rows: dict[str, str]) -> None:
-        """Replaces the rows."""
         self._rows = rows
 
     def rows(self) -> dict[str, str]:
-        """The present rows."""
         lost = [session.lost_s for session in self._watched if session.lost_s is not None]
         return {**self._rows, "connection": f"lost, reconnecting for {max(lost):.0f} s"} if lost else self._rows
 
@@ -95,11 +93,9 @@ class ProgressLine(LiveRows):
 
     @property
     def heard_seconds(self) -> float:
-        """Seconds heard so far."""
         return self._heard_seconds() if self._heard_seconds is not None else 0.0
 
     def rows(self) -> dict[str, str]:
-        """The present row."""
         if self._heard_seconds is not None:
             total = f" of {self._total_seconds:.1f}" if self._total_seconds else ""
             self._rows["played"] = f"{self.heard_seconds:.1f}{total} s"

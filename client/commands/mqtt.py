@@ -87,8 +87,6 @@ async def _spoken(
 
 @dataclass
 class _Sink:
-    """A destination of output, and of the ends of utterances."""
-
     write: Callable[[np.ndarray], None]
     finish: Callable[[], None] = lambda: None
     speaker: Speaker | None = None
@@ -155,8 +153,6 @@ def _take(event: Any, sink: _Sink) -> None:
 
 
 async def _decode(events: AsyncIterator[Any], decoder: Connection, sink: _Sink) -> None:
-    """Decodes tokens on a server on their way to the sink."""
-
     async def forward() -> None:
         async for event in events:
             if isinstance(event, Tokens):
@@ -178,7 +174,6 @@ async def _decode(events: AsyncIterator[Any], decoder: Connection, sink: _Sink) 
 
 
 async def _until(stop: asyncio.Event, events: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """The events until the last one, or until `stop`."""
     stopping = asyncio.ensure_future(stop.wait())
     try:
         while True:

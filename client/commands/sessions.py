@@ -131,7 +131,6 @@ async def _to_output(
 
 
 def _fault(source: FileSource, input: str, outcome: str) -> StreamingError:
-    """The fault of a piped source, and what happened to the output."""
     assert source.error is not None
     name, fault = name_of(input, 0), str(source.error)
     where = "" if fault.startswith(name) else f"{name}: "
@@ -155,7 +154,7 @@ async def _paced(source: FileSource, connection: Connection, pipe: PipeWriter) -
 
 
 def _interruption(line: ProgressLine, output: str) -> str:
-    """The message at Ctrl-C: the progress, and what happened to the output."""
+    """The message at Ctrl-C."""
     report = line.report
     done = "before anything was sent"
     if report is not None:

@@ -135,7 +135,7 @@ async def _lines(options: argparse.Namespace) -> AsyncIterator[str]:
 
 
 class _Sink:
-    """The destination of audio. Audio is at most PLAY_AHEAD_SECONDS ahead of the speaker, which delays the model."""
+    """Audio is at most PLAY_AHEAD_SECONDS ahead of the speaker, which delays the model."""
 
     def __init__(self, options: argparse.Namespace, connection: Connection, stack: ExitStack) -> None:
         rate, output = connection.ready.output.rate, options.output
@@ -158,7 +158,6 @@ class _Sink:
                 await self._file.pipe.drained()
 
     def finish(self) -> None:
-        """Ends the utterance."""
         if self._speaker is not None:
             self._speaker.finish()
 
@@ -173,7 +172,7 @@ class _Sink:
 
 
 def _interruption(reports: "list[SpeechReport]", rate: int, output: str | None) -> str:
-    """The message at Ctrl-C: the progress, and what happened to the output."""
+    """The message at Ctrl-C."""
     done = f"interrupted after {sum(report.samples for report in reports) / rate:.1f} s of audio"
     if output is None:
         return done

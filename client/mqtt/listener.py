@@ -76,7 +76,7 @@ class Listener:
         """Reads frames of that format, which may change when another client opens the session."""
         if stream != self.stream:
             self._reader.close()
-            self.stream, self._reader = stream, StreamReader(stream, self._on_event)
+            self.stream, self._reader = stream, StreamReader(stream, self._on_event, loss=self.loss)
 
     def on_failure(self, error: StreamingError) -> None:
         """The broker is gone for good."""

@@ -40,13 +40,19 @@ class UtteranceEnded:
 class StreamReader:
     """Calls `on_event` with Audio or Tokens, Missing, UtteranceEnded, and events that were `put`.
 
-    `position`: that of the first unit; None to join a running stream.
+    `position`: that of the first unit; None to join a running stream. `loss`: counts to be continued.
     """
 
-    def __init__(self, stream: StreamFormat, on_event: Callable[[Any], None], position: int | None = None) -> None:
+    def __init__(
+        self,
+        stream: StreamFormat,
+        on_event: Callable[[Any], None],
+        position: int | None = None,
+        loss: Loss | None = None,
+    ) -> None:
         self._stream = stream
         self._on_event = on_event
-        self._receiver = Receiver(stream.unit_bytes, position, DEFAULT_REORDER)
+        self._receiver = Receiver(stream.unit_bytes, position, DEFAULT_REORDER, loss)
         self._before = b""
         self._grace: asyncio.TimerHandle | None = None
 

@@ -42,7 +42,6 @@ PACKET_SAMPLES = INPUT_RATE // 10
 
 
 async def main() -> None:
-    """Starts broker, bridge, links and listeners, speaks, and prints what each listener received."""
     if MOSQUITTO is None:
         sys.exit("the demo needs Mosquitto: apt-get install mosquitto")
     pcm = read_audio(RECORDING, INPUT_RATE)
@@ -65,7 +64,7 @@ async def main() -> None:
 
 
 async def spoken(url: str, port: int, pcm: np.ndarray) -> dict[str, tuple[np.ndarray, Listener]]:
-    """Returns each listener's tokens after the recording, including concealed ones."""
+    """Includes concealed tokens."""
     async with (
         lossy(port, DAMAGE, seed=1) as link,
         open_at_broker(url, "plain") as plain,
@@ -100,7 +99,7 @@ async def speak(session: MqttSession, pcm: np.ndarray) -> None:
 
 
 async def tokens_of(listener: Listener, frames: int) -> np.ndarray:
-    """Returns the stream as received, uint16 (F,)."""
+    """Returns uint16 (F,)."""
     tokens = np.zeros(frames, np.uint16)
     async for event in listener:
         if isinstance(event, Tokens):

@@ -19,7 +19,7 @@ def free_port() -> int:
 
 
 class Broker:
-    """A Mosquitto process; `extra` configuration lines follow the listener's."""
+    """Lines of `extra` configuration follow the listener's."""
 
     def __init__(self, folder: Path, extra: str = "allow_anonymous true\n", scheme: str = "mqtt") -> None:
         self.port = free_port()
@@ -29,7 +29,7 @@ class Broker:
         self._process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        """Starts the broker; returns when it listens."""
+        """Returns when it listens."""
         assert MOSQUITTO is not None, "apt-get install mosquitto"
         self._process = subprocess.Popen(
             [MOSQUITTO, "-c", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -58,7 +58,6 @@ class Broker:
 
 @contextmanager
 def broker(folder: Path, extra: str = "allow_anonymous true\n", scheme: str = "mqtt") -> Iterator[Broker]:
-    """Yields a running broker."""
     made = Broker(folder, extra, scheme)
     made.start()
     try:

@@ -108,7 +108,7 @@ class LossyLink:
         writer.close()
 
     def _fate(self, packet: bytes) -> str:
-        """Returns the fate of a packet, drawn at random for PUBLISH packets with QoS 0."""
+        """Draws at random for PUBLISH packets with QoS 0."""
         if packet[0] >> 4 != PUBLISH or packet[0] & QOS_BITS:
             return "passed"
         damage = self.damage
@@ -119,7 +119,7 @@ class LossyLink:
 
 
 def _segments(writer: asyncio.StreamWriter) -> int:
-    """Returns the segments of a connection, in both directions, from Linux's struct tcp_info; 0 if it has none."""
+    """Sums both directions, from Linux's struct tcp_info; 0 if there is none."""
     with suppress(OSError, AttributeError, struct.error):
         info = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, SEGMENTS_AT + 8)
         return sum(struct.unpack_from("II", info, SEGMENTS_AT))
@@ -127,7 +127,7 @@ def _segments(writer: asyncio.StreamWriter) -> int:
 
 
 async def _packet(reader: asyncio.StreamReader) -> bytes:
-    """Reads one MQTT control packet: type and flags, the length in 7 bits per byte, and the rest."""
+    """Reads type and flags, the length in 7 bits per byte, and the rest."""
     head = await reader.readexactly(1)
     length = shift = 0
     while True:
@@ -141,7 +141,6 @@ async def _packet(reader: asyncio.StreamReader) -> bytes:
 
 @asynccontextmanager
 async def lossy(broker_port: int, damage: Damage, seed: int = 0) -> AsyncIterator[LossyLink]:
-    """Yields a running link."""
     proxy = LossyLink(broker_port, damage, seed)
     await proxy.start()
     try:

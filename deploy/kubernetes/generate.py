@@ -28,7 +28,6 @@ HEADER = """\
 
 
 def ray_service(server: list[dict[str, Any]], serve_config: str) -> dict[str, Any]:
-    """The manifest, from those of our own server and the text of ray_serve.yaml."""
     deployment = next(one for one in server if one["kind"] == "Deployment")
     scaler = next(one for one in server if one["kind"] == "HorizontalPodAutoscaler")
     pod = deployment["spec"]["template"]["spec"]
@@ -90,13 +89,11 @@ def _pod(server: dict[str, Any], ports: dict[str, int], *, probed: bool) -> dict
 
 
 def ray_environment() -> dict[str, str]:
-    """The variables of ray.env."""
     lines = (FOLDER.parent / "ray.env").read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
 
 
 def text() -> str:
-    """The file's content."""
     server = list(yaml.safe_load_all((FOLDER / "neucodec.yaml").read_text()))
     manifest = ray_service(server, (FOLDER.parent / "ray_serve.yaml").read_text())
     return HEADER + yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, width=120)

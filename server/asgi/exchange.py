@@ -39,7 +39,6 @@ class AsgiExchange:
     # What handlers call
 
     def begin(self, status: HTTPStatus, headers: Mapping[str, str]) -> None:
-        """Starts an answer."""
         fields = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         self.has_begun = True
         self._unsent.append({"type": "http.response.start", "status": status.value, "headers": fields})
@@ -58,11 +57,9 @@ class AsgiExchange:
                 raise ClientLeft from error
 
     def finish(self) -> None:
-        """Completes the answer."""
         self._unsent.append({"type": "http.response.body", "body": b"", "more_body": False})
 
     def reply(self, status: HTTPStatus, headers: Mapping[str, str], body: bytes) -> None:
-        """Sends a whole answer."""
         self.begin(status, {**headers, "Content-Length": str(len(body))})
         self.write(body)
         self.finish()

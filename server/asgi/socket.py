@@ -81,7 +81,6 @@ class AsgiSocket:
         self.abort()
 
     def abort(self) -> None:
-        """Cuts the connection."""
         self.is_open = False
         if not self._cut.done():
             self._cut.set_result(None)
@@ -91,7 +90,6 @@ class AsgiSocket:
         self._released.clear()
 
     def release(self) -> None:
-        """Resumes reading."""
         self._released.set()
 
     # The connection

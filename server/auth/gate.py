@@ -127,7 +127,6 @@ class Gate:
         self._sessions.update(counted)
 
     def leave(self, caller: Caller) -> None:
-        """Uncounts a session."""
         self._sessions -= Counter(_counted(caller))  # drops callers without sessions
 
     def _check_origin(self, origins: Sequence[str]) -> None:

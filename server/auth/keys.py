@@ -61,7 +61,6 @@ class Keys:
 
     @property
     def required(self) -> bool:
-        """Whether a key is required."""
         return self._path is not None or bool(self._plain)
 
     def name_of(self, key: str | None) -> str | None:

@@ -31,7 +31,6 @@ class JobProgress:
 
     @property
     def hours_an_hour(self) -> float:
-        """Hours of audio coded in an hour."""
         return self.audio_s / max(self.clock() - self._began_s, 1e-9)
 
     def add(self, results: Sequence[TokenRecord | WrittenFile | Skipped]) -> None:
@@ -54,7 +53,6 @@ class JobProgress:
             self._shown_s = now_s
 
     def line(self) -> str:
-        """The progress in one line."""
         done = self.coded + self.done_before + len(self.skipped)
         left_s = (self.clock() - self._began_s) / max(done - self.done_before, 1) * (self.total - done)
         return (
@@ -77,5 +75,4 @@ class JobProgress:
 
 
 def _erased() -> str:
-    """Characters that erase the line of a terminal."""
     return "\r\x1b[K" if sys.stderr.isatty() else ""

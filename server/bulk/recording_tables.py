@@ -108,5 +108,5 @@ def _group_rows(file: Path) -> list[int]:
 
 @lru_cache(maxsize=2)
 def _audio(file: Path, group: int) -> Any:
-    """The audio of one row group, shared by neighbouring rows."""
+    """Neighbouring rows share the result."""
     return pq.ParquetFile(file).read_row_group(group, columns=[AUDIO])[AUDIO]

@@ -28,7 +28,6 @@ def opened(recording: AudioFile) -> Path | BytesIO:
 
 
 def _in_folder(folder: Path) -> list[AudioFile]:
-    """Every audio file in a folder and its subfolders, in order of names."""
     if not folder.is_dir():
         raise ConfigError(
             f"{folder} is not a folder: specify a folder of recordings, or a table (.parquet, .csv, .tsv)"

@@ -57,16 +57,18 @@ class FrameReader:
         """The payload of `data` if it is exactly one message that `take_payload` would return, as a read of a live
         session usually is; else None, and `data` has to be fed.
         """
-        if len(data) <= 2 + MASK_BYTES or data[0] != BINARY or len(self._unread) > self._at or self._is_connecting:
+        size, payload_at = len(data), 2 + MASK_BYTES
+        if size <= payload_at or data[0] != BINARY or self._is_connecting:
             return None
-        length, payload_at = data[1] - MASKED, 2 + MASK_BYTES
+        length = data[1] - MASKED
         if length == LENGTH_16_BITS:
             (length,) = BITS_16.unpack_from(data, 2)
             payload_at += BITS_16.size
         elif length == LENGTH_64_BITS:
             return None
-        is_whole = len(data) == payload_at + length and 0 < length <= self._max_bytes
-        if not is_whole or self._owed or self._parts or self._protocol.state is not _OPEN:
+        is_whole = 0 < length == size - payload_at <= self._max_bytes
+        is_within = self._owed or self._parts or len(self._unread) > self._at  # another unit
+        if not is_whole or is_within or self._protocol.state is not _OPEN:
             return None
         return apply_mask(data[payload_at:], bytes(data[payload_at - MASK_BYTES : payload_at]))
 

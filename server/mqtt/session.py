@@ -104,7 +104,9 @@ class BrokerSession:
         position: int | None,
         max_message_bytes: int,
     ) -> None:
-        self._handler = open(request.session, Caller(None, f"mqtt:{name}"))
+        self._topics = {kind: topic(name, kind) for kind in (CONTROL, STATUS)}
+        self._input_topic, self._output_topic = request.input_topic(name), request.output_topic(name)
+        self._handler = open(request.session, Caller(None, f"mqtt:{name}"))  # after all checks: it takes a place
         request = replace(request, target=self._handler.request.target)  # the next owner keeps the output's rate
         self.name = name
         self._request = request
@@ -115,8 +117,6 @@ class BrokerSession:
         self._starts_anew = position is not None
         self._max_message_bytes = max_message_bytes
         self._translation = Translation(request, reply, random.randrange(SOURCES), position)
-        self._topics = {kind: topic(name, kind) for kind in (CONTROL, STATUS)}
-        self._input_topic, self._output_topic = request.input_topic(name), request.output_topic(name)
         self._input_type = content_type(request.session.input)
         output = request.session.output  # token frames carry none: it would be longer
         self._output_type = content_type(output) if output.kind == "audio" else None

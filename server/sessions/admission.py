@@ -63,6 +63,5 @@ class Admission:
         return worker
 
     def release(self, worker: int, kind: str, config: StreamConfig) -> None:
-        """Releases a place."""
         self._pools[worker] -= Counter(pools_of(kind, config).values())
         self._sessions[worker] -= 1

@@ -28,14 +28,12 @@ class EarlyMessages:
         return bool(self._messages)
 
     def put(self, message: bytes | ClientMessage) -> None:
-        """Appends a message."""
         self._messages.append(message)
         self.bytes += len(message) if isinstance(message, bytes) else MESSAGE_BYTES
         if isinstance(message, Prime):
             self.bytes += 2 * len(message.tokens or ())
 
     def take(self) -> list[bytes | ClientMessage]:
-        """Removes and returns all messages."""
         messages, self._messages, self.bytes = self._messages, [], 0
         return messages
 
@@ -59,7 +57,6 @@ class Backlog:
         return self._payload_bytes // self._hop_bytes
 
     def put(self, payload: bytes) -> None:
-        """Appends payload."""
         last = self._items[-1] if self._items else None
         if not isinstance(last, bytearray):
             last = bytearray()

@@ -20,7 +20,7 @@ from neucodec_streaming.errors import ProtocolError, StreamingError
 from neucodec_streaming.protocol.messages import Clear, ClientMessage, End, Flush, Prime, Ready, Stats
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.protocol.session import ServerSession
-from neucodec_streaming.protocol.states import State
+from neucodec_streaming.protocol.states import OVER, UNGREETED, State
 from neucodec_streaming.server.lifecycle import moved
 from neucodec_streaming.server.metrics import Metrics
 from neucodec_streaming.server.sessions.backlog import EarlyMessages
@@ -178,7 +178,6 @@ class Session:
     # The transport
 
     def opened(self, transport: Transport) -> None:
-        """A connection is open."""
         self._transport = transport
         self._attachment = moved(ATTACHMENTS, self._attachment, Attachment.ATTACHED)
         self._limits.attached()
@@ -189,14 +188,17 @@ class Session:
     def received(self, message: bytes | ClientMessage) -> None:
         """Accepts a client's message; an invalid one ends the session."""
         conversation = self._conversation
-        if self._attachment is _ENDED or conversation.failure is not None or conversation.is_over:
+        if self._attachment is _ENDED or conversation.failure is not None or conversation.state in OVER:
             return
         self._limits.heard()
         try:
-            if not conversation.is_greeted:
+            if conversation.state in UNGREETED:
                 waits = self._queue_early(message)
             elif isinstance(message, bytes):
-                waits = self._feed(message)
+                conversation.receive(message)
+                if self._first_input_s is None:
+                    self._first_input_s = self._limits.active_s
+                waits = self.slot.feed(message)  # whether it completes a window, which may have to wait
             else:
                 waits = self._obey(message)
         except StreamingError as error:
@@ -210,7 +212,6 @@ class Session:
             self._transport.hold()
 
     def writable(self) -> None:
-        """More can be sent."""
         self._pump()
 
     def lost(self, is_clean: bool) -> None:
@@ -265,13 +266,6 @@ class Session:
         self._early.put(message)
         return True
 
-    def _feed(self, payload: bytes) -> bool:
-        """Accepts payload; returns whether it completes a window, which may have to wait."""
-        self._conversation.receive(payload)
-        if self._first_input_s is None:
-            self._first_input_s = self._limits.active_s
-        return self.slot.feed(payload)
-
     def _obey(self, message: ClientMessage) -> bool:
         """Accepts any other message, which may have to wait."""
         if isinstance(message, Prime):
@@ -297,33 +291,30 @@ class Session:
     # Output
 
     def deliver(self, news: EventKind, data: Any) -> None:
-        """Accepts an event of the worker."""
         if self._attachment is _ENDED:
             return
         try:
-            self._take(news, data)
+            if news is _OUTPUT:
+                payload, epoch, self._behind_ms = data
+                self._limits.active_s = self._loop.time()
+                self._metrics.behind.observe(self._behind_ms / 1000)
+                if not self._has_output:
+                    self._count_first_output()
+                self._conversation.output_ready(payload, epoch)
+            elif news is EventKind.FINISHED:
+                self._conversation.flush_finished(data)
+            elif news is EventKind.ENDED:
+                self.fail(data)
+                return
+            elif news is EventKind.OPENED:
+                self._limits.cancel("slot", "wake")
+            self._pump()
         except Exception:
             _log.exception("session %s failed", self.ready.session, extra=self._logged)
             self.fail(StreamingError("internal error: reconnect"))
 
-    def _take(self, news: EventKind, data: Any) -> None:
-        if news is _OUTPUT:
-            payload, epoch, self._behind_ms = data
-            self._limits.active_s = self._loop.time()
-            self._metrics.behind.observe(self._behind_ms / 1000)
-            self._count_first_output()
-            self._conversation.output_ready(payload, epoch)
-        elif news is EventKind.FINISHED:
-            self._conversation.flush_finished(data)
-        elif news is EventKind.ENDED:
-            self.fail(data)
-            return
-        elif news is EventKind.OPENED:
-            self._limits.cancel("slot", "wake")
-        self._pump()
-
     def _count_first_output(self) -> None:
-        if not self._has_output and self._first_input_s is not None:
+        if self._first_input_s is not None:
             self._has_output = True
             waited_s = self._limits.active_s - self._first_input_s
             self._metrics.first_output.labels(self.request.kind, self.ready.profile).observe(waited_s)
@@ -371,7 +362,6 @@ class Session:
         self._limits.cancel("idle", "stats")
 
     def _release(self) -> None:
-        """The place is free for others."""
         if self.slot.phase is not SlotPhase.RELEASED:
             self.slot.release()
             self._limits.cancel("slot", "wake", "park")

@@ -111,7 +111,6 @@ class SessionSlot:
         return True
 
     def end(self) -> None:
-        """Ends the utterance."""
         if rest := self._window_buffer.end():
             self.backlog.put(rest)
         self.backlog.end()
@@ -206,7 +205,6 @@ class SessionSlot:
             self._link = None
 
     def _take(self, kind: EventKind, data: Any) -> None:
-        """Accepts an event of the worker."""
         if kind is _OUTPUT:
             payload, epoch, behind_ms = data
             data = payload, self._epoch + epoch, behind_ms

@@ -344,9 +344,9 @@ export class Connection {
       const most = this._live ? RETRY_MS.mostLive : RETRY_MS.most;
       const longest = Math.min(most, RETRY_MS.first * 2 ** attempt);
       await pause(Math.max(advisedMs, longest * (0.5 + Math.random() / 2)));
-      if (this.failure !== null) return;
       try {
         if (!BLIND_ATTEMPTS.includes(attempt)) await reach(this._url);
+        if (this.failure !== null) return;
         await this._attempt(this.session.resuming(!this._live));
       } catch (error) {
         const passing = error instanceof Refused && PASSING.includes(error.code);

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from neucodec_streaming.config import StreamConfig
-from neucodec_streaming.engine.scheduler import Pool
 from neucodec_streaming.protocol.messages import StreamFormat
 from neucodec_streaming.server.model import Model
 from neucodec_streaming.server.workers.formats import EngineFormats, Formats
@@ -79,11 +78,8 @@ class Loaded(NamedTuple):
     pids: list[int]
 
 
-class TimedStep(NamedTuple):
-    """A batch was stepped in that many seconds."""
-
-    pool: Pool
-    seconds: float
+TimedStep = tuple[str, str, float]
+"""A batch of that part and profile was stepped in that many seconds."""
 
 
 class WorkerReport(NamedTuple):

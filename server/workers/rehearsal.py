@@ -54,7 +54,7 @@ class Rehearsal:
         self._engine = Engine(runner, 0.0, float("inf"), {pool: {size: 1.0}})
         ours, its = socket.socketpair()  # nothing is sent: the rehearsal calls the worker itself
         ours.close()
-        self._worker, self._converter = Worker(self._engine, its, output_rate), Converter()
+        self._worker, self._converter = Worker(self._engine, its, output_rate, {pool.config: ""}), Converter()
         input, output = FORMATS[pool.kind]
         self._spec = SessionSpec(pool.kind, pool.config, input, output)
         self._chunk = np.random.default_rng(0).bytes(pool.config.chunk_frames * input.hop * input.unit_bytes)

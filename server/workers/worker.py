@@ -18,13 +18,14 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.engine.engine import Engine, pools_of
 from neucodec_streaming.engine.results import EngineResult, Failed, FlushFinished, Output
 from neucodec_streaming.errors import DeviceError, LostDeviceError, StreamingError
@@ -72,10 +73,13 @@ class WorkerSession:
 
 
 class Worker:
-    """Steps `engine` for the other end of `socket`."""
+    """Steps `engine` for the other end of `socket`. `profiles`: names of the configurations, for its reports."""
 
-    def __init__(self, engine: Engine, socket: socket.socket, output_rate: int) -> None:
+    def __init__(
+        self, engine: Engine, socket: socket.socket, output_rate: int, profiles: Mapping[StreamConfig, str]
+    ) -> None:
         self._output_rate = output_rate
+        self._profiles = profiles
         self._engine = engine
         self._socket = socket
         self._unpacker = Unpacker()
@@ -226,7 +230,8 @@ class Worker:
             if engine.stepped is not None:
                 end_s = time.monotonic()
                 begin_s = max(engine.stepped.launched_s, self._stepped_s)  # the device computes one after another
-                self._steps.append(TimedStep(engine.stepped.pool, end_s - begin_s))
+                pool = engine.stepped.pool
+                self._steps.append((pool.kind, self._profiles[pool.config], end_s - begin_s))
                 self._stepped_s = end_s
             for result in results:
                 self._translate(result)
@@ -360,4 +365,6 @@ def _loaded(
         return [], DeviceError(f"loading the model failed: {type(error).__name__}: {error}")
     gc.collect()
     gc.freeze()  # or a collection would walk through torch and the model while everything stands still
-    return [Worker(engine, socket, model.output_rate) for engine, socket in zip(engines, sockets, strict=False)], model
+    profiles = {config: name for name, config in model.profiles.items()}
+    pairs = zip(engines, sockets, strict=False)
+    return [Worker(engine, socket, model.output_rate, profiles) for engine, socket in pairs], model

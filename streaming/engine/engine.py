@@ -80,7 +80,6 @@ class Engine:
 
     @property
     def sessions(self) -> int:
-        """Number of open sessions."""
         return len(self._sessions)
 
     def open(self, kind: str, pools: dict[str, Pool]) -> int:
@@ -195,7 +194,6 @@ class Engine:
             self._scheduler.remove(stage.pool, stage)
 
     def resume(self, session: int, now_s: float) -> None:
-        """Resumes output."""
         found = self._sessions[session]
         found.paused = False
         for stage in found.stages:
@@ -286,7 +284,6 @@ class Engine:
         return step
 
     def _fail_step(self, step: StepInFlight) -> None:
-        """Closes the sessions of a step that raised."""
         _log.exception("step of %d %s sessions failed", len(step.stages), step.stages[0].pool.kind)
         self.check_device()
         for stage in step.stages:

@@ -60,7 +60,6 @@ class Runner:
         self._renew()
 
     def _renew(self) -> None:
-        """Resets the states."""
         self._states = {pool: stepper.new_state(self.slots + 1) for pool, stepper in self._steppers.items()}
         self._positions = {pool: np.zeros(self.slots + 1, np.int64) for pool in self._steppers}
 
@@ -88,7 +87,6 @@ class Runner:
 
     @property
     def pools(self) -> list[Pool]:
-        """The pools that can be stepped."""
         return list(self._steppers)
 
     def windower(self, pool: Pool) -> AnyWindower:
@@ -280,7 +278,6 @@ class Runner:
             row[:] = window.x
 
     def reset(self, pool: Pool, slot: int) -> None:
-        """Resets a slot."""
         self._steppers[pool].reset(self._states[pool], slot)
         self._positions[pool][slot] = 0
 

@@ -26,7 +26,7 @@ class TracedStep:
     def __init__(
         self, stepper: Stepper, state: Any, x: Tensor, rows: Tensor, packed: tuple[Tensor, ...], steady: bool
     ) -> None:
-        """Records a steady step on x (B, *window_shape) and at (3, B): slots, valid and commit, without changing a
+        """Records a steady step on x (B, *window_shape) and rows (3, B): slots, valid and commit, without changing a
         stream.
 
         `packed` is the result of `packed_weights`. Raises if PyTorch cannot record.
@@ -61,7 +61,6 @@ class TracedStep:
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, rows: Tensor) -> Tensor:
-        """Runs the step on other x and at; returns its output."""
         with torch.jit.optimized_execution(False):  # no gain here, and it would keep a second copy
             return self._graph(x, rows, *self._others)
 

@@ -63,7 +63,6 @@ class ClientSession:
 
     @property
     def is_over(self) -> bool:
-        """Whether the conversation has ended."""
         return self.state in OVER
 
     @property

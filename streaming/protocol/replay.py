@@ -50,14 +50,12 @@ class ReplayLog:
         self._voices: deque[Asked] = deque()  # answered ones that came later
 
     def add_payload(self, payload: bytes) -> None:
-        """Appends payload."""
         self._payload.append((self._end, payload))
         self._end += self._input.count(payload)
         if self._end - self.start.input > self._max_units:
             self._shorten()
 
     def add_request(self, message: ClientMessage) -> None:
-        """Appends a request."""
         self.asked.append(Asked(message, self._requests, self._end))
         self._requests += 1
 

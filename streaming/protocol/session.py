@@ -60,15 +60,12 @@ class _Waiting:
 
 
 class _Sent(NamedTuple):
-    """A message that was handed out, after output up to `position` and after `answers` answers."""
+    """A message that was handed out, after output up to `position` and after `answers` answers; it counts `size`."""
 
     item: bytes | AnswerMessage
+    size: int
     position: int
     answers: int
-
-    @property
-    def size(self) -> int:
-        return len(self.item) if isinstance(self.item, bytes) else _ANSWER_BYTES
 
 
 class ServerSession:
@@ -150,7 +147,8 @@ class ServerSession:
         if known < units:
             self._outbox.append(payload[known * self.output.unit_bytes :] if known else payload)
             self.queued_units += units - known
-        self._answer_marks()
+        if self._waiting:
+            self._answer_marks()
 
     def flush_finished(self, epoch: int) -> None:
         """The engine has delivered all output of the oldest flushed utterance."""
@@ -170,7 +168,6 @@ class ServerSession:
             return
 
     def report(self, stats: Stats) -> None:
-        """Queues `stats`."""
         if self.state in (State.STREAMING, State.ENDING) and self.failure is None:
             self._outbox.append(stats)
 
@@ -227,14 +224,14 @@ class ServerSession:
         item = self._outbox.popleft()
         if isinstance(item, bytes):
             self.state = next_state(self.state, OutputPayload)
-            self._keep(item)
+            self._keep(item, len(item))
             units = self.output.count(item)
             self.queued_units -= units
             self.output_position += units
             return item
         self.state = next_state(self.state, type(item))
         if isinstance(item, AnswerMessage):
-            self._keep(item)
+            self._keep(item, _ANSWER_BYTES)
             self._answers += 1
         return item
 
@@ -255,7 +252,6 @@ class ServerSession:
 
     @property
     def queued_messages(self) -> int:
-        """Number of queued messages."""
         return len(self._outbox)
 
     @property
@@ -270,9 +266,9 @@ class ServerSession:
             return self._sent[0].position, self._sent[0].answers
         return max(self.output_position, self._known), self._answers
 
-    def _keep(self, item: bytes | AnswerMessage) -> None:
-        self._sent.append(_Sent(item, self.output_position, self._answers))
-        self._sent_bytes += self._sent[-1].size
+    def _keep(self, item: bytes | AnswerMessage, size: int) -> None:
+        self._sent.append(_Sent(item, size, self.output_position, self._answers))
+        self._sent_bytes += size
         while self._sent_bytes > self._max_replay_bytes:
             self._sent_bytes -= self._sent.popleft().size
 

@@ -12,7 +12,7 @@ def speechlike(seconds: float = 2.0) -> np.ndarray:
 
 
 def copied(pcm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and audio of a codec that loses only the incomplete last hop."""
+    """A codec that loses only the incomplete last hop."""
     count = len(pcm) // 320
     return np.arange(count, dtype=np.uint16), soxr.resample(pcm[: count * 320], 16_000, 24_000)
 

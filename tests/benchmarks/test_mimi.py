@@ -15,7 +15,7 @@ NEEDS = f"Mimi is in no extra: {mimi.INSTALL}"
 
 
 class Fake:
-    """TimedSteps that take `encode_s` and `decode_s` of `clock`, and note their name in `order`."""
+    """Steps that take `encode_s` and `decode_s` of `clock`, and note their name in `order`."""
 
     def __init__(self, name: str, step_samples: int, times_s: tuple[float, float], clock: list, order: list) -> None:
         self.name, self.step_samples, self.times_s = name, step_samples, times_s

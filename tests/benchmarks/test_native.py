@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("compiled")
 
 
 def uses(live: Ours) -> list[bool]:
-    """For each of its steps, whether it has native operations."""
+    """Returns whether each step has native operations."""
     recorded = live._engine._runner._traced.values()  # type: ignore[attr-defined]
     return ["neucodec::" in str(step._graph.graph) for step in recorded]
 

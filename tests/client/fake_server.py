@@ -38,8 +38,6 @@ CHUNK_FRAMES = 5
 
 
 class Fault(Enum):
-    """How the server misbehaves."""
-
     NONE = auto()
     FULL = auto()
     PROXY = auto()
@@ -58,8 +56,6 @@ class Fault(Enum):
 
 
 class FakeServer:
-    """State for the tests to inspect: url, requests, sessions open now, and the number of all sessions."""
-
     def __init__(self, fault: Fault, resume: bool) -> None:
         self.fault = fault
         self.knows_resume = resume
@@ -84,7 +80,6 @@ class FakeServer:
         """Units of input missing from the count in `cleared`."""
 
     def refuse(self, connection: ServerConnection, request: Request) -> Response | None:
-        """HTTP answers before the upgrade."""
         self.requests.append(request)
         self._arrived.set()
         if self.fault is Fault.FULL:
@@ -103,27 +98,23 @@ class FakeServer:
         return None
 
     def drop(self) -> None:
-        """Loses every connection without a closing handshake."""
         for websocket in self._sockets:
             websocket.transport.abort()
 
     async def close_all(self, code: int) -> None:
-        """Closes every connection with a status."""
         await asyncio.gather(*(websocket.close(code) for websocket in set(self._sockets)))
 
     def forget(self) -> None:
-        """Forgets all sessions, as after a restart."""
+        """Acts like a restart."""
         self._kept.clear()
 
     async def asked(self, times: int) -> None:
-        """Waits until there have been that many connection attempts."""
         async with asyncio.timeout(5):
             while len(self.requests) < times:
                 self._arrived.clear()
                 await self._arrived.wait()
 
     async def serve(self, websocket: ServerConnection) -> None:
-        """One session."""
         self.open_sessions += 1
         self.all_sessions += 1
         self._sockets.add(websocket)
@@ -192,7 +183,7 @@ class FakeServer:
                 await websocket.close(session.close_code)
 
     def _session(self, request: SessionRequest) -> tuple[ServerSession, "_Coder"]:
-        """Returns the requested session: kept, recomputed or new."""
+        """The session is kept, recomputed or new."""
         token = f"token {self.all_sessions}"
         profile = request.profile or "default"
         ready = Ready(token, self.model, profile, CHUNK_FRAMES, 5, 215.0, request.input, request.output)
@@ -257,7 +248,6 @@ class _Coder:
 
 @asynccontextmanager
 async def fake_server(fault: Fault = Fault.NONE, resume: bool = False) -> AsyncIterator[FakeServer]:
-    """A fake server on a free port of the loopback."""
     fake = FakeServer(fault, resume)
     async with serve(
         fake.serve,

@@ -10,7 +10,7 @@ LEAD_S = 0.03
 
 
 def made_device(index: int, name: str, inputs: int, outputs: int, rate: float = 48_000.0) -> dict:
-    """A device as sounddevice describes it; `rate` is the only rate that it accepts."""
+    """`rate` is the only rate that the device accepts."""
     return {
         "index": index,
         "name": name,
@@ -30,7 +30,7 @@ class PortAudioError(Exception):
 
 
 class Stream:
-    """An input or output stream; `last` is the one opened last."""
+    """`last` is the stream opened last."""
 
     last: "Stream"
 
@@ -73,7 +73,6 @@ class Stream:
 
 
 def query_hostapis(index):
-    """The host API with that number."""
     return {"name": ("ALSA", "JACK")[index]}
 
 
@@ -92,7 +91,6 @@ def query_devices(device=None, kind=None):
 
 
 def check_settings(device, channels, dtype, samplerate):
-    """Raises PortAudioError for a rate that the device does not accept."""
     if samplerate != DEVICES[device]["default_samplerate"]:
         raise PortAudioError("Invalid sample rate")
 

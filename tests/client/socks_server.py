@@ -10,14 +10,13 @@ USER, PASSWORD = b"ann", b"secret"
 
 @dataclass
 class SocksServer:
-    """`asked`: the names and addresses that clients gave; `refuses` them."""
+    """`asked`: the names and addresses that clients gave."""
 
     refuses: bool = False
     port: int = 0
     asked: list[str] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
         try:
             await self._greet(reader, writer)
             _, _, _, kind = await reader.readexactly(4)
@@ -56,7 +55,6 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def socks_server(refuses: bool = False) -> AsyncIterator[SocksServer]:
-    """A SOCKS5 server on a free port of the loopback."""
     socks = SocksServer(refuses)
     server = await asyncio.start_server(socks.serve, "127.0.0.1", 0)
     socks.port = server.sockets[0].getsockname()[1]

@@ -124,7 +124,6 @@ async def test_a_mark_arrives_after_the_output_of_its_frames(server):
 
 
 def examples(page: str) -> list[str]:
-    """The Python code blocks of a Markdown page."""
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 
 

@@ -208,7 +208,7 @@ def test_the_version_is_printed(capsys):
 
 
 class HandDriven(Stream):
-    """A device that delivers one block after the other as soon as it is started."""
+    """Delivers one block after the other once it is started."""
 
     def start(self):
         super().start()

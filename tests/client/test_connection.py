@@ -27,7 +27,7 @@ HASTY = Deadlines(open_s=0.2, send_s=0.2, answer_s=0.2, close_s=0.2)
 
 
 def speech(frames: int) -> np.ndarray:
-    """Audio whose frame i starts with the sample i / 32768."""
+    """Frame i starts with the sample i / 32768."""
     audio = np.zeros((frames, 320), np.float32)
     audio[:, 0] = np.arange(frames) / 32768
     return audio.reshape(-1)

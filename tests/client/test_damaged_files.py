@@ -27,7 +27,7 @@ KINDS = [
 
 
 class Written(dict):
-    """(container, encoding) -> the bytes of a file that holds SPEECH; hypothesis prints it."""
+    """(container, encoding) -> the bytes of a file with SPEECH; hypothesis prints it."""
 
     def __repr__(self) -> str:
         return f"{len(self)} files"
@@ -35,7 +35,6 @@ class Written(dict):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A file of each kind that libsndfile writes."""
     folder, files = tmp_path_factory.mktemp("formats"), Written()
     for kind in KINDS:
         path = folder / "-".join(kind)

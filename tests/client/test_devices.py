@@ -172,7 +172,6 @@ async def test_clear_silences_the_speaker_within_20_ms():
 
 
 async def heard_out(speaker: Speaker) -> None:
-    """Lets the device play until the speaker's queue is empty."""
     drained = asyncio.ensure_future(speaker.drained())
     while not drained.done():
         Stream.last.play()

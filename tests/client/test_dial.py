@@ -18,8 +18,6 @@ from tests.server.auth.test_tls import make_pair, needs_openssl
 
 @asynccontextmanager
 async def answering(payload: bytes, ssl: tls.SSLContext | None = None) -> AsyncIterator[int]:
-    """A port that answers every connection with these bytes and closes it."""
-
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             await reader.read(1)
@@ -33,7 +31,7 @@ async def answering(payload: bytes, ssl: tls.SSLContext | None = None) -> AsyncI
 
 @asynccontextmanager
 async def hanging_up() -> AsyncIterator[int]:
-    """A port that resets every connection once data has arrived."""
+    """Resets every connection once data has arrived."""
 
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)

@@ -104,7 +104,6 @@ def speechlike(seconds: int) -> np.ndarray:
 
 
 def delays(jitter: JitterBuffer, arrivals: list[int], audio: np.ndarray) -> np.ndarray:
-    """The age of the audio being played, at every pull."""
     pending = list(zip(arrivals, np.split(audio, len(arrivals)), strict=True))
     found = []
     for clock in range(0, arrivals[-1], BLOCK):

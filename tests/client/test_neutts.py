@@ -18,7 +18,6 @@ TOKENS = np.random.default_rng(0).integers(0, 32_768, 60).astype(np.uint16)
 
 @pytest.fixture(scope="module")
 def url():
-    """The URL of a fake server in a thread."""
     with LoopThread() as thread:
         context = fake_server()
         server = thread.call(context.__aenter__())

@@ -53,7 +53,7 @@ def server():
 
 
 class Ear(FrameProcessor):
-    """The end of a pipeline: the frames received, in order. Pushing audio blocks while `takes_audio` is not set."""
+    """The end of a pipeline. Pushing audio blocks while `takes_audio` is not set."""
 
     def __init__(self) -> None:
         super().__init__(enable_direct_mode=True)
@@ -94,7 +94,7 @@ class Ear(FrameProcessor):
 
 
 class Line:
-    """A running pipeline: `push` feeds its start, `ear` is its end, with the errors that it reported."""
+    """A running pipeline: `push` feeds its start, `ear` is its end."""
 
     def __init__(self, *processors: FrameProcessor, input_rate: int = INPUT_RATE) -> None:
         self.ear = Ear()
@@ -115,7 +115,7 @@ class Line:
 
 @asynccontextmanager
 async def running(line: Line) -> AsyncIterator[Line]:
-    """The pipeline until its EndFrame has gone through, which is sent when the context is left."""
+    """Leaving the context sends EndFrame and waits until it has gone through."""
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(line.worker)
     async with asyncio.timeout(2 * DEADLINE_S), asyncio.TaskGroup() as tasks:
@@ -125,8 +125,6 @@ async def running(line: Line) -> AsyncIterator[Line]:
 
 
 class CountedRunner(FakeRunner):
-    """Signals when it has made that many steps."""
-
     def __init__(self, count: int) -> None:
         super().__init__()
         self.done = threading.Event()

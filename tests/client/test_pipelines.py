@@ -21,7 +21,6 @@ STREAMED = 0xFFFF_FFFF
 
 
 async def shell(command: str, cwd: Path, server: str, stdin: bytes = b"") -> tuple[int, bytes, str]:
-    """Runs a line of bash; returns exit code, output and messages."""
     process = await asyncio.create_subprocess_exec(
         "bash", "-c", command, cwd=cwd, stdin=-1, stdout=-1, stderr=-1,
         env={**os.environ, "NEUCODEC_SERVER": server, "N": NEUCODEC},
@@ -34,14 +33,14 @@ async def shell(command: str, cwd: Path, server: str, stdin: bytes = b"") -> tup
 
 
 def frames(count: int) -> np.ndarray:
-    """Samples of 20 ms frames, of which frame i starts with sample i: the fake server's token i."""
+    """Frame i of 20 ms starts with sample i: the fake server's token i."""
     audio = np.zeros((count, 320), np.int16)
     audio[:, 0] = np.arange(count)
     return audio.reshape(-1)
 
 
 def wav(audio: np.ndarray, length: int | None = None, **options) -> bytes:
-    """A WAV at 16 kHz, with another length in its header."""
+    """`length` replaces the one in the header."""
     buffer = io.BytesIO()
     soundfile.write(buffer, audio, 16_000, format="WAV", **options)
     payload = bytearray(buffer.getvalue())

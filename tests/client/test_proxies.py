@@ -39,7 +39,6 @@ def by_name(url: str) -> str:
 
 
 async def spoken(url: str) -> int:
-    """Number of tokens of a language model."""
     async with SpeechLM(SpeechLMSpec(url)) as model, model.answer("Good morning.") as pieces:
         return sum([len(piece.tokens) async for piece in pieces])
 

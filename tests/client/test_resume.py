@@ -20,7 +20,7 @@ BRIEF = Deadlines(resume_s=0.5, close_s=0.2)
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
-    """Reconnecting takes milliseconds."""
+    """Makes reconnecting take milliseconds."""
     monkeypatch.setattr("neucodec_streaming.client.connection.FIRST_PAUSE_S", 0.005)
     monkeypatch.setattr("neucodec_streaming.client.connection.MAX_PAUSE_S", 0.05)
 
@@ -30,7 +30,6 @@ def tokens_of(events) -> np.ndarray:
 
 
 async def until(connection, kind):
-    """Events up to the first of that kind."""
     seen = []
     async with asyncio.timeout(5):
         while not (seen and isinstance(seen[-1], kind)):
@@ -286,7 +285,6 @@ async def test_a_loss_is_repaired_without_a_reader():
 
 
 async def lose_for(server, connection, audio) -> None:
-    """A lost connection during which a microphone keeps sending."""
     server.fault = Fault.PROXY
     server.drop()
     await server.asked(len(server.requests) + 1)

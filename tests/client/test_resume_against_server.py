@@ -24,12 +24,12 @@ PACKETS = 7
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch):
-    """Reconnecting takes milliseconds."""
+    """Makes reconnecting take milliseconds."""
     monkeypatch.setattr("neucodec_streaming.client.connection.FIRST_PAUSE_S", 0.01)
 
 
 class Server:
-    """A server that can be restarted at the same address."""
+    """Can be restarted at the same address."""
 
     def __init__(self) -> None:
         self._running = ExitStack()
@@ -53,12 +53,11 @@ def server():
 
 @pytest.fixture(scope="module")
 def sentence(data_folder):
-    """Four seconds of real speech."""
     return read_audio(data_folder.parent.parent / "demos" / "data" / "speech.flac", 16_000)[16_000:80_000]
 
 
 class Listener:
-    """Receives everything of a connection concurrently; `heard` is all output, `everything` output and answers."""
+    """`heard` is all output, `everything` output and answers."""
 
     def __init__(self) -> None:
         self.pieces: list[np.ndarray] = []
@@ -72,7 +71,6 @@ class Listener:
 
     @property
     def answers(self) -> int:
-        """Utterances that were flushed or cleared."""
         return sum(isinstance(event, Flushed | Cleared) for event in self.everything)
 
     async def listen(self, connection: Connection) -> None:
@@ -104,7 +102,7 @@ async def behind_proxy() -> AsyncIterator[Proxy]:
 
 
 async def speak(url: str, kind: str, parts: list[np.ndarray], before: Callable[[], None] | None = None) -> Listener:
-    """Says the parts as one utterance; after each, when there is something to do `before` it, waits for a loss."""
+    """Says the parts as one utterance; `before` causes a loss in each, whose end is awaited."""
     listener = Listener()
     async with asyncio.timeout(30), connect(url, kind=kind) as connection:
         listening = asyncio.create_task(listener.listen(connection))

@@ -16,7 +16,7 @@ from neucodec_streaming.client.files import read_audio, read_tokens
 from tests.server.hosting import GOLDEN, hosted
 
 TRIES = 3
-"""At a device that other programs kept from playing on time, the words are heard with gaps."""
+"""If other programs keep the device from playing on time, the words are heard with gaps."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,14 +26,12 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """The environment of a process whose default devices are those of the room."""
     with sound_room(tmp_path_factory.mktemp("sound")) as surroundings:
         yield surroundings
 
 
 def neucodec(surroundings: dict[str, str], *arguments: object) -> dict:
-    """The command's summary."""
-    command = [sys.executable, "-m", "client", *(str(argument) for argument in arguments), "--json"]
+    command = [sys.executable, "-m", "neucodec_streaming.client", *(str(argument) for argument in arguments), "--json"]
     done = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -92,7 +90,7 @@ def test_talk_sends_all_audio_of_the_microphone(sound, server):
 
 
 def test_a_lost_sound_server_is_reported(server, tmp_path):
-    command = [sys.executable, "-m", "client", "mic", "-", "--server", server.url]
+    command = [sys.executable, "-m", "neucodec_streaming.client", "mic", "-", "--server", server.url]
     with sound_room(tmp_path) as room:
         listening = subprocess.Popen(command, env=room, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert select.select([listening.stdout], [], [], 20)[0], "no tokens"

@@ -30,7 +30,6 @@ TOKENS = np.random.default_rng(0).integers(0, 32_768, 40).astype(np.uint16)
 
 
 def heard_as(tokens):
-    """The fake server's audio for tokens."""
     return np.repeat(tokens, 480).astype(np.int16).astype(np.float32) / 32_768
 
 
@@ -41,7 +40,6 @@ async def all_of(speech, text="Hello.", report=None):
 
 @asynccontextmanager
 async def speaking(spec, **options):
-    """A TextToSpeech between that model and a fake server."""
     async with (
         fake_server() as server,
         SpeechLM(spec, **options) as model,
@@ -52,7 +50,7 @@ async def speaking(spec, **options):
 
 @asynccontextmanager
 async def answering(status_and_headers, body=b""):
-    """Runs a server that gives this answer to every request; yields its base URL."""
+    """Yields the base URL of a server with only one answer."""
 
     async def serve(reader, writer):
         await reader.readuntil(b"\r\n\r\n")

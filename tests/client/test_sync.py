@@ -28,7 +28,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "client.md").read_text()
 
 
 async def in_a_script(function, *arguments):
-    """Calls it in a thread without an event loop."""
+    """Runs in a thread without an event loop."""
     return await asyncio.to_thread(function, *arguments)
 
 

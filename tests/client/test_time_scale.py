@@ -24,7 +24,7 @@ def noise(seconds: float, level: float = 0.1, seed: int = 0) -> np.ndarray:
 
 
 def compressed(audio: np.ndarray, loudest: float = 0.0, every: int = RATE // 10) -> tuple[np.ndarray, list]:
-    """Audio with a cut each `every` samples of it, and the cuts with their positions."""
+    """Cuts each `every` samples; returns the audio, and the cuts with their positions."""
     parts, cuts, done = [], [], 0
     while done + SCALE.ahead_samples <= audio.size:
         cut = SCALE.cut(audio[done : done + SCALE.ahead_samples], loudest)

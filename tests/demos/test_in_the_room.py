@@ -29,7 +29,6 @@ DEADLINE_S = 60.0
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory):
-    """The environment of a process whose default devices are those of the virtual room."""
     with sound_room(tmp_path_factory.mktemp("room")) as surroundings:
         yield surroundings
 
@@ -41,7 +40,7 @@ def server():
 
 
 class Demo:
-    """A running demo; `told` waits until it prints a line with this word."""
+    """`told` waits until the demo prints a line with this word."""
 
     def __init__(self, process: subprocess.Popen) -> None:
         self._process = process

@@ -15,7 +15,6 @@ TOKENS = np.arange(40, dtype=np.uint16)
 
 
 async def said(pace: Pace, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
-    """The tokens and their times of arrival."""
     loop = asyncio.get_running_loop()
     start = loop.time()
     told, moments = [], []

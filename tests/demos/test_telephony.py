@@ -69,7 +69,7 @@ def key() -> dict:
 
 
 class Carrier:
-    """The far end of a call; `heard` is the audio received."""
+    """The far end of a call."""
 
     def __init__(self, socket) -> None:
         self.socket = socket

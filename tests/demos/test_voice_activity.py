@@ -19,7 +19,6 @@ def turns() -> np.ndarray:
 
 
 def told(audio: np.ndarray, packet: int) -> list[tuple[str, float]]:
-    """The events and their times in seconds."""
     activity = VoiceActivity()
     starts = range(0, audio.size, packet)
     return [

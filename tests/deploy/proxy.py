@@ -20,7 +20,7 @@ REPLICAS = ("127.0.0.1:8765", "127.0.0.1:8766")
 
 @dataclass(frozen=True)
 class Proxy:
-    """A running proxy: its addresses, the certificate that clients trust, and the folder of its logs."""
+    """`trust` has the certificate that clients trust, `folder` the logs."""
 
     port: int
     plain_port: int
@@ -38,7 +38,7 @@ class Proxy:
 
 @contextmanager
 def running(name: str, folder: Path, replicas: list[str]) -> Iterator[Proxy]:
-    """Runs the proxy `name` in front of two replicas ("host:port"); it inherits our sockets, so it listens at once."""
+    """The proxy inherits our sockets, so it listens at once. A replica is "host:port"."""
     binary = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin")
     if binary is None:
         pytest.skip(f"{name} is not installed (Debian: apt-get install {name})")
@@ -114,7 +114,6 @@ def shipped(name: str, substituted: dict[str, str]) -> str:
 
 
 def certificate(folder: Path) -> None:
-    """Creates a self-signed certificate for localhost."""
     make = (
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
         " -addext subjectAltName=DNS:localhost -keyout privkey.pem -out fullchain.pem"

@@ -25,8 +25,6 @@ PACKETS, PACKET_BYTES = 100, 640
 
 
 class Speaker:
-    """A session through the public client: its input and all its output."""
-
     def __init__(self, url: str, seed: int) -> None:
         self.url = url
         rng = random.Random(seed)
@@ -59,5 +57,4 @@ class Speaker:
                 self.resumed.append(event.how)
 
     async def is_exact(self, url: str) -> bool:
-        """Whether its output equals that of a single server."""
         return self.heard == await uncut(url, "/v1/roundtrip", self.packets)

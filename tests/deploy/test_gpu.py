@@ -37,7 +37,6 @@ DEPLOYMENT = patched(BY_KIND["Deployment"], PATCH)
 
 
 def cuda_environment() -> dict[str, str]:
-    """The environment of the image's target `cuda`."""
     stage = DOCKERFILE.partition("AS cuda")[2].partition("\nFROM")[0]
     return dict(re.findall(r"(NEUCODEC_\w+)=(\S+)", stage))
 

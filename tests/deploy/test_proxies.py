@@ -37,7 +37,6 @@ def place(host) -> str:
 
 @pytest.fixture
 def replicas():
-    """Two servers of two sessions each."""
     with ExitStack() as stack:
         yield [stack.enter_context(hosted(FakeRunner(), max_sessions=2)) for _ in range(2)]
 

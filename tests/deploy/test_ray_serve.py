@@ -28,7 +28,6 @@ def cluster():
 
 
 def replica_of(caller: Caller) -> str:
-    """The replica of a session, from its token."""
     return caller.session.ready.resume.token[:8]
 
 

@@ -34,7 +34,6 @@ def service() -> configparser.SectionProxy:
 
 @pytest.fixture
 def unit(tmp_path) -> Path:
-    """The unit with an existing program."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd is not installed")
     path = tmp_path / NAME

@@ -52,7 +52,6 @@ JSON_TYPES: dict[Any, str | list[str]] = {
 
 
 def at(reference: str) -> Any:
-    """The target of a reference within the document."""
     found = DOCUMENT
     for part in reference.removeprefix("#/").split("/"):
         found = found[part]
@@ -60,7 +59,6 @@ def at(reference: str) -> Any:
 
 
 def resolved(node: Any) -> Any:
-    """The node with all its references resolved."""
     if isinstance(node, dict):
         return resolved(at(node["$ref"])) if "$ref" in node else {key: resolved(value) for key, value in node.items()}
     return [resolved(item) for item in node] if isinstance(node, list) else node
@@ -77,7 +75,7 @@ WIRE_ERRORS = [
 
 
 def said_by(action: str) -> dict[str, Any]:
-    """Name and class of the document's text messages in that direction, which are the same in every channel."""
+    """Returns name and class of the text messages in that direction, the same in every channel."""
     lists = [
         {reference["$ref"].split("/")[-1] for reference in operation["messages"]} - set(BINARY)
         for operation in DOCUMENT["operations"].values()
@@ -89,7 +87,6 @@ def said_by(action: str) -> dict[str, Any]:
 
 
 def check_fields(schema: dict[str, Any], kind: type) -> None:
-    """Asserts that the schema has exactly the fields of the class, with their types."""
     properties = {name: property for name, property in schema["properties"].items() if name != "type"}
     assert set(properties) == {field.name for field in fields(kind)}, kind
     for field in fields(kind):

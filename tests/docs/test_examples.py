@@ -36,7 +36,7 @@ def sound(monkeypatch, tmp_path):
 
 
 async def run(program: str, server: str, model: str = "") -> list[tuple]:
-    """Runs a program in a thread, with Ctrl-C after it has printed PRINTED lines; returns these."""
+    """Runs a program in a thread, with Ctrl-C after PRINTED lines; returns these."""
     lines: list[tuple] = []
 
     def note(*values: object) -> None:

@@ -26,7 +26,7 @@ MEASURED = json.loads((ROOT_FOLDER / "benchmarks" / "results" / "mqtt.json").rea
 
 
 def rows(head: str, page: str = PAGE) -> list[list[str]]:
-    """The cells of the table whose header starts with `head`."""
+    """`head` starts the table's header."""
     lines = page[page.index(f"| {head} |") :].splitlines()
     table = lines[2 : next(i for i, line in enumerate([*lines, ""]) if not line.startswith("|"))]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in table]

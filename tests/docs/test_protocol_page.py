@@ -14,7 +14,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "protocol.md").read_text(
 
 
 def rows(head: str) -> list[list[str]]:
-    """The cells of the table whose first column has that name."""
+    """`head` is the name of the table's first column."""
     lines = PAGE[PAGE.index(f"| {head} |") :].splitlines()
     table = lines[2 : next(i for i, line in enumerate([*lines, ""]) if not line.startswith("|"))]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in table]

@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def rows(start: str) -> list[list[str]]:
-    """The cells of the table whose header starts with `start`."""
+    """`start` starts the table's header."""
     lines = README[README.index(f"| {start} |") :].splitlines()
     table = lines[2 : next(i for i, line in enumerate([*lines, ""]) if not line.startswith("|"))]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in table]

@@ -1,7 +1,4 @@
-"""Runs a server with real sockets in a thread, and a small client that checks every message of the server.
-
-The server is our own listener, or the one that `serving` names: tests/server/asgi runs the same tests over ASGI.
-"""
+"""Runs a server with real sockets in a thread, and a small client that checks every message of the server."""
 
 import asyncio
 import threading
@@ -36,20 +33,18 @@ DEADLINE_S = 30.0
 
 
 class Host:
-    """A running server; `runner` is the fake runner, if one was given."""
+    """`runner` is the fake runner, if one was given."""
 
     def __init__(self, app: App, url: str, loop: asyncio.AbstractEventLoop, runner: FakeRunner | None) -> None:
         self.app, self.url, self.loop, self.runner = app, url, loop, runner
 
     async def emptied(self, down_to: int = 0) -> None:
-        """Waits until at most that many sessions are open."""
         waiting = asyncio.run_coroutine_threadsafe(self.app.emptied(down_to), self.loop)
         await asyncio.wait_for(asyncio.wrap_future(waiting), DEADLINE_S)
 
 
 @asynccontextmanager
 async def own_listener(settings: Settings, load: EngineLoader) -> AsyncIterator[tuple[App, str]]:
-    """Runs a server on a free port; yields its URL."""
     app = App(settings, load)
     try:
         await app.start()
@@ -60,12 +55,12 @@ async def own_listener(settings: Settings, load: EngineLoader) -> AsyncIterator[
 
 
 serving = own_listener
-"""The way in which `hosted` serves."""
+"""tests/server/asgi replaces it, to run the same tests over ASGI."""
 
 
 @contextmanager
 def hosted(runner: FakeRunner | None = None, **settings) -> Iterator[Host]:
-    """Runs a server on a free port, over a fake runner if one is given, else over the golden model.
+    """Runs over the golden model unless a fake runner is given.
 
     By default it admits as many sessions as it has slots, however slow the machine is, drops a session when its
     connection is lost, and does not limit the message rate.
@@ -111,7 +106,7 @@ def hosted(runner: FakeRunner | None = None, **settings) -> Iterator[Host]:
 
 
 class Talk:
-    """One session seen from the client; `seen` holds payload and messages in order of arrival."""
+    """One session seen from the client; `seen` holds payload and messages in order."""
 
     def __init__(self, socket: ClientConnection, target: str) -> None:
         request = parse_target(target)
@@ -121,26 +116,22 @@ class Talk:
         self.seen: list[bytes | ServerMessage] = []
 
     async def send(self, *items) -> None:
-        """Payload (bytes) and messages, in order."""
         for item in items:
             out = self.session.send_payload(item) if isinstance(item, bytes) else self.session.send(item)
             await self.socket.send(encode_message(out))
 
     async def hear(self) -> bytes | ServerMessage | None:
-        """Returns the next message or payload of the server."""
         event = self.session.receive(parse_server_message(await asyncio.wait_for(self.socket.recv(), DEADLINE_S)))
         if event is not None:
             self.seen.append(event)
         return event
 
     async def hear_until(self, *kinds: type) -> ServerMessage:
-        """Receives until a message of one of these kinds arrives."""
         while not isinstance(event := await self.hear(), kinds):
             pass
         return event
 
     async def finish(self) -> Done:
-        """Ends the session and receives everything up to its end."""
         await self.send(End())
         done = await self.hear_until(Done, Failure)
         assert isinstance(done, Done), done
@@ -149,14 +140,13 @@ class Talk:
         return done
 
     async def fail(self) -> Failure:
-        """Receives until the server reports an error and closes the connection."""
+        """Receives up to the error that closes the connection."""
         failure = await self.hear_until(Failure)
         await asyncio.wait_for(self.socket.wait_closed(), DEADLINE_S)
         return failure
 
     @property
     def output(self) -> bytes:
-        """All payload received so far."""
         return b"".join(item for item in self.seen if isinstance(item, bytes))
 
     @property
@@ -170,7 +160,6 @@ class Talk:
 
 @asynccontextmanager
 async def talk(url: str, target: str, **options) -> AsyncIterator[Talk]:
-    """Opens a session at `target` and waits for `ready`."""
     async with connect(url + target, open_timeout=DEADLINE_S, max_size=None, **options) as socket:
         made = Talk(socket, target)
         ready = await made.hear()
@@ -179,5 +168,4 @@ async def talk(url: str, target: str, **options) -> AsyncIterator[Talk]:
 
 
 def s16(pcm: np.ndarray) -> bytes:
-    """float32 audio as s16le."""
     return np.rint(pcm * 32768).clip(-32768, 32767).astype("<i2").tobytes()

@@ -30,7 +30,7 @@ def host():
 
 @asynccontextmanager
 async def unharmed(host):
-    """A roundtrip session that is half finished while the body runs, and must then complete exactly."""
+    """A session is half finished while the body runs, and must then complete exactly."""
     data = s16(speech(*LEVELS))
     async with talk(host.url, "/v1/roundtrip") as healthy:
         await healthy.send(data[:12000])
@@ -43,7 +43,7 @@ async def unharmed(host):
 
 
 async def spoil(client: Talk, message: bytes | str) -> Failure:
-    """Sends a message that the client's own session would refuse, and receives the error."""
+    """The client's own session would refuse to send `message`."""
     await client.socket.send(message)
     return await client.fail()
 

@@ -29,7 +29,6 @@ def calibrate(*arguments: object) -> int:
 
 
 def streamed(codec) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of a recording, and the audio of fixed tokens."""
     encoder, decoder = codec.encoder_stream(), codec.decoder_stream()
     tokens = np.arange(0, 65_536, 2048, dtype=np.uint16)
     return (

@@ -26,7 +26,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 
 
 async def converse(url: str, stop) -> None:
-    """Runs one session to its end, and leaves another open when the server stops."""
+    """Leaves a second session open when the server stops."""
     async with talk(url, "/v1/encode") as client:
         await client.send(s16(speech(*range(12))))
         assert (await client.finish()).output == 12
@@ -106,7 +106,6 @@ def test_check_config_refuses_settings_that_prevent_a_start(capsys, monkeypatch,
 
 @pytest.fixture
 def started(monkeypatch):
-    """The settings that the server would have started with."""
     found: list[Settings] = []
 
     async def serve(settings: Settings) -> int:

@@ -18,7 +18,7 @@ def host():
 
 
 class Script:
-    """Sends random messages and tracks the expected output of every stretch between clears."""
+    """Tracks the expected output of every stretch between clears."""
 
     def __init__(self, kind: str, rng: random.Random) -> None:
         self.kind, self.rng = kind, rng

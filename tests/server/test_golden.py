@@ -44,8 +44,6 @@ def config(codec, profile: str) -> StreamConfig:
 
 
 class Alone:
-    """The reference: one stream alone, stepped at the server's batch size."""
-
     def __init__(self, stepper, lane) -> None:
         self.stepper, self.lane = stepper, lane
         self.state = stepper.new_state(2)
@@ -68,7 +66,6 @@ class Alone:
 
 
 def alone(codec, kind: str, profile: str, data: np.ndarray) -> bytes:
-    """The output bytes of a single session of `kind`."""
     from neucodec_streaming.windows import DecoderWindower, EncoderWindower
 
     chosen = config(codec, profile)

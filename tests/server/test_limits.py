@@ -16,7 +16,6 @@ PATH = "/v1/encode"
 
 
 def in_loop(host: Host, coroutine) -> asyncio.Future:
-    """Runs a coroutine on the server's event loop."""
     return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, host.loop))
 
 

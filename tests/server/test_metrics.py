@@ -28,13 +28,13 @@ OF_PROMETHEUS = {"instance", "le"}
 
 
 def ours() -> dict[str, tuple[str, set[str]]]:
-    """Maps each metric to its type and labels."""
+    """Metric -> type and labels."""
     made = vars(Metrics()).values()
     return {one._name: (one._type, set(one._labelnames)) for one in made if isinstance(one, MetricWrapperBase)}
 
 
 def series() -> dict[str, set[str]]:
-    """Maps each series that can be queried, process metrics included, to its labels."""
+    """Series, process metrics included -> labels."""
     found = {name + end: labels for name, (kind, labels) in ours().items() for end in SUFFIXES[kind]}
     metrics = Metrics()
     metrics.watch_workers([os.getpid()])
@@ -62,7 +62,6 @@ def test_the_docs_list_every_metric_with_its_labels_and_no_other():
 
 
 def expressions() -> list[tuple[str, str]]:
-    """Every query of the dashboard, with its legend."""
     return [(target["expr"], target["legendFormat"]) for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 
@@ -98,7 +97,7 @@ def test_the_chunk_of_every_bundled_profile_is_a_bucket_bound_of_the_step_times(
 
 
 async def scraped(host: Host) -> dict[str, float]:
-    """Every sample of the server; a missing one counts as 0."""
+    """A missing sample counts as 0."""
     url = host.url.replace("ws", "http", 1) + "/metrics"
     with await asyncio.to_thread(urllib.request.urlopen, url, timeout=10) as response:
         families = list(text_string_to_metric_families(response.read().decode()))

@@ -25,7 +25,6 @@ SETTINGS = Settings(
 
 
 async def answer_to(url: str, kind: str, payload: bytes) -> bytes:
-    """All output of a session for one utterance."""
     async with connect(f"{url}/v1/{kind}", max_size=None) as socket:
         assert json.loads(await socket.recv())["type"] == "ready"
         await socket.send(payload)

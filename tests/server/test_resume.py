@@ -36,7 +36,7 @@ LIVES_ON = {"resume_s": 30.0, "close_timeout_s": 0.2}
 
 
 class Caller:
-    """A client that reconnects: `heard` is its payload in order, `events` its other messages."""
+    """Reconnects; `heard` is its payload in order, `events` its other messages."""
 
     def __init__(self, target: str, **options) -> None:
         request = parse_target(target)
@@ -50,7 +50,7 @@ class Caller:
         self.socket: ClientConnection | None = None
 
     async def call(self, url: str) -> Ready:
-        """Connects or reconnects, and sends the input that the server lacks."""
+        """Sends the input that the server lacks."""
         request = self.request if self.session.ready is None else self.session.resuming(self.request)
         self.socket = await connect(url + request.target, open_timeout=DEADLINE_S, max_size=None, **self.options)
         assert isinstance(await self.hear(), Ready)
@@ -79,7 +79,7 @@ class Caller:
         return event
 
     def lose(self) -> None:
-        """Drops the connection with everything in flight."""
+        """Also loses everything in flight."""
         self.socket.transport.abort()
         self.session.lose()
 

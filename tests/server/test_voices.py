@@ -37,14 +37,12 @@ def host(folder):
 
 
 def utterance(voice: np.ndarray | None, tokens: np.ndarray = TEXT) -> bytes:
-    """The output of a local stream."""
     stream = codec_of("golden").decoder_stream()
     stream.prime(voice)
     return np.concatenate([stream.feed(tokens), stream.flush()]).astype("<f4").tobytes()
 
 
 async def said(client, *before) -> bytes:
-    """Returns the audio of one more utterance, after sending those requests."""
     begin = len(client.output)
     await client.send(*before, TEXT.tobytes(), Flush())
     await client.hear_until(Flushed)

@@ -13,7 +13,7 @@ class CaptureError(RuntimeError):
 
 @dataclass
 class SoftDevice:
-    """State of the device. `fault`: once set, every call fails with it, as after an illegal access."""
+    """Once `fault` is set, every call fails with it, as after an illegal access."""
 
     fault: str | None = None
     syncs: list[str] = field(default_factory=list)
@@ -24,7 +24,7 @@ class SoftDevice:
     pinned: list[Tensor] = field(default_factory=list)
 
     def call(self) -> None:
-        """Each call to the device. Raises what a broken device, or another thread's capture, makes of it."""
+        """Raises the error of a broken device, or of a capture in another thread."""
         if self.fault is not None:
             raise RuntimeError(f"CUDA error: {self.fault}")
         capture = self.capture
@@ -32,7 +32,7 @@ class SoftDevice:
             raise CaptureError("operation not permitted when another thread captures in global mode")
 
     def wait(self, why: str) -> None:
-        """The host waits for the device."""
+        """Raises in a capture."""
         self.call()
         self.syncs.append(why)
         if self.recording is not None:
@@ -40,12 +40,11 @@ class SoftDevice:
 
     @property
     def recording(self) -> Any | None:
-        """The graph being captured by this thread."""
+        """The graph that this thread captures."""
         capture = self.capture
         return capture if capture is not None and capture.thread == threading.get_ident() else None
 
     def pin(self, tensor: Tensor) -> Tensor:
-        """The same memory, page-locked."""
         self.pinned.append(tensor)
         return tensor
 

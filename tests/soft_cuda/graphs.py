@@ -27,7 +27,7 @@ class SoftGraph:
         self.replays = 0
 
     def record(self, func: Any, args: Any, kwargs: Any, *, writes: bool) -> Any:
-        """Nothing is computed in a capture, but the shapes of what is new."""
+        """Computes only the shapes of new tensors."""
         if writes:
             self.operations.append((func, args, kwargs, None))
             return None
@@ -40,7 +40,7 @@ class SoftGraph:
         return result
 
     def poison(self) -> None:
-        """Overwrites the graph's memory, so that a later replay cannot mistake stale values for its own."""
+        """A later replay cannot mistake stale values for its own."""
         for tensor in self.memory:
             if tensor.is_floating_point() or tensor.is_complex():
                 tensor.fill_(float("nan"))
@@ -122,7 +122,6 @@ class SoftStreamContext:
 
     @classmethod
     def current(cls, where: Any = None) -> SoftStream:
-        """The stream of this thread."""
         return getattr(cls._current, "stream", cls._default)
 
 

@@ -55,7 +55,7 @@ class SoftMode(TorchDispatchMode):
 
 
 def run(func: Any, args: Any, kwargs: Any) -> Any:
-    """Executes an operation: checked, then computed on the host, or recorded while a graph is captured."""
+    """Checks an operation, then computes it on the host, or records it in a capture."""
     device.call()
     device.operations += 1
     tensors = list(_tensors(args)) + list(_tensors(kwargs.values()))
@@ -85,7 +85,7 @@ def run(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
-    """Those among arguments, of which some are lists."""
+    """Includes those in lists."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -132,7 +132,7 @@ def _check_devices(func: Any, args: Any, tensors: list[Tensor]) -> None:
 
 @cache
 def _writes(func: Any) -> list[tuple[int, str]]:
-    """Positions and names of the arguments that the operation writes to."""
+    """Returns positions and names of the arguments that an operation writes to."""
     pairs = enumerate(func._schema.arguments)
     return [(n, a.name) for n, a in pairs if a.alias_info is not None and a.alias_info.is_write]
 

@@ -24,7 +24,6 @@ DTYPES = {"encode": np.float32, "decode": np.int64}
 
 @cache
 def codec_of(model: str) -> Codec:
-    """One of ALL_MODELS, loaded once."""
     torch.set_num_threads(1)
     name, _, kind = model.partition("-")
     device = "cuda" if model == SOFT else DEVICE
@@ -43,7 +42,7 @@ def recording(samples: int = 32_137) -> np.ndarray:
 
 
 def random_cuts(x: np.ndarray, seed: int, sizes: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """x in packets whose lengths are drawn from `sizes`, empty ones among them."""
+    """The lengths are drawn from `sizes`, some may be 0."""
     rng = np.random.default_rng(seed)
     start = 0
     while start < len(x):
@@ -53,7 +52,7 @@ def random_cuts(x: np.ndarray, seed: int, sizes: tuple[int, ...]) -> Iterator[np
 
 
 def whole(frames: int) -> StreamConfig:
-    """Configuration with the whole recording in one chunk, without priors: the condition of law 2."""
+    """One chunk for all, without priors: the condition of law 2."""
     return StreamConfig(chunk_frames=frames + 1, lookahead_frames=0, context_frames=0, prior_weight=0)
 
 
@@ -67,7 +66,7 @@ class StepBatch:
         self.state = stepper.new_state(rows + 1)
 
     def step(self, last: tuple[int, ...] = ()) -> list[np.ndarray]:
-        """Returns the output of each row after one step: rows in `last` end, others advance if they have a window."""
+        """Rows in `last` end; others advance if they have a window."""
         windows = [windower.take_last() if row in last else windower.take() for row, windower in enumerate(self.lanes)]
         x = np.zeros((len(windows), *self.stepper.window_shape), DTYPES[self.stepper.kind])
         slots = torch.full((len(windows),), len(windows))
@@ -88,7 +87,7 @@ class StepBatch:
         ]
 
     def run(self, row: int) -> np.ndarray:
-        """All output of a row's input, its ending included, while the other rows keep running."""
+        """Includes the row's ending; the other rows keep running."""
         parts = []
         while self.lanes[row].has_window:
             parts.append(self.step()[row])

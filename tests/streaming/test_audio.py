@@ -35,7 +35,6 @@ def test_s16le_clips_at_full_scale_and_rounds_to_the_nearest():
 
 
 def decoded(law: str) -> np.ndarray:
-    """The 16-bit value of each of the 256 bytes."""
     return np.rint(pcm_from_bytes(bytes(range(256)), law) * 32768).astype(int)
 
 

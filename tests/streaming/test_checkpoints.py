@@ -31,12 +31,12 @@ def golden_weights() -> dict[str, Tensor]:
 
 
 def side_by_side(rows: Tensor) -> Tensor:
-    """Reorders the rows of each head from halves to pairs, the original's order."""
+    """Reorders each head from halves to pairs, the original's order."""
     return rows.unflatten(0, (HEADS, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
 def original_name(name: str) -> str:
-    """Name in the original of a weight that is not part of a fused layer."""
+    """Takes a weight that is not part of a fused layer."""
     part, _, rest = name.partition(".")
     match part:
         case "fc_encoder":
@@ -78,7 +78,7 @@ def encoder_name(rest: str) -> str:
 
 
 def original_weights(plain_too: bool = True) -> dict[str, Tensor]:
-    """The golden weights in the original package's format: fused attention, weight norm, buffers and unused entries."""
+    """Weights in the original package's format: fused attention, weight norm, buffers and unused entries."""
     ours, original = golden_weights(), {}
     for name, tensor in ours.items():
         if ".self_attn.q_proj." in name and name.startswith("acoustic_decoder"):

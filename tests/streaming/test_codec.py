@@ -298,7 +298,7 @@ def test_an_output_rate_that_has_no_whole_frame_is_refused(tmp_path: Path) -> No
 
 
 def resampled_golden(folder: Path, rate: int) -> Path:
-    """The golden model with a head for another output rate, of random weights."""
+    """The head has random weights."""
     copy_of_golden(folder)
     config = json.loads((folder / "config.json").read_text()) | {"output_sampling_rate": rate}
     (folder / "config.json").write_text(json.dumps(config))

@@ -20,7 +20,7 @@ from tests.streaming.models import codec_of, recording
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of nano and an empty cache; models of any size are cached."""
+    """The cache is empty; models of any size are cached."""
     native.operations(torch.zeros(1))  # compiled in the usual cache
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(int8_model, "SMALL_MODEL_BYTES", 0)
@@ -33,7 +33,7 @@ def cached(model: Path) -> Path:
 
 
 def load_counted(model: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Codec, int]:
-    """The int8 codec, and the number of times its original weights were read."""
+    """Counts how often the original weights are read."""
     reads = []
     with monkeypatch.context() as patch:
         load = int8_model.load_model

@@ -21,7 +21,6 @@ SCHEDULE = Schedule(steps=10, adversarial_from=1, warmup_steps=2, frames_per_bat
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared folder with six seconds of noise."""
     folder = tmp_path_factory.mktemp("work")
     rng = np.random.default_rng(0)
     for name, hop in (("heard", 320), ("target", 480)):

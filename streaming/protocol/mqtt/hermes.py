@@ -49,7 +49,6 @@ def _sixteen_bits(samples: bytes, width: int) -> bytes:
 
 
 def _downmixed(samples: bytes, channels: int) -> bytes:
-    """Averages the channels of s16le samples."""
     if channels == 1:
         return samples
     values = struct.unpack(f"<{len(samples) // 2}h", samples)

@@ -34,7 +34,6 @@ class Loss:
     recovered_units: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        """The counts by name, for reports."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
@@ -61,12 +60,14 @@ class Receiver:
     """Turns receive(bytes) and put(event, position) into ordered pieces and events.
 
     `position`: that of the next unit; None starts at the first frame, as a late listener must. Positions given to `put`
-    and `drop_until` count modulo 2^32.
+    and `drop_until` count modulo 2^32. `loss`: counts to be continued.
     """
 
-    def __init__(self, unit_bytes: int, position: int | None = 0, reorder: int = DEFAULT_REORDER) -> None:
+    def __init__(
+        self, unit_bytes: int, position: int | None = 0, reorder: int = DEFAULT_REORDER, loss: Loss | None = None
+    ) -> None:
         self.position = position
-        self.loss = Loss()
+        self.loss = Loss() if loss is None else loss
         self._unit_bytes = unit_bytes
         self._reorder = reorder
         self._source: int | None = None

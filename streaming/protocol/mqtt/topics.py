@@ -125,11 +125,9 @@ class OpenRequest:
         return request
 
     def input_topic(self, session: str) -> str:
-        """The topic of the input."""
         return self.input or topic(session, AUDIO if self.session.input.kind == "audio" else TOKENS)
 
     def output_topic(self, session: str) -> str:
-        """The topic of the output."""
         return self.output or topic(session, TOKENS if self.session.output.kind == "tokens" else SPEECH)
 
 
@@ -213,7 +211,6 @@ class Status:
     loss: dict[str, int] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        """Encodes the status."""
         correlation = self.reply.correlation.hex() if self.reply.correlation is not None else None
         return json.dumps(
             asdict(self) | {"reply": {"topic": self.reply.topic, "correlation": correlation}}, separators=(",", ":")

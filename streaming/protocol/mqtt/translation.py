@@ -104,7 +104,6 @@ class Translation:
 
     @property
     def loss(self) -> Loss:
-        """Statistics of the input."""
         return self._receiver.loss
 
     @property

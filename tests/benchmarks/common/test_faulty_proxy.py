@@ -18,8 +18,6 @@ PAYLOAD = random.Random(0).randbytes(3_000_000)
 
 @dataclass
 class Pipe:
-    """One end of a connection."""
-
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
@@ -38,7 +36,7 @@ class Pipe:
 
 
 class Bench:
-    """A proxy in front of a server that accepts connections, and both ends of every connection."""
+    """A proxy in front of a server, and both ends of every connection."""
 
     def __init__(self, proxy: Proxy, accepted: asyncio.Queue[Pipe]) -> None:
         self.proxy, self._accepted, self._pipes = proxy, accepted, []
@@ -49,7 +47,6 @@ class Bench:
         return pipe
 
     async def pair(self) -> tuple[Pipe, Pipe]:
-        """The client's end and the server's end."""
         client = await self.client()
         server = await asyncio.wait_for(self._accepted.get(), DEADLINE_S)
         self._pipes.append(server)

@@ -165,7 +165,7 @@ def test_a_thinned_list_is_spread_over_the_whole() -> None:
     assert recordings.thinned([1, 2], 5) == recordings.thinned([1, 2], 0) == [1, 2]
 
 
-@pytest.mark.slow
+@pytest.mark.servers
 def test_a_report_is_printed_and_written_with_its_plot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ def test_the_order_lists_every_stage() -> None:
     assert tuple(STAGES) == ORDER
 
 
-@pytest.mark.slow
+@pytest.mark.servers
 def test_every_stage_writes_its_results(tmp_path: Path, compiled: None) -> None:
     run_all([*COMMAND, str(tmp_path)], ORDER, dict.fromkeys(ORDER, 300.0), tmp_path)
     found = json.loads((tmp_path / "report.json").read_text())

@@ -39,7 +39,6 @@ TONE = pcm_to_bytes(0.5 * np.sin(np.arange(6000, dtype=np.float32) / 7))
 
 
 def with_difference(payload: bytes, steps: int) -> bytes:
-    """The same s16le audio with one sample changed by that many steps."""
     samples = np.frombuffer(payload, "<i2").copy()
     samples[100] += steps
     return samples.tobytes()
@@ -131,7 +130,7 @@ def clock() -> list[float]:
 
 
 async def heard(monkeypatch, clock: list[float], *script: tuple[float, object]) -> tuple[Live, FakeSocket]:
-    """An encode session of 30 packets that begins at 100 and hears that, all packets sent."""
+    """An encode session of 30 packets that begins at 100 and hears the script."""
     request = session_request("encode")
     ready = Ready("name", "model", "default", 5, 5, 215.0, request.input, request.output)
     socket = FakeSocket(clock, [(99.0, encode_message(ready)), *script])
@@ -348,7 +347,6 @@ def test_a_session_closed_early_needs_a_prefix_and_an_ended_one_the_whole_output
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two speakers with different recordings."""
     folder = tmp_path_factory.mktemp("data")
     for number, gain in enumerate((1.0, 0.5)):
         speaker = folder / "eval" / f"speaker-{number}"
@@ -359,7 +357,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def payloads(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Two inputs of 2.2 s made of them, for all kinds."""
     folder = tmp_path_factory.mktemp("payloads")
     write_payloads(folder, data, 2, 110, codec_of("golden"))
     yield folder

@@ -30,7 +30,7 @@ WAYS = {"offline": copied, "streamed": replaced_by_noise}
 
 
 class Parrot(Ears):
-    """Stand-in for the rating models: hears one word in loud audio, two in the rest, and rates by loudness."""
+    """Hears one word in loud audio, two in the rest, and rates by loudness."""
 
     def rate(self, audio: np.ndarray) -> dict:
         return {"dnsmos": float(np.abs(audio).max())}
@@ -40,7 +40,7 @@ class Parrot(Ears):
 
 
 class Echo(OtherCodec):
-    """Another codec, lossless, at 9 kbit/s."""
+    """A lossless codec at 9 kbit/s."""
 
     @property
     def name(self) -> str:

@@ -168,7 +168,7 @@ def test_a_server_that_does_not_start_ends_the_run(capfd: pytest.CaptureFixture[
 
 
 def turns_of(*rates: tuple[float, float]) -> list[dict[str, dict[str, float]]]:
-    """Turns with these rates of ours and bare; a message of ours takes twice the processor time."""
+    """A message of ours takes twice the processor time."""
     same = {"busy": 1.0, "in_line": 0.0, "client": 0.5}
     return [
         {OURS: {"rate": ours, "cpu_us": 20.0, **same}, BARE: {"rate": bare, "cpu_us": 10.0, **same}}

@@ -21,7 +21,6 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 @pytest.fixture
 def scripts(tmp_path):
-    """A folder with the script of each shell, and two files to complete."""
     for shell in SHELLS:
         (tmp_path / shell).write_text(completion(shell, _parser()))
     (tmp_path / "my speech.wav").touch()
@@ -30,7 +29,6 @@ def scripts(tmp_path):
 
 
 def in_bash(scripts, *words: str) -> set[str]:
-    """The completions that bash offers for the last word."""
     command = ["bash", "--norc", "-c", ASK, "ask", str(scripts / "bash"), *words]
     done = subprocess.run(command, cwd=scripts, capture_output=True, text=True, check=True, timeout=10)
     return set(done.stdout.splitlines()) - {""}

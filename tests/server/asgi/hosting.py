@@ -27,7 +27,6 @@ PREFIX = "/a codec"
 
 @asynccontextmanager
 async def uvicorn_server(app: object, *, lifespan: str = "on", **options) -> AsyncIterator[str]:
-    """Yields the server's URL once its lifespan startup is complete."""
     config = uvicorn.Config(app, port=0, lifespan=lifespan, log_level="warning", **options)
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve())
@@ -44,7 +43,6 @@ async def uvicorn_server(app: object, *, lifespan: str = "on", **options) -> Asy
 
 @asynccontextmanager
 async def hypercorn_server(app: object) -> AsyncIterator[str]:
-    """Yields the server's URL once its lifespan startup is complete."""
     listening = socket.create_server(("127.0.0.1", 0))
     host, port = listening.getsockname()
     config, stop = hypercorn.config.Config(), asyncio.Event()
@@ -59,7 +57,6 @@ async def hypercorn_server(app: object) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def mounted_in_fastapi(settings: Settings, load: EngineLoader) -> AsyncIterator[tuple[App, str]]:
-    """Serves under uvicorn."""
     codec = Application(settings, load, apart=False)
     app = FastAPI(lifespan=codec.lifespan)
     app.mount(PREFIX, codec)
@@ -69,11 +66,10 @@ async def mounted_in_fastapi(settings: Settings, load: EngineLoader) -> AsyncIte
 
 @asynccontextmanager
 async def alone_in_hypercorn(settings: Settings, load: EngineLoader) -> AsyncIterator[tuple[App, str]]:
-    """With the lifespan protocol."""
     codec = Application(settings, load, apart=False)
     async with hypercorn_server(codec) as url:
         while (await asyncio.to_thread(get, url + "/readyz"))[0] != 200:
-            pass  # # hypercorn listens before the lifespan startup is complete
+            pass  # hypercorn listens before the lifespan startup is complete
         yield codec.app, url
 
 
@@ -82,7 +78,6 @@ SERVERS = {"uvicorn": mounted_in_fastapi, "hypercorn": alone_in_hypercorn}
 
 @contextmanager
 def _serving_over(name: str) -> Iterator[str]:
-    """Makes `hosted` serve with one of SERVERS."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hosting, "serving", SERVERS[name])
         yield name
@@ -90,20 +85,18 @@ def _serving_over(name: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module", autouse=True, params=SERVERS)
 def over_asgi(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Runs every test of the module on each ASGI server."""
     with _serving_over(request.param) as name:
         yield name
 
 
 @pytest.fixture(scope="module", autouse=True)
 def over_uvicorn() -> Iterator[str]:
-    """Runs every test of the module on uvicorn."""
     with _serving_over("uvicorn") as name:
         yield name
 
 
 @pytest.fixture(scope="module", autouse=True)
 def over_hypercorn() -> Iterator[str]:
-    """Runs every test of the module on hypercorn, with the codec at the root."""
+    """Serves the codec at the root."""
     with _serving_over("hypercorn") as name:
         yield name

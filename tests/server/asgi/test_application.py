@@ -11,7 +11,7 @@ from starlette.routing import Mount
 from neucodec_streaming.client import Tokens
 from neucodec_streaming.client import connect as open_session
 from neucodec_streaming.engine.engine import Engine
-from neucodec_streaming.errors import ConfigError, ModelError
+from neucodec_streaming.errors import ConfigError, DeviceError, ModelError
 from neucodec_streaming.server.asgi import Application, create_app
 from neucodec_streaming.server.asgi.application import path_below
 from neucodec_streaming.server.asgi.socket import is_clean_end
@@ -88,6 +88,8 @@ async def test_a_load_failure_at_the_first_request_is_reported_by_readyz():
         async with asyncio.timeout(DEADLINE_S):
             while "failed to load" not in (await asyncio.to_thread(get, url + "/readyz"))[1]["reason"]:
                 pass
+        with pytest.raises(DeviceError, match=r"failed to load .*: use another server"):
+            codec.app.ready_model()
     await codec.app.stop()
 
 

@@ -17,8 +17,6 @@ from neucodec_streaming.server.auth.keys import Keys, key_from, key_line, new_ke
 
 
 class Clock:
-    """A clock that advances only on request."""
-
     def __init__(self) -> None:
         self.now_s = 1000.0
 

@@ -39,8 +39,6 @@ def pairs(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
 
 
 class Site:
-    """The certificate files of a server, and its clock."""
-
     def __init__(self, folder: Path, pair: tuple[Path, Path]) -> None:
         self.cert, self.key, self.clock = folder / "tls.crt", folder / "tls.key", Clock()
         self.install(*pair)
@@ -59,8 +57,6 @@ def site(tmp_path, pairs) -> Site:
 
 @asynccontextmanager
 async def echoing(certificate: Certificate):
-    """Runs a WebSocket echo server; returns its port."""
-
     async def echo(socket: ServerConnection) -> None:
         async for message in socket:
             await socket.send(message)
@@ -70,7 +66,6 @@ async def echoing(certificate: Certificate):
 
 
 def trusting(*trusted: tuple[Path, Path], **options) -> ssl.SSLContext:
-    """The TLS context of a client that trusts only these certificates."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for cert, _ in trusted:
         context.load_verify_locations(cert)
@@ -80,7 +75,7 @@ def trusting(*trusted: tuple[Path, Path], **options) -> ssl.SSLContext:
 
 
 def connected(port: int, context: ssl.SSLContext, host: str = "localhost") -> connect:
-    """Connects over loopback with that server name."""
+    """`host` is the server name; the connection goes over loopback."""
     return connect(f"wss://{host}:{port}", host="127.0.0.1", ssl=context, open_timeout=DEADLINE_S, proxy=None)
 
 

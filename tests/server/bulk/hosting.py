@@ -10,7 +10,6 @@ LENGTHS = (100, 16_000, 16_000 + 90, 24_000)
 
 
 def write_recordings(folder: Path, count: int) -> Path:
-    """Writes noise of those lengths into the folders a and b."""
     rng = np.random.default_rng(7)
     for number in range(count):
         path = folder / ("a", "b")[number % 2] / f"{number}.wav"

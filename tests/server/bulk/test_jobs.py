@@ -84,7 +84,8 @@ def test_two_jobs_do_not_write_to_one_folder(recordings, tmp_path):
         (["encode-files", "/nowhere", "out"], "/nowhere is not a folder"),
         (["encode-files", ".", "out"], "contains no recordings"),
         (["decode-files", ".", "out"], "no part-"),
-        (["encode-files", ".", "out", "--workers", "0"], "0 is below 1"),
+        (["encode-files", ".", "out", "--workers", "0"], "'0' is not a whole number of 1 or more"),
+        (["encode-files", ".", "out", "--workers", "x"], "'x' is not a whole number of 1 or more"),
     ],
 )
 def test_an_invalid_command_exits_with_code_2_and_one_reason(arguments, says, tmp_path):

@@ -28,7 +28,6 @@ def coder():
 
 @pytest.fixture(scope="module")
 def wanted(folder, coder):
-    """Tokens by path relative to the folder."""
     return {row.id: row.tokens for row in coder.encode(find_recordings(folder))}
 
 

@@ -20,12 +20,10 @@ PATH = "/v1/encode"
 
 
 def fake_host(**settings):
-    """Runs a server over a fake runner."""
     return hosted(FakeRunner(), **settings)
 
 
 async def refused(url: str, **headers: str) -> Response:
-    """Returns the HTTP answer to a request that does not become a session."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     with pytest.raises(InvalidStatus) as caught:
         await connect(url, additional_headers=named, open_timeout=DEADLINE_S)
@@ -37,8 +35,6 @@ def code_of(response: Response) -> str:
 
 
 class Locked:
-    """Runs a server with a single key, alice's."""
-
     def __init__(self, host: Host, key: str) -> None:
         self.url, self.emptied, self.key = host.url, host.emptied, key
         self.bearer = {"Authorization": f"Bearer {key}"}

@@ -80,17 +80,17 @@ def by_the_reader(pieces: Iterable[bytes]) -> Outcome:
 
 
 def taken(reader: FrameReader) -> Sequence[bytes | str | Request]:
-    """Calls the FrameReader method that matches the result of `find`."""
+    """Uses the method that matches the result of `find`."""
     return [reader.take_payload()] if reader.found_payload else reader.take()
 
 
 def answers(protocol: ServerProtocol) -> bytes:
-    """Bytes sent to the client, without the date of the response."""
+    """Removes the date of the response."""
     return b"".join(protocol.data_to_send()).partition(b"\r\n\r\n")[2]
 
 
 def one_by_one(data: bytes) -> list[bytes]:
-    """Single bytes, so that no frame after one that ends the connection is parsed."""
+    """Single bytes, so that frames after the end of the connection are not parsed."""
     return [data[at : at + 1] for at in range(len(data))]
 
 
@@ -134,7 +134,6 @@ def test_an_invalid_request_is_refused_as_by_websockets(data: bytes, seed: int) 
 
 
 def upgraded() -> FrameReader:
-    """A reader of an open connection."""
     protocol = ServerProtocol()
     reader = FrameReader(protocol, MAX_BYTES)
     reader.feed(HEAD)

@@ -47,8 +47,6 @@ class FakeTransport(asyncio.Transport):
 
 
 class Ear:
-    """A session that records its calls."""
-
     def __init__(self) -> None:
         self.heard: list[bytes | ClientMessage | StreamingError] = []
 

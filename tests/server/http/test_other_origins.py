@@ -15,7 +15,6 @@ KEY = "correct-horse-battery-staple"
 
 
 def get(host, path: str, origin: str | None = OURS) -> tuple[int, dict[str, str], str]:
-    """Status, headers and body of a plain GET."""
     headers = {} if origin is None else {"Origin": origin}
     request = urllib.request.Request(host.url.replace("ws://", "http://") + path, headers=headers)
     try:

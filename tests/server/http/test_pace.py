@@ -27,7 +27,6 @@ SAMPLE = Frame(Opcode.BINARY, b"ab").serialize(mask=True)
 
 @asynccontextmanager
 async def raw(host: Host) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A session as raw bytes on a socket."""
     parts = urlsplit(host.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(UPGRADE.encode())
@@ -49,7 +48,7 @@ async def test_a_flood_of_small_frames_does_not_hold_up_another_session(frame: b
             for _ in range(10):
                 await healthy.send(Flush())
                 await healthy.hear_until(Flushed)
-            assert time.monotonic() - begin_s < 1.5, "400,000 frames are seconds of work"
+            assert time.monotonic() - begin_s < 0.5, "400,000 frames are seconds of work"
 
 
 async def test_messages_above_the_pace_are_slowed_and_every_one_is_answered() -> None:

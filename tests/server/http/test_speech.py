@@ -38,7 +38,6 @@ def http(url):
 
 @asynccontextmanager
 async def speaking(pace=FAST, tokens=TOKENS, **settings):
-    """A stand-in model, the base URL of a server that uses it, and that server."""
     async with stand_in(tokens, pace) as model:
         with hosted(FakeRunner(), speech_lm_url=model.url, **settings) as host:
             yield model, http(host.url) + "/v1", host
@@ -295,7 +294,7 @@ async def test_other_methods_get_a_status_and_json(method, path, status, allow):
 
 
 async def exchanged(url, *parts):
-    """Returns the server's answer to these bytes, up to the end of the connection."""
+    """Receives up to the end of the connection."""
     host, port = url.removeprefix("ws://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:

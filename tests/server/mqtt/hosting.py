@@ -20,13 +20,11 @@ DEADLINE_S = 15.0
 
 
 class BridgeHost:
-    """A running server and its bridge."""
-
     def __init__(self, app: App, bridge: Bridge, runner: FakeRunner | None) -> None:
         self.app, self.bridge, self.runner = app, bridge, runner
 
     async def die(self) -> None:
-        """Closes its connections as the death of a process does: all at once, without a closing message."""
+        """Closes connections as the death of a process does: all at once, without a closing message."""
         connections = [self.bridge._connection, *(session._connection for session, _ in self.bridge._sessions.values())]
         tasks = [self.bridge._task, *(task for _, task in self.bridge._sessions.values())]
         for connection in connections:
@@ -43,8 +41,6 @@ class BridgeHost:
 async def bridged(
     url: str | BrokerAddress, runner: FakeRunner | None = None, sites=(), output_rate=OUTPUT_RATE, **settings
 ) -> AsyncIterator[BridgeHost]:
-    """Runs a server on a free port with a bridge connected to that broker."""
-
     def load_fake(settings: Settings) -> tuple[list[Engine], Model]:
         model = Model("fake", {"default": CONFIG}, "default", output_rate=output_rate)
         return [Engine(runner, settings.gather_ms / 1000)], model

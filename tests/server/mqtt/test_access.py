@@ -34,7 +34,6 @@ topic read neucodec/v1/ann/status
 
 @pytest.fixture
 def guarded(tmp_path):
-    """Mosquitto with TLS, passwords and access control lists."""
     cert, key = make_pair(tmp_path, "localhost")
     passwords, lists = tmp_path / "passwords", tmp_path / "lists"
     passwords.touch(0o600)

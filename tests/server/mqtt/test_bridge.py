@@ -12,13 +12,16 @@ from neucodec_streaming.audio import pcm_to_bytes
 from neucodec_streaming.client.dial import Deadlines
 from neucodec_streaming.client.errors import Unreachable
 from neucodec_streaming.client.events import Audio, Cleared, Done, Flushed, Marked, Primed, Tokens
-from neucodec_streaming.client.mqtt.listener import listen
+from neucodec_streaming.client.mqtt.listener import Listener, listen
 from neucodec_streaming.client.mqtt.session import open_at_broker
 from neucodec_streaming.client.mqtt.stream import UtteranceEnded
 from neucodec_streaming.errors import CapacityError, ConfigError, InputError
 from neucodec_streaming.protocol.messages import INPUT_AUDIO, OUTPUT_AUDIO, End, encode_message
 from neucodec_streaming.protocol.mqtt.hermes import samples_of, wav_of
-from neucodec_streaming.protocol.mqtt.topics import SessionStatus, hermes_topic, parse_status, topic
+from neucodec_streaming.protocol.mqtt.message import BrokerMessage
+from neucodec_streaming.protocol.mqtt.packets import FrameWriter
+from neucodec_streaming.protocol.mqtt.topics import OpenRequest, Reply, SessionStatus, hermes_topic, parse_status, topic
+from neucodec_streaming.server.mqtt.session import BrokerSession
 from tests.server.mqtt.broker import broker, needs_mosquitto
 from tests.server.mqtt.hosting import DEADLINE_S, bridged
 from tests.streaming.engine.fake import FakeRunner, audio_of, speech, tokens_of
@@ -48,7 +51,7 @@ def audio_in(events) -> np.ndarray:
 
 
 async def heard(events, until=()) -> list:
-    """Collects everything until the stream ends, or until an event of one of these kinds."""
+    """Collects up to the end, or to an event of one of these kinds."""
     found = []
     async with asyncio.timeout(DEADLINE_S):
         async for event in events:
@@ -81,18 +84,25 @@ async def test_tokens_and_audio_become_speech(mosquitto, host, kind):
     assert events[-1].output == 20 * 480
 
 
-@pytest.mark.parametrize(("kind", "asked"), [("decode", None), ("roundtrip", None), ("decode", 24_000)])
-async def test_speech_has_the_requested_rate_or_the_models_for_client_and_listener(mosquitto, kind, asked):
+@pytest.mark.parametrize(
+    ("kind", "model_rate", "asked"),
+    [
+        ("decode", 48_000, None),
+        ("roundtrip", 48_000, None),
+        ("decode", 48_000, 24_000),
+        ("roundtrip", 44_100, None),
+        ("decode", 48_000, 44_100),
+    ],
+)
+async def test_speech_has_the_requested_rate_or_the_models_for_client_and_listener(mosquitto, kind, model_rate, asked):
     runner = FakeRunner()
-    runner.output_hop = 48_000 // 50
-    rate = asked or 48_000
+    runner.output_hop = model_rate // 50
+    rate, name = asked or model_rate, f"rate-{kind}-{model_rate}-{asked}"
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(bridged(mosquitto.url, runner, output_rate=48_000))
-        listener = await stack.enter_async_context(listen(mosquitto.url, f"rate-{kind}-{asked}", "speech"))
+        await stack.enter_async_context(bridged(mosquitto.url, runner, output_rate=model_rate))
+        listener = await stack.enter_async_context(listen(mosquitto.url, name, "speech"))
         hearing = asyncio.create_task(heard(listener))
-        session = await stack.enter_async_context(
-            open_at_broker(mosquitto.url, f"rate-{kind}-{asked}", kind=kind, output_rate=asked)
-        )
+        session = await stack.enter_async_context(open_at_broker(mosquitto.url, name, kind=kind, output_rate=asked))
         assert session.ready.output.rate == rate
         for _ in range(2):
             await session.send(tokens_of(LEVELS) if kind == "decode" else speech(*LEVELS))
@@ -106,6 +116,36 @@ async def test_speech_has_the_requested_rate_or_the_models_for_client_and_listen
     if asked is None:
         expected = np.tile(np.repeat(tokens_of(LEVELS).astype(np.float32) / 65_536, rate // 50), 2)
         assert np.abs(audio_in(events) - expected).max() <= 1 / 32768
+
+
+async def test_a_listener_keeps_its_counts_of_loss_when_the_format_changes():
+    listener = Listener("cafe", "speech")
+    for rate, seen in ((24_000, [0, 2, 3]), (48_000, [0, 1, 3])):
+        writer = FrameWriter(2, source=rate // 1_000)
+        frames = [writer.write(bytes(200)) for _ in range(4)]
+        for number in seen:
+            listener.on_message(
+                BrokerMessage(topic("cafe", "speech"), frames[number], content_type="audio/x-s16le", rate=rate)
+            )
+    listener.close()
+    assert (listener.loss.frames, listener.loss.lost_frames, listener.loss.lost_units) == (6, 2, 200)
+
+
+def test_a_session_that_cannot_be_served_takes_no_place():
+    opened = []
+    with pytest.raises(ConfigError, match="session name"):
+        BrokerSession(
+            "no/name",
+            OpenRequest("/v1/encode"),
+            Reply(),
+            bridge="one",
+            open=lambda request, caller: opened.append(request),
+            connect=None,
+            on_replaced=None,
+            position=0,
+            max_message_bytes=1_000,
+        )
+    assert not opened
 
 
 async def test_audio_at_another_rate_is_refused(mosquitto, host):

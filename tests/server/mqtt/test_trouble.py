@@ -34,13 +34,13 @@ def mosquitto(tmp_path_factory):
 
 
 async def speak(session, levels, frames_each: int = 5) -> None:
-    """Sends a frame of audio for each level and leaves the stream open."""
+    """Leaves the stream open."""
     for start in range(0, len(levels), frames_each):
         await session.send(speech(*levels[start : start + frames_each]))
 
 
 def by_position(events) -> dict[int, int]:
-    """The level received at each position, without concealed ones."""
+    """Maps positions to levels, without concealed ones."""
     made_up = {
         place
         for event in events
@@ -254,7 +254,6 @@ async def test_frames_beyond_the_bridges_queue_are_dropped_and_reported(mosquitt
 
 
 async def closed(session):
-    """The last status of a session."""
     async with asyncio.timeout(DEADLINE_S):
         while session.status is None or session.status.state != SessionStatus.CLOSED:  # noqa: ASYNC110 (no event)
             await asyncio.sleep(0.01)

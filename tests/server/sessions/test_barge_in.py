@@ -102,7 +102,7 @@ async def test_the_order_of_payload_marks_and_flushes_is_kept_over_the_backlog()
 
 
 async def _say(url: str, path: str, *items: tuple[Opcode, bytes]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Sends the request and messages in one write."""
+    """Sends everything in one write."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(request(path, "host") + b"".join(Frame(*item).serialize(mask=True) for item in items))

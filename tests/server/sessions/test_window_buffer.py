@@ -16,7 +16,7 @@ FAST_FLOATS = StreamFormat("audio", "f32le", 48_000)
 
 
 class Taker:
-    """The number of steps that a worker can compute from some input."""
+    """Counts the steps that a worker can compute from some input."""
 
     def __init__(self, format: StreamFormat, config: StreamConfig) -> None:
         self._format = format
@@ -25,7 +25,7 @@ class Taker:
         self._steps = 0
 
     def take(self, payload: bytes) -> int:
-        """Maps a payload to the steps that all payload so far allows."""
+        """Returns the steps that all payload so far allows."""
         units = np.zeros(len(payload) // self._format.unit_bytes, self._lane.dtype)
         self._lane.push(units if self._resampler is None else self._resampler.feed(units))
         self._steps += sum(1 for _ in iter(self._lane.take, None))

@@ -30,7 +30,7 @@ EXAMPLES = {
     "log_level": ("debug", "debug"),
     "log_format": ("json", "json"),
 }
-"""Values of settings as text and as parsed; `example` has those of plain numbers and texts."""
+"""As text and as parsed; `example` has those of plain numbers and texts."""
 
 
 def example(item) -> tuple[str, object]:

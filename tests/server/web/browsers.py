@@ -6,7 +6,7 @@ from benchmarks.browser.browsers import BROWSERS
 
 
 def in_browsers() -> list:
-    """Parameters for a test in each browser; skipped where it is not installed. Others than Chromium are for CI."""
+    """Skips browsers that are not installed. Others than Chromium are for CI."""
     return [
         pytest.param(
             name,

@@ -64,12 +64,11 @@ HARM = """(() => {
 
 
 def notice(place: str) -> str:
-    """The notice shown at a control; false if none is shown."""
+    """False if none is shown."""
     return f"!document.getElementById('{place}-notice').hidden && document.getElementById('{place}-notice').textContent"
 
 
 async def say(tab, frames: int = 60) -> None:
-    """Speaks for that time, then releases the button."""
     await tab.click("speak")
     await tab.until(f"demo.stage.recorder.frames.length >= {frames}")
     await tab.click("speak")
@@ -77,7 +76,7 @@ async def say(tab, frames: int = 60) -> None:
 
 
 async def saved(*files: Path) -> None:
-    """Waits for downloads: the browser creates an empty file of that name before the download is complete."""
+    """The browser creates an empty file of that name before the download is complete."""
     async with asyncio.timeout(10):
         while not all(path.exists() and path.stat().st_size for path in files):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -119,14 +118,13 @@ def browser(request) -> Browser:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bare(browser, microphone):
-    """A browser without the page."""
     async with browser.open(microphone) as tab:
         yield tab
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def tab(bare, server):
-    """The page once it is ready; errors on its console fail the test."""
+    """Errors on the page's console fail the test."""
     await bare.open(page_of(server.url))
     await bare.until(READY)
     await bare.evaluate(TRACKS)
@@ -140,12 +138,10 @@ async def tab(bare, server):
 
 @asynccontextmanager
 async def another(browser: Browser, url: str, **options):
-    """A separate browser on another server."""
     async with browser.open(**options) as tab:
         await tab.open(page_of(url))
         yield tab
 
 
 async def interrupt(tab, way: str, buttons: dict[str, str]) -> None:
-    """Presses Escape, or the button of another way."""
     await (tab.press("Escape") if way == "Escape" else tab.click(buttons[way]))

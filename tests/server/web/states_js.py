@@ -18,7 +18,6 @@ export const TRANSITIONS = {
 
 
 def rendered() -> str:
-    """The module's text."""
     lines = []
     for state, events in TRANSITIONS.items():
         lines.append(f"  {state.name.lower()}: {{\n")

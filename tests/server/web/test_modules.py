@@ -28,7 +28,7 @@ def node(*arguments: str, script: str = "") -> str:
 
 
 def evaluate(script: str) -> object:
-    """Returns the JSON that a module prints; it may import from the page's folder."""
+    """The module may import from the page's folder."""
     return json.loads(node("--input-type=module", script=script))
 
 

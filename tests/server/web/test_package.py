@@ -45,7 +45,7 @@ def npm(*arguments: str, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory) -> tuple[Path, list[str]]:
-    """The tarball and the names of its files."""
+    """Returns the tarball and the names of its files."""
     folder = tmp_path_factory.mktemp("package") / "server" / "web"
     shutil.copytree(WEB, folder, ignore=shutil.ignore_patterns("node_modules", "types"))
     shutil.copy(ROOT / "LICENSE", folder.parents[1])
@@ -56,7 +56,6 @@ def packed(tmp_path_factory) -> tuple[Path, list[str]]:
 
 @pytest.fixture(scope="module")
 def app(packed, tmp_path_factory) -> Path:
-    """A developer's project with the package installed."""
     folder = tmp_path_factory.mktemp("project") / "app"
     shutil.copytree(APP, folder)
     npm("install", "--no-audit", "--no-fund", "--no-package-lock", "--save", str(packed[0]), cwd=folder)

@@ -41,7 +41,7 @@ def server():
 
 
 def get(server, path: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
-    """Returns the answer to a request with this path, unescaped."""
+    """`path` is not escaped."""
     address = urlsplit(server.url)
     connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
     try:

@@ -24,7 +24,6 @@ def script() -> str:
 
 
 def rendered() -> dict[Path, str]:
-    """The text of each file."""
     return {
         WEB / "worklet.js": HEAD + script(),
         WEB / "worklet-text.js": f"{HEAD}/** @type {{string}} */\nexport const WORKLET = {json.dumps(script())};\n",

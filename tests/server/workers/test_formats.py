@@ -38,19 +38,16 @@ def host():
 
 
 def voice(seed: int, samples: int, rate: int) -> np.ndarray:
-    """A tone with a varying level."""
     seconds = np.arange(samples) / rate
     return (0.1 * np.sin(2 * np.pi * 200 * seconds) * np.sin(2 * np.pi * (1 + seed) * seconds)).astype(np.float32)
 
 
 def utterance(request: SessionRequest, seed: int, frames: int, more: int = 0) -> bytes:
-    """Input of that many whole frames and that many extra samples."""
     samples = frames * request.input.hop + more
     return pcm_to_bytes(voice(seed, samples, request.input.rate), request.input.format)
 
 
 def answer(request: SessionRequest, payload: bytes) -> bytes:
-    """The fake model's output for an utterance."""
     pcm = resample(pcm_from_bytes(payload, request.input.format), request.input.rate, INPUT_RATE)
     frames = len(pcm) // INPUT_HOP
     tokens = tokens_of([level(hop) % 256 for hop in pcm[: frames * INPUT_HOP].reshape(-1, INPUT_HOP)])
@@ -58,7 +55,6 @@ def answer(request: SessionRequest, payload: bytes) -> bytes:
 
 
 def cut(payload: bytes, unit_bytes: int, rng: random.Random) -> list[bytes]:
-    """Splits samples into packets of random length."""
     packets, start = [], 0
     while start < len(payload):
         end = start + unit_bytes * rng.choice((1, 40, 160, 333, 2_000, 9_000))

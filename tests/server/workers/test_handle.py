@@ -58,7 +58,7 @@ def pids_of(app: App) -> list[int]:
 
 
 def wait_for_the_end(pid: int) -> None:
-    """Waits for the process to end; a zombie that is not reaped yet counts as ended."""
+    """A zombie counts as ended."""
     with suppress(FileNotFoundError):
         while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
             time.sleep(0.01)

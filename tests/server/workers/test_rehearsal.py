@@ -23,7 +23,7 @@ class Ticks:
         return self.now_s
 
     def charge(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, seconds: float) -> None:
-        """Each call of the method takes that long."""
+        """Makes each call of the method take that long."""
         real = getattr(owner, name)
 
         def slow(*given):

@@ -37,7 +37,7 @@ class FakeRunner:
         self.resets: list[tuple[str, int]] = []
         self.primed: list[tuple[int, list[int]]] = []
         self.voice_steps = 0
-        """Number of steps that a voice takes to compute; `prepared` counts the steps done."""
+        """Steps to compute a voice; `prepared` counts those done."""
         self.prepared: dict[bytes, int] = {}
 
     def windower(self, pool):
@@ -57,7 +57,7 @@ class FakeRunner:
         return self.prepared[key] >= self.voice_steps
 
     def prime(self, pool, slot, voice):
-        """Commits the voice, so that the windower is in the state of the real one."""
+        """Leaves the windower in the state of the real one."""
         self.primed.append((slot, voice.tolist()))
         windower = self.windower(pool)
         windower.append(voice)
@@ -104,15 +104,13 @@ class FakeRunner:
 
 
 def speech(*levels: int) -> np.ndarray:
-    """A frame of audio for each level (0..255)."""
+    """A frame for each level (0..255)."""
     return np.repeat(np.array(levels, np.float32) / 1024, INPUT_HOP)
 
 
 def tokens_of(levels: list[int]) -> np.ndarray:
-    """The tokens of one utterance of those frames."""
     return np.array([value * 256 + i % 256 for i, value in enumerate(levels)], np.uint16)
 
 
 def audio_of(tokens: np.ndarray) -> np.ndarray:
-    """The audio that those tokens decode to."""
     return np.repeat(tokens.astype(np.float32) / 65536, OUTPUT_HOP)

@@ -27,7 +27,7 @@ every_kind = pytest.mark.parametrize("kind", ["encode", "decode"])
 
 
 class Operations(TorchDispatchMode):
-    """Records operations with their arguments; refuses copies between devices, the host included."""
+    """Records operations; refuses copies between devices, the host included."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,6 @@ class Operations(TorchDispatchMode):
 
 @pytest.fixture
 def stepper(model: str, kind: str) -> Stepper:
-    """A stepper over weights with shapes but no values."""
     codec = Codec("meta", deepcopy(codec_of(model).model).to("meta"), codec_of(model).priors)
     codec.fingerprint = "weights without values have none"
     return codec.encoder(CONFIG) if kind == "encode" else codec.decoder(CONFIG)

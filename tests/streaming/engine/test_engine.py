@@ -53,7 +53,6 @@ class Bench:
             pass
 
     def ends(self, session: int) -> list[int]:
-        """The positions in a session's output at which utterances ended."""
         return [place for place, part in enumerate(self.got[session]) if isinstance(part, str)]
 
     def output(self, session: int) -> np.ndarray:
@@ -358,7 +357,7 @@ def test_overload_delays_sessions_evenly_and_closes_the_newest():
 
 
 def _drive(bench: Bench, live: list[int], step_s: float, until_s: float) -> tuple[dict[int, list[float]], list[int]]:
-    """Feeds each live session a chunk every 100 ms; a step takes `step_s`. Returns lateness and the failed sessions."""
+    """Each live session gets a chunk every 100 ms; a step takes `step_s`. Returns lateness and the failed sessions."""
     lateness: dict[int, list[float]] = {}
     failed: list[int] = []
     now_s, fed = 100.0, 0

@@ -20,7 +20,7 @@ def primed(bench: Bench, session: int, voice: np.ndarray | None) -> None:
 
 
 def voices_of(bench: Bench) -> list[int]:
-    """First token of every voice that a stream was primed with."""
+    """First token of every voice."""
     return [voice[0] for _, voice in bench.runner.primed]
 
 

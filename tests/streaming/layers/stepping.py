@@ -9,8 +9,9 @@ from neucodec_streaming.layers.step import StepPlan
 
 
 def in_chunks(step: Callable[[Tensor, StepPlan], Tensor], x: Tensor, chunks: list[int], unit: int, last: int) -> Tensor:
-    """Steps x (1, T, C) over `chunks` frames at a time, each with `last` frames of lookahead or what is left; the
-    outputs of the committed frames, joined. Every window has the same shape; frames that do not exist hold rubbish."""
+    """Steps x (1, T, C) over `chunks` frames at a time, each with up to `last` frames of lookahead; joins the committed
+    outputs. Every window has the same shape; frames that do not exist hold rubbish.
+    """
     frames = x.shape[1] // unit
     window = max(chunks) + last
     position, parts = 0, []
@@ -27,7 +28,7 @@ def in_chunks(step: Callable[[Tensor, StepPlan], Tensor], x: Tensor, chunks: lis
 
 
 def random_chunks(frames: int, seed: int) -> list[int]:
-    """Random chunk lengths of 1 to 7 that add up to `frames`."""
+    """Lengths of 1 to 7."""
     generator = torch.Generator().manual_seed(seed)
     chunks: list[int] = []
     while (left := frames - sum(chunks)) > 0:

@@ -24,7 +24,7 @@ def acoustic_of(model: str, lookahead: int, ahead: bool = True) -> StreamingAcou
 
 
 def run(acoustic: StreamingAcoustic, config: StreamConfig, pcm: np.ndarray) -> Tensor:
-    """Vectors (F, D) of all frames of a recording, its ending included."""
+    """Returns (F, D), the ending included."""
     windower = EncoderWindower(config)
     windower.push(pcm)
     state = acoustic.new_state(1)

@@ -40,13 +40,13 @@ SILENCE = np.zeros(0, np.int16)
 
 
 def tokens_of(samples: np.ndarray) -> np.ndarray:
-    """The engine's tokens for an utterance: one for each whole frame, which depends on all frames before it."""
+    """One token for each whole frame, which depends on all frames before it."""
     frames = samples[: len(samples) // HOP * HOP].reshape(-1, HOP).astype(np.int64)
     return np.cumsum(frames.sum(axis=1) + 1).astype("<u2")
 
 
 class Server:
-    """A session and its engine, which computes input some time after it arrived."""
+    """The engine computes input some time after it arrived."""
 
     def __init__(self, ready: Ready, max_replay_bytes: int, computed_from: int = 0) -> None:
         self.ready = ready
@@ -79,7 +79,7 @@ class Server:
 
 
 class Line:
-    """A client, a server and a connection that breaks; messages in flight are then lost in both directions."""
+    """Messages in flight are lost in both directions when the connection breaks."""
 
     def __init__(self, seed: int, *, restarts: bool, max_replay_bytes: int = 1 << 20, replay_seconds: float = 60.0):
         self.rng = random.Random(seed)

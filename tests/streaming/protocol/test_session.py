@@ -58,7 +58,6 @@ def opened() -> ServerSession:
 
 
 def sent(session: ServerSession) -> list:
-    """All messages ready to be sent."""
     messages = []
     while (message := session.next_message()) is not None:
         messages.append(message)
@@ -303,7 +302,7 @@ def test_payload_after_done_is_refused():
 
 
 class Wire:
-    """A server session, a client session and an engine that turns every frame into one token, with random delays."""
+    """The engine turns every frame into one token, with random delays."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
@@ -331,7 +330,7 @@ class Wire:
                 self.engine.append((command, self.server.epoch))
 
     def compute(self) -> None:
-        """Executes one engine command with all its output; frames come once they are whole, or at the flush."""
+        """Frames come once they are whole, or at the flush."""
         if not self.engine:
             return
         command, epoch = self.engine.pop(0)

@@ -50,7 +50,7 @@ def text_of(units, tag="<|speech_{}|>"):
 
 
 def spoken(units):
-    """The expected scanner output for units: without text and without empty utterances."""
+    """Returns units without text and without empty utterances."""
     kept = []
     for unit in units:
         if isinstance(unit, int) or (unit is END and kept and kept[-1] is not END):

@@ -53,8 +53,6 @@ def asked_by(query: dict[str, str], kind: str) -> SessionRequest:
 
 
 class Client:
-    """Drives ClientSession through a conversation."""
-
     def __init__(self, kind: str) -> None:
         request = parse_target(f"/v1/{kind}")
         assert request is not None
@@ -101,7 +99,7 @@ class Client:
 
 
 class Server:
-    """Drives ServerSession through the same conversation; its engine answers when the conversation says so."""
+    """The engine answers when the conversation says so."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -138,14 +136,13 @@ class Server:
                     self.receive(item)
 
     def receive(self, item: list[int] | dict) -> None:
-        """Payload or a message; a voice already has its tokens, as in a server."""
+        """A voice already has its tokens, as in a server."""
         message = units(item) if isinstance(item, list) else client_message_from_json(item)
         if isinstance(message, Prime) and message.voice is not None:
             message = Prime(tokens=VOICES[message.voice])
         self.session.receive(message)
 
     def open(self, fields: dict) -> None:
-        """The first `ready`, that of a resumed session, or that of a new server."""
         ready = ready_of(self.kind, fields)
         if self.asked is not None and fields.get("input_position") == self.session.input_position:
             assert self.session.can_resume(self.asked.received, self.asked.answers)

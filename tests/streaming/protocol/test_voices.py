@@ -100,7 +100,7 @@ def uttered(client: ClientSession, frames: int) -> None:
 
 
 def moved(client: ClientSession, session: str, resumed: str = "approximate") -> list:
-    """Messages of the client to a server that lost the session."""
+    """Returns the messages to a server that lost the session."""
     client.lose()
     asked = client.resuming(session_request("decode"), replay=resumed != "new")
     start = asked.utterance or asked.tail

@@ -16,13 +16,13 @@ def u16(*values: int) -> bytes:
 
 
 def frames(count: int, units: int = 5, redundancy: int = 0, **options) -> list[bytes]:
-    """Frames that hold 0, 1, 2, ... in turn."""
+    """The units are 0, 1, 2, ..."""
     writer = FrameWriter(2, source=7, redundancy=redundancy, **options)
     return [writer.write(u16(*range(n * units, (n + 1) * units))) for n in range(count)]
 
 
 def heard(receiver: Receiver, packets) -> list[int | None]:
-    """Each unit by its position, None for lost ones; fails unless every piece starts at the end of the one before."""
+    """None stands for lost units; fails unless every piece starts at the end of the one before."""
     units: list[int | None] = []
     pieces = [piece for packet in packets for piece in receiver.receive(packet)] + receiver.give_up()
     for piece in pieces:

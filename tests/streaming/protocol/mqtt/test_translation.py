@@ -24,7 +24,7 @@ HOP = 640  # bytes of a frame at 16 kHz
 
 
 class Bench:
-    """An encode session whose engine answers at once: a frame's token is its first sample."""
+    """The engine answers at once: a frame's token is its first sample."""
 
     def __init__(self, request: OpenRequest | None = None, position: int | None = 0) -> None:
         self.request = request or OpenRequest("/v1/encode")
@@ -63,7 +63,7 @@ class Bench:
                     self.answers.append((item.reply, json.loads(item.payload)))
 
     def tokens(self) -> dict[int, int]:
-        """Maps each position to its token, from all frames so far."""
+        """Position -> token."""
         found = {}
         for data in self.frames:
             frame = parse_frame(data, 2)
@@ -73,7 +73,7 @@ class Bench:
 
 
 def speech(*values: int) -> bytes:
-    """A frame of 20 ms for each value."""
+    """20 ms for each value."""
     return b"".join(value.to_bytes(2, "little") * 320 for value in values)
 
 
