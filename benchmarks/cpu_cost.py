@@ -29,7 +29,7 @@ import torch
 
 from benchmarks import onnx_decoder
 from benchmarks.common.other_program import other_program
-from benchmarks.common.surroundings import RESULTS_FOLDER, waited_s, write_report
+from benchmarks.common.surroundings import RESULTS_FOLDER, surroundings, waited_s, write_report
 from benchmarks.cost import TimedCall, about, model_folder, noise, offline
 from benchmarks.fidelity.sliding_window import NEUTTS, NEUTTS_LATENCY_MS
 from neucodec_streaming import load_codec
@@ -218,7 +218,7 @@ def main() -> None:
         if given.profile:
             show_parts(folder, given)
             return
-        run = about(torch.device("cpu")) | {"command": COMMAND, "model": given.model or RANDOM}
+        run = surroundings() | about(torch.device("cpu")) | {"command": COMMAND, "model": given.model or RANDOM}
         rows = kept_rows(given.out, run)
         files = {}
         if "neutts" in given.ways:

@@ -4,9 +4,9 @@
 // A weight is quantised per output channel, an activation per row of channels (never per tensor: a row's bits depend on
 // that row alone). Integer sums are exact, so every instruction set gives the same bits. Weights are stored as w + 128,
 // since the dot-product instructions of x86 multiply unsigned by signed bytes; 128 times the sum of a row is taken off
-// again. A convolution is a product for each of its taps; a linear layer has one tap.
+// again. A convolution is a product for each of its taps; a linear layer has one tap. One thread: a second one gained a
+// fifth on an idle machine, and cost three quarters beside another program.
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
@@ -35,7 +35,6 @@ constexpr int OFFSET = 128;
 constexpr int AHEAD_BYTES = 8192;
 constexpr int LINE_BYTES = 64;
 constexpr int WIDE_ROW_BYTES = 512;
-constexpr int ROWS_A_TASK = 16;  // that a thread quantises
 
 int64_t rounded_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -412,17 +411,15 @@ void multiply_some(const Instructions& by, const Weights& weights, const Quantis
 // All outputs (spans, outputs, width); weights are read once.
 void multiply_all(const Instructions& by, const Weights& weights, const Quantised& x, const Walk& walk, float* out) {
     const int64_t turns = (walk.outputs + by.rows - 1) / by.rows;  // a span
-    at::parallel_for(0, weights.panels, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t panel = begin; panel < end; panel++)
-            for (int64_t turn = 0; turn < walk.spans * turns; turn++) {
-                const int64_t span = turn / turns, of_span = turn % turns;
-                // Even shares, so that no turn is left with a single row.
-                const int64_t output = walk.outputs * of_span / turns;
-                const int64_t some = walk.outputs * (of_span + 1) / turns - output;
-                multiply_some(by, weights, x, walk, panel, span * walk.length + output * walk.stride, some, turn,
-                              walk.spans * turns, out + (span * walk.outputs + output) * weights.width + panel * PANEL);
-            }
-    });
+    for (int64_t panel = 0; panel < weights.panels; panel++)
+        for (int64_t turn = 0; turn < walk.spans * turns; turn++) {
+            const int64_t span = turn / turns, of_span = turn % turns;
+            // Even shares, so that no turn is left with a single row.
+            const int64_t output = walk.outputs * of_span / turns;
+            const int64_t some = walk.outputs * (of_span + 1) / turns - output;
+            multiply_some(by, weights, x, walk, panel, span * walk.length + output * walk.stride, some, turn,
+                          walk.spans * turns, out + (span * walk.outputs + output) * weights.width + panel * PANEL);
+        }
 }
 
 // x (..., C) -> (..., N) by a packed weight of one tap, its scales, and bias (N,). `instructions` names a set, for tests.
@@ -438,9 +435,7 @@ Tensor linear(const Tensor& input, const Tensor& packed, const Tensor& scales, c
     Tensor y = at::empty(sizes, x.options());
     const Quantised quantised(rows, depth);
     const float* from = floats(x);
-    at::parallel_for(0, rows, ROWS_A_TASK, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; row++) quantised.put(row, from + row * depth);
-    });
+    for (int64_t row = 0; row < rows; row++) quantised.put(row, from + row * depth);
     multiply_all(chosen(instructions), weights, quantised, {1, rows, rows, 1, 1}, y.mutable_data_ptr<float>());
     return y;
 }
@@ -463,17 +458,15 @@ Tensor convolve(const Tensor& input, const Tensor& past, const Tensor& slots, co
     const float* const window = floats(x);
     float* const held = const_cast<float*>(floats(past));
     const int64_t *const slot = whole_numbers(slots), *const exist = whole_numbers(valid);
-    at::parallel_for(0, spans * span, ROWS_A_TASK, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; row++) {
-            const int64_t of = row / span, at = row % span - left;
-            if (at < 0)
-                quantised.put(row, held + (slot[of] * left + left + at) * channels);
-            else if (at < std::min(exist[of] * unit, length))
-                quantised.put(row, window + (of * length + at) * channels);
-            else
-                quantised.put_zero(row);
-        }
-    });
+    for (int64_t row = 0; row < spans * span; row++) {
+        const int64_t of = row / span, at = row % span - left;
+        if (at < 0)
+            quantised.put(row, held + (slot[of] * left + left + at) * channels);
+        else if (at < std::min(exist[of] * unit, length))
+            quantised.put(row, window + (of * length + at) * channels);
+        else
+            quantised.put_zero(row);
+    }
     for (int64_t of = 0; of < spans; of++) {  // the `left` rows before the committed border
         const int64_t committed = whole_numbers(commit)[of] * unit, stay = std::max<int64_t>(0, left - committed);
         float* to = held + slot[of] * left * channels;
