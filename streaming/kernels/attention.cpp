@@ -148,7 +148,8 @@ AVX512_BF16 float softmax_pairs(float* scores, int64_t count, void* weights) {
     const __m512 highest = _mm512_set1_ps(_mm512_reduce_max_ps(most));
     __m256 total = _mm256_setzero_ps();
     for (int64_t k = 0; k < count; k += BLOCK) {
-        const __m512 e = exponential<__m512, Integers512>(_mm512_loadu_ps(scores + k) - highest);
+        __m512 e = _mm512_loadu_ps(scores + k) - highest;
+        exponentiate<__m512, Integers512>(e);
         total += _mm512_castps512_ps256(e);
         total += _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(e), 1));
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(weights) + k / BLOCK, (__m256i)_mm512_cvtneps_pbh(e));

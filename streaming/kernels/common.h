@@ -40,6 +40,12 @@ __attribute__((always_inline)) inline Floats exponential(Floats x) {
     return p * reinterpret_cast<const Floats&>(power);
 }
 
+// In place, since clang passes no AVX-512 vector by value to a function for AVX2.
+template <typename Floats, typename Integers>
+__attribute__((always_inline)) inline void exponentiate(Floats& x) {
+    x = exponential<Floats, Integers>(x);
+}
+
 // The sum of each of eight vectors.
 inline Lanes sums(const Lanes (&a)[8]) {
     Lanes b[4], c[2];
