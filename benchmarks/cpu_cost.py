@@ -7,7 +7,8 @@ of one session's audio, by batch size, and the time to first audio, which is the
 computation. Weights are random, at full size, unless a model is given. `in line` is the run-queue delay as a share of
 the time: if it is not near 0, another program ran.
 
-`--ways` measures some of the ways; the result file keeps the other rows of the same model, machine and commit.
+`--others CORES` runs another program beside the measurement; its rows are kept apart. `--ways` measures some of the
+ways; the result file keeps the other rows of the same model, machine and commit.
 `--profile` instead prints where the time of our step goes, by operation and shape of the weight (N x K), on one core.
 """
 
@@ -27,6 +28,7 @@ from typing import Any
 import torch
 
 from benchmarks import onnx_decoder
+from benchmarks.common.other_program import other_program
 from benchmarks.common.surroundings import RESULTS_FOLDER, waited_s, write_report
 from benchmarks.cost import TimedCall, about, model_folder, noise, offline
 from benchmarks.fidelity.sliding_window import NEUTTS, NEUTTS_LATENCY_MS
@@ -45,10 +47,12 @@ KINDS = ("decode", "encode")
 PROFILED_STEPS = 10
 SHOWN_PARTS = 15
 PACKED_AXES = 5
+OTHERS_S = 600
+"""The other program ends by itself after this time."""
 ENCODE_WINDOW_FRAMES = 4 * TOKENS_PER_SECOND
 COMMAND = "python -m benchmarks.cpu_cost"
 RANDOM = "full size, random weights"
-KEY = ("kind", "way", "threads", "sessions")
+KEY = ("kind", "way", "threads", "sessions", "others")
 TARGETS = {"decode, 1 session, of a core": 0.2, "decode, 8 sessions, of a core each": 0.1, "encode, of a core": 0.7}
 RATIOS = {"decode: onnxruntime int8 over ours": 3.0, "encode: offline float32 over ours": 10.0}
 """Minimum ratios."""
@@ -166,7 +170,11 @@ def measured(folder: str, files: dict[str, Path], given: argparse.Namespace) -> 
 
 def checks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns each target of int8 on one core, with the measured value."""
-    of = {(r["kind"], r["way"], r["sessions"]): r["ms_per_s"] / 1000 for r in rows if r["threads"] == 1}
+    of = {
+        (r["kind"], r["way"], r["sessions"]): r["ms_per_s"] / 1000
+        for r in rows
+        if r["threads"] == 1 and not r["others"]
+    }
     mine, nothing = "ours int8", float("nan")
     shares = [of.get(key, nothing) for key in (("decode", mine, 1), ("decode", mine, 8), ("encode", mine, 1))]
     over = [
@@ -196,12 +204,17 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, nargs="+", default=SESSIONS)
     parser.add_argument("--threads", type=int, nargs="+", default=(1, 2))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--others", type=float, default=0.0, metavar="CORES", help="load of another program")
     parser.add_argument("--profile", action="store_true", help="show the parts of our steps instead")
     parser.add_argument("--budget-s", type=float, default=1.0, help="measurement time of each row")
     parser.add_argument("--onnx", type=Path, help="folder of exports, which are created if missing; default: temporary")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    with TemporaryDirectory() as temporary, model_folder(given.model) as folder:
+    with (
+        TemporaryDirectory() as temporary,
+        model_folder(given.model) as folder,
+        other_program(given.others, OTHERS_S),
+    ):
         if given.profile:
             show_parts(folder, given)
             return
@@ -213,6 +226,7 @@ def main() -> None:
             exports.mkdir(parents=True, exist_ok=True)
             files = onnx_decoder.export(load_model(folder, torch.float32, ("decode",)), NEUTTS.frames, exports)
         for one in measured(folder, files, given):
+            one["others"] = given.others
             rows = [row for row in rows if any(row[name] != one[name] for name in KEY)] + [one]
             print(
                 "{kind:>7} {way:>20} {threads:2} threads {sessions:3} sessions: {ms_per_s:8.1f} ms a second,"

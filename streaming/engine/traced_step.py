@@ -73,6 +73,9 @@ def _simplify(graph: Any) -> None:
     passes._jit_pass_constant_propagation(graph)
     passes._jit_pass_dce(graph)
     passes._jit_pass_constant_pooling(graph)
+    nodes = list(graph.nodes())
+    for node in nodes[1:]:
+        node.copyMetadata(nodes[0])  # else each keeps the text of its own Python stack
 
 
 def packed_weights(step: Callable[[], object]) -> tuple[Tensor, ...]:

@@ -117,15 +117,8 @@ AVX512_BF16 __attribute__((always_inline)) inline void add_pairs(__m512& sum, __
     asm("vdpbf16ps %1, %2, %0" : "+v"(sum) : "v"(repeated), "v"(pairs));
 }
 
-// `narrow` of values without denormals, which would become 0; for whole vectors.
-AVX512_BF16 void narrow_fast(const float* from, int64_t count, void* to) {
-    for (int64_t i = 0; i < count; i += BLOCK)
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to) + i / BLOCK,
-                            (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
-}
-
 // Transposes 16 rows of 16 pairs.
-AVX512_BF16 void transpose(__m512i (&r)[16]) {
+AVX512_BF16 __attribute__((always_inline)) inline void transpose(__m512i (&r)[16]) {
     __m512i t[16];
     for (int i = 0; i < 16; i += 2) {
         t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
@@ -147,19 +140,43 @@ AVX512_BF16 void transpose(__m512i (&r)[16]) {
     }
 }
 
-// Scores of 16 keys for Q queries: keys (D / 2, 16) pairs, queries D / 2 pairs each, `stride` pairs apart.
-template <int... Q>
-AVX512_BF16 void score_pairs(const uint32_t* keys, int64_t pairs, const uint32_t* queries, int64_t stride, float scale,
-                             float* scores, int64_t padded, std::integer_sequence<int, Q...>) {
-    __m512 sum[] = {(static_cast<void>(Q), _mm512_setzero_ps())...};
-    for (int64_t p = 0; p < pairs; p++) {
-        const __m512i of_keys = _mm512_loadu_si512(keys + p * BLOCK);
-        (add_pairs(sum[Q], of_keys, queries[Q * stride + p]), ...);
+// `softmax` with twice the lanes, in the same order of sums, of which only the rounded weights are kept.
+AVX512_BF16 float softmax_pairs(float* scores, int64_t count, void* weights) {
+    std::fill(scores + count, scores + (count + BLOCK - 1) / BLOCK * BLOCK, -INFINITY);
+    __m512 most = _mm512_loadu_ps(scores);
+    for (int64_t k = BLOCK; k < count; k += BLOCK) most = _mm512_max_ps(most, _mm512_loadu_ps(scores + k));
+    const __m512 highest = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+    __m256 total = _mm256_setzero_ps();
+    for (int64_t k = 0; k < count; k += BLOCK) {
+        const __m512 e = exponential<__m512, Integers512>(_mm512_loadu_ps(scores + k) - highest);
+        total += _mm512_castps512_ps256(e);
+        total += _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(e), 1));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(weights) + k / BLOCK, (__m256i)_mm512_cvtneps_pbh(e));
     }
-    (_mm512_storeu_ps(scores + Q * padded, _mm512_mul_ps(sum[Q], _mm512_set1_ps(scale))), ...);
+    float sum = 0;
+    for (int n = 0; n < WIDE; n++) sum += total[n];
+    return 1 / sum;
 }
 
-// 32 elements of `count` values, `stride` elements apart, weighted for Q queries and added to `out` (Q rows).
+// Scores of B blocks of 16 keys for Q queries: keys (B, D / 2, 16) pairs, queries D / 2 pairs each, `stride` pairs apart.
+template <int B, int... Q>
+AVX512_BF16 void score_pairs(const uint32_t* keys, int64_t pairs, const uint32_t* queries, int64_t stride, float scale,
+                             float* scores, int64_t padded, std::integer_sequence<int, Q...>) {
+    __m512 first[] = {(static_cast<void>(Q), _mm512_setzero_ps())...};
+    __m512 second[] = {(static_cast<void>(Q), _mm512_setzero_ps())...};
+    for (int64_t p = 0; p < pairs; p++) {
+        const __m512i low = _mm512_loadu_si512(keys + p * BLOCK);
+        const __m512i high = _mm512_loadu_si512(keys + ((B - 1) * pairs + p) * BLOCK);
+        (add_pairs(first[Q], low, queries[Q * stride + p]), ...);
+        if (B == 2) (add_pairs(second[Q], high, queries[Q * stride + p]), ...);
+    }
+    const __m512 by = _mm512_set1_ps(scale);
+    (_mm512_storeu_ps(scores + Q * padded, _mm512_mul_ps(first[Q], by)), ...);
+    if (B == 2) (_mm512_storeu_ps(scores + Q * padded + BLOCK, _mm512_mul_ps(second[Q], by)), ...);
+}
+
+// 32 elements of `count` values, `stride` elements apart, weighted for Q queries and added to `out` (Q rows). The next
+// 32 are read into the cache meanwhile.
 template <int... Q>
 AVX512_BF16 void weigh_pairs(const uint32_t* weights, int64_t padded, const uint16_t* values, int64_t count,
                              int64_t stride, float* out, int64_t out_stride, std::integer_sequence<int, Q...>) {
@@ -169,6 +186,8 @@ AVX512_BF16 void weigh_pairs(const uint32_t* weights, int64_t padded, const uint
         const __m512i a = _mm512_loadu_si512(values + k * stride);
         const __m512i b = k + 1 < count ? _mm512_loadu_si512(values + (k + 1) * stride) : _mm512_setzero_si512();
         const __m512i l = _mm512_unpacklo_epi16(a, b), h = _mm512_unpackhi_epi16(a, b);
+        _mm_prefetch(values + k * stride + 2 * BLOCK, _MM_HINT_T1);
+        _mm_prefetch(values + (k + 1) * stride + 2 * BLOCK, _MM_HINT_T1);
         ((add_pairs(low[Q], l, weights[Q * padded + k / 2]), add_pairs(high[Q], h, weights[Q * padded + k / 2])), ...);
     }
     // `low` has elements 0 to 3, 8 to 11, 16 to 19 and 24 to 27, `high` the others.
@@ -185,6 +204,8 @@ bool has_pairs() {
     static const bool found = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw");
     return found;
 }
+#else
+float softmax_pairs(float*, int64_t, void*) { return 0; }
 #endif
 
 // Calls some(first, number) for `count` queries, ten, five or one at a time.
@@ -231,7 +252,7 @@ struct Attention {
 
     int64_t all() const { return heads * width; }
     int64_t context() const { return entries - frames; }
-    int64_t padded() const { return (entries + BLOCK - 1) / BLOCK * BLOCK + 2 * BLOCK; }
+    int64_t padded() const { return (entries + BLOCK - 1) / BLOCK * BLOCK + 3 * BLOCK; }
 
     // A row's frame (query, key, value) -> its place in the ring of `slot`.
     void put(const float* window, int64_t frame, int64_t slot, int64_t place) const {
@@ -280,7 +301,7 @@ struct Attention {
                 for (int64_t k = 0; biases && k < end; k++)
                     mine[k] += bias[std::clamp<int64_t>(offset[k] - i % frames + left, 0, distances - 1)];
                 std::fill(mine + ring, mine + start, -INFINITY);
-                by[i] = softmax(mine, end);
+                by[i] = by_pairs ? softmax_pairs(mine, end, &weights[i * padded()]) : softmax(mine, end);
                 if (by_pairs || std::is_same_v<Element, float>) continue;
                 narrow(mine, end, &weights[i * padded()]);  // rounds as bfloat16
                 widen(&weights[i * padded()], end, mine);
@@ -321,43 +342,50 @@ struct Attention {
     }
 
 #if defined(__x86_64__)
+    // Some keys of a head, at most 2 * BLOCK -> `columns` (2, D / 2, 16). As many more are read into the cache meanwhile.
+    AVX512_BF16 void transpose_keys(const Element* from, int64_t some, uint32_t* columns) const {
+        for (int64_t k = 0; k < some; k += BLOCK)
+            for (int64_t d = 0; d < width; d += 2 * BLOCK) {
+                __m512i rows[BLOCK];
+                for (int64_t i = 0; i < BLOCK; i++) {
+                    const int64_t at = (k + i) * all() + d;
+                    rows[i] = k + i < some ? _mm512_loadu_si512(from + at) : _mm512_setzero_si512();
+                    _mm_prefetch(from + at + 2 * BLOCK * all(), _MM_HINT_T1);
+                }
+                transpose(rows);
+                for (int64_t i = 0; i < BLOCK; i++)
+                    _mm512_storeu_si512(columns + ((k * width + d * BLOCK) / 2 + i * BLOCK), rows[i]);
+            }
+    }
+
     AVX512_BF16 void score_by_pairs(const Some& of) {
         const auto* pairs = reinterpret_cast<const uint32_t*>(queries.data());
-        auto* columns = reinterpret_cast<uint32_t*>(of_heads.data());  // (D / 2, 16) of a head
-        walk(of, BLOCK, [&](int64_t k, int64_t some, int64_t row) AVX512_BF16 {
+        auto* columns = reinterpret_cast<uint32_t*>(of_heads.data());
+        walk(of, 2 * BLOCK, [&](int64_t k, int64_t some, int64_t row) AVX512_BF16 {
             for (int64_t head = 0; head < of.heads; head++) {
-                const int64_t first = row + head * width, of_query = (of.first + head) * width;
-                for (int64_t d = 0; d < width; d += 2 * BLOCK) {
-                    __m512i rows[BLOCK];
-                    for (int64_t i = 0; i < BLOCK; i++) {
-                        const int64_t at = first + i * all() + d;
-                        rows[i] = i < some ? _mm512_loadu_si512(keys + at) : _mm512_setzero_si512();
-                        _mm_prefetch(keys + at + BLOCK * all(), _MM_HINT_T0);
-                        _mm_prefetch(values + at, _MM_HINT_T1);  // for weigh_by_pairs
-                    }
-                    transpose(rows);
-                    for (int64_t i = 0; i < BLOCK; i++) _mm512_storeu_si512(columns + (d / 2 + i) * BLOCK, rows[i]);
-                }
+                transpose_keys(keys + row + head * width, some, columns);
                 in_turns(frames, [&](int64_t f, auto number) AVX512_BF16 {
-                    score_pairs(columns, width / 2, pairs + (f * all() + of_query) / 2, all() / 2, scale,
-                                &scores[(head * frames + f) * padded() + k], padded(), number);
+                    const uint32_t* query = pairs + (f * all() + (of.first + head) * width) / 2;
+                    float* to = &scores[(head * frames + f) * padded() + k];
+                    if (some > BLOCK)
+                        score_pairs<2>(columns, width / 2, query, all() / 2, scale, to, padded(), number);
+                    else
+                        score_pairs<1>(columns, width / 2, query, all() / 2, scale, to, padded(), number);
                 });
             }
         });
     }
 
     AVX512_BF16 void weigh_by_pairs(const Some& of, float* to) {
-        for (int64_t i = 0; i < of.heads * frames; i++)
-            narrow_fast(&scores[i * padded()], of.end + 1, &weights[i * padded()]);
         const auto* pairs = reinterpret_cast<const uint32_t*>(weights.data());
         const auto* from = reinterpret_cast<const uint16_t*>(values);
         for (int64_t head = 0; head < of.heads; head++)
             for (int64_t d = 0; d < width; d += 2 * BLOCK)
                 walk(of, of.end, [&](int64_t k, int64_t some, int64_t row) AVX512_BF16 {
                     in_turns(frames, [&](int64_t f, auto number) AVX512_BF16 {
-                        weigh_pairs(pairs + ((head * frames + f) * padded() + k) / 2, padded() / 2,
-                                    from + row + head * width + d, some, all(),
-                                    to + f * all() + (of.first + head) * width + d, all(), number);
+                        const int64_t at = row + head * width + d;
+                        weigh_pairs(pairs + ((head * frames + f) * padded() + k) / 2, padded() / 2, from + at, some,
+                                    all(), to + f * all() + (of.first + head) * width + d, all(), number);
                     });
                 });
     }

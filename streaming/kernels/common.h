@@ -14,6 +14,7 @@ using at::Tensor;
 
 constexpr int WIDE = 8;
 typedef float Lanes __attribute__((vector_size(WIDE * sizeof(float)), aligned(alignof(float)), may_alias));
+typedef int32_t Integers512 __attribute__((vector_size(64)));
 typedef int32_t Ints __attribute__((vector_size(WIDE * sizeof(int32_t)), aligned(alignof(int32_t)), may_alias));
 
 inline Lanes load(const float* p) { return *reinterpret_cast<const Lanes*>(p); }

@@ -113,6 +113,8 @@ struct Product {
     int64_t stride;
     bool is_first;      // else it is added to what `total` holds
     const Outputs* to;  // of the last tap
+    const uint8_t* ahead;  // weights that are read into the cache meanwhile, `ahead_step` bytes a group
+    int64_t ahead_step;
 };
 
 // Computes total (R, 32), without the scales of the weights, and of the last tap the outputs instead.
@@ -204,8 +206,6 @@ AVX512_VNNI __attribute__((always_inline)) inline void add_products(__m512i& low
     asm("vpdpbusd %1, %2, %0" : "+v"(high) : "v"(four_times), "v"(h));
 }
 
-typedef int32_t Integers512 __attribute__((vector_size(64)));
-
 // `add_scaled` and `put` of 16 channels from `n` on of row `r`.
 AVX512_VNNI __attribute__((always_inline)) inline void put_scaled(const Product& of, __m512i sums, int r, int n,
                                                                   float* total) {
@@ -230,10 +230,16 @@ AVX512_VNNI void multiply_avx512(const Product& of, float* total, std::integer_s
     const int64_t step = of.step, depth = of.depth;
     __m512i low[] = {(static_cast<void>(R), _mm512_setzero_si512())...};
     __m512i high[] = {(static_cast<void>(R), _mm512_setzero_si512())...};
-    for (int64_t k = 0; k < depth; k += GROUP, panel += PANEL * GROUP) {
+    if (of.to)  // or stores would wait for their lines
+        ((__builtin_prefetch(of.to->out + R * of.to->width, 1),
+          __builtin_prefetch(of.to->out + R * of.to->width + PANEL / 2, 1)),
+         ...);
+    const uint8_t* ahead = of.ahead;
+    const int64_t ahead_step = of.ahead_step;
+    for (int64_t k = 0; k < depth; k += GROUP, panel += PANEL * GROUP, ahead += ahead_step) {
         const __m512i l = _mm512_loadu_si512(panel), h = _mm512_loadu_si512(panel + PANEL * GROUP / 2);
-        _mm_prefetch(panel + AHEAD_BYTES, _MM_HINT_T1);
-        _mm_prefetch(panel + AHEAD_BYTES + 64, _MM_HINT_T1);
+        _mm_prefetch(ahead, _MM_HINT_T1);
+        _mm_prefetch(ahead + LINE_BYTES, _MM_HINT_T1);
         (add_products(low[R], high[R], x + R * step + k, l, h), ...);
     }
     (put_scaled(of, low[R], R, 0, total), ...);
@@ -378,21 +384,25 @@ struct Walk {
     int64_t spans, length, outputs, stride, dilation;
 };
 
-// `count` outputs of one panel, from the activations' row `first` on -> out, `width` apart.
+// `count` outputs of one panel, from the activations' row `first` on -> out, `width` apart. It is the `turn`-th of
+// `turns` with these weights, each of which reads a share of the next panel's ahead.
 void multiply_some(const Instructions& by, const Weights& weights, const Quantised& x, const Walk& walk, int64_t panel,
-                   int64_t first, int64_t count, float* out) {
+                   int64_t first, int64_t count, int64_t turn, int64_t turns, float* out) {
     alignas(LINE_BYTES) float total[MAX_ROWS * PANEL], narrow[MAX_ROWS * PANEL], bias[PANEL] = {};
     const int64_t channels = std::min<int64_t>(PANEL, weights.width - panel * PANEL);
     if (weights.bias) std::memcpy(bias, weights.bias + panel * PANEL, channels * sizeof(float));
     const bool is_whole = channels == PANEL;
     const Outputs to{weights.scale + panel * PANEL, bias, weights.with_silu, is_whole ? out : narrow,
                      is_whole ? weights.width : PANEL};
+    const int64_t panel_bytes = weights.taps * weights.bytes;
+    const int64_t ahead = turns == 1 ? AHEAD_BYTES : panel_bytes + weights.bytes * turn / turns;
     for (int64_t tap = 0; tap < weights.taps; tap++) {
         const int64_t row = first + tap * walk.dilation;
         const uint8_t* packed = weights.packed + (panel * weights.taps + tap) * weights.bytes;
         by.multiply[count]({&x.values[row * x.bytes], walk.stride * x.bytes, rounded_up(x.depth, GROUP), packed,
                             &x.excess[row], &x.scale[row], walk.stride, tap == 0,
-                            tap + 1 == weights.taps ? &to : nullptr},
+                            tap + 1 == weights.taps ? &to : nullptr,
+                            packed + ahead, rounded_up(PANEL * GROUP, turns) / turns},
                            total);
     }
     for (int64_t r = 0; !is_whole && r < count; r++)
@@ -401,15 +411,17 @@ void multiply_some(const Instructions& by, const Weights& weights, const Quantis
 
 // All outputs (spans, outputs, width); weights are read once.
 void multiply_all(const Instructions& by, const Weights& weights, const Quantised& x, const Walk& walk, float* out) {
+    const int64_t turns = (walk.outputs + by.rows - 1) / by.rows;  // a span
     at::parallel_for(0, weights.panels, 1, [&](int64_t begin, int64_t end) {
         for (int64_t panel = begin; panel < end; panel++)
-            for (int64_t span = 0; span < walk.spans; span++)
-                for (int64_t output = 0, some; output < walk.outputs; output += some) {
-                    const int64_t left = walk.outputs - output, turns = (left + by.rows - 1) / by.rows;
-                    some = (left + turns - 1) / turns;  // even shares, so that no turn is left with a single row
-                    multiply_some(by, weights, x, walk, panel, span * walk.length + output * walk.stride, some,
-                                  out + (span * walk.outputs + output) * weights.width + panel * PANEL);
-                }
+            for (int64_t turn = 0; turn < walk.spans * turns; turn++) {
+                const int64_t span = turn / turns, of_span = turn % turns;
+                // Even shares, so that no turn is left with a single row.
+                const int64_t output = walk.outputs * of_span / turns;
+                const int64_t some = walk.outputs * (of_span + 1) / turns - output;
+                multiply_some(by, weights, x, walk, panel, span * walk.length + output * walk.stride, some, turn,
+                              walk.spans * turns, out + (span * walk.outputs + output) * weights.width + panel * PANEL);
+            }
     });
 }
 
