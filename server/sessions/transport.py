@@ -71,9 +71,6 @@ def check_size(data: bytes | str, max_bytes: int) -> None:
 
 def hand_on(data: bytes | str, handler: SessionHandler, max_bytes: int) -> None:
     """Passes one WebSocket message to a session; an invalid or oversized one ends it with the error."""
-    if isinstance(data, bytes) and len(data) <= max_bytes:
-        handler.received(data)
-        return
     try:
         check_size(data, max_bytes)
         message = data if isinstance(data, bytes) else parse_client_message(data)

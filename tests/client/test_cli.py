@@ -200,6 +200,13 @@ def test_invalid_arguments_exit_with_2(arguments, capsys):
     assert left.value.code == 2
 
 
+@pytest.mark.parametrize("seconds", ["x", "-1", "0", "inf", "nan"])
+def test_a_duration_that_is_none_is_named(seconds, capsys):
+    with pytest.raises(SystemExit):
+        main(["mic", "--seconds", seconds])
+    assert f"--seconds: {seconds!r} is not a positive number of seconds" in capsys.readouterr().err
+
+
 def test_the_version_is_printed(capsys):
     with pytest.raises(SystemExit) as left:
         main(["--version"])
