@@ -1,6 +1,7 @@
 """The fidelity report measures every point both ways, and its check list names results and failures."""
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,12 @@ import soundfile
 pytest.importorskip("pesq", reason="PESQ is not installed: it needs a C compiler")
 
 from benchmarks.common import recordings
-from benchmarks.fidelity import __main__ as fidelity
-from benchmarks.fidelity.__main__ import grid, measured, paired, way_of
 from benchmarks.fidelity.batched_streams import stream_all
 from benchmarks.fidelity.references import references
 from benchmarks.fidelity.report import check_list, recommendation
+from benchmarks.fidelity.tasks import grid, measured, paired, way_of
 from neucodec_streaming import StreamConfig
+from tests.conftest import ROOT
 from tests.streaming.models import GOLDEN, codec_of, recording
 
 DEFAULT = StreamConfig(5, 5, 250, 12.0)
@@ -166,20 +167,18 @@ def test_a_thinned_list_is_spread_over_the_whole() -> None:
 
 
 @pytest.mark.servers
-def test_a_report_is_printed_and_written_with_its_plot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_prints_a_report_and_writes_it_with_its_plot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for speaker in ("a", "b"):
         (tmp_path / "eval" / speaker).mkdir(parents=True)
         soundfile.write(tmp_path / "eval" / speaker / "1.wav", recording(24_000), 16_000)
     out = tmp_path / "report.json"
-    command = ["fidelity", "--model", str(GOLDEN), "--data", str(tmp_path), "--grid", "default", "--processes", "1"]
-    monkeypatch.setattr(sys, "argv", [*command, "--out", str(out)])
-    monkeypatch.setattr(fidelity, "spread", lambda call, items, processes: [call(item) for item in items])
-    fidelity.main()
+    command = [sys.executable, "-m", "benchmarks.fidelity", "--model", GOLDEN, "--data", tmp_path, "--grid", "default"]
+    done = subprocess.run(
+        [*command, "--processes", "2", "--out", out], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     report = json.loads(out.read_text())
     assert {one["way"] for one in report["rows"]} == {"streamed", "sliding", "NeuTTS"}
     assert {one["set"] for one in report["rows"]} == {"speech", *recordings.HARD_CASES, "long"}
     assert out.with_suffix(".png").stat().st_size > 10_000
-    assert "Targets at the default point" in capsys.readouterr().out
+    assert "Targets at the default point" in done.stdout
