@@ -263,7 +263,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _headers(api_key: str | None) -> dict[str, str]:
-    """See RFC 6750, section 2.1."""
+    """Returns the header that carries the key (RFC 6750, section 2.1)."""
     if api_key is None:
         return {}
     if not api_key or not api_key.isascii() or not api_key.isprintable() or " " in api_key:

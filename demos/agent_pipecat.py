@@ -77,7 +77,7 @@ class MicrophoneInput(FrameProcessor):
 
 
 class SpeakerOutput(FrameProcessor):
-    """An interruption silences it."""
+    """Plays the agent's audio; an interruption silences it."""
 
     def __init__(self, speaker: Speaker) -> None:
         super().__init__()

@@ -88,7 +88,7 @@ class Call:
 
 
 async def messages_of(phone: ServerConnection) -> AsyncIterator[dict[str, Any]]:
-    """Raises ValueError."""
+    """Yields the carrier's messages. Raises ValueError for an invalid one."""
     async for text in phone:
         message = json.loads(text)
         if not isinstance(message, dict):

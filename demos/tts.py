@@ -39,7 +39,7 @@ class HeadStart:
         self._held: list[np.ndarray] = []
 
     def push(self, samples: np.ndarray) -> None:
-        """float32 (m,)."""
+        """Queues float32 (m,)."""
         self._held.append(samples)
         self._missing -= samples.size
         if self._missing <= 0:

@@ -60,7 +60,7 @@ class Arguments(BaseModel):
 
 
 def build(arguments: Arguments) -> serve.Application:
-    """Raises ConfigError."""
+    """Builds the application for `serve run` and the configuration file. Raises ConfigError."""
     settings = settings_of(arguments.settings)
     resources = {"num_cpus": arguments.cpus, "num_gpus": arguments.gpus}
     room = arguments.room

@@ -287,7 +287,7 @@ def _speech(app: App, settings: Settings, gate: Gate, metrics: Metrics) -> Speec
 
 
 def _gate(settings: Settings) -> Gate:
-    """Raises ConfigError."""
+    """Returns the access control that the settings ask for. Raises ConfigError."""
     file = Path(settings.api_keys_file) if settings.api_keys_file else None
     return Gate(
         Keys(file, settings.api_keys, time.monotonic),

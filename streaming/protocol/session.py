@@ -60,7 +60,10 @@ class _Waiting:
 
 
 class _Sent(NamedTuple):
-    """A message that was handed out, after output up to `position` and after `answers` answers; it counts `size`."""
+    """A message that was handed out, after output up to `position` and after `answers` answers.
+
+    It takes `size` bytes of `max_replay_bytes`.
+    """
 
     item: bytes | AnswerMessage
     size: int
