@@ -10,7 +10,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -37,14 +36,13 @@ SILENT_DEVICE_S = 3.0
 
 def list_devices() -> list[dict[str, Any]]:
     """All devices: {index, name, host_api, inputs, outputs, rate, default}."""
-    sounddevice = _sounddevice()
-    with _translated("listing devices"):
+    with _portaudio("listing devices") as sounddevice:
         defaults = set(sounddevice.default.device)
         return [
             {
                 "index": index,
                 "name": device["name"],
-                "host_api": _host_api(device),
+                "host_api": _host_api(sounddevice, device),
                 "inputs": device["max_input_channels"],
                 "outputs": device["max_output_channels"],
                 "rate": round(device["default_samplerate"]),
@@ -59,29 +57,88 @@ def find_device(device: str | int | None, kind: str) -> dict[str, Any]:
 
     `device`: number, name or part of a name in any case; None for the system's default.
     """
-    sounddevice = _sounddevice()
-    with _translated("listing devices"):
-        if device is None and not any(found[f"max_{kind}_channels"] for found in sounddevice.query_devices()):
-            raise SoundDeviceError(f"no {kind} device found: connect one, or start the sound server")
-    if device is None or isinstance(device, int) or device.isdecimal():
-        with _translated(f"looking for {kind} device {device}"):
-            found = sounddevice.query_devices(None if device is None else int(device), kind)
-            return dict(found)
-    with _translated("listing devices"):
+    with _portaudio("listing devices") as sounddevice:
         fitting = [found for found in sounddevice.query_devices() if found[f"max_{kind}_channels"]]
+    if device is None and not fitting:
+        raise SoundDeviceError(f"no {kind} device found: connect one, or start the sound server")
+    if device is None or isinstance(device, int) or device.isdecimal():
+        with _portaudio(f"looking for {kind} device {device}"):
+            return dict(sounddevice.query_devices(None if device is None else int(device), kind))
     named = [found for found in fitting if device.lower() in found["name"].lower()]
     exact = [found for found in named if found["name"].lower() == device.lower()]
     chosen = exact or named
     if len(chosen) == 1:
         return dict(chosen[0])
-    with _translated("listing devices"):
-        parts = [f"{found['index']} {found['name']!r} ({_host_api(found)})" for found in chosen or fitting]
+    with _portaudio("listing devices"):
+        parts = [f"{found['index']} {found['name']!r} ({_host_api(sounddevice, found)})" for found in chosen or fitting]
     listed = ", ".join(parts) or "none"
     how = f"is ambiguous: {listed}; give more of the name, or the number" if chosen else f"is not among: {listed}"
     raise SoundDeviceError(f"{kind} device {device!r} {how} (`neucodec devices` lists them)")
 
 
-class Microphone:
+class _Device:
+    """The stream of a device ("microphone", "input") or ("speaker", "output"), and the wait for its callback."""
+
+    def __init__(self, role: str, kind: str, rate: int, device: str | int | None) -> None:
+        self._role, self._kind = role, kind
+        self.rate = rate
+        self.latency_ms = 0.0
+        self._device = device
+        self._called_back = asyncio.Event()
+        self._ended = False
+        self._loop = asyncio.get_running_loop()
+
+    def _find(self) -> dict[str, Any]:
+        """The device's description; `device_rate` is PREFERRED_RATE if the device supports it, else its own."""
+        found = find_device(self._device, self._kind)
+        self.name = found["name"]
+        self._channels = min(2, found[f"max_{self._kind}_channels"])
+        with _portaudio(f"opening {self._role} {self.name!r}") as sounddevice:
+            check = getattr(sounddevice, f"check_{self._kind}_settings")
+            try:
+                check(device=found["index"], channels=self._channels, dtype="float32", samplerate=PREFERRED_RATE)
+                self.device_rate = PREFERRED_RATE
+            except sounddevice.PortAudioError:
+                self.device_rate = round(found["default_samplerate"])
+        return found
+
+    def _start(self, found: dict[str, Any], callback: Callable[..., None], latency_s: float) -> None:
+        with _portaudio(f"opening {self._role} {self.name!r}") as sounddevice:
+            stream = sounddevice.InputStream if self._kind == "input" else sounddevice.OutputStream
+            self._stream = stream(
+                samplerate=self.device_rate,
+                blocksize=self.device_rate * BLOCK_MS // 1000,
+                device=found["index"],
+                channels=self._channels,
+                dtype="float32",
+                latency=latency_s,
+                callback=callback,
+                finished_callback=self._on_end,
+            )
+            self._stream.start()
+
+    async def _callback(self, has_ended: bool, doing: str) -> None:
+        """Waits for the callback. Raises SoundDeviceError if the device `has_ended` or is inactive."""
+        if has_ended:
+            raise SoundDeviceError(f"{self._role} {self.name!r} stopped: check that it is plugged in")
+        try:
+            async with asyncio.timeout(SILENT_DEVICE_S):
+                await self._called_back.wait()
+        except TimeoutError:
+            raise SoundDeviceError(
+                f"{self._role} {self.name!r} {doing} no samples for {SILENT_DEVICE_S:g} s: is it plugged in?"
+            ) from None
+
+    def _on_end(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        with suppress(RuntimeError):  # the loop has closed; the stream is about to
+            self._loop.call_soon_threadsafe(self._called_back.set)
+
+
+class Microphone(_Device):
     """An input device as an async iterator of float32 mono packets at `rate`; use it in `with`.
 
     `overflow_samples` counts samples at `device_rate` lost because the iteration paused for more than
@@ -91,42 +148,17 @@ class Microphone:
     """
 
     def __init__(self, rate: int, device: str | int | None = None) -> None:
-        self.rate = rate
+        super().__init__("microphone", "input", rate, device)
         self.overflow_samples = 0
-        self.latency_ms = 0.0
-        self._device = device
         self._zero_samples = 0
         self._blocks: deque[np.ndarray] = deque()
-        self._arrived = asyncio.Event()
-        self._ended = False
-        self._loop = asyncio.get_running_loop()
 
     def __enter__(self) -> Self:
-        found = find_device(self._device, "input")
-        self.name = found["name"]
-        sounddevice = _sounddevice()
-        with _translated(f"opening microphone {self.name!r}"):
-            channels = min(2, found["max_input_channels"])
-            self.device_rate = _rate(found, sounddevice.check_input_settings, channels)
-            block = self.device_rate * BLOCK_MS // 1000
-            self._most_blocks = max(1, round(MICROPHONE_QUEUE_SECONDS * self.device_rate / block))
-            self._stream = sounddevice.InputStream(
-                samplerate=self.device_rate,
-                blocksize=block,
-                device=found["index"],
-                channels=channels,
-                dtype="float32",
-                latency=MICROPHONE_BUFFER_S,
-                callback=self._on_input,
-                finished_callback=self._on_end,
-            )
-            self._stream.start()
+        self._start(self._find(), self._on_input, MICROPHONE_BUFFER_S)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with _translated("closing the microphone"):
+    def __exit__(self, *exception: object) -> None:
+        with _portaudio("closing the microphone"):
             self._stream.close()
 
     @property
@@ -137,24 +169,16 @@ class Microphone:
     async def __aiter__(self) -> AsyncIterator[np.ndarray]:
         resampler = Resampler(self.device_rate, self.rate)
         while True:
-            self._arrived.clear()
+            self._called_back.clear()
             ended = self._ended
             while self._blocks:
                 packet = resampler.feed(downmix(self._blocks.popleft()))
                 if packet.size:
                     yield packet
-            if ended:
-                raise SoundDeviceError(f"microphone {self.name!r} stopped: check that it is plugged in")
-            try:
-                async with asyncio.timeout(SILENT_DEVICE_S):
-                    await self._arrived.wait()
-            except TimeoutError:
-                raise SoundDeviceError(
-                    f"microphone {self.name!r} delivered no samples for {SILENT_DEVICE_S:g} s: is it plugged in?"
-                ) from None
+            await self._callback(ended, "delivered")
 
     def _on_input(self, block: np.ndarray, frames: int, time: Any, status: Any) -> None:
-        if len(self._blocks) >= self._most_blocks:
+        if len(self._blocks) >= MICROPHONE_QUEUE_SECONDS * 1000 / BLOCK_MS:
             self.overflow_samples += frames
         else:
             self._blocks.append(block.copy())
@@ -162,14 +186,10 @@ class Microphone:
             self.overflow_samples += frames
         self._zero_samples = 0 if block.any() else self._zero_samples + frames
         self.latency_ms = max(0.0, time.currentTime - time.inputBufferAdcTime) * 1000  # ALSA stamps some in the future
-        _wake(self._loop, self._arrived)
-
-    def _on_end(self) -> None:
-        self._ended = True
-        _wake(self._loop, self._arrived)
+        self._wake()
 
 
-class Speaker:
+class Speaker(_Device):
     """An output device that plays samples pushed at `rate` through a jitter buffer; use it in `with`.
 
     push(samples), finish() and clear() never wait; `reached(seconds)` waits until that much was played, `drained()`
@@ -182,49 +202,27 @@ class Speaker:
     def __init__(
         self, rate: int, device: str | int | None = None, *, chunk_ms: float = 100.0, live: bool = False
     ) -> None:
-        self.rate = rate
-        self._device = device
-        self._jitter = JitterBuffer(rate, round(chunk_ms * rate / 1000), live)
-        self.latency_ms = 0.0
+        super().__init__("speaker", "output", rate, device)
         self.underflows = 0
-        self._orders: deque[np.ndarray | str] = deque()
         self.pushed_samples = 0
+        self._jitter = JitterBuffer(rate, round(chunk_ms * rate / 1000), live)
+        self._orders: deque[np.ndarray | str] = deque()
+        self._converted = np.zeros(0, np.float32)
+        self._heard = deque([(0.0, 0)], maxlen=BLOCKS_IN_FLIGHT)
         self._heard_at_close: int | None = None
-        self._progress = asyncio.Event()
-        self._ended = False
-        self._loop = asyncio.get_running_loop()
 
     def __enter__(self) -> Self:
-        found = find_device(self._device, "output")
-        self.name = found["name"]
-        sounddevice = _sounddevice()
-        with _translated(f"opening speaker {self.name!r}"):
-            channels = min(2, found["max_output_channels"])
-            self.device_rate = _rate(found, sounddevice.check_output_settings, channels)
-            self._resampler = Resampler(self.rate, self.device_rate)
-            self._converted = np.zeros(0, np.float32)
-            self._heard = deque([(0.0, 0)], maxlen=BLOCKS_IN_FLIGHT)
-            self._stream = sounddevice.OutputStream(
-                samplerate=self.device_rate,
-                blocksize=self.device_rate * BLOCK_MS // 1000,
-                device=found["index"],
-                channels=channels,
-                dtype="float32",
-                latency=max(SPEAKER_BUFFER_S, found["default_low_output_latency"]),
-                callback=self._on_output,
-                finished_callback=self._on_end,
-            )
-            self._stream.start()
+        found = self._find()
+        self._resampler = Resampler(self.rate, self.device_rate)
+        self._start(found, self._on_output, max(SPEAKER_BUFFER_S, found["default_low_output_latency"]))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with _translated("closing the speaker"):
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        with _portaudio("closing the speaker") as sounddevice:
             if kind is None:
                 self._stream.stop()  # plays what the device has taken; close alone would cut it off
             heard = self.position
-            with suppress(_sounddevice().PortAudioError):  # the device may be gone
+            with suppress(sounddevice.PortAudioError):  # the device may be gone
                 heard = self.heard_position
             self._heard_at_close = heard
             self._stream.close()
@@ -292,16 +290,8 @@ class Speaker:
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         while not reached():
-            self._progress.clear()
-            if self._ended:
-                raise SoundDeviceError(f"speaker {self.name!r} stopped: check that it is plugged in")
-            try:
-                async with asyncio.timeout(SILENT_DEVICE_S):
-                    await self._progress.wait()
-            except TimeoutError:
-                raise SoundDeviceError(
-                    f"speaker {self.name!r} accepted no samples for {SILENT_DEVICE_S:g} s: is it plugged in?"
-                ) from None
+            self._called_back.clear()
+            await self._callback(self._ended, "accepted")
 
     def _on_output(self, block: np.ndarray, frames: int, time: Any, status: Any) -> None:
         while self._orders:
@@ -322,49 +312,24 @@ class Speaker:
         self._heard.append((end_s, self._jitter.position))
         self._converted = self._converted[frames:]
         self.underflows += bool(status.output_underflow)
-        _wake(self._loop, self._progress)
-
-    def _on_end(self) -> None:
-        self._ended = True
-        _wake(self._loop, self._progress)
+        self._wake()
 
 
-def _rate(found: dict[str, Any], check: Callable[..., None], channels: int) -> int:
-    """PREFERRED_RATE if the device supports it, else the device's own."""
-    import sounddevice
-
-    try:
-        check(device=found["index"], channels=channels, dtype="float32", samplerate=PREFERRED_RATE)
-    except sounddevice.PortAudioError:
-        return round(found["default_samplerate"])
-    return PREFERRED_RATE
-
-
-def _host_api(device: dict[str, Any]) -> str:
+def _host_api(sounddevice: Any, device: dict[str, Any]) -> str:
     """The same device may be listed once for each host API."""
-    return str(_sounddevice().query_hostapis(device["hostapi"])["name"])
+    return str(sounddevice.query_hostapis(device["hostapi"])["name"])
 
 
-def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    with suppress(RuntimeError):  # the loop has closed; the stream is about to
-        loop.call_soon_threadsafe(event.set)
-
-
-def _sounddevice() -> Any:
+@contextmanager
+def _portaudio(doing: str) -> Iterator[Any]:
+    """The module sounddevice, with its errors translated."""
     try:
         import sounddevice
     except OSError:
         raise SoundDeviceError(
             "the PortAudio library is not installed: apt-get install libportaudio2 (Debian), or brew install portaudio"
         ) from None
-    return sounddevice
-
-
-@contextmanager
-def _translated(doing: str) -> Iterator[None]:
-    import sounddevice
-
     try:
-        yield
+        yield sounddevice
     except (sounddevice.PortAudioError, ValueError) as error:
         raise SoundDeviceError(f"{doing} failed: {error}; `neucodec devices` lists the devices") from None
