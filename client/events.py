@@ -36,6 +36,11 @@ class Tokens:
     position: int
 
 
+def units_of(event: Audio | Tokens) -> np.ndarray:
+    """The samples or tokens of a payload event."""
+    return event.samples if isinstance(event, Audio) else event.tokens
+
+
 HOWS = ("exact", "approximate", "new")
 """Outcomes of resuming, from best to worst (docs/protocol.md)."""
 

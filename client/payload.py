@@ -13,7 +13,7 @@ def to_payload(chunk: np.ndarray, stream: StreamFormat) -> bytes:
     return tokens_to_bytes(chunk) if stream.kind == "tokens" else pcm_to_bytes(chunk, stream.format)
 
 
-def from_payload(payload: bytes, stream: StreamFormat, position: int, raw: bool) -> Audio | Tokens:
+def from_payload(payload: bytes, stream: StreamFormat, position: int, raw: bool = False) -> Audio | Tokens:
     """The event of payload that starts at that position of the stream; `raw`: without its samples."""
     if stream.kind == "tokens":
         return Tokens(tokens_from_bytes(payload), position)

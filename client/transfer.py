@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from neucodec_streaming.client.events import Audio, Event, Resumed, Tokens
+from neucodec_streaming.client.events import Audio, Resumed, Tokens, units_of
 from neucodec_streaming.client.latency import ResponseTimes
 from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.config import FRAME_MS
@@ -122,38 +122,27 @@ async def transfer(
             async for event in connection:
                 now_s = loop.time()
                 report.elapsed_s = now_s - start
-                _count(report, connection, event, now_s)
-                if isinstance(event, Audio):
-                    on_output(event.samples)
-                elif isinstance(event, Tokens):
-                    on_output(event.tokens)
+                if isinstance(event, Resumed):
+                    report.resumed.append(event)
+                elif isinstance(event, Audio | Tokens):
+                    units = units_of(event)
+                    report.output_units += units.size
+                    report.responses.received(connection.output_position, now_s)
+                    if report.first_output_s is None:
+                        report.first_output_s = report.elapsed_s
+                    on_output(units)
                 on_progress(report)
     except BaseExceptionGroup as group:
         raise cause_of(group) from None
     return report
 
 
-def _count(report: TransferReport, connection: LiveSession, event: Event, now_s: float) -> None:
-    if isinstance(event, Resumed):
-        report.resumed.append(event)
-    elif isinstance(event, Audio | Tokens):
-        report.output_units += (event.samples if isinstance(event, Audio) else event.tokens).size
-        report.responses.received(connection.output_position, now_s)
-        if report.first_output_s is None:
-            report.first_output_s = report.elapsed_s
-
-
 def cause_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The error to report of several: ours first, since it names the remedy."""
-    leaves: list[BaseException] = []
-    pending: list[BaseException] = [group]
-    while pending:
-        error = pending.pop(0)
-        if isinstance(error, BaseExceptionGroup):
-            pending.extend(error.exceptions)
-        else:
-            leaves.append(error)
-    return next((error for error in leaves if isinstance(error, StreamingError)), leaves[0])
+    error: BaseException = group.subgroup(StreamingError) or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def packets_of(source: Source) -> AsyncIterator[np.ndarray]:

@@ -20,7 +20,7 @@ from neucodec_streaming.client.commands.terminal import interruption
 from neucodec_streaming.client.connection import Connection
 from neucodec_streaming.client.devices import Microphone, Speaker
 from neucodec_streaming.client.errors import FileError
-from neucodec_streaming.client.events import Audio, Flushed, Tokens
+from neucodec_streaming.client.events import Audio, Flushed, Tokens, units_of
 from neucodec_streaming.client.files import AUDIO_ENDINGS, AudioWriter, TokenWriter
 from neucodec_streaming.client.mqtt.listener import Listener, listen
 from neucodec_streaming.client.mqtt.session import open_at_broker
@@ -142,13 +142,11 @@ def _audio_sink(options: argparse.Namespace, rate: int, stack: AsyncExitStack) -
 
 
 def _take(event: Any, sink: _Sink) -> None:
-    if isinstance(event, Audio):
-        sink.write(event.samples)
-    elif isinstance(event, Tokens):
-        sink.write(event.tokens)
+    if isinstance(event, Audio | Tokens):
+        sink.write(units_of(event))
     elif isinstance(event, Missing):
         sink.missing_units += event.units
-    elif isinstance(event, (UtteranceEnded, Flushed)):
+    elif isinstance(event, UtteranceEnded | Flushed):
         sink.finish()
 
 

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from logging import CRITICAL, getLogger
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 import aiomqtt
@@ -48,17 +48,18 @@ _quiet.setLevel(CRITICAL)  # errors that matter are raised
 class BrokerLink:
     """Calls `on_message` with messages of `subscriptions` (topic, QoS), and `on_connected` after each connection.
 
-    Created by `broker_link`. `failure` is the error that ended it for good.
+    Used with `async with link.opened()`. `failure` is the error that ended it for good. Raises ConfigError.
     """
 
     def __init__(
         self,
         address: BrokerAddress,
         subscriptions: list[tuple[str, int]],
+        *,
         on_message: Callable[[BrokerMessage], None],
-        on_connected: Callable[[], None],
+        on_connected: Callable[[], None] = lambda: None,
         on_failure: Callable[[StreamingError], None],
-        will: BrokerMessage | None,
+        will: BrokerMessage | None = None,
         deadlines: Deadlines,
     ) -> None:
         self._address = address
@@ -75,6 +76,18 @@ class BrokerLink:
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
         self.failure: StreamingError | None = None
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Self]:
+        """Keeps the link connected until the context ends. Raises Unreachable, AuthError."""
+        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        running = asyncio.create_task(self._run(first), name="neucodec broker")
+        try:
+            await first
+            yield self
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
     async def publish(self, message: BrokerMessage) -> None:
         """Publishes on this connection or a later one. Raises DeadlineExceeded, or the error that ended the link."""
@@ -103,8 +116,8 @@ class BrokerLink:
             raise self.failure
         return False
 
-    async def run(self, first: asyncio.Future[None]) -> None:
-        """Keeps the connection; `first` gets the result of the first attempt. Run by `broker_link`."""
+    async def _run(self, first: asyncio.Future[None]) -> None:
+        """Keeps the connection; `first` gets the result of the first attempt."""
         loop = asyncio.get_running_loop()
         pause_s, lost_s = FIRST_PAUSE_S, loop.time()
         while True:
@@ -168,29 +181,6 @@ class BrokerLink:
         if self._proxy is None:
             client._client._get_proxy = lambda: None  # type: ignore[method-assign]  # paho has a rule of its own
         return client
-
-
-@asynccontextmanager
-async def broker_link(
-    address: BrokerAddress,
-    subscriptions: list[tuple[str, int]],
-    *,
-    on_message: Callable[[BrokerMessage], None],
-    on_connected: Callable[[], None],
-    on_failure: Callable[[StreamingError], None],
-    will: BrokerMessage | None = None,
-    deadlines: Deadlines,
-) -> AsyncIterator[BrokerLink]:
-    """A connected link. Raises Unreachable, ConfigError."""
-    link = BrokerLink(address, subscriptions, on_message, on_connected, on_failure, will, deadlines)
-    first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    running = asyncio.create_task(link.run(first), name="neucodec broker")
-    try:
-        await first
-        yield link
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
 
 
 async def _went_out(publishing: Coroutine[Any, Any, None], lost: asyncio.Event) -> bool:

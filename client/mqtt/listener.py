@@ -1,12 +1,12 @@
 """A listener: `async for event in listener` yields one stream of a session from now on, independent of its sender."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from neucodec_streaming.client.dial import Deadlines
 from neucodec_streaming.client.events import Audio, Tokens
-from neucodec_streaming.client.mqtt.link import broker_link
+from neucodec_streaming.client.mqtt.link import BrokerLink
 from neucodec_streaming.client.mqtt.stream import Inbound, Missing, StreamReader, UtteranceEnded
 from neucodec_streaming.errors import ConfigError, StreamingError
 from neucodec_streaming.protocol.messages import OUTPUT_AUDIO, StreamFormat
@@ -109,15 +109,14 @@ async def listen(
     if stream not in STREAMS:
         raise ConfigError(f"stream {stream!r} is unknown: choose one of {', '.join(STREAMS)}")
     listener = Listener(name, stream)
-    connected: Callable[[], None] = lambda: None  # noqa: E731
-    async with broker_link(
+    link = BrokerLink(
         parse_broker(broker) if isinstance(broker, str) else broker,
         [(topic(name, stream), qos), (topic(name, STATUS), 1)],
         on_message=listener.on_message,
-        on_connected=connected,
         on_failure=listener.on_failure,
         deadlines=deadlines or Deadlines(),
-    ):
+    )
+    async with link.opened():
         try:
             yield listener
         finally:

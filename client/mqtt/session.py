@@ -18,12 +18,12 @@ from uuid import uuid4
 
 import numpy as np
 
-from neucodec_streaming.audio import pcm_to_bytes
 from neucodec_streaming.client.dial import Deadlines
 from neucodec_streaming.client.errors import DeadlineExceeded, Unreachable, error_of
-from neucodec_streaming.client.events import Audio, Tokens
-from neucodec_streaming.client.mqtt.link import BrokerLink, broker_link
+from neucodec_streaming.client.events import Audio, Tokens, units_of
+from neucodec_streaming.client.mqtt.link import BrokerLink
 from neucodec_streaming.client.mqtt.stream import Inbound, Missing, StreamReader, UtteranceEnded
+from neucodec_streaming.client.payload import to_payload
 from neucodec_streaming.client.session import LiveSession
 from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.protocol.messages import (
@@ -59,7 +59,6 @@ from neucodec_streaming.protocol.mqtt.topics import (
     topic,
 )
 from neucodec_streaming.protocol.query import session_request
-from neucodec_streaming.tokens import tokens_to_bytes
 
 MAX_FRAME_SECONDS = 0.5
 NO_ANSWER = b"-1"
@@ -150,7 +149,7 @@ class MqttSession(LiveSession):
         A `clear` drops the unsent rest of a call in progress.
         """
         stream, clears = self._input, self._clears
-        payload = tokens_to_bytes(chunk) if stream.kind == "tokens" else pcm_to_bytes(chunk, stream.format)
+        payload = to_payload(chunk, stream)
         step = int(stream.rate * MAX_FRAME_SECONDS) * stream.unit_bytes
         for start in range(0, len(payload), step):
             self._inbound.check()
@@ -180,12 +179,12 @@ class MqttSession(LiveSession):
         event = await self._inbound.next(self._deadlines.answer_s if self._asked else None)
         if event is None:
             raise StopAsyncIteration
-        if isinstance(event, (Audio, Tokens)):
-            units = event.tokens.size if isinstance(event, Tokens) else event.samples.size
-            self._note_taken((event.position + units) // self._output.hop)
-        elif isinstance(event, (Cleared, Missing)):
-            position = event.input // self._input.hop if isinstance(event, Cleared) else event.position
-            self._note_taken(position if isinstance(event, Cleared) else position // self._output.hop)
+        if isinstance(event, Audio | Tokens):
+            self._note_taken((event.position + units_of(event).size) // self._output.hop)
+        elif isinstance(event, Missing):
+            self._note_taken(event.position // self._output.hop)
+        elif isinstance(event, Cleared):
+            self._note_taken(event.input // self._input.hop)
         return event
 
     async def opened(self) -> None:
@@ -362,7 +361,7 @@ async def open_at_broker(
     address = parse_broker(broker) if isinstance(broker, str) else broker
     target = session_request(kind, output_rate=output_rate, profile=profile).target
     session = MqttSession(name, OpenRequest(target, qos, redundancy, packet_frames, input, output), qos, deadlines)
-    async with broker_link(
+    session.link = BrokerLink(
         address,
         session.subscriptions,
         on_message=session.on_message,
@@ -370,7 +369,8 @@ async def open_at_broker(
         on_failure=session.on_failure,
         will=session.will,
         deadlines=deadlines,
-    ) as session.link:
+    )
+    async with session.link.opened():
         watching = asyncio.create_task(session.watch(), name="neucodec watch")
         try:
             await session.opened()

@@ -8,15 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from neucodec_streaming.audio import pcm_from_bytes
 from neucodec_streaming.client.errors import DeadlineExceeded
-from neucodec_streaming.client.events import Audio, Tokens
+from neucodec_streaming.client.payload import from_payload
 from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.protocol.concealment import concealed
 from neucodec_streaming.protocol.messages import StreamFormat
 from neucodec_streaming.protocol.mqtt.receiver import DEFAULT_REORDER, GRACE_S, Loss, Piece, Receiver
 from neucodec_streaming.protocol.mqtt.topics import MAX_CONCEALED_FRAMES
-from neucodec_streaming.tokens import tokens_from_bytes
 
 
 @dataclass(frozen=True)
@@ -97,15 +95,11 @@ class StreamReader:
             payload = filling + item.payload
             if payload:
                 self._before = payload[-self._stream.unit_bytes :]
-                self._on_event(self._payload(payload, item.position - len(filling) // self._stream.unit_bytes))
+                position = item.position - len(filling) // self._stream.unit_bytes
+                self._on_event(from_payload(payload, self._stream, position))
             if item.last:
                 self._before = b""
                 self._on_event(UtteranceEnded(self.position))
-
-    def _payload(self, payload: bytes, position: int) -> Audio | Tokens:
-        if self._stream.kind == "tokens":
-            return Tokens(tokens_from_bytes(payload), position)
-        return Audio(pcm_from_bytes(payload, self._stream.format), position)
 
     def _await_missing(self, restart: bool) -> None:
         """Stops waiting for missing frames GRACE_S after the stream last advanced."""
