@@ -16,7 +16,7 @@ from neucodec_streaming.audio import pcm_from_bytes
 from neucodec_streaming.client.errors import FileError
 from neucodec_streaming.client.files import AudioReader
 from neucodec_streaming.client.packets import Packetizer
-from neucodec_streaming.client.pipes import name_of, read_pipe
+from neucodec_streaming.client.pipes import is_device, name_of, read_pipe
 from neucodec_streaming.client.sound_headers import UNKNOWN_BYTES
 
 _PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
@@ -67,6 +67,8 @@ class AudioPipe:
             async for packet in self._samples(found, head[start:], blocks, length):
                 yield packet
             return
+        if is_device(self._path, 0):
+            raise FileError(f"{self.name} is a device without WAV audio: for raw samples pass --rate")
         with tempfile.TemporaryFile(prefix="neucodec-") as file:
             file.write(head)
             async for block in blocks:

@@ -125,7 +125,7 @@ def _parser() -> CompletedParser:
     parser = CompletedParser(prog="neucodec", description="Speech to tokens and back, live, through a server.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands_of = parser.add_subparsers(required=True, metavar="COMMAND")
-    output, session, paced, form, device, timed = _shared_options()
+    output, server, session, paced, form, device, timed = _shared_options()
     raw, audio, tagged = _format_options()
 
     def add(name: str, run: RunCommand, parents: list[CompletedParser], help: str) -> CompletedParser:
@@ -152,7 +152,7 @@ def _parser() -> CompletedParser:
     speak.add_command(add, session, audio, device)
     command = add("bench", bench.bench, [session], "latency and speed of the server, seen from here")
     command.add_argument("--seconds", type=_positive, default=BENCH_SECONDS, help="of each run (%(default)g)")
-    mqtt_options.add_commands(add, output, session, form, tagged, device, timed)
+    mqtt_options.add_commands(add, output, server, form, tagged, device, timed)
     add("devices", _devices, [output], "lists microphones and speakers")
     command = add("completion", _completion, [], "prints what completes this command in a shell")
     command.add_argument("shell", choices=SHELLS)
@@ -160,18 +160,19 @@ def _parser() -> CompletedParser:
 
 
 def _shared_options() -> tuple[CompletedParser, ...]:
-    """Option groups of commands: output, session, paced session, form of tokens, one device, limited time."""
+    """Option groups: output, server, server with --ca, paced session, form of tokens, one device, limited time."""
     output = CompletedParser(add_help=False)
     output.add_argument("--json", action="store_true", help="print summary or error as one JSON object, no progress")
-    session = CompletedParser(add_help=False, parents=[output])
-    session.add_argument(
+    server = CompletedParser(add_help=False, parents=[output])
+    server.add_argument(
         "--server",
         metavar="URL",
         default=os.environ.get("NEUCODEC_SERVER", DEFAULT_URL),
         help=f"default: NEUCODEC_SERVER, else {DEFAULT_URL}",
     )
-    session.add_argument("--profile", help="one of the server's pairs of chunk and lookahead")
-    session.add_argument("--key-file", metavar="FILE", help=f"holds the API key; else {KEY_VARIABLE} does")
+    server.add_argument("--profile", help="one of the server's pairs of chunk and lookahead")
+    server.add_argument("--key-file", metavar="FILE", help=f"holds the API key; else {KEY_VARIABLE} does")
+    session = CompletedParser(add_help=False, parents=[server])
     session.add_argument("--ca", metavar="FILE", help="certificates to check the server's by, with wss:// (PEM)")
     paced = CompletedParser(add_help=False, parents=[session])
     paced.add_argument("--realtime", action="store_true", help="send at the pace of a microphone")
@@ -181,7 +182,7 @@ def _shared_options() -> tuple[CompletedParser, ...]:
     device.add_argument("--device", help="number or part of the name, see `neucodec devices`")
     timed = CompletedParser(add_help=False)
     timed.add_argument("--seconds", type=_positive, help="stop after this many seconds")
-    return output, session, paced, form, device, timed
+    return output, server, session, paced, form, device, timed
 
 
 def _format_options() -> tuple[CompletedParser, ...]:

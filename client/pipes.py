@@ -61,6 +61,12 @@ def is_pipe(path: str | Path, default: int) -> bool:
     return status is not None and not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode)
 
 
+def is_device(path: str | Path, default: int) -> bool:
+    """Whether a path is a character device, whose bytes may have no end."""
+    status = status_of(path, default)
+    return status is not None and stat.S_ISCHR(status.st_mode)
+
+
 def is_stream(path: str | Path, default: int) -> bool:
     """Whether a path is a pipe or names an open descriptor, even of a file: its bytes are read or written in order."""
     return descriptor_of(path, default) is not None or is_pipe(path, default)

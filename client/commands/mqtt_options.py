@@ -21,7 +21,7 @@ Add = Callable[..., argparse.ArgumentParser]
 def add_commands(
     add: Add,
     output: argparse.ArgumentParser,
-    session: argparse.ArgumentParser,
+    server: argparse.ArgumentParser,
     form: argparse.ArgumentParser,
     tagged: argparse.ArgumentParser,
     device: argparse.ArgumentParser,
@@ -29,14 +29,13 @@ def add_commands(
 ) -> None:
     """Adds both commands with the shared options of cli."""
     broker = _broker_options()
-    certificates = CompletedParser(add_help=False)
-    certificates.add_argument("--ca", metavar="FILE", help="certificates to check the broker's by, with mqtts://")
     command = add(
         "mqtt-publish",
         publish,
-        [output, form, tagged, device, timed, broker, certificates],
+        [output, form, tagged, device, timed, broker],
         "microphone or file to a session at a broker",
     )
+    command.add_argument("--ca", metavar="FILE", help="certificates to check the broker's by, with mqtts://")
     command.add_argument("session", metavar="SESSION")
     command.add_argument(
         "input", metavar="IN", nargs="?", help="audio file, or tokens with --kind decode; or microphone"
@@ -54,8 +53,9 @@ def add_commands(
         "--redundancy", type=int, default=0, metavar="N", help="tokens that each frame repeats (%(default)s)"
     )
     command = add(
-        "mqtt-listen", listen, [session, form, device, timed, broker], "a session's tokens or speech to file or speaker"
+        "mqtt-listen", listen, [server, form, device, timed, broker], "a session's tokens or speech to file or speaker"
     )
+    command.add_argument("--ca", metavar="FILE", help="certificates to check those of broker and server by (PEM)")
     command.add_argument("session", metavar="SESSION")
     command.add_argument("output", metavar="OUT", nargs="?", help="WAV or token file, - for tokens; or the speaker")
     command.add_argument("--decode", action="store_true", help="hear the tokens, decoded by --server")

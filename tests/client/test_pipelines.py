@@ -119,6 +119,7 @@ async def test_audio_to_a_pipe_is_wav_of_open_length_or_raw(tmp_path):
         ("$N decode - -", b"", "the pipe was empty"),
         ("$N encode - out.tok", b"no audio", "cannot be read as audio"),
         ("$N encode - out.tok", wav(np.zeros(0, np.float32)), "standard input contains no audio"),
+        ("$N encode /dev/zero out.tok", b"", "/dev/zero is a device without WAV audio: for raw samples pass --rate"),
         ("$N encode - out.tok <&-", b"", "standard input is closed"),
         ("$N decode - out.wav <&-", b"", "standard input is closed"),
         ("$N roundtrip - - >&-", wav(frames(5)), "standard output is closed"),
