@@ -17,7 +17,6 @@ import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, contextmanager
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -67,9 +66,7 @@ class LoopThread:
         finally:
             future.cancel()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
 

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import AsyncIterator, Callable
-from types import TracebackType
 from typing import Any, Self, TextIO
 
 import numpy as np
@@ -65,14 +64,12 @@ class LiveRows:
     def __enter__(self) -> Self:
         if self._console is not None:
             self._live = Live(console=self._console, refresh_per_second=8, get_renderable=self._table)
-            self._live.__enter__()
+            self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._live is not None:
-            self._live.__exit__(kind, error, trace)
+            self._live.stop()
 
 
 class ProgressLine(LiveRows):
@@ -178,9 +175,8 @@ def _shown(value: Any) -> str:
 
 
 def _told(resumed: Resumed, report: TransferReport) -> str:
-    missing = (
-        f", missing: {resumed.gap} {report.ready.output.unit}{'s' * (resumed.gap != 1)}" if resumed.gap > 0 else ""
-    )
+    unit = report.ready.output.unit + "s" * (resumed.gap != 1)
+    missing = f", missing: {resumed.gap} {unit}" if resumed.gap > 0 else ""
     stale = f", {resumed.dropped_seconds:.1f} s of input were too old" if resumed.dropped_seconds else ""
     return resumed.how + missing + stale
 
@@ -200,12 +196,6 @@ def print_devices(devices: list[dict[str, Any]], as_json: bool) -> None:
     table = Table("", "name", "host API", "in", "out", "rate", box=None, pad_edge=False)
     for device in devices:
         mark = "*" if device["default"] else " "
-        table.add_row(
-            f"{mark}{device['index']}",
-            device["name"],
-            device["host_api"],
-            str(device["inputs"]),
-            str(device["outputs"]),
-            str(device["rate"]),
-        )
+        shown = (str(device[name]) for name in ("name", "host_api", "inputs", "outputs", "rate"))
+        table.add_row(f"{mark}{device['index']}", *shown)
     Console(highlight=False).print(table if devices else "no audio devices")

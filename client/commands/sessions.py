@@ -4,7 +4,6 @@ import argparse
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from functools import partial
 
 import numpy as np
 
@@ -72,24 +71,22 @@ async def encode(options: argparse.Namespace) -> None:
 
 async def decode(options: argparse.Namespace) -> None:
     """Decodes the tokens of a file or pipe."""
-    refuse_same_file(options.input, options.output)
-    refuse_audio_to_terminal(options.output)
-    audio_format(options.output, options.format)
-    source = token_source(options.input, options.form, options.tags)
-    await _to_output(options, "decode", source, partial(_audio_writer, options))
+    open_output = _audio_output(options)
+    await _to_output(options, "decode", token_source(options.input, options.form, options.tags), open_output)
 
 
 async def roundtrip(options: argparse.Namespace) -> None:
     """Encodes and decodes an audio file or pipe."""
+    open_output = _audio_output(options)
+    await _to_output(options, "roundtrip", audio_source(options.input, options.rate), open_output)
+
+
+def _audio_output(options: argparse.Namespace) -> Callable[[Ready], AudioWriter]:
+    """Checks the output and returns the function that opens it. Raises ConfigError."""
     refuse_same_file(options.input, options.output)
     refuse_audio_to_terminal(options.output)
     audio_format(options.output, options.format)
-    source = audio_source(options.input, options.rate)
-    await _to_output(options, "roundtrip", source, partial(_audio_writer, options))
-
-
-def _audio_writer(options: argparse.Namespace, ready: Ready) -> AudioWriter:
-    return AudioWriter(options.output, ready.output.rate, options.format)
+    return lambda ready: AudioWriter(options.output, ready.output.rate, options.format)
 
 
 async def _to_output(
