@@ -8,7 +8,8 @@ a file that cannot be read or written, AudioError and TokenError for its content
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -204,6 +205,16 @@ def audio_format(path: str | Path, format: str | None = None) -> tuple[str, str]
     return chosen
 
 
+@contextmanager
+def _whole(path: str | Path) -> Iterator[None]:
+    """Translates errors of writing a file."""
+    try:
+        yield
+    except (soundfile.LibsndfileError, OSError, AssertionError) as error:  # the last one: fewer were written
+        reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or str(error)
+        raise FileError(f"{path} could not be written to its end: {reason or 'is the disk full?'}") from None
+
+
 class AudioWriter(Writer):
     """A mono audio file written as audio arrives: a context manager with write(float32 (m,)).
 
@@ -237,8 +248,8 @@ class AudioWriter(Writer):
             self.pipe.write(self._header + pcm_to_bytes(audio))
             self._header = b""
         elif self._file is not None:
-            file = self._file
-            self._checked(lambda: file.buffer_write(pcm_to_bytes(audio), dtype="int16"))
+            with _whole(self._path):
+                self._file.buffer_write(pcm_to_bytes(audio), dtype="int16")
 
     def _finish(self, is_whole: bool) -> None:
         if self.pipe is not None:
@@ -246,14 +257,8 @@ class AudioWriter(Writer):
                 self.pipe.write(self._header)
             self.pipe.close()
         elif self._file is not None:
-            self._checked(self._file.close)
-
-    def _checked(self, step: Callable[[], None]) -> None:
-        try:
-            step()
-        except (soundfile.LibsndfileError, OSError, AssertionError) as error:  # the last one: fewer were written
-            reason = getattr(error, "error_string", str(error)) or "is the disk full?"
-            raise FileError(f"{self._path} could not be written to its end: {reason}") from None
+            with _whole(self._path):
+                self._file.close()
 
 
 def token_form(path: str | Path, form: str | None = None, *, writing: bool = False) -> str:
@@ -364,10 +369,8 @@ class TokenWriter(Writer):
             self.pipe.write(payload)
             return
         assert self._file is not None
-        try:
+        with _whole(self._path):
             self._file.write(payload)
-        except OSError as error:
-            raise FileError(f"{self._path} could not be written to its end: {error.strerror or error}") from None
 
     def _finish(self, is_whole: bool) -> None:
         if is_whole:
@@ -376,10 +379,8 @@ class TokenWriter(Writer):
             self.pipe.close()
             return
         assert self._file is not None
-        try:
+        with _whole(self._path):
             self._file.close()
-        except OSError as error:
-            raise FileError(f"{self._path} could not be written to its end: {error.strerror or error}") from None
 
     def _put_last(self) -> None:
         if self._is_whole:

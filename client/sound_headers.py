@@ -7,7 +7,7 @@ the file ends or another chunk starts there, the audio continues to the end.
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -78,29 +78,30 @@ def find_correction(file: BinaryIO) -> Correction | None:
 
 
 def _in_chunks(file: BinaryIO, size: int, position: int, layout: _Layout) -> Correction | None:
+    for name, begin, length in _chunks(file, position, layout):
+        if name == layout.audio:
+            if size <= begin or (length >= 0 and _ends_well(file, size, begin + length, layout)):
+                return None
+            size_format = layout.head[0] + layout.head[3:]
+            return _correction(begin - struct.calcsize(size_format), size_format, length, size - begin)
+        if length < 0:
+            return None
+    return None
+
+
+def _chunks(file: BinaryIO, position: int, layout: _Layout) -> Iterator[tuple[bytes, int, int]]:
+    """Id, start and length of the chunks whose heads follow from `position` on."""
     head = struct.Struct(layout.head)
     while len(start := _at(file, position, head.size)) == head.size:
         name, length = head.unpack(start)
         begin = position + head.size
-        if name == layout.audio:
-            if size <= begin or (length >= 0 and _ends_well(file, size, begin + length, layout)):
-                return None
-            return _correction(position + 4, layout.head[0] + layout.head[3:], length, size - begin)
-        if length < 0:
-            return None
+        yield name, begin, length
         position = begin + length + (length % 2 if layout.padded else 0)
-    return None
 
 
 def _in_rf64(file: BinaryIO, size: int) -> Correction | None:
     name, _, _, length = struct.unpack("<4sIQQ", _at(file, 12, 24).ljust(24, b"\0"))
-    position, begin = 12, None
-    while len(start := _at(file, position, 8)) == 8:
-        chunk, chunk_length = struct.unpack("<4sI", start)
-        if chunk == b"data":
-            begin = position + 8
-            break
-        position += 8 + chunk_length + chunk_length % 2
+    begin = next((begin for chunk, begin, _ in _chunks(file, 12, _WAV) if chunk == _WAV.audio), None)
     if name != b"ds64" or begin is None or size <= begin or _ends_well(file, size, begin + length, _WAV):
         return None
     return _correction(28, "<Q", length, size - begin)
@@ -120,20 +121,20 @@ def _ends_well(file: BinaryIO, size: int, end: int, layout: _Layout | None) -> b
         return False
     position = end
     if layout is not None:
-        head = struct.Struct(layout.head)
         position += end % 2 if layout.padded else 0
-        while len(start := _at(file, position, head.size)) == head.size:
-            name, length = head.unpack(start)
-            if not all(32 <= byte < 127 for byte in name) or not 0 <= length <= size - position - head.size:
+        for name, begin, length in _chunks(file, position, layout):
+            if not all(32 <= byte < 127 for byte in name) or not 0 <= length <= size - begin:
                 break
-            position += head.size + length + (length % 2 if layout.padded else 0)
+            position = begin + length + (length % 2 if layout.padded else 0)
     return size - position < 8 or _is_zero(file, position)
 
 
 def _is_zero(file: BinaryIO, position: int) -> bool:
     file.seek(position)
-    read: Callable[[], bytes] = lambda: file.read(_ZEROS_BLOCK_BYTES)  # noqa: E731
-    return not any(any(block) for block in iter(read, b""))
+    while block := file.read(_ZEROS_BLOCK_BYTES):
+        if any(block):
+            return False
+    return True
 
 
 def _at(file: BinaryIO, position: int, count: int) -> bytes:
