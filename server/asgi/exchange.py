@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any
 
 from neucodec_streaming.server.asgi.messages import AsgiMessage, Receive, Send
-from neucodec_streaming.server.http.exchange import HttpHandler, HttpRequest, refuse
+from neucodec_streaming.server.http.exchange import HttpHandler, HttpRequest, refuse, refuse_length
 from neucodec_streaming.server.settings.fields import Settings
 
 _log = logging.getLogger(__name__)
@@ -59,11 +59,6 @@ class AsgiExchange:
     def finish(self) -> None:
         self._unsent.append({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def reply(self, status: HTTPStatus, headers: Mapping[str, str], body: bytes) -> None:
-        self.begin(status, {**headers, "Content-Length": str(len(body))})
-        self.write(body)
-        self.finish()
-
     def abort(self) -> None:
         """Cuts the connection by leaving the answer incomplete."""
         self._unsent.clear()
@@ -79,12 +74,7 @@ class AsgiExchange:
             async with asyncio.timeout(self._settings.open_timeout_s):
                 body = await self._read_body()
             if body is None:
-                limit = self._settings.max_message_bytes
-                refuse(
-                    self,
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                    f"the body is longer than {limit} bytes: send a shorter one",
-                )
+                refuse_length(self, self._settings.max_message_bytes)
                 await self.drained()
             else:
                 await self._answer(handler, replace(request, body=body))

@@ -17,10 +17,9 @@ import h11
 from websockets.datastructures import Headers
 from websockets.http11 import Response
 
-from neucodec_streaming.protocol.messages import Failure, encode_message
+from neucodec_streaming.server.http.responses import SERVER_NAME, failure
 from neucodec_streaming.server.settings.fields import Settings
 
-SERVER_NAME = "neucodec-streaming"
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +35,7 @@ class HttpRequest:
 
 
 class Exchange(Interface):
-    """A handler's answer to a request: by `reply`, or by `begin`, `write` and `finish`."""
+    """A handler's answer to a request: by `begin`, `write` and `finish`, or whole by `reply_with`."""
 
     @property
     def has_begun(self) -> bool:
@@ -54,9 +53,6 @@ class Exchange(Interface):
     def finish(self) -> None:
         """Completes the answer."""
 
-    def reply(self, status: HTTPStatus, headers: Mapping[str, str], body: bytes) -> None:
-        """Sends a whole answer."""
-
     def abort(self) -> None:
         """Cuts the connection: the client sees that the answer is incomplete."""
 
@@ -67,9 +63,22 @@ HttpHandler = Callable[[HttpRequest, Exchange], Coroutine[Any, Any, None]]
 
 def reply_with(exchange: Exchange, response: Response) -> None:
     """Sends a whole response, without the headers that the exchange adds itself."""
-    own = ("Date", "Connection", "Content-Length")
+    own = ("Date", "Connection")
     headers = {name: value for name, value in response.headers.raw_items() if name not in own}
-    exchange.reply(HTTPStatus(response.status_code), headers, bytes(response.body))
+    exchange.begin(HTTPStatus(response.status_code), headers)
+    exchange.write(bytes(response.body))
+    exchange.finish()
+
+
+def refuse(exchange: Exchange, status: HTTPStatus, message: str) -> None:
+    """Answers a request that is invalid or too long, or that failed."""
+    reply_with(exchange, failure(status, "bad_message", message))
+
+
+def refuse_length(exchange: Exchange, max_bytes: int) -> None:
+    """Answers a request whose body exceeds the limit."""
+    message = f"the body is longer than {max_bytes} bytes: send a shorter one"
+    refuse(exchange, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
 
 
 class HttpExchange(asyncio.Protocol):
@@ -96,7 +105,7 @@ class HttpExchange(asyncio.Protocol):
     @property
     def has_begun(self) -> bool:
         """Whether an answer has started."""
-        return self._parser.our_state is not h11.IDLE and self._parser.our_state is not h11.SEND_RESPONSE
+        return self._parser.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
 
     def begin(self, status: HTTPStatus, headers: Mapping[str, str]) -> None:
         """Starts an answer; without Content-Length it is sent in chunks."""
@@ -117,12 +126,6 @@ class HttpExchange(asyncio.Protocol):
         """Completes the answer."""
         self._send(h11.EndOfMessage())
         self._transport.close()
-
-    def reply(self, status: HTTPStatus, headers: Mapping[str, str], body: bytes) -> None:
-        """Sends a whole answer."""
-        self.begin(status, {**headers, "Content-Length": str(len(body))})
-        self.write(body)
-        self.finish()
 
     def abort(self) -> None:
         """Cuts the connection: the client sees that the answer is incomplete."""
@@ -174,10 +177,7 @@ class HttpExchange(asyncio.Protocol):
         elif isinstance(event, h11.Data):
             self._body += event.data
             if len(self._body) > self._settings.max_message_bytes:
-                limit = self._settings.max_message_bytes
-                self._refuse(
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is longer than {limit} bytes: send a shorter one"
-                )
+                refuse_length(self, self._settings.max_message_bytes)
                 self._task = self._loop.create_task(asyncio.sleep(0), name="refused")  # stops reading
         elif isinstance(event, h11.EndOfMessage):
             self._timer.cancel()
@@ -193,24 +193,16 @@ class HttpExchange(asyncio.Protocol):
             await self._handler(HttpRequest(method, path, fields, bytes(self._body), peer[0] if peer else ""), self)
         except Exception:
             _log.exception("a request failed")
-            if self.has_begun:
-                self.abort()
-            else:
-                self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
-        if self._parser.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            refuse(self, status, message)
-        else:
+        """Answers with the error, or cuts an answer that has begun."""
+        if self.has_begun:
             self.abort()
+        else:
+            refuse(self, status, message)
 
     def _send(self, event: Any) -> None:
         data = self._parser.send(event)
         if data and not self._transport.is_closing():
             self._transport.write(data)
-
-
-def refuse(exchange: Exchange, status: HTTPStatus, message: str) -> None:
-    """Answers a request that is invalid or too long, or that failed."""
-    body = encode_message(Failure("bad_message", message)) + "\n"
-    exchange.reply(status, {"Content-Type": "application/json"}, body.encode())

@@ -24,7 +24,7 @@ from neucodec_streaming.errors import CapacityError, ConfigError, StreamingError
 from neucodec_streaming.resampler import resample
 from neucodec_streaming.server.auth.gate import Gate
 from neucodec_streaming.server.http.exchange import Exchange, HttpRequest, reply_with
-from neucodec_streaming.server.http.responses import error_response
+from neucodec_streaming.server.http.responses import JSON, error_response, plain
 from neucodec_streaming.server.metrics import Metrics
 
 MAX_SECONDS = 15
@@ -92,8 +92,8 @@ class CompareEndpoint:
         finally:
             self._waiting -= 1
         fields = {name: base64.b64encode(audio).decode() for name, audio in coded.items() if audio is not None}
-        headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-        exchange.reply(HTTPStatus.OK, headers, json.dumps({"rate": OUTPUT_RATE, "audio": fields}).encode())
+        body = json.dumps({"rate": OUTPUT_RATE, "audio": fields})
+        reply_with(exchange, plain(HTTPStatus.OK, body, JSON, {"Cache-Control": "no-store"}))
 
 
 def _check(body: bytes) -> None:

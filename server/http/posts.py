@@ -1,6 +1,5 @@
 """Answers methods other than GET and HEAD: POSTs for speech and for the page's comparison, 405 for others."""
 
-import json
 from http import HTTPStatus
 
 from websockets.http11 import Response
@@ -50,4 +49,4 @@ class Posts:
 
 def _no_speech() -> Response:
     error = ConfigError("this server has no speech language model: start it with --speech-lm-url")
-    return answer(HTTPStatus.NOT_FOUND, json.dumps(error_body(error, HTTPStatus.NOT_FOUND)))
+    return answer(HTTPStatus.NOT_FOUND, error_body(error, HTTPStatus.NOT_FOUND))

@@ -1,7 +1,7 @@
 """HTTP responses before or in place of a WebSocket: probes, and refusals with their status."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 
@@ -21,11 +21,13 @@ from neucodec_streaming.errors import (
 from neucodec_streaming.protocol.messages import Failure, encode_message
 from neucodec_streaming.protocol.query import PATHS
 
+SERVER_NAME = "neucodec-streaming"
 HEALTH_PATH = "/healthz"
 READY_PATH = "/readyz"
 METRICS_PATH = "/metrics"
 SPEECH_PATH = "/v1/audio/speech"
 COMPARE_PATH = "/v1/compare"
+JSON = "application/json"
 RETRY_AFTER_S = 1
 _STATUS: dict[type, HTTPStatus] = {
     StreamingError: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -47,30 +49,28 @@ _ERROR_TYPES = {
 """OpenAI's error type for a status; server_error for others."""
 
 
-def plain(status: HTTPStatus, text: str, content_type: str) -> Response:
+def plain(status: HTTPStatus, text: str, content_type: str, headers: Mapping[str, str] | None = None) -> Response:
     """A text response."""
     body = text.encode()
-    headers = [
-        ("Date", formatdate(usegmt=True)),
-        ("Connection", "close"),
-        ("Content-Length", str(len(body))),
-        ("Content-Type", content_type),
-    ]
-    return Response(status.value, status.phrase, Headers(headers), body)
+    always = {"Date": formatdate(usegmt=True), "Connection": "close", "Content-Length": str(len(body))}
+    fields = Headers({**always, "Content-Type": content_type, **(headers or {})})
+    return Response(status.value, status.phrase, fields, body)
 
 
-def answer(status: HTTPStatus, body: object) -> Response:
+def answer(status: HTTPStatus, body: object, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON response."""
-    text = body if isinstance(body, str) else json.dumps(body)
-    return plain(status, text + "\n", "application/json")
+    return plain(status, json.dumps(body) + "\n", JSON, headers)
+
+
+def failure(status: HTTPStatus, code: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A response with the WebSocket's `error` message."""
+    return plain(status, encode_message(Failure(code, message)) + "\n", JSON, headers)
 
 
 def error_response(error: StreamingError) -> Response:
     """An error as the WebSocket's `error` message, with the status and headers for it."""
     status, headers = status_and_headers(error)
-    response = answer(status, encode_message(Failure(error.code, str(error))))
-    response.headers.update(headers)
-    return response
+    return failure(status, error.code, str(error), headers)
 
 
 def status_and_headers(error: StreamingError) -> tuple[HTTPStatus, dict[str, str]]:
@@ -94,19 +94,13 @@ def error_body(error: StreamingError, status: HTTPStatus | None = None) -> dict[
 def method_not_allowed(path: str, method: str, allowed: str) -> Response:
     """405, naming the allowed method."""
     message = f"{path} does not support method {method[:20]}: use {allowed}"
-    response = answer(HTTPStatus.METHOD_NOT_ALLOWED, encode_message(Failure("bad_method", message)))
-    response.headers["Allow"] = allowed
-    return response
+    return failure(HTTPStatus.METHOD_NOT_ALLOWED, "bad_method", message, {"Allow": allowed})
 
 
 def upgrade_required() -> Response:
     """426: the session could be opened, by a WebSocket."""
-    response = answer(
-        HTTPStatus.UPGRADE_REQUIRED,
-        encode_message(Failure("no_websocket", "this path serves WebSockets: connect with one")),
-    )
-    response.headers["Upgrade"] = "websocket"
-    return response
+    message = "this path serves WebSockets: connect with one"
+    return failure(HTTPStatus.UPGRADE_REQUIRED, "no_websocket", message, {"Upgrade": "websocket"})
 
 
 def not_found(path: str, kinds: Collection[str] = tuple(PATHS.values())) -> Response:
@@ -115,4 +109,4 @@ def not_found(path: str, kinds: Collection[str] = tuple(PATHS.values())) -> Resp
     known = ", ".join([*sessions, SPEECH_PATH, HEALTH_PATH, READY_PATH, METRICS_PATH])
     what = "not served here" if path in PATHS else "unknown"
     message = f"path {path[:80]!r} is {what}: choose one of {known}"
-    return answer(HTTPStatus.NOT_FOUND, encode_message(Failure("bad_path", message)))
+    return failure(HTTPStatus.NOT_FOUND, "bad_path", message)

@@ -18,21 +18,14 @@ from typing import Any
 import httpx
 import numpy as np
 
-from neucodec_streaming.errors import (
-    CapacityError,
-    ConfigError,
-    SpeechLMError,
-    StreamingError,
-    TokenError,
-    error_of,
-)
+from neucodec_streaming.errors import CapacityError, ConfigError, SpeechLMError, StreamingError, TokenError, error_of
 from neucodec_streaming.protocol.messages import Done, End, Failure, Flush, Ready, ServerMessage
 from neucodec_streaming.protocol.query import session_request
 from neucodec_streaming.protocol.speech_lm import AnswerParser, SpeechLMSpec, refusal, unreachable
 from neucodec_streaming.proxies import proxy_for
 from neucodec_streaming.server.auth.gate import Gate
-from neucodec_streaming.server.http.exchange import Exchange, HttpRequest
-from neucodec_streaming.server.http.responses import error_body, status_and_headers
+from neucodec_streaming.server.http.exchange import Exchange, HttpRequest, reply_with
+from neucodec_streaming.server.http.responses import answer, error_body, status_and_headers
 from neucodec_streaming.server.http.routes import Served
 from neucodec_streaming.server.http.speech_formats import (
     CONTENT_TYPES,
@@ -288,5 +281,4 @@ class SpeechEndpoint:
     def _refuse(self, error: StreamingError, exchange: Exchange) -> None:
         self._metrics.refusals.labels(error.code).inc()
         status, headers = status_and_headers(error)
-        body = json.dumps(error_body(error)) + "\n"
-        exchange.reply(status, {"Content-Type": "application/json", **headers}, body.encode())
+        reply_with(exchange, answer(status, error_body(error), headers))

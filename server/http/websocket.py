@@ -21,13 +21,12 @@ from websockets.typing import Subprotocol
 
 from neucodec_streaming.protocol.messages import SUBPROTOCOL, ServerMessage, encode_message
 from neucodec_streaming.server.http.frame_reader import FrameReader, binary_header
-from neucodec_streaming.server.http.responses import plain
+from neucodec_streaming.server.http.responses import SERVER_NAME, plain
 from neucodec_streaming.server.lifecycle import moved
 from neucodec_streaming.server.sessions.pace import MessagePace
 from neucodec_streaming.server.sessions.transport import SessionHandler, hand_on
 from neucodec_streaming.server.settings.fields import Settings
 
-SERVER_NAME = "neucodec-streaming"
 READ_BYTES = 16_384
 """Limit of a read: a disconnected peer is only noticed after it, and it may contain 2,700 empty frames."""
 TURN_FRAMES = 64
@@ -205,10 +204,7 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def _hand_over(self, other: asyncio.Protocol, data: bytes) -> None:
         """Hands the connection and its unread bytes to another protocol."""
-        self._sockets.discard(self)
-        self._timer.cancel()
-        self._phase = moved(_PHASES, self._phase, ConnectionPhase.GONE)
-        self.gone.set_result(None)
+        self.connection_lost(None)
         self._transport.set_protocol(other)
         other.connection_made(self._transport)
         other.data_received(data)

@@ -33,12 +33,7 @@ from neucodec_streaming.protocol.mqtt.topics import (
     session_of,
     topic,
 )
-from neucodec_streaming.server.mqtt.broker import (
-    BrokerConnection,
-    BrokerLost,
-    Subscription,
-    tls_context,
-)
+from neucodec_streaming.server.mqtt.broker import BrokerConnection, BrokerLost, Subscription, tls_context
 from neucodec_streaming.server.mqtt.session import (
     KEPT_S,
     STATUS_EXPIRES_S,
