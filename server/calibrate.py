@@ -35,10 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     try:
         calibrate(given)
-    except (ConfigError, InputError) as error:
-        return _complain(error, EXIT_CONFIG)
-    except ModelError as error:
-        return _complain(error, EXIT_MODEL)
+    except (ConfigError, InputError, ModelError) as error:
+        print(f"calibrate: {error}", file=sys.stderr)
+        return EXIT_MODEL if isinstance(error, ModelError) else EXIT_CONFIG
     return 0
 
 
@@ -104,11 +103,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--context", type=int, default=250, help="default context in frames (default 250)")
     add("--prior-weight", type=float, default=12.0, help="weight of the priors in frames (default 12)")
     return parser
-
-
-def _complain(error: Exception, code: int) -> int:
-    print(f"calibrate: {error}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

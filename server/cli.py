@@ -23,7 +23,7 @@ from neucodec_streaming.server.app import App
 from neucodec_streaming.server.loading import load_engines
 from neucodec_streaming.server.logs import log_to_stderr
 from neucodec_streaming.server.model import latency_ms
-from neucodec_streaming.server.preflight import check_start
+from neucodec_streaming.server.preflight import check_device, check_model
 from neucodec_streaming.server.sessions.admission import Admission
 from neucodec_streaming.server.settings.fields import Settings
 from neucodec_streaming.server.settings.sources import add_flags, check_files, resolve, table
@@ -52,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
             if resolved.unknown:
                 raise ConfigError("; ".join(resolved.unknown))
             check_files(settings)
-            check_start(settings)
+            check_model(settings.model)
+            check_device(settings.device)
             _bridge(settings, App(settings))  # they read keys and certificates, and raise what would prevent the start
             print(table(resolved))
             return 0
@@ -66,12 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(serve(settings))
-    except ConfigError as error:
-        return _complain(error, EXIT_CONFIG)
-    except ModelError as error:
-        return _complain(error, EXIT_MODEL)
     except StreamingError as error:
-        return _complain(error, 1)
+        return _complain(error)
 
 
 def convert_checkpoint(arguments: list[str]) -> int:
@@ -90,7 +87,7 @@ def convert_checkpoint(arguments: list[str]) -> int:
     try:
         remarks = convert(given.source, given.folder, given.semantic)
     except ModelError as error:
-        return _complain(error, EXIT_MODEL)
+        return _complain(error)
     print("\n".join([f"{given.folder}: model folder for --model or load_codec", *remarks]))
     return 0
 
@@ -220,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _complain(error: StreamingError, code: int) -> int:
+def _complain(error: StreamingError) -> int:
+    """Prints the error; returns the exit code."""
     print(f"neucodec-server: {error}", file=sys.stderr)
-    return code
+    return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_MODEL if isinstance(error, ModelError) else 1

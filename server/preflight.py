@@ -4,21 +4,14 @@ import re
 from pathlib import Path
 
 from neucodec_streaming.errors import ConfigError, ModelError
-from neucodec_streaming.server.settings.fields import Settings
 
 HUB_TIMEOUT_S = 5.0
 MAX_REASON_LENGTH = 100
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def check_start(settings: Settings) -> None:
-    """Raises ModelError for a missing model, ConfigError for an unusable device."""
-    check_model(settings.model)
-    check_device(settings.device)
-
-
 def check_model(name: str) -> None:
-    """Looks for a bundled model, a folder, or a hub model, in the cache or on the hub."""
+    """Looks for a bundled model, a folder, or a hub model, in the cache or on the hub. Raises ModelError."""
     from neucodec_streaming.codec import ASSETS, BUNDLED
 
     folder = ASSETS / name if name in BUNDLED else Path(name)
@@ -51,7 +44,7 @@ def check_model(name: str) -> None:
 
 
 def check_device(device: str) -> None:
-    """Allocates a little memory on the device."""
+    """Allocates a little memory on the device. Raises ConfigError."""
     import torch
 
     try:

@@ -9,7 +9,7 @@ import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from websockets.datastructures import Headers
 
@@ -143,7 +143,7 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[IPv4Ne
     """
     address = peer
     for said in reversed(",".join(forwarded).split(",")):
-        if not _is_in(address, trusted) or not _is_address(said.strip()):
+        if not _is_in(address, trusted) or _parsed(said.strip()) is None:
             break
         address = said.strip()
     return address
@@ -151,15 +151,10 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[IPv4Ne
 
 def counted_address(address: str) -> str:
     """The address as counted: IPv4 itself, also if mapped into IPv6; of IPv6 one household's network."""
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return address  # of a socket without addresses
+    found = _parsed(address)
     if isinstance(found, IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
         return str(IPv6Network((int(found), IPV6_PREFIX), strict=False))
-    return str(found)
+    return address if found is None else str(found)  # a socket may have no address
 
 
 def _counted(caller: Caller) -> list[tuple[str, str]]:
@@ -167,21 +162,19 @@ def _counted(caller: Caller) -> list[tuple[str, str]]:
     return counted if caller.name is None else [*counted, ("key", caller.name)]
 
 
-def _is_address(text: str) -> bool:
+def _parsed(address: str) -> IPv4Address | IPv6Address | None:
+    """IPv4 also if mapped into IPv6; None if it is not an address."""
     try:
-        ip_address(text)
+        found = ip_address(address)
     except ValueError:
-        return False
-    return True
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return mapped or found
 
 
 def _is_in(address: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
-    if not networks or not _is_address(address):
-        return False
-    found = ip_address(address)
-    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    return any(found in network for network in networks)
+    found = _parsed(address) if networks else None
+    return found is not None and any(found in network for network in networks)
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

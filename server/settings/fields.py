@@ -16,21 +16,20 @@ from neucodec_streaming.engine.budget import DEFAULT_MAX_LOAD
 from neucodec_streaming.engine.overload import DEFAULT_MAX_BEHIND_S
 from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.protocol.speech_lm import APIS, check_url
-from neucodec_streaming.server.settings.spec import (
-    ACCESS,
-    ENVIRONMENT,
-    LOGGING,
-    MODEL,
-    MQTT,
-    NETWORK,
-    QUEUES,
-    SESSIONS,
-    SPEECH,
-    TIMES,
-    entry_of,
-    kind_of,
-    setting,
+from neucodec_streaming.server.settings.spec import entry_of, kind_of, setting
+
+MODEL, NETWORK, ACCESS, MQTT, SPEECH, SESSIONS, QUEUES, TIMES, LOGGING = (
+    "model and device",
+    "network",
+    "access",
+    "sessions over MQTT",
+    "POST /v1/audio/speech",
+    "sessions and load",
+    "queues",
+    "times",
+    "logging",
 )
+"""The groups of settings."""
 
 Profiles = dict[str, tuple[int, int] | None]
 """Names of chunk and lookahead in frames; None is the model's own pair."""
@@ -106,11 +105,7 @@ class Settings:
 
     api_keys_file: str | None = setting(None, ACCESS, "file of accepted API keys", is_file=True)
     api_keys: tuple[str, ...] = setting(
-        (),
-        ACCESS,
-        "accepted API keys; without keys and file, everybody is admitted",
-        sources=(ENVIRONMENT,),
-        secret=True,
+        (), ACCESS, "accepted API keys; without keys and file, everybody is admitted", secret=True
     )
     allow_origins: tuple[str, ...] = setting(
         (), ACCESS, "origins of allowed web pages, such as https://example.org (empty: any)"
@@ -129,7 +124,7 @@ class Settings:
         None, MQTT, "broker whose sessions to serve: mqtt://HOST:PORT, or mqtts:// for TLS (none: no bridge)"
     )
     mqtt_username: str | None = setting(None, MQTT, "user at the broker")
-    mqtt_password: str | None = setting(None, MQTT, "password of that user", sources=(ENVIRONMENT,), secret=True)
+    mqtt_password: str | None = setting(None, MQTT, "password of that user", secret=True)
     mqtt_ca: str | None = setting(
         None, MQTT, "certificate authorities (PEM) for the broker (none: the system's)", is_file=True
     )
@@ -147,7 +142,7 @@ class Settings:
         "prompt file with {text}, or a .json file with the whole request (none: only the text)",
         is_file=True,
     )
-    speech_lm_key: str | None = setting(None, SPEECH, "API key of that server", sources=(ENVIRONMENT,), secret=True)
+    speech_lm_key: str | None = setting(None, SPEECH, "API key of that server", secret=True)
 
     max_sessions: int = setting(
         64, SESSIONS, "limit of sessions; more get HTTP 503 (max_load may refuse earlier)", on_cuda=256, least=1
@@ -230,10 +225,7 @@ class Settings:
         20.0, TIMES, "time of a single step after which the server reports not ready", above=0
     )
     drain_s: float = setting(
-        30.0,
-        TIMES,
-        "time for open sessions to end after SIGTERM; the rest resume elsewhere",
-        least=0,
+        30.0, TIMES, "time for open sessions to end after SIGTERM; the rest resume elsewhere", least=0
     )
     stop_timeout_s: float = setting(10.0, TIMES, "timeout of shutting down after the sessions are closed", above=0)
 

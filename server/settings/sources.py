@@ -171,13 +171,13 @@ def _value(item: Field, given: Any) -> Any:
             return _READERS[kind](given)
         except ValueError:
             return given
-    if isinstance(given, dict) and kind == Profiles:
-        return parse_profiles(",".join(f"{name}={_pair(pair)}" for name, pair in given.items()))
     return given
 
 
 def _as_text(given: Any, kind: Any) -> Any:
-    """A number or list of the file as text for the flag's parser; other values unchanged."""
+    """A number, list or table of the file as text for the flag's parser; other values unchanged."""
+    if isinstance(given, dict) and kind == Profiles:
+        return ",".join(f"{name}={_pair(pair)}" for name, pair in given.items())
     if isinstance(given, list) and (kind == Profiles or get_origin(kind) is tuple):
         return ",".join(str(part) for part in given)
     if isinstance(given, (int, float)) and not isinstance(given, bool) and kind not in (int, float):

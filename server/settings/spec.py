@@ -4,17 +4,6 @@ from dataclasses import Field, dataclass, field
 from types import NoneType, UnionType
 from typing import Any, get_args
 
-MODEL, NETWORK, ACCESS, MQTT, SPEECH, SESSIONS, QUEUES, TIMES, LOGGING = (
-    "model and device",
-    "network",
-    "access",
-    "sessions over MQTT",
-    "POST /v1/audio/speech",
-    "sessions and load",
-    "queues",
-    "times",
-    "logging",
-)
 FLAG, ENVIRONMENT, FILE = "flag", "environment", "file"
 
 
@@ -29,9 +18,13 @@ class SettingSpec:
     least: float | None
     above: float | None
     choices: tuple[str, ...]
-    sources: tuple[str, ...]
     secret: bool
     is_file: bool
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where it may be set: a secret in the environment alone, since other users see command lines."""
+        return (ENVIRONMENT,) if self.secret else (FLAG, ENVIRONMENT, FILE)
 
 
 def setting(
@@ -43,18 +36,16 @@ def setting(
     least: float | None = None,
     above: float | None = None,
     choices: tuple[str, ...] = (),
-    sources: tuple[str, ...] = (FLAG, ENVIRONMENT, FILE),
     secret: bool = False,
     is_file: bool = False,
 ) -> Any:
     """A field of Settings.
 
     `on_cuda`: the default on CUDA, if it differs; such a field is None until the device is known. `least`, `above`:
-    limits of a number. `choices`: valid texts. `sources`: where it may be set; a secret has no flag, since command
-    lines are visible to other users. `secret`: never shown. `is_file`: the path of an existing file.
+    limits of a number. `choices`: valid texts. `secret`: never shown, and set in the environment alone. `is_file`: the
+    path of an existing file.
     """
-    assert not (secret and FLAG in sources), "a secret on the command line"
-    metadata = {"entry": SettingSpec(default, on_cuda, group, help, least, above, choices, sources, secret, is_file)}
+    metadata = {"entry": SettingSpec(default, on_cuda, group, help, least, above, choices, secret, is_file)}
     default = default if on_cuda is None else None
     if isinstance(default, dict):
         return field(default_factory=default.copy, metadata=metadata)
