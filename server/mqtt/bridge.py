@@ -11,6 +11,7 @@ import random
 import uuid
 from collections.abc import Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from neucodec_streaming.errors import ConfigError, StreamingError
@@ -33,7 +34,7 @@ from neucodec_streaming.protocol.mqtt.topics import (
     session_of,
     topic,
 )
-from neucodec_streaming.server.mqtt.broker import BrokerConnection, BrokerLost, Subscription, tls_context
+from neucodec_streaming.server.mqtt.broker import BrokerConnection, BrokerLost, tls_context
 from neucodec_streaming.server.mqtt.session import (
     KEPT_S,
     STATUS_EXPIRES_S,
@@ -43,6 +44,7 @@ from neucodec_streaming.server.mqtt.session import (
     error_answer,
     reply_of,
 )
+from neucodec_streaming.server.sessions.session import RESTART_STATUS
 from neucodec_streaming.server.settings.fields import DEFAULT_MAX_MESSAGE_BYTES, Settings
 
 SHARE = "$share/neucodec"
@@ -110,7 +112,7 @@ class Bridge:
             await asyncio.wait([self._task], timeout=timeout_s)
         tasks = [task for _, task in self._sessions.values()]
         for session, _ in self._sessions.values():
-            session.hand_over()
+            session.close(RESTART_STATUS)
         if tasks:
             await asyncio.wait(tasks, timeout=timeout_s)
         for task in [*tasks, *self._claims]:
@@ -136,9 +138,9 @@ class Bridge:
     async def _look_around(self, connection: BrokerConnection) -> None:
         """Reads the retained statuses, then decides which sessions here continue, and offers the lost ones."""
         self._statuses.clear()
-        await connection.subscribe([Subscription(f"{ROOT}/+/{STATUS}", 0, keeps_retain=True)])
+        await connection.subscribe([f"{ROOT}/+/{STATUS}"], 0, keeps_retain=True)
         marker = f"{ROOT}/bridge-{self.name}/{CONTROL}"
-        await connection.subscribe([Subscription(marker, 0)])
+        await connection.subscribe([marker], 0)
         await connection.publish(BrokerMessage(marker, b"", 0))
         async for message in connection.messages():  # arrives after all retained ones
             if message.topic == marker:
@@ -148,14 +150,14 @@ class Bridge:
             status = self._status(name)
             if status is None or status.bridge == self.name:
                 session.decide(True)
-        await connection.subscribe([Subscription(f"{SHARE}/{ROOT}/+/{name}", 1) for name in (CONTROL, STATUS)])
+        await connection.subscribe([f"{SHARE}/{ROOT}/+/{name}" for name in (CONTROL, STATUS)], 1)
         for name, (status, _) in list(self._statuses.items()):
             if status.state == SessionStatus.LOST:
                 self._claim(self._offer(name))
         for site in self._sites:
             self._ask_for(site)
         if self._sites:
-            await connection.subscribe([Subscription(f"{SHARE}/{source}", 0) for source in self._sites.values()])
+            await connection.subscribe([f"{SHARE}/{source}" for source in self._sites.values()], 0)
 
     def _ask_for(self, site: str) -> None:
         """Requests a session for a site, unless a bridge has it or it was requested just now."""
@@ -233,7 +235,7 @@ class Bridge:
                 reply,
                 bridge=self.name,
                 open=self._open,
-                connect=self._connect,
+                connect=partial(BrokerConnection, self._address, self._tls, expiry_s=KEPT_S),
                 on_replaced=self._replace,
                 position=position,
                 max_message_bytes=self._max_message_bytes,
@@ -268,17 +270,6 @@ class Bridge:
     async def _publish(self, message: BrokerMessage) -> None:
         if self._connection is not None:
             await self._connection.publish(message)
-
-    def _connect(self, identifier: str, will: BrokerMessage, clean_start: bool, frames_topic: str) -> BrokerConnection:
-        return BrokerConnection(
-            self._address,
-            self._tls,
-            identifier,
-            will=will,
-            clean_start=clean_start,
-            expiry_s=KEPT_S,
-            frames_topic=frames_topic,
-        )
 
     def _status(self, name: str) -> Status | None:
         """The latest status of an unfinished session; None if unknown or too old."""

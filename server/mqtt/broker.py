@@ -7,8 +7,6 @@ import asyncio
 import logging
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import aiomqtt
@@ -37,15 +35,6 @@ _quiet.setLevel(logging.CRITICAL)  # the caller logs errors that matter
 
 class BrokerLost(Exception):
     """The broker is unreachable, or the connection to it was lost."""
-
-
-@dataclass(frozen=True)
-class Subscription:
-    """A subscription. `keeps_retain`: later retained messages are marked as such too."""
-
-    topic: str
-    qos: int
-    keeps_retain: bool = False
 
 
 class _Inbox(asyncio.Queue[aiomqtt.Message]):
@@ -82,7 +71,6 @@ class BrokerConnection:
     ) -> None:
         self._inbox = _Inbox(frames_topic)
         self._lost = asyncio.Event()
-        self._stack = AsyncExitStack()
         self._client = aiomqtt.Client(
             address.host,
             address.port,
@@ -103,7 +91,7 @@ class BrokerConnection:
 
     async def __aenter__(self) -> "BrokerConnection":
         try:
-            await self._stack.enter_async_context(self._client)
+            await self._client.__aenter__()
         except aiomqtt.MqttError as error:
             raise BrokerLost(str(error)) from None
         return self
@@ -111,15 +99,15 @@ class BrokerConnection:
     async def __aexit__(self, *failure: object) -> None:
         self._lost.set()
         try:
-            await self._stack.aclose()
+            await self._client.__aexit__(None, None, None)
         except aiomqtt.MqttError as error:
             raise BrokerLost(str(error)) from None
 
-    async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
-        """Subscribes; returns when the broker has confirmed."""
-        wanted = [(one.topic, SubscribeOptions(one.qos, retainAsPublished=one.keeps_retain)) for one in subscriptions]
+    async def subscribe(self, topics: Sequence[str], qos: int, *, keeps_retain: bool = False) -> None:
+        """Subscribes; returns when the broker has confirmed. `keeps_retain`: later retained messages are marked too."""
+        options = SubscribeOptions(qos, retainAsPublished=keeps_retain)
         try:
-            await self._client.subscribe(wanted)
+            await self._client.subscribe([(topic, options) for topic in topics])
         except aiomqtt.MqttError as error:
             raise BrokerLost(str(error)) from None
 

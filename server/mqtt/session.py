@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from enum import Enum, auto
+from functools import partial
 
 from neucodec_streaming.errors import InputError, StreamingError
 from neucodec_streaming.protocol.messages import ClientMessage, End, Failure, ServerMessage
@@ -39,7 +40,7 @@ from neucodec_streaming.protocol.mqtt.translation import Answer, OutputFrame, Tr
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.server.auth.gate import Caller
 from neucodec_streaming.server.lifecycle import moved
-from neucodec_streaming.server.mqtt.broker import BrokerConnection, BrokerLost, Subscription
+from neucodec_streaming.server.mqtt.broker import BrokerConnection, BrokerLost
 from neucodec_streaming.server.sessions.session import RESTART_STATUS
 from neucodec_streaming.server.sessions.transport import SessionHandler, check_size
 
@@ -61,8 +62,8 @@ _log = logging.getLogger(__name__)
 
 Open = Callable[[SessionRequest, Caller], SessionHandler]
 """Opens a session in the server. Raises StreamingError."""
-Connect = Callable[[str, BrokerMessage, bool, str], BrokerConnection]
-"""Identifier, last will, clean start, topic of frames -> a connection, as an async context manager."""
+Connect = Callable[..., BrokerConnection]
+"""Identifier; `will`, `clean_start` and `frames_topic` as in BrokerConnection -> a connection whose state is kept."""
 
 
 class BrokerPhase(Enum):
@@ -105,7 +106,7 @@ class BrokerSession:
         max_message_bytes: int,
     ) -> None:
         self._topics = {kind: topic(name, kind) for kind in (CONTROL, STATUS)}
-        self._input_topic, self._output_topic = request.input_topic(name), request.output_topic(name)
+        self._input_topic, output_topic = request.input_topic(name), request.output_topic(name)
         self._handler = open(request.session, Caller(None, f"mqtt:{name}"))  # after all checks: it takes a place
         request = replace(request, target=self._handler.request.target)  # the next owner keeps the output's rate
         self.name = name
@@ -118,9 +119,15 @@ class BrokerSession:
         self._max_message_bytes = max_message_bytes
         self._translation = Translation(request, reply, random.randrange(SOURCES), position)
         self._input_type = content_type(request.session.input)
-        output = request.session.output  # token frames carry none: it would be longer
-        self._output_type = content_type(output) if output.kind == "audio" else None
-        self._output_rate = output.rate if output.kind == "audio" else None
+        output = request.session.output
+        is_audio = output.kind == "audio"  # token frames are not described: it would be longer
+        self._frame_message = partial(
+            BrokerMessage,
+            output_topic,
+            qos=request.qos,
+            content_type=content_type(output) if is_audio else None,
+            rate=output.rate if is_audio else None,
+        )
         self._phase = BrokerPhase.CONNECTING
         self._left_out_for = ""
         self._outbox: deque[OutputFrame | Answer] = deque()
@@ -155,10 +162,6 @@ class BrokerSession:
         if self._decision is not None and not self._decision.done():
             self._decision.set_result(goes_on)
 
-    def hand_over(self) -> None:
-        """Leaves the session to another bridge."""
-        self.close(RESTART_STATUS)
-
     # As the session's transport
 
     @property
@@ -192,7 +195,7 @@ class BrokerSession:
         self._released.set()
 
     def close(self, code: int, reason: str = "") -> None:
-        """Ends the session after the queue has been sent."""
+        """Ends the session after the queue has been sent; with RESTART_STATUS another bridge continues it."""
         if self.is_open:
             self._leave(SessionStatus.LOST if code == RESTART_STATUS else SessionStatus.CLOSED)
 
@@ -210,14 +213,17 @@ class BrokerSession:
 
     async def _read(self) -> None:
         while True:
-            connection = self._connect(f"neucodec-{self.name}", self._will(), self._starts_anew, self._input_topic)
+            connection = self._connect(
+                f"neucodec-{self.name}",
+                will=self._will(),
+                clean_start=self._starts_anew,
+                frames_topic=self._input_topic,
+            )
             self._decision = asyncio.get_running_loop().create_future()
             try:
                 async with connection:
                     self._starts_anew = False
-                    await connection.subscribe(
-                        [Subscription(self._input_topic, 1), Subscription(self._topics[CONTROL], 1)]
-                    )
+                    await connection.subscribe([self._input_topic, self._topics[CONTROL]], 1)
                     self._connection = connection
                     self._advance(BrokerPhase.SERVING)
                     self._connected.set()
@@ -329,7 +335,7 @@ class BrokerSession:
             while self._outbox:
                 item = self._outbox.popleft()
                 if isinstance(item, OutputFrame):
-                    await self._publish(self._frame_message(item))
+                    await self._publish(self._frame_message(item.payload))
                 elif item.reply.topic is not None:
                     await self._publish(answer_message(item, item.reply.topic))
                 self._handler.writable()
@@ -348,15 +354,6 @@ class BrokerSession:
                 await self._connection.publish(message)
                 return
             await asyncio.sleep(RETRY_S)
-
-    def _frame_message(self, frame: OutputFrame) -> BrokerMessage:
-        return BrokerMessage(
-            self._output_topic,
-            frame.payload,
-            self._request.qos,
-            content_type=self._output_type,
-            rate=self._output_rate,
-        )
 
     async def _report(self) -> None:
         """Publishes the ownership and progress of the session: on every new connection, and soon after a loss."""
