@@ -80,13 +80,9 @@ class Backlog:
         or a voice.
         """
         first = self._items[0]
-        if first is None:
+        if not isinstance(first, bytearray):
             self._items.popleft()
-            self.bytes -= END_BYTES
-            return None
-        if isinstance(first, np.ndarray):
-            self._items.popleft()
-            self.bytes -= END_BYTES + first.nbytes
+            self.bytes -= END_BYTES + (0 if first is None else first.nbytes)
             return first
         size = min(len(first), max_frames * self._hop_bytes)
         taken = bytes(first[:size])

@@ -83,13 +83,10 @@ class SessionLimits:
 
     def _check_idle(self) -> None:
         limit_s = self._idle_limit_s
-        if limit_s is None:
-            return
+        assert limit_s is not None, "there is no timer without a limit"
         left_s = self.active_s + limit_s - self._loop.time()
         if left_s > 0:
             self.after("idle", left_s, self._check_idle)
-        elif self._has_spoken:
-            self._fail(TimeLimitError(f"no traffic for {limit_s:.0f} s: open a session when there is input"))
         else:
-            why = f"no message within {limit_s:.0f} s"
-            self._fail(TimeLimitError(f"{why}: open a session when there is input"))
+            why = "no traffic for" if self._has_spoken else "no message within"
+            self._fail(TimeLimitError(f"{why} {limit_s:.0f} s: open a session when there is input"))
