@@ -10,11 +10,10 @@ import errno
 import logging
 import time
 from dataclasses import replace
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Protocol as Interface
-
-from prometheus_client import Histogram
 
 from neucodec_streaming.errors import CapacityError, ConfigError, DeviceError, reason_of
 from neucodec_streaming.protocol.query import SessionRequest
@@ -66,8 +65,8 @@ class App:
     ) -> None:
         self._settings = settings
         self._token_prefix = token_prefix
-        self._model: Model | None = None
-        self._sessions: Sessions | None = None
+        self.registry: Sessions | None = None
+        """All sessions; None until the model is loaded and warm."""
         self._devices = WorkerPool(settings, load, apart=apart, on_step=self._count_step)
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
@@ -75,7 +74,7 @@ class App:
         """Open connections; `stop` waits for them."""
         self._is_draining = False
         self._metrics = Metrics()
-        self._step_times: dict[tuple[str, str], Histogram] = {}
+        self._step_time = cache(self._metrics.step.labels)
         self._gate = _gate(settings)
         self._certificate = _certificate(settings)
         compare = CompareEndpoint(self._gate, self._metrics) if settings.web else None
@@ -103,22 +102,23 @@ class App:
     @property
     def sessions(self) -> int:
         """Number of sessions with a place."""
-        return 0 if self._sessions is None else self._sessions.count
+        return 0 if self.registry is None else self.registry.count
 
     async def emptied(self, down_to: int = 0) -> None:
         """Waits until at most `down_to` sessions have a place."""
-        if self._sessions is not None:
-            await self._sessions.emptied(down_to)
+        if self.registry is not None:
+            await self.registry.emptied(down_to)
 
     @property
     def model(self) -> Model | None:
         """The served model; None until it is loaded and warm."""
-        return self._model
+        return None if self.registry is None else self.registry.model
 
     def room(self) -> int:
         """Number of sessions that fit on the empty server, in the default profile, of the most expensive kind."""
-        assert self._model is not None and self._sessions is not None, "not loaded"
-        return self._sessions.capacity[self._model.kinds[-1], self._model.default_profile]
+        assert self.registry is not None, "not loaded"
+        model = self.registry.model
+        return self.registry.capacity[model.kinds[-1], model.default_profile]
 
     async def start(self) -> None:
         """Binds the address and starts loading; `loaded` waits for the model. Raises ConfigError for a busy port."""
@@ -157,18 +157,18 @@ class App:
 
         Raises ConfigError, CapacityError, DeviceError.
         """
-        model = self.ready_model()
+        sessions = self.ready()
+        model = sessions.model
         model.profile(asked.profile)
         if asked.kind not in model.kinds:
             raise ConfigError(f"{asked.kind} sessions are not served here: choose {' or '.join(model.kinds)}")
-        assert self._sessions is not None, "the model is ready"
-        return self._sessions.open(asked, caller)
+        return sessions.open(asked, caller)
 
     async def drain(self) -> None:
         """Accepts no new sessions, and waits until the open ones have ended, or for `drain_s`."""
         self._is_draining = True
-        if self._sessions is not None:
-            self._sessions.give_up_idle()
+        if self.registry is not None:
+            self.registry.give_up_idle()
         self._metrics.draining.set(1)
         try:
             async with asyncio.timeout(self._settings.drain_s):
@@ -183,8 +183,8 @@ class App:
             self._server.close()
         for task in self._tasks:
             task.cancel()
-        if self._sessions is not None:
-            self._sessions.restart()
+        if self.registry is not None:
+            self.registry.restart()
         if self.connections:
             await asyncio.wait([socket.gone for socket in self.connections], timeout=settings.stop_timeout_s)
         for socket in list(self.connections):
@@ -201,36 +201,32 @@ class App:
         """Becomes ready once the workers have loaded the model."""
         model = await self._devices.loaded()
         self._metrics.watch_workers(self._devices.pids)
-        self._sessions = Sessions(
+        self.registry = sessions = Sessions(
             model, self._gate, self._devices.all, self._settings, self._metrics, self._token_prefix
         )
-        self._model = model
-        self._tasks.append(asyncio.create_task(self._watch(), name="watch"))
+        self._tasks.append(asyncio.create_task(self._watch(sessions), name="watch"))
         if model.is_measured_busy:
-            self._tasks.append(asyncio.create_task(self._measure_again(model), name="measurement"))
+            self._tasks.append(asyncio.create_task(self._measure_again(sessions), name="measurement"))
 
-    async def _measure_again(self, model: Model) -> None:
-        assert self._sessions is not None, "loaded"
+    async def _measure_again(self, sessions: Sessions) -> None:
+        model = sessions.model
         pools = {pool: tuple(times) for pool, times in model.budget.step_s.items()}
-        step_s = await measured_quietly(self._sessions, self._devices.all, pools)
-        self._sessions.use_budget(replace(model.budget, step_s=step_s))
+        step_s = await measured_quietly(sessions, self._devices.all, pools)
+        sessions.use_budget(replace(model.budget, step_s=step_s))
         _log.info("measured again while the machine was idle: room for %d %s sessions", self.room(), model.kinds[-1])
 
     def _count_step(self, step: TimedStep) -> None:
         part, profile, seconds = step
-        if (part, profile) not in self._step_times:
-            self._step_times[part, profile] = self._metrics.step.labels(part, profile)
-        self._step_times[part, profile].observe(seconds)
+        self._step_time(part, profile).observe(seconds)
 
-    async def _watch(self) -> None:
+    async def _watch(self, sessions: Sessions) -> None:
         """Ends sessions of stuck or dead devices with an error."""
-        assert self._sessions is not None, "loaded"
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
             for device in self._devices.all:
                 why = self._why_not_working(device)
                 if why is not None:
-                    self._sessions.fail(device, DeviceError(f"{why}: reconnect, or use another server"))
+                    sessions.fail(device, DeviceError(f"{why}: reconnect, or use another server"))
 
     def _why_not_working(self, device: WorkerHandle) -> str | None:
         if not device.alive:
@@ -240,13 +236,8 @@ class App:
         return f"the device has been busy with a single step for {stuck_s:.0f} s" if is_stuck else None
 
     @property
-    def registry(self) -> Sessions | None:
-        """All sessions; None until the model is loaded and warm."""
-        return self._sessions
-
-    @property
     def _has_failed_to_load(self) -> bool:
-        return self._model is None and bool(self._tasks) and self._tasks[0].done()
+        return self.registry is None and bool(self._tasks) and self._tasks[0].done()
 
     def why_not_ready(self) -> str | None:
         """Why no session can be opened now; None if one can."""
@@ -254,19 +245,19 @@ class App:
             return "the server is shutting down"
         if self._has_failed_to_load:
             return "the model failed to load (see the server's log)"
-        if self._model is None:
+        if self.registry is None:
             return "the model is not loaded yet"
         return next(filter(None, map(self._why_not_working, self._devices.all)), None)
 
-    def ready_model(self) -> Model:
-        """The served model. Raises DeviceError while it is unavailable, CapacityError while the server stops."""
+    def ready(self) -> Sessions:
+        """All sessions. Raises DeviceError while none can be opened, CapacityError while the server stops."""
         why_not = self.why_not_ready()
         if self._is_draining:
             raise CapacityError(f"{why_not}: reconnect, or use another server")
-        if why_not is not None or self._model is None:
+        if why_not is not None or self.registry is None:
             advice = "use another server" if self._has_failed_to_load else "try again soon"
             raise DeviceError(f"{why_not}: {advice}")
-        return self._model
+        return self.registry
 
 
 def _speech(app: App, settings: Settings, gate: Gate, metrics: Metrics) -> SpeechEndpoint | None:

@@ -107,12 +107,11 @@ async def serve(settings: Settings, load: EngineLoader = load_engines, *, apart:
         await asyncio.wait([loading, stopped], return_when=asyncio.FIRST_COMPLETED)
         if loading.done():
             loading.result()
-            assert app.model is not None, "loaded"
-            profiles = ", ".join(app.model.profiles)
-            limit = f"room for {app.room()} {app.model.kinds[-1]} sessions"
-            print(
-                f"neucodec-server ready at {app.url} (model {app.model.name}; profiles {profiles}; {limit})", flush=True
-            )
+            model = app.model
+            assert model is not None, "loaded"
+            profiles = ", ".join(model.profiles)
+            limit = f"room for {app.room()} {model.kinds[-1]} sessions"
+            print(f"neucodec-server ready at {app.url} (model {model.name}; profiles {profiles}; {limit})", flush=True)
             if bridge is not None:
                 bridge.start()
             failed = asyncio.create_task(app.failed(), name="failed")

@@ -25,7 +25,6 @@ from neucodec_streaming.server.http.responses import (
     upgrade_required,
 )
 from neucodec_streaming.server.metrics import CONTENT_TYPE, Metrics
-from neucodec_streaming.server.model import Model
 from neucodec_streaming.server.sessions.registry import Sessions
 from neucodec_streaming.server.sessions.session import Session
 from neucodec_streaming.server.sessions.transport import SessionHandler
@@ -38,18 +37,14 @@ class Served(Interface):
     """The server's interface for the routes (app.py)."""
 
     @property
-    def model(self) -> Model | None:
-        """The served model; None until it is loaded and warm."""
-
-    @property
     def registry(self) -> Sessions | None:
         """All sessions; None until the model is loaded and warm."""
 
     def why_not_ready(self) -> str | None:
         """Why no session can be opened now; None if one can."""
 
-    def ready_model(self) -> Model:
-        """The served model. Raises DeviceError while it is unavailable, CapacityError while the server stops."""
+    def ready(self) -> Sessions:
+        """All sessions. Raises DeviceError while none can be opened, CapacityError while the server stops."""
 
 
 class Routes:
@@ -93,23 +88,23 @@ class Routes:
             if asked is None:
                 return self._not_found(path)
             caller = self._gate.check(request.headers, asked.access_token, peer)
-            model = self._served.ready_model()
-            if asked.kind not in model.kinds:
+            sessions = self._served.ready()
+            if asked.kind not in sessions.model.kinds:
                 return self._not_found(path)
-            model.profile(asked.profile)
-            return self._session(asked, caller) if is_upgrade else self._would_open(asked, caller, request)
+            sessions.model.profile(asked.profile)
+            if is_upgrade:
+                return self._session(sessions, asked, caller)
+            return _would_open(sessions, asked, caller, request)
         except StreamingError as error:
             self._metrics.refusals.labels(error.code).inc()
             return error_response(error)
 
     def _not_found(self, path: str) -> Response:
-        model = self._served.model
-        return not_found(path, PATHS.values() if model is None else model.kinds)
-
-    def _session(self, asked: SessionRequest, caller: Caller) -> Session:
-        """The session that `asked` resumes, or a new one. Raises as Sessions.open does."""
         sessions = self._served.registry
-        assert sessions is not None, "the model is ready"
+        return not_found(path, PATHS.values() if sessions is None else sessions.model.kinds)
+
+    def _session(self, sessions: Sessions, asked: SessionRequest, caller: Caller) -> Session:
+        """The session that `asked` resumes, or a new one. Raises as Sessions.open does."""
         session = sessions.find(asked, caller)
         if session is not None:
             session.resume(asked)
@@ -125,14 +120,6 @@ class Routes:
         )
         return session
 
-    def _would_open(self, asked: SessionRequest, caller: Caller, request: Request) -> Response | None:
-        """Tells a browser why its WebSocket was refused, which it cannot see itself. Raises as `_session`."""
-        sessions = self._served.registry
-        assert sessions is not None, "the model is ready"
-        if sessions.find(asked, caller) is None:
-            sessions.check(asked, caller)
-        return None if "Upgrade" in request.headers else upgrade_required()
-
     def _measured(self) -> Response:
         sessions = self._served.registry
         if sessions is not None:
@@ -140,12 +127,13 @@ class Routes:
         return plain(HTTPStatus.OK, self._metrics.text(), CONTENT_TYPE)
 
     def _readiness(self) -> Response:
-        why_not, model, sessions = self._served.why_not_ready(), self._served.model, self._served.registry
+        why_not, sessions = self._served.why_not_ready(), self._served.registry
         body: dict[str, object] = {"ready": why_not is None, "sessions": 0 if sessions is None else sessions.count}
         body["max_sessions"] = self._max_sessions
-        if why_not is not None or model is None or sessions is None:
+        if why_not is not None or sessions is None:
             body["reason"] = why_not
             return answer(HTTPStatus.SERVICE_UNAVAILABLE, body)
+        model = sessions.model
         body |= {"load": round(sessions.load, 3), "max_load": self._max_load}
         body |= {"model": model.name, "compare": self._codecs}
         body["profiles"] = {
@@ -157,3 +145,10 @@ class Routes:
             for name, config in model.profiles.items()
         }
         return answer(HTTPStatus.OK, body)
+
+
+def _would_open(sessions: Sessions, asked: SessionRequest, caller: Caller, request: Request) -> Response | None:
+    """Tells a browser why its WebSocket was refused, which it cannot see itself. Raises as Sessions.open does."""
+    if sessions.find(asked, caller) is None:
+        sessions.check(asked, caller)
+    return None if "Upgrade" in request.headers else upgrade_required()

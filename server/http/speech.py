@@ -186,10 +186,10 @@ class SpeechEndpoint:
         """Streams the requested speech, or answers with the error."""
         try:
             caller = self._gate.check(request.headers, None, request.peer)
-            asked = parse_request(request.body, self._served.ready_model().voices.tokens)
-            assert self._served.registry is not None, "the model is ready"
+            sessions = self._served.ready()
+            asked = parse_request(request.body, sessions.model.voices.tokens)
             wanted = session_request("decode", profile=asked.profile, voice=asked.voice)
-            session = self._served.registry.open(wanted, caller)
+            session = sessions.open(wanted, caller)
         except StreamingError as error:
             self._refuse(error, exchange)
             return

@@ -11,7 +11,7 @@ import secrets
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 
 from neucodec_streaming.config import StreamConfig
@@ -36,10 +36,9 @@ class _Registration:
     """A session that is open or can be resumed."""
 
     caller: Caller
-    profile: str
+    session: Session
     worker: int | None
     """The worker of its place; None without a place."""
-    session: Session = field(init=False)
 
     @property
     def state(self) -> str:
@@ -61,7 +60,7 @@ class Sessions:
         metrics: Metrics,
         token_prefix: str = "",
     ) -> None:
-        self._model = model
+        self.model = model
         self._gate = gate
         self._devices = devices
         self._settings = settings
@@ -81,8 +80,8 @@ class Sessions:
     def use_budget(self, budget: Budget) -> None:
         """Replaces the measured step times by which sessions are admitted."""
         self._admission.use_budget(budget)
-        for name, config in self._model.profiles.items():
-            for kind in self._model.kinds:
+        for name, config in self.model.profiles.items():
+            for kind in self.model.kinds:
                 self.capacity[kind, name] = self._admission.capacity(kind, config)
                 self._metrics.capacity.labels(kind, name).set(self.capacity[kind, name])
 
@@ -107,27 +106,25 @@ class Sessions:
         entry = self._entries.get(asked.resume) if asked.resume is not None else None
         if entry is None or entry.caller.name != caller.name:
             return None
-        return entry.session if entry.session.can_resume(asked.at_rate(self._model.output_rate)) else None
+        return entry.session if entry.session.can_resume(asked.at_rate(self.model.output_rate)) else None
 
     def open(self, asked: SessionRequest, caller: Caller) -> Session:
         """Opens a new session, which continues a lost one's input if `asked` says so.
 
         Raises ConfigError, CapacityError, and LimitError for a key or an address.
         """
-        asked = asked.at_rate(self._model.output_rate)
-        profile, config = self._model.profile(asked.profile)
+        asked = asked.at_rate(self.model.output_rate)
+        profile, config = self.model.profile(asked.profile)
         if asked.voice is not None:
-            self._model.voices.named(asked.voice)
+            self.model.voices.named(asked.voice)
         self._enter(caller)
         try:
             worker = self._admit(asked.kind, config)
         except StreamingError:
             self._gate.leave(caller)
             raise
-        entry = _Registration(caller, profile, worker)
         ready, computed_from = self._ready(asked, profile, config)
-        self._entries[ready.resume.token] = entry
-        entry.session = Session(
+        session = Session(
             asked,
             ready,
             config,
@@ -135,16 +132,17 @@ class Sessions:
             self._settings,
             self._metrics,
             owner=self,
-            voices=self._model.voices,
+            voices=self.model.voices,
             computed_from=computed_from,
         )
-        return entry.session
+        self._entries[ready.resume.token] = _Registration(caller, session, worker)
+        return session
 
     def check(self, asked: SessionRequest, caller: Caller) -> None:
         """Raises what `open` would raise now, without reserving anything or evicting a lost session."""
-        _, config = self._model.profile(asked.profile)
+        _, config = self.model.profile(asked.profile)
         if asked.voice is not None:
-            self._model.voices.named(asked.voice)
+            self.model.voices.named(asked.voice)
         self._gate.enter(caller)
         try:
             self._admission.release(self._admission.admit(asked.kind, config), asked.kind, config)
@@ -157,13 +155,15 @@ class Sessions:
         for session in self._all(lambda entry: True):
             session.count_bytes()
         open_entries = [entry for entry in self._entries.values() if entry.session.slot.is_live]
-        counts = Counter((entry.session.request.kind, entry.profile, entry.state) for entry in open_entries)
+        counts = Counter(
+            (entry.session.request.kind, entry.session.ready.profile, entry.state) for entry in open_entries
+        )
         for (kind, profile), state in product(self.capacity, SESSION_STATES):
             metrics.sessions.labels(kind, profile, state).set(counts[kind, profile, state])
         metrics.parked_bytes.set(self._parked_bytes)
         metrics.slots_used.set(self.count)
         metrics.load.set(self.load)
-        slots, load = self.count / self._settings.max_sessions, self.load / self._model.budget.max_load
+        slots, load = self.count / self._settings.max_sessions, self.load / self.model.budget.max_load
         metrics.utilization.set(max(slots, load))
         metrics.pending_input.set(sum(entry.session.pending_s for entry in open_entries))
         metrics.queued_output.set(sum(entry.session.queued_bytes for entry in open_entries))
@@ -195,11 +195,11 @@ class Sessions:
             resumed = "exact" if asked.utterance is not None and same_bits else "approximate"
         ready = Ready(
             session=uuid.uuid4().hex[:12],
-            model=self._model.name,
+            model=self.model.name,
             profile=profile,
             chunk_frames=config.chunk_frames,
             lookahead_frames=config.lookahead_frames,
-            latency_ms=latency_ms(asked.kind, config, asked.input, asked.output, self._model.output_rate),
+            latency_ms=latency_ms(asked.kind, config, asked.input, asked.output, self.model.output_rate),
             input=asked.input,
             output=asked.output,
             resume=Resume(
@@ -217,10 +217,10 @@ class Sessions:
 
         A session that decodes without naming a voice may name one later.
         """
-        if not self._model.fingerprint:
+        if not self.model.fingerprint:
             return ""
-        voices = "" if asked.kind == "encode" else self._model.voices.fingerprint(asked.voice)
-        return hashlib.sha256(f"{self._model.fingerprint}{voices} {config}".encode()).hexdigest()[:16]
+        voices = "" if asked.kind == "encode" else self.model.voices.fingerprint(asked.voice)
+        return hashlib.sha256(f"{self.model.fingerprint}{voices} {config}".encode()).hexdigest()[:16]
 
     def _enter(self, caller: Caller) -> None:
         """Counts a caller's session; the caller's own lost sessions are evicted first."""
@@ -291,7 +291,8 @@ class Sessions:
     def _free(self, entry: _Registration) -> None:
         if entry.worker is None:
             return
-        self._admission.release(entry.worker, entry.session.request.kind, self._model.profiles[entry.profile])
+        session = entry.session
+        self._admission.release(entry.worker, session.request.kind, self.model.profiles[session.ready.profile])
         entry.worker = None
         self._released.set()
         self._place_waking()
@@ -300,11 +301,10 @@ class Sessions:
         """Gives free places to waiting sessions."""
         while self._waking:
             token, session = next(iter(self._waking.items()))
-            entry = self._entries[token]
             try:
-                worker = self._admit(session.request.kind, self._model.profiles[entry.profile])
+                worker = self._admit(session.request.kind, self.model.profiles[session.ready.profile])
             except CapacityError:
                 return
             del self._waking[token]
-            entry.worker = worker
+            self._entries[token].worker = worker
             session.slot.open(self._devices[worker])

@@ -89,7 +89,7 @@ async def test_a_load_failure_at_the_first_request_is_reported_by_readyz():
             while "failed to load" not in (await asyncio.to_thread(get, url + "/readyz"))[1]["reason"]:
                 pass
         with pytest.raises(DeviceError, match=r"failed to load .*: use another server"):
-            codec.app.ready_model()
+            codec.app.ready()
     await codec.app.stop()
 
 

@@ -75,7 +75,7 @@ async def test_a_client_beyond_the_bound_is_paused_and_loses_nothing() -> None:
         async with talk(host.url, "/v1/decode") as client:
             data = tokens(12_000)[:24_000]
             sending = asyncio.create_task(client.send(*(data[at : at + 4000] for at in range(0, len(data), 4000))))
-            session = next(iter(host.app._sessions._entries.values())).session
+            session = next(iter(host.app.registry._entries.values())).session
             for _ in range(500):
                 if session._transport is not None and session._transport.is_held:
                     break

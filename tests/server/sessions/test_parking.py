@@ -18,7 +18,7 @@ LEVELS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3]
 
 async def parked(host: Host, count: int = 1) -> None:
     end_s = time.monotonic() + 10
-    while len(host.app._sessions._parked) != count or host.app.sessions:
+    while len(host.app.registry._parked) != count or host.app.sessions:
         assert time.monotonic() < end_s, "nothing is parked"
         await asyncio.sleep(0.01)
 
