@@ -9,7 +9,6 @@ MAX_UNSENT_BYTES are queued.
 
 import asyncio
 import logging
-from collections import deque
 from typing import Any
 
 from neucodec_streaming.protocol.messages import ServerMessage, encode_message
@@ -38,9 +37,8 @@ class AsgiSocket:
         loop = asyncio.get_running_loop()
         self._pace = MessagePace(settings.max_messages_per_s, loop.time)
         self._listener: SessionHandler | None = None
-        self._unsent: deque[AsgiMessage] = deque()
+        self._unsent: asyncio.Queue[AsgiMessage] = asyncio.Queue()
         self._unsent_bytes = 0
-        self._to_send = asyncio.Event()
         self._released = asyncio.Event()
         self._released.set()
         self._cut: asyncio.Future[None] = loop.create_future()
@@ -156,10 +154,7 @@ class AsgiSocket:
         event: AsgiMessage = {"type": ""}
         try:
             while event["type"] != "websocket.close":
-                await self._to_send.wait()
-                event = self._unsent.popleft()
-                if not self._unsent:
-                    self._to_send.clear()
+                event = await self._unsent.get()
                 async with asyncio.timeout(timeout_s):
                     await self._send(event)
                 self._take_off(event)
@@ -170,9 +165,8 @@ class AsgiSocket:
             self.is_open = False
 
     def _put(self, event: AsgiMessage, size: int) -> None:
-        self._unsent.append(event)
+        self._unsent.put_nowait(event)
         self._unsent_bytes += size + MESSAGE_BYTES
-        self._to_send.set()
 
     def _take_off(self, event: AsgiMessage) -> None:
         """Counts sent bytes, and tells the session when there is room again."""

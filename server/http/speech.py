@@ -9,7 +9,6 @@ own status.
 import asyncio
 import json
 import logging
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -109,31 +108,29 @@ class SpeechOutput:
         self.is_held = False
         self.failure: Failure | None = None
         self.done: Done | None = None
-        self._audio: deque[bytes] = deque()
-        self._changed = asyncio.Event()
+        self._audio: asyncio.Queue[bytes | None] = asyncio.Queue()  # None: the session is over
         self._released = asyncio.Event()  # set by `ready`, the first message
 
     @property
     def is_writable(self) -> bool:
         """Whether there is room for more audio."""
-        return len(self._audio) < MAX_QUEUED
+        return self._audio.qsize() < MAX_QUEUED
 
     def send(self, message: bytes | ServerMessage) -> None:
         """Accepts audio and the session's end; other messages do not matter here."""
         if isinstance(message, bytes):
-            self._audio.append(message)
+            self._audio.put_nowait(message)
         elif isinstance(message, Ready):
             self.release()
         elif isinstance(message, Failure):
             self.failure = message
         elif isinstance(message, Done):
             self.done = message
-        self._changed.set()
 
     def close(self, code: int, reason: str = "") -> None:
         """The session is over."""
         self.is_open = False
-        self._changed.set()
+        self._audio.put_nowait(None)
         self.release()
 
     def drop(self) -> None:
@@ -156,13 +153,9 @@ class SpeechOutput:
 
     async def next_audio(self, session: Session) -> bytes | None:
         """The next audio, s16le; None after the last."""
-        while not self._audio and self.is_open:
-            self._changed.clear()
-            await self._changed.wait()
-        if not self._audio:
-            return None
-        audio = self._audio.popleft()
-        session.writable()
+        audio = await self._audio.get()
+        if audio is not None:
+            session.writable()
         return audio
 
 

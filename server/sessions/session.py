@@ -100,7 +100,7 @@ class Session:
         self._counted_input, self._output_bytes = ready.input_position, 0  # up to, and since, `count_bytes`
         voice = None if request.voice is None else voices.named(request.voice)
         spec = SessionSpec(request.kind, config, request.input, request.output, voice=voice)
-        self.slot = SessionSlot(self, spec, settings)
+        self.slot = SessionSlot(self, self._conversation, spec, settings)
         self.slot.open(device)
 
     # The client comes back
@@ -144,21 +144,6 @@ class Session:
         return self._conversation.queued_units * self._conversation.output.unit_bytes
 
     # As the owner of its slot
-
-    @property
-    def owed_frames(self) -> int:
-        """Frames of input without output yet."""
-        return self._conversation.owed_frames - self._conversation.queued_units // self._conversation.output.hop
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether the stream has had no input since it began."""
-        return self._conversation.is_fresh
-
-    @property
-    def epoch(self) -> int:
-        """Number of clears."""
-        return self._conversation.epoch
 
     def parked(self) -> None:
         """The slot needs no place for now."""

@@ -12,6 +12,7 @@ from typing import Protocol as Interface
 import numpy as np
 
 from neucodec_streaming.config import TOKENS_PER_SECOND
+from neucodec_streaming.protocol.session import ServerSession
 from neucodec_streaming.server.lifecycle import moved
 from neucodec_streaming.server.sessions.backlog import Backlog
 from neucodec_streaming.server.sessions.phases import SLOT_PHASES, SlotPhase
@@ -29,18 +30,6 @@ PARKED_BYTES = 16_384
 class SlotOwner(Interface):
     """A slot's interface to its session."""
 
-    @property
-    def owed_frames(self) -> int:
-        """Frames of input without output yet."""
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether the stream has had no input since it began."""
-
-    @property
-    def epoch(self) -> int:
-        """Number of clears."""
-
     def deliver(self, kind: EventKind, data: Any) -> None:
         """Accepts OPENED, OUTPUT, FINISHED or ENDED from the worker, with the session's epochs."""
 
@@ -54,11 +43,12 @@ class SlotOwner(Interface):
 class SessionSlot:
     """The slots of the session that `spec` describes. `device` is its worker, None while parked."""
 
-    def __init__(self, owner: SlotOwner, spec: SessionSpec, settings: Settings) -> None:
+    def __init__(self, owner: SlotOwner, conversation: ServerSession, spec: SessionSpec, settings: Settings) -> None:
         self.phase = SlotPhase.OPENING
         self.device: WorkerHandle | None = None
         self.backlog = Backlog(spec.input)
         self._owner = owner
+        self._conversation = conversation
         self._spec = spec
         self._window_buffer = WindowBuffer(spec.input, spec.config)
         self._max_owed_frames = max(
@@ -88,10 +78,16 @@ class SessionSlot:
         """Memory of the parked state."""
         return PARKED_BYTES + (0 if self._stream is None else len(self._stream.snapshot))
 
+    @property
+    def _owed_frames(self) -> int:
+        """Frames of input without output yet."""
+        conversation = self._conversation
+        return conversation.owed_frames - conversation.queued_units // conversation.output.hop
+
     def open(self, device: WorkerHandle) -> None:
         """Requests slots from a worker with a reserved place."""
         self.device = device
-        self._epoch = self._owner.epoch
+        self._epoch = self._conversation.epoch
         self._is_paused = False
         self._link = device.open(self._spec._replace(parked=self._stream, voice=self._voice), self._take)
 
@@ -103,7 +99,7 @@ class SessionSlot:
         if not ready:
             return False
         link, may_pass = self._link, self.phase is _OPEN and not self.backlog.bytes
-        if link is not None and may_pass and link.has_quota and self._owner.owed_frames <= self._max_owed_frames:
+        if link is not None and may_pass and link.has_quota and self._owed_frames <= self._max_owed_frames:
             link.submit(_FEED, ready)
         else:
             self.backlog.put(ready)
@@ -155,7 +151,7 @@ class SessionSlot:
             return
         backlog, link = self.backlog, self._link
         while backlog and link.has_quota:
-            room_frames = self._max_owed_frames - (self._owner.owed_frames - backlog.frames)
+            room_frames = self._max_owed_frames - (self._owed_frames - backlog.frames)
             if room_frames <= 0:
                 return
             payload = backlog.take(room_frames)
@@ -178,7 +174,7 @@ class SessionSlot:
         """Releases the slots and keeps accepting input."""
         if self.phase is not SlotPhase.OPEN or self.backlog or self._link is None:
             return
-        if self._owner.is_fresh:
+        if self._conversation.is_fresh:
             self._stay_parked(None)
         else:
             self.phase = moved(SLOT_PHASES, self.phase, SlotPhase.PARKING)
@@ -214,7 +210,7 @@ class SessionSlot:
             self._stream = None
             self.phase = moved(SLOT_PHASES, self.phase, SlotPhase.OPEN)
         elif kind is EventKind.PARKED:
-            if data is None or self.backlog or self._epoch + data.epoch != self._owner.epoch:  # no longer quiet
+            if data is None or self.backlog or self._epoch + data.epoch != self._conversation.epoch:  # no longer quiet
                 self.phase = moved(SLOT_PHASES, self.phase, SlotPhase.OPEN)
             else:
                 self._stay_parked(data)
