@@ -14,7 +14,7 @@ from typing import Any
 from neucodec_streaming.protocol.messages import ServerMessage, encode_message
 from neucodec_streaming.server.asgi.messages import AsgiMessage, Receive, Send
 from neucodec_streaming.server.sessions.pace import MessagePace
-from neucodec_streaming.server.sessions.transport import SessionHandler, hand_on
+from neucodec_streaming.server.sessions.transport import HoldableTransport, SessionHandler, hand_on
 from neucodec_streaming.server.settings.fields import Settings
 
 MAX_UNSENT_BYTES = 65_536
@@ -27,10 +27,11 @@ NO_STATUS, LOST, RESTART = 1005, 1006, 1012
 _log = logging.getLogger(__name__)
 
 
-class AsgiSocket:
+class AsgiSocket(HoldableTransport):
     """One connection; `connections` contains it while it is open."""
 
     def __init__(self, receive: Receive, send: Send, settings: Settings, connections: set[Any]) -> None:
+        super().__init__()
         self._receive, self._send = receive, send
         self._settings = settings
         self._connections = connections
@@ -39,8 +40,6 @@ class AsgiSocket:
         self._listener: SessionHandler | None = None
         self._unsent: asyncio.Queue[AsgiMessage] = asyncio.Queue()
         self._unsent_bytes = 0
-        self._released = asyncio.Event()
-        self._released.set()
         self._cut: asyncio.Future[None] = loop.create_future()
         self.is_open = True
         self.gone: asyncio.Future[None] = loop.create_future()
@@ -52,11 +51,6 @@ class AsgiSocket:
     def is_writable(self) -> bool:
         """Whether there is room for more; if not, the session is called once there is."""
         return self._unsent_bytes <= MAX_UNSENT_BYTES
-
-    @property
-    def is_held(self) -> bool:
-        """Whether reading is paused by `hold`."""
-        return not self._released.is_set()
 
     def send(self, message: bytes | ServerMessage) -> None:
         """Sends a message; check `is_open` and `is_writable` first."""
@@ -82,13 +76,6 @@ class AsgiSocket:
         self.is_open = False
         if not self._cut.done():
             self._cut.set_result(None)
-
-    def hold(self) -> None:
-        """Stops reading until `release`, which slows the client down."""
-        self._released.clear()
-
-    def release(self) -> None:
-        self._released.set()
 
     # The connection
 
@@ -126,7 +113,7 @@ class AsgiSocket:
         """Passes the client's messages on until it is gone; returns whether it used a closing handshake."""
         taken = 0
         while True:
-            await self._released.wait()
+            await self.released()
             event = await self._receive()
             if event["type"] == "websocket.disconnect":
                 return is_clean_end(event)

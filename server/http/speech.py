@@ -36,6 +36,7 @@ from neucodec_streaming.server.http.speech_formats import (
 )
 from neucodec_streaming.server.metrics import Metrics
 from neucodec_streaming.server.sessions.session import Session
+from neucodec_streaming.server.sessions.transport import HoldableTransport
 from neucodec_streaming.tokens import tokens_to_bytes
 
 STREAM_FORMATS = ("audio", "sse")
@@ -100,16 +101,19 @@ def _choice(fields: dict[str, Any], name: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-class SpeechOutput:
-    """The transport of a request's session: a bounded queue of audio (`next_audio`), and the reason of its end."""
+class SpeechOutput(HoldableTransport):
+    """The transport of a request's session: a bounded queue of audio (`next_audio`), and the reason of its end.
+
+    Held while the language model is not to be read, also before the session's first message, `ready`.
+    """
 
     def __init__(self) -> None:
+        super().__init__()
+        self.hold()
         self.is_open = True
-        self.is_held = False
         self.failure: Failure | None = None
         self.done: Done | None = None
         self._audio: asyncio.Queue[bytes | None] = asyncio.Queue()  # None: the session is over
-        self._released = asyncio.Event()  # set by `ready`, the first message
 
     @property
     def is_writable(self) -> bool:
@@ -136,20 +140,6 @@ class SpeechOutput:
     def drop(self) -> None:
         """The same, since such a session is never resumed."""
         self.close(0)
-
-    def hold(self) -> None:
-        """Pauses reading the language model."""
-        self.is_held = True
-        self._released.clear()
-
-    def release(self) -> None:
-        """Resumes reading."""
-        self.is_held = False
-        self._released.set()
-
-    async def released(self) -> None:
-        """Waits until the session takes more input."""
-        await self._released.wait()
 
     async def next_audio(self, session: Session) -> bytes | None:
         """The next audio, s16le; None after the last."""

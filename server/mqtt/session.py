@@ -42,7 +42,7 @@ from neucodec_streaming.server.auth.gate import Caller
 from neucodec_streaming.server.lifecycle import moved
 from neucodec_streaming.server.mqtt.broker import BrokerConnection, BrokerLost
 from neucodec_streaming.server.sessions.session import RESTART_STATUS
-from neucodec_streaming.server.sessions.transport import SessionHandler, check_size
+from neucodec_streaming.server.sessions.transport import HoldableTransport, SessionHandler, check_size
 
 KEPT_S = 60
 """How long the broker keeps the state of a session without owner, and its last status."""
@@ -85,7 +85,7 @@ _PHASES = {
 }
 
 
-class BrokerSession:
+class BrokerSession(HoldableTransport):
     """Runs the session `name` until it ends. `position`: that of its first input; None if another bridge lost the
     session.
 
@@ -105,6 +105,7 @@ class BrokerSession:
         position: int | None,
         max_message_bytes: int,
     ) -> None:
+        super().__init__()
         self._topics = {kind: topic(name, kind) for kind in (CONTROL, STATUS)}
         self._input_topic, output_topic = request.input_topic(name), request.output_topic(name)
         self._handler = open(request.session, Caller(None, f"mqtt:{name}"))  # after all checks: it takes a place
@@ -138,8 +139,6 @@ class BrokerSession:
         self._decision: asyncio.Future[bool] | None = None  # whether the session is still ours, when LOST
         self._grace: asyncio.TimerHandle | None = None
         self._leaving: asyncio.TimerHandle | None = None
-        self._released = asyncio.Event()
-        self._released.set()
         self._final = SessionStatus.CLOSED
 
     async def run(self) -> None:
@@ -174,25 +173,12 @@ class BrokerSession:
         """Whether more can be sent."""
         return len(self._outbox) < MAX_UNSENT
 
-    @property
-    def is_held(self) -> bool:
-        """Whether input from the broker is paused."""
-        return not self._released.is_set()
-
     def send(self, message: bytes | ServerMessage) -> None:
         """Queues the publications of a message."""
         if isinstance(message, Failure):
             _log.warning("session %s of %s ends with an error: %s", self.name, self._input_topic, message.message)
         self._outbox.extend(self._translation.message(message))
         self._wake.set()
-
-    def hold(self) -> None:
-        """Pauses input from the broker until `release`."""
-        self._released.clear()
-
-    def release(self) -> None:
-        """Resumes input."""
-        self._released.set()
 
     def close(self, code: int, reason: str = "") -> None:
         """Ends the session after the queue has been sent; with RESTART_STATUS another bridge continues it."""
@@ -259,7 +245,7 @@ class BrokerSession:
 
     async def _take_in_turn(self, message: BrokerMessage) -> None:
         self._take(message)
-        await self._released.wait()
+        await self.released()
 
     def _take(self, message: BrokerMessage) -> None:
         position = self._translation.input_position

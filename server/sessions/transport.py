@@ -4,6 +4,7 @@ Payload is bytes, everything else a dataclass of protocol/messages.py; the trans
 the event loop, and a call may cause calls in the other direction before it returns.
 """
 
+import asyncio
 from typing import Protocol as Interface
 
 from neucodec_streaming.errors import MessageTooLarge, StreamingError
@@ -40,6 +41,31 @@ class Transport(Interface):
 
     def release(self) -> None:
         """Resumes reading."""
+
+
+class HoldableTransport:
+    """`hold` and `release` of a transport whose reading task awaits `released` before it passes a message on."""
+
+    def __init__(self) -> None:
+        self._released = asyncio.Event()
+        self._released.set()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether input is held by `hold`."""
+        return not self._released.is_set()
+
+    def hold(self) -> None:
+        """Stops reading until `release`, which slows the client down."""
+        self._released.clear()
+
+    def release(self) -> None:
+        """Resumes reading."""
+        self._released.set()
+
+    async def released(self) -> None:
+        """Waits until input is not held."""
+        await self._released.wait()
 
 
 class SessionHandler(Interface):

@@ -8,7 +8,6 @@ fails permanently, the process exits with code 1, so that its supervisor restart
 Workers are threads, or processes forked once the model is loaded and warm, which share its memory but no interpreter.
 """
 
-import ctypes
 import gc
 import logging
 import os
@@ -19,7 +18,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -325,18 +323,23 @@ def work(sockets: Sequence[socket.socket], settings: Settings, load: EngineLoade
 
 
 def _forked(workers: list[Worker]) -> int:
-    """Forks a process for the last of the workers; each process drops the other's workers."""
+    """Forks a process for the last of the workers; each process drops the other's workers.
+
+    Freed memory is given back: a page shared by two processes is copied when one of them writes to it.
+    """
+    from neucodec_streaming.kernels.memory import give_back_freed_memory
+
     pid = os.fork()
     worker = workers.pop()
     if pid:
         worker.close()
         del worker
-        _trim_memory()
+        give_back_freed_memory()
         return pid
     try:
         while workers:
             workers.pop().close()
-        _trim_memory()
+        give_back_freed_memory()
         thread = threading.Thread(target=worker.run, name="worker")
         thread.start()  # torch believes that the forked process still has the threads that helped it
         thread.join()
@@ -344,12 +347,6 @@ def _forked(workers: list[Worker]) -> int:
         _log.exception("a worker failed")
     finally:
         os._exit(0)
-
-
-def _trim_memory() -> None:
-    """Returns freed memory to the system: a page shared by two processes is copied when one of them writes to it."""
-    with suppress(AttributeError):  # of glibc
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _loaded(
