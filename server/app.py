@@ -78,8 +78,7 @@ class App:
         self._gate = _gate(settings)
         self._certificate = _certificate(settings)
         compare = CompareEndpoint(self._gate, self._metrics) if settings.web else None
-        codecs = () if compare is None else compare.codecs
-        self.routes = Routes(self, self._gate, self._metrics, settings, codecs)
+        self.routes = Routes(self, self._gate, self._metrics, settings, compare.codecs if compare is not None else ())
         """Answers GET and HEAD, and opens sessions."""
         self._speech = _speech(self, settings, self._gate, self._metrics)
         self.posts = Posts(self._speech, compare)

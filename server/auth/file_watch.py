@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PERIOD_S = 1.0
-_Stamp = tuple[int, int, int] | None
 
 
 class FileWatch:
@@ -31,7 +30,7 @@ class FileWatch:
         return self._seen != before
 
 
-def _stamp(path: Path) -> _Stamp:
+def _stamp(path: Path) -> tuple[int, int, int] | None:
     """A stamp that changes whenever the file does; None if the file is missing."""
     try:
         found = os.stat(path)

@@ -59,36 +59,29 @@ def _parser() -> argparse.ArgumentParser:
     for name, help in COMMANDS.items():
         command = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         is_encode = name == "encode-files"
-        command.add_argument("source", type=Path, metavar="RECORDINGS" if is_encode else "TABLE")
-        command.add_argument(
-            "out", type=Path, metavar="OUT", help="output folder of the " + ("table" if is_encode else "files")
-        )
-        command.add_argument(
-            "--model", default="nano", help="a bundled name, a folder or a hub id (default %(default)s)"
-        )
-        command.add_argument("--device", default="cpu", help="torch device (default %(default)s)")
-        command.add_argument(
-            "--workers", type=_positive, metavar="N", help="worker processes (default one per core; one on a GPU)"
-        )
-        command.add_argument(
-            "--threads", type=_positive, default=1, metavar="N", help="torch threads per worker (default %(default)s)"
-        )
+        add = command.add_argument
+        add("source", type=Path, metavar="RECORDINGS" if is_encode else "TABLE")
+        add("out", type=Path, metavar="OUT", help="output folder of the " + ("table" if is_encode else "files"))
+        add("--model", default="nano", help="a bundled name, a folder or a hub id (default %(default)s)")
+        add("--device", default="cpu", help="torch device (default %(default)s)")
+        add("--workers", type=_positive, metavar="N", help="worker processes (default one per core; one on a GPU)")
+        add("--threads", type=_positive, default=1, metavar="N", help="torch threads per worker (default %(default)s)")
         command.set_defaults(max_seconds=MAX_SECONDS)
         if is_encode:
-            command.add_argument(
+            add(
                 "--max-seconds",
                 type=float,
                 metavar="S",
                 help="skip longer recordings: memory grows with the square of the length (default %(default)g)",
             )
-            command.add_argument(
+            add(
                 "--batch-size",
                 type=_positive,
                 default=1,
                 metavar="N",
                 help="recordings of the same length in frames to encode at once, for GPUs (default %(default)s)",
             )
-            command.add_argument(
+            add(
                 "--save-every-s",
                 type=float,
                 default=SAVE_EVERY_S,

@@ -6,8 +6,10 @@ in the table is read by its row, where it is coded.
 """
 
 import io
+from bisect import bisect
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +45,14 @@ def table_recordings(files: list[Path]) -> list[AudioFile]:
 
 
 def stored_audio(file: Path, row: int) -> io.BytesIO:
-    """The audio file in a row. Raises InputError if it has none."""
-    group, first = _group_of(file, row)
-    value = _audio(file, group)[row - first].as_py()
+    """The audio file in a row. Raises InputError if it has none, or there is no such row any more."""
+    starts = _group_starts(file)
+    group = bisect(starts, row) - 1
+    if group == len(starts) - 1:
+        raise InputError(
+            f"{file} has {starts[-1]} rows, fewer than when the job started: restore it, and run the job again"
+        )
+    value = _audio(file, group)[row - starts[group]].as_py()
     data = value.get("bytes") if isinstance(value, dict) else value
     if not data:
         raise InputError(f"row {row} of {file} has no audio")
@@ -90,20 +97,12 @@ def _check(file: Path, is_table: bool, names: list[str]) -> None:
         raise ConfigError(f"{file} has the columns {', '.join(names)}: a table of recordings needs {PATH} or {AUDIO}")
 
 
-def _group_of(file: Path, row: int) -> tuple[int, int]:
-    """The row group of a row, and the group's first row."""
-    first = 0
-    for group, rows in enumerate(_group_rows(file)):
-        if row < first + rows:
-            return group, first
-        first += rows
-    raise InputError(f"{file} has {first} rows, fewer than when the job started: restore it, and run the job again")
-
-
 @lru_cache
-def _group_rows(file: Path) -> list[int]:
+def _group_starts(file: Path) -> list[int]:
+    """The first row of each row group, and the number of rows."""
     metadata = pq.read_metadata(file)
-    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    return list(accumulate(rows, initial=0))
 
 
 @lru_cache(maxsize=2)

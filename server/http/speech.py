@@ -201,10 +201,10 @@ class SpeechEndpoint:
     ) -> None:
         """Sends audio to the client as it arrives, then the end or the error."""
         encoder = make_encoder(asked.response_format, session.ready.output.rate)
-        wrapped = audio_event if asked.stream_format == "sse" else bytes
+        is_sse = asked.stream_format == "sse"
+        wrapped = audio_event if is_sse else bytes
         while (audio := await output.next_audio(session)) is not None:
             if not exchange.has_begun:
-                is_sse = asked.stream_format == "sse"
                 content_type = "text/event-stream" if is_sse else CONTENT_TYPES[asked.response_format]
                 exchange.begin(HTTPStatus.OK, {"Content-Type": content_type, "Cache-Control": "no-store"})
             if data := await encoder.feed(audio):
@@ -215,7 +215,7 @@ class SpeechEndpoint:
             self._refuse(failure, exchange)
         elif failure is not None:
             _log.info("speech was interrupted: %s", failure, extra={"session": session.ready.session})
-            if asked.stream_format == "sse":
+            if is_sse:
                 exchange.write(event({"type": "error", **error_body(failure)}))
                 exchange.finish()
             else:
@@ -223,7 +223,7 @@ class SpeechEndpoint:
         else:
             if data := await encoder.finish():
                 exchange.write(wrapped(data))
-            if asked.stream_format == "sse":
+            if is_sse:
                 assert output.done is not None, "or there was a failure"
                 exchange.write(done_event(output.done.input))
             exchange.finish()

@@ -17,15 +17,12 @@ class Admission:
     """
 
     def __init__(self, budget: Budget, max_sessions: int, workers: int = 1) -> None:
-        self._budget = budget
+        self.budget = budget
+        """The measured step times."""
         self._max_sessions = max_sessions
         self._slots = slots_each(max_sessions, workers)
         self._pools: list[Counter[Pool]] = [Counter() for _ in range(workers)]
         self._sessions = [0] * workers
-
-    def use_budget(self, budget: Budget) -> None:
-        """Replaces the measured step times."""
-        self._budget = budget
 
     @property
     def sessions(self) -> int:
@@ -35,11 +32,11 @@ class Admission:
     @property
     def load(self) -> float:
         """Share of time in which the sessions keep the workers busy."""
-        return sum(map(self._budget.load, self._pools)) / len(self._pools)
+        return sum(map(self.budget.load, self._pools)) / len(self._pools)
 
     def capacity(self, kind: str, config: StreamConfig) -> int:
         """Number of sessions of that kind and configuration that fit on the empty server."""
-        each = max(1, self._budget.capacity(list(pools_of(kind, config).values()), self._slots))
+        each = max(1, self.budget.capacity(list(pools_of(kind, config).values()), self._slots))
         return min(each * len(self._pools), self._max_sessions)
 
     def admit(self, kind: str, config: StreamConfig) -> int:
@@ -51,12 +48,12 @@ class Admission:
         free = [worker for worker, pools in enumerate(after) if max(pools.values()) <= self._slots]
         if self.sessions >= self._max_sessions or not free:
             raise CapacityError(f"all {self._max_sessions} sessions are in use: try again later, or use another server")
-        load, taken, worker = min((self._budget.load(after[one]), self._sessions[one], one) for one in free)
-        if taken and not self._budget.fits(after[worker]):
-            full = "host" if self._budget.is_limited_by_host(after[worker]) else "device"
+        load, taken, worker = min((self.budget.load(after[one]), self._sessions[one], one) for one in free)
+        if taken and not self.budget.fits(after[worker]):
+            full = "host" if self.budget.is_limited_by_host(after[worker]) else "device"
             raise CapacityError(
                 f"the {full} is full: one more {kind} session would raise its load to {load:.0%}, above the limit of"
-                f" {self._budget.max_load:.0%}: try again later, or use another server"
+                f" {self.budget.max_load:.0%}: try again later, or use another server"
             )
         self._pools[worker] = after[worker]
         self._sessions[worker] += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from neucodec_streaming.errors import CapacityError, DeviceError, StreamingError, TimeLimitError
 from neucodec_streaming.server.settings.fields import Settings
@@ -19,7 +20,8 @@ class SessionLimits:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._has_spoken = False
         self.active_s = self._loop.time()
-        self.after("slot", settings.slot_timeout_s, self._miss_slot)
+        no_slot = DeviceError("the device does not respond: try again later, or use another server")
+        self.after("slot", settings.slot_timeout_s, partial(fail, no_slot))
         self.after("length", settings.max_session_s, self._reach_length)
         self.after("park", settings.park_after_s, self._check_quiet)
 
@@ -54,7 +56,9 @@ class SessionLimits:
 
     def wake(self) -> None:
         """A parked session waits for a place."""
-        self.after("wake", self._settings.wake_timeout_s, self._miss_place)
+        limit_s = self._settings.wake_timeout_s
+        why = f"the session was parked while idle, and no slot came free within {limit_s:g} s: resume it"
+        self.after("wake", limit_s, partial(self._fail, CapacityError(why)))
 
     def _check_quiet(self) -> None:
         limit_s = self._settings.park_after_s
@@ -62,15 +66,6 @@ class SessionLimits:
         if left_s <= 0:
             self._quiet()
         self.after("park", left_s if left_s > 0 else limit_s, self._check_quiet)
-
-    def _miss_place(self) -> None:
-        limit_s = self._settings.wake_timeout_s
-        self._fail(
-            CapacityError(f"the session was parked while idle, and no slot came free within {limit_s:g} s: resume it")
-        )
-
-    def _miss_slot(self) -> None:
-        self._fail(DeviceError("the device does not respond: try again later, or use another server"))
 
     def _reach_length(self) -> None:
         limit_s = self._settings.max_session_s

@@ -79,7 +79,7 @@ class Sessions:
 
     def use_budget(self, budget: Budget) -> None:
         """Replaces the measured step times by which sessions are admitted."""
-        self._admission.use_budget(budget)
+        self._admission.budget = budget
         for name, config in self.model.profiles.items():
             for kind in self.model.kinds:
                 self.capacity[kind, name] = self._admission.capacity(kind, config)

@@ -49,7 +49,8 @@ class Converter:
     """All sessions of a worker. No I/O: accepts messages of either side and returns those for both sides."""
 
     def __init__(self) -> None:
-        self._output_rate = OUTPUT_RATE
+        self.output_rate = OUTPUT_RATE
+        """Of the model, once it is loaded."""
         self._sessions: dict[int, ConvertedSession] = {}
         self._commands: list[WorkerCommand] = []
         self._events: list[WorkerEvent] = []
@@ -76,7 +77,7 @@ class Converter:
 
     def _open(self, number: int, spec: SessionSpec) -> SessionSpec:
         parked = spec.parked
-        formats = Formats(spec.input, spec.output, self._output_rate) if parked is None else parked.formats
+        formats = Formats(spec.input, spec.output, self.output_rate) if parked is None else parked.formats
         assert isinstance(formats, Formats), "parked here"
         self._sessions[number] = ConvertedSession(spec.kind, formats)
         if parked is not None:
@@ -126,10 +127,6 @@ class Converter:
                 self._events.append((number, EventKind.OUTPUT, (payload, epoch, behind_ms)))
         if kind is EventKind.FINISHED:
             self._events.append((number, kind, data))
-
-    def loaded(self, message: Loaded) -> None:
-        """Accepts the worker's first message."""
-        self._output_rate = message.model.output_rate
 
     def _end(self, number: int, error: StreamingError) -> None:
         """Closes the session with an error."""
@@ -188,7 +185,7 @@ async def relay(outer: socket.socket, inner: socket.socket) -> None:
             hand_on(message.steps)
             return
         if isinstance(message, Loaded):
-            converter.loaded(message)
+            converter.output_rate = message.model.output_rate
         event_loop.send(message)
 
     event_loop = RelayEnd(take_commands, lambda: worker.close())

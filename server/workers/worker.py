@@ -210,12 +210,11 @@ class Worker:
                 engine.pause(session)
             case CommandKind.RESUME:
                 engine.resume(session, now_s)
-            case CommandKind.PARK if not engine.is_idle(session):
-                self._tell(seat.number, EventKind.PARKED)
             case CommandKind.PARK:
-                self._tell(
-                    seat.number, EventKind.PARKED, ParkedStream(engine.snapshot(session), seat.formats, seat.clears)
-                )
+                stream = None
+                if engine.is_idle(session):
+                    stream = ParkedStream(engine.snapshot(session), seat.formats, seat.clears)
+                self._tell(seat.number, EventKind.PARKED, stream)
             case CommandKind.CLOSE:
                 self._forget(seat)
                 engine.close(session)
