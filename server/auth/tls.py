@@ -44,15 +44,10 @@ def _read(cert: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(cert, key, password=_refuse_to_ask)
+        context.load_cert_chain(cert, key, password="")  # without one OpenSSL would ask on the terminal
     except OSError as error:  # SSLError is an OSError too
         raise ConfigError(
             f"certificate {cert} and key {key} cannot be used ({reason_of(error)}): specify matching PEM files, the"
             " chain with the server's own certificate first, and a key without a password"
         ) from None
     return context
-
-
-def _refuse_to_ask() -> str:
-    """Replaces OpenSSL's password prompt on the terminal."""
-    return ""

@@ -343,7 +343,6 @@ class BrokerSession(HoldableTransport):
 
     async def _report(self) -> None:
         """Publishes the ownership and progress of the session: on every new connection, and soon after a loss."""
-        told: dict[str, int] = {}
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STATUS_INTERVAL_S):

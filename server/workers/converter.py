@@ -140,6 +140,8 @@ def converter_before(outer: socket.socket) -> socket.socket:
 
     Call it before threads or a device exist.
     """
+    import uvloop
+
     inner, ours = socket.socketpair()
     if os.fork():
         outer.close()
@@ -147,19 +149,9 @@ def converter_before(outer: socket.socket) -> socket.socket:
         return ours
     try:
         ours.close()
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(relay(outer, inner))
+        uvloop.run(relay(outer, inner))
     finally:
         os._exit(0)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's event loop if installed, else asyncio's."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 async def relay(outer: socket.socket, inner: socket.socket) -> None:
