@@ -69,8 +69,7 @@ class Metrics:
         self.load = self._gauge("neucodec_load_ratio", "Share of time that the open sessions keep the device busy")
         self.max_load = self._gauge("neucodec_load_limit_ratio", "The load above which sessions are refused")
         self.utilization = self._gauge(
-            "neucodec_utilization_ratio",
-            "Utilization: the larger of slots and load, each relative to its limit",
+            "neucodec_utilization_ratio", "Utilization: the larger of slots and load, each relative to its limit"
         )
         self.draining = self._gauge(
             "neucodec_draining", "1 while the server drains: open sessions end, new ones are refused"

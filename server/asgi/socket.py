@@ -120,20 +120,16 @@ class AsgiSocket(HoldableTransport):
             data = event.get("bytes")
             if data is None:
                 data = event["text"]
-            if not data or isinstance(data, str):
-                await self._take_turn()
+            if not data or isinstance(data, str):  # only payload has no limited rate
+                if wait_s := self._pace.wait_s():
+                    await asyncio.sleep(wait_s)
+                self._pace.spend()
             if self._listener is None:
                 return False
             hand_on(data, self._listener, self._settings.max_message_bytes)
             taken += 1
             if taken % TURN_MESSAGES == 0:
                 await asyncio.sleep(0)
-
-    async def _take_turn(self) -> None:
-        """Waits until the rate limit of messages other than payload allows another one."""
-        if wait_s := self._pace.wait_s():
-            await asyncio.sleep(wait_s)
-        self._pace.spend()
 
     async def _send_all(self) -> None:
         """Sends until the closing handshake has started or the client is gone; cuts a client that takes nothing."""

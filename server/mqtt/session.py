@@ -267,16 +267,11 @@ class BrokerSession(HoldableTransport):
                 raise InputError(f"frame at {message.rate} Hz: the session expects {self._translation.input.rate} Hz")
             self._converse(self._translation.frame(message.payload))
         except StreamingError as error:
-            if is_hermes(self._input_topic):  # not one of our frames; others of this sender would not be either
-                self._leave_out(error)
-            else:
+            if not is_hermes(self._input_topic):
                 self._handler.fail(error)
-
-    def _leave_out(self, error: StreamingError) -> None:
-        """Skips a satellite's unusable frame; the log has each reason once."""
-        if str(error) != self._left_out_for:
-            self._left_out_for = str(error)
-            _log.warning("session %s skips a message of %s: %s", self.name, self._input_topic, error)
+            elif str(error) != self._left_out_for:  # a satellite's frames are skipped; the log has each reason once
+                self._left_out_for = str(error)
+                _log.warning("session %s skips a message of %s: %s", self.name, self._input_topic, error)
 
     def _take_request(self, message: BrokerMessage) -> None:
         reply = reply_of(message)

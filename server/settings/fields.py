@@ -18,18 +18,16 @@ from neucodec_streaming.errors import ConfigError
 from neucodec_streaming.protocol.speech_lm import APIS, check_url
 from neucodec_streaming.server.settings.spec import entry_of, kind_of, setting
 
-MODEL, NETWORK, ACCESS, MQTT, SPEECH, SESSIONS, QUEUES, TIMES, LOGGING = (
-    "model and device",
-    "network",
-    "access",
-    "sessions over MQTT",
-    "POST /v1/audio/speech",
-    "sessions and load",
-    "queues",
-    "times",
-    "logging",
-)
-"""The groups of settings."""
+# The groups of settings
+MODEL = "model and device"
+NETWORK = "network"
+ACCESS = "access"
+MQTT = "sessions over MQTT"
+SPEECH = "POST /v1/audio/speech"
+SESSIONS = "sessions and load"
+QUEUES = "queues"
+TIMES = "times"
+LOGGING = "logging"
 
 Profiles = dict[str, tuple[int, int] | None]
 """Names of chunk and lookahead in frames; None is the model's own pair."""

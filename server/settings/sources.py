@@ -55,7 +55,7 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Resolve
     path = flags.get("config") or environment.get(CONFIG_VARIABLE)
     for source, found in (
         (FILE, _from_file(path) if path else {}),
-        (ENVIRONMENT, _from_environment(environment)),
+        (ENVIRONMENT, {name: environment[_variable(name)] for name in _FIELDS if _variable(name) in environment}),
         (FLAG, {name: flags[name] for name in _FIELDS if flags.get(name) is not None}),
     ):
         for name, given in found.items():
@@ -125,10 +125,6 @@ def _from_file(path: str) -> dict[str, Any]:
         if name not in _FIELDS:
             raise ConfigError(f"file {path}: {name} is not a setting{_like(name)}")
     return found
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: environment[_variable(name)] for name in _FIELDS if _variable(name) in environment}
 
 
 def _unknown(environment: Mapping[str, str]) -> Iterator[str]:
