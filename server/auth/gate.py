@@ -142,10 +142,11 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[IPv4Ne
     `forwarded`: the X-Forwarded-For headers, each a comma-separated list. Entries from untrusted senders are ignored.
     """
     address = peer
-    for said in reversed(",".join(forwarded).split(",")):
-        if not _is_in(address, trusted) or _parsed(said.strip()) is None:
+    for said in map(str.strip, reversed(",".join(forwarded).split(","))):
+        sender = _parsed(address)
+        if sender is None or not any(sender in network for network in trusted) or _parsed(said) is None:
             break
-        address = said.strip()
+        address = said
     return address
 
 
@@ -170,11 +171,6 @@ def _parsed(address: str) -> IPv4Address | IPv6Address | None:
         return None
     mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
     return mapped or found
-
-
-def _is_in(address: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
-    found = _parsed(address) if networks else None
-    return found is not None and any(found in network for network in networks)
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:

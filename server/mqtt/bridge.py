@@ -43,6 +43,7 @@ from neucodec_streaming.server.mqtt.session import (
     answer_message,
     error_answer,
     reply_of,
+    status_message,
 )
 from neucodec_streaming.server.sessions.session import RESTART_STATUS
 from neucodec_streaming.server.settings.fields import DEFAULT_MAX_MESSAGE_BYTES, Settings
@@ -211,7 +212,7 @@ class Bridge:
         await asyncio.sleep(random.uniform(2, 4) * TAKE_OVER_S)  # another bridge may do so, and one suffices
         status = self._status(name)
         if status is not None and status.state == SessionStatus.LOST:
-            await self._publish(BrokerMessage(topic(name, STATUS), status.encode(), retain=True, expires_s=KEPT_S))
+            await self._publish(status_message(name, status, KEPT_S))
 
     async def _take_over(self, name: str, lost: Status) -> None:
         """Takes over a session whose owner is gone, unless a newer status says otherwise."""
@@ -224,7 +225,7 @@ class Bridge:
             _log.info("taking over session %s from bridge %s", name, lost.bridge)
             if not self._begin(name, lost.request, lost.reply, None):
                 closed = replace(lost, state=SessionStatus.CLOSED)
-                await self._publish(BrokerMessage(topic(name, STATUS), closed.encode(), retain=True))
+                await self._publish(status_message(name, closed))
 
     def _begin(self, name: str, request: OpenRequest, reply: Reply, position: int | None) -> bool:
         """Opens the session, or answers the request with the refusal."""

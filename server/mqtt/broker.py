@@ -140,10 +140,7 @@ class BrokerConnection:
 
     def rest(self) -> list[BrokerMessage]:
         """Messages that had arrived but were not taken when the connection was lost."""
-        found = []
-        while not self._inbox.empty():
-            found.append(_received(self._inbox.get_nowait()))
-        return found
+        return [_received(self._inbox.get_nowait()) for _ in range(self._inbox.qsize())]
 
 
 def tls_context(address: BrokerAddress) -> ssl.SSLContext | None:

@@ -106,14 +106,14 @@ class BrokerSession(HoldableTransport):
         max_message_bytes: int,
     ) -> None:
         super().__init__()
-        self._topics = {kind: topic(name, kind) for kind in (CONTROL, STATUS)}
+        self._control_topic = topic(name, CONTROL)
         self._input_topic, output_topic = request.input_topic(name), request.output_topic(name)
         self._handler = open(request.session, Caller(None, f"mqtt:{name}"))  # after all checks: it takes a place
         request = replace(request, target=self._handler.request.target)  # the next owner keeps the output's rate
         self.name = name
         self._request = request
         self._reply = reply
-        self._bridge = bridge
+        self._lost = Status(SessionStatus.LOST, bridge, request, reply)
         self._connect = connect
         self._on_replaced = on_replaced
         self._starts_anew = position is not None
@@ -201,7 +201,7 @@ class BrokerSession(HoldableTransport):
         while True:
             connection = self._connect(
                 f"neucodec-{self.name}",
-                will=self._will(),
+                will=status_message(self.name, self._lost, KEPT_S),
                 clean_start=self._starts_anew,
                 frames_topic=self._input_topic,
             )
@@ -209,7 +209,7 @@ class BrokerSession(HoldableTransport):
             try:
                 async with connection:
                     self._starts_anew = False
-                    await connection.subscribe([self._input_topic, self._topics[CONTROL]], 1)
+                    await connection.subscribe([self._input_topic, self._control_topic], 1)
                     self._connection = connection
                     self._advance(BrokerPhase.SERVING)
                     self._connected.set()
@@ -251,7 +251,7 @@ class BrokerSession(HoldableTransport):
         position = self._translation.input_position
         if self._leaving is not None:
             self._leaving.cancel()
-        if message.topic == self._topics[CONTROL]:
+        if message.topic == self._control_topic:
             self._take_request(message)
         else:
             self._take_frame(message)
@@ -350,23 +350,9 @@ class BrokerSession(HoldableTransport):
                 self._news.set()
 
     async def _tell(self, state: str) -> None:
-        translation = self._translation
-        status = Status(
-            state,
-            self._bridge,
-            self._request,
-            self._reply,
-            translation.input_position,
-            translation.output_position,
-            translation.loss.as_dict(),
-        )
-        await self._publish(
-            BrokerMessage(self._topics[STATUS], status.encode(), retain=True, expires_s=STATUS_EXPIRES_S)
-        )
-
-    def _will(self) -> BrokerMessage:
-        status = Status(SessionStatus.LOST, self._bridge, self._request, self._reply)
-        return BrokerMessage(self._topics[STATUS], status.encode(), retain=True, expires_s=KEPT_S)
+        stream, loss = self._translation, self._translation.loss.as_dict()
+        status = replace(self._lost, state=state, input=stream.input_position, output=stream.output_position, loss=loss)
+        await self._publish(status_message(self.name, status, STATUS_EXPIRES_S))
 
 
 def reply_of(message: BrokerMessage) -> Reply:
@@ -377,6 +363,11 @@ def reply_of(message: BrokerMessage) -> Reply:
 def error_answer(error: StreamingError, reply: Reply) -> Answer:
     """Answers an impossible request."""
     return Answer(reply, encode_answer(Failure(error.code, str(error)), 0))
+
+
+def status_message(name: str, status: Status, expires_s: int | None = None) -> BrokerMessage:
+    """A session's status to be published, which the broker retains."""
+    return BrokerMessage(topic(name, STATUS), status.encode(), retain=True, expires_s=expires_s)
 
 
 def answer_message(answer: Answer, to: str) -> BrokerMessage:
