@@ -36,7 +36,7 @@ class AsgiExchange:
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the connection is closed."""
 
-    # What handlers call
+    # What handlers call: the interface Exchange
 
     def begin(self, status: HTTPStatus, headers: Mapping[str, str]) -> None:
         fields = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
@@ -44,7 +44,6 @@ class AsgiExchange:
         self._unsent.append({"type": "http.response.start", "status": status.value, "headers": fields})
 
     def write(self, data: bytes) -> None:
-        """Sends a part of the answer; wait for `drained` before the next."""
         self._unsent.append({"type": "http.response.body", "body": data, "more_body": True})
 
     async def drained(self) -> None:

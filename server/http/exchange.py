@@ -100,35 +100,29 @@ class HttpExchange(asyncio.Protocol):
         self.gone: asyncio.Future[None] = self._loop.create_future()
         """Done when the connection is closed."""
 
-    # What handlers call
+    # What handlers call: the interface Exchange
 
     @property
     def has_begun(self) -> bool:
-        """Whether an answer has started."""
         return self._parser.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
 
     def begin(self, status: HTTPStatus, headers: Mapping[str, str]) -> None:
-        """Starts an answer; without Content-Length it is sent in chunks."""
         always = {"Date": formatdate(usegmt=True), "Server": SERVER_NAME, "Connection": "close"}
         fields = [(name.encode(), value.encode()) for name, value in {**always, **headers}.items()]
         self._send(h11.Response(status_code=status.value, reason=status.phrase.encode(), headers=fields))
 
     def write(self, data: bytes) -> None:
-        """Sends a part of the answer; wait for `drained` before the next."""
         if data:
             self._send(h11.Data(data=data))
 
     async def drained(self) -> None:
-        """Waits until the client has taken enough."""
         await self._writable.wait()
 
     def finish(self) -> None:
-        """Completes the answer."""
         self._send(h11.EndOfMessage())
         self._transport.close()
 
     def abort(self) -> None:
-        """Cuts the connection: the client sees that the answer is incomplete."""
         self._transport.abort()
 
     # What the transport calls
