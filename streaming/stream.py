@@ -14,7 +14,7 @@ from neucodec_streaming.decoder import Decoder
 from neucodec_streaming.snapshot import pack, unpack
 from neucodec_streaming.stepper import Stepper, threads_limited
 from neucodec_streaming.tokens import check_voice
-from neucodec_streaming.windows import AnyWindower, DecoderWindower, EncoderWindower, Window
+from neucodec_streaming.windows import DecoderWindower, EncoderWindower, Window, Windower
 
 
 class Start(NamedTuple):
@@ -22,7 +22,7 @@ class Start(NamedTuple):
 
     primer: np.ndarray
     state: list[torch.Tensor]
-    windower: AnyWindower
+    windower: Windower
 
 
 class Voice:
@@ -62,9 +62,9 @@ class Voice:
 class _Stream:
     """A windower with its own one-slot state."""
 
-    def __init__(self, stepper: Stepper, windower: AnyWindower) -> None:
+    def __init__(self, stepper: Stepper, windower: Windower) -> None:
         self._stepper = stepper
-        self._windower: AnyWindower = windower
+        self._windower: Windower = windower
         self._state = stepper.new_state(1)
         self._slot = torch.zeros(1, dtype=torch.int64, device=stepper.device)
         self._start: Start | None = None

@@ -33,13 +33,15 @@ class Window(NamedTuple):
 class Windower(ABC):
     """Cuts input into windows: `take` returns steady windows while the input suffices, `take_last` the last one.
 
-    A frame is `hop` samples or tokens of input and `output_hop` of output. A steady window needs `window_units` of
-    input and commits the first `chunk_units`.
+    A frame is `hop` samples or tokens of input and `output_hop` of output, which lags by `lag` frames. A steady window
+    needs `window_units` of input and commits the first `chunk_units`.
     """
 
     dtype: type
+    output_dtype: type
     hop: int
     output_hop: int
+    lag = 0
 
     def __init__(self, config: StreamConfig, window_units: int) -> None:
         self.config = config
@@ -51,8 +53,10 @@ class Windower(ABC):
         """Resets the stream."""
         self._packets: list[np.ndarray] = []
         self._pending_units = 0
-        self._position = 0
+        self.position = 0
+        """Committed frames, including a primer's."""
         self._primer_frames = 0  # its output is dropped
+        self._memory: tuple[int, ...] = ()  # what a window needs to know of those before it
         self.is_fresh = True
 
     def become_start(self) -> None:
@@ -80,14 +84,9 @@ class Windower(ABC):
         return self._packets[0]
 
     @property
-    def position(self) -> int:
-        """Committed frames, including a primer's."""
-        return self._position
-
-    @property
     def received_units(self) -> int:
         """Input so far, including a primer's."""
-        return self._position * self.hop + self._pending_units
+        return self.position * self.hop + self._pending_units
 
     @property
     def delay(self) -> int:
@@ -95,9 +94,9 @@ class Windower(ABC):
         return self._inside - self._primer_frames * self.hop
 
     @property
-    @abstractmethod
     def _inside(self) -> int:
         """Input whose output has not been cut yet."""
+        return self._pending_units + min(self.position, self.lag) * self.hop
 
     @property
     def has_window(self) -> bool:
@@ -105,48 +104,51 @@ class Windower(ABC):
         return self._pending_units >= self.window_units
 
     @property
-    @abstractmethod
     def has_last(self) -> bool:
         """Whether `take_last` would return a window."""
+        return self.delay >= self.hop
 
     @abstractmethod
-    def _steady(self, units: np.ndarray) -> Window: ...
+    def _row(self, units: np.ndarray) -> np.ndarray:
+        """A row of a step's input from a window's units, padded."""
 
-    @abstractmethod
-    def _last(self, units: np.ndarray) -> Window: ...
-
-    @abstractmethod
     def output(self, window: Window, row: np.ndarray) -> np.ndarray:
-        """The stream's new output in its row of a step."""
+        """The stream's new output, (n * output_hop,) of `output_dtype`, in its row of a step."""
+        return row[window.output].astype(self.output_dtype, copy=False)
 
     def take(self) -> Window | None:
         """The next steady window, or None if the input does not suffice."""
         if not self.has_window:
             return None
         pending, chunk = self._pending, self.chunk_units
-        window = self._trimmed(self._steady(pending[: self.window_units]))
+        window = self._window(pending[: self.window_units], self.config.chunk_frames)
+        self._remember(pending[:chunk])
         self._packets = [pending[chunk:]]
         self._pending_units -= chunk
-        self._position += window.commit
+        self.position += window.commit
         return window
 
     def take_last(self) -> Window | None:
         """The last window, after `take` returned None; None without a whole frame. `reset` must follow."""
-        return self._trimmed(self._last(self._pending)) if self.has_last else None
+        if not self.has_last:
+            return None
+        return self._window(self._pending, self._pending_units // self.hop, self.lag)
 
-    def _trimmed(self, window: Window) -> Window:
-        """Output without that of a primer."""
-        if not self._primer_frames:
-            return window
-        start, stop = window.output.start, window.output.stop
-        dropped = min(self._primer_frames, max(stop - start, 0) // self.output_hop)
+    def _window(self, units: np.ndarray, commit: int, rest: int = 0) -> Window:
+        """The window of these units, with the output of the committed frames and `rest` more, less a primer's."""
+        start, stop = max(self.lag - self.position, 0), commit + rest
+        dropped = min(self._primer_frames, max(stop - start, 0))
         self._primer_frames -= dropped
-        return window._replace(output=slice(start + dropped * self.output_hop, stop)) if dropped else window
+        output = slice((start + dropped) * self.output_hop, stop * self.output_hop)
+        return Window(self._row(units), len(units) // self.hop, commit, output)
+
+    def _remember(self, committed: np.ndarray) -> None:  # noqa: B027, only a decoder has a memory
+        """Updates `_memory` by the units of a chunk."""
 
     def snapshot(self) -> bytes:
         """Pending input and position as bytes."""
         pending: np.ndarray = self._pending.astype(self.dtype, copy=False)
-        numbers = [self._position, self._primer_frames, self.is_fresh, *self._more()]
+        numbers = [self.position, self._primer_frames, self.is_fresh, *self._memory]
         return pack(self._identity, [pending, np.array(numbers, np.int64)])
 
     def restore(self, snapshot: bytes) -> None:
@@ -154,15 +156,8 @@ class Windower(ABC):
         pending, numbers = unpack(self._identity, snapshot)
         self._packets = [np.frombuffer(pending, self.dtype)]
         self._pending_units = len(self._packets[0])
-        self._position, self._primer_frames, is_fresh, *more = np.frombuffer(numbers, np.int64).tolist()
-        self.is_fresh = bool(is_fresh)
-        self._restore_more(more)
-
-    def _more(self) -> list[int]:
-        return []
-
-    def _restore_more(self, numbers: list[int]) -> None:
-        assert not numbers
+        self.position, self._primer_frames, is_fresh, *memory = np.frombuffer(numbers, np.int64).tolist()
+        self.is_fresh, self._memory = bool(is_fresh), tuple(memory)
 
     @property
     def _identity(self) -> dict[str, Any]:
@@ -171,9 +166,10 @@ class Windower(ABC):
 
 
 class EncoderWindower(Windower):
-    """float32 mono at 16 kHz; a window is (C + L + 1) hops, of which the last one has 240 samples."""
+    """float32 mono at 16 kHz to tokens; a window is (C + L + 1) hops, of which the last one has 240 samples."""
 
     dtype = np.float32
+    output_dtype = np.uint16
     hop = INPUT_HOP
     output_hop = 1
 
@@ -184,47 +180,29 @@ class EncoderWindower(Windower):
         """Appends samples (n,). Raises AudioError, and then changes nothing."""
         self.append(check_audio(pcm).copy())
 
-    @property
-    def _inside(self) -> int:
-        return self._pending_units
-
-    @property
-    def has_last(self) -> bool:
-        return self.delay >= INPUT_HOP
-
-    def output(self, window: Window, row: np.ndarray) -> np.ndarray:
-        """Row (C + L,) -> tokens uint16 (commit,)."""
-        return row[window.output].astype(np.uint16)
-
-    def _steady(self, units: np.ndarray) -> Window:
-        return self._window(units, self.config.window_frames, self.config.chunk_frames)
-
-    def _last(self, units: np.ndarray) -> Window:
-        frames = len(units) // INPUT_HOP
-        return self._window(units, frames, frames)
-
-    def _window(self, pcm: np.ndarray, valid: int, commit: int) -> Window:
+    def _row(self, units: np.ndarray) -> np.ndarray:
         x = np.zeros((self.config.window_frames + 1) * INPUT_HOP, np.float32)
-        x[: len(pcm)] = pcm
-        return Window(x, valid, commit, slice(0, commit))
+        x[: len(units)] = units
+        return x
 
 
 class DecoderWindower(Windower):
-    """Tokens. A lost one is filled when its window is stepped, from the nearest known tokens: the last one before it,
-    committed ones included, and the first one after it in the window. So concealment adds no delay.
+    """Tokens to audio. A lost one is filled when its window is stepped, from the nearest known tokens: the last one
+    before it, committed ones included, and the first one after it in the window. So concealment adds no delay.
     """
 
     dtype = np.int32  # tokens, or LOST
+    output_dtype = np.float32
     hop = 1
 
     def __init__(self, config: StreamConfig, output_hop: int = OUTPUT_HOP) -> None:
-        self._lag = config.synthesis_lag_frames
+        self.lag = config.synthesis_lag_frames
         self.output_hop = output_hop
         super().__init__(config, config.window_frames)
 
     def reset(self) -> None:
         super().reset()
-        self._known, self._known_distance = MIDDLE_TOKEN, 1
+        self._memory = MIDDLE_TOKEN, 1  # the last known token, and its distance to the next window
 
     def push(self, tokens: Any, lost: np.ndarray | None = None) -> None:
         """Appends tokens (n,); where the optional bool `lost` (n,) is true, the token's value is ignored.
@@ -241,34 +219,10 @@ class DecoderWindower(Windower):
             )
         self.append(np.where(lost, LOST, check_tokens(np.where(lost, 0, tokens)).astype(np.int32)))
 
-    @property
-    def _inside(self) -> int:
-        return self._pending_units + min(self._position, self._lag)
-
-    @property
-    def has_last(self) -> bool:
-        return self.delay > 0
-
-    def output(self, window: Window, row: np.ndarray) -> np.ndarray:
-        """Row (samples,) -> audio float32 (m,), 480 | m."""
-        return row[window.output].astype(np.float32, copy=False)
-
-    def _steady(self, units: np.ndarray) -> Window:
-        chunk = self.config.chunk_frames
-        window = self._window(units, chunk, self._position + chunk - self._lag)
-        self._remember(units[:chunk])
-        return window
-
-    def _last(self, units: np.ndarray) -> Window:
-        return self._window(units, len(units), self._position + len(units))
-
-    def _window(self, tokens: np.ndarray, commit: int, stop: int) -> Window:
-        """`stop`: the hop of the stream at which this step's audio ends."""
+    def _row(self, units: np.ndarray) -> np.ndarray:
         x = np.zeros(self.config.window_frames, np.int64)
-        x[: len(tokens)] = self._filled(tokens)
-        first = self._position - self._lag
-        output = slice(max(-first, 0) * self.output_hop, max(stop - first, 0) * self.output_hop)
-        return Window(x, len(tokens), commit, output)
+        x[: len(units)] = self._filled(units)
+        return x
 
     def _filled(self, tokens: np.ndarray) -> np.ndarray:
         """Fills the LOST ones among a window's tokens (n,)."""
@@ -276,7 +230,8 @@ class DecoderWindower(Windower):
             return tokens
         known = np.flatnonzero(tokens != LOST)
         filled = tokens.copy()
-        previous, token = -self._known_distance, self._known
+        token, distance = self._memory
+        previous = -distance
         for place in (*known.tolist(), len(tokens)):
             following = int(tokens[place]) if place < len(tokens) else MIDDLE_TOKEN
             gap = slice(max(previous + 1, 0), place)
@@ -285,26 +240,17 @@ class DecoderWindower(Windower):
         return filled
 
     def _remember(self, committed: np.ndarray) -> None:
-        """Records the last known token and its distance to the start of the next window."""
         if _all_known(committed):
-            self._known, self._known_distance = int(committed[-1]), 1
+            self._memory = int(committed[-1]), 1
             return
         known = np.flatnonzero(committed != LOST)
         if known.size:
-            self._known, self._known_distance = int(committed[known[-1]]), len(committed) - int(known[-1])
+            self._memory = int(committed[known[-1]]), len(committed) - int(known[-1])
         else:
-            self._known_distance += len(committed)
-
-    def _more(self) -> list[int]:
-        return [self._known, self._known_distance]
-
-    def _restore_more(self, numbers: list[int]) -> None:
-        self._known, self._known_distance = numbers
+            token, distance = self._memory
+            self._memory = token, distance + len(committed)
 
 
 def _all_known(tokens: np.ndarray) -> bool:
     """Whether no token is LOST (which is outside uint16)."""
     return tokens.dtype == np.uint16 or bool((tokens != LOST).all())
-
-
-AnyWindower = EncoderWindower | DecoderWindower

@@ -24,7 +24,7 @@ from neucodec_streaming.engine.steps import StepRows
 from neucodec_streaming.engine.traced_step import TracedStep, packed_weights
 from neucodec_streaming.stepper import Stepper
 from neucodec_streaming.stream import Voice
-from neucodec_streaming.windows import AnyWindower, DecoderWindower, EncoderWindower, Window
+from neucodec_streaming.windows import DecoderWindower, EncoderWindower, Window, Windower
 
 MEASURED_STEPS = 3
 MIN_RECENT_VOICES = 8
@@ -89,7 +89,7 @@ class Runner:
     def pools(self) -> list[Pool]:
         return list(self._steppers)
 
-    def windower(self, pool: Pool) -> AnyWindower:
+    def windower(self, pool: Pool) -> Windower:
         """The host side of a new session of `pool`."""
         if pool.kind == "encode":
             return EncoderWindower(pool.config)
@@ -286,7 +286,7 @@ class Runner:
         known = self._found_voice(voice) if max_steps == 0 else self._voice(voice)
         return known is not None and known.prepare(self._decoder(pool), max_steps)
 
-    def prime(self, pool: Pool, slot: int, voice: np.ndarray) -> AnyWindower:
+    def prime(self, pool: Pool, slot: int, voice: np.ndarray) -> Windower:
         """Starts a slot in a voice and returns its windower. The most recent voices are kept computed."""
         start = self._voice(voice).start(self._decoder(pool))
         self._steppers[pool].load(self._states[pool], slot, start.state)

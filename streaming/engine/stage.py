@@ -10,7 +10,7 @@ from neucodec_streaming.config import FRAME_MS, START_FRAMES
 from neucodec_streaming.engine.scheduler import URGENT_CHUNKS, Pool, ReadyWindow
 from neucodec_streaming.engine.slots import Slot
 from neucodec_streaming.snapshot import pack, unpack
-from neucodec_streaming.windows import AnyWindower
+from neucodec_streaming.windows import Windower
 
 FLUSH_COST_CHUNKS = 2
 """Additional chunks for which an utterance's end counts, since it takes longer to step: repeated short utterances do
@@ -51,7 +51,7 @@ class Stage:
     place: int
     pool: Pool
     slot: Slot
-    windower: AnyWindower
+    windower: Windower
     inbox: deque[np.ndarray | NextVoice] = field(default_factory=deque)
     voice: np.ndarray | None = None
     next_voice: NextVoice | None = None
@@ -140,7 +140,7 @@ class Stage:
             return NextVoice(None)
         return END if code == _END else np.frombuffer(raw, self.windower.dtype)
 
-    def restart(self, start: AnyWindower | None) -> None:
+    def restart(self, start: Windower | None) -> None:
         """Starts the stream over, from `start` if primed; its slot must be reset or primed too."""
         if start is None:
             self.windower.reset()
