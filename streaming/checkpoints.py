@@ -12,7 +12,6 @@ transformers' NeuCodec port.
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from neucodec_streaming.config import TOKENS_PER_SECOND
 from neucodec_streaming.errors import ModelError, reason_of
+from neucodec_streaming.kernels.native import cache_folder
 
 FILES = ("pytorch_model.bin", "model.pt", "model.ckpt")
 """File names of an original checkpoint in a folder."""
@@ -33,7 +33,7 @@ HEAD_DIM = 64
 FFT_HOPS = 4
 DISTILL = ("codec_encoder.", "fc_sq_prior.")
 DISTILL_REASON = "the encoder of distill-neucodec looks 1.28 s ahead, so it cannot be streamed"
-UNUSED = ("fc_post_s", "SemanticDecoder", "codec_encoder.", "fc_sq_prior.", "feature_extractor.")
+UNUSED = ("fc_post_s", "SemanticDecoder", *DISTILL, "feature_extractor.")
 """Parts that only training or other models need."""
 BUFFERS = (".filter", ".window", "quantizer.layers.0.", "num_batches_tracked", "rotary")
 """Constants that the model computes itself."""
@@ -71,17 +71,21 @@ def original_file(path: Path) -> Path | None:
     return next((path / name for name in FILES if (path / name).is_file()), None)
 
 
-def converted(source: Path, semantic: Path | None = None) -> Path:
-    """The cached folder converted from `source`; the first call converts it. Raises ModelError."""
+def _required_file(source: Path) -> Path:
     file = original_file(source)
     if file is None:
         raise ModelError(
             f"{source} is not a checkpoint in the original layout: specify a folder with {' or '.join(FILES)}"
         )
+    return file
+
+
+def converted(source: Path, semantic: Path | None = None) -> Path:
+    """The cached folder converted from `source`; the first call converts it. Raises ModelError."""
+    file = _required_file(source)
     stat = file.stat()
     key = hashlib.sha256(repr((str(file.resolve()), stat.st_size, stat.st_mtime_ns, str(semantic))).encode())
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neucodec-streaming" / "converted"
-    folder = cache / key.hexdigest()[:24]
+    folder = cache_folder() / "converted" / key.hexdigest()[:24]
     if not folder.exists():
         try:
             convert(source, folder, semantic)
@@ -100,11 +104,7 @@ def convert(source: Path, folder: Path, semantic: Path | None = None) -> list[st
     """
     from safetensors.torch import save_file
 
-    file = original_file(source)
-    if file is None:
-        raise ModelError(
-            f"{source} is not a checkpoint in the original layout: specify a folder with {' or '.join(FILES)}"
-        )
+    file = _required_file(source)
     if folder.exists():
         raise ModelError(f"{folder} already exists: specify a new folder")
     original = _read(file)
@@ -211,9 +211,7 @@ def _renamed(
 ) -> Iterator[tuple[str, Tensor]]:
     differing = []
     for name, tensor in original.items():
-        if any(part in name for part in UNUSED) or any(part in name for part in BUFFERS):
-            continue
-        if name.endswith(("weight_g", "original0")):
+        if any(part in name for part in (*UNUSED, *BUFFERS)) or name.endswith(("weight_g", "original0")):
             continue
         target, value = name, tensor
         if name.endswith(("weight_v", "parametrizations.weight.original1")):

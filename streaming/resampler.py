@@ -13,27 +13,15 @@ from numpy.lib.stride_tricks import sliding_window_view
 from neucodec_streaming.errors import ConfigError
 
 MIN_RATE = 4_000
-
-
 MAX_RATE = 768_000
-
-
 _ZERO_CROSSINGS = 32
 """Length of the sinc on either side, in samples of the lower rate: its delay."""
-
-
 _PASSBAND_EDGE = 0.94
 """The -6 dB point as a share of the lower Nyquist frequency, such that the stopband starts there."""
-
-
 _KAISER_BETA = 7.0
 """Kaiser beta: 70 dB of attenuation in the stopband, flat up to 0.87 of the Nyquist frequency."""
-
-
 _FEW_PLACES = 8
 """Up to this many phases, output samples of one phase are computed together."""
-
-
 _BLOCK_SAMPLES = 512
 """Above that, this many neighbours are computed together, which bounds the memory of their windows."""
 

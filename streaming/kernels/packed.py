@@ -28,7 +28,6 @@ FEW_OUTPUTS = 16
 """Outputs up to which a convolution of any weight is faster as one product."""
 QUERY_KEY_VALUE = (("q_proj", "k_proj", "v_proj"), ("linear_q", "linear_k", "linear_v"))
 """The models' names for layers that read an attention's input; together they are `query_key_value`."""
-
 SILU = ("SiLU", "SiLUActivation")
 """Torch's and transformers' classes of x / (1 + e^-x)."""
 

@@ -9,8 +9,6 @@ from neucodec_streaming.protocol.messages import StreamFormat
 
 MAX_WAV_SECONDS = 60
 """Longer utterances are split into several files."""
-
-
 MAX_CHANNELS = 8
 _SIGNED = bytes(value ^ 0x80 for value in range(256))
 
