@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ ASSETS = Path(__file__).parent / "assets"
 BUNDLED = ("nano",)
 SMALL_MODEL = 1 << 26
 """Models with fewer parameters use one thread: as fast as more, and much faster on a busy machine."""
+AnyStepper = TypeVar("AnyStepper", Encoder, Decoder)
 
 
 class Codec:
@@ -61,7 +62,7 @@ class Codec:
         """Whether the model holds only packed weights: int8, or after `pack`."""
         self._threads = threads
         self._weights_digest = weights_digest
-        self._steppers: dict[tuple[type, StreamConfig], Encoder | Decoder] = {}
+        self._steppers: dict[tuple[type, StreamConfig], Any] = {}
 
     @property
     def default_config(self) -> StreamConfig:
@@ -154,15 +155,11 @@ class Codec:
 
     def encoder(self, config: StreamConfig | None = None) -> Encoder:
         """The stepped encoder, shared by all streams of a configuration."""
-        stepper = self._stepper(Encoder, config)
-        assert isinstance(stepper, Encoder)
-        return stepper
+        return self._stepper(Encoder, config)
 
     def decoder(self, config: StreamConfig | None = None) -> Decoder:
         """The stepped decoder, shared by all streams of a configuration."""
-        stepper = self._stepper(Decoder, config)
-        assert isinstance(stepper, Decoder)
-        return stepper
+        return self._stepper(Decoder, config)
 
     def encoder_stream(self, config: StreamConfig | None = None) -> EncoderStream:
         """A new stream from 16 kHz audio to tokens."""
@@ -203,9 +200,7 @@ class Codec:
         if not count:
             return [np.zeros(0, np.uint16) for _ in checked]
         if self.is_packed:
-            encoder = Encoder(self._stepped, _one_chunk(count), self.priors, self.fingerprint)
-            encoder.threads = self._threads
-            stream = EncoderStream(encoder)
+            stream = EncoderStream(self._new_stepper(Encoder, _one_chunk(count)))
             return [np.concatenate([stream.feed(pcm), stream.flush()]) for pcm in checked]
         rows = [np.pad(pcm, (0, (count + 1) * INPUT_HOP - len(pcm))) for pcm in checked]
         padded = torch.from_numpy(np.stack(rows)).to(self.device)
@@ -225,9 +220,7 @@ class Codec:
         if not len(tokens):
             return np.zeros(0, np.float32)
         if self.is_packed:
-            decoder = Decoder(self._stepped, _one_chunk(len(tokens)), self.priors, self.fingerprint)
-            decoder.threads = self._threads
-            stream = DecoderStream(decoder)
+            stream = DecoderStream(self._new_stepper(Decoder, _one_chunk(len(tokens))))
             return np.concatenate([stream.feed(tokens), stream.flush()])
         codes = torch.from_numpy(tokens.astype(np.int64))[None, None].to(self.device)
         with threads_limited(self._threads):
@@ -247,14 +240,17 @@ class Codec:
         if kind not in self.kinds:
             raise ConfigError(f"this codec cannot {kind}: it was loaded with kinds={self.kinds}, so add {kind!r} there")
 
-    def _stepper(self, kind: type[Encoder | Decoder], config: StreamConfig | None) -> Encoder | Decoder:
+    def _stepper(self, kind: type[AnyStepper], config: StreamConfig | None) -> AnyStepper:
         self._require(kind.kind)
-        config = config or self.default_config
-        key = (kind, config)
+        key = kind, config or self.default_config
         if key not in self._steppers:
-            self._steppers[key] = kind(self._stepped, config, self.priors, self.fingerprint)
-            self._steppers[key].threads = self._threads
+            self._steppers[key] = self._new_stepper(*key)
         return self._steppers[key]
+
+    def _new_stepper(self, kind: type[AnyStepper], config: StreamConfig) -> AnyStepper:
+        stepper = kind(self._stepped, config, self.priors, self.fingerprint)
+        stepper.threads = self._threads
+        return stepper
 
 
 def load_codec(

@@ -10,7 +10,7 @@ from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.layers.attention import Ring, RingView, StreamingAttention
 from neucodec_streaming.layers.conv import StreamingConv
 from neucodec_streaming.layers.istft import StreamingISTFT
-from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, PoolingWeights, RMSNorm, StreamingGroupNorm
+from neucodec_streaming.layers.norm import Moments, PoolingWeights, RMSNorm, StreamingGroupNorm
 from neucodec_streaming.layers.state import SlotState
 from neucodec_streaming.layers.step import StepPlan
 from neucodec_streaming.priors import Priors
@@ -69,14 +69,12 @@ class Decoder(Stepper):
     """
 
     kind = "decode"
-    cap_frames = CAP_FRAMES
 
     def __init__(self, model: Any, config: StreamConfig, priors: Priors, fingerprint: str) -> None:
-        super().__init__(model, config, fingerprint)
+        super().__init__(model, config, priors, fingerprint)
         self.network = network = model.acoustic_decoder
         self.output_hop = int(network.head.hop_length)
         count = 2 * (len(network.prior_net) + len(network.post_net))
-        self.prior_frames = priors.weight(config)
         norms = iter(priors.group_norm_moments(config, self.device, count))
         self.embed = StreamingConv(network.embed)
         self.prior_net = [ResNetBlock(block, (next(norms), next(norms))) for block in network.prior_net]

@@ -17,7 +17,7 @@ from neucodec_streaming.layers.attention import RingView
 from neucodec_streaming.layers.conformer import ConformerState, StreamingConformer
 from neucodec_streaming.layers.conv import StreamingConv
 from neucodec_streaming.layers.mel import MEL_PER_FRAME, StreamingMel
-from neucodec_streaming.layers.norm import CAP_FRAMES, Moments, PoolingWeights
+from neucodec_streaming.layers.norm import Moments, PoolingWeights
 from neucodec_streaming.layers.state import SlotState
 from neucodec_streaming.layers.step import StepPlan
 from neucodec_streaming.priors import Priors
@@ -39,12 +39,10 @@ class Encoder(Stepper):
 
     kind = "encode"
     output_hop = 1
-    cap_frames = CAP_FRAMES
 
     def __init__(self, model: Any, config: StreamConfig, priors: Priors, fingerprint: str) -> None:
-        super().__init__(model, config, fingerprint)
+        super().__init__(model, config, priors, fingerprint)
         semantic = model.semantic_encoder
-        self.prior_frames = priors.weight(config)
         self.mel = StreamingMel(priors.mel_moments(config, self.device), self.device)
         self.projection = semantic.feature_projection
         self.conformer = [StreamingConformer(layer, config) for layer in semantic.encoder.layers]

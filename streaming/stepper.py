@@ -12,8 +12,10 @@ from torch import Tensor
 
 from neucodec_streaming.config import START_FRAMES, StreamConfig
 from neucodec_streaming.errors import SnapshotError
+from neucodec_streaming.layers.norm import CAP_FRAMES
 from neucodec_streaming.layers.state import laid_over, memory_for, slot_bytes
 from neucodec_streaming.layers.step import StepPlan, tensors_of
+from neucodec_streaming.priors import Priors
 from neucodec_streaming.snapshot import pack, unpack
 
 
@@ -29,9 +31,12 @@ class Stepper(ABC):
     output_hop: int
     """Output elements of a frame."""
 
-    def __init__(self, model: Any, config: StreamConfig, fingerprint: str) -> None:
+    cap_frames = CAP_FRAMES
+
+    def __init__(self, model: Any, config: StreamConfig, priors: Priors, fingerprint: str) -> None:
         self.model = model
         self.config = config
+        self.prior_frames = priors.weight(config)
         self.fingerprint = fingerprint
         self.threads: int | None = None
         """Torch threads for streams of this stepper; None: torch's setting."""

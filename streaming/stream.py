@@ -190,6 +190,7 @@ class EncoderStream(_Stream):
 class DecoderStream(_Stream):
     """Tokens to audio. Created by `Codec.decoder_stream`."""
 
+    _stepper: Decoder
     _windower: DecoderWindower
 
     def __init__(self, stepper: Decoder) -> None:
@@ -213,15 +214,10 @@ class DecoderStream(_Stream):
         """
         if voice is not None and not isinstance(voice, Voice):
             voice = Voice(voice)
-        self._prime(None if voice is None else voice.start(self._decoder))
-
-    @property
-    def _decoder(self) -> Decoder:
-        assert isinstance(self._stepper, Decoder)
-        return self._stepper
+        self._prime(None if voice is None else voice.start(self._stepper))
 
     def _start_from(self, primer: bytes) -> Start:
-        return Voice(np.frombuffer(primer, np.uint16)).start(self._decoder)
+        return Voice(np.frombuffer(primer, np.uint16)).start(self._stepper)
 
     def feed(self, tokens: Any, lost: np.ndarray | None = None) -> np.ndarray:
         """Decodes tokens (n,), an array, tensor or list, to audio float32 (m,), whole frames of `hop_length` samples.

@@ -92,17 +92,8 @@ def _compile(sources: Sequence[Path], built: Path, flags: tuple[str, ...]) -> No
     torch_folder = Path(torch.__file__).parent
     abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
     places = (f"-I{torch_folder / 'include'}", f"-L{torch_folder / 'lib'}")
-    command = [
-        compiler,
-        *flags,
-        abi,
-        *places,
-        *(str(source) for source in sources if source.suffix == ".cpp"),
-        "-o",
-        str(built),
-        "-ltorch_cpu",
-        "-lc10",
-    ]
+    units = [str(source) for source in sources if source.suffix == ".cpp"]
+    command = [compiler, *flags, abi, *places, *units, "-o", str(built), "-ltorch_cpu", "-lc10"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     if done.returncode:
         raise RuntimeError(f"{compiler} failed to compile {built.name}: {done.stderr.strip()[:500]}")

@@ -61,14 +61,9 @@ class RingView:
         query_key_value (B, F, 3 * H * width) -> (B, F, H * width). by_distance (B, H, F, distances): added to the score
         of a key by its distance from the query, of which element `left` is 0 and the outermost are all beyond.
         """
-        plan, operations = self.plan, native.operations(query_key_value)
-        if operations is not None and width % native.HEAD_STEP == 0:
-            rows = plan.slots, plan.position, plan.valid, plan.commit
-            count = query_key_value.shape[2] // (3 * width)
-            return operations.attend(query_key_value, ring.keys, ring.values, *rows, count, scale, by_distance, left)
-        operations = gpu.operations(query_key_value)
-        if operations is not None and operations.takes_heads_of(width):
-            rows = plan.slots, plan.position, plan.valid, plan.commit
+        operations = _operations(query_key_value, width)
+        if operations is not None:
+            rows = self.plan.slots, self.plan.position, self.plan.valid, self.plan.commit
             count = query_key_value.shape[2] // (3 * width)
             return operations.attend(query_key_value, ring.keys, ring.values, *rows, count, scale, by_distance, left)
         query, keys, values = query_key_value.chunk(3, dim=2)
@@ -105,10 +100,13 @@ class RingView:
         return torch.cat(of_rows)
 
 
-def new_ring(projection: PackedLinear, slots: int, entries: int) -> Ring:
-    """An empty ring for the keys and values that `projection` makes, with the queries."""
-    shape = slots, entries, projection.width // 3
-    return Ring(*(projection.like.new_zeros(shape, dtype=projection.ring_dtype) for _ in range(2)))
+def _operations(x: Tensor, head_width: int) -> Any:
+    """The module whose `attend` takes such tensors with heads of that width, or None."""
+    operations = native.operations(x)
+    if operations is not None:
+        return operations if head_width % native.HEAD_STEP == 0 else None
+    operations = gpu.operations(x)
+    return operations if operations is not None and operations.takes_heads_of(head_width) else None
 
 
 def heads(x: Tensor, head_width: int) -> Tensor:
@@ -124,7 +122,10 @@ class StreamingAttention:
         self.entries = config.context_frames + config.window_frames
 
     def new_state(self, slots: int) -> Ring:
-        return new_ring(self.attention.query_key_value, slots, self.entries)
+        """An empty ring for the keys and values that the projection makes, with the queries."""
+        projection: PackedLinear = self.attention.query_key_value
+        shape = slots, self.entries, projection.width // 3
+        return Ring(*(projection.like.new_zeros(shape, dtype=projection.ring_dtype) for _ in range(2)))
 
     def step(self, x: Tensor, ring: Ring, view: RingView) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""
@@ -132,16 +133,12 @@ class StreamingAttention:
         return layer.o_proj(view.attend(ring, layer.query_key_value(x), layer.head_dim, layer.scaling))
 
 
-class StreamingRelativeAttention:
+class StreamingRelativeAttention(StreamingAttention):
     """w2v-BERT's attention with relative keys: a key's bias is the query times the embedding of their distance."""
 
     def __init__(self, attention: Any, config: StreamConfig) -> None:
-        self.attention = attention
-        self.entries = config.context_frames + config.window_frames
+        super().__init__(attention, config)
         self._distances = make_linear(attention.distance_embedding.weight.detach() * attention.scaling, None)
-
-    def new_state(self, slots: int) -> Ring:
-        return new_ring(self.attention.query_key_value, slots, self.entries)
 
     def step(self, x: Tensor, ring: Ring, view: RingView) -> Tensor:
         """x (B, F, D) -> (B, F, D)."""

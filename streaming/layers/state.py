@@ -4,16 +4,15 @@ Resetting or copying a slot is then a single operation, which matters on CUDA, w
 The native CPU operations need contiguous tensors instead.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass, replace
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from neucodec_streaming.kernels.memory import aligned
 from neucodec_streaming.layers.step import tensors_of
-
-ALIGNMENT_BYTES = 64
 
 
 @dataclass(kw_only=True)
@@ -36,33 +35,18 @@ def memory_for(one: SlotState, slots: int, device: torch.device) -> Tensor:
 
 def slot_bytes(one: SlotState) -> int:
     """Bytes of a slot in such memory."""
-    return sum(map(_bytes, tensors_of(one)))
+    return sum(aligned(tensor.nbytes) for tensor in tensors_of(one))
 
 
 def laid_over(memory: Tensor, one: AnyState) -> AnyState:
     """A state over `memory` (slots, bytes), each slot laid out like `one`."""
     tensors = list(tensors_of(one))
-    parts = zip(memory.split([_bytes(tensor) for tensor in tensors], dim=1), tensors, strict=True)
-
-    def view(_: Tensor) -> Tensor:
-        part, tensor = next(parts)
-        part = part[:, : tensor.nbytes].view(tensor.dtype)
-        return part.unflatten(1, tensor.shape[1:]) if tensor.dim() > 1 else part[:, 0]
-
-    return replace(_mapped(one, view), memory=memory)
+    parts = memory.split([aligned(tensor.nbytes) for tensor in tensors], dim=1)
+    views: dict[int, Any] = {id(tensor): _view(part, tensor) for part, tensor in zip(parts, tensors, strict=True)}
+    return replace(deepcopy(one, views), memory=memory)  # a copy with the views instead of the tensors
 
 
-def _bytes(tensor: Tensor) -> int:
-    return -(-tensor.nbytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-
-
-def _mapped(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The state with each tensor replaced, in the order of `tensors_of`."""
-    if isinstance(state, Tensor):
-        return change(state)
-    if isinstance(state, (list, tuple)):
-        return type(state)(_mapped(part, change) for part in state)
-    if is_dataclass(state) and not isinstance(state, type):
-        names = [part.name for part in fields(state) if part.name != "memory"]
-        return replace(state, **{name: _mapped(getattr(state, name), change) for name in names})
-    raise TypeError(f"a state holds tensors, lists and dataclasses, not {type(state).__name__}")
+def _view(part: Tensor, like: Tensor) -> Tensor:
+    """The bytes of a tensor in each slot (slots, bytes) as a tensor like that of one slot."""
+    part = part[:, : like.nbytes].view(like.dtype)
+    return part.unflatten(1, like.shape[1:]) if like.dim() > 1 else part[:, 0]
