@@ -121,18 +121,8 @@ def session_request(
         query |= {"output_format": output_format}
     if kind != "encode" and output_rate is not None:
         query |= {"output_rate": str(output_rate)}
-    source, sink = _formats(kind, query)
-    _check_voice(kind, voice)
-    return SessionRequest(
-        kind,
-        source,
-        sink,
-        profile,
-        stats,
-        access_token=access_token,
-        voice=voice,
-        has_model_rate=_has_model_rate(sink, query),
-    )
+    given = {"profile": profile, "stats": "1" if stats else None, "access_token": access_token, "voice": voice}
+    return _request(kind, query | {name: value for name, value in given.items() if value is not None})
 
 
 def parse_target(target: str) -> SessionRequest | None:
@@ -158,8 +148,15 @@ def parse_target(target: str) -> SessionRequest | None:
         if name in query:
             raise ConfigError(f"query {name!r} appears twice: send it once")
         query[name] = value
-    source, sink = _formats(kind, query)
-    _check_voice(kind, query.get("voice"))
+    return _request(kind, query)
+
+
+def _request(kind: str, query: dict[str, str]) -> SessionRequest:
+    source = _audio("input", query, INPUT_RATE) if kind != "decode" else _tokens("input", kind, query)
+    sink = _audio("output", query, OUTPUT_RATE) if kind != "encode" else _tokens("output", kind, query)
+    voice = query.get("voice")
+    if voice is not None and kind == "encode":
+        raise ConfigError(f"voice is {voice[:40]!r}, but an encode session has no voice: leave it out")
     received, utterance = _position("received", query.get("received", "0")), _positions("utterance", query)
     if utterance is not None and utterance.output > received:
         raise ConfigError(
@@ -178,19 +175,9 @@ def parse_target(target: str) -> SessionRequest | None:
         utterance=utterance,
         tail=_positions("tail", query),
         access_token=query.get("access_token"),
-        voice=query.get("voice"),
-        has_model_rate=_has_model_rate(sink, query),
+        voice=voice,
+        has_model_rate=sink.kind == "audio" and "output_rate" not in query,
     )
-
-
-def _has_model_rate(sink: StreamFormat, query: dict[str, str]) -> bool:
-    return sink.kind == "audio" and "output_rate" not in query
-
-
-def _formats(kind: str, query: dict[str, str]) -> tuple[StreamFormat, StreamFormat]:
-    source = _audio("input", query, INPUT_RATE) if kind != "decode" else _tokens("input", kind, query)
-    sink = _audio("output", query, OUTPUT_RATE) if kind != "encode" else _tokens("output", kind, query)
-    return source, sink
 
 
 def _tokens(side: str, kind: str, query: dict[str, str]) -> StreamFormat:
@@ -216,11 +203,6 @@ def _audio(side: str, query: dict[str, str], native_rate: int) -> StreamFormat:
             f" {TOKENS_PER_SECOND}, such as 8000, 16000, 22050, 24000, 44100 or 48000"
         )
     return StreamFormat("audio", form, int(rate))
-
-
-def _check_voice(kind: str, voice: str | None) -> None:
-    if voice is not None and kind == "encode":
-        raise ConfigError(f"voice is {voice[:40]!r}, but an encode session has no voice: leave it out")
 
 
 def _flag(name: str, value: str) -> bool:

@@ -164,7 +164,8 @@ class ServerSession:
                 continue
             assert waiting.due == self.output_position + self.queued_units, "the engine owes or made up output"
             if isinstance(waiting.request, End):
-                self._outbox.append(Done(self.input_position, waiting.due, self._dropped(waiting.due)))
+                dropped = self.input_position - waiting.due // self.output.hop * self.input.hop
+                self._outbox.append(Done(self.input_position, waiting.due, dropped))
             else:
                 self._outbox.append(Flushed())
             self._answer_marks()
@@ -274,9 +275,6 @@ class ServerSession:
         self._sent_bytes += size
         while self._sent_bytes > self._max_replay_bytes:
             self._sent_bytes -= self._sent.popleft().size
-
-    def _dropped(self, output: int) -> int:
-        return self.input_position - output // self.output.hop * self.input.hop
 
     def _answer_marks(self) -> None:
         reached = self.output_position + self.queued_units

@@ -7,7 +7,7 @@ until the owner, who has the clock, calls `give_up`. In-order units are passed o
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from neucodec_streaming.protocol.mqtt.packets import POSITIONS, SEQUENCES, Frame, parse_frame
@@ -34,7 +34,7 @@ class Loss:
     recovered_units: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,6 @@ class Piece:
     payload: bytes
     lost: int = 0
     last: bool = False
-
-
-@dataclass(frozen=True)
-class _Event:
-    position: int
-    event: Any
 
 
 class Receiver:
@@ -76,7 +70,7 @@ class Receiver:
         self._floor = 0  # everything before was dropped
         self._held: dict[int, Frame] = {}
         self._given_up: deque[int] = deque(maxlen=_REMEMBERED)
-        self._events: deque[_Event] = deque()
+        self._events: deque[tuple[int, Any]] = deque()  # with their positions
 
     @property
     def waits(self) -> bool:
@@ -110,7 +104,7 @@ class Receiver:
 
     def put(self, event: Any, position: int) -> list[Any]:
         """Queues `event` after the units before `position` and after earlier events."""
-        self._events.append(_Event(self._nearest(position), event))
+        self._events.append((self._nearest(position), event))
         return list(self._due_events())
 
     def give_up(self) -> list[Any]:
@@ -119,7 +113,7 @@ class Receiver:
         while self._events:
             ready += self._due_events()
             if self._events:
-                ready.append(self._lost_until(self._events[0].position))
+                ready.append(self._lost_until(self._events[0][0]))
         return ready
 
     def drop_until(self, position: int) -> None:
@@ -195,8 +189,8 @@ class Receiver:
         return Piece(position, b"", lost)
 
     def _due_events(self) -> Iterator[Any]:
-        while self._events and self.position is not None and self._events[0].position <= self.position:
-            yield self._events.popleft().event
+        while self._events and self.position is not None and self._events[0][0] <= self.position:
+            yield self._events.popleft()[1]
 
 
 def _nearest(value: int, expected: int, modulus: int) -> int:

@@ -20,7 +20,6 @@ from neucodec_streaming.protocol.messages import (
     ClientMessage,
     Done,
     Flush,
-    Flushed,
     Mark,
     Marked,
     Prime,
@@ -59,13 +58,6 @@ class OutputFrame:
     last: bool
 
 
-@dataclass
-class _Utterance:
-    """An utterance. `start`: position where its output starts; None before its first input."""
-
-    start: int | None = None
-
-
 @dataclass(frozen=True)
 class _Asked:
     message: ClientMessage
@@ -91,7 +83,8 @@ class Translation:
         least = MAX_WAV_SECONDS * self.output.rate if self._plays_wav else request.packet_frames * self.output.hop
         self._least_bytes = least * self.output.unit_bytes
         self._gathered = b""
-        self._utterances = deque([_Utterance()])  # the first item is the start of the next output
+        # Where the output of each utterance starts, None before its first input; the first is that of the next output.
+        self._starts: deque[int | None] = deque([None])
         self._asked: deque[_Asked] = deque()
         self._heard: deque[Reply] = deque(maxlen=MAX_HEARD)
         self._end: int | None = None  # end of the utterance's input so far, None before its first
@@ -161,7 +154,7 @@ class Translation:
                 self._end = piece.position
         if piece.payload:
             if self._end is None:
-                self._utterances[-1].start = self._output_at(piece.position)
+                self._starts[-1] = self._output_at(piece.position)
             messages.append(piece.payload)
             self._before = piece.payload[-self.input.unit_bytes :]
             self._end = piece.position + len(piece.payload) // self.input.unit_bytes
@@ -172,7 +165,7 @@ class Translation:
     def _ask(self, asked: _Asked) -> list[bytes | ClientMessage]:
         self._asked.append(asked)
         if not isinstance(asked.message, (Mark, Prime)):
-            self._utterances.append(_Utterance())
+            self._starts.append(None)
             self._end, self._before = None, b""
         return [asked.message]
 
@@ -182,15 +175,14 @@ class Translation:
         """Accepts a message of the conversation and returns what to publish, in order."""
         if isinstance(message, bytes):
             return self._output(message)
-        if isinstance(message, (Flushed, Cleared, Marked, Primed, Done)):
+        if isinstance(message, AnswerMessage):
             return self._answer(message)
         return _answer(self._reply, encode_message(message).encode())
 
     def _output(self, payload: bytes) -> list[OutputFrame | Answer]:
-        utterance = self._utterances[0]
-        if utterance.start is not None:
-            self._writer.skip_to(utterance.start)
-            utterance.start, self._has_place = None, True
+        if (start := self._starts[0]) is not None:
+            self._writer.skip_to(start)
+            self._starts[0], self._has_place = None, True
         self._gathered += payload
         return self._written() if len(self._gathered) >= self._least_bytes else []
 
@@ -226,7 +218,7 @@ class Translation:
         """Removes a request that ended an utterance, and earlier ones that a clear has overtaken."""
         while True:
             first = self._asked.popleft()
-            self._utterances.popleft()
+            self._starts.popleft()
             if first is asked:
                 return
 
