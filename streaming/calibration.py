@@ -6,7 +6,6 @@ enough. Statistics are float32 for every dtype of the model.
 """
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,17 +76,13 @@ def _norm_statistics(codec: Codec, pcm: np.ndarray) -> list[tuple[Tensor, Tensor
     blocks = [*network.prior_net, *network.post_net]
     layers = [norm for block in blocks for norm in (block.norm1, block.norm2)]
     inputs: list[Tensor] = []
-    hooks = [norm.register_forward_pre_hook(partial(_collect, inputs)) for norm in layers]
+    hooks = [norm.register_forward_pre_hook(lambda _, args: inputs.append(args[0])) for norm in layers]
     try:
         codec.decode(codec.encode(pcm))
     finally:
         for hook in hooks:
             hook.remove()
     return [_group_statistics(x, norm.num_groups) for x, norm in zip(inputs, layers, strict=True)]
-
-
-def _collect(inputs: list[Tensor], _: Any, args: tuple[Tensor, ...]) -> None:
-    inputs.append(args[0])
 
 
 def _group_statistics(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:

@@ -184,8 +184,7 @@ def _config(original: Mapping[str, Tensor], given: dict[str, Any], semantic: dic
         return found.shape
 
     layers = {name.split(".")[3] for name in original if name.startswith("generator.backbone.transformers.")}
-    hidden, quantised = shape("generator.quantizer.project_out.weight")[0], shape("fc_post_a.weight")
-    width = quantised[0]
+    hidden, width = shape("generator.quantizer.project_out.weight")[0], shape("fc_post_a.weight")[0]
     config: dict[str, Any] = {
         "model_type": "neucodec",
         "hidden_size": width,
@@ -199,10 +198,8 @@ def _config(original: Mapping[str, Tensor], given: dict[str, Any], semantic: dic
     }
     if "CodecEnc.conv_blocks.0.weight_v" in original or "CodecEnc.conv_blocks.0.weight" in original:
         config["encoder_hidden_size"] = shape("CodecEnc.conv_blocks.0.weight")[0]
-    config["semantic_model_config"] = {"model_type": "wav2vec2-bert", "hidden_size": hidden - width}
-    config["semantic_model_config"]["num_hidden_layers"] = SEMANTIC_LAYERS
-    if semantic:
-        config["semantic_model_config"] = semantic | {"num_hidden_layers": SEMANTIC_LAYERS, "add_adapter": False}
+    semantic = semantic or {"model_type": "wav2vec2-bert", "hidden_size": hidden - width}
+    config["semantic_model_config"] = semantic | {"num_hidden_layers": SEMANTIC_LAYERS, "add_adapter": False}
     return config | given
 
 

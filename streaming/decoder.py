@@ -32,9 +32,8 @@ class ResNetBlock:
 
     def __init__(self, block: Any, priors: tuple[Moments | None, Moments | None]) -> None:
         self.activation = block.activation1
-        self.norm1, self.norm2 = (
-            StreamingGroupNorm(norm, prior) for norm, prior in zip((block.norm1, block.norm2), priors, strict=True)
-        )
+        self.norm1 = StreamingGroupNorm(block.norm1, priors[0])
+        self.norm2 = StreamingGroupNorm(block.norm2, priors[1])
         self.conv1, self.conv2 = StreamingConv(block.conv1), StreamingConv(block.conv2)
 
     def new_state(self, slots: int) -> ResNetState:

@@ -67,7 +67,7 @@ class Engine:
         self._opened = 0
         self._results: list[EngineResult] = []
         self._in_flight: deque[StepInFlight] = deque()
-        self._unready: dict[Stage, None] = {}  # stages waiting for their voice, in order
+        self._unready: dict[Stage, None] = {}  # stages waiting for their voice, in order; all their input waits too
         self._voice_stepped_s = float("-inf")
         self._stepped_s = 0.0
         self.stepped: StepInFlight | None = None
@@ -121,7 +121,7 @@ class Engine:
         """Whether the session has nothing to compute until it gets more input."""
         stages = self._sessions[session].stages
         return not any(
-            self._scheduler.has(stage.pool, stage) or stage.ending or stage.inbox or stage.is_unready
+            self._scheduler.has(stage.pool, stage) or stage.ending or stage.inbox or stage in self._unready
             for stage in stages
         )
 
@@ -244,9 +244,7 @@ class Engine:
 
     def _shed(self, now_s: float) -> None:
         """Closes the newest live session if the device has been too slow for all of them."""
-        due_s = self._scheduler.earliest_deadline_s()
-        if due_s is not None and now_s - due_s > self._overload.max_behind_s:
-            due_s = self._scheduler.earliest_live_deadline_s()
+        due_s = self._scheduler.earliest_live_deadline_s()
         behind_s = 0.0 if due_s is None else now_s - due_s
         if self._overload.sheds(behind_s, now_s):
             live = [session for session, found in self._sessions.items() if found.is_live and not found.paused]
@@ -311,7 +309,7 @@ class Engine:
 
     def _put(self, stage: Stage, data: np.ndarray | NextVoice, now_s: float) -> None:
         """Passes input, END or a voice to a stage, after its queue."""
-        if stage.ending or stage.is_unready:
+        if stage.ending or stage in self._unready:
             stage.inbox.append(data)
         else:
             self._take_in(stage, data, now_s)
@@ -356,7 +354,7 @@ class Engine:
         self._take_in_waiting(stage, now_s)
 
     def _take_in_waiting(self, stage: Stage, now_s: float) -> None:
-        while stage.inbox and not stage.ending and not stage.is_unready:
+        while stage.inbox and not stage.ending and stage not in self._unready:
             self._take_in(stage, stage.inbox.popleft(), now_s)
 
     def _prepare_voice(self, stage: Stage, now_s: float) -> None:
@@ -377,18 +375,17 @@ class Engine:
     def _restart(self, stage: Stage) -> None:
         """Resets the stage to its voice, or once that is computed."""
         self._unready.pop(stage, None)
-        start = None
-        if stage.voice is not None and not self._runner.prepare_voice(stage.pool, stage.voice, 0):
+        if stage.voice is None:
+            if stage.dirty:
+                self._runner.reset(stage.pool, stage.slot.index)
+            stage.restart(None)
+        elif self._runner.prepare_voice(stage.pool, stage.voice, 0):
+            stage.restart(self._runner.prime(stage.pool, stage.slot.index, stage.voice))
+        else:
             is_dirty = stage.dirty
             stage.restart(None)
-            stage.is_unready, stage.dirty = True, is_dirty
+            stage.dirty = is_dirty
             self._unready[stage] = None
-            return
-        if stage.voice is not None:
-            start = self._runner.prime(stage.pool, stage.slot.index, stage.voice)
-        elif stage.dirty:
-            self._runner.reset(stage.pool, stage.slot.index)
-        stage.restart(start)
 
     def _fail(self, session: int, error: StreamingError) -> None:
         if session not in self._sessions:

@@ -124,7 +124,7 @@ class Runner:
                 self._graphs.clear()
         for pool in self.pools:
             for size in self.batch_sizes:
-                self._eager(pool, *self._noise_batch(pool, size))
+                self._eager(pool, *self._batch(pool, *self._noise(pool, size), size))
                 self._reset_first(pool, size)
 
     def _capture(self) -> None:
@@ -133,7 +133,7 @@ class Runner:
         for size in reversed(self.batch_sizes):
             for pool, stepper in self._steppers.items():
                 for steady in (False, True):
-                    x, rows = self._noise_batch(pool, size)
+                    x, rows = self._batch(pool, *self._noise(pool, size), size)
                     graph = GraphedStep(stepper, self._states[pool], x, rows, shared, steady=steady)
                     self._reset_first(pool, size)
                     if self._cuda_graphs == "auto":
@@ -173,11 +173,10 @@ class Runner:
         """A steady step of the spare slot only."""
         return self._batch(pool, [self.slots] * size, [self._window(pool)] * size, size)
 
-    def _noise_batch(self, pool: Pool, size: int) -> tuple[Tensor, Tensor]:
-        """A step of the first slots; `_reset_first` must follow."""
-        rng = np.random.default_rng(0)
-        windows = [self._window(pool, rng) for _ in range(min(size, self.slots))]
-        return self._batch(pool, list(range(len(windows))), windows, size)
+    def _noise(self, pool: Pool, size: int) -> tuple[list[int], list[Window]]:
+        """The first slots, up to `size`, and a steady window for each; `_reset_first` must follow their step."""
+        rng, slots = np.random.default_rng(0), list(range(min(size, self.slots)))
+        return slots, [self._window(pool, rng) for _ in slots]
 
     def _reset_first(self, pool: Pool, size: int) -> None:
         for slot in (*range(min(size, self.slots)), self.slots):
@@ -198,8 +197,7 @@ class Runner:
 
     def measure_step(self, pool: Pool, size: int, clock: Callable[[], float], at_most_s: float) -> float:
         """Median seconds of a step at that batch size, while no slot is in use."""
-        rng, slots = np.random.default_rng(0), list(range(min(size, self.slots)))
-        windows = [self._window(pool, rng) for _ in slots]
+        slots, windows = self._noise(pool, size)
         self._positions[pool][slots] = START_FRAMES  # measures a steady step with any input
         times: list[float] = []
         while len(times) < MEASURED_STEPS and sum(times) + max(times, default=0.0) <= at_most_s:
@@ -212,13 +210,12 @@ class Runner:
     def _window(self, pool: Pool, rng: np.random.Generator | None = None) -> Window:
         """A steady window of silence or noise, whose output is discarded."""
         shape = self._steppers[pool].window_shape
-        x: np.ndarray = np.zeros(shape, np.float32 if pool.kind == "encode" else np.int64)
-        if rng is not None:
-            x = (
-                rng.normal(0, 0.1, shape).astype(x.dtype)
-                if pool.kind == "encode"
-                else rng.integers(CODEBOOK_SIZE, size=shape)
-            )
+        if rng is None:
+            x: np.ndarray = np.zeros(shape, np.float32 if pool.kind == "encode" else np.int64)
+        elif pool.kind == "encode":
+            x = rng.normal(0, 0.1, shape).astype(np.float32)
+        else:
+            x = rng.integers(CODEBOOK_SIZE, size=shape)
         return Window(x, pool.config.window_frames, pool.config.chunk_frames, slice(0, 0))
 
     def step(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> np.ndarray:

@@ -43,8 +43,7 @@ class Stage:
     position arrived, as (units fed, time), oldest first. `dirty`: the slot has been stepped since its reset. The latest
     scheduled window was complete at `ready_s` and is due at `due_s`; the next is due a chunk later at the earliest
     (`not_before_s`). `is_live`: input comes no faster than real time, counted from the utterance's start `began_s`;
-    other windows are never late, so they wait for live ones. `in_flight`: the step that computes its window. While
-    `is_unready`, its voice is being computed, and all input waits in the inbox.
+    other windows are never late, so they wait for live ones. `in_flight`: the step that computes its window.
     """
 
     session: int
@@ -66,7 +65,6 @@ class Stage:
     is_live: bool = True
     began_s: float = 0.0
     in_flight: object | None = None
-    is_unready: bool = False
 
     def __post_init__(self) -> None:
         self._period_s = self.pool.period_s
@@ -148,6 +146,6 @@ class Stage:
             self.windower = start
         self.arrivals.clear()
         self.in_flight = None
-        self.ending, self.dirty, self.is_unready = False, start is not None, False
+        self.ending, self.dirty = False, start is not None
         self.fed, self.committed = self.windower.received_units, self.windower.position
         self.is_live = True

@@ -4,6 +4,7 @@ Layers at audio rate have a short right context, so most of their outputs are fi
 the outputs whose right context was complete (its lead) and computes only what follows them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,10 +37,7 @@ class ResidualUnit:
 
     def step(self, x: Tensor, state: list[Tensor], plan: StepPlan) -> Tensor:
         """x (B, T, C) -> (B, T, C)."""
-        y = x
-        for layer, past in zip(self.layers, state, strict=True):
-            y = layer.step(y, past, plan)
-        return x + y
+        return x + _run(self.layers, x, state, plan)
 
 
 @dataclass
@@ -72,23 +70,18 @@ class Block:
     def step(self, x: Tensor, state: BlockState, plan: StepPlan) -> Tensor:
         """x (B, hops * unit_in, C_in) -> (B, hops * unit, C_out); `plan` counts hops."""
         if not self.lead:
-            return self._run(x, state, plan)
+            return _run(self.layers, x, state.layers, plan)
         unit = self.layers[0].unit
         before = plan.load(state.ahead)
         if plan.edges:
             fresh = plan.position == 0
             start = plan.window(self.start_hops, torch.where(fresh, self.lead, 0))
-            y = self._run(x[:, : self.start_hops * unit], state, start)
+            y = _run(self.layers, x[:, : self.start_hops * unit], state.layers, start)
             before = torch.where(fresh[:, None, None], y[:, : before.shape[1]], before)
         ahead = plan.ahead(self.lead, x.shape[1] // unit - self.lead)
-        joined = torch.cat([before, self._run(x[:, self.lead * unit :], state, ahead)], dim=1)
+        joined = torch.cat([before, _run(self.layers, x[:, self.lead * unit :], state.layers, ahead)], dim=1)
         plan.store(state.ahead, advance(joined, before.shape[1], ahead, self.unit))
         return joined
-
-    def _run(self, x: Tensor, state: BlockState, plan: StepPlan) -> Tensor:
-        for layer, past in zip(self.layers, state.layers, strict=True):
-            x = layer.step(x, past, plan)
-        return x
 
 
 class StreamingAcoustic:
@@ -114,8 +107,12 @@ class StreamingAcoustic:
         return [block.new_state(slots) for block in self.blocks]
 
     def step(self, pcm: Tensor, state: list[BlockState], plan: StepPlan) -> Tensor:
-        """pcm (B, hops * 320, 1) -> (B, hops, D); `at.valid` counts hops."""
-        x = pcm
-        for block, part in zip(self.blocks, state, strict=True):
-            x = block.step(x, part, plan)
-        return x
+        """pcm (B, hops * 320, 1) -> (B, hops, D); `plan` counts hops."""
+        return _run(self.blocks, pcm, state, plan)
+
+
+def _run(layers: Sequence[Any], x: Tensor, states: Sequence[Any], plan: StepPlan) -> Tensor:
+    """Steps one layer after another, each with its state."""
+    for layer, state in zip(layers, states, strict=True):
+        x = layer.step(x, state, plan)
+    return x
