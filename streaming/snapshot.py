@@ -7,6 +7,7 @@ are damaged ones.
 import hashlib
 import json
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,16 @@ _PREFIX = struct.Struct("<4sHI")
 _DIGEST_BYTES = 32
 
 
-def pack(identity: dict[str, Any], arrays: list[np.ndarray]) -> bytes:
-    """Packs header and arrays. `identity` must be equal when they are unpacked."""
-    header = json.dumps({"identity": identity, "bytes": [array.nbytes for array in arrays]}).encode()
-    body = b"".join([_PREFIX.pack(MAGIC, VERSION, len(header)), header, *(array.tobytes() for array in arrays)])
+def pack(identity: dict[str, Any], parts: Iterable[np.ndarray | bytes]) -> bytes:
+    """Packs header and parts. `identity` must be equal when they are unpacked."""
+    raw = [bytes(part) for part in parts]
+    header = json.dumps({"identity": identity, "bytes": [len(part) for part in raw]}).encode()
+    body = b"".join([_PREFIX.pack(MAGIC, VERSION, len(header)), header, *raw])
     return body + hashlib.sha256(body).digest()
 
 
 def unpack(identity: dict[str, Any], snapshot: bytes) -> list[bytes]:
-    """The arrays' raw bytes, in the order of packing. Raises SnapshotError if their identity is not `identity`."""
+    """The parts' raw bytes, in the order of packing. Raises SnapshotError if their identity is not `identity`."""
     body, digest = snapshot[:-_DIGEST_BYTES], snapshot[-_DIGEST_BYTES:]
     if len(snapshot) < _PREFIX.size + _DIGEST_BYTES or not body.startswith(MAGIC):
         raise SnapshotError(f"{len(snapshot)} bytes are not a snapshot: pass the bytes that `snapshot()` returned")

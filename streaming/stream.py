@@ -86,8 +86,8 @@ class _Stream:
     def snapshot(self) -> bytes:
         """The whole stream, primer included, as versioned bytes with a fingerprint of model and configuration."""
         primer = np.zeros(0, self._windower.dtype) if self._start is None else self._start.primer
-        parts = (self._windower.snapshot(), self._stepper.snapshot(self._state, 0))
-        return pack({"stream": self._stepper.kind}, [primer, *(np.frombuffer(part, np.uint8) for part in parts)])
+        slot_state = self._stepper.snapshot(self._state, 0)
+        return pack({"stream": self._stepper.kind}, [primer, self._windower.snapshot(), slot_state])
 
     def restore(self, state: bytes) -> None:
         """Continues bit-identically from a snapshot. Raises SnapshotError, and then changes nothing."""

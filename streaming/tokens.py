@@ -14,7 +14,7 @@ Invalid input raises TokenError with the value.
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,44 +115,61 @@ def tokens_to_text(tokens: np.ndarray) -> str:
     return "".join(f"<|speech_{token}|>" for token in check_tokens(tokens).tolist())
 
 
-class TokenText:
-    """Extracts tokens from text that arrives in pieces, as a language model prints it: feed(text) -> uint16 (n,),
-    finish().
+class _PieceReader:
+    """Extracts tokens from text that arrives in pieces: feed(text) -> uint16 (n,), finish().
+
+    An invalid token raises TokenError with its position in the stream, in the call after the one that returned the
+    tokens before it.
+    """
+
+    _count = 0
+    _rest = ""
+    _failure: TokenError | None = None
+
+    def feed(self, text: str) -> np.ndarray:
+        """The complete tokens; an incomplete one waits for the next piece."""
+        if self._failure is not None:
+            raise self._failure
+        numbers: list[int] = []
+        try:
+            for value in self._values(self._rest + text):
+                numbers.append(_number(value, self._count + len(numbers)))
+        except TokenError as error:
+            self._failure = error
+            if not numbers:
+                raise
+        self._count += len(numbers)
+        return np.array(numbers, np.uint16)
+
+    def _values(self, text: str) -> Iterator[Any]:
+        """The complete tokens of a text, unchecked; the rest of it goes into `_rest`."""
+        raise NotImplementedError
+
+
+class TokenText(_PieceReader):
+    """Reads tokens as a language model prints them.
 
     `tags` are patterns of a token with `{}` for its number. Text between tags is skipped, since models print other tags
-    too. An invalid number raises TokenError with its position in the stream, in the call after the one that returned
-    the tokens before it. Raises ConfigError for an invalid tag.
+    too. Raises ConfigError for an invalid tag.
     """
 
     def __init__(self, tags: Sequence[str] = TAGS) -> None:
         self._tags = tags
         self._whole, self._begun = whole_tag(tags), begun_tag(tags)
-        self._count = 0
-        self._rest = ""
         self._first = self._last = ""  # start and end of the text, for the message if it has no token
-        self._failure: TokenError | None = None
 
     def feed(self, text: str) -> np.ndarray:
-        """The complete tokens; an incomplete tag waits for the next piece."""
-        if self._failure is not None:
-            raise self._failure
         self._first = self._first or text.strip()[:_SHOWN]
         self._last = (self._last + text).rstrip()[-_SHOWN:]
-        text = self._rest + text
-        numbers: list[int] = []
+        return super().feed(text)
+
+    def _values(self, text: str) -> Iterator[str]:
         end = 0
-        try:
-            for match in self._whole.finditer(text):
-                end = match.end()
-                numbers.append(_number(match[match.lastindex or 0], self._count + len(numbers)))
-        except TokenError as error:
-            self._failure = error
-            if not numbers:
-                raise
+        for match in self._whole.finditer(text):
+            end = match.end()
+            yield match[match.lastindex or 0]
         begun = self._begun.search(text, end)
         self._rest = "" if begun is None else begun[0]
-        self._count += len(numbers)
-        return np.array(numbers, np.uint16)
 
     def finish(self) -> np.ndarray:
         """Ends the text. Raises TokenError if it had no token, or ends inside one."""
@@ -169,38 +186,21 @@ class TokenText:
         return tokens
 
 
-class TokenLists:
-    """Extracts tokens from JSON lists of integers that arrive in pieces of text: feed(text) -> uint16 (n,), finish().
+class TokenLists(_PieceReader):
+    """Reads tokens from JSON lists of integers.
 
-    A list counts once it is closed; several may follow one another, as a program prints them line by line. Raises
-    TokenError with the position in the stream, in the call after the one that returned the tokens before it.
+    A list counts once it is closed; several may follow one another, as a program prints them line by line.
     """
 
-    def __init__(self) -> None:
-        self._count = 0
-        self._rest = ""
-        self._failure: TokenError | None = None
-
-    def feed(self, text: str) -> np.ndarray:
-        """The tokens of completed lists."""
-        if self._failure is not None:
-            raise self._failure
-        numbers: list[int] = []
-        pieces = (self._rest + text).split("]")
-        self._rest, pending = pieces.pop(), ""
-        try:
-            for piece in pieces:
-                pending += piece + "]"
-                if pending.count("[") <= pending.count("]"):
-                    self._take(pending.lstrip(" \t\r\n,"), numbers)
-                    pending = ""
-        except TokenError as error:
-            self._failure = error
-            if not numbers:
-                raise
-        self._rest = pending + self._rest
-        self._count += len(numbers)
-        return np.array(numbers, np.uint16)
+    def _values(self, text: str) -> Iterator[Any]:
+        *pieces, rest = text.split("]")
+        pending = ""
+        for piece in pieces:
+            pending += piece + "]"
+            if pending.count("[") <= pending.count("]"):
+                yield from self._list(pending.lstrip(" \t\r\n,"))
+                pending = ""
+        self._rest = pending + rest
 
     def finish(self) -> np.ndarray:
         """Ends the text. Raises TokenError if it ends inside a list, or is something else."""
@@ -209,7 +209,7 @@ class TokenLists:
             raise TokenError(f"expected JSON lists of tokens such as [1, 2, 3], got {self._rest.strip()[:_SHOWN]!r}")
         return tokens
 
-    def _take(self, text: str, numbers: list[int]) -> None:
+    def _list(self, text: str) -> list[Any]:
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -218,8 +218,7 @@ class TokenLists:
             ) from None
         while isinstance(values, list) and len(values) == 1 and isinstance(values[0], list):
             values = values[0]
-        for value in values if isinstance(values, list) else [values]:
-            numbers.append(_number(value, self._count + len(numbers)))
+        return values if isinstance(values, list) else [values]
 
 
 def _number(value: Any, position: int) -> int:

@@ -34,7 +34,7 @@ class Windower(ABC):
     """Cuts input into windows: `take` returns steady windows while the input suffices, `take_last` the last one.
 
     A frame is `hop` samples or tokens of input and `output_hop` of output, which lags by `lag` frames. A steady window
-    needs `window_units` of input and commits the first `chunk_units`.
+    needs `window_units` of input and commits a chunk.
     """
 
     dtype: type
@@ -46,7 +46,6 @@ class Windower(ABC):
     def __init__(self, config: StreamConfig, window_units: int) -> None:
         self.config = config
         self.window_units = window_units
-        self.chunk_units = config.chunk_frames * self.hop
         self.reset()
 
     def reset(self) -> None:
@@ -120,7 +119,7 @@ class Windower(ABC):
         """The next steady window, or None if the input does not suffice."""
         if not self.has_window:
             return None
-        pending, chunk = self._pending, self.chunk_units
+        pending, chunk = self._pending, self.config.chunk_frames * self.hop
         window = self._window(pending[: self.window_units], self.config.chunk_frames)
         self._remember(pending[:chunk])
         self._packets = [pending[chunk:]]

@@ -163,11 +163,9 @@ class Runner:
         """Records the steady step at every batch size, and any step at the smallest. Raises if PyTorch cannot."""
         stepper, state, smallest = self._steppers[pool], self._states[pool], self.batch_sizes[0]
         packed = packed_weights(lambda: self._eager(pool, *self._silent_batch(pool, smallest)))
-        for size in self.batch_sizes:
-            x_and_at = self._silent_batch(pool, size)
-            self._traced[pool, size, True] = TracedStep(stepper, state, *x_and_at, packed, steady=True)
-        x_and_at = self._silent_batch(pool, smallest)
-        self._traced[pool, smallest, False] = TracedStep(stepper, state, *x_and_at, packed, steady=False)
+        for size, steady in (*((size, True) for size in self.batch_sizes), (smallest, False)):
+            x, rows = self._silent_batch(pool, size)
+            self._traced[pool, size, steady] = TracedStep(stepper, state, x, rows, packed, steady)
 
     def _silent_batch(self, pool: Pool, size: int) -> tuple[Tensor, Tensor]:
         """A steady step of the spare slot only."""

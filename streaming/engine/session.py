@@ -30,7 +30,7 @@ class EngineSession:
         """The session as versioned bytes; `states`: those of its slots, in the order of the stages."""
         parts = [stage.snapshot(state) for stage, state in zip(self.stages, states, strict=True)]
         voice = np.zeros(0) if self.voice is None else self.voice
-        return pack(self._identity, [voice, *(np.frombuffer(part, np.uint8) for part in parts)])
+        return pack(self._identity, [voice, *parts])
 
     def restore(self, snapshot: bytes, now_s: float) -> list[bytes]:
         """Restores a snapshot and returns the states for its slots. Raises SnapshotError."""

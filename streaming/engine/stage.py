@@ -67,7 +67,6 @@ class Stage:
     in_flight: object | None = None
 
     def __post_init__(self) -> None:
-        self._period_s = self.pool.period_s
         self._unit_s = FRAME_MS / 1000 / self.windower.hop
 
     def push(self, data: np.ndarray, now_s: float) -> None:
@@ -91,10 +90,10 @@ class Stage:
             arrivals.popleft()
         self.ready_s = arrivals[0][1] if arrivals and arrivals[0][0] >= needed else now_s
         if not self.is_live:
-            self.not_before_s = max(self.not_before_s, now_s + URGENT_CHUNKS * self._period_s)
-        self.due_s = self.not_before_s = max(self.ready_s, self.not_before_s) + self._period_s
+            self.not_before_s = max(self.not_before_s, now_s + URGENT_CHUNKS * self.pool.period_s)
+        self.due_s = self.not_before_s = max(self.ready_s, self.not_before_s) + self.pool.period_s
         if is_ending:
-            self.not_before_s += FLUSH_COST_CHUNKS * self._period_s
+            self.not_before_s += FLUSH_COST_CHUNKS * self.pool.period_s
         is_steady = not is_ending and self.committed >= START_FRAMES
         return ReadyWindow(self.ready_s, self.due_s, is_steady, self.is_live)
 
@@ -109,8 +108,8 @@ class Stage:
         items = [NextVoice(self.voice), END if self.next_voice is None else self.next_voice, *self.inbox]
         codes, waiting = zip(*map(self._packed, items), strict=True)
         numbers = [self.fed, self.committed, self.ending, *codes]
-        parts = [np.frombuffer(part, np.uint8) for part in (state, self.windower.snapshot())]
-        return pack({"stage": self.pool.kind}, [*parts, np.array(numbers, np.int64), *waiting])
+        parts = [state, self.windower.snapshot(), np.array(numbers, np.int64), *waiting]
+        return pack({"stage": self.pool.kind}, parts)
 
     def restore(self, snapshot: bytes, now_s: float) -> bytes:
         """Restores the stage from a snapshot and returns the state for its slot. Raises SnapshotError."""

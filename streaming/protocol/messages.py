@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, get_args, overload
 
 from neucodec_streaming.config import (
     CODEBOOK_SIZE,
@@ -280,9 +280,7 @@ REQUEST_OF: dict[type[AnswerMessage], type[ClientMessage]] = {
 
 _BARE_MESSAGES: dict[str, Flush | Clear | End] = {bare.type: bare for bare in (Flush(), Clear(), End())}
 CLIENT_MESSAGES = (*_BARE_MESSAGES, Mark.type, Prime.type)
-SERVER_MESSAGES: dict[str, type[ServerMessage]] = {
-    kind.type: kind for kind in (Ready, Flushed, Cleared, Marked, Primed, Done, Stats, Failure)
-}
+SERVER_MESSAGES: dict[str, type[ServerMessage]] = {kind.type: kind for kind in get_args(ServerMessage)}
 
 
 @overload

@@ -242,11 +242,6 @@ class SpeechLMSpec:
             _json_request(self.template)
 
     @property
-    def needs_codes(self) -> bool:
-        """Whether the prompt contains the tokens of a voice."""
-        return "{codes}" in self.template
-
-    @property
     def target(self) -> str:
         """The URL of requests."""
         return self.url.rstrip("/") + APIS[self.api]
@@ -255,7 +250,7 @@ class SpeechLMSpec:
         self, text: str, *, model: str | None = None, codes: Sequence[int] = (), reference_text: str = ""
     ) -> dict[str, Any]:
         """The JSON request for `text`. Raises ConfigError if the template needs something that is missing."""
-        if self.needs_codes and not len(codes):
+        if "{codes}" in self.template and not len(codes):
             raise ConfigError("the prompt template has {codes}, but no voice provides them: specify a voice")
         filled = {
             "text": text,

@@ -5,6 +5,7 @@ never instantiated. server/web/states.js is the same table in JavaScript (genera
 """
 
 from enum import Enum, auto
+from typing import get_args
 
 from neucodec_streaming.errors import ProtocolError
 from neucodec_streaming.protocol.messages import (
@@ -17,6 +18,7 @@ from neucodec_streaming.protocol.messages import (
     Flushed,
     Mark,
     Marked,
+    Message,
     Prime,
     Primed,
     Ready,
@@ -112,22 +114,11 @@ TRANSITIONS: dict[State, dict[type, State]] = {
 }
 
 EVENT_NAMES: dict[type, str] = {
+    **{kind: kind.type for kind in get_args(Message)},
+    Marked: "marked",  # on the wire it has the type of its request
     InputPayload: "input",
     OutputPayload: "output",
     ConnectionLost: "loss",
-    Ready: "ready",
-    Flush: "flush",
-    Flushed: "flushed",
-    Clear: "clear",
-    Cleared: "cleared",
-    Mark: "mark",
-    Marked: "marked",
-    Prime: "prime",
-    Primed: "primed",
-    End: "end",
-    Done: "done",
-    Stats: "stats",
-    Failure: "error",
 }
 """Their names in errors and in the JavaScript table."""
 
