@@ -6,6 +6,7 @@ enough. Statistics are float32 for every dtype of the model.
 """
 
 from collections.abc import Iterable
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,7 @@ def measure_priors(codec: Codec, recordings: Iterable[np.ndarray], config: Strea
         raise InputError("all recordings are silent or shorter than a second: use minutes of speech from many speakers")
     return {
         "version": VERSION,
-        "chunk_frames": config.chunk_frames,
-        "lookahead_frames": config.lookahead_frames,
-        "context_frames": config.context_frames,
-        "prior_weight": config.prior_weight or 0,
+        **asdict(replace(config, prior_weight=config.prior_weight or 0)),
         "mel": _average(mel),
         "group_norm": [_average(list(of_one_norm)) for of_one_norm in zip(*norms, strict=True)],
         "measured": {

@@ -190,13 +190,11 @@ class Codec:
         self._require("encode")
         checked = [check_audio(pcm) for pcm in recordings]
         frames = {len(pcm) // INPUT_HOP for pcm in checked}
-        if not frames:
-            return []
         if len(frames) > 1:
             raise InputError(
                 f"a batch has recordings of {sorted(frames)} frames: pass recordings of the same number of frames"
             )
-        (count,) = frames
+        count = max(frames, default=0)
         if not count:
             return [np.zeros(0, np.uint16) for _ in checked]
         if self.is_packed:

@@ -8,7 +8,7 @@ digest matches. Packed weights are read into huge pages, the rest into ordinary 
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,7 +39,7 @@ def load_int8_model(source: Path | str, kinds: Sequence[str]) -> tuple[nn.Module
             _log.warning("%s is damaged, packing the weights again: %s", path, error)
     model = pack_layers(load_model(source, torch.float32, kinds), int8.is_int8)
     give_back_freed_memory()
-    tensors = dict(_tensors(model))
+    tensors = _tensors(model)
     digest = digest_of(tensors)
     path = path or _cache_file(source, kinds)  # the hub's files are on this machine now
     if path is not None and sum(tensor.nbytes for tensor in tensors.values()) > SMALL_MODEL_BYTES:
@@ -101,7 +101,7 @@ def _read(path: Path, source: Path | str, kinds: Sequence[str]) -> tuple[nn.Modu
     config.dtype = config.semantic_model_config.dtype = torch.float32  # the same device as the weights
     with torch.device("meta"):
         model = pack_layers(model_class(kinds)(config), int8.is_int8)
-    expected, found = dict(_tensors(model)), {}
+    expected, found = _tensors(model), {}
     pages = HugePages(sum(aligned(tensor.nbytes) for name, tensor in expected.items() if name.endswith(".packed")))
     with safe_open(path, "pt") as file:
         digest = file.metadata()["digest"]
@@ -126,7 +126,6 @@ def _read(path: Path, source: Path | str, kinds: Sequence[str]) -> tuple[nn.Modu
     return model.eval(), digest
 
 
-def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """All tensors of the model, including buffers that it does not save."""
-    yield from model.named_parameters()
-    yield from model.named_buffers()
+    return dict(model.named_parameters()) | dict(model.named_buffers())

@@ -9,7 +9,7 @@ A folder without the file streams without priors.
 """
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,7 @@ def read_priors(path: Path) -> Priors:
             raise ModelError(
                 f"{path} has version {content['version']!r}, this software reads {VERSION}: calibrate again"
             )
-        fields = ("chunk_frames", "lookahead_frames", "context_frames", "prior_weight")
-        config = StreamConfig(**{name: content[name] for name in fields})
+        config = StreamConfig(**{part.name: content[part.name] for part in fields(StreamConfig)})
         return Priors(config, _statistics(content["mel"], 80), tuple(_statistics(n, 32) for n in content["group_norm"]))
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise ModelError(

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -141,16 +142,7 @@ class Stepper(ABC):
     @property
     def identity(self) -> dict[str, Any]:
         """Identity that a snapshot must share."""
-        config = self.config
-        return {
-            "kind": self.kind,
-            "model": self.fingerprint,
-            "dtype": str(self.dtype),
-            "chunk_frames": config.chunk_frames,
-            "lookahead_frames": config.lookahead_frames,
-            "context_frames": config.context_frames,
-            "prior_weight": config.prior_weight,
-        }
+        return {"kind": self.kind, "model": self.fingerprint, "dtype": str(self.dtype), **asdict(self.config)}
 
 
 def _pieces(state: Any) -> Iterator[Tensor]:

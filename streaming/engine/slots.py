@@ -24,7 +24,7 @@ class Slots:
         self.count = count
         self._generations = [0] * count
         self._free = deque(range(count))
-        self._dirty: set[int] = set()
+        self._dirty = [False] * count
 
     @property
     def used(self) -> int:
@@ -36,17 +36,14 @@ class Slots:
         if not self._free:
             raise CapacityError(f"all {self.count} slots are in use: try again later, or raise max_sessions")
         index = self._free.popleft()
-        is_dirty = index in self._dirty
-        self._dirty.discard(index)
-        return Slot(index, self._generations[index], is_dirty)
+        return Slot(index, self._generations[index], self._dirty[index])
 
     def release(self, slot: Slot, is_dirty: bool = False) -> None:
         """Frees a place, which `is_dirty` if it was used; freeing one that was reallocated is a bug."""
         assert self.is_current(slot), "a slot is released once, by its owner"
         self._generations[slot.index] += 1
         self._free.append(slot.index)
-        if is_dirty:
-            self._dirty.add(slot.index)
+        self._dirty[slot.index] = is_dirty
 
     def is_current(self, slot: Slot) -> bool:
         """Whether `slot` is still allocated to its owner."""
