@@ -26,11 +26,6 @@ class Slots:
         self._free = deque(range(count))
         self._dirty = [False] * count
 
-    @property
-    def used(self) -> int:
-        """Number of allocated places."""
-        return self.count - len(self._free)
-
     def acquire(self) -> Slot:
         """Allocates a place. Raises CapacityError if none is free."""
         if not self._free:
