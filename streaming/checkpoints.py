@@ -80,15 +80,15 @@ def _required_file(source: Path) -> Path:
     return file
 
 
-def converted(source: Path, semantic: Path | None = None) -> Path:
+def converted(source: Path) -> Path:
     """The cached folder converted from `source`; the first call converts it. Raises ModelError."""
     file = _required_file(source)
     stat = file.stat()
-    key = hashlib.sha256(repr((str(file.resolve()), stat.st_size, stat.st_mtime_ns, str(semantic))).encode())
+    key = hashlib.sha256(repr((str(file.resolve()), stat.st_size, stat.st_mtime_ns)).encode())
     folder = cache_folder() / "converted" / key.hexdigest()[:24]
     if not folder.exists():
         try:
-            convert(source, folder, semantic)
+            convert(source, folder)
         except (OSError, ModelError):
             if not folder.exists():  # or another process was faster
                 raise

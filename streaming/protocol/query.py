@@ -105,7 +105,6 @@ def session_request(
     output_rate: int | None = None,
     profile: str | None = None,
     stats: bool = False,
-    access_token: str | None = None,
     voice: str | None = None,
 ) -> SessionRequest:
     """The request for a session of `kind` ("encode", "decode", "roundtrip"); formats and rates apply to its audio.
@@ -121,7 +120,7 @@ def session_request(
         query |= {"output_format": output_format}
     if kind != "encode" and output_rate is not None:
         query |= {"output_rate": str(output_rate)}
-    given = {"profile": profile, "stats": "1" if stats else None, "access_token": access_token, "voice": voice}
+    given = {"profile": profile, "stats": "1" if stats else None, "voice": voice}
     return _request(kind, query | {name: value for name, value in given.items() if value is not None})
 
 
