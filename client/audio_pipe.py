@@ -17,7 +17,7 @@ from neucodec_streaming.client.errors import FileError
 from neucodec_streaming.client.files import AudioReader
 from neucodec_streaming.client.packets import Packetizer
 from neucodec_streaming.client.pipes import is_device, name_of, read_pipe
-from neucodec_streaming.client.sound_headers import UNKNOWN_BYTES
+from neucodec_streaming.client.sound_headers import UNKNOWN_BYTES, is_chunk_id
 
 _PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
 _MAX_HEADER_BYTES = 1 << 20
@@ -100,7 +100,7 @@ class AudioPipe:
                 yield packet
             waiting = waiting[whole:]
             if left is not None and left < frame and len(waiting) >= 8 + left % 2:
-                if _is_chunk(waiting[left + left % 2 :]):
+                if is_chunk_id(waiting[left + left % 2 :][:4]):
                     break
                 left = None  # the length was an earlier one: audio continues
                 continue
@@ -172,10 +172,6 @@ def _format(chunk: bytes) -> WavFormat:
     if (code, bits) not in _DECODERS or not 1 <= channels <= _MAX_CHANNELS:
         raise FileError(f"WAV of encoding {code} with {bits} bits")
     return WavFormat(code, channels, rate, bits)
-
-
-def _is_chunk(head: bytes) -> bool:
-    return all(32 <= byte < 127 for byte in head[:4])
 
 
 def _from_integers(dtype: str, bits: int) -> Callable[[bytes], np.ndarray]:

@@ -23,13 +23,7 @@ from neucodec_streaming.client.commands.display import print_devices
 from neucodec_streaming.client.commands.terminal import interruptible
 from neucodec_streaming.client.devices import list_devices
 from neucodec_streaming.client.dial import DEFAULT_URL
-from neucodec_streaming.client.errors import (
-    DeadlineExceeded,
-    Disconnected,
-    FileError,
-    SoundDeviceError,
-    Unreachable,
-)
+from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, FileError, SoundDeviceError, Unreachable
 from neucodec_streaming.client.files import AUDIO_ENDINGS, AUDIO_FORMATS
 from neucodec_streaming.errors import (
     AuthError,
@@ -92,12 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        return _failed(options, FileError.code, _words(error), FILE_FAILED)
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(options, FileError.code, f"{where}{reason_of(error)}", FILE_FAILED)
     return 0
-
-
-def _words(error: OSError) -> str:
-    return f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
 
 
 def _failed(options: argparse.Namespace, code: str, message: str, exit_code: int) -> int:

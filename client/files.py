@@ -25,13 +25,7 @@ from neucodec_streaming.client.sound_headers import open_corrected
 from neucodec_streaming.errors import ConfigError, TokenError
 from neucodec_streaming.formats import streaming_wav_header
 from neucodec_streaming.tags import TAGS
-from neucodec_streaming.token_files import (
-    FORMS,
-    WRITABLE_FORMS,
-    record_from_bytes,
-    record_to_bytes,
-    require_form,
-)
+from neucodec_streaming.token_files import FORMS, WRITABLE_FORMS, record_from_bytes, record_to_bytes, require_form
 from neucodec_streaming.tokens import (
     TokenLists,
     TokenRecord,

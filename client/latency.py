@@ -16,9 +16,14 @@ RECENT = 20
 """Number of values in the median shown while a session runs."""
 
 
+def config_of(ready: Ready) -> StreamConfig:
+    """Chunk and lookahead of a session."""
+    return StreamConfig(ready.chunk_frames, ready.lookahead_frames)
+
+
 def units_needed(ready: Ready, output_units: int) -> int:
     """Input units of an utterance that the server needs before it can send `output_units` of its output."""
-    config = StreamConfig(ready.chunk_frames, ready.lookahead_frames)
+    config = config_of(ready)
     frames = -(-output_units // ready.output.hop)
     if ready.input.kind == "tokens":
         return input_needed("decode", config, frames)

@@ -69,10 +69,8 @@ class _Service(AIService):
 
     def __init__(self, kind: str, url: str, profile: str | None, api_key: str | None) -> None:
         super().__init__(settings=ServiceSettings(model=None))
-        self._kind = kind
-        self._url = url
-        self._profile = profile
-        self._api_key = api_key
+        self._session: dict[str, Any] = {"url": url, "kind": kind, "profile": profile, "api_key": api_key}
+        self._session["live"] = kind == "encode"
         self._connection: Connection | None = None
         self._listener: asyncio.Task | None = None
         self._events = 0
@@ -112,13 +110,9 @@ class _Service(AIService):
     async def _converse(self, setup: FrameProcessorSetup, opened: asyncio.Event) -> None:
         try:
             async with connect(
-                self._url,
-                kind=self._kind,
-                profile=self._profile,
+                **self._session,
                 input_rate=setup.audio_in_sample_rate,
                 output_rate=setup.audio_out_sample_rate,
-                api_key=self._api_key,
-                live=self._kind == "encode",
                 deadlines=DEADLINES,
             ) as connection:
                 self._settings.model = connection.ready.model

@@ -123,10 +123,15 @@ def _ends_well(file: BinaryIO, size: int, end: int, layout: _Layout | None) -> b
     if layout is not None:
         position += end % 2 if layout.padded else 0
         for name, begin, length in _chunks(file, position, layout):
-            if not all(32 <= byte < 127 for byte in name) or not 0 <= length <= size - begin:
+            if not is_chunk_id(name) or not 0 <= length <= size - begin:
                 break
             position = begin + length + (length % 2 if layout.padded else 0)
     return size - position < 8 or _is_zero(file, position)
+
+
+def is_chunk_id(name: bytes) -> bool:
+    """Whether bytes after the audio can be the id of a chunk: printable ASCII."""
+    return all(32 <= byte < 127 for byte in name)
 
 
 def _is_zero(file: BinaryIO, position: int) -> bool:

@@ -12,8 +12,8 @@ then clears the session.
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -28,14 +28,7 @@ from neucodec_streaming.client.files import read_tokens
 from neucodec_streaming.config import MIN_VOICE_TOKENS
 from neucodec_streaming.errors import StreamingError, reason_of
 from neucodec_streaming.protocol.messages import MAX_VOICE_TOKENS
-from neucodec_streaming.protocol.speech_lm import (
-    TAGS,
-    AnswerParser,
-    SpeechLMSpec,
-    SpeechPiece,
-    refusal,
-    unreachable,
-)
+from neucodec_streaming.protocol.speech_lm import TAGS, AnswerParser, SpeechLMSpec, SpeechPiece, refusal, unreachable
 from neucodec_streaming.proxies import proxy_for, shown
 
 KEY_VARIABLE = "NEUCODEC_SPEECH_LM_KEY"
@@ -111,11 +104,13 @@ class SpeechLM:
         """
         codes, said = ([], "") if reference is None else (reference.tokens.tolist(), reference.text)
         body = self.spec.body(text, model=self._model, codes=codes, reference_text=said)
-        with _translated(self._where):
+        try:
             async with self._client.stream("POST", self.spec.target, json=body) as response:
                 if response.status_code != httpx.codes.OK:
                     raise refusal(self._where, response.status_code, await response.aread())
                 yield _pieces(response, AnswerParser(self.spec.tags, self.spec.stops))
+        except httpx.HTTPError as error:
+            raise unreachable(self._where, error) from None
 
     async def aclose(self) -> None:
         """Closes every connection to the server."""
@@ -126,14 +121,6 @@ class SpeechLM:
 
     async def __aexit__(self, *exception: object) -> None:
         await self.aclose()
-
-
-@contextmanager
-def _translated(where: str) -> Iterator[None]:
-    try:
-        yield
-    except httpx.HTTPError as error:
-        raise unreachable(where, error) from None
 
 
 async def _pieces(response: httpx.Response, parser: AnswerParser) -> AsyncIterator[SpeechPiece]:

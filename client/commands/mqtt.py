@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class _Sink:
     write: Callable[[np.ndarray], None]
     finish: Callable[[], None] = lambda: None
     speaker: Speaker | None = None
-    missing_units: int = field(default=0)
+    missing_units: int = 0
 
 
 async def listen_to(options: argparse.Namespace) -> None:

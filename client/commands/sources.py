@@ -34,9 +34,8 @@ class FileSource:
         self._form, self._model = form, model
         self.error: InputError | FileError | None = None
 
-    async def __aiter__(self) -> AsyncIterator[np.ndarray]:
-        async for packet in packets_of(self.packets):
-            yield packet
+    def __aiter__(self) -> AsyncIterator[np.ndarray]:
+        return packets_of(self.packets)
 
     def note_model(self, ready: Ready) -> None:
         """Notes tokens that will come out as noise: of another model or version, or in NeuTTS's forms."""

@@ -29,10 +29,9 @@ from neucodec_streaming.client.commands.terminal import interruption
 from neucodec_streaming.client.connection import Connection
 from neucodec_streaming.client.devices import Microphone, Speaker
 from neucodec_streaming.client.events import Audio, Resumed, Tokens
-from neucodec_streaming.client.latency import RECENT, ResponseTimes
+from neucodec_streaming.client.latency import RECENT, ResponseTimes, config_of
 from neucodec_streaming.client.transfer import cause_of
-from neucodec_streaming.config import FRAME_MS, INPUT_RATE, StreamConfig, roundtrip_latency_ms
-from neucodec_streaming.protocol.messages import Ready
+from neucodec_streaming.config import FRAME_MS, INPUT_RATE, roundtrip_latency_ms
 
 
 @dataclass
@@ -73,7 +72,7 @@ class Talk:
         """The present latency from mouth to ear by part, in ms."""
         return {
             "microphone": self.microphone.latency_ms,
-            "algorithm": roundtrip_latency_ms(_config(self.encoder.ready), _config(self.decoder.ready)),
+            "algorithm": roundtrip_latency_ms(config_of(self.encoder.ready), config_of(self.decoder.ready)),
             "to tokens": self.to_tokens.recent_ms,
             "to audio": self.to_audio.recent_ms,
             "jitter buffer": float(np.median(self.queued_ms)) if self.queued_ms else 0.0,
@@ -177,7 +176,3 @@ def _print_summary(conversation: Talk, as_json: bool) -> None:
         return
     rows = {name.replace("_", " "): str(value) for name, value in figures.items()}
     print_rows({**rows, "latency": latency_sum(latencies)}, sys.stdout)
-
-
-def _config(ready: Ready) -> StreamConfig:
-    return StreamConfig(ready.chunk_frames, ready.lookahead_frames)

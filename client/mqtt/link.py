@@ -11,6 +11,7 @@ import ssl
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import KW_ONLY, dataclass, field
 from logging import CRITICAL, getLogger
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
@@ -45,37 +46,32 @@ _quiet = getLogger(f"{__name__}.aiomqtt")
 _quiet.setLevel(CRITICAL)  # errors that matter are raised
 
 
+@dataclass(eq=False, repr=False)
 class BrokerLink:
     """Calls `on_message` with messages of `subscriptions` (topic, QoS), and `on_connected` after each connection.
 
     Used with `async with link.opened()`. `failure` is the error that ended it for good. Raises ConfigError.
     """
 
-    def __init__(
-        self,
-        address: BrokerAddress,
-        subscriptions: list[tuple[str, int]],
-        *,
-        on_message: Callable[[BrokerMessage], None],
-        on_connected: Callable[[], None] = lambda: None,
-        on_failure: Callable[[StreamingError], None],
-        will: BrokerMessage | None = None,
-        deadlines: Deadlines,
-    ) -> None:
-        self._address = address
-        self._subscriptions = subscriptions
-        self._on_message, self._on_connected, self._on_failure = on_message, on_connected, on_failure
-        self._will = will
-        self._deadlines = deadlines
-        self._tls = _tls_context(address)
-        proxy = proxy_for(str(address))
+    address: BrokerAddress
+    subscriptions: list[tuple[str, int]]
+    _: KW_ONLY
+    on_message: Callable[[BrokerMessage], None]
+    on_connected: Callable[[], None] = lambda: None
+    on_failure: Callable[[StreamingError], None]
+    will: BrokerMessage | None = None
+    deadlines: Deadlines
+    failure: StreamingError | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._tls = _tls_context(self.address)
+        proxy = proxy_for(str(self.address))
         self._proxy = None if proxy is None else _proxy_settings(proxy)
-        self._where = str(address) if proxy is None else f"{address}, through the proxy {shown(proxy)}"
+        self._where = str(self.address) if proxy is None else f"{self.address}, through the proxy {shown(proxy)}"
         self._identifier = f"neucodec-client-{uuid.uuid4().hex[:12]}"
         self._client: aiomqtt.Client | None = None
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
-        self.failure: StreamingError | None = None
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Self]:
@@ -97,7 +93,7 @@ class BrokerLink:
     async def attempt(self, message: BrokerMessage) -> bool:
         """Publishes once; returns False if the connection was replaced meanwhile. Raises as `publish` does."""
         try:
-            async with asyncio.timeout(self._deadlines.send_s):
+            async with asyncio.timeout(self.deadlines.send_s):
                 if self._connected.is_set() and self.failure is None:
                     assert self._client is not None, "connected"
                     publishing = self._client.publish(
@@ -111,7 +107,7 @@ class BrokerLink:
                     await asyncio.sleep(FIRST_PAUSE_S)  # the loss may not have been noticed yet
                 await self._connected.wait()
         except TimeoutError:
-            raise DeadlineExceeded(f"the broker accepted no data for {self._deadlines.send_s:g} s") from None
+            raise DeadlineExceeded(f"the broker accepted no data for {self.deadlines.send_s:g} s") from None
         if self.failure is not None:
             raise self.failure
         return False
@@ -124,15 +120,15 @@ class BrokerLink:
             inbox: asyncio.Queue[aiomqtt.Message] = asyncio.Queue(MAX_QUEUED)
             try:
                 async with self._new_client(inbox, is_first=not first.done()) as client:
-                    await client.subscribe(self._subscriptions)
+                    await client.subscribe(self.subscriptions)
                     self._client, self._lost = client, asyncio.Event()
                     self._connected.set()
                     pause_s = FIRST_PAUSE_S
                     if not first.done():
                         first.set_result(None)
-                    self._on_connected()
+                    self.on_connected()
                     async for message in client.messages:
-                        self._on_message(_received(message))
+                        self.on_message(_received(message))
             except aiomqtt.MqttError as error:
                 if not first.done():
                     first.set_exception(self._refusal(error))
@@ -141,38 +137,38 @@ class BrokerLink:
                     lost_s = loop.time()
                 self._connected.clear()
                 self._lost.set()
-                if loop.time() - lost_s > self._deadlines.resume_s:
-                    self._fail(Disconnected(f"the broker at {self._address} was lost: {error}"))
+                if loop.time() - lost_s > self.deadlines.resume_s:
+                    self._fail(Disconnected(f"the broker at {self.address} was lost: {error}"))
                     return
             while not inbox.empty():
-                self._on_message(_received(inbox.get_nowait()))
+                self.on_message(_received(inbox.get_nowait()))
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
     def _refusal(self, error: aiomqtt.MqttError) -> StreamingError:
         code = getattr(getattr(error, "rc", None), "value", None)
         if code in NOT_LET_IN:
-            return AuthError(f"the broker at {self._address} refused the login ({error}): check user and password")
+            return AuthError(f"the broker at {self.address} refused the login ({error}): check user and password")
         return Unreachable(f"no broker at {self._where}: {error}")
 
     def _fail(self, error: StreamingError) -> None:
         self.failure = error
         self._connected.set()
-        self._on_failure(error)
+        self.on_failure(error)
 
     def _new_client(self, inbox: "asyncio.Queue[aiomqtt.Message]", is_first: bool) -> aiomqtt.Client:
         client = aiomqtt.Client(
-            self._address.host,
-            self._address.port,
-            username=self._address.username,
-            password=self._address.password,
+            self.address.host,
+            self.address.port,
+            username=self.address.username,
+            password=self.address.password,
             identifier=self._identifier,
             logger=_quiet,
             protocol=aiomqtt.ProtocolVersion.V5,
             queue_type=lambda maxsize: inbox,  # type: ignore[arg-type]
             keepalive=KEEPALIVE_S,
             clean_start=is_first,
-            will=None if self._will is None else aiomqtt.Will(self._will.topic, self._will.payload, self._will.qos),
+            will=None if self.will is None else aiomqtt.Will(self.will.topic, self.will.payload, self.will.qos),
             properties=_properties(PacketTypes.CONNECT, SessionExpiryInterval=KEPT_S),
             tls_context=self._tls,
             timeout=ANSWER_S,

@@ -61,6 +61,16 @@ class Listener:
             raise StopAsyncIteration
         return event
 
+    def link_to(self, broker: BrokerAddress, qos: int, deadlines: Deadlines) -> BrokerLink:
+        """A link that delivers the stream and the session's status."""
+        return BrokerLink(
+            broker,
+            [(self._topic, qos), (self._status_topic, 1)],
+            on_message=self.on_message,
+            on_failure=self._inbound.finish,
+            deadlines=deadlines,
+        )
+
     def on_message(self, message: BrokerMessage) -> None:
         """Accepts a frame or the status."""
         try:
@@ -77,10 +87,6 @@ class Listener:
         if stream != self.stream:
             self._reader.close()
             self.stream, self._reader = stream, StreamReader(stream, self._on_event, loss=self.loss)
-
-    def on_failure(self, error: StreamingError) -> None:
-        """The broker is gone for good."""
-        self._inbound.finish(error)
 
     def _on_status(self, status: Status) -> None:
         self.status = status
@@ -109,14 +115,8 @@ async def listen(
     if stream not in STREAMS:
         raise ConfigError(f"stream {stream!r} is unknown: choose one of {', '.join(STREAMS)}")
     listener = Listener(name, stream)
-    link = BrokerLink(
-        parse_broker(broker) if isinstance(broker, str) else broker,
-        [(topic(name, stream), qos), (topic(name, STATUS), 1)],
-        on_message=listener.on_message,
-        on_failure=listener.on_failure,
-        deadlines=deadlines or Deadlines(),
-    )
-    async with link.opened():
+    address = parse_broker(broker) if isinstance(broker, str) else broker
+    async with listener.link_to(address, qos, deadlines or Deadlines()).opened():
         try:
             yield listener
         finally:

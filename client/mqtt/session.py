@@ -132,16 +132,19 @@ class MqttSession(LiveSession):
         """Whether the session has ended."""
         return self._inbound.is_over
 
-    @property
-    def subscriptions(self) -> list[tuple[str, int]]:
-        """Subscriptions of the link."""
+    def link_to(self, broker: BrokerAddress) -> BrokerLink:
+        """The session's link; its last will ends the session if this client is gone for good."""
         output = (self._request.output_topic(self.name), self._request.qos)
-        return [output, (self._answers_topic, 1), (topic(self.name, STATUS), 1)]
-
-    @property
-    def will(self) -> BrokerMessage:
-        """The last will: ends the session if this client is gone for good."""
-        return BrokerMessage(topic(self.name, CONTROL), GONE_PAYLOAD)
+        self.link = BrokerLink(
+            broker,
+            [output, (self._answers_topic, 1), (topic(self.name, STATUS), 1)],
+            on_message=self.on_message,
+            on_connected=lambda: self._note_served(False),  # waits for the owner's status, or requests the session
+            on_failure=self._on_failure,
+            will=BrokerMessage(topic(self.name, CONTROL), GONE_PAYLOAD),
+            deadlines=self._deadlines,
+        )
+        return self.link
 
     async def send(self, chunk: np.ndarray) -> None:
         """Sends audio, float32 mono (n,) at `ready.input.rate`, or tokens (n,); waits for the broker and the bridge.
@@ -222,11 +225,7 @@ class MqttSession(LiveSession):
 
     # What the link calls
 
-    def on_connected(self) -> None:
-        """Called on each connection: waits for the owner's status, or requests the session."""
-        self._note_served(False)
-
-    def on_failure(self, error: StreamingError) -> None:
+    def _on_failure(self, error: StreamingError) -> None:
         """The link has ended for good."""
         self._inbound.finish(error)
         self._is_ready.set()
@@ -243,7 +242,7 @@ class MqttSession(LiveSession):
             else:
                 self._reader.receive(message.payload)
         except StreamingError as error:
-            self.on_failure(error)
+            self._on_failure(error)
 
     def _note_served(self, is_served: bool) -> None:
         self._is_served = is_served
@@ -253,7 +252,7 @@ class MqttSession(LiveSession):
     def _on_answer(self, message: BrokerMessage) -> None:
         answer, position = parse_answer(message.payload)
         if isinstance(answer, Failure):
-            self.on_failure(error_of(answer.code, answer.message))
+            self._on_failure(error_of(answer.code, answer.message))
         elif isinstance(answer, Ready):
             self._note_served(True)
             is_first, self._ready = self._ready is None, answer
@@ -361,16 +360,7 @@ async def open_at_broker(
     address = parse_broker(broker) if isinstance(broker, str) else broker
     target = session_request(kind, output_rate=output_rate, profile=profile).target
     session = MqttSession(name, OpenRequest(target, qos, redundancy, packet_frames, input, output), qos, deadlines)
-    session.link = BrokerLink(
-        address,
-        session.subscriptions,
-        on_message=session.on_message,
-        on_connected=session.on_connected,
-        on_failure=session.on_failure,
-        will=session.will,
-        deadlines=deadlines,
-    )
-    async with session.link.opened():
+    async with session.link_to(address).opened():
         watching = asyncio.create_task(session.watch(), name="neucodec watch")
         try:
             await session.opened()
