@@ -189,11 +189,8 @@ export class Connection {
   /** Whether `send` has to wait. */
   get _isFull() {
     if (this.failure !== null) return false;
-    return this.session.isLost || (!this.session.clearing && this.session.pendingFrames > this._aheadFrames);
-  }
-
-  get _aheadFrames() {
-    return (MAX_AHEAD_S * 1000 + this.ready.latency_ms) / FRAME_MS;
+    const aheadFrames = (MAX_AHEAD_S * 1000 + this.ready.latency_ms) / FRAME_MS;
+    return this.session.isLost || (!this.session.clearing && this.session.pendingFrames > aheadFrames);
   }
 
   /** Whether the output of a live session is overdue. */

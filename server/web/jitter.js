@@ -48,6 +48,10 @@ export class JitterBuffer {
     this.played = 0;
     this.removed = 0;
     this.skipped = 0;
+    /** Samples waiting to be played. */
+    this.buffered = 0;
+    /** Milliseconds of sound that were buffered when the latest packet arrived: how long that packet waits. */
+    this.slackMs = 0;
     this._fade = this._samples(FADE_MS);
     this._gain = 0;
     this._finished = true;
@@ -55,27 +59,10 @@ export class JitterBuffer {
     this._stalledAt = -Infinity;
     this._arrivedAt = -Infinity;
     this._latestMs = 0;
-    this._slackMs = 0;
     /** @type {{samples: Float32Array, position: number}[]} */
     this._blocks = [];
-    this._buffered = 0;
     this._position = 0;
     this._forget();
-  }
-
-  /** Samples waiting to be played. */
-  get buffered() {
-    return this._buffered;
-  }
-
-  /** Delay of playback behind the earliest packets, in milliseconds, adapted to recent arrivals. */
-  get marginMs() {
-    return this._marginMs;
-  }
-
-  /** Milliseconds of sound that were buffered when the latest packet arrived: how long that packet waits. */
-  get slackMs() {
-    return this._slackMs;
   }
 
   /** Stream position of the next sample that `pull` returns. */
@@ -91,14 +78,14 @@ export class JitterBuffer {
    */
   push(samples, position, now) {
     if (samples.length === 0) return;
-    const starts = !this.playing && this._buffered === 0;
+    const starts = !this.playing && this.buffered === 0;
     if (starts && this._finished) this._forget();
     this._finished = false;
-    this._slackMs = (this._buffered * 1000) / this.rate;
+    this.slackMs = (this.buffered * 1000) / this.rate;
     this._observe(now - position / this.rate, (samples.length * 1000) / this.rate, now);
-    if (starts) this._startsAt = this._earliest + position / this.rate + this._marginMs / 1000;
+    if (starts) this._startsAt = this._earliest + position / this.rate + this.marginMs / 1000;
     this._blocks.push({ samples, position });
-    this._buffered += samples.length;
+    this.buffered += samples.length;
     this._position = position + samples.length;
     if (this.live) this._returnToPresent(now);
     this._catchUp(now);
@@ -111,10 +98,10 @@ export class JitterBuffer {
 
   /** Drops everything except the samples needed to fade out. */
   clear() {
-    this._blocks = this._take(Math.min(Math.ceil(this._gain * this._fade), this._buffered));
-    this._buffered = this._blocks.reduce((sum, block) => sum + block.samples.length, 0);
+    this._blocks = this._take(Math.min(Math.ceil(this._gain * this._fade), this.buffered));
+    this.buffered = this._blocks.reduce((sum, block) => sum + block.samples.length, 0);
     this._finished = true;
-    this._slackMs = 0;
+    this.slackMs = 0;
   }
 
   /**
@@ -125,11 +112,11 @@ export class JitterBuffer {
   pull(output, now) {
     output.fill(0);
     if (!this.playing) {
-      if (this._buffered === 0 || (now < this._startsAt && !this._finished)) return;
+      if (this.buffered === 0 || (now < this._startsAt && !this._finished)) return;
       if (this.live && now < this._stalledAt + RECOVERY_S) this._skip(this._behind(now));
       this.playing = true;
     }
-    let left = this._buffered;
+    let left = this.buffered;
     let at = 0;
     for (const { samples } of this._take(Math.min(output.length, left))) {
       for (const sample of samples) {
@@ -139,7 +126,7 @@ export class JitterBuffer {
       }
     }
     this.played += at;
-    if (this._buffered === 0) {
+    if (this.buffered === 0) {
       this.underruns += this._finished ? 0 : 1;
       this.playing = false;
       this._gain = 0;
@@ -160,7 +147,7 @@ export class JitterBuffer {
       this._stalledAt = now;
     }
     [this._arrivedAt, this._latestMs] = [now, durationMs];
-    const slackMs = this.playing ? this._slackMs : Infinity;
+    const slackMs = this.playing ? this.slackMs : Infinity;
     this._arrivals.push({ lateness, now, slackMs, counts: !stalls && !heldUp });
     while (this._arrivals[0].now < now - MEMORY_S) this._arrivals.shift();
     const all = this._arrivals.map((arrival) => arrival.lateness);
@@ -168,7 +155,7 @@ export class JitterBuffer {
     this._earliest = Math.min(...all);
     const advised = (Math.max(this._earliest, ...counted) - this._earliest) * 1000 + SAFETY_MS;
     const least = all.length < FEW_ARRIVALS ? FIRST_MARGIN_MS : LEAST_MARGIN_MS;
-    this._marginMs = Math.min(MOST_MARGIN_MS, Math.max(least, advised));
+    this.marginMs = Math.min(MOST_MARGIN_MS, Math.max(least, advised));
   }
 
   /** Whether a packet is far later or far earlier than all recent ones. @param {number} lateness */
@@ -184,16 +171,19 @@ export class JitterBuffer {
     this._arrivals = [];
     /** @type {number} */
     this._earliest = 0;
-    /** @type {number} */
-    this._marginMs = FIRST_MARGIN_MS;
+    /**
+     * Delay of playback behind the earliest packets, in milliseconds, adapted to recent arrivals.
+     * @type {number}
+     */
+    this.marginMs = FIRST_MARGIN_MS;
     /** @type {number} */
     this._removedAt = 0;
   }
 
   /** Samples that playback is behind the present, at most those in excess of the margin. @param {number} now seconds */
   _behind(now) {
-    const behind = Math.floor((now - this._earliest - this._marginMs / 1000) * this.rate - this.position);
-    return Math.min(behind, this._buffered - this._samples(this._marginMs));
+    const behind = Math.floor((now - this._earliest - this.marginMs / 1000) * this.rate - this.position);
+    return Math.min(behind, this.buffered - this._samples(this.marginMs));
   }
 
   /** @param {number} now seconds */
@@ -207,7 +197,7 @@ export class JitterBuffer {
   /** Skips the next samples, with a crossfade during playback. @param {number} samples */
   _skip(samples) {
     const fade = this.playing ? this._fade : 0;
-    const count = Math.min(samples, this._buffered - fade);
+    const count = Math.min(samples, this.buffered - fade);
     if (count <= fade) return;
     const old = this._take(fade).flatMap((block) => Array.from(block.samples));
     this._take(count - fade);
@@ -217,7 +207,7 @@ export class JitterBuffer {
       position,
     }));
     this._blocks.unshift(...seam);
-    this._buffered += fade;
+    this.buffered += fade;
     this._leftOut(count);
     this.skipped += count;
   }
@@ -230,7 +220,7 @@ export class JitterBuffer {
   /** Removes one piece if every remembered packet arrived well before it was due. @param {number} now */
   _catchUp(now) {
     if (!this.live || !this.playing) return;
-    const settled = now - this._arrivals[0].now > MEMORY_S / 2 || this._slackMs > MOST_MARGIN_MS;
+    const settled = now - this._arrivals[0].now > MEMORY_S / 2 || this.slackMs > MOST_MARGIN_MS;
     if (!settled || now < this._removedAt + BETWEEN_PIECES_MS / 1000) return;
     const least = Math.min(...this._arrivals.map((arrival) => arrival.slackMs));
     if (least < LEAST_MARGIN_MS + SURPLUS_MS) return;
@@ -269,14 +259,14 @@ export class JitterBuffer {
       { samples: head, position },
       { samples: samples.subarray(match + length), position: position + match + length },
     );
-    this._buffered -= length;
+    this.buffered -= length;
     return length;
   }
 
   /** Removes and returns the next `count` samples, in pieces with their positions. @param {number} count */
   _take(count) {
     const taken = [];
-    this._buffered -= count;
+    this.buffered -= count;
     while (count > 0) {
       const block = this._blocks[0];
       const { samples, position } = block;

@@ -15,14 +15,9 @@ const UNSUPPORTED = "This browser does not support Web Audio worklets, which liv
 /** How long an unused context keeps running, so that pauses between words do not suspend it. */
 const LINGER_MS = 1000;
 
-/** Throws SoundError on a page that was loaded over plain http from another machine. */
-export function demandSecureOrigin() {
-  if (!globalThis.isSecureContext) throw new SoundError("insecure", INSECURE);
-}
-
-/** Throws SoundError if live sound is not possible here. */
+/** Throws SoundError if live sound is not possible here, as on a page loaded over plain http from another machine. */
 export function demandSound() {
-  demandSecureOrigin();
+  if (!globalThis.isSecureContext) throw new SoundError("insecure", INSECURE);
   if (!globalThis.AudioWorkletNode) throw new SoundError("unsupported", UNSUPPORTED);
 }
 

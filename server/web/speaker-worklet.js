@@ -15,7 +15,6 @@ class SpeakerProcessor extends AudioWorkletProcessor {
   /** @param {{processorOptions: {live: boolean, rate: number}}} options */
   constructor({ processorOptions: { live, rate } }) {
     super();
-    this._rate = rate;
     this._jitter = new JitterBuffer(rate, live);
     this._resampler = new Resampler(rate, sampleRate);
     this._toHeard = new Resampler(rate, HEARD_RATE);
@@ -76,14 +75,14 @@ class SpeakerProcessor extends AudioWorkletProcessor {
   }
 
   _tell() {
-    const { position, buffered, slackMs, marginMs, underruns, removed, skipped, playing } = this._jitter;
-    const heldBack = this._resampler.delay + (this._ready.length * this._rate) / sampleRate; // pulled, not yet played
+    const { rate, position, buffered, slackMs, marginMs, underruns, removed, skipped, playing } = this._jitter;
+    const heldBack = this._resampler.delay + (this._ready.length * rate) / sampleRate; // pulled, not yet played
     this.port.postMessage(
       {
         heard: this._heard,
         time: currentTime,
         position: position - heldBack,
-        bufferedMs: (buffered * 1000) / this._rate,
+        bufferedMs: (buffered * 1000) / rate,
         slackMs,
         marginMs,
         underruns,

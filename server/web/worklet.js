@@ -11,9 +11,6 @@ class Resampler {
     const taps = (ATTENUATION_DB - 7.95) / (2.285 * Math.PI * TRANSITION * lower);
     this._half = fromRate === toRate ? 0 : Math.ceil(taps / 2);
     this._filters = filters(this._up, this._half, lower * (1 - TRANSITION / 2), beta);
-    this._input = new Float32Array(0);
-    this._center = 0;
-    this._phase = 0;
     this.clear();
   }
   get delay() {
@@ -103,6 +100,8 @@ class JitterBuffer {
     this.played = 0;
     this.removed = 0;
     this.skipped = 0;
+    this.buffered = 0;
+    this.slackMs = 0;
     this._fade = this._samples(FADE_MS);
     this._gain = 0;
     this._finished = true;
@@ -110,34 +109,23 @@ class JitterBuffer {
     this._stalledAt = -Infinity;
     this._arrivedAt = -Infinity;
     this._latestMs = 0;
-    this._slackMs = 0;
     this._blocks = [];
-    this._buffered = 0;
     this._position = 0;
     this._forget();
-  }
-  get buffered() {
-    return this._buffered;
-  }
-  get marginMs() {
-    return this._marginMs;
-  }
-  get slackMs() {
-    return this._slackMs;
   }
   get position() {
     return this._blocks.length ? this._blocks[0].position : this._position;
   }
   push(samples, position, now) {
     if (samples.length === 0) return;
-    const starts = !this.playing && this._buffered === 0;
+    const starts = !this.playing && this.buffered === 0;
     if (starts && this._finished) this._forget();
     this._finished = false;
-    this._slackMs = (this._buffered * 1000) / this.rate;
+    this.slackMs = (this.buffered * 1000) / this.rate;
     this._observe(now - position / this.rate, (samples.length * 1000) / this.rate, now);
-    if (starts) this._startsAt = this._earliest + position / this.rate + this._marginMs / 1000;
+    if (starts) this._startsAt = this._earliest + position / this.rate + this.marginMs / 1000;
     this._blocks.push({ samples, position });
-    this._buffered += samples.length;
+    this.buffered += samples.length;
     this._position = position + samples.length;
     if (this.live) this._returnToPresent(now);
     this._catchUp(now);
@@ -146,19 +134,19 @@ class JitterBuffer {
     this._finished = true;
   }
   clear() {
-    this._blocks = this._take(Math.min(Math.ceil(this._gain * this._fade), this._buffered));
-    this._buffered = this._blocks.reduce((sum, block) => sum + block.samples.length, 0);
+    this._blocks = this._take(Math.min(Math.ceil(this._gain * this._fade), this.buffered));
+    this.buffered = this._blocks.reduce((sum, block) => sum + block.samples.length, 0);
     this._finished = true;
-    this._slackMs = 0;
+    this.slackMs = 0;
   }
   pull(output, now) {
     output.fill(0);
     if (!this.playing) {
-      if (this._buffered === 0 || (now < this._startsAt && !this._finished)) return;
+      if (this.buffered === 0 || (now < this._startsAt && !this._finished)) return;
       if (this.live && now < this._stalledAt + RECOVERY_S) this._skip(this._behind(now));
       this.playing = true;
     }
-    let left = this._buffered;
+    let left = this.buffered;
     let at = 0;
     for (const { samples } of this._take(Math.min(output.length, left))) {
       for (const sample of samples) {
@@ -168,7 +156,7 @@ class JitterBuffer {
       }
     }
     this.played += at;
-    if (this._buffered === 0) {
+    if (this.buffered === 0) {
       this.underruns += this._finished ? 0 : 1;
       this.playing = false;
       this._gain = 0;
@@ -182,7 +170,7 @@ class JitterBuffer {
       this._stalledAt = now;
     }
     [this._arrivedAt, this._latestMs] = [now, durationMs];
-    const slackMs = this.playing ? this._slackMs : Infinity;
+    const slackMs = this.playing ? this.slackMs : Infinity;
     this._arrivals.push({ lateness, now, slackMs, counts: !stalls && !heldUp });
     while (this._arrivals[0].now < now - MEMORY_S) this._arrivals.shift();
     const all = this._arrivals.map((arrival) => arrival.lateness);
@@ -190,7 +178,7 @@ class JitterBuffer {
     this._earliest = Math.min(...all);
     const advised = (Math.max(this._earliest, ...counted) - this._earliest) * 1000 + SAFETY_MS;
     const least = all.length < FEW_ARRIVALS ? FIRST_MARGIN_MS : LEAST_MARGIN_MS;
-    this._marginMs = Math.min(MOST_MARGIN_MS, Math.max(least, advised));
+    this.marginMs = Math.min(MOST_MARGIN_MS, Math.max(least, advised));
   }
   _isElsewhere(lateness) {
     const counted = this._arrivals.filter(({ counts }) => counts);
@@ -201,12 +189,12 @@ class JitterBuffer {
   _forget() {
     this._arrivals = [];
     this._earliest = 0;
-    this._marginMs = FIRST_MARGIN_MS;
+    this.marginMs = FIRST_MARGIN_MS;
     this._removedAt = 0;
   }
   _behind(now) {
-    const behind = Math.floor((now - this._earliest - this._marginMs / 1000) * this.rate - this.position);
-    return Math.min(behind, this._buffered - this._samples(this._marginMs));
+    const behind = Math.floor((now - this._earliest - this.marginMs / 1000) * this.rate - this.position);
+    return Math.min(behind, this.buffered - this._samples(this.marginMs));
   }
   _returnToPresent(now) {
     if (!this.playing) return;
@@ -216,7 +204,7 @@ class JitterBuffer {
   }
   _skip(samples) {
     const fade = this.playing ? this._fade : 0;
-    const count = Math.min(samples, this._buffered - fade);
+    const count = Math.min(samples, this.buffered - fade);
     if (count <= fade) return;
     const old = this._take(fade).flatMap((block) => Array.from(block.samples));
     this._take(count - fade);
@@ -226,7 +214,7 @@ class JitterBuffer {
       position,
     }));
     this._blocks.unshift(...seam);
-    this._buffered += fade;
+    this.buffered += fade;
     this._leftOut(count);
     this.skipped += count;
   }
@@ -235,7 +223,7 @@ class JitterBuffer {
   }
   _catchUp(now) {
     if (!this.live || !this.playing) return;
-    const settled = now - this._arrivals[0].now > MEMORY_S / 2 || this._slackMs > MOST_MARGIN_MS;
+    const settled = now - this._arrivals[0].now > MEMORY_S / 2 || this.slackMs > MOST_MARGIN_MS;
     if (!settled || now < this._removedAt + BETWEEN_PIECES_MS / 1000) return;
     const least = Math.min(...this._arrivals.map((arrival) => arrival.slackMs));
     if (least < LEAST_MARGIN_MS + SURPLUS_MS) return;
@@ -269,12 +257,12 @@ class JitterBuffer {
       { samples: head, position },
       { samples: samples.subarray(match + length), position: position + match + length },
     );
-    this._buffered -= length;
+    this.buffered -= length;
     return length;
   }
   _take(count) {
     const taken = [];
-    this._buffered -= count;
+    this.buffered -= count;
     while (count > 0) {
       const block = this._blocks[0];
       const { samples, position } = block;
@@ -328,7 +316,6 @@ const HEARD_RATE = 24000;
 class SpeakerProcessor extends AudioWorkletProcessor {
   constructor({ processorOptions: { live, rate } }) {
     super();
-    this._rate = rate;
     this._jitter = new JitterBuffer(rate, live);
     this._resampler = new Resampler(rate, sampleRate);
     this._toHeard = new Resampler(rate, HEARD_RATE);
@@ -379,14 +366,14 @@ class SpeakerProcessor extends AudioWorkletProcessor {
     }
   }
   _tell() {
-    const { position, buffered, slackMs, marginMs, underruns, removed, skipped, playing } = this._jitter;
-    const heldBack = this._resampler.delay + (this._ready.length * this._rate) / sampleRate; // pulled, not yet played
+    const { rate, position, buffered, slackMs, marginMs, underruns, removed, skipped, playing } = this._jitter;
+    const heldBack = this._resampler.delay + (this._ready.length * rate) / sampleRate; // pulled, not yet played
     this.port.postMessage(
       {
         heard: this._heard,
         time: currentTime,
         position: position - heldBack,
-        bufferedMs: (buffered * 1000) / this._rate,
+        bufferedMs: (buffered * 1000) / rate,
         slackMs,
         marginMs,
         underruns,

@@ -24,7 +24,8 @@ export class Figure {
     this._view = { seconds: 1, input: null, tokens: [], damage: null, lost: null, output: null };
     this._asked = false;
     this._palette = readPalette();
-    this._canvases = ["input", "tokens", "output"].map((band) => element(`${name}-${band}`));
+    /** The canvases of the three bands, top to bottom. */
+    this.canvases = ["input", "tokens", "output"].map((band) => element(`${name}-${band}`));
     this._axis = element(`${name}-axis`);
     this._playhead = element(`${name}-playhead`);
     const again = () => {
@@ -35,7 +36,7 @@ export class Figure {
       window.matchMedia(query).addEventListener("change", again);
     }
     new ResizeObserver(again).observe(element(name));
-    for (const canvas of onSeek ? this._canvases : []) {
+    for (const canvas of onSeek ? this.canvases : []) {
       const seek = (/** @type {PointerEvent} */ event) => {
         const { left, width } = canvas.getBoundingClientRect();
         onSeek?.((Math.max(0, Math.min(event.clientX - left, width)) / width) * this._view.seconds);
@@ -62,13 +63,8 @@ export class Figure {
     this._playhead.style.left = `${share * 100}%`;
   }
 
-  /** The canvases of the three bands, top to bottom. */
-  get picture() {
-    return this._canvases;
-  }
-
   _draw() {
-    const [input, tokens, output] = this._canvases.map(begin);
+    const [input, tokens, output] = this.canvases.map(begin);
     drawWave(input, this._view.input, this._view.seconds, this._palette.input);
     drawTokens(tokens, this._view, this._palette);
     drawWave(output, this._view.output, this._view.seconds, this._palette.output);

@@ -18,10 +18,6 @@ class Track {
     this.count = 0;
   }
 
-  clear() {
-    this.count = 0;
-  }
-
   /** @param {ArrayLike<number>} units */
   add(units) {
     for (let i = 0; i < units.length; i++) this._units[this.count++ % this._units.length] = units[i];
@@ -71,7 +67,7 @@ export class History {
   }
 
   clear() {
-    for (const track of [this.input, this.tokens, this.output]) track.clear();
+    for (const track of [this.input, this.tokens, this.output]) track.count = 0;
     this._isWhole = true;
   }
 

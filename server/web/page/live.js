@@ -44,7 +44,7 @@ export class Live {
       tokens: new Int32Array(FRAMES).fill(-1),
       output: new Float32Array(FRAMES * PEAKS_A_FRAME),
     };
-    this.figure = new Figure("live", undefined);
+    this.figure = new Figure("live");
     this.figure.show({ seconds: SECONDS, ...this._strips });
     this.refresh();
   }
@@ -88,24 +88,21 @@ export class Live {
     const turn = ++this._turn;
     const { loop } = this;
     this._closeMicrophone();
-    if (this.phase === "opening") return this._end(turn);
+    if (this.phase === "opening") return this._end();
     this._be("ending", "finishing");
     try {
       await loop?.finish();
     } catch {
       // onFailure has reported it
     }
-    this._end(turn);
+    if (turn === this._turn) this._end();
   }
 
   /** Stops everything at once. */
   halt() {
     if (this.phase === "idle") return;
-    const turn = ++this._turn;
-    this._closeMicrophone();
-    this.loop?.drop();
+    this._drop();
     this.speaker?.clear();
-    this._end(turn);
   }
 
   /** Selects a profile; a recording in progress continues with it. @param {string} name */
@@ -133,10 +130,8 @@ export class Live {
     element("talk").textContent = words[this.phase];
     element("talk").setAttribute("aria-pressed", String(this.isOn));
     element("talk").disabled = this.phase === "ending";
-    const { seconds } = this.history;
-    element("live-compare").disabled = this.phase !== "idle" || seconds === 0;
-    element("live-length").textContent =
-      seconds === 0 ? DASH : `${seconds.toFixed(1)} s in ${grouped(bytesOf(this.history.tokens.count).tokens)} bytes`;
+    element("live-compare").disabled = this.phase !== "idle" || this.history.seconds === 0;
+    this._showLength();
     if (this.phase === "idle") this._showFigures(null);
   }
 
@@ -144,9 +139,8 @@ export class Live {
   showProfiles() {
     const { profiles, profile } = this._server;
     const byLatency = Object.entries(profiles).sort(([, a], [, b]) => algorithmicMs(a) - algorithmicMs(b));
-    const known = element("profiles").dataset.names;
     const names = byLatency.map(([name]) => name).join(" ");
-    if (known !== names) {
+    if (element("profiles").dataset.names !== names) {
       element("profiles").dataset.names = names;
       element("profiles").replaceChildren(...byLatency.map(([name, each]) => this._step(name, algorithmicMs(each))));
     }
@@ -195,12 +189,17 @@ export class Live {
 
   /** @param {Error} error */
   _fail(error) {
-    const turn = ++this._turn;
-    this._closeMicrophone();
-    this.loop?.drop();
-    this._end(turn);
+    this._drop();
     tell("live", error.message);
     this._server.look();
+  }
+
+  /** Ends the talk without its rest. */
+  _drop() {
+    this._turn += 1;
+    this._closeMicrophone();
+    this.loop?.drop();
+    this._end();
   }
 
   _closeMicrophone() {
@@ -208,9 +207,7 @@ export class Live {
     this._said = [];
   }
 
-  /** @param {number} turn */
-  _end(turn) {
-    if (turn !== this._turn) return;
+  _end() {
     this.loop = null;
     this._be("idle", "");
     if (!this.playing) this._device.release(HOLDER);
@@ -256,10 +253,13 @@ export class Live {
     element("live-total").textContent = latency === null ? DASH : String(Math.round(latency.totalMs));
     element("live-rate").textContent = latency === null ? DASH : `${this._rate} tokens a second, ${(this._rate * 16) / 1000} kbit/s`;
     element("live-trouble").textContent = this._trouble;
-    const { seconds } = this.history;
-    if (this.phase !== "idle") {
-      element("live-length").textContent = `${seconds.toFixed(1)} s in ${grouped(this.history.tokens.count * 2)} bytes`;
-    }
+    this._showLength();
+  }
+
+  _showLength() {
+    const { seconds, tokens } = this.history;
+    element("live-length").textContent =
+      seconds === 0 ? DASH : `${seconds.toFixed(1)} s in ${grouped(bytesOf(tokens.count).tokens)} bytes`;
   }
 
   /** Tokens played per second, over the last two seconds. */

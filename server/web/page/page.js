@@ -65,12 +65,17 @@ function showFragment() {
   return true;
 }
 
+/** Stops playback, recording, live talk and a video in progress. */
+function haltAll() {
+  stage.halt();
+  live.halt();
+  refreshTakeaway(stage.take);
+}
+
 function wireTabs() {
   const names = ["speak", "live"];
   const open = (/** @type {string} */ name) => {
-    stage.halt();
-    live.halt();
-    refreshTakeaway(stage.take);
+    haltAll();
     if (stage.take && name === "speak") stage.show(stage.take);
     showTab(name);
   };
@@ -142,17 +147,11 @@ function wireLive() {
 function wireRest() {
   document.addEventListener("keydown", ({ key }) => {
     if (key !== "Escape" || element("key-dialog").open) return;
-    const { take } = stage;
     const recording = stage.recorder.phase !== "idle";
-    stage.halt();
-    live.halt();
-    refreshTakeaway(take);
-    if (recording && take) stage.show(take);
+    haltAll();
+    if (recording && stage.take) stage.show(stage.take);
   });
-  window.addEventListener("pagehide", () => {
-    stage.halt();
-    live.halt();
-  });
+  window.addEventListener("pagehide", haltAll);
   window.addEventListener("hashchange", () => showFragment());
   document.addEventListener("visibilitychange", () => document.hidden || server.look());
 }

@@ -2,15 +2,14 @@
 
 /** @typedef {{input: string, output: string, damage: string, strike: string, levels: string[]}} Palette */
 
+/** @param {string} name of a colour of the style sheet */
+export const colourOf = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
 /** @returns {Palette} */
-export function readPalette() {
-  const style = getComputedStyle(document.documentElement);
-  const colour = (/** @type {string} */ name) => style.getPropertyValue(`--${name}`).trim();
-  return {
-    input: colour("input"),
-    output: colour("output"),
-    damage: colour("damage"),
-    strike: colour("strike"),
-    levels: [0, 1, 2, 3].map((value) => colour(`level-${value}`)),
-  };
-}
+export const readPalette = () => ({
+  input: colourOf("input"),
+  output: colourOf("output"),
+  damage: colourOf("damage"),
+  strike: colourOf("strike"),
+  levels: [0, 1, 2, 3].map((value) => colourOf(`level-${value}`)),
+});

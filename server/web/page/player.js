@@ -143,9 +143,8 @@ export class Player {
 
   /** @param {number} at seconds from the start */
   seek(at) {
-    const wanted = Math.max(0, Math.min(at, this.seconds));
-    this._at = wanted;
-    if (this._pass !== null) this._begin(/** @type {AudioContext} */ (this._device.context), wanted);
+    this._at = Math.max(0, Math.min(at, this.seconds));
+    if (this._pass !== null) this._begin(/** @type {AudioContext} */ (this._device.context), this._at);
   }
 
   /** Selects the audible track. @param {string} name */

@@ -84,7 +84,7 @@ export class Recorder {
       return;
     }
     if (this.phase !== "recording") return;
-    this._closeMicrophone();
+    this._microphone?.close();
     this._be("finishing");
     if (this._connection !== null) await this._finish(this._given.signal);
   }
@@ -135,15 +135,9 @@ export class Recorder {
     this._callbacks.onFailure(error);
   }
 
-  _closeMicrophone() {
-    this._microphone?.close();
-    this._microphone = null;
-  }
-
   _close() {
-    this._given.abort(); // also aborts a microphone or session that is still opening
-    this._closeMicrophone();
-    this._connection = null;
+    this._given.abort(); // closes microphone and session, also those that are still opening
+    this._microphone = this._connection = null;
     this._device.release(HOLDER);
     this._be("idle");
   }

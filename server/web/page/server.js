@@ -46,7 +46,8 @@ export class Server {
 
   async _look() {
     try {
-      const state = await ask();
+      const answer = await fetch(READY_URL, { signal: AbortSignal.timeout(ASK_DEADLINE_MS) });
+      const state = await answer.json();
       if (!state.ready) return this._be("wait", state.reason ?? "the server is not ready");
       this.model = shortName(state.model);
       this.profiles = state.profiles;
@@ -137,12 +138,6 @@ export class Server {
     if (key) sessionStorage.setItem(KEY_ITEM, key);
     return key !== "";
   }
-}
-
-/** Returns the answer of /readyz. */
-async function ask() {
-  const answer = await fetch(READY_URL, { signal: AbortSignal.timeout(ASK_DEADLINE_MS) });
-  return answer.json();
 }
 
 /** @param {string} model a name, a folder or an id on the Hugging Face Hub */

@@ -64,7 +64,6 @@ export class Stage {
     element("take-title").textContent = take.title;
     element("take-credit").textContent = take.credit;
     this.figure.point(0);
-    this._showSwitch();
     this._showSeek();
     this.onTake();
     this.refresh();
@@ -82,9 +81,7 @@ export class Stage {
   /** Starts a recording; playback is off meanwhile. */
   record() {
     tell("speak");
-    this._work.abort();
-    this._work = new AbortController();
-    this.player.stop();
+    this.halt();
     this.recorder.start();
   }
 
@@ -172,9 +169,7 @@ export class Stage {
     element("play").disabled = this.take === null || phase !== "idle";
     element("play-words").textContent = this.player.playing ? "Pause" : "Play";
     element("play").dataset.playing = String(this.player.playing);
-    for (const input of document.querySelectorAll("#switch input")) {
-      /** @type {HTMLInputElement} */ (input).checked = /** @type {HTMLInputElement} */ (input).value === this.chosen;
-    }
+    for (const name of TRACKS) element(name).checked = name === this.chosen;
   }
 
   /** Plays a new recording at once. @param {Take} take */
@@ -207,21 +202,13 @@ export class Stage {
     if (this.take === take) this._level();
   }
 
-  /** Loads all tracks into the player, equally loud. */
+  /** Loads all tracks into the player, equally loud, and shows them in the switch. */
   _level() {
-    const take = /** @type {Take} */ (this.take);
-    const sounds = take.sounds;
+    const { sounds } = /** @type {Take} */ (this.take);
     if (this._damaged) sounds.set("neucodec", { samples: this._damaged, rate: OUTPUT_RATE });
     const names = TRACKS.filter((name) => sounds.has(name));
     const tracks = names.map((name) => /** @type {import("./take.js").Sound} */ (sounds.get(name)));
     equalised(tracks).forEach((level, i) => this.player.put(names[i], tracks[i].samples, tracks[i].rate, level));
-    this._showSwitch();
-  }
-
-  /** Shows the available tracks in the switch. */
-  _showSwitch() {
-    const take = /** @type {Take} */ (this.take);
-    const { sounds } = take;
     for (const name of TRACKS) element(`${name}-choice`).hidden = name !== "neucodec" && !sounds.has(name);
     if (this.chosen !== "neucodec" && !sounds.has(this.chosen)) this.chosen = "neucodec";
     this.player.choose(this.chosen);
@@ -255,8 +242,7 @@ export class Stage {
   _played() {
     this.refresh();
     const step = () => {
-      const { position } = this.player;
-      this.figure.point(position);
+      this.figure.point(this.player.position);
       this._showSeek();
       if (this.player.playing) requestAnimationFrame(step);
     };

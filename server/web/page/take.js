@@ -36,11 +36,6 @@ export class Take {
     return this.tokens.length * FRAME_S;
   }
 
-  /** Size in bytes as 16-bit samples at 16 kHz, and as tokens. */
-  get bytes() {
-    return bytesOf(this.tokens.length);
-  }
-
   /** The playable tracks by name. @returns {Map<string, Sound>} */
   get sounds() {
     const sounds = new Map(Object.entries(this.others));
@@ -50,7 +45,7 @@ export class Take {
   }
 }
 
-/** @param {number} frames */
+/** Size in bytes as 16-bit samples at 16 kHz, and as tokens. @param {number} frames */
 export const bytesOf = (frames) => ({ pcm: frames * INPUT_HOP * SAMPLE_BYTES, tokens: frames * SAMPLE_BYTES });
 
 /** Returns a 16-bit WAV file. @param {Float32Array} samples mono @param {number} rate */

@@ -3,6 +3,7 @@
 import { tokensToText } from "../neucodec.js";
 import { tokensToBytes } from "../payload.js";
 import { element, grouped, save, tell } from "./dom.js";
+import { colourOf } from "./palette.js";
 import { OUTPUT_RATE, wavFile } from "./take.js";
 import { fragmentOf } from "./tokens.js";
 import { recordVideo, videoType } from "./video.js";
@@ -103,9 +104,6 @@ async function share(blob, name) {
 
 const heightOf = () => PICTURE.head + PICTURE.bands.reduce((sum, band) => sum + band + PICTURE.gap, 0) + PICTURE.margin;
 
-/** @param {string} name of a colour of the style sheet */
-const colourOf = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-
 /** Renders the figure and its byte counts. @param {import("./stage.js").Stage} stage */
 function picture(stage) {
   const { width, margin, bands, gap, head } = PICTURE;
@@ -122,7 +120,7 @@ function picture(stage) {
   context.font = `22px ${fontFamily}`;
   context.fillText(`${stage.take?.seconds.toFixed(1)} s of speech as ${stage.take?.model} tokens, 0.8 kbit/s`, margin, 130);
   let top = head;
-  stage.figure.picture.forEach((band, i) => {
+  stage.figure.canvases.forEach((band, i) => {
     context.drawImage(band, margin, top, width - 2 * margin, bands[i]);
     top += bands[i] + gap;
   });

@@ -3,15 +3,11 @@
 import { tokensFromBytes, tokensToBytes } from "../payload.js";
 import { tokensFromText } from "../token-text.js";
 
-export const LEVELS = 8;
-export const TOKEN_BITS = 16;
+const TOKEN_BITS = 16;
 /** The token whose levels all have the middle value. */
 const MIDDLE_TOKEN = 0xaaaa;
 const MIDDLE = 2;
 const HIGHEST = 3;
-
-/** The eight levels of a token, each 0 to 3, lowest bits first. @param {number} token */
-export const levelsOf = (token) => Array.from({ length: LEVELS }, (_, level) => (token >> (2 * level)) & 3);
 
 /**
  * Reads tokens from a file: <|speech_N|> anywhere in its text, otherwise (only in a .tok file) raw little-endian

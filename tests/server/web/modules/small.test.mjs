@@ -9,8 +9,8 @@ import { audioFromBytes, audioToBytes, tokensFromBytes, tokensToBytes } from "..
 import { parse, ProtocolError, target } from "../../../../server/web/protocol.js";
 import { History } from "../../../../server/web/page/history.js";
 import { equalised, loudness } from "../../../../server/web/page/loudness.js";
-import { Take, wavFile } from "../../../../server/web/page/take.js";
-import { Channel, fragmentOf, gapTokens, levelsOf, tokensFromFile, tokensFromFragment } from "../../../../server/web/page/tokens.js";
+import { Take, bytesOf, wavFile } from "../../../../server/web/page/take.js";
+import { Channel, fragmentOf, gapTokens, tokensFromFile, tokensFromFragment } from "../../../../server/web/page/tokens.js";
 
 test("audio goes to s16le and back, and what is too loud is clipped", () => {
   const bytes = audioToBytes(Float32Array.of(0, 0.5, -1, 1, 7));
@@ -30,10 +30,6 @@ test("a target leaves out what is not given", () => {
 
 test("what is no message is refused", () => {
   for (const text of ["", "[]", "null", '{"type":1}', "\u0000"]) assert.throws(() => parse(text), ProtocolError);
-});
-
-test("a token is eight levels of four values", () => {
-  assert.deepEqual(levelsOf(0b11_10_01_00_11_10_01_00), [0, 1, 2, 3, 0, 1, 2, 3]);
 });
 
 test("a token file is raw or text, and anything else is told", () => {
@@ -114,7 +110,7 @@ test("what a live talk skipped is in no take: its input stays in step with its t
 
 test("a take counts its bytes", () => {
   const take = new Take({ title: "", model: "", tokens: new Uint16Array(120), input: new Float32Array(38500) });
-  assert.deepEqual([take.bytes, take.seconds, take.input.length], [{ pcm: 76800, tokens: 240 }, 2.4, 38400]);
+  assert.deepEqual([bytesOf(take.tokens.length), take.seconds, take.input.length], [{ pcm: 76800, tokens: 240 }, 2.4, 38400]);
 });
 
 test("a WAV says what is in it", async () => {
