@@ -21,7 +21,12 @@
 #include "common.h"
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__ARM_FEATURE_DOTPROD)
 #include <arm_neon.h>
 #endif
@@ -30,7 +35,7 @@ namespace {
 
 constexpr int PANEL = 32;  // output channels that are computed at a time
 constexpr int GROUP = 4;   // products that one instruction adds up
-constexpr int MAX_ROWS = 10;
+constexpr int MAX_ROWS = 32;  // that are multiplied at a time
 constexpr int OFFSET = 128;
 constexpr int AHEAD_BYTES = 8192;
 constexpr int LINE_BYTES = 64;
@@ -221,6 +226,8 @@ AVX512_VNNI __attribute__((always_inline)) inline void put_scaled(const Product&
     _mm512_storeu_ps(of.to->out + r * of.to->width + n, all);
 }
 
+constexpr int VNNI_ROWS = 10;  // whose sums fit into 32 registers
+
 // The rows are written out (R...), so that each sum stays in a register.
 template <int... R>
 AVX512_VNNI void multiply_avx512(const Product& of, float* total, std::integer_sequence<int, R...>) {
@@ -252,7 +259,74 @@ struct Avx512Vnni {
     }
 };
 
-#endif
+#if defined(__linux__)
+
+constexpr int TILE_ROWS = 16, TILE_BYTES = 64;  // of AMX: at most 16 rows of 64 bytes
+
+// Whether this processor multiplies tiles of int8, and the operating system lets this process do so.
+bool has_amx_int8() {
+    constexpr unsigned TILES = 1u << 24, INT8_PRODUCTS = 1u << 25;
+    constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
+    unsigned a, b, c, features;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &features) && features & TILES && features & INT8_PRODUCTS &&
+           syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+
+// Tiles 0 to 3 hold the sums of twice 16 rows and twice 16 channels, 4 and 5 the rows, 6 and 7 the weights.
+__attribute__((target("amx-tile,amx-int8,avx512f,avx512vnni"))) void multiply_amx(const Product& of, int rows,
+                                                                                  float* total) {
+    int64_t blocks = (of.depth + TILE_BYTES - 1) / TILE_BYTES;
+    while (of.depth % (blocks * GROUP)) blocks++;  // of equal size, since nothing may be read behind the last
+    const int64_t bytes = of.depth / blocks;
+    const bool has_upper = rows > TILE_ROWS;
+    alignas(LINE_BYTES) uint8_t shapes[64] = {1};  // as LDTILECFG reads them: palette 1
+    const auto shape = [&](int tile, int64_t rows, int64_t row_bytes) {
+        shapes[16 + 2 * tile] = static_cast<uint8_t>(row_bytes);
+        shapes[48 + tile] = static_cast<uint8_t>(rows);
+    };
+    for (int half = 0; half < 2; half++) {
+        const int some = half ? std::max(1, rows - TILE_ROWS) : std::min(rows, TILE_ROWS);
+        shape(2 * half, some, TILE_BYTES);
+        shape(2 * half + 1, some, TILE_BYTES);
+        shape(4 + half, some, bytes);
+        shape(6 + half, bytes / GROUP, TILE_BYTES);
+    }
+    asm volatile("" : : "r"(shapes) : "memory");  // GCC's intrinsic tells of its first 8 bytes only
+    _tile_loadconfig(shapes);  // zeros all tiles
+    const uint8_t *panel = of.panel, *ahead = of.ahead;
+    for (int64_t k = 0; k < of.depth; k += bytes, panel += bytes * PANEL) {
+        _tile_loadd(6, panel, PANEL * GROUP);
+        _tile_loadd(4, of.x + k, of.step);
+        _tile_dpbsud(0, 4, 6);
+        _tile_loadd(7, panel + TILE_BYTES, PANEL * GROUP);
+        _tile_dpbsud(1, 4, 7);
+        if (has_upper) {
+            _tile_loadd(5, of.x + k + TILE_ROWS * of.step, of.step);
+            _tile_dpbsud(2, 5, 6);
+            _tile_dpbsud(3, 5, 7);
+        }
+        const uint8_t* const until = ahead + bytes / GROUP * of.ahead_step;
+        for (; ahead < until; ahead += LINE_BYTES) _mm_prefetch(ahead, _MM_HINT_T1);
+    }
+    alignas(LINE_BYTES) int32_t sums[2 * TILE_ROWS * PANEL];
+    int32_t* const upper = sums + TILE_ROWS * PANEL;
+    _tile_stored(0, sums, PANEL * sizeof(int32_t));
+    _tile_stored(1, sums + PANEL / 2, PANEL * sizeof(int32_t));
+    _tile_stored(2, upper, PANEL * sizeof(int32_t));
+    _tile_stored(3, upper + PANEL / 2, PANEL * sizeof(int32_t));
+    _tile_release();
+    for (int r = 0; r < rows; r++)
+        for (int n = 0; n < PANEL; n += PANEL / 2)
+            put_scaled(of, _mm512_load_si512(sums + r * PANEL + n), r, n, total);
+}
+
+template <int R>
+struct AmxInt8 {
+    static void multiply(const Product& of, float* total) { multiply_amx(of, R, total); }
+};
+
+#endif  // Linux
+#endif  // x86
 
 struct Instructions {
     const char* name;
@@ -308,8 +382,11 @@ const std::vector<Instructions>& known() {
     static const std::vector<Instructions> found = [] {
         std::vector<Instructions> sets;
 #if defined(__x86_64__)
+#if defined(__linux__)
+        if (has_amx_int8()) sets.push_back(table<AmxInt8>("amx_int8", std::make_integer_sequence<int, MAX_ROWS>{}));
+#endif
         if (__builtin_cpu_supports("avx512vnni"))
-            sets.push_back(table<Avx512Vnni>("avx512_vnni", std::make_integer_sequence<int, MAX_ROWS>{}));
+            sets.push_back(table<Avx512Vnni>("avx512_vnni", std::make_integer_sequence<int, VNNI_ROWS>{}));
         if (__builtin_cpu_supports("avxvnni"))
             sets.push_back(table<AvxVnni>("avx_vnni", std::make_integer_sequence<int, 3>{}));
         if (__builtin_cpu_supports("avx2"))

@@ -11,7 +11,7 @@ from neucodec_streaming.kernels import native
 from neucodec_streaming.kernels.int8 import Int8Weights, fake_quantised, quantise
 from neucodec_streaming.kernels.memory import HugePages
 
-SHAPES = [(1, 1, 1), (5, 3, 2), (32, 64, 12), (70, 37, 13), (256, 768, 31), (33, 1030, 10)]
+SHAPES = [(1, 1, 1), (5, 3, 2), (32, 64, 12), (70, 37, 13), (256, 768, 31), (33, 1030, 10), (64, 192, 80)]
 CONVOLUTIONS = [(48, 40, 7, 1, 9), (33, 70, 4, 2, 1), (96, 64, 3, 1, 1), (37, 32, 8, 4, 1)]
 """Input channels, output channels, taps, stride and dilation."""
 
