@@ -291,7 +291,7 @@ __attribute__((target("amx-tile,amx-int8,avx512f,avx512vnni"))) void multiply_am
         shape(4 + half, some, bytes);
         shape(6 + half, bytes / GROUP, TILE_BYTES);
     }
-    asm volatile("" : : "r"(shapes) : "memory");  // GCC's intrinsic tells of its first 8 bytes only
+    asm volatile("" : : "r"(shapes) : "memory");  // GCC's intrinsic declares only 8 bytes as read
     _tile_loadconfig(shapes);  // zeros all tiles
     const uint8_t *panel = of.panel, *ahead = of.ahead;
     for (int64_t k = 0; k < of.depth; k += bytes, panel += bytes * PANEL) {
