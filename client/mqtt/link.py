@@ -7,7 +7,6 @@ again on the next connection.
 
 import asyncio
 import random
-import ssl
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -22,7 +21,7 @@ from paho.mqtt.properties import Properties
 
 from neucodec_streaming.client.dial import Deadlines
 from neucodec_streaming.client.errors import DeadlineExceeded, Disconnected, Unreachable
-from neucodec_streaming.errors import AuthError, ConfigError, StreamingError, reason_of
+from neucodec_streaming.errors import AuthError, StreamingError
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress
 from neucodec_streaming.protocol.mqtt.message import BrokerMessage
 from neucodec_streaming.proxies import proxy_for, shown
@@ -64,7 +63,7 @@ class BrokerLink:
     failure: StreamingError | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._tls = _tls_context(self.address)
+        self._tls = self.address.tls_context()
         proxy = proxy_for(str(self.address))
         self._proxy = None if proxy is None else _proxy_settings(proxy)
         self._where = str(self.address) if proxy is None else f"{self.address}, through the proxy {shown(proxy)}"
@@ -219,15 +218,3 @@ def _proxy_settings(proxy: str) -> aiomqtt.ProxySettings:
         proxy_username=None if split.username is None else unquote(split.username),
         proxy_password=None if split.password is None else unquote(split.password),
     )
-
-
-def _tls_context(address: BrokerAddress) -> ssl.SSLContext | None:
-    if not address.tls:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=address.ca_file)
-        if address.cert_file is not None:
-            context.load_cert_chain(address.cert_file, address.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"cannot use the certificates for the broker: {reason_of(error)}") from None
-    return context

@@ -34,7 +34,7 @@ from neucodec_streaming.protocol.mqtt.topics import (
     session_of,
     topic,
 )
-from neucodec_streaming.server.mqtt.broker import BrokerConnection, BrokerLost, tls_context
+from neucodec_streaming.server.mqtt.broker import BrokerConnection, BrokerLost
 from neucodec_streaming.server.mqtt.session import (
     KEPT_S,
     STATUS_EXPIRES_S,
@@ -86,7 +86,7 @@ class Bridge:
         self.connected = asyncio.Event()
         """Set while the broker is connected and sessions can be opened."""
         self._address = address
-        self._tls = tls_context(address)
+        self._tls = address.tls_context()
         self._open = open
         self._max_message_bytes = max_message_bytes
         self._sites = {site: hermes_topic(site, HERMES_INPUT) for site in hermes_sites}

@@ -14,7 +14,6 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from neucodec_streaming.errors import ConfigError, reason_of
 from neucodec_streaming.protocol.mqtt.address import BrokerAddress
 from neucodec_streaming.protocol.mqtt.message import BrokerMessage
 
@@ -141,19 +140,6 @@ class BrokerConnection:
     def rest(self) -> list[BrokerMessage]:
         """Messages that had arrived but were not taken when the connection was lost."""
         return [_received(self._inbox.get_nowait()) for _ in range(self._inbox.qsize())]
-
-
-def tls_context(address: BrokerAddress) -> ssl.SSLContext | None:
-    """The TLS context; None without TLS. Raises ConfigError for unusable files."""
-    if not address.tls:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=address.ca_file)
-        if address.cert_file is not None:
-            context.load_cert_chain(address.cert_file, address.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"the certificates for the broker cannot be used: {reason_of(error)}") from None
-    return context
 
 
 def _received(message: aiomqtt.Message) -> BrokerMessage:

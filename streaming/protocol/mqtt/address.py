@@ -1,9 +1,10 @@
 """Broker URLs (`mqtt://`, `mqtts://`) and TLS files. Standard library only."""
 
+import ssl
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
-from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.errors import ConfigError, reason_of
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 
@@ -25,6 +26,22 @@ class BrokerAddress:
 
     def __str__(self) -> str:
         return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """None without TLS. Raises ConfigError for files that cannot be used."""
+        if not self.tls:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.ca_file)
+            if self.cert_file is not None:
+                # Without a password OpenSSL would ask for that of an encrypted key on the terminal.
+                context.load_cert_chain(self.cert_file, self.key_file, password="")
+        except OSError as error:  # SSLError is an OSError too
+            raise ConfigError(
+                f"the certificates for {self} cannot be used ({reason_of(error)}): specify PEM files, and a key without"
+                " a password"
+            ) from None
+        return context
 
 
 def parse_broker(

@@ -12,6 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from neucodec_streaming.errors import ConfigError
+from neucodec_streaming.protocol.mqtt.address import parse_broker
 from neucodec_streaming.server.auth.tls import Certificate
 from tests.server.auth.test_keys import Clock
 from tests.server.hosting import DEADLINE_S
@@ -178,3 +179,5 @@ def test_an_encrypted_key_is_an_error_and_causes_no_prompt(tmp_path, pairs):
     subprocess.run(lock, check=True, capture_output=True, timeout=30)
     with pytest.raises(ConfigError, match="a key without a password"):
         Certificate(cert, locked, Clock())
+    with pytest.raises(ConfigError, match="a key without a password"):
+        parse_broker("mqtts://broker.example", None, str(cert), str(locked)).tls_context()
