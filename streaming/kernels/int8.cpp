@@ -322,7 +322,12 @@ __attribute__((target("amx-tile,amx-int8,avx512f,avx512vnni"))) void multiply_am
 
 template <int R>
 struct AmxInt8 {
-    static void multiply(const Product& of, float* total) { multiply_amx(of, R, total); }
+    static void multiply(const Product& of, float* total) {
+        if constexpr (R <= TILE_ROWS / 2)  // less than the tiles' shapes cost
+            Avx512Vnni<R>::multiply(of, total);
+        else
+            multiply_amx(of, R, total);
+    }
 };
 
 #endif  // Linux
