@@ -14,6 +14,7 @@ from pystoi import stoi
 from transformers.audio_utils import mel_filter_bank
 
 from benchmarks.metrics.flicker import flicker
+from benchmarks.metrics.hum import hum
 from benchmarks.metrics.nearness import FLOOR_ENERGY, RANGE_DB
 from benchmarks.metrics.pitch import pitch_kept
 from neucodec_streaming.config import INPUT_HOP, INPUT_RATE, OUTPUT_RATE
@@ -41,6 +42,7 @@ def nearness_of(original: np.ndarray, heard: np.ndarray) -> Scores:
         }
         | pitch_kept(original, heard)
         | flicker(original, heard)
+        | hum(heard)
     )
 
 

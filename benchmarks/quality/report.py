@@ -10,7 +10,7 @@ from benchmarks.quality.damage import DAMAGES
 from neucodec_streaming.config import INPUT_RATE
 
 MEANS = (
-    *("stoi", "estoi", "pesq", "log_mel", "pitch", "periodicity", "flicker_db"),
+    *("stoi", "estoi", "pesq", "log_mel", "pitch", "periodicity", "flicker_db", "hum_db"),
     *("dnsmos", "dnsmos_sig", "dnsmos_bak", "distillmos", "speaker", "kbits"),
 )
 COLUMNS: dict[str, tuple[str, int, int]] = {
@@ -30,6 +30,7 @@ COLUMNS: dict[str, tuple[str, int, int]] = {
     "distillmos": ("Distil", 6, 2),
     "speaker": ("voice", 6, 2),
     "flicker_db": ("50 Hz", 6, 2),
+    "hum_db": ("hum", 6, 2),
     "wer_text": ("WER", 6, 3),
     "wer_own": ("to own", 6, 3),
 }
