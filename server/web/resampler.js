@@ -23,6 +23,11 @@ export class Resampler {
     /** Input samples on each side of an output sample. */
     this._half = fromRate === toRate ? 0 : Math.ceil(taps / 2);
     this._filters = filters(this._up, this._half, lower * (1 - TRANSITION / 2), beta);
+    /** @type {Float32Array} */
+    this._input = new Float32Array(0);
+    /** Index in this._input of the next output sample. */
+    this._center = 0;
+    this._phase = 0;
     this.clear();
   }
 
@@ -33,11 +38,8 @@ export class Resampler {
 
   /** Resets the state. */
   clear() {
-    /** @type {Float32Array} */
     this._input = new Float32Array(this._half); // silence before the start
-    /** Index in this._input of the next output sample. @type {number} */
     this._center = this._half;
-    /** @type {number} */
     this._phase = 0;
   }
 

@@ -11,6 +11,9 @@ class Resampler {
     const taps = (ATTENUATION_DB - 7.95) / (2.285 * Math.PI * TRANSITION * lower);
     this._half = fromRate === toRate ? 0 : Math.ceil(taps / 2);
     this._filters = filters(this._up, this._half, lower * (1 - TRANSITION / 2), beta);
+    this._input = new Float32Array(0);
+    this._center = 0;
+    this._phase = 0;
     this.clear();
   }
   get delay() {
