@@ -16,7 +16,7 @@ from neucodec_streaming.kernels.memory import HugePages
 
 MAX_INT8 = 127
 PANEL, GROUP = 32, 4
-"""Output channels computed together, and input channels summed by one instruction (int8.cpp)."""
+"""Output channels computed together, and input channels summed by one instruction (int8_products.h)."""
 LAYOUT = 2
 """Version of the packed layout."""
 FLOAT_LAYERS: tuple[str, ...] = (

@@ -23,7 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SOURCES = [Path(__file__).with_name(name) for name in ("native.cpp", "attention.cpp", "int8.cpp", "common.h")]
+SOURCES = [
+    Path(__file__).with_name(name)
+    for name in ("native.cpp", "attention.cpp", "int8.cpp", "int8_products.h", "common.h")
+]
 FLAGS = ("-std=c++20", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 MARCH = {"AVX2": ("-march=x86-64-v3",), "AVX512": ("-march=x86-64-v4",)}
 COMPILERS = ("c++", "g++", "clang++")
