@@ -244,7 +244,9 @@ class Engine:
 
     def _shed(self, now_s: float) -> None:
         """Closes the newest live session if the device has been too slow for all of them."""
-        due_s = self._scheduler.earliest_live_deadline_s()
+        due_s = self._scheduler.earliest_deadline_s()
+        if due_s is not None and now_s - due_s > self._overload.max_behind_s:
+            due_s = self._scheduler.earliest_live_deadline_s()
         behind_s = 0.0 if due_s is None else now_s - due_s
         if self._overload.sheds(behind_s, now_s):
             live = [session for session, found in self._sessions.items() if found.is_live and not found.paused]

@@ -11,12 +11,12 @@ class Overload:
     """Watches the lateness of the most urgent window and decides when a session must be dropped."""
 
     def __init__(self, max_behind_s: float) -> None:
-        self._max_behind_s = max_behind_s
+        self.max_behind_s = max_behind_s
         self._seen: tuple[float, float] | None = None  # time and lateness when the bound was passed or last checked
 
     def sheds(self, behind_s: float, now_s: float) -> bool:
         """Whether a session must be dropped now: late beyond the bound for PATIENCE_S, without recovering."""
-        if behind_s <= self._max_behind_s:
+        if behind_s <= self.max_behind_s:
             self._seen = None
             return False
         if self._seen is None:

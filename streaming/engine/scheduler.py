@@ -9,7 +9,6 @@ longer than one chunk (no starvation).
 """
 
 import heapq
-import itertools
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -193,10 +192,14 @@ class Scheduler:
         urgent_s = queue.deadline_s - URGENT_CHUNKS * queue.pool.period_s
         return max(self._ripe_s(queue), min(self._held_until_s, urgent_s))
 
+    def earliest_deadline_s(self) -> float | None:
+        """Deadline of the most urgent window; None without windows."""
+        return min((queue.deadline_s for queue in self._queues.values() if queue.entries), default=None)
+
     def earliest_live_deadline_s(self) -> float | None:
         """Deadline of the most urgent live window; None if there is none."""
-        entries = itertools.chain.from_iterable(queue.entries.values() for queue in self._queues.values())
-        return min((entry.deadline_s for entry in entries if entry.is_live), default=None)
+        waiting = (entry for queue in self._queues.values() for entry in queue.entries.values() if entry.is_live)
+        return min((entry.deadline_s for entry in waiting), default=None)
 
     def _ripe_s(self, queue: _Queue) -> float:
         """When a batch of the pool need not gather longer."""
