@@ -1,8 +1,8 @@
 """Hum: lines at multiples of 50 Hz, the codec's frame rate, in the spectrum of the output.
 
-A decoder that repeats something in every frame adds such lines; pauses show them, since there nothing covers them. The
-log spectra of windows of 0.2 s are averaged, which gives pauses their weight, and the lines are compared with the
-median of the spectrum around them. Recordings of speech have 0 dB.
+A decoder that repeats the same sound in every frame adds such lines, and pauses let them be heard. The log spectra of
+windows of 0.2 s are averaged, so that pauses count as much as speech, and the lines are compared with the median of the
+spectrum around them: 0 dB without lines.
 """
 
 import numpy as np
