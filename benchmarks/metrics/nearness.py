@@ -100,8 +100,8 @@ def seams_of(pieces: list[np.ndarray], reference: np.ndarray) -> Seams:
 def seam_measures(parts: list[Seams]) -> dict[str, float | None]:
     """Returns the seam of the stream and of the offline audio at the same borders, their ratio and its standard error.
 
-    A seam is the energy at borders between steps divided by that at borders inside them: 1 is ideal. All values are None
-    if the audio lacks one of these kinds of borders. The standard error comes from a bootstrap over recordings.
+    A seam is the energy at borders between steps divided by that at borders inside them: 1 is ideal. All values are
+    None if the audio lacks one of these kinds of borders. The standard error comes from a bootstrap over recordings.
     """
     sums = np.array([part.sums for part in parts])
     if not (sums[:, 4].sum() and sums[:, 5].sum()):
