@@ -48,8 +48,7 @@ async function showSample(name) {
   const sample = SAMPLES.find((each) => each.name === name);
   if (sample === undefined || globalThis.AudioContext === undefined) return false;
   try {
-    stage.show(await sampleTake(sample));
-    return true;
+    return await stage.showLoaded(sampleTake(sample));
   } catch (error) {
     tell("samples", /** @type {Error} */ (error).message);
     return false;

@@ -33,6 +33,8 @@ export class Stage {
     /** @type {Float32Array | null} output of the damaged tokens that is heard instead of the take's */
     this._damaged = null;
     this._work = new AbortController();
+    /** Counts what was asked to be shown: a take that loads slowly never replaces a newer one. */
+    this._turn = 0;
     this.player = new Player(device, () => this._played());
     this.recorder = new Recorder(device, server, {
       onChange: () => this._recorded(),
@@ -47,6 +49,7 @@ export class Stage {
 
   /** Shows a take without playing it. @param {Take} take */
   show(take) {
+    this._turn += 1;
     this.halt();
     this.take = take;
     this._damaged = null;
@@ -70,6 +73,18 @@ export class Stage {
     if (take.output !== null) this._compare(take);
   }
 
+  /**
+   * Shows a take once it is loaded; false if something else was asked for meanwhile.
+   * @param {Promise<Take>} loading
+   */
+  async showLoaded(loading) {
+    const turn = ++this._turn;
+    const take = await loading;
+    if (turn !== this._turn) return false;
+    this.show(take);
+    return true;
+  }
+
   /** Stops playback, the microphone and all sessions. */
   halt() {
     this._work.abort();
@@ -80,6 +95,7 @@ export class Stage {
 
   /** Starts a recording; playback is off meanwhile. */
   record() {
+    this._turn += 1;
     tell("speak");
     this.halt();
     this.recorder.start();
@@ -121,8 +137,10 @@ export class Stage {
   async open(file) {
     tell("file");
     element("file-state").textContent = `Opening ${file.name}...`;
+    const turn = ++this._turn;
     try {
       const { tokens, audio, cut } = await readFile(file);
+      if (turn !== this._turn) return;
       this.halt();
       const { signal } = this._work;
       const title = cut ? `${file.name} (first ${MAX_FILE_SECONDS} s)` : file.name;
@@ -130,7 +148,7 @@ export class Stage {
       const take = audio
         ? new Take({ title, model, tokens: await encode(this._server, audio, signal), input: audio })
         : new Take({ title, model, tokens: /** @type {Uint16Array} */ (tokens) });
-      signal.throwIfAborted();
+      if (signal.aborted || turn !== this._turn) return;
       this.show(take);
       await this.play();
     } catch (error) {

@@ -72,6 +72,31 @@ async def test_holding_the_button_records_and_releasing_it_plays_the_decoded_tok
     await tab.until("demo.device.context.state === 'suspended'")
 
 
+@pytest.mark.parametrize("newer", ["sample-mandarin", "speak", "file"])
+async def test_a_sample_that_loads_slowly_does_not_replace_what_was_asked_for_later(tab, newer):
+    await tab.evaluate("""(() => {
+        const { fetch } = window;
+        const late = new Promise((release) => (window.release = release));
+        window.fetch = async (url) => {
+            if (String(url).includes("voices.neucodec")) await late;
+            return fetch(url);
+        };
+    })()""")
+    await tab.click("sample-voices")
+    if newer == "file":
+        await tab.evaluate(drop("long.tok", bytes(1_000)))
+        await tab.until("demo.stage.take.title === 'long.tok'")
+    else:
+        await tab.click(newer)
+        await tab.until(PLAYING if newer != "speak" else "demo.stage.recorder.frames.length")
+    before = "[demo.stage.take.title, demo.stage.recorder.isOn]"
+    shown = await tab.evaluate(before)
+    await tab.evaluate("window.release()")
+    await tab.evaluate("new Promise((resolve) => setTimeout(resolve, 500))")
+    assert await tab.evaluate(before) == shown
+    await tab.evaluate("demo.stage.halt()")
+
+
 async def test_a_tap_records_until_the_next_tap_or_for_15_s(tab):
     await say(tab)
     await tab.until(PLAYING)
