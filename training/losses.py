@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from neucodec_streaming.config import TOKENS_PER_SECOND
 from training.data import RATE_OUT
 from training.loudness import loudness_loss
 from training.model import QUANTISER_MEAN, QUANTISER_SPREAD
@@ -32,6 +33,13 @@ _STOI_STEP = 6
 _STOI_RANGE_DB = 40.0
 _STOI_CLIP = 1.0 + 10 ** (15 / 20)
 
+# Lines at multiples of the frame rate: windows of 0.2 s resolve 5 Hz.
+_HUM_WINDOW = RATE_OUT // 5
+_HUM_RESOLUTION_HZ = 5
+_HUM_AROUND_HZ = (15, 20, 25)
+_HUM_SHORTEST = RATE_OUT
+_HUM_FLOOR = 1e-9
+
 _COHERENCE_FFT = 1024
 _COHERENCE_EDGES_HZ = (70.0, 300.0, 600.0)
 
@@ -45,6 +53,7 @@ class LossWeights:
     loudness: float = 2.0
     coherence: float = 1.4
     quantiser: float = 0.5
+    hum: float = 0.5
     adversarial: float = 0.5
     features: float = 2.0
 
@@ -80,6 +89,7 @@ def losses(
         "loudness": loudness_loss(audio, target),
         "coherence": coherence_loss(audio, target),
         "quantiser": quantiser_loss(projected),
+        "hum": hum_loss(audio, target, bandwidth_hz),
     }
 
 
@@ -130,6 +140,28 @@ def coherence_loss(audio: Tensor, target: Tensor) -> Tensor:
         weights.append(size / (size.mean(dim=1, keepdim=True) + 1e-3))
     cosine, weight = torch.stack(cosines), torch.stack(weights)
     return 1.0 - (cosine * weight).sum() / (weight.sum() + 1e-3)
+
+
+def hum_loss(audio: Tensor, target: Tensor, bandwidth_hz: Tensor) -> Tensor:
+    """How far lines at multiples of 50 Hz, in nepers of power, stand above the spectrum around them: (B, T) -> ().
+
+    What the recording has of them, its harmonics, is not counted. Log spectra are averaged over time, as in
+    `benchmarks.metrics.hum`, so that pauses count as much as speech. Zero for crops of less than a second, which
+    average too little.
+    """
+    if audio.shape[1] < _HUM_SHORTEST:
+        return audio.new_zeros(())
+    got, wanted = (
+        (magnitude(x, _HUM_WINDOW, _HUM_WINDOW, _HUM_WINDOW // 2).square() + _HUM_FLOOR).log().mean(dim=2)
+        for x in (audio, target)
+    )
+    excess = got - wanted  # (B, K)
+    around = [offset // _HUM_RESOLUTION_HZ * side for offset in _HUM_AROUND_HZ for side in (-1, 1)]
+    local = torch.stack([excess.roll(shift, dims=1) for shift in around]).mean(dim=0)
+    step = TOKENS_PER_SECOND // _HUM_RESOLUTION_HZ
+    lines = (excess - local)[:, step:-step:step].relu()
+    known = _known_bins(_HUM_WINDOW, bandwidth_hz)[:, step:-step:step, 0]
+    return (lines * known).sum() / known.sum()
 
 
 def _complex(audio: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from training.model import DECODER_LAYERS, LiveCrop, freeze_encoder, new_model, 
 from training.validate import plot, validate
 from training.windows import Windows, no_priors, read_priors
 
+BUNDLED = Path("streaming/assets/nano")
 LENGTHS_FRAMES = (15, 30, 60, 100, 150, 200)
 LENGTH_SHARES = (0.05, 0.10, 0.15, 0.25, 0.25, 0.20)
 JUDGED_FLOOR = 1e-3
@@ -168,30 +170,36 @@ class Trainer:
         return (piece * gradient).sum(), {name: float(value.detach()) for name, value in scalars.items()}
 
     def _live(self, rng: np.random.Generator, rows: int, frames: int) -> LiveCrop | None:
-        """Draws streaming effects for some of the steps. A chunk is at least as long as the lookahead, to limit the
-        cost.
+        """Draws streaming effects for some of the steps, half of them with at most three frames of lookahead.
+
+        A chunk is at least as long as the lookahead, to limit the cost.
         """
         if rng.random() >= self.schedule.live_share:
             return None
-        lookahead = int(rng.integers(*self.schedule.live_lookahead_frames, endpoint=True))
+        least, most = self.schedule.live_lookahead_frames
+        lookahead = least + int((most - least + 1) * rng.random() ** 2)
         shortest, longest = self.schedule.live_chunk_frames
         chunk = int(rng.integers(max(shortest, lookahead), longest, endpoint=True))
         hit = rng.random(rows) < self.schedule.damaged_share / self.schedule.live_share
         flipped = torch.from_numpy(hit * rng.uniform(*self.schedule.damaged_bits, rows)).to(self.device)
         return LiveCrop(Windows(chunk, lookahead, frames, self.device), self.priors, flipped)
 
-    def start_from(self, folder: Path) -> None:
-        """The exported model's decoder may have fewer layers. Raises OSError if there is no model."""
-        exported = NeuCodecModel.from_pretrained(folder, dtype=torch.float32).state_dict()
+    def start_from(self, start: Path) -> None:
+        """Starts from a model folder, whose decoder may have fewer layers, or from the checkpoint of another run, with
+        its judges. Prefer the checkpoint: an exported head is louder than training makes it.
+
+        Raises OSError if there is neither.
+        """
+        if start.is_file():
+            content = torch.load(start, weights_only=True)
+            self._load(content | {"model": content["average"]})
+            self.priors = read_priors(BUNDLED / "stream.json", self.device)
+            return
+        exported = NeuCodecModel.from_pretrained(start, dtype=torch.float32).state_dict()
         for model in (self.model, self.average):
             take_weights(model, exported)
-        if (folder / "stream.json").exists():
-            self.priors = read_priors(folder / "stream.json", self.device)
-
-    def take_judges(self, checkpoint: Path) -> None:
-        content = torch.load(checkpoint, weights_only=True)
-        self.judges.load_state_dict(content["judges"])
-        self.judge_optimiser.load_state_dict(content["judge_optimiser"])
+        if (start / "stream.json").exists():
+            self.priors = read_priors(start / "stream.json", self.device)
 
     def save(self, progress: float) -> None:
         """Atomic: after an interruption the old or the new checkpoint is complete."""
@@ -207,19 +215,19 @@ class Trainer:
         torch.save(content, self.work / "checkpoint.tmp")
         (self.work / "checkpoint.tmp").replace(self.work / "checkpoint.pt")
 
-    def restore(self, checkpoint: Path | None = None) -> float:
+    def restore(self) -> float:
         """Returns the completed share of the run, 0 without a checkpoint."""
-        path = checkpoint or self.work / "checkpoint.pt"
+        path = self.work / "checkpoint.pt"
         if not path.exists():
             return 0.0
         content = torch.load(path, weights_only=True)
-        self.model.load_state_dict(content["model"])
-        self.average.load_state_dict(content["average"])
-        self.optimiser.load_state_dict(content["optimiser"])
-        self.judges.load_state_dict(content["judges"])
-        self.judge_optimiser.load_state_dict(content["judge_optimiser"])
+        self._load(content)
         self.step = content["step"]
         return content["progress"]
+
+    def _load(self, content: dict[str, Any]) -> None:
+        for part in ("model", "average", "optimiser", "judges", "judge_optimiser"):
+            getattr(self, part).load_state_dict(content[part])
 
     def _batch(self, rng: np.random.Generator) -> Batch:
         frames = int(rng.choice(LENGTHS_FRAMES, p=LENGTH_SHARES))
@@ -292,8 +300,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="any folder of audio, or one with MANIFEST.tsv")
     parser.add_argument("--work", type=Path, default=Path("training/run"), help="for cache, log and checkpoints")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=Path, help="model folder with initial weights (default: random)")
-    parser.add_argument("--judges", type=Path, metavar="CHECKPOINT", help="load the judges of another run")
+    parser.add_argument("--start", type=Path, help="model folder, or checkpoint of another run (default: random)")
     parser.add_argument("--decoder-only", action="store_true", help="freeze the encoder, keep tokens compatible")
     parser.add_argument("--decoder-layers", type=int, default=DECODER_LAYERS, help="at least those of --start")
     parser.add_argument("--steps", type=int, default=Schedule.steps)
@@ -323,8 +330,6 @@ def main() -> None:
     trainer = Trainer(arguments.work, schedule, LossWeights(), arguments.seed, arguments.device, arguments.mixed)
     if arguments.start:
         trainer.start_from(arguments.start)
-    if arguments.judges:
-        trainer.take_judges(arguments.judges)
     progress = trainer.restore()
     budget = RunLength(arguments.steps, arguments.minutes, arguments.pause_file, progress=progress)
     run(trainer, budget, arguments.validate_every)

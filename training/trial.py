@@ -1,7 +1,7 @@
 """A trial of a change to the recipe: `python -m training.trial NAME --work FOLDER --change coherence=1.0`.
 
-Starts from a model folder and the judges of a checkpoint, trains for some steps with changed fields of `Schedule`,
-`LossWeights` or `Augmentation` and the rate annealed to the end, and validates during the run. Step n draws the same
+Starts from a checkpoint, trains for some steps with changed fields of `Schedule`, `LossWeights` or `Augmentation` and the
+rate annealed to the end, and validates during the run. Step n draws the same
 batch in every trial with the same seed; a trial without a change is the control. Writes
 `training/results/trials/NAME.json`.
 """
@@ -34,8 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Try a change of the recipe from a checkpoint.")
     parser.add_argument("name")
     parser.add_argument("--work", type=Path, required=True, help="folder of a run, which is only read")
-    parser.add_argument("--start", type=Path, default=Path("streaming/assets/nano"), help="model folder")
-    parser.add_argument("--judges", type=Path, metavar="CHECKPOINT", help="default: checkpoint.pt of the work folder")
+    parser.add_argument("--start", type=Path, help="model folder, or checkpoint (default: that of the work folder)")
     parser.add_argument("--change", nargs="*", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--validate-every", type=int, default=250)
@@ -51,8 +50,7 @@ def main() -> None:
         arguments.work, changed(base, changes), changed(LossWeights(), changes), arguments.seed, mixed=True
     )
     trainer.change = partial(augmented, how=changed(Augmentation(), changes))
-    trainer.start_from(arguments.start)
-    trainer.take_judges(arguments.judges or arguments.work / "checkpoint.pt")
+    trainer.start_from(arguments.start or arguments.work / "checkpoint.pt")
     held_out = Speech(arguments.work, held_out=True)
     points, seconds = [{"step": 0} | validate(trainer.average, held_out)], 0.0
     while trainer.step < arguments.steps:

@@ -9,6 +9,7 @@ from training.losses import (
     LossWeights,
     coherence_loss,
     envelope_loss,
+    hum_loss,
     losses,
     mel_filters,
     quantiser_loss,
@@ -40,7 +41,7 @@ def projected(frames: int = 2000) -> Tensor:
 def test_the_loss_of_the_target_is_only_the_quantiser_term() -> None:
     audio = noise(0)
     terms = losses(audio, audio, torch.tensor([12_000.0, 8_000.0]), projected())
-    for name in ("mel", "log_magnitude", "convergence", "envelope", "loudness", "coherence"):
+    for name in ("mel", "log_magnitude", "convergence", "envelope", "loudness", "coherence", "hum"):
         assert float(terms[name]) == pytest.approx(0.0, abs=1e-3), name
 
 
@@ -50,6 +51,19 @@ def test_frequencies_above_the_sources_bandwidth_do_not_count() -> None:
     at_24k = losses(target + wrong, target, torch.tensor([12_000.0, 12_000.0]), projected())
     assert at_16k["convergence"] < 0.01 and at_16k["log_magnitude"] < 0.02 and at_16k["mel"] < 0.02
     assert at_24k["log_magnitude"] > 10 * at_16k["log_magnitude"]
+
+
+def test_hum_is_heard_at_the_frame_rate_only_and_only_if_the_recording_has_none() -> None:
+    time_s = torch.arange(2 * SAMPLES) / 24_000
+    bandwidth_hz = torch.full((2,), 8_000.0)
+    quiet = noise(0, 2 * SAMPLES)
+    hum, other = (
+        sum(0.01 * torch.sin(2 * torch.pi * hertz * n * time_s) for n in range(1, 80)) for hertz in (50.0, 57.0)
+    )
+    assert hum_loss(quiet + hum, quiet, bandwidth_hz) > 1.0
+    assert hum_loss(quiet + hum, quiet + hum, bandwidth_hz) == 0.0
+    assert hum_loss(quiet + other, quiet, bandwidth_hz) < 0.5
+    assert hum_loss(quiet[:, : SAMPLES // 2], quiet[:, : SAMPLES // 2], bandwidth_hz) == 0.0
 
 
 def test_gradients_are_finite_in_silence_and_for_short_crops() -> None:

@@ -84,12 +84,16 @@ def test_an_export_loads_and_keeps_within_the_budget(work: Path, tmp_path: Path)
     assert table["total"]["shipped_mb"] < 24.0
 
 
-def test_another_run_can_load_the_discriminators_of_a_checkpoint(work: Path) -> None:
+@pytest.mark.slow
+def test_another_run_starts_from_the_average_and_the_judges_of_a_checkpoint(work: Path) -> None:
     first, second = (Trainer(work, SCHEDULE, LossWeights(), seed=seed) for seed in (1, 2))
-    first.save(0.0)
-    second.take_judges(work / "checkpoint.pt")
-    for mine, theirs in zip(second.judges.parameters(), first.judges.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs)
+    first.advance(0.0)
+    first.save(0.5)
+    second.start_from(work / "checkpoint.pt")
+    assert second.step == 0 and second.priors.frames > 0
+    for mine, theirs in ((second.model, first.average), (second.average, first.average), (second.judges, first.judges)):
+        for here, there in zip(mine.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(here, there, atol=0, rtol=0)
 
 
 @pytest.mark.slow
