@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from neucodec_streaming.client.commands import bench, mqtt_options, speak, talk
@@ -60,6 +59,7 @@ EXIT_CODES: tuple[tuple[type[StreamingError], int], ...] = (
 """The first match applies."""
 BENCH_SECONDS = 5.0
 KEY_VARIABLE = "NEUCODEC_API_KEY"
+_LONGEST_KEY_FILE = 4_096
 AUDIO_IN = "audio file (whatever libsndfile reads), - or a pipe"
 AUDIO_OUT = f"audio file ({' '.join(AUDIO_ENDINGS)}), - or a pipe"
 TOKENS_IN = f"token file ({' '.join(FORMS)}), - or a pipe for text"
@@ -107,9 +107,13 @@ def _api_key(key_file: str | None) -> str | None:
     if key_file is None:
         return os.environ.get(KEY_VARIABLE) or None
     try:
-        return Path(key_file).read_text().strip()
+        with open(key_file) as file:
+            text = file.read(_LONGEST_KEY_FILE + 1)
     except (OSError, UnicodeError) as error:
         raise FileError(f"cannot read the key file {key_file}: {reason_of(error)}") from None
+    if len(text) > _LONGEST_KEY_FILE:
+        raise FileError(f"cannot read the key file {key_file}: longer than {_LONGEST_KEY_FILE:,} characters")
+    return text.strip()
 
 
 def _parser() -> CompletedParser:

@@ -28,6 +28,7 @@ from neucodec_streaming.tags import TAGS, begun_tag, whole_tag
 _WIRE = np.dtype("<u2")
 _INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
 _SHOWN = 60
+_BETWEEN_LISTS = " \t\r\n,"
 
 
 def check_tokens(tokens: Any) -> np.ndarray:
@@ -198,27 +199,31 @@ class TokenLists(_PieceReader):
         for piece in pieces:
             pending += piece + "]"
             if pending.count("[") <= pending.count("]"):
-                yield from self._list(pending.lstrip(" \t\r\n,"))
+                yield from self._list(pending.lstrip(_BETWEEN_LISTS))
                 pending = ""
-        self._rest = pending + rest
+        self._rest = (pending + rest).lstrip(_BETWEEN_LISTS)
+        if self._rest and self._rest[0] != "[":
+            raise _no_list(self._rest)
 
     def finish(self) -> np.ndarray:
-        """Ends the text. Raises TokenError if it ends inside a list, or is something else."""
+        """Ends the text. Raises TokenError if it ends inside a list."""
         tokens = self.feed("")
-        if self._rest.strip():
-            raise TokenError(f"expected JSON lists of tokens such as [1, 2, 3], got {self._rest.strip()[:_SHOWN]!r}")
+        if self._rest:
+            raise _no_list(self._rest)
         return tokens
 
     def _list(self, text: str) -> list[Any]:
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise TokenError(
-                f"expected JSON lists of tokens such as [1, 2, 3], got {text[:_SHOWN]!r} ({error})"
-            ) from None
+            raise _no_list(text, f" ({error})") from None
         while isinstance(values, list) and len(values) == 1 and isinstance(values[0], list):
             values = values[0]
         return values if isinstance(values, list) else [values]
+
+
+def _no_list(text: str, reason: str = "") -> TokenError:
+    return TokenError(f"expected JSON lists of tokens such as [1, 2, 3], got {text.rstrip()[:_SHOWN]!r}{reason}")
 
 
 def _number(value: Any, position: int) -> int:

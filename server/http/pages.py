@@ -16,6 +16,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 import neucodec_streaming
+from neucodec_streaming.server.http.responses import method_of
 
 FOLDER = Path(__file__).parents[1] / "web"
 FOLDERS = ("", "page", "samples")
@@ -98,5 +99,4 @@ def page_response(page: Page, request: Request) -> Response:
         return Response(status.value, status.phrase, headers)
     headers["Content-Type"] = page.content_type
     headers["Content-Length"] = str(len(page.body))
-    head = getattr(request, "method", "GET") == "HEAD"  # websockets before 17 knows GET alone
-    return Response(status.value, status.phrase, headers, b"" if head else page.body)
+    return Response(status.value, status.phrase, headers, b"" if method_of(request) == "HEAD" else page.body)

@@ -6,7 +6,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 
 from websockets.datastructures import Headers
-from websockets.http11 import Response
+from websockets.http11 import Request, Response
 
 from neucodec_streaming.errors import (
     AuthError,
@@ -47,6 +47,11 @@ _ERROR_TYPES = {
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
 }
 """OpenAI's error type for a status; server_error for others."""
+
+
+def method_of(request: Request) -> str:
+    """websockets before 17 accepts GET alone, and does not name it."""
+    return getattr(request, "method", "GET")
 
 
 def plain(status: HTTPStatus, text: str, content_type: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -20,6 +20,7 @@ from neucodec_streaming.server.http.responses import (
     answer,
     error_response,
     method_not_allowed,
+    method_of,
     not_found,
     plain,
     upgrade_required,
@@ -80,7 +81,7 @@ class Routes:
         if path == METRICS_PATH:
             return self._measured()
         if path == SPEECH_PATH or (path == COMPARE_PATH and self._pages):
-            return method_not_allowed(path, request.method, "POST")
+            return method_not_allowed(path, method_of(request), "POST")
         if path in self._pages:
             return page_response(self._pages[path], request)
         try:

@@ -377,6 +377,11 @@ async def test_a_missing_key_file_is_reported_without_an_errno(tmp_path, recordi
     assert "cannot read the key file" in said and said.endswith("/nothing: No such file or directory\n")
 
 
+async def test_an_endless_key_file_is_refused(tmp_path, recording, capsys):
+    assert await run("encode", recording, tmp_path / "out.tok", "--key-file", "/dev/zero") == 3
+    assert "/dev/zero: longer than 4,096 characters" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("name", "form"), [("in.wav", "WAV"), ("in.flac", "FLAC"), ("in.ogg", "Ogg")])
 async def test_raw_audio_that_is_a_file_with_a_header_is_refused(tmp_path, name, form, capsys):
     soundfile.write(tmp_path / name, np.zeros(1600), 16_000)

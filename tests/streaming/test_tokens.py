@@ -168,6 +168,13 @@ def test_json_other_than_a_token_list_is_refused_with_its_position(text, says):
         tokens_from_json(text)
 
 
+def test_text_that_is_no_list_is_refused_at_once():
+    reader = TokenLists()
+    assert reader.feed("[1],\n").tolist() == [1]
+    with pytest.raises(TokenError, match="got '<html>'"):
+        reader.feed("<html>")
+
+
 def test_json_lists_are_read_back():
     assert np.array_equal(tokens_from_json(tokens_to_json(EVERY)), EVERY)
 
