@@ -61,7 +61,7 @@ def nano_config(decoder_layers: int = DECODER_LAYERS) -> NeuCodecConfig:
         num_attention_heads=4,
         num_key_value_heads=4,
         head_dim=64,
-        encoder_hidden_size=4,
+        encoder_hidden_size=8,
         downsampling_ratios=[5, 4, 16],
         quantization_dim=256 + 128,
         semantic_model_config=semantic,
@@ -96,11 +96,27 @@ def new_model(heard: Tensor, on_cpu: bool = True, decoder_layers: int = DECODER_
 
 @torch.no_grad()
 def take_weights(model: NeuCodecModel, weights: Mapping[str, Tensor]) -> None:
-    """Loads the weights of a model whose decoder may have fewer layers; extra layers start as the identity."""
+    """Loads the weights of a model whose decoder may have fewer layers, and whose layers may have fewer channels.
+
+    The output stays the same: extra layers start as the identity, and extra channels are not listened to yet.
+    """
+    taken = model.state_dict() | weights
     for name, parameter in model.named_parameters():
-        if name not in weights and name.endswith(("o_proj.weight", "fc2.weight")):
-            parameter.zero_()
-    model.load_state_dict(model.state_dict() | weights)
+        if name in weights:
+            taken[name] = _widened(weights[name], parameter)
+        elif name.endswith(("o_proj.weight", "fc2.weight")):
+            taken[name] = torch.zeros_like(parameter)
+    model.load_state_dict(taken)
+
+
+def _widened(weight: Tensor, like: Tensor) -> Tensor:
+    """Returns `weight` in a tensor of the shape of `like`, whose other rows are those of `like`."""
+    if all(size <= wanted for size, wanted in zip(weight.shape, like.shape, strict=True)):
+        wide = like.clone()
+        wide[: len(weight)] = 0.0
+        wide[tuple(map(slice, weight.shape))] = weight
+        return wide
+    return weight
 
 
 def freeze_encoder(model: NeuCodecModel) -> None:
@@ -149,16 +165,21 @@ def reconstruct(
     `mixed` computes the semantic branch and the decoder in bfloat16; the rest, around the quantiser, is always float32.
     """
     projected = model.quantizer.project_in(_joined(model, heard, mixed, live))
+    return Reconstruction(audio_of(model, projected, mixed, live), projected)
+
+
+def audio_of(model: NeuCodecModel, projected: Tensor, mixed: bool = False, live: LiveCrop | None = None) -> Tensor:
+    """The output for the quantiser's input, with gradients: (B, F, 8) -> (B, F * 480) at 24 kHz."""
     codes, _ = model.quantizer.quantizer(model.quantizer.quantizer.bound(projected))  # upstream bounds twice
     if live is not None:
         codes = damaged(codes, live.flipped)
     latents = model.quantizer.project_out(codes)
-    with torch.autocast(heard.device.type, torch.bfloat16, enabled=mixed):
+    with torch.autocast(projected.device.type, torch.bfloat16, enabled=mixed):
         if live is None:
             audio = model.acoustic_decoder(latents, attention_mask=None).squeeze(1)
         else:
             audio = decode(model.acoustic_decoder, latents, live.windows, live.priors)
-    return Reconstruction(audio=audio.float(), projected=projected)
+    return audio.float()
 
 
 def damaged(codes: Tensor, flipped: Tensor) -> Tensor:

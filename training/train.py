@@ -14,7 +14,6 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -185,21 +184,22 @@ class Trainer:
         return LiveCrop(Windows(chunk, lookahead, frames, self.device), self.priors, flipped)
 
     def start_from(self, start: Path) -> None:
-        """Starts from a model folder, whose decoder may have fewer layers, or from the checkpoint of another run, with
-        its judges. Prefer the checkpoint: an exported head is louder than training makes it.
+        """Starts from a model folder, or from the checkpoint of another run, with its judges.
 
-        Raises OSError if there is neither.
+        Prefer the checkpoint: an exported head is louder than training makes it. Raises OSError if there is neither.
         """
         if start.is_file():
             content = torch.load(start, weights_only=True)
-            self._load(content | {"model": content["average"]})
-            self.priors = read_priors(BUNDLED / "stream.json", self.device)
-            return
-        exported = NeuCodecModel.from_pretrained(start, dtype=torch.float32).state_dict()
+            weights, priors = content["average"], BUNDLED / "stream.json"
+            self.judges.load_state_dict(content["judges"])
+            self.judge_optimiser.load_state_dict(content["judge_optimiser"])
+        else:
+            weights = NeuCodecModel.from_pretrained(start, dtype=torch.float32).state_dict()
+            priors = start / "stream.json"
         for model in (self.model, self.average):
-            take_weights(model, exported)
-        if (start / "stream.json").exists():
-            self.priors = read_priors(start / "stream.json", self.device)
+            take_weights(model, weights)
+        if priors.exists():
+            self.priors = read_priors(priors, self.device)
 
     def save(self, progress: float) -> None:
         """Atomic: after an interruption the old or the new checkpoint is complete."""
@@ -221,13 +221,10 @@ class Trainer:
         if not path.exists():
             return 0.0
         content = torch.load(path, weights_only=True)
-        self._load(content)
-        self.step = content["step"]
-        return content["progress"]
-
-    def _load(self, content: dict[str, Any]) -> None:
         for part in ("model", "average", "optimiser", "judges", "judge_optimiser"):
             getattr(self, part).load_state_dict(content[part])
+        self.step = content["step"]
+        return content["progress"]
 
     def _batch(self, rng: np.random.Generator) -> Batch:
         frames = int(rng.choice(LENGTHS_FRAMES, p=LENGTH_SHARES))
