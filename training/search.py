@@ -1,8 +1,8 @@
 """What better tokens would gain: `python -m training.search FOLDER --work FOLDER`.
 
-For some clips of `training.validate`, searches the quantiser's input by gradient descent on the reconstruction loss, with
-the decoder fixed, starting from the encoder's. The difference is lost by the encoder, not by the bits or the decoder.
-The search sees the whole clip; an encoder sees its lookahead.
+For some clips of `training.validate`, searches the quantiser's input by gradient descent on the reconstruction loss,
+starting from the encoder's, with the decoder fixed. The encoder loses the difference, not the bits or the decoder. The
+search sees the whole clip; an encoder sees its lookahead.
 """
 
 import argparse

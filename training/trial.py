@@ -1,9 +1,8 @@
 """A trial of a change to the recipe: `python -m training.trial NAME --work FOLDER --change coherence=1.0`.
 
-Starts from a checkpoint, trains for some steps with changed fields of `Schedule`, `LossWeights` or `Augmentation` and the
-rate annealed to the end, and validates during the run. Step n draws the same
-batch in every trial with the same seed; a trial without a change is the control. Writes
-`training/results/trials/NAME.json`.
+Starts from a checkpoint, trains for some steps with changed fields of `Schedule`, `LossWeights` or `Augmentation` and
+the rate annealed to the end, and validates during the run. Step n draws the same batch in every trial with the same
+seed; a trial without a change is the control. Writes `training/results/trials/NAME.json`.
 """
 
 import argparse
