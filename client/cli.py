@@ -59,7 +59,7 @@ EXIT_CODES: tuple[tuple[type[StreamingError], int], ...] = (
 """The first match applies."""
 BENCH_SECONDS = 5.0
 KEY_VARIABLE = "NEUCODEC_API_KEY"
-_LONGEST_KEY_FILE = 4_096
+_LONGEST_KEY_FILE = 16_384
 AUDIO_IN = "audio file (whatever libsndfile reads), - or a pipe"
 AUDIO_OUT = f"audio file ({' '.join(AUDIO_ENDINGS)}), - or a pipe"
 TOKENS_IN = f"token file ({' '.join(FORMS)}), - or a pipe for text"

@@ -201,9 +201,10 @@ class TokenLists(_PieceReader):
             if pending.count("[") <= pending.count("]"):
                 yield from self._list(pending.lstrip(_BETWEEN_LISTS))
                 pending = ""
-        self._rest = (pending + rest).lstrip(_BETWEEN_LISTS)
-        if self._rest and self._rest[0] != "[":
-            raise _no_list(self._rest)
+        self._rest = (pending + rest).lstrip()
+        begun = self._rest.lstrip(_BETWEEN_LISTS)
+        if begun and begun[0] != "[":
+            raise _no_list(begun)
 
     def finish(self) -> np.ndarray:
         """Ends the text. Raises TokenError if it ends inside a list."""

@@ -16,7 +16,6 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 import neucodec_streaming
-from neucodec_streaming.server.http.responses import method_of
 
 FOLDER = Path(__file__).parents[1] / "web"
 FOLDERS = ("", "page", "samples")
@@ -90,7 +89,7 @@ def _page(body: bytes, content_type: str) -> Page:
 
 
 def page_response(page: Page, request: Request) -> Response:
-    """The page with its headers; 304 if the browser's copy is current, no body for HEAD."""
+    """The page with its headers; 304 if the browser's copy is current."""
     known = {tag.strip().removeprefix("W/") for tag in ",".join(request.headers.get_all("If-None-Match")).split(",")}
     status = HTTPStatus.NOT_MODIFIED if known & {page.etag, "*"} else HTTPStatus.OK
     headers = Headers([("Date", formatdate(usegmt=True)), ("Connection", "close"), ("ETag", page.etag)])
@@ -99,4 +98,4 @@ def page_response(page: Page, request: Request) -> Response:
         return Response(status.value, status.phrase, headers)
     headers["Content-Type"] = page.content_type
     headers["Content-Length"] = str(len(page.body))
-    return Response(status.value, status.phrase, headers, b"" if method_of(request) == "HEAD" else page.body)
+    return Response(status.value, status.phrase, headers, page.body)

@@ -62,10 +62,13 @@ class Routes:
         self._pages = load_pages() | load_documents() if settings.web else {}
 
     def answer(self, request: Request, peer: str, is_upgrade: bool) -> Response | SessionHandler | None:
-        """The answer of `_answer`, readable for web pages of allowed origins, except metrics."""
+        """The answer of `_answer`, readable for web pages of allowed origins, except metrics; for HEAD without body."""
         outcome = self._answer(request, peer, is_upgrade)
-        if isinstance(outcome, Response) and request.path.partition("?")[0] != METRICS_PATH:
-            outcome.headers.update(self._gate.sharing(request.headers))
+        if isinstance(outcome, Response):
+            if request.path.partition("?")[0] != METRICS_PATH:
+                outcome.headers.update(self._gate.sharing(request.headers))
+            if method_of(request) == "HEAD":
+                outcome.body = b""
         return outcome
 
     def _answer(self, request: Request, peer: str, is_upgrade: bool) -> Response | SessionHandler | None:

@@ -206,12 +206,13 @@ struct Avx512Vnni {
 
 constexpr int TILE_ROWS = 16, TILE_BYTES = 64;  // of AMX: at most 16 rows of 64 bytes
 
-// Whether this processor multiplies tiles of int8, and the operating system lets this process do so.
+// Whether this processor multiplies tiles of int8 (and vectors, for few rows), and the system lets this process do so.
 bool has_amx_int8() {
     constexpr unsigned TILES = 1u << 24, INT8_PRODUCTS = 1u << 25;
     constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
     unsigned a, b, c, features;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &features) && features & TILES && features & INT8_PRODUCTS &&
+    return __builtin_cpu_supports("avx512vnni") && __get_cpuid_count(7, 0, &a, &b, &c, &features) &&
+           features & TILES && features & INT8_PRODUCTS &&
            syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 

@@ -379,7 +379,7 @@ async def test_a_missing_key_file_is_reported_without_an_errno(tmp_path, recordi
 
 async def test_an_endless_key_file_is_refused(tmp_path, recording, capsys):
     assert await run("encode", recording, tmp_path / "out.tok", "--key-file", "/dev/zero") == 3
-    assert "/dev/zero: longer than 4,096 characters" in capsys.readouterr().err
+    assert "/dev/zero: longer than 16,384 characters" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "form"), [("in.wav", "WAV"), ("in.flac", "FLAC"), ("in.ogg", "Ogg")])

@@ -142,7 +142,7 @@ def test_utf_16_is_named():
         tokens_from_text("<|speech_1|>".encode("utf-16-le").decode("ascii"))
 
 
-@pytest.mark.parametrize("text", ["[1, 2, 3]", "[1]\n[2,3]\n", "[[[1, 2, 3]]]", "[1], [2], [],\n[3]"])
+@pytest.mark.parametrize("text", ["[1, 2, 3]", "[1]\n[2,3]\n", "[[[1, 2, 3]]]", "[1], [2], [],\n[3]\f"])
 def test_json_lists_hold_tokens(text):
     assert tokens_from_json(text).tolist() == [1, 2, 3]
     reader = TokenLists()
@@ -160,6 +160,7 @@ def test_json_lists_hold_tokens(text):
         ("{}", "got '{}'"),
         ("[1 2]", r"got '\[1 2\]'"),
         ("]", "got ']'"),
+        ("[1],", "got ','"),
         ("[[1, 2], [3]]", r"token 0 is \[1, 2\]"),
     ],
 )

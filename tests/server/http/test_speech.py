@@ -307,6 +307,14 @@ async def exchanged(url, *parts):
         writer.close()
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/v1/nothing", "/v1/audio/speech"])
+async def test_an_answer_to_head_has_the_length_of_the_body_and_no_body(path):
+    with hosted(FakeRunner()) as host:
+        said = await exchanged(host.url, f"HEAD {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    head, _, body = said.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 ") and b"\r\ncontent-length: " in head.lower() and body == b""
+
+
 async def test_malformed_requests_get_the_matching_status():
     with hosted(FakeRunner(), max_message_bytes=1000, open_timeout_s=0.3) as host:
         assert b" 400 " in (await exchanged(host.url, b"POST nonsense\r\n\r\n")).splitlines()[0]
