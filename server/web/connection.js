@@ -254,7 +254,10 @@ export class Connection {
     } catch (error) {
       socket.onclose = socket.onmessage = null;
       socket.close();
-      throw error instanceof Refused && error.code === "unreachable" ? await why(address) : error;
+      if (!(error instanceof Refused && error.code === "unreachable")) throw error;
+      const reason = await why(address);
+      this._signal?.throwIfAborted(); // aborted meanwhile
+      throw reason;
     } finally {
       clearTimeout(timer);
       this._signal?.removeEventListener("abort", abort);

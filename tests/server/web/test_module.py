@@ -128,6 +128,19 @@ async def test_a_proxy_without_websockets_is_distinguished_from_a_full_server(ta
     tab.console.clear()  # of the plain request, answered with 426
 
 
+async def test_an_abort_hides_the_reason_of_a_refusal_that_arrives_later(tab, server):
+    message = await tab.run(
+        f"""(() => {{
+            window.WebSocket = class {{ constructor() {{ setTimeout(() => this.onclose({{}})); }} close() {{}} }};
+            const stop = new AbortController();
+            window.fetch = async () => (stop.abort(new Error("stopped")), new Response('{{"type": "error"}}'));
+            const options = {{ kind: "encode", url: "{server.url}", signal: stop.signal }};
+            return neucodec.connect(options).catch(({{ message }}) => message);
+        }})()""",
+    )
+    assert message == "stopped"
+
+
 async def test_a_microphone_is_opened_without_processing_and_released_on_close(tab):
     said = await tab.run(
         """(async () => {
