@@ -35,19 +35,25 @@ export class Server {
     this.profile = "";
     this._onChange = onChange;
     this._timer = 0;
+    this._turn = 0;
+    /** @type {Promise<boolean> | null} */
+    this._asking = null;
   }
 
   /** Checks the server now, and then periodically while the page is visible. */
   async look() {
+    const turn = ++this._turn;
     clearTimeout(this._timer);
-    if (!document.hidden) await this._look();
-    this._timer = window.setTimeout(() => this.look(), LOOK_AGAIN_MS[this.phase]);
+    if (!document.hidden) await this._look(() => turn !== this._turn);
+    if (turn === this._turn) this._timer = window.setTimeout(() => this.look(), LOOK_AGAIN_MS[this.phase]);
   }
 
-  async _look() {
+  /** @param {() => boolean} overtaken whether a newer check has begun */
+  async _look(overtaken) {
     try {
       const answer = await fetch(READY_URL, { signal: AbortSignal.timeout(ASK_DEADLINE_MS) });
       const state = await answer.json();
+      if (overtaken()) return;
       if (!state.ready) return this._be("wait", state.reason ?? "the server is not ready");
       this.model = shortName(state.model);
       this.profiles = state.profiles;
@@ -58,7 +64,7 @@ export class Server {
       this.kinds = /** @type {Kind[]} */ (Object.keys(state.profiles[this.profile].capacity ?? { encode: 1, decode: 1 }));
       this._be("ready", `ready, ${this.model}`);
     } catch {
-      this._be("lost", "the server does not answer");
+      if (!overtaken()) this._be("lost", "the server does not answer");
     }
   }
 
@@ -82,7 +88,7 @@ export class Server {
       try {
         return await connect(/** @type {any} */ ({ ...options, profile: this.profile || null, accessToken }));
       } catch (error) {
-        if (!(error instanceof Refused)) throw error;
+        if (!(error instanceof Refused) || options.signal?.aborted) throw error;
         if (error.code !== "unauthorized") {
           this.look();
           throw error;
@@ -120,8 +126,13 @@ export class Server {
     }
   }
 
-  /** Asks the user for a key; returns whether one was entered. */
-  async askForKey() {
+  /** Asks the user for a key; returns whether one was entered. Several callers share one question. */
+  askForKey() {
+    this._asking ??= this._askForKey().finally(() => (this._asking = null));
+    return this._asking;
+  }
+
+  async _askForKey() {
     const known = sessionStorage.getItem(KEY_ITEM) !== null;
     element("key-notice").hidden = !known;
     element("key").value = "";
@@ -132,7 +143,7 @@ export class Server {
         event.preventDefault();
         resolve(element("key").value);
       };
-      element("key-cancel").onclick = dialog.oncancel = () => resolve("");
+      element("key-cancel").onclick = dialog.onclose = () => resolve("");
     });
     dialog.close();
     if (key) sessionStorage.setItem(KEY_ITEM, key);
