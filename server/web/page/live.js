@@ -27,6 +27,10 @@ export class Live {
     this.underruns = 0;
     /** @type {Loop | null} */
     this.loop = null;
+    /** @type {Loop | null} the loop that is being opened */
+    this._next = null;
+    /** @type {{loop: Loop, finished: Promise<void>} | null} the loop of the previous profile */
+    this._previous = null;
     /** @type {Speaker | null} */
     this.speaker = null;
     this.playing = false;
@@ -65,9 +69,14 @@ export class Live {
     try {
       const context = await this._device.hold(HOLDER);
       const onPlayback = (/** @type {import("../speaker.js").Playback} */ playback) => this._tick(playback);
-      this.speaker ??= await Speaker.open(context, { live: true, workletUrl: WORKLET_URL, onPlayback });
-      if (overtaken()) return;
-      this.speaker.clear();
+      const options = { live: true, workletUrl: WORKLET_URL, onPlayback };
+      const speaker = this.speaker ?? (await Speaker.open(context, options));
+      if (overtaken()) {
+        if (speaker !== this.speaker) speaker.close();
+        return;
+      }
+      this.speaker = speaker;
+      speaker.clear();
       await Microphone.open(context, {
         echoCancellation: false, // the user wears headphones
         live: true,
@@ -85,13 +94,13 @@ export class Live {
 
   /** Closes the microphone and plays the rest. */
   async stop() {
+    if (this.phase === "opening") return this._drop();
     const turn = ++this._turn;
-    const { loop } = this;
     this._closeMicrophone();
-    if (this.phase === "opening") return this._end();
+    this._next?.drop();
     this._be("ending", "finishing");
     try {
-      await loop?.finish();
+      await (this.loop ? this.loop.finish() : this._previous?.finished);
     } catch {
       // onFailure has reported it
     }
@@ -110,11 +119,12 @@ export class Live {
     this._server.profile = name;
     if (this.phase !== "talking") return;
     const turn = ++this._turn;
-    const { loop } = this;
+    this._next?.drop();
+    if (this.loop) this._previous = { loop: this.loop, finished: this.loop.finish() };
     this.loop = null; // speech before the new sessions are open belongs to neither
     this._be("talking", `changing to ${name}`);
     try {
-      await loop?.finish();
+      await this._previous?.finished;
       await this.speaker?.finish();
       if (turn !== this._turn) return;
       this.speaker?.clear(); // the next sessions count positions from 0
@@ -162,6 +172,7 @@ export class Live {
 
   /** @param {number} turn */
   async _openLoop(turn) {
+    const { profile } = this._server;
     const loop = new Loop(/** @type {AudioContext} */ (this._device.context), /** @type {Speaker} */ (this.speaker), this._server, {
       onTokens: (tokens) => this.history.tokens.add(tokens),
       onAudio: (audio) => this.history.addAudio("output", audio),
@@ -170,10 +181,12 @@ export class Live {
       onReturn: (gapMs) => this._say("live", `reconnected${gapMs > 0 ? `, ${(gapMs / 1000).toFixed(1)} s skipped` : ""}`),
       onFailure: (error) => loop === this.loop && this._fail(error),
     });
+    this._next = loop;
     await loop.open(() => turn === this._turn && this._fail(new SoundError("key", KEY)));
     if (turn !== this._turn) return loop.drop();
-    this.loop = loop;
+    [this.loop, this._next] = [loop, null];
     this._be("talking", `live, ${this._server.model}, ${loop.ready?.profile}`);
+    if (profile !== this._server.profile) await this.choose(this._server.profile); // selected meanwhile
   }
 
   /** @param {Float32Array} samples @param {number} time */
@@ -198,7 +211,7 @@ export class Live {
   _drop() {
     this._turn += 1;
     this._closeMicrophone();
-    this.loop?.drop();
+    for (const loop of [this.loop, this._next, this._previous?.loop]) loop?.drop();
     this._end();
   }
 
@@ -208,7 +221,7 @@ export class Live {
   }
 
   _end() {
-    this.loop = null;
+    this.loop = this._next = this._previous = null;
     this._be("idle", "");
     if (!this.playing) this._device.release(HOLDER);
   }

@@ -32,6 +32,7 @@ export class Loop {
    */
   constructor(context, speaker, server, callbacks) {
     this.lostFrames = 0;
+    this._given = new AbortController();
     this._context = context;
     this._speaker = speaker;
     this._server = server;
@@ -46,14 +47,14 @@ export class Loop {
     this._forget();
   }
 
-  /** Opens both sessions, or neither. @param {() => void} beforeAsking called before the user is asked for a key */
+  /** Opens both sessions, or neither; `drop` aborts it. @param {() => void} beforeAsking called before the user is asked for a key */
   async open(beforeAsking) {
     const onFailure = (/** @type {Error} */ error) => {
-      this.drop();
+      this.drop(error);
       this._callbacks.onFailure(error);
     };
     try {
-      const shared = { live: true, onFailure };
+      const shared = { live: true, signal: this._given.signal, onFailure };
       const decoder = {
         kind: /** @type {const} */ ("decode"),
         ...shared,
@@ -112,8 +113,9 @@ export class Loop {
     }
   }
 
-  /** Closes both sessions at once. */
-  drop() {
+  /** Closes both sessions at once. @param {Error} [reason] with which an `open` in progress rejects */
+  drop(reason) {
+    this._given.abort(reason);
     this._leave();
     this._speaker.finish();
     this._forget();

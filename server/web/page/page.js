@@ -59,6 +59,7 @@ async function showSample(name) {
 function showFragment() {
   const linked = tokensFromFragment(location.hash);
   if (linked === null) return false;
+  live.halt();
   stage.show(new Take({ title: "Speech from a link", ...linked }));
   showTab("speak");
   return true;

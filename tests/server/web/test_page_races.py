@@ -71,7 +71,63 @@ async def test_an_outdated_answer_of_the_server_is_ignored(tab):
     assert await tab.evaluate("(window.release(), window.first.then(() => demo.server.phase))") == "ready"
 
 
-@pytest.mark.parametrize("request_of", ["a file"])
+async def test_a_link_ends_a_live_talk(tab):
+    await tab.click("live-tab")
+    await tab.click("talk")
+    await tab.until(TALKING)
+    await link(tab)
+    assert await tab.evaluate(f"[demo.live.phase, {LIVE_TRACKS}]") == ["idle", 0]
+
+
+async def test_a_talk_cancelled_and_started_again_has_one_speaker(tab):
+    await tab.click("live-tab")
+    await tab.evaluate("[1, 2, 3].forEach(() => document.getElementById('talk').click())")
+    await tab.until(TALKING)
+    ticks = await tab.evaluate("""new Promise((resolve) => {
+        let ticks = 0;
+        demo.live.onPlayback = () => (ticks += 1);
+        setTimeout(() => resolve(ticks), 500);
+    })""")
+    assert ticks < 40  # 25 of one speaker
+
+
+async def test_new_sessions_wait_for_the_old_ones_after_two_changes_of_profile(tab):
+    await tab.click("live-tab")
+    await tab.click("talk")
+    await tab.until(TALKING)
+    await tab.evaluate("(window.loop = demo.live.loop, undefined)")
+    await tab.evaluate(late("window.loop", "finish"))
+    await tab.evaluate("(demo.live.choose('default'), demo.live.choose('default'), undefined)")
+    await tab.evaluate("demo.live.speaker.finish().then(() => new Promise((resolve) => setTimeout(resolve, 200)))")
+    assert await tab.evaluate("[demo.live.loop, demo.live._next]") == [None, None]
+    await tab.evaluate(RELEASED)
+    await tab.until(f"demo.live.loop && demo.live.loop !== window.loop && {TALKING}")
+
+
+async def test_escape_during_a_change_of_profile_closes_the_old_sessions(tab):
+    await tab.click("live-tab")
+    await tab.click("talk")
+    await tab.until(TALKING)
+    await tab.evaluate("(window.loop = demo.live.loop, undefined)")
+    await tab.evaluate(late("window.loop", "finish"))
+    await tab.evaluate("(demo.live.choose('default'), undefined)")
+    await tab.press("Escape")
+    await tab.until(QUIET)
+    assert await tab.evaluate("window.loop.ready") is None
+
+
+async def test_a_profile_selected_while_a_talk_opens_is_used(tab):
+    await tab.evaluate("(demo.server.profile = '', undefined)")
+    await tab.evaluate(late("demo.server", "connect", "window.calls === 0"))
+    await tab.click("live-tab")
+    await tab.click("talk")
+    await tab.until("window.calls === 1")
+    await tab.evaluate("demo.live.choose('default')")
+    await tab.evaluate(RELEASED)
+    await tab.until(f"window.calls === 4 && {TALKING}")
+
+
+@pytest.mark.parametrize("request_of", ["a talk", "a file"])
 async def test_a_cancelled_request_asks_for_no_key(bare, request_of):
     with hosted(FakeRunner(), api_keys=("correct-horse-battery-staple",)) as host:
         await bare.open(page_of(host.url))
