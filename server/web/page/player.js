@@ -35,6 +35,8 @@ export class Player {
     this._loop = false;
     this._at = 0;
     this._turn = 0;
+    /** Number of calls of `play` that wait until the device runs. */
+    this._waiting = 0;
     /** @type {Map<string, Track>} */
     this._tracks = new Map();
     /** @type {Growth | null} */
@@ -57,7 +59,7 @@ export class Player {
   /** Prepares for another recording: stops playback and drops all tracks. @param {number} seconds */
   load(seconds) {
     this.stop();
-    this._tracks.clear();
+    this._tracks = new Map();
     this._growth = null;
     this.seconds = seconds;
     this._at = 0;
@@ -81,13 +83,15 @@ export class Player {
     else if (this.playing) this._join(name);
   }
 
-  /** Starts a growing track. @param {string} name @param {number} rate */
+  /** Starts a growing track, unless another recording is loaded meanwhile. @param {string} name @param {number} rate */
   async grow(name, rate) {
+    const tracks = this._tracks;
     const context = await this._device.hold(HOLDER);
+    this._letSleep();
+    if (tracks !== this._tracks) return;
     this._growth = { name, parts: [], filled: 0, resampler: new Resampler(rate, context.sampleRate), wanted: false };
     const empty = new Float32Array(0);
     this._tracks.set(name, { samples: empty, rate, level: 1, buffer: null });
-    this._letSleep();
   }
 
   /** Appends samples to the growing track. @param {Float32Array} samples */
@@ -102,7 +106,7 @@ export class Player {
     const part = { at: growth.filled / context.sampleRate, buffer };
     growth.parts.push(part);
     growth.filled += output.length;
-    if (growth.wanted && growth.filled >= HEAD_START_S * context.sampleRate) {
+    if (growth.wanted && this._hasHeadStart) {
       growth.wanted = false;
       this.play(0);
     } else if (this._pass !== null) {
@@ -112,17 +116,25 @@ export class Player {
   }
 
   /** Plays the growing track once HEAD_START_S of it has arrived. */
-  playSoon() {
-    if (this._growth !== null) this._growth.wanted = true;
+  async playSoon() {
+    if (this._growth === null || this.playing) return;
+    if (this._hasHeadStart) await this.play();
+    else this._growth.wanted = true;
   }
 
-  /** @param {number} [at] seconds from the start */
-  async play(at = this._at >= this.seconds - 0.01 ? 0 : this._at) {
+  /** @param {number} [at] seconds from the start; by default the position when the device runs */
+  async play(at) {
     const turn = ++this._turn;
-    const context = await this._device.hold(HOLDER);
+    this._waiting += 1;
+    let context;
+    try {
+      context = await this._device.hold(HOLDER);
+    } finally {
+      this._waiting -= 1;
+    }
     if (turn !== this._turn) return this._letSleep();
     this._buffer(this.chosen);
-    this._begin(context, at);
+    this._begin(context, at ?? (this._at >= this.seconds - 0.01 ? 0 : this._at));
     for (const name of this._tracks.keys()) {
       await new Promise((resolve) => setTimeout(resolve)); // yields, since converting a track takes a while
       if (turn !== this._turn || this._pass === null) return;
@@ -291,7 +303,13 @@ export class Player {
     return track.buffer;
   }
 
+  /** Whether enough of the growing track has arrived to play it. */
+  get _hasHeadStart() {
+    const { sampleRate } = /** @type {AudioContext} */ (this._device.context);
+    return this._growth !== null && this._growth.filled >= HEAD_START_S * sampleRate;
+  }
+
   _letSleep() {
-    if (this._pass === null) this._device.release(HOLDER);
+    if (this._pass === null && this._waiting === 0) this._device.release(HOLDER);
   }
 }

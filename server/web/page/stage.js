@@ -33,6 +33,8 @@ export class Stage {
     /** @type {Float32Array | null} output of the damaged tokens that is heard instead of the take's */
     this._damaged = null;
     this._work = new AbortController();
+    /** @type {AbortSignal | null} of the decoding of the take in progress */
+    this._decoding = null;
     /** Counts what was asked to be shown: a take that loads slowly never replaces a newer one. */
     this._turn = 0;
     this.player = new Player(device, () => this._played());
@@ -197,17 +199,23 @@ export class Stage {
     this.play();
   }
 
-  /** Decodes a take and plays it as it arrives. @param {Take} take */
+  /** Decodes a take and plays it as it arrives; plays on if it is being decoded already. @param {Take} take */
   async _decode(take) {
     const { signal } = this._work;
-    if (this.chosen !== "original" || take.input === null) this.choose("neucodec");
-    await this.player.grow("neucodec", OUTPUT_RATE);
-    if (signal.aborted) return;
-    this.player.playSoon();
-    const output = await decode(this._server, take.tokens, signal, (audio) => this.player.push(audio));
-    if (signal.aborted) return;
-    take.output = output;
-    this.figure.show({ output: peaksOf(output, OUTPUT_RATE) });
+    if (signal === this._decoding) return this.player.playSoon();
+    this._decoding = signal;
+    try {
+      if (this.chosen !== "original" || take.input === null) this.choose("neucodec");
+      await this.player.grow("neucodec", OUTPUT_RATE);
+      if (signal.aborted) return;
+      this.player.playSoon();
+      const output = await decode(this._server, take.tokens, signal, (audio) => this.player.push(audio));
+      if (signal.aborted) return;
+      take.output = output;
+    } finally {
+      if (signal === this._decoding) this._decoding = null;
+    }
+    this.figure.show({ output: peaksOf(take.output, OUTPUT_RATE) });
     this._level();
     this.onTake();
     this._compare(take);

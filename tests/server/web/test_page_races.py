@@ -65,6 +65,56 @@ async def link(tab) -> None:
     await tab.until(f"{TITLE}.includes('link')")
 
 
+async def test_sound_lasts_after_two_clicks_on_play(tab):
+    await tab.evaluate("(document.getElementById('play').click(), document.getElementById('play').click())")
+    await tab.until(PLAYING)
+    await tab.until("demo.stage.player.position > 1.5")  # the device sleeps after 1 s without a holder
+
+
+async def test_a_position_selected_while_the_device_starts_is_kept(tab):
+    await tab.evaluate("(document.getElementById('play').click(), demo.stage.seek(1.5))")
+    await tab.until(PLAYING)
+    assert await tab.evaluate("demo.stage.player.position") >= 1.5
+
+
+async def test_decoding_that_waits_for_the_device_does_not_silence_another_recording(tab):
+    await link(tab)
+    await tab.evaluate(late("demo.device", "hold"))
+    await tab.click("play")
+    await tab.click("sample-mandarin")
+    await tab.until(f"{TITLE} === 'Mandarin'")
+    await tab.evaluate(RELEASED)
+    await tab.until(PLAYING)
+    assert await tab.evaluate(f"[{VOICE}.length, demo.stage.player._growth]") == [214 * 480, None]
+
+
+async def test_a_take_is_decoded_once_for_any_number_of_clicks(tab):
+    await link(tab)
+    await tab.evaluate(late("demo.server", "connect"))
+    await tab.click("play")
+    await tab.click("play")
+    await tab.evaluate(RELEASED)
+    await tab.until(f"demo.stage.take.output && {PLAYING}")
+    assert await tab.evaluate("window.calls") == 1
+
+
+async def test_a_growing_take_continues_where_it_was_paused(tab):
+    await link(tab)
+    await tab.evaluate(late("demo.server", "connect", then="demo.stage.player.playSoon();"))
+    await tab.click("play")
+    await tab.until("window.calls === 1")
+    await tab.evaluate("demo.stage.player.push(new Float32Array(48_000))")
+    await tab.until(f"{PLAYING} && demo.stage.player.position > 0.3")
+    await tab.click("play")
+    at = await tab.evaluate("demo.stage.player.position")
+    await tab.click("play")
+    await tab.until(PLAYING)
+    assert await tab.evaluate("demo.stage.player.position") >= at
+    await tab.evaluate(RELEASED)
+    await tab.until("demo.stage.take.output")
+    assert await tab.evaluate("window.calls") == 1
+
+
 async def test_an_outdated_answer_of_the_server_is_ignored(tab):
     await tab.evaluate(late("window", "fetch", "window.calls === 0", FAILS))
     await tab.evaluate("(window.first = demo.server.look(), demo.server.look())")
