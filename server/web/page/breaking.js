@@ -65,11 +65,12 @@ export class Breaking {
   /** @param {ReturnType<Channel["pass"]> | null} damaged */
   async _hear(damaged) {
     const { value } = element("harm");
+    const timer = this._timer;
     try {
       await this._stage.breakTokens(damaged);
       this._heard = value;
     } catch (error) {
-      if (isAbort(error)) return;
+      if (isAbort(error) || timer !== this._timer) return; // the slider has moved on
       element("harm").value = this._heard;
       this._turn();
       clearTimeout(this._timer);

@@ -95,6 +95,7 @@ function wireStage() {
     breaking.reset();
     refreshTakeaway(stage.take);
   };
+  stage.onOutput = () => refreshTakeaway(stage.take);
   holdOrTap(element("speak"), {
     isOn: () => stage.recorder.isOn,
     start: () => stage.record(),

@@ -27,12 +27,15 @@ export class Stage {
     this.chosen = "neucodec";
     /** @type {() => void} called when another take is shown */
     this.onTake = () => {};
+    /** @type {() => void} called when the take's output is complete */
+    this.onOutput = () => {};
     this._server = server;
     /** @type {number[]} peaks of the recording in progress */
     this._heardPeaks = [];
     /** @type {Float32Array | null} output of the damaged tokens that is heard instead of the take's */
     this._damaged = null;
     this._work = new AbortController();
+    this._breaking = new AbortController();
     /** @type {AbortSignal | null} of the decoding of the take in progress */
     this._decoding = null;
     /** Counts what was asked to be shown: a take that loads slowly never replaces a newer one. */
@@ -90,6 +93,7 @@ export class Stage {
   /** Stops playback, the microphone and all sessions. */
   halt() {
     this._work.abort();
+    this._breaking.abort();
     this._work = new AbortController();
     this.recorder.cancel();
     this.player.stop();
@@ -108,7 +112,7 @@ export class Stage {
     tell("play");
     if (this.take === null) return;
     try {
-      if (this.take.output === null) {
+      if (this.take.output === null && this._damaged === null) {
         const { model } = this._server;
         if (model && this.take.model && this.take.model !== model) throw new Error(foreign(this.take.model, model));
         await this._decode(this.take);
@@ -166,13 +170,18 @@ export class Stage {
    */
   async breakTokens(damaged) {
     const take = /** @type {Take} */ (this.take);
-    this._work.abort();
-    this._work = new AbortController();
-    const { signal } = this._work;
-    const output = damaged ? await decode(this._server, damaged.tokens, signal) : take.output;
+    this._breaking.abort();
+    this._breaking = new AbortController();
+    const { signal } = this._breaking;
+    const isKnown = damaged === null && (take.output !== null || this._damaged === null);
+    const output = isKnown ? take.output : await decode(this._server, damaged?.tokens ?? take.tokens, signal);
     signal.throwIfAborted();
     if (output === null) return;
     this._damaged = damaged && output;
+    if (damaged === null && take.output === null) {
+      take.output = output;
+      this.onOutput();
+    }
     this.figure.show({ output: peaksOf(output, OUTPUT_RATE) });
     this._level();
   }
@@ -215,9 +224,9 @@ export class Stage {
     } finally {
       if (signal === this._decoding) this._decoding = null;
     }
-    this.figure.show({ output: peaksOf(take.output, OUTPUT_RATE) });
+    if (this._damaged === null) this.figure.show({ output: peaksOf(take.output, OUTPUT_RATE) });
     this._level();
-    this.onTake();
+    this.onOutput();
     this._compare(take);
   }
 

@@ -115,6 +115,41 @@ async def test_a_growing_take_continues_where_it_was_paused(tab):
     assert await tab.evaluate("window.calls") == 1
 
 
+async def test_damage_is_heard_before_and_after_the_first_playback(tab):
+    await link(tab)
+    await tab.evaluate(HARM % 10)
+    await tab.until("demo.stage._damaged")
+    await tab.click("play")
+    await tab.until(PLAYING)
+    await tab.until(f"!{PLAYING}")
+    assert await tab.evaluate(f"{VOICE} === demo.stage._damaged")
+    assert await tab.evaluate("document.getElementById('harm').value") == "10"
+    await tab.evaluate(HARM % 0)
+    await tab.until(f"{VOICE} === demo.stage.take.output")
+
+
+async def test_the_end_of_decoding_does_not_reset_the_slider(tab):
+    await link(tab)
+    await tab.evaluate(late("demo.server", "connect"))
+    await tab.click("play")
+    await tab.until("window.calls === 1")
+    await tab.evaluate(f"({HARM % 10}, window.release())")
+    await tab.until("demo.stage.take.output && demo.stage._damaged")
+    assert await tab.evaluate("document.getElementById('harm').value") == "10"
+
+
+async def test_an_outdated_refusal_does_not_reset_the_slider(tab):
+    await say(tab)
+    await tab.until("demo.stage.take.output")
+    await tab.evaluate(late("demo.server", "connect", "window.calls === 0", FAILS))
+    await tab.evaluate(HARM % 5)
+    await tab.until("window.calls === 1")
+    await tab.evaluate(f"({HARM % 15}, window.release())")
+    await tab.until("demo.stage._damaged")
+    assert await tab.evaluate("document.getElementById('harm').value") == "15"
+    assert not await tab.evaluate(notice("break"))
+
+
 async def test_an_outdated_answer_of_the_server_is_ignored(tab):
     await tab.evaluate(late("window", "fetch", "window.calls === 0", FAILS))
     await tab.evaluate("(window.first = demo.server.look(), demo.server.look())")
