@@ -42,16 +42,15 @@ function showServer() {
   breaking.refresh();
 }
 
-/** @param {string} name */
-async function showSample(name) {
+/** @param {string} name @param {boolean} plays whether to play it */
+async function showSample(name, plays) {
   tell("samples");
   const sample = SAMPLES.find((each) => each.name === name);
-  if (sample === undefined || globalThis.AudioContext === undefined) return false;
+  if (sample === undefined || globalThis.AudioContext === undefined) return;
   try {
-    return await stage.showLoaded(sampleTake(sample));
+    await stage.showLoaded(sampleTake(sample), plays);
   } catch (error) {
     tell("samples", /** @type {Error} */ (error).message);
-    return false;
   }
 }
 
@@ -106,9 +105,7 @@ function wireStage() {
   element("seek").addEventListener("input", () => stage.seek(Number(element("seek").value)));
   for (const track of TRACKS) element(track).addEventListener("change", () => stage.choose(track));
   for (const { name } of SAMPLES) {
-    element(`sample-${name}`)?.addEventListener("click", async () => {
-      if (await showSample(name)) stage.play();
-    });
+    element(`sample-${name}`)?.addEventListener("click", () => showSample(name, true));
   }
   wireTakeaway(stage, device);
 }
@@ -176,4 +173,4 @@ wireLive();
 wireRest();
 lack();
 server.look();
-if (!showFragment()) showSample("sentence");
+if (!showFragment()) showSample("sentence", false);

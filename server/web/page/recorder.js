@@ -19,7 +19,8 @@ export class Recorder {
   /**
    * @param {import("./device.js").Device} device
    * @param {import("./server.js").Server} server
-   * @param {{onChange: () => void, onTake: (take: Take) => void, onFailure: (error: Error) => void}} callbacks
+   * @param {{onChange: () => void, onTake: (take: Take) => void, onFailure: (error: Error) => void,
+   *   onAllowed: (words: string) => void}} callbacks `onAllowed`: the user has allowed the microphone after a release
    */
   constructor(device, server, callbacks) {
     this.phase = /** @type {"idle" | "opening" | "recording" | "finishing"} */ ("idle");
@@ -149,9 +150,7 @@ export class Recorder {
       if (permission.state !== "prompt") return;
       permission.onchange = () => {
         permission.onchange = null;
-        if (permission.state === "granted" && this.phase === "idle") {
-          this._callbacks.onFailure(new SoundError("ready", ALLOWED));
-        }
+        if (permission.state === "granted" && this.phase === "idle") this._callbacks.onAllowed(ALLOWED);
       };
     } catch {
       // this browser does not report it

@@ -38,16 +38,19 @@ export class Stage {
     this._breaking = new AbortController();
     /** @type {AbortSignal | null} of the decoding of the take in progress */
     this._decoding = null;
-    /** Counts what was asked to be shown: a take that loads slowly never replaces a newer one. */
+    /** Counts requests to show something: a take that loads slowly never replaces a newer one. */
     this._turn = 0;
+    /** Counts calls of `halt`: a take that was asked for before is not played. */
+    this._halts = 0;
     this.player = new Player(device, () => this._played());
     this.recorder = new Recorder(device, server, {
       onChange: () => this._recorded(),
       onTake: (take) => this._said(take),
       onFailure: (error) => {
-        if (this.take) this.show(this.take);
+        if (this.take) this._show(this.take);
         tell("speak", error.message);
       },
+      onAllowed: (words) => tell("speak", words),
     });
     this.figure = new Figure("figure", (seconds) => this.seek(seconds));
   }
@@ -55,7 +58,12 @@ export class Stage {
   /** Shows a take without playing it. @param {Take} take */
   show(take) {
     this._turn += 1;
-    this.halt();
+    this._show(take);
+  }
+
+  /** Shows the result of an earlier request, which does not overtake a newer one. @param {Take} take */
+  _show(take) {
+    this._halt();
     this.take = take;
     this._damaged = null;
     this.player.load(take.seconds);
@@ -79,19 +87,28 @@ export class Stage {
   }
 
   /**
-   * Shows a take once it is loaded; false if something else was asked for meanwhile.
+   * Shows a take once it is loaded, unless something else is asked for meanwhile. Rejects if it cannot be loaded.
    * @param {Promise<Take>} loading
+   * @param {boolean} plays whether to play it, unless `halt` is called meanwhile
    */
-  async showLoaded(loading) {
-    const turn = ++this._turn;
-    const take = await loading;
-    if (turn !== this._turn) return false;
-    this.show(take);
-    return true;
+  async showLoaded(loading, plays) {
+    const [turn, halts] = [++this._turn, this._halts];
+    try {
+      const take = await loading;
+      if (turn === this._turn) this._show(take);
+    } catch (error) {
+      if (turn === this._turn) throw error;
+    }
+    if (plays && turn === this._turn && halts === this._halts) await this.play();
   }
 
-  /** Stops playback, the microphone and all sessions. */
+  /** Stops playback, the microphone and all sessions, and cancels a file that is being opened. */
   halt() {
+    this._halts += 1;
+    this._halt();
+  }
+
+  _halt() {
     this._work.abort();
     this._breaking.abort();
     this._work = new AbortController();
@@ -103,7 +120,7 @@ export class Stage {
   record() {
     this._turn += 1;
     tell("speak");
-    this.halt();
+    this._halt();
     this.recorder.start();
   }
 
@@ -141,26 +158,29 @@ export class Stage {
 
   /** Opens a file and plays it; an invalid one changes nothing. @param {File} file */
   async open(file) {
+    const state = element("file-state");
+    const words = `Opening ${file.name}...`;
     tell("file");
-    element("file-state").textContent = `Opening ${file.name}...`;
-    const turn = ++this._turn;
+    state.textContent = words;
+    const [turn, halts] = [++this._turn, this._halts];
+    const overtaken = () => turn !== this._turn || halts !== this._halts;
     try {
       const { tokens, audio, cut } = await readFile(file);
-      if (turn !== this._turn) return;
-      this.halt();
+      if (overtaken()) return;
+      this._halt();
       const { signal } = this._work;
       const title = cut ? `${file.name} (first ${MAX_FILE_SECONDS} s)` : file.name;
       const { model } = this._server;
       const take = audio
         ? new Take({ title, model, tokens: await encode(this._server, audio, signal), input: audio })
         : new Take({ title, model, tokens: /** @type {Uint16Array} */ (tokens) });
-      if (signal.aborted || turn !== this._turn) return;
-      this.show(take);
+      if (overtaken()) return;
+      this._show(take);
       await this.play();
     } catch (error) {
-      if (!isAbort(error)) tell("file", /** @type {Error} */ (error).message);
+      if (!overtaken()) tell("file", /** @type {Error} */ (error).message);
     } finally {
-      element("file-state").textContent = "";
+      if (state.textContent === words) state.textContent = ""; // not that of a newer file
     }
   }
 
@@ -203,7 +223,7 @@ export class Stage {
 
   /** Plays a new recording at once. @param {Take} take */
   _said(take) {
-    this.show(take);
+    this._show(take);
     this.choose("neucodec");
     this.play();
   }
@@ -233,7 +253,9 @@ export class Stage {
   /** Adds other codecs' versions of a take of the user. @param {Take} take */
   async _compare(take) {
     if (take.input === null || Object.keys(take.others).length > 0) return;
-    take.others = await this._server.compare(take.input);
+    const others = await this._server.compare(take.input);
+    if (Object.keys(take.others).length > 0) return; // another call was faster
+    take.others = others;
     if (this.take === take) this._level();
   }
 

@@ -59,6 +59,8 @@ export function wireTakeaway(stage, device) {
       if (blob === null) return;
       done("");
       await share(blob, `speech.${blob.type.split("/")[1]}`);
+    } catch (error) {
+      if (!signal.aborted) throw error;
     } finally {
       if (!signal.aborted) element("share-video").disabled = false;
     }

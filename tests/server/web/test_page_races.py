@@ -150,6 +150,96 @@ async def test_an_outdated_refusal_does_not_reset_the_slider(tab):
     assert not await tab.evaluate(notice("break"))
 
 
+@pytest.mark.parametrize("way", ["Escape", "another tab"])
+async def test_a_sample_that_loads_slowly_is_not_played_after(tab, way):
+    await tab.evaluate(late("window", "fetch", fetched("voices.neucodec")))
+    await tab.click("sample-voices")
+    await interrupt(tab, way, {"another tab": "live-tab"})
+    await tab.evaluate(RELEASED)
+    await tab.until(f"{TITLE} === 'Two voices'")
+    assert not await tab.evaluate(PLAYING)
+
+
+@pytest.mark.parametrize("way", ["Escape", "another tab"])
+async def test_a_file_that_is_read_slowly_is_not_opened_after(tab, way):
+    await tab.evaluate(late("Blob.prototype", "arrayBuffer"))
+    await tab.evaluate(drop("slow.tok", bytes(1_000)))
+    await interrupt(tab, way, {"another tab": "live-tab"})
+    await tab.evaluate(RELEASED)
+    assert await tab.evaluate(f"[{TITLE}, {PLAYING}]") == ["A sentence", False]
+    assert await tab.evaluate("document.getElementById('file-state').textContent") == ""
+
+
+async def test_a_sample_selected_while_a_recording_ends_is_played(tab):
+    await tab.evaluate(late("demo.server", "connect"))
+    await tab.evaluate("(window.encode = window.release, undefined)")
+    await tab.evaluate(late("window", "fetch", fetched("voices.neucodec")))
+    await tab.click("speak")
+    await tab.until("demo.stage.recorder.frames.length >= 60")
+    await tab.click("speak")
+    await tab.until("demo.stage.recorder.phase === 'finishing'")
+    await tab.click("sample-voices")
+    await tab.evaluate("window.encode()")
+    await tab.until(f"{TITLE} === 'You' && demo.stage.take.output")
+    await tab.evaluate(RELEASED)
+    await tab.until(f"{TITLE} === 'Two voices' && {PLAYING}")
+
+
+async def test_an_outdated_sample_that_cannot_be_loaded_is_not_reported(tab):
+    await tab.evaluate(late("window", "fetch", fetched("voices.neucodec"), FAILS))
+    await tab.click("sample-voices")
+    await tab.click("sample-mandarin")
+    await tab.until(PLAYING)
+    await tab.evaluate(RELEASED)
+    assert not await tab.evaluate(notice("samples"))
+
+
+async def test_an_outdated_file_that_cannot_be_read_is_not_reported(tab):
+    await tab.evaluate(late("Blob.prototype", "arrayBuffer", "this.name === 'odd.tok'"))
+    await tab.evaluate("(window.read = window.release, undefined)")
+    await tab.evaluate(late("demo.server", "connect"))
+    await tab.evaluate(drop("odd.tok", bytes(3)))
+    await tab.evaluate(drop("tone.wav", b""))
+    await tab.evaluate("window.read()")
+    await tab.until("!document.getElementById('file-state').textContent")
+    assert "tone.wav" in await tab.until(notice("file"))
+
+
+async def test_a_permission_granted_later_does_not_stop_a_sample(tab):
+    await tab.evaluate("""(() => {
+        window.permission = { state: "prompt", onchange: null };
+        navigator.permissions.query = async () => window.permission;
+        window.consent = new Promise((resolve) => (window.agree = resolve));
+    })()""")
+    await tab.evaluate(KEY % ("speak", "keydown"))
+    await tab.evaluate("new Promise((resolve) => setTimeout(resolve, 400))")  # longer than a tap
+    await tab.evaluate(KEY % ("speak", "keyup"))
+    await tab.until("window.permission.onchange")
+    await tab.click("sample-voices")
+    await tab.until(PLAYING)
+    await tab.evaluate("(window.permission.state = 'granted', window.permission.onchange(), window.agree())")
+    assert "ready" in await tab.until(notice("speak"))
+    assert await tab.evaluate(PLAYING)
+
+
+async def test_a_second_comparison_that_fails_does_not_remove_the_first(tab):
+    await tab.evaluate("(demo.server.compare = () => new Promise((answer) => (window.answer = answer)), undefined)")
+    await say(tab)
+    await tab.until("demo.stage.take.output && window.answer")
+    await tab.evaluate("(window.first = window.answer, demo.stage.show(demo.stage.take))")
+    await tab.evaluate("window.first({ opus: { samples: new Float32Array(8_000), rate: 8_000 } })")
+    await tab.evaluate("window.answer({})")
+    assert await tab.evaluate("Object.keys(demo.stage.take.others)") == ["opus"]
+
+
+async def test_an_outdated_video_that_cannot_start_is_not_reported(tab):
+    await tab.evaluate(late("demo.device", "hold"))
+    await tab.click("share-video")
+    await link(tab)
+    await tab.evaluate(RELEASED)
+    assert not await tab.evaluate(notice("takeaway"))
+
+
 async def test_an_outdated_answer_of_the_server_is_ignored(tab):
     await tab.evaluate(late("window", "fetch", "window.calls === 0", FAILS))
     await tab.evaluate("(window.first = demo.server.look(), demo.server.look())")
