@@ -49,6 +49,9 @@ async function through(server, kind, units, signal, onOutput) {
   try {
     await connection.send(/** @type {any} */ (units));
     await connection.end();
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
   } finally {
     connection.close();
   }

@@ -3,7 +3,6 @@
  * records or damages a take goes through this class.
  */
 
-import { Refused } from "../neucodec.js";
 import { decode, encode } from "./coding.js";
 import { element, grouped, tell } from "./dom.js";
 import { Figure, peaksOf } from "./figure.js";
@@ -328,5 +327,4 @@ export class Stage {
 export const foreign = (theirs, ours) => `These are tokens of ${theirs}. The model of this server, ${ours}, cannot decode them.`;
 
 /** Whether an error only means that the user has moved on. @param {unknown} error */
-export const isAbort = (error) =>
-  (error instanceof DOMException && error.name === "AbortError") || (error instanceof Refused && error.code === "closed");
+export const isAbort = (error) => error instanceof DOMException && error.name === "AbortError";

@@ -97,6 +97,16 @@ async def test_a_sample_that_loads_slowly_does_not_replace_what_was_asked_for_la
     await tab.evaluate("demo.stage.halt()")
 
 
+async def test_a_session_that_the_server_ends_is_explained(tab):
+    await tab.evaluate("""(async () => {
+        const { Refused } = await import("/neucodec.js");
+        const ended = () => Promise.reject(new Refused("closed", "The server ended the session (1011 )."));
+        demo.server.connect = async () => ({ send: async () => {}, end: ended, close: () => {} });
+    })()""")
+    await tab.evaluate(drop("voice.tok", bytes(100)))
+    assert "ended the session" in await tab.until(notice("play"))
+
+
 async def test_a_tap_records_until_the_next_tap_or_for_15_s(tab):
     await say(tab)
     await tab.until(PLAYING)
