@@ -22,8 +22,9 @@ from websockets.asyncio.client import connect
 from benchmarks.common.surroundings import RESULTS_FOLDER, waited_s, write_report
 from demos.server_process import ServerProcess
 from neucodec_streaming.config import FRAME_MS, INPUT_HOP, OUTPUT_HOP, StreamConfig, input_needed
+from neucodec_streaming.errors import error_of
 from neucodec_streaming.protocol.client_session import ClientSession
-from neucodec_streaming.protocol.messages import End, Ready, encode_message, parse_server_message
+from neucodec_streaming.protocol.messages import End, Failure, Ready, encode_message, parse_server_message
 from neucodec_streaming.protocol.query import session_request
 from neucodec_streaming.protocol.states import State
 
@@ -77,6 +78,8 @@ class LatencyCaller:
         hop = 1 if self.kind == "encode" else OUTPUT_HOP
         while not session.is_over:
             event = session.receive(parse_server_message(await socket.recv()))
+            if isinstance(event, Failure):
+                raise error_of(event.code, event.message)
             now_s = time.perf_counter()
             packets = needed_packets(self.kind, config, session.output_position // hop)
             if isinstance(event, bytes) and session.state is State.STREAMING and packets <= len(self.sent_s):
