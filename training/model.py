@@ -15,7 +15,7 @@ from neucodec_streaming.layers.fbank import log_mel
 from training.antialias import replace_activations
 from training.windows import StreamPriors, Windows, decode, semantic
 
-WEIGHTS_VERSION = 4
+WEIGHTS_VERSION = 5
 """Part of the exported configuration: tokens of different versions are incompatible."""
 
 DECODER_LAYERS = 4

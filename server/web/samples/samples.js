@@ -1,6 +1,6 @@
 /** The recordings of the page. Written by `python -m benchmarks.browser.samples`: do not edit. */
 
-export const MODEL = {"name": "nano-4", "parameters": 7223890};
+export const MODEL = {"name": "nano-5", "parameters": 7326554};
 
 export const SAMPLES = [
   {
@@ -9,7 +9,7 @@ export const SAMPLES = [
     "words": "Very well put, said Sir Ferdinando.",
     "language": "en",
     "credit": "LibriTTS, read for LibriVox, CC BY 4.0",
-    "tokens": "7MmEgay6S4vHlJv507bH+df3B6ODmxNrw9sn52dj9lPqwONT+/fnOpf1v3budrv062a3oGkDsBW5sdSw6VZCXV0aqDWNMXtXV/Zjd7tlhimhJKBisDagZVBllKKIilhWuZp/Tz4OfgN/m19enwUH5qusV1iaQkkF3I5qbj9Of1s/Xn8fP69OXF9GFxSTIUYjlrBGIolSiX4dLxweDGdNPw06T4LbIVLiUuBCYUYTghACE4WRiUFWB4ZIBkZBSsatCiplLsZpiWkKa5UWlkSJhgUCzQaSmso1FjumNEpimoCKAtkStZDMQ6gC2FF4onyZ",
+    "tokens": "/NmIgZymS4vH1K/6g7bX+Zf3B6NC2xNrw+sn46cj9pPuwONT+/fnPpv1/3qudrv0+2a34KkCsCW5sdSw6VYCXV0aqDWOMXtXl7qjN7dlhi2hIKCisCaQZVBmlKaImpgmuVp/Tz4KfgN/m09e3wQLpqesVxhaQkgE3E56bj9Of1s/Wj9fP29OjV9GFxSTIUYjkrBGEo1SRX4cLxxfCGdNfw05X0KrIVLiUuBCYUYTQhACE4aQiYJWB8pICkZRSsa9CiplL8ZpiakKK5VWlkSJhgoCzQaimsp1FjumNEpimoCKEtoStZDMQ6gB6JF4oryZ",
     "kbits": {
       "opus": 5.7,
       "codec2": 0.8
@@ -21,7 +21,7 @@ export const SAMPLES = [
     "words": "But you must not eat with your cap on your head, she said. / For a full hour he had paced up and down, waiting, but he could wait no longer.",
     "language": "en",
     "credit": "LibriTTS, read for LibriVox, CC BY 4.0",
-    "tokens": "vNhYxYzSz4En+0e2tQZUEeZvU18Pbw4eCwQjkhtDY0AWB1eAE4IbwoeAPrDteNkn3ePspXtfPx9tEmgQzEaL1UO1zyFLFEYVaBF4RKBGtMFIyMzJnsozT1uKlkQ+jL8M4EB8AZCRnODdw1cRV1GHWZNJeAVoStyPSW2PDkIb02CDkUEipBWwxUTU3t8GH10tih0bqgb4ijDWKd4qrWCoIgSB1bcEMd9TRzSaJJkHqUCVRYdFSkqiTccVipVGkMkURWqILYkZilmLqYYqlm2JKqYdqQaYAIVBzQbhHh9PDm8fLh4/Tl6eRUpOSoxWToqEqQp9Tz4af2t/Wz4+TRmbAmYm0jjCvUp+SiqVK6NoU62igIgD5kkSBzEVsAZkgmDFpMFZ3V3lWdhd1FnZaelN2RnlLekt2Wncud5snLydWLis9Iypy66HrK9u1yorFEdEh4FXQGZBS4NmEFNxh1K7iH5PT0paEK1FSUDKY0uT/7ezFmYCuxTiQDuUl7FGN1t4lgRSAkqCkkCKQepKEW9dCcsRq5eVDawBxZ9LB1K5oqxiX6PJooiURMqJi0vSSmMs0zSkb4EOl7GLsyljuWPaU90TqaCVMkgi7VNVcmxUuJ9cjWycbekt3h3Zbd1t3G3cTe065PrIUeFh1GHUYdRh1GHUYdRh1GHUYdRh1GHUYtGwygPE7vHsx4WuKD3cbc8BI3JCIoLgYqLj4CF3uTXlHlk+DT5cK51rTX8NOr+C9xA3kvIRexF3ErJTMphyNNFxirVadl96h/lbtVu1WrJ7tbNwsmP3tEKyYvGCckJ2kGjArkgujomKioWMV0lZC9gNmC6NLY0riqhSKqU1uAiIggzzXJaMocrrVX2OHotpo+zTLVNuQx2azeAFtV8+L78rf749KfxlztpnqqN5pfK0FUjkzOMCZrtVgn1gkpgFRgWJAgRB3YtDLFJ+n7pGeEdxindVtZ512nFKctqh2TZpcORRiAAIQYkhlEEcQNiHekKasVN+g2+CrFKell0kCZwE3f9KHaZYRRp1CYWQSRKYgUxObKqcqkiZvKZMiqySbKWMgez6SI1sVkyhrLpcllxenJlcoZyqmJGsdVyZXJbsokiw3KqC2eciV3ZwOKQenX1ePY4Oh0qURZQdjYNQP4kNS0ICepRQyYKCIqmBuQK2xqrRYzGDeZNlYh+C7VKNgQ/hCUAm7JoIsq2AFEOFgoVBRl+WMtUyubH6YuWQVaFlE6ICoVLadV52qnGuY6ogjqGqYtxgREHEVZiAWCWFmkmAQjfRJ9EmkaHAZUg+SHZYZaiRXIZotqi1",
+    "tokens": "fNicwY2Sz4En+1O1oQZEEfZvV18Pfw5dCwQnkhsDY4AWR1eAF4IfwofQPrDteNkn3eP8+XtfLxtdEWgQzUaL1YO1zyFLEEMZaCFoRKBWdMGIyMzJr8ozTxqKloQuiP8M0EB8BVDQjODdw1cBWxGHWZIJeAVoStiPSSzPCgIb02CDkUEilBW0xETQ3t9GHlwtii0bqgb0ijTWKd46rWCoMgRB1bdEMd9TRzSaJJoHqUGWRYtESgqWSYYVypVGlcUUSm6JLY0ZilmbqYYqlmmJKqYdqRbYAIpAzQblHm+PDm8fLh4+Tk2fRVpOSoxWDoqEqQp9Tj4qf2t/Wy5+TRmbAmYmojjCvYp9SmmlO5Nok62igIgD5okCBzAVcEZkgmDFaMVd3FnlWdRd1FnZKele2RnlLekt2W3cue0snOyeGLis9Iyly69HbK8uxylrFEdER4RWUGZBS4NmEFNhg1K3iX5PTkpaEalFSkDKZ1uS+3dzF2aCqxTy0DuUl7FGN5s4lgQTAk6DkkCLQepKVW9dCMsRe0eVDawBxV5bB1J5omxSX6fJoYmERM6Ij0rSCmMs03Skb4FOl/KLsymjtSPVU90TqaBVMkgi6WNVMmxoqJ4cnWycbOkt3hzdbc1t3G3cTew69PrEQeFh1GHUYdRh1GHUYdRh1GHUYdRx1GHUctGwygPE7vHsx4GuKDyMLc9CI3JCIpLgY5Lj8BF3uTXlHkl+DT5cKoxrDXsNOr9C8yA7kvLVe1F7ErKSMphzNNGxirVWdl96R/lbtVd1VrJ7tbdwsiP3tELyY/HCckJ2kGjArkgunomKiomMV0iZC9gNmC6NLY0riqhSaqU1fAjIlkzzXJWMocqrVX2OHsc5Y+zTrVNuQx2azeAFuV5+b78rf349KbxlztpnuqN5pfG0GUjUzfcCdrtWgn1gkthFRkaJQgRCnYtDLFJ+m7pGeEMyindWdZ512nFactqh2TZlcKQViAAIQYkhpEEZQNmWekKb8VN9g2+CrFKeil0kCZwE2v9aGaZYRRp1CYWRiRGYRUwebKmcpkiZvKZMiaymXJWMleyqSImsVoyhrLpchVxanJlIoZymmJWsZVyZXJXso0Sx3KqCmfciU3a0OJQeXH2ePY4Oh0pURZQdjYNQf4kNS0ICepRQyYKCYmmBugJ2hqrRIzCDeZNVYh6C7VKNgQ/hDUQl3JpEsa2ABEOFgoVBRltWMpVyurH6IeGRVaFlEqIGolbadV51qnGeY6YgjqGqItxghEHUVZiAWCWFmkmRkjfRJtFmkaHAZUg+SHZYVWiRnIpotqi1",
     "kbits": {
       "opus": 5.6,
       "codec2": 0.8
@@ -33,7 +33,7 @@ export const SAMPLES = [
     "words": "In short, he becomes a prominent figure in London society, and if he is not careful, somebody will say so.",
     "language": "en",
     "credit": "LibriTTS, read for LibriVox, CC BY 4.0; the traffic is synthetic",
-    "tokens": "DRZZaJlknSoppdscxiuT3FvH4hkWHU4J+m8OLh9Ke/IyUBNgAzADNBFnRGqOYvq2Sh3dOckxSraJdcpxm2fXzMOW2ROK9dPbQ98Hl0UTybSrN0p1in+boIcj2zUrMFtwR6FCUUeSR5JHkoeSi8WGgpYmak4dNw5TzjWpdUT5zSpacoE2FaTeJuoaI4xHz/UQlChdYp1mrhameU0mjWSbgpej26Pbo7uju3Orh8KHR8MHg6IfN7vW6gcncsemUtWMnSKaYa5/j4WjPFNcRgpZQtpoWl5fyFNSQiuT5GO1g6OSoFlqjiaWdYp2zXVOcpZ6k+jDWsuj0ibDA8fV01Xi0VsyVnBGF4+hS2GPkAJhimdHUIuaQqBKZo12xjoCdZ4635afx2Mk0pVqCy5jLjMuJx5l71aLNV8xTjKZZVYeimhWG44cWkTJaZpWYhpjiamHIgpTTJkLohCuSEoo7HhOdm4VJViZVK1rtaRmGGk6PaDJqF0pPRi1pG1oamiuVHhVfmV5dKlozXHeKldc49xfn2dcd1hKWkIai6VTmZdSk4WDyqMAxiPWfYMdnWKKslUypXbLPCMJp+qGqIo2iXZaeWa5WnaKPYp1z3WHJYuGW2VKrhLbx2GCMnp6SjaOtVY2i/OHIRMaq6FPois3i3GJKVp5qTaWtlY1lr5ODJ46j1Aj74L+Qy+DO9MilgmZZU5hnXzvA3ckt6J/JnJgc1CjEpEV2W+pZao2miSdWqkoVTaaOZoVhmFFdYo7npSdNoE6Sna5ZitXDjPeBjNrm/YbdzuXw4fG0suSUoRCIGMnjrWKJYIpFxdDdQriVmKKNgMXY2GCuZI1liLpaR5rXmMvIx5jDnPvSlM/oz+jr9cu4wvj4NqWrgouYz1zjhprQqM4mXpqeqbg2Xp2dqaZkXF6JfUcilGtWV1Ynql5aZZp",
+    "tokens": "XRZaaJlknWoapdsdxiuT3GvH4hkaDU0Z+m8OLh9KO/IyUBcwAzBTNAFnRGWKYre2ih2dOcZxSraJdooxq2fXzMeW2ROG9dPbQ98HV4UjibWrN0p1yn+boIsn2zUvMFdwQ5FCUUaSR5FHloeSS8WGhpYial4NN05WzjGpdUT5zSpaYoEmGqTeJuoaI4xHz/UQZChdYZllqiaWeUkmjWiegpdj26Obo7uju3erh8KHR8MHg6IfN7uW6gcrcsemUemMnSKaYaq/i4aTPVMdRgpJQtpoWp5fyFNSgiuT9GOlg6OS4Fl+jiaXdYp2ynVOMpZ60+nTWsuj0ibDA8fV11Si0VdyV6BHF4+lRmKPkAJhimdXYIvaQ6BKNo12wjoBdZo6z5Wf12Mo0mWaCy1jLmMeJxpp7laLNV8xTzKZZUoei2hWG44ZWkTJaZZWYhpjianHIgoTTJkLohC+SFlovLhKeX4VKlipVK17tWRmGFl6PaCZ6F0pPSm2qGloamiukGlZfmlppJlojbHeKlcc49xfX2dMd1hKWkIay6UTmZemk8RHyqMA1iPWfYMdmmKKsoU2pXbLOCMNp+qGqIYyibZGela5SnaGfYp1j3WHOpuGV2VKrhLaw2GCMnp6SjKOtZI6i/OHIRMbq2FPoho3izGFKVp6pTaGtlY1ln5OHZ42j1Ejr4L+QyuDO+IimgiJpU5ijXj/Q3cgd2Z7JnKkclCjFpEUiW6qtdo2liWdWZkkVnqaOZoVhmFVdUo+npSeNkE6S3a5pitXDnfeRjMnn/YqtztTwsfG0suSUoVDJGdnjnWKJkIpVxdHZQqiVmKKdhMXY2GGupI0liLpeh5nGmceIxpjDnLvSlM/oz9jr9ce4wrj4JpWqQsuYy1jjlprhbM4mnqqO6bg2bp2dreZkjG6JvUcihGtVV1YnaV6aZZp",
     "kbits": {
       "opus": 5.1,
       "codec2": 0.8
@@ -45,7 +45,7 @@ export const SAMPLES = [
     "words": "广州市房地产中介协会分析",
     "language": "zh",
     "credit": "AISHELL-1, Beijing Shell Shell Technology, Apache 2.0",
-    "tokens": "SG6MUZhmiJVIZpy2XKZYlVh5iGGYuqy2iFWsZYjQaJhoQLTqWJqolGiFuOSo4OrTJ0Czhmcbt7bnpJJkK3nOZmpg3iJqUt5hQo8Lk3f0M7tv4itkKxEnVz/jF4ATABsbH4samSsaHg8frg5JRykDq0Nmg4vDKkMpk6PCycEaUYKAiNACgcWEU1CEkECIQqTKCIosRi1DLTtOBtvRe7ZvNNsgn7Lf9ZP5zrNmEdqmhh13CFcOG58X3DZOioZSTyqODhwNG456yqLK+U86jqlFdYpm1SmWJ5WEiBaFEBlGSFKUhJhWmFDXrxeLJ/gjVCcVG1Yf1RfUF4AXQBdBH0M2yi5MLkqbzhNMtgtmDacNUca3Cb5KLge/Rn1KnkuXDoNeV2nz8Gpn6iUiVNYDtxAjs0v6Ex7LCmJJVU+ikBVHoYkgCixBKWMNX9cdg5+6jKWN0drmRNmDtYiuB24Hr0WtC76N3gqdB7lEaUbkCrZF1EKsRKRCSIKYRZiGbMaUgExBqJVYgWiFqJW4lHyhqNi8pLjoeKRopHi4fNR46HzUaPR87LzYePg8qFyQ7Jo=",
+    "tokens": "SGqIkZhliJVIZoiySKZIlVh5iGWYuqi2yJSsYYjRaJlYQbTqWJqYlDiVtORo4OrTI0Bzxmcrt7XnpKKkKzXeJmpg3iJqUt5iAo8Lk3f4M7pvoitkOxUnV3/iF4ADABsbH4sOWC8aHg8Prg9JRyoDm0NlQ4fDakMpg6KCxcEaQYGAiYECgcSEQ1CEQICIQqTKDIosVy5DHTtPBuvhe7Z/NNtkm/Lf9ZP5znImEeqmih13CFcOH58X3CYOioZSTy6ODhwNK456yqPL+Us5jqlFdYZl1SlWJ5XEiBaEEBlGSFKUhJgWmJGHrxtKI/gjVCsVG1cflRfUF4AXAAsCH0M6yi4MLkqbzxNMtgtmTesNZsa3CX5Jbge+Rn2KnkuXDoNeV2mz8Goj5RUiVNYDtxATs0v5Ex7HSmJJVZ6ikBVHYYlgC2xCKWMOH9Mdg5/6jKWN0tbWRNmDuYiuB24Hr0W9C76N3gqZB7pEaUbkBmZE1EJsRJBCiIGYRZiFXMaUgFxFqJVYgWiJaJW4mHzgeNh86LjofKR4qHj8PNh46HzoKPg87HjoOPh86Ezk3Ko=",
     "kbits": {
       "opus": 5.5,
       "codec2": 0.8
