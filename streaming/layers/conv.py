@@ -27,7 +27,8 @@ class StreamingConv:
         self.unit = unit
         self.left = layer.reach if causal else layer.padding
         self.right = layer.reach - self.left - (layer.stride - 1)
-        self.native = native.operations(layer.like)
+        # int8 weights are packed for native operations, or not
+        self.native = native.operations(layer.like) if layer.int8 is None else layer.int8.native
 
     def new_state(self, slots: int) -> Tensor:
         """Past inputs, (slots, left, C)."""

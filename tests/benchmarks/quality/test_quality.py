@@ -154,7 +154,7 @@ def test_a_goal_that_silence_would_meet_does_not_count_as_met() -> None:
 @pytest.mark.slow
 def test_damage_makes_a_stream_worse_and_bits_more_than_losses() -> None:
     codec = load_codec("nano")
-    pcm = load(Path(__file__).resolve().parents[3] / "demos" / "data" / "speech.flac")[: 4 * 16_000]
+    pcm = load(Path(__file__).resolve().parents[3] / "demos" / "data" / "speech.flac")
     tokens, _ = coded_as_stream(codec, codec.default_config, pcm)
     scores = {name: one["stoi"] for name, one in damage_scores(codec, "speech.flac", pcm, tokens).items()}
     assert scores["none"] > scores["1 % of bits flipped"] > scores["10 % of bits flipped"]
