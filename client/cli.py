@@ -59,7 +59,7 @@ EXIT_CODES: tuple[tuple[type[StreamingError], int], ...] = (
 """The first match applies."""
 BENCH_SECONDS = 5.0
 KEY_VARIABLE = "NEUCODEC_API_KEY"
-_LONGEST_KEY_FILE = 16_384
+_MAX_KEY_CHARACTERS = 16_384
 AUDIO_IN = "audio file (whatever libsndfile reads), - or a pipe"
 AUDIO_OUT = f"audio file ({' '.join(AUDIO_ENDINGS)}), - or a pipe"
 TOKENS_IN = f"token file ({' '.join(FORMS)}), - or a pipe for text"
@@ -108,11 +108,11 @@ def _api_key(key_file: str | None) -> str | None:
         return os.environ.get(KEY_VARIABLE) or None
     try:
         with open(key_file) as file:
-            text = file.read(_LONGEST_KEY_FILE + 1)
+            text = file.read(_MAX_KEY_CHARACTERS + 1)
     except (OSError, UnicodeError) as error:
         raise FileError(f"cannot read the key file {key_file}: {reason_of(error)}") from None
-    if len(text) > _LONGEST_KEY_FILE:
-        raise FileError(f"cannot read the key file {key_file}: longer than {_LONGEST_KEY_FILE:,} characters")
+    if len(text) > _MAX_KEY_CHARACTERS:
+        raise FileError(f"cannot read the key file {key_file}: longer than {_MAX_KEY_CHARACTERS:,} characters")
     return text.strip()
 
 
