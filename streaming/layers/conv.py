@@ -27,7 +27,7 @@ class StreamingConv:
         self.unit = unit
         self.left = layer.reach if causal else layer.padding
         self.right = layer.reach - self.left - (layer.stride - 1)
-        # int8 weights are packed for native operations, or not
+        # int8 weights are packed either for native operations or for torch
         self.native = native.operations(layer.like) if layer.int8 is None else layer.int8.native
 
     def new_state(self, slots: int) -> Tensor:

@@ -32,7 +32,7 @@ export class Loop {
    */
   constructor(context, speaker, server, callbacks) {
     this.lostFrames = 0;
-    this._given = new AbortController();
+    this._abort = new AbortController();
     this._context = context;
     this._speaker = speaker;
     this._server = server;
@@ -54,7 +54,7 @@ export class Loop {
       this._callbacks.onFailure(error);
     };
     try {
-      const shared = { live: true, signal: this._given.signal, onFailure };
+      const shared = { live: true, signal: this._abort.signal, onFailure };
       const decoder = {
         kind: /** @type {const} */ ("decode"),
         ...shared,
@@ -115,7 +115,7 @@ export class Loop {
 
   /** Closes both sessions at once. @param {Error} [reason] with which an `open` in progress rejects */
   drop(reason) {
-    this._given.abort(reason);
+    this._abort.abort(reason);
     this._leave();
     this._speaker.finish();
     this._forget();

@@ -65,6 +65,16 @@ async def link(tab) -> None:
     await tab.until(f"{TITLE}.includes('link')")
 
 
+async def talk(tab) -> None:
+    await tab.click("live-tab")
+    await tab.click("talk")
+    await tab.until(TALKING)
+
+
+LATE_END = f"(window.loop = demo.live.loop, {late('window.loop', 'finish')}, undefined)"
+"""Delays the end of the present sessions, `window.loop`."""
+
+
 async def test_sound_lasts_after_two_clicks_on_play(tab):
     await tab.evaluate("(document.getElementById('play').click(), document.getElementById('play').click())")
     await tab.until(PLAYING)
@@ -247,9 +257,7 @@ async def test_an_outdated_answer_of_the_server_is_ignored(tab):
 
 
 async def test_a_link_ends_a_live_talk(tab):
-    await tab.click("live-tab")
-    await tab.click("talk")
-    await tab.until(TALKING)
+    await talk(tab)
     await link(tab)
     assert await tab.evaluate(f"[demo.live.phase, {LIVE_TRACKS}]") == ["idle", 0]
 
@@ -267,11 +275,8 @@ async def test_a_talk_cancelled_and_started_again_has_one_speaker(tab):
 
 
 async def test_new_sessions_wait_for_the_old_ones_after_two_changes_of_profile(tab):
-    await tab.click("live-tab")
-    await tab.click("talk")
-    await tab.until(TALKING)
-    await tab.evaluate("(window.loop = demo.live.loop, undefined)")
-    await tab.evaluate(late("window.loop", "finish"))
+    await talk(tab)
+    await tab.evaluate(LATE_END)
     await tab.evaluate("(demo.live.choose('default'), demo.live.choose('default'), undefined)")
     await tab.evaluate("demo.live.speaker.finish().then(() => new Promise((resolve) => setTimeout(resolve, 200)))")
     assert await tab.evaluate("[demo.live.loop, demo.live._next]") == [None, None]
@@ -280,11 +285,8 @@ async def test_new_sessions_wait_for_the_old_ones_after_two_changes_of_profile(t
 
 
 async def test_escape_during_a_change_of_profile_closes_the_old_sessions(tab):
-    await tab.click("live-tab")
-    await tab.click("talk")
-    await tab.until(TALKING)
-    await tab.evaluate("(window.loop = demo.live.loop, undefined)")
-    await tab.evaluate(late("window.loop", "finish"))
+    await talk(tab)
+    await tab.evaluate(LATE_END)
     await tab.evaluate("(demo.live.choose('default'), undefined)")
     await tab.press("Escape")
     await tab.until(QUIET)
