@@ -33,11 +33,11 @@ _STOI_STEP = 6
 _STOI_RANGE_DB = 40.0
 _STOI_CLIP = 1.0 + 10 ** (15 / 20)
 
-# Lines at multiples of the frame rate: windows of 0.2 s resolve 5 Hz.
+# Lines at multiples of the frame rate, in windows of 0.2 s.
 _HUM_WINDOW = RATE_OUT // 5
-_HUM_RESOLUTION_HZ = 5
+_HUM_RESOLUTION_HZ = RATE_OUT // _HUM_WINDOW
 _HUM_AROUND_HZ = (15, 20, 25)
-_HUM_SHORTEST = RATE_OUT
+_HUM_MIN_SAMPLES = RATE_OUT
 _HUM_FLOOR = 1e-9
 
 _COHERENCE_FFT = 1024
@@ -143,13 +143,13 @@ def coherence_loss(audio: Tensor, target: Tensor) -> Tensor:
 
 
 def hum_loss(audio: Tensor, target: Tensor, bandwidth_hz: Tensor) -> Tensor:
-    """How far lines at multiples of 50 Hz, in nepers of power, stand above the spectrum around them: (B, T) -> ().
+    """Height of lines at multiples of 50 Hz above the spectrum around them, as a log of power: (B, T) -> ().
 
-    What the recording has of them, its harmonics, is not counted. Log spectra are averaged over time, as in
+    Lines that the recording has too, such as harmonics, do not count. Log spectra are averaged over time, as in
     `benchmarks.metrics.hum`, so that pauses count as much as speech. Zero for crops of less than a second, which
     average too little.
     """
-    if audio.shape[1] < _HUM_SHORTEST:
+    if audio.shape[1] < _HUM_MIN_SAMPLES:
         return audio.new_zeros(())
     got, wanted = (
         (magnitude(x, _HUM_WINDOW, _HUM_WINDOW, _HUM_WINDOW // 2).square() + _HUM_FLOOR).log().mean(dim=2)

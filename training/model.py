@@ -110,13 +110,13 @@ def take_weights(model: NeuCodecModel, weights: Mapping[str, Tensor]) -> None:
 
 
 def _widened(weight: Tensor, like: Tensor) -> Tensor:
-    """Returns `weight` in a tensor of the shape of `like`, whose other rows are those of `like`."""
+    """Returns `weight` in the shape of `like`: extra rows are those of `like`, extra columns of old rows are zero."""
     if all(size <= wanted for size, wanted in zip(weight.shape, like.shape, strict=True)):
         wide = like.clone()
         wide[: len(weight)] = 0.0
         wide[tuple(map(slice, weight.shape))] = weight
         return wide
-    return weight
+    return weight  # larger than the layer: loading it fails
 
 
 def freeze_encoder(model: NeuCodecModel) -> None:

@@ -1,8 +1,8 @@
 """What better tokens would gain: `python -m training.search FOLDER --work FOLDER`.
 
 For some clips of `training.validate`, searches the quantiser's input by gradient descent on the reconstruction loss,
-starting from the encoder's, with the decoder fixed. The encoder loses the difference, not the bits or the decoder. The
-search sees the whole clip; an encoder sees its lookahead.
+starting from the encoder's, with the decoder fixed: what it gains, the encoder loses, since bits and decoder are the
+same. It is an upper bound: the search sees the whole clip, a live encoder only its lookahead.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from training.model import audio_of, quantiser_input
 from training.validate import clips, measures
 
 EVERY_CLIP = 5
-RATE = 0.02
+LEARNING_RATE = 0.02
 BANDWIDTH_HZ = RATE_IN / 2
 
 
@@ -33,7 +33,7 @@ def searched(model: NeuCodecModel, heard: np.ndarray, steps: int) -> tuple[np.nd
     target = torch.from_numpy(soxr.resample(heard, RATE_IN, RATE_OUT).astype(np.float32))[None]
     target = F.pad(target, (0, first.shape[1] * HOP_OUT - target.shape[1]))
     best = first.clone().requires_grad_()
-    optimiser = torch.optim.Adam([best], lr=RATE, betas=(0.9, 0.99))
+    optimiser = torch.optim.Adam([best], lr=LEARNING_RATE, betas=(0.9, 0.99))
     for step in range(steps):
         optimiser.zero_grad()
         _loss(audio_of(model, best), target, first, step).backward()
