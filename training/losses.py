@@ -54,6 +54,7 @@ class LossWeights:
     coherence: float = 1.4
     quantiser: float = 0.5
     hum: float = 0.5
+    recogniser: float = 4.0
     adversarial: float = 0.5
     features: float = 2.0
 

@@ -32,6 +32,7 @@ from training.discriminators import (
 )
 from training.losses import RESOLUTIONS, LossWeights, losses, total
 from training.model import DECODER_LAYERS, LiveCrop, freeze_encoder, new_model, reconstruct, take_weights
+from training.recogniser import recogniser_loss
 from training.validate import plot, validate
 from training.windows import Windows, no_priors, read_priors
 
@@ -120,6 +121,8 @@ class Trainer:
         resolutions = rng.permutation(len(RESOLUTIONS))[: self.schedule.resolutions_a_step]
         chosen = tuple(RESOLUTIONS[i] for i in resolutions)
         terms = losses(result.audio, batch.target, batch.bandwidth_hz, result.projected, chosen)
+        if self.weights.recogniser:
+            terms["recogniser"] = recogniser_loss(result.audio, batch.target, batch.bandwidth_hz, self.mixed)
         weights = replace(self.weights, coherence=self.weights.coherence * self.schedule.push(self.step))
         loss = total(terms, weights)
         scalars = {name: float(value.detach()) for name, value in terms.items()}

@@ -17,6 +17,7 @@ from training.model import WEIGHTS_VERSION, quantiser_input, reconstruct
 from training.train import RunLength, Schedule, Trainer
 
 SCHEDULE = Schedule(steps=10, adversarial_from=1, warmup_steps=2, frames_per_batch=30, judged_frames=10)
+WEIGHTS = LossWeights(recogniser=0.0)  # `dev` does not install its network
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +33,13 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_an_interrupted_run_equals_an_uninterrupted_one(work: Path) -> None:
     torch.set_num_threads(1)
-    whole = Trainer(work, SCHEDULE, LossWeights(), seed=1)
-    first = Trainer(work, SCHEDULE, LossWeights(), seed=1)
+    whole = Trainer(work, SCHEDULE, WEIGHTS, seed=1)
+    first = Trainer(work, SCHEDULE, WEIGHTS, seed=1)
     for _ in range(2):
         whole.advance(0.0)
         first.advance(0.0)
     first.save(0.25)
-    second = Trainer(work, SCHEDULE, LossWeights(), seed=2)
+    second = Trainer(work, SCHEDULE, WEIGHTS, seed=2)
     second.seed = 1
     assert second.restore() == 0.25
     assert second.step == 2
@@ -66,7 +67,7 @@ def test_the_coherence_weight_is_higher_at_the_start() -> None:
 
 @pytest.mark.slow
 def test_an_export_loads_and_keeps_within_the_budget(work: Path, tmp_path: Path) -> None:
-    trainer = Trainer(work, SCHEDULE, LossWeights(), seed=1)
+    trainer = Trainer(work, SCHEDULE, WEIGHTS, seed=1)
     trainer.save(0.0)
     missing_db = missing_level_db(trainer.average, trainer.speech)
     assert export(work / "checkpoint.pt", trainer.speech, tmp_path) == {
@@ -86,7 +87,7 @@ def test_an_export_loads_and_keeps_within_the_budget(work: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_another_run_starts_from_the_average_and_the_judges_of_a_checkpoint(work: Path) -> None:
-    first, second = (Trainer(work, SCHEDULE, LossWeights(), seed=seed) for seed in (1, 2))
+    first, second = (Trainer(work, SCHEDULE, WEIGHTS, seed=seed) for seed in (1, 2))
     first.advance(0.0)
     first.save(0.5)
     second.start_from(work / "checkpoint.pt")
@@ -98,7 +99,7 @@ def test_another_run_starts_from_the_average_and_the_judges_of_a_checkpoint(work
 
 @pytest.mark.slow
 def test_a_run_of_the_decoder_alone_leaves_the_tokens_as_they_are(work: Path) -> None:
-    trainer = Trainer(work, replace(SCHEDULE, decoder_only=True, peak_rate=0.1), LossWeights(), seed=1)
+    trainer = Trainer(work, replace(SCHEDULE, decoder_only=True, peak_rate=0.1), WEIGHTS, seed=1)
     heard = trainer.speech.batch(np.random.default_rng(0), 1, 20, (0.0, 0.0)).heard
 
     def coded() -> tuple[torch.Tensor, torch.Tensor]:
