@@ -92,6 +92,7 @@ class HttpExchange(asyncio.Protocol):
         self._parser = h11.Connection(h11.SERVER)
         self._head: h11.Request | None = None
         self._body = bytearray()
+        self._lingers = False
         self._task: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle
@@ -120,7 +121,10 @@ class HttpExchange(asyncio.Protocol):
 
     def finish(self) -> None:
         self._send(h11.EndOfMessage())
-        self._transport.close()
+        if self._parser.their_state is h11.DONE:
+            self._transport.close()
+        else:
+            self._linger()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -133,17 +137,20 @@ class HttpExchange(asyncio.Protocol):
         self._timer = self._loop.call_later(self._settings.open_timeout_s, self.abort)
 
     def data_received(self, data: bytes) -> None:
-        if self._task is not None or self._transport.is_closing():
-            return  # there is one request, and it is complete
+        if self._task is not None or self._lingers or self._transport.is_closing():
+            return  # there is one request, and it is complete or refused
         try:
             self._parser.receive_data(data)
-            while self._task is None and (event := self._parser.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+            while (event := self._parser.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
                 self._take(event)
+                if self._task is not None or self._lingers:
+                    return
         except h11.RemoteProtocolError as error:
             self._refuse(HTTPStatus(error.error_status_hint), str(error))
 
     def eof_received(self) -> None:
-        self.abort()
+        if not self._lingers:  # else the transport closes itself
+            self.abort()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -172,7 +179,6 @@ class HttpExchange(asyncio.Protocol):
             self._body += event.data
             if len(self._body) > self._settings.max_message_bytes:
                 refuse_length(self, self._settings.max_message_bytes)
-                self._task = self._loop.create_task(asyncio.sleep(0), name="refused")  # stops reading
         elif isinstance(event, h11.EndOfMessage):
             self._timer.cancel()
             self._task = self._loop.create_task(self._handle(), name="http request")
@@ -195,6 +201,14 @@ class HttpExchange(asyncio.Protocol):
             self.abort()
         else:
             refuse(self, status, message)
+
+    def _linger(self) -> None:
+        """Reads on for a while: a client that still sends would lose the answer if the connection closed."""
+        self._lingers = True
+        if self._transport.can_write_eof():  # not with TLS
+            self._transport.write_eof()
+        self._timer.cancel()
+        self._timer = self._loop.call_later(self._settings.close_timeout_s, self.abort)
 
     def _send(self, event: Any) -> None:
         data = self._parser.send(event)

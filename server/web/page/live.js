@@ -54,7 +54,7 @@ export class Live {
   }
 
   get isOn() {
-    return this.phase === "opening" || this.phase === "talking";
+    return this.phase !== "idle";
   }
 
   /** Opens both sessions and the microphone. */
@@ -92,9 +92,10 @@ export class Live {
     }
   }
 
-  /** Closes the microphone and plays the rest. */
+  /** Closes the microphone and plays the rest, which a second call cuts off. */
   async stop() {
     if (this.phase === "opening") return this._drop();
+    if (this.phase === "ending") return this.halt();
     const turn = ++this._turn;
     this._closeMicrophone();
     this._next?.drop();
@@ -136,10 +137,9 @@ export class Live {
 
   /** Updates the buttons and the figures that do not change while talking. */
   refresh() {
-    const words = { idle: "Talk live", opening: "Cancel", talking: "Stop", ending: "Just a moment" };
+    const words = { idle: "Talk live", opening: "Cancel", talking: "Stop", ending: "Stop now" };
     element("talk").textContent = words[this.phase];
     element("talk").setAttribute("aria-pressed", String(this.isOn));
-    element("talk").disabled = this.phase === "ending";
     element("live-compare").disabled = this.phase !== "idle" || this.history.seconds === 0;
     this._showLength();
     if (this.phase === "idle") this._showFigures(null);

@@ -315,6 +315,29 @@ async def test_an_answer_to_head_has_the_length_of_the_body_and_no_body(path):
     assert head.startswith(b"HTTP/1.1 ") and b"\r\ncontent-length: " in head.lower() and body == b""
 
 
+@pytest.mark.parametrize("length", [b"Content-Length: 20000000", b"Transfer-Encoding: chunked"])
+async def test_a_client_that_sends_too_much_reads_the_answer(length):
+    with hosted(FakeRunner(), max_message_bytes=1000) as host:
+        head = b"POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n"
+        piece = b"x" * 100_000 if b"Content" in length else b"186a0\r\n" + b"x" * 100_000 + b"\r\n"
+        said = await exchanged(host.url, head, *[piece] * 200)
+        assert b" 413 " in said.splitlines()[0] and b"longer than 1000 bytes" in said
+
+
+async def test_a_client_that_never_ends_its_refused_body_is_cut_off():
+    with hosted(FakeRunner(), max_message_bytes=1000, close_timeout_s=0.2) as host:
+        address, port = host.url.removeprefix("ws://").split(":")
+        reader, writer = await asyncio.open_connection(address, int(port))
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n" + b"x" * 2000)
+        assert b" 413 " in await asyncio.wait_for(reader.read(), DEADLINE_S)
+        with pytest.raises(OSError):
+            async with asyncio.timeout(DEADLINE_S):
+                while True:
+                    writer.write(b"x")
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+
+
 async def test_malformed_requests_get_the_matching_status():
     with hosted(FakeRunner(), max_message_bytes=1000, open_timeout_s=0.3) as host:
         assert b" 400 " in (await exchanged(host.url, b"POST nonsense\r\n\r\n")).splitlines()[0]

@@ -293,6 +293,17 @@ async def test_escape_during_a_change_of_profile_closes_the_old_sessions(tab):
     assert await tab.evaluate("window.loop.ready") is None
 
 
+async def test_a_second_press_on_stop_does_not_wait_for_the_rest(tab):
+    await talk(tab)
+    await tab.evaluate(LATE_END)
+    await tab.click("talk")
+    await tab.until("demo.live.phase === 'ending'")
+    assert await tab.evaluate("document.getElementById('talk').textContent") == "Stop now"
+    await tab.click("talk")
+    await tab.until(QUIET)
+    assert await tab.evaluate("window.loop.ready") is None
+
+
 async def test_a_profile_selected_while_a_talk_opens_is_used(tab):
     await tab.evaluate("(demo.server.profile = '', undefined)")
     await tab.evaluate(late("demo.server", "connect", "window.calls === 0"))
