@@ -1,6 +1,7 @@
-"""Writes a model folder from a checkpoint: `python -m training.export --checkpoint FILE --work FOLDER --out FOLDER`.
+"""Writes a model folder from checkpoints: `python -m training.export --checkpoint FILE --work FOLDER --out FOLDER`.
 
-The folder has the files that `NeuCodecModel.from_pretrained` reads, in float16, with the moving average of the weights.
+The folder has the files that `NeuCodecModel.from_pretrained` reads, in float16, with the moving average of the weights;
+of several runs that began at one checkpoint it has the mean.
 A loss on log spectra is minimal at the median of the possible outputs, so the model learns to speak some decibels too
 quietly; the gap, measured on held-out speakers, is added to the bias of the head's log magnitude. `stream.json`, which
 comes from the calibration, and the model card, which is written by hand, are kept.
@@ -8,6 +9,7 @@ comes from the calibration, and the model card, which is written by hand, are ke
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,24 +23,27 @@ from training.model import nano_config, reconstruct
 _CLIP_FRAMES = 500
 
 
-def export(checkpoint: Path, speech: Speech, out: Path) -> dict[str, float]:
-    """Returns the step of the checkpoint and the level that was added, in decibels.
+def export(checkpoints: Sequence[Path], speech: Speech, out: Path) -> dict[str, float]:
+    """Returns the step of the first checkpoint and the level that was added, in decibels.
 
-    Raises FileNotFoundError if there is no checkpoint.
+    Raises FileNotFoundError if a checkpoint is missing.
     """
-    if not checkpoint.exists():
-        raise FileNotFoundError(f"{checkpoint} does not exist; train first, or name the checkpoint.pt of a work folder")
-    content = torch.load(checkpoint, weights_only=True)
-    layers = sum(name.endswith("input_layernorm.weight") for name in content["average"])  # of the decoder
+    for path in checkpoints:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; train first, or name the checkpoint.pt of a work folder")
+    contents = [torch.load(path, weights_only=True) for path in checkpoints]
+    averages = [content["average"] for content in contents]
+    weights = {name: torch.stack([average[name] for average in averages]).mean(dim=0) for name in averages[0]}
+    layers = sum(name.endswith("input_layernorm.weight") for name in weights)  # of the decoder
     model = NeuCodecModel(nano_config(layers)).eval()
-    model.load_state_dict(content["average"])
+    model.load_state_dict(weights)
     added_db = missing_level_db(model, speech)
     head = model.acoustic_decoder.head.linear
     with torch.no_grad():
         head.bias[: head.out_features // 2] += added_db / 20.0 * math.log(10.0)
     model.to(torch.float16).save_pretrained(out)
     (out / "model.safetensors").chmod(0o644)  # written for the owner only, but shipped to everyone
-    return {"step": content["step"], "added_db": added_db}
+    return {"step": contents[0]["step"], "added_db": added_db}
 
 
 @torch.no_grad()
@@ -57,8 +62,8 @@ def _level_db(audio: Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Export a checkpoint as a model folder.")
-    parser.add_argument("--checkpoint", type=Path, default=Path("training/run/checkpoint.pt"))
+    parser = argparse.ArgumentParser(description="Export a checkpoint, or the mean of several, as a model folder.")
+    parser.add_argument("--checkpoint", type=Path, nargs="+", default=[Path("training/run/checkpoint.pt")])
     parser.add_argument("--work", type=Path, default=Path("training/run"), help="folder with prepared speech")
     parser.add_argument("--out", type=Path, default=Path("streaming/assets/nano"))
     arguments = parser.parse_args()

@@ -70,7 +70,7 @@ def test_an_export_loads_and_keeps_within_the_budget(work: Path, tmp_path: Path)
     trainer = Trainer(work, SCHEDULE, WEIGHTS, seed=1)
     trainer.save(0.0)
     missing_db = missing_level_db(trainer.average, trainer.speech)
-    assert export(work / "checkpoint.pt", trainer.speech, tmp_path) == {
+    assert export([work / "checkpoint.pt"], trainer.speech, tmp_path) == {
         "step": 0,
         "added_db": pytest.approx(missing_db),
     }
@@ -113,6 +113,20 @@ def test_a_run_of_the_decoder_alone_leaves_the_tokens_as_they_are(work: Path) ->
     assert (after[1] - before[1]).abs().max() > 0.0
 
 
+@pytest.mark.slow
+def test_an_export_of_two_runs_has_the_mean_of_their_weights(work: Path, tmp_path: Path) -> None:
+    trainer = Trainer(work, SCHEDULE, WEIGHTS, seed=1)
+    paths = []
+    for factor in (1.0, 3.0):
+        trainer.average.fc_encoder.weight.mul_(factor)
+        trainer.save(0.0)
+        paths.append((work / "checkpoint.pt").rename(tmp_path / f"{factor}.pt"))
+    export(paths, trainer.speech, tmp_path / "out")
+    model = NeuCodecModel.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    expected = trainer.average.fc_encoder.weight * (2.0 / 3.0)
+    torch.testing.assert_close(model.fc_encoder.weight, expected.half().float())
+
+
 def test_exporting_without_a_checkpoint_names_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="train first"):
-        export(tmp_path / "checkpoint.pt", None, tmp_path / "out")
+        export([tmp_path / "checkpoint.pt"], None, tmp_path / "out")
