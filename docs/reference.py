@@ -18,8 +18,9 @@ DOCS = Path(__file__).parent
 SETTINGS = """# Settings
 
 Every setting of the server is a flag (`--max-sessions 8`), an environment variable (`NEUCODEC_MAX_SESSIONS=8`) and a
-key of the TOML file that `--config` names (`max_sessions = 8`). Flags override the environment, which overrides the
-file. `neucodec-server --check-config` prints the settings in force with their sources and checks files, model and device.
+key of the TOML file that `--config` names (`max_sessions = 8`). Flags override the environment, the environment the
+file. `neucodec-server --check-config` prints the settings in force with their sources, and checks files, model and
+device.
 
 This page is generated from the code by `python docs/reference.py`.
 """
