@@ -5,6 +5,7 @@ later, over `context_frames` of remembered keys and values. One frame is one tok
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 
 from neucodec_streaming.errors import ConfigError
 
@@ -43,8 +44,9 @@ class StreamConfig:
     def __post_init__(self) -> None:
         for field, least in (("chunk_frames", 1), ("lookahead_frames", 0), ("context_frames", 0)):
             value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{field} is {value!r}: expected a whole number of 20 ms frames, at least {least}")
+            object.__setattr__(self, field, int(value))  # numpy's integers are not JSON, as snapshots need
         weight = self.prior_weight
         if weight is not None and not (isinstance(weight, (int, float)) and 0 <= weight < float("inf")):
             raise ConfigError(f"prior_weight is {weight!r}: expected a finite number of frames >= 0, or None")

@@ -1,5 +1,6 @@
 """Valid configurations, and the times that follow from them."""
 
+import numpy as np
 import pytest
 
 from neucodec_streaming import ConfigError, StreamConfig
@@ -20,6 +21,11 @@ from neucodec_streaming.config import roundtrip_latency_ms
 def test_an_invalid_field_is_refused_by_name_and_value(fields: dict, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         StreamConfig(**fields)
+
+
+def test_integers_of_numpy_are_valid_and_become_plain_ones() -> None:
+    config = StreamConfig(np.int64(3), np.uint8(0), np.int32(7))
+    assert config == StreamConfig(3, 0, 7) and repr(config) == repr(StreamConfig(3, 0, 7))
 
 
 def test_the_default_waits_215_ms_to_encode_and_200_to_decode() -> None:
