@@ -7,7 +7,8 @@ and may be elsewhere, since a hub id has no folder to write to.
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -94,7 +95,7 @@ class Codec:
 
     def to(self, device: str | torch.device) -> "Codec":
         """Moves to another device and returns itself; existing streams stay on theirs. Raises ConfigError."""
-        if self.is_packed and torch.device(device) != self.device:
+        if self.is_packed and _torch_device(device) != self.device:
             raise ConfigError(
                 f"weights are packed for {self.device}, not for {device}: load the model on {device} instead"
             )
@@ -289,7 +290,7 @@ def load_codec(
         source = str(name) if original is None else converted(original)
     priors = read_priors(folder / "stream.json" if stream_json is None else Path(stream_json))
     int8 = dtype == "int8"
-    if int8 and torch.device(device).type != "cpu":
+    if int8 and _torch_device(device).type != "cpu":
         raise ConfigError(f"dtype int8 is computed on a CPU, not on {device}: use float32, bfloat16 or float16")
     model, digest = load_int8_model(source, kinds) if int8 else (load_model(source, _torch_dtype(dtype), kinds), None)
     model = _on_device(model, device).eval().requires_grad_(False)
@@ -300,8 +301,19 @@ def load_codec(
 
 
 def _on_device(model: Any, device: str | torch.device) -> Any:
-    try:
+    with _usable(device):
         return model.to(device)
+
+
+def _torch_device(device: str | torch.device) -> torch.device:
+    with _usable(device):
+        return torch.device(device)
+
+
+@contextmanager
+def _usable(device: str | torch.device) -> Iterator[None]:
+    try:
+        yield
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device {device!r} cannot be used ({error}): use cpu, cuda or cuda:N") from error
 
@@ -332,7 +344,10 @@ def read_audio(path: str | Path | BytesIO) -> np.ndarray:
 
 
 def _three_axes(value: Any) -> Any:
-    value = value if isinstance(value, (Tensor, np.ndarray)) else np.array(value)
-    if value.ndim != 3 or value.shape[1] != 1:
+    try:
+        value = value if isinstance(value, (Tensor, np.ndarray)) else np.array(value)
+    except ValueError as error:
+        raise InputError(f"the list is not a tensor ({error}): expected (B, 1, T)") from None
+    if value.ndim != 3 or value.shape[1] != 1 or not len(value):
         raise InputError(f"tensor has shape {tuple(value.shape)}: expected (B, 1, T)")
     return value

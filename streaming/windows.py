@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from neucodec_streaming.audio import check_audio
+from neucodec_streaming.audio import as_array, check_audio
 from neucodec_streaming.config import INPUT_HOP, OUTPUT_HOP, StreamConfig, input_needed
 from neucodec_streaming.errors import TokenError
 from neucodec_streaming.protocol.concealment import MIDDLE_TOKEN, gap_tokens
@@ -211,12 +211,13 @@ class DecoderWindower(Windower):
         if lost is None:
             self.append(check_tokens(tokens).copy())
             return
-        lost, tokens = np.asarray(lost), np.asarray(tokens)
+        lost, tokens = as_array(lost, "lost is a", TokenError), as_array(tokens, "tokens are a", TokenError)
         if lost.dtype != np.bool_ or lost.shape != tokens.shape:
             raise TokenError(
                 f"lost is {lost.dtype} of shape {lost.shape}: pass a bool for each of the {tokens.size} tokens"
             )
-        self.append(np.where(lost, LOST, check_tokens(np.where(lost, 0, tokens)).astype(np.int32)))
+        known = check_tokens(np.where(lost, 0, tokens)).astype(np.int32)
+        self.append(np.where(lost.reshape(-1), LOST, known))
 
     def _row(self, units: np.ndarray) -> np.ndarray:
         x = np.zeros(self.config.window_frames, np.int64)

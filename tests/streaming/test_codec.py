@@ -125,9 +125,12 @@ def test_a_hub_id_out_of_reach_is_refused_with_a_remedy() -> None:
         load_codec("no-one-at-all/no-such-model")
 
 
-def test_an_unknown_device_is_refused() -> None:
-    with pytest.raises(ConfigError, match="use cpu, cuda"):
-        load_codec(GOLDEN, device="warp")
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_an_unknown_device_is_refused(dtype: str) -> None:
+    with pytest.raises(ConfigError, match=r"'warp' cannot be used .* use cpu, cuda"):
+        load_codec(GOLDEN, device="warp", dtype=dtype)
+    with pytest.raises(ConfigError, match="'warp' cannot be used"):
+        codec_of("golden" if dtype == "float32" else "golden-int8").to("warp")
 
 
 @pytest.mark.parametrize("broken", ["{", '{"version": 2}', '{"version": 1, "chunk_frames": 5}', "[]"])
@@ -208,6 +211,21 @@ def test_the_value_of_a_lost_token_does_not_matter() -> None:
         stream.feed(marked - np.arange(5) * 8, lost)
 
 
+def test_lost_tokens_may_have_the_shape_of_codes_and_refused_ones_change_nothing() -> None:
+    stream = codec_of("golden").decoder_stream(StreamConfig(4, 1))
+    tokens, lost = np.array([9, 7, 3, 5, 1], np.uint16), np.array([True, False, True, True, False])
+    expected = np.concatenate([stream.feed(tokens, lost), stream.flush()])
+    for wrong, marks in (
+        ([[1], [2, 3]], lost[:2]),
+        (torch.zeros(2, dtype=torch.bfloat16), lost[:2]),
+        ([1], [[True], 2]),
+    ):
+        with pytest.raises(TokenError):
+            stream.feed(wrong, marks)
+    audio = [stream.feed(tokens[None, None], lost[None, None]), stream.flush()]
+    np.testing.assert_array_equal(np.concatenate(audio), expected)
+
+
 def test_a_given_stream_json_replaces_the_models_own(tmp_path: Path) -> None:
     (copy_of_golden(tmp_path) / "stream.json").write_text("{")
     codec = load_codec(tmp_path, stream_json=ASSETS / "nano" / "stream.json")
@@ -251,6 +269,9 @@ def test_the_calls_of_the_original_package_work() -> None:
     for form in (codes, codes.numpy(), codes.tolist()):
         np.testing.assert_array_equal(codec.decode_code(form)[0, 0], expected)
     np.testing.assert_array_equal(codec.encode_code(pcm[None, None]), codes)
+    for wrong in (codes[:0], codes[0], [[[1, 2]], [[3]]]):
+        with pytest.raises(InputError, match=r"expected \(B, 1, T\)"):
+            codec.decode_code(wrong)
 
 
 @pytest.mark.parametrize(("asked", "used"), [(None, 1), (2, 2), (3, 3)])
