@@ -268,7 +268,7 @@ class BrokerSession(HoldableTransport):
             self._converse(self._translation.frame(message.payload))
         except StreamingError as error:
             if not is_hermes(self._input_topic):
-                self._handler.fail(error)
+                self._handler.received(error)
             elif str(error) != self._left_out_for:  # a satellite's own frames are skipped; each reason is logged once
                 self._left_out_for = str(error)
                 _log.warning("session %s skips a message of %s: %s", self.name, self._input_topic, error)

@@ -8,6 +8,7 @@ from collections import deque
 
 import numpy as np
 
+from neucodec_streaming.errors import StreamingError
 from neucodec_streaming.protocol.messages import ClientMessage, Prime, StreamFormat
 
 END_BYTES = 64
@@ -18,22 +19,22 @@ MESSAGE_BYTES = 64
 
 
 class EarlyMessages:
-    """Messages that a client has sent before `ready`, in order. `bytes`: their size."""
+    """Messages that a client has sent before `ready`, and the errors of invalid ones, in order. `bytes`: their size."""
 
     def __init__(self) -> None:
-        self._messages: list[bytes | ClientMessage] = []
+        self._messages: list[bytes | ClientMessage | StreamingError] = []
         self.bytes = 0
 
     def __bool__(self) -> bool:
         return bool(self._messages)
 
-    def put(self, message: bytes | ClientMessage) -> None:
+    def put(self, message: bytes | ClientMessage | StreamingError) -> None:
         self._messages.append(message)
         self.bytes += len(message) if isinstance(message, bytes) else MESSAGE_BYTES
         if isinstance(message, Prime):
             self.bytes += 2 * len(message.tokens or ())
 
-    def take(self) -> list[bytes | ClientMessage]:
+    def take(self) -> list[bytes | ClientMessage | StreamingError]:
         messages, self._messages, self.bytes = self._messages, [], 0
         return messages
 

@@ -170,8 +170,8 @@ class Session:
             self._limits.after("stats", STATS_INTERVAL_S, self._report)
         self._loop.call_soon(self._pump)  # messages that came with the request arrived before `ready`
 
-    def received(self, message: bytes | ClientMessage) -> None:
-        """Accepts a client's message; an invalid one ends the session."""
+    def received(self, message: bytes | ClientMessage | StreamingError) -> None:
+        """Accepts a client's message; an invalid one, or the error of one, ends the session."""
         conversation = self._conversation
         if self._attachment is _ENDED or conversation.failure is not None or conversation.state in OVER:
             return
@@ -184,6 +184,8 @@ class Session:
                 if self._first_input_s is None:
                     self._first_input_s = self._limits.active_s
                 waits = self.slot.feed(message)  # whether it completes a window, which may have to wait
+            elif isinstance(message, StreamingError):
+                raise message
             else:
                 waits = self._obey(message)
         except StreamingError as error:
@@ -242,7 +244,7 @@ class Session:
 
     # Input
 
-    def _queue_early(self, message: bytes | ClientMessage) -> bool:
+    def _queue_early(self, message: bytes | ClientMessage | StreamingError) -> bool:
         """Accepts a message before `ready`; it is always queued. Raises ProtocolError if the client must wait for
         `ready`.
         """

@@ -76,11 +76,8 @@ class SessionHandler(Interface):
     def opened(self, transport: Transport) -> None:
         """The connection is open: messages can be sent."""
 
-    def received(self, message: bytes | ClientMessage) -> None:
-        """Accepts payload or a client's message."""
-
-    def fail(self, error: StreamingError) -> None:
-        """The client sent an invalid message: ends the session with that error."""
+    def received(self, message: bytes | ClientMessage | StreamingError) -> None:
+        """Accepts payload, a client's message, or the error of an invalid one, which ends the session in its turn."""
 
     def writable(self) -> None:
         """`is_writable` is true again."""
@@ -97,10 +94,10 @@ def check_size(data: bytes | str, max_bytes: int) -> None:
 
 def hand_on(data: bytes | str, handler: SessionHandler, max_bytes: int) -> None:
     """Passes one WebSocket message to a session; an invalid or oversized one ends it with the error."""
+    message: bytes | ClientMessage | StreamingError
     try:
         check_size(data, max_bytes)
         message = data if isinstance(data, bytes) else parse_client_message(data)
     except StreamingError as error:
-        handler.fail(error)
-    else:
-        handler.received(message)
+        message = error
+    handler.received(message)

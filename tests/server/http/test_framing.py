@@ -54,11 +54,8 @@ class Ear:
     def writable(self) -> None: ...
     def lost(self, is_clean: bool) -> None: ...
 
-    def received(self, message: bytes | ClientMessage) -> None:
+    def received(self, message: bytes | ClientMessage | StreamingError) -> None:
         self.heard.append(message)
-
-    def fail(self, error: StreamingError) -> None:
-        self.heard.append(error)
 
 
 async def test_messages_arrive_in_order_and_invalid_ones_as_errors() -> None:

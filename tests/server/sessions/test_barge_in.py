@@ -127,6 +127,18 @@ async def test_messages_sent_before_ready_are_accepted_in_order() -> None:
         writer.close()
 
 
+@pytest.mark.parametrize("invalid", ["not json", '{"type":"sing"}', "x" * 20_000])
+async def test_the_error_of_an_invalid_message_sent_before_ready_follows_ready(invalid: str) -> None:
+    with hosted(FakeRunner(), max_message_bytes=16_384, close_timeout_s=0.1) as host:
+        mark = encode_message(Mark(1)).encode()
+        items = ((Opcode.TEXT, mark), (Opcode.TEXT, invalid.encode()), (Opcode.TEXT, mark))
+        reader, writer = await _say(host.url, "/v1/encode", *items)
+        said = await asyncio.wait_for(reader.read(), DEADLINE_S)
+        ready, error = said.find(b'"type":"ready"'), said.find(b'"type":"error"')
+        assert 0 < ready < said.find(b'"type":"mark"') < error and said.count(b'"type":"mark"') == 1
+        writer.close()
+
+
 async def test_a_resuming_client_must_wait_for_ready() -> None:
     with hosted(FakeRunner(), resume_s=30.0, close_timeout_s=0.1) as host:
         for query in ("resume=unknown&utterance=0,0", None):
