@@ -156,12 +156,7 @@ class App:
 
         Raises ConfigError, CapacityError, DeviceError.
         """
-        sessions = self.ready()
-        model = sessions.model
-        model.profile(asked.profile)
-        if asked.kind not in model.kinds:
-            raise ConfigError(f"{asked.kind} sessions are not served here: choose {' or '.join(model.kinds)}")
-        return sessions.open(asked, caller)
+        return self.ready().open(asked, caller)
 
     async def drain(self) -> None:
         """Accepts no new sessions, and waits until the open ones have ended, or for `drain_s`."""

@@ -20,7 +20,7 @@ import numpy as np
 from neucodec_streaming.errors import CapacityError, ConfigError, SpeechLMError, StreamingError, TokenError, error_of
 from neucodec_streaming.protocol.messages import Done, End, Failure, Flush, Ready, ServerMessage
 from neucodec_streaming.protocol.query import session_request
-from neucodec_streaming.protocol.speech_lm import AnswerParser, SpeechLMSpec, refusal, unreachable
+from neucodec_streaming.protocol.speech_lm import AnswerParser, SpeechLMSpec, check_text, refusal, unreachable
 from neucodec_streaming.proxies import proxy_for
 from neucodec_streaming.server.auth.gate import Gate
 from neucodec_streaming.server.http.exchange import Exchange, HttpRequest, reply_with
@@ -68,13 +68,14 @@ def parse_request(body: bytes, voices: Iterable[str] = ()) -> SpeechRequest:
     """
     try:
         fields: Any = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"the body is not JSON ({error}): send a JSON object") from None
     if not isinstance(fields, dict):
         raise ConfigError("the body is not a JSON object: send one with input, the text to speak")
     text = fields.get("input")
     if not isinstance(text, str) or not text.strip():
         raise ConfigError(f"input is {str(text)[:40]!r}: expected the text to speak")
+    check_text("input", text)
     voice = fields.get("voice") or DEFAULT_VOICE
     known = (DEFAULT_VOICE, *(name for name in voices if name != DEFAULT_VOICE))
     if voice not in known:
@@ -84,6 +85,7 @@ def parse_request(body: bytes, voices: Iterable[str] = ()) -> SpeechRequest:
     for name in ("model", "profile"):
         if not isinstance(fields.get(name), str | None):
             raise ConfigError(f"{name} is {str(fields[name])[:40]!r}: expected a name")
+        check_text(name, fields.get(name) or "")
     return SpeechRequest(
         text,
         fields.get("model"),
@@ -196,7 +198,7 @@ class SpeechEndpoint:
         asked: SpeechRequest,
         session: Session,
         output: SpeechOutput,
-        relaying: "asyncio.Task[SpeechLMError | None]",
+        relaying: "asyncio.Task[StreamingError | None]",
         exchange: Exchange,
     ) -> None:
         """Sends audio to the client as it arrives, then the end or the error."""
@@ -228,15 +230,15 @@ class SpeechEndpoint:
                 exchange.write(done_event(output.done.input))
             exchange.finish()
 
-    def _failure(self, output: SpeechOutput, failure: SpeechLMError | None) -> StreamingError | None:
+    def _failure(self, output: SpeechOutput, failure: StreamingError | None) -> StreamingError | None:
         """Why the answer is incomplete; None if it is complete."""
         if output.failure is not None:
             return error_of(output.failure.code, output.failure.message)
         return failure if output.done else CapacityError("the server is shutting down: try again or use another server")
 
-    async def _relay(self, asked: SpeechRequest, session: Session, output: SpeechOutput) -> SpeechLMError | None:
+    async def _relay(self, asked: SpeechRequest, session: Session, output: SpeechOutput) -> StreamingError | None:
         """Passes the language model's tokens to the session, and its end; returns an error if they are incomplete."""
-        failure = None
+        failure: StreamingError | None = None
         try:
             body = self._spec.body(asked.text, model=asked.model)
             async with self._client.stream("POST", self._spec.target, json=body) as response:
@@ -257,6 +259,9 @@ class SpeechEndpoint:
             failure = unreachable(self._spec.url, error)
         except (SpeechLMError, TokenError, ConfigError) as error:
             failure = SpeechLMError(str(error))
+        except Exception:
+            _log.exception("the speech of the language model failed", extra={"session": session.ready.session})
+            failure = StreamingError("internal error: try again")
         await output.released()
         session.received(End())
         return failure

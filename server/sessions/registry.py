@@ -16,7 +16,7 @@ from itertools import product
 
 from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.engine.budget import Budget
-from neucodec_streaming.errors import CapacityError, LimitError, StreamingError
+from neucodec_streaming.errors import CapacityError, ConfigError, LimitError, StreamingError
 from neucodec_streaming.protocol.messages import Ready, Resume
 from neucodec_streaming.protocol.query import SessionRequest
 from neucodec_streaming.server.auth.gate import Caller, Gate
@@ -115,6 +115,8 @@ class Sessions:
         """
         asked = asked.at_rate(self.model.output_rate)
         profile, config = self.model.profile(asked.profile)
+        if asked.kind not in self.model.kinds:
+            raise ConfigError(f"{asked.kind} sessions are not served here: choose {' or '.join(self.model.kinds)}")
         if asked.voice is not None:
             self.model.voices.named(asked.voice)
         self._enter(caller)

@@ -144,7 +144,7 @@ def delta_of(data: str) -> TextDelta:
     """
     try:
         chunk = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         chunk = None
     if isinstance(chunk, dict) and chunk.get("error"):
         raise SpeechLMError(f"the language model failed: {error_text(data)}")
@@ -164,7 +164,7 @@ def error_text(body: str) -> str:
     """The message of a JSON error in the form of OpenAI, vLLM, FastAPI or llama.cpp; else the start of the body."""
     try:
         found: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     for key in ("error", "detail", "message"):
         if isinstance(found, dict) and found.get(key):
@@ -249,7 +249,10 @@ class SpeechLMSpec:
     def body(
         self, text: str, *, model: str | None = None, codes: Sequence[int] = (), reference_text: str = ""
     ) -> dict[str, Any]:
-        """The JSON request for `text`. Raises ConfigError if the template needs something that is missing."""
+        """The JSON request for `text`. Raises ConfigError if the template needs something that is missing, and as
+        `check_text`.
+        """
+        check_text("the text", text)
         if "{codes}" in self.template and not len(codes):
             raise ConfigError("the prompt template has {codes}, but no voice provides them: specify a voice")
         filled = {
@@ -278,6 +281,14 @@ def check_url(url: str) -> None:
         fits = False
     if not fits or split.query or split.fragment or split.username:
         raise ConfigError(f"language model URL {url!r} is invalid: use one like http://127.0.0.1:8000/v1")
+
+
+def check_text(name: str, text: str) -> None:
+    """Raises ConfigError for a text that UTF-8 cannot encode: JSON and command lines may have half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} is {text[:40]!r}, which is not Unicode: send whole characters") from None
 
 
 def _json_request(template: str) -> dict[str, Any]:

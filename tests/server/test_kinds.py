@@ -15,9 +15,9 @@ from tests.server.hosting import hosted, talk
 OTHERS = {"decode": ("encode", "roundtrip"), "encode": ("decode", "roundtrip")}
 
 
-def fetched(url: str) -> tuple[int, dict]:
+def fetched(url: str, body: bytes | None = None) -> tuple[int, dict]:
     try:
-        with urllib.request.urlopen(url.replace("ws://", "http://"), timeout=10) as response:
+        with urllib.request.urlopen(url.replace("ws://", "http://"), body, timeout=10) as response:
             return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())
@@ -37,6 +37,15 @@ async def test_only_the_configured_kind_is_served(kind):
             await client.send(payload, End())
             done = await client.hear_until(Done)
             assert done.output == (9600 if kind == "decode" else 20)
+
+
+async def test_a_server_that_only_encodes_refuses_speech():
+    with hosted(kinds=("encode",), max_sessions=1, batch_sizes=(1,), speech_lm_url="http://127.0.0.1:1/v1") as host:
+        for _ in range(2):  # a refusal reserves nothing
+            status, body = fetched(f"{host.url}/v1/audio/speech", b'{"input": "Good morning."}')
+            assert status == 400 and "decode sessions are not served here" in body["error"]["message"]
+        async with talk(host.url, "/v1/encode") as client:
+            await client.finish()
 
 
 @pytest.mark.parametrize("kinds", [(), ("decode", "decode"), ("listen",)])

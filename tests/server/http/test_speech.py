@@ -156,6 +156,15 @@ async def test_an_unusable_language_model_is_502(url):
             await host.emptied()
 
 
+async def test_an_unexpected_failure_of_the_relay_is_500_and_frees_the_slot(monkeypatch):
+    monkeypatch.setattr("neucodec_streaming.server.http.speech.AnswerParser", None)
+    async with speaking() as (_, url, host):
+        async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
+            refused = await client.post(f"{url}/audio/speech", json=ASKED)
+        assert refused.status_code == 500 and refused.json()["error"]["code"] == "internal"
+        await host.emptied()
+
+
 async def test_speech_without_a_free_slot_is_503_with_retry_after():
     async with speaking(max_sessions=1) as (_, url, host):
         async with connect(host.url, kind="decode"), httpx.AsyncClient() as client:
@@ -260,6 +269,9 @@ async def test_a_failure_after_the_first_audio_aborts_the_response():
     [
         (b"nonsense", "not JSON"),
         (b"[]", "not a JSON object"),
+        (b"[" * 100_000, "not JSON"),
+        (rb'{"input": "a \ud83d"}', r"input is 'a \\ud83d', which is not Unicode"),
+        (rb'{"input": "a", "model": "\udc00"}', r"model is '\\udc00', which is not Unicode"),
         (b'{"input": " "}', "input is ' '"),
         (b'{"input": 3}', "input is '3'"),
         (b'{"input": "a", "voice": {"id": "x"}}', "voice .* is unknown"),

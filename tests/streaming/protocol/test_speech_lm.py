@@ -183,7 +183,7 @@ def test_an_error_within_the_stream_is_raised(chunk):
         delta_of(chunk)
 
 
-@pytest.mark.parametrize("chunk", ["", "nonsense", "[]", "7", "{}", '{"choices": 3}'])
+@pytest.mark.parametrize("chunk", ["", "nonsense", "[]", "7", "{}", '{"choices": 3}', "[" * 100_000])
 def test_anything_but_a_chunk_is_an_error(chunk):
     with pytest.raises(SpeechLMError, match="not a completion chunk"):
         delta_of(chunk)
@@ -202,6 +202,7 @@ def test_chunks_without_text_give_empty_text(choices):
         ('{"object": "error", "message": "no such model"}', "no such model"),
         ("no such model\n", "no such model"),
         ('{"detail": [{"loc": ["body"]}]}', '{"detail": [{"loc": ["body"]}]}'),
+        ("[" * 100_000, "[" * 300),
     ],
 )
 def test_server_error_messages_are_extracted(body, message):
@@ -215,6 +216,11 @@ def test_the_text_is_the_prompt_unless_a_template_says_otherwise():
     spec = SpeechLMSpec(URL + "/", api="chat")
     assert spec.target == f"{URL}/chat/completions"
     assert spec.body("Hi", model="m")["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+def test_text_that_utf_8_cannot_encode_is_refused():
+    with pytest.raises(ConfigError, match="not Unicode"):
+        SpeechLMSpec(URL).body("half a pair: \ud83d")
 
 
 def test_a_template_gets_text_codes_and_transcript_and_text_is_never_expanded():
