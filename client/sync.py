@@ -30,6 +30,7 @@ from neucodec_streaming.config import INPUT_RATE
 from neucodec_streaming.errors import AudioError, ConfigError, LocalProtocolError
 from neucodec_streaming.protocol.messages import Ready
 from neucodec_streaming.resampler import resample
+from neucodec_streaming.tokens import check_tokens
 
 EVENTS_WAITING = 10_000
 """Limit of buffered events, about a quarter of an hour of speech; beyond it the connection is not read."""
@@ -182,12 +183,14 @@ def decode(
     api_key: str | None = None,
     ssl: tls.SSLContext | None = None,
 ) -> np.ndarray:
-    """Decodes tokens (F,) to audio, float32 (m,) at `output_rate`; None for the model's (`nano`: 480 samples a token,
-    24 kHz).
+    """Decodes tokens (F,), an array, tensor or list, to audio, float32 (m,) at `output_rate`; None for the model's
+    (`nano`: 480 samples a token, 24 kHz).
+
+    Raises TokenError.
     """
     address = _checked_url(url)
     session = connect(address, kind="decode", output_rate=output_rate, profile=profile, api_key=api_key, ssl=ssl)
-    return _whole(session, tokens, np.zeros(0, np.float32))
+    return _whole(session, check_tokens(tokens), np.zeros(0, np.float32))
 
 
 def roundtrip(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from neucodec_streaming.client import (
     Cleared,
@@ -20,7 +21,7 @@ from neucodec_streaming.client import (
     roundtrip,
 )
 from neucodec_streaming.client.errors import Disconnected, Unreachable
-from neucodec_streaming.errors import AudioError, ConfigError, LocalProtocolError
+from neucodec_streaming.errors import AudioError, ConfigError, LocalProtocolError, TokenError
 from tests.client.fake_server import Fault, fake_server
 from tests.client.test_connection import speech
 
@@ -57,6 +58,19 @@ async def test_audio_of_every_common_type_is_accepted(kind):
         audio = audio.astype(kind)
     async with fake_server() as server:
         assert (await in_a_script(encode, audio, server.url)).tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("form", [list, torch.tensor, lambda tokens: np.array([[tokens]])])
+async def test_tokens_of_every_form_are_decoded(form):
+    async with fake_server() as server:
+        audio = await in_a_script(decode, form([100, 200]), server.url)
+        assert np.array_equal(audio, np.repeat(np.float32([100, 200]) / 32768, 480))
+
+
+@pytest.mark.parametrize(("tokens", "says"), [([70_000], "is 70000"), ([1.5], "type float64"), (None, "a NoneType")])
+def test_invalid_tokens_are_refused_before_connecting(tokens, says):
+    with pytest.raises(TokenError, match=says):
+        decode(tokens)
 
 
 async def test_audio_of_another_rate_is_resampled():
