@@ -12,6 +12,7 @@ from ipaddress import ip_network
 from typing import Any, get_args, get_origin
 from urllib.parse import urlsplit
 
+from neucodec_streaming.config import StreamConfig
 from neucodec_streaming.engine.budget import DEFAULT_MAX_LOAD
 from neucodec_streaming.engine.overload import DEFAULT_MAX_BEHIND_S
 from neucodec_streaming.errors import ConfigError
@@ -308,6 +309,12 @@ def _wrong_kinds(kinds: tuple[str, ...]) -> str | None:
 
 
 def _wrong_profiles(profiles: Profiles) -> str | None:
+    for name, pair in profiles.items():
+        try:
+            chunk, lookahead = (1, 0) if pair is None else pair
+            StreamConfig(chunk, lookahead)
+        except (ConfigError, TypeError, ValueError):
+            return f"profile {name!r} has {pair!r}, expected a chunk of at least 1 and a lookahead, in frames, or None"
     return None if profiles else f"choose at least one, such as {DEFAULT_PROFILE}"
 
 
