@@ -58,6 +58,14 @@ def _npz(**arrays) -> bytes:
     return buffer.getvalue()
 
 
+def _with_damaged_header() -> bytes:
+    """Its checksum is right, and numpy gives up on the header with an error of the module tokenize."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("tokens.npy", record_to_bytes(RECORD, "npy").replace(b"{'descr'", b"\xe7'descr'"))
+    return buffer.getvalue()
+
+
 def _two_rows() -> bytes:
     rows = pq.read_table(io.BytesIO(record_to_bytes(RECORD, "parquet"))).to_batches()
     buffer = io.BytesIO()
@@ -79,6 +87,7 @@ def _two_rows() -> bytes:
         ("npz", _npz(codes=TOKENS), "not an .npz file with an array 'tokens'"),
         ("npz", _npz(tokens=np.array([object()])), "not an .npz file"),
         ("npz", _npz(tokens=np.array([1.5])), "pass integers"),
+        ("npz", _with_damaged_header(), "not an .npz file"),
         ("npz", _npz(tokens=TOKENS, rate=np.array(75)), "rate is 75"),
         ("parquet", b"PAR1 and no more", "not a Parquet file"),
         ("parquet", _two_rows(), "2 recordings, not one"),

@@ -87,8 +87,9 @@ def test_an_odd_number_of_bytes_is_named():
         npy(np.array([{}], object), allow_pickle=True),
         npy(EVERY)[:-1],
         npy(EVERY).replace(b"(65536,), ", b"(9999999999999,), "),
+        npy(EVERY).replace(b"{'descr'", b"\xe7'descr'"),
     ],
-    ids=["empty", "nonsense", "floats", "pickled objects", "cut", "far fewer than it says"],
+    ids=["empty", "nonsense", "floats", "pickled objects", "cut", "far fewer than it says", "header"],
 )
 def test_an_npy_file_of_anything_else_is_refused(payload):
     with pytest.raises(TokenError):

@@ -114,6 +114,12 @@ def test_a_shape_larger_than_its_data_is_refused(sizes):
         integers_from_pt(archive({**entries, name: pickled}))
 
 
+def test_an_archive_whose_names_are_damaged_is_refused():
+    payload = saved(torch.arange(10))
+    with pytest.raises(TokenError, match="zip archive is damaged"):
+        integers_from_pt(payload.replace(b"/data/0", b"/data/\xff"))
+
+
 def test_damage_anywhere_raises_a_token_error_or_changes_values():
     payload = saved(torch.arange(50, dtype=torch.int32))
     random = np.random.default_rng(0)
