@@ -7,6 +7,7 @@ and may be elsewhere, since a hub id has no folder to write to.
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -141,10 +142,10 @@ class Codec:
 
     @property
     def public_name(self) -> str:
-        """The last part of a folder, or a hub id or bundled name, with the version of the weights if the configuration
-        has one: tokens of two versions are incompatible.
+        """The name of a folder or file, or a hub id or bundled name, with the version of the weights if the
+        configuration has one: tokens of two versions are incompatible.
         """
-        name = Path(self.name).name if Path(self.name).is_dir() else self.name
+        name = Path(os.path.abspath(self.name)).name if Path(self.name).exists() else self.name
         version = getattr(self.model.config, "weights_version", None)
         return name if version is None else f"{name}-{version}"
 
