@@ -105,6 +105,14 @@ class Codec:
         self._steppers = {}
         return self
 
+    def cpu(self) -> "Codec":
+        """`to("cpu")`."""
+        return self.to("cpu")
+
+    def cuda(self) -> "Codec":
+        """`to("cuda")`."""
+        return self.to("cuda")
+
     @cached_property
     def _stepped(self) -> Any:
         """The model with packed weights for steps; the original stays for whole recordings."""

@@ -259,8 +259,13 @@ def test_invalid_kinds_are_refused(kinds: object) -> None:
         load_codec(GOLDEN, kinds=kinds)  # type: ignore[arg-type]
 
 
+def test_cuda_moves_a_codec_to_the_device_of_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Codec, "to", lambda codec, device: device)
+    assert codec_of("golden").cuda() == "cuda"
+
+
 def test_the_calls_of_the_original_package_work() -> None:
-    codec = Codec.from_pretrained(GOLDEN).eval().to("cpu")
+    codec = Codec.from_pretrained(GOLDEN).eval().to("cpu").cpu()
     assert (codec.sample_rate, codec.hop_length) == (24_000, 480)
     pcm = recording(6400)
     codes = codec.encode_code(audio_or_path=torch.from_numpy(pcm)[None, None])
