@@ -8,7 +8,7 @@ import pytest
 from neucodec_streaming.client import cli
 from neucodec_streaming.client.cli import EXIT_CODES, _parser
 from neucodec_streaming.config import StreamConfig, roundtrip_latency_ms
-from neucodec_streaming.server.settings.fields import PROFILES
+from neucodec_streaming.server.settings.fields import PROFILES, Settings
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -28,6 +28,13 @@ def test_the_latencies_equal_those_of_the_profiles(row):
     config = StreamConfig(chunk_frames=chunk, lookahead_frames=lookahead)
     times = (chunk * 20, lookahead * 20, config.encode_latency_ms, config.decode_latency_ms)
     assert row[1:] == [f"{ms:g} ms" for ms in (*times, roundtrip_latency_ms(config, config))]
+
+
+@pytest.mark.parametrize("row", rows("setting"), ids=lambda row: row[0])
+def test_the_limits_equal_the_settings_defaults(row):
+    for name in re.findall(r"`(\w+)`", row[0]):
+        default = getattr(Settings(), name)
+        assert row[1].split(" (")[0] == ("none" if default is None else f"{round(default):,}")
 
 
 def test_every_profile_of_the_server_has_a_row():
