@@ -146,10 +146,10 @@ def _parser() -> CompletedParser:
     command.add_argument("--speaker", metavar="DEVICE", help="the same; headphones keep it out of the microphone")
     speak.add_command(add, session, audio, device)
     command = add("bench", bench.bench, [session], "latency and speed of the server, seen from here")
-    command.add_argument("--seconds", type=_positive, default=BENCH_SECONDS, help="of each run (%(default)g)")
+    command.add_argument("--seconds", type=_positive, default=BENCH_SECONDS, help="duration of each run (%(default)g)")
     mqtt_options.add_commands(add, output, server, form, tagged, device, timed)
     add("devices", _devices, [output], "lists microphones and speakers")
-    command = add("completion", _completion, [], "prints what completes this command in a shell")
+    command = add("completion", _completion, [], "prints the completion script of a shell")
     command.add_argument("shell", choices=SHELLS)
     return parser
 
@@ -166,13 +166,19 @@ def _shared_options() -> tuple[CompletedParser, ...]:
         help=f"default: NEUCODEC_SERVER, else {DEFAULT_URL}",
     )
     server.add_argument("--profile", help="one of the server's pairs of chunk and lookahead")
-    server.add_argument("--key-file", metavar="FILE", help=f"holds the API key; else {KEY_VARIABLE} does")
+    server.add_argument(
+        "--key-file", metavar="FILE", help=f"file with the API key (default: the variable {KEY_VARIABLE})"
+    )
     session = CompletedParser(add_help=False, parents=[server])
-    session.add_argument("--ca", metavar="FILE", help="certificates to check the server's by, with wss:// (PEM)")
+    session.add_argument("--ca", metavar="FILE", help="certificate authorities (PEM) for wss://")
     paced = CompletedParser(add_help=False, parents=[session])
     paced.add_argument("--realtime", action="store_true", help="send at the pace of a microphone")
     form = CompletedParser(add_help=False)
-    form.add_argument("--form", choices=(*WRITABLE_FORMS, "pt"), help="of the tokens; by the ending, text for a pipe")
+    form.add_argument(
+        "--form",
+        choices=(*WRITABLE_FORMS, "pt"),
+        help="form of the token file (default: by its extension; a pipe: text)",
+    )
     device = CompletedParser(add_help=False)
     device.add_argument("--device", help="number or part of the name, see `neucodec devices`")
     timed = CompletedParser(add_help=False)
@@ -183,12 +189,18 @@ def _shared_options() -> tuple[CompletedParser, ...]:
 def _format_options() -> tuple[CompletedParser, ...]:
     """Option groups of commands: raw input, format of audio output, tags of tokens."""
     raw = CompletedParser(add_help=False)
-    raw.add_argument("--rate", type=int, metavar="HZ", help="IN is raw samples of that rate: mono, s16le")
+    raw.add_argument("--rate", type=int, metavar="HZ", help="sample rate of raw input: mono, s16le")
     audio = CompletedParser(add_help=False)
-    audio.add_argument("--format", choices=tuple(AUDIO_FORMATS), help="of OUT; by the ending, wav for a pipe")
+    audio.add_argument(
+        "--format", choices=tuple(AUDIO_FORMATS), help="format of OUT (default: by its extension; a pipe: wav)"
+    )
     tagged = CompletedParser(add_help=False)
     tagged.add_argument(
-        "--tag", dest="tags", metavar="TAG", action="append", help=f"of a token in text ({' or '.join(TAGS)})"
+        "--tag",
+        dest="tags",
+        metavar="TAG",
+        action="append",
+        help=f"how a token is written in text ({' or '.join(TAGS)})",
     )
     return raw, audio, tagged
 

@@ -267,6 +267,11 @@ def _speech(app: App, settings: Settings, gate: Gate, metrics: Metrics) -> Speec
             raise ConfigError(
                 f"speech_lm_template {str(template)!r} cannot be read ({reason_of(error)}): specify a text file"
             ) from None
+        if unfilled := [name for name in ("{codes}", "{reference_text}") if name in text]:
+            raise ConfigError(
+                f"speech_lm_template {str(template)!r} has {unfilled[0]}, which the server cannot fill: write the"
+                " reference itself into the template"
+            )
         spec = replace(spec, template=text, is_json=template.suffix == ".json")
     return SpeechEndpoint(spec, settings.speech_lm_key, app, gate, metrics)
 

@@ -35,19 +35,21 @@ def add_commands(
         [output, form, tagged, device, timed, broker],
         "microphone or file to a session at a broker",
     )
-    command.add_argument("--ca", metavar="FILE", help="certificates to check the broker's by, with mqtts://")
+    command.add_argument("--ca", metavar="FILE", help="certificate authorities (PEM) for mqtts://")
     command.add_argument("session", metavar="SESSION")
     command.add_argument(
         "input", metavar="IN", nargs="?", help="audio file, or tokens with --kind decode; or microphone"
     )
-    command.add_argument("--kind", choices=tuple(PATHS.values()), default="encode", help="of session (%(default)s)")
+    command.add_argument(
+        "--kind", choices=tuple(PATHS.values()), default="encode", help="kind of session (%(default)s)"
+    )
     command.add_argument("--profile", help="one of the bridge's pairs of chunk and lookahead")
     command.add_argument("--realtime", action="store_true", help="send a file at the pace of a microphone")
     command.add_argument(
         "--packet-ms", type=int, default=DEFAULT_PACKET_MS, metavar="MS", help="audio in a frame (%(default)s)"
     )
     command.add_argument(
-        "--packet-tokens", type=int, default=0, metavar="N", help="the least in a frame of tokens (%(default)s)"
+        "--packet-tokens", type=int, default=0, metavar="N", help="minimum number of tokens in a frame (%(default)s)"
     )
     command.add_argument(
         "--redundancy", type=int, default=0, metavar="N", help="tokens that each frame repeats (%(default)s)"
@@ -55,11 +57,11 @@ def add_commands(
     command = add(
         "mqtt-listen", listen, [server, form, device, timed, broker], "a session's tokens or speech to file or speaker"
     )
-    command.add_argument("--ca", metavar="FILE", help="certificates to check those of broker and server by (PEM)")
+    command.add_argument("--ca", metavar="FILE", help="certificate authorities (PEM) for broker and server")
     command.add_argument("session", metavar="SESSION")
     command.add_argument("output", metavar="OUT", nargs="?", help="WAV or token file, - for tokens; or the speaker")
     command.add_argument("--decode", action="store_true", help="hear the tokens, decoded by --server")
-    command.add_argument("--live", action="store_true", help="somebody speaks: leave out what is late, do not wait")
+    command.add_argument("--live", action="store_true", help="skip late audio, for a live speaker")
 
 
 def _broker_options() -> argparse.ArgumentParser:
@@ -67,9 +69,11 @@ def _broker_options() -> argparse.ArgumentParser:
     options.add_argument(
         "--broker", metavar="URL", default=os.environ.get("NEUCODEC_MQTT", DEFAULT_BROKER), help="(%(default)s)"
     )
-    options.add_argument("--qos", type=int, choices=(0, 1), default=1, help="1: exact, 0: as the link is (%(default)s)")
-    options.add_argument("--cert", metavar="FILE", help="certificate to show to the broker")
-    options.add_argument("--key", metavar="FILE", help="its private key")
+    options.add_argument(
+        "--qos", type=int, choices=(0, 1), default=1, help="1: nothing is lost, 0: lossy (%(default)s)"
+    )
+    options.add_argument("--cert", metavar="FILE", help="client certificate for the broker (PEM)")
+    options.add_argument("--key", metavar="FILE", help="private key of --cert (PEM)")
     return options
 
 

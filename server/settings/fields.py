@@ -63,7 +63,7 @@ class Settings:
     profiles: Profiles = setting(
         PROFILES,
         MODEL,
-        f"profiles to offer: any of {', '.join(PROFILES)} to offer, and NAME=CHUNK:LOOKAHEAD in frames of 20 ms",
+        f"profiles to offer: any of {', '.join(PROFILES)}, and NAME=CHUNK:LOOKAHEAD in frames of 20 ms",
     )
     voices: str | None = setting(
         None,

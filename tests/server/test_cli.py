@@ -172,6 +172,13 @@ def test_errors_and_help_show_settings_as_users_write_them(capsys):
     assert "--max-messages-per-s N" in shown and "--idle-timeout-s SECONDS" in shown
 
 
+def test_a_template_that_the_server_cannot_fill_is_refused_at_the_start(capsys, tmp_path):
+    template = tmp_path / "prompt.txt"
+    template.write_text("user: {text} assistant: {codes}")
+    assert main(["--speech-lm-url", "http://127.0.0.1:1/v1", "--speech-lm-template", str(template)]) == 2
+    assert "has {codes}, which the server cannot fill" in capsys.readouterr().err
+
+
 def test_a_missing_template_is_named_without_an_errno(capsys):
     options = ["--speech-lm-url", "http://127.0.0.1:1/v1", "--speech-lm-template", "/nowhere/template"]
     assert main(options) == 2
