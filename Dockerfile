@@ -6,9 +6,9 @@ ARG PIP_EXTRA_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 RUN python -m venv /opt/neucodec
-# torch in a layer of its own: it changes seldom.
+# torch in a layer of its own: it changes seldom. Its CUDA build requires another Triton than the one for development.
 COPY constraints.txt ./
-RUN /opt/neucodec/bin/pip install -c constraints.txt torch
+RUN sed -i '/^triton==/d' constraints.txt && /opt/neucodec/bin/pip install -c constraints.txt torch
 COPY setup.py pyproject.toml README.md LICENSE ./
 COPY client client
 COPY docs docs
@@ -32,11 +32,15 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=600s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8765/readyz', timeout=4)"]
 ENTRYPOINT ["neucodec-server"]
 
+FROM build AS build-ray
+RUN /opt/neucodec/bin/pip install -c constraints.txt '.[ray]'
+
 # A node of a Ray cluster with the Serve application (docs/ray.md): docker build --target ray -t neucodec-ray:0.1.0 .
-# KubeRay starts Ray in it; torch and the rest keep the versions of constraints.txt, Ray brings its own.
-FROM build AS ray
-RUN /opt/neucodec/bin/pip freeze --exclude protobuf > /tmp/kept.txt \
-    && /opt/neucodec/bin/pip install -c /tmp/kept.txt '.[ray]'
+# KubeRay starts Ray in it; before version 1.6 it probes with wget.
+FROM python:3.11-slim-bookworm AS ray
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends wget && rm -rf /var/lib/apt/lists/*
+COPY --from=build-ray /opt/neucodec /opt/neucodec
 COPY deploy/ray_serve.py /opt/neucodec/app/deploy/ray_serve.py
 ENV PATH=/opt/neucodec/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 XDG_CACHE_HOME=/opt/neucodec/cache \
     PYTHONPATH=/opt/neucodec/app HOME=/tmp
