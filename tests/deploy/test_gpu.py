@@ -67,3 +67,13 @@ def test_compose_builds_the_target_that_the_patch_runs_and_reserves_a_gpu():
     flags = dict(zip(service["command"][::2], service["command"][1::2], strict=True))
     found = resolve({name.lstrip("-").replace("-", "_"): value for name, value in flags.items()}, cuda_environment())
     assert found.settings.max_sessions == 256
+
+
+def test_compose_gives_triton_a_folder_to_load_from_and_the_server_time_to_drain():
+    service = COMPOSE["services"]["neucodec"]
+    cache = re.search(r"TRITON_CACHE_DIR=(\S+)", DOCKERFILE)
+    mounts = dict(mount.split(":") for mount in service["tmpfs"])
+    assert cache is not None
+    assert mounts["/" + cache[1].split("/")[1]] == "exec"  # Docker's default is noexec
+    settings = resolve({}, {}).settings
+    assert int(service["stop_grace_period"].removesuffix("s")) > settings.drain_s + settings.stop_timeout_s

@@ -68,6 +68,13 @@ def test_every_installation_is_constrained_by_the_tested_versions_but_for_triton
     assert not re.search(r"^triton==", left, re.M)  # torch's CUDA build requires one version of it
 
 
+def test_docker_gives_the_server_time_to_drain():
+    settings = resolve({}, {}).settings
+    command = re.search(r"^    docker run ((?:.*\\\n)*.*)", (ROOT / "docs" / "deployment.md").read_text(), re.M)
+    assert command is not None
+    assert int(re.search(r"--stop-timeout (\d+)", command[1])[1]) > settings.drain_s + settings.stop_timeout_s
+
+
 def test_the_image_runs_the_server_as_a_numeric_non_root_user():
     image = last_stage()
     assert re.fullmatch(r"[1-9]\d{4}:[1-9]\d{4}", image["USER"])
