@@ -6,9 +6,9 @@ ARG PIP_EXTRA_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 RUN python -m venv /opt/neucodec
-# torch in a layer of its own: it changes seldom. Its CUDA build requires another Triton than the one for development.
+# torch in a layer of its own: it changes seldom.
 COPY constraints.txt ./
-RUN sed -i '/^triton==/d' constraints.txt && /opt/neucodec/bin/pip install -c constraints.txt torch
+RUN /opt/neucodec/bin/pip install -c constraints.txt torch
 COPY setup.py pyproject.toml README.md LICENSE ./
 COPY client client
 COPY docs docs

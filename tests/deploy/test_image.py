@@ -54,18 +54,11 @@ def test_the_image_copies_exactly_the_files_of_the_wheel():
     assert not any(fnmatch.fnmatch(source, "tests*") for source in copied)
 
 
-def test_every_installation_is_constrained_by_the_tested_versions_but_for_triton(tmp_path):
-    (tmp_path / "constraints.txt").write_text((ROOT / "constraints.txt").read_text())
+def test_every_installation_is_constrained_by_the_tested_versions():
     runs = [rest for name, rest in INSTRUCTIONS if name == "RUN" and "pip install" in rest]
     for run in runs:
         # Not by `pip freeze`: pip cannot resolve our own extras when it constrains our package to a folder.
         assert re.findall(r"pip install -c (\S+)", run) == ["constraints.txt"]
-    edit, _, install = runs[0].partition(" && ")
-    assert install.endswith(" torch")
-    subprocess.run(["sh", "-c", edit], cwd=tmp_path, check=True, timeout=30)
-    left = (tmp_path / "constraints.txt").read_text()
-    assert re.search(r"^torch==", left, re.M)
-    assert not re.search(r"^triton==", left, re.M)  # torch's CUDA build requires one version of it
 
 
 def test_docker_gives_the_server_time_to_drain():
