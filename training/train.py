@@ -122,7 +122,10 @@ class Trainer:
         chosen = tuple(RESOLUTIONS[i] for i in resolutions)
         terms = losses(result.audio, batch.target, batch.bandwidth_hz, result.projected, chosen)
         if self.weights.recogniser:
-            terms["recogniser"] = recogniser_loss(result.audio, batch.target, batch.bandwidth_hz, self.mixed)
+            # Its frames are as long as tokens: if they began together, its gradient would repeat in every token.
+            start = int(rng.integers(HOP_OUT))
+            said, recorded = result.audio[:, start:], batch.target[:, start:]
+            terms["recogniser"] = recogniser_loss(said, recorded, batch.bandwidth_hz, self.mixed)
         weights = replace(self.weights, coherence=self.weights.coherence * self.schedule.push(self.step))
         loss = total(terms, weights)
         scalars = {name: float(value.detach()) for name, value in terms.items()}
