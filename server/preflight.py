@@ -50,5 +50,6 @@ def check_device(device: str) -> None:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = f" ({error})" if len(str(error)) < MAX_REASON_LENGTH else ""
+        first = str(error).partition(". ")[0].partition("\n")[0]  # without advice, or a list of all devices
+        reason = f" ({first})" if len(first) < MAX_REASON_LENGTH else ""
         raise ConfigError(f"device {device!r} cannot be used{reason}: use cpu, cuda or cuda:N") from None

@@ -27,6 +27,15 @@ def test_a_hub_model_must_be_cached_when_offline(monkeypatch):
         check_model("no-one/no-model")
 
 
+def test_the_first_sentence_of_torchs_error_is_the_reason(monkeypatch):
+    def no_driver(*_, **__):
+        raise RuntimeError("Found no NVIDIA driver on your system. Please check that you have a GPU" + 100 * "!")
+
+    monkeypatch.setattr("torch.zeros", no_driver)
+    with pytest.raises(ConfigError, match=r"cannot be used \(Found no NVIDIA driver on your system\): use cpu"):
+        check_device("cuda")
+
+
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:x"])
 def test_an_invalid_device_is_named(device):
     with pytest.raises(ConfigError, match=rf"device '{device}' cannot be used"):
