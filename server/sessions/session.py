@@ -185,7 +185,8 @@ class Session:
                     self._first_input_s = self._limits.active_s
                 waits = self.slot.feed(message)  # whether it completes a window, which may have to wait
             elif isinstance(message, StreamingError):
-                raise message
+                self.fail(message)
+                return
             else:
                 waits = self._obey(message)
         except StreamingError as error:

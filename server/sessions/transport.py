@@ -94,10 +94,10 @@ def check_size(data: bytes | str, max_bytes: int) -> None:
 
 def hand_on(data: bytes | str, handler: SessionHandler, max_bytes: int) -> None:
     """Passes one WebSocket message to a session; an invalid or oversized one ends it with the error."""
-    message: bytes | ClientMessage | StreamingError
     try:
         check_size(data, max_bytes)
         message = data if isinstance(data, bytes) else parse_client_message(data)
     except StreamingError as error:
-        message = error
-    handler.received(message)
+        handler.received(error)
+    else:
+        handler.received(message)
