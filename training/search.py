@@ -1,8 +1,8 @@
 """What better tokens would gain: `python -m training.search FOLDER --work FOLDER`.
 
 For some clips of `training.validate`, searches the quantiser's input by gradient descent on the reconstruction loss,
-starting from the encoder's, with the decoder fixed: what it gains, the encoder loses, since bits and decoder are the
-same. It is an upper bound: the search sees the whole clip, a live encoder only its lookahead.
+starting from the encoder's, with the decoder fixed. Bits and decoder are the same, so the encoder loses what the search
+gains. It is an upper bound: the search sees the whole clip, a live encoder only its lookahead.
 """
 
 import argparse
