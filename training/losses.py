@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neucodec_streaming.config import TOKENS_PER_SECOND
-from training.data import RATE_OUT
+from training.data import HOP_OUT, RATE_OUT
 from training.loudness import loudness_loss
 from training.model import QUANTISER_MEAN, QUANTISER_SPREAD
 
@@ -40,6 +40,13 @@ _HUM_AROUND_HZ = (15, 20, 25)
 _HUM_MIN_SAMPLES = RATE_OUT
 _HUM_FLOOR = 1e-9
 
+# Envelopes of bands, eight times a token.
+_FLICKER_WINDOW = 192
+_FLICKER_FFT = 256
+_FLICKER_PARTS = 8
+_FLICKER_EDGES_HZ = (300.0, 1_000.0, 2_000.0, 3_000.0, 4_500.0)
+_FLICKER_RANGE_DB = 30.0
+
 _COHERENCE_FFT = 1024
 _COHERENCE_EDGES_HZ = (70.0, 300.0, 600.0)
 
@@ -54,6 +61,7 @@ class LossWeights:
     coherence: float = 1.4
     quantiser: float = 0.5
     hum: float = 0.5
+    flicker: float = 5.0
     recogniser: float = 4.0
     adversarial: float = 0.5
     features: float = 2.0
@@ -91,6 +99,7 @@ def losses(
         "coherence": coherence_loss(audio, target),
         "quantiser": quantiser_loss(projected),
         "hum": hum_loss(audio, target, bandwidth_hz),
+        "flicker": flicker_loss(audio, target, bandwidth_hz),
     }
 
 
@@ -163,6 +172,27 @@ def hum_loss(audio: Tensor, target: Tensor, bandwidth_hz: Tensor) -> Tensor:
     lines = (excess - local)[:, step:-step:step].relu()
     known = _known_bins(_HUM_WINDOW, bandwidth_hz)[:, step:-step:step, 0]
     return (lines * known).sum() / known.sum()
+
+
+def flicker_loss(audio: Tensor, target: Tensor, bandwidth_hz: Tensor) -> Tensor:
+    """Variance within a token of the log level of bands, averaged over all loud tokens: (B, T) -> ().
+
+    It is zero if the levels of each eighth of the tokens differ from the recording's by the same factor. Both begin
+    with a token. `benchmarks.metrics.flicker` also counts modulation that has no fixed place in the tokens.
+    """
+    hop = HOP_OUT // _FLICKER_PARTS
+    bins = torch.arange(_FLICKER_FFT // 2 + 1, device=audio.device) * RATE_OUT / _FLICKER_FFT
+    edges = torch.tensor(_FLICKER_EDGES_HZ, device=audio.device)
+    bands = ((bins >= edges[:-1, None]) & (bins < edges[1:, None])).float()  # (4, K)
+    got, wanted = (
+        bands @ magnitude(x, _FLICKER_FFT, _FLICKER_WINDOW, hop)[..., : audio.shape[1] // hop].square()
+        for x in (audio, target)
+    )  # (B, 4, 8 F)
+    loud = wanted > wanted.amax(dim=2, keepdim=True) * 10 ** (-_FLICKER_RANGE_DB / 10)
+    weight = (loud & (edges[1:, None] <= bandwidth_hz[:, None, None] - _GUARD_HZ)).float()
+    excess = ((got + _FLOOR**2).log() - (wanted + _FLOOR**2).log()) * weight
+    parts, counts = (x.unflatten(2, (-1, _FLICKER_PARTS)).sum(dim=(0, 2)) for x in (excess, weight))  # (4, 8)
+    return (parts / (counts + 1.0)).var(dim=1, correction=0).mean()
 
 
 def _complex(audio: Tensor) -> Tensor:

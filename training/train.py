@@ -61,7 +61,7 @@ class Schedule:
     gradient_norm: float = 1.0
     average: float = 0.999
     resolutions_a_step: int = 2
-    live_share: float = 0.6
+    live_share: float = 0.7
     live_chunk_frames: tuple[int, int] = (4, 12)
     live_lookahead_frames: tuple[int, int] = (1, 10)
     damaged_share: float = 0.1
@@ -175,14 +175,14 @@ class Trainer:
         return (piece * gradient).sum(), {name: float(value.detach()) for name, value in scalars.items()}
 
     def _live(self, rng: np.random.Generator, rows: int, frames: int) -> LiveCrop | None:
-        """Draws streaming effects for some of the steps, half of them with at most three frames of lookahead.
+        """Draws streaming effects for some of the steps, two thirds of them with at most three frames of lookahead.
 
         A chunk is at least as long as the lookahead, to limit the cost.
         """
         if rng.random() >= self.schedule.live_share:
             return None
         least, most = self.schedule.live_lookahead_frames
-        lookahead = least + int((most - least + 1) * rng.random() ** 2)
+        lookahead = least + int((most - least + 1) * rng.random() ** 3)
         shortest, longest = self.schedule.live_chunk_frames
         chunk = int(rng.integers(max(shortest, lookahead), longest, endpoint=True))
         hit = rng.random(rows) < self.schedule.damaged_share / self.schedule.live_share

@@ -9,6 +9,7 @@ from training.losses import (
     LossWeights,
     coherence_loss,
     envelope_loss,
+    flicker_loss,
     hum_loss,
     losses,
     mel_filters,
@@ -41,7 +42,7 @@ def projected(frames: int = 2000) -> Tensor:
 def test_the_loss_of_the_target_is_only_the_quantiser_term() -> None:
     audio = noise(0)
     terms = losses(audio, audio, torch.tensor([12_000.0, 8_000.0]), projected())
-    for name in ("mel", "log_magnitude", "convergence", "envelope", "loudness", "coherence", "hum"):
+    for name in ("mel", "log_magnitude", "convergence", "envelope", "loudness", "coherence", "hum", "flicker"):
         assert float(terms[name]) == pytest.approx(0.0, abs=1e-3), name
 
 
@@ -64,6 +65,19 @@ def test_hum_is_heard_at_the_frame_rate_only_and_only_if_the_recording_has_none(
     assert hum_loss(quiet + hum, quiet + hum, bandwidth_hz) == 0.0
     assert hum_loss(quiet + other, quiet, bandwidth_hz) < 0.5
     assert hum_loss(quiet[:, : SAMPLES // 2], quiet[:, : SAMPLES // 2], bandwidth_hz) == 0.0
+
+
+def test_flicker_is_what_all_tokens_have_at_the_same_place() -> None:
+    time_s = torch.arange(4 * SAMPLES) / 24_000
+    bandwidth_hz = torch.full((2,), 8_000.0)
+    voice = noise(0, 4 * SAMPLES)
+    in_step, out_of_step = (1.0 + 0.3 * torch.cos(2 * torch.pi * hertz * time_s) for hertz in (50.0, 43.0))
+    least = 0.05  # log power, squared
+    assert flicker_loss(voice * in_step, voice, bandwidth_hz) > least
+    assert flicker_loss(voice * out_of_step, voice, bandwidth_hz) < least / 10
+    assert flicker_loss(0.5 * voice, voice, bandwidth_hz) < least / 100
+    assert flicker_loss(voice * in_step, voice * in_step, bandwidth_hz) == 0.0
+    assert flicker_loss(voice * in_step, voice, torch.full((2,), 500.0)) == 0.0
 
 
 def test_gradients_are_finite_in_silence_and_for_short_crops() -> None:
