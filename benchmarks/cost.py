@@ -346,7 +346,7 @@ def main() -> None:
                 for row in measure(codec, kind, given, bytes_per_s):
                     rows.append(row)
                     show(row)
-                    write_report(given.out, about(device) | {"rows": rows})  # what is measured is not lost
+                    write_report(given.out, about(device) | {"rows": rows})  # keeps the rows of an interrupted run
                 whole.append(measure_offline(codec, kind, given))
                 print(f"{dtype:>8} {kind:>6}: offline, {OFFLINE_SECONDS} s in one: {whole[-1]['rtf']:.3f}", flush=True)
             del codec  # one dtype's weights at a time

@@ -31,7 +31,7 @@ from neucodec_streaming.protocol.states import State
 RESULTS = RESULTS_FOLDER / "latency.json"
 KINDS = ("encode", "decode", "roundtrip")
 CALM = 0.1
-"""Share of time in line that does not matter."""
+"""Tolerated share of time in line."""
 COLUMNS = ("kind", "profile", "sessions", "waits_ms", "p50_ms", "p99_ms", "max_ms", "in_line")
 
 
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--profiles", nargs="+", default=["default", "low"])
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--tries", type=int, default=1, help="keep the calmest of so many (default 1)")
+    parser.add_argument("--tries", type=int, default=1, help="number of runs, of which the calmest is kept (default 1)")
     given = parser.parse_args()
     rows = []
     print(" ".join(f"{name:>10}" for name in COLUMNS), "  (times in ms)")

@@ -1,4 +1,4 @@
-"""What many live round trips need, on paper: nodes, gateways, what a lost one costs, and what is short first.
+"""Estimates the nodes, gateways and bandwidth of many live round trips, and the cost of a lost node.
 
 Computed from measured results (benchmarks/results); nothing was run at that scale. ASSUMED are figures of other
 people's hardware.
@@ -19,18 +19,18 @@ from neucodec_streaming.protocol.query import session_request
 
 PAGE = ROOT / "docs" / "scaling.md"
 SERVE_RESULTS = RESULTS_FOLDER / "serve.json"
-"""Of benchmarks.serve; without it the table has no column for Ray Serve."""
+"""From benchmarks.serve; without it the table has no column for Ray Serve."""
 SESSIONS = (10_000, 1_000_000)
 NODE_CORES = 16
 TARGET_SHARE = 0.7
-"""Of what a node holds, that autoscaling aims at (deploy/kubernetes/neucodec.yaml, deploy/ray_serve.py)."""
+"""Share of a node's capacity that autoscaling aims at (deploy/kubernetes/neucodec.yaml, deploy/ray_serve.py)."""
 MAX_REPLAY_S = 60.0
-"""Of an utterance, that a client replays at most."""
+"""The longest replay by a client."""
 
 # ASSUMED
 GATEWAY_BITS_S = 25e9
 GATEWAY_SHARE = 0.6
-"""Of a gateway's bandwidth, each way, that is used on purpose."""
+"""Planned share of a gateway's bandwidth, each way."""
 GATEWAY_CONNECTIONS = 100_000
 """Open connections that a gateway keeps, with two sockets each."""
 SEGMENT_BYTES, PACKET_HEADER_BYTES = 1448, 40
@@ -53,7 +53,7 @@ def wire_bits_s(payload_bytes: int, messages_a_second: float) -> float:
 
 
 def session_cost(front_cores: float, load: dict[str, Any]) -> SessionCost:
-    """From the row of load.json with the most sessions in time."""
+    """From the first row of load.json, the phase without a burst."""
     row, request, config = load["rows"][0], session_request("roundtrip"), StreamConfig(5, 5)
     steps = (row["server_cpu"] - row["loop_cpu"]) / row["held"]
     up, down = (stream.hop * stream.unit_bytes for stream in (request.input, request.output))

@@ -102,7 +102,7 @@ class AudioPipe:
             if left is not None and left < frame and len(waiting) >= 8 + left % 2:
                 if is_chunk_id(waiting[left + left % 2 :][:4]):
                     break
-                left = None  # the length was an earlier one: audio continues
+                left = None  # the length is outdated: audio continues
                 continue
             block = await anext(blocks, b"")
             if not block:

@@ -143,7 +143,7 @@ def _parser() -> CompletedParser:
     command.add_argument("input", metavar="IN.tok", help=TOKENS_IN)
     command = add("talk", talk.talk, [session, timed], "microphone to tokens to speaker until Ctrl-C: hear yourself")
     command.add_argument("--microphone", metavar="DEVICE", help="number or part of the name")
-    command.add_argument("--speaker", metavar="DEVICE", help="the same; headphones keep it out of the microphone")
+    command.add_argument("--speaker", metavar="DEVICE", help="number or part of the name; wear headphones")
     speak.add_command(add, session, audio, device)
     command = add("bench", bench.bench, [session], "latency and speed of the server, seen from here")
     command.add_argument("--seconds", type=_positive, default=BENCH_SECONDS, help="duration of each run (%(default)g)")
@@ -165,7 +165,7 @@ def _shared_options() -> tuple[CompletedParser, ...]:
         default=os.environ.get("NEUCODEC_SERVER", DEFAULT_URL),
         help=f"default: NEUCODEC_SERVER, else {DEFAULT_URL}",
     )
-    server.add_argument("--profile", help="one of the server's pairs of chunk and lookahead")
+    server.add_argument("--profile", help="latency profile of the server: low, default or high")
     server.add_argument(
         "--key-file", metavar="FILE", help=f"file with the API key (default: the variable {KEY_VARIABLE})"
     )

@@ -46,13 +46,13 @@ MAX_PACKET_SECONDS = 0.5
 WAITING_SECONDS = 0.5
 """Input that may wait for the socket before `send` waits, so that several packets are sent, and arrive, at a time."""
 LOST_SECONDS = 30.0
-"""The same while the connection is lost."""
+"""The same limit while the connection is lost."""
 MAX_STALE_SECONDS = 0.5
 """Age of a live session's input above which it is dropped after a lost connection, with the output of older input."""
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 3.0
 """Pause before another attempt to connect; each is twice the last one, minus up to half at random."""
 PASSING = (Unreachable, Disconnected, CapacityError, DeviceError)
-"""Errors that another attempt may not meet."""
+"""Errors that another attempt may avoid."""
 _log = getLogger(__name__)
 
 
@@ -254,7 +254,7 @@ class Connection(LiveSession):
         await self._dialer.close(self._websocket)
 
     def _lose(self, websocket: ClientConnection, closed: ConnectionClosed) -> bool:
-        """Whether the session outlives this end of its connection; it then counts as lost."""
+        """Counts the session as lost and returns true if it can be resumed."""
         if websocket is not self._websocket:
             return True
         over = self._failure is not None or self._session.is_over

@@ -128,7 +128,7 @@ class Dialer:
             await websocket.wait_closed()
 
     def _translated(self, error: BaseException) -> BaseException:
-        """Returns other errors unchanged."""
+        """The package's error for one of a library; other errors unchanged."""
         match error:
             case InvalidStatus():
                 return self._refusal(error)
@@ -141,7 +141,7 @@ class Dialer:
             case ProxyError() if self._proxy is not None:
                 return Unreachable(
                     f"the proxy {shown(self._proxy)} of the environment did not connect to {self.address}"
-                    f" ({_reason(error)}); NO_PROXY={self._host} goes without it"
+                    f" ({_reason(error)}); set NO_PROXY={self._host} to connect without it"
                 )
             case OSError():
                 return self._unreachable(error)
@@ -169,7 +169,9 @@ class Dialer:
                 )
         via = f" through the proxy {shown(self._proxy)}" if self._proxy is not None else ""
         local = self._host in LOOPBACK
-        hint = "start it with `neucodec-server --model nano`" if local else "check the address and that it runs"
+        hint = (
+            "start it with `neucodec-server --model nano`" if local else "check the address, and that the server runs"
+        )
         return Unreachable(f"server not reachable at {self.address}{via}: {hint} ({_reason(error)})")
 
     def _refusal(self, refused: InvalidStatus) -> StreamingError:
@@ -234,7 +236,7 @@ def _address(url: str) -> str:
         if not isinstance(url, str):
             raise ValueError
         split = urlsplit(url if "://" in url else f"ws://{url}")
-        _ = split.port  # raises ValueError when it is none
+        _ = split.port  # raises ValueError if invalid
         if split.scheme not in _SCHEMES or not split.hostname or split.query or split.fragment:
             raise ValueError
     except ValueError:

@@ -63,9 +63,9 @@ TRANSITIONS = {
 class JitterBuffer:
     """push(samples) as they arrive, pull(n) for the speaker; finish() ends an utterance, clear() is barge-in.
 
-    `chunk_samples` is the sender's packet size. `position` counts samples up to the last one pulled, from 1 for the
-    first ever pushed. Of all pushed samples `played_samples` were pulled, `skipped_samples` were skipped to catch up
-    (at `splices`), `dropped_samples` were dropped by a clear, and `buffered_samples` wait. `underruns` counts
+    `chunk_samples` is the sender's packet size. `position` is that of the last sample pulled; the first sample
+    pushed has position 1. Of all pushed samples `played_samples` were pulled, `skipped_samples` were skipped to catch
+    up (at `splices`), `dropped_samples` were dropped by a clear, and `buffered_samples` wait. `underruns` counts
     interruptions of the flow, `skips` the skips to the present.
     """
 
@@ -213,7 +213,7 @@ class JitterBuffer:
 
     def _catch_up(self) -> None:
         excess = self.delay_samples - self.target_samples
-        if self._finished or excess <= 0:  # the present is the end, or reached
+        if self._finished or excess <= 0:  # nothing to catch up with
             self._is_skipping = False
         elif excess > self._most_behind and self.buffered_samples and not self._is_skipping:
             self._is_skipping = True

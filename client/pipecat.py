@@ -99,7 +99,7 @@ class _Service(AIService):
             heard = self._events
             await asyncio.wait({self._listener}, timeout=END_S)
         if not self._listener.done():
-            await self.push_error(f"the server did not end its session within {END_S:g} s: the end of it is lost")
+            await self.push_error(f"the server did not end its session within {END_S:g} s: the last output is lost")
             await self.cancel_task(self._listener)
 
     async def cleanup(self) -> None:

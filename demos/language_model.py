@@ -39,7 +39,7 @@ async def recorded_tokens(url: str, recording: Path) -> np.ndarray:
 
 
 async def spoken(tokens: np.ndarray, pace: Pace, rng: random.Random) -> AsyncIterator[np.ndarray]:
-    """Yields (1,), each at its moment."""
+    """Yields each token, uint16 (1,), at the pace of a model."""
     loop = asyncio.get_running_loop()
     moment = loop.time() + pace.prompt_s
     for start in range(tokens.size):

@@ -102,9 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("folder", type=Path, help="recordings or a table of them, at a path that is the same on every node")
     add("out", type=Path, help="folder of the table; only this process writes to it")
-    add("--address", help="of the cluster (default: RAY_ADDRESS, else the one that runs here, else a new one)")
-    add("--actors", type=int, default=1, help="models that are held at a time, over all nodes")
-    add("--gpus", type=float, default=0, help="of each actor; 0.5 lets two share one")
+    add("--address", help="address of the cluster (default: RAY_ADDRESS, else the one that runs here, else a new one)")
+    add("--actors", type=int, default=1, help="number of actors with a model each, over all nodes")
+    add("--gpus", type=float, default=0, help="GPUs of each actor; with 0.5, two share one")
     add("--threads", type=int, default=1, help="processors of each actor")
     add("--blocks-per-actor", type=int, default=16, help="pieces of work; more even out, fewer cost less")
     add("--model", default="nano")

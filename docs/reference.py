@@ -26,8 +26,9 @@ This page is generated from the code by `python docs/reference.py`.
 """
 COMMANDS = """# Command line
 
-`neucodec` is the client, `neucodec-server` the server; its flags are its [settings](settings.md). Exit codes are in the
-[README](../README.md#exit-codes). `source <(neucodec completion bash)` completes commands, flags and file names.
+`neucodec` is the client, `neucodec-server` the server; its flags are its [settings](settings.md). The exit codes of
+`neucodec` are in the [README](../README.md#exit-codes). `source <(neucodec completion bash)` completes commands, flags
+and file names.
 
 This page is generated from the code by `python docs/reference.py`.
 """

@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             check_files(settings)
             check_model(settings.model)
             check_device(settings.device)
-            _bridge(settings, App(settings))  # they read keys and certificates, and raise what would prevent the start
+            _bridge(settings, App(settings))  # both read keys and certificates, and raise their errors
             print(table(resolved))
             return 0
         log_to_stderr(settings.log_level, settings.log_format)

@@ -127,7 +127,7 @@ class Codec:
         """
         if self.is_packed or self.device.type != "cpu":
             return
-        assert self.fingerprint, "it is that of the original weights"
+        _ = self.fingerprint  # cached now: it hashes the original weights
         self.is_packed, self.model, model = True, None, self.model
         self._steppers = {}
         self.__dict__.pop("_stepped", None)

@@ -55,7 +55,7 @@ class Windower(ABC):
         self.position = 0
         """Committed frames, including a primer's."""
         self._primer_frames = 0  # its output is dropped
-        self._memory: tuple[int, ...] = ()  # what a window needs to know of those before it
+        self._memory: tuple[int, ...] = ()  # context from earlier windows
         self.is_fresh = True
 
     def become_start(self) -> None:

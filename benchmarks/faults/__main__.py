@@ -217,9 +217,9 @@ def main(arguments: list[str] | None = None) -> int:
     add = parser.add_argument
     add("--model", default="nano", help="(default %(default)s)")
     add("--data", type=Path, required=True, help="a folder with eval/, the recordings that are spoken")
-    add("--times", type=int, default=200, help="sessions to which something happens (default %(default)s)")
-    add("--together", type=int, default=5, help="at a time (default %(default)s)")
-    add("--batch-sizes", default="4", help="of the server (default %(default)s)")
+    add("--times", type=int, default=200, help="sessions with a fault (default %(default)s)")
+    add("--together", type=int, default=5, help="sessions at a time (default %(default)s)")
+    add("--batch-sizes", default="4", help="batch sizes of the server (default %(default)s)")
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=RESULTS, help="(default %(default)s)")
     given = parser.parse_args(arguments)
@@ -231,7 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
     wrong = [trial for trial in trials if not trial.is_told]
     for trial in wrong:
         print(f"WRONG: {trial}")
-    print(f"{len(trials) - len(wrong)} of {len(trials)} as they were told; {left} sessions left at the server")
+    print(f"{len(trials) - len(wrong)} of {len(trials)} as reported; {left} sessions left at the server")
     if not server["has_link"]:
         print("no link was taken down: this user may not make network namespaces")
     report = {

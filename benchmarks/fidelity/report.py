@@ -198,7 +198,7 @@ def recommendation(whole: list[FidelityRow]) -> str:
     return (
         f"Recommended within {DECODE_LIMIT_MS:.0f} and {ENCODE_LIMIT_MS:.0f} ms: chunk {best['chunk_frames']},"
         f" lookahead {best['lookahead_frames']}, context {best['context_frames']}, prior {best['prior_weight']}:"
-        f" it {reason} ({computed[id(best)]:.2f} for each that is kept)."
+        f" it {reason} ({computed[id(best)]:.2f} frames computed for each that is kept)."
     )
 
 

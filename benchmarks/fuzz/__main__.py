@@ -201,7 +201,7 @@ class FuzzSpeaker:
                 parts: list[bytes] = []
                 while not isinstance(event := session.receive(parse_server_message(await socket.recv())), Flushed):
                     if not isinstance(event, bytes):
-                        raise SystemExit(f"the session that means no harm was told: {event}")
+                        raise SystemExit(f"the well-behaved session received: {event}")
                     parts.append(event)
                 await sending
                 self.outputs.append(b"".join(parts))
@@ -304,7 +304,7 @@ def _parser() -> argparse.ArgumentParser:
         help="frames and requests that the server is to read (default a million)",
     )
     add("--at-once", type=int, default=32, help="connections at a time (default 32)")
-    add("--batch-size", type=int, default=2, help="of every step (default 2)")
+    add("--batch-size", type=int, default=2, help="batch size of every step (default 2)")
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=RESULTS)
     return parser

@@ -133,13 +133,13 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", default="nano", help="a bundled name, a folder or a hub id")
     add("--data", type=Path, default=Path("../shared/speech"), help="folder that holds eval/")
-    add("--sessions", type=int, default=8, help="that mean no harm (default 8)")
-    add("--seconds", type=float, default=20.0, help="of each phase (default 20)")
+    add("--sessions", type=int, default=8, help="well-behaved sessions (default 8)")
+    add("--seconds", type=float, default=20.0, help="duration of each phase (default 20)")
     add("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS), help="(default all)")
-    add("--batch-size", type=int, default=2, help="of every step (default 2)")
-    add("--max-load", type=float, help="of the server")
+    add("--batch-size", type=int, default=2, help="batch size of every step (default 2)")
+    add("--max-load", type=float, help="max_load of the server")
     add("--clips", type=int, default=4, help="distinct inputs (default 4)")
-    add("--seed", type=int, default=0, help="of the phases of the sessions (default 0)")
+    add("--seed", type=int, default=0, help="seed of the sessions' start times (default 0)")
     add("--out", type=Path, default=RESULTS)
     return parser
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.mqtt --data FOLDER [--recordings 6] [--parts exact loss wire killed restarted many]
 
-FOLDER holds eval/SPEAKER/*.flac. What is measured replaces its part of results/mqtt.json.
+FOLDER holds eval/SPEAKER/*.flac. Each part replaces its results in results/mqtt.json.
 """
 
 import argparse

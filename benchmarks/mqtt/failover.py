@@ -27,7 +27,7 @@ from neucodec_streaming.server.settings.fields import Settings
 
 PACKET_SAMPLES = INPUT_RATE // 10
 RESTART_S, KILL_S = 8.0, 30.0
-"""Seconds of speech; in the latter case another server starts meanwhile."""
+"""Seconds of speech; during the longer, another server starts."""
 TROUBLE_AFTER_S = 2.0
 DOWN_S = 1.0
 POLL_S = 0.005
@@ -52,7 +52,7 @@ async def _speak(session: MqttSession, seconds: float, times: ResponseTimes | No
 async def _told(
     broker_url: str, name: str, seconds: float, prepare: FailoverStep, trouble: FailoverStep
 ) -> dict[str, object]:
-    """`trouble` happens soon after `prepare`."""
+    """Runs `prepare`, then `trouble`, while the session speaks."""
     loop = asyncio.get_running_loop()
     frames = int(seconds * INPUT_RATE) // INPUT_HOP
     heard, moments = Heard(frames), {}

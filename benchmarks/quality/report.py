@@ -132,8 +132,9 @@ def print_report(rows: list[QualityRow], usage: dict[str, dict], damages: list[Q
     for way, one in usage.items():
         levels = " ".join(f"{bits:.2f}" for bits in one["level_entropy_bits"])
         print(
-            f"  {way:9} {one['tokens']} tokens, entropy {one['entropy_bits']:.2f} bits (so many tokens: at most"
-            f" {one['entropy_bits_at_most']:.2f}), {one['share_seen']:.1%} of 65,536 seen; of the levels {levels}"
+            f"  {way:9} {one['tokens']} tokens, entropy {one['entropy_bits']:.2f} bits (at most"
+            f" {one['entropy_bits_at_most']:.2f} for this number), {one['share_seen']:.1%} of 65,536 seen; bits of the"
+            f" levels {levels}"
         )
     if damages:
         print(f"\nDamaged tokens, streamed, {damages[0]['files']} files")

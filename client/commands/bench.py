@@ -86,8 +86,8 @@ def _noise(connection: Connection, count: int) -> list[np.ndarray]:
 
 
 def _print_table(figures: dict[str, Any]) -> None:
-    print(f"{figures['server']}: {figures['model']}, profile {figures['profile']}; times in ms, p50 to max those from")
-    print("the moment when all that an output waits for has been sent to its arrival")
+    print(f"{figures['server']}: {figures['model']}, profile {figures['profile']}; times in ms;")
+    print("p50 to max: from sending the last input that an output needs to receiving the output")
     table = Table("session", *_COLUMNS, box=None, pad_edge=False)
     for result in figures["sessions"]:
         response = result["response_ms"] or {"p50": None, "p99": None, "max": None}

@@ -131,7 +131,7 @@ async def announced(microphone: Microphone, quiet: bool) -> AsyncIterator[np.nda
 
 
 def underruns_of(speaker: Speaker) -> dict[str, int]:
-    """Counts of a summary: gaps because audio was late, and because this process or the device was."""
+    """Counts for a summary: gaps from late audio, and from a late process or device."""
     return {"underruns": speaker.underruns, "device_underruns": speaker.underflows}
 
 

@@ -43,7 +43,7 @@ def add_commands(
     command.add_argument(
         "--kind", choices=tuple(PATHS.values()), default="encode", help="kind of session (%(default)s)"
     )
-    command.add_argument("--profile", help="one of the bridge's pairs of chunk and lookahead")
+    command.add_argument("--profile", help="latency profile of the bridge: low, default or high")
     command.add_argument("--realtime", action="store_true", help="send a file at the pace of a microphone")
     command.add_argument(
         "--packet-ms", type=int, default=DEFAULT_PACKET_MS, metavar="MS", help="audio in a frame (%(default)s)"
@@ -67,10 +67,14 @@ def add_commands(
 def _broker_options() -> argparse.ArgumentParser:
     options = CompletedParser(add_help=False)
     options.add_argument(
-        "--broker", metavar="URL", default=os.environ.get("NEUCODEC_MQTT", DEFAULT_BROKER), help="(%(default)s)"
+        "--broker", metavar="URL", default=os.environ.get("NEUCODEC_MQTT", DEFAULT_BROKER), help="broker (%(default)s)"
     )
     options.add_argument(
-        "--qos", type=int, choices=(0, 1), default=1, help="1: nothing is lost, 0: lossy (%(default)s)"
+        "--qos",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="1: every frame is confirmed, 0: a lossy link loses frames (%(default)s)",
     )
     options.add_argument("--cert", metavar="FILE", help="client certificate for the broker (PEM)")
     options.add_argument("--key", metavar="FILE", help="private key of --cert (PEM)")

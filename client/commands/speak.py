@@ -45,7 +45,7 @@ def add_command(
         "speak", speak, [session, audio, device], "text through a speech language model to speaker or file, live"
     )
     command.add_argument("text", metavar="TEXT", nargs="?", help="what to say; - for the lines of standard input")
-    command.add_argument("--file", metavar="FILE", help="says the lines of a text file instead")
+    command.add_argument("--file", metavar="FILE", help="speak the lines of this text file")
     command.add_argument("--output", metavar="OUT.wav", help="audio file, - or a pipe; or the speaker")
     command.add_argument(
         "--speech-lm-url",
@@ -53,15 +53,13 @@ def add_command(
         default=os.environ.get("NEUCODEC_SPEECH_LM_URL", DEFAULT_SPEECH_LM),
         help="OpenAI-compatible server (%(default)s); its key is that of NEUCODEC_SPEECH_LM_KEY",
     )
-    command.add_argument("--speech-lm-api", choices=tuple(APIS), default="completions", help="(%(default)s)")
+    command.add_argument("--speech-lm-api", choices=tuple(APIS), default="completions", help="its API (%(default)s)")
     command.add_argument("--speech-lm-template", metavar="FILE", help="prompt with {text}, or .json of a whole request")
-    command.add_argument("--speech-lm-model", metavar="NAME", help="for servers that ask for one")
+    command.add_argument("--speech-lm-model", metavar="NAME", help="model name in requests")
+    command.add_argument("--voice", metavar="NAME", help="voice of the server (default: that of --reference)")
+    command.add_argument("--tag", metavar="PATTERN", help=f"how a token is written in text ({' or '.join(TAGS)})")
     command.add_argument(
-        "--voice", metavar="NAME", help="voice of the decoding server to start from (that of --reference)"
-    )
-    command.add_argument("--tag", metavar="PATTERN", help=f"what tokens look like ({' or '.join(TAGS)})")
-    command.add_argument(
-        "--reference", metavar="FILE", help="tokens of the voice for {codes}; {reference_text}: the .txt of that name"
+        "--reference", metavar="FILE", help="token file of a voice for {codes}; its .txt for {reference_text}"
     )
 
 

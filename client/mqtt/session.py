@@ -94,7 +94,7 @@ class MqttSession(LiveSession):
         self._ready: Ready | None = None
         self._is_ready = asyncio.Event()
         self._is_served = False  # a bridge owns the session
-        self._news = asyncio.Event()  # of that bridge
+        self._news = asyncio.Event()  # the status changed
         self._asked: dict[int, tuple[ClientMessage, int]] = {}
         self._requests = 0
         self._voice: Prime | None = None  # the last one requested
@@ -102,7 +102,7 @@ class MqttSession(LiveSession):
         self._taken_frames = 0
         self._room = asyncio.Event()  # wakes waiting senders
         self._tasks: set[asyncio.Task[None]] = set()
-        is_audio = self._input.kind == "audio"  # token frames carry none: it would be longer
+        is_audio = self._input.kind == "audio"  # for tokens, it would be longer than the payload
         self._frame_type = content_type(self._input) if is_audio else None
         self._frame_rate = self._input.rate if is_audio else None
 

@@ -64,7 +64,7 @@ async def main() -> None:
 
 
 async def spoken(url: str, port: int, pcm: np.ndarray) -> dict[str, tuple[np.ndarray, Listener]]:
-    """Includes concealed tokens."""
+    """Returns each listener's tokens, concealed ones included, and the listener, by name."""
     async with (
         lossy(port, DAMAGE, seed=1) as link,
         open_at_broker(url, "plain") as plain,

@@ -21,7 +21,7 @@ MAX_UNSENT_BYTES = 65_536
 MESSAGE_BYTES = 64
 """Bytes that a message counts for in addition to its payload."""
 TURN_MESSAGES = 256
-"""Messages handled before other connections get a turn: servers pass on everything that one read brought."""
+"""Messages handled before other connections get a turn: one read may bring many."""
 NO_STATUS, LOST, RESTART = 1005, 1006, 1012
 """Statuses of RFC 6455 that servers report for an end without the client's closing handshake."""
 _log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class AsgiSocket(HoldableTransport):
             tasks += receiving, sending
             ends: set[asyncio.Future[Any]] = {receiving, self._cut}
             await asyncio.wait(ends | {sending}, return_when=asyncio.FIRST_COMPLETED)
-            if not self._cut.done():  # it may have sent its last message: the client has its time to close
+            if not self._cut.done():  # the last message may be sent: the client has time to close
                 timeout_s = self._settings.close_timeout_s
                 await asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if receiving.done():
@@ -120,7 +120,7 @@ class AsgiSocket(HoldableTransport):
             data = event.get("bytes")
             if data is None:
                 data = event["text"]
-            if not data or isinstance(data, str):  # only payload has no limited rate
+            if not data or isinstance(data, str):  # the rate of all but payload is limited
                 if wait_s := self._pace.wait_s():
                     await asyncio.sleep(wait_s)
                 self._pace.spend()

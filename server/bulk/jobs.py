@@ -100,7 +100,7 @@ def results(
 
 
 _make_coder: MakeCoder
-"""Initialises a worker process."""
+"""Creates the coder of this worker process."""
 
 
 def _prepare(make_coder: MakeCoder) -> None:
@@ -111,7 +111,7 @@ def _prepare(make_coder: MakeCoder) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ends with its parent: an executor's workers outlive a killed one, since each holds both ends of their queue."""
+    """Exits with the parent: a worker holds both ends of its queue, so it would not notice a killed parent."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

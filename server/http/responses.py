@@ -50,7 +50,7 @@ _ERROR_TYPES = {
 
 
 def method_of(request: Request) -> str:
-    """websockets before 17 accepts GET alone, and does not name it."""
+    """The method of the request; GET before websockets 17, which accepts no other."""
     return getattr(request, "method", "GET")
 
 

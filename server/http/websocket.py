@@ -234,7 +234,7 @@ class WebSocket(asyncio.BufferedProtocol):
             parsed += 1
         if wait_s:
             if self._transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                self.abort()  # the peer is gone: its bytes may be minutes of this rate
+                self.abort()  # the peer is gone: at this rate its bytes may take minutes
             else:
                 self._next = self._loop.call_later(wait_s, self._parse)
         elif parsed == TURN_FRAMES:

@@ -121,7 +121,7 @@ class BrokerSession(HoldableTransport):
         self._translation = Translation(request, reply, random.randrange(SOURCES), position)
         self._input_type = content_type(request.session.input)
         output = request.session.output
-        is_audio = output.kind == "audio"  # token frames are not described: it would be longer
+        is_audio = output.kind == "audio"  # for tokens, a description would be longer than the payload
         self._frame_message = partial(
             BrokerMessage,
             output_topic,
@@ -226,12 +226,12 @@ class BrokerSession(HoldableTransport):
                 _log.info("another bridge has taken over session %s", self.name)
                 self._outbox.clear()
                 if self.is_open:
-                    self._leave(SessionStatus.OPEN)  # the other one announces it
+                    self._leave(SessionStatus.OPEN)  # the new owner does
                 return
             self._advance(BrokerPhase.CONNECTING)
 
     def _advance(self, phase: BrokerPhase) -> None:
-        """Reconnects after each loss, unless the session is leaving, for which any connection serves."""
+        """Moves to `phase`; a session that is leaving keeps that phase, whatever its connection does."""
         if self.is_open:
             self._phase = moved(_PHASES, self._phase, phase)
 

@@ -97,7 +97,7 @@ class Session:
         self._limits = SessionLimits(settings, self.fail, self._park)
         self._first_input_s: float | None = None
         self._has_output = False
-        self._counted_input, self._output_bytes = ready.input_position, 0  # up to, and since, `count_bytes`
+        self._counted_input, self._output_bytes = ready.input_position, 0  # already counted, and not yet
         voice = None if request.voice is None else voices.named(request.voice)
         spec = SessionSpec(request.kind, config, request.input, request.output, voice=voice)
         self.slot = SessionSlot(self, self._conversation, spec, settings)
@@ -126,7 +126,7 @@ class Session:
         self._end("given up")
 
     def count_bytes(self) -> None:
-        """Adds the traffic since the last call to the metrics, whose locks no packet has to wait for."""
+        """Adds the traffic since the last call to the metrics, so that packets do not wait for their locks."""
         conversation = self._conversation
         units = conversation.input_position - self._counted_input
         self._metrics.input_bytes.labels(self.request.kind).inc(units * conversation.input.unit_bytes)
@@ -183,7 +183,7 @@ class Session:
                 conversation.receive(message)
                 if self._first_input_s is None:
                     self._first_input_s = self._limits.active_s
-                waits = self.slot.feed(message)  # whether it completes a window, which may have to wait
+                waits = self.slot.feed(message)  # true: it completes a window, which may have to wait
             elif isinstance(message, StreamingError):
                 self.fail(message)
                 return

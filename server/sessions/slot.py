@@ -57,9 +57,9 @@ class SessionSlot:
         self._max_queue_bytes = settings.max_queue_bytes
         self._link: WorkerLink | None = None
         self._stream: ParkedStream | None = None
-        self._epoch = 0  # the session's epoch when the worker's began at 0
+        self._epoch = 0  # the session's epoch at the worker's epoch 0
         self._is_paused = False
-        self._voice = spec.voice  # latest state given to the worker
+        self._voice = spec.voice  # latest voice given to the worker
         self._next_voice: np.ndarray | None = None  # in effect at the end of this utterance
         self._is_begun = False
 
@@ -135,7 +135,7 @@ class SessionSlot:
             if voice is not None:
                 self._link.submit(CommandKind.PRIME, voice)
             self._link.submit(CommandKind.CLEAR)
-        elif self.phase is SlotPhase.WAKING:  # and no longer needed
+        elif self.phase is SlotPhase.WAKING:  # no input is left to compute
             self.phase = moved(SLOT_PHASES, self.phase, SlotPhase.PARKED)
             self._owner.parked()
         self._voice = self._voice if voice is None else voice

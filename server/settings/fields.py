@@ -116,14 +116,14 @@ class Settings:
         None, ACCESS, "limit of open sessions for each address (none: no limit)", least=1
     )
     max_attempts_per_minute: int | None = setting(
-        600, ACCESS, "limit of connection attempts a minute for each address (none: no limit)", least=1
+        600, ACCESS, "limit of connection attempts a minute for each address and each key (none: no limit)", least=1
     )
 
     mqtt: str | None = setting(
         None, MQTT, "broker whose sessions to serve: mqtt://HOST:PORT, or mqtts:// for TLS (none: no bridge)"
     )
     mqtt_username: str | None = setting(None, MQTT, "user at the broker")
-    mqtt_password: str | None = setting(None, MQTT, "password of that user", secret=True)
+    mqtt_password: str | None = setting(None, MQTT, "password at the broker", secret=True)
     mqtt_ca: str | None = setting(
         None, MQTT, "certificate authorities (PEM) for the broker (none: the system's)", is_file=True
     )
@@ -132,16 +132,16 @@ class Settings:
     mqtt_hermes_sites: tuple[str, ...] = setting((), MQTT, "Rhasspy satellites to encode without a request")
 
     speech_lm_url: str | None = setting(
-        None, SPEECH, "base URL of a speech language model's server, ending in /v1 (none: 404)"
+        None, SPEECH, "base URL of a speech language model's server, ending in /v1 (none: no /v1/audio/speech)"
     )
-    speech_lm_api: str = setting("completions", SPEECH, "API of that server", choices=tuple(APIS))
+    speech_lm_api: str = setting("completions", SPEECH, "API of the language model's server", choices=tuple(APIS))
     speech_lm_template: str | None = setting(
         None,
         SPEECH,
         "prompt file with {text}, or a .json file with the whole request (none: only the text)",
         is_file=True,
     )
-    speech_lm_key: str | None = setting(None, SPEECH, "API key of that server", secret=True)
+    speech_lm_key: str | None = setting(None, SPEECH, "API key of the language model's server", secret=True)
 
     max_sessions: int = setting(
         64, SESSIONS, "limit of sessions; more get HTTP 503 (max_load may refuse earlier)", on_cuda=256, least=1
@@ -149,7 +149,7 @@ class Settings:
     max_load: float = setting(
         DEFAULT_MAX_LOAD,
         SESSIONS,
-        "limit of the share of time that steps take, by the times measured at startup; more sessions get 503",
+        "limit of the share of time for steps, as measured at startup; more sessions get 503",
         above=0,
     )
     max_behind_s: float = setting(
@@ -170,7 +170,7 @@ class Settings:
     max_messages_per_s: float = setting(
         500.0,
         QUEUES,
-        "limit of messages a second for each connection, payload read ahead excepted; more are delayed",
+        "limit of requests and control frames a second for each connection; more are delayed",
         above=0,
     )
     max_message_bytes: int = setting(

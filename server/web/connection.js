@@ -21,7 +21,7 @@ const LARGEST_PACKET_FRAMES = 25;
 const OPEN_DEADLINE_MS = 10000;
 /** Back-off between attempts to reconnect (`all`: when to give up). */
 const RETRY_MS = { first: 100, most: 3000, mostLive: 500, all: 120000 };
-/** Attempts without a request to the server by HTTP first, which the security policy of a page may block. */
+/** Attempts that skip the HTTP request before, which a page's security policy may block. */
 const BLIND_ATTEMPTS = [0, 1, 4, 16, 64];
 /** Close codes after which the client reconnects: going away, no closing handshake, service restart. */
 const LOSSES = [1001, 1006, 1012];

@@ -1,5 +1,4 @@
-"""The first process of the workers, started by handle.py: sockets by their numbers, and the rest at standard
-input."""
+"""The first process of the workers, started by handle.py with sockets as descriptors and settings on stdin."""
 
 import logging
 import os
@@ -15,7 +14,7 @@ from neucodec_streaming.server.workers.worker import work
 
 def main() -> None:
     """Works until the other ends of the sockets are closed."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a service manager's is for the server, which ends this one in time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the server gets it too, and ends this process
     settings, load = Unpacker().feed(sys.stdin.buffer.read())[0]
     log_to_stderr(settings.log_level, settings.log_format)
     forks = sys.platform == "linux"  # elsewhere libraries of the system may not work in a forked process
@@ -29,4 +28,4 @@ def main() -> None:
 if __name__ == "__main__":
     main()
     logging.shutdown()
-    os._exit(0)  # all is done, and some libraries of PyTorch report leaks when the interpreter is taken down
+    os._exit(0)  # skips the interpreter's shutdown, in which libraries of PyTorch report leaks

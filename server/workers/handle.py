@@ -148,7 +148,7 @@ class WorkerHandle(asyncio.Protocol):
         self._settle_measured(None)
         if not self.loaded.done():
             self.loaded.set_exception(DeviceError("the worker stopped before the model was loaded"))
-            self.loaded.exception()  # also unrequested answers
+            self.loaded.exception()  # else asyncio logs it if nobody awaits it
 
     def _settle_measured(self, seconds: float | None) -> None:
         if not self._measured.done():

@@ -340,7 +340,7 @@ def _forked(workers: list[Worker]) -> int:
             workers.pop().close()
         give_back_freed_memory()
         thread = threading.Thread(target=worker.run, name="worker")
-        thread.start()  # torch believes that the forked process still has the threads that helped it
+        thread.start()  # a new one: in this thread, torch would use threads that the fork lost
         thread.join()
     except Exception:
         _log.exception("a worker failed")
@@ -360,7 +360,7 @@ def _loaded(
         _log.exception("loading the model failed")
         return [], DeviceError(f"loading the model failed: {type(error).__name__}: {error}")
     gc.collect()
-    gc.freeze()  # or a collection would walk through torch and the model while everything stands still
+    gc.freeze()  # else collections stop everything to walk through torch and the model
     profiles = {config: name for name, config in model.profiles.items()}
     pairs = zip(engines, sockets, strict=False)
     return [Worker(engine, socket, model.output_rate, profiles) for engine, socket in pairs], model

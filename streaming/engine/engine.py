@@ -61,7 +61,7 @@ class Engine:
         self._runner = runner
         self._overload = Overload(max_behind_s)
         self._scheduler = Scheduler(runner.batch_sizes, gather_s, step_s, max_edges=runner.max_edges)
-        self._pools = {pool: pool for pool in runner.pools}  # one object for all equal ones: compared in no time
+        self._pools = {pool: pool for pool in runner.pools}  # interns equal pools: lookups compare by identity
         self._slots = {pool: Slots(runner.slots) for pool in runner.pools}
         self._sessions: dict[int, EngineSession] = {}
         self._opened = 0
@@ -333,7 +333,7 @@ class Engine:
     def _proceed(self, stage: Stage, now_s: float) -> None:
         """Schedules the stage's next window; an utterance's end without one takes effect at once."""
         if not (stage.windower.has_window or stage.ending):
-            return  # the usual case, after a step and with half a window
+            return  # the usual case: no complete window, no end
         if self._sessions[stage.session].paused or stage.in_flight or self._scheduler.has(stage.pool, stage):
             return
         while (entry := stage.entry(now_s)) is None:
@@ -375,7 +375,7 @@ class Engine:
         self._proceed(stage, now_s)
 
     def _restart(self, stage: Stage) -> None:
-        """Resets the stage to its voice, or once that is computed."""
+        """Resets the stage to its voice at once, or when the voice is computed."""
         self._unready.pop(stage, None)
         if stage.voice is None:
             if stage.dirty:

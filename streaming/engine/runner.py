@@ -73,9 +73,7 @@ class Runner:
 
     @property
     def max_edges(self) -> int | None:
-        """The largest batch of first and last windows, which are stepped separately if steps are recorded; None:
-        together with steady windows.
-        """
+        """The largest batch that has only first and last windows; None if they share batches with steady windows."""
         if self._graphs:
             return self.batch_sizes[-1]
         return self.batch_sizes[0] if self._traced else None
@@ -223,7 +221,7 @@ class Runner:
     def launch(self, pool: Pool, slots: list[int], windows: list[Window], size: int) -> StepRows:
         """Launches a step at batch `size` >= len(windows); its rows of output are in the order of `windows`.
 
-        If steps are recorded, one with first or last windows has a size up to `max_edges`.
+        A recorded step with first or last windows has at most `max_edges` rows.
         """
         torch.get_num_threads()  # applies the setting: until a thread reads it, oneDNN uses all cores in it
         key = pool, size, self._is_steady(pool, slots, windows)

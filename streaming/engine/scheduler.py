@@ -117,8 +117,8 @@ class Scheduler:
         self._equally_long = dict.fromkeys(batch_sizes, 1.0)
         self._queues: dict[Pool, _Queue] = {}
         self._expected_s: dict[Hashable, float] = {}  # when the next window of a live session should be complete
-        self._held_until_s = float("-inf")  # best-effort windows
-        self._may_preempt_at_s = float("-inf")  # time from which it may be stepped regardless of expected windows
+        self._held_until_s = float("-inf")  # end of the deferral of best-effort windows
+        self._may_preempt_at_s = float("-inf")  # when their deferral ends even if windows are expected
 
     def enrol(self, pool: Pool) -> None:
         """Adds a session to `pool`, with or without a ready window."""

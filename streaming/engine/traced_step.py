@@ -26,7 +26,7 @@ class TracedStep:
     def __init__(
         self, stepper: Stepper, state: Any, x: Tensor, rows: Tensor, packed: tuple[Tensor, ...], steady: bool
     ) -> None:
-        """Records a steady step on x (B, *window_shape) and rows (3, B): slots, valid and commit, without changing a
+        """Records a step, `steady` or not, on x (B, *window_shape) and rows (3, B): slots, valid and commit. Changes no
         stream.
 
         `packed` is the result of `packed_weights`. Raises if PyTorch cannot record.
@@ -42,15 +42,14 @@ class TracedStep:
         constants = rows[1].clone(), rows[2].clone()
         chunk = stepper.config.chunk_frames if steady else None
         with torch.inference_mode():
-            # Everything used in the trace is an input of it: values that change, and values that cannot be constants of
-            # it.
+            # All tensors are inputs of the trace: states are exchanged (`on`), and packed weights cannot be constants.
             self._packed = packed
             self._others = (*tensors_of(state), *packed)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that tracing is deprecated, and that shapes become constants
                 self._graph = torch.jit.trace(step, (x, rows, *self._others), check_trace=False)
             _simplify(self._graph.graph)
-        state = None  # also in `step`, which the trace holds: it would outlive its engine
+        state = None  # else `step`, which the trace holds, would keep the state alive
         self(x, rows)
 
     def on(self, state: Any) -> "TracedStep":
@@ -75,7 +74,7 @@ def _simplify(graph: Any) -> None:
     passes._jit_pass_constant_pooling(graph)
     nodes = list(graph.nodes())
     for node in nodes[1:]:
-        node.copyMetadata(nodes[0])  # else each keeps the text of its own Python stack
+        node.copyMetadata(nodes[0])  # else each node keeps its own Python stack trace
 
 
 def packed_weights(step: Callable[[], object]) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Layers on CUDA as one Triton kernel each, if its kernels run and compute the same as torch's operations."""
+"""Layers on CUDA as one Triton kernel each, if the kernels run and match torch's operations."""
 
 import logging
 from functools import cache

@@ -23,9 +23,9 @@ from neucodec_streaming.kernels.memory import HugePages, give_back_freed_memory
 PACK_ROWS = 16
 """Rows that the packed layout is tuned for; a constant, so that equal steps have equal bits on any machine."""
 BIG_WEIGHT = 1 << 18
-"""Elements from which on float32 weights gain by packing, and convolutions by being one product."""
+"""Weights with this many elements are faster packed (float32), and as one product (convolutions)."""
 FEW_OUTPUTS = 16
-"""Outputs up to which a convolution of any weight is faster as one product."""
+"""With at most this many outputs, a convolution of any weight is faster as one product."""
 QUERY_KEY_VALUE = (("q_proj", "k_proj", "v_proj"), ("linear_q", "linear_k", "linear_v"))
 """The models' names for layers that read an attention's input; together they are `query_key_value`."""
 SILU = ("SiLU", "SiLUActivation")

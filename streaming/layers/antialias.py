@@ -64,7 +64,7 @@ class StreamingActivation:
     def _filters(self) -> tuple[LinearFn, LinearFn]:
         """(B, 1, T, C) -> (B, 2, T - 6, C), beta times the signal at double rate, and back."""
         up, down, _, by_beta = self.exact
-        up = up.flip(0)  # a convolution of one row meets them so
+        up = up.flip(0)  # `padded_rows` reverses the rows of the taps
         dtype = self.alpha_by_beta.dtype
         return depthwise(up, 1 / by_beta, dtype, padded_rows=1), depthwise(down, by_beta, dtype)
 

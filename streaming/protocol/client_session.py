@@ -103,7 +103,7 @@ class ClientSession:
     def receive(self, message: bytes | ServerMessage | None) -> bytes | ServerMessage | None:
         """Accepts a server's message and returns what concerns the user: payload, a message, or None.
 
-        None stands for an unknown message (None here) and for payload that a pending `clear` has made worthless. Raises
+        Returns None for None (an unknown message) and for payload that a pending `clear` has made worthless. Raises
         ProtocolError if the server violates the protocol.
         """
         if message is None:

@@ -275,7 +275,7 @@ def check_url(url: str) -> None:
     """Raises ConfigError unless `url` is the base of an OpenAI-compatible API."""
     try:
         split = urlsplit(url)
-        _ = split.port  # raises ValueError when it is none
+        _ = split.port  # raises ValueError if invalid
         fits = split.scheme in ("http", "https") and split.hostname and split.path.rstrip("/").endswith("/v1")
     except ValueError:
         fits = False

@@ -201,7 +201,7 @@ def test_invalid_arguments_exit_with_2(arguments, capsys):
 
 
 @pytest.mark.parametrize("seconds", ["x", "-1", "0", "inf", "nan"])
-def test_a_duration_that_is_none_is_named(seconds, capsys):
+def test_an_invalid_duration_is_named_in_the_error(seconds, capsys):
     with pytest.raises(SystemExit):
         main(["mic", "--seconds", seconds])
     assert f"--seconds: {seconds!r} is not a positive number of seconds" in capsys.readouterr().err
@@ -271,7 +271,7 @@ async def test_a_line_says_when_the_microphone_has_started(command, sound, capsy
 
 
 @pytest.mark.parametrize("command", ["mic", "talk"])
-async def test_the_time_is_over_though_the_server_lost_the_session(command, tmp_path, sound, capsys):
+async def test_the_time_limit_holds_though_the_server_lost_the_session(command, tmp_path, sound, capsys):
     output = [tmp_path / "out.tok"] if command == "mic" else []
     async with fake_server(resume=True) as server:
         running = asyncio.create_task(run(command, *output, "--seconds", 3, "--server", server.url, "--json"))

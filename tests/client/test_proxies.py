@@ -89,7 +89,7 @@ async def test_a_broker_is_reached_through_a_socks_proxy(monkeypatch, tmp_path):
             assert socks.asked == [HOST]
 
 
-async def test_no_proxy_and_the_loopback_go_without(monkeypatch):
+async def test_no_proxy_and_loopback_bypass_the_proxy(monkeypatch):
     async with socks_server() as socks, fake_server() as server:
         monkeypatch.setenv("ALL_PROXY", f"socks5h://127.0.0.1:{socks.port}")
         async with connect(server.url):

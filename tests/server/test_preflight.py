@@ -43,7 +43,7 @@ def test_an_invalid_device_is_named(device):
     check_device("cpu")
 
 
-def test_check_config_finds_both_with_the_exit_codes_of_the_start(capsys, monkeypatch):
+def test_check_config_exits_as_the_start_would(capsys, monkeypatch):
     for arguments, code in ((["--model", "nothing"], 3), (["--device", "gpu"], 2), ([], 0)):
         assert main([*arguments, "--check-config"]) == code
     said = capsys.readouterr()

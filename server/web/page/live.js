@@ -122,7 +122,7 @@ export class Live {
     const turn = ++this._turn;
     this._next?.drop();
     if (this.loop) this._previous = { loop: this.loop, finished: this.loop.finish() };
-    this.loop = null; // speech before the new sessions are open belongs to neither
+    this.loop = null; // speech before the new sessions are open is dropped
     this._be("talking", `changing to ${name}`);
     try {
       await this._previous?.finished;

@@ -184,7 +184,7 @@ export class Player {
     for (const sources of this._pass.sources.values()) for (const source of sources) source.loop = loop;
   }
 
-  /** Seconds since the start of the recording that the device's clock stands for. */
+  /** The position in the recording at the device's present time, in seconds. */
   _now() {
     const { at, time } = /** @type {Pass} */ (this._pass);
     return at + Math.max(0, /** @type {AudioContext} */ (this._device.context).currentTime - time);

@@ -83,7 +83,7 @@ class Translation:
         least = MAX_WAV_SECONDS * self.output.rate if self._plays_wav else request.packet_frames * self.output.hop
         self._least_bytes = least * self.output.unit_bytes
         self._gathered = b""
-        # Where the output of each utterance starts, None before its first input; the first is that of the next output.
+        # Start of each utterance's output, oldest first; None until the utterance has input.
         self._starts: deque[int | None] = deque([None])
         self._asked: deque[_Asked] = deque()
         self._heard: deque[Reply] = deque(maxlen=MAX_HEARD)

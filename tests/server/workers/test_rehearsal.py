@@ -62,17 +62,17 @@ def test_a_rehearsal_steps_full_batches_and_leaves_every_slot_reset(runner):
     assert runner.committed[POOLS["encode"]] == [0] * 8
 
 
-def test_more_rows_than_slots_cost_what_the_slots_do(runner):
+def test_a_rehearsal_has_no_more_rows_than_slots(runner):
     runner.slots = 3
     Rehearsal(runner, POOLS["decode"], 8, 24000, count().__next__).step_s()
     assert {len(slots) for _, slots, _ in runner.steps} == {3}
 
 
-def test_a_device_that_computes_in_the_host_s_own_thread_has_no_share_apart():
+def test_a_synchronous_runner_has_no_host_time_of_its_own():
     assert host_s_of(FakeRunner(), 24000) == {}
 
 
-def test_admission_promises_no_more_than_the_host_feeds(runner, monkeypatch):
+def test_admission_is_limited_by_the_time_of_the_host(runner, monkeypatch):
     clock = Ticks()
     clock.charge(monkeypatch, Worker, "command", 0.01)  # 10 ms for a chunk of 100 ms: seven sessions are 70 %
     pool = POOLS["decode"]

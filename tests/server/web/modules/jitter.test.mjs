@@ -70,7 +70,7 @@ test("every sample is what was pushed at its position", () => {
   }
 });
 
-test("a burst that comes too late is one underrun without a click, and the next like it is waited for", () => {
+test("a late burst is one underrun without a click, and the next is none", () => {
   const room = new Room({ lateMs: (n) => (n === 20 || n === 50 ? 90 : 0) });
   room.play(4);
   assert.equal(room.buffer.underruns, 1);
@@ -79,7 +79,7 @@ test("a burst that comes too late is one underrun without a click, and the next 
   assert.ok(room.steepest < SLOPE, `${room.steepest}`);
 });
 
-test("after a stall it plays on at once, no later than the stall asks for", () => {
+test("after a stall it plays on at once, delayed by no more than the stall", () => {
   const room = new Room({ lateMs: (n) => (n >= 20 && n < 23 ? 300 - 100 * (n - 20) : 0) });
   room.play(4);
   const delay = room.pushed * 0.1 - (room.buffer.position - room.buffer.buffered) / RATE;
@@ -87,7 +87,7 @@ test("after a stall it plays on at once, no later than the stall asks for", () =
   assert.ok(room.buffer.buffered / RATE < 0.1 + 0.3 + 0.05, `${room.buffer.buffered} ${delay}`);
 });
 
-test("a delay that is needed no longer goes away, in pieces that nobody hears", () => {
+test("a delay that is no longer needed is removed in inaudible pieces", () => {
   const room = new Room({ lateMs: (n) => (n === 20 ? 250 : 0) });
   room.play(5);
   const before = room.buffer.slackMs;
@@ -98,7 +98,7 @@ test("a delay that is needed no longer goes away, in pieces that nobody hears", 
   assert.ok(room.steepest < SLOPE, `${room.steepest}`);
 });
 
-test("what is not live is never shortened", () => {
+test("without live nothing is shortened", () => {
   const room = new Room({ live: false });
   for (let n = 0; n < 100; n++) room.buffer.push(burst(n * BURST), n * BURST, 0);
   room.play(10.5, { silent: true });
@@ -166,7 +166,7 @@ test("live: more than 0.3 s of surplus in mid-play are skipped at once, without 
   assert.ok(room.steepest < 1.5 * SLOPE, `${room.steepest}`);
 });
 
-test("what is not live is never skipped, however late it comes", () => {
+test("without live nothing is skipped, however late it comes", () => {
   const room = new Room({ live: false, lateMs: blocked(30, 1.5) });
   room.play(8);
   assert.deepEqual([room.buffer.skipped, room.buffer.removed], [0, 0]);

@@ -23,16 +23,16 @@ test("tokens go to u16le and back", () => {
   assert.deepEqual([...tokensFromBytes(Uint8Array.of(9, 9, 1, 0, 255, 255).subarray(2))], [1, 65535]);
 });
 
-test("a target leaves out what is not given", () => {
+test("a target omits unset fields", () => {
   assert.equal(target("encode"), "/v1/encode");
   assert.equal(target("decode", { profile: null, resume: "a b", received: 0 }), "/v1/decode?resume=a+b&received=0");
 });
 
-test("what is no message is refused", () => {
+test("invalid messages are refused", () => {
   for (const text of ["", "[]", "null", '{"type":1}', "\u0000"]) assert.throws(() => parse(text), ProtocolError);
 });
 
-test("a token file is raw or text, and anything else is told", () => {
+test("a token file is raw or text, and others are refused", () => {
   assert.deepEqual([...tokensFromFile(Uint8Array.of(1, 0, 0, 1), "a.tok")], [1, 256]);
   assert.deepEqual([...tokensFromFile(new TextEncoder().encode("<|speech_7|> <|speech_65535|>"), "a.txt")], [7, 65535]);
   for (const wrong of ["", "abc", "<|speech_65536|>"]) {
@@ -47,7 +47,7 @@ function numbers(seed) {
   return () => (state = (state * 48271) % 2147483647) / 2147483647;
 }
 
-test("the channel flips the share of bits that it is told to, and says which", () => {
+test("the channel flips the given share of bits and reports them", () => {
   const channel = new Channel(numbers(7));
   channel.flip = 0.05;
   const sent = Uint16Array.from({ length: 5000 }, (_, i) => i * 13);
@@ -79,7 +79,7 @@ test("a lost token is filled from both sides in its packet, and from the last th
   assert.deepEqual([...channel.pass(Uint16Array.of(3, 8)).tokens], [...gapTokens(7, 1, 8, 2), 8]);
 });
 
-test("a channel without harm passes everything as it is", () => {
+test("a channel without damage changes nothing", () => {
   const sent = Uint16Array.of(0, 1, 65535);
   assert.deepEqual(new Channel().pass(sent), {
     tokens: sent,
@@ -95,7 +95,7 @@ test("a history keeps the last two minutes, in order", () => {
   assert.deepEqual([units.length, units[0], units[5999]], [6000, 500, 6499]);
 });
 
-test("what a live talk skipped is in no take: its input stays in step with its tokens", () => {
+test("a take omits skipped input: its input stays in step with its tokens", () => {
   const history = new History();
   const frame = (value) => new Float32Array(320).fill(value / 64);
   for (let i = 0; i < 50; i++) history.addAudio("input", frame(i));
@@ -113,7 +113,7 @@ test("a take counts its bytes", () => {
   assert.deepEqual([bytesOf(take.tokens.length), take.seconds, take.input.length], [{ pcm: 76800, tokens: 240 }, 2.4, 38400]);
 });
 
-test("a WAV says what is in it", async () => {
+test("a WAV has a valid header", async () => {
   const bytes = Buffer.from(await wavFile(Float32Array.of(0.5, -0.5), 24000).arrayBuffer());
   assert.equal(bytes.toString("latin1", 0, 4) + bytes.toString("latin1", 8, 16), "RIFFWAVEfmt ");
   assert.deepEqual([bytes.readUInt32LE(24), bytes.readUInt32LE(40), bytes.length], [24000, 4, 48]);
@@ -155,7 +155,7 @@ test("tracks of any rate and level become equally loud, and none is clipped", ()
   assert.deepEqual(equalised([{ samples: new Float32Array(1600), rate: 16000 }]), [1]);
 });
 
-test("an average forgets within seconds, however often it is told", () => {
+test("an average adapts within seconds at any rate of updates", () => {
   for (const perSecond of [10, 50]) {
     const average = new Average();
     for (let i = 0; i < perSecond; i++) average.add(100, i / perSecond);

@@ -13,7 +13,7 @@ test("tokens go to text and back", () => {
   assert.deepEqual([...tokensFromText(tokensToText(TOKENS))], TOKENS);
 });
 
-test("what is no tag is passed over", () => assert.deepEqual([...tokensFromText(TEXT)], TOKENS));
+test("text without tags is ignored", () => assert.deepEqual([...tokensFromText(TEXT)], TOKENS));
 
 for (const size of [1, 2, 3, 5, 16]) {
   test(`pieces of ${size} characters give the same tokens`, () => {
@@ -30,6 +30,6 @@ test("a reader keeps no more than the beginning of a tag", () => {
   assert.ok(reader._rest.length < 20);
 });
 
-test("a number that is no token is told", () => {
+test("invalid tokens are refused", () => {
   assert.throws(() => tokensFromText("<|speech_65536|>"), /65536/);
 });

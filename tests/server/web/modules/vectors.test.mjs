@@ -59,4 +59,4 @@ for (const { name, kind, steps, after } of conversations) {
   });
 }
 
-test("an unknown kind is told", () => assert.throws(() => new ClientSession("speak"), /"speak" is unknown/));
+test("an unknown kind is named in the error", () => assert.throws(() => new ClientSession("speak"), /"speak" is unknown/));
