@@ -1,4 +1,4 @@
-"""The benefit of more training audio: `python -m training.curve --log training/results/log.jsonl --heard-before 44`.
+"""The benefit of more training audio: `python -m training.curve --log training/results/log-2.jsonl --heard-before 44`.
 
 Plots validation STOI and PESQ against the hours of audio trained on, including earlier runs, and fits each by a line
 over the logarithm of the hours. The learning rate falls within a run, which raises its last points: the fit is a guide,

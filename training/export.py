@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import NeuCodecModel
 
 from training.data import HOP_IN, Speech
-from training.model import nano_config, reconstruct
+from training.model import mean_weights, nano_config, reconstruct
 
 _CLIP_FRAMES = 500
 
@@ -32,8 +32,7 @@ def export(checkpoints: Sequence[Path], speech: Speech, out: Path) -> dict[str, 
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; train first, or name the checkpoint.pt of a work folder")
     contents = [torch.load(path, weights_only=True) for path in checkpoints]
-    averages = [content["average"] for content in contents]
-    weights = {name: torch.stack([average[name] for average in averages]).mean(dim=0) for name in averages[0]}
+    weights = mean_weights([content["average"] for content in contents])
     layers = sum(name.endswith("input_layernorm.weight") for name in weights)  # of the decoder
     model = NeuCodecModel(nano_config(layers)).eval()
     model.load_state_dict(weights)

@@ -4,7 +4,7 @@
 head start where learning is possible, and the semantic branch gets gradients (the library's `encode` gives it none).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from neucodec_streaming.layers.fbank import log_mel
 from training.antialias import replace_activations
 from training.windows import StreamPriors, Windows, decode, semantic
 
-WEIGHTS_VERSION = 5
+WEIGHTS_VERSION = 6
 """Part of the exported configuration: tokens of different versions are incompatible."""
 
 DECODER_LAYERS = 4
@@ -92,6 +92,11 @@ def new_model(heard: Tensor, on_cpu: bool = True, decoder_layers: int = DECODER_
     if on_cpu:
         replace_activations(model.acoustic_encoder)
     return model
+
+
+def mean_weights(runs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Returns the mean of the weights of runs that began at one checkpoint."""
+    return {name: torch.stack([run[name] for run in runs]).mean(dim=0) for name in runs[0]}
 
 
 @torch.no_grad()

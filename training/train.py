@@ -31,7 +31,7 @@ from training.discriminators import (
     judging_loss,
 )
 from training.losses import RESOLUTIONS, LossWeights, losses, total
-from training.model import DECODER_LAYERS, LiveCrop, freeze_encoder, new_model, reconstruct, take_weights
+from training.model import DECODER_LAYERS, LiveCrop, freeze_encoder, mean_weights, new_model, reconstruct, take_weights
 from training.recogniser import recogniser_loss
 from training.validate import plot, validate
 from training.windows import Windows, no_priors, read_priors
@@ -189,19 +189,19 @@ class Trainer:
         flipped = torch.from_numpy(hit * rng.uniform(*self.schedule.damaged_bits, rows)).to(self.device)
         return LiveCrop(Windows(chunk, lookahead, frames, self.device), self.priors, flipped)
 
-    def start_from(self, start: Path) -> None:
-        """Starts from a model folder, or from the checkpoint of another run, with its judges.
+    def start_from(self, start: Path, *others: Path) -> None:
+        """Starts from a model folder, or from the mean of checkpoints of other runs, with the judges of the first.
 
-        Prefer the checkpoint: an exported head is louder than training makes it. Raises OSError if there is neither.
+        Prefer checkpoints: an exported head is louder than training makes it. Raises OSError if there is neither.
         """
-        if start.is_file():
-            content = torch.load(start, weights_only=True)
-            weights, priors = content["average"], BUNDLED / "stream.json"
-            self.judges.load_state_dict(content["judges"])
-            self.judge_optimiser.load_state_dict(content["judge_optimiser"])
-        else:
+        if start.is_dir() and not others:
             weights = NeuCodecModel.from_pretrained(start, dtype=torch.float32).state_dict()
             priors = start / "stream.json"
+        else:
+            contents = [torch.load(path, weights_only=True) for path in (start, *others)]
+            weights, priors = mean_weights([content["average"] for content in contents]), BUNDLED / "stream.json"
+            self.judges.load_state_dict(contents[0]["judges"])
+            self.judge_optimiser.load_state_dict(contents[0]["judge_optimiser"])
         for model in (self.model, self.average):
             take_weights(model, weights)
         if priors.exists():
@@ -303,7 +303,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="any folder of audio, or one with MANIFEST.tsv")
     parser.add_argument("--work", type=Path, default=Path("training/run"), help="for cache, log and checkpoints")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=Path, help="model folder, or checkpoint of another run (default: random)")
+    parser.add_argument(
+        "--start", type=Path, nargs="+", help="model folder, or checkpoints whose mean it is (default: random)"
+    )
     parser.add_argument("--decoder-only", action="store_true", help="freeze the encoder, keep tokens compatible")
     parser.add_argument("--decoder-layers", type=int, default=DECODER_LAYERS, help="at least those of --start")
     parser.add_argument("--steps", type=int, default=Schedule.steps)
@@ -332,7 +334,7 @@ def main() -> None:
         schedule = replace(schedule, coherence_push=())
     trainer = Trainer(arguments.work, schedule, LossWeights(), arguments.seed, arguments.device, arguments.mixed)
     if arguments.start:
-        trainer.start_from(arguments.start)
+        trainer.start_from(*arguments.start)
     progress = trainer.restore()
     budget = RunLength(arguments.steps, arguments.minutes, arguments.pause_file, progress=progress)
     run(trainer, budget, arguments.validate_every)

@@ -231,7 +231,7 @@ class BrokerSession(HoldableTransport):
             self._advance(BrokerPhase.CONNECTING)
 
     def _advance(self, phase: BrokerPhase) -> None:
-        """Moves to `phase`; a session that is leaving keeps that phase, whatever its connection does."""
+        """Moves to `phase`; a session that is leaving keeps that phase even if its connection changes."""
         if self.is_open:
             self._phase = moved(_PHASES, self._phase, phase)
 

@@ -98,6 +98,20 @@ def test_another_run_starts_from_the_average_and_the_judges_of_a_checkpoint(work
 
 
 @pytest.mark.slow
+def test_a_run_starts_from_the_mean_of_two_and_the_judges_of_the_first(work: Path, tmp_path: Path) -> None:
+    first, second, third = (Trainer(work, SCHEDULE, WEIGHTS, seed=seed) for seed in (1, 2, 3))
+    paths = []
+    for trainer in (first, second):
+        trainer.save(0.5)
+        paths.append((work / "checkpoint.pt").rename(tmp_path / f"{trainer.seed}.pt"))
+    third.start_from(*paths)
+    for mine, one, other in zip(*(x.average.parameters() for x in (third, first, second)), strict=True):
+        torch.testing.assert_close(mine, (one + other) / 2)
+    for here, there in zip(third.judges.parameters(), first.judges.parameters(), strict=True):
+        torch.testing.assert_close(here, there, atol=0, rtol=0)
+
+
+@pytest.mark.slow
 def test_a_run_of_the_decoder_alone_leaves_the_tokens_as_they_are(work: Path) -> None:
     trainer = Trainer(work, replace(SCHEDULE, decoder_only=True, peak_rate=0.1), WEIGHTS, seed=1)
     heard = trainer.speech.batch(np.random.default_rng(0), 1, 20, (0.0, 0.0)).heard

@@ -1,6 +1,6 @@
 /** The recordings of the page. Written by `python -m benchmarks.browser.samples`: do not edit. */
 
-export const MODEL = {"name": "nano-5", "parameters": 7326554};
+export const MODEL = {"name": "nano-6", "parameters": 7326554};
 
 export const SAMPLES = [
   {
@@ -9,7 +9,7 @@ export const SAMPLES = [
     "words": "Very well put, said Sir Ferdinando.",
     "language": "en",
     "credit": "LibriTTS, read for LibriVox, CC BY 4.0",
-    "tokens": "/NmIgZymS4vH1K/6g7bX+Zf3B6NC2xNrw+sn46cj9pPuwONT+/fnPpv1/3qudrv0+2a34KkCsCW5sdSw6VYCXV0aqDWOMXtXl7qjN7dlhi2hIKCisCaQZVBmlKaImpgmuVp/Tz4KfgN/m09e3wQLpqesVxhaQkgE3E56bj9Of1s/Wj9fP29OjV9GFxSTIUYjkrBGEo1SRX4cLxxfCGdNfw05X0KrIVLiUuBCYUYTQhACE4aQiYJWB8pICkZRSsa9CiplL8ZpiakKK5VWlkSJhgoCzQaimsp1FjumNEpimoCKEtoStZDMQ6gB6JF4oryZ",
+    "tokens": "/NmEgZxpS0vH1O/6k7bXudP3B6NDmxNrw+sn42dj5pPuwOND6/frPqv1/2qudrv0/2Z3kKkCsCa1saSw/VYGXV0aqDVONXtXV/pjc/dlli2gIaBysDagZVBmlKaImpgmuW5/jz4OfUN/m09e30QLpqesVyhqQkgF3I5qfj9Pf1s/Wj9fP19OTV9KFhSTIUYzk6BGEo0SSX4cLxxvCGdMfw06X0KnIULiUuBCYUYTQhABE4WRiUJWB8ZICkZRSsa5CiplLoZpiWkKK5UWlkSJhgkCzQaSmto0FjumNFpimoCKEtoipZDMA6gR7FF4onyZ",
     "kbits": {
       "opus": 5.7,
       "codec2": 0.8
@@ -21,7 +21,7 @@ export const SAMPLES = [
     "words": "But you must not eat with your cap on your head, she said. / For a full hour he had paced up and down, waiting, but he could wait no longer.",
     "language": "en",
     "credit": "LibriTTS, read for LibriVox, CC BY 4.0",
-    "tokens": "fNicwY2Sz4En+1O1oQZEEfZvV18Pfw5dCwQnkhsDY4AWR1eAF4IfwofQPrDteNkn3eP8+XtfLxtdEWgQzUaL1YO1zyFLEEMZaCFoRKBWdMGIyMzJr8ozTxqKloQuiP8M0EB8BVDQjODdw1cBWxGHWZIJeAVoStiPSSzPCgIb02CDkUEilBW0xETQ3t9GHlwtii0bqgb0ijTWKd46rWCoMgRB1bdEMd9TRzSaJJoHqUGWRYtESgqWSYYVypVGlcUUSm6JLY0ZilmbqYYqlmmJKqYdqRbYAIpAzQblHm+PDm8fLh4+Tk2fRVpOSoxWDoqEqQp9Tj4qf2t/Wy5+TRmbAmYmojjCvYp9SmmlO5Nok62igIgD5okCBzAVcEZkgmDFaMVd3FnlWdRd1FnZKele2RnlLekt2W3cue0snOyeGLis9Iyly69HbK8uxylrFEdER4RWUGZBS4NmEFNhg1K3iX5PTkpaEalFSkDKZ1uS+3dzF2aCqxTy0DuUl7FGN5s4lgQTAk6DkkCLQepKVW9dCMsRe0eVDawBxV5bB1J5omxSX6fJoYmERM6Ij0rSCmMs03Skb4FOl/KLsymjtSPVU90TqaBVMkgi6WNVMmxoqJ4cnWycbOkt3hzdbc1t3G3cTew69PrEQeFh1GHUYdRh1GHUYdRh1GHUYdRx1GHUctGwygPE7vHsx4GuKDyMLc9CI3JCIpLgY5Lj8BF3uTXlHkl+DT5cKoxrDXsNOr9C8yA7kvLVe1F7ErKSMphzNNGxirVWdl96R/lbtVd1VrJ7tbdwsiP3tELyY/HCckJ2kGjArkgunomKiomMV0iZC9gNmC6NLY0riqhSaqU1fAjIlkzzXJWMocqrVX2OHsc5Y+zTrVNuQx2azeAFuV5+b78rf349KbxlztpnuqN5pfG0GUjUzfcCdrtWgn1gkthFRkaJQgRCnYtDLFJ+m7pGeEMyindWdZ512nFactqh2TZlcKQViAAIQYkhpEEZQNmWekKb8VN9g2+CrFKeil0kCZwE2v9aGaZYRRp1CYWRiRGYRUwebKmcpkiZvKZMiaymXJWMleyqSImsVoyhrLpchVxanJlIoZymmJWsZVyZXJXso0Sx3KqCmfciU3a0OJQeXH2ePY4Oh0pURZQdjYNQf4kNS0ICepRQyYKCYmmBugJ2hqrRIzCDeZNVYh6C7VKNgQ/hDUQl3JpEsa2ABEOFgoVBRltWMpVyurH6IeGRVaFlEqIGolbadV51qnGeY6YgjqGqItxghEHUVZiAWCWFmkmRkjfRJtFmkaHAZUg+SHZYVWiRnIpotqi1",
+    "tokens": "fNhYwY2Wn4En+0e1oQZEEfZvJ18Pbw4dCwQngi9DY0AWB1aAF0MfwofQfrDtONkn3eP89TtbLxtdEXQUzEWL5YO2zyVLFEYVaCG4RKBWtMCYydzJr8ozT2uKpYQuiP8MoIC4BVDQjNDdw5cRmxGHWUIJeAVoipiPSS3PCgIbk2CDoUUilBW0xUTU3u8GH1wtii0bagb4yjTZKd46rWGoIQSBxbdIMd9TSzRaJJkHqQGWRZdJSgqWTYYVypVGVcUVSS6ILYkpilmbqYYqlm2JOpYdqRbYAYkAzQblbi9PDl8ebh4+Tk2eRVpOWoxWDoqEqQp9Tn4qfxs/Wz5+ThmrBmYmonjCfZp5SmqlO5NoU22iQIgD5okGFzAVcApggmDFZMVd3FnlWdRd2FnZKeVO2RnlLekt1W3cue1sjKyeGLispIipy65XfK8u1yprEEdBS4FWUGZBR4O2EFNhh2a2WX4PTgpJEblESkDKZ0uT+3d3VmaWqxTy1DuUl/FGM5s8lgQTAkpCkkCLQfpGEW9dCMcRu1dVDawBxa9LBlJ5omxSX2LJYYmUCMqIiwvSCmMo07CkL4FO5/GLsyljtSPZU90TqqBFMkwi2aNVMmxkuJ5cnWysbOks3hyZbM1t3G3cXf069PrEQeFh1GHUYdRh1GHUYdRh1GHUYdRh1GHUctGxygPE7vXsw4VuKD2cLcsCI3JCIoLgU6Lj8SF3uTXlHll/DT5cK4xrDXsNOv9C8yA7VvKRdxV7EnKSMpi3NdGxirVadl96h7lbtVt1W3F2tLdwsiP3tEJyY7GCckJ2kGzArkgunomKikWNVkmZC9gNmC6NLYkriqhidqQ1eAiIlkzzXJaMkcurVT2KHss5Y+zT7VNuQw5WzeAGtW8+L78rf349KfxhzttXpmN5pfG0WUjkzfMCdrtWgnlkkdhFRkaJQgRB3YtDLFJ6m7pGeEcyjndadZ512XFacaqh2TZpcKRRiAAYQYkhqEEZANiWdkKrsUN+g29CnFKemU0kCZxF2v9aHaZYRR51CYWQiRFYQUxerKmcpkiZvKZMiaymbJWMheymSI2sVYyhrLpIhVxanJlIoZyWmJKsZVyabJbso1hx3LeDmfciV3akJJQeXD2ePY0Ol0pERZRdjYNAP4kOi0ICdpRQyYOCYqlBuga2hrrRIzGDeZMpYh6C7VKOgQ/hCUAl3JoEsq1AFEOJgoVBRm+WMpVyurH6IuWRYaKlB6ICoVbudV52qnGuY6pgjqGqItxgiAHUZZiAmCZJqomRkTfRJtEmkWGEZUg+SHZYVWiSrItodqi1",
     "kbits": {
       "opus": 5.6,
       "codec2": 0.8
@@ -33,7 +33,7 @@ export const SAMPLES = [
     "words": "In short, he becomes a prominent figure in London society, and if he is not careful, somebody will say so.",
     "language": "en",
     "credit": "LibriTTS, read for LibriVox, CC BY 4.0; the traffic is synthetic",
-    "tokens": "XRZaaJlknWoapdsdxiuT3GvH4hkaDU0Z+m8OLh9KO/IyUBcwAzBTNAFnRGWKYre2ih2dOcZxSraJdooxq2fXzMeW2ROG9dPbQ98HV4UjibWrN0p1yn+boIsn2zUvMFdwQ5FCUUaSR5FHloeSS8WGhpYial4NN05WzjGpdUT5zSpaYoEmGqTeJuoaI4xHz/UQZChdYZllqiaWeUkmjWiegpdj26Obo7uju3erh8KHR8MHg6IfN7uW6gcrcsemUemMnSKaYaq/i4aTPVMdRgpJQtpoWp5fyFNSgiuT9GOlg6OS4Fl+jiaXdYp2ynVOMpZ60+nTWsuj0ibDA8fV11Si0VdyV6BHF4+lRmKPkAJhimdXYIvaQ6BKNo12wjoBdZo6z5Wf12Mo0mWaCy1jLmMeJxpp7laLNV8xTzKZZUoei2hWG44ZWkTJaZZWYhpjianHIgoTTJkLohC+SFlovLhKeX4VKlipVK17tWRmGFl6PaCZ6F0pPSm2qGloamiukGlZfmlppJlojbHeKlcc49xfX2dMd1hKWkIay6UTmZemk8RHyqMA1iPWfYMdmmKKsoU2pXbLOCMNp+qGqIYyibZGela5SnaGfYp1j3WHOpuGV2VKrhLaw2GCMnp6SjKOtZI6i/OHIRMbq2FPoho3izGFKVp6pTaGtlY1ln5OHZ42j1Ejr4L+QyuDO+IimgiJpU5ijXj/Q3cgd2Z7JnKkclCjFpEUiW6qtdo2liWdWZkkVnqaOZoVhmFVdUo+npSeNkE6S3a5pitXDnfeRjMnn/YqtztTwsfG0suSUoVDJGdnjnWKJkIpVxdHZQqiVmKKdhMXY2GGupI0liLpeh5nGmceIxpjDnLvSlM/oz9jr9ce4wrj4JpWqQsuYy1jjlprhbM4mnqqO6bg2bp2dreZkjG6JvUcihGtVV1YnaV6aZZp",
+    "tokens": "HRZpqGlobToupdsdxiuT3GvH4hlaDU0Z+m8OLh9KO+IyUBcwAzBDOAFThGnKYruiih2dOYoxSaqKdYpxq1fXzMeW2COK9dPbQ98Ll4UiibSqN0pljnuboJsX2zUvMFcwQ1FHkUuSS5FHkodRS8bGhpYmaV8ON05WzjGZdVT5zSpKZoE2GajeKusaI4xHz/UQZChtYZ1pqiWmeQ0mjXifgpej26Oro7uju3erQ4KHQ8Mbg5IfN7uW6gcXcceWQamYnSGeYaq/S0WTPZMdVglJQt5oX15viFNWgyuTtGNlg6OSoFk6jiKXdYZ2iXVOMla60+3TWsuj0ibDA8fVx1SiwVtyZmBGFo+lS2KPkAIhimZXYIvaQ2CKKo12gnYBdZ46n5afx6Mo0pFqCy5jLyMeJxpp7paLNV8xTzKZaUoei2hWG54dWkTZaZpWYlpjiqWHIwpXTJkLohC6SFlovHhKeX4VKmhpZK16tbhmGGl6PaCZqF0oPmW1qGloaniukGlZfmlptKlojXHeKlcd89xfXmdMtxhKWkIay6UTWZeWk8RHitMA1iPafUMdnWKKtpYypXbLPCMNp+qKqIYxibZGeVq5SnaKOYp1i3VHJpuGW2VKqlKaw2GCMnp6TiJOtZI2S7OHIRcaq2FPoho3izSFKUp6qXKGtpY1pn5ODZ42j0Ajr4L+QyvDO+IilgmJZU5mTXjvA3ckd2Z7Jnegc1CzUqFUmW6pseo2lSStaakkZnaaeZkVhlVVdUk6npSZNoE5Wra5pi8nDjfeRTNnn/YqczdTwsfH0suSVkRDJGdnjnWKJkNpVhdXZQqiVmKKcgMXY2GGtoI1liLqeh4nHmMuIx6jDmLrSVM/oz9jn9ce4wfj4NpXbQsuYz1jTlprRfM4mnlqOqbk2bp6ZreaoTW6JrUciiFtWV2YralqWZZp",
     "kbits": {
       "opus": 5.1,
       "codec2": 0.8
@@ -45,7 +45,7 @@ export const SAMPLES = [
     "words": "广州市房地产中介协会分析",
     "language": "zh",
     "credit": "AISHELL-1, Beijing Shell Shell Technology, Apache 2.0",
-    "tokens": "SGqIkZhliJVIZoiySKZIlVh5iGWYuqi2yJSsYYjRaJlYQbTqWJqYlDiVtORo4OrTI0Bzxmcrt7XnpKKkKzXeJmpg3iJqUt5iAo8Lk3f4M7pvoitkOxUnV3/iF4ADABsbH4sOWC8aHg8Prg9JRyoDm0NlQ4fDakMpg6KCxcEaQYGAiYECgcSEQ1CEQICIQqTKDIosVy5DHTtPBuvhe7Z/NNtkm/Lf9ZP5znImEeqmih13CFcOH58X3CYOioZSTy6ODhwNK456yqPL+Us5jqlFdYZl1SlWJ5XEiBaEEBlGSFKUhJgWmJGHrxtKI/gjVCsVG1cflRfUF4AXAAsCH0M6yi4MLkqbzxNMtgtmTesNZsa3CX5Jbge+Rn2KnkuXDoNeV2mz8Goj5RUiVNYDtxATs0v5Ex7HSmJJVZ6ikBVHYYlgC2xCKWMOH9Mdg5/6jKWN0tbWRNmDuYiuB24Hr0W9C76N3gqZB7pEaUbkBmZE1EJsRJBCiIGYRZiFXMaUgFxFqJVYgWiJaJW4mHzgeNh86LjofKR4qHj8PNh46HzoKPg87HjoOPh86Ezk3Ko=",
+    "tokens": "TGqIUlhliJVIZkiySKpIllh5mGWYuqi2iFWsZojRaJVYQbTrWJaYlCiVtORo5ObXI0Bzhmcb97Xbpaaka3neZppg3iJqUt5iAk8LU3f0M7dvoitkOxEnVz/iJ4AXAB8HH4seWS8aHg8Pr09KRykDa0Nlg4vDakMpg+OG1cEaAYKAmZECgcWEU1CElEGIAqTKCIocFx5DHTtOBuvhf/ZvNNtgm/Xf9pO5znImEe2mhh13CFcOH48X3CYOmoZSTy6ODhwNK466yqOL+Us5jqlFdYVm1SmWJ5WEiBaEUBkGSFKUhJgGmJDXrwtGJ/QnFCsVG1cflRfQF4AXABsCK0M2ii4MLkqXzhNMtgtmDacNZsa3CX6GbgduRn1Knk+XDoNNl2qz8Kon5RkmVNUDtxATs1v5Ex7HTmIKVV6ikBVHoYlgCyxCKlMNH9Mdg5+6jKGJ0srmQNmHuYmuB24Hr0W9C72dngqZB3lEZQnkCrZF1IKsRKRCiIGYRViFrMaUgFxFmJWYgaiJaJW4mHzhaNh85HjoeOh46Hi4ONg4qDjoOPg87HjZOPg8qFzUnKo=",
     "kbits": {
       "opus": 5.5,
       "codec2": 0.8
