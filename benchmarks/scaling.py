@@ -78,7 +78,7 @@ def needs(sessions: int, cost: SessionCost) -> dict[str, float]:
         "gateways": gateways,
         "sessions of a gateway": math.ceil(sessions / gateways),
         "share of sessions lost with a node": here / sessions,
-        "seconds to replay them": replayed_s * cost.step_cores / max(spare_cores, 1e-9),
+        "seconds for the other nodes to replay them": replayed_s * cost.step_cores / max(spare_cores, 1e-9),
     }
 
 
