@@ -46,18 +46,28 @@ def make_fake(model: nn.Module) -> None:
             layer.forward = lambda x, conv=layer: fake_conv(conv, x)
 
 
+def make_inexact(model: nn.Module) -> None:
+    """Changes biases and scales by 1e-5, so that other activations round up or down."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            parameter.data *= 1 + 1e-5 * torch.randn(parameter.shape, generator=generator)
+
+
 def test_one_chunk_of_a_whole_recording_equals_the_fake_quantised_model():
-    quantised, reference, unquantised = codec_of("nano-int8"), load_codec("nano"), codec_of("nano")
-    make_fake(reference.model)
-    noise, effect = [], []
+    quantised, reference, inexact = codec_of("nano-int8"), load_codec("nano"), load_codec("nano")
+    for codec in (reference, inexact):
+        make_fake(codec.model)
+    make_inexact(inexact.model)
+    noise, rounding = [], []
     for samples in (8000, 16_000, 32_000, 48_000):
         pcm = recording(samples)
         tokens = reference.encode(pcm)
         assert (quantised.encode(pcm) == tokens).mean() >= 0.8, "a value that rounds the other way may change a token"
         expected = reference.decode(tokens)
-        noise.append(np.linalg.norm(quantised.decode(tokens) - expected) / np.linalg.norm(expected))
-        effect.append(np.linalg.norm(unquantised.decode(tokens) - expected) / np.linalg.norm(expected))
-    assert np.mean(noise) <= 0.5 * np.mean(effect), "what remains is rounding of activations"
+        for codec, distances in ((quantised, noise), (inexact, rounding)):
+            distances.append(np.linalg.norm(codec.decode(tokens) - expected) / np.linalg.norm(expected))
+    assert np.mean(noise) <= 1.2 * np.mean(rounding), "the difference is more than rounding"
 
 
 def test_int8_audio_is_close_to_float32_and_has_another_fingerprint():
