@@ -143,7 +143,8 @@ export class Server {
         event.preventDefault();
         resolve(element("key").value);
       };
-      element("key-cancel").onclick = dialog.onclose = () => resolve("");
+      element("key-cancel").onclick = () => resolve("");
+      dialog.onclose = () => dialog.open || resolve(""); // open: the event of an earlier question, which came late
     });
     dialog.close();
     if (key) sessionStorage.setItem(KEY_ITEM, key);
