@@ -15,7 +15,8 @@ COPY docs docs
 COPY server server
 COPY streaming streaming
 RUN /opt/neucodec/bin/pip install -c constraints.txt '.[server]'
-# Steps are compiled for CPUs of the kind that builds the image; others compute with torch alone, in 1.4 to 2.5 times the time.
+# Steps are compiled for CPUs of the kind that builds the image; others compute with torch alone, which takes 1.4 to 2.5
+# times as long.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 RUN XDG_CACHE_HOME=/opt/neucodec/cache /opt/neucodec/bin/python -m neucodec_streaming.kernels.native

@@ -165,7 +165,7 @@ def _shared_options() -> tuple[CompletedParser, ...]:
         default=os.environ.get("NEUCODEC_SERVER", DEFAULT_URL),
         help=f"default: NEUCODEC_SERVER, else {DEFAULT_URL}",
     )
-    server.add_argument("--profile", help="latency profile of the server: low, default or high")
+    server.add_argument("--profile", help="latency profile of the server, such as low, default or high")
     server.add_argument(
         "--key-file", metavar="FILE", help=f"file with the API key (default: the variable {KEY_VARIABLE})"
     )

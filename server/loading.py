@@ -72,9 +72,7 @@ def load_engines(settings: Settings) -> tuple[list[Engine], Model]:
         runner.hold_voices(list(voices.tokens.values()))
     runners = [runner, *(runner.replicate() for _ in range(workers - 1))]
     other_load = OtherLoad()
-    with ThreadPoolExecutor(
-        workers, initializer=use_threads, initargs=(settings,)
-    ) as threads:  # in parallel, as in service
+    with ThreadPoolExecutor(workers, initializer=use_threads, initargs=(settings,)) as threads:  # as in service
         times = list(threads.map(lambda one: one.measure(time.perf_counter, MEASURE_S), runners))
     give_back_freed_memory()  # that of the measuring threads and of other shapes
     share = other_load.share()

@@ -175,10 +175,10 @@ def hum_loss(audio: Tensor, target: Tensor, bandwidth_hz: Tensor) -> Tensor:
 
 
 def flicker_loss(audio: Tensor, target: Tensor, bandwidth_hz: Tensor) -> Tensor:
-    """Variance within a token of the log level of bands, averaged over all loud tokens: (B, T) -> ().
+    """Variance, over the eighths of a token, of the mean difference of both log levels in four bands: (B, T) -> ().
 
-    It is zero if the levels of each eighth of the tokens differ from the recording's by the same factor. Both begin
-    with a token. `benchmarks.metrics.flicker` also counts modulation that has no fixed place in the tokens.
+    Means are over all loud tokens of the batch. Both begin with a token. `benchmarks.metrics.flicker` also counts
+    modulation that has no fixed place in the tokens.
     """
     hop = HOP_OUT // _FLICKER_PARTS
     bins = torch.arange(_FLICKER_FFT // 2 + 1, device=audio.device) * RATE_OUT / _FLICKER_FFT

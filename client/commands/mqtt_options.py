@@ -43,7 +43,7 @@ def add_commands(
     command.add_argument(
         "--kind", choices=tuple(PATHS.values()), default="encode", help="kind of session (%(default)s)"
     )
-    command.add_argument("--profile", help="latency profile of the bridge: low, default or high")
+    command.add_argument("--profile", help="latency profile of the bridge, such as low, default or high")
     command.add_argument("--realtime", action="store_true", help="send a file at the pace of a microphone")
     command.add_argument(
         "--packet-ms", type=int, default=DEFAULT_PACKET_MS, metavar="MS", help="audio in a frame (%(default)s)"

@@ -53,7 +53,9 @@ def add_command(
         default=os.environ.get("NEUCODEC_SPEECH_LM_URL", DEFAULT_SPEECH_LM),
         help="OpenAI-compatible server (%(default)s); its key is that of NEUCODEC_SPEECH_LM_KEY",
     )
-    command.add_argument("--speech-lm-api", choices=tuple(APIS), default="completions", help="its API (%(default)s)")
+    command.add_argument(
+        "--speech-lm-api", choices=tuple(APIS), default="completions", help="API of that server (%(default)s)"
+    )
     command.add_argument("--speech-lm-template", metavar="FILE", help="prompt with {text}, or .json of a whole request")
     command.add_argument("--speech-lm-model", metavar="NAME", help="model name in requests")
     command.add_argument("--voice", metavar="NAME", help="voice of the server (default: that of --reference)")
